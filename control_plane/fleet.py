@@ -1,0 +1,265 @@
+"""The nouns of the control plane: models, wants, workers, replicas, snapshots and plans.
+
+Pure and frozen: what is decided here is data, and every decision carries its reason.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VersionKey:
+    """One immutable version: prints as `team/shapes@3`."""
+
+    model: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.number}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FencingToken:
+    """Orders the writers of the fleet; `epoch` is drawn when the store is created."""
+
+    epoch: int
+    counter: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.counter}"
+
+
+class VersionState(StrEnum):
+    UPLOADED = "UPLOADED"  # waits for an importer
+    IMPORTING = "IMPORTING"  # an importer holds its lease
+    READY = "READY"  # can be loaded
+    FAILED = "FAILED"  # reason says why; terminal
+
+
+class ReplicaState(StrEnum):
+    ASSIGNED = "ASSIGNED"  # accepted; bytes are on their way
+    WARM = "WARM"  # weights in host memory
+    HOT = "HOT"  # on the device and warmed up
+    RELEASING = "RELEASING"  # waits for its last tickets
+    FAILED = "FAILED"  # the load failed
+
+
+class WorkerState(StrEnum):
+    STARTING = "STARTING"  # joined, device not ready
+    READY = "READY"  # takes work
+    DRAINING = "DRAINING"  # finishes what it has
+    LOST = "LOST"  # its lease ran out
+
+
+class ShapePolicy(StrEnum):
+    RECT = "rect"  # smallest rectangle of whole strides
+    SQUARE = "square"  # always the full square
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSettings:
+    """Semantics of a version; None or 0: not said, filled by the import."""
+
+    image_size: int = 0
+    confidence: float | None = None
+    iou: float | None = None
+    max_detections: int | None = None
+    shape_policy: ShapePolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """What the registry keeps of an imported, load-ready form."""
+
+    digest: str
+    architecture: str
+    task: str
+    class_names: tuple[str, ...]
+    weights_bytes: int
+    activation_bytes_per_megapixel: int
+    parameters: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version as registered, with the state of its import."""
+
+    key: VersionKey
+    state: VersionState
+    artifact: str
+    settings: VersionSettings
+    created_unix_s: float
+    source_name: str = ""
+    progress: float = 0.0
+    step: str = ""
+    reason: str = ""
+    message: str = ""
+    pack: Pack | None = None
+
+
+class WantSource(StrEnum):
+    ADMIN = "ADMIN"  # someone asked for it by LoadModel
+    MISS = "MISS"  # a Detect found it nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Desired state of one version: on so many workers, since when, and for whom."""
+
+    key: VersionKey
+    replicas: int
+    pinned: bool
+    source: WantSource
+    since_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """All desired state at one revision of the store."""
+
+    revision: int
+    cluster: str
+    versions: Mapping[VersionKey, ModelVersion]
+    wants: Mapping[VersionKey, Want]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Memory account of a device in bytes, as its worker reports it."""
+
+    budget_bytes: int
+    context_bytes: int = 0
+    weights_bytes: int = 0
+    workspace_bytes: int = 0
+    graph_pool_bytes: int = 0
+    backend_private_bytes: int = 0
+    load_transient_bytes: int = 0
+    measured_bytes: int = 0
+
+    @property
+    def used_bytes(self) -> int:
+        return (
+            self.context_bytes
+            + self.weights_bytes
+            + self.workspace_bytes
+            + self.graph_pool_bytes
+            + self.backend_private_bytes
+            + self.load_transient_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A version on a worker, as the worker reports it."""
+
+    key: VersionKey
+    state: ReplicaState
+    weights_bytes: int
+    workspace_bytes: int
+    pinned: bool = False
+    outstanding: int = 0
+    last_used_unix_s: float = 0.0
+    requests_total: int = 0
+    loads_total: int = 0
+    inference_ms: float = 0.0
+    load_ms: float = 0.0
+    reason: str = ""
+    message: str = ""
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a worker said last of its queue."""
+
+    outstanding: int = 0
+    queue_capacity: int = 0
+    estimated_wait_ms: float = 0.0
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker process, its lease and its inventory."""
+
+    id: str
+    incarnation: str
+    address: str
+    device: str
+    device_kind: str
+    state: WorkerState
+    lease_until_s: float  # on the control plane's monotonic clock
+    ledger: Ledger
+    load: LoadReport = LoadReport()
+    replicas: Mapping[VersionKey, Replica] = field(default_factory=dict)
+    device_name: str = ""
+    joined_unix_s: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    release: str = ""
+
+    def is_live(self, now: float) -> bool:
+        """Whether it may be given work at monotonic time `now` (seconds)."""
+        return self.state is WorkerState.READY and now < self.lease_until_s
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a plan may look at. `failures` are loads that failed: when a retry is allowed."""
+
+    desired: Desired
+    workers: Mapping[str, WorkerInfo]
+    failures: Mapping[tuple[str, VersionKey], "LoadFailure"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailure:
+    """A load that failed on a worker: not tried again there before `retry_at_s` (monotonic)."""
+
+    reason: str
+    message: str
+    retry_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Load `key` on `worker`, after these releases there."""
+
+    worker: str
+    key: VersionKey
+    pinned: bool
+    why: str
+    after: tuple[VersionKey, ...] = ()
+
+    def __str__(self) -> str:
+        return f"assign {self.key} to {self.worker}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Drop `key` from `worker`. `forget`: its want was soft and goes with it."""
+
+    worker: str
+    key: VersionKey
+    why: str
+    forget: bool = False
+
+    def __str__(self) -> str:
+        return f"release {self.key} from {self.worker}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wanted, and nothing can be done now; `reason` is an error reason of `yolopool.errors`."""
+
+    key: VersionKey
+    reason: str
+    why: str
+    final: bool = False  # no change of the present fleet's load would help
+
+    def __str__(self) -> str:
+        return f"wait {self.key}: {self.reason}: {self.why}"
+
+
+Command = Assign | Release | Wait

@@ -1,0 +1,124 @@
+"""The door to a device: what a backend is, for the engine and for the contract suite.
+
+All of it runs on the one device thread: a model is built and used there and nowhere else.
+Nothing here imports torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.packs import Pack
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class NmsOptions:
+    """Post-processing of one image; resolved, nothing is unset.
+
+    `class_confidence` has one threshold a class (length nc, values 0..1): the general one,
+    overridden for single classes, and above 1 for classes that are not asked for.
+    """
+
+    class_confidence: tuple[float, ...]
+    iou: float
+    max_detections: int
+    agnostic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Boxes of one image after NMS, most confident first, in letterboxed pixels.
+
+    xyxy: float32 (n, 4); confidence: float32 (n,); class_id: int64 (n,).
+    """
+
+    xyxy: F32
+    confidence: F32
+    class_id: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """Answer of one forward pass, with the stages' times in seconds (device work synchronised)."""
+
+    candidates: tuple[Candidates, ...]
+    transfer_s: float  # host to device and conversion to a normalised tensor
+    inference_s: float
+    postprocess_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """What this process uses of its device and what the device has, in bytes."""
+
+    used_bytes: int
+    total_bytes: int
+
+
+class LoadedModel(Protocol):
+    """Weights on the device, ready to run."""
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes on the device, measured."""
+        ...
+
+    def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
+        """Working memory of a batch of letterboxed images of (height, width) pixels."""
+        ...
+
+    def run(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:
+        """Runs letterboxed BGR images, uint8 HWC and all of one shape, one options an image.
+
+        Raises OutOfMemory (yolopool.errors) with the device as it was before.
+        """
+        ...
+
+    def close(self) -> None:
+        """Drops the weights; their memory is given back before this returns. Idempotent."""
+        ...
+
+
+class Backend(Protocol):
+    """One kind of runtime on one device."""
+
+    @property
+    def name(self) -> str:
+        """`torch` or `simulated`: the backend of the variants it makes."""
+        ...
+
+    @property
+    def device_kind(self) -> str:
+        """cpu, cuda or sim."""
+        ...
+
+    @property
+    def device_name(self) -> str:
+        """As the device calls itself."""
+        ...
+
+    def open(self) -> int:
+        """Takes the device; returns the context's bytes, measured. Called once, first."""
+        ...
+
+    def load(self, pack: Pack, precision: str) -> LoadedModel:
+        """Puts a pack on the device. Raises PackInvalid, OutOfMemory, LoadFailed and keeps nothing."""
+        ...
+
+    def memory(self) -> DeviceMemory:
+        """Measures; cheap enough for every heartbeat."""
+        ...
+
+    def synchronize(self) -> None:
+        """Returns when all work given to the device is done."""
+        ...
+
+    def close(self) -> None:
+        """Gives the device back."""
+        ...

@@ -1,0 +1,30 @@
+"""yolopool: many YOLO models from few GPUs. `from yolopool import Client, AsyncClient`.
+
+Names are resolved on first use, so that servers may import `yolopool.errors` or the stubs
+without the client's libraries.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yolopool.client import AsyncClient, Client
+    from yolopool.detections import Detections, Timing
+    from yolopool.errors import YolopoolError
+
+__version__ = "0.1.0"
+__all__ = ["AsyncClient", "Client", "Detections", "Timing", "YolopoolError", "__version__"]
+
+_HOMES = {
+    "AsyncClient": "yolopool.client",
+    "Client": "yolopool.client",
+    "Detections": "yolopool.detections",
+    "Timing": "yolopool.detections",
+    "YolopoolError": "yolopool.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'yolopool' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

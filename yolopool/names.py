@@ -1,0 +1,52 @@
+"""Names and model references: `shapes`, `team/shapes`, `shapes@3`, `shapes:stable`.
+
+Pure; the same rules at the client, the doors and the registry.
+"""
+
+import re
+from dataclasses import dataclass
+
+from yolopool.errors import InvalidModelName, InvalidModelReference
+
+_PART = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_PART}(?:/{_PART})?")
+_REFERENCE = re.compile(
+    rf"(?P<name>{_PART}(?:/{_PART})?)(?:@(?P<version>[1-9][0-9]{{0,8}})|:(?P<alias>{_PART}))?"
+)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+RULE = (
+    "a name is 'name' or 'team/name', each part 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+    "beginning and ending with a letter or digit"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """What a caller asked for: a name with a version, an alias, or neither."""
+
+    name: str
+    version: int | None = None
+    alias: str | None = None
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"{self.name}@{self.version}"
+        return f"{self.name}:{self.alias}" if self.alias is not None else self.name
+
+
+def check_name(name: str) -> str:
+    """Returns the name, or raises InvalidModelName saying the rule."""
+    if not _NAME.fullmatch(name):
+        raise InvalidModelName(f"{name[:80]!r} is not a model name: {RULE}")
+    return name
+
+
+def parse_ref(text: str) -> ModelRef:
+    """Parses a model reference, or raises InvalidModelReference saying the rule."""
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
+        raise InvalidModelReference(
+            f"{text[:80]!r} is not a model reference: name, name@version or name:alias, where {RULE}"
+        )
+    version = match["version"]
+    return ModelRef(match["name"], int(version) if version else None, match["alias"])

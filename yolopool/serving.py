@@ -1,0 +1,199 @@
+"""What every server process of the pool shares: a gRPC server with the error interceptor, health
+and reflection, logs, and the loud word when a port is opened to the network.
+
+For control_plane, worker and importer only: the client never imports this.
+"""
+
+import asyncio
+import ctypes
+import ipaddress
+import logging
+import signal
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from yolopool import status
+from yolopool.errors import Internal, YolopoolError
+
+log = structlog.get_logger()
+
+MAX_MESSAGE_BYTES = 128 * 1024 * 1024
+SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A busy port is an error, not a second server that gets half of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+Handler = TypeVar("Handler")
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns our errors into a status with details, and any other into INTERNAL with an id."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = cast("Any", await continuation(handler_call_details))
+        if handler is None:
+            return cast("grpc.RpcMethodHandler", None)
+        method = handler_call_details.method
+        for kind in ("unary_unary", "stream_unary"):
+            inner = getattr(handler, kind)
+            if inner is not None:
+                return cast("Any", handler)._replace(**{kind: _guard_call(inner, method)})
+        for kind in ("unary_stream", "stream_stream"):
+            inner = getattr(handler, kind)
+            if inner is not None:
+                return cast("Any", handler)._replace(**{kind: _guard_stream(inner, method)})
+        return cast("grpc.RpcMethodHandler", handler)
+
+
+def _guard_call(inner: Any, method: str) -> Any:
+    async def call(request: Any, context: Any) -> Any:
+        try:
+            return await inner(request, context)
+        except Exception as error:
+            await _abort(context, error, method)
+
+    return call
+
+
+def _guard_stream(inner: Any, method: str) -> Any:
+    async def call(request: Any, context: Any) -> Any:
+        try:
+            async for answer in inner(request, context):
+                yield answer
+        except Exception as error:
+            await _abort(context, error, method)
+
+    return call
+
+
+async def _abort(context: Any, error: Exception, method: str) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, YolopoolError):
+        incident = uuid.uuid4().hex[:12]
+        log.error("unexpected error", method=method, incident=incident, exc_info=error)
+        error = Internal(
+            f"internal error {incident}: look for this id in the server's log",
+            details={"incident": incident},
+        )
+    await context.abort(
+        status.grpc_code(error), error.message, trailing_metadata=status.trailing_metadata(error)
+    )
+
+
+class GrpcServer:
+    """A grpc.aio server with error mapping, health (NOT_SERVING until told) and reflection."""
+
+    def __init__(self, service_names: Sequence[str]) -> None:
+        self.server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
+        self._service_names = list(service_names)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        reflection.enable_server_reflection(
+            [*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], self.server
+        )
+
+    async def start(self, host: str, port: int) -> int:
+        """Binds (port 0: any free one), starts and returns the port. Raises OSError if it is taken."""
+        warn_if_open(host, "gRPC")
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = self.server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: is another server using it?") from error
+        await self.set_serving(False)
+        await self.server.start()
+        return bound
+
+    async def set_serving(self, serving: bool) -> None:
+        """Sets the health of the server and of each service."""
+        word = health_pb2.HealthCheckResponse.SERVING
+        if not serving:
+            word = health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ["", *self._service_names]:
+            await self._health.set(name, word)
+
+    async def stop(self, grace_s: float) -> None:
+        """NOT_SERVING first, then refuses new calls and gives open ones `grace_s` seconds."""
+        await self.set_serving(False)
+        await self.server.stop(grace_s)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a port bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def warn_if_open(host: str, what: str) -> None:
+    """Says loudly that a port without TLS is open to the network."""
+    if not is_loopback(host):
+        log.warning(
+            "OPEN TO THE NETWORK WITHOUT TLS: anyone who reaches this port can use it",
+            port_of=what,
+            host=host,
+        )
+
+
+def set_up_logs(process: str, level: str = "INFO", json: bool = True) -> None:
+    """Structured logs on stderr: one JSON object a line, or readable lines for a terminal."""
+    renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([structlog.processors.format_exc_info] if json else []),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+
+
+def die_with_parent() -> None:
+    """Asks Linux to send this process SIGTERM when its parent dies, so that none is left behind."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1  # noqa: N806 - the kernel's name
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def until_signal() -> str:
+    """Waits for SIGTERM or SIGINT and returns its name."""
+    loop = asyncio.get_running_loop()
+    caught: asyncio.Future[str] = loop.create_future()
+
+    def catch(name: str) -> None:
+        if not caught.done():
+            caught.set_result(name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, catch, number.name)
+    return await caught

@@ -1,0 +1,51 @@
+"""Errors on the wire: google.rpc.Status with ErrorInfo (reason, details) and RetryInfo.
+
+The only place that knows both sides, so that client and servers cannot drift apart.
+"""
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from yolopool.errors import YolopoolError, rebuild
+
+DOMAIN = "yolopool"
+DETAILS_KEY = "grpc-status-details-bin"
+_RETRYABLE = "retryable"
+
+
+def grpc_code(error: YolopoolError) -> grpc.StatusCode:
+    """The gRPC status code of an error."""
+    return grpc.StatusCode[error.code]
+
+
+def trailing_metadata(error: YolopoolError) -> tuple[tuple[str, bytes], ...]:
+    """What a server sends beside code and message, for `error_from_rpc` to read."""
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.details)
+    info.metadata[_RETRYABLE] = "true" if error.retryable else "false"
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
+    status.details.add().Pack(info)
+    if error.retry_after_s is not None:
+        delay = Duration()
+        delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
+    """Rebuilds the typed error of a failed call; transport failures become UNAVAILABLE and so on."""
+    # grpcio's concrete call errors are both RpcError and Call; the aio one has the same methods.
+    code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]
+    message: str = error.details() or code.name  # type: ignore[attr-defined]
+    reason, details, retryable, retry_after_s = "", {}, None, None
+    for key, value in error.trailing_metadata() or ():  # type: ignore[attr-defined]
+        if key != DETAILS_KEY:
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info) and info.domain == DOMAIN:
+                reason, details = info.reason, dict(info.metadata)
+                retryable = details.pop(_RETRYABLE, "false") == "true"
+            elif detail.Unpack(retry):
+                retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return rebuild(code.name, reason or code.name, message, retryable, retry_after_s, details)
