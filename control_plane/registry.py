@@ -1,5 +1,148 @@
-"""The registry: desired state, the reconciler's lease and the import queue. The only state store.
+"""The registry: desired state, the import queue, the reconciler's lease, and what was observed.
 
-`Registry` is the door; `MemoryRegistry` beside it is its executable specification, and one
-contract suite runs on both. Every write is atomic and answers what it changed.
+`Registry` is the door to the only state store; `MemoryRegistry` (memory_registry) is its
+executable specification, `RedisRegistry` (redis_registry) the real one, and one contract suite
+runs on both. Every write is atomic. Methods raise RegistryUnavailable when the store does not
+answer within the setting's time, and change nothing then that a repeat would not change too.
 """
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from control_plane.fleet import (
+    Desired,
+    FencingToken,
+    ModelVersion,
+    Pack,
+    VersionKey,
+    VersionSettings,
+    Want,
+    WorkerInfo,
+)
+
+
+class Registry(Protocol):
+    """All times are Unix seconds and arguments; leases of the store itself are durations."""
+
+    async def open(self) -> str:
+        """Connects and returns the cluster id, drawn when the store was created."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def desired(self) -> Desired:
+        """All desired state at one revision."""
+        ...
+
+    def changes(self) -> AsyncIterator[int]:
+        """The present revision, then a newer one after each change by anyone; may skip some.
+
+        Ends never: while the store is away it waits and goes on when it is back.
+        """
+        ...
+
+    # --- models ---------------------------------------------------------------------------
+
+    async def register(
+        self,
+        name: str,
+        artifact: str,
+        settings: VersionSettings,
+        source_name: str,
+        request_id: str,
+        now: float,
+    ) -> ModelVersion:
+        """A new version, numbered one above the highest the name ever had, UPLOADED.
+
+        The same non-empty request_id within a day answers the version it made.
+        """
+        ...
+
+    async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
+        """Removes versions with their wants; answers those that were there. Numbers stay used."""
+        ...
+
+    # --- wants ----------------------------------------------------------------------------
+
+    async def want(self, want: Want) -> Want | None:
+        """Sets what is wanted of a version; answers what holds now, None if there is no such version.
+
+        Idempotent. A want by MISS never lowers or unpins one that is there, whoever made it.
+        """
+        ...
+
+    async def forget(self, key: VersionKey, token: FencingToken | None = None) -> bool:
+        """Removes a want; answers whether there was one. With a token (a plan's release) only a
+        want that is not pinned is removed, and StaleToken is raised if the token is not current.
+        """
+        ...
+
+    # --- imports --------------------------------------------------------------------------
+
+    async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
+        """The oldest version that is UPLOADED, or IMPORTING with a lease that ran out; now the
+        caller's, IMPORTING, for lease_s. None: nothing to do.
+        """
+        ...
+
+    async def report_progress(
+        self, importer: str, key: VersionKey, fraction: float, step: str, lease_s: float, now: float
+    ) -> None:
+        """Keeps the lease and notes the progress. Raises ImportNotYours."""
+        ...
+
+    async def finish_import(
+        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
+    ) -> ModelVersion:
+        """IMPORTING -> READY. Raises ImportNotYours. A repeat of the same pack answers the same."""
+        ...
+
+    async def fail_import(
+        self, importer: str, key: VersionKey, reason: str, message: str, now: float
+    ) -> ModelVersion:
+        """IMPORTING -> FAILED. Raises ImportNotYours."""
+        ...
+
+    async def adopt_pack(
+        self, key: VersionKey, pack: Pack, settings: VersionSettings
+    ) -> ModelVersion | None:
+        """UPLOADED -> READY with a pack made earlier of the same artifact and settings; None if
+        the version is not UPLOADED any more.
+        """
+        ...
+
+    # --- the reconciler's lease -------------------------------------------------------------
+
+    async def take_lease(
+        self, holder: str, lease_s: float, above: FencingToken | None
+    ) -> FencingToken | None:
+        """The lease of the one writer if it is free: a token higher than every one given out and
+        than `above` (the highest the workers have seen). None: another holds it.
+        """
+        ...
+
+    async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
+        """Renews; False: lost, stop writing."""
+        ...
+
+    async def drop_lease(self, token: FencingToken) -> None:
+        """Gives the lease up if it is still held under this token."""
+        ...
+
+    async def lease_holder(self) -> str:
+        """Who holds the lease now; empty: nobody."""
+        ...
+
+    # --- observed state: only to bootstrap a control plane's view and for people to look at ---
+
+    async def record_worker(self, worker: WorkerInfo, keep_s: float) -> None:
+        """Notes a worker with ledger and replicas; gone after keep_s unless recorded again."""
+        ...
+
+    async def drop_worker(self, worker_id: str, incarnation: str) -> None:
+        """Removes a worker's record if it is of this incarnation."""
+        ...
+
+    async def workers(self) -> tuple[WorkerInfo, ...]:
+        """The workers on record, by id; lease_until_s is 0."""
+        ...
