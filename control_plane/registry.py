@@ -65,7 +65,7 @@ class Registry(Protocol):
     # --- wants ----------------------------------------------------------------------------
 
     async def want(self, want: Want) -> Want | None:
-        """Sets what is wanted of a version; answers what holds now, None if there is no such version.
+        """Sets what is wanted of a version; answers what holds now, None if there is no version.
 
         Idempotent. A want by MISS never lowers or unpins one that is there, whoever made it.
         """

@@ -289,9 +289,7 @@ def _tree(root: type[YolopoolError]) -> Iterator[type[YolopoolError]]:
 # reason -> class and code -> class. A middle class stands for its code, so an unknown reason
 # of a known code (a newer server) still becomes the right kind of error.
 BY_REASON: dict[str, type[YolopoolError]] = {cls.reason: cls for cls in _tree(YolopoolError)}
-BY_CODE: dict[str, type[YolopoolError]] = {
-    cls.code: cls for cls in [Internal, *YolopoolError.__subclasses__()]
-}
+BY_CODE: dict[str, type[YolopoolError]] = {cls.code: cls for cls in YolopoolError.__subclasses__()}
 
 
 def rebuild(

@@ -46,7 +46,7 @@ def parse_ref(text: str) -> ModelRef:
     match = _REFERENCE.fullmatch(text)
     if match is None:
         raise InvalidModelReference(
-            f"{text[:80]!r} is not a model reference: name, name@version or name:alias, where {RULE}"
+            f"{text[:80]!r} is no model reference: name, name@version or name:alias, where {RULE}"
         )
     version = match["version"]
     return ModelRef(match["name"], int(version) if version else None, match["alias"])

@@ -12,7 +12,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import grpc
 import structlog
@@ -40,30 +40,28 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
-Handler = TypeVar("Handler")
-
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns our errors into a status with details, and any other into INTERNAL with an id."""
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
-        handler = cast("Any", await continuation(handler_call_details))
+    ) -> Any:
+        handler = await continuation(handler_call_details)
         if handler is None:
-            return cast("grpc.RpcMethodHandler", None)
+            return None
         method = handler_call_details.method
         for kind in ("unary_unary", "stream_unary"):
             inner = getattr(handler, kind)
             if inner is not None:
-                return cast("Any", handler)._replace(**{kind: _guard_call(inner, method)})
+                return handler._replace(**{kind: _guard_call(inner, method)})
         for kind in ("unary_stream", "stream_stream"):
             inner = getattr(handler, kind)
             if inner is not None:
-                return cast("Any", handler)._replace(**{kind: _guard_stream(inner, method)})
-        return cast("grpc.RpcMethodHandler", handler)
+                return handler._replace(**{kind: _guard_stream(inner, method)})
+        return handler
 
 
 def _guard_call(inner: Any, method: str) -> Any:
@@ -115,7 +113,7 @@ class GrpcServer:
         )
 
     async def start(self, host: str, port: int) -> int:
-        """Binds (port 0: any free one), starts and returns the port. Raises OSError if it is taken."""
+        """Binds (port 0: any free one), starts and returns the port; OSError if it is taken."""
         warn_if_open(host, "gRPC")
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:

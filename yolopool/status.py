@@ -3,6 +3,8 @@
 The only place that knows both sides, so that client and servers cannot drift apart.
 """
 
+from typing import Any, cast
+
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -33,12 +35,13 @@ def trailing_metadata(error: YolopoolError) -> tuple[tuple[str, bytes], ...]:
 
 
 def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
-    """Rebuilds the typed error of a failed call; transport failures become UNAVAILABLE and so on."""
+    """Rebuilds the typed error of a failed call; transport failures keep their code as reason."""
     # grpcio's concrete call errors are both RpcError and Call; the aio one has the same methods.
-    code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]
-    message: str = error.details() or code.name  # type: ignore[attr-defined]
+    call = cast("Any", error)
+    code: grpc.StatusCode = call.code()
+    message: str = call.details() or code.name
     reason, details, retryable, retry_after_s = "", {}, None, None
-    for key, value in error.trailing_metadata() or ():  # type: ignore[attr-defined]
+    for key, value in call.trailing_metadata() or ():
         if key != DETAILS_KEY:
             continue
         for detail in status_pb2.Status.FromString(value).details:

@@ -108,7 +108,7 @@ class Backend(Protocol):
         ...
 
     def load(self, pack: Pack, precision: str) -> LoadedModel:
-        """Puts a pack on the device. Raises PackInvalid, OutOfMemory, LoadFailed and keeps nothing."""
+        """Puts a pack on the device. Raises PackInvalid, OutOfMemory, LoadFailed; keeps nothing."""
         ...
 
     def memory(self) -> DeviceMemory:

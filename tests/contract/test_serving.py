@@ -1,0 +1,103 @@
+"""The shared server over real gRPC: errors keep their reason, unknown ones leak nothing."""
+
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from yolopool import errors
+from yolopool.serving import GrpcServer, is_loopback
+from yolopool.status import error_from_rpc
+from yolopool.v1 import detection_pb2, detection_pb2_grpc
+
+NAME = "yolopool.v1.DetectionService"
+
+
+class Failing(detection_pb2_grpc.DetectionServiceServicer):
+    """Raises what the request id names."""
+
+    async def Detect(
+        self, request: detection_pb2.DetectRequest, context: object
+    ) -> detection_pb2.DetectResponse:
+        if request.request_id == "bug":
+            raise RuntimeError("secret /etc/passwd")
+        raise errors.BY_REASON[request.request_id](
+            f"no {request.model}", retry_after_s=0.25, details={"model": request.model}
+        )
+
+
+@pytest.fixture
+async def address() -> AsyncIterator[str]:
+    server = GrpcServer([NAME])
+    detection_pb2_grpc.add_DetectionServiceServicer_to_server(Failing(), server.server)
+    port = await server.start("127.0.0.1", 0)
+    await server.set_serving(True)
+    yield f"127.0.0.1:{port}"
+    await server.stop(0)
+
+
+async def call(address: str, request_id: str) -> errors.YolopoolError:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = detection_pb2_grpc.DetectionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Detect(
+                detection_pb2.DetectRequest(model="shapes", request_id=request_id), timeout=5
+            )
+    return error_from_rpc(caught.value)
+
+
+@pytest.mark.parametrize("reason", sorted(set(errors.BY_REASON) - {"INTERNAL"}))
+async def test_every_error_arrives_typed(address: str, reason: str) -> None:
+    error = await call(address, reason)
+    assert type(error) is errors.BY_REASON[reason]
+    assert (error.reason, error.message) == (reason, "no shapes")
+    assert error.retryable == errors.BY_REASON[reason].retryable
+    assert error.retry_after_s == 0.25
+    assert error.details == {"model": "shapes"}
+
+
+async def test_an_unknown_error_is_internal_with_an_id_and_no_text(address: str) -> None:
+    error = await call(address, "bug")
+    assert isinstance(error, errors.Internal)
+    assert error.details["incident"] in error.message
+    assert "secret" not in error.message
+
+
+async def test_no_server_is_unavailable() -> None:
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        stub = detection_pb2_grpc.DetectionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Detect(detection_pb2.DetectRequest(), timeout=5)
+    error = error_from_rpc(caught.value)
+    assert isinstance(error, errors.Unavailable)
+    assert error.retryable
+
+
+async def test_health_and_reflection(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", NAME):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        asked = stub.ServerReflectionInfo(
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=5
+        )
+        names = [s.name async for r in asked for s in r.list_services_response.service]
+    assert NAME in names
+
+
+async def test_a_busy_port_is_an_error_that_says_so(address: str) -> None:
+    host, port = address.split(":")
+    with pytest.raises(OSError, match="is another server using it"):
+        await GrpcServer([]).start(host, int(port))
+
+
+@pytest.mark.parametrize(
+    ("host", "inside"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False)],
+)
+def test_loopback(host: str, inside: bool) -> None:
+    assert is_loopback(host) is inside

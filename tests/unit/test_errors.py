@@ -1,0 +1,46 @@
+"""The error tree is whole: one reason a class, a code gRPC knows, and it survives the wire."""
+
+import grpc
+import pytest
+
+from yolopool import errors
+from yolopool.errors import BY_CODE, BY_REASON, YolopoolError, rebuild
+
+
+def all_classes(root: type[YolopoolError] = YolopoolError) -> list[type[YolopoolError]]:
+    return [root, *(cls for child in root.__subclasses__() for cls in all_classes(child))]
+
+
+def test_every_reason_names_one_class() -> None:
+    leaves = [cls for cls in all_classes() if cls not in (YolopoolError, errors.Internal)]
+    assert len({cls.reason for cls in leaves}) == len(leaves)
+
+
+@pytest.mark.parametrize("cls", all_classes())
+def test_every_code_is_a_grpc_code(cls: type[YolopoolError]) -> None:
+    assert cls.code in grpc.StatusCode.__members__
+    assert cls.reason.isupper()
+
+
+@pytest.mark.parametrize("reason", sorted(BY_REASON))
+def test_rebuild_gives_the_same_class(reason: str) -> None:
+    cls = BY_REASON[reason]
+    error = rebuild(cls.code, reason, "why", retryable=cls.retryable, retry_after_s=1.5)
+    assert type(error) is (errors.Internal if reason == "INTERNAL" else cls)
+    assert (error.reason, error.retryable, error.retry_after_s) == (reason, cls.retryable, 1.5)
+
+
+def test_rebuild_keeps_a_reason_of_a_newer_release() -> None:
+    error = rebuild("RESOURCE_EXHAUSTED", "QUOTA_SPENT", "later", retryable=False)
+    assert isinstance(error, errors.ResourceExhausted)
+    assert (error.reason, error.retryable) == ("QUOTA_SPENT", False)
+    assert errors.ResourceExhausted.reason == "RESOURCE_EXHAUSTED"
+
+
+def test_rebuild_trusts_the_code_over_a_reason_of_another_code() -> None:
+    assert type(rebuild("NOT_FOUND", "QUEUE_FULL", "odd")) is errors.NotFound
+
+
+def test_unknown_code_is_internal() -> None:
+    assert type(rebuild("OUT_OF_RANGE", "OUT_OF_RANGE", "odd")) is errors.Internal
+    assert "OUT_OF_RANGE" not in BY_CODE
