@@ -1,0 +1,70 @@
+"""Settings of a worker: forms of the memory budget, lists, and the hand-over to a child."""
+
+import pytest
+from pydantic import ValidationError
+
+from worker.settings import MemoryBudget, default_budget, parse_budget, parse_labels, read_settings
+
+GIB = 1024**3
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("4294967296", MemoryBudget(size_bytes=4 * GIB)),
+        ("4GiB", MemoryBudget(size_bytes=4 * GIB)),
+        ("1.5 g", MemoryBudget(size_bytes=1_500_000_000)),
+        ("500MB", MemoryBudget(size_bytes=500_000_000)),
+        ("512kib", MemoryBudget(size_bytes=512 * 1024)),
+        ("0.8", MemoryBudget(fraction=0.8)),
+        ("1.0", MemoryBudget(fraction=1.0)),
+        ("1", MemoryBudget(size_bytes=1)),
+    ],
+)
+def test_forms_of_a_memory_budget(text: str, budget: MemoryBudget) -> None:
+    assert parse_budget(text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1", "0", "0.0", "4 GiBs", "80%"])
+def test_other_forms_say_the_forms(text: str) -> None:
+    with pytest.raises(ValueError, match="is no memory budget"):
+        parse_budget(text)
+
+
+def test_a_fraction_is_of_what_is_there() -> None:
+    assert parse_budget("0.5").resolve(10 * GIB) == 5 * GIB
+    assert parse_budget("4GiB").resolve(10 * GIB) == 4 * GIB
+    assert default_budget("cuda").resolve(10 * GIB) == 8 * GIB
+    assert default_budget("sim").resolve(0) == 8 * GIB
+
+
+def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLOPOOL_WORKER_CONTROL_PLANES", "c:1, d:2")
+    monkeypatch.setenv("YOLOPOOL_WORKER_MAX_BATCH", "3")
+    settings = read_settings(["--max-batch", "5", "--device=sim:0"])
+    assert settings.control_planes == ("c:1", "d:2")
+    assert settings.max_batch == 5
+
+
+def test_a_child_gets_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read_settings(
+        ["--control-planes=a:1,b:2", "--memory-budget=4GiB", "--no-log-json", "--labels=zone=a"]
+    )
+    monkeypatch.setenv("YOLOPOOL_WORKER_MAX_BATCH", "3")
+    child = read_settings(settings.arguments(device="sim:1"))
+    assert child == settings.model_copy(update={"device": "sim:1"})
+
+
+def test_the_id_names_the_device() -> None:
+    assert read_settings(["--device", "sim:3"]).worker_id.endswith("-sim-3")
+    assert read_settings(["--device", "sim:3", "--id", "a"]).worker_id == "a"
+
+
+@pytest.mark.parametrize("flag", ["--device=tpu", "--memory-budget=x", "--labels=novalue"])
+def test_nonsense_is_refused(flag: str) -> None:
+    with pytest.raises((ValidationError, SystemExit)):
+        read_settings([flag])
+
+
+def test_labels() -> None:
+    assert parse_labels("zone=a, gpu=l4") == {"zone": "a", "gpu": "l4"}

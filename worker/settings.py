@@ -1,0 +1,185 @@
+"""Settings of a worker process and of its supervisor: one frozen object, read once at start.
+
+The only reader of the environment (YOLOPOOL_WORKER_*) and of the command line, which wins.
+"""
+
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
+
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+# What a device gives to models where nothing is said. Half of a host is left to others, whereas
+# a GPU is the pool's own; a simulated device has no memory to measure.
+_DEFAULT_FRACTION = {"cpu": 0.5, "cuda": 0.8}
+SIMULATED_MEMORY_BYTES = 8 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """A number of bytes, or a fraction (0..1) of what the device has; exactly one is set."""
+
+    size_bytes: int | None = None
+    fraction: float | None = None
+
+    def resolve(self, available_bytes: int) -> int:
+        """Bytes of budget on a device that has so many."""
+        if self.size_bytes is not None:
+            return self.size_bytes
+        return int(available_bytes * (self.fraction or 0.0))
+
+    def __str__(self) -> str:
+        return str(self.size_bytes if self.size_bytes is not None else self.fraction)
+
+
+def parse_budget(text: str) -> MemoryBudget:
+    """Reads `4294967296`, `4GiB`, `500MB` or `0.8`; raises ValueError saying the forms."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no memory budget: give bytes, 4GiB, 500MB or 0.8")
+    number, unit = float(match["number"]), match["unit"].lower()
+    if not unit and 0 < number <= 1 and "." in match["number"]:
+        return MemoryBudget(fraction=number)
+    base = 1024 if "i" in unit else 1000
+    size = int(number * base ** _POWERS[unit.rstrip("b").rstrip("i")])
+    if size < 1:
+        raise ValueError(f"{text!r} is no memory budget: it must be above 0")
+    return MemoryBudget(size_bytes=size)
+
+
+def default_budget(device_kind: str) -> MemoryBudget:
+    """The budget of a device for which none is set."""
+    if device_kind == "sim":
+        return MemoryBudget(size_bytes=SIMULATED_MEMORY_BYTES)
+    return MemoryBudget(fraction=_DEFAULT_FRACTION[device_kind])
+
+
+class Settings(BaseSettings):
+    """Flags of `python -m worker`; each field is `--kebab-case` and YOLOPOOL_WORKER_UPPER_CASE."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="YOLOPOOL_WORKER_",
+        frozen=True,
+        cli_prog_name="python -m worker",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    device: str = Field(
+        "",
+        pattern=r"^(|cpu|cuda(:[A-Za-z0-9/-]+)?|sim:\d+)$",
+        description="serve this one device (cpu, cuda:GPU-<uuid>, cuda:MIG-<uuid>, sim:N) in this "
+        "process; without it, supervise one such process a device",
+    )
+    devices: str = Field(
+        "auto", description="of the supervisor: auto, or a list such as cpu,sim:2 or cuda"
+    )
+    control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("127.0.0.1:50051",), description="host:port of every control plane, comma separated"
+    )
+    data_dir: Path = Field(
+        Path("~/.cache/yolopool/worker"), description="folder of the local pack cache"
+    )
+    memory_budget: str = Field(
+        "", description="bytes, 4GiB, 500MB, or a fraction of the device such as 0.8"
+    )
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0: any free one")
+    advertise: str = Field("", description="host:port that control planes are to call")
+    id: str = Field("", max_length=120, description="name of the worker; <hostname>-<device>")
+    labels: str = Field("", description="k=v,k=v: what placement may match")
+    skip_warmup: bool = Field(False, description="take requests before the warm-up passes")
+    compute_threads: int = Field(0, ge=0, description="of a CPU device; 0: cores less one")
+    intake_threads: int = Field(0, ge=0, description="that decode images; 0: two, four on CUDA")
+    queue_capacity: int = Field(64, ge=1, description="tickets that may wait for the device")
+    max_batch: int = Field(0, ge=0, le=256, description="images a pass; 0: 4 on a CPU, else 16")
+    max_image_bytes: int = Field(32 * 1024**2, ge=1, description="of one encoded image")
+    max_image_pixels: int = Field(100_000_000, ge=1, description="of one image")
+    drain_grace_s: float = Field(3.0, ge=0, description="time for the last tickets at the end")
+    precision: Literal["fp32"] = Field("fp32", description="of the variants made here")
+    die_with_parent: bool = Field(False, description="end when the parent process ends")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_json: bool = Field(True, description="one JSON object a line, for machines")
+
+    @field_validator("control_planes", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @field_validator("memory_budget")
+    @classmethod
+    def _check_budget(cls, value: str) -> str:
+        if value:
+            parse_budget(value)
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, value: str) -> str:
+        parse_labels(value)
+        return value
+
+    @property
+    def device_kind(self) -> str:
+        """cpu, cuda or sim; empty for the supervisor."""
+        return self.device.partition(":")[0]
+
+    @property
+    def worker_id(self) -> str:
+        return self.id or f"{socket.gethostname()}-{self.device.replace(':', '-')}"
+
+    def budget(self) -> MemoryBudget:
+        return (
+            parse_budget(self.memory_budget)
+            if self.memory_budget
+            else default_budget(self.device_kind)
+        )
+
+    def batch_limit(self) -> int:
+        """Measured on CPUs: beyond four images a pass costs more an image, not less."""
+        return self.max_batch or (4 if self.device_kind == "cpu" else 16)
+
+    def arguments(self, **changes: Any) -> list[str]:
+        """The command line that gives a child process these settings, with changes.
+
+        All of them, since the child may inherit variables that the command line overrode here.
+        """
+        arguments = []
+        for name, value in {**self.model_dump(), **changes}.items():
+            flag = name.replace("_", "-")
+            if isinstance(value, bool):
+                arguments.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                text = ",".join(value) if isinstance(value, tuple) else str(value)
+                arguments.append(f"--{flag}={text}")
+        return arguments
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    """Reads `zone=a,gpu=l4`; raises ValueError saying the form."""
+    labels = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"{part!r} is no label: labels are given as k=v,k=v")
+        labels[key.strip()] = value.strip()
+    return labels
+
+
+def read_settings(arguments: list[str] | None = None) -> Settings:
+    """Reads the command line (by default this process's) and the environment."""
+    return CliApp.run(Settings, cli_args=arguments)
