@@ -1,0 +1,208 @@
+"""From bytes to the letterboxed image a model sees, and from its boxes back to original pixels.
+
+Pure given bytes: numpy and OpenCV; no torch, no files. Every step gives the same pixels and the
+same float32 numbers as the model library's own `predict` on one image, which tests assert.
+"""
+
+import enum
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from worker.image_header import read_header
+from yolopool.errors import (
+    ImageEmpty,
+    ImageNotDecodable,
+    ImageShapeMismatch,
+    ImageTooLarge,
+    InvalidOption,
+)
+
+U8 = npt.NDArray[np.uint8]
+F32 = npt.NDArray[np.float32]
+PADDING = 114  # grey of the border, ultralytics.data.augment.LetterBox
+
+
+class ShapePolicy(enum.StrEnum):
+    """Shape of a letterboxed image: smallest rectangle of whole strides, or always the square."""
+
+    RECT = "rect"
+    SQUARE = "square"
+
+
+class ChannelOrder(enum.StrEnum):
+    """Order of the channels of raw pixels."""
+
+    BGR = "bgr"
+    RGB = "rgb"
+    GRAY = "gray"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """Largest image that is taken: encoded bytes (raw ones too) and pixels (width * height)."""
+
+    max_bytes: int
+    max_pixels: int
+
+    def check_bytes(self, size: int) -> None:
+        """Raises ImageEmpty or ImageTooLarge."""
+        if size == 0:
+            raise ImageEmpty("the image has no bytes: send an encoded image or raw pixels")
+        if size > self.max_bytes:
+            raise ImageTooLarge(
+                f"the image has {size} bytes, at most {self.max_bytes} are taken: "
+                "send a smaller one or raise the worker's limit"
+            )
+
+    def check_pixels(self, height: int, width: int) -> None:
+        """Raises ImageTooLarge."""
+        if height * width > self.max_pixels:
+            raise ImageTooLarge(
+                f"the image has {width}x{height} pixels, at most {self.max_pixels} are taken: "
+                "send a smaller one or raise the worker's limit"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A crop in whole pixels: x_max and y_max exclusive."""
+
+    x_min: int
+    y_min: int
+    x_max: int
+    y_max: int
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """(x, y) of its top left corner in the whole image."""
+        return self.x_min, self.y_min
+
+
+@dataclass(frozen=True, slots=True)
+class Letterboxed:
+    """What a model sees: uint8 BGR HWC, and the (height, width) it was made from.
+
+    There is no gain or padding here: `to_original` derives them from the two shapes, as the
+    model library does, and for thin images these are not the ones the image was made with.
+    """
+
+    image: U8
+    original_shape: tuple[int, int]
+
+
+def decode(encoded: bytes, limits: ImageLimits) -> U8:
+    """Decodes to uint8 BGR (height, width, 3), upright: what cv2.IMREAD_COLOR gives.
+
+    The size is checked against the header before anything is decoded. Raises ImageEmpty,
+    ImageTooLarge, or ImageNotDecodable: no image, another format, or one cut short.
+    """
+    limits.check_bytes(len(encoded))
+    header = read_header(encoded)
+    limits.check_pixels(header.height, header.width)
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ImageNotDecodable(
+            f"the {header.format} image of {header.width}x{header.height} pixels can't be "
+            "decoded: it is cut short, damaged, or of a kind that OpenCV does not read"
+        )
+    # The header promised no more than this; a decoder that believes otherwise is not believed.
+    limits.check_pixels(*image.shape[:2])
+    return np.asarray(image, np.uint8)
+
+
+def from_raw(
+    data: bytes, height: int, width: int, channel_order: ChannelOrder, limits: ImageLimits
+) -> U8:
+    """Takes uint8 pixels, row-major HWC, as BGR (height, width, 3); without a copy if BGR.
+
+    Raises ImageEmpty, ImageTooLarge, or ImageShapeMismatch if the sizes disagree.
+    """
+    limits.check_bytes(len(data))
+    limits.check_pixels(height, width)
+    channels = 1 if channel_order is ChannelOrder.GRAY else 3
+    if height * width * channels != len(data):
+        raise ImageShapeMismatch(
+            f"{height} x {width} pixels of {channel_order} are {height * width * channels} "
+            f"bytes, but {len(data)} came: send height * width * channels bytes, rows first"
+        )
+    pixels = np.frombuffer(data, np.uint8).reshape(height, width, channels)
+    if channel_order is ChannelOrder.BGR:
+        return pixels
+    code = cv2.COLOR_RGB2BGR if channel_order is ChannelOrder.RGB else cv2.COLOR_GRAY2BGR
+    return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+
+
+def region(box: tuple[float, float, float, float], image_shape: tuple[int, ...]) -> Region:
+    """Whole pixels that a box (x_min, y_min, x_max, y_max) touches, of an image (height, width).
+
+    Raises InvalidOption for a box that is empty or not within the image.
+    """
+    height, width = image_shape[:2]
+    x_min, y_min, x_max, y_max = box
+    # Written so that NaN fails too.
+    if not (0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height):
+        raise InvalidOption(
+            f"region_of_interest ({x_min:g}, {y_min:g})..({x_max:g}, {y_max:g}) is empty or not "
+            f"within the image of {width}x{height} pixels: give 0 <= min < max <= size"
+        )
+    return Region(math.floor(x_min), math.floor(y_min), math.ceil(x_max), math.ceil(y_max))
+
+
+def crop(image: U8, part: Region) -> U8:
+    """A view of a part of an image."""
+    return image[part.y_min : part.y_max, part.x_min : part.x_max]
+
+
+def letterbox(image: U8, image_size: int, stride: int, policy: ShapePolicy) -> Letterboxed:
+    """Scales an image (HWC, BGR) to fit image_size, up or down, and pads it to the policy's shape.
+
+    `image_size` is rounded up to whole strides; `stride` is the model's, 32 at least. Formula:
+    ultralytics.data.augment.LetterBox(auto=policy is RECT, scaleup, center), one image.
+    """
+    size = math.ceil(image_size / stride) * stride
+    height, width = image.shape[:2]
+    ratio = min(size / height, size / width)
+    new_width, new_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
+    pad_x, pad_y = size - new_width, size - new_height
+    if policy is ShapePolicy.RECT:
+        pad_x, pad_y = pad_x % stride, pad_y % stride
+    # An odd pixel of padding goes to the right and the bottom.
+    left, right = round(pad_x / 2 - 0.1), round(pad_x / 2 + 0.1)
+    top, bottom = round(pad_y / 2 - 0.1), round(pad_y / 2 + 0.1)
+    scaled = image
+    if (new_width, new_height) != (width, height):
+        scaled = np.asarray(
+            cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR), np.uint8
+        )
+    padded = cv2.copyMakeBorder(
+        scaled, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(PADDING,) * 3
+    )
+    return Letterboxed(np.asarray(padded, np.uint8), (height, width))
+
+
+def to_original(xyxy: F32, letterboxed: Letterboxed, offset: tuple[int, int] = (0, 0)) -> F32:
+    """Boxes float32 (n, 4) from letterboxed to original pixels, clipped; a new array.
+
+    `offset` is the (x, y) of the part the letterboxed image was cropped to. Formula:
+    ultralytics.utils.ops.scale_boxes and clip_boxes, in the same order of float32 operations.
+    """
+    height, width = letterboxed.original_shape
+    new_height, new_width = letterboxed.image.shape[:2]
+    gain = min(new_height / height, new_width / width)
+    scaled_height, scaled_width = max(round(height * gain), 1), max(round(width * gain), 1)
+    gain_x, gain_y = scaled_width / width, scaled_height / height
+    pad_x = round((new_width - scaled_width) / 2 - 0.1)
+    pad_y = round((new_height - scaled_height) / 2 - 0.1)
+    boxes = xyxy - np.array((pad_x, pad_y, pad_x, pad_y), np.float32)
+    boxes /= np.array((gain_x, gain_y, gain_x, gain_y), np.float32)
+    boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
+    boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
+    boxes += np.array((*offset, *offset), np.float32)
+    return boxes
