@@ -1,0 +1,70 @@
+/* A libnvidia-ml.so.1 whose machine is told by environment variables, so that the real pynvml
+ * finds any machine on any machine. Signatures are those of NVIDIA's nvml.h.
+ *
+ * FAKE_GPUS   number of GPUs
+ * FAKE_MIG    index of the GPU that has MIG enabled
+ * FAKE_SLICES bits: which of its 7 places hold a slice
+ * FAKE_LOST   index of a GPU that fell off the bus
+ * FAKE_INIT   what initialisation returns
+ * FAKE_SHARED 1: chips without memory of their own
+ *
+ * A handle is 100 * (GPU + 1), plus place + 1 for a slice.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { OK = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, GPU_LOST = 15, PLACES = 7 };
+typedef struct { unsigned long long total, free, used; } memory_t;
+
+static int told(const char *name, int otherwise) {
+    const char *text = getenv(name);
+    return text ? atoi(text) : otherwise;
+}
+static int gpu(void *handle) { return (int)((intptr_t)handle / 100) - 1; }
+static int place(void *handle) { return (int)((intptr_t)handle % 100) - 1; }
+
+int nvmlInitWithFlags(unsigned flags) { (void)flags; return told("FAKE_INIT", OK); }
+int nvmlShutdown(void) { return OK; }
+const char *nvmlErrorString(int code) {
+    static char text[32];
+    snprintf(text, sizeof text, "fake error %d", code);
+    return text;
+}
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = told("FAKE_GPUS", 0); return OK; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
+    if ((int)index == told("FAKE_LOST", -1)) return GPU_LOST;
+    *handle = (void *)(intptr_t)(100 * (index + 1));
+    return OK;
+}
+int nvmlDeviceGetUUID(void *handle, char *text, unsigned size) {
+    if (place(handle) < 0) snprintf(text, size, "GPU-%08x-0000", gpu(handle));
+    else snprintf(text, size, "MIG-%08x-%04x", gpu(handle), place(handle));
+    return OK;
+}
+int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
+    snprintf(text, size, "NVIDIA Fake%s", place(handle) < 0 ? "" : " MIG 1g.10gb");
+    return OK;
+}
+int nvmlDeviceGetMemoryInfo(void *handle, memory_t *memory) {
+    if (told("FAKE_SHARED", 0)) return NOT_SUPPORTED;
+    memory->total = place(handle) < 0 ? 80ULL << 30 : 10ULL << 30;
+    memory->used = 0;
+    memory->free = memory->total;
+    return OK;
+}
+int nvmlDeviceGetMigMode(void *handle, unsigned *now, unsigned *next) {
+    if (told("FAKE_MIG", -1) < 0) return NOT_SUPPORTED;
+    *now = *next = gpu(handle) == told("FAKE_MIG", -1);
+    return OK;
+}
+int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) {
+    (void)handle;
+    *count = PLACES;
+    return OK;
+}
+int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned index, void **slice) {
+    if (!(told("FAKE_SLICES", 0) >> index & 1)) return NOT_FOUND;
+    *slice = (void *)((intptr_t)handle + index + 1);
+    return OK;
+}

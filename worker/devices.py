@@ -1,0 +1,259 @@
+"""Which devices this machine has for workers: GPUs and MIG slices by NVML, the CPU, simulated ones.
+
+The door to NVML. Torch is never imported here: each device comes with the environment that its
+process must have before torch is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pynvml
+import structlog
+
+from worker.host import Host
+from yolopool.errors import InvalidOption
+
+log = structlog.get_logger()
+
+FORMS = "auto, cpu, cuda, cuda:GPU-<uuid>, cuda:MIG-<uuid>, sim:<count>, or several with commas"
+MAX_SIMULATED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something one worker process serves.
+
+    `id` is cpu, cuda:GPU-<uuid>, cuda:MIG-<uuid> or sim:N. `memory_bytes` is all its memory;
+    0 for a simulated device, which has what its budget says. `environment` holds the variables
+    its process must have before torch is imported.
+    """
+
+    kind: str
+    id: str
+    name: str
+    memory_bytes: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def discover(
+    spec: str, environ: Mapping[str, str], *, compute_threads: int = 0, host: Host | None = None
+) -> tuple[Device, ...]:
+    """The devices a `--devices` text means, in order and each once.
+
+    `auto` is every visible GPU or MIG slice, or the CPU where there is none. `environ` gives
+    CUDA_VISIBLE_DEVICES, which restricts; `compute_threads` is of the CPU, 0 for cores less one.
+    Raises InvalidOption for another form, and for a device that is not there, saying why.
+    """
+    host = host or Host()
+    found: dict[str, Device] = {}
+    for term in (part.strip() for part in spec.split(",")):
+        for device in _devices_of(term, environ, compute_threads, host):
+            found.setdefault(device.id, device)
+    return tuple(found.values())
+
+
+def find(
+    device_id: str,
+    environ: Mapping[str, str],
+    *,
+    compute_threads: int = 0,
+    host: Host | None = None,
+) -> Device:
+    """The one device of a `--device` text, where sim:N is number N; cuda: the only GPU.
+
+    Raises InvalidOption.
+    """
+    if device_id.startswith("sim:"):
+        return _simulated(_number(device_id))
+    devices = discover(device_id, environ, compute_threads=compute_threads, host=host)
+    if len(devices) != 1:
+        names = ", ".join(device.id for device in devices)
+        raise InvalidOption(f"--device {device_id} means {len(devices)} devices: name one, {names}")
+    return devices[0]
+
+
+def _devices_of(
+    term: str, environ: Mapping[str, str], compute_threads: int, host: Host
+) -> Sequence[Device]:
+    if term == "cpu":
+        return [_cpu(compute_threads, host)]
+    if term.startswith("sim:"):
+        return [_simulated(number) for number in range(_number(term))]
+    if term == "auto":
+        gpus, why_none = _cuda(environ, host)
+        if not gpus:
+            log.info("no CUDA device, serving the CPU", reason=why_none)
+        return gpus or [_cpu(compute_threads, host)]
+    if term == "cuda":
+        gpus, why_none = _cuda(environ, host)
+        if not gpus:
+            raise InvalidOption(f"no CUDA device: {why_none}; or ask for --devices cpu")
+        return gpus
+    # `cuda:GPU-a,GPU-b` is one text with the prefix once.
+    uuid = term.removeprefix("cuda:")
+    if not uuid.startswith(("GPU-", "MIG-")):
+        raise InvalidOption(f"{term!r} is no device: give {FORMS}")
+    gpus, why_none = _cuda(environ, host)
+    for device in gpus:
+        if device.id == f"cuda:{uuid}":
+            return [device]
+    there = ", ".join(device.id for device in gpus) or f"none, since {why_none}"
+    raise InvalidOption(f"no CUDA device {uuid} here; there are: {there}")
+
+
+def _number(term: str) -> int:
+    text = term.removeprefix("sim:")
+    if not text.isdecimal() or int(text) > MAX_SIMULATED:
+        raise InvalidOption(f"{term!r} is no simulated device: give sim:N, N up to {MAX_SIMULATED}")
+    return int(text)
+
+
+def _simulated(number: int) -> Device:
+    return Device("sim", f"sim:{number}", "simulated", 0, _without_gpu(1))
+
+
+def _cpu(compute_threads: int, host: Host) -> Device:
+    # One core is left to the event loop and to decoding, else they starve each other.
+    threads = compute_threads or max(1, host.cores() - 1)
+    return Device("cpu", "cpu", host.cpu_name(), host.memory_bytes(), _without_gpu(threads))
+
+
+def _without_gpu(threads: int) -> dict[str, str]:
+    # OpenMP's threads spin while they wait by default; beside any busy neighbour that made a
+    # frame six times slower.
+    return {
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+    }
+
+
+# --- NVML ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Gpu:
+    """One GPU with the handles that can be computed on: itself, or with MIG its slices."""
+
+    uuid: str
+    computing: tuple[Any, ...]
+
+
+def _cuda(environ: Mapping[str, str], host: Host) -> tuple[list[Device], str]:
+    """All visible CUDA devices, or none and why."""
+    try:
+        with _nvml():
+            gpus = list(_gpus())
+            if not gpus:
+                return [], "the NVIDIA driver is there but shows no GPU to this process"
+            devices = [
+                _device(handle, host)
+                for gpu, only in _visible(gpus, environ.get("CUDA_VISIBLE_DEVICES"))
+                for handle in gpu.computing
+                if only in (None, pynvml.nvmlDeviceGetUUID(handle))
+            ]
+    except pynvml.NVMLError as error:
+        return [], _explain(error)
+    if devices:
+        return devices, ""
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        visible = environ["CUDA_VISIBLE_DEVICES"]
+        return [], f"CUDA_VISIBLE_DEVICES={visible!r} leaves none of {len(gpus)} GPUs"
+    return [], "every GPU has MIG enabled and none has a slice: create some with nvidia-smi mig"
+
+
+@contextmanager
+def _nvml() -> Iterator[None]:
+    pynvml.nvmlInit()
+    try:
+        yield
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpus() -> Iterator[_Gpu]:
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = pynvml.nvmlDeviceGetUUID(handle)
+            computing = tuple(_slices(handle)) if _has_mig(handle) else (handle,)
+        except pynvml.NVMLError as error:
+            # One that fell off the bus must not take the others from service.
+            log.warning("GPU left out", index=index, reason=str(error))
+            continue
+        yield _Gpu(uuid, computing)
+
+
+def _has_mig(handle: Any) -> bool:
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+        return False
+    return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
+
+
+def _slices(handle: Any) -> Iterator[Any]:
+    for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+        except pynvml.NVMLError_NotFound:
+            continue  # places are sparse
+
+
+def _visible(gpus: Sequence[_Gpu], restriction: str | None) -> Iterator[tuple[_Gpu, str | None]]:
+    """GPUs that CUDA_VISIBLE_DEVICES leaves, in its order, with the one slice it names or None.
+
+    As CUDA reads it: indices or UUIDs (a beginning is enough), up to the first that is wrong.
+    Indices count in PCI order. One that names a GPU with MIG stands for all of its slices.
+    """
+    if restriction is None:
+        yield from ((gpu, None) for gpu in gpus)
+        return
+    for entry in (part.strip() for part in restriction.split(",")):
+        match = _match(gpus, entry)
+        if match is None:
+            return
+        yield match
+
+
+def _match(gpus: Sequence[_Gpu], entry: str) -> tuple[_Gpu, str | None] | None:
+    if entry.isdecimal():
+        return (gpus[int(entry)], None) if int(entry) < len(gpus) else None
+    for gpu in gpus:
+        if entry.startswith("GPU-") and gpu.uuid.startswith(entry):
+            return gpu, None
+        for handle in gpu.computing:
+            uuid = pynvml.nvmlDeviceGetUUID(handle)
+            if entry.startswith("MIG-") and uuid.startswith(entry):
+                return gpu, uuid
+    return None
+
+
+def _device(handle: Any, host: Host) -> Device:
+    uuid = pynvml.nvmlDeviceGetUUID(handle)
+    try:
+        memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except pynvml.NVMLError_NotSupported:
+        memory_bytes = host.memory_bytes()  # chips that share the host's memory
+    return Device(
+        "cuda",
+        f"cuda:{uuid}",
+        pynvml.nvmlDeviceGetName(handle),
+        memory_bytes,
+        {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuid},
+    )
+
+
+def _explain(error: pynvml.NVMLError) -> str:
+    if isinstance(error, pynvml.NVMLError_LibraryNotFound):
+        return "the NVIDIA driver is not installed here (libnvidia-ml.so.1 is missing)"
+    if isinstance(error, pynvml.NVMLError_DriverNotLoaded):
+        return "the NVIDIA driver is installed but its kernel module is not loaded"
+    if isinstance(error, pynvml.NVMLError_LibRmVersionMismatch):
+        return "the NVIDIA library and kernel module differ in version: reboot or reload the module"
+    if isinstance(error, pynvml.NVMLError_NoPermission):
+        return "the NVIDIA driver refuses this process: give it access to /dev/nvidia*"
+    return f"the NVIDIA driver says: {error}"

@@ -1,0 +1,79 @@
+"""What this process may use of the host: cores, memory, and the processor's name.
+
+Reads /proc and /sys/fs/cgroup (v1 and v2), since inside a container the machine's own numbers
+are not the process's. Both roots are arguments, so that tests can show any host.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Where the kernel tells about this process."""
+
+    proc: Path = Path("/proc")
+    cgroups: Path = Path("/sys/fs/cgroup")
+
+    def cores(self) -> int:
+        """Cores this process may keep busy: its affinity, less what a cgroup's quota takes.
+
+        A quota of 1.5 cores counts as 1: a second thread would be throttled half of the time,
+        and with it the first, which waits for it.
+        """
+        allowed = len(os.sched_getaffinity(0))
+        return max(1, min([allowed, *(int(quota) for quota in self._core_quotas())]))
+
+    def memory_bytes(self) -> int:
+        """Memory this process may use: the machine's, or the least limit of its cgroups."""
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return min([machine, *self._memory_limits()])
+
+    def cpu_name(self) -> str:
+        """As the processor calls itself, or the machine type where it does not."""
+        for line in _read(self.proc / "cpuinfo").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+        return os.uname().machine
+
+    def _core_quotas(self) -> Iterator[float]:
+        for folder in self._folders("cpu"):
+            quota, _, period = _read(folder / "cpu.max").partition(" ")
+            if not quota:
+                quota = _read(folder / "cpu.cfs_quota_us")
+                period = _read(folder / "cpu.cfs_period_us")
+            # v2 says "max" and v1 -1 where there is no quota.
+            if quota.isdigit() and period.isdigit() and int(period) > 0:
+                yield int(quota) / int(period)
+
+    def _memory_limits(self) -> Iterator[int]:
+        for folder in self._folders("memory"):
+            for name in ("memory.max", "memory.limit_in_bytes"):
+                limit = _read(folder / name)
+                if limit.isdigit():
+                    yield int(limit)
+
+    def _folders(self, controller: str) -> Iterator[Path]:
+        """This process's cgroup of a controller and all above it: each of them limits."""
+        for line in _read(self.proc / "self" / "cgroup").splitlines():
+            _, _, rest = line.partition(":")
+            names, _, path = rest.partition(":")
+            if names and controller not in names.split(","):
+                continue
+            root = self.cgroups / controller if names else self.cgroups
+            # The path is the host's where the container shares its cgroup namespace; then only
+            # the mounted root exists, and it is the container's own.
+            here = root / path.strip("/")
+            while here.is_relative_to(root):
+                yield here
+                here = here.parent
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
