@@ -1,0 +1,159 @@
+"""The supervisor with real child processes: bound, restarted, and none left behind."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from worker.devices import Device, discover
+from worker.supervisor import Supervisor
+
+pytestmark = pytest.mark.e2e
+
+# Says its environment once it can be signalled, then lives on.
+CHILD = """
+import os, pathlib, signal, sys
+from yolopool import serving
+serving.die_with_parent()
+if sys.argv[2] == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+ready = pathlib.Path(sys.argv[1], str(os.getpid()))
+ready.with_suffix(".new").write_text(os.environ["OMP_WAIT_POLICY"] + os.environ["KEPT"])
+ready.with_suffix(".new").rename(ready)
+while True:
+    signal.pause()
+"""
+PARENT = """
+import asyncio, os, sys
+from worker.devices import discover
+from worker.supervisor import Supervisor
+from yolopool import serving
+child = [sys.executable, "-c", sys.argv[1], sys.argv[2], sys.argv[3]]
+supervisor = Supervisor(
+    discover("sim:2", {}), lambda device: child, environ=os.environ, drain_grace_s=0.2
+)
+asyncio.run(supervisor.run(serving.until_signal))
+"""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another process does; the test's time limit bounds it."""
+    while not condition():  # noqa: ASYNC110 - there is no event across processes
+        await asyncio.sleep(0.02)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, reaped by its new parent or not."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Running:
+    """A supervisor under way in this loop, and what it says of its children."""
+
+    def __init__(
+        self, folder: Path, kind: str = "gentle", command: list[str] | None = None
+    ) -> None:
+        self.folder = folder
+        self.pids: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+        self.stop = asyncio.Event()
+        child = command or [sys.executable, "-c", CHILD, str(folder), kind]
+        self.supervisor = Supervisor(
+            discover("sim:2", {}),
+            lambda device: child,
+            environ={**os.environ, "KEPT": " and kept"},
+            drain_grace_s=0.2,
+            started=self._note,
+        )
+        self.task = asyncio.create_task(self.supervisor.run(self.stop.wait))
+
+    def _note(self, device: Device, pid: int) -> None:
+        self.pids.put_nowait((device.id, pid))
+
+    async def child(self) -> tuple[str, int]:
+        """The next child that started, once it is ready."""
+        device, pid = await self.pids.get()
+        await until((self.folder / str(pid)).exists)
+        return device, pid
+
+    async def end(self) -> None:
+        self.stop.set()
+        await self.task
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    made = Running(tmp_path)
+    yield made
+    await made.end()
+
+
+async def test_each_device_has_a_process_with_its_environment(
+    running: Running, tmp_path: Path
+) -> None:
+    children = dict([await running.child(), await running.child()])
+    assert set(children) == {"sim:0", "sim:1"}
+    for pid in children.values():
+        assert (tmp_path / str(pid)).read_text() == "PASSIVE and kept"
+    await running.end()
+    assert not any(psutil.pid_exists(pid) for pid in children.values())
+
+
+async def test_a_killed_process_is_started_again_and_its_neighbour_left_alone(
+    running: Running,
+) -> None:
+    children = dict([await running.child(), await running.child()])
+    os.kill(children["sim:1"], signal.SIGKILL)
+    device, pid = await running.child()
+    assert device == "sim:1"
+    assert pid != children["sim:1"]
+    assert psutil.pid_exists(children["sim:0"])
+    assert running.pids.empty()
+
+
+async def test_a_stubborn_process_is_killed_after_its_grace(tmp_path: Path) -> None:
+    running = Running(tmp_path, "stubborn")
+    children = dict([await running.child(), await running.child()])
+    await running.end()
+    assert not any(psutil.pid_exists(pid) for pid in children.values())
+
+
+async def test_stops_while_nothing_can_be_started(tmp_path: Path) -> None:
+    running = Running(tmp_path, command=[str(tmp_path / "missing")])
+    await asyncio.sleep(0.1)
+    assert not running.task.done()
+    await running.end()
+    assert running.pids.empty()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+async def test_however_the_supervisor_ends_no_child_survives(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PARENT, CHILD, str(tmp_path), "gentle"),
+        env={**os.environ, "KEPT": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert parent.stdout is not None
+    lines = [json.loads(await parent.stdout.readline()) for _ in range(2)]
+    assert {line["device"] for line in lines} == {"sim:0", "sim:1"}
+    assert {line["event"] for line in lines} == {"worker"}
+    for line in lines:
+        await until((tmp_path / str(line["pid"])).exists)
+    parent.send_signal(number)
+    code = await parent.wait()
+    assert code == (-number if number == signal.SIGKILL else 0)
+    for line in lines:
+        await until(partial(is_gone, line["pid"]))

@@ -1,0 +1,63 @@
+"""When a dead worker process is started again, and with which command."""
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.devices import Device
+from worker.settings import read_settings
+from worker.supervisor import (
+    LONGEST_DELAY_S,
+    Restart,
+    after_exit,
+    supervisor_of,
+    worker_command,
+)
+from yolopool.errors import InvalidOption
+
+SIM = Device("sim", "sim:1", "simulated", 0, {})
+
+
+def test_delays_double_up_to_half_a_minute() -> None:
+    attempt, delays = 0, []
+    for _ in range(8):
+        restart = after_exit(attempt, ran_s=0.1)
+        attempt = restart.attempt
+        delays.append(restart.delay_s)
+    assert delays == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_a_steady_minute_is_a_fresh_start() -> None:
+    assert after_exit(9, ran_s=60) == Restart(1, 0.5)
+    assert after_exit(9, ran_s=59.9) == Restart(10, 30)
+
+
+@given(attempt=st.integers(0, 10**12), ran_s=st.floats(0, 1e12))
+def test_delay_is_always_bounded(attempt: int, ran_s: float) -> None:
+    assert 0.5 <= after_exit(attempt, ran_s).delay_s <= LONGEST_DELAY_S
+
+
+def test_a_child_gets_our_settings_and_its_own_device() -> None:
+    settings = read_settings(["--control-planes=a:1,b:2", "--id=left", "--devices=sim:2"])
+    command = worker_command(settings, SIM, alone=False)
+    assert command[:3] == [sys.executable, "-m", "worker"]
+    child = read_settings(command[3:])
+    assert child.device == "sim:1"
+    assert child.control_planes == ("a:1", "b:2")
+    assert child.die_with_parent
+    assert child.worker_id == "left-sim-1"
+    assert read_settings(worker_command(settings, SIM, alone=True)[3:]).worker_id == "left"
+
+
+@pytest.mark.parametrize("flags", [["--port=1234"], ["--advertise=a:1"]])
+def test_several_workers_do_not_share_a_port(flags: list[str]) -> None:
+    settings = read_settings(["--devices=sim:2", *flags])
+    with pytest.raises(InvalidOption, match="2 devices"):
+        supervisor_of(settings, {})
+
+
+def test_no_device_is_no_pool() -> None:
+    with pytest.raises(InvalidOption, match="names no device"):
+        supervisor_of(read_settings(["--devices=sim:0"]), {})

@@ -1,0 +1,169 @@
+"""One worker process a device: started, bound to its device, restarted when it dies, ended with us.
+
+The environment a device needs is set before its process begins, since torch reads it once. Light:
+nothing here imports torch or OpenCV.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from worker.devices import Device, discover
+from worker.settings import Settings
+from yolopool.errors import InvalidOption
+
+log = structlog.get_logger()
+
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 30.0
+# A process that ran for so long is not one that can't start.
+STEADY_S = 60.0
+# Beyond its own drain, for a child to close what it has open.
+CLOSING_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """When to start again: after `delay_s`, as attempt number `attempt` in a row."""
+
+    attempt: int
+    delay_s: float
+
+
+def after_exit(attempt: int, ran_s: float) -> Restart:
+    """Decides on a process that was started as `attempt` (0: the first) and ran for `ran_s`.
+
+    Delays double from half a second to half a minute; one that ran for a minute begins anew.
+    """
+    failures = 0 if ran_s >= STEADY_S else attempt
+    # The exponent is bounded, so that years of failures make no float overflow.
+    return Restart(failures + 1, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(failures, 16)))
+
+
+def say_started(device: Device, pid: int) -> None:
+    """One JSON line on stdout, for whoever started us."""
+    sys.stdout.write(json.dumps({"event": "worker", "device": device.id, "pid": pid}) + "\n")
+    sys.stdout.flush()
+
+
+class Supervisor:
+    """Keeps `command(device)` running for each device.
+
+    `environ` is what children inherit, below what their device needs; a child has
+    `drain_grace_s` (and a second) to end after SIGTERM. `started` is told of each process.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        command: Callable[[Device], Sequence[str]],
+        *,
+        environ: Mapping[str, str],
+        drain_grace_s: float,
+        started: Callable[[Device, int], None] = say_started,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._devices = tuple(devices)
+        self._command = command
+        self._environ = environ
+        self._patience_s = drain_grace_s + CLOSING_S
+        self._started = started
+        self._clock = clock
+
+    async def run(self, stop: Callable[[], Awaitable[object]]) -> None:
+        """Supervises until what `stop` returns is done; returns when no child is left."""
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(self._keep(device)) for device in self._devices]
+            log.info("stopping", why=str(await stop()))
+            for keeper in keepers:
+                keeper.cancel()
+
+    async def _keep(self, device: Device) -> None:
+        attempt = 0
+        while True:
+            began = self._clock()
+            ended = await self._run_once(device)
+            restart = after_exit(attempt, self._clock() - began)
+            log.error(
+                "worker process ended, starting it again",
+                device=device.id,
+                ended=ended,
+                ran_s=round(self._clock() - began, 3),
+                restart_in_s=restart.delay_s,
+            )
+            attempt = restart.attempt
+            await asyncio.sleep(restart.delay_s)
+
+    async def _run_once(self, device: Device) -> str:
+        """Runs one process to its end and says how it ended; a cancelled call ends it first."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command(device),
+                env={**self._environ, **device.environment},
+                stdin=DEVNULL,
+            )
+        except OSError as error:  # no memory or process number left: it may pass
+            return f"not started: {error}"
+        try:
+            self._started(device, process.pid)
+            return _describe(await process.wait())
+        finally:
+            if process.returncode is None:
+                await self._end(device, process)
+
+    async def _end(self, device: Device, process: Process) -> None:
+        process.terminate()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await process.wait()
+        except TimeoutError:
+            log.error("worker process did not end in time, killing it", device=device.id)
+            process.kill()
+            await process.wait()
+        log.info("worker process ended", device=device.id, ended=_describe(process.returncode))
+
+
+def _describe(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]:
+    """The command of a device's process: all our settings, with those that are its own."""
+    name = settings.id
+    if name and not alone:
+        name = f"{name}-{device.id.replace(':', '-')}"
+    flags = settings.arguments(device=device.id, id=name, die_with_parent=True)
+    return [sys.executable, "-m", "worker", *flags]
+
+
+def supervisor_of(settings: Settings, environ: Mapping[str, str]) -> Supervisor:
+    """A supervisor of one worker a device of `settings.devices`, not yet running.
+
+    Raises InvalidOption for a device that is not there, and for a port or an address that
+    several processes would have to share.
+    """
+    devices = discover(settings.devices, environ, compute_threads=settings.compute_threads)
+    if not devices:
+        raise InvalidOption(f"--devices {settings.devices} names no device: ask for one at least")
+    alone = len(devices) == 1
+    if not alone and (settings.port or settings.advertise):
+        raise InvalidOption(
+            f"--port and --advertise are of one worker and there are {len(devices)} devices: "
+            "leave them out, or start one worker a device with --device"
+        )
+    log.info("supervising", devices=[device.id for device in devices])
+    return Supervisor(
+        devices,
+        lambda device: worker_command(settings, device, alone),
+        environ=environ,
+        drain_grace_s=settings.drain_grace_s,
+    )
