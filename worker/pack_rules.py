@@ -1,0 +1,149 @@
+"""Rules of a pack's manifest: what a worker refuses before it binds one byte of it.
+
+Pure. A pack's digest says that it is the one that was meant, not that it was made well, so
+every number that later becomes an address, a size or a loop is checked here.
+"""
+
+import re
+from collections.abc import Sequence
+from math import prod
+
+from yolopool.errors import PackInvalid
+from yolopool.v1 import types_pb2
+from yolopool.v1.pack_pb2 import HEAD_MODE_UNSPECIFIED, PackManifest, TensorEntry
+
+FORMAT = 1
+ALIGNMENT_BYTES = 256
+MAX_MANIFEST_BYTES = 32 * 1024**2
+MAX_SKELETON_BYTES = 32 * 1024**2
+MAX_WEIGHTS_BYTES = 64 * 1024**3
+ITEM_BYTES = {
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "uint8": 1,
+    "bool": 1,
+}
+
+_MAX_TENSORS = 100_000
+_MAX_DIMENSIONS = 8
+_MAX_CLASSES = 100_000
+_MAX_NAME_LENGTH = 1_000
+_MAX_ACTIVATION_BYTES = 2**40
+_HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
+_TENSOR_NAME = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
+
+
+def check_digest(digest: str, what: str) -> str:
+    """Returns the lower-case hexadecimal SHA-256, or raises PackInvalid."""
+    if not _HEX_DIGEST.fullmatch(digest):
+        raise PackInvalid(f"{what} {digest[:80]!r} is no SHA-256 in lower-case hexadecimal")
+    return digest
+
+
+def check_manifest(manifest: PackManifest) -> None:
+    """Raises PackInvalid, saying which field breaks which rule."""
+    _require(
+        manifest.format == FORMAT,
+        f"its format is {manifest.format}, this release reads {FORMAT}",
+        "import the model again with an importer of this release",
+    )
+    check_digest(manifest.architecture_key, "architecture_key")
+    check_digest(manifest.weights_sha256, "weights_sha256")
+    _require(manifest.task == "detect", f"its task {manifest.task!r} is not served, only detect is")
+    _require(8 <= manifest.stride <= 1024, f"stride {manifest.stride} is not within 8..1024")
+    _require(manifest.head_mode != HEAD_MODE_UNSPECIFIED, "head_mode is not set")
+    _require(
+        1 <= len(manifest.class_names) <= _MAX_CLASSES,
+        f"{len(manifest.class_names)} class names are not within 1..{_MAX_CLASSES}",
+    )
+    _require(
+        all(len(name) <= _MAX_NAME_LENGTH for name in manifest.class_names),
+        f"a class name is longer than {_MAX_NAME_LENGTH} characters",
+    )
+    _require(
+        0 < manifest.activation_bytes_per_megapixel <= _MAX_ACTIVATION_BYTES,
+        f"activation_bytes_per_megapixel {manifest.activation_bytes_per_megapixel} is not sane",
+    )
+    _require(
+        0 < manifest.skeleton_bytes <= MAX_SKELETON_BYTES,
+        f"skeleton_bytes {manifest.skeleton_bytes} is not within 1..{MAX_SKELETON_BYTES}",
+    )
+    _require(
+        0 < manifest.weights_bytes <= MAX_WEIGHTS_BYTES,
+        f"weights_bytes {manifest.weights_bytes} is not within 1..{MAX_WEIGHTS_BYTES}",
+    )
+    _check_settings(manifest.settings)
+    _check_tensors(manifest.tensors, manifest.weights_bytes)
+
+
+def _check_settings(settings: types_pb2.VersionSettings) -> None:
+    _require(
+        32 <= settings.image_size <= 4096, f"image_size {settings.image_size} is not in 32..4096"
+    )
+    for name in ("confidence", "iou", "max_detections"):
+        _require(settings.HasField(name), f"settings.{name} is not resolved")
+    # Written so that NaN fails too.
+    _require(0 <= settings.confidence <= 1, f"confidence {settings.confidence} is not in 0..1")
+    _require(0 <= settings.iou <= 1, f"iou {settings.iou} is not in 0..1")
+    _require(
+        1 <= settings.max_detections <= 3000,
+        f"max_detections {settings.max_detections} is not in 1..3000",
+    )
+    _require(
+        settings.shape_policy in (types_pb2.SHAPE_POLICY_RECT, types_pb2.SHAPE_POLICY_SQUARE),
+        "settings.shape_policy is not resolved",
+    )
+
+
+def _check_tensors(tensors: Sequence[TensorEntry], weights_bytes: int) -> None:
+    _require(
+        1 <= len(tensors) <= _MAX_TENSORS, f"{len(tensors)} tensors are not in 1..{_MAX_TENSORS}"
+    )
+    names = {tensor.name for tensor in tensors}
+    _require(len(names) == len(tensors), "two tensors have one name")
+    end, before = 0, "the beginning"
+    for tensor in sorted(tensors, key=lambda entry: entry.offset):
+        size = _checked_size(tensor, weights_bytes)
+        _require(tensor.offset >= end, f"tensor {tensor.name} overlaps {before}")
+        end, before = tensor.offset + size, tensor.name
+    _require(end <= weights_bytes, f"tensor {before} ends beyond the weights")
+
+
+def _checked_size(tensor: TensorEntry, weights_bytes: int) -> int:
+    """Bytes of one entry, which must be a dense block: some order of its dimensions is packed."""
+    name = tensor.name
+    _require(
+        len(name) <= _MAX_NAME_LENGTH and _TENSOR_NAME.fullmatch(name) is not None,
+        f"{name[:80]!r} is no tensor name",
+    )
+    _require(tensor.dtype in ITEM_BYTES, f"tensor {name} has unknown dtype {tensor.dtype[:40]!r}")
+    _require(
+        len(tensor.shape) == len(tensor.strides) <= _MAX_DIMENSIONS,
+        f"tensor {name} has {len(tensor.shape)} sizes and {len(tensor.strides)} strides",
+    )
+    _require(
+        tensor.offset % ALIGNMENT_BYTES == 0 and tensor.offset <= weights_bytes,
+        f"tensor {name} begins at {tensor.offset}: not a multiple of {ALIGNMENT_BYTES} inside",
+    )
+    _require(
+        all(size <= weights_bytes for size in (*tensor.shape, *tensor.strides)),
+        f"tensor {name} has sizes or strides beyond the weights",
+    )
+    expected = 1
+    for stride, size in sorted(zip(tensor.strides, tensor.shape, strict=True)):
+        if size > 1 and 0 not in tensor.shape:
+            _require(stride == expected, f"tensor {name} is not dense: stride {stride}")
+            expected *= size
+    size = prod(tensor.shape) * ITEM_BYTES[tensor.dtype]
+    _require(size <= weights_bytes - tensor.offset, f"tensor {name} ends beyond the weights")
+    return size
+
+
+def _require(
+    holds: bool, wrong: str, remedy: str = "import the model again; the pack is damaged or forged"
+) -> None:
+    if not holds:
+        raise PackInvalid(f"the pack is refused: {wrong}: {remedy}")
