@@ -1,8 +1,10 @@
 """Results: one JSON file a run of a scenario, in a form that stays, and a table for people."""
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,25 @@ class Result:
     @property
     def passed(self) -> bool:
         return all(check.passed for check in self.checks)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flag every scenario has."""
+    parser.add_argument("--results", type=Path, default=FOLDER, help="folder of the JSON file")
+
+
+def now() -> str:
+    """The time of day as results have it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Figure]:
+    """The command line as a result keeps it: without the places of files on this machine."""
+    return {
+        name: value
+        for name, value in sorted(vars(options).items())
+        if value is None or isinstance(value, str | int | float)
+    }
 
 
 def write(result: Result, folder: Path = FOLDER) -> Path:

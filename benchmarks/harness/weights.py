@@ -1,0 +1,40 @@
+"""Model files made for a scenario: an architecture with random weights from a fixed seed.
+
+The model library runs in a child process, so that the generator's process stays small and quiet.
+Speed and memory of such a model are real, its boxes mean nothing.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+LIMIT_S = 300.0
+_SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+torch.manual_seed(int(sys.argv[2]))
+from ultralytics import YOLO
+YOLO(sys.argv[1]).save(sys.argv[3])
+"""
+
+
+def make(architecture: str, seed: int, path: Path) -> Path:
+    """Writes a weights file of `architecture` (e.g. yolov8s.yaml) and answers its path.
+
+    Raises RuntimeError with the library's words if it can't.
+    """
+    environment = {
+        **os.environ,
+        "YOLO_OFFLINE": "1",
+        "YOLO_AUTOINSTALL": "false",
+        "YOLO_CONFIG_DIR": str(path.parent),
+        "ULTRALYTICS_SAFE_LOAD": "1",
+    }
+    command = [sys.executable, "-c", _SCRIPT, architecture, str(seed), str(path)]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"cannot make {architecture}: {done.stderr[-1000:]}")
+    return path
