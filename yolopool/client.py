@@ -1,0 +1,408 @@
+"""The two clients: `Client` blocks, `AsyncClient` awaits; same methods, same errors.
+
+Both are thin: `requests` makes the messages, `detections` and `records` read the answers. Every
+call has a deadline, and every failure is a YolopoolError with reason, retryable, retry_after_s.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from yolopool import records, requests
+from yolopool.detections import Detections, from_response
+from yolopool.errors import InvalidOffset, Unavailable, YolopoolError
+from yolopool.images import ImageLike, Order
+from yolopool.requests import Artifact, PriorityName, Progress, ShapePolicyName
+from yolopool.status import error_from_rpc
+from yolopool.v1 import detection_pb2_grpc, fleet_pb2, fleet_pb2_grpc, model_pb2, model_pb2_grpc
+
+Answer = TypeVar("Answer")
+
+DETECT_TIMEOUT_S = 30.0
+READ_TIMEOUT_S = 10.0
+CHANGE_TIMEOUT_S = 120.0
+UPLOAD_TIMEOUT_S = 600.0
+UPLOAD_ATTEMPTS = 5
+POLL_S = 0.2
+
+
+class _Stubs(Generic[Answer]):
+    """The services' stubs on one channel, of either kind."""
+
+    def __init__(self, channel: Any) -> None:
+        self.detection: Any = detection_pb2_grpc.DetectionServiceStub(channel)
+        self.model: Any = model_pb2_grpc.ModelServiceStub(channel)
+        self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
+
+
+class Client:
+    """Calls a pool at `address` (host:port; by default YOLOPOOL_ADDRESS or 127.0.0.1:50051).
+
+    Safe to share between threads. Close it, or use it in a `with`.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = requests.address_of(address)
+        self._channel = grpc.insecure_channel(self.address, options=requests.CHANNEL_OPTIONS)
+        self._stubs = _Stubs[Any](self._channel)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends open calls and the connection."""
+        self._channel.close()
+
+    def detect(
+        self,
+        image: ImageLike,
+        model: str,
+        *,
+        channel_order: Order | None = None,
+        confidence: float | None = None,
+        class_confidences: Mapping[int, float] | None = None,
+        iou: float | None = None,
+        max_detections: int | None = None,
+        classes: Sequence[int] = (),
+        agnostic_nms: bool = False,
+        region_of_interest: Sequence[float] | None = None,
+        priority: PriorityName = "normal",
+        request_id: str = "",
+        timeout_s: float = DETECT_TIMEOUT_S,
+    ) -> Detections:
+        """Detects objects on one image: a path, bytes of a file, a PIL image, or a uint8 array
+        of (height, width, 3) with its channel order said, or (height, width) for grey.
+
+        Options left out take the version's settings. Raises YolopoolError; OSError for a file
+        that cannot be read.
+
+        >>> Client("localhost:50051").detect("street.jpg", model="shapes").xyxy
+        """
+        request, source = requests.detect(
+            image,
+            model,
+            channel_order=channel_order,
+            confidence=confidence,
+            class_confidences=class_confidences,
+            iou=iou,
+            max_detections=max_detections,
+            classes=classes,
+            agnostic_nms=agnostic_nms,
+            region_of_interest=region_of_interest,
+            priority=priority,
+            request_id=request_id,
+        )
+        return from_response(_call(self._stubs.detection.Detect, request, timeout_s), source)
+
+    def upload(
+        self,
+        path: str | Path,
+        *,
+        progress: Progress | None = None,
+        timeout_s: float = UPLOAD_TIMEOUT_S,
+    ) -> Artifact:
+        """Stores a file by its content; goes on where a broken upload ended."""
+        artifact, until = requests.artifact(path), time.monotonic() + timeout_s
+        for attempt in range(UPLOAD_ATTEMPTS):
+            try:
+                call, left = self._stubs.model.UploadArtifact, until - time.monotonic()
+                held = _call(call, artifact.question(), left)
+                if not held.complete:
+                    _call(call, artifact.parts(held.received_bytes, progress), left)
+                return artifact
+            except (Unavailable, InvalidOffset):
+                if attempt == UPLOAD_ATTEMPTS - 1:
+                    raise
+                time.sleep(POLL_S * 2**attempt)
+        raise AssertionError("the last attempt returns or raises, this is a bug")
+
+    def register(
+        self,
+        name: str,
+        path: str | Path,
+        *,
+        image_size: int | None = None,
+        confidence: float | None = None,
+        iou: float | None = None,
+        max_detections: int | None = None,
+        shape_policy: ShapePolicyName | None = None,
+        wait: bool = True,
+        progress: Progress | None = None,
+        timeout_s: float = UPLOAD_TIMEOUT_S,
+    ) -> records.ModelVersion:
+        """Uploads a model file and makes it the next version of `name`.
+
+        With wait, returns when the import is READY or FAILED (see `state`, `reason`).
+        """
+        until = time.monotonic() + timeout_s
+        artifact = self.upload(path, progress=progress, timeout_s=timeout_s)
+        request = requests.register(
+            name,
+            artifact,
+            image_size=image_size,
+            confidence=confidence,
+            iou=iou,
+            max_detections=max_detections,
+            shape_policy=shape_policy,
+        )
+        answer = _call(self._stubs.model.RegisterModel, request, until - time.monotonic())
+        version = records.version_of(answer.version)
+        while wait and _importing(version, progress) and time.monotonic() < until:
+            time.sleep(POLL_S)
+            version = self.model(version.name).versions[0]
+        return version
+
+    def models(self, prefix: str = "") -> tuple[records.Model, ...]:
+        """All models whose name begins so, by name."""
+        request = model_pb2.ListModelsRequest(name_prefix=prefix)
+        answer = _call(self._stubs.model.ListModels, request, READ_TIMEOUT_S)
+        return tuple(records.model_of(model) for model in answer.models)
+
+    def model(self, model: str) -> records.Model:
+        """One model by name, or by name@version with that version alone."""
+        request = model_pb2.GetModelRequest(model=model)
+        return records.model_of(_call(self._stubs.model.GetModel, request, READ_TIMEOUT_S).model)
+
+    def load(
+        self,
+        model: str,
+        *,
+        replicas: int = 1,
+        pin: bool = False,
+        wait: bool = True,
+        timeout_s: float = CHANGE_TIMEOUT_S,
+    ) -> records.ModelVersion:
+        """Wants a version on so many workers; with wait, returns when it is HOT there."""
+        request = model_pb2.LoadModelRequest(model=model, replicas=replicas, pin=pin, wait=wait)
+        return records.version_of(_call(self._stubs.model.LoadModel, request, timeout_s).version)
+
+    def unload(
+        self, model: str, *, wait: bool = True, timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> records.ModelVersion:
+        """Wants a version nowhere; with wait, returns when it is gone."""
+        request = model_pb2.UnloadModelRequest(model=model, wait=wait)
+        return records.version_of(_call(self._stubs.model.UnloadModel, request, timeout_s).version)
+
+    def delete(self, model: str) -> tuple[str, ...]:
+        """Forgets a model, or one version of it; answers what was deleted as name@version."""
+        request = model_pb2.DeleteModelRequest(model=model)
+        return _deleted(_call(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S))
+
+    def workers(self) -> tuple[records.Worker, ...]:
+        """The workers by id, with ledgers and replicas."""
+        request = fleet_pb2.ListWorkersRequest()
+        answer = _call(self._stubs.fleet.ListWorkers, request, READ_TIMEOUT_S)
+        return tuple(records.worker_of(worker) for worker in answer.workers)
+
+    def fleet(self) -> records.Fleet:
+        """The whole pool in numbers."""
+        request = fleet_pb2.GetFleetRequest()
+        return records.fleet_of(_call(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S))
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same methods, awaited. Use it in an `async with`, or close it."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = requests.address_of(address)
+        self._channel = grpc.aio.insecure_channel(self.address, options=requests.CHANNEL_OPTIONS)
+        self._stubs = _Stubs[Any](self._channel)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends open calls and the connection."""
+        await self._channel.close()
+
+    async def detect(
+        self,
+        image: ImageLike,
+        model: str,
+        *,
+        channel_order: Order | None = None,
+        confidence: float | None = None,
+        class_confidences: Mapping[int, float] | None = None,
+        iou: float | None = None,
+        max_detections: int | None = None,
+        classes: Sequence[int] = (),
+        agnostic_nms: bool = False,
+        region_of_interest: Sequence[float] | None = None,
+        priority: PriorityName = "normal",
+        request_id: str = "",
+        timeout_s: float = DETECT_TIMEOUT_S,
+    ) -> Detections:
+        """As `Client.detect`."""
+        request, source = requests.detect(
+            image,
+            model,
+            channel_order=channel_order,
+            confidence=confidence,
+            class_confidences=class_confidences,
+            iou=iou,
+            max_detections=max_detections,
+            classes=classes,
+            agnostic_nms=agnostic_nms,
+            region_of_interest=region_of_interest,
+            priority=priority,
+            request_id=request_id,
+        )
+        answer = await _await(self._stubs.detection.Detect, request, timeout_s)
+        return from_response(answer, source)
+
+    async def upload(
+        self,
+        path: str | Path,
+        *,
+        progress: Progress | None = None,
+        timeout_s: float = UPLOAD_TIMEOUT_S,
+    ) -> Artifact:
+        """As `Client.upload`."""
+        artifact = await asyncio.to_thread(requests.artifact, path)
+        until = time.monotonic() + timeout_s
+        for attempt in range(UPLOAD_ATTEMPTS):
+            try:
+                call, left = self._stubs.model.UploadArtifact, until - time.monotonic()
+                held = await _await(call, artifact.question(), left)
+                if not held.complete:
+                    await _await(call, artifact.parts(held.received_bytes, progress), left)
+                return artifact
+            except (Unavailable, InvalidOffset):
+                if attempt == UPLOAD_ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(POLL_S * 2**attempt)
+        raise AssertionError("the last attempt returns or raises, this is a bug")
+
+    async def register(
+        self,
+        name: str,
+        path: str | Path,
+        *,
+        image_size: int | None = None,
+        confidence: float | None = None,
+        iou: float | None = None,
+        max_detections: int | None = None,
+        shape_policy: ShapePolicyName | None = None,
+        wait: bool = True,
+        progress: Progress | None = None,
+        timeout_s: float = UPLOAD_TIMEOUT_S,
+    ) -> records.ModelVersion:
+        """As `Client.register`."""
+        until = time.monotonic() + timeout_s
+        artifact = await self.upload(path, progress=progress, timeout_s=timeout_s)
+        request = requests.register(
+            name,
+            artifact,
+            image_size=image_size,
+            confidence=confidence,
+            iou=iou,
+            max_detections=max_detections,
+            shape_policy=shape_policy,
+        )
+        answer = await _await(self._stubs.model.RegisterModel, request, until - time.monotonic())
+        version = records.version_of(answer.version)
+        while wait and _importing(version, progress) and time.monotonic() < until:
+            await asyncio.sleep(POLL_S)
+            version = (await self.model(version.name)).versions[0]
+        return version
+
+    async def models(self, prefix: str = "") -> tuple[records.Model, ...]:
+        """As `Client.models`."""
+        request = model_pb2.ListModelsRequest(name_prefix=prefix)
+        answer = await _await(self._stubs.model.ListModels, request, READ_TIMEOUT_S)
+        return tuple(records.model_of(model) for model in answer.models)
+
+    async def model(self, model: str) -> records.Model:
+        """As `Client.model`."""
+        request = model_pb2.GetModelRequest(model=model)
+        answer = await _await(self._stubs.model.GetModel, request, READ_TIMEOUT_S)
+        return records.model_of(answer.model)
+
+    async def load(
+        self,
+        model: str,
+        *,
+        replicas: int = 1,
+        pin: bool = False,
+        wait: bool = True,
+        timeout_s: float = CHANGE_TIMEOUT_S,
+    ) -> records.ModelVersion:
+        """As `Client.load`."""
+        request = model_pb2.LoadModelRequest(model=model, replicas=replicas, pin=pin, wait=wait)
+        answer = await _await(self._stubs.model.LoadModel, request, timeout_s)
+        return records.version_of(answer.version)
+
+    async def unload(
+        self, model: str, *, wait: bool = True, timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> records.ModelVersion:
+        """As `Client.unload`."""
+        request = model_pb2.UnloadModelRequest(model=model, wait=wait)
+        answer = await _await(self._stubs.model.UnloadModel, request, timeout_s)
+        return records.version_of(answer.version)
+
+    async def delete(self, model: str) -> tuple[str, ...]:
+        """As `Client.delete`."""
+        request = model_pb2.DeleteModelRequest(model=model)
+        return _deleted(await _await(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S))
+
+    async def workers(self) -> tuple[records.Worker, ...]:
+        """As `Client.workers`."""
+        request = fleet_pb2.ListWorkersRequest()
+        answer = await _await(self._stubs.fleet.ListWorkers, request, READ_TIMEOUT_S)
+        return tuple(records.worker_of(worker) for worker in answer.workers)
+
+    async def fleet(self) -> records.Fleet:
+        """As `Client.fleet`."""
+        request = fleet_pb2.GetFleetRequest()
+        return records.fleet_of(await _await(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S))
+
+
+def _call(method: Callable[..., Answer], request: Any, timeout_s: float) -> Answer:
+    try:
+        return method(request, timeout=max(timeout_s, 0.001))
+    except grpc.RpcError as error:
+        raise error_from_rpc(error) from None
+
+
+async def _await(
+    method: Callable[..., Awaitable[Answer]], request: Any, timeout_s: float
+) -> Answer:
+    try:
+        return await method(request, timeout=max(timeout_s, 0.001))
+    except grpc.RpcError as error:
+        raise error_from_rpc(error) from None
+
+
+def _importing(version: records.ModelVersion, progress: Progress | None) -> bool:
+    """Whether the import is under way; tells how far it is."""
+    if progress is not None:
+        progress(version.step or version.state.lower(), version.progress)
+    return version.state in ("UPLOADED", "IMPORTING")
+
+
+def _deleted(answer: model_pb2.DeleteModelResponse) -> tuple[str, ...]:
+    return tuple(f"{key.model}@{key.version}" for key in answer.deleted)
+
+
+__all__ = ["AsyncClient", "Client", "YolopoolError"]

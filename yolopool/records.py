@@ -1,0 +1,235 @@
+"""What the registry and the fleet say of themselves, as typed records for callers.
+
+Frozen and plain: each reads itself from its message, and `dataclasses.asdict` gives the JSON.
+"""
+
+from dataclasses import dataclass
+
+from yolopool.v1 import fleet_pb2, model_pb2, types_pb2
+
+
+def _word(enum: type, value: int, prefix: str) -> str:
+    name: str = enum.Name(value)  # type: ignore[attr-defined] # protobuf's enum wrapper
+    return name.removeprefix(prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A version on a worker."""
+
+    model: str
+    worker: str
+    device: str
+    state: str
+    variant: str
+    pinned: bool
+    weights_bytes: int
+    workspace_bytes: int
+    outstanding: int
+    requests_total: int
+    loads_total: int
+    inference_ms: float
+    load_ms: float
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version as registered, what is wanted of it and where it is.
+
+    `name` is name@version; `state` one of UPLOADED, IMPORTING, READY, FAILED.
+    """
+
+    name: str
+    number: int
+    state: str
+    progress: float
+    step: str
+    reason: str
+    message: str
+    task: str
+    class_names: tuple[str, ...]
+    architecture: str
+    image_size: int
+    confidence: float
+    iou: float
+    max_detections: int
+    shape_policy: str
+    weights_bytes: int
+    parameters: int
+    wanted_replicas: int
+    pinned: bool
+    replicas: tuple[Replica, ...]
+    waiting_reason: str
+    warnings: tuple[str, ...]
+    artifact: str
+    source_name: str
+    created_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model with its versions, newest first; `default_version` 0: none is READY."""
+
+    name: str
+    default_version: int
+    versions: tuple[ModelVersion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Memory account of a device, bytes."""
+
+    budget_bytes: int
+    used_bytes: int
+    context_bytes: int
+    weights_bytes: int
+    workspace_bytes: int
+    load_transient_bytes: int
+    measured_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker process; `state` one of STARTING, READY, DRAINING, LOST."""
+
+    id: str
+    incarnation: str
+    address: str
+    device: str
+    device_kind: str
+    device_name: str
+    state: str
+    lease_left_s: float
+    ledger: Ledger
+    outstanding: int
+    queue_capacity: int
+    replicas: tuple[Replica, ...]
+    labels: dict[str, str]
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The whole pool in numbers."""
+
+    cluster: str
+    release: str
+    control_plane: str
+    reconciler: str
+    registry_available: bool
+    models: int
+    versions: int
+    workers_ready: int
+    workers: int
+    importers: int
+    replicas_hot: int
+    outstanding: int
+    budget_bytes: int
+    used_bytes: int
+    requests_total: int
+    errors_total: int
+    loads_total: int
+    releases_total: int
+
+
+def replica_of(message: types_pb2.Replica, worker: str, device: str) -> Replica:
+    variant, version = message.variant, message.version
+    return Replica(
+        model=f"{version.model}@{version.version}",
+        worker=worker,
+        device=device,
+        state=_word(types_pb2.ReplicaState, message.state, "REPLICA_STATE_"),
+        variant=f"{variant.backend}/{variant.precision}/{variant.device_kind}",
+        pinned=message.pinned,
+        weights_bytes=message.weights_bytes,
+        workspace_bytes=message.workspace_bytes,
+        outstanding=message.outstanding,
+        requests_total=message.requests_total,
+        loads_total=message.loads_total,
+        inference_ms=message.inference_ms,
+        load_ms=message.load_ms,
+        reason=message.reason,
+        message=message.message,
+    )
+
+
+def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
+    settings = message.settings
+    policy = _word(types_pb2.ShapePolicy, settings.shape_policy, "SHAPE_POLICY_")
+    return ModelVersion(
+        name=f"{message.version.model}@{message.version.version}",
+        number=message.version.version,
+        state=_word(model_pb2.VersionState, message.state, "VERSION_STATE_"),
+        progress=message.progress,
+        step=message.step,
+        reason=message.reason,
+        message=message.message,
+        task=message.task,
+        class_names=tuple(message.class_names),
+        architecture=message.architecture,
+        image_size=settings.image_size,
+        confidence=settings.confidence,
+        iou=settings.iou,
+        max_detections=settings.max_detections,
+        shape_policy=policy.lower(),
+        weights_bytes=message.weights_bytes,
+        parameters=message.parameters,
+        wanted_replicas=message.wanted_replicas,
+        pinned=message.pinned,
+        replicas=tuple(replica_of(p.replica, p.worker, p.device) for p in message.replicas),
+        waiting_reason=message.waiting_reason,
+        warnings=tuple(message.warnings),
+        artifact=message.artifact,
+        source_name=message.source_name,
+        created_unix_s=message.created_unix_s,
+    )
+
+
+def model_of(message: model_pb2.Model) -> Model:
+    versions = tuple(version_of(version) for version in message.versions)
+    return Model(message.name, message.default_version, versions)
+
+
+def ledger_of(message: types_pb2.Ledger) -> Ledger:
+    used = (
+        message.context_bytes
+        + message.weights_bytes
+        + message.workspace_bytes
+        + message.graph_pool_bytes
+        + message.backend_private_bytes
+        + message.load_transient_bytes
+    )
+    return Ledger(
+        budget_bytes=message.budget_bytes,
+        used_bytes=used,
+        context_bytes=message.context_bytes,
+        weights_bytes=message.weights_bytes,
+        workspace_bytes=message.workspace_bytes,
+        load_transient_bytes=message.load_transient_bytes,
+        measured_bytes=message.measured_bytes,
+    )
+
+
+def worker_of(message: fleet_pb2.Worker) -> Worker:
+    return Worker(
+        id=message.id,
+        incarnation=message.incarnation,
+        address=message.address,
+        device=message.device,
+        device_kind=message.device_kind,
+        device_name=message.device_name,
+        state=_word(fleet_pb2.WorkerState, message.state, "WORKER_STATE_"),
+        lease_left_s=message.lease_left_s,
+        ledger=ledger_of(message.ledger),
+        outstanding=message.load.outstanding,
+        queue_capacity=message.load.queue_capacity,
+        replicas=tuple(replica_of(r, message.id, message.device) for r in message.replicas),
+        labels=dict(message.labels),
+        release=message.release,
+    )
+
+
+def fleet_of(message: fleet_pb2.GetFleetResponse) -> Fleet:
+    return Fleet(**{name: getattr(message, name) for name in Fleet.__slots__})

@@ -1,0 +1,200 @@
+"""Calls as data: what each method of the two clients sends, and how long it may take.
+
+Pure but for reading the image's file; the clients only await what is made here.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from yolopool import images
+from yolopool.errors import ArtifactNotFound, InvalidOption
+from yolopool.v1 import detection_pb2, model_pb2, types_pb2
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+CHUNK_BYTES = 1024 * 1024
+MAX_MESSAGE_BYTES = 128 * 1024 * 1024
+# Calls that change nothing are sent again by the transport while their deadline lasts.
+_REPEATABLE = {
+    "yolopool.v1.DetectionService": ("Detect",),
+    "yolopool.v1.ModelService": ("ListModels", "GetModel"),
+    "yolopool.v1.FleetService": ("ListWorkers", "GetFleet"),
+}
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    (
+        "grpc.service_config",
+        json.dumps(
+            {
+                "methodConfig": [
+                    {
+                        "name": [
+                            {"service": service, "method": method}
+                            for service, methods in _REPEATABLE.items()
+                            for method in methods
+                        ],
+                        "retryPolicy": {
+                            "maxAttempts": 4,
+                            "initialBackoff": "0.1s",
+                            "maxBackoff": "1s",
+                            "backoffMultiplier": 2,
+                            "retryableStatusCodes": ["UNAVAILABLE"],
+                        },
+                    }
+                ]
+            }
+        ),
+    ),
+)
+
+Progress = Callable[[str, float], None]  # the step under way and its fraction, 0..1
+PriorityName = Literal["interactive", "normal", "bulk"]
+ShapePolicyName = Literal["rect", "square"]
+_PRIORITIES = {
+    "interactive": types_pb2.PRIORITY_INTERACTIVE,
+    "normal": types_pb2.PRIORITY_NORMAL,
+    "bulk": types_pb2.PRIORITY_BULK,
+}
+_POLICIES = {
+    None: types_pb2.SHAPE_POLICY_UNSPECIFIED,
+    "rect": types_pb2.SHAPE_POLICY_RECT,
+    "square": types_pb2.SHAPE_POLICY_SQUARE,
+}
+
+
+def address_of(address: str | None) -> str:
+    """The given address, else YOLOPOOL_ADDRESS, else the default port of this machine."""
+    return address or os.environ.get("YOLOPOOL_ADDRESS") or DEFAULT_ADDRESS
+
+
+def detect(
+    image: images.ImageLike,
+    model: str,
+    *,
+    channel_order: images.Order | None,
+    confidence: float | None,
+    class_confidences: Mapping[int, float] | None,
+    iou: float | None,
+    max_detections: int | None,
+    classes: Sequence[int],
+    agnostic_nms: bool,
+    region_of_interest: Sequence[float] | None,
+    priority: PriorityName,
+    request_id: str,
+) -> tuple[detection_pb2.DetectRequest, Image.Image | bytes]:
+    """The message of a Detect, and the image for drawing on."""
+    if priority not in _PRIORITIES:
+        raise InvalidOption(f"priority {priority!r}: one of {', '.join(_PRIORITIES)}")
+    request = detection_pb2.DetectRequest(
+        model=model, priority=_PRIORITIES[priority], request_id=request_id
+    )
+    source = images.put(image, channel_order, request)
+    options = request.options
+    if confidence is not None:
+        options.confidence = confidence
+    if iou is not None:
+        options.iou = iou
+    if max_detections is not None:
+        options.max_detections = _unsigned("max_detections", max_detections)
+    for class_id, value in (class_confidences or {}).items():
+        options.class_confidences.add(class_id=_unsigned("class id", class_id), confidence=value)
+    options.classes.extend(_unsigned("class id", class_id) for class_id in classes)
+    options.agnostic_nms = agnostic_nms
+    if region_of_interest is not None:
+        if len(region_of_interest) != 4:
+            raise InvalidOption("region_of_interest: give (x_min, y_min, x_max, y_max) in pixels")
+        x_min, y_min, x_max, y_max = (float(value) for value in region_of_interest)
+        options.region_of_interest.CopyFrom(
+            types_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+        )
+    return request, source
+
+
+def _unsigned(what: str, value: int) -> int:
+    number = int(value)
+    if not 0 <= number < 2**32:
+        raise InvalidOption(f"{what} is {value}: it must not be negative")
+    return number
+
+
+def register(
+    name: str,
+    artifact: "Artifact",
+    *,
+    image_size: int | None,
+    confidence: float | None,
+    iou: float | None,
+    max_detections: int | None,
+    shape_policy: ShapePolicyName | None,
+) -> model_pb2.RegisterModelRequest:
+    """The message that makes a version of an uploaded file; safe to send again."""
+    if shape_policy not in _POLICIES:
+        raise InvalidOption(f"shape_policy {shape_policy!r}: rect or square")
+    settings = types_pb2.VersionSettings(
+        image_size=_unsigned("image_size", image_size or 0),
+        confidence=confidence,
+        iou=iou,
+        max_detections=max_detections,
+        shape_policy=_POLICIES[shape_policy],
+    )
+    return model_pb2.RegisterModelRequest(
+        name=name,
+        artifact=artifact.sha256,
+        settings=settings,
+        source_name=artifact.path.name,
+        request_id=uuid.uuid4().hex,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file to be uploaded, by its content."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+
+    def question(self) -> Iterator[model_pb2.UploadArtifactRequest]:
+        """A header alone: asks how much of it the server holds."""
+        yield self._header(0)
+
+    def parts(
+        self, offset: int, progress: Progress | None
+    ) -> Iterator[model_pb2.UploadArtifactRequest]:
+        """Header and chunks from `offset` on."""
+        yield self._header(offset)
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            while chunk := file.read(CHUNK_BYTES):
+                yield model_pb2.UploadArtifactRequest(chunk=chunk)
+                offset += len(chunk)
+                if progress is not None:
+                    progress("upload", offset / max(1, self.size_bytes))
+
+    def _header(self, offset: int) -> model_pb2.UploadArtifactRequest:
+        header = model_pb2.UploadHeader(
+            sha256=self.sha256, size_bytes=self.size_bytes, offset=offset
+        )
+        return model_pb2.UploadArtifactRequest(header=header)
+
+
+def artifact(path: str | Path) -> Artifact:
+    """Reads a file's size and SHA-256. Raises ArtifactNotFound if there is no such file."""
+    path = Path(path)
+    if not path.is_file():
+        raise ArtifactNotFound(f"{path}: no such file")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Artifact(path, digest, path.stat().st_size)
