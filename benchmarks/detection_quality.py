@@ -13,11 +13,11 @@ from pathlib import Path
 
 from benchmarks.harness import dataset, hardware, results
 from benchmarks.harness.dataset import LabelledImage
-from benchmarks.harness.fleet import Fleet, ready_names
+from benchmarks.harness.fleet import ready_names
 from benchmarks.harness.matching import Detected, Score, match, total
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.results import Check, Result, Row
-from yolopool.v1 import detection_pb2
+from yolopool.client import AsyncClient
 
 
 def flags() -> argparse.ArgumentParser:
@@ -35,17 +35,15 @@ def flags() -> argparse.ArgumentParser:
 
 
 async def score_image(
-    fleet: Fleet, image: LabelledImage, model: str, options: argparse.Namespace
+    client: AsyncClient, image: LabelledImage, model: str, options: argparse.Namespace
 ) -> Score:
     """Score of one image at the model's own thresholds."""
-    answer = await fleet.detect(image.encoded, model, options.timeout)
-    return match(image.labels, [detected(one) for one in answer.detections], options.overlap)
-
-
-def detected(one: detection_pb2.Detection) -> Detected:
-    """A box of an answer as the matching wants it."""
-    corners = (one.box.x_min, one.box.y_min, one.box.x_max, one.box.y_max)
-    return Detected(one.class_name, corners, one.confidence)
+    answer = await client.detect(image.encoded, model, timeout_s=options.timeout)
+    return match(
+        image.labels,
+        [Detected(one.class_name, one.xyxy, one.confidence) for one in answer],
+        options.overlap,
+    )
 
 
 def row_of(name: str, score: Score) -> Row:
@@ -69,9 +67,9 @@ async def run(options: argparse.Namespace) -> Result:
         if not address:
             pool_flags = PoolFlags(options.devices, options.memory_budget)
             address = (await stack.enter_async_context(Pool(pool_flags, options.pool_log))).address
-        fleet = await stack.enter_async_context(Fleet(address))
-        model = options.model or ready_names(await fleet.models())[0]
-        scores = [await score_image(fleet, image, model, options) for image in images]
+        client = await stack.enter_async_context(AsyncClient(address))
+        model = options.model or ready_names(await client.models())[0]
+        scores = [await score_image(client, image, model, options) for image in images]
     every = total(scores)
     rows = [row_of(image.name, score) for image, score in zip(images, scores, strict=True)]
     detail = f"{every.found} of {every.labelled}, {every.false_positives} false positives"

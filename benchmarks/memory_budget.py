@@ -15,15 +15,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolopool.client import AsyncClient
-
 from benchmarks.harness import dataset, hardware, results, weights
-from benchmarks.harness.fleet import Fleet
+from benchmarks.harness.fleet import register
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.processes import memory
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median
-from yolopool.v1 import types_pb2
+from yolopool.client import AsyncClient
+from yolopool.records import Ledger
 
 MIB = 2**20
 # Beyond two models and their working memory: less than half a model, so that no third one fits.
@@ -85,19 +84,18 @@ class Bench:
     """A pool with one worker, and what it takes to act on it and read it."""
 
     pool: Pool
-    fleet: Fleet
     client: AsyncClient
     options: argparse.Namespace
 
     async def read(self) -> Reading:
         """Reads process and ledger, after the allocator and a heartbeat had their time."""
         await asyncio.sleep(self.options.settle)
-        ledger = (await self.fleet.workers())[0].ledger
+        ledger = (await self.client.workers())[0].ledger
         seen = [memory(pid) for pid in self.pool.roles()["worker"]]
         return Reading(
             rss=sum(one.rss_bytes for one in seen),
             pss=sum(one.pss_bytes for one in seen),
-            used=used_bytes(ledger),
+            used=ledger.used_bytes,
             budget=ledger.budget_bytes,
         )
 
@@ -124,21 +122,9 @@ class Bench:
         return taken
 
 
-def used_bytes(ledger: types_pb2.Ledger) -> int:
-    """All terms of a ledger: what must stay within its budget."""
-    return (
-        ledger.context_bytes
-        + ledger.weights_bytes
-        + ledger.workspace_bytes
-        + ledger.graph_pool_bytes
-        + ledger.backend_private_bytes
-        + ledger.load_transient_bytes
-    )
-
-
-def room_for_two(ledger: types_pb2.Ledger) -> int:
+def room_for_two(ledger: Ledger) -> int:
     """The budget with room for two, from the ledger of a worker that holds one of the models."""
-    return used_bytes(ledger) + round(ledger.weights_bytes * (1 + SLACK))
+    return ledger.used_bytes + round(ledger.weights_bytes * (1 + SLACK))
 
 
 @contextlib.asynccontextmanager
@@ -149,12 +135,11 @@ async def bench(
     pool_flags = PoolFlags(options.devices, budget, demo=False)
     async with (
         Pool(pool_flags, options.pool_log) as pool,
-        Fleet(pool.address) as fleet,
         AsyncClient(pool.address) as client,
     ):
         for name, path in zip(MODELS, files, strict=False):
-            await client.register(name, path)
-        yield Bench(pool, fleet, client, options)
+            await register(client, name, path)
+        yield Bench(pool, client, options)
 
 
 async def run(options: argparse.Namespace) -> Result:
@@ -169,7 +154,7 @@ async def run(options: argparse.Namespace) -> Result:
         if not budget:
             async with bench(options, "", files[:1]) as one:
                 await one.step("detect", MODELS[0], await one.read())
-                budget = str(room_for_two((await one.fleet.workers())[0].ledger))
+                budget = str(room_for_two((await one.client.workers())[0].ledger))
         async with bench(options, budget, files) as three:
             turns = await three.steps(["detect"])
             for model in MODELS:

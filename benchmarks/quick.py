@@ -11,10 +11,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from yolopool.client import AsyncClient
-
 from benchmarks.harness import dataset, hardware, results
-from benchmarks.harness.fleet import Fleet, ready_names
+from benchmarks.harness.fleet import ready_names
 from benchmarks.harness.loadgen import Call, closed_loop, open_loop, poisson_arrivals
 from benchmarks.harness.measure import (
     Begin,
@@ -30,6 +28,7 @@ from benchmarks.harness.measure import (
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.results import Check, Result
 from benchmarks.harness.statistics import median
+from yolopool.client import AsyncClient
 
 BUSY_CLIENTS = 8
 
@@ -79,10 +78,9 @@ async def run(options: argparse.Namespace) -> Result:
     pool_flags = PoolFlags(options.devices, options.memory_budget)
     async with (
         Pool(pool_flags, options.pool_log) as pool,
-        Fleet(pool.address) as fleet,
         AsyncClient(pool.address) as client,
     ):
-        model = options.model or ready_names(await fleet.models())[0]
+        model = options.model or ready_names(await client.models())[0]
         call = detecting(client, dataset.encoded(), [model], options.timeout)
         runs = await run_all(pool, call, options)
         processes = process_rows(pool, runs[f"closed c={BUSY_CLIENTS}"])

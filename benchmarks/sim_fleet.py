@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from yolopool.client import AsyncClient
-
-from benchmarks.harness import dataset, hardware, results
+from benchmarks.harness import dataset, fleet, hardware, results
 from benchmarks.harness.compare import alternate, compare
 from benchmarks.harness.loadgen import Call, closed_loop, zipf_choices
 from benchmarks.harness.measure import (
@@ -32,6 +30,7 @@ from benchmarks.harness.measure import (
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median
+from yolopool.client import AsyncClient
 
 # Exponent of each mix; choices repeat after so many requests.
 MIXES = {"uniform": 0.0, "zipf s=1": 1.0}
@@ -54,12 +53,12 @@ def flags() -> argparse.ArgumentParser:
     return parser
 
 
-async def register(client: AsyncClient, names: Sequence[str], artifact: Path) -> list[float]:
+async def register_all(client: AsyncClient, names: Sequence[str], artifact: Path) -> list[float]:
     """Registers one artifact under every name; answers the seconds each took."""
     took: list[float] = []
     for name in names:
         begin = time.monotonic()
-        await client.register(name, artifact)
+        await fleet.register(client, name, artifact)
         took.append(time.monotonic() - begin)
     return took
 
@@ -113,7 +112,7 @@ async def run(options: argparse.Namespace) -> Result:
     images = dataset.encoded()
     pool_flags = PoolFlags(options.devices, options.memory_budget, demo=False)
     async with Pool(pool_flags, options.pool_log) as pool, AsyncClient(pool.address) as client:
-        took = await register(client, names, options.artifact)
+        took = await register_all(client, names, options.artifact)
         packs = len(list((pool.data_dir / "store" / "packs").iterdir()))
         for name in names:  # the first Detect of each loads it; loads are not what is measured
             await client.detect(images[0], model=name, timeout_s=60.0)

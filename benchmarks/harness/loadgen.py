@@ -99,7 +99,7 @@ class Load:
         return summarize([one.latency_s * 1e3 for one in self.measured() if not one.reason])
 
     def late_ms(self) -> Summary:
-        """Of all requests; in a closed loop zero by definition."""
+        """Of all requests; in a closed loop zero but for microseconds."""
         return summarize([one.late_s * 1e3 for one in self.measured()])
 
     def stage_medians_ms(self) -> dict[str, float]:

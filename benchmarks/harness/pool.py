@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from benchmarks.harness.fleet import Fleet, is_serving
+from benchmarks.harness.fleet import is_serving
 from benchmarks.harness.processes import Process, descendants
+from yolopool.client import AsyncClient
 from yolopool.errors import YolopoolError
 
 START_LIMIT_S = 120.0
@@ -126,16 +127,16 @@ class Pool:
 
     async def _ready(self) -> None:
         """Waits until all workers are READY and, with the demo, a model is."""
-        async with Fleet(self.address) as fleet:
-            while not await self._serving(fleet):  # noqa: ASYNC110 - another process's state
+        async with AsyncClient(self.address) as client:
+            while not await self._serving(client):  # noqa: ASYNC110 - another process's state
                 await asyncio.sleep(0.2)
 
-    async def _serving(self, fleet: Fleet) -> bool:
+    async def _serving(self, client: AsyncClient) -> bool:
         assert self._process is not None
         if self._process.returncode is not None:
             raise ChildProcessError(f"the pool ended with status {self._process.returncode}")
         try:
-            workers, models = await fleet.workers(), await fleet.models()
+            workers, models = await client.workers(), await client.models()
         except YolopoolError:
             return False  # not listening yet
         return is_serving(workers, models, self._flags.expected_workers, self._flags.demo)

@@ -58,7 +58,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Figure]:
     return {
         name: value
         for name, value in sorted(vars(options).items())
-        if value is None or isinstance(value, str | int | float)
+        if isinstance(value, str | int | float)
     }
 
 
