@@ -46,7 +46,7 @@ class PoolFlags:
 
     def arguments(self, port: int, data_dir: Path) -> list[str]:
         """The arguments of `yolopool`."""
-        arguments = ["up", "--devices", self.devices, "--port", str(port)]
+        arguments = ["up", "--devices", self.devices, "--port", str(port), "--http-port", "0"]
         arguments += ["--data-dir", str(data_dir)]
         if self.memory_budget:
             arguments += ["--memory-budget", self.memory_budget]

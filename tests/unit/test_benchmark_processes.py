@@ -81,6 +81,7 @@ def test_cost_per_request_sums_the_processes_of_a_role() -> None:
 def test_flags_become_arguments() -> None:
     flags = PoolFlags("sim:8", memory_budget="4GiB", demo=False, extra=("--x",))
     assert flags.arguments(50051, Path("d")) == [
-        *("up", "--devices", "sim:8", "--port", "50051", "--data-dir", "d"),
+        *("up", "--devices", "sim:8", "--port", "50051", "--http-port", "0"),
+        *("--data-dir", "d"),
         *("--memory-budget", "4GiB", "--no-demo", "--x"),
     ]
