@@ -1,0 +1,146 @@
+"""How the command line shows records to people: tables that fit 80 columns."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+
+from yolopool.detections import Detections, Timing
+from yolopool.records import Fleet, Model, ModelVersion, Worker
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_COLOURS = {"READY": "green", "HOT": "green", "FAILED": "red", "LOST": "red"}
+
+
+def size(count: float) -> str:
+    """Bytes for people: 10.5 MiB."""
+    unit = 0
+    while count >= 1024 and unit < len(_UNITS) - 1:
+        count, unit = count / 1024, unit + 1
+    return f"{count:.0f} B" if unit == 0 else f"{count:.1f} {_UNITS[unit]}"
+
+
+def state(word: str) -> str:
+    colour = _COLOURS.get(word, "yellow")
+    return f"[{colour}]{word}[/]"
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        numeric = column.endswith(" ")
+        table.add_column(column.strip(), justify="right" if numeric else "left", overflow="fold")
+    return table
+
+
+def models(known: Iterable[Model]) -> Table:
+    """A line a version: what it is, what is wanted, and who holds it."""
+    table = _table("MODEL", "STATE", "ARCHITECTURE", "SIZE ", "WANTED ", "WHERE")
+    for model in known:
+        for version in model.versions:
+            default = " *" if version.number == model.default_version else ""
+            table.add_row(
+                version.name + default,
+                _progress(version),
+                version.architecture or "-",
+                size(version.weights_bytes) if version.weights_bytes else "-",
+                f"{version.wanted_replicas}{' pinned' if version.pinned else ''}",
+                _where(version),
+            )
+    return table
+
+
+def _progress(version: ModelVersion) -> str:
+    if version.state == "IMPORTING":
+        return f"{state(version.state)} {version.progress:.0%}"
+    return f"{state(version.state)} {version.reason}".strip()
+
+
+def _where(version: ModelVersion) -> str:
+    places = [f"{replica.worker} {state(replica.state)}" for replica in version.replicas]
+    return "\n".join(places) or (
+        f"waits: {version.waiting_reason}" if version.waiting_reason else "-"
+    )
+
+
+def version(one: ModelVersion) -> Table:
+    """All of one version, a line a fact."""
+    table = _table("", "", title=f"[bold]{one.name}[/] {_progress(one)}")
+    facts = {
+        "message": one.message,
+        "task": one.task,
+        "architecture": one.architecture,
+        "classes": f"{len(one.class_names)}: {', '.join(one.class_names[:12])}",
+        "image size": f"{one.image_size} px, {one.shape_policy}",
+        "thresholds": f"confidence {one.confidence:g}, iou {one.iou:g}",
+        "at most": f"{one.max_detections} boxes",
+        "weights": f"{size(one.weights_bytes)}, {one.parameters:,} parameters",
+        "file": f"{one.source_name} sha256 {one.artifact[:12]}",
+        "wanted": f"{one.wanted_replicas} replicas{', pinned' if one.pinned else ''}",
+        "where": _where(one),
+        "warnings": "\n".join(one.warnings),
+    }
+    for name, fact in facts.items():
+        if fact:
+            table.add_row(name, fact)
+    return table
+
+
+def workers(known: Iterable[Worker]) -> Table:
+    """A line a worker: device, ledger and what it holds."""
+    table = _table("WORKER", "DEVICE", "STATE", "LEDGER ", "QUEUE ", "HOLDS")
+    for worker in known:
+        held = [
+            f"{replica.model} {state(replica.state)}{' pinned' if replica.pinned else ''}"
+            for replica in worker.replicas
+        ]
+        ledger = worker.ledger
+        table.add_row(
+            worker.id,
+            worker.device_name or worker.device,
+            state(worker.state),
+            f"{size(ledger.used_bytes)} of {size(ledger.budget_bytes)}",
+            f"{worker.outstanding}/{worker.queue_capacity}",
+            "\n".join(held) or "-",
+        )
+    return table
+
+
+def fleet(one: Fleet) -> Table:
+    """The pool in numbers."""
+    table = _table("", "")
+    registry = "answers" if one.registry_available else "[red]away[/]: reads and Detect go on"
+    facts = {
+        "cluster": one.cluster,
+        "release": one.release,
+        "registry": registry,
+        "decides": one.reconciler or "[yellow]nobody now[/]",
+        "models": f"{one.models} ({one.versions} versions), {one.replicas_hot} replicas hot",
+        "workers": f"{one.workers_ready} of {one.workers} ready",
+        "importers": str(one.importers),
+        "memory": f"{size(one.used_bytes)} of {size(one.budget_bytes)}",
+        "requests": f"{one.requests_total} ({one.errors_total} failed), {one.outstanding} open",
+        "loads": f"{one.loads_total}, releases {one.releases_total}",
+    }
+    for name, fact in facts.items():
+        table.add_row(name, fact)
+    return table
+
+
+def boxes(found: Detections, name: str) -> Table:
+    """A line a box."""
+    title = f"[bold]{name}[/] {found.model}, {found.image_size[0]}x{found.image_size[1]} px"
+    table = _table("CLASS", "CONFIDENCE ", "X_MIN ", "Y_MIN ", "X_MAX ", "Y_MAX ", title=title)
+    for one in found:
+        table.add_row(one.class_name, f"{one.confidence:.3f}", *(f"{v:.1f}" for v in one.xyxy))
+    return table
+
+
+def timing(rows: Sequence[tuple[str, Detections]]) -> Table:
+    """Where the time went, ms, a line a request."""
+    stages = [name.removesuffix("_ms") for name in Timing.__slots__]
+    short = {"load_wait": "load", "preprocess": "pre", "inference": "infer", "postprocess": "post"}
+    table = _table("IMAGE", "MODEL", "FOUND ", *(f"{short.get(s, s).upper()} " for s in stages))
+    for name, found in rows:
+        values = [f"{value:.1f}" for value in found.timing.to_dict().values()]
+        table.add_row(name, found.model, str(len(found)), *values)
+    return table

@@ -1,0 +1,263 @@
+"""A whole pool on this machine: Redis, control plane, importer and workers as child processes.
+
+Starts them in order, watches over them, and ends them all: on leaving the `with`, and by the
+kernel if this process dies. Their words go to files under the data directory.
+"""
+
+import importlib.util
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from yolopool.client import Client
+from yolopool.embedded_redis import EmbeddedRedis
+from yolopool.errors import Unavailable, YolopoolError
+
+START_LIMIT_S = 90.0
+STOP_LIMIT_S = 4.0
+POLL_S = 0.1
+RESTART_DELAY_S = 1.0
+# What each process cannot do without, and only the full install has.
+_NEEDED = ("redis", "torch", "ultralytics", "starlette", "grpc_health")
+
+
+class StartFailed(Exception):
+    """The pool did not come up; the message has the last words of the process to blame."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """What `yolopool up` may be told; `redis` empty: an embedded server."""
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 50051
+    http_port: int = 8080
+    redis: str = ""
+    devices: str = "auto"
+    memory_budget: str = ""
+
+    @property
+    def least_workers(self) -> int:
+        kind, _, count = self.devices.partition(":")
+        return int(count) if kind == "sim" and count.isdigit() else 1
+
+
+@dataclass(slots=True)
+class _Child:
+    """A process with its log; started again after a while if it ends by itself."""
+
+    name: str
+    command: list[str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    restart_at: float = field(default=0.0)
+
+    def start(self, stdout: int | None = None) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log if stdout is None else stdout,
+                stderr=log,
+                # Ctrl-C is for us alone: we end them, in order.
+                start_new_session=True,
+            )
+
+    def ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(lines[-15:])
+
+
+class RunningPool:
+    """`with RunningPool(options) as pool`: serving inside, all processes gone after.
+
+    Entering raises StartFailed, or OSError if Redis cannot start.
+    """
+
+    def __init__(self, options: PoolOptions, say: Callable[[str], None]) -> None:
+        self.options = options
+        self.address = ""
+        self.http = ""
+        self._say = say
+        self._children: list[_Child] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "RunningPool":
+        _check_extras()
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def watch(self, stopping: Callable[[], bool]) -> None:
+        """Serves until told to stop; a process that ends by itself is started again."""
+        while not stopping():
+            time.sleep(POLL_S)
+            now = time.monotonic()
+            for child in self._children:
+                if child.ended() and not child.restart_at:
+                    self._say(f"{child.name} ended; starting it again (see {child.log})")
+                    child.restart_at = now + RESTART_DELAY_S
+                elif child.restart_at and now >= child.restart_at:
+                    child.restart_at = 0.0
+                    child.start()
+
+    def _start(self, stack: ExitStack) -> None:
+        options = self.options
+        logs = options.data_dir / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        url = options.redis
+        if not url:
+            redis = EmbeddedRedis(options.data_dir)
+            stack.callback(redis.stop)
+            url = redis.start()
+        stack.callback(self._end)  # before Redis: the stack runs backwards
+        self._start_control_plane(logs, url)
+        common = [f"--control-planes={self.address}", "--die-with-parent"]
+        scratch = options.data_dir / "importer"
+        self._launch(logs, "importer", [*common, f"--scratch-dir={scratch}"])
+        worker = [
+            *common,
+            f"--devices={options.devices}",
+            f"--data-dir={options.data_dir / 'worker'}",
+        ]
+        if options.memory_budget:
+            worker.append(f"--memory-budget={options.memory_budget}")
+        self._launch(logs, "worker", worker)
+        self._wait_for_workers()
+
+    def _start_control_plane(self, logs: Path, redis_url: str) -> None:
+        options = self.options
+        arguments = [
+            f"--data-dir={options.data_dir}",
+            f"--host={options.host}",
+            f"--port={options.port}",
+            f"--http-host={options.host}",
+            f"--http-port={options.http_port}",
+            f"--redis={redis_url}",
+            "--die-with-parent",
+        ]
+        child = self._child(logs, "control_plane", arguments)
+        child.start(stdout=subprocess.PIPE)
+        assert child.process is not None
+        assert child.process.stdout is not None
+        line = _first_line(child.process.stdout, START_LIMIT_S)
+        if not line:
+            child.process.wait(STOP_LIMIT_S)
+            raise StartFailed(f"the control plane did not start:\n{child.last_words()}")
+        listening = json.loads(line)
+        self.address, self.http = listening["grpc"], listening["http"]
+        # A new one has to listen where callers and workers look for it.
+        ports = {"port": self.address, "http-port": self.http}
+        for flag, address in ports.items():
+            child.command.append(f"--{flag}={address.rpartition(':')[2]}")
+
+    def _child(self, logs: Path, module: str, arguments: Sequence[str]) -> _Child:
+        command = [sys.executable, "-m", module, *arguments]
+        child = _Child(module.replace("_", " "), command, logs / f"{module}.log")
+        self._children.append(child)
+        return child
+
+    def _launch(self, logs: Path, module: str, arguments: Sequence[str]) -> None:
+        self._child(logs, module, arguments).start()
+
+    def _wait_for_workers(self) -> None:
+        until = time.monotonic() + START_LIMIT_S
+        with Client(self.address) as client:
+            while time.monotonic() < until:
+                for child in self._children:
+                    if child.ended():
+                        raise StartFailed(f"{child.name} ended:\n{child.last_words()}")
+                with suppress(YolopoolError):
+                    fleet = client.fleet()
+                    if fleet.workers_ready >= max(self.options.least_workers, fleet.workers):
+                        return
+                time.sleep(POLL_S)
+        words = self._children[-1].last_words()
+        raise StartFailed(f"no worker was ready within {START_LIMIT_S:.0f} s:\n{words}")
+
+    def _end(self) -> None:
+        """Asks all to end, workers first, and kills what is left after STOP_LIMIT_S."""
+        left = [child.process for child in self._children if child.process is not None]
+        for process in reversed(left):
+            _signal(process, signal.SIGTERM)
+        until = time.monotonic() + STOP_LIMIT_S
+        for process in reversed(left):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+            if process.poll() is None:
+                # The group: a supervisor's own children too.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _check_extras() -> None:
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise StartFailed(
+            f"this install is the client alone ({', '.join(missing)} missing): "
+            "pip install 'yolopool[all]' for a whole pool"
+        )
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(number)
+
+
+def _first_line(pipe: IO[bytes], limit_s: float) -> bytes:
+    """The first line a process prints; empty if it ends or the time is up before."""
+    ready, _, _ = select.select([pipe], [], [], limit_s)
+    return pipe.readline() if ready else b""
+
+
+def wait_until_stopped(pool: RunningPool) -> None:
+    """Serves until SIGINT or SIGTERM; a second one ends this process, and by it all, at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            os._exit(128 + number)
+        asked.append(number)
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        pool.watch(lambda: bool(asked))
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def refuse_busy(options: PoolOptions) -> None:
+    """Raises StartFailed if a pool answers on the port already."""
+    if not options.port:
+        return
+    address = f"127.0.0.1:{options.port}"
+    with Client(address) as client, suppress(Unavailable):
+        client.fleet()
+        raise StartFailed(f"a pool answers on {address} already: stop it, or give another --port")
