@@ -1,0 +1,186 @@
+"""Writes a module tree down as plain JSON and one flat block of bytes.
+
+The reader is worker.backends.skeleton, which refuses what is not written like this. Weights
+keep their strides, so that a layout chosen here (channels last) costs nothing at a load.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from importer.refusal import UNSUPPORTED, ImportRefused
+from yolopool.v1.pack_pb2 import TensorEntry
+
+FORMAT = 1
+ALIGNMENT_BYTES = 256
+_MAX_INLINE_NUMBERS = 4_096
+_DTYPES = {
+    torch.float32: "float32",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.int64: "int64",
+    torch.int32: "int32",
+    torch.uint8: "uint8",
+    torch.bool: "bool",
+}
+_INTERNALS = frozenset(nn.Module().__dict__)
+# Of a whole model only this is used to run it; names, training arguments and the like differ
+# between models that share an architecture.
+_ROOT_ATTRIBUTES = frozenset({"save", "stride", "inplace", "nc", "task"})
+# Attributes of the head that cache its last input shape; of a layer, what training tools left.
+_CACHES = frozenset({"anchors", "strides", "shape"})
+
+
+@dataclass(slots=True)
+class Skeleton:
+    """A module tree as JSON, with the tensors it indexes and where each lies in weights.bin."""
+
+    text: bytes
+    entries: list[TensorEntry]
+    tensors: list[torch.Tensor]
+    weights_bytes: int
+
+
+@dataclass(slots=True)
+class _Weights:
+    entries: list[TensorEntry] = field(default_factory=list)
+    tensors: list[torch.Tensor] = field(default_factory=list)
+    known: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    end_bytes: int = 0
+
+    def add(self, name: str, tensor: torch.Tensor, is_buffer: bool) -> int:
+        """Its index; a tensor that two modules share is kept once."""
+        dense = tensor.detach()
+        if not _is_dense(dense):
+            dense = dense.contiguous()
+        key = (dense.data_ptr(), dense.dtype, dense.shape, dense.stride())
+        if dense.numel() and key in self.known:
+            return self.known[key]
+        if dense.dtype not in _DTYPES:
+            raise ImportRefused(
+                UNSUPPORTED, f"{name} is of type {dense.dtype}: save the model in fp32 or fp16"
+            )
+        offset = -(-self.end_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        self.entries.append(
+            TensorEntry(
+                name=name,
+                dtype=_DTYPES[dense.dtype],
+                shape=dense.shape,
+                strides=dense.stride(),
+                offset=offset,
+                is_buffer=is_buffer,
+            )
+        )
+        self.tensors.append(dense)
+        self.end_bytes = offset + dense.numel() * dense.element_size()
+        self.known[key] = len(self.tensors) - 1
+        return len(self.tensors) - 1
+
+
+def write_skeleton(model: nn.Module) -> Skeleton:
+    """Encodes a fused model in eval mode. Raises ImportRefused for an attribute that is code."""
+    weights = _Weights()
+    root = _node(model, "", weights, _ROOT_ATTRIBUTES)
+    text = json.dumps({"format": FORMAT, "root": root}, separators=(",", ":"), sort_keys=True)
+    return Skeleton(text.encode(), weights.entries, weights.tensors, weights.end_bytes)
+
+
+def _node(
+    module: nn.Module, path: str, weights: _Weights, only: frozenset[str] | None = None
+) -> dict[str, Any]:
+    state = module.__dict__
+    attributes, node = {}, {"class": f"{type(module).__module__}.{type(module).__qualname__}"}
+    for name, value in state.items():
+        if name in _INTERNALS or name in _CACHES or (only is not None and name not in only):
+            continue
+        if name == "forward":
+            node["forward"] = _forward(module, value, path)
+        else:
+            attributes[name] = _value(value, f"{path}.{name}")
+    filled: dict[str, Any] = {
+        "attributes": attributes,
+        "parameters": _tensors(state["_parameters"], path, weights, is_buffer=False),
+        "buffers": _tensors(state["_buffers"], path, weights, is_buffer=True),
+        "children": {
+            name: None if child is None else _node(child, _join(path, name), weights)
+            for name, child in state["_modules"].items()
+        },
+    }
+    return {**node, **{name: value for name, value in filled.items() if value}}
+
+
+def _tensors(
+    tensors: Mapping[str, torch.Tensor | None], path: str, weights: _Weights, is_buffer: bool
+) -> dict[str, Any]:
+    return {
+        name: None
+        if tensor is None
+        else {
+            "tensor": weights.add(_join(path, name), tensor, is_buffer),
+            "shape": list(tensor.shape),
+        }
+        for name, tensor in tensors.items()
+    }
+
+
+def _forward(module: nn.Module, value: Any, path: str) -> str:
+    """Fused layers hold `forward = forward_fuse`: a method of their own class, kept by name."""
+    name = getattr(value, "__name__", "")
+    if getattr(value, "__self__", None) is not module or name not in type(module).__dict__:
+        raise _unsupported(f"{path}.forward", value)
+    return str(name)
+
+
+def _value(value: Any, where: str) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, torch.Size):
+        return {"size": list(value)}
+    if isinstance(value, list | tuple):
+        items = [_value(item, where) for item in value]
+        return {"tuple": items} if isinstance(value, tuple) else items
+    if isinstance(value, dict) and all(isinstance(key, str | int) for key in value):
+        return {"dict": [[key, _value(item, where)] for key, item in value.items()]}
+    if isinstance(value, torch.dtype) and value in _DTYPES:
+        return {"dtype": _DTYPES[value]}
+    if isinstance(value, torch.Tensor) and value.dtype in _DTYPES:
+        if value.numel() <= _MAX_INLINE_NUMBERS:
+            data = value.detach().flatten().tolist()
+            return {
+                "tensor": {
+                    "dtype": _DTYPES[value.dtype],
+                    "shape": list(value.shape),
+                    "data": [_value(number, where) for number in data],
+                }
+            }
+    raise _unsupported(where, value)
+
+
+def _unsupported(where: str, value: Any) -> ImportRefused:
+    return ImportRefused(
+        UNSUPPORTED,
+        f"{where.lstrip('.')} is of type {type(value).__name__}, which a pack can't hold: save the "
+        "model as the library's own training does, without hooks or layers of your own",
+    )
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether some order of its dimensions is packed without gaps or overlap."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
