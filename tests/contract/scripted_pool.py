@@ -1,0 +1,194 @@
+"""A small real gRPC server that answers from a script: what the clients are held against."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from yolopool import status
+from yolopool.errors import BY_REASON, YolopoolError
+from yolopool.v1 import (
+    detection_pb2,
+    detection_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    types_pb2,
+)
+
+
+@dataclass
+class Script:
+    """What came in, and what is to come out."""
+
+    calls: list[tuple[str, Any, float | None]] = field(default_factory=list)
+    stored: bytes = b""
+    break_upload_at: int | None = None
+    states: list[int] = field(default_factory=list)
+
+    def note(self, name: str, request: Any, context: grpc.ServicerContext) -> None:
+        self.calls.append((name, request, context.time_remaining()))
+
+    def last(self, name: str) -> Any:
+        return next(request for call, request, _ in reversed(self.calls) if call == name)
+
+
+def refuse(context: grpc.ServicerContext, error: YolopoolError) -> None:
+    context.set_trailing_metadata(status.trailing_metadata(error))
+    context.abort(status.grpc_code(error), error.message)
+
+
+def a_version(number: int = 1, state: int = model_pb2.VERSION_STATE_READY) -> Any:
+    return model_pb2.ModelVersion(
+        version=types_pb2.VersionKey(model="shapes", version=number),
+        state=state,  # type: ignore[arg-type] # a number of the enum
+        progress=0.5,
+        step="fuse",
+        task="detect",
+        class_names=["circle", "square"],
+        architecture="yolo11n-detect",
+        weights_bytes=10_500_000,
+        settings=types_pb2.VersionSettings(
+            image_size=320, confidence=0.25, iou=0.7, max_detections=300,
+            shape_policy=types_pb2.SHAPE_POLICY_RECT,
+        ),
+        wanted_replicas=1,
+        replicas=[
+            model_pb2.ReplicaPlace(worker="box-cpu", device="cpu", replica=a_replica()),
+        ],
+    )  # fmt: skip
+
+
+def a_replica() -> Any:
+    return types_pb2.Replica(
+        version=types_pb2.VersionKey(model="shapes", version=1),
+        variant=types_pb2.Variant(backend="torch", precision="fp32", device_kind="cpu"),
+        state=types_pb2.REPLICA_STATE_HOT,
+        weights_bytes=10_500_000,
+        loads_total=1,
+    )
+
+
+class Detection(detection_pb2_grpc.DetectionServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def Detect(self, request: Any, context: Any) -> Any:
+        self.script.note("Detect", request, context)
+        if request.model in BY_REASON:
+            refuse(context, BY_REASON[request.model]("no luck: try less", retry_after_s=2.0))
+        box = types_pb2.Box(x_min=10, y_min=20, x_max=110, y_max=90)
+        return detection_pb2.DetectResponse(
+            detections=[
+                detection_pb2.Detection(class_id=1, class_name="square", confidence=0.9, box=box),
+                detection_pb2.Detection(class_id=0, class_name="circle", confidence=0.5, box=box),
+            ],
+            image_width=160,
+            image_height=120,
+            version=types_pb2.VersionKey(model="shapes", version=3),
+            variant=types_pb2.Variant(backend="torch", precision="fp32", device_kind="cpu"),
+            worker="box-cpu",
+            device="cpu",
+            batch_size=2,
+            timing=detection_pb2.Timing(inference_ms=12.5, total_ms=20.0),
+            request_id=request.request_id or "made",
+        )
+
+
+class Models(model_pb2_grpc.ModelServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def UploadArtifact(self, requests: Iterator[Any], context: Any) -> Any:
+        header = next(requests).header
+        self.script.note("UploadArtifact", header, context)
+        script = self.script
+        for parts, request in enumerate(requests, 1):
+            script.stored += request.chunk
+            if script.break_upload_at == parts:
+                script.break_upload_at = None
+                refuse(context, BY_REASON["UNAVAILABLE"]("going down"))
+        complete = hashlib.sha256(script.stored).hexdigest() == header.sha256
+        return model_pb2.UploadArtifactResponse(
+            complete=complete, received_bytes=len(script.stored)
+        )
+
+    def RegisterModel(self, request: Any, context: Any) -> Any:
+        self.script.note("RegisterModel", request, context)
+        return model_pb2.RegisterModelResponse(version=a_version(1, self._state()))
+
+    def GetModel(self, request: Any, context: Any) -> Any:
+        self.script.note("GetModel", request, context)
+        if request.model.startswith("absent"):
+            refuse(context, BY_REASON["MODEL_NOT_FOUND"]("no model 'absent': register it"))
+        model = model_pb2.Model(name="shapes", default_version=1)
+        model.versions.append(a_version(1, self._state()))
+        return model_pb2.GetModelResponse(model=model)
+
+    def ListModels(self, request: Any, context: Any) -> Any:
+        self.script.note("ListModels", request, context)
+        model = model_pb2.Model(name="shapes", default_version=1, versions=[a_version()])
+        return model_pb2.ListModelsResponse(models=[model])
+
+    def LoadModel(self, request: Any, context: Any) -> Any:
+        self.script.note("LoadModel", request, context)
+        return model_pb2.LoadModelResponse(version=a_version())
+
+    def UnloadModel(self, request: Any, context: Any) -> Any:
+        self.script.note("UnloadModel", request, context)
+        return model_pb2.UnloadModelResponse(version=a_version())
+
+    def DeleteModel(self, request: Any, context: Any) -> Any:
+        self.script.note("DeleteModel", request, context)
+        keys = [types_pb2.VersionKey(model="shapes", version=1)]
+        return model_pb2.DeleteModelResponse(deleted=keys)
+
+    def _state(self) -> int:
+        return self.script.states.pop(0) if self.script.states else model_pb2.VERSION_STATE_READY
+
+
+class Fleet(fleet_pb2_grpc.FleetServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def ListWorkers(self, request: Any, context: Any) -> Any:
+        self.script.note("ListWorkers", request, context)
+        worker = fleet_pb2.Worker(
+            id="box-cpu", device="cpu", state=fleet_pb2.WORKER_STATE_READY,
+            ledger=types_pb2.Ledger(budget_bytes=2**30, context_bytes=2**28),
+            load=types_pb2.LoadReport(outstanding=1, queue_capacity=64), replicas=[a_replica()],
+        )  # fmt: skip
+        return fleet_pb2.ListWorkersResponse(workers=[worker])
+
+    def GetFleet(self, request: Any, context: Any) -> Any:
+        self.script.note("GetFleet", request, context)
+        return fleet_pb2.GetFleetResponse(
+            cluster="c1", registry_available=True, workers=1, workers_ready=1
+        )
+
+
+class ScriptedPool:
+    """`with ScriptedPool() as pool`: listens on `pool.address`, follows `pool.script`."""
+
+    def __init__(self) -> None:
+        self.script = Script()
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        detection_pb2_grpc.add_DetectionServiceServicer_to_server(
+            Detection(self.script), self._server
+        )
+        model_pb2_grpc.add_ModelServiceServicer_to_server(Models(self.script), self._server)
+        fleet_pb2_grpc.add_FleetServiceServicer_to_server(Fleet(self.script), self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    def __enter__(self) -> "ScriptedPool":
+        self._server.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        stopped: threading.Event = self._server.stop(0)
+        stopped.wait()

@@ -1,0 +1,119 @@
+"""The command line against a real server: output for people and programs, and exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.contract.scripted_pool import ScriptedPool
+from yolopool.v1 import model_pb2
+
+CLI = [sys.executable, "-c", "from yolopool.cli import main; main()"]
+
+
+@pytest.fixture
+def pool() -> Iterator[ScriptedPool]:
+    with ScriptedPool() as running:
+        yield running
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "street.png"
+    Image.new("RGB", (160, 120)).save(path)
+    return path
+
+
+def yolopool(pool: ScriptedPool | None, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    address = pool.address if pool is not None else "127.0.0.1:1"
+    return subprocess.run(
+        [*CLI, *map(str, arguments)],
+        env={**os.environ, "YOLOPOOL_ADDRESS": address, "COLUMNS": "80", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_detect_for_people(pool: ScriptedPool, image: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "out.jpg"
+    done = yolopool(pool, "detect", image, "--model", "shapes", "--save", saved)
+    assert done.returncode == 0, done.stderr
+    assert "square" in done.stdout
+    assert "0.900" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    with Image.open(saved) as picture:
+        assert picture.size == (160, 120)
+
+
+def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
+    done = yolopool(pool, "detect", image, "--model", "shapes", "--conf", "0.4", "--json")
+    (answer,) = json.loads(done.stdout)
+    assert answer["detections"][0]["class_name"] == "square"
+    assert pool.script.last("Detect").options.confidence == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("models", "list"), ("models", "show", "shapes"), ("models", "load", "shapes"),
+        ("models", "unload", "shapes"), ("models", "delete", "shapes"), ("workers", "list"),
+        ("status",),
+    ],
+)  # fmt: skip
+def test_every_command_speaks_both_ways(pool: ScriptedPool, command: tuple[str, ...]) -> None:
+    people, programs = yolopool(pool, *command), yolopool(pool, *command, "--json")
+    assert people.returncode == 0, people.stderr
+    assert people.stdout.strip()
+    assert max(map(len, people.stdout.splitlines())) <= 80
+    json.loads(programs.stdout)
+
+
+def test_register(pool: ScriptedPool, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"weights")
+    done = yolopool(pool, "models", "register", "shapes", path, "--imgsz", "320")
+    assert done.returncode == 0, done.stderr
+    assert "shapes@1" in done.stdout
+    assert pool.script.last("RegisterModel").settings.image_size == 320
+
+
+def test_a_failed_import_is_a_failed_command(pool: ScriptedPool, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"weights")
+    pool.script.states = [model_pb2.VERSION_STATE_FAILED]
+    done = yolopool(pool, "models", "register", "shapes", path)
+    assert done.returncode == 4
+    assert "FAILED" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("MODEL_NOT_FOUND", 3), ("IMAGE_NOT_DECODABLE", 4), ("DIGEST_MISMATCH", 4),
+        ("DEADLINE_EXCEEDED", 6), ("QUEUE_FULL", 7), ("MODEL_TOO_LARGE", 8), ("LOAD_FAILED", 1),
+    ],
+)  # fmt: skip
+def test_an_error_is_one_line_and_a_code(
+    pool: ScriptedPool, image: Path, reason: str, code: int
+) -> None:
+    done = yolopool(pool, "detect", image, "--model", reason)
+    assert done.returncode == code
+    assert done.stderr.splitlines() == [f"error {reason}: no luck: try less"]
+
+
+def test_no_pool_and_no_file(image: Path) -> None:
+    done = yolopool(None, "status")
+    assert (done.returncode, len(done.stderr.splitlines())) == (5, 1)
+    done = yolopool(None, "detect", "/nowhere.png", "--model", "shapes")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_wrong_usage_is_2(pool: ScriptedPool) -> None:
+    assert yolopool(pool, "models", "load").returncode == 2

@@ -1,0 +1,218 @@
+"""Both clients against a real server: what is sent, what is read, and how failures arrive."""
+
+import asyncio
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.contract.scripted_pool import ScriptedPool
+from yolopool import AsyncClient, Client, errors
+from yolopool.v1 import model_pb2, types_pb2
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def pool() -> Iterator[ScriptedPool]:
+    with ScriptedPool() as running:
+        yield running
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def call(request: pytest.FixtureRequest, pool: ScriptedPool) -> Iterator[Call]:
+    """`call("detect", image, model=...)` on either client."""
+    if request.param == "blocking":
+        with Client(pool.address) as client:
+            yield lambda name, *args, **kwargs: getattr(client, name)(*args, **kwargs)
+        return
+
+    def run(name: str, *args: Any, **kwargs: Any) -> Any:
+        async def inside() -> Any:
+            async with AsyncClient(pool.address) as client:
+                return await getattr(client, name)(*args, **kwargs)
+
+        return asyncio.run(inside())
+
+    yield run
+
+
+@pytest.fixture(scope="module")
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (160, 120), (200, 30, 10)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_detect_answers_arrays_and_provenance(call: Call, png: bytes) -> None:
+    found = call("detect", png, model="shapes", request_id="r1")
+    assert found.xyxy.dtype == np.float32
+    assert found.xyxy.tolist() == [[10, 20, 110, 90]] * 2
+    assert found.confidence.tolist() == pytest.approx([0.9, 0.5])
+    assert found.class_id.tolist() == [1, 0]
+    assert found.class_name == ("square", "circle")
+    assert (found.model, found.image_size, found.batch_size) == ("shapes@3", (160, 120), 2)
+    assert (found.variant, found.worker, found.device) == ("torch/fp32/cpu", "box-cpu", "cpu")
+    assert (found.timing.inference_ms, found.timing.total_ms) == (12.5, 20.0)
+    assert found.request_id == "r1"
+
+
+def test_options_arrive_by_the_protos_names(call: Call, pool: ScriptedPool, png: bytes) -> None:
+    call(
+        "detect", png, model="team/shapes@3", confidence=0.4, class_confidences={2: 0.7}, iou=0.5,
+        max_detections=7, classes=[0, 2], agnostic_nms=True, region_of_interest=(1, 2, 30, 40),
+        priority="interactive",
+    )  # fmt: skip
+    sent = pool.script.last("Detect")
+    options = sent.options
+    assert (sent.model, sent.priority) == ("team/shapes@3", types_pb2.PRIORITY_INTERACTIVE)
+    assert options.confidence == pytest.approx(0.4)
+    assert [(c.class_id, c.confidence) for c in options.class_confidences] == [
+        (2, pytest.approx(0.7))
+    ]
+    assert options.iou == pytest.approx(0.5)
+    assert (options.max_detections, list(options.classes)) == (7, [0, 2])
+    assert options.agnostic_nms
+    assert options.region_of_interest == types_pb2.Box(x_min=1, y_min=2, x_max=30, y_max=40)
+
+
+def test_unset_options_stay_unset(call: Call, pool: ScriptedPool, png: bytes) -> None:
+    call("detect", png, model="shapes")
+    options = pool.script.last("Detect").options
+    assert not any(options.HasField(name) for name in ("confidence", "iou", "max_detections"))
+    assert not options.HasField("region_of_interest")
+
+
+def test_every_kind_of_image(call: Call, pool: ScriptedPool, png: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "street.png"
+    path.write_bytes(png)
+    for encoded in (path, str(path), png):
+        call("detect", encoded, model="shapes")
+        assert pool.script.last("Detect").encoded == png
+    rgb = np.zeros((4, 6, 3), dtype=np.uint8)
+    rgb[..., 0] = 200
+    call("detect", rgb, model="shapes", channel_order="rgb")
+    raw = pool.script.last("Detect").raw
+    assert (raw.height, raw.width, raw.channel_order) == (4, 6, types_pb2.CHANNEL_ORDER_RGB)
+    assert raw.data == rgb.tobytes()
+    call("detect", rgb[..., ::-1], model="shapes", channel_order="bgr")
+    raw = pool.script.last("Detect").raw
+    assert raw.channel_order == types_pb2.CHANNEL_ORDER_BGR
+    assert raw.data == rgb[..., ::-1].tobytes()
+    call("detect", rgb[..., 0], model="shapes")
+    raw = pool.script.last("Detect").raw
+    assert (raw.channel_order, len(raw.data)) == (types_pb2.CHANNEL_ORDER_GRAY, 24)
+    call("detect", Image.fromarray(rgb), model="shapes")
+    assert pool.script.last("Detect").raw.data == rgb.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (b"", "IMAGE_EMPTY"),
+        (np.zeros((0, 4, 3), np.uint8), "IMAGE_EMPTY"),
+        (np.zeros((4, 4, 3), np.uint8), "INVALID_OPTION"),
+        (np.zeros((4, 4, 4), np.uint8), "IMAGE_SHAPE_MISMATCH"),
+        (np.zeros((4, 4, 3), np.float32), "IMAGE_SHAPE_MISMATCH"),
+        (7, "INVALID_OPTION"),
+    ],
+)
+def test_what_is_no_image_never_leaves(
+    call: Call, pool: ScriptedPool, image: Any, reason: str
+) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        call("detect", image, model="shapes")
+    assert caught.value.reason == reason
+    assert pool.script.calls == []
+
+
+# UNAVAILABLE is sent again by the transport first; the others fail at once.
+@pytest.mark.parametrize("reason", sorted(set(errors.BY_REASON) - {"INTERNAL"}))
+def test_every_failure_is_typed(pool: ScriptedPool, png: bytes, reason: str) -> None:
+    with Client(pool.address) as client, pytest.raises(errors.YolopoolError) as caught:
+        client.detect(png, model=reason)
+    assert type(caught.value) is errors.BY_REASON[reason]
+    assert (caught.value.reason, caught.value.retry_after_s) == (reason, 2.0)
+    assert caught.value.retryable == errors.BY_REASON[reason].retryable
+
+
+def test_asyncio_failures_are_the_same(pool: ScriptedPool, png: bytes) -> None:
+    async def inside() -> None:
+        async with AsyncClient(pool.address) as client:
+            await client.detect(png, model="QUEUE_FULL")
+
+    with pytest.raises(errors.QueueFull) as caught:
+        asyncio.run(inside())
+    assert caught.value.retry_after_s == 2.0
+
+
+def test_every_call_has_a_deadline(call: Call, pool: ScriptedPool, png: bytes) -> None:
+    call("detect", png, model="shapes", timeout_s=7.0)
+    call("models")
+    call("model", "shapes")
+    call("load", "shapes")
+    call("unload", "shapes")
+    call("delete", "shapes")
+    call("workers")
+    call("fleet")
+    for name, _, remaining in pool.script.calls:
+        assert remaining is not None, name
+        assert remaining < 1000, name
+    assert pool.script.calls[0][2] <= 7.0
+
+
+def test_no_server_is_unavailable_before_the_deadline(png: bytes) -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(errors.Unavailable) as caught:
+        client.detect(png, model="shapes", timeout_s=20)
+    assert caught.value.retryable
+
+
+def test_register_uploads_waits_and_tells_how_far(
+    call: Call, pool: ScriptedPool, tmp_path: Path
+) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(bytes(range(256)) * 10_000)
+    pool.script.states = [model_pb2.VERSION_STATE_UPLOADED, model_pb2.VERSION_STATE_IMPORTING]
+    steps: list[str] = []
+    version = call(
+        "register", "shapes", path, image_size=320, shape_policy="square",
+        progress=lambda step, fraction: steps.append(step),
+    )  # fmt: skip
+    assert (version.name, version.state, version.replicas[0].state) == ("shapes@1", "READY", "HOT")
+    assert pool.script.stored == path.read_bytes()
+    sent = pool.script.last("RegisterModel")
+    assert (sent.name, sent.source_name, sent.settings.image_size) == ("shapes", "best.pt", 320)
+    assert sent.settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE
+    assert not sent.settings.HasField("confidence")
+    assert sent.request_id
+    assert {"upload", "fuse"} <= set(steps)
+
+
+def test_a_broken_upload_goes_on_where_it_ended(
+    call: Call, pool: ScriptedPool, tmp_path: Path
+) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(np.random.default_rng(0).bytes(3_500_000))
+    pool.script.break_upload_at = 2
+    call("upload", path)
+    assert pool.script.stored == path.read_bytes()
+    offsets = [header.offset for name, header, _ in pool.script.calls if name == "UploadArtifact"]
+    assert offsets == [0, 0, 0, 2 * 1024 * 1024]
+
+
+def test_an_absent_file_is_said(call: Call) -> None:
+    with pytest.raises(errors.ArtifactNotFound, match="no such file"):
+        call("register", "shapes", "/nowhere/best.pt")
+
+
+def test_reads_are_plain_records(call: Call) -> None:
+    (model,) = call("models")
+    assert (model.name, model.versions[0].shape_policy) == ("shapes", "rect")
+    (worker,) = call("workers")
+    assert (worker.state, worker.ledger.used_bytes) == ("READY", 2**28)
+    assert call("fleet").workers_ready == 1
+    assert call("delete", "shapes") == ("shapes@1",)

