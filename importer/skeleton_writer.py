@@ -32,8 +32,8 @@ _INTERNALS = frozenset(nn.Module().__dict__)
 # Of a whole model only this is used to run it; names, training arguments and the like differ
 # between models that share an architecture.
 _ROOT_ATTRIBUTES = frozenset({"save", "stride", "inplace", "nc", "task"})
-# Attributes of the head that cache its last input shape; of a layer, what training tools left.
-_CACHES = frozenset({"anchors", "strides", "shape"})
+# The head's cache of its last input shape, and what only the library's profiler reads.
+_UNUSED = frozenset({"anchors", "strides", "shape", "type", "np"})
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ def write_skeleton(model: nn.Module) -> Skeleton:
     """Encodes a fused model in eval mode. Raises ImportRefused for an attribute that is code."""
     weights = _Weights()
     root = _node(model, "", weights, _ROOT_ATTRIBUTES)
-    text = json.dumps({"format": FORMAT, "root": root}, separators=(",", ":"), sort_keys=True)
+    text = json.dumps({"format": FORMAT, "root": root}, separators=(",", ":"))
     return Skeleton(text.encode(), weights.entries, weights.tensors, weights.end_bytes)
 
 
@@ -95,8 +95,9 @@ def _node(
 ) -> dict[str, Any]:
     state = module.__dict__
     attributes, node = {}, {"class": f"{type(module).__module__}.{type(module).__qualname__}"}
-    for name, value in state.items():
-        if name in _INTERNALS or name in _CACHES or (only is not None and name not in only):
+    # Sorted, since it says nothing; the order of the children is the order of the layers.
+    for name, value in sorted(state.items()):
+        if name in _INTERNALS or name in _UNUSED or (only is not None and name not in only):
             continue
         if name == "forward":
             node["forward"] = _forward(module, value, path)
@@ -131,7 +132,7 @@ def _tensors(
 def _forward(module: nn.Module, value: Any, path: str) -> str:
     """Fused layers hold `forward = forward_fuse`: a method of their own class, kept by name."""
     name = getattr(value, "__name__", "")
-    if getattr(value, "__self__", None) is not module or name not in type(module).__dict__:
+    if getattr(value, "__self__", None) is not module or not name.startswith("forward_"):
         raise _unsupported(f"{path}.forward", value)
     return str(name)
 
@@ -150,16 +151,10 @@ def _value(value: Any, where: str) -> Any:
         return {"dict": [[key, _value(item, where)] for key, item in value.items()]}
     if isinstance(value, torch.dtype) and value in _DTYPES:
         return {"dtype": _DTYPES[value]}
-    if isinstance(value, torch.Tensor) and value.dtype in _DTYPES:
-        if value.numel() <= _MAX_INLINE_NUMBERS:
-            data = value.detach().flatten().tolist()
-            return {
-                "tensor": {
-                    "dtype": _DTYPES[value.dtype],
-                    "shape": list(value.shape),
-                    "data": [_value(number, where) for number in data],
-                }
-            }
+    if isinstance(value, torch.Tensor) and value.dtype in _DTYPES and _is_small(value):
+        data = [_value(number, where) for number in value.detach().flatten().tolist()]
+        shape = list(value.shape)
+        return {"tensor": {"dtype": _DTYPES[value.dtype], "shape": shape, "data": data}}
     raise _unsupported(where, value)
 
 
@@ -169,6 +164,10 @@ def _unsupported(where: str, value: Any) -> ImportRefused:
         f"{where.lstrip('.')} is of type {type(value).__name__}, which a pack can't hold: save the "
         "model as the library's own training does, without hooks or layers of your own",
     )
+
+
+def _is_small(tensor: torch.Tensor) -> bool:
+    return tensor.numel() <= _MAX_INLINE_NUMBERS
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:

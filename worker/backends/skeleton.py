@@ -5,6 +5,7 @@ one flat buffer. The writer of the format is importer.skeleton_writer; a test ke
 """
 
 import importlib
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -141,8 +142,10 @@ def _layer_class(path: Any, only: tuple[str, ...] | None) -> type[nn.Module]:
 
 
 def _method(cls: type[nn.Module], name: Any) -> Callable[..., Any]:
-    method = cls.__dict__.get(name) if isinstance(name, str) else None
-    if not str(name).startswith("forward_") or not callable(method):
+    method: Callable[..., Any] | None = None
+    if isinstance(name, str) and name.startswith("forward_"):
+        method = getattr(cls, name, None)
+    if not inspect.isfunction(method):
         raise _refusal(f"{cls.__name__} has no method {str(name)[:80]!r} to be its forward")
     return method
 
@@ -195,11 +198,10 @@ def _pair(pair: Any, depth: int) -> tuple[Any, Any]:
 def _inline_tensor(inside: Any) -> torch.Tensor:
     fields = _mapping(inside, "a small tensor")
     dtype, shape, data = fields.get("dtype"), fields.get("shape"), fields.get("data")
+    if not (isinstance(dtype, str) and isinstance(shape, list) and isinstance(data, list)):
+        raise _refusal("a small tensor among the attributes lacks dtype, shape or data")
     plain = (
-        isinstance(dtype, str)
-        and dtype in _DTYPES
-        and isinstance(shape, list)
-        and isinstance(data, list)
+        dtype in _DTYPES
         and all(type(size) is int and size >= 0 for size in shape)
         and all(isinstance(number, bool | int | float) for number in data)
     )

@@ -1,0 +1,53 @@
+"""How much working memory a forward pass needs: the peak of live tensors, counted as they come
+and go. Linear in pixels and images for these models, so one small pass tells it for all.
+"""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+PROBE_SIZE = 256
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of every storage made inside, until it dies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {id(tensor.untyped_storage()) for tensor in tree_iter(args) if _is_tensor(tensor)}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if _is_tensor(tensor):
+                storage = tensor.untyped_storage()
+                key = id(storage)
+                if key not in self._alive and key not in given:
+                    self._alive[key] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self._died, key)
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def _died(self, key: int) -> None:
+        self.now -= self._alive.pop(key, 0)
+
+
+def probe(model: nn.Module, stride: int) -> tuple[torch.Tensor, int]:
+    """Runs one grey image: the prediction, and activation bytes per image and megapixel (fp32)."""
+    size = -(-PROBE_SIZE // stride) * stride
+    image = torch.full((1, 3, size, size), 114 / 255)
+    with torch.inference_mode(), _LiveBytes() as live:
+        result = model(image)
+    prediction = result[0] if isinstance(result, tuple) else result
+    return prediction, round(live.peak * 1_000_000 / (size * size))
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)

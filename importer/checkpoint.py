@@ -1,0 +1,234 @@
+"""From a user's .pt file to a fused module that is safe to write down.
+
+Runs in the throw-away child, behind the sandbox. Loading is the model library's restricted one:
+only its own layer classes are rebuilt, nothing is built from the file's yaml, nothing installed.
+"""
+
+import math
+import os
+import platform
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.nn import tasks
+from ultralytics.nn.modules import head as heads
+from ultralytics.utils import SAFE_LOAD
+
+from importer.refusal import CRASHED, INVALID, UNSAFE, UNSUPPORTED, ImportRefused
+
+DEFAULT_IMAGE_SIZE = 640
+_HEADS = (heads.Detect, heads.v10Detect)
+_NOT_THIS_TASK = ("segment", "pose", "obb", "classify", "semantic", "depth")
+_MAX_CLASSES = 100_000
+_MAX_CLASS_NAME = 1_000
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A loaded model before fusing, with what the file says of it."""
+
+    model: Any
+    class_names: tuple[str, ...]
+    trained_size: int
+    family: str
+
+
+def check_archive(path: Path, limit_bytes: int) -> None:
+    """Refuses what is no checkpoint before torch looks at it."""
+    if path.stat().st_size == 0:
+        raise ImportRefused(INVALID, "the file is empty: upload the checkpoint again")
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"PK\x03\x04":
+        raise ImportRefused(
+            INVALID,
+            "the file is no PyTorch checkpoint (a zip archive): upload the .pt file that training "
+            "wrote, such as weights/best.pt; one saved before torch 1.6 must be saved again",
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ImportRefused(
+            INVALID, f"the file is cut short or damaged ({error}): upload it again"
+        ) from error
+    names = {member.filename.partition("/")[2] for member in members}
+    if "data.pkl" not in names:
+        raise ImportRefused(
+            INVALID, "the archive holds no PyTorch checkpoint: upload the .pt file of a training"
+        )
+    if "constants.pkl" in names:
+        raise ImportRefused(
+            UNSUPPORTED, "this is a TorchScript export: upload the .pt file it was made from"
+        )
+    # torch stores without compression; anything else could unpack to far more than was sent.
+    if sum(member.file_size for member in members) > min(limit_bytes, 2 * path.stat().st_size):
+        raise ImportRefused(INVALID, "the archive unpacks to more than it should: save it again")
+
+
+def load(path: Path) -> Checkpoint:
+    """Loads a checkpoint of a detection model; raises ImportRefused."""
+    if not (SAFE_LOAD and tasks._SafeLoad.SUPPORTED):
+        raise ImportRefused(CRASHED, "safe loading is off: install torch 2.6 or newer")
+    content = _load(path)
+    model = content.get("ema") or content.get("model")
+    if not isinstance(model, nn.Module):
+        raise ImportRefused(
+            UNSUPPORTED,
+            "the checkpoint holds no model, perhaps only its weights: save the whole model, as the "
+            "library's training does",
+        )
+    if content.get("modelopt"):
+        raise ImportRefused(
+            UNSUPPORTED, "models trained with quantisation are not served: train without it"
+        )
+    _check_kind(model)
+    return _described(model, content)
+
+
+def fuse(checkpoint: Checkpoint) -> nn.Module:
+    """Folds batch normalisation away and drops the head that is not used, as `predict` does.
+
+    One-to-many by default, like the library; a checkpoint that was fused already may have the
+    end-to-end head alone.
+    """
+    model = checkpoint.model.float().eval()
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = True
+        elif isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
+            module.recompute_scale_factor = None
+    if hasattr(model, "end2end"):
+        model.end2end = False
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    fused: nn.Module = model.fuse(verbose=False)
+    mkldnn = torch.backends.mkldnn
+    if platform.machine() in {"AMD64", "x86_64"} and mkldnn.is_available() and mkldnn.enabled:
+        # The library's own choice for these CPUs; on others and on CUDA strides do not matter
+        # for the result.
+        fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    return fused.eval()
+
+
+def architecture_name(family: str) -> str:
+    """For people: yolo11n-detect."""
+    return f"{family}-detect"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content, _ = tasks.torch_safe_load(str(path), safe_only=True)
+    except TypeError as error:
+        cause = error.__cause__
+        foreign = _foreign_globals(str(cause or error))
+        if foreign:
+            raise _unsafe(foreign) from error
+        raise ImportRefused(
+            INVALID, f"the file can't be read ({_first_line(cause or error)}): upload it again"
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise ImportRefused(
+            INVALID,
+            f"the file can't be read ({type(error).__name__}: {_first_line(error)}): it is damaged "
+            "or was changed by hand; upload the file of a training",
+        ) from error
+    if not isinstance(content, dict):
+        raise ImportRefused(INVALID, "the file holds no checkpoint: upload the .pt of a training")
+    return content
+
+
+def _foreign_globals(text: str) -> list[str]:
+    """Names that torch's restricted unpickler refused, from its message."""
+    found = re.findall(r"(?:GLOBAL|type|class|function)\s+([A-Za-z_][\w.]*\.[\w]+)", text)
+    if not found and re.search(r"[Uu]nsupported (?:global|class|operand)|unsafe getattr", text):
+        found = [_first_line(text)]
+    return list(dict.fromkeys(found))
+
+
+def _unsafe(foreign: list[str]) -> ImportRefused:
+    names = ", ".join(foreign)[:200]
+    if all(name.partition(".")[0] in {"models", "utils"} for name in foreign):
+        return ImportRefused(
+            UNSUPPORTED,
+            f"the file needs {names}, of the YOLOv5 repository: train or convert the model with "
+            "the ultralytics package",
+        )
+    return ImportRefused(
+        UNSAFE,
+        f"the file names code that no model needs ({names}) and was not run: do not trust it; save "
+        "the model again with the library's own training if it is yours",
+    )
+
+
+def _check_kind(model: Any) -> None:
+    if type(model) is not tasks.DetectionModel:
+        name = type(model).__name__
+        task = next((task for task in _NOT_THIS_TASK if task in name.lower()), "")
+        what = f"models for the task {task}" if task else f"models of the kind {name}"
+        raise ImportRefused(
+            UNSUPPORTED, f"{what} are not served yet: upload a detection model (YOLOv3 to YOLO26)"
+        )
+    layers = model._modules.get("model")
+    if not isinstance(layers, nn.Sequential) or not len(layers):
+        raise ImportRefused(INVALID, "the model has no layers: upload the .pt of a training")
+    if type(layers[-1]) not in _HEADS:
+        raise ImportRefused(
+            UNSUPPORTED, f"the head {type(layers[-1]).__name__} is not served: only boxes are"
+        )
+    first = next((layer for layer in layers.modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3:
+        raise ImportRefused(UNSUPPORTED, "the model does not take images of three channels")
+
+
+def _described(model: Any, content: dict[str, Any]) -> Checkpoint:
+    head = model.model[-1]
+    given: Any = getattr(model, "names", None)
+    if isinstance(given, dict):
+        given = [given.get(index) for index in range(len(given))]
+    names: list[Any] = list(given) if isinstance(given, list | tuple) else []
+    plain = all(isinstance(name, str) for name in names)
+    if not plain or not 1 <= len(names) <= _MAX_CLASSES or len(names) != head.nc:
+        raise ImportRefused(
+            INVALID, f"the class names do not fit the {head.nc} classes of the head: save it again"
+        )
+    if any(len(name) > _MAX_CLASS_NAME for name in names):
+        raise ImportRefused(INVALID, "a class name is longer than 1000 characters: rename it")
+    stride = getattr(model, "stride", None)
+    if not isinstance(stride, torch.Tensor) or not 1 <= float(stride.max()) <= 256:
+        raise ImportRefused(INVALID, "the model's stride is not 1..256: save the model again")
+    arguments = content.get("train_args")
+    size = arguments.get("imgsz") if isinstance(arguments, dict) else None
+    if isinstance(size, list | tuple) and size:
+        size = max(size)
+    trained = size if isinstance(size, int) and 32 <= size <= 4096 else DEFAULT_IMAGE_SIZE
+    return Checkpoint(model, tuple(names), trained, _family(model))
+
+
+def _family(model: Any) -> str:
+    yaml = getattr(model, "yaml", None)
+    yaml = yaml if isinstance(yaml, dict) else {}
+    file, scale = yaml.get("yaml_file"), yaml.get("scale")
+    stem = Path(file).stem if isinstance(file, str) else "yolo"
+    if isinstance(scale, str) and scale and not re.search(rf"\d{re.escape(scale)}\b", stem):
+        stem = re.sub(r"(yolo\w*?\d+)", rf"\g<1>{re.escape(scale)}", stem, count=1)
+    return re.sub(r"[^a-z0-9._-]", "", stem.lower())[:60] or "yolo"
+
+
+def model_stride(model: Any) -> int:
+    """Pixels that a letterboxed side is a multiple of: AutoBackend's rule."""
+    return max(math.ceil(float(model.stride.max())), 32)
+
+
+def _first_line(error: object) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:200].replace(os.getcwd(), "")  # noqa: PTH109

@@ -1,0 +1,83 @@
+"""The steps of an import inside the child: load, fuse, encode, write."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from google.protobuf import json_format
+
+from importer import activations, checkpoint, pack_writer, skeleton_writer
+from importer.refusal import INVALID, ImportRefused
+from yolopool.v1 import importing_pb2, types_pb2
+from yolopool.v1.pack_pb2 import (
+    HEAD_MODE_END_TO_END,
+    HEAD_MODE_ONE_TO_MANY,
+    PackManifest,
+)
+
+TASK = "detect"
+
+
+def encode(
+    order: dict[str, Any],
+    artifact: Path,
+    folder: Path,
+    warnings: Sequence[str],
+    step: Callable[[float, str], None],
+) -> dict[str, Any]:
+    """Makes the pack in `folder`; returns an ImportedPack as JSON. Raises ImportRefused."""
+    settings = json_format.ParseDict(order["settings"], types_pb2.VersionSettings())
+    step(0.1, "load")
+    checkpoint.check_archive(artifact, order["file_bytes"])
+    loaded = checkpoint.load(artifact)
+    step(0.5, "fuse")
+    model: Any = checkpoint.fuse(loaded)
+    stride = checkpoint.model_stride(model)
+    end_to_end = bool(model.model[-1].end2end)
+    prediction, activation_bytes = activations.probe(model, stride)
+    _check_prediction(prediction, len(loaded.class_names), end_to_end)
+    step(0.7, "encode")
+    skeleton = skeleton_writer.write_skeleton(model)
+    manifest = PackManifest(
+        architecture=checkpoint.architecture_name(loaded.family),
+        task=TASK,
+        class_names=loaded.class_names,
+        stride=stride,
+        head_mode=HEAD_MODE_END_TO_END if end_to_end else HEAD_MODE_ONE_TO_MANY,
+        settings=pack_writer.resolve(settings, loaded.trained_size, stride),
+        activation_bytes_per_megapixel=activation_bytes,
+        artifact=order["sha256"],
+        warnings=warnings,
+    )
+    step(0.8, "write")
+    manifest.weights_sha256 = pack_writer.write_weights(folder, skeleton)
+    digest = pack_writer.write_manifest(folder, manifest, skeleton)
+    report = importing_pb2.ImportedPack(
+        digest=digest,
+        architecture=manifest.architecture,
+        task=manifest.task,
+        class_names=manifest.class_names,
+        settings=manifest.settings,
+        weights_bytes=manifest.weights_bytes,
+        activation_bytes_per_megapixel=activation_bytes,
+        parameters=manifest.parameters,
+        warnings=manifest.warnings,
+    )
+    fields: dict[str, Any] = json_format.MessageToDict(report, preserving_proto_field_name=True)
+    return fields
+
+
+def _check_prediction(prediction: Any, classes: int, end_to_end: bool) -> None:
+    """A model whose answer has another form would fail in every worker."""
+    channels = -1 if end_to_end else 1
+    wanted = 6 if end_to_end else 4 + classes
+    fits = (
+        isinstance(prediction, torch.Tensor)
+        and prediction.ndim == 3
+        and prediction.shape[channels] == wanted
+    )
+    if not fits:
+        raise ImportRefused(
+            INVALID, "the model's answer has not the form of boxes with classes: save it again"
+        )

@@ -1,0 +1,91 @@
+"""The throw-away child: one file in, one pack folder out, progress as JSON lines on stdout.
+
+`python -m importer.job` reads its order from stdin. All that it prints beside goes to stderr.
+The first line of work is the sandbox; torch comes after it and the user's file last.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from importer import sandbox
+from importer.refusal import CHANGED, INVALID, OUT_OF_MEMORY, ImportRefused
+
+Say = Callable[[dict[str, Any]], None]
+_CHUNK_BYTES = 4 * 1024**2
+
+
+def main() -> int:
+    """Runs the order; the exit status is 0 whenever the last line says how it ended."""
+    pipe = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print is no progress
+
+    def say(line: dict[str, Any]) -> None:
+        pipe.write(json.dumps(line) + "\n")
+
+    order = json.loads(sys.stdin.read())
+    warnings = sandbox.before_imports()
+    try:
+        say({"done": _run(order, warnings, say)})
+    except ImportRefused as refusal:
+        say({"failed": {"reason": refusal.reason, "message": refusal.message}})
+    except MemoryError:
+        say({"failed": {"reason": OUT_OF_MEMORY, "message": out_of_memory(order["memory_bytes"])}})
+    return 0
+
+
+def out_of_memory(limit_bytes: int) -> str:
+    """What to do when an import needs more than it may have."""
+    return (
+        f"the import needed more than {limit_bytes >> 20} MiB: raise the importer's "
+        "--memory-limit-bytes if the model is really so large"
+    )
+
+
+def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]:
+    _step(say, 0.02, "verify")
+    # Heavy, and needed before the filter: they look for libraries and the machine's kind.
+    import torch
+    import ultralytics.nn.tasks  # noqa: F401
+
+    torch.set_num_threads(1)
+    from importer import encode
+
+    warnings += sandbox.after_imports(
+        order["memory_bytes"], order["file_bytes"], order["processor_s"]
+    )
+    artifact, folder = Path(order["artifact"]), Path(order["folder"])
+    found = _sha256(artifact)
+    if found != order["sha256"]:
+        raise ImportRefused(
+            CHANGED,
+            f"the stored file has SHA-256 {found[:12]}…, not {order['sha256'][:12]}…: upload again",
+        )
+    try:
+        return encode.encode(order, artifact, folder, warnings, lambda f, s: _step(say, f, s))
+    except RuntimeError as error:
+        if "allocate memory" in str(error) or "out of memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise ImportRefused(
+            INVALID, f"the model can't be run ({str(error).splitlines()[0][:200]}): save it again"
+        ) from error
+
+
+def _step(say: Say, fraction: float, step: str) -> None:
+    say({"progress": {"fraction": fraction, "step": step}})
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

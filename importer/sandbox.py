@@ -1,0 +1,112 @@
+"""What a process that reads a stranger's file gives up first: network, exec, memory and time.
+
+Standard library and pyseccomp only. Each layer that this host refuses becomes a warning, which
+ends up in the pack: a weaker sandbox is reported, never silent.
+"""
+
+import ctypes
+import errno
+import os
+import resource
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+_CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 38, 4
+# io_uring would do what the others are kept from; the rest reaches for other processes or mounts.
+_REFUSED_CALLS = (
+    "socket",
+    "socketpair",
+    "connect",
+    "bind",
+    "listen",
+    "execve",
+    "execveat",
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "io_uring_setup",
+    "kill",
+    "tkill",
+    "pidfd_open",
+    "mount",
+    "umount2",
+    "unshare",
+    "setns",
+    "bpf",
+    "perf_event_open",
+    "keyctl",
+    "userfaultfd",
+)
+
+
+def before_imports() -> list[str]:
+    """Lowest priority, death with the parent, and name spaces without a network.
+
+    Must run while the process has one thread: a new user name space is refused afterwards.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.nice(19)
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) != 0:
+        return [_weaker("network name space", errno.errorcode.get(ctypes.get_errno(), "?"))]
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    except OSError as error:
+        return [_weaker("map of the user name space", error.strerror or str(error))]
+    return []
+
+
+def after_imports(memory_bytes: int, file_bytes: int, cpu_s: int) -> list[str]:
+    """Limits and the system call filter; imports are done, the file is not yet open.
+
+    The address space is limited to what is mapped now and `memory_bytes` more, so that libraries
+    which map much (CUDA builds of torch) leave room for as much as others do.
+    """
+    warnings = []
+    limits: Sequence[tuple[str, int, int]] = (
+        ("core dumps", resource.RLIMIT_CORE, 0),
+        ("file size", resource.RLIMIT_FSIZE, file_bytes),
+        ("processor time", resource.RLIMIT_CPU, cpu_s),
+        ("open files", resource.RLIMIT_NOFILE, 256),
+        ("address space", resource.RLIMIT_AS, _mapped_bytes() + memory_bytes),
+    )
+    for name, number, value in limits:
+        try:
+            _, hard = resource.getrlimit(number)
+            bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(number, (bound, bound))
+        except (OSError, ValueError) as error:
+            warnings.append(_weaker(f"limit of {name}", str(error)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        warnings.append(_weaker("no new privileges", errno.errorcode.get(ctypes.get_errno(), "?")))
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    return warnings + _filter_calls()
+
+
+def _filter_calls() -> list[str]:
+    try:
+        import pyseccomp
+
+        calls = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+        calls.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)  # threads that libraries started, too
+        for name in _REFUSED_CALLS:
+            calls.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+        calls.load()
+    except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
+        return [_weaker("system call filter", str(error))]
+    return []
+
+
+def _mapped_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
+def _weaker(layer: str, why: str) -> str:
+    return f"imported in a weaker sandbox: this host refused the {layer} ({why})"

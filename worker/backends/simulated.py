@@ -1,0 +1,153 @@
+"""A device that only takes time and memory: it stands in for GPUs, so that fleets of many workers
+run for real on a small machine.
+
+Passes sleep a time curve, loads sleep their bytes' copy, a byte ledger fills up; what it detects
+is made from the pixels, so that an answer given to the wrong caller is seen.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.backends.base import U8, BatchResult, Candidates, DeviceMemory, NmsOptions
+from worker.packs import Pack
+from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
+
+CONTEXT_BYTES = 256 * 1024**2
+_PIXEL_BYTES = 3 * (1 + 4)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeCurve:
+    """Seconds of a pass: (fixed + per_image x images x megapixels / 0.41) x parameters / 2.6 M,
+    the last factor to the power 0.6.
+
+    The figures are assumed, not measured: an n-size model at 640 px on a middle-class GPU
+    takes some 2 ms a pass and 0.6 ms more an image; time grows more slowly than parameters.
+    """
+
+    fixed_s: float = 0.002
+    per_image_s: float = 0.0006
+    load_fixed_s: float = 0.002
+    load_bytes_per_s: float = 10e9
+
+    def pass_s(self, shape: tuple[int, int], images: int, parameters: int) -> float:
+        size = shape[0] * shape[1] / (640 * 640)
+        scale = max(parameters, 1) / 2_600_000
+        return float((self.fixed_s + self.per_image_s * images * size) * scale**0.6)
+
+    def load_s(self, size_bytes: int) -> float:
+        return self.load_fixed_s + size_bytes / self.load_bytes_per_s
+
+
+class SimulatedBackend:
+    """Device sim:`number` with `memory_bytes`; `fail` is called with each step (load, run) and
+    may raise what the step is to raise.
+    """
+
+    name = "simulated"
+    device_kind = "sim"
+
+    def __init__(
+        self,
+        number: int,
+        memory_bytes: int,
+        curve: TimeCurve | None = None,
+        fail: Callable[[str], None] = lambda step: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.device_name = f"simulated {number}"
+        self.curve = curve or TimeCurve()
+        self.fail = fail
+        self.sleep = sleep
+        self._total_bytes = memory_bytes
+        self._used_bytes = 0
+
+    def open(self) -> int:
+        self._used_bytes = CONTEXT_BYTES
+        return self._used_bytes
+
+    def load(self, pack: Pack, precision: str) -> "SimulatedModel":
+        if precision != "fp32":
+            raise InvalidOption(f"precision {precision!r} is not built here: use fp32")
+        self.fail("load")
+        self.take(pack.manifest.weights_bytes)
+        self.sleep(self.curve.load_s(pack.manifest.weights_bytes))
+        return SimulatedModel(self, pack)
+
+    def take(self, size_bytes: int) -> None:
+        """Takes bytes of the device, or raises OutOfMemory and takes none."""
+        if self._used_bytes + size_bytes > self._total_bytes:
+            raise OutOfMemory(
+                f"{size_bytes} bytes do not fit: {self._used_bytes} of {self._total_bytes} are "
+                "taken: release a model"
+            )
+        self._used_bytes += size_bytes
+
+    def give(self, size_bytes: int) -> None:
+        self._used_bytes -= size_bytes
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory(self._used_bytes, self._total_bytes)
+
+    def synchronize(self) -> None:
+        """Nothing runs beside the caller."""
+
+    def close(self) -> None:
+        self._used_bytes = 0
+
+
+class SimulatedModel:
+    """Weights that are only counted."""
+
+    def __init__(self, backend: SimulatedBackend, pack: Pack) -> None:
+        self._backend = backend
+        self._manifest = pack.manifest
+        self._open = True
+
+    @property
+    def weights_bytes(self) -> int:
+        return self._manifest.weights_bytes
+
+    def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
+        pixels = shape[0] * shape[1] * batch
+        activations = pixels * self._manifest.activation_bytes_per_megapixel // 10**6
+        return activations + pixels * _PIXEL_BYTES
+
+    def run(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:
+        if not self._open:
+            raise InferenceFailed("this model was closed")
+        self._backend.fail("run")
+        height, width = images[0].shape[:2]
+        workspace = self.workspace_bytes((height, width), len(images))
+        self._backend.take(workspace)
+        seconds = self._backend.curve.pass_s(
+            (height, width), len(images), self._manifest.parameters
+        )
+        self._backend.sleep(seconds)
+        self._backend.give(workspace)
+        answers = tuple(_answer(*pair) for pair in zip(images, options, strict=True))
+        return BatchResult(answers, 0.0, seconds, 0.0)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._backend.give(self.weights_bytes)
+
+
+def _answer(image: U8, options: NmsOptions) -> Candidates:
+    """One box in the middle half; its class and its confidence of 0.5..1 tell the pixels' mean."""
+    height, width = image.shape[:2]
+    mean = float(image.mean())
+    class_id = int(mean) % len(options.class_confidence)
+    confidence = np.float32(0.5 + mean / 510)
+    found = confidence > options.class_confidence[class_id] and options.max_detections > 0
+    count = 1 if found else 0
+    box = (width / 4, height / 4, 3 * width / 4, 3 * height / 4)
+    return Candidates(
+        np.array([box] * count, np.float32).reshape(-1, 4),
+        np.array([confidence] * count, np.float32),
+        np.array([class_id] * count, np.int64),
+    )
