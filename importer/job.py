@@ -8,12 +8,13 @@ import hashlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from importer import sandbox
-from importer.refusal import CHANGED, INVALID, OUT_OF_MEMORY, ImportRefused
+from importer.refusal import CHANGED, CRASHED, INVALID, OUT_OF_MEMORY, ImportRefused
 
 Say = Callable[[dict[str, Any]], None]
 _CHUNK_BYTES = 4 * 1024**2
@@ -67,12 +68,19 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
         )
     try:
         return encode.encode(order, artifact, folder, warnings, lambda f, s: _step(say, f, s))
-    except RuntimeError as error:
+    except (ImportRefused, MemoryError):
+        raise
+    except OSError as error:
+        raise ImportRefused(
+            CRASHED, f"the pack can't be written ({error}): make room in the importer's scratch"
+        ) from error
+    except Exception as error:
+        # Whatever a strange file makes the library do is the file's fault.
+        traceback.print_exc()
         if "allocate memory" in str(error) or "out of memory" in str(error):
             raise MemoryError(str(error)) from error
-        raise ImportRefused(
-            INVALID, f"the model can't be run ({str(error).splitlines()[0][:200]}): save it again"
-        ) from error
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ImportRefused(INVALID, f"the model can't be run ({why}): save it again") from error
 
 
 def _step(say: Say, fraction: float, step: str) -> None:

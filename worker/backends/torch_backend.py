@@ -158,6 +158,11 @@ class TorchModel:
     def close(self) -> None:
         """Drops the weights. On a CPU they are the pack's memory, which goes with `Pack.close`."""
         if self._module is not None:
+            # Fused layers hold a method of their own, a cycle: the weights must not wait for it.
+            for layer in self._module.modules():
+                layer.__dict__.pop("forward", None)
+                layer._parameters.clear()
+                layer._buffers.clear()
             self._module = self._head = None
             self._backend.reclaim()
 

@@ -1,0 +1,216 @@
+"""One import in a process of its own: started, watched, ended; never trusted.
+
+The supervisor's side of importer.job. Limits of time and memory are enforced from here, since
+those inside the child are only as good as the host allows.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from google.protobuf import json_format
+
+from importer.refusal import CRASHED, OUT_OF_MEMORY, TIMEOUT, ImportRefused
+from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
+from yolopool.v1.types_pb2 import VersionSettings
+
+log = structlog.get_logger()
+
+OnProgress = Callable[[ImportProgress], Awaitable[None]]
+_WATCH_S = 0.1
+_LINE_BYTES = 4 * 1024**2
+# torch and the library in memory before any model is.
+_LIBRARIES_BYTES = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one import may take."""
+
+    memory_bytes: int
+    time_s: float
+
+
+async def run(
+    artifact: Path,
+    sha256: str,
+    settings: VersionSettings,
+    folder: Path,
+    limits: Limits,
+    on_progress: OnProgress,
+) -> ImportedPack:
+    """Imports a local file into `folder`. Raises ImportRefused; no process is left in any case."""
+    order = _order(artifact, sha256, settings, folder, limits)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "importer.job",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
+        env=_environment(folder),
+        limit=_LINE_BYTES,
+        start_new_session=True,
+    )
+    watch = asyncio.create_task(_watch_memory(process, limits.memory_bytes + _LIBRARIES_BYTES))
+    tail = asyncio.create_task(_tail(process))
+    try:
+        async with asyncio.timeout(limits.time_s):
+            ending = await _converse(process, order, on_progress)
+            await process.wait()
+    except TimeoutError:
+        raise ImportRefused(
+            TIMEOUT,
+            f"the import took longer than {limits.time_s:g} s: raise the importer's --time-limit-s "
+            "if the model is very large or the host slow",
+        ) from None
+    finally:
+        watch.cancel()
+        await _end(process)
+        errors = await tail
+    return _result(ending, process.returncode, watch, errors, limits)
+
+
+def _order(
+    artifact: Path, sha256: str, settings: VersionSettings, folder: Path, limits: Limits
+) -> dict[str, Any]:
+    return {
+        "artifact": str(artifact),
+        "sha256": sha256,
+        "settings": json_format.MessageToDict(settings, preserving_proto_field_name=True),
+        "folder": str(folder),
+        "memory_bytes": limits.memory_bytes,
+        # fp16 becomes fp32, so a pack is twice its file and a little.
+        "file_bytes": 4 * artifact.stat().st_size + 64 * 1024**2,
+        "processor_s": int(limits.time_s) + 1,
+    }
+
+
+def _result(
+    ending: dict[str, Any],
+    status: int | None,
+    watch: "asyncio.Task[bool]",
+    errors: str,
+    limits: Limits,
+) -> ImportedPack:
+    if "failed" in ending:
+        failed = ending["failed"]
+        raise ImportRefused(str(failed["reason"])[:64], str(failed["message"])[:1_000])
+    if "done" in ending and status == 0:
+        return json_format.ParseDict(ending["done"], ImportedPack())
+    if _ran_out_of_memory(status, watch, errors):
+        raise ImportRefused(
+            OUT_OF_MEMORY,
+            f"the import needed more than {limits.memory_bytes >> 20} MiB: raise the importer's "
+            "--memory-limit-bytes if the model is really so large",
+        )
+    if status == -signal.SIGXCPU:
+        raise ImportRefused(
+            TIMEOUT, f"the import used more than {limits.time_s:g} s of processor time"
+        )
+    log.warning("import crashed", status=status, errors=errors[-2_000:])
+    raise ImportRefused(
+        CRASHED,
+        f"the import ended with status {status} and no answer: the importer's log has what it "
+        "said; upload the file again if it may be damaged",
+    )
+
+
+def _ran_out_of_memory(status: int | None, watch: "asyncio.Task[bool]", errors: str) -> bool:
+    if watch.done() and not watch.cancelled() and watch.result():
+        return True
+    # Nobody but the kernel kills like this; and C++ aborts where Python would raise.
+    return status == -signal.SIGKILL or "bad_alloc" in errors or "MemoryError" in errors
+
+
+async def _converse(
+    process: asyncio.subprocess.Process, order: dict[str, Any], on_progress: OnProgress
+) -> dict[str, Any]:
+    """Hands the order over and reads until the end; returns the line that says how it ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(order).encode())
+        await process.stdin.drain()
+        process.stdin.close()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it ended already; its status says how
+    ending: dict[str, Any] = {}
+    async for raw in process.stdout:
+        line = _parsed(raw)
+        if "progress" in line:
+            await on_progress(json_format.ParseDict(line["progress"], ImportProgress()))
+        elif line:
+            ending = line
+    return ending
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    try:
+        line = json.loads(raw)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}
+
+
+async def _watch_memory(process: asyncio.subprocess.Process, limit_bytes: int) -> bool:
+    """Kills the process when it has more than so much resident; True then."""
+    while process.returncode is None:
+        if _resident_bytes(process.pid) > limit_bytes:
+            process.kill()
+            return True
+        await asyncio.sleep(_WATCH_S)
+    return False
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0  # it has ended, or this host has no /proc: then the child's own limit stands alone
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def _tail(process: asyncio.subprocess.Process) -> str:
+    """The end of what it said on stderr, read all along so that its pipe never fills."""
+    assert process.stderr is not None
+    kept = b""
+    while chunk := await process.stderr.read(65_536):
+        kept = (kept + chunk)[-8_192:]
+    return kept.decode(errors="replace")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Nothing of the importer's own environment but what finds the interpreter's libraries."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return {
+        **kept,
+        "LANG": "C.UTF-8",
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "YOLO_OFFLINE": "1",
+        "YOLO_AUTOINSTALL": "false",
+        "YOLO_CONFIG_DIR": str(folder),
+        "YOLO_VERBOSE": "false",
+        "ULTRALYTICS_SAFE_LOAD": "1",
+    }

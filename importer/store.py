@@ -1,0 +1,119 @@
+"""The door to the artifact store: fetches what is to be imported, checks and publishes packs.
+
+Blocking: call it on a thread. A pack appears whole or not at all.
+"""
+
+import hashlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from google.protobuf import json_format
+
+from importer.refusal import CRASHED, NOT_FOUND, TOO_LARGE, ImportRefused
+from yolopool.v1.pack_pb2 import PackManifest
+
+# The manifest last: in a store that can't rename, a folder without it is no pack.
+FILES = ("weights.bin", "skeleton.json", "manifest.json")
+_CHUNK_BYTES = 4 * 1024**2
+
+
+def fetch_artifact(uri: str, folder: Path, max_bytes: int) -> Path:
+    """A path of the artifact with the ending .pt, which the library insists on, in `folder`.
+
+    A local file is linked, not copied. Raises ImportRefused.
+    """
+    target = folder / "artifact.pt"
+    store, path = fsspec.core.url_to_fs(uri)
+    try:
+        size = int(store.size(path))
+        if size > max_bytes:
+            raise ImportRefused(
+                TOO_LARGE,
+                f"the artifact has {size} bytes, this importer takes {max_bytes}: raise its "
+                "--max-artifact-bytes",
+            )
+        if _is_local(store):
+            Path(path).open("rb").close()
+            target.symlink_to(Path(path).absolute())
+        else:
+            store.get_file(path, str(target))
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise ImportRefused(
+            NOT_FOUND,
+            f"{uri} can't be read ({error}): check that the importer sees the artifact store",
+        ) from error
+    return target
+
+
+def verify_pack(folder: Path, digest: str) -> None:
+    """Checks what the child says it wrote, for it has read a stranger's file."""
+    manifest = PackManifest()
+    try:
+        text = (folder / "manifest.json").read_bytes()
+        json_format.Parse(text, manifest)
+        found = (
+            hashlib.sha256(text).hexdigest(),
+            _sha256(folder / "skeleton.json"),
+            _sha256(folder / "weights.bin"),
+        )
+    except (OSError, json_format.ParseError, UnicodeDecodeError) as error:
+        raise ImportRefused(CRASHED, f"the import left no whole pack ({error}): retry") from error
+    if found != (digest, manifest.architecture_key, manifest.weights_sha256):
+        raise ImportRefused(CRASHED, "the import left a pack that does not match itself: retry")
+
+
+def publish(folder: Path, store_uri: str, digest: str) -> None:
+    """Puts a verified pack at `<store_uri>/<digest>`; a pack that is there already stays."""
+    store, root = fsspec.core.url_to_fs(store_uri)
+    if not _is_local(store):
+        for name in FILES:
+            store.put_file(str(folder / name), f"{str(root).rstrip('/')}/{digest}/{name}")
+        return
+    packs = Path(root)
+    packs.mkdir(parents=True, exist_ok=True)
+    incoming = packs / f".incoming-{uuid.uuid4().hex}"
+    incoming.mkdir()
+    try:
+        for name in FILES:
+            _copy_durably(folder / name, incoming / name)
+        _sync_folder(incoming)
+        try:
+            incoming.rename(packs / digest)
+        except OSError:
+            # The same pack, made of the same file, by another importer or before a crash.
+            if not (packs / digest / "manifest.json").is_file():
+                raise
+        _sync_folder(packs)
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _copy_durably(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("wb") as writer:
+        shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _is_local(store: Any) -> bool:
+    return "file" in ((store.protocol,) if isinstance(store.protocol, str) else store.protocol)

@@ -1,0 +1,181 @@
+"""Pulls import jobs from whichever control plane answers, and runs each in a throw-away child."""
+
+import asyncio
+import contextlib
+import tempfile
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from importer import child, store
+from importer.refusal import CRASHED, ImportRefused
+from importer.settings import Settings
+from yolopool import serving, status
+from yolopool.errors import FailedPrecondition, InvalidArgument, NotFound, YolopoolError
+from yolopool.v1 import importing_pb2 as pb
+from yolopool.v1.importing_pb2_grpc import ImportServiceStub
+
+log = structlog.get_logger()
+
+_CLAIM_WAIT_S = 20.0
+_CALL_S = 5.0
+_BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class ControlPlanes:
+    """The import service of any control plane: the one that answered last, else the next."""
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self._channels = [
+            grpc.aio.insecure_channel(address, options=serving.CHANNEL_OPTIONS)
+            for address in addresses
+        ]
+        # The generated stub is typed for the blocking channel; the calls are the same.
+        self._stubs: list[Any] = [ImportServiceStub(channel) for channel in self._channels]
+        self._at = 0
+
+    async def call(self, method: str, request: Any, timeout_s: float) -> Any:
+        """Calls the first control plane that answers; raises the error of the last if none does,
+        and at once one that another would give too.
+        """
+        for attempt in range(len(self._stubs)):
+            try:
+                return await getattr(self._stubs[self._at], method)(request, timeout=timeout_s)
+            except grpc.aio.AioRpcError as failure:
+                error = status.error_from_rpc(failure)
+                final = isinstance(error, FailedPrecondition | InvalidArgument | NotFound)
+                if final or attempt + 1 == len(self._stubs):
+                    raise error from failure
+                self._at = (self._at + 1) % len(self._stubs)
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+
+class Supervisor:
+    """One import at a time; start several importers for more."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._planes = ControlPlanes(settings.control_planes)
+        self._id = uuid.uuid4().hex
+        self._limits = child.Limits(settings.memory_limit_bytes, settings.time_limit_s)
+
+    async def run(self) -> None:
+        """Claims and imports until cancelled; a job under way is then given out again."""
+        failures = 0
+        log.info("importer started", id=self._id, control_planes=self._settings.control_planes)
+        try:
+            while True:
+                try:
+                    claim = pb.ClaimImportRequest(importer=self._id, wait_s=_CLAIM_WAIT_S)
+                    answer = await self._planes.call("ClaimImport", claim, _CLAIM_WAIT_S + _CALL_S)
+                except YolopoolError as error:
+                    delay_s = _BACK_OFF_S[min(failures, len(_BACK_OFF_S) - 1)]
+                    failures += 1
+                    log.warning("no control plane answers", error=str(error), retry_in_s=delay_s)
+                    await asyncio.sleep(delay_s)
+                    continue
+                failures = 0
+                if answer.HasField("job"):
+                    await self._import(answer.job)
+        finally:
+            await self._planes.close()
+
+    async def _import(self, job: pb.ImportJob) -> None:
+        log.info("import begins", model=job.version.model, version=job.version.version)
+        request = pb.ReportImportRequest(importer=self._id, version=job.version)
+        try:
+            request.pack.CopyFrom(await self._while_ours(job))
+        except ImportRefused as refusal:
+            request.failure.reason, request.failure.message = refusal.reason, refusal.message
+        except YolopoolError as error:
+            log.warning("import given up", error=str(error))
+            return
+        except Exception:
+            log.exception("import failed here")
+            request.failure.reason = CRASHED
+            request.failure.message = "the importer itself failed: its log says why; retry"
+        log.info(
+            "import ends",
+            model=job.version.model,
+            version=job.version.version,
+            digest=request.pack.digest,
+            reason=request.failure.reason,
+        )
+        await self._report_ending(request)
+
+    async def _while_ours(self, job: pb.ImportJob) -> pb.ImportedPack:
+        """Runs the import beside the reports that keep its lease; ends it when that is lost."""
+        progress = pb.ImportProgress()
+        fresh = asyncio.Event()
+
+        async def note(news: pb.ImportProgress) -> None:
+            progress.CopyFrom(news)
+            fresh.set()
+
+        work = asyncio.create_task(self._work(job, note))
+        keep = asyncio.create_task(self._keep_lease(job, progress, fresh))
+        try:
+            await asyncio.wait((work, keep), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            keep.result()
+            raise AssertionError("the lease keeper ends only by an error")
+        finally:
+            for task in (work, keep):
+                task.cancel()
+            await asyncio.gather(work, keep, return_exceptions=True)
+
+    async def _work(
+        self, job: pb.ImportJob, note: Callable[[pb.ImportProgress], Awaitable[None]]
+    ) -> pb.ImportedPack:
+        self._settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="import-", dir=self._settings.scratch_dir) as name:
+            folder = Path(name)
+            artifact = await asyncio.to_thread(
+                store.fetch_artifact, job.artifact_uri, folder, self._settings.max_artifact_bytes
+            )
+            pack = await child.run(artifact, job.artifact, job.settings, folder, self._limits, note)
+            await asyncio.to_thread(store.verify_pack, folder, pack.digest)
+            await asyncio.to_thread(store.publish, folder, job.pack_store_uri, pack.digest)
+            return pack
+
+    async def _keep_lease(
+        self, job: pb.ImportJob, progress: pb.ImportProgress, fresh: asyncio.Event
+    ) -> None:
+        """Reports each step at once, and the last one again well before the lease runs out."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.2, job.lease_s / 3)):
+                    await fresh.wait()
+            fresh.clear()
+            request = pb.ReportImportRequest(
+                importer=self._id, version=job.version, progress=progress
+            )
+            try:
+                await self._planes.call("ReportImport", request, _CALL_S)
+            except (FailedPrecondition, NotFound):
+                raise
+            except YolopoolError as error:
+                # Nobody can have taken the job from us while nobody answers.
+                log.warning("progress not reported", error=str(error))
+
+    async def _report_ending(self, request: pb.ReportImportRequest) -> None:
+        """Until someone takes it, or says that it is not ours any more."""
+        attempt = 0
+        while True:
+            try:
+                await self._planes.call("ReportImport", request, _CALL_S)
+                return
+            except (FailedPrecondition, InvalidArgument, NotFound) as error:
+                log.warning("the ending was not taken", error=str(error))
+                return
+            except YolopoolError:
+                await asyncio.sleep(_BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)])
+                attempt += 1
