@@ -1,0 +1,156 @@
+"""The bounded queue of tickets before the device, and which of them run together.
+
+Pure. Order is priority, then deadline, then arrival. Only tickets of one version and one
+letterboxed shape share a batch, so that an image's answer does not depend on its neighbours.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from worker.estimates import Shape, Waiting
+from yolopool.errors import QueueFull
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket(Generic[P]):
+    """One request before the device; the payload is the shell's and is not looked at here.
+
+    `number` grows with arrival; a lower `priority` goes first; `deadline` and `arrived` are
+    seconds of one clock; `max_batch` is that of the variant.
+    """
+
+    number: int
+    version: str
+    shape: Shape
+    priority: int
+    deadline: float
+    arrived: float
+    max_batch: int
+    payload: P
+
+    @property
+    def order(self) -> tuple[int, float, int]:
+        return (self.priority, self.deadline, self.number)
+
+    @property
+    def lane(self) -> tuple[str, Shape, int]:
+        return (self.version, self.shape, self.max_batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[P]):
+    """Tickets to run in one pass (never empty), all of one version and shape."""
+
+    version: str
+    shape: Shape
+    tickets: tuple[Ticket[P], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(Generic[P]):
+    """What left the queue: a batch to run, if any, and tickets whose deadline has passed."""
+
+    batch: Batch[P] | None
+    late: tuple[Ticket[P], ...]
+
+
+class Queue(Generic[P]):
+    """Bounded: `capacity` tickets wait at most, and one more is refused at once."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        # Heaps of (order, ticket) by lane; discarded tickets are only marked, and leave when
+        # they come up. `_live` is the truth about who waits.
+        self._lanes: dict[tuple[str, Shape, int], list[tuple[tuple[int, float, int], int]]] = {}
+        self._live: dict[int, Ticket[P]] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def add(self, ticket: Ticket[P], now: float, wait_s: float) -> None:
+        """Takes a ticket, or raises QueueFull: no room, or no time before its deadline.
+
+        `wait_s` estimates when it would start. Time is a reason only behind others: an
+        estimate that is wrong is put right by the pass it let through.
+        """
+        if len(self._live) >= self.capacity:
+            raise QueueFull(
+                f"{self.capacity} requests wait already: try again later or add workers",
+                retry_after_s=wait_s,
+            )
+        if self._live and now + wait_s >= ticket.deadline:
+            raise QueueFull(
+                f"would start in {wait_s:.3f} s and the deadline is in "
+                f"{ticket.deadline - now:.3f} s: give more time or add workers",
+                retry_after_s=wait_s,
+            )
+        self._live[ticket.number] = ticket
+        heapq.heappush(self._lanes.setdefault(ticket.lane, []), (ticket.order, ticket.number))
+
+    def discard(self, ticket: Ticket[P]) -> bool:
+        """Frees the place of a ticket that nobody waits for; False if it left already."""
+        return self._live.pop(ticket.number, None) is not None
+
+    def next_batch(self, now: float) -> Taken[P]:
+        """Takes the most urgent ticket and those that may share its pass; never waits.
+
+        Late tickets that come up on the way are taken out too, for the shell to answer.
+        """
+        late: list[Ticket[P]] = []
+        while (lane := self._most_urgent()) is not None:
+            first = self._pop(lane, now, late)
+            if first is None:
+                continue
+            tickets = [first]
+            while len(tickets) < first.max_batch:
+                ticket = self._pop(lane, now, late)
+                if ticket is None:
+                    break
+                tickets.append(ticket)
+            return Taken(Batch(first.version, first.shape, tuple(tickets)), tuple(late))
+        return Taken(None, tuple(late))
+
+    def drain(self) -> tuple[Ticket[P], ...]:
+        """Takes all that wait, in order of arrival."""
+        tickets = tuple(sorted(self._live.values(), key=lambda ticket: ticket.number))
+        self._live.clear()
+        self._lanes.clear()
+        return tickets
+
+    def waiting(self) -> Iterator[Waiting]:
+        """What waits, by lane, for `Estimates.wait_s`."""
+        counts: dict[tuple[str, Shape, int], int] = {}
+        for ticket in self._live.values():
+            counts[ticket.lane] = counts.get(ticket.lane, 0) + 1
+        for (version, shape, max_batch), count in counts.items():
+            yield Waiting(version, shape, count, max_batch)
+
+    def _most_urgent(self) -> tuple[str, Shape, int] | None:
+        best = None
+        for lane in list(self._lanes):
+            heap = self._lanes[lane]
+            while heap and heap[0][1] not in self._live:
+                heapq.heappop(heap)
+            if not heap:
+                del self._lanes[lane]
+            elif best is None or heap[0] < self._lanes[best][0]:
+                best = lane
+        return best
+
+    def _pop(
+        self, lane: tuple[str, Shape, int], now: float, late: list[Ticket[P]]
+    ) -> Ticket[P] | None:
+        """The next live ticket of a lane that is not late; late ones go to `late`."""
+        heap = self._lanes[lane]
+        while heap:
+            ticket = self._live.pop(heapq.heappop(heap)[1], None)
+            if ticket is None:
+                continue
+            if ticket.deadline > now:
+                return ticket
+            late.append(ticket)
+        return None

@@ -1,0 +1,303 @@
+"""The one device thread: everything that touches the device runs here, jobs before batches.
+
+A batch is taken when the device is free. Answers go back to the event loop; a ticket whose caller
+is gone or whose time is over is dropped, and no failure of a pass ends the thread.
+"""
+
+import asyncio
+import itertools
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from worker.backends.base import U8, Candidates, LoadedModel, NmsOptions
+from worker.batching import Batch, Queue, Taken, Ticket
+from worker.estimates import Estimates
+from yolopool.errors import (
+    DeadlineExceeded,
+    Draining,
+    InferenceFailed,
+    NotAssigned,
+    OutOfMemory,
+    YolopoolError,
+)
+
+log = structlog.get_logger()
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller wants run; `deadline` is of the engine's clock, a lower priority goes first."""
+
+    version: str
+    image: U8
+    options: NmsOptions
+    priority: int
+    deadline: float
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Answer to one ticket, with its stages in seconds."""
+
+    candidates: Candidates
+    queue_s: float
+    transfer_s: float
+    inference_s: float
+    postprocess_s: float
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The queue as it is now."""
+
+    outstanding: int
+    capacity: int
+    wait_s: float
+    sequence: int
+
+
+class Reply(Protocol):
+    """Where an answer goes; called on the device thread."""
+
+    def __call__(self, answer: Any, error: Exception | None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    image: U8
+    options: NmsOptions
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    run: Callable[[], Any]
+    reply: Reply
+
+
+class Engine:
+    """`models` are by version and changed by jobs alone, so only the device thread sees them."""
+
+    def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.models: dict[str, LoadedModel] = {}
+        self._clock = clock
+        self._changed = threading.Condition()
+        # All below is guarded by it.
+        self._queue: Queue[_Work] = Queue(capacity)
+        self._jobs: deque[_Job] = deque()
+        self._estimates = Estimates()
+        self._running = 0
+        self._free_at = 0.0
+        self._stopping = False
+        self._numbers = itertools.count(1)
+        self._reports = itertools.count(1)
+        self._thread = threading.Thread(target=self._loop, name="device", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Refuses what still waits with Draining and returns when the thread has ended."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    async def job(self, run: Callable[[], Answer]) -> Answer:
+        """Runs a call on the device thread, before the batches that wait. Not cancelled with its
+        caller: what it changes is changed.
+        """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        with self._changed:
+            if self._stopping:
+                raise Draining("this worker is ending: ask another")
+            self._jobs.append(_Job(run, _reply_to(future)))
+            self._changed.notify()
+        return await future
+
+    async def submit(self, request: Request) -> Outcome:
+        """Queues one image and waits for its answer; a cancelled call frees its place.
+
+        Raises QueueFull at once, DeadlineExceeded, NotAssigned, OutOfMemory, InferenceFailed,
+        Draining.
+        """
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        now = self._clock()
+        height, width = request.image.shape[:2]
+        with self._changed:
+            if self._stopping:
+                raise Draining("this worker is ending: ask another")
+            ticket = Ticket(
+                next(self._numbers),
+                request.version,
+                (height, width),
+                request.priority,
+                request.deadline,
+                now,
+                request.max_batch,
+                _Work(request.image, request.options, _reply_to(future)),
+            )
+            self._queue.add(ticket, now, self._wait_s(now))
+            self._changed.notify()
+        try:
+            return await future
+        finally:
+            with self._changed:
+                self._queue.discard(ticket)
+
+    def load(self) -> Load:
+        """What rides on every reply."""
+        with self._changed:
+            return Load(
+                len(self._queue) + self._running,
+                self._queue.capacity,
+                self._wait_s(self._clock()),
+                next(self._reports),
+            )
+
+    def image_s(self, version: str, shape: tuple[int, int]) -> float:
+        """Estimated seconds of one image; 0 until one was measured."""
+        with self._changed:
+            return self._estimates.pass_s(version, shape, 1) or 0.0
+
+    def forget(self, version: str) -> None:
+        """Drops the estimates of a version that is gone."""
+        with self._changed:
+            self._estimates.forget(version)
+
+    def _wait_s(self, now: float) -> float:
+        busy = max(0.0, self._free_at - now) if self._running else 0.0
+        return busy + self._estimates.wait_s(self._queue.waiting())
+
+    def _loop(self) -> None:
+        while (work := self._next()) is not None:
+            if isinstance(work, _Job):
+                _run_job(work)
+            else:
+                self._finish(work.late)
+                if work.batch is not None:
+                    self._run(work.batch)
+            # Else the last images and answers would live until the next ones come.
+            del work
+
+    def _next(self) -> "_Job | Taken[_Work] | None":
+        """Waits for work; None: to end, with what waited refused."""
+        with self._changed:
+            while True:
+                self._running = 0
+                if self._jobs:
+                    return self._jobs.popleft()
+                if self._stopping:
+                    for ticket in self._queue.drain():
+                        ticket.payload.reply(None, Draining("this worker is ending: ask another"))
+                    return None
+                taken = self._queue.next_batch(self._clock())
+                if taken.batch is not None or taken.late:
+                    self._note_start(taken.batch)
+                    return taken
+                self._changed.wait()
+
+    def _note_start(self, batch: Batch[_Work] | None) -> None:
+        if batch is not None:
+            self._running = len(batch.tickets)
+            expected = self._estimates.pass_s(batch.version, batch.shape, len(batch.tickets))
+            self._free_at = self._clock() + (expected or 0.0)
+
+    def _finish(self, late: Sequence[Ticket[_Work]]) -> None:
+        for ticket in late:
+            waited = self._clock() - ticket.arrived
+            ticket.payload.reply(
+                None, DeadlineExceeded(f"the deadline passed after {waited:.3f} s in the queue")
+            )
+
+    def _run(self, batch: Batch[_Work]) -> None:
+        model = self.models.get(batch.version)
+        if model is None:
+            error = NotAssigned(f"{batch.version} left this worker: ask another")
+            for ticket in batch.tickets:
+                ticket.payload.reply(None, error)
+            return
+        self._run_tickets(model, batch, batch.tickets)
+
+    def _run_tickets(
+        self, model: LoadedModel, batch: Batch[_Work], tickets: Sequence[Ticket[_Work]]
+    ) -> None:
+        """One pass; out of memory, two of half the size, down to the ticket that does not fit."""
+        began = self._clock()
+        try:
+            result = model.run(
+                [ticket.payload.image for ticket in tickets],
+                [ticket.payload.options for ticket in tickets],
+            )
+            if len(result.candidates) != len(tickets):
+                raise InferenceFailed(f"{len(result.candidates)} answers to {len(tickets)} images")
+        except Exception as error:
+            if isinstance(error, OutOfMemory) and len(tickets) > 1:
+                half = len(tickets) // 2
+                self._run_tickets(model, batch, tickets[:half])
+                self._run_tickets(model, batch, tickets[half:])
+                return
+            told = _told(error, batch.version)
+            for ticket in tickets:
+                ticket.payload.reply(None, told)
+            return
+        with self._changed:
+            seconds = self._clock() - began
+            self._estimates.record(batch.version, batch.shape, len(tickets), seconds)
+        for ticket, candidates in zip(tickets, result.candidates, strict=True):
+            ticket.payload.reply(
+                Outcome(
+                    candidates,
+                    began - ticket.arrived,
+                    result.transfer_s,
+                    result.inference_s,
+                    result.postprocess_s,
+                    len(tickets),
+                ),
+                None,
+            )
+
+
+def _run_job(job: _Job) -> None:
+    try:
+        job.reply(job.run(), None)
+    except Exception as error:
+        job.reply(None, error)
+
+
+def _told(error: Exception, version: str) -> YolopoolError:
+    """What the caller hears: our errors as they are, others by an id in the log."""
+    if isinstance(error, YolopoolError):
+        return error
+    incident = uuid.uuid4().hex[:12]
+    log.error("pass failed", version=version, incident=incident, exc_info=error)
+    return InferenceFailed(f"{version} failed on this image: see {incident} in the worker's log")
+
+
+def _reply_to(future: "asyncio.Future[Any]") -> Reply:
+    """Answers a future of the event loop from the device thread."""
+    loop = future.get_loop()
+
+    def settle(answer: Any, error: Exception | None) -> None:
+        if future.done():
+            return  # its caller went away
+        if error is None:
+            future.set_result(answer)
+        else:
+            future.set_exception(error)
+
+    def reply(answer: Any, error: Exception | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, answer, error)
+
+    return reply

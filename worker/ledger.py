@@ -1,0 +1,143 @@
+"""The memory account of one device, in bytes: what is promised never exceeds the budget.
+
+context + sum(weights) + max(workspace) + graph pool + sum(private) + load transient <= budget.
+Pure and immutable: reserve -> commit(measured) -> release, each giving the next ledger.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from yolopool.errors import LedgerFull
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Bytes one replica needs on the device.
+
+    Only the largest workspace of all replicas counts, since one pass runs at a time;
+    `private_bytes` is what a backend keeps for this replica alone beside weights;
+    `transient_bytes` is needed while loading only.
+    """
+
+    weights_bytes: int
+    workspace_bytes: int = 0
+    private_bytes: int = 0
+    transient_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.weights_bytes, self.workspace_bytes, self.private_bytes) < 0 or (
+            self.transient_bytes < 0
+        ):
+            raise ValueError(f"a claim has no negative bytes: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Claims by replica: `reserved` while a load is under way, `committed` once measured."""
+
+    budget_bytes: int
+    context_bytes: int = 0
+    graph_pool_bytes: int = 0
+    reserved: Mapping[str, Claim] = field(default_factory=lambda: MappingProxyType({}))
+    committed: Mapping[str, Claim] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def weights_bytes(self) -> int:
+        """Of what is loaded."""
+        return sum(claim.weights_bytes for claim in self.committed.values())
+
+    @property
+    def workspace_bytes(self) -> int:
+        """The largest of all claims, those of loads under way too: their warm-up runs."""
+        return max((claim.workspace_bytes for claim in self._claims()), default=0)
+
+    @property
+    def private_bytes(self) -> int:
+        return sum(claim.private_bytes for claim in self.committed.values())
+
+    @property
+    def load_transient_bytes(self) -> int:
+        """All that loads under way may take, their weights included."""
+        return sum(
+            claim.weights_bytes + claim.private_bytes + claim.transient_bytes
+            for claim in self.reserved.values()
+        )
+
+    @property
+    def used_bytes(self) -> int:
+        return (
+            self.context_bytes
+            + self.weights_bytes
+            + self.workspace_bytes
+            + self.graph_pool_bytes
+            + self.private_bytes
+            + self.load_transient_bytes
+        )
+
+    @property
+    def free_bytes(self) -> int:
+        """Never negative in a ledger that came from `reserve`, `commit` and `release`."""
+        return self.budget_bytes - self.used_bytes
+
+    def holds(self, key: str) -> bool:
+        return key in self.reserved or key in self.committed
+
+    def reserve(self, key: str, claim: Claim) -> "Ledger":
+        """Promises the bytes of a load about to start; raises LedgerFull with the numbers.
+
+        A key is reserved once: ValueError for one that is held already.
+        """
+        if self.holds(key):
+            raise ValueError(f"{key} holds bytes already: release them first")
+        grown = replace(self, reserved=_with(self.reserved, key, claim))
+        return grown._within_budget(self, key)
+
+    def commit(self, key: str, measured: Claim) -> "Ledger":
+        """Replaces a reservation by what was measured.
+
+        Raises LedgerFull if that is more than fits: drop the replica and release its bytes.
+        KeyError for a key that is not reserved.
+        """
+        if key not in self.reserved:
+            raise KeyError(f"{key} has no reservation to commit")
+        settled = replace(
+            self,
+            reserved=_without(self.reserved, key),
+            committed=_with(self.committed, key, replace(measured, transient_bytes=0)),
+        )
+        return settled._within_budget(self, key)
+
+    def release(self, key: str) -> "Ledger":
+        """Gives back all bytes of a key, reserved or committed; a key not held changes nothing."""
+        return replace(
+            self,
+            reserved=_without(self.reserved, key),
+            committed=_without(self.committed, key),
+        )
+
+    def _claims(self) -> Iterable[Claim]:
+        yield from self.reserved.values()
+        yield from self.committed.values()
+
+    def _within_budget(self, before: "Ledger", key: str) -> "Ledger":
+        if self.used_bytes <= self.budget_bytes:
+            return self
+        needed = self.used_bytes - before.used_bytes
+        raise LedgerFull(
+            f"{key} needs {needed} more bytes of the device and {before.free_bytes} of its "
+            f"budget of {self.budget_bytes} are free: release a model or raise --memory-budget",
+            details={
+                "needed_bytes": str(needed),
+                "free_bytes": str(before.free_bytes),
+                "budget_bytes": str(self.budget_bytes),
+            },
+        )
+
+
+def _with(claims: Mapping[str, Claim], key: str, claim: Claim) -> Mapping[str, Claim]:
+    return MappingProxyType({**claims, key: claim})
+
+
+def _without(claims: Mapping[str, Claim], key: str) -> Mapping[str, Claim]:
+    return MappingProxyType({held: claim for held, claim in claims.items() if held != key})

@@ -1,0 +1,100 @@
+"""What this worker tells the control planes: it joins, streams its inventory, and leaves.
+
+One task a control plane; one that is away is tried again, and the worker serves on without any.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import grpc
+import structlog
+
+from yolopool.serving import CHANNEL_OPTIONS
+from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb2
+
+log = structlog.get_logger()
+JOIN_TIMEOUT_S = 5.0
+LEAVE_TIMEOUT_S = 0.5
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0
+
+
+class Membership:
+    """`run` until cancelled; `poke` sends the inventory at once, as after a change of state."""
+
+    def __init__(
+        self,
+        control_planes: Sequence[str],
+        inventory: Callable[[], fleet_pb2.Worker],
+        highest_token: Callable[[], types_pb2.FencingToken],
+    ) -> None:
+        self._control_planes = control_planes
+        self._inventory = inventory
+        self._highest_token = highest_token
+        self._pokes = {address: asyncio.Event() for address in control_planes}
+
+    def poke(self) -> None:
+        for event in self._pokes.values():
+            event.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for address in self._control_planes:
+                group.create_task(self._keep(address))
+
+    async def leave(self) -> None:
+        """Tells every control plane at once, and waits for none that does not answer."""
+        await asyncio.gather(*map(self._leave, self._control_planes))
+
+    async def _keep(self, address: str) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            try:
+                async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+                    stub = membership_pb2_grpc.MembershipServiceStub(channel)
+                    joined = await self._join(stub)
+                    log.info("joined", control_plane=address, cluster=joined.cluster)
+                    backoff_s = FIRST_BACKOFF_S
+                    beats = self._beats(address, joined.heartbeat_interval_s)
+                    async for _ in stub.Heartbeat(beats):
+                        pass
+                    why = "the stream ended"
+            except grpc.aio.AioRpcError as error:
+                why = f"{error.code().name}: {error.details()}"
+            log.info("not joined", control_plane=address, why=why, again_in_s=round(backoff_s, 2))
+            # Jitter: a restarted control plane is not to be met by the whole fleet at once.
+            await asyncio.sleep(backoff_s * (0.5 + random.random()))
+            backoff_s = min(LONGEST_BACKOFF_S, backoff_s * 2)
+
+    async def _join(
+        self, stub: "membership_pb2_grpc.MembershipServiceAsyncStub"
+    ) -> membership_pb2.JoinResponse:
+        request = membership_pb2.JoinRequest(
+            worker=self._inventory(), highest_token=self._highest_token()
+        )
+        return await stub.Join(request, timeout=JOIN_TIMEOUT_S)
+
+    async def _beats(
+        self, address: str, interval_s: float
+    ) -> AsyncIterator[membership_pb2.HeartbeatRequest]:
+        poke = self._pokes[address]
+        while True:
+            yield membership_pb2.HeartbeatRequest(
+                worker=self._inventory(), highest_token=self._highest_token()
+            )
+            try:
+                async with asyncio.timeout(interval_s):
+                    await poke.wait()
+            except TimeoutError:
+                pass
+            poke.clear()
+
+    async def _leave(self, address: str) -> None:
+        one = self._inventory()
+        try:
+            async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+                stub = membership_pb2_grpc.MembershipServiceStub(channel)
+                request = membership_pb2.LeaveRequest(worker=one.id, incarnation=one.incarnation)
+                await stub.Leave(request, timeout=LEAVE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            log.info("could not leave", control_plane=address, why=error.code().name)

@@ -1,0 +1,237 @@
+"""WorkerService: translation and validation at the door, nothing decided.
+
+Who may give orders is decided by the fencing token: a lower one than was obeyed is refused.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from worker import imaging, options, wire
+from worker.backends.base import Backend
+from worker.engine import Engine, Outcome, Request
+from worker.intake import Intake, Prepared
+from worker.replicas import Replica, Replicas
+from yolopool.errors import Draining, StaleToken, YolopoolError
+from yolopool.v1 import detection_pb2, fleet_pb2, types_pb2, worker_pb2, worker_pb2_grpc
+
+log = structlog.get_logger()
+# For a caller that set no deadline.
+DEFAULT_DEADLINE_S = 30.0
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this worker is, as fleet_pb2.Worker has it."""
+
+    id: str
+    incarnation: str
+    address: str
+    device: str
+    device_kind: str
+    device_name: str
+    labels: dict[str, str]
+    release: str
+
+
+class Fence:
+    """The highest token obeyed."""
+
+    def __init__(self) -> None:
+        self.highest = types_pb2.FencingToken()
+
+    def check(self, token: types_pb2.FencingToken) -> None:
+        """Raises StaleToken for a lower one, remembers a higher one."""
+        seen = (self.highest.epoch, self.highest.counter)
+        if (token.epoch, token.counter) < seen:
+            raise StaleToken(
+                f"token {token.epoch}.{token.counter} is below {seen[0]}.{seen[1]}, which this "
+                "worker has obeyed: another control plane decides now"
+            )
+        self.highest = types_pb2.FencingToken(epoch=token.epoch, counter=token.counter)
+
+
+class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
+    """The servicer; `inventory` is also what heartbeats send."""
+
+    def __init__(
+        self,
+        identity: Callable[[], Identity],
+        replicas: Replicas,
+        engine: Engine,
+        intake: Intake,
+        backend: Backend,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.fence = Fence()
+        self.state = fleet_pb2.WORKER_STATE_STARTING
+        self.infers = 0  # calls of Infer under way
+        self._identity = identity
+        self._replicas = replicas
+        self._engine = engine
+        self._intake = intake
+        self._backend = backend
+        self._clock = clock
+
+    async def Assign(self, request: worker_pb2.AssignRequest, context: Any) -> Any:
+        self.fence.check(request.token)
+        replica = await self._replicas.assign(wire.order_of(request))
+        return worker_pb2.AssignResponse(
+            replica=wire.replica_to(replica, self._backend, self._engine), ledger=self._ledger()
+        )
+
+    async def Release(self, request: worker_pb2.ReleaseRequest, context: Any) -> Any:
+        self.fence.check(request.token)
+        released = await self._replicas.release(wire.key_of(request.version))
+        return worker_pb2.ReleaseResponse(ledger=self._ledger(), released_bytes=released)
+
+    async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
+        began, outcome_word = self._clock(), "OK"
+        self.infers += 1
+        response = None
+        try:
+            remaining = context.time_remaining()
+            deadline = began + (DEFAULT_DEADLINE_S if remaining is None else remaining)
+            response = await self._infer(request, deadline)
+            return response
+        except YolopoolError as error:
+            outcome_word = error.reason
+            raise
+        except asyncio.CancelledError:
+            outcome_word = "CANCELLED"
+            raise
+        except Exception:
+            outcome_word = "INTERNAL"
+            raise
+        finally:
+            self.infers -= 1
+            self._note(request, outcome_word, response, self._clock() - began)
+
+    async def GetInventory(self, request: worker_pb2.GetInventoryRequest, context: Any) -> Any:
+        return worker_pb2.GetInventoryResponse(
+            worker=self.inventory(), highest_token=self.fence.highest
+        )
+
+    async def Drain(self, request: worker_pb2.DrainRequest, context: Any) -> Any:
+        remaining = context.time_remaining()
+        left = await self.drain(DEFAULT_DEADLINE_S if remaining is None else remaining)
+        return worker_pb2.DrainResponse(left=left)
+
+    async def drain(self, limit_s: float) -> int:
+        """Refuses new work and waits for what is open; answers what is left at the end."""
+        self.state = fleet_pb2.WORKER_STATE_DRAINING
+        self._replicas.draining = True
+        until = self._clock() + limit_s
+        while self.infers and self._clock() < until:  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(_POLL_S)
+        return self.infers
+
+    def inventory(self) -> fleet_pb2.Worker:
+        """Everything a control plane is to know, as of now."""
+        one = self._identity()
+        return fleet_pb2.Worker(
+            id=one.id,
+            incarnation=one.incarnation,
+            address=one.address,
+            device=one.device,
+            device_kind=one.device_kind,
+            device_name=one.device_name,
+            state=self.state,
+            ledger=self._ledger(),
+            load=wire.load_to(self._engine),
+            replicas=[
+                wire.replica_to(replica, self._backend, self._engine)
+                for replica in self._replicas.held()
+            ],
+            labels=one.labels,
+            release=one.release,
+        )
+
+    async def _infer(
+        self, request: worker_pb2.InferRequest, deadline: float
+    ) -> worker_pb2.InferResponse:
+        if self.state == fleet_pb2.WORKER_STATE_DRAINING:
+            raise Draining("this worker is ending: ask another")
+        with self._replicas.ticket(wire.key_of(request.version)) as replica:
+            nms = options.resolve(request.options, replica.order.settings, len(replica.class_names))
+            prepared = await self._intake.prepare(
+                wire.source_of(request), wire.region_of(request.options), wire.framing_of(replica)
+            )
+            await self._replicas.ensure_hot(replica)
+            outcome = await self._engine.submit(
+                Request(
+                    replica.order.key,
+                    prepared.letterboxed.image,
+                    nms,
+                    wire.priority_of(request),
+                    deadline,
+                    replica.max_batch,
+                )
+            )
+            return self._answer(request, replica, prepared, outcome)
+
+    def _answer(
+        self,
+        request: worker_pb2.InferRequest,
+        replica: Replica,
+        prepared: Prepared,
+        outcome: Outcome,
+    ) -> worker_pb2.InferResponse:
+        boxes = imaging.to_original(outcome.candidates.xyxy, prepared.letterboxed, prepared.offset)
+        one = self._identity()
+        height, width = prepared.image_shape
+        result = detection_pb2.DetectResponse(
+            detections=wire.detections_to(outcome, boxes, replica),
+            image_width=width,
+            image_height=height,
+            version=wire.version_of(replica),
+            variant=wire.variant_of(replica, self._backend),
+            worker=one.id,
+            device=one.device,
+            batch_size=outcome.batch_size,
+            timing=wire.timing_to(outcome, prepared),
+            request_id=request.request_id,
+        )
+        return worker_pb2.InferResponse(
+            result=result,
+            load=wire.load_to(self._engine),
+            ledger_used_bytes=self._replicas.ledger.used_bytes,
+        )
+
+    def _ledger(self) -> types_pb2.Ledger:
+        return wire.ledger_to(self._replicas.ledger, self._backend.memory().used_bytes)
+
+    def _note(
+        self,
+        request: worker_pb2.InferRequest,
+        outcome: str,
+        response: worker_pb2.InferResponse | None,
+        seconds: float,
+    ) -> None:
+        """The one line a request, joined with the control plane's by its id."""
+        facts: dict[str, Any] = {}
+        if response is not None:
+            timing = response.result.timing
+            facts = {
+                "batch_size": response.result.batch_size,
+                "detections": len(response.result.detections),
+                "queue_ms": round(timing.queue_ms, 3),
+                "decode_ms": round(timing.decode_ms, 3),
+                "preprocess_ms": round(timing.preprocess_ms, 3),
+                "inference_ms": round(timing.inference_ms, 3),
+                "postprocess_ms": round(timing.postprocess_ms, 3),
+            }
+        log.info(
+            "infer",
+            request_id=request.request_id,
+            model=wire.key_of(request.version),
+            outcome=outcome,
+            total_ms=round(seconds * 1000, 3),
+            ledger_used_bytes=self._replicas.ledger.used_bytes,
+            **facts,
+        )

@@ -1,0 +1,170 @@
+"""Between this worker's records and the protos: translation alone."""
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.backends.base import Backend
+from worker.engine import Engine, Outcome
+from worker.imaging import ChannelOrder, ShapePolicy
+from worker.intake import Framing, Prepared, RawPixels
+from worker.ledger import Ledger
+from worker.lifecycle import ReplicaState
+from worker.replicas import Order, Replica
+from yolopool.errors import ImageEmpty, ImageShapeMismatch
+from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
+
+STATES = {
+    ReplicaState.ASSIGNED: types_pb2.REPLICA_STATE_ASSIGNED,
+    ReplicaState.WARM: types_pb2.REPLICA_STATE_WARM,
+    ReplicaState.HOT: types_pb2.REPLICA_STATE_HOT,
+    ReplicaState.RELEASING: types_pb2.REPLICA_STATE_RELEASING,
+    ReplicaState.FAILED: types_pb2.REPLICA_STATE_FAILED,
+}
+_CHANNEL_ORDERS = {
+    types_pb2.CHANNEL_ORDER_BGR: ChannelOrder.BGR,
+    types_pb2.CHANNEL_ORDER_RGB: ChannelOrder.RGB,
+    types_pb2.CHANNEL_ORDER_GRAY: ChannelOrder.GRAY,
+}
+# Lower goes first.
+_PRIORITIES = {
+    types_pb2.PRIORITY_INTERACTIVE: 0,
+    types_pb2.PRIORITY_NORMAL: 1,
+    types_pb2.PRIORITY_UNSPECIFIED: 1,
+    types_pb2.PRIORITY_BULK: 2,
+}
+
+
+def key_of(version: types_pb2.VersionKey) -> str:
+    return f"{version.model}@{version.version}"
+
+
+def order_of(request: worker_pb2.AssignRequest) -> Order:
+    return Order(
+        key=key_of(request.version),
+        model=request.version.model,
+        number=request.version.version,
+        settings=request.settings,
+        pack=request.pack,
+        precision=request.variant.precision or "fp32",
+        max_batch=request.variant.max_batch,
+        pinned=request.pin,
+    )
+
+
+def source_of(request: worker_pb2.InferRequest) -> bytes | RawPixels:
+    """The image as intake takes it. Raises ImageEmpty, ImageShapeMismatch."""
+    if request.WhichOneof("image") == "encoded":
+        return request.encoded
+    if request.WhichOneof("image") == "raw":
+        raw = request.raw
+        order = _CHANNEL_ORDERS.get(raw.channel_order)
+        if order is None:
+            raise ImageShapeMismatch("raw pixels need a channel order: BGR, RGB or GRAY")
+        return RawPixels(raw.data, raw.height, raw.width, order)
+    raise ImageEmpty("there is no image in the request: set encoded or raw")
+
+
+def region_of(options: detection_pb2.DetectOptions) -> tuple[float, float, float, float] | None:
+    if not options.HasField("region_of_interest"):
+        return None
+    box = options.region_of_interest
+    return (box.x_min, box.y_min, box.x_max, box.y_max)
+
+
+def framing_of(replica: Replica) -> Framing:
+    settings = replica.order.settings
+    square = settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE
+    policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
+    return Framing(settings.image_size, replica.stride, policy)
+
+
+def priority_of(request: worker_pb2.InferRequest) -> int:
+    return _PRIORITIES.get(request.priority, 1)
+
+
+def variant_of(replica: Replica, backend: Backend) -> types_pb2.Variant:
+    return types_pb2.Variant(
+        backend=backend.name,
+        precision=replica.order.precision,
+        device_kind=backend.device_kind,
+        max_batch=replica.max_batch,
+    )
+
+
+def version_of(replica: Replica) -> types_pb2.VersionKey:
+    return types_pb2.VersionKey(model=replica.order.model, version=replica.order.number)
+
+
+def replica_to(replica: Replica, backend: Backend, engine: Engine) -> types_pb2.Replica:
+    error = replica.error
+    return types_pb2.Replica(
+        version=version_of(replica),
+        variant=variant_of(replica, backend),
+        state=STATES[replica.state],
+        pinned=replica.pinned,
+        weights_bytes=replica.claim.weights_bytes,
+        workspace_bytes=replica.claim.workspace_bytes,
+        outstanding=replica.outstanding,
+        last_used_unix_s=replica.last_used_unix_s,
+        requests_total=replica.requests_total,
+        loads_total=replica.loads_total,
+        inference_ms=engine.image_s(replica.order.key, replica.shape) * 1000,
+        reason=error.reason if error is not None else "",
+        message=error.message if error is not None else "",
+        load_ms=replica.load_s * 1000,
+    )
+
+
+def ledger_to(ledger: Ledger, measured_bytes: int) -> types_pb2.Ledger:
+    return types_pb2.Ledger(
+        budget_bytes=ledger.budget_bytes,
+        context_bytes=ledger.context_bytes,
+        weights_bytes=ledger.weights_bytes,
+        workspace_bytes=ledger.workspace_bytes,
+        graph_pool_bytes=ledger.graph_pool_bytes,
+        backend_private_bytes=ledger.private_bytes,
+        load_transient_bytes=ledger.load_transient_bytes,
+        measured_bytes=measured_bytes,
+    )
+
+
+def load_to(engine: Engine) -> types_pb2.LoadReport:
+    load = engine.load()
+    return types_pb2.LoadReport(
+        outstanding=load.outstanding,
+        queue_capacity=load.capacity,
+        estimated_wait_ms=load.wait_s * 1000,
+        sequence=load.sequence,
+    )
+
+
+def detections_to(
+    outcome: Outcome, boxes: npt.NDArray[np.float32], replica: Replica
+) -> list[detection_pb2.Detection]:
+    """Boxes in original pixels, float32 (n, 4), with their classes."""
+    candidates = outcome.candidates
+    rows = zip(
+        boxes.tolist(),
+        candidates.confidence.tolist(),
+        candidates.class_id.tolist(),
+        strict=True,
+    )
+    return [
+        detection_pb2.Detection(
+            class_id=class_id,
+            class_name=replica.class_names[class_id],
+            confidence=confidence,
+            box=types_pb2.Box(x_min=box[0], y_min=box[1], x_max=box[2], y_max=box[3]),
+        )
+        for box, confidence, class_id in rows
+    ]
+
+
+def timing_to(outcome: Outcome, prepared: Prepared) -> detection_pb2.Timing:
+    return detection_pb2.Timing(
+        queue_ms=outcome.queue_s * 1000,
+        decode_ms=prepared.decode_s * 1000,
+        preprocess_ms=(prepared.preprocess_s + outcome.transfer_s) * 1000,
+        inference_ms=outcome.inference_s * 1000,
+        postprocess_ms=outcome.postprocess_s * 1000,
+    )
