@@ -20,6 +20,8 @@ from control_plane.fleet import (
     WorkerInfo,
 )
 
+REQUEST_ID_KEPT_S = 86_400.0  # how long a repeated `register` is known as a repeat
+
 
 class Registry(Protocol):
     """All times are Unix seconds and arguments; leases of the store itself are durations."""

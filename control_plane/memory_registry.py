@@ -1,0 +1,297 @@
+"""`Registry` in plain dictionaries: the executable specification, and the store of fast tests.
+
+Nothing here awaits between a look and a write, so every method is atomic on one event loop.
+Revisions count desired state only: leases and worker records come and go without one.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from control_plane.fleet import (
+    Desired,
+    FencingToken,
+    ModelVersion,
+    Pack,
+    VersionKey,
+    VersionSettings,
+    VersionState,
+    Want,
+    WantSource,
+    WorkerInfo,
+)
+from control_plane.registry import REQUEST_ID_KEPT_S
+from yolopool.errors import ImportNotYours, StaleToken
+
+
+@dataclass(frozen=True, slots=True)
+class _ImportLease:
+    importer: str
+    until_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _WriterLease:
+    holder: str
+    token: FencingToken
+    until_s: float  # on the registry's monotonic clock
+
+
+class MemoryRegistry:
+    """`wall_clock` gives Unix seconds and only draws epochs; `clock` is monotonic, for leases."""
+
+    def __init__(
+        self,
+        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wall_clock = wall_clock
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self.empty()
+
+    def empty(self) -> None:
+        """Forgets everything, as FLUSHALL does: from now on it is another, new store."""
+        self._cluster = uuid4().hex
+        self._epoch = int(self._wall_clock() * 1000)
+        self._counter = 0
+        self._revision = 0
+        self._highest_number: dict[str, int] = {}
+        self._versions: dict[VersionKey, ModelVersion] = {}  # in the order of registration
+        self._import_leases: dict[VersionKey, _ImportLease] = {}
+        self._requests: dict[str, tuple[VersionKey, float]] = {}
+        self._wants: dict[VersionKey, Want] = {}
+        self._lease: _WriterLease | None = None
+        self._workers: dict[str, tuple[WorkerInfo, float]] = {}
+        self._notify()
+
+    async def open(self) -> str:
+        return self._cluster
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    async def desired(self) -> Desired:
+        return Desired(self._revision, self._cluster, dict(self._versions), dict(self._wants))
+
+    async def changes(self) -> AsyncIterator[int]:
+        seen = None
+        while True:
+            changed = self._changed  # taken before the look, so that no change slips between
+            if seen == (self._cluster, self._revision):
+                await changed.wait()
+            else:
+                seen = (self._cluster, self._revision)
+                yield self._revision
+
+    # --- models ---------------------------------------------------------------------------
+
+    async def register(
+        self,
+        name: str,
+        artifact: str,
+        settings: VersionSettings,
+        source_name: str,
+        request_id: str,
+        now: float,
+    ) -> ModelVersion:
+        made, made_at = self._requests.get(request_id, (None, 0.0))
+        if made in self._versions and now - made_at < REQUEST_ID_KEPT_S:
+            return self._versions[made]
+        number = self._highest_number.get(name, 0) + 1
+        key = VersionKey(name, number)
+        version = ModelVersion(key, VersionState.UPLOADED, artifact, settings, now, source_name)
+        self._highest_number[name] = number
+        self._versions[key] = version
+        if request_id:
+            self._requests[request_id] = (key, now)
+        self._bump()
+        return version
+
+    async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
+        there = tuple(key for key in dict.fromkeys(keys) if key in self._versions)
+        for key in there:
+            del self._versions[key]
+            self._wants.pop(key, None)
+            self._import_leases.pop(key, None)
+        if there:
+            self._bump()
+        return there
+
+    # --- wants ----------------------------------------------------------------------------
+
+    async def want(self, want: Want) -> Want | None:
+        if want.key not in self._versions:
+            return None
+        old = self._wants.get(want.key)
+        if old is not None:
+            want = replace(want, since_unix_s=old.since_unix_s)
+            if want.source is WantSource.MISS:
+                replicas = max(old.replicas, want.replicas)
+                want = replace(old, replicas=replicas, pinned=old.pinned or want.pinned)
+        if want != old:
+            self._wants[want.key] = want
+            self._bump()
+        return want
+
+    async def forget(self, key: VersionKey, token: FencingToken | None = None) -> bool:
+        if token is not None and not self._holds(token):
+            raise StaleToken(f"token {token} is not the lease's: take the lease and plan again")
+        old = self._wants.get(key)
+        if old is None or (token is not None and old.pinned):
+            return False
+        del self._wants[key]
+        self._bump()
+        return True
+
+    # --- imports --------------------------------------------------------------------------
+
+    async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
+        for key, version in self._versions.items():
+            lease = self._import_leases.get(key)
+            if version.state is VersionState.UPLOADED or (
+                lease is not None and lease.until_unix_s <= now
+            ):
+                self._import_leases[key] = _ImportLease(importer, now + lease_s)
+                return self._put(
+                    replace(version, state=VersionState.IMPORTING, progress=0.0, step="")
+                )
+        return None
+
+    async def report_progress(
+        self, importer: str, key: VersionKey, fraction: float, step: str, lease_s: float, now: float
+    ) -> None:
+        version = self._importing(importer, key)
+        self._import_leases[key] = _ImportLease(importer, now + lease_s)
+        self._put(replace(version, progress=fraction, step=step))
+
+    async def finish_import(
+        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
+    ) -> ModelVersion:
+        version = self._versions.get(key)
+        if version is not None and version.pack is not None and version.pack.digest == pack.digest:
+            return version  # a repeat
+        return self._ready(self._importing(importer, key), pack, settings)
+
+    async def fail_import(
+        self, importer: str, key: VersionKey, reason: str, message: str, now: float
+    ) -> ModelVersion:
+        version = self._versions.get(key)
+        failed = version is not None and version.state is VersionState.FAILED
+        if (
+            version is not None
+            and failed
+            and (version.reason, version.message) == (reason, message)
+        ):
+            return version  # a repeat
+        version = self._importing(importer, key)
+        del self._import_leases[key]
+        return self._put(
+            replace(
+                version,
+                state=VersionState.FAILED,
+                progress=0.0,
+                step="",
+                reason=reason,
+                message=message,
+            )
+        )
+
+    async def adopt_pack(
+        self, key: VersionKey, pack: Pack, settings: VersionSettings
+    ) -> ModelVersion | None:
+        version = self._versions.get(key)
+        if version is None or version.state is not VersionState.UPLOADED:
+            return None
+        return self._ready(version, pack, settings)
+
+    # --- the reconciler's lease -------------------------------------------------------------
+
+    async def take_lease(
+        self, holder: str, lease_s: float, above: FencingToken | None
+    ) -> FencingToken | None:
+        if await self.lease_holder() not in ("", holder):
+            return None
+        above = above or FencingToken(0, 0)
+        if above.epoch > self._epoch:  # this store is older than, or other than, the workers'
+            self._epoch = max(int(self._wall_clock() * 1000), above.epoch + 1)
+        self._counter = max(self._counter, above.counter) + 1
+        token = FencingToken(self._epoch, self._counter)
+        self._lease = _WriterLease(holder, token, self._clock() + lease_s)
+        return token
+
+    async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
+        if self._lease is None or not self._holds(token):
+            return False
+        self._lease = replace(self._lease, until_s=self._clock() + lease_s)
+        return True
+
+    async def drop_lease(self, token: FencingToken) -> None:
+        if self._holds(token):
+            self._lease = None
+
+    async def lease_holder(self) -> str:
+        lease = self._lease
+        return lease.holder if lease is not None and self._clock() < lease.until_s else ""
+
+    # --- observed state ---------------------------------------------------------------------
+
+    async def record_worker(self, worker: WorkerInfo, keep_s: float) -> None:
+        self._workers[worker.id] = (replace(worker, lease_until_s=0.0), self._clock() + keep_s)
+
+    async def drop_worker(self, worker_id: str, incarnation: str) -> None:
+        worker, _ = self._workers.get(worker_id, (None, 0.0))
+        if worker is not None and worker.incarnation == incarnation:
+            del self._workers[worker_id]
+
+    async def workers(self) -> tuple[WorkerInfo, ...]:
+        now = self._clock()
+        self._workers = {id_: kept for id_, kept in self._workers.items() if now < kept[1]}
+        return tuple(self._workers[id_][0] for id_ in sorted(self._workers))
+
+    # --- what the verbs share -----------------------------------------------------------------
+
+    def _importing(self, importer: str, key: VersionKey) -> ModelVersion:
+        """The version if the caller holds its import: a late one holds on until another claims."""
+        version = self._versions.get(key)
+        lease = self._import_leases.get(key)
+        if version is None or lease is None or lease.importer != importer:
+            state = version.state if version is not None else "deleted"
+            held = f" by {lease.importer}" if lease is not None else ""
+            raise ImportNotYours(
+                f"the import of {key} is not {importer}'s (it is {state}{held}): "
+                "drop the work and claim another"
+            )
+        return version
+
+    def _ready(self, version: ModelVersion, pack: Pack, settings: VersionSettings) -> ModelVersion:
+        self._import_leases.pop(version.key, None)
+        return self._put(
+            replace(
+                version,
+                state=VersionState.READY,
+                progress=1.0,
+                step="",
+                pack=pack,
+                settings=settings,
+            )
+        )
+
+    def _put(self, version: ModelVersion) -> ModelVersion:
+        self._versions[version.key] = version
+        self._bump()
+        return version
+
+    def _holds(self, token: FencingToken) -> bool:
+        lease = self._lease
+        return lease is not None and lease.token == token and self._clock() < lease.until_s
+
+    def _bump(self) -> None:
+        self._revision += 1
+        self._notify()
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

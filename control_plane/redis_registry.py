@@ -1,0 +1,491 @@
+"""The registry on Redis 6.2 or later: the only place that speaks to it.
+
+A write reads what it needs at one revision, decides in Python, and commits by one script that
+applies all of it if the revision still stands, and else is tried again. Key names are below;
+values are JSON. Everything lives under `yolopool:`.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+
+from control_plane import records
+from control_plane.fleet import (
+    Desired,
+    FencingToken,
+    ModelVersion,
+    Pack,
+    VersionKey,
+    VersionSettings,
+    VersionState,
+    Want,
+    WantSource,
+    WorkerInfo,
+)
+from control_plane.redis_url import connect
+from control_plane.registry import REQUEST_ID_KEPT_S
+from yolopool.errors import ImportNotYours, RegistryUnavailable, StaleToken
+
+META = "yolopool:meta"  # hash: cluster, epoch, counter, revision
+VERSIONS = "yolopool:versions"  # hash: name@number -> version
+NUMBERS = "yolopool:numbers"  # hash: name -> highest number ever given
+WANTS = "yolopool:wants"  # hash: name@number -> want
+IMPORTS = "yolopool:imports"  # hash: name@number -> order, importer and end of its lease
+REQUEST = "yolopool:request:"  # + request id: name@number, for a day
+LEASE = "yolopool:lease"  # string: token, holder; expires
+WORKERS = "yolopool:workers"  # set: worker ids
+WORKER = "yolopool:worker:"  # + id: worker; expires
+CHANGES = "yolopool:changes"  # channel: revision
+
+# Beside the published changes, should one be missed.
+POLL_S = 2.0
+RETRY_S = 0.5
+ATTEMPTS = 50
+
+CREATE = """
+redis.call('HSETNX', KEYS[1], 'cluster', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2])
+redis.call('HSETNX', KEYS[1], 'counter', '0')
+redis.call('HSETNX', KEYS[1], 'revision', '0')
+return redis.call('HGET', KEYS[1], 'cluster')
+"""
+
+# ARGV: cluster, revision, token or '', commands as JSON, channel -> new revision, 0: read again,
+# -1: the token is not the lease's.
+COMMIT = """
+if redis.call('HGET', KEYS[1], 'cluster') ~= ARGV[1]
+    or redis.call('HGET', KEYS[1], 'revision') ~= ARGV[2] then return 0 end
+if ARGV[3] ~= '' then
+    local held = redis.call('GET', KEYS[2])
+    if not held or string.match(held, '^(%S+) ') ~= ARGV[3] then return -1 end
+end
+for _, command in ipairs(cjson.decode(ARGV[4])) do redis.call(unpack(command)) end
+local revision = redis.call('HINCRBY', KEYS[1], 'revision', 1)
+redis.call('PUBLISH', ARGV[5], revision)
+return revision
+"""
+
+# ARGV: holder, lease ms, above epoch, above counter, wall clock ms -> token or ''.
+TAKE_LEASE = """
+local held = redis.call('GET', KEYS[2])
+if held and string.match(held, '^%S+ (.*)$') ~= ARGV[1] then return '' end
+local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch'))
+local counter = tonumber(redis.call('HGET', KEYS[1], 'counter'))
+local above_epoch, above_counter = tonumber(ARGV[3]), tonumber(ARGV[4])
+if above_epoch > epoch then epoch = math.max(tonumber(ARGV[5]), above_epoch + 1) end
+counter = math.max(counter, above_counter) + 1
+redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch),
+    'counter', string.format('%.0f', counter))
+local token = string.format('%.0f.%.0f', epoch, counter)
+redis.call('SET', KEYS[2], token .. ' ' .. ARGV[1], 'PX', ARGV[2])
+return token
+"""
+
+# ARGV: token, lease ms (0: drop) -> 1 if it was held.
+KEEP_LEASE = """
+local held = redis.call('GET', KEYS[1])
+if not held or string.match(held, '^(%S+) ') ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1
+"""
+
+# ARGV: id, incarnation.
+DROP_WORKER = """
+local held = redis.call('GET', KEYS[2])
+if held and cjson.decode(held).incarnation == ARGV[2] then
+    redis.call('DEL', KEYS[2])
+    redis.call('SREM', KEYS[1], ARGV[1])
+end
+"""
+
+Answer = TypeVar("Answer")
+Command = list[str]
+
+
+@dataclass(slots=True)
+class _Change:
+    """One attempt at a write: what was read belongs to this revision."""
+
+    redis: Any  # its stubs give bytes or text, awaited or not: with us text, awaited
+    cluster: str
+    revision: str
+    commands: list[Command] = field(default_factory=list)
+
+    async def version(self, key: VersionKey) -> ModelVersion | None:
+        text = await self.redis.hget(VERSIONS, str(key))
+        return records.version_of(text) if text is not None else None
+
+    async def want(self, key: VersionKey) -> Want | None:
+        text = await self.redis.hget(WANTS, str(key))
+        return records.want_of(text) if text is not None else None
+
+    def put(self, version: ModelVersion) -> ModelVersion:
+        self.commands.append(["HSET", VERSIONS, str(version.key), records.version_to(version)])
+        return version
+
+
+class RedisRegistry:
+    """`url` as `redis_url` says; `timeout_s` bounds every command."""
+
+    def __init__(
+        self,
+        url: str,
+        password: str | None = None,
+        timeout_s: float = 2.0,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._redis: Any = connect(url, password, timeout_s)
+        self._wall_clock = wall_clock
+        self._create = self._redis.register_script(CREATE)
+        self._commit = self._redis.register_script(COMMIT)
+        self._take = self._redis.register_script(TAKE_LEASE)
+        self._keep = self._redis.register_script(KEEP_LEASE)
+        self._drop_worker = self._redis.register_script(DROP_WORKER)
+
+    async def open(self) -> str:
+        async with _available():
+            return await self._ensure()
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def desired(self) -> Desired:
+        async with _available():
+            while True:
+                pipe = self._redis.pipeline(transaction=True)
+                pipe.hmget(META, "cluster", "revision")
+                pipe.hgetall(VERSIONS)
+                pipe.hgetall(WANTS)
+                (cluster, revision), versions, wants = await pipe.execute()
+                if cluster is not None:
+                    break
+                await self._ensure()
+            known = [records.version_of(text) for text in versions.values()]
+            wanted = [records.want_of(text) for text in wants.values()]
+            return Desired(
+                int(revision),
+                cluster,
+                {version.key: version for version in known},
+                {want.key: want for want in wanted},
+            )
+
+    async def changes(self) -> AsyncIterator[int]:
+        seen: tuple[str, str] | None = None
+        while True:
+            try:
+                async with self._redis.pubsub() as published:
+                    await published.subscribe(CHANGES)
+                    while True:
+                        cluster, revision = await self._stand()
+                        if (cluster, revision) != seen:
+                            seen = (cluster, revision)
+                            yield int(revision)
+                            continue
+                        await published.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
+            except (RedisError, OSError, RegistryUnavailable):
+                await asyncio.sleep(RETRY_S)
+
+    # --- models ---------------------------------------------------------------------------
+
+    async def register(
+        self,
+        name: str,
+        artifact: str,
+        settings: VersionSettings,
+        source_name: str,
+        request_id: str,
+        now: float,
+    ) -> ModelVersion:
+        async def decide(change: _Change) -> ModelVersion:
+            if request_id:
+                made = await self._redis.get(REQUEST + request_id)
+                old = await change.version(records.key_of(made)) if made is not None else None
+                if old is not None and now - old.created_unix_s < REQUEST_ID_KEPT_S:
+                    return old
+            highest = await self._redis.hget(NUMBERS, name)
+            key = VersionKey(name, int(highest or 0) + 1)
+            change.commands += [
+                ["HSET", NUMBERS, name, str(key.number)],
+                ["HSET", IMPORTS, str(key), _import(int(change.revision), "", 0.0)],
+            ]
+            if request_id:
+                kept = str(int(REQUEST_ID_KEPT_S))
+                change.commands.append(["SET", REQUEST + request_id, str(key), "EX", kept])
+            return change.put(
+                ModelVersion(key, VersionState.UPLOADED, artifact, settings, now, source_name)
+            )
+
+        return await self._write(decide)
+
+    async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
+        async def decide(change: _Change) -> tuple[VersionKey, ...]:
+            there = tuple(
+                [key for key in dict.fromkeys(keys) if await change.version(key) is not None]
+            )
+            for name in (VERSIONS, WANTS, IMPORTS):
+                change.commands += [["HDEL", name, str(key)] for key in there]
+            return there
+
+        return await self._write(decide)
+
+    # --- wants ----------------------------------------------------------------------------
+
+    async def want(self, want: Want) -> Want | None:
+        async def decide(change: _Change) -> Want | None:
+            if await change.version(want.key) is None:
+                return None
+            old, new = await change.want(want.key), want
+            if old is not None:
+                new = replace(want, since_unix_s=old.since_unix_s)
+                if want.source is WantSource.MISS:
+                    replicas = max(old.replicas, want.replicas)
+                    new = replace(old, replicas=replicas, pinned=old.pinned or want.pinned)
+            if new != old:
+                change.commands.append(["HSET", WANTS, str(new.key), records.want_to(new)])
+            return new
+
+        return await self._write(decide)
+
+    async def forget(self, key: VersionKey, token: FencingToken | None = None) -> bool:
+        async def decide(change: _Change) -> bool:
+            old = await change.want(key)
+            if old is None or (token is not None and old.pinned):
+                return False
+            change.commands.append(["HDEL", WANTS, str(key)])
+            return True
+
+        return await self._write(decide, token)
+
+    # --- imports --------------------------------------------------------------------------
+
+    async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
+        async def decide(change: _Change) -> ModelVersion | None:
+            pending = await self._redis.hgetall(IMPORTS)
+            open_jobs = [
+                (lease["order"], key)
+                for key, text in pending.items()
+                if (lease := json.loads(text))["until_unix_s"] <= now
+            ]
+            for order, key in sorted(open_jobs):
+                version = await change.version(records.key_of(key))
+                if version is None:
+                    continue
+                change.commands.append(
+                    ["HSET", IMPORTS, key, _import(order, importer, now + lease_s)]
+                )
+                return change.put(
+                    replace(version, state=VersionState.IMPORTING, progress=0.0, step="")
+                )
+            return None
+
+        return await self._write(decide)
+
+    async def report_progress(
+        self, importer: str, key: VersionKey, fraction: float, step: str, lease_s: float, now: float
+    ) -> None:
+        async def decide(change: _Change) -> None:
+            version, order = await self._importing(change, importer, key)
+            change.commands.append(
+                ["HSET", IMPORTS, str(key), _import(order, importer, now + lease_s)]
+            )
+            change.put(replace(version, progress=fraction, step=step))
+
+        await self._write(decide)
+
+    async def finish_import(
+        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
+    ) -> ModelVersion:
+        async def decide(change: _Change) -> ModelVersion:
+            old = await change.version(key)
+            if old is not None and old.pack is not None and old.pack.digest == pack.digest:
+                return old  # a repeat
+            version, _ = await self._importing(change, importer, key)
+            return _ready(change, version, pack, settings)
+
+        return await self._write(decide)
+
+    async def fail_import(
+        self, importer: str, key: VersionKey, reason: str, message: str, now: float
+    ) -> ModelVersion:
+        async def decide(change: _Change) -> ModelVersion:
+            old = await change.version(key)
+            told = (VersionState.FAILED, reason, message)
+            if old is not None and (old.state, old.reason, old.message) == told:
+                return old  # a repeat
+            version, _ = await self._importing(change, importer, key)
+            change.commands.append(["HDEL", IMPORTS, str(key)])
+            failed = replace(version, state=VersionState.FAILED, progress=0.0, step="")
+            return change.put(replace(failed, reason=reason, message=message))
+
+        return await self._write(decide)
+
+    async def adopt_pack(
+        self, key: VersionKey, pack: Pack, settings: VersionSettings
+    ) -> ModelVersion | None:
+        async def decide(change: _Change) -> ModelVersion | None:
+            version = await change.version(key)
+            if version is None or version.state is not VersionState.UPLOADED:
+                return None
+            return _ready(change, version, pack, settings)
+
+        return await self._write(decide)
+
+    # --- the reconciler's lease -------------------------------------------------------------
+
+    async def take_lease(
+        self, holder: str, lease_s: float, above: FencingToken | None
+    ) -> FencingToken | None:
+        above = above or FencingToken(0, 0)
+        async with _available():
+            await self._ensure()
+            arguments: list[str | int] = [
+                holder,
+                _ms(lease_s),
+                above.epoch,
+                above.counter,
+                self._now_ms(),
+            ]
+            token = await self._take(keys=[META, LEASE], args=arguments)
+        return _token_of(token) if token else None
+
+    async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
+        async with _available():
+            return bool(await self._keep(keys=[LEASE], args=[str(token), _ms(lease_s)]))
+
+    async def drop_lease(self, token: FencingToken) -> None:
+        async with _available():
+            await self._keep(keys=[LEASE], args=[str(token), 0])
+
+    async def lease_holder(self) -> str:
+        async with _available():
+            held = await self._redis.get(LEASE)
+        holder: str = held.partition(" ")[2] if held is not None else ""
+        return holder
+
+    # --- observed state ---------------------------------------------------------------------
+
+    async def record_worker(self, worker: WorkerInfo, keep_s: float) -> None:
+        async with _available():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.sadd(WORKERS, worker.id)
+            pipe.set(WORKER + worker.id, records.worker_to(worker), px=_ms(keep_s))
+            await pipe.execute()
+
+    async def drop_worker(self, worker_id: str, incarnation: str) -> None:
+        async with _available():
+            keys = [WORKERS, WORKER + worker_id]
+            await self._drop_worker(keys=keys, args=[worker_id, incarnation])
+
+    async def workers(self) -> tuple[WorkerInfo, ...]:
+        async with _available():
+            ids = sorted(await self._redis.smembers(WORKERS))
+            texts = await self._redis.mget([WORKER + one for one in ids]) if ids else []
+            gone = [one for one, text in zip(ids, texts, strict=True) if text is None]
+            if gone:
+                await self._redis.srem(WORKERS, *gone)
+            return tuple(records.worker_of(text) for text in texts if text is not None)
+
+    # --- what the verbs share -----------------------------------------------------------------
+
+    async def _write(
+        self, decide: Callable[[_Change], Awaitable[Answer]], token: FencingToken | None = None
+    ) -> Answer:
+        """Decides and commits until nobody came between. Nothing to commit: only the token is
+        checked.
+        """
+        async with _available():
+            for _ in range(ATTEMPTS):
+                change = _Change(self._redis, *await self._stand())
+                answer = await decide(change)
+                if not change.commands and token is None:
+                    return answer
+                arguments = [
+                    change.cluster,
+                    change.revision,
+                    str(token or ""),
+                    # An empty list would read as an object.
+                    json.dumps(change.commands or [["PING"]]),
+                    CHANGES,
+                ]
+                done = await self._commit(keys=[META, LEASE], args=arguments)
+                if done == -1:
+                    raise StaleToken(
+                        f"token {token} is not the lease's: take the lease and plan again"
+                    )
+                if done:
+                    return answer
+        raise RegistryUnavailable(f"others wrote {ATTEMPTS} times in between: try again")
+
+    async def _stand(self) -> tuple[str, str]:
+        """Cluster and revision now; of a new store, if it was emptied."""
+        async with _available():
+            while True:
+                cluster, revision = await self._redis.hmget(META, "cluster", "revision")
+                if cluster is not None and revision is not None:
+                    return cluster, revision
+                await self._ensure()
+
+    async def _ensure(self) -> str:
+        arguments: list[str | int] = [uuid4().hex, self._now_ms()]
+        cluster: str = await self._create(keys=[META], args=arguments)
+        return cluster
+
+    async def _importing(
+        self, change: _Change, importer: str, key: VersionKey
+    ) -> tuple[ModelVersion, int]:
+        """The version and the order of its job, if the caller holds it."""
+        version = await change.version(key)
+        text = await self._redis.hget(IMPORTS, str(key))
+        lease: dict[str, Any] = json.loads(text) if text is not None else {"importer": ""}
+        if version is None or lease["importer"] != importer:
+            state = version.state if version is not None else "deleted"
+            held = f" by {lease['importer']}" if lease["importer"] else ""
+            raise ImportNotYours(
+                f"the import of {key} is not {importer}'s (it is {state}{held}): "
+                "drop the work and claim another"
+            )
+        order: int = lease["order"]
+        return version, order
+
+    def _now_ms(self) -> int:
+        return int(self._wall_clock() * 1000)
+
+
+@asynccontextmanager
+async def _available() -> AsyncIterator[None]:
+    """Says of a store that does not answer, or not as it should, that it is unavailable."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise RegistryUnavailable(
+            f"Redis does not answer ({type(error).__name__}: {error}): detection goes on with "
+            "what is loaded; check the server and try again"
+        ) from error
+
+
+def _ready(
+    change: _Change, version: ModelVersion, pack: Pack, settings: VersionSettings
+) -> ModelVersion:
+    change.commands.append(["HDEL", IMPORTS, str(version.key)])
+    ready = replace(version, state=VersionState.READY, progress=1.0, step="")
+    return change.put(replace(ready, pack=pack, settings=settings))
+
+
+def _import(order: int, importer: str, until_unix_s: float) -> str:
+    return json.dumps({"order": order, "importer": importer, "until_unix_s": until_unix_s})
+
+
+def _token_of(text: str) -> FencingToken:
+    epoch, _, counter = text.partition(".")
+    return FencingToken(int(epoch), int(counter))
+
+
+def _ms(seconds: float) -> int:
+    return max(1, int(seconds * 1000))

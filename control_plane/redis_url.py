@@ -1,0 +1,84 @@
+"""From the URL a person gives to a client of Redis: unix socket, TCP, TLS, or Sentinel.
+
+unix:///path/redis.sock, redis://host:port/db, rediss:// with TLS, and
+redis+sentinel://[user:password@]host:port,host:port/master-name[/db].
+"""
+
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+FORMS = (
+    "unix:///path/redis.sock, redis://[user:password@]host:port[/db], rediss://... (TLS, with "
+    "?ssl_ca_certs=FILE), or redis+sentinel://[user:password@]host:port,host:port/master-name[/db]"
+)
+SCHEMES = ("unix", "redis", "rediss", "redis+sentinel")
+
+
+def connect(url: str, password: str | None, timeout_s: float) -> Redis:
+    """A client, not connected yet. Raises ValueError that says the forms of a URL."""
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES or "://" not in url:
+        raise ValueError(f"{_hidden(url)} is no URL of a Redis: give {FORMS}")
+    common: dict[str, Any] = {
+        "decode_responses": True,
+        # Said, since the shapes of some answers differ.
+        "protocol": 2,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        # Once more at once, on a connection that the server closed while it was idle.
+        "retry": Retry(NoBackoff(), 1),
+        "health_check_interval": 15,
+    }
+    if password is not None:
+        common["password"] = password
+    try:
+        if scheme == "redis+sentinel":
+            return _sentinel(url, common)
+        client: Redis = Redis.from_url(url, **common)
+        return client
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{_hidden(url)}: {error}: give {FORMS}") from error
+
+
+def _sentinel(url: str, common: dict[str, Any]) -> Redis:
+    """The master of that name, looked up anew at each connection."""
+    parts = urlsplit(url)
+    credentials, _, places = parts.netloc.rpartition("@")
+    name, _, db = parts.path.strip("/").partition("/")
+    hosts = [_host(place) for place in places.split(",") if place]
+    if not hosts or not name:
+        raise ValueError("a Sentinel URL names hosts and the master")
+    settings = dict(common)
+    if credentials:
+        user, _, secret = credentials.partition(":")
+        settings.update(username=unquote(user) or None)
+        settings.setdefault("password", unquote(secret))
+    settings.update(parse_qsl(parts.query))
+    # What protects the data protects the sentinels only where that is said.
+    own = {
+        name: settings[name] for name in ("socket_timeout", "socket_connect_timeout", "protocol")
+    }
+    sentinel_password = settings.pop("sentinel_password", "")
+    if sentinel_password:
+        own["password"] = sentinel_password
+    sentinel = Sentinel(hosts, sentinel_kwargs=own, **settings, db=int(db or 0))
+    master: Redis = sentinel.master_for(name)
+    return master
+
+
+def _host(place: str) -> tuple[str, int]:
+    host, _, port = place.rpartition(":")
+    if not host:
+        host, port = port, "26379"
+    return host.strip("[]"), int(port)
+
+
+def _hidden(url: str) -> str:
+    """The URL without what is before the @."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if rest else repr(url[:40])

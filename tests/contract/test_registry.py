@@ -1,0 +1,348 @@
+"""Every promise of `Registry`, on the specification in memory and on two real servers."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from control_plane.fleet import (
+    FencingToken,
+    Ledger,
+    LoadReport,
+    Pack,
+    Replica,
+    ReplicaState,
+    ShapePolicy,
+    VersionKey,
+    VersionSettings,
+    VersionState,
+    Want,
+    WantSource,
+    WorkerInfo,
+    WorkerState,
+)
+from control_plane.memory_registry import MemoryRegistry
+from control_plane.redis_registry import RedisRegistry
+from control_plane.registry import Registry
+from tests.contract.redis_servers import DEBIAN, WHEEL, server
+from yolopool.errors import ImportNotYours, StaleToken
+
+PACK = Pack("d" * 64, "yolo11n-detect", "detect", ("circle", "square"), 10, 20, 30, ("weak",))
+SETTINGS = VersionSettings(320, 0.25, 0.7, 300, ShapePolicy.RECT)
+
+
+@dataclass(frozen=True)
+class Case:
+    registry: Registry
+    other: Registry  # another client of the same store
+    empty: Callable[[], Awaitable[object]]
+
+
+@pytest.fixture(scope="module")
+def urls() -> Iterator[dict[str, str]]:
+    with ExitStack() as stack:
+        found = {}
+        for kind in (WHEEL, DEBIAN):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yp-")))
+            stack.enter_context(server(kind, folder))
+            found[kind] = f"unix://{folder}/redis.sock"
+        yield found
+
+
+@pytest.fixture(params=["memory", WHEEL, DEBIAN])
+async def case(request: pytest.FixtureRequest, urls: dict[str, str]) -> AsyncIterator[Case]:
+    if request.param == "memory":
+        memory = MemoryRegistry()
+
+        async def empty() -> None:
+            memory.empty()
+
+        yield Case(memory, memory, empty)
+        return
+    one, other = RedisRegistry(urls[request.param]), RedisRegistry(urls[request.param])
+    for _ in range(100):  # the server may still be starting
+        try:
+            await one._redis.flushall()
+            break
+        except Exception:
+            await asyncio.sleep(0.05)
+    yield Case(one, other, one._redis.flushall)
+    await one.close()
+    await other.close()
+
+
+@pytest.fixture
+async def registry(case: Case) -> Registry:
+    await case.registry.open()
+    return case.registry
+
+
+async def register(registry: Registry, name: str = "shapes", request_id: str = "") -> VersionKey:
+    version = await registry.register(name, "a" * 64, SETTINGS, "best.pt", request_id, 100.0)
+    return version.key
+
+
+def a_want(key: VersionKey, replicas: int = 1, **kwargs: object) -> Want:
+    source = kwargs.pop("source", WantSource.ADMIN)
+    want = Want(key, replicas, False, WantSource(str(source)), 50.0)
+    return replace(want, **kwargs)  # type: ignore[arg-type] # fields of Want
+
+
+async def test_the_cluster_is_the_stores(case: Case) -> None:
+    assert await case.registry.open() == await case.other.open()
+    assert (await case.registry.desired()).cluster == await case.registry.open()
+
+
+async def test_register_numbers_from_one_and_keeps_all(registry: Registry) -> None:
+    first = await registry.register("team/a", "a" * 64, SETTINGS, "best.pt", "", 100.0)
+    assert (first.key, first.state) == (VersionKey("team/a", 1), VersionState.UPLOADED)
+    assert await register(registry, "team/a") == VersionKey("team/a", 2)
+    assert await register(registry, "b") == VersionKey("b", 1)
+    desired = await registry.desired()
+    assert desired.versions[first.key] == first
+    assert len(desired.versions) == 3
+
+
+async def test_twenty_at_once_get_distinct_numbers(case: Case) -> None:
+    await case.registry.open()
+    registries = (case.registry, case.other)
+    keys = await asyncio.gather(*(register(registries[i % 2]) for i in range(20)))
+    assert sorted(key.number for key in keys) == list(range(1, 21))
+
+
+async def test_a_repeated_request_answers_its_version(registry: Registry) -> None:
+    key = await register(registry, request_id="r1")
+    assert await register(registry, request_id="r1") == key
+    assert await register(registry, request_id="r2") != key
+    later = await registry.register("shapes", "a" * 64, SETTINGS, "", "r1", 100.0 + 90_000)
+    assert later.key != key
+
+
+async def test_numbers_stay_used_after_delete(registry: Registry) -> None:
+    one, two = await register(registry), await register(registry)
+    await registry.want(a_want(two))
+    assert await registry.delete([two, VersionKey("no", 1), two]) == (two,)
+    desired = await registry.desired()
+    assert set(desired.versions) == {one}
+    assert desired.wants == {}
+    assert await registry.delete([two]) == ()
+    assert (await register(registry)).number == 3
+
+
+async def test_a_want_is_set_and_set_again(registry: Registry) -> None:
+    key = await register(registry)
+    want = await registry.want(a_want(key, 2))
+    revision = (await registry.desired()).revision
+    assert await registry.want(a_want(key, 2, since_unix_s=99.0)) == want
+    desired = await registry.desired()
+    assert desired.wants == {key: want}
+    assert desired.revision == revision
+    assert await registry.want(a_want(VersionKey("no", 1))) is None
+
+
+async def test_a_miss_never_lowers_or_unpins(registry: Registry) -> None:
+    key = await register(registry)
+    await registry.want(a_want(key, 3, pinned=True))
+    held = await registry.want(a_want(key, 1, source=WantSource.MISS))
+    assert held is not None
+    assert (held.replicas, held.pinned, held.source) == (3, True, WantSource.ADMIN)
+    assert (await registry.want(a_want(key, 1))).replicas == 1  # type: ignore[union-attr] # it is
+
+
+async def test_forget(registry: Registry) -> None:
+    key = await register(registry)
+    await registry.want(a_want(key))
+    assert await registry.forget(key)
+    assert not await registry.forget(key)
+    assert (await registry.desired()).wants == {}
+
+
+async def test_a_plans_forget_is_fenced_and_spares_the_pinned(registry: Registry) -> None:
+    soft, hard = await register(registry), await register(registry, "b")
+    await registry.want(a_want(soft))
+    await registry.want(a_want(hard, pinned=True))
+    token = await registry.take_lease("one", 5.0, None)
+    assert token is not None
+    stale = FencingToken(token.epoch, token.counter - 1)
+    for key in (soft, VersionKey("no", 1)):
+        with pytest.raises(StaleToken):
+            await registry.forget(key, stale)
+    assert not await registry.forget(hard, token)
+    assert await registry.forget(soft, token)
+    assert set((await registry.desired()).wants) == {hard}
+
+
+async def test_imports_are_given_out_in_order_and_once(case: Case) -> None:
+    registry = case.registry
+    keys = [await register(registry, name) for name in "cab"]
+    claims = [
+        await (case.registry, case.other)[i % 2].claim_import(f"importer{i}", 10.0, 200.0)
+        for i in range(4)
+    ]
+    assert [claim.key for claim in claims if claim is not None] == keys
+    assert claims[3] is None
+    assert claims[0] is not None
+    assert claims[0].state is VersionState.IMPORTING
+
+
+async def test_claims_at_once_never_share_a_job(registry: Registry) -> None:
+    for name in "abcde":
+        await register(registry, name)
+    claims = await asyncio.gather(*(registry.claim_import(f"i{n}", 10.0, 1.0) for n in range(8)))
+    taken = [claim.key for claim in claims if claim is not None]
+    assert len(taken) == len(set(taken)) == 5
+
+
+async def test_an_import_to_the_end(registry: Registry) -> None:
+    key = await register(registry)
+    await registry.claim_import("one", 10.0, 200.0)
+    await registry.report_progress("one", key, 0.5, "fuse", 10.0, 205.0)
+    version = (await registry.desired()).versions[key]
+    assert (version.progress, version.step) == (0.5, "fuse")
+    assert await registry.claim_import("two", 10.0, 214.0) is None  # the lease was renewed
+    resolved = replace(SETTINGS, image_size=640)
+    ready = await registry.finish_import("one", key, PACK, resolved, 206.0)
+    assert (ready.state, ready.pack, ready.settings) == (VersionState.READY, PACK, resolved)
+    assert (await registry.desired()).versions[key] == ready
+    assert await registry.finish_import("one", key, PACK, resolved, 207.0) == ready
+    assert await registry.claim_import("two", 10.0, 999.0) is None
+
+
+async def test_a_failed_import_keeps_its_reason(registry: Registry) -> None:
+    key = await register(registry)
+    await registry.claim_import("one", 10.0, 200.0)
+    failed = await registry.fail_import("one", key, "ARTIFACT_UNSAFE", "no", 201.0)
+    assert (failed.state, failed.reason, failed.message) == (
+        VersionState.FAILED, "ARTIFACT_UNSAFE", "no",
+    )  # fmt: skip
+    assert await registry.fail_import("one", key, "ARTIFACT_UNSAFE", "no", 202.0) == failed
+    assert await registry.claim_import("two", 10.0, 999.0) is None
+
+
+async def test_a_lease_that_ran_out_gives_the_job_to_another(registry: Registry) -> None:
+    key = await register(registry)
+    await registry.claim_import("one", 10.0, 200.0)
+    assert await registry.claim_import("two", 10.0, 209.0) is None
+    claim = await registry.claim_import("two", 10.0, 210.0)
+    assert claim is not None
+    assert claim.key == key
+    with pytest.raises(ImportNotYours):
+        await registry.report_progress("one", key, 0.5, "fuse", 10.0, 211.0)
+    with pytest.raises(ImportNotYours):
+        await registry.finish_import("one", key, PACK, SETTINGS, 211.0)
+    with pytest.raises(ImportNotYours):
+        await registry.fail_import("one", key, "X", "y", 211.0)
+
+
+async def test_a_deleted_version_is_nobodys_job(registry: Registry) -> None:
+    key = await register(registry)
+    await registry.claim_import("one", 10.0, 200.0)
+    await registry.delete([key])
+    with pytest.raises(ImportNotYours):
+        await registry.finish_import("one", key, PACK, SETTINGS, 201.0)
+
+
+async def test_adopting_a_pack_needs_no_importer(registry: Registry) -> None:
+    key = await register(registry)
+    ready = await registry.adopt_pack(key, PACK, SETTINGS)
+    assert ready is not None
+    assert (ready.state, ready.pack) == (VersionState.READY, PACK)
+    assert await registry.adopt_pack(key, PACK, SETTINGS) is None
+    assert await registry.claim_import("one", 10.0, 200.0) is None
+
+
+async def test_the_lease_has_one_holder_and_growing_tokens(case: Case) -> None:
+    one = await case.registry.take_lease("one", 5.0, None)
+    assert one is not None
+    assert await case.other.take_lease("two", 5.0, None) is None
+    assert await case.other.lease_holder() == "one"
+    assert await case.registry.keep_lease(one, 5.0)
+    await case.registry.drop_lease(one)
+    assert await case.registry.lease_holder() == ""
+    assert not await case.registry.keep_lease(one, 5.0)
+    two = await case.other.take_lease("two", 5.0, None)
+    assert two is not None
+    assert two > one
+    await case.registry.drop_lease(one)  # of another by now
+    assert await case.registry.lease_holder() == "two"
+
+
+async def test_a_lease_runs_out(case: Case) -> None:
+    one = await case.registry.take_lease("one", 0.1, None)
+    assert one is not None
+    await asyncio.sleep(0.2)
+    assert not await case.registry.keep_lease(one, 5.0)
+    two = await case.other.take_lease("two", 5.0, None)
+    assert two is not None
+    assert two > one
+
+
+async def test_a_token_is_above_what_the_workers_saw(registry: Registry) -> None:
+    seen = FencingToken(4_000_000_000_000, 17)
+    token = await registry.take_lease("one", 5.0, seen)
+    assert token is not None
+    assert token > seen
+
+
+async def test_an_emptied_store_never_crowns_a_stale_writer(case: Case) -> None:
+    cluster = await case.registry.open()
+    before = await case.registry.take_lease("one", 5.0, None)
+    assert before is not None
+    await case.empty()
+    assert not await case.registry.keep_lease(before, 5.0)
+    desired = await case.registry.desired()
+    assert desired.cluster != cluster
+    assert desired.versions == {}
+    after = await case.other.take_lease("two", 5.0, before)
+    assert after is not None
+    assert after > before
+
+
+async def test_changes_tell_of_anyones_writes(case: Case) -> None:
+    await case.registry.open()
+    changes = case.registry.changes()
+    async with asyncio.timeout(20):
+        first = await anext(changes)
+        assert first == (await case.registry.desired()).revision
+        waiting = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await register(case.other)
+        assert await waiting > first
+    await changes.aclose()  # type: ignore[attr-defined] # a generator
+
+
+def a_worker(incarnation: str = "i1") -> WorkerInfo:
+    key = VersionKey("team/a", 3)
+    return WorkerInfo(
+        id="box-cpu",
+        incarnation=incarnation,
+        address="127.0.0.1:1",
+        device="cpu",
+        device_kind="cpu",
+        state=WorkerState.READY,
+        lease_until_s=123.0,
+        ledger=Ledger(100, 10, 20),
+        load=LoadReport(1, 64, 2.5, 7),
+        replicas={key: Replica(key, ReplicaState.HOT, 20, 5, pinned=True, variant="torch")},
+        device_name="A CPU",
+        joined_unix_s=9.5,
+        labels={"zone": "a"},
+        release="0.1.0",
+    )
+
+
+async def test_workers_are_on_record_until_their_time_is_over(registry: Registry) -> None:
+    await registry.record_worker(a_worker(), 30.0)
+    assert await registry.workers() == (replace(a_worker(), lease_until_s=0.0),)
+    await registry.drop_worker("box-cpu", "another")
+    assert len(await registry.workers()) == 1
+    await registry.drop_worker("box-cpu", "i1")
+    assert await registry.workers() == ()
+    await registry.record_worker(a_worker(), 0.05)
+    await asyncio.sleep(0.1)
+    assert await registry.workers() == ()
