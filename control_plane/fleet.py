@@ -205,12 +205,23 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes a replica takes on a device: its weights, and the workspace of its largest batch."""
+
+    weights_bytes: int
+    workspace_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a plan may look at. `failures` are loads that failed: when a retry is allowed."""
+    """All that a plan may look at. `failures` are loads that failed: when a retry is allowed;
+    `footprints` are what workers measured, by device kind.
+    """
 
     desired: Desired
     workers: Mapping[str, WorkerInfo]
     failures: Mapping[tuple[str, VersionKey], "LoadFailure"] = field(default_factory=dict)
+    footprints: Mapping[tuple[str, VersionKey], Footprint] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +268,7 @@ class Wait:
     reason: str
     why: str
     final: bool = False  # no change of the present fleet's load would help
+    retry_after_s: float | None = None  # when it will be tried again, if that is known
 
     def __str__(self) -> str:
         return f"wait {self.key}: {self.reason}: {self.why}"

@@ -309,3 +309,13 @@ def rebuild(
     if retryable is not None and error.retryable != retryable:
         error.retryable = retryable
     return error
+
+
+def rebuild_reason(
+    reason: str, message: str, *, retry_after_s: float | None = None
+) -> YolopoolError:
+    """Makes the error of a known reason; a reason nobody knows becomes Internal and keeps it."""
+    cls = BY_REASON.get(reason)
+    if cls is not None:
+        return cls(message, retry_after_s=retry_after_s)
+    return rebuild("INTERNAL", reason, message, retry_after_s=retry_after_s)

@@ -1,0 +1,206 @@
+"""The composition root: builds everything, owns the clock, starts and stops. No decisions."""
+
+import asyncio
+import json
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from control_plane.artifacts import FolderArtifacts
+from control_plane.clock import Clock
+from control_plane.detecting import Detecting
+from control_plane.errands import Errands
+from control_plane.http import HttpServer, build
+from control_plane.importing import ImportService
+from control_plane.loads import Loads
+from control_plane.membership import MembershipService
+from control_plane.metrics import Metrics
+from control_plane.model_rpc import ModelService
+from control_plane.reconciler import Pace, Reconciler
+from control_plane.registry import Registry
+from control_plane.rpc import DetectionService, FleetService, Identity
+from control_plane.settings import Settings
+from control_plane.view import View
+from control_plane.watch import Watch
+from control_plane.worker_link import WorkerLink
+from yolopool.errors import RegistryUnavailable
+from yolopool.serving import GrpcServer, die_with_parent, set_up_logs, until_signal
+from yolopool.v1 import (
+    detection_pb2_grpc,
+    fleet_pb2_grpc,
+    importing_pb2_grpc,
+    membership_pb2_grpc,
+    model_pb2_grpc,
+)
+
+log = structlog.get_logger()
+
+SERVICES = (
+    "yolopool.v1.DetectionService",
+    "yolopool.v1.FleetService",
+    "yolopool.v1.ImportService",
+    "yolopool.v1.MembershipService",
+    "yolopool.v1.ModelService",
+)
+# For requests under way when the process is told to stop; all must have ended in five seconds.
+STOP_GRACE_S = 1.5
+LOAD_TICK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where this control plane listens, as host:port."""
+
+    grpc: str
+    http: str
+
+
+class ControlPlane:
+    """`start`, then `stop`. The registry is opened here and closed here."""
+
+    def __init__(self, settings: Settings, registry: Registry, clock: Clock | None = None) -> None:
+        clock = clock or Clock(time.monotonic, time.time)
+        name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        self._settings = settings
+        self._registry = registry
+        self.view = View(clock)
+        self._metrics = Metrics()
+        self._link = WorkerLink()
+        self._artifacts = FolderArtifacts(settings.data_dir / "store", settings.max_artifact_bytes)
+        self._watch = Watch(registry, self.view)
+        self._loads = Loads(registry, self.view, clock, settings.no_worker_grace_s)
+        self._reconciler = self._build_reconciler(name, clock)
+        self._server = GrpcServer(SERVICES)
+        self._membership = MembershipService(
+            self.view, registry, self._link, clock, settings.heartbeat_interval_s, settings.lease_s
+        )
+        self._add_services(Identity(name, clock.unix()), clock)
+        self._http = HttpServer(build(self.view, self._metrics, lambda: self._reconciler.is_holder))
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _build_reconciler(self, name: str, clock: Clock) -> Reconciler:
+        settings = self._settings
+        errands = Errands(
+            self.view,
+            self._link,
+            self._artifacts.pack_uri,
+            self._metrics,
+            clock,
+            settings.load_timeout_s,
+            settings.release_timeout_s,
+        )
+        pace = Pace(lease_s=settings.reconciler_lease_s, gather_s=settings.lease_s)
+        return Reconciler(name, self._registry, self.view, errands, clock, pace)
+
+    def _add_services(self, identity: Identity, clock: Clock) -> None:
+        settings, server = self._settings, self._server.server
+        detecting = Detecting(
+            self.view, self._link, self._loads, self._metrics, clock, random.Random()
+        )
+        importing = ImportService(self._registry, self.view, self._artifacts, clock)
+        detection_pb2_grpc.add_DetectionServiceServicer_to_server(
+            DetectionService(
+                detecting, clock, settings.default_deadline_s, settings.max_image_bytes
+            ),
+            server,
+        )
+        fleet_pb2_grpc.add_FleetServiceServicer_to_server(
+            FleetService(identity, self.view, self._metrics, importing, clock), server
+        )
+        importing_pb2_grpc.add_ImportServiceServicer_to_server(importing, server)
+        membership_pb2_grpc.add_MembershipServiceServicer_to_server(self._membership, server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelService(self._registry, self.view, self._artifacts, self._loads, clock), server
+        )
+
+    async def start(self) -> Addresses:
+        """Listens, and begins to serve once desired state was read; OSError if a port is taken."""
+        settings = self._settings
+        await asyncio.to_thread(self._artifacts.prepare)
+        http_port = self._http.bind(settings.http_host, settings.http_port)
+        port = await self._server.start(settings.host, settings.port)
+        self._spawn(self._http.serve(), "http")
+        self._spawn(self._watch.run(), "watch")
+        self._spawn(self._membership.expire(), "leases")
+        self._spawn(self._open(), "open")
+        return Addresses(_address(settings.host, port), _address(settings.http_host, http_port))
+
+    async def stop(self) -> None:
+        """Refuses new calls, ends open ones and what is under way, and gives up the lease."""
+        await self._server.stop(STOP_GRACE_S)
+        self._http.stop()
+        for task in self._tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loads.close()
+        try:
+            async with asyncio.timeout(1.0):
+                await self._reconciler.close()
+                await self._registry.close()
+        except (RegistryUnavailable, TimeoutError):
+            log.info("the registry is away: its lease runs out by itself")
+        await self._link.close()
+
+    async def _open(self) -> None:
+        """Serves as soon as the view is loaded; then decides, for as long as it may."""
+        while not self.view.is_loaded:
+            await self.view.waiters.after(self.view.waiters.changes, LOAD_TICK_S)
+        try:
+            recorded = await self._registry.workers()
+            self.view.expected = frozenset(worker.id for worker in recorded)
+        except RegistryUnavailable:
+            log.info("the workers on record can't be read: they call by themselves")
+        await self._server.set_serving(True)
+        log.info("serving", models=len(self.view.catalogue.models))
+        await self._reconciler.run()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def build_registry(settings: Settings) -> Registry:
+    """Redis where a URL is given; else a store in memory, which says that it forgets."""
+    if settings.redis:
+        from control_plane.redis_registry import RedisRegistry
+
+        return RedisRegistry(settings.redis, settings.redis_password.get_secret_value())
+    from control_plane.memory_registry import MemoryRegistry
+
+    log.warning("STATE IS KEPT IN MEMORY: it ends with this process; give --redis to keep it")
+    return MemoryRegistry()
+
+
+async def run(settings: Settings) -> None:
+    """Serves until a signal."""
+    control_plane = ControlPlane(settings, build_registry(settings))
+    addresses = await control_plane.start()
+    line = {"event": "listening", "grpc": addresses.grpc, "http": addresses.http}
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+    log.info("stopping", signal=await until_signal())
+    await control_plane.stop()
+
+
+def main(settings: Settings) -> int:
+    """Returns the exit code."""
+    set_up_logs("control_plane", settings.log_level, settings.log_json)
+    if settings.die_with_parent:
+        die_with_parent()
+    try:
+        asyncio.run(run(settings))
+    except OSError as error:
+        log.error("can't start", why=str(error))
+        return 1
+    return 0

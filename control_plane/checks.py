@@ -1,0 +1,133 @@
+"""What a request may hold, checked once at the door. Each refusal says what to change."""
+
+from control_plane.principal import CallContext
+from yolopool.errors import (
+    ImageEmpty,
+    ImageShapeMismatch,
+    ImageTooLarge,
+    InvalidOption,
+)
+from yolopool.names import REQUEST_ID
+from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
+
+MOST_DETECTIONS = 3000
+MOST_CLASSES = 10_000
+SMALLEST_IMAGE, LARGEST_IMAGE = 32, 4096
+MOST_REPLICAS = 1000
+# Left to bring the answer home: without it a caller's clock ends first, and never hears why.
+_MARGIN, _LONGEST_MARGIN_S = 0.05, 0.05
+
+
+def deadline_of(context: CallContext, now: float, default_s: float) -> float:
+    """When to give up, on the monotonic clock, a little before the caller does."""
+    left_s = context.time_remaining()
+    if left_s is None:
+        return now + default_s
+    return now + max(0.0, left_s - min(_MARGIN * left_s, _LONGEST_MARGIN_S))
+
+
+def check_request_id(request_id: str) -> str:
+    if request_id and not REQUEST_ID.fullmatch(request_id):
+        raise InvalidOption("request_id is at most 128 characters of A-Z a-z 0-9 . _ : / -")
+    return request_id
+
+
+def infer_request(
+    request: detection_pb2.DetectRequest, max_image_bytes: int
+) -> worker_pb2.InferRequest:
+    """What a worker gets of a request: image, options and priority, checked."""
+    check_request_id(request.request_id)
+    if request.priority not in types_pb2.Priority.values():
+        raise InvalidOption(f"priority {request.priority} is not known: leave it out for NORMAL")
+    body = worker_pb2.InferRequest(priority=request.priority)
+    if request.HasField("options"):
+        check_options(request.options)
+        body.options.CopyFrom(request.options)
+    match request.WhichOneof("image"):
+        case "encoded":
+            body.encoded = _check_encoded(request.encoded, max_image_bytes)
+        case "raw":
+            _check_raw(request.raw, max_image_bytes)
+            body.raw.CopyFrom(request.raw)
+        case _:
+            raise ImageEmpty("the request has no image: set encoded or raw")
+    return body
+
+
+def check_options(options: detection_pb2.DetectOptions) -> None:
+    if options.HasField("confidence"):
+        _check_fraction("confidence", options.confidence)
+    if options.HasField("iou"):
+        _check_fraction("iou", options.iou)
+    if options.HasField("max_detections"):
+        _check_max_detections(options.max_detections)
+    if len(options.class_confidences) > MOST_CLASSES or len(options.classes) > MOST_CLASSES:
+        raise InvalidOption(f"at most {MOST_CLASSES} classes can be named")
+    for single in options.class_confidences:
+        _check_fraction(f"confidence of class {single.class_id}", single.confidence)
+    if options.HasField("region_of_interest"):
+        box = options.region_of_interest
+        if not (0 <= box.x_min < box.x_max and 0 <= box.y_min < box.y_max):
+            raise InvalidOption(
+                "region_of_interest must have 0 <= x_min < x_max and 0 <= y_min < y_max"
+            )
+
+
+def check_settings(settings: types_pb2.VersionSettings) -> types_pb2.VersionSettings:
+    """Of a version to be registered; what is unset stays for the import to fill in."""
+    size = settings.image_size
+    if size and not SMALLEST_IMAGE <= size <= LARGEST_IMAGE:
+        raise InvalidOption(
+            f"image_size is {size}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels, "
+            "or 0 for the size the model was trained with"
+        )
+    if settings.HasField("confidence"):
+        _check_fraction("confidence", settings.confidence)
+    if settings.HasField("iou"):
+        _check_fraction("iou", settings.iou)
+    if settings.HasField("max_detections"):
+        _check_max_detections(settings.max_detections)
+    if settings.shape_policy not in types_pb2.ShapePolicy.values():
+        raise InvalidOption(f"shape_policy {settings.shape_policy} is not known: rect or square")
+    return settings
+
+
+def check_replicas(replicas: int) -> int:
+    if replicas > MOST_REPLICAS:
+        raise InvalidOption(f"replicas is {replicas}: give 1 to {MOST_REPLICAS}")
+    return replicas or 1
+
+
+def _check_fraction(name: str, value: float) -> None:
+    # Written so that NaN is refused as well.
+    if not 0.0 <= value <= 1.0:
+        raise InvalidOption(f"{name} is {value:g}: give 0 to 1")
+
+
+def _check_max_detections(value: int) -> None:
+    if not 1 <= value <= MOST_DETECTIONS:
+        raise InvalidOption(f"max_detections is {value}: give 1 to {MOST_DETECTIONS}")
+
+
+def _check_encoded(data: bytes, max_image_bytes: int) -> bytes:
+    if not data:
+        raise ImageEmpty("the image has no bytes")
+    if len(data) > max_image_bytes:
+        raise ImageTooLarge(f"the image has {len(data)} bytes, and at most {max_image_bytes} fit")
+    return data
+
+
+def _check_raw(raw: types_pb2.RawImage, max_image_bytes: int) -> None:
+    if not raw.height or not raw.width:
+        raise ImageEmpty(f"the raw image is {raw.width} x {raw.height} pixels")
+    grey = raw.channel_order == types_pb2.CHANNEL_ORDER_GRAY
+    if raw.channel_order not in types_pb2.ChannelOrder.values()[1:]:
+        raise InvalidOption("raw.channel_order is not set: give BGR, RGB or GRAY")
+    expected = raw.height * raw.width * (1 if grey else 3)
+    if expected > max_image_bytes:
+        raise ImageTooLarge(f"the raw image has {expected} bytes, at most {max_image_bytes} fit")
+    if len(raw.data) != expected:
+        raise ImageShapeMismatch(
+            f"{raw.width} x {raw.height} pixels in {1 if grey else 3} channels are {expected} "
+            f"bytes, and the request has {len(raw.data)}"
+        )

@@ -1,0 +1,212 @@
+"""The path of one Detect: resolve, choose, send, and once more elsewhere if that worker is lost.
+
+No store and no disk: everything is looked up in the view.
+"""
+
+import asyncio
+import uuid
+from random import Random
+
+from control_plane import requestlog
+from control_plane.clock import Clock
+from control_plane.fleet import VersionKey, WorkerInfo
+from control_plane.loads import Loads
+from control_plane.metrics import Metrics
+from control_plane.principal import Principal
+from control_plane.requestlog import RequestRecord
+from control_plane.routing import Hold, Reject, Send, choose
+from control_plane.view import View
+from control_plane.wire import key_out, load_in
+from control_plane.worker_link import WorkerLink
+from yolopool.errors import DeadlineExceeded, YolopoolError
+from yolopool.names import ModelRef
+from yolopool.v1 import detection_pb2, worker_pb2
+
+# Refusals after which another worker may answer: nothing was run, or nobody will ever answer.
+RETRIED = frozenset({"WORKER_LOST", "DRAINING", "QUEUE_FULL", "NOT_ASSIGNED"})
+# A model may be released between choice and call, again and again where memory is scarce.
+MOST_STALE_CHOICES = 4
+
+
+class Detecting:
+    """Holds no request: one call of `detect` is one request."""
+
+    def __init__(
+        self,
+        view: View,
+        link: WorkerLink,
+        loads: Loads,
+        metrics: Metrics,
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        self._view = view
+        self._link = link
+        self._loads = loads
+        self._metrics = metrics
+        self._clock = clock
+        self._rng = rng
+
+    async def detect(
+        self,
+        request: detection_pb2.DetectRequest,
+        ref: ModelRef,
+        body: worker_pb2.InferRequest,
+        principal: Principal,
+        deadline_s: float,
+    ) -> detection_pb2.DetectResponse:
+        """Answers a request that was checked; `body` has its image. deadline_s: monotonic.
+
+        Every outcome is counted and logged here, errors and callers who left included.
+        """
+        arrived = self._clock.monotonic()
+        request_id = request.request_id or uuid.uuid4().hex
+        record = RequestRecord(request_id, principal, request.model, arrived)
+        body.request_id = request_id
+        self._metrics.in_flight.inc()
+        try:
+            record.key = self._view.catalogue.ready(ref).key
+            body.version.CopyFrom(key_out(record.key))
+            answer = await self._answer(record, record.key, body, deadline_s)
+        except YolopoolError as error:
+            self._ended(record, error.reason, error.message)
+            raise
+        except asyncio.CancelledError:
+            self._ended(record, "CANCELLED", "the caller left, or its deadline passed")
+            raise
+        except Exception as error:
+            self._ended(record, "INTERNAL", type(error).__name__)
+            raise
+        finally:
+            self._metrics.in_flight.dec()
+        self._fill_in(record, answer)
+        return answer
+
+    def refused(
+        self, request: detection_pb2.DetectRequest, principal: Principal, error: YolopoolError
+    ) -> None:
+        """Counts and logs a request that did not pass the door."""
+        record = RequestRecord(
+            request.request_id[:128], principal, request.model[:200], self._clock.monotonic()
+        )
+        self._ended(record, error.reason, error.message)
+
+    async def _answer(
+        self,
+        record: RequestRecord,
+        key: VersionKey,
+        body: worker_pb2.InferRequest,
+        deadline_s: float,
+    ) -> detection_pb2.DetectResponse:
+        excluded: set[str] = set()
+        first = True
+        while True:
+            try:
+                worker = await self._worker(record, key, excluded, deadline_s, first)
+            except YolopoolError as error:
+                # No other holds it and none will in time: the first refusal is the reason.
+                raise self._final(record, error) from error
+            first = False
+            try:
+                return await self._send(record, worker, key, body, deadline_s)
+            except YolopoolError as error:
+                if not self._may_retry(record, worker, key, error, bool(excluded)):
+                    raise
+                if error.reason != "NOT_ASSIGNED":
+                    excluded.add(worker.incarnation)
+                record.retried.append(f"{worker.id}: {error.reason}")
+                self._metrics.retries.labels(reason=error.reason).inc()
+
+    def _may_retry(
+        self,
+        record: RequestRecord,
+        worker: WorkerInfo,
+        key: VersionKey,
+        error: YolopoolError,
+        retried: bool,
+    ) -> bool:
+        if error.reason == "NOT_ASSIGNED":
+            self._view.drop_replica(worker.id, key)
+            return len(record.retried) < MOST_STALE_CHOICES
+        if error.reason == "QUEUE_FULL":
+            # Waiting would only move the queue here: elsewhere at once, or the caller hears it.
+            others = [w for w, _ in self._view.replicas(key) if w.id != worker.id]
+            if not others:
+                return False
+        return error.reason in RETRIED and not retried
+
+    def _final(self, record: RequestRecord, error: YolopoolError) -> YolopoolError:
+        if record.retried and isinstance(error, DeadlineExceeded):
+            tried = "; ".join(record.retried)
+            return DeadlineExceeded(f"{error.message} (before: {tried})", details=error.details)
+        return error
+
+    async def _worker(
+        self,
+        record: RequestRecord,
+        key: VersionKey,
+        excluded: set[str],
+        deadline_s: float,
+        count: bool,
+    ) -> WorkerInfo:
+        """A worker that holds the version; on a miss, once one does."""
+        route = choose(self._view, key, self._clock.monotonic(), self._rng, excluded)
+        if count:
+            hit = isinstance(route, Send)
+            self._metrics.cache.labels(result="hit" if hit else "miss").inc()
+        if isinstance(route, Send):
+            return route.worker
+        if isinstance(route, Reject):
+            raise route.error
+        began = self._clock.monotonic()
+        try:
+            return await self._loads.serve(key, lambda: self._settled(key, excluded), deadline_s)
+        finally:
+            record.load_wait_s += self._clock.monotonic() - began
+
+    def _settled(self, key: VersionKey, excluded: set[str]) -> WorkerInfo | None:
+        route = choose(self._view, key, self._clock.monotonic(), self._rng, excluded)
+        if isinstance(route, Reject):
+            raise route.error
+        return None if isinstance(route, Hold) else route.worker
+
+    async def _send(
+        self,
+        record: RequestRecord,
+        worker: WorkerInfo,
+        key: VersionKey,
+        body: worker_pb2.InferRequest,
+        deadline_s: float,
+    ) -> detection_pb2.DetectResponse:
+        began = self._clock.monotonic()
+        if began >= deadline_s:
+            raise DeadlineExceeded(f"time ran out before {key} could be run: allow more")
+        record.worker = worker.id
+        self._view.sent(worker.id, key)
+        try:
+            reply = await self._link.infer(worker, body, deadline_s - began)
+        finally:
+            self._view.answered(worker.id, key)
+            record.call_s += self._clock.monotonic() - began
+        self._view.hear_load(worker.id, load_in(reply.load))
+        record.ledger_used_bytes = reply.ledger_used_bytes
+        return reply.result
+
+    # --- the end of a request -----------------------------------------------------------------
+
+    def _ended(self, record: RequestRecord, outcome: str, message: str) -> None:
+        self._metrics.request_ended(outcome)
+        total_ms = (self._clock.monotonic() - record.arrived_s) * 1000
+        requestlog.write(record, outcome, total_ms, message=message)
+
+    def _fill_in(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
+        total_s = self._clock.monotonic() - record.arrived_s
+        timing = answer.timing
+        timing.total_ms = total_s * 1000
+        timing.load_wait_ms = record.load_wait_s * 1000
+        timing.route_ms = (total_s - record.load_wait_s - record.call_s) * 1000
+        answer.request_id = record.request_id
+        answer.worker = record.worker
+        self._metrics.request_ended("OK")
+        self._metrics.request_answered(answer)
+        requestlog.write(record, "OK", timing.total_ms, answer)

@@ -1,0 +1,217 @@
+"""Commands on their way to workers: one task each, so that a slow load blocks no other worker.
+
+An errand ends when its worker's own stream shows the result. Until then it is laid over every
+snapshot, so that no plan decides the same thing twice.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from control_plane.clock import Clock
+from control_plane.failures import Place
+from control_plane.fleet import (
+    Assign,
+    FencingToken,
+    Footprint,
+    Release,
+    Replica,
+    ReplicaState,
+    Snapshot,
+    WorkerInfo,
+)
+from control_plane.metrics import Metrics
+from control_plane.placement import PASSING, footprint
+from control_plane.view import View
+from control_plane.waiters import ANY
+from control_plane.worker_link import WorkerLink
+from yolopool.errors import YolopoolError
+
+log = structlog.get_logger()
+
+LOADED = frozenset({ReplicaState.WARM, ReplicaState.HOT})
+# How long a worker's stream may lag behind its reply before the reply alone is believed.
+SETTLE_S = 3.0
+# Before a command that a worker refused for the moment is given again.
+AGAIN_S = 0.5
+
+
+@dataclass(slots=True)
+class _Errand:
+    command: Assign | Release
+    replied: asyncio.Event = field(default_factory=asyncio.Event)
+    refused: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+class Errands:
+    """`load_timeout_s` and `release_timeout_s` bound one command."""
+
+    def __init__(
+        self,
+        view: View,
+        link: WorkerLink,
+        pack_uri: Callable[[str], str],
+        metrics: Metrics,
+        clock: Clock,
+        load_timeout_s: float,
+        release_timeout_s: float,
+    ) -> None:
+        self._view = view
+        self._link = link
+        self._pack_uri = pack_uri
+        self._metrics = metrics
+        self._clock = clock
+        self._load_timeout_s = load_timeout_s
+        self._release_timeout_s = release_timeout_s
+        self._pending: dict[Place, _Errand] = {}
+
+    def start(self, command: Assign | Release, token: FencingToken) -> None:
+        """Sends a command, unless one for the same version is on its way to that worker."""
+        place = (command.worker, command.key)
+        worker = self._view.workers.get(command.worker)
+        if place in self._pending or worker is None:
+            return
+        errand = _Errand(command)
+        self._pending[place] = errand
+        errand.task = asyncio.create_task(self._run(errand, worker, token), name=str(command))
+        errand.task.add_done_callback(lambda _: self._ended(place))
+
+    def overlay(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot as it will be once the errands are done."""
+        if not self._pending:
+            return snapshot
+        workers, wants = dict(snapshot.workers), dict(snapshot.desired.wants)
+        for (worker_id, key), errand in self._pending.items():
+            worker = workers.get(worker_id)
+            if worker is None:
+                continue
+            replicas = dict(worker.replicas)
+            if isinstance(errand.command, Assign):
+                replicas[key] = self._assigned(snapshot, worker, errand.command)
+            elif key in replicas:
+                replicas[key] = replace(replicas[key], state=ReplicaState.RELEASING)
+            if isinstance(errand.command, Release) and errand.command.forget:
+                # A new want of it waits until the memory it leaves is given back.
+                wants.pop(key, None)
+            workers[worker_id] = replace(worker, replicas=replicas)
+        return replace(snapshot, workers=workers, desired=replace(snapshot.desired, wants=wants))
+
+    async def close(self) -> None:
+        tasks = [errand.task for errand in self._pending.values() if errand.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _assigned(self, snapshot: Snapshot, worker: WorkerInfo, command: Assign) -> Replica:
+        here = worker.replicas.get(command.key)
+        if here is not None and here.state is not ReplicaState.FAILED:
+            return replace(here, pinned=command.pinned)
+        version = snapshot.desired.versions.get(command.key)
+        size = Footprint(0, 0)
+        if version is not None:
+            size = footprint(version, worker.device_kind, snapshot)
+        return Replica(
+            command.key,
+            ReplicaState.ASSIGNED,
+            size.weights_bytes,
+            size.workspace_bytes,
+            command.pinned,
+        )
+
+    def _ended(self, place: Place) -> None:
+        self._pending.pop(place, None)
+        self._view.waiters.wake(ANY)
+
+    async def _run(self, errand: _Errand, worker: WorkerInfo, token: FencingToken) -> None:
+        command = errand.command
+        log.info("command", command=str(command), token=str(token))
+        try:
+            if isinstance(command, Assign):
+                await self._assign(command, worker, token)
+            else:
+                await self._release(command, worker, token)
+        except YolopoolError as error:
+            errand.refused = True
+            self._refused(command, worker, error)
+        except Exception:
+            errand.refused = True
+            log.exception("a command failed: this is a bug", command=str(command))
+        finally:
+            errand.replied.set()
+        if errand.refused:
+            await asyncio.sleep(AGAIN_S)
+        else:
+            await self._settled(command, worker)
+
+    async def _assign(self, command: Assign, worker: WorkerInfo, token: FencingToken) -> None:
+        for key in command.after:
+            earlier = self._pending.get((command.worker, key))
+            if earlier is not None:
+                await earlier.replied.wait()
+        version = self._view.desired.versions.get(command.key)
+        if version is None or version.pack is None:
+            return  # deleted meanwhile
+        began = self._clock.monotonic()
+        await self._link.assign(
+            worker,
+            version,
+            self._pack_uri(version.pack.digest),
+            command.pinned,
+            token,
+            self._load_timeout_s,
+        )
+        self._view.failures.succeeded((worker.id, command.key))
+        self._metrics.load_ended("OK", self._clock.monotonic() - began)
+
+    async def _release(self, command: Release, worker: WorkerInfo, token: FencingToken) -> None:
+        await self._link.release(worker, command.key, token, self._release_timeout_s)
+        self._metrics.released("ROOM" if command.forget else "UNWANTED")
+
+    async def _settled(self, command: Assign | Release, worker: WorkerInfo) -> None:
+        """Waits until the worker's stream shows what its reply said."""
+
+        def shown() -> bool | None:
+            now = self._view.workers.get(worker.id)
+            if now is None or now.incarnation != worker.incarnation:
+                return True
+            replica = now.replicas.get(command.key)
+            if isinstance(command, Release):
+                return True if replica is None else None
+            held = replica is not None and replica.state in LOADED
+            return True if held else None
+
+        await self._view.waiters.until(command.key, shown, SETTLE_S)
+
+    def _refused(self, command: Assign | Release, worker: WorkerInfo, error: YolopoolError) -> None:
+        log.warning(
+            "command refused", command=str(command), reason=error.reason, message=error.message
+        )
+        if isinstance(command, Release) or error.reason == "STALE_TOKEN":
+            # Planned again: with what the worker then reports, and a token above the newer one.
+            return
+        now, place = self._clock.monotonic(), (worker.id, command.key)
+        self._metrics.load_ended(error.reason, 0.0)
+        if error.reason == "LEDGER_FULL":
+            self._learn(command, worker, error)
+        if error.reason in PASSING:
+            self._view.failures.refuse(place, error.reason, error.message, now + AGAIN_S)
+        else:
+            self._view.failures.record(place, error.reason, error.message, now)
+
+    def _learn(self, command: Assign, worker: WorkerInfo, error: YolopoolError) -> None:
+        """Keeps what the worker said it needs: by the estimate it fitted, and would for ever."""
+        needed = int(error.details.get("needed_bytes", "0"))
+        version = self._view.desired.versions.get(command.key)
+        if not needed or version is None:
+            return
+        snapshot = self._view.snapshot()
+        known = footprint(version, worker.device_kind, snapshot)
+        # What it needs more than is taken now: its workspace counts only beyond the largest there.
+        there = max((r.workspace_bytes for r in worker.replicas.values()), default=0)
+        workspace = max(known.workspace_bytes, there + needed - known.weights_bytes)
+        self._view.footprints[worker.device_kind, command.key] = Footprint(
+            known.weights_bytes, workspace
+        )

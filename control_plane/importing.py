@@ -1,0 +1,136 @@
+"""Where importers claim their work and report on it; they never see the registry."""
+
+import structlog
+
+from control_plane.artifacts import FolderArtifacts
+from control_plane.clock import Clock
+from control_plane.fleet import ModelVersion, Pack
+from control_plane.principal import CallContext
+from control_plane.registry import Registry
+from control_plane.view import View
+from control_plane.wire import key_in, key_out, settings_in, settings_out
+from yolopool.errors import InvalidOption
+from yolopool.v1 import importing_pb2, importing_pb2_grpc
+
+log = structlog.get_logger()
+
+LEASE_S = 15.0
+# A lease that runs out changes nothing that would wake a waiting importer.
+LOOK_AGAIN_S = 1.0
+LONGEST_WAIT_S = 60.0
+# An importer that has not asked for so long is not counted any more.
+SEEN_S = 30.0
+
+
+class ImportService(importing_pb2_grpc.ImportServiceServicer):
+    def __init__(
+        self, registry: Registry, view: View, artifacts: FolderArtifacts, clock: Clock
+    ) -> None:
+        self._registry = registry
+        self._view = view
+        self._artifacts = artifacts
+        self._clock = clock
+        self._seen: dict[str, float] = {}
+
+    async def ClaimImport(
+        self, request: importing_pb2.ClaimImportRequest, context: CallContext
+    ) -> importing_pb2.ClaimImportResponse:
+        importer = check_importer(request.importer)
+        until = self._clock.monotonic() + min(max(request.wait_s, 0.0), LONGEST_WAIT_S)
+        while True:
+            self._seen[importer] = self._clock.monotonic()
+            changes = self._view.waiters.changes
+            version = await self._registry.claim_import(importer, LEASE_S, self._clock.unix())
+            if version is not None:
+                log.info("import claimed", version=str(version.key), importer=importer)
+                self._view.put_version(version)
+                return importing_pb2.ClaimImportResponse(job=self._job(version))
+            left_s = until - self._clock.monotonic()
+            if left_s <= 0:
+                return importing_pb2.ClaimImportResponse()
+            await self._view.waiters.after(changes, min(left_s, LOOK_AGAIN_S))
+
+    async def ReportImport(
+        self, request: importing_pb2.ReportImportRequest, context: CallContext
+    ) -> importing_pb2.ReportImportResponse:
+        importer = check_importer(request.importer)
+        self._seen[importer] = self._clock.monotonic()
+        match request.WhichOneof("report"):
+            case "progress":
+                await self._progress(importer, request)
+            case "pack":
+                await self._finish(importer, request)
+            case "failure":
+                await self._fail(importer, request)
+            case _:
+                raise InvalidOption("the report is empty: send progress, a pack or a failure")
+        return importing_pb2.ReportImportResponse()
+
+    def count(self) -> int:
+        """Importers that asked for work lately."""
+        now = self._clock.monotonic()
+        self._seen = {name: at for name, at in self._seen.items() if now - at < SEEN_S}
+        return len(self._seen)
+
+    def _job(self, version: ModelVersion) -> importing_pb2.ImportJob:
+        return importing_pb2.ImportJob(
+            version=key_out(version.key),
+            settings=settings_out(version.settings),
+            artifact_uri=self._artifacts.uri(version.artifact),
+            artifact=version.artifact,
+            source_name=version.source_name,
+            pack_store_uri=self._artifacts.pack_store_uri,
+            lease_s=LEASE_S,
+        )
+
+    async def _progress(self, importer: str, request: importing_pb2.ReportImportRequest) -> None:
+        fraction = min(max(request.progress.fraction, 0.0), 1.0)
+        await self._registry.report_progress(
+            importer,
+            key_in(request.version),
+            fraction,
+            request.progress.step[:80],
+            LEASE_S,
+            self._clock.unix(),
+        )
+
+    async def _finish(self, importer: str, request: importing_pb2.ReportImportRequest) -> None:
+        key, settings = key_in(request.version), settings_in(request.pack.settings)
+        # A pack that is not where workers will look must not become READY.
+        self._artifacts.check_pack(request.pack.digest)
+        version = await self._registry.finish_import(
+            importer, key, pack_in(request.pack), settings, self._clock.unix()
+        )
+        log.info("import finished", version=str(key), pack=request.pack.digest)
+        self._view.put_version(version)
+
+    async def _fail(self, importer: str, request: importing_pb2.ReportImportRequest) -> None:
+        key, failure = key_in(request.version), request.failure
+        version = await self._registry.fail_import(
+            importer,
+            key,
+            failure.reason or "IMPORT_CRASHED",
+            failure.message[:2000],
+            self._clock.unix(),
+        )
+        log.warning("import failed", version=str(key), reason=version.reason, why=version.message)
+        self._view.put_version(version)
+
+
+def pack_in(pack: importing_pb2.ImportedPack) -> Pack:
+    return Pack(
+        digest=pack.digest,
+        architecture=pack.architecture,
+        task=pack.task,
+        class_names=tuple(pack.class_names),
+        weights_bytes=pack.weights_bytes,
+        activation_bytes_per_megapixel=pack.activation_bytes_per_megapixel,
+        parameters=pack.parameters,
+        warnings=tuple(pack.warnings),
+    )
+
+
+def check_importer(name: str) -> str:
+    if not name or len(name) > 128:
+        raise InvalidOption("importer is its name, drawn at its start: 1 to 128 characters")
+    return name

@@ -1,0 +1,96 @@
+"""The lives of a version and of a worker, as tables; anything else raises and tells the story.
+
+Pure. The life of a replica is its worker's and lives there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from control_plane.fleet import VersionState, WorkerState
+
+
+class VersionEvent(StrEnum):
+    CLAIMED = "CLAIMED"  # an importer took it, perhaps from another whose lease ran out
+    PROGRESSED = "PROGRESSED"  # its importer says how far it is
+    IMPORTED = "IMPORTED"  # a pack is there
+    FAILED = "FAILED"  # the importer says why
+    ADOPTED = "ADOPTED"  # a pack of the same artifact and settings was there already
+
+
+class WorkerEvent(StrEnum):
+    SAID_STARTING = "SAID_STARTING"
+    SAID_READY = "SAID_READY"
+    SAID_DRAINING = "SAID_DRAINING"
+    LEASE_RAN_OUT = "LEASE_RAN_OUT"
+
+
+V, VE = VersionState, VersionEvent
+VERSION_TABLE: Mapping[tuple[VersionState, VersionEvent], VersionState] = {
+    (V.UPLOADED, VE.CLAIMED): V.IMPORTING,
+    (V.UPLOADED, VE.ADOPTED): V.READY,
+    (V.IMPORTING, VE.CLAIMED): V.IMPORTING,
+    (V.IMPORTING, VE.PROGRESSED): V.IMPORTING,
+    (V.IMPORTING, VE.IMPORTED): V.READY,
+    (V.IMPORTING, VE.FAILED): V.FAILED,
+}
+
+# A process goes from STARTING over READY to DRAINING and never back; a lost one may be heard
+# again, since its lease can run out while it lives.
+W, WE = WorkerState, WorkerEvent
+WORKER_TABLE: Mapping[tuple[WorkerState, WorkerEvent], WorkerState] = {
+    (W.STARTING, WE.SAID_STARTING): W.STARTING,
+    (W.STARTING, WE.SAID_READY): W.READY,
+    (W.STARTING, WE.SAID_DRAINING): W.DRAINING,
+    (W.STARTING, WE.LEASE_RAN_OUT): W.LOST,
+    (W.READY, WE.SAID_READY): W.READY,
+    (W.READY, WE.SAID_DRAINING): W.DRAINING,
+    (W.READY, WE.LEASE_RAN_OUT): W.LOST,
+    (W.DRAINING, WE.SAID_DRAINING): W.DRAINING,
+    (W.DRAINING, WE.LEASE_RAN_OUT): W.LOST,
+    (W.LOST, WE.SAID_STARTING): W.STARTING,
+    (W.LOST, WE.SAID_READY): W.READY,
+    (W.LOST, WE.SAID_DRAINING): W.DRAINING,
+    (W.LOST, WE.LEASE_RAN_OUT): W.LOST,
+}
+
+SAID = {
+    WorkerState.STARTING: WorkerEvent.SAID_STARTING,
+    WorkerState.READY: WorkerEvent.SAID_READY,
+    WorkerState.DRAINING: WorkerEvent.SAID_DRAINING,
+}
+
+State = TypeVar("State", bound=StrEnum)
+Event = TypeVar("Event", bound=StrEnum)
+
+
+class InvalidTransition(Exception):
+    """A transition that the table does not have; the message tells how it came to this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life(Generic[State, Event]):
+    """State of one thing and the last events that changed it."""
+
+    name: str
+    state: State
+    story: tuple[Event, ...] = ()
+
+    def apply(
+        self, table: Mapping[tuple[State, Event], State], event: Event
+    ) -> "Life[State, Event]":
+        """The next life, or InvalidTransition with the story so far."""
+        after = table.get((self.state, event))
+        if after is None:
+            story = ", ".join(self.story) or "nothing yet"
+            raise InvalidTransition(
+                f"{self.name} is {self.state} after {story}: {event} can't follow"
+            )
+        if after is self.state:
+            return self
+        # The last twenty are enough to tell what went wrong, and bound a long life.
+        return replace(self, state=after, story=(*self.story, event)[-20:])
+
+
+WorkerLife = Life[WorkerState, WorkerEvent]

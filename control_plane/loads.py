@@ -1,0 +1,190 @@
+"""Makes sure that a version is loaded, and waits for it: misses of Detect, and admin loads.
+
+A miss is single-flight: however many callers wait for a version, one of them writes the want.
+Nobody waits past a deadline, and each who waited in vain hears what for.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import TypeVar
+
+from control_plane.clock import Clock
+from control_plane.fleet import (
+    ReplicaState,
+    VersionKey,
+    Want,
+    WantSource,
+)
+from control_plane.registry import Registry
+from control_plane.routing import error_of
+from control_plane.view import View
+from control_plane.waiters import ANY
+from yolopool.errors import DeadlineExceeded, ModelNotFound, NoWorker, YolopoolError
+
+Answer = TypeVar("Answer")
+
+
+class Loads:
+    """`no_worker_grace_s`: how long a caller waits for a worker to (re)appear when none is live."""
+
+    def __init__(
+        self, registry: Registry, view: View, clock: Clock, no_worker_grace_s: float
+    ) -> None:
+        self._registry = registry
+        self._view = view
+        self._clock = clock
+        self._grace_s = no_worker_grace_s
+        self._flights: dict[VersionKey, asyncio.Task[None]] = {}
+
+    async def serve(
+        self, key: VersionKey, ready: Callable[[], Answer | None], deadline_s: float
+    ) -> Answer:
+        """Wants a version that is nowhere; returns what `ready` answers once it is not None.
+
+        `ready` may raise. Raises NoWorker, DeadlineExceeded, ModelNotFound or
+        RegistryUnavailable. deadline_s: monotonic.
+        """
+        while True:
+            await self._within(self._worker_there(), deadline_s, key)
+            await self._within(self._want(key), deadline_s, key)
+            found = await self._view.waiters.until(
+                key, lambda: self._state(key, ready), deadline_s - self._clock.monotonic()
+            )
+            if found is None:
+                raise self._late(key)
+            answer, again = found
+            if not again and answer is not None:
+                return answer
+
+    def _state(
+        self, key: VersionKey, ready: Callable[[], Answer | None]
+    ) -> tuple[Answer | None, bool] | None:
+        """(answer, False), (None, True) if it must be wanted again, or None: go on waiting."""
+        answer = ready()
+        if answer is not None:
+            return answer, False
+        if key not in self._view.desired.versions:
+            raise ModelNotFound(f"{key} was deleted while it was being loaded")
+        # Its want went with a release for room, or its last worker did: begin again.
+        if key not in self._view.desired.wants or not self._view.has_live_worker():
+            return None, True
+        return None
+
+    async def load(self, want: Want, wait: bool, deadline_s: float) -> None:
+        """Sets an admin's want; with `wait` returns when it is HOT on so many workers.
+
+        Raises as `serve`, and what the plan says can't be done (ModelTooLarge, LedgerFull,
+        LoadFailed).
+        """
+        # Whoever asks by name wants it tried now, whatever happened before.
+        self._view.failures.forget_version(want.key)
+        held = await self._registry.want(want)
+        if held is None:
+            raise ModelNotFound(f"{want.key} does not exist any more")
+        self._view.put_want(held)
+        if not wait:
+            return
+        await self._within(self._worker_there(), deadline_s, want.key)
+        ready = await self._view.waiters.until(
+            want.key, lambda: self._is_hot(want), deadline_s - self._clock.monotonic()
+        )
+        if not ready:
+            raise self._late(want.key)
+
+    def _is_hot(self, want: Want) -> bool | None:
+        hot = [r for _, r in self._view.replicas(want.key) if r.state is ReplicaState.HOT]
+        if len(hot) >= want.replicas:
+            return True
+        blocked = self._view.waits.get(want.key)
+        if blocked is not None and blocked.final:
+            raise error_of(blocked)
+        return None
+
+    async def unload(self, key: VersionKey, wait: bool, deadline_s: float) -> None:
+        """Forgets a want; with `wait` returns when the version is nowhere."""
+        await self._registry.forget(key)
+        self._view.drop_want(key)
+        if not wait:
+            return
+        gone = await self._view.waiters.until(
+            key,
+            lambda: True if not self._view.replicas(key) else None,
+            deadline_s - self._clock.monotonic(),
+        )
+        if not gone:
+            raise DeadlineExceeded(f"{key} has open requests: it is released behind the last")
+
+    async def close(self) -> None:
+        for flight in list(self._flights.values()):
+            flight.cancel()
+        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+
+    # --- a miss -----------------------------------------------------------------------------
+
+    async def _want(self, key: VersionKey) -> None:
+        """One write for all who miss this version now; a caller who leaves ends it for nobody."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.create_task(self._fly(key), name=f"want {key}")
+            self._flights[key] = flight
+            flight.add_done_callback(lambda ended: self._landed(key, ended))
+        await asyncio.shield(flight)
+
+    def _landed(self, key: VersionKey, flight: asyncio.Task[None]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            # Looked at here too: every caller may have left before it failed.
+            flight.exception()
+
+    async def _fly(self, key: VersionKey) -> None:
+        now = self._clock.unix()
+        want = Want(key, replicas=1, pinned=False, source=WantSource.MISS, since_unix_s=now)
+        old = self._view.desired.wants.get(key)
+        if old is not None:
+            blocked = self._view.waits.get(key)
+            if blocked is None or blocked.reason != "LEDGER_FULL" or old.pinned:
+                return  # it is being loaded, or what hinders it is not room
+            # An old want that found no room may be older than all that is loaded: renew its age.
+            await self._registry.forget(key)
+            want = replace(old, since_unix_s=now)
+        held = await self._registry.want(want)
+        if held is None:
+            raise ModelNotFound(f"{key} does not exist any more")
+        self._view.put_want(held)
+
+    async def _worker_there(self) -> None:
+        if self._view.has_live_worker():
+            return
+        there = await self._view.waiters.until(
+            ANY, lambda: self._view.has_live_worker() or None, self._grace_s
+        )
+        if not there:
+            raise NoWorker(
+                f"no worker is connected, and none came within {self._grace_s:g} s: start one",
+                retry_after_s=self._grace_s,
+            )
+
+    async def _within(
+        self, step: Coroutine[object, object, None], deadline_s: float, key: VersionKey
+    ) -> None:
+        try:
+            async with asyncio.timeout(deadline_s - self._clock.monotonic()):
+                await step
+        except TimeoutError:
+            raise self._late(key) from None
+
+    def _late(self, key: VersionKey) -> YolopoolError:
+        """Says what the caller waited for."""
+        if not self._view.has_live_worker():
+            return DeadlineExceeded(f"time ran out waiting for a worker to load {key}: start one")
+        blocked = self._view.waits.get(key)
+        if blocked is not None:
+            return DeadlineExceeded(
+                f"time ran out: {blocked.why}", details={"waited_for": blocked.reason}
+            )
+        return DeadlineExceeded(
+            f"time ran out while {key} was being loaded (the load goes on): try again, or allow "
+            "more time",
+            details={"waited_for": "LOAD"},
+        )

@@ -1,0 +1,127 @@
+"""Where workers join, send their heartbeats and leave; and the end of leases that ran out."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+import structlog
+
+from control_plane.clock import Clock
+from control_plane.fleet import WorkerInfo
+from control_plane.lifecycle import InvalidTransition
+from control_plane.principal import CallContext
+from control_plane.registry import Registry
+from control_plane.view import View
+from control_plane.wire import token_in, worker_in
+from control_plane.worker_link import WorkerLink
+from yolopool.errors import InvalidWorker, RegistryUnavailable, WorkerNotFound
+from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc
+
+log = structlog.get_logger()
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
+_ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
+_KINDS = frozenset({"cpu", "cuda", "sim"})
+_MOST_LABELS = 64
+EXPIRY_TICK_S = 0.25
+
+
+class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
+    def __init__(
+        self,
+        view: View,
+        registry: Registry,
+        link: WorkerLink,
+        clock: Clock,
+        heartbeat_interval_s: float,
+        lease_s: float,
+    ) -> None:
+        self._view = view
+        self._registry = registry
+        self._link = link
+        self._clock = clock
+        self._heartbeat_interval_s = heartbeat_interval_s
+        self._lease_s = lease_s
+
+    async def Join(
+        self, request: membership_pb2.JoinRequest, context: CallContext
+    ) -> membership_pb2.JoinResponse:
+        worker = worker_in(check_worker(request.worker), self._lease_until())
+        token = token_in(request.highest_token) if request.HasField("highest_token") else None
+        old = self._view.workers.get(worker.id)
+        self._view.join(worker, token)
+        if old is None or old.incarnation != worker.incarnation:
+            log.info(
+                "worker joined",
+                worker=worker.id,
+                incarnation=worker.incarnation,
+                address=worker.address,
+                device=worker.device,
+            )
+            if old is not None:
+                await self._link.drop(old)
+        return membership_pb2.JoinResponse(
+            cluster=self._view.desired.cluster,
+            heartbeat_interval_s=self._heartbeat_interval_s,
+            lease_s=self._lease_s,
+        )
+
+    async def Heartbeat(
+        self, requests: AsyncIterator[membership_pb2.HeartbeatRequest], context: CallContext
+    ) -> AsyncIterator[membership_pb2.HeartbeatResponse]:
+        async for request in requests:
+            joined = self._view.workers.get(request.worker.id)
+            if joined is None:
+                raise WorkerNotFound(f"worker {request.worker.id!r} is not known here: join again")
+            token = token_in(request.highest_token) if request.HasField("highest_token") else None
+            try:
+                self._view.hear(worker_in(request.worker, self._lease_until(), joined), token)
+            except InvalidTransition as error:
+                raise InvalidWorker(f"{error}: restart the worker") from error
+            yield membership_pb2.HeartbeatResponse(lease_s=self._lease_s)
+
+    async def Leave(
+        self, request: membership_pb2.LeaveRequest, context: CallContext
+    ) -> membership_pb2.LeaveResponse:
+        worker = self._view.leave(request.worker, request.incarnation)
+        if worker is not None:
+            log.info("worker left", worker=worker.id, incarnation=worker.incarnation)
+            await self._gone(worker)
+        return membership_pb2.LeaveResponse()
+
+    async def expire(self) -> None:
+        """Goes on for ever: ends the calls that lost workers still hold, so they go elsewhere."""
+        while True:
+            for worker in self._view.expire(self._clock.monotonic()):
+                log.warning("worker lost: its lease ran out", worker=worker.id)
+                await self._link.drop(worker)
+            await asyncio.sleep(EXPIRY_TICK_S)
+
+    async def _gone(self, worker: WorkerInfo) -> None:
+        # Not its calls: a worker leaves when its last ticket is answered.
+        try:
+            await self._registry.drop_worker(worker.id, worker.incarnation)
+        except RegistryUnavailable:
+            log.info("a worker's record stays until it runs out", worker=worker.id)
+
+    def _lease_until(self) -> float:
+        return self._clock.monotonic() + self._lease_s
+
+
+def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
+    """Returns the announcement, or raises InvalidWorker saying what is wrong with it."""
+    address = _ADDRESS.fullmatch(worker.address)
+    if not _ID.fullmatch(worker.id):
+        raise InvalidWorker(f"{worker.id[:80]!r} is no worker id: 1 to 120 of A-Z a-z 0-9 . _ -")
+    if not worker.incarnation or len(worker.incarnation) > 64:
+        raise InvalidWorker(f"worker {worker.id} has no incarnation of 1 to 64 characters")
+    if address is None or int(address[1]) > 65535:
+        raise InvalidWorker(f"{worker.address[:80]!r} of worker {worker.id} is no host:port")
+    if worker.device_kind not in _KINDS or not worker.device:
+        raise InvalidWorker(
+            f"worker {worker.id} has device {worker.device!r} of kind {worker.device_kind!r}: "
+            f"known kinds are {', '.join(sorted(_KINDS))}"
+        )
+    if len(worker.labels) > _MOST_LABELS:
+        raise InvalidWorker(f"worker {worker.id} has more than {_MOST_LABELS} labels")
+    return worker

@@ -1,0 +1,228 @@
+"""ModelService: upload, register, look, load, unload, delete."""
+
+from collections.abc import AsyncIterator
+
+import structlog
+
+from control_plane.artifacts import FolderArtifacts, check_digest
+from control_plane.checks import (
+    check_replicas,
+    check_request_id,
+    check_settings,
+    deadline_of,
+)
+from control_plane.clock import Clock
+from control_plane.fleet import (
+    ModelVersion,
+    VersionKey,
+    VersionSettings,
+    VersionState,
+    Want,
+    WantSource,
+)
+from control_plane.loads import Loads
+from control_plane.principal import CallContext, principal_of
+from control_plane.registry import Registry
+from control_plane.view import View
+from control_plane.wire import key_out, replica_out, settings_in, version_out
+from yolopool.errors import (
+    ArtifactNotFound,
+    DeadlineExceeded,
+    InvalidOption,
+    VersionNotFound,
+)
+from yolopool.names import check_name, parse_ref
+from yolopool.v1 import model_pb2, model_pb2_grpc
+
+log = structlog.get_logger()
+
+# An admin's call without a deadline: imports and loads take their time, but not for ever.
+DEFAULT_WAIT_S = 600.0
+IMPORTED = frozenset({VersionState.READY, VersionState.FAILED})
+
+
+class ModelService(model_pb2_grpc.ModelServiceServicer):
+    def __init__(
+        self,
+        registry: Registry,
+        view: View,
+        artifacts: FolderArtifacts,
+        loads: Loads,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self._view = view
+        self._artifacts = artifacts
+        self._loads = loads
+        self._clock = clock
+        self._asked: dict[VersionKey, VersionSettings] = {}
+
+    async def UploadArtifact(
+        self, requests: AsyncIterator[model_pb2.UploadArtifactRequest], context: CallContext
+    ) -> model_pb2.UploadArtifactResponse:
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("part") != "header":
+            raise InvalidOption("the first message of an upload is its header")
+        header, digest = first.header, check_digest(first.header.sha256)
+        self._artifacts.check_size(header.size_bytes)
+        chunk = await _next_chunk(requests)
+        if chunk is None or self._artifacts.has(digest):
+            return self._held(digest)
+        async with self._artifacts.upload(digest, header.size_bytes, header.offset) as upload:
+            while chunk is not None:
+                await upload.write(chunk)
+                chunk = await _next_chunk(requests)
+        return self._held(digest)
+
+    async def RegisterModel(
+        self, request: model_pb2.RegisterModelRequest, context: CallContext
+    ) -> model_pb2.RegisterModelResponse:
+        name, artifact = check_name(request.name), check_digest(request.artifact)
+        settings = settings_in(check_settings(request.settings))
+        if not self._artifacts.has(artifact):
+            raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
+        version = await self._registry.register(
+            name,
+            artifact,
+            settings,
+            request.source_name[:200],
+            check_request_id(request.request_id),
+            self._clock.unix(),
+        )
+        if version.state is VersionState.UPLOADED:
+            version = await self._adopt(version)
+        self._view.put_version(version)
+        log.info("registered", version=str(version.key), by=principal_of(context).name)
+        if request.wait and version.state not in IMPORTED:
+            version = await self._imported(version, self._deadline(context))
+        return model_pb2.RegisterModelResponse(version=self._full(version))
+
+    async def ListModels(
+        self, request: model_pb2.ListModelsRequest, context: CallContext
+    ) -> model_pb2.ListModelsResponse:
+        models = self._view.catalogue.models
+        names = sorted(name for name in models if name.startswith(request.name_prefix))
+        return model_pb2.ListModelsResponse(
+            models=[self._model(name, models[name]) for name in names]
+        )
+
+    async def GetModel(
+        self, request: model_pb2.GetModelRequest, context: CallContext
+    ) -> model_pb2.GetModelResponse:
+        ref = parse_ref(request.model)
+        versions = self._view.catalogue.versions(ref)
+        return model_pb2.GetModelResponse(model=self._model(ref.name, versions))
+
+    async def DeleteModel(
+        self, request: model_pb2.DeleteModelRequest, context: CallContext
+    ) -> model_pb2.DeleteModelResponse:
+        versions = self._view.catalogue.versions(parse_ref(request.model))
+        deleted = await self._registry.delete([version.key for version in versions])
+        self._view.drop_versions(deleted)
+        log.info("deleted", versions=[str(key) for key in deleted], by=principal_of(context).name)
+        return model_pb2.DeleteModelResponse(deleted=[key_out(key) for key in sorted(deleted)])
+
+    async def LoadModel(
+        self, request: model_pb2.LoadModelRequest, context: CallContext
+    ) -> model_pb2.LoadModelResponse:
+        replicas = check_replicas(request.replicas)
+        version = self._view.catalogue.ready(parse_ref(request.model))
+        want = Want(version.key, replicas, request.pin, WantSource.ADMIN, self._clock.unix())
+        log.info("load wanted", version=str(want.key), by=principal_of(context).name)
+        await self._loads.load(want, request.wait, self._deadline(context))
+        return model_pb2.LoadModelResponse(version=self._full(version))
+
+    async def UnloadModel(
+        self, request: model_pb2.UnloadModelRequest, context: CallContext
+    ) -> model_pb2.UnloadModelResponse:
+        version = self._view.catalogue.find(parse_ref(request.model))
+        log.info("unload wanted", version=str(version.key), by=principal_of(context).name)
+        await self._loads.unload(version.key, request.wait, self._deadline(context))
+        return model_pb2.UnloadModelResponse(version=self._full(version))
+
+    # --- what the verbs share -----------------------------------------------------------------
+
+    def _held(self, digest: str) -> model_pb2.UploadArtifactResponse:
+        return model_pb2.UploadArtifactResponse(
+            complete=self._artifacts.has(digest),
+            received_bytes=self._artifacts.held_bytes(digest),
+        )
+
+    async def _adopt(self, version: ModelVersion) -> ModelVersion:
+        """Takes the pack of a READY version with the same bytes and settings, if there is one.
+
+        Settings are compared as they were asked for, where this process knows that: once they
+        are resolved, an open one can't be told from one that was set.
+        """
+        self._asked[version.key] = version.settings
+        versions = self._view.desired.versions
+        self._asked = {k: s for k, s in self._asked.items() if k in versions or k == version.key}
+        twin = next((v for v in versions.values() if self._is_twin(v, version)), None)
+        if twin is None or twin.pack is None:
+            return version
+        adopted = await self._registry.adopt_pack(version.key, twin.pack, twin.settings)
+        return adopted or version
+
+    def _is_twin(self, one: ModelVersion, new: ModelVersion) -> bool:
+        return (
+            one.state is VersionState.READY
+            and one.artifact == new.artifact
+            and self._asked.get(one.key, one.settings) == new.settings
+        )
+
+    async def _imported(self, version: ModelVersion, deadline_s: float) -> ModelVersion:
+        key = version.key
+
+        def ended() -> ModelVersion | None:
+            now = self._view.desired.versions.get(key)
+            if now is None and self._view.desired.revision > revision:
+                raise VersionNotFound(f"{key} was deleted while it was being imported")
+            return now if now is not None and now.state in IMPORTED else None
+
+        revision = self._view.desired.revision
+        left_s = deadline_s - self._clock.monotonic()
+        found = await self._view.waiters.until(key, ended, left_s)
+        if found is None:
+            state = self._view.desired.versions.get(key, version).state
+            raise DeadlineExceeded(
+                f"{key} is {state} and the time is up: the import goes on (is an importer "
+                "running?)",
+                details={"version": str(key)},
+            )
+        return found
+
+    def _deadline(self, context: CallContext) -> float:
+        return deadline_of(context, self._clock.monotonic(), DEFAULT_WAIT_S)
+
+    def _model(self, name: str, versions: tuple[ModelVersion, ...]) -> model_pb2.Model:
+        default = self._view.catalogue.default(name)
+        return model_pb2.Model(
+            name=name,
+            default_version=default.key.number if default is not None else 0,
+            versions=[self._full(version) for version in versions],
+        )
+
+    def _full(self, version: ModelVersion) -> model_pb2.ModelVersion:
+        """A version with what is wanted of it, where it is, and why it is not."""
+        key = version.key
+        answer = version_out(version)
+        want = self._view.desired.wants.get(key)
+        if want is not None:
+            answer.wanted_replicas, answer.pinned = want.replicas, want.pinned
+        for worker, replica in self._view.replicas(key):
+            answer.replicas.add(
+                worker=worker.id, device=worker.device, replica=replica_out(replica)
+            )
+        wait = self._view.waits.get(key)
+        if wait is not None:
+            answer.waiting_reason = f"{wait.reason}: {wait.why}"
+        return answer
+
+
+async def _next_chunk(requests: AsyncIterator[model_pb2.UploadArtifactRequest]) -> bytes | None:
+    message = await anext(requests, None)
+    if message is None:
+        return None
+    if message.WhichOneof("part") != "chunk":
+        raise InvalidOption("after the header an upload has chunks only")
+    return message.chunk

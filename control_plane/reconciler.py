@@ -1,0 +1,153 @@
+"""The loop that turns desired into observed: snapshot, plan, execute; and who may run it.
+
+Every control plane plans, so that each can tell its callers why something waits; only the one
+that holds the registry's lease acts, under a fencing token that workers check. No decisions.
+"""
+
+from dataclasses import dataclass
+
+import structlog
+
+from control_plane.clock import Clock
+from control_plane.errands import Errands
+from control_plane.fleet import Command, FencingToken, Release, Wait
+from control_plane.placement import plan
+from control_plane.registry import Registry
+from control_plane.view import View
+from yolopool.errors import RegistryUnavailable, StaleToken
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds: the longest between two plans, the lease of the one writer, how long to wait for
+    known workers at the start, how long and how often workers are put on record.
+    """
+
+    tick_s: float = 0.5
+    lease_s: float = 5.0
+    gather_s: float = 3.0
+    record_keep_s: float = 30.0
+    record_every_s: float = 2.0
+
+
+class Reconciler:
+    """`name` is this process's in the lease."""
+
+    def __init__(
+        self,
+        name: str,
+        registry: Registry,
+        view: View,
+        errands: Errands,
+        clock: Clock,
+        pace: Pace,
+    ) -> None:
+        self._name = name
+        self._registry = registry
+        self._view = view
+        self._errands = errands
+        self._clock = clock
+        self._pace = pace
+        self._token: FencingToken | None = None
+        self._renewed_s = 0.0
+        self._recorded_s = 0.0
+        self._began_s = clock.monotonic()
+
+    @property
+    def is_holder(self) -> bool:
+        return self._token is not None
+
+    async def run(self) -> None:
+        while True:
+            seen = self._view.waiters.changes
+            try:
+                await self._step()
+            except RegistryUnavailable as error:
+                self._lost_registry(error)
+            except StaleToken as error:
+                log.warning("another control plane decides now", message=error.message)
+                self._token = None
+            except Exception:
+                log.exception("a plan failed: this is a bug")
+            await self._view.waiters.after(seen, self._pace.tick_s)
+
+    async def close(self) -> None:
+        """Ends what is under way and gives the lease up for the next."""
+        await self._errands.close()
+        if self._token is not None:
+            await self._registry.drop_lease(self._token)
+            self._token = None
+
+    async def _step(self) -> None:
+        if not self._view.is_loaded:
+            return
+        token = await self._hold_lease()
+        commands = self._plan()
+        if token is not None and self._has_gathered():
+            await self._execute(commands, token)
+            await self._record()
+
+    def _plan(self) -> list[Command]:
+        snapshot = self._errands.overlay(self._view.snapshot())
+        commands = plan(snapshot, self._clock.monotonic())
+        self._view.put_waits({c.key: c for c in commands if isinstance(c, Wait)})
+        return commands
+
+    async def _execute(self, commands: list[Command], token: FencingToken) -> None:
+        # The wants go first: until a want is gone, the next plan would load its version again.
+        for command in commands:
+            if isinstance(command, Release) and command.forget:
+                await self._registry.forget(command.key, token)
+                self._view.drop_want(command.key)
+        for command in commands:
+            if not isinstance(command, Wait):
+                self._errands.start(command, token)
+
+    async def _record(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._recorded_s >= self._pace.record_every_s:
+            self._recorded_s = now
+            for worker in list(self._view.workers.values()):
+                if worker.is_live(now):
+                    await self._registry.record_worker(worker, self._pace.record_keep_s)
+
+    async def _hold_lease(self) -> FencingToken | None:
+        """The token of the lease if it is ours, taken or renewed as needed."""
+        now = self._clock.monotonic()
+        highest = self._view.highest_token
+        if self._token is not None and (highest is None or highest <= self._token):
+            if now - self._renewed_s < self._pace.lease_s / 3:
+                return self._token
+            if await self._registry.keep_lease(self._token, self._pace.lease_s):
+                self._has_registry(now)
+                return self._token
+        self._token = await self._registry.take_lease(self._name, self._pace.lease_s, highest)
+        self._has_registry(now)
+        if self._token is not None:
+            log.info("this control plane decides", token=str(self._token))
+        holder = self._name if self._token else await self._registry.lease_holder()
+        self._view.reconciler = holder
+        return self._token
+
+    def _has_registry(self, now: float) -> None:
+        # Counted from before the call: the store's lease can't end before ours does.
+        self._renewed_s = now
+        self._view.registry_available = True
+
+    def _lost_registry(self, error: RegistryUnavailable) -> None:
+        if self._view.registry_available:
+            log.error("registry lost: serving goes on, nothing is moved", message=error.message)
+        self._view.registry_available = False
+        if self._clock.monotonic() - self._renewed_s >= self._pace.lease_s:
+            self._token = None
+
+    def _has_gathered(self) -> bool:
+        """Whether the workers on record have called, or had the time to.
+
+        Else a restarted control plane would load elsewhere what they hold.
+        """
+        if self._view.expected <= self._view.workers.keys():
+            return True
+        return self._clock.monotonic() - self._began_s >= self._pace.gather_s

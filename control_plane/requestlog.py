@@ -1,0 +1,66 @@
+"""One line a request, whatever became of it: the first place to look for where time went."""
+
+from dataclasses import dataclass, field
+
+import structlog
+
+from control_plane.fleet import VersionKey
+from control_plane.principal import Principal
+from yolopool.v1 import detection_pb2
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What is known of a request so far. Times are monotonic seconds."""
+
+    request_id: str
+    principal: Principal
+    model: str
+    arrived_s: float
+    key: VersionKey | None = None
+    load_wait_s: float = 0.0
+    call_s: float = 0.0
+    retried: list[str] = field(default_factory=list)
+    ledger_used_bytes: int = 0
+    worker: str = ""
+
+
+def write(
+    record: RequestRecord,
+    outcome: str,
+    total_ms: float,
+    answer: detection_pb2.DetectResponse | None = None,
+    message: str = "",
+) -> None:
+    """`outcome` is OK or an error's reason; `message` says more of an error."""
+    fields: dict[str, object] = {
+        "request_id": record.request_id,
+        "outcome": outcome,
+        "model": record.key.model if record.key is not None else record.model,
+        "version": record.key.number if record.key is not None else None,
+        "worker": record.worker,
+        "principal": record.principal.name,
+        "total_ms": round(total_ms, 3),
+        "load_wait_ms": round(record.load_wait_s * 1000, 3),
+    }
+    if record.retried:
+        fields["retried"] = record.retried
+    if answer is None:
+        log.warning("request", message=message, **fields)
+        return
+    timing = answer.timing
+    log.info(
+        "request",
+        **fields,
+        route_ms=round(timing.route_ms, 3),
+        queue_ms=round(timing.queue_ms, 3),
+        decode_ms=round(timing.decode_ms, 3),
+        preprocess_ms=round(timing.preprocess_ms, 3),
+        inference_ms=round(timing.inference_ms, 3),
+        postprocess_ms=round(timing.postprocess_ms, 3),
+        batch_size=answer.batch_size,
+        detections=len(answer.detections),
+        ledger_used_bytes=record.ledger_used_bytes,
+    )

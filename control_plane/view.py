@@ -1,0 +1,271 @@
+"""The fleet as this process knows it: desired state, workers and what it sent them itself.
+
+In memory only, so that Detect needs no store. Workers' own streams are the only source of what
+is loaded where. Changes wake the waiters of the versions they touch.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from control_plane.catalogue import Catalogue
+from control_plane.clock import Clock
+from control_plane.failures import LoadFailures
+from control_plane.fleet import (
+    Desired,
+    FencingToken,
+    Footprint,
+    LoadReport,
+    ModelVersion,
+    Replica,
+    ReplicaState,
+    Snapshot,
+    VersionKey,
+    Wait,
+    Want,
+    WorkerInfo,
+    WorkerState,
+)
+from control_plane.lifecycle import SAID, WORKER_TABLE, WorkerEvent, WorkerLife
+from control_plane.waiters import ANY, Waiters
+from yolopool.errors import WorkerNotFound
+
+NOTHING = Desired(revision=-1, cluster="", versions={}, wants={})
+# How long a lost worker stays listed, so that people see which one is gone.
+LOST_KEPT_S = 300.0
+
+
+@dataclass(slots=True)
+class _Tickets:
+    """Calls of this process to one replica, ahead of what its worker reports."""
+
+    outstanding: int = 0
+    last_used_unix_s: float = 0.0
+
+
+class View:
+    """Satisfies `routing.RoutingView`. One event loop, no awaits: every method is atomic."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.desired = NOTHING
+        self.catalogue = Catalogue(NOTHING)
+        self.workers: dict[str, WorkerInfo] = {}
+        self.holders: dict[VersionKey, list[str]] = {}
+        self.loads: dict[str, LoadReport] = {}
+        self.outstanding: dict[str, int] = {}
+        self.waits: dict[VersionKey, Wait] = {}
+        self.footprints: dict[tuple[str, VersionKey], Footprint] = {}
+        self.failures = LoadFailures()
+        self.highest_token: FencingToken | None = None
+        self.registry_available = False
+        self.reconciler = ""
+        # Workers on record when this process began, who may not have called here yet.
+        self.expected: frozenset[str] = frozenset()
+        self.waiters = Waiters()
+        self._clock = clock
+        self._lives: dict[str, WorkerLife] = {}
+        self._tickets: dict[tuple[str, VersionKey], _Tickets] = {}
+
+    # --- desired state ----------------------------------------------------------------------
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether desired state was read once: before, no name can be told from an unknown one."""
+        return self.desired is not NOTHING
+
+    def take_desired(self, desired: Desired) -> None:
+        """Replaces desired state, unless what is here is newer."""
+        if desired.cluster == self.desired.cluster and desired.revision < self.desired.revision:
+            return
+        self._set_desired(desired)
+
+    def put_version(self, version: ModelVersion) -> None:
+        """Shows an own write at once; the store's change follows."""
+        versions = {**self.desired.versions, version.key: version}
+        self._set_desired(replace(self.desired, versions=versions))
+
+    def drop_versions(self, keys: tuple[VersionKey, ...]) -> None:
+        versions = {k: v for k, v in self.desired.versions.items() if k not in keys}
+        wants = {k: w for k, w in self.desired.wants.items() if k not in keys}
+        self._set_desired(replace(self.desired, versions=versions, wants=wants))
+
+    def put_want(self, want: Want) -> None:
+        """Shows an own want at once, and drops what an older plan said of it."""
+        self.waits.pop(want.key, None)
+        wants = {**self.desired.wants, want.key: want}
+        self._set_desired(replace(self.desired, wants=wants))
+
+    def drop_want(self, key: VersionKey) -> None:
+        self.waits.pop(key, None)
+        wants = {k: w for k, w in self.desired.wants.items() if k != key}
+        self._set_desired(replace(self.desired, wants=wants))
+
+    def _set_desired(self, desired: Desired) -> None:
+        changed = desired.versions != self.desired.versions
+        self.desired = desired
+        if changed:
+            self.catalogue = Catalogue(desired)
+        self.waiters.wake_all()
+
+    # --- workers ----------------------------------------------------------------------------
+
+    def join(self, worker: WorkerInfo, token: FencingToken | None) -> None:
+        """A worker process announced itself; another incarnation of its id is gone."""
+        old = self.workers.get(worker.id)
+        if old is not None and old.incarnation != worker.incarnation:
+            self.leave(old.id, old.incarnation)
+        self._lives.setdefault(worker.id, WorkerLife(worker.id, WorkerState.STARTING))
+        self.hear(worker, token)
+
+    def hear(self, worker: WorkerInfo, token: FencingToken | None) -> None:
+        """A heartbeat with the whole inventory.
+
+        Raises WorkerNotFound for a process that has not joined, InvalidTransition for one that
+        goes back to an earlier state.
+        """
+        life, old = self._lives.get(worker.id), self.workers.get(worker.id)
+        if life is None or (old is not None and old.incarnation != worker.incarnation):
+            raise WorkerNotFound(
+                f"worker {worker.id} is not known here as this process: join again"
+            )
+        self._lives[worker.id] = life.apply(WORKER_TABLE, SAID[worker.state])
+        if token is not None and (self.highest_token is None or token > self.highest_token):
+            self.highest_token = token
+        self.hear_load(worker.id, worker.load)
+        self._put_worker(worker)
+        self._learn(worker)
+
+    def hear_load(self, worker_id: str, report: LoadReport) -> None:
+        """A report that rode on a reply or heartbeat; an older one than is known is dropped."""
+        known = self.loads.get(worker_id)
+        if known is None or report.sequence >= known.sequence:
+            self.loads[worker_id] = report
+
+    def leave(self, worker_id: str, incarnation: str) -> WorkerInfo | None:
+        """Takes a worker out; answers it if it was there."""
+        worker = self.workers.get(worker_id)
+        if worker is None or worker.incarnation != incarnation:
+            return None
+        del self.workers[worker_id]
+        self._lives.pop(worker_id, None)
+        self.loads.pop(worker_id, None)
+        self.failures.forget_worker(worker_id)
+        self._tickets = {k: t for k, t in self._tickets.items() if k[0] != worker_id}
+        self._unlist(worker, worker.replicas)
+        self.waiters.wake(*worker.replicas, ANY)
+        return worker
+
+    def expire(self, now: float) -> list[WorkerInfo]:
+        """Marks those LOST whose lease ran out and answers them; forgets the long lost."""
+        lost = []
+        for worker in list(self.workers.values()):
+            if now >= worker.lease_until_s + LOST_KEPT_S:
+                self.leave(worker.id, worker.incarnation)
+            elif now >= worker.lease_until_s and worker.state is not WorkerState.LOST:
+                life = self._lives[worker.id].apply(WORKER_TABLE, WorkerEvent.LEASE_RAN_OUT)
+                self._lives[worker.id] = life
+                worker = replace(worker, state=life.state)
+                self.workers[worker.id] = worker
+                lost.append(worker)
+                self.waiters.wake(*worker.replicas, ANY)
+        return lost
+
+    def drop_replica(self, worker_id: str, key: VersionKey) -> None:
+        """The worker said that it does not hold it; its next heartbeat says so too."""
+        worker = self.workers.get(worker_id)
+        if worker is not None and key in worker.replicas:
+            left = {k: r for k, r in worker.replicas.items() if k != key}
+            self._put_worker(replace(worker, replicas=left))
+
+    def put_waits(self, waits: Mapping[VersionKey, Wait]) -> None:
+        """What the newest plan could not do; those hear it who wait for one of them."""
+        news = [key for key, wait in waits.items() if self.waits.get(key) != wait]
+        self.waits = dict(waits)
+        # Not ANY: that wakes the planner, who has just said this.
+        self.waiters.wake(*news)
+
+    def has_live_worker(self) -> bool:
+        now = self._clock.monotonic()
+        return any(worker.is_live(now) for worker in self.workers.values())
+
+    def replicas(self, key: VersionKey) -> list[tuple[WorkerInfo, Replica]]:
+        """Where a version is, by worker id, those on lost workers left out."""
+        workers = (self.workers[id_] for id_ in sorted(self.holders.get(key, ())))
+        return [(w, w.replicas[key]) for w in workers if w.state is not WorkerState.LOST]
+
+    def _put_worker(self, worker: WorkerInfo) -> None:
+        old = self.workers.get(worker.id)
+        before: Mapping[VersionKey, Replica] = old.replicas if old is not None else {}
+        self.workers[worker.id] = worker
+        for key in worker.replicas.keys() - before.keys():
+            self.holders.setdefault(key, []).append(worker.id)
+        self._unlist(worker, before.keys() - worker.replicas.keys())
+        changed = [k for k in before.keys() | worker.replicas.keys() if _differs(k, before, worker)]
+        if old is None or old.state is not worker.state:
+            self.waiters.wake(*changed, *worker.replicas, ANY)
+        elif changed:
+            self.waiters.wake(*changed, ANY)
+
+    def _unlist(self, worker: WorkerInfo, keys: Iterable[VersionKey]) -> None:
+        for key in list(keys):
+            holders = self.holders.get(key, [])
+            if worker.id in holders:
+                holders.remove(worker.id)
+            if not holders:
+                self.holders.pop(key, None)
+
+    def _learn(self, worker: WorkerInfo) -> None:
+        """Keeps what was measured for the next load, and failures that others caused."""
+        for key, replica in worker.replicas.items():
+            if replica.state is ReplicaState.HOT and replica.weights_bytes:
+                self.footprints[worker.device_kind, key] = Footprint(
+                    replica.weights_bytes, replica.workspace_bytes
+                )
+            elif replica.state is ReplicaState.FAILED:
+                self.failures.note(
+                    (worker.id, key), replica.reason, replica.message, self._clock.monotonic()
+                )
+
+    # --- own calls --------------------------------------------------------------------------
+
+    def sent(self, worker_id: str, key: VersionKey) -> None:
+        """A call to a worker begins: it counts before the worker reports it."""
+        self.outstanding[worker_id] = self.outstanding.get(worker_id, 0) + 1
+        tickets = self._tickets.setdefault((worker_id, key), _Tickets())
+        tickets.outstanding += 1
+        tickets.last_used_unix_s = self._clock.unix()
+
+    def answered(self, worker_id: str, key: VersionKey) -> None:
+        left = self.outstanding.get(worker_id, 0) - 1
+        if left > 0:
+            self.outstanding[worker_id] = left
+        else:
+            self.outstanding.pop(worker_id, None)
+        tickets = self._tickets.get((worker_id, key))
+        if tickets is not None:
+            tickets.outstanding -= 1
+
+    def snapshot(self) -> Snapshot:
+        """What a plan looks at: reports, with own calls and uses that are newer merged in."""
+        workers = {
+            worker.id: replace(
+                worker,
+                replicas={key: self._merged(worker.id, r) for key, r in worker.replicas.items()},
+            )
+            for worker in self.workers.values()
+        }
+        return Snapshot(self.desired, workers, self.failures.current, self.footprints)
+
+    def _merged(self, worker_id: str, replica: Replica) -> Replica:
+        tickets = self._tickets.get((worker_id, replica.key))
+        if tickets is None:
+            return replica
+        return replace(
+            replica,
+            outstanding=max(replica.outstanding, tickets.outstanding),
+            last_used_unix_s=max(replica.last_used_unix_s, tickets.last_used_unix_s),
+        )
+
+
+def _differs(key: VersionKey, before: Mapping[VersionKey, Replica], worker: WorkerInfo) -> bool:
+    old, new = before.get(key), worker.replicas.get(key)
+    return old is None or new is None or (old.state, old.pinned) != (new.state, new.pinned)

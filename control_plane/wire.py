@@ -1,0 +1,219 @@
+"""Between protos and the nouns of `fleet`: what comes in of workers, what goes out to callers.
+
+Translation only; what a message may hold is checked where it arrives.
+"""
+
+from control_plane.fleet import (
+    FencingToken,
+    Ledger,
+    LoadReport,
+    ModelVersion,
+    Replica,
+    ReplicaState,
+    ShapePolicy,
+    VersionKey,
+    VersionSettings,
+    WorkerInfo,
+    WorkerState,
+)
+from yolopool.v1 import fleet_pb2, model_pb2, types_pb2
+
+_SHAPE_POLICIES = {
+    ShapePolicy.RECT: types_pb2.SHAPE_POLICY_RECT,
+    ShapePolicy.SQUARE: types_pb2.SHAPE_POLICY_SQUARE,
+}
+_SHAPE_POLICIES_IN = {number: policy for policy, number in _SHAPE_POLICIES.items()}
+_REPLICA_STATES_IN = {
+    types_pb2.ReplicaState.Value(f"REPLICA_STATE_{state}"): state for state in ReplicaState
+}
+_WORKER_STATES_IN = {
+    fleet_pb2.WorkerState.Value(f"WORKER_STATE_{state}"): state for state in WorkerState
+}
+
+
+def key_in(key: types_pb2.VersionKey) -> VersionKey:
+    return VersionKey(key.model, key.version)
+
+
+def key_out(key: VersionKey) -> types_pb2.VersionKey:
+    return types_pb2.VersionKey(model=key.model, version=key.number)
+
+
+def token_in(token: types_pb2.FencingToken) -> FencingToken:
+    return FencingToken(token.epoch, token.counter)
+
+
+def token_out(token: FencingToken) -> types_pb2.FencingToken:
+    return types_pb2.FencingToken(epoch=token.epoch, counter=token.counter)
+
+
+def settings_in(settings: types_pb2.VersionSettings) -> VersionSettings:
+    return VersionSettings(
+        image_size=settings.image_size,
+        confidence=settings.confidence if settings.HasField("confidence") else None,
+        iou=settings.iou if settings.HasField("iou") else None,
+        max_detections=settings.max_detections if settings.HasField("max_detections") else None,
+        shape_policy=_SHAPE_POLICIES_IN.get(settings.shape_policy),
+    )
+
+
+def settings_out(settings: VersionSettings) -> types_pb2.VersionSettings:
+    policy = types_pb2.SHAPE_POLICY_UNSPECIFIED
+    if settings.shape_policy is not None:
+        policy = _SHAPE_POLICIES[settings.shape_policy]
+    return types_pb2.VersionSettings(
+        image_size=settings.image_size,
+        confidence=settings.confidence,
+        iou=settings.iou,
+        max_detections=settings.max_detections,
+        shape_policy=policy,
+    )
+
+
+# --- workers, as they report -------------------------------------------------------------------
+
+
+def ledger_in(ledger: types_pb2.Ledger) -> Ledger:
+    return Ledger(
+        budget_bytes=ledger.budget_bytes,
+        context_bytes=ledger.context_bytes,
+        weights_bytes=ledger.weights_bytes,
+        workspace_bytes=ledger.workspace_bytes,
+        graph_pool_bytes=ledger.graph_pool_bytes,
+        backend_private_bytes=ledger.backend_private_bytes,
+        load_transient_bytes=ledger.load_transient_bytes,
+        measured_bytes=ledger.measured_bytes,
+    )
+
+
+def load_in(load: types_pb2.LoadReport) -> LoadReport:
+    return LoadReport(load.outstanding, load.queue_capacity, load.estimated_wait_ms, load.sequence)
+
+
+def replica_in(replica: types_pb2.Replica) -> Replica:
+    """A replica whose state this release does not know counts as being loaded."""
+    variant = replica.variant
+    return Replica(
+        key=key_in(replica.version),
+        state=_REPLICA_STATES_IN.get(replica.state, ReplicaState.ASSIGNED),
+        weights_bytes=replica.weights_bytes,
+        workspace_bytes=replica.workspace_bytes,
+        pinned=replica.pinned,
+        outstanding=replica.outstanding,
+        last_used_unix_s=replica.last_used_unix_s,
+        requests_total=replica.requests_total,
+        loads_total=replica.loads_total,
+        inference_ms=replica.inference_ms,
+        load_ms=replica.load_ms,
+        reason=replica.reason,
+        message=replica.message,
+        variant="/".join(filter(None, (variant.backend, variant.precision))),
+    )
+
+
+def worker_in(
+    worker: fleet_pb2.Worker, lease_until_s: float, joined: WorkerInfo | None = None
+) -> WorkerInfo:
+    """A worker as it reports itself; static fields it leaves out are as it `joined`.
+
+    lease_until_s: monotonic. A state this release does not know counts as STARTING.
+    """
+    replicas = {replica.key: replica for replica in map(replica_in, worker.replicas)}
+    return WorkerInfo(
+        id=worker.id,
+        incarnation=worker.incarnation,
+        address=worker.address or (joined.address if joined else ""),
+        device=worker.device or (joined.device if joined else ""),
+        device_kind=worker.device_kind or (joined.device_kind if joined else ""),
+        state=_WORKER_STATES_IN.get(worker.state, WorkerState.STARTING),
+        lease_until_s=lease_until_s,
+        ledger=ledger_in(worker.ledger),
+        load=load_in(worker.load),
+        replicas=replicas,
+        device_name=worker.device_name or (joined.device_name if joined else ""),
+        joined_unix_s=joined.joined_unix_s if joined else worker.joined_unix_s,
+        labels=dict(worker.labels) or (joined.labels if joined else {}),
+        release=worker.release or (joined.release if joined else ""),
+    )
+
+
+# --- workers and versions, as callers see them ---------------------------------------------------
+
+
+def replica_out(replica: Replica) -> types_pb2.Replica:
+    backend, _, precision = replica.variant.partition("/")
+    return types_pb2.Replica(
+        version=key_out(replica.key),
+        variant=types_pb2.Variant(backend=backend, precision=precision),
+        state=types_pb2.ReplicaState.Value(f"REPLICA_STATE_{replica.state}"),
+        pinned=replica.pinned,
+        weights_bytes=replica.weights_bytes,
+        workspace_bytes=replica.workspace_bytes,
+        outstanding=replica.outstanding,
+        last_used_unix_s=replica.last_used_unix_s,
+        requests_total=replica.requests_total,
+        loads_total=replica.loads_total,
+        inference_ms=replica.inference_ms,
+        reason=replica.reason,
+        message=replica.message,
+        load_ms=replica.load_ms,
+    )
+
+
+def worker_out(worker: WorkerInfo, load: LoadReport, now: float) -> fleet_pb2.Worker:
+    """now: monotonic seconds."""
+    ledger = worker.ledger
+    return fleet_pb2.Worker(
+        id=worker.id,
+        incarnation=worker.incarnation,
+        address=worker.address,
+        device=worker.device,
+        device_kind=worker.device_kind,
+        device_name=worker.device_name,
+        state=fleet_pb2.WorkerState.Value(f"WORKER_STATE_{worker.state}"),
+        joined_unix_s=worker.joined_unix_s,
+        lease_left_s=worker.lease_until_s - now,
+        ledger=types_pb2.Ledger(
+            budget_bytes=ledger.budget_bytes,
+            context_bytes=ledger.context_bytes,
+            weights_bytes=ledger.weights_bytes,
+            workspace_bytes=ledger.workspace_bytes,
+            graph_pool_bytes=ledger.graph_pool_bytes,
+            backend_private_bytes=ledger.backend_private_bytes,
+            load_transient_bytes=ledger.load_transient_bytes,
+            measured_bytes=ledger.measured_bytes,
+        ),
+        load=types_pb2.LoadReport(
+            outstanding=load.outstanding,
+            queue_capacity=load.queue_capacity,
+            estimated_wait_ms=load.estimated_wait_ms,
+            sequence=load.sequence,
+        ),
+        replicas=[replica_out(worker.replicas[key]) for key in sorted(worker.replicas)],
+        labels=worker.labels,
+        release=worker.release,
+    )
+
+
+def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
+    """What the store knows of a version; where it is loaded is the view's to add."""
+    answer = model_pb2.ModelVersion(
+        version=key_out(version.key),
+        state=model_pb2.VersionState.Value(f"VERSION_STATE_{version.state}"),
+        progress=version.progress,
+        step=version.step,
+        reason=version.reason,
+        message=version.message,
+        artifact=version.artifact,
+        source_name=version.source_name,
+        settings=settings_out(version.settings),
+        created_unix_s=version.created_unix_s,
+    )
+    if version.pack is not None:
+        answer.task = version.pack.task
+        answer.class_names.extend(version.pack.class_names)
+        answer.architecture = version.pack.architecture
+        answer.weights_bytes = version.pack.weights_bytes
+        answer.parameters = version.pack.parameters
+        answer.warnings.extend(version.pack.warnings)
+    return answer

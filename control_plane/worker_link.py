@@ -1,0 +1,122 @@
+"""The only way out to workers: one channel each, and transport failures as our own errors."""
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import grpc
+
+from control_plane.fleet import (
+    FencingToken,
+    ModelVersion,
+    VersionKey,
+    WorkerInfo,
+)
+from control_plane.wire import key_out, settings_out, token_out
+from yolopool.errors import DeadlineExceeded, WorkerLost, YolopoolError
+from yolopool.serving import CHANNEL_OPTIONS
+from yolopool.status import error_from_rpc
+from yolopool.v1 import types_pb2, worker_pb2, worker_pb2_grpc
+
+_BACKENDS = {"cpu": "torch", "cuda": "torch", "sim": "simulated"}
+# A machine that vanished sends no reset: pings find out where the lease would take longer.
+_KEEPALIVE = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 3_000))
+# Codes by which the transport says that nobody answered. CANCELLED: the channel was closed here
+# because the worker's lease ran out; a cancelled caller shows as CancelledError instead.
+_LOST = frozenset({"UNAVAILABLE", "CANCELLED"})
+
+Answer = TypeVar("Answer")
+
+
+class WorkerLink:
+    """Every method raises the worker's typed error, WorkerLost or DeadlineExceeded."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._stubs: dict[str, worker_pb2_grpc.WorkerServiceAsyncStub] = {}
+
+    async def infer(
+        self, worker: WorkerInfo, request: worker_pb2.InferRequest, timeout_s: float
+    ) -> worker_pb2.InferResponse:
+        return await _typed(worker, self._stub(worker).Infer(request, timeout=timeout_s))
+
+    async def assign(
+        self,
+        worker: WorkerInfo,
+        version: ModelVersion,
+        pack_uri: str,
+        pinned: bool,
+        token: FencingToken,
+        timeout_s: float,
+    ) -> worker_pb2.AssignResponse:
+        """Returns when the version is HOT. The version has a pack."""
+        assert version.pack is not None, f"{version.key} is planned without a pack: this is a bug"
+        request = worker_pb2.AssignRequest(
+            token=token_out(token),
+            version=key_out(version.key),
+            settings=settings_out(version.settings),
+            pack=worker_pb2.PackLocation(uri=pack_uri, digest=version.pack.digest),
+            variant=types_pb2.Variant(
+                backend=_BACKENDS.get(worker.device_kind, "torch"),
+                precision="fp32",
+                device_kind=worker.device_kind,
+            ),
+            pin=pinned,
+        )
+        return await _typed(worker, self._stub(worker).Assign(request, timeout=timeout_s))
+
+    async def release(
+        self, worker: WorkerInfo, key: VersionKey, token: FencingToken, timeout_s: float
+    ) -> worker_pb2.ReleaseResponse:
+        """Returns when the memory is given back."""
+        request = worker_pb2.ReleaseRequest(token=token_out(token), version=key_out(key))
+        return await _typed(worker, self._stub(worker).Release(request, timeout=timeout_s))
+
+    async def drain(self, worker: WorkerInfo, timeout_s: float) -> int:
+        """Returns how many tickets were left open when the time was up."""
+        call = self._stub(worker).Drain(worker_pb2.DrainRequest(), timeout=timeout_s)
+        return (await _typed(worker, call)).left
+
+    async def drop(self, worker: WorkerInfo) -> None:
+        """Ends the calls that a lost worker still holds, with WorkerLost."""
+        self._stubs.pop(worker.incarnation, None)
+        channel = self._channels.pop(worker.incarnation, None)
+        if channel is not None:
+            await channel.close()
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
+        self._stubs.clear()
+
+    def _stub(self, worker: WorkerInfo) -> "worker_pb2_grpc.WorkerServiceAsyncStub":
+        # By incarnation: a restarted worker must not inherit its forebear's reconnect back-off.
+        stub = self._stubs.get(worker.incarnation)
+        if stub is None:
+            options = (*CHANNEL_OPTIONS, *_KEEPALIVE)
+            channel = grpc.aio.insecure_channel(worker.address, options=options)
+            self._channels[worker.incarnation] = channel
+            stub = worker_pb2_grpc.WorkerServiceStub(channel)
+            self._stubs[worker.incarnation] = stub
+        return stub
+
+
+async def _typed(worker: WorkerInfo, call: Awaitable[Answer]) -> Answer:
+    try:
+        return await call
+    except grpc.RpcError as error:
+        raise _ours(worker, error_from_rpc(error)) from error
+
+
+def _ours(worker: WorkerInfo, error: YolopoolError) -> YolopoolError:
+    if error.reason in _LOST:
+        return WorkerLost(
+            f"worker {worker.id} at {worker.address} was lost before it answered: try again",
+            details={"worker": worker.id},
+        )
+    if error.reason == "DEADLINE_EXCEEDED":
+        return DeadlineExceeded(
+            f"worker {worker.id} did not answer in time: allow more, or add workers",
+            details={"worker": worker.id},
+        )
+    return error
