@@ -1,0 +1,162 @@
+"""Checkpoints and packs for tests, made once a run and kept in its folder.
+
+A model with random weights finds nothing; `build_woken` calibrates its normalisation on pictures
+and shifts its class biases, so that many boxes pass and every stage has something to do.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from yolopool.v1.worker_pb2 import PackLocation
+
+U8 = npt.NDArray[np.uint8]
+SHAPES = Path(__file__).parents[1] / "examples" / "shapes"
+_SCALES = (320, 333, 501, 260)
+_PASSING = 0.01  # of the cells of a picture, above the default confidence, for each class
+
+
+def picture(seed: int, height: int, width: int) -> U8:
+    """Of the demo's pictures, BGR, tiled to this size: shapes, edges and noise."""
+    files = sorted((SHAPES / "images").glob("*.png"))
+    image = cv2.imread(str(files[seed % len(files)]))
+    assert image is not None
+    rows, columns = -(-height // image.shape[0]), -(-width // image.shape[1])
+    return np.ascontiguousarray(np.tile(image, (rows, columns, 1))[:height, :width], np.uint8)
+
+
+def build_woken(yaml_name: str, seed: int, *, end_to_end_only: bool = False) -> Any:
+    """A detection model of the library's yaml that gives dozens of boxes on `picture`s.
+
+    With `end_to_end_only` it is fused to its one-to-one head, as some published files are.
+    """
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    torch.manual_seed(seed)
+    model = DetectionModel(yaml_name, verbose=False)
+    # Scaling takes the noise away that such weights live on: some of each.
+    scaled = [cv2.resize(picture(i, size, size), (320, 320)) for i, size in enumerate(_SCALES)]
+    images = torch.from_numpy(np.stack(scaled))
+    batch = images.permute(0, 3, 1, 2).flip(1).float() / 255
+    _calibrate(model, batch)
+    layers: Any = model.model
+    head: Any = layers[-1]
+    # Both heads, whichever is used later.
+    for branch in ("one2many", "one2one") if hasattr(head, "one2one_cv2") else ("one2many",):
+        _shrink_boxes(head, branch)
+        _shift_classes(model, head, batch, branch)
+    model.eval()
+    if end_to_end_only:
+        model.end2end = True
+        model.fuse(verbose=False)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    return model
+
+
+def save(model: Any, path: Path, image_size: int = 320) -> Path:
+    """Writes a checkpoint as the library's training does."""
+    import torch
+
+    torch.save({"model": model, "ema": None, "train_args": {"imgsz": image_size}}, path)
+    return path
+
+
+def _calibrate(model: Any, batch: Any) -> None:
+    import torch
+    from torch import nn
+
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean
+    with torch.no_grad():
+        model(batch)
+    model.eval()
+
+
+def _shrink_boxes(head: Any, branch: str) -> None:
+    """Boxes of some two cells, so that neighbours do not all suppress each other."""
+    import torch
+
+    for layer in getattr(head, branch)["box_head"]:
+        bins = torch.arange(head.reg_max, dtype=torch.float32)
+        bias = torch.ones(1) if head.reg_max == 1 else -bins
+        layer[-1].bias.data.copy_(bias.repeat(4))
+
+
+def _shift_classes(model: Any, head: Any, batch: Any, branch: str) -> None:
+    import torch
+
+    classifiers = getattr(head, branch)["cls_head"]
+    for layer in classifiers:
+        layer[-1].bias.data.zero_()
+        layer[-1].weight.data.mul_(8)  # scores that differ from cell to cell
+    with torch.no_grad():
+        _, raw = model(batch)
+    answer = raw.get(branch, raw)
+    threshold, start = float(np.log(0.25 / 0.75)), 0
+    for layer, features in zip(classifiers, answer["feats"], strict=True):
+        cells = features.shape[2] * features.shape[3]
+        # A class at a time, so that none is everywhere and suppression leaves many.
+        of_class = answer["scores"][..., start : start + cells]
+        edge = torch.quantile(of_class, 1 - _PASSING, dim=2).amin(0)
+        layer[-1].bias.data.add_(threshold - edge)
+        start += cells
+
+
+def import_checkpoint(checkpoint: Path, out: Path) -> dict[str, Any]:
+    """Runs `python -m importer` on a file; its report, or the reason and message of a refusal."""
+    done = subprocess.run(
+        [sys.executable, "-m", "importer", str(checkpoint), f"--out={out}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (1 if "reason" in report else 0), done.stderr
+    return report
+
+
+def location(folder: Path) -> PackLocation:
+    """Where a pack lies, with the digest that its manifest has now."""
+    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    return PackLocation(uri=folder.as_uri(), digest=digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Zoo:
+    """The models of a test run: `shapes` of the demo, and woken ones by name."""
+
+    folder: Path
+
+    def checkpoint(self, name: str) -> Path:
+        """A .pt file: shapes, yolov8n, yolo11n, yolo26n, yolov10n, yolo26n-end-to-end, ..."""
+        if name == "shapes":
+            return SHAPES / "models" / "shapes.pt"
+        path = self.folder / f"{name}.pt"
+        if not path.exists():
+            family, _, only = name.partition("-")
+            save(build_woken(f"{family}.yaml", 7, end_to_end_only=bool(only)), path)
+        return path
+
+    def pack(self, name: str) -> PackLocation:
+        """The pack of a checkpoint, made by the importer."""
+        note = self.folder / f"{name}.pack"
+        if not note.exists():
+            report = import_checkpoint(self.checkpoint(name), self.folder / "packs")
+            assert "pack" in report, report
+            note.write_text(report["pack"])
+        return location(Path(note.read_text()))
