@@ -29,7 +29,7 @@ from control_plane.fleet import (
     WantSource,
     WorkerInfo,
 )
-from control_plane.redis_url import connect
+from control_plane.redis_url import connect, disconnect
 from control_plane.registry import REQUEST_ID_KEPT_S
 from yolopool.errors import ImportNotYours, RegistryUnavailable, StaleToken
 
@@ -154,7 +154,7 @@ class RedisRegistry:
             return await self._ensure()
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await disconnect(self._redis)
 
     async def desired(self) -> Desired:
         async with _available():

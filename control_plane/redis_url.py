@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 FORMS = (
@@ -43,6 +43,16 @@ def connect(url: str, password: str | None, timeout_s: float) -> Redis:
         return client
     except (ValueError, OSError) as error:
         raise ValueError(f"{_hidden(url)}: {error}: give {FORMS}") from error
+
+
+async def disconnect(client: Redis) -> None:
+    """Closes a client of `connect`, and its connections to the sentinels."""
+    await client.aclose()
+    pool = client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        await pool.disconnect()
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def _sentinel(url: str, common: dict[str, Any]) -> Redis:

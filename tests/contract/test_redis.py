@@ -1,0 +1,244 @@
+"""What only a real Redis shows: loss and return, the file, TLS and users, Sentinel; and the
+embedded server.
+"""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from control_plane.fleet import VersionKey, VersionSettings
+from control_plane.redis_registry import RedisRegistry
+from control_plane.redis_url import connect
+from tests.contract.redis_servers import DEBIAN, WHEEL, program, running, server, until
+from yolopool.embedded_redis import EmbeddedRedis
+from yolopool.errors import RegistryUnavailable
+
+SETTINGS = VersionSettings(320)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Not pytest's: the path of a socket must be short.
+    with tempfile.TemporaryDirectory(prefix="yp-") as path:
+        yield Path(path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def answering(registry: RedisRegistry) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await registry.open()
+                return
+            except RegistryUnavailable:
+                await asyncio.sleep(0.05)
+
+
+async def add(registry: RedisRegistry, name: str = "shapes") -> VersionKey:
+    return (await registry.register(name, "a" * 64, SETTINGS, "", "", 1.0)).key
+
+
+@pytest.mark.parametrize("kind", [WHEEL, DEBIAN])
+async def test_a_server_that_dies_is_said_and_comes_back_with_all(folder: Path, kind: str) -> None:
+    registry = RedisRegistry(f"unix://{folder}/redis.sock", timeout_s=0.5)
+    with server(kind, folder):
+        await answering(registry)
+        cluster, key = await registry.open(), await add(registry)
+        changes = registry.changes()
+        first = await anext(changes)
+    with pytest.raises(RegistryUnavailable, match="detection goes on"):
+        await registry.desired()
+    with pytest.raises(RegistryUnavailable):
+        await add(registry)
+    with server(kind, folder):
+        await answering(registry)
+        assert await registry.open() == cluster
+        assert set((await registry.desired()).versions) == {key}
+        await add(registry)
+        async with asyncio.timeout(20):
+            assert await anext(changes) > first
+        await changes.aclose()
+    await registry.close()
+
+
+async def test_a_server_that_hangs_is_unavailable_within_the_timeout(folder: Path) -> None:
+    with server(DEBIAN, folder) as process:
+        registry = RedisRegistry(f"unix://{folder}/redis.sock", timeout_s=0.3)
+        await answering(registry)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(RegistryUnavailable):
+                await registry.desired()
+        finally:
+            process.send_signal(signal.SIGCONT)
+        await answering(registry)
+        await registry.close()
+
+
+async def test_tls_with_a_user_of_few_rights(folder: Path) -> None:
+    subprocess.run(  # noqa: ASYNC221 - nothing else runs yet
+        [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-keyout", "key.pem", "-out", "cert.pem",
+        ],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    port = free_port()
+    flags = [
+        "--tls-port", str(port), "--tls-cert-file", str(folder / "cert.pem"),
+        "--tls-key-file", str(folder / "key.pem"), "--tls-ca-cert-file", str(folder / "cert.pem"),
+        "--tls-auth-clients", "no",
+        "--user", "default", "off",
+        "--user", "pool", "on", ">secret", "~yolopool:*", "&yolopool:*", "+@all", "-@dangerous",
+    ]  # fmt: skip
+    place = f"127.0.0.1:{port}/0?ssl_ca_certs={folder}/cert.pem"
+    with server(DEBIAN, folder, *flags):
+        registry = RedisRegistry(f"rediss://pool:secret@{place}")
+        await answering(registry)
+        key = await add(registry)
+        assert set((await registry.desired()).versions) == {key}
+        assert await registry.take_lease("one", 5.0, None) is not None
+        given = RedisRegistry(f"rediss://pool@{place}", password="secret")
+        assert set((await given.desired()).versions) == {key}
+        for url in (f"rediss://pool:wrong@{place}", f"redis://pool:secret@127.0.0.1:{port}"):
+            stranger = RedisRegistry(url, timeout_s=1.0)
+            with pytest.raises(RegistryUnavailable):
+                await stranger.desired()
+            await stranger.close()
+        await registry.close()
+        await given.close()
+
+
+async def test_sentinel_fails_over(folder: Path) -> None:
+    ports = [free_port() for _ in range(3)]
+    folders = [folder / name for name in ("one", "two", "sentinel")]
+    for path in folders:
+        path.mkdir()
+    config = folders[2] / "sentinel.conf"
+    config.write_text(
+        f"port {ports[2]}\nbind 127.0.0.1\n"
+        f"sentinel monitor pool 127.0.0.1 {ports[0]} 1\n"
+        "sentinel down-after-milliseconds pool 500\nsentinel failover-timeout pool 3000\n"
+    )
+    url = f"redis+sentinel://127.0.0.1:{ports[2]}/pool"
+    loopback = ("--bind", "127.0.0.1")
+    follow = ("--replicaof", "127.0.0.1", str(ports[0]), "--repl-diskless-sync-delay", "0")
+    with (
+        server(DEBIAN, folders[1], "--port", str(ports[1]), *loopback, *follow),
+        running([program(DEBIAN, "redis-sentinel"), str(config)]),
+    ):
+        registry = RedisRegistry(url, timeout_s=1.0)
+        with server(DEBIAN, folders[0], "--port", str(ports[0]), *loopback):
+            await answering(registry)
+            key = await add(registry)
+            before = await registry.take_lease("one", 5.0, None)
+            follower = connect(f"redis://127.0.0.1:{ports[1]}", None, 1.0)
+            async with asyncio.timeout(20):
+                while not await follower.hexists("yolopool:versions", str(key)):  # type: ignore[misc] # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                # The sentinel must know of the follower before it can be promoted.
+                sentinel = connect(f"redis://127.0.0.1:{ports[2]}", None, 1.0)
+                while not await sentinel.execute_command("SENTINEL", "REPLICAS", "pool"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            await follower.aclose()
+            await sentinel.aclose()
+        async with asyncio.timeout(40):
+            while True:
+                try:
+                    assert set((await registry.desired()).versions) == {key}
+                    await add(registry, "after")
+                    break
+                except RegistryUnavailable:
+                    await asyncio.sleep(0.1)
+        assert before is not None
+        await registry.drop_lease(before)
+        after = await registry.take_lease("two", 5.0, before)
+        assert after is not None
+        assert after > before
+        await registry.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:6379", "http://x", "redis+sentinel://h:1", "redis://h:port"]
+)
+def test_a_bad_url_says_the_forms(url: str) -> None:
+    with pytest.raises(ValueError, match="redis\\+sentinel://"):
+        connect(url, None, 1.0)
+
+
+def test_a_bad_url_keeps_its_password_to_itself() -> None:
+    with pytest.raises(ValueError, match="give") as caught:
+        connect("redis://user:hunter2@h:port", None, 1.0)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_the_embedded_server_keeps_what_it_holds(folder: Path) -> None:
+    for expected in (1, 2):
+        redis = EmbeddedRedis(folder)
+        registry = RedisRegistry(redis.start())
+        assert (await add(registry)).number == expected
+        await registry.close()
+        redis.stop()
+        redis.stop()
+    assert not (folder / "redis" / "redis.sock").exists()
+
+
+async def test_the_embedded_server_in_a_deep_folder(folder: Path) -> None:
+    deep = folder / ("x" * 120)
+    redis = EmbeddedRedis(deep)
+    url = redis.start()
+    assert len(url) < 108 + len("unix://")
+    registry = RedisRegistry(url)
+    await registry.open()
+    await registry.close()
+    redis.stop()
+    assert not Path(url.removeprefix("unix://")).parent.exists()
+
+
+def test_one_embedded_server_a_folder(folder: Path) -> None:
+    redis = EmbeddedRedis(folder)
+    redis.start()
+    with pytest.raises(OSError, match="another pool runs"):
+        EmbeddedRedis(folder).start()
+    redis.stop()
+    again = EmbeddedRedis(folder)
+    again.start()
+    again.stop()
+
+
+def test_the_embedded_server_dies_with_its_parent(folder: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from yolopool.embedded_redis import *\n"
+        "redis = EmbeddedRedis(Path(sys.argv[1])); redis.start()\n"
+        "print(redis._process.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+
+    def gone() -> bool:
+        try:
+            # A zombie of a parent that is no more is reaped by init, in its own time.
+            return "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+        except FileNotFoundError:
+            return True
+
+    until("the server ends", gone)
