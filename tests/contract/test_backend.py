@@ -1,0 +1,267 @@
+"""What every backend promises (worker.backends.base), run on each of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models import U8, Zoo, picture
+from worker import imaging
+from worker.backends.base import Backend, Candidates, NmsOptions
+from worker.backends.simulated import SimulatedBackend
+from worker.backends.torch_backend import TorchBackend
+from worker.packs import Pack, PackDoor
+from yolopool.errors import InvalidOption, OutOfMemory, YolopoolError
+
+MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class BackendCase:
+    """One backend under test. `tolerance` is in pixels, between a batch and single images."""
+
+    make: Callable[[], Backend]
+    name: str
+    kind: str
+    tolerance: float = 0.0
+
+
+CASES = {
+    "torch-cpu": BackendCase(lambda: TorchBackend("cpu", 1), "torch", "cpu", 1e-3),
+    "torch-cuda": BackendCase(lambda: TorchBackend("cuda:0"), "torch", "cuda", 1e-2),
+    "simulated": BackendCase(
+        lambda: SimulatedBackend(0, 1024 * MIB, sleep=lambda _: None), "simulated", "sim"
+    ),
+}
+
+
+@pytest.fixture(
+    params=[
+        "torch-cpu",
+        pytest.param("torch-cuda", marks=pytest.mark.gpu),
+        "simulated",
+    ]
+)
+def backend_case(request: pytest.FixtureRequest) -> BackendCase:
+    if request.param == "torch-cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return CASES[request.param]
+
+
+@pytest.fixture
+def backend(backend_case: BackendCase) -> Iterator[Backend]:
+    backend = backend_case.make()
+    backend.open()
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def pack(zoo: Zoo, tmp_path: Path) -> Iterator[Pack]:
+    pack = PackDoor(tmp_path).fetch(zoo.pack("shapes"))
+    yield pack
+    pack.close()
+
+
+def boxed(seed: int, height: int = 320, width: int = 320) -> U8:
+    image = picture(seed, height, width)
+    return imaging.letterbox(image, 320, 32, imaging.ShapePolicy.RECT).image
+
+
+def options(pack: Pack, confidence: float = 0.25, most: int = 300) -> NmsOptions:
+    return NmsOptions((confidence,) * len(pack.manifest.class_names), 0.7, most, False)
+
+
+def assert_well_formed(found: Candidates, asked: NmsOptions) -> None:
+    count = len(found.confidence)
+    assert count <= asked.max_detections
+    assert found.xyxy.shape == (count, 4)
+    assert found.xyxy.dtype == found.confidence.dtype == np.float32
+    assert found.class_id.shape == (count,)
+    assert found.class_id.dtype == np.int64
+    assert np.all(np.diff(found.confidence) <= 0)
+    thresholds = np.asarray(asked.class_confidence, np.float32)
+    assert np.all(found.confidence > thresholds[found.class_id])
+
+
+def test_says_what_it_is(backend_case: BackendCase, backend: Backend) -> None:
+    assert backend.name == backend_case.name
+    assert backend.device_kind == backend_case.kind
+    assert backend.device_name
+
+
+def test_opening_measures_the_context(backend_case: BackendCase) -> None:
+    backend = backend_case.make()
+    context_bytes = backend.open()
+    memory = backend.memory()
+    backend.close()
+    assert 0 < context_bytes <= memory.total_bytes
+    assert memory.used_bytes > 0
+
+
+def test_finds_what_is_there(backend: Backend, pack: Pack) -> None:
+    model, asked = backend.load(pack, "fp32"), options(pack)
+    result = model.run([boxed(0)], [asked])
+    (found,) = result.candidates
+    assert len(found.confidence)
+    assert_well_formed(found, asked)
+    model.close()
+
+
+def test_a_pass_says_its_times(backend: Backend, pack: Pack) -> None:
+    model = backend.load(pack, "fp32")
+    result = model.run([boxed(0)], [options(pack)])
+    assert min(result.transfer_s, result.inference_s, result.postprocess_s) >= 0
+    assert result.inference_s > 0
+    model.close()
+
+
+def test_a_batch_gives_what_single_images_give(
+    backend_case: BackendCase, backend: Backend, pack: Pack
+) -> None:
+    model = backend.load(pack, "fp32")
+    images = [boxed(seed) for seed in range(4)]
+    together = model.run(images, [options(pack)] * 4).candidates
+    for image, found in zip(images, together, strict=True):
+        (alone,) = model.run([image], [options(pack)]).candidates
+        np.testing.assert_array_equal(found.class_id, alone.class_id)
+        np.testing.assert_allclose(found.xyxy, alone.xyxy, rtol=0, atol=backend_case.tolerance)
+        np.testing.assert_allclose(found.confidence, alone.confidence, rtol=0, atol=1e-4)
+    model.close()
+
+
+def test_different_pixels_give_different_answers(backend: Backend, pack: Pack) -> None:
+    model = backend.load(pack, "fp32")
+    results = model.run([boxed(0), boxed(1)], [options(pack)] * 2).candidates
+    assert results[0].confidence.tolist() != results[1].confidence.tolist()
+    model.close()
+
+
+def test_repeats_give_the_same(backend: Backend, pack: Pack) -> None:
+    model = backend.load(pack, "fp32")
+    first, second = (model.run([boxed(3)], [options(pack)]).candidates[0] for _ in range(2))
+    np.testing.assert_array_equal(first.xyxy, second.xyxy)
+    np.testing.assert_array_equal(first.confidence, second.confidence)
+    model.close()
+
+
+def test_shapes_may_alternate(backend: Backend, pack: Pack) -> None:
+    model = backend.load(pack, "fp32")
+    wide, square = boxed(0, 200, 320), boxed(0)
+    (before,) = model.run([square], [options(pack)]).candidates
+    (other,) = model.run([wide], [options(pack)]).candidates
+    (after,) = model.run([square], [options(pack)]).candidates
+    np.testing.assert_array_equal(before.xyxy, after.xyxy)
+    assert np.all(other.xyxy[:, 3] <= wide.shape[0] + 32)
+    model.close()
+
+
+def test_options_are_of_each_image(backend: Backend, pack: Pack) -> None:
+    model, image = backend.load(pack, "fp32"), boxed(0)
+    asked = [options(pack), options(pack, most=1), options(pack, confidence=2.0)]
+    found = model.run([image] * 3, asked).candidates
+    for one, wanted in zip(found, asked, strict=True):
+        assert_well_formed(one, wanted)
+    assert len(found[1].confidence) == 1
+    assert len(found[2].confidence) == 0
+    model.close()
+
+
+def test_a_class_that_is_not_asked_for_is_not_given(backend: Backend, pack: Pack) -> None:
+    model, asked = backend.load(pack, "fp32"), options(pack)
+    (everything,) = model.run([boxed(0)], [asked]).candidates
+    unwanted = int(everything.class_id[0])
+    thresholds = tuple(
+        2.0 if index == unwanted else value for index, value in enumerate(asked.class_confidence)
+    )
+    (rest,) = model.run([boxed(0)], [replace(asked, class_confidence=thresholds)]).candidates
+    assert unwanted not in rest.class_id
+    model.close()
+
+
+def test_weights_are_counted(backend: Backend, pack: Pack) -> None:
+    model = backend.load(pack, "fp32")
+    assert model.weights_bytes == pack.manifest.weights_bytes
+    model.close()
+
+
+def test_workspace_grows_with_pixels_and_images(backend: Backend, pack: Pack) -> None:
+    model = backend.load(pack, "fp32")
+    one = model.workspace_bytes((320, 320), 1)
+    assert one > 320 * 320 * 3
+    assert model.workspace_bytes((320, 320), 4) == pytest.approx(4 * one, rel=0.01)
+    assert model.workspace_bytes((640, 640), 1) == pytest.approx(4 * one, rel=0.01)
+    model.close()
+
+
+def test_two_models_do_not_mix(backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path) -> None:
+    other_pack = PackDoor(tmp_path).fetch(zoo.pack("yolov8n"))
+    model, other = backend.load(pack, "fp32"), backend.load(other_pack, "fp32")
+    (before,) = model.run([boxed(0)], [options(pack)]).candidates
+    other.run([boxed(0)], [options(other_pack)])
+    (after,) = model.run([boxed(0)], [options(pack)]).candidates
+    np.testing.assert_array_equal(before.xyxy, after.xyxy)
+    other.close()
+    other_pack.close()
+    (last,) = model.run([boxed(0)], [options(pack)]).candidates
+    np.testing.assert_array_equal(before.xyxy, last.xyxy)
+    model.close()
+
+
+def test_closing_gives_the_weights_back(backend: Backend, zoo: Zoo, tmp_path: Path) -> None:
+    door = PackDoor(tmp_path)
+
+    def load_and_drop() -> None:
+        pack = door.fetch(zoo.pack("yolov8n"))
+        model = backend.load(pack, "fp32")
+        model.run([boxed(0)], [options(pack)])
+        model.close()
+        pack.close()
+
+    for _ in range(3):
+        load_and_drop()  # what the first passes of a shape leave in allocators
+    before = backend.memory().used_bytes
+    for _ in range(6):
+        load_and_drop()
+    # Six models of 13 MB went through: less than one of them may have stayed.
+    assert backend.memory().used_bytes - before < 12 * MIB
+
+
+def test_closing_twice_is_closing_once(backend: Backend, pack: Pack) -> None:
+    model = backend.load(pack, "fp32")
+    model.close()
+    model.close()
+    with pytest.raises((ValueError, YolopoolError)):
+        model.run([boxed(0)], [options(pack)])
+
+
+def test_a_model_can_be_loaded_again(backend: Backend, pack: Pack) -> None:
+    first = backend.load(pack, "fp32")
+    (before,) = first.run([boxed(0)], [options(pack)]).candidates
+    first.close()
+    second = backend.load(pack, "fp32")
+    (after,) = second.run([boxed(0)], [options(pack)]).candidates
+    np.testing.assert_array_equal(before.xyxy, after.xyxy)
+    second.close()
+
+
+def test_an_unknown_precision_is_refused(backend: Backend, pack: Pack) -> None:
+    with pytest.raises(InvalidOption, match="fp32"):
+        backend.load(pack, "int4")
+
+
+def test_torch_maps_a_failed_allocation(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real message of torch's CPU allocator, by asking it for more than any host has."""
+    backend = TorchBackend("cpu", 1)
+    backend.open()
+    model = backend.load(pack, "fp32")
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_input", lambda images: torch.empty(2**50))
+        with pytest.raises(OutOfMemory, match="do not fit"):
+            model.run([boxed(0)], [options(pack)])
+    assert len(model.run([boxed(0)], [options(pack)]).candidates) == 1
+    model.close()
+    backend.close()
