@@ -93,4 +93,5 @@ class Life(Generic[State, Event]):
         return replace(self, state=after, story=(*self.story, event)[-20:])
 
 
+# For annotations: a frozen class with slots can only be made by its own name.
 WorkerLife = Life[WorkerState, WorkerEvent]

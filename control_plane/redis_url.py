@@ -76,7 +76,8 @@ def _sentinel(url: str, common: dict[str, Any]) -> Redis:
     sentinel_password = settings.pop("sentinel_password", "")
     if sentinel_password:
         own["password"] = sentinel_password
-    sentinel = Sentinel(hosts, sentinel_kwargs=own, **settings, db=int(db or 0))
+    build: Any = Sentinel  # untyped
+    sentinel = build(hosts, sentinel_kwargs=own, **settings, db=int(db or 0))
     master: Redis = sentinel.master_for(name)
     return master
 

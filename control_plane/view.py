@@ -25,7 +25,7 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.lifecycle import SAID, WORKER_TABLE, WorkerEvent, WorkerLife
+from control_plane.lifecycle import SAID, WORKER_TABLE, Life, WorkerEvent, WorkerLife
 from control_plane.waiters import ANY, Waiters
 from yolopool.errors import WorkerNotFound
 
@@ -113,7 +113,7 @@ class View:
         old = self.workers.get(worker.id)
         if old is not None and old.incarnation != worker.incarnation:
             self.leave(old.id, old.incarnation)
-        self._lives.setdefault(worker.id, WorkerLife(worker.id, WorkerState.STARTING))
+        self._lives.setdefault(worker.id, Life(worker.id, WorkerState.STARTING))
         self.hear(worker, token)
 
     def hear(self, worker: WorkerInfo, token: FencingToken | None) -> None:
