@@ -1,0 +1,452 @@
+"""The importer on good, damaged and hostile files, alone and against a control plane's service."""
+
+import asyncio
+import hashlib
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from importer import child, store
+from importer.refusal import ImportRefused
+from importer.settings import read_settings
+from importer.supervisor import Supervisor
+from tests.models import Zoo, build_woken, import_checkpoint, save
+from worker.packs import PackDoor
+from yolopool import serving
+from yolopool.errors import ImportNotYours
+from yolopool.v1 import importing_pb2 as pb
+from yolopool.v1 import types_pb2
+from yolopool.v1.importing_pb2_grpc import (
+    ImportServiceServicer,
+    add_ImportServiceServicer_to_server,
+)
+from yolopool.v1.types_pb2 import VersionSettings
+from yolopool.v1.worker_pb2 import PackLocation
+
+
+class Runs:
+    """A pickle that would run a command."""
+
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        function, *arguments = self.call
+        return function, tuple(arguments)
+
+
+async def ignore(progress: pb.ImportProgress) -> None: ...
+
+
+def take(path: Path, folder: Path) -> tuple[Path, str]:
+    folder.mkdir(exist_ok=True)
+    artifact = store.fetch_artifact(path.as_uri(), folder, 10**9)
+    return artifact, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+async def import_in_child(path: Path, folder: Path, **changes: Any) -> pb.ImportedPack:
+    artifact, found = take(path, folder)
+    digest = changes.pop("sha256", found)
+    settings = changes.pop("settings", VersionSettings())
+    on_progress = changes.pop("on_progress", ignore)
+    limits = child.Limits(**{"memory_bytes": 2 * 1024**3, "time_s": 60, **changes})
+    return await child.run(artifact, digest, settings, folder, limits, on_progress)
+
+
+async def refusal_of(path: Path, folder: Path, **changes: Any) -> ImportRefused:
+    with pytest.raises(ImportRefused) as caught:
+        await import_in_child(path, folder, **changes)
+    assert len(caught.value.message) > 30  # says what to do
+    return caught.value
+
+
+# --- without a pool -------------------------------------------------------------------------------
+
+
+def test_a_good_file(zoo: Zoo, tmp_path: Path) -> None:
+    report = import_checkpoint(zoo.checkpoint("shapes"), tmp_path / "packs")
+    assert report["class_names"] == ["circle", "square", "triangle"]
+    assert report["architecture"] == "yolo11n-detect"
+    assert report["task"] == "detect"
+    assert report["settings"] == {
+        "image_size": 320,
+        "confidence": 0.25,
+        "iou": 0.7,
+        "max_detections": 300,
+        "shape_policy": "SHAPE_POLICY_RECT",
+    }
+    assert Path(report["pack"]).name == report["digest"]
+    pack = PackDoor(tmp_path).fetch(
+        PackLocation(uri=Path(report["pack"]).as_uri(), digest=report["digest"])
+    )
+    # 24.0 MB an image and megapixel in fp16: twice that.
+    assert pack.manifest.activation_bytes_per_megapixel == pytest.approx(48e6, rel=0.01)
+    assert pack.manifest.parameters > 2_500_000
+    assert pack.manifest.stride == 32
+    assert any(word.startswith("ultralytics 8") for word in pack.manifest.made_with)
+
+
+def test_the_same_file_gives_the_same_pack(zoo: Zoo, tmp_path: Path) -> None:
+    first = import_checkpoint(zoo.checkpoint("shapes"), tmp_path / "a")
+    second = import_checkpoint(zoo.checkpoint("shapes"), tmp_path / "b")
+    assert first["digest"] == second["digest"]
+
+
+def test_a_refusal_is_printed(tmp_path: Path) -> None:
+    report = import_checkpoint(tmp_path / "nowhere.pt", tmp_path / "packs")
+    assert report["reason"] == "ARTIFACT_NOT_FOUND"
+    assert not (tmp_path / "packs").exists()
+
+
+def test_the_supervisor_imports_no_torch() -> None:
+    code = "import sys, importer.__main__; print({'torch', 'ultralytics'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+# --- what is said of it ---------------------------------------------------------------------------
+
+
+async def test_settings_win_over_defaults(zoo: Zoo, tmp_path: Path) -> None:
+    settings = VersionSettings(
+        image_size=500,
+        confidence=0.0,
+        max_detections=7,
+        shape_policy=types_pb2.SHAPE_POLICY_SQUARE,
+    )
+    steps: list[str] = []
+
+    async def note(progress: pb.ImportProgress) -> None:
+        steps.append(progress.step)
+
+    pack = await import_in_child(
+        zoo.checkpoint("shapes"), tmp_path / "work", settings=settings, on_progress=note
+    )
+    assert pack.settings.image_size == 512  # whole strides
+    assert pack.settings.confidence == 0
+    assert pack.settings.iou == pytest.approx(0.7)
+    assert pack.settings.max_detections == 7
+    assert pack.settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE
+    assert steps == ["verify", "load", "fuse", "encode", "write"]
+
+
+async def test_a_weaker_sandbox_is_in_the_warnings(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "pyseccomp.py").write_text("raise ImportError('not on this host')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "broken"), *sys.path])
+    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    assert any("system call filter" in warning for warning in pack.warnings)
+
+
+# --- damaged and hostile files --------------------------------------------------------------------
+
+
+def truncated(path: Path, zoo: Zoo) -> None:
+    data = zoo.checkpoint("shapes").read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def flipped_within(path: Path, zoo: Zoo) -> None:
+    with zipfile.ZipFile(zoo.checkpoint("shapes")) as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.infolist():
+            data = source.read(member)
+            target.writestr(member, data[::-1] if member.filename.endswith("data.pkl") else data)
+
+
+def zip_of_text(path: Path, zoo: Zoo) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "no model")
+
+
+def bomb(path: Path, zoo: Zoo) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", b"\0" * 50_000_000)
+
+
+def weights_only(path: Path, zoo: Zoo) -> None:
+    torch.save({"model": {"weight": torch.zeros(3)}}, path)
+
+
+def of_another_task(path: Path, zoo: Zoo) -> None:
+    from ultralytics.nn.tasks import SegmentationModel
+
+    save(SegmentationModel("yolo11n-seg.yaml", verbose=False), path)
+
+
+def of_four_channels(path: Path, zoo: Zoo) -> None:
+    from ultralytics.nn.tasks import DetectionModel
+
+    save(DetectionModel("yolov8n.yaml", ch=4, verbose=False), path)
+
+
+def of_wrong_names(path: Path, zoo: Zoo) -> None:
+    model = build_woken("yolov8n.yaml", 1)
+    model.names = {0: "only"}
+    save(model, path)
+
+
+BAD: dict[str, tuple[Callable[[Path, Zoo], Any], str]] = {
+    "empty": (lambda path, zoo: path.write_bytes(b""), "ARTIFACT_INVALID"),
+    "text": (lambda path, zoo: path.write_text("hello"), "ARTIFACT_INVALID"),
+    "bare pickle": (lambda path, zoo: path.write_bytes(pickle.dumps({})), "ARTIFACT_INVALID"),
+    "truncated": (truncated, "ARTIFACT_INVALID"),
+    "flipped": (flipped_within, "ARTIFACT_INVALID"),
+    "zip of text": (zip_of_text, "ARTIFACT_INVALID"),
+    "bomb": (bomb, "ARTIFACT_INVALID"),
+    "a list": (lambda path, zoo: torch.save([1, 2], path), "ARTIFACT_INVALID"),
+    "wrong names": (of_wrong_names, "ARTIFACT_INVALID"),
+    "weights only": (weights_only, "ARTIFACT_UNSUPPORTED"),
+    "segmentation": (of_another_task, "ARTIFACT_UNSUPPORTED"),
+    "four channels": (of_four_channels, "ARTIFACT_UNSUPPORTED"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+async def test_a_bad_file_is_refused(kind: str, zoo: Zoo, tmp_path: Path) -> None:
+    make, reason = BAD[kind]
+    path = tmp_path / "bad.pt"
+    make(path, zoo)
+    assert (await refusal_of(path, tmp_path / "work")).reason == reason
+
+
+@pytest.mark.parametrize("function", [os.system, eval, exec, getattr, subprocess.check_call])
+async def test_code_in_a_pickle_is_refused_and_not_run(function: Any, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    command = f"touch {canary}"
+    arguments: dict[Any, tuple[Any, ...]] = {
+        os.system: (command,),
+        subprocess.check_call: (["touch", str(canary)],),
+        getattr: (torch.nn.Module, "__init__"),
+    }
+    code = f"open({str(canary)!r}, 'w')"
+    path = tmp_path / "hostile.pt"
+    torch.save({"model": Runs(function, *arguments.get(function, (code,)))}, path)
+    refusal = await refusal_of(path, tmp_path / "work")
+    assert refusal.reason == "ARTIFACT_UNSAFE"
+    assert not canary.exists()
+
+
+async def test_code_in_the_yaml_is_never_looked_at(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    model = build_woken("yolov8n.yaml", 1)
+    model.yaml["activation"] = f"__import__('os').system('touch {canary}')"
+    model.yaml["backbone"] = [[-1, 1, f"__import__('os').system('touch {canary}')", []]]
+    path = save(model, tmp_path / "hostile.pt")
+    pack = await import_in_child(path, tmp_path / "work")
+    assert pack.task == "detect"
+    assert not canary.exists()
+    assert "__import__" not in (tmp_path / "work" / "skeleton.json").read_text()
+
+
+async def test_another_file_than_registered_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    refusal = await refusal_of(zoo.checkpoint("shapes"), tmp_path / "work", sha256="0" * 64)
+    assert refusal.reason == "DIGEST_MISMATCH"
+
+
+async def test_time_is_limited_and_no_process_is_left(zoo: Zoo, tmp_path: Path) -> None:
+    refusal = await refusal_of(zoo.checkpoint("shapes"), tmp_path / "work", time_s=0.2)
+    assert refusal.reason == "IMPORT_TIMEOUT"
+    assert not children_of_this_process()
+
+
+async def test_memory_is_limited(tmp_path: Path) -> None:
+    """A file that is small and asks for much: one number, repeated."""
+    model = build_woken("yolov8n.yaml", 1)
+    model.register_buffer("huge", torch.zeros(1).expand(400_000_000))
+    path = save(model, tmp_path / "large.pt")
+    assert path.stat().st_size < 50_000_000
+    refusal = await refusal_of(path, tmp_path / "work", memory_bytes=256 * 1024**2)
+    assert refusal.reason == "IMPORT_OUT_OF_MEMORY"
+
+
+def children_of_this_process() -> list[str]:
+    path = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    return [
+        pid
+        for pid in path.read_text().split()
+        if b"importer.job" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def test_the_sandbox_refuses_network_and_exec(tmp_path: Path) -> None:
+    """Tried for real in a child that goes through the same two steps."""
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    code = f"""
+import json, os, socket, subprocess
+from importer import sandbox
+warnings = sandbox.before_imports()
+warnings += sandbox.after_imports(2**30, 1000, 60)
+found = {{}}
+def attempt(name, action):
+    try:
+        action()
+        found[name] = "done"
+    except Exception as error:
+        found[name] = type(error).__name__
+attempt("socket", lambda: socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 2))
+attempt("unix", lambda: socket.socket(socket.AF_UNIX))
+attempt("exec", lambda: os.execv("/bin/true", ["true"]))
+attempt("spawn", lambda: subprocess.run(["true"], check=True))
+attempt("kill", lambda: os.kill({os.getpid()}, 0))
+attempt("memory", lambda: bytearray(2**31))
+attempt("file", lambda: open({str(tmp_path / "big")!r}, "wb", buffering=0).write(b"x" * 100) and
+    [open({str(tmp_path / "big")!r}, "ab", buffering=0).write(b"x" * 600) for _ in range(3)])
+print(json.dumps([warnings, os.nice(0), found]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    server.close()
+    warnings, niceness, found = json.loads(done.stdout)
+    assert niceness == 19
+    if not warnings:
+        assert "done" not in found.values(), found
+    assert found["memory"] == "MemoryError"
+
+
+# --- publishing -----------------------------------------------------------------------------------
+
+
+async def test_a_pack_is_published_whole_and_once(zoo: Zoo, tmp_path: Path) -> None:
+    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    packs = tmp_path / "store" / "packs"
+    store.verify_pack(tmp_path / "work", pack.digest)
+    for _ in range(2):
+        store.publish(tmp_path / "work", packs.as_uri(), pack.digest)
+    assert [path.name for path in packs.iterdir()] == [pack.digest]
+    names = {path.name for path in (packs / pack.digest).iterdir()}
+    assert names == {"manifest.json", "skeleton.json", "weights.bin"}
+    store.publish(tmp_path / "work", "memory://published/packs", pack.digest)
+    place = PackLocation(uri=f"memory://published/packs/{pack.digest}", digest=pack.digest)
+    PackDoor(tmp_path / "data").fetch(place).close()
+
+
+async def test_a_pack_that_lies_is_not_published(zoo: Zoo, tmp_path: Path) -> None:
+    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    with (tmp_path / "work" / "weights.bin").open("r+b") as file:
+        file.write(b"other")
+    with pytest.raises(ImportRefused, match="does not match itself"):
+        store.verify_pack(tmp_path / "work", pack.digest)
+
+
+# --- against a control plane's service ------------------------------------------------------------
+
+
+class Jobs(ImportServiceServicer):
+    """The import service with a queue in memory; what importers say is kept."""
+
+    def __init__(self) -> None:
+        self.waiting: asyncio.Queue[pb.ImportJob] = asyncio.Queue()
+        self.reports: list[pb.ReportImportRequest] = []
+        self.reported, self.ended = asyncio.Event(), asyncio.Event()
+        self.lost = False
+
+    async def ClaimImport(self, request: pb.ClaimImportRequest, context: Any) -> Any:
+        try:
+            async with asyncio.timeout(request.wait_s):
+                return pb.ClaimImportResponse(job=await self.waiting.get())
+        except TimeoutError:
+            return pb.ClaimImportResponse()
+
+    async def ReportImport(self, request: pb.ReportImportRequest, context: Any) -> Any:
+        self.reports.append(request)
+        self.reported.set()
+        if self.lost:
+            raise ImportNotYours("the lease ran out")
+        if request.WhichOneof("report") != "progress":
+            self.ended.set()
+        return pb.ReportImportResponse()
+
+
+@pytest.fixture
+async def jobs() -> AsyncIterator[tuple[Jobs, str]]:
+    jobs, server = Jobs(), serving.GrpcServer(["yolopool.v1.ImportService"])
+    add_ImportServiceServicer_to_server(jobs, server.server)
+    port = await server.start("127.0.0.1", 0)
+    yield jobs, f"127.0.0.1:{port}"
+    await server.stop(0)
+
+
+def job(path: Path, packs: Path, lease_s: float = 3.0) -> pb.ImportJob:
+    return pb.ImportJob(
+        version=types_pb2.VersionKey(model="team/shapes", version=3),
+        settings=VersionSettings(),
+        artifact_uri=path.as_uri(),
+        artifact=hashlib.sha256(path.read_bytes()).hexdigest(),
+        pack_store_uri=packs.as_uri(),
+        lease_s=lease_s,
+    )
+
+
+async def serve(address: str, tmp_path: Path) -> "asyncio.Task[None]":
+    settings = read_settings([f"--control-planes={address}", f"--scratch-dir={tmp_path / 's'}"])
+    return asyncio.create_task(Supervisor(settings).run())
+
+
+async def stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_job_becomes_a_pack_in_the_store(
+    jobs: tuple[Jobs, str], zoo: Zoo, tmp_path: Path
+) -> None:
+    service, address = jobs
+    # The first control plane is away: the second one is asked.
+    task = await serve(f"127.0.0.1:1,{address}", tmp_path)
+    await service.waiting.put(job(zoo.checkpoint("shapes"), tmp_path / "packs", lease_s=0.6))
+    async with asyncio.timeout(60):
+        await service.ended.wait()
+    await stop(task)
+    last = service.reports[-1]
+    assert last.version.model == "team/shapes"
+    assert last.pack.class_names == ["circle", "square", "triangle"]
+    assert (tmp_path / "packs" / last.pack.digest / "manifest.json").is_file()
+    steps = [report.progress.step for report in service.reports[:-1]]
+    assert {"load", "fuse"} & set(steps)
+    assert len(steps) >= 4  # the lease is kept between the steps too
+    assert not list((tmp_path / "s").iterdir())
+
+
+async def test_a_failure_is_reported_and_the_next_job_taken(
+    jobs: tuple[Jobs, str], zoo: Zoo, tmp_path: Path
+) -> None:
+    service, address = jobs
+    task = await serve(address, tmp_path)
+    (tmp_path / "empty.pt").write_bytes(b"")
+    await service.waiting.put(job(tmp_path / "empty.pt", tmp_path / "packs"))
+    async with asyncio.timeout(60):
+        await service.ended.wait()
+        assert service.reports[-1].failure.reason == "ARTIFACT_INVALID"
+        service.ended.clear()
+        await service.waiting.put(job(zoo.checkpoint("shapes"), tmp_path / "packs"))
+        await service.ended.wait()
+    await stop(task)
+    assert service.reports[-1].pack.digest
+
+
+async def test_a_lost_lease_ends_the_import(
+    jobs: tuple[Jobs, str], zoo: Zoo, tmp_path: Path
+) -> None:
+    service, address = jobs
+    service.lost = True
+    task = await serve(address, tmp_path)
+    await service.waiting.put(job(zoo.checkpoint("shapes"), tmp_path / "packs"))
+    async with asyncio.timeout(60):
+        await service.reported.wait()
+        while children_of_this_process():  # noqa: ASYNC110 - the process table has no event
+            await asyncio.sleep(0.05)
+    await stop(task)
+    assert not (tmp_path / "packs").exists()
