@@ -25,7 +25,14 @@ def state(word: str) -> str:
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column in columns:
         numeric = column.endswith(" ")
         table.add_column(column.strip(), justify="right" if numeric else "left", overflow="fold")
@@ -139,7 +146,7 @@ def timing(rows: Sequence[tuple[str, Detections]]) -> Table:
     """Where the time went, ms, a line a request."""
     stages = [name.removesuffix("_ms") for name in Timing.__slots__]
     short = {"load_wait": "load", "preprocess": "pre", "inference": "infer", "postprocess": "post"}
-    table = _table("IMAGE", "MODEL", "FOUND ", *(f"{short.get(s, s).upper()} " for s in stages))
+    table = _table("IMAGE", "MODEL", "N ", *(f"{short.get(s, s).upper()} " for s in stages))
     for name, found in rows:
         values = [f"{value:.1f}" for value in found.timing.to_dict().values()]
         table.add_row(name, found.model, str(len(found)), *values)

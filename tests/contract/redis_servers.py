@@ -3,8 +3,7 @@
 import importlib.util
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,11 +44,3 @@ def running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.terminate()
         process.wait(10)
-
-
-def until(what: str, holds: Callable[[], object], limit_s: float = 10.0) -> None:
-    """Waits until a call answers true."""
-    end = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < end, f"{what}: not within {limit_s:g} s"
-        time.sleep(0.02)

@@ -16,7 +16,8 @@ import pytest
 from control_plane.fleet import VersionKey, VersionSettings
 from control_plane.redis_registry import RedisRegistry
 from control_plane.redis_url import connect
-from tests.contract.redis_servers import DEBIAN, WHEEL, program, running, server, until
+from tests.contract.redis_servers import DEBIAN, WHEEL, program, running, server
+from tests.waiting import until
 from yolopool.embedded_redis import EmbeddedRedis
 from yolopool.errors import RegistryUnavailable
 
@@ -69,7 +70,7 @@ async def test_a_server_that_dies_is_said_and_comes_back_with_all(folder: Path, 
         await add(registry)
         async with asyncio.timeout(20):
             assert await anext(changes) > first
-        await changes.aclose()
+        await changes.aclose()  # type: ignore[attr-defined] # a generator
     await registry.close()
 
 
@@ -147,7 +148,7 @@ async def test_sentinel_fails_over(folder: Path) -> None:
             before = await registry.take_lease("one", 5.0, None)
             follower = connect(f"redis://127.0.0.1:{ports[1]}", None, 1.0)
             async with asyncio.timeout(20):
-                while not await follower.hexists("yolopool:versions", str(key)):  # type: ignore[misc] # noqa: ASYNC110
+                while not await follower.hexists("yolopool:versions", str(key)):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
                 # The sentinel must know of the follower before it can be promoted.
                 sentinel = connect(f"redis://127.0.0.1:{ports[2]}", None, 1.0)

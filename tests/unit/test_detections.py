@@ -33,7 +33,7 @@ def found(picture: Image.Image) -> Detections:
 def test_iteration_and_index(found: Detections) -> None:
     assert len(found) == 2
     assert [one.class_name for one in found] == ["square", "circle"]
-    assert found[0] == Detection((10, 40, 60, 90), pytest.approx(0.9), 1, "square")
+    assert found[0] == Detection((10, 40, 60, 90), float(np.float32(0.9)), 1, "square")
     assert found[-1].class_name == "circle"
     with pytest.raises(IndexError):
         found[2]

@@ -1,0 +1,204 @@
+"""The whole pool in real processes: right boxes, room for two of three, one load for twenty,
+a killed worker, a restart, and an end that leaves nothing behind.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.harness import dataset
+from benchmarks.harness.matching import Detected, match, total
+from tests.waiting import until
+from yolopool import Client, demo, errors
+from yolopool.up import PoolOptions, RunningPool
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+IMAGE = demo.find().images[0]
+SHAPES = demo.find().models["shapes"]
+SIM_CONTEXT_BYTES = 256 * 1024**2
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="yp-") as path:
+        yield Path(path)
+
+
+def options(folder: Path, devices: str, budget: str = "") -> PoolOptions:
+    return PoolOptions(folder, port=0, http_port=0, devices=devices, memory_budget=budget)
+
+
+def a_pool(folder: Path, devices: str, budget: str = "") -> RunningPool:
+    return RunningPool(options(folder, devices, budget), lambda text: None)
+
+
+def test_the_labelled_shapes_are_found(folder: Path) -> None:
+    with a_pool(folder, "cpu") as pool, Client(pool.address) as client:
+        demo.register(client, "shapes", SHAPES)
+        scores = []
+        for image in dataset.load(dataset.FOLDER):
+            found = client.detect(image.encoded, model="shapes")
+            boxes = [Detected(one.class_name, one.xyxy, one.confidence) for one in found]
+            scores.append(match(image.labels, boxes))
+        (worker,) = client.workers()
+    every = total(scores)
+    assert every.recall >= 0.95
+    assert every.false_positives <= 0.05 * every.labelled
+    assert worker.replicas[0].state == "HOT"
+    assert worker.ledger.measured_bytes > worker.ledger.context_bytes
+
+
+def test_three_models_in_room_for_two(folder: Path) -> None:
+    names = ("one", "two", "three")
+    with a_pool(folder, "sim:1") as pool, Client(pool.address) as client:
+        for name in names:
+            demo.register(client, name, SHAPES)
+        client.load("one")
+        (worker,) = client.workers()
+        weights, workspace = worker.replicas[0].weights_bytes, worker.ledger.workspace_bytes
+    budget = SIM_CONTEXT_BYTES + workspace + int(2.5 * weights)
+    with a_pool(folder, "sim:1", str(budget)) as pool, Client(pool.address) as client:
+        for name in [*names, *names]:
+            assert client.detect(IMAGE, model=name).model == f"{name}@1"
+            (worker,) = client.workers()
+            assert worker.ledger.used_bytes <= worker.ledger.budget_bytes == budget
+        where = {m.name: [r.state for r in m.versions[0].replicas] for m in client.models()}
+        assert where["three"] == ["HOT"]
+        assert sum(states == ["HOT"] for states in where.values()) == 2
+        client.load("two", pin=True)
+        client.load("one", pin=True)
+        with pytest.raises(errors.LedgerFull, match="pinned"):
+            client.detect(IMAGE, model="three", timeout_s=20)
+
+
+def test_twenty_callers_at_once_are_one_load(folder: Path) -> None:
+    with a_pool(folder, "cpu") as pool, Client(pool.address) as client:
+        demo.register(client, "shapes", SHAPES)
+        answers: list[int] = []
+        start = threading.Barrier(20)
+
+        def ask() -> None:
+            start.wait()
+            answers.append(len(client.detect(IMAGE, model="shapes")))
+
+        threads = [threading.Thread(target=ask) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (worker,) = client.workers()
+    assert answers == [2] * 20
+    assert worker.replicas[0].loads_total == 1
+    assert worker.replicas[0].requests_total == 20
+
+
+def test_a_killed_worker_comes_back_under_calls(folder: Path) -> None:
+    with a_pool(folder, "sim:1") as pool, Client(pool.address) as client:
+        demo.register(client, "shapes", SHAPES)
+        client.detect(IMAGE, model="shapes")
+        stop, outcomes = threading.Event(), []
+
+        def call() -> None:
+            with Client(pool.address) as own:
+                while not stop.is_set():
+                    began = time.monotonic()
+                    try:
+                        own.detect(IMAGE, model="shapes", timeout_s=10)
+                        outcome = "OK"
+                    except errors.YolopoolError as error:
+                        outcome = error.reason
+                    outcomes.append((outcome, began, time.monotonic()))
+
+        threads = [threading.Thread(target=call) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        first = client.workers()[0].incarnation
+        killed = time.monotonic()
+        for process in psutil.Process().children(recursive=True):
+            if "--device=sim:0" in process.cmdline():
+                process.kill()
+        until(
+            "a call that began after the kill succeeds",
+            lambda: any(word == "OK" and began > killed + 0.5 for word, began, _ in outcomes),
+            limit_s=60,
+        )
+        time.sleep(0.5)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert client.workers()[0].incarnation != first
+    typed = {"OK", "WORKER_LOST", "NO_WORKER", "DEADLINE_EXCEEDED", "UNAVAILABLE"}
+    assert {word for word, _, _ in outcomes} <= typed
+    # Timed only against the deadline that each call was given.
+    assert max(end - began for _, began, end in outcomes) < 12
+
+
+def test_a_restart_on_the_same_folder_keeps_the_registry(folder: Path) -> None:
+    with a_pool(folder, "sim:1") as pool, Client(pool.address) as client:
+        demo.register(client, "team/shapes", SHAPES)
+        again = client.register("team/shapes", SHAPES, image_size=320)
+        assert (again.name, again.state) == ("team/shapes@2", "READY")
+        before = client.models()
+    with a_pool(folder, "sim:1") as pool, Client(pool.address) as client:
+        (model,) = client.models()
+        assert model.default_version == 2
+        assert [v.artifact for v in model.versions] == [v.artifact for v in before[0].versions]
+        assert client.detect(IMAGE, model="team/shapes@1").model == "team/shapes@1"
+
+
+def test_bad_requests_have_reasons_and_the_pool_lives_on(folder: Path) -> None:
+    with a_pool(folder, "cpu") as pool, Client(pool.address) as client:
+        demo.register(client, "shapes", SHAPES)
+        refused = {
+            "IMAGE_NOT_DECODABLE": lambda: client.detect(b"no image", model="shapes"),
+            "MODEL_NOT_FOUND": lambda: client.detect(IMAGE, model="absent"),
+            "VERSION_NOT_FOUND": lambda: client.detect(IMAGE, model="shapes@9"),
+            "ALIAS_NOT_FOUND": lambda: client.detect(IMAGE, model="shapes:stable"),
+            "INVALID_MODEL_REFERENCE": lambda: client.detect(IMAGE, model="../etc"),
+            "INVALID_OPTION": lambda: client.detect(IMAGE, model="shapes", confidence=2),
+        }
+        for reason, call in refused.items():
+            with pytest.raises(errors.YolopoolError) as caught:
+                call()
+            assert caught.value.reason == reason
+        junk = folder / "junk.pt"
+        junk.write_bytes(b"not a model" * 1000)
+        version = client.register("junk", junk)
+        assert (version.state, version.reason) == ("FAILED", "ARTIFACT_INVALID")
+        with pytest.raises(errors.YolopoolError) as caught:
+            client.detect(IMAGE, model="junk")
+        assert caught.value.reason == "MODEL_IMPORT_FAILED"
+        assert len(client.detect(IMAGE, model="shapes")) == 2
+
+
+def test_ctrl_c_ends_all(folder: Path) -> None:
+    command = "import sys; from yolopool.cli import main; main()"
+    up = subprocess.Popen(
+        [
+            sys.executable, "-c", command, "up", "--devices", "sim:2", "--no-demo",
+            "--data-dir", str(folder), "--port", "0", "--http-port", "0",
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert up.stdout is not None
+    line = up.stdout.readline()
+    assert line.startswith("READY"), up.stderr.read() if up.stderr else line
+    address = line.split()[2]
+    with Client(address) as client:
+        assert client.fleet().workers_ready == 2
+    children = psutil.Process(up.pid).children(recursive=True)
+    assert len(children) >= 6  # Redis, control plane, importer, supervisor and two workers
+    os.kill(up.pid, signal.SIGINT)
+    up.communicate(timeout=60)
+    assert up.returncode == 0
+    assert not [child for child in children if child.is_running()]
