@@ -175,7 +175,7 @@ def build_registry(settings: Settings) -> Registry:
     if settings.redis:
         from control_plane.redis_registry import RedisRegistry
 
-        return RedisRegistry(settings.redis, settings.redis_password.get_secret_value())
+        return RedisRegistry(settings.redis, settings.redis_password.get_secret_value() or None)
     from control_plane.memory_registry import MemoryRegistry
 
     log.warning("STATE IS KEPT IN MEMORY: it ends with this process; give --redis to keep it")
@@ -200,7 +200,8 @@ def main(settings: Settings) -> int:
         die_with_parent()
     try:
         asyncio.run(run(settings))
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # A port that is taken, a folder that can't be written, a URL that is none.
         log.error("can't start", why=str(error))
         return 1
     return 0

@@ -180,8 +180,9 @@ class Errands:
             replica = now.replicas.get(command.key)
             if isinstance(command, Release):
                 return True if replica is None else None
-            held = replica is not None and replica.state in LOADED
-            return True if held else None
+            if replica is None or replica.state not in LOADED:
+                return None
+            return True if replica.pinned == command.pinned else None
 
         await self._view.waiters.until(command.key, shown, SETTLE_S)
 

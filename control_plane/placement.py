@@ -25,6 +25,7 @@ from control_plane.fleet import (
 
 PRESENT = frozenset({ReplicaState.ASSIGNED, ReplicaState.WARM, ReplicaState.HOT})
 PIXELS_PER_MEGAPIXEL = 1_000_000
+INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
 # The library's size for a version whose settings say none; an import always fills it in.
 DEFAULT_IMAGE_SIZE = 640
 # Refusals of the moment: the worker is fine and so is the pack, so no caller is told a failure.
@@ -60,7 +61,8 @@ def urgency(want: Want) -> tuple[bool, float, VersionKey]:
 def footprint(version: ModelVersion, device_kind: str, snapshot: Snapshot) -> Footprint:
     """Bytes of a version on a kind of device: measured, else the estimate of its import.
 
-    The estimate is weights + activations per megapixel x image_size^2, of one image.
+    The estimate is weights + activations per megapixel x image_size^2 of one image, and that
+    image as bytes and as float32, three channels each: what workers reserve before they measure.
     """
     measured = snapshot.footprints.get((device_kind, version.key))
     if measured is not None:
@@ -68,8 +70,9 @@ def footprint(version: ModelVersion, device_kind: str, snapshot: Snapshot) -> Fo
     if version.pack is None:
         return Footprint(0, 0)
     size = version.settings.image_size or DEFAULT_IMAGE_SIZE
-    activations = version.pack.activation_bytes_per_megapixel * size * size
-    return Footprint(version.pack.weights_bytes, -(-activations // PIXELS_PER_MEGAPIXEL))
+    pixels = size * size
+    activations = version.pack.activation_bytes_per_megapixel * pixels // PIXELS_PER_MEGAPIXEL
+    return Footprint(version.pack.weights_bytes, activations + pixels * INPUT_BYTES_PER_PIXEL)
 
 
 @dataclass(slots=True)

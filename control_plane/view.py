@@ -36,9 +36,13 @@ LOST_KEPT_S = 300.0
 
 @dataclass(slots=True)
 class _Tickets:
-    """Calls of this process to one replica, ahead of what its worker reports."""
+    """Calls of this process to one replica, ahead of what its worker reports.
+
+    `foreign` are tickets of others: what the worker reported beyond our own calls at the time.
+    """
 
     outstanding: int = 0
+    foreign: int = 0
     last_used_unix_s: float = 0.0
 
 
@@ -214,8 +218,11 @@ class View:
                 self.holders.pop(key, None)
 
     def _learn(self, worker: WorkerInfo) -> None:
-        """Keeps what was measured for the next load, and failures that others caused."""
+        """Keeps what was measured, whose tickets are not ours, and failures of others' loads."""
         for key, replica in worker.replicas.items():
+            tickets = self._tickets.get((worker.id, key))
+            if tickets is not None:
+                tickets.foreign = max(0, replica.outstanding - tickets.outstanding)
             if replica.state is ReplicaState.HOT and replica.weights_bytes:
                 self.footprints[worker.device_kind, key] = Footprint(
                     replica.weights_bytes, replica.workspace_bytes
@@ -243,6 +250,9 @@ class View:
         tickets = self._tickets.get((worker_id, key))
         if tickets is not None:
             tickets.outstanding -= 1
+            if self.waits and not tickets.outstanding:
+                # What waits for room may have it now.
+                self.waiters.wake(ANY)
 
     def snapshot(self) -> Snapshot:
         """What a plan looks at: reports, with own calls and uses that are newer merged in."""
@@ -261,7 +271,7 @@ class View:
             return replica
         return replace(
             replica,
-            outstanding=max(replica.outstanding, tickets.outstanding),
+            outstanding=tickets.outstanding + tickets.foreign,
             last_used_unix_s=max(replica.last_used_unix_s, tickets.last_used_unix_s),
         )
 

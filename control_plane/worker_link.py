@@ -1,5 +1,6 @@
 """The only way out to workers: one channel each, and transport failures as our own errors."""
 
+import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -20,8 +21,7 @@ from yolopool.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 _BACKENDS = {"cpu": "torch", "cuda": "torch", "sim": "simulated"}
 # A machine that vanished sends no reset: pings find out where the lease would take longer.
 _KEEPALIVE = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 3_000))
-# Codes by which the transport says that nobody answered. CANCELLED: the channel was closed here
-# because the worker's lease ran out; a cancelled caller shows as CancelledError instead.
+# Codes by which the transport says that nobody answered.
 _LOST = frozenset({"UNAVAILABLE", "CANCELLED"})
 
 Answer = TypeVar("Answer")
@@ -104,19 +104,29 @@ class WorkerLink:
 async def _typed(worker: WorkerInfo, call: Awaitable[Answer]) -> Answer:
     try:
         return await call
+    except asyncio.CancelledError:
+        # Of the call alone: its channel was closed here, since the worker's lease ran out.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise _lost(worker) from None
     except grpc.RpcError as error:
         raise _ours(worker, error_from_rpc(error)) from error
 
 
 def _ours(worker: WorkerInfo, error: YolopoolError) -> YolopoolError:
     if error.reason in _LOST:
-        return WorkerLost(
-            f"worker {worker.id} at {worker.address} was lost before it answered: try again",
-            details={"worker": worker.id},
-        )
+        return _lost(worker)
     if error.reason == "DEADLINE_EXCEEDED":
         return DeadlineExceeded(
             f"worker {worker.id} did not answer in time: allow more, or add workers",
             details={"worker": worker.id},
         )
     return error
+
+
+def _lost(worker: WorkerInfo) -> WorkerLost:
+    return WorkerLost(
+        f"worker {worker.id} at {worker.address} was lost before it answered: try again",
+        details={"worker": worker.id},
+    )

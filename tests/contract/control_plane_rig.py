@@ -1,0 +1,275 @@
+"""A real control plane on loopback, and scripted workers and importers that speak the contract.
+
+The workers are real gRPC servers that join, send heartbeats and keep a toy ledger; only the
+forward pass is missing.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+
+from control_plane.app import Addresses, ControlPlane
+from control_plane.memory_registry import MemoryRegistry
+from control_plane.settings import Settings
+from yolopool.errors import LedgerFull, NotAssigned, YolopoolError
+from yolopool.serving import GrpcServer
+from yolopool.status import error_from_rpc
+from yolopool.v1 import (
+    detection_pb2,
+    detection_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    importing_pb2,
+    importing_pb2_grpc,
+    membership_pb2,
+    membership_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    types_pb2,
+    worker_pb2,
+    worker_pb2_grpc,
+)
+
+HOT, ASSIGNED = types_pb2.REPLICA_STATE_HOT, types_pb2.REPLICA_STATE_ASSIGNED
+WEIGHTS = 100
+
+
+class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
+    """Holds as many models of WEIGHTS bytes as its budget has room for.
+
+    `load_s` and `infer_s` are how long those take; `on_infer` and `on_assign` are errors to raise.
+    """
+
+    def __init__(self, name: str, models: int = 2) -> None:
+        self.name, self.budget = name, models * WEIGHTS
+        self.incarnation = uuid4().hex
+        self.replicas: dict[str, types_pb2.Replica] = {}
+        self.assigned: list[str] = []
+        self.released: list[str] = []
+        self.inferred: list[worker_pb2.InferRequest] = []
+        self.load_s = self.infer_s = 0.0
+        self.on_infer: YolopoolError | None = None
+        self.on_assign: YolopoolError | None = None
+        self.token = types_pb2.FencingToken()
+        self._sequence = 0
+        self._poke = asyncio.Event()
+        self._server = GrpcServer([])
+        self._beats: asyncio.Task[None] | None = None
+
+    async def start(self, control_plane: str) -> None:
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(self, self._server.server)
+        self.address = f"127.0.0.1:{await self._server.start('127.0.0.1', 0)}"
+        joined = asyncio.Event()
+        self._beats = asyncio.create_task(self._stay(control_plane, joined))
+        await asyncio.wait_for(joined.wait(), 5)
+
+    async def die(self) -> None:
+        """Ends at once, without a word."""
+        await self.fall_silent()
+        await self._server.server.stop(0)
+
+    async def fall_silent(self) -> None:
+        """Sends no more heartbeats, and goes on answering."""
+        if self._beats is not None:
+            self._beats.cancel()
+            await asyncio.gather(self._beats, return_exceptions=True)
+
+    async def _stay(self, control_plane: str, joined: asyncio.Event) -> None:
+        async with grpc.aio.insecure_channel(control_plane) as channel:
+            stub = membership_pb2_grpc.MembershipServiceStub(channel)
+            await stub.Join(membership_pb2.JoinRequest(worker=self.report()), timeout=5)
+            async for _ in stub.Heartbeat(self._heartbeats()):
+                joined.set()
+
+    async def _heartbeats(self) -> AsyncIterator[membership_pb2.HeartbeatRequest]:
+        while True:
+            yield membership_pb2.HeartbeatRequest(worker=self.report(), highest_token=self.token)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._poke.wait(), 0.2)
+            self._poke.clear()
+
+    def report(self) -> fleet_pb2.Worker:
+        self._sequence += 1
+        return fleet_pb2.Worker(
+            id=self.name,
+            incarnation=self.incarnation,
+            address=self.address,
+            device="sim:0",
+            device_kind="sim",
+            state=fleet_pb2.WORKER_STATE_READY,
+            ledger=self.ledger(),
+            load=types_pb2.LoadReport(queue_capacity=8, sequence=self._sequence),
+            replicas=self.replicas.values(),
+        )
+
+    def ledger(self) -> types_pb2.Ledger:
+        return types_pb2.Ledger(
+            budget_bytes=self.budget, weights_bytes=WEIGHTS * len(self.replicas)
+        )
+
+    async def Assign(self, request: worker_pb2.AssignRequest, context: Any) -> Any:
+        key = f"{request.version.model}@{request.version.version}"
+        self.token = request.token
+        self.assigned.append(key)
+        if self.on_assign is not None:
+            raise self.on_assign
+        if key not in self.replicas and WEIGHTS * (len(self.replicas) + 1) > self.budget:
+            raise LedgerFull(f"no room for {key}")
+        replica = types_pb2.Replica(
+            version=request.version, state=ASSIGNED, weights_bytes=WEIGHTS, pinned=request.pin
+        )
+        replica = self.replicas.setdefault(key, replica)
+        self._poke.set()
+        await asyncio.sleep(self.load_s)
+        replica.state, replica.pinned = HOT, request.pin
+        self._poke.set()
+        return worker_pb2.AssignResponse(replica=replica, ledger=self.ledger())
+
+    async def Release(self, request: worker_pb2.ReleaseRequest, context: Any) -> Any:
+        key = f"{request.version.model}@{request.version.version}"
+        self.released.append(key)
+        self.replicas.pop(key, None)
+        self._poke.set()
+        return worker_pb2.ReleaseResponse(ledger=self.ledger(), released_bytes=WEIGHTS)
+
+    async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
+        key = f"{request.version.model}@{request.version.version}"
+        if self.on_infer is not None:
+            raise self.on_infer
+        if key not in self.replicas:
+            raise NotAssigned(f"{key} is not here")
+        self.inferred.append(request)
+        await asyncio.sleep(self.infer_s)
+        self._sequence += 1
+        return worker_pb2.InferResponse(
+            result=detection_pb2.DetectResponse(
+                version=request.version,
+                batch_size=1,
+                timing=detection_pb2.Timing(inference_ms=2.0, queue_ms=1.0),
+                detections=[detection_pb2.Detection(class_name="circle", confidence=0.5)],
+            ),
+            load=types_pb2.LoadReport(sequence=self._sequence),
+            ledger_used_bytes=WEIGHTS * len(self.replicas),
+        )
+
+    async def GetInventory(self, request: worker_pb2.GetInventoryRequest, context: Any) -> Any:
+        return worker_pb2.GetInventoryResponse(worker=self.report(), highest_token=self.token)
+
+    async def Drain(self, request: worker_pb2.DrainRequest, context: Any) -> Any:
+        return worker_pb2.DrainResponse()
+
+
+class Rig:
+    """One control plane and its stubs; what it starts it stops."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.settings = Settings(
+            **{
+                "data_dir": folder, "port": 0, "http_port": 0, "heartbeat_interval_s": 0.2,
+                "lease_s": 0.8, "no_worker_grace_s": 0.3, **changes,
+            },
+        )  # fmt: skip
+        self.registry = MemoryRegistry()
+        self.plane = ControlPlane(self.settings, self.registry)
+        self.store = folder / "store"
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "Rig":
+        self.addresses: Addresses = await self.plane.start()
+        self._stack.push_async_callback(self.plane.stop)
+        channel = grpc.aio.insecure_channel(self.addresses.grpc)
+        await self._stack.enter_async_context(channel)
+        self.detection: Any = detection_pb2_grpc.DetectionServiceStub(channel)
+        self.models: Any = model_pb2_grpc.ModelServiceStub(channel)
+        self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
+        self.importing: Any = importing_pb2_grpc.ImportServiceStub(channel)
+        self.membership: Any = membership_pb2_grpc.MembershipServiceStub(channel)
+        await self.plane.view.waiters.until("loaded", lambda: self.plane.view.is_loaded or None, 5)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def worker(self, name: str, models: int = 2) -> ScriptedWorker:
+        one = ScriptedWorker(name, models)
+        await one.start(self.addresses.grpc)
+        self._stack.push_async_callback(one.die)
+        return one
+
+    async def upload(self, data: bytes, *, offset: int = 0, digest: str = "") -> Any:
+        """Sends data[offset:] under its digest, in chunks of five bytes."""
+        sha256 = digest or hashlib.sha256(data).hexdigest()
+        header = model_pb2.UploadHeader(sha256=sha256, size_bytes=len(data), offset=offset)
+
+        async def parts() -> AsyncIterator[model_pb2.UploadArtifactRequest]:
+            yield model_pb2.UploadArtifactRequest(header=header)
+            for at in range(offset, len(data), 5):
+                yield model_pb2.UploadArtifactRequest(chunk=data[at : at + 5])
+
+        return await self.models.UploadArtifact(parts(), timeout=5)
+
+    async def register(self, name: str, data: bytes = b"weights", **more: Any) -> Any:
+        await self.upload(data)
+        request = model_pb2.RegisterModelRequest(
+            name=name, artifact=hashlib.sha256(data).hexdigest(), **more
+        )
+        return (await self.models.RegisterModel(request, timeout=10)).version
+
+    async def import_next(self, failure: importing_pb2.ImportFailure | None = None) -> Any:
+        """Does one import as an importer would; answers the job."""
+        claim = importing_pb2.ClaimImportRequest(importer="i1", wait_s=5)
+        job = (await self.importing.ClaimImport(claim, timeout=10)).job
+        report = importing_pb2.ReportImportRequest(importer="i1", version=job.version)
+        report.progress.fraction, report.progress.step = 0.5, "fuse"
+        await self.importing.ReportImport(report, timeout=5)
+        if failure is not None:
+            report.failure.CopyFrom(failure)
+        else:
+            report.pack.CopyFrom(self.pack(job))
+        await self.importing.ReportImport(report, timeout=5)
+        return job
+
+    def pack(self, job: importing_pb2.ImportJob) -> importing_pb2.ImportedPack:
+        manifest = f"{job.artifact} {job.settings}".encode()
+        digest = hashlib.sha256(manifest).hexdigest()
+        folder = self.store / "packs" / digest
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").write_bytes(manifest)
+        settings = types_pb2.VersionSettings(
+            image_size=1, confidence=0.25, iou=0.7, max_detections=300,
+            shape_policy=types_pb2.SHAPE_POLICY_RECT,
+        )  # fmt: skip
+        return importing_pb2.ImportedPack(
+            digest=digest, architecture="yolo", task="detect", class_names=["circle"],
+            settings=settings, weights_bytes=WEIGHTS - 15, parameters=1,
+        )  # fmt: skip
+
+    async def ready(self, *names: str) -> None:
+        """Registers models and imports them, each from bytes of its own."""
+        for name in names:
+            await self.register(name, name.encode())
+            await self.import_next()
+
+    async def detect(self, model: str, timeout: float = 10, **more: Any) -> Any:
+        more.setdefault("encoded", b"jpeg")
+        request = detection_pb2.DetectRequest(model=model, **more)
+        return await self.detection.Detect(request, timeout=timeout)
+
+    async def load(self, model: str, timeout: float = 10, **more: Any) -> Any:
+        request = model_pb2.LoadModelRequest(model=model, wait=True, **more)
+        return (await self.models.LoadModel(request, timeout=timeout)).version
+
+
+async def refused(call: Any) -> YolopoolError:
+    """The typed error of a call that must fail."""
+    try:
+        answer = await call
+    except grpc.RpcError as error:
+        return error_from_rpc(error)
+    raise AssertionError(f"it was answered: {answer}")

@@ -1,0 +1,505 @@
+"""The control plane as its callers, workers and importers meet it: over real gRPC."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
+from yolopool import errors
+from yolopool.v1 import (
+    detection_pb2,
+    fleet_pb2,
+    importing_pb2,
+    membership_pb2,
+    model_pb2,
+    types_pb2,
+)
+
+READY, FAILED = model_pb2.VERSION_STATE_READY, model_pb2.VERSION_STATE_FAILED
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with Rig(tmp_path) as one:
+        yield one
+
+
+async def until(ready: Any) -> None:
+    """Waits for the fleet to get there; the test's own timeout is the limit."""
+    while not ready():  # noqa: ASYNC110 - scripted workers have no event to wait for
+        await asyncio.sleep(0.01)
+
+
+# --- artifacts -----------------------------------------------------------------------------------
+
+
+async def test_upload_is_kept_under_its_digest(rig: Rig) -> None:
+    answer = await rig.upload(b"some weights")
+    assert (answer.complete, answer.received_bytes) == (True, 12)
+    digest = hashlib.sha256(b"some weights").hexdigest()
+    assert (rig.store / "artifacts" / digest).read_bytes() == b"some weights"
+    again = await rig.upload(b"some weights")
+    assert (again.complete, again.received_bytes) == (True, 12)
+
+
+async def test_a_broken_upload_is_resumed(rig: Rig) -> None:
+    data = b"0123456789abcdef"
+    header = model_pb2.UploadHeader(sha256=hashlib.sha256(data).hexdigest(), size_bytes=16)
+
+    async def parts(*chunks: bytes) -> AsyncIterator[model_pb2.UploadArtifactRequest]:
+        yield model_pb2.UploadArtifactRequest(header=header)
+        for chunk in chunks:
+            yield model_pb2.UploadArtifactRequest(chunk=chunk)
+
+    part = await rig.models.UploadArtifact(parts(data[:5], data[5:10]), timeout=5)
+    assert (part.complete, part.received_bytes) == (False, 10)
+    held = await rig.models.UploadArtifact(parts(), timeout=5)
+    assert held.received_bytes == 10
+    wrong = await refused(rig.upload(data, offset=5))
+    assert isinstance(wrong, errors.InvalidOffset)
+    assert wrong.details["received_bytes"] == "10"
+    assert (await rig.upload(data, offset=10)).complete
+
+
+async def test_a_wrong_digest_discards_what_was_held(rig: Rig) -> None:
+    other = hashlib.sha256(b"other").hexdigest()
+    assert isinstance(await refused(rig.upload(b"some", digest=other)), errors.DigestMismatch)
+    assert list((rig.store / "partial").iterdir()) == []
+    assert isinstance(await refused(rig.upload(b"x", digest="XYZ")), errors.InvalidDigest)
+
+
+async def test_too_large_is_refused_before_a_byte(tmp_path: Path) -> None:
+    async with Rig(tmp_path, max_artifact_bytes=10) as rig:
+        assert isinstance(await refused(rig.upload(b"0" * 11)), errors.ArtifactTooLarge)
+
+
+# --- models ----------------------------------------------------------------------------------
+
+
+async def test_register_import_ready(rig: Rig) -> None:
+    registering = asyncio.create_task(rig.register("team/shapes", wait=True, source_name="s.pt"))
+    job = await rig.import_next()
+    assert job.artifact_uri.startswith("file://")
+    assert job.source_name == "s.pt"
+    version = await registering
+    assert (version.state, version.task, version.version.version) == (READY, "detect", 1)
+    assert version.settings.confidence == pytest.approx(0.25)
+    listed = (await rig.models.ListModels(model_pb2.ListModelsRequest())).models
+    assert [(m.name, m.default_version) for m in listed] == [("team/shapes", 1)]
+
+
+async def test_a_failed_import_says_why_everywhere(rig: Rig) -> None:
+    registering = asyncio.create_task(rig.register("bad", wait=True))
+    await rig.import_next(importing_pb2.ImportFailure(reason="ARTIFACT_UNSAFE", message="code"))
+    version = await registering
+    assert (version.state, version.reason, version.message) == (FAILED, "ARTIFACT_UNSAFE", "code")
+    for call in (rig.detect("bad"), rig.load("bad")):
+        error = await refused(call)
+        assert isinstance(error, errors.ModelImportFailed)
+        assert "ARTIFACT_UNSAFE" in error.message
+
+
+async def test_the_same_bytes_and_settings_are_imported_once(rig: Rig) -> None:
+    await rig.ready("a")
+    again = await rig.register("b", b"a")
+    assert again.state == READY
+    settings = types_pb2.VersionSettings(image_size=320)
+    other = await rig.register("c", b"a", settings=settings)
+    assert other.state == model_pb2.VERSION_STATE_UPLOADED
+
+
+async def test_a_repeated_request_id_makes_no_version(rig: Rig) -> None:
+    first = await rig.register("a", request_id="r1")
+    assert (await rig.register("a", request_id="r1")).version == first.version
+    assert (await rig.register("a", request_id="r2")).version.version == 2
+
+
+async def test_a_wait_that_is_too_short_says_what_goes_on(rig: Rig) -> None:
+    await rig.upload(b"weights")
+    request = model_pb2.RegisterModelRequest(
+        name="a", artifact=hashlib.sha256(b"weights").hexdigest(), wait=True
+    )
+    error = await refused(rig.models.RegisterModel(request, timeout=0.3))
+    assert isinstance(error, errors.DeadlineExceeded)
+
+
+async def test_a_pack_that_is_not_there_is_refused(rig: Rig) -> None:
+    await rig.register("a")
+    claim = importing_pb2.ClaimImportRequest(importer="i1", wait_s=1)
+    job = (await rig.importing.ClaimImport(claim)).job
+    report = importing_pb2.ReportImportRequest(importer="i1", version=job.version)
+    report.pack.digest = "0" * 64
+    assert isinstance(await refused(rig.importing.ReportImport(report)), errors.PackNotFound)
+    other = importing_pb2.ReportImportRequest(importer="i2", version=job.version)
+    other.progress.fraction = 0.1
+    assert isinstance(await refused(rig.importing.ReportImport(other)), errors.ImportNotYours)
+
+
+async def test_nothing_to_import_is_an_empty_answer(rig: Rig) -> None:
+    claim = importing_pb2.ClaimImportRequest(importer="i1", wait_s=0.05)
+    assert not (await rig.importing.ClaimImport(claim)).HasField("job")
+
+
+async def test_deleted_models_leave_the_workers(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    await rig.detect("a")
+    deleted = await rig.models.DeleteModel(model_pb2.DeleteModelRequest(model="a"))
+    assert [key.model for key in deleted.deleted] == ["a"]
+    assert isinstance(await refused(rig.detect("a")), errors.ModelNotFound)
+    await until(lambda: worker.released == ["a@1"])
+    again = await refused(rig.models.DeleteModel(model_pb2.DeleteModelRequest(model="a")))
+    assert isinstance(again, errors.ModelNotFound)
+
+
+# --- detect --------------------------------------------------------------------------------------
+
+
+async def test_a_miss_loads_and_a_hit_does_not(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    miss = await rig.detect("a", request_id="r1")
+    assert (miss.worker, miss.request_id, miss.version.version) == ("w1", "r1", 1)
+    assert miss.timing.load_wait_ms > 0
+    hit = await rig.detect("a")
+    assert hit.timing.load_wait_ms == 0
+    assert hit.timing.total_ms > 0
+    assert hit.request_id
+    assert worker.assigned == ["a@1"]
+    assert worker.inferred[0].encoded == b"jpeg"
+
+
+async def test_many_misses_are_one_load(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    worker.load_s = 0.1
+    answers = await asyncio.gather(*[rig.detect("a") for _ in range(20)])
+    assert len(answers) == 20
+    assert worker.assigned == ["a@1"]
+
+
+async def test_the_default_version_is_the_newest_ready_one(rig: Rig) -> None:
+    await rig.worker("w1")
+    await rig.register("a", b"one")
+    await rig.import_next()
+    await rig.register("a", b"two")
+    assert (await rig.detect("a")).version.version == 1
+    assert isinstance(await refused(rig.detect("a@2")), errors.ModelNotReady)
+    await rig.import_next()
+    assert (await rig.detect("a")).version.version == 2
+    assert (await rig.detect("a@1")).version.version == 1
+
+
+async def test_the_least_recently_used_makes_room(rig: Rig) -> None:
+    worker = await rig.worker("w1", models=2)
+    await rig.ready("a", "b", "c")
+    for model in ("a", "b", "a", "c"):
+        await rig.detect(model)
+    assert worker.released == ["b@1"]
+    assert sorted(worker.replicas) == ["a@1", "c@1"]
+
+
+async def test_more_models_than_room_are_all_served(rig: Rig) -> None:
+    worker = await rig.worker("w1", models=2)
+    worker.infer_s = 0.01
+    names = ["a", "b", "c", "d", "e"]
+    await rig.ready(*names)
+    answers = await asyncio.gather(*[rig.detect(n, timeout=30) for n in names * 4])
+    assert len(answers) == 20
+    assert len(worker.replicas) <= 2
+
+
+async def test_a_lost_worker_costs_one_retry(rig: Rig) -> None:
+    first, second = await rig.worker("w1"), await rig.worker("w2")
+    await rig.ready("a")
+    await rig.load("a", replicas=2)
+    first.infer_s = second.infer_s = 0.3
+    calls = [asyncio.create_task(rig.detect("a")) for _ in range(8)]
+    await until(lambda: first.inferred and second.inferred)
+    await first.die()
+    assert {answer.worker for answer in await asyncio.gather(*calls)} == {"w2"}
+
+
+async def test_a_worker_that_falls_silent_mid_call_is_given_up(rig: Rig) -> None:
+    first = await rig.worker("w1")
+    await rig.ready("a")
+    await rig.detect("a")
+    first.infer_s = 60
+    call = asyncio.create_task(rig.detect("a"))
+    await until(lambda: len(first.inferred) == 2)
+    await rig.worker("w2")
+    await first.fall_silent()
+    assert (await call).worker == "w2"
+
+
+async def test_a_worker_that_comes_back_is_waited_for(rig: Rig) -> None:
+    first = await rig.worker("w1")
+    await rig.ready("a")
+    await rig.load("a", pin=True)
+    await first.die()
+    call = asyncio.create_task(rig.detect("a"))
+    again = await rig.worker("w1")
+    assert (await call).worker == "w1"
+    assert again.assigned == ["a@1"]
+
+
+async def test_a_stale_view_is_corrected_by_the_worker(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    await rig.detect("a")
+    worker.replicas.clear()
+    assert (await rig.detect("a")).worker == "w1"
+    assert worker.assigned == ["a@1", "a@1"]
+
+
+async def test_a_full_queue_is_told_or_avoided(rig: Rig) -> None:
+    first = await rig.worker("w1")
+    await rig.ready("a")
+    await rig.load("a")
+    first.on_infer = errors.QueueFull("8 tickets wait", retry_after_s=0.1)
+    error = await refused(rig.detect("a"))
+    assert isinstance(error, errors.QueueFull)
+    assert error.retry_after_s == pytest.approx(0.1)
+    await rig.worker("w2")
+    await rig.load("a", replicas=2)
+    assert {(await rig.detect("a")).worker for _ in range(8)} == {"w2"}
+
+
+async def test_no_worker_is_an_error_after_the_grace(rig: Rig) -> None:
+    await rig.ready("a")
+    error = await refused(rig.detect("a"))
+    assert isinstance(error, errors.NoWorker)
+    assert error.retryable
+
+
+async def test_a_deadline_says_what_was_waited_for(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    worker.load_s = 5
+    error = await refused(rig.detect("a", timeout=0.5))
+    assert isinstance(error, errors.DeadlineExceeded)
+    # Where the caller's own clock was first, only the code is known.
+    assert "being loaded" in error.message or error.message == "Deadline Exceeded"
+
+
+async def test_a_model_that_fits_nowhere(rig: Rig) -> None:
+    await rig.worker("w1", models=0)
+    await rig.ready("a")
+    assert isinstance(await refused(rig.detect("a")), errors.ModelTooLarge)
+    assert isinstance(await refused(rig.load("a")), errors.ModelTooLarge)
+
+
+async def test_a_failed_load_is_told_and_not_tried_by_every_caller(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    worker.on_assign = errors.OutOfMemory("the device has 3 bytes left")
+    for _ in range(5):
+        error = await refused(rig.detect("a"))
+        assert isinstance(error, errors.LoadFailed)
+        assert "the device has 3 bytes left" in error.message
+    assert len(worker.assigned) == 1
+    worker.on_assign = None
+    await rig.load("a")  # an admin's word is tried at once
+    assert (await rig.detect("a")).worker == "w1"
+
+
+BGR = types_pb2.CHANNEL_ORDER_BGR
+RAW = types_pb2.RawImage(data=b"0" * 12, height=2, width=2, channel_order=BGR)
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind"),
+    [
+        ({"model": "A b"}, errors.InvalidModelReference),
+        ({"model": "nothing"}, errors.ModelNotFound),
+        ({"encoded": b""}, errors.ImageEmpty),
+        ({"encoded": b"0" * 101}, errors.ImageTooLarge),
+        ({"raw": types_pb2.RawImage(data=b"0", height=2, width=2, channel_order=BGR)},
+         errors.ImageShapeMismatch),
+        ({"raw": types_pb2.RawImage(data=b"0" * 12, height=2, width=2)}, errors.InvalidOption),
+        ({"options": {"confidence": 1.5}}, errors.InvalidOption),
+        ({"options": {"iou": float("nan")}}, errors.InvalidOption),
+        ({"options": {"max_detections": 0}}, errors.InvalidOption),
+        ({"options": {"region_of_interest": {"x_min": 5, "x_max": 1, "y_max": 2}}},
+         errors.InvalidOption),
+        ({"request_id": "has a space"}, errors.InvalidOption),
+    ],
+)  # fmt: skip
+async def test_bad_requests_are_refused_at_the_door(
+    tmp_path: Path, request_: dict[str, Any], kind: type[errors.YolopoolError]
+) -> None:
+    async with Rig(tmp_path, max_image_bytes=100) as rig:
+        await rig.ready("a")
+        fields = {"model": "a", **request_}
+        if "raw" not in fields:
+            fields.setdefault("encoded", b"jpeg")
+        request = detection_pb2.DetectRequest(**fields)
+        assert type(await refused(rig.detection.Detect(request, timeout=5))) is kind
+
+
+async def test_raw_images_and_options_reach_the_worker(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    options = detection_pb2.DetectOptions(confidence=0.5, classes=[1])
+    request = detection_pb2.DetectRequest(model="a", raw=RAW, options=options)
+    await rig.detection.Detect(request, timeout=5)
+    assert worker.inferred[0].raw == RAW
+    assert worker.inferred[0].options == options
+
+
+# --- load and unload -----------------------------------------------------------------------------
+
+
+async def test_load_and_unload_wait(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    worker.load_s = 0.05
+    version = await rig.load("a")
+    assert [place.worker for place in version.replicas] == ["w1"]
+    assert (version.wanted_replicas, version.pinned) == (1, False)
+    unload = model_pb2.UnloadModelRequest(model="a", wait=True)
+    gone = (await rig.models.UnloadModel(unload, timeout=5)).version
+    assert not gone.replicas
+    assert worker.replicas == {}
+    await rig.models.UnloadModel(unload, timeout=5)
+
+
+async def test_pinned_models_stay_and_leave_no_room(rig: Rig) -> None:
+    worker = await rig.worker("w1", models=1)
+    await rig.ready("a", "b")
+    await rig.load("a", pin=True)
+    for call in (rig.detect("b"), rig.load("b")):
+        assert isinstance(await refused(call), errors.LedgerFull)
+    shown = await rig.models.GetModel(model_pb2.GetModelRequest(model="b"))
+    assert "LEDGER_FULL" in shown.model.versions[0].waiting_reason
+    assert worker.released == []
+    await rig.load("a")  # unpinned
+    assert (await rig.detect("b")).worker == "w1"
+    assert worker.released == ["a@1"]
+
+
+async def test_a_slow_load_delays_no_other_worker(rig: Rig) -> None:
+    slow = await rig.worker("w1")
+    await rig.ready("a", "b")
+    slow.load_s = 30
+    load = model_pb2.LoadModelRequest(model="a")
+    await rig.models.LoadModel(load)
+    await until(lambda: slow.assigned)
+    await rig.worker("w2")
+    assert (await rig.detect("b")).worker == "w2"
+
+
+async def test_load_is_refused_with_bad_numbers(rig: Rig) -> None:
+    await rig.ready("a")
+    assert isinstance(await refused(rig.load("a", replicas=1001)), errors.InvalidOption)
+    assert isinstance(await refused(rig.load("a")), errors.NoWorker)
+
+
+# --- the fleet -----------------------------------------------------------------------------------
+
+
+async def test_the_fleet_in_numbers(rig: Rig) -> None:
+    await rig.worker("w1")
+    await rig.ready("a")
+    await rig.detect("a")
+    await until(lambda: rig.plane.view.desired.wants)
+    fleet = await rig.fleet.GetFleet(fleet_pb2.GetFleetRequest())
+    assert (fleet.models, fleet.versions, fleet.workers_ready, fleet.importers) == (1, 1, 1, 1)
+    assert (fleet.replicas_hot, fleet.requests_total, fleet.errors_total) == (1, 1, 0)
+    assert fleet.reconciler == fleet.control_plane
+    assert fleet.registry_available
+    (worker,) = (await rig.fleet.ListWorkers(fleet_pb2.ListWorkersRequest())).workers
+    assert (worker.id, worker.state) == ("w1", fleet_pb2.WORKER_STATE_READY)
+    assert worker.replicas[0].version.model == "a"
+    assert worker.ledger.weights_bytes == 100
+
+
+async def test_a_silent_worker_is_lost_and_one_that_leaves_is_gone(rig: Rig) -> None:
+    silent, leaving = await rig.worker("w1"), await rig.worker("w2")
+    await silent.fall_silent()
+    await until(lambda: rig.plane.view.workers["w1"].state == "LOST")
+    leave = membership_pb2.LeaveRequest(worker="w2", incarnation=leaving.incarnation)
+    await leaving.fall_silent()
+    await rig.membership.Leave(leave)
+    await rig.membership.Leave(leave)
+    assert list(rig.plane.view.workers) == ["w1"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"id": "a b"}, {"address": "nowhere"}, {"incarnation": ""}, {"device_kind": "abacus"}],
+)
+async def test_wrong_announcements_are_refused(rig: Rig, changes: dict[str, str]) -> None:
+    one = ScriptedWorker("w1")
+    one.address = "127.0.0.1:5"
+    report = one.report()
+    for name, value in changes.items():
+        setattr(report, name, value)
+    error = await refused(rig.membership.Join(membership_pb2.JoinRequest(worker=report)))
+    assert isinstance(error, errors.InvalidWorker)
+
+
+async def test_metrics_health_and_index(rig: Rig) -> None:
+    await rig.worker("w1")
+    await rig.ready("a")
+    await rig.detect("a")
+    await refused(rig.detect("b"))
+    async with httpx.AsyncClient(base_url=f"http://{rig.addresses.http}") as http:
+        for path in ("/healthz", "/readyz", "/"):
+            assert (await http.get(path)).status_code == 200
+        text = (await http.get("/metrics")).text
+    families = {f.name: f for f in text_string_to_metric_families(text)}
+    outcomes = {s.labels["outcome"]: s.value for s in families["yolopool_requests"].samples
+                if s.name.endswith("_total")}  # fmt: skip
+    assert outcomes == {"OK": 1.0, "MODEL_NOT_FOUND": 1.0}
+    for name in (
+        "stage_seconds", "request_seconds", "batch_size", "model_requests", "loads",
+        "load_seconds", "releases", "replicas", "workers", "ledger_bytes", "worker_outstanding",
+        "registry_available", "requests_in_flight",
+    ):  # fmt: skip
+        assert f"yolopool_{name}" in families
+
+
+async def test_every_outcome_is_one_log_line(rig: Rig) -> None:
+    await rig.worker("w1")
+    await rig.ready("a")
+    with structlog.testing.capture_logs() as lines:
+        await rig.detect("a", request_id="good")
+        await refused(rig.detect("b", request_id="unknown"))
+        await refused(rig.detect("a", encoded=b"", request_id="empty"))
+    found = {line["request_id"]: line for line in lines if line["event"] == "request"}
+    assert {id_: line["outcome"] for id_, line in found.items()} == {
+        "good": "OK",
+        "unknown": "MODEL_NOT_FOUND",
+        "empty": "IMAGE_EMPTY",
+    }
+    good = found["good"]
+    assert (good["model"], good["version"], good["worker"], good["batch_size"]) == ("a", 1, "w1", 1)
+    assert good["ledger_used_bytes"] == 100
+    assert good["inference_ms"] == 2.0
+
+
+async def test_serving_goes_on_while_the_store_is_away(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.worker("w1")
+    await rig.ready("a", "b")
+    await rig.detect("a")
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise errors.RegistryUnavailable("the store does not answer: try again")
+
+    for name in ("want", "keep_lease", "take_lease", "desired", "register", "record_worker"):
+        monkeypatch.setattr(rig.registry, name, away)
+    assert (await rig.detect("a")).worker == "w1"
+    assert isinstance(await refused(rig.detect("b")), errors.RegistryUnavailable)
+    assert isinstance(await refused(rig.register("c")), errors.RegistryUnavailable)
+    monkeypatch.undo()
+    assert (await rig.detect("b")).worker == "w1"

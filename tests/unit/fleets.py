@@ -1,0 +1,134 @@
+"""Small fleets for the tests of pure decisions. Sizes are in units of one byte."""
+
+from collections.abc import Iterable, Mapping
+
+from control_plane.fleet import (
+    Assign,
+    Command,
+    Desired,
+    Footprint,
+    Ledger,
+    LoadFailure,
+    ModelVersion,
+    Pack,
+    Release,
+    Replica,
+    ReplicaState,
+    Snapshot,
+    VersionKey,
+    VersionSettings,
+    VersionState,
+    Want,
+    WantSource,
+    WorkerInfo,
+    WorkerState,
+)
+
+NOW = 1000.0  # monotonic; wants and uses are on the Unix clock and are small numbers here
+
+
+def key(name: str, number: int = 1) -> VersionKey:
+    return VersionKey(name, number)
+
+
+def version(name: str, weights: int = 10, state: VersionState = VersionState.READY) -> ModelVersion:
+    pack = Pack("d" * 64, "yolo", "detect", ("a",), weights, 0, 1)
+    return ModelVersion(key(name), state, "a" * 64, VersionSettings(image_size=1), 0.0, pack=pack)
+
+
+def want(name: str, since: float = 1.0, *, pinned: bool = False, replicas: int = 1) -> Want:
+    source = WantSource.ADMIN if pinned else WantSource.MISS
+    return Want(key(name), replicas, pinned, source, since)
+
+
+def replica(
+    name: str,
+    weights: int = 10,
+    workspace: int = 0,
+    *,
+    state: ReplicaState = ReplicaState.HOT,
+    used: float = 5.0,
+    pinned: bool = False,
+    outstanding: int = 0,
+) -> Replica:
+    return Replica(key(name), state, weights, workspace, pinned, outstanding, used)
+
+
+def worker(
+    name: str,
+    budget: int = 100,
+    replicas: Iterable[Replica] = (),
+    *,
+    context: int = 0,
+    state: WorkerState = WorkerState.READY,
+    lease: float = NOW + 1,
+) -> WorkerInfo:
+    held = {one.key: one for one in replicas}
+    counted = [r for r in held.values() if r.state is not ReplicaState.FAILED]
+    ledger = Ledger(
+        budget,
+        context_bytes=context,
+        weights_bytes=sum(r.weights_bytes for r in counted),
+        workspace_bytes=max((r.workspace_bytes for r in counted), default=0),
+    )
+    return WorkerInfo(name, f"{name}-1", "h:1", "sim:0", "sim", state, lease, ledger, replicas=held)
+
+
+def snapshot(
+    workers: Iterable[WorkerInfo],
+    wants: Iterable[Want] = (),
+    versions: Iterable[ModelVersion] = (),
+    failures: Mapping[tuple[str, VersionKey], LoadFailure] | None = None,
+    footprints: Mapping[tuple[str, VersionKey], Footprint] | None = None,
+) -> Snapshot:
+    """Versions that are wanted and not given are ready and of 10 bytes with no workspace."""
+    known = {v.key: v for v in versions}
+    wanted = {w.key: w for w in wants}
+    for one in wanted:
+        known.setdefault(one, version(one.model))
+    sizes = {("sim", k): Footprint(v.pack.weights_bytes, 0) for k, v in known.items() if v.pack}
+    return Snapshot(
+        Desired(1, "c", known, wanted),
+        {w.id: w for w in workers},
+        failures or {},
+        {**sizes, **(footprints or {})},
+    )
+
+
+def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
+    """The snapshot once workers have done what a plan says."""
+    workers = {id_: dict(w.replicas) for id_, w in before.workers.items()}
+    wants = dict(before.desired.wants)
+    for command in commands:
+        if isinstance(command, Release):
+            workers[command.worker].pop(command.key)
+            if command.forget:
+                wants.pop(command.key, None)
+    for command in commands:
+        if isinstance(command, Assign):
+            held = workers[command.worker].get(command.key)
+            size = before.footprints["sim", command.key]
+            fresh = held is None or held.state is ReplicaState.FAILED
+            workers[command.worker][command.key] = Replica(
+                command.key,
+                ReplicaState.HOT,
+                size.weights_bytes if fresh or held is None else held.weights_bytes,
+                size.workspace_bytes if fresh or held is None else held.workspace_bytes,
+                command.pinned,
+            )
+    return Snapshot(
+        Desired(2, "c", before.desired.versions, wants),
+        {
+            id_: worker(
+                id_,
+                w.ledger.budget_bytes,
+                workers[id_].values(),
+                context=w.ledger.context_bytes,
+                state=w.state,
+                lease=w.lease_until_s,
+            )
+            for id_, w in before.workers.items()
+        },
+        before.failures,
+        before.footprints,
+    )
