@@ -6,6 +6,7 @@ For control_plane, worker and importer only: the client never imports this.
 
 import asyncio
 import ctypes
+import inspect
 import ipaddress
 import logging
 import signal
@@ -77,8 +78,12 @@ def _guard_call(inner: Any, method: str) -> Any:
 def _guard_stream(inner: Any, method: str) -> Any:
     async def call(request: Any, context: Any) -> Any:
         try:
-            async for answer in inner(request, context):
-                yield answer
+            answers = inner(request, context)
+            if inspect.isawaitable(answers):
+                await answers  # it writes to the context, as the health service's Watch does
+            else:
+                async for answer in answers:
+                    yield answer
         except Exception as error:
             await _abort(context, error, method)
 
