@@ -3,7 +3,8 @@
     python -m benchmarks.memory_budget --architecture yolov8m.yaml
 
 First Detects in turn, so that each evicts another; then each model is loaded and unloaded alone.
-Memory is read from outside (smaps_rollup of the worker) and set against the ledger's change.
+Memory is read from outside (smaps_rollup of the worker) and set against the change of the
+ledger's weights: the workspace is promised to a pass and is not resident between passes.
 """
 
 import argparse
@@ -20,13 +21,14 @@ from benchmarks.harness.fleet import register
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.processes import memory
 from benchmarks.harness.results import Check, Result, Row
-from benchmarks.harness.statistics import median
 from yolopool.client import AsyncClient
 from yolopool.records import Ledger
 
 MIB = 2**20
 # Beyond two models and their working memory: less than half a model, so that no third one fits.
 SLACK = 0.3
+# Between what the ledger says of the weights and what the process has resident.
+AGREEMENT = 0.10
 MODELS = ("budget/one", "budget/two", "budget/three")
 
 
@@ -48,6 +50,7 @@ class Reading:
 
     rss: int
     pss: int
+    weights: int
     used: int
     budget: int
 
@@ -63,16 +66,16 @@ class Step:
 
     def row(self) -> Row:
         """Changes in MiB, and how far the process' change is from the ledger's, of the latter."""
-        ledger = self.after.used - self.before.used
-        pss = self.after.pss - self.before.pss
+        ledger = self.after.weights - self.before.weights
+        rss = self.after.rss - self.before.rss
         return {
             "action": self.action,
             "model": self.model,
-            "ledger_change_mib": ledger / MIB,
-            "pss_change_mib": pss / MIB,
-            "rss_change_mib": (self.after.rss - self.before.rss) / MIB,
+            "weights_change_mib": ledger / MIB,
+            "rss_change_mib": rss / MIB,
+            "pss_change_mib": (self.after.pss - self.before.pss) / MIB,
             # A swap of equals changes nothing: a ratio to it would mean nothing.
-            "relative_difference": (pss - ledger) / abs(ledger) if abs(ledger) > MIB else None,
+            "relative_difference": (rss - ledger) / abs(ledger) if abs(ledger) > MIB else None,
             "ledger_used_mib": self.after.used / MIB,
             "ledger_budget_mib": self.after.budget / MIB,
             "pss_mib": self.after.pss / MIB,
@@ -95,6 +98,7 @@ class Bench:
         return Reading(
             rss=sum(one.rss_bytes for one in seen),
             pss=sum(one.pss_bytes for one in seen),
+            weights=ledger.weights_bytes,
             used=ledger.used_bytes,
             budget=ledger.budget_bytes,
         )
@@ -185,10 +189,10 @@ def verdicts(turns: Sequence[Step], alone: Sequence[Step]) -> list[Check]:
             if step.action == action
             and isinstance(value := step.row()["relative_difference"], float)
         ]
-        detail = f"median {median(shares):+.1%} of {len(shares)}" if shares else "none"
-        checks.append(
-            Check(f"every {action} changes the ledger", len(shares) * 2 == len(alone), detail)
-        )
+        worst = max(map(abs, shares), default=1.0)
+        detail = f"worst {worst:.1%} of {len(shares)}"
+        passed = len(shares) * 2 == len(alone) and worst <= AGREEMENT
+        checks.append(Check(f"memory follows the ledger at every {action}", passed, detail))
     return checks
 
 
