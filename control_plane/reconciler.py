@@ -4,7 +4,10 @@ Every control plane plans, so that each can tell its callers why something waits
 that holds the registry's lease acts, under a fencing token that workers check. No decisions.
 """
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
@@ -17,6 +20,8 @@ from control_plane.view import View
 from yolopool.errors import RegistryUnavailable, StaleToken
 
 log = structlog.get_logger()
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +88,14 @@ class Reconciler:
     async def _step(self) -> None:
         if not self._view.is_loaded:
             return
-        token = await self._hold_lease()
+        token = await self._bounded(self._hold_lease())
         commands = self._plan()
         if token is not None and self._has_gathered():
-            await self._execute(commands, token)
-            await self._record()
+            await self._bounded(self._forget(commands, token))
+            for command in commands:
+                if not isinstance(command, Wait):
+                    self._errands.start(command, token)
+            await self._bounded(self._record())
 
     def _plan(self) -> list[Command]:
         snapshot = self._errands.overlay(self._view.snapshot())
@@ -95,15 +103,22 @@ class Reconciler:
         self._view.put_waits({c.key: c for c in commands if isinstance(c, Wait)})
         return commands
 
-    async def _execute(self, commands: list[Command], token: FencingToken) -> None:
-        # The wants go first: until a want is gone, the next plan would load its version again.
+    async def _bounded(self, step: Coroutine[object, object, Answer]) -> Answer:
+        """A store that hangs is away: well before the lease it can't renew has run out."""
+        try:
+            async with asyncio.timeout(self._pace.lease_s / 2):
+                return await step
+        except TimeoutError as error:
+            raise RegistryUnavailable(
+                f"the registry did not answer in {self._pace.lease_s / 2:g} s: check its server"
+            ) from error
+
+    async def _forget(self, commands: list[Command], token: FencingToken) -> None:
+        """Wants go before their replicas: else the next plan would load the versions again."""
         for command in commands:
             if isinstance(command, Release) and command.forget:
                 await self._registry.forget(command.key, token)
                 self._view.drop_want(command.key)
-        for command in commands:
-            if not isinstance(command, Wait):
-                self._errands.start(command, token)
 
     async def _record(self) -> None:
         now = self._clock.monotonic()
