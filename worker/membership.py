@@ -61,6 +61,9 @@ class Membership:
                     why = "the stream ended"
             except grpc.aio.AioRpcError as error:
                 why = f"{error.code().name}: {error.details()}"
+            except Exception as error:  # a fault of ours must not make the worker unknown for good
+                log.error("membership failed", control_plane=address, exc_info=error)
+                why = type(error).__name__
             log.info("not joined", control_plane=address, why=why, again_in_s=round(backoff_s, 2))
             # Jitter: a restarted control plane is not to be met by the whole fleet at once.
             await asyncio.sleep(backoff_s * (0.5 + random.random()))

@@ -26,6 +26,7 @@ from yolopool.v1.worker_pb2 import PackLocation
 
 log = structlog.get_logger()
 WARM_UP_PASSES = 3
+CLOSING_S = 1.0
 NOTHING = Claim(0)
 
 
@@ -139,10 +140,10 @@ class Replicas:
             replica.life = replica.life.apply(ReplicaEvent.RETRY)
             replica.work = asyncio.create_task(self._load(replica))
         replica.pinned = order.pinned
-        if replica.state is ReplicaState.ASSIGNED and replica.work is not None:
-            await asyncio.shield(replica.work)
-            if replica.error is not None:
-                raise replica.error
+        if replica.work is not None:
+            await asyncio.shield(replica.work)  # WARM on its way is not loaded yet
+        if replica.error is not None:
+            raise replica.error
         return replica
 
     async def release(self, key: str) -> int:
@@ -150,17 +151,19 @@ class Replicas:
         replica = self._held.get(key)
         if replica is None:
             return 0
-        if replica.state is ReplicaState.ASSIGNED and replica.work is not None:
-            await asyncio.shield(replica.work)
-        if replica.state is not ReplicaState.RELEASING:
+        if replica.work is not None:
+            await asyncio.shield(replica.work)  # a load to its end, or another's release
+        if self._held.get(key) is not replica:
+            return 0
+        async with self._device:  # not between the steps of a promotion
             size = replica.claim.weights_bytes if self.ledger.holds(key) else 0
-            self._apply(replica, ReplicaEvent.RELEASE)
-            replica.work = asyncio.create_task(self._drop(replica))
-            await asyncio.shield(replica.work)
-            return size
-        assert replica.work is not None, "a RELEASING replica has its release under way"
-        await asyncio.shield(replica.work)
-        return 0
+            if replica.state is not ReplicaState.RELEASING:
+                self._apply(replica, ReplicaEvent.RELEASE)
+                replica.work = asyncio.create_task(self._drop(replica))
+            released = replica.work
+        assert released is not None, "a RELEASING replica has its release under way"
+        await asyncio.shield(released)
+        return size
 
     @contextmanager
     def ticket(self, key: str) -> Iterator[Replica]:
@@ -187,11 +190,10 @@ class Replicas:
                     await self._promote(replica)
 
     async def close(self) -> None:
-        """Drops everything, tickets or not: the process ends."""
-        await asyncio.gather(
-            *(replica.work for replica in self._held.values() if replica.work is not None),
-            return_exceptions=True,
-        )
+        """Drops everything, tickets or not: the process ends, with or without a load's end."""
+        work = [replica.work for replica in self._held.values() if replica.work is not None]
+        if work:
+            await asyncio.wait(work, timeout=CLOSING_S)
         for replica in list(self._held.values()):
             if replica.pack is not None:
                 replica.pack.close()

@@ -191,8 +191,10 @@ class RunningPool:
                     if child.ended():
                         raise StartFailed(f"{child.name} ended:\n{child.last_words()}")
                 with suppress(YolopoolError):
-                    fleet = client.fleet()
-                    if fleet.workers_ready >= max(self.options.least_workers, fleet.workers):
+                    # Workers of an earlier run may be on record as LOST.
+                    states = [worker.state for worker in client.workers()]
+                    ready = states.count("READY") >= self.options.least_workers
+                    if ready and "STARTING" not in states:
                         return
                 time.sleep(POLL_S)
         words = self._children[-1].last_words()

@@ -139,6 +139,20 @@ async def test_a_cancelled_assign_does_not_cancel_the_load(start: Start, zoo: Zo
     assert (await worker.assign(zoo)).replica.loads_total == 1
 
 
+async def test_a_release_waits_for_the_load_it_undoes(start: Start, zoo: Zoo) -> None:
+    worker = await start(SimulatedBackend(0, 8 * 1024**3, TimeCurve(load_fixed_s=0.3)))
+    empty = (await worker.inventory()).ledger
+    loads = [asyncio.ensure_future(worker.assign(zoo)) for _ in range(2)]
+    await asyncio.sleep(0.15)
+    late = asyncio.ensure_future(worker.assign(zoo))  # it is WARM by now, on its way
+    released = await asyncio.gather(worker.release(), worker.release())
+    assert max(answer.released_bytes for answer in released) > 0
+    for load in [*loads, late]:
+        assert (await load).replica.loads_total == 1
+    assert (await worker.inventory()).ledger == empty
+    assert (await worker.assign(zoo)).replica.loads_total == 2
+
+
 async def test_a_lower_token_is_refused(start: Start, zoo: Zoo) -> None:
     worker = await start()
     token = types_pb2.FencingToken(epoch=5, counter=7)
