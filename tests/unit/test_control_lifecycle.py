@@ -15,6 +15,7 @@ from control_plane.lifecycle import (
     Life,
     VersionEvent,
     WorkerEvent,
+    WorkerLife,
 )
 from tests.unit.fleets import key, version
 from yolopool import errors
@@ -36,7 +37,7 @@ def test_a_lost_worker_may_be_heard_again_and_no_other_goes_back() -> None:
 
 
 def test_a_wrong_step_tells_the_story() -> None:
-    life = Life[WorkerState, WorkerEvent]("w1", WorkerState.STARTING)
+    life: WorkerLife = Life("w1", WorkerState.STARTING)
     for event in (WorkerEvent.SAID_READY, WorkerEvent.SAID_READY, WorkerEvent.SAID_DRAINING):
         life = life.apply(WORKER_TABLE, event)
     assert life.story == (WorkerEvent.SAID_READY, WorkerEvent.SAID_DRAINING)
