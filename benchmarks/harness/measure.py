@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from yolopool.client import AsyncClient
-
 from benchmarks.harness.loadgen import Call, Edge, Load
 from benchmarks.harness.pool import Pool
 from benchmarks.harness.processes import CpuMeter, by_role, memory
 from benchmarks.harness.results import Figure, Row
 from benchmarks.harness.statistics import median, spread
+from yolopool.client import AsyncClient
 
 STAGES = (
     "route_ms", "load_wait_ms", "queue_ms", "decode_ms", "preprocess_ms", "inference_ms",
