@@ -33,11 +33,16 @@ EXIT_CODES = {
     "RESOURCE_EXHAUSTED": 7,
     "FAILED_PRECONDITION": 8,
 }
+HELP = """yolopool: many YOLO models from few GPUs.
+
+Exit codes: 0 done, 1 other errors, 2 wrong usage, 3 not found, 4 invalid input, 5 unavailable,
+6 deadline exceeded, 7 no room (queue or memory), 8 not in this state.
+"""
 out = Console()
 err = Console(stderr=True)
 
 app = typer.Typer(
-    help=f"{yolopool.__doc__}\n\n{__doc__}",
+    help=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -61,11 +66,16 @@ def main() -> None:
     try:
         app()
     except YolopoolError as error:
-        err.print(f"[red]error[/] {error.reason}: {error.message}", highlight=False, soft_wrap=True)
+        _print_error(f"{error.reason}: {error.message}")
         sys.exit(EXIT_CODES.get(error.code, 1))
     except (OSError, up.StartFailed) as error:
-        err.print(f"[red]error[/] {error}", highlight=False, soft_wrap=True)
+        _print_error(str(error))
         sys.exit(1)
+
+
+def _print_error(text: str) -> None:
+    # Not as markup: a message may have brackets.
+    err.print(f"error {text}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:
@@ -184,8 +194,7 @@ def models_register(
     elif version.state != "FAILED":
         out.print(tables.version(version))
     if version.state == "FAILED":
-        message = f"error {version.name} FAILED: {version.reason}: {version.message}"
-        err.print(message, style="red", highlight=False, soft_wrap=True)
+        _print_error(f"{version.name} FAILED: {version.reason}: {version.message}")
         raise typer.Exit(EXIT_CODES["INVALID_ARGUMENT"])
 
 
@@ -349,24 +358,25 @@ def _say(text: str) -> None:
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def _become(module: str, arguments: list[str]) -> None:
+def _become(module: str, extra: str, arguments: list[str]) -> None:
     """Replaces this process by the server, which reads its own flags and environment."""
+    up.check_extras(extra)
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 
 @app.command("worker", context_settings=_PASS_ON, add_help_option=False)
 def worker_command(context: typer.Context) -> None:
     """Run the workers of this machine (flags: yolopool worker --help)."""
-    _become("worker", context.args)
+    _become("worker", "worker", context.args)
 
 
 @app.command("control-plane", context_settings=_PASS_ON, add_help_option=False)
 def control_plane_command(context: typer.Context) -> None:
     """Run a control plane (flags: yolopool control-plane --help)."""
-    _become("control_plane", context.args)
+    _become("control_plane", "control-plane", context.args)
 
 
 @app.command("importer", context_settings=_PASS_ON, add_help_option=False)
 def importer_command(context: typer.Context) -> None:
     """Run an importer (flags: yolopool importer --help)."""
-    _become("importer", context.args)
+    _become("importer", "worker", context.args)

@@ -27,8 +27,11 @@ START_LIMIT_S = 90.0
 STOP_LIMIT_S = 4.0
 POLL_S = 0.1
 RESTART_DELAY_S = 1.0
-# What each process cannot do without, and only the full install has.
-_NEEDED = ("redis", "torch", "ultralytics", "starlette", "grpc_health")
+# What tells an install with an extra from the client alone.
+_NEEDED = {
+    "control-plane": ("redis", "starlette", "grpc_health"),
+    "worker": ("torch", "ultralytics", "grpc_health"),
+}
 
 
 class StartFailed(Exception):
@@ -97,7 +100,7 @@ class RunningPool:
         self._stack = ExitStack()
 
     def __enter__(self) -> "RunningPool":
-        _check_extras()
+        check_extras(*_NEEDED)
         with ExitStack() as stack:
             self._start(stack)
             self._stack = stack.pop_all()
@@ -218,12 +221,14 @@ class RunningPool:
                 process.stdout.close()
 
 
-def _check_extras() -> None:
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+def check_extras(*extras: str) -> None:
+    """Raises StartFailed where what an extra brings is not installed."""
+    wanted = [module for extra in extras for module in _NEEDED[extra]]
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         raise StartFailed(
-            f"this install is the client alone ({', '.join(missing)} missing): "
-            "pip install 'yolopool[all]' for a whole pool"
+            f"this install lacks {', '.join(dict.fromkeys(missing))}: "
+            f"pip install 'yolopool[{','.join(extras)}]'"
         )
 
 
