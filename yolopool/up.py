@@ -228,7 +228,7 @@ def check_extras(*extras: str) -> None:
     if missing:
         raise StartFailed(
             f"this install lacks {', '.join(dict.fromkeys(missing))}: "
-            f"pip install 'yolopool[{','.join(extras)}]'"
+            f"pip install 'yolopool[{extras[0] if len(extras) == 1 else 'all'}]'"
         )
 
 
