@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from control_plane.fleet import VersionState, WorkerState
+from control_plane.fleet import ModelVersion, Pack, VersionSettings, VersionState, WorkerState
 
 
 class VersionEvent(StrEnum):
@@ -35,6 +35,37 @@ VERSION_TABLE: Mapping[tuple[VersionState, VersionEvent], VersionState] = {
     (V.IMPORTING, VE.IMPORTED): V.READY,
     (V.IMPORTING, VE.FAILED): V.FAILED,
 }
+
+
+def claimed(version: ModelVersion) -> ModelVersion:
+    """An importer begins, anew if another began before."""
+    return _advance(version, VE.CLAIMED, 0.0, "")
+
+
+def progressed(version: ModelVersion, fraction: float, step: str) -> ModelVersion:
+    return _advance(version, VE.PROGRESSED, fraction, step)
+
+
+def imported(version: ModelVersion, pack: Pack, settings: VersionSettings) -> ModelVersion:
+    return replace(_advance(version, VE.IMPORTED, 1.0, ""), pack=pack, settings=settings)
+
+
+def adopted(version: ModelVersion, pack: Pack, settings: VersionSettings) -> ModelVersion:
+    return replace(_advance(version, VE.ADOPTED, 1.0, ""), pack=pack, settings=settings)
+
+
+def failed(version: ModelVersion, reason: str, message: str) -> ModelVersion:
+    return replace(_advance(version, VE.FAILED, 0.0, ""), reason=reason, message=message)
+
+
+def _advance(
+    version: ModelVersion, event: VersionEvent, progress: float, step: str
+) -> ModelVersion:
+    after = VERSION_TABLE.get((version.state, event))
+    if after is None:
+        raise InvalidTransition(f"{version.key} is {version.state}: {event} can't follow")
+    return replace(version, state=after, progress=progress, step=step)
+
 
 # A process goes from STARTING over READY to DRAINING and never back; a lost one may be heard
 # again, since its lease can run out while it lives.

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+from control_plane import lifecycle
 from control_plane.fleet import (
     Desired,
     FencingToken,
@@ -155,9 +156,7 @@ class MemoryRegistry:
                 lease is not None and lease.until_unix_s <= now
             ):
                 self._import_leases[key] = _ImportLease(importer, now + lease_s)
-                return self._put(
-                    replace(version, state=VersionState.IMPORTING, progress=0.0, step="")
-                )
+                return self._put(lifecycle.claimed(version))
         return None
 
     async def report_progress(
@@ -165,7 +164,7 @@ class MemoryRegistry:
     ) -> None:
         version = self._importing(importer, key)
         self._import_leases[key] = _ImportLease(importer, now + lease_s)
-        self._put(replace(version, progress=fraction, step=step))
+        self._put(lifecycle.progressed(version, fraction, step))
 
     async def finish_import(
         self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
@@ -173,7 +172,9 @@ class MemoryRegistry:
         version = self._versions.get(key)
         if version is not None and version.pack is not None and version.pack.digest == pack.digest:
             return version  # a repeat
-        return self._ready(self._importing(importer, key), pack, settings)
+        ready = lifecycle.imported(self._importing(importer, key), pack, settings)
+        del self._import_leases[key]
+        return self._put(ready)
 
     async def fail_import(
         self, importer: str, key: VersionKey, reason: str, message: str, now: float
@@ -188,16 +189,7 @@ class MemoryRegistry:
             return version  # a repeat
         version = self._importing(importer, key)
         del self._import_leases[key]
-        return self._put(
-            replace(
-                version,
-                state=VersionState.FAILED,
-                progress=0.0,
-                step="",
-                reason=reason,
-                message=message,
-            )
-        )
+        return self._put(lifecycle.failed(version, reason, message))
 
     async def adopt_pack(
         self, key: VersionKey, pack: Pack, settings: VersionSettings
@@ -205,7 +197,7 @@ class MemoryRegistry:
         version = self._versions.get(key)
         if version is None or version.state is not VersionState.UPLOADED:
             return None
-        return self._ready(version, pack, settings)
+        return self._put(lifecycle.adopted(version, pack, settings))
 
     # --- the reconciler's lease -------------------------------------------------------------
 
@@ -265,19 +257,6 @@ class MemoryRegistry:
                 "drop the work and claim another"
             )
         return version
-
-    def _ready(self, version: ModelVersion, pack: Pack, settings: VersionSettings) -> ModelVersion:
-        self._import_leases.pop(version.key, None)
-        return self._put(
-            replace(
-                version,
-                state=VersionState.READY,
-                progress=1.0,
-                step="",
-                pack=pack,
-                settings=settings,
-            )
-        )
 
     def _put(self, version: ModelVersion) -> ModelVersion:
         self._versions[version.key] = version

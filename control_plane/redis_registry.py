@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from control_plane import records
+from control_plane import lifecycle, records
 from control_plane.fleet import (
     Desired,
     FencingToken,
@@ -280,9 +280,7 @@ class RedisRegistry:
                 change.commands.append(
                     ["HSET", IMPORTS, key, _import(order, importer, now + lease_s)]
                 )
-                return change.put(
-                    replace(version, state=VersionState.IMPORTING, progress=0.0, step="")
-                )
+                return change.put(lifecycle.claimed(version))
             return None
 
         return await self._write(decide)
@@ -295,7 +293,7 @@ class RedisRegistry:
             change.commands.append(
                 ["HSET", IMPORTS, str(key), _import(order, importer, now + lease_s)]
             )
-            change.put(replace(version, progress=fraction, step=step))
+            change.put(lifecycle.progressed(version, fraction, step))
 
         await self._write(decide)
 
@@ -307,7 +305,8 @@ class RedisRegistry:
             if old is not None and old.pack is not None and old.pack.digest == pack.digest:
                 return old  # a repeat
             version, _ = await self._importing(change, importer, key)
-            return _ready(change, version, pack, settings)
+            change.commands.append(["HDEL", IMPORTS, str(key)])
+            return change.put(lifecycle.imported(version, pack, settings))
 
         return await self._write(decide)
 
@@ -321,8 +320,7 @@ class RedisRegistry:
                 return old  # a repeat
             version, _ = await self._importing(change, importer, key)
             change.commands.append(["HDEL", IMPORTS, str(key)])
-            failed = replace(version, state=VersionState.FAILED, progress=0.0, step="")
-            return change.put(replace(failed, reason=reason, message=message))
+            return change.put(lifecycle.failed(version, reason, message))
 
         return await self._write(decide)
 
@@ -333,7 +331,8 @@ class RedisRegistry:
             version = await change.version(key)
             if version is None or version.state is not VersionState.UPLOADED:
                 return None
-            return _ready(change, version, pack, settings)
+            change.commands.append(["HDEL", IMPORTS, str(key)])
+            return change.put(lifecycle.adopted(version, pack, settings))
 
         return await self._write(decide)
 
@@ -468,14 +467,6 @@ async def _available() -> AsyncIterator[None]:
             f"Redis does not answer ({type(error).__name__}: {error}): detection goes on with "
             "what is loaded; check the server and try again"
         ) from error
-
-
-def _ready(
-    change: _Change, version: ModelVersion, pack: Pack, settings: VersionSettings
-) -> ModelVersion:
-    change.commands.append(["HDEL", IMPORTS, str(version.key)])
-    ready = replace(version, state=VersionState.READY, progress=1.0, step="")
-    return change.put(replace(ready, pack=pack, settings=settings))
 
 
 def _import(order: int, importer: str, until_unix_s: float) -> str:
