@@ -28,6 +28,7 @@ from yolopool.v1 import fleet_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
+CLOSING_S = 1.0
 
 
 def backend_of(settings: Settings) -> Backend:
@@ -52,6 +53,7 @@ class App:
         self.backend = backend
         self.port = 0
         self.incarnation = uuid.uuid4().hex
+        self._device_name = ""
         kind = settings.device_kind
         self.engine = Engine(settings.queue_capacity)
         self.intake = Intake(
@@ -67,6 +69,7 @@ class App:
             Ledger(0),
             Limits(
                 max_batch=settings.batch_limit(),
+                promoting=settings.queue_capacity,
                 skip_warmup=settings.skip_warmup,
                 two_tiers=kind == "cuda",
                 fetch_weights=kind != "sim",
@@ -97,6 +100,8 @@ class App:
         self.port = await self.server.start(self.settings.host, self.settings.port)
         self.engine.start()
         context_bytes, total_bytes, self._device_name = await self.engine.job(self._open_device)
+        if self.settings.device_kind == "cpu":
+            total_bytes = min(total_bytes, Host().memory_bytes())  # a container's limit
         budget = self.settings.budget().resolve(total_bytes)
         self.replicas.ledger = replace(
             self.replicas.ledger, budget_bytes=budget, context_bytes=context_bytes
@@ -131,18 +136,20 @@ class App:
             await self.stop()
 
     async def stop(self) -> None:
-        """Ends server, threads and device. Idempotent enough for tests: once after a start."""
+        """Ends server, threads and device; once, after a start. A pass or a load that does not
+        come to its end is left to the end of the process.
+        """
         await self.server.stop(0)
         await self.replicas.close()
-        await self.engine.job(self.backend.close)
-        await self.engine.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_S):
+                await self.engine.job(self.backend.close)
+        await self.engine.stop(CLOSING_S)
         self.intake.close()
 
     def _open_device(self) -> tuple[int, int, str]:
         context_bytes = self.backend.open()
         return context_bytes, self.backend.memory().total_bytes, self.backend.device_name
-
-    _device_name = ""
 
     def _changed(self) -> None:
         self.membership.poke()

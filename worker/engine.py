@@ -106,12 +106,12 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Refuses what still waits with Draining and returns when the thread has ended."""
+    async def stop(self, limit_s: float) -> None:
+        """Refuses what still waits with Draining and waits so long for the thread to end."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, limit_s)
 
     async def job(self, run: Callable[[], Answer]) -> Answer:
         """Runs a call on the device thread, before the batches that wait. Not cancelled with its

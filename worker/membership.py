@@ -55,10 +55,17 @@ class Membership:
                     joined = await self._join(stub)
                     log.info("joined", control_plane=address, cluster=joined.cluster)
                     backoff_s = FIRST_BACKOFF_S
-                    beats = self._beats(address, joined.heartbeat_interval_s)
-                    async for _ in stub.Heartbeat(beats):
-                        pass
+                    call = stub.Heartbeat(self._beats(address, joined.heartbeat_interval_s))
+                    # Each beat is answered. A peer that went without a word is noticed here, not
+                    # when the kernel gives its connection up after minutes.
+                    patience_s = max(joined.lease_s, 2 * joined.heartbeat_interval_s)
+                    while True:
+                        async with asyncio.timeout(patience_s):
+                            if await call.read() is grpc.aio.EOF:
+                                break
                     why = "the stream ended"
+            except TimeoutError:
+                why = "heartbeats are not answered"
             except grpc.aio.AioRpcError as error:
                 why = f"{error.code().name}: {error.details()}"
             except Exception as error:  # a fault of ours must not make the worker unknown for good
@@ -82,9 +89,15 @@ class Membership:
     ) -> AsyncIterator[membership_pb2.HeartbeatRequest]:
         poke = self._pokes[address]
         while True:
-            yield membership_pb2.HeartbeatRequest(
-                worker=self._inventory(), highest_token=self._highest_token()
-            )
+            try:
+                beat = membership_pb2.HeartbeatRequest(
+                    worker=self._inventory(), highest_token=self._highest_token()
+                )
+            except Exception as error:
+                # Raised from here it would cancel the call, and look like our own end.
+                log.error("no heartbeat", control_plane=address, exc_info=error)
+                return
+            yield beat
             try:
                 async with asyncio.timeout(interval_s):
                     await poke.wait()

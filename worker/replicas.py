@@ -20,7 +20,14 @@ from worker.ledger import Claim, Ledger
 from worker.lifecycle import SERVING, Life, ReplicaEvent, ReplicaState
 from worker.packs import Pack
 from worker.residency import Demote, Resident, make_room
-from yolopool.errors import Draining, LedgerFull, LoadFailed, NotAssigned, YolopoolError
+from yolopool.errors import (
+    Draining,
+    LedgerFull,
+    LoadFailed,
+    NotAssigned,
+    QueueFull,
+    YolopoolError,
+)
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
 
@@ -48,6 +55,16 @@ class Order:
     precision: str
     max_batch: int
     pinned: bool
+
+    def means(self, other: "Order") -> bool:
+        """Whether both ask for the same answers. A version never changes, but the store that
+        numbers them may have been emptied and begun anew.
+        """
+        return (self.pack.digest, self.settings, self.precision) == (
+            other.pack.digest,
+            other.settings,
+            other.precision,
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -79,9 +96,12 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`two_tiers`: host memory is not the device's, so a replica may be WARM beside it."""
+    """`two_tiers`: host memory is not the device's, so a replica may be WARM beside it;
+    `promoting` requests wait at most for replicas on their way to the device.
+    """
 
     max_batch: int
+    promoting: int
     skip_warmup: bool
     two_tiers: bool
     fetch_weights: bool
@@ -110,6 +130,7 @@ class Replicas:
         self._unix = unix
         self._held: dict[str, Replica] = {}
         self._loads_total: dict[str, int] = {}
+        self._promoting = 0
         # One at a time: two promotions must not make room by the same replica.
         self._device = asyncio.Lock()
 
@@ -125,12 +146,14 @@ class Replicas:
 
         Raises LedgerFull, OutOfMemory, PackNotFound, PackInvalid, DigestMismatch, LoadFailed.
         """
-        while (replica := self._held.get(order.key)) is not None:
-            if replica.state is not ReplicaState.RELEASING or replica.work is None:
-                break
-            await asyncio.shield(replica.work)
         if self.draining:
             raise Draining("this worker is ending: assign to another")
+        while (replica := self._held.get(order.key)) is not None:
+            if replica.state is ReplicaState.FAILED:
+                break
+            if replica.state is not ReplicaState.RELEASING and replica.order.means(order):
+                break
+            await self.release(order.key)  # or wait for the one under way
         if replica is None:
             replica = Replica(order, Life(order.key), order.pinned, order.max_batch)
             self._held[order.key] = replica
@@ -183,11 +206,20 @@ class Replicas:
                 replica.idle.set()
 
     async def ensure_hot(self, replica: Replica) -> None:
-        """Brings a WARM replica to the device, once for all who wait. Raises as `assign` does."""
-        if replica.state is ReplicaState.WARM:
+        """Brings a WARM replica to the device, once for all who wait. Raises as `assign` does,
+        and QueueFull: each who waits holds an image.
+        """
+        if replica.state is not ReplicaState.WARM:
+            return
+        if self._promoting >= self._limits.promoting:
+            raise QueueFull(f"{self._promoting} requests wait for models on their way: ask another")
+        self._promoting += 1
+        try:
             async with self._device:
                 if replica.state is ReplicaState.WARM:
                     await self._promote(replica)
+        finally:
+            self._promoting -= 1
 
     async def close(self) -> None:
         """Drops everything, tickets or not: the process ends, with or without a load's end."""
@@ -243,7 +275,15 @@ class Replicas:
         await self._reserve(replica, pack)
         try:
             model = await self._engine.job(partial(self._open, replica, pack))
-            replica.claim = replace(replica.claim, weights_bytes=model.weights_bytes)
+            if not self._limits.skip_warmup:
+                # Jobs of their own: the batches of other models run in between.
+                for _ in range(WARM_UP_PASSES):
+                    await self._engine.job(partial(self._warm_up, replica, model))
+            replica.claim = replace(
+                replica.claim,
+                weights_bytes=model.weights_bytes,
+                workspace_bytes=model.workspace_bytes(replica.shape, replica.max_batch),
+            )
             self.ledger = self.ledger.commit(key, replica.claim)
         except BaseException:
             await self._engine.job(partial(self._close_model, key))
@@ -285,17 +325,17 @@ class Replicas:
         return bool(decision.keys)
 
     def _open(self, replica: Replica, pack: Pack) -> LoadedModel:
-        """On the device thread: puts the weights there and warms up."""
+        """On the device thread: puts the weights there."""
         model = self._backend.load(pack, replica.order.precision)
         self._engine.models[replica.order.key] = model
-        if not self._limits.skip_warmup:
-            image = np.zeros((*replica.shape, 3), np.uint8)
-            classes = len(replica.class_names)
-            options = NmsOptions((0.25,) * classes, 0.7, 300, agnostic=False)
-            for _ in range(WARM_UP_PASSES):
-                model.run([image], [options])
-                self._backend.synchronize()
         return model
+
+    def _warm_up(self, replica: Replica, model: LoadedModel) -> None:
+        """On the device thread: one pass, so that no request pays for what is done once."""
+        image = np.zeros((*replica.shape, 3), np.uint8)
+        options = NmsOptions((0.25,) * len(replica.class_names), 0.7, 300, agnostic=False)
+        model.run([image], [options])
+        self._backend.synchronize()
 
     def _close_model(self, key: str) -> None:
         model = self._engine.models.pop(key, None)
