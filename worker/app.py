@@ -96,10 +96,15 @@ class App:
         )
 
     async def start(self) -> None:
-        """Takes the device and listens; SERVING when it returns."""
+        """Takes the device and listens; SERVING when it returns. OSError if it can't do either."""
         self.port = await self.server.start(self.settings.host, self.settings.port)
         self.engine.start()
-        context_bytes, total_bytes, self._device_name = await self.engine.job(self._open_device)
+        try:
+            context_bytes, total_bytes, self._device_name = await self.engine.job(self._open_device)
+        except Exception as error:
+            await self.server.stop(0)
+            await self.engine.stop(CLOSING_S)
+            raise OSError(f"device {self.settings.device} can't be taken: {error}") from error
         if self.settings.device_kind == "cpu":
             total_bytes = min(total_bytes, Host().memory_bytes())  # a container's limit
         budget = self.settings.budget().resolve(total_bytes)

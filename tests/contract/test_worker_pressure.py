@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.models import Zoo
+from worker.app import App
 from worker.backends.base import BatchResult, Candidates, NmsOptions
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
 from worker.engine import Engine, Request
@@ -22,6 +23,7 @@ from worker.lifecycle import ReplicaState
 from worker.membership import Membership
 from worker.packs import PackDoor
 from worker.replicas import Limits, Order, Replicas
+from worker.settings import read_settings
 from yolopool.errors import InferenceFailed, LedgerFull, OutOfMemory, QueueFull
 from yolopool.serving import GrpcServer
 from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb2, worker_pb2
@@ -290,3 +292,24 @@ async def test_a_fault_of_the_inventory_does_not_end_the_membership() -> None:
         return fleet_pb2.Worker(id="w")
 
     await joins_again(inventory)
+
+
+# --- A device that can't be taken ------------------------------------------------------------------
+
+
+class Gone(SimulatedBackend):
+    """A device that is not there."""
+
+    def open(self) -> int:
+        raise RuntimeError("no such device")
+
+
+async def test_a_device_that_is_not_there_ends_the_start_and_leaves_no_thread(
+    tmp_path: Path,
+) -> None:
+    app = App(read_settings(["--device=sim:0", f"--data-dir={tmp_path}"]), Gone(0, 1))
+    with pytest.raises(OSError, match="sim:0 can't be taken: no such device"):
+        await app.start()
+    assert "device" not in {thread.name for thread in threading.enumerate()}
+    with pytest.raises(OSError, match=""):
+        await asyncio.open_connection("127.0.0.1", app.port)
