@@ -40,7 +40,7 @@ def backend_of(settings: Settings) -> Backend:
         return SimulatedBackend(int(name or 0), settings.budget().resolve(0))
     from worker.backends.torch_backend import TorchBackend
 
-    threads = settings.compute_threads or max(1, Host().cores() - 1)
+    threads = settings.compute_threads or Host().compute_threads()
     # The supervisor let this process see its own device alone, so that is number 0.
     return TorchBackend("cuda:0" if kind == "cuda" else "cpu", threads if kind == "cpu" else 0)
 

@@ -43,7 +43,7 @@ def discover(
     """The devices a `--devices` text means, in order and each once.
 
     `auto` is every visible GPU or MIG slice, or the CPU where there is none. `environ` gives
-    CUDA_VISIBLE_DEVICES, which restricts; `compute_threads` is of the CPU, 0 for cores less one.
+    CUDA_VISIBLE_DEVICES, which restricts; `compute_threads` is of the CPU, 0: see `Host`.
     Raises InvalidOption for another form, and for a device that is not there, saying why.
     """
     host = host or Host()
@@ -116,7 +116,7 @@ def _simulated(number: int) -> Device:
 
 def _cpu(compute_threads: int, host: Host) -> Device:
     # One core is left to the event loop and to decoding, else they starve each other.
-    threads = compute_threads or max(1, host.cores() - 1)
+    threads = compute_threads or host.compute_threads()
     return Device("cpu", "cpu", host.cpu_name(), host.memory_bytes(), _without_gpu(threads))
 
 

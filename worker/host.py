@@ -26,6 +26,15 @@ class Host:
         allowed = len(os.sched_getaffinity(0))
         return max(1, min([allowed, *(int(quota) for quota in self._core_quotas())]))
 
+    def compute_threads(self) -> int:
+        """Threads of a model's pass: all of two cores, else one core left for the rest.
+
+        With OpenMP waiting passive, two threads on two cores beat one alone and beside a busy
+        neighbour (benchmarks/results/cpu_threads-*.json).
+        """
+        cores = self.cores()
+        return cores if cores <= 2 else cores - 1
+
     def memory_bytes(self) -> int:
         """Memory this process may use: the machine's, or the least limit of its cgroups."""
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -96,7 +96,9 @@ class Settings(BaseSettings):
     id: str = Field("", max_length=120, description="name of the worker; <hostname>-<device>")
     labels: str = Field("", description="k=v,k=v: what placement may match")
     skip_warmup: bool = Field(False, description="take requests before the warm-up passes")
-    compute_threads: int = Field(0, ge=0, description="of a CPU device; 0: cores less one")
+    compute_threads: int = Field(
+        0, ge=0, description="of a CPU device; 0: both of two, else one less"
+    )
     intake_threads: int = Field(0, ge=0, description="that decode images; 0: two, four on CUDA")
     queue_capacity: int = Field(64, ge=1, description="tickets that may wait for the device")
     max_batch: int = Field(0, ge=0, le=256, description="images a pass; 0: 4 on a CPU, else 16")

@@ -173,7 +173,7 @@ def test_cpu_device() -> None:
     assert device.memory_bytes == Host().memory_bytes()
     assert device.environment == {
         "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": str(max(1, Host().cores() - 1)),
+        "OMP_NUM_THREADS": str(Host().compute_threads()),
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
     }
