@@ -1,6 +1,7 @@
 """The door to a device: what a backend is, for the engine and for the contract suite.
 
-All of it runs on the one device thread: a model is built and used there and nowhere else.
+All of it runs on the one device thread: a model is built and used there and nowhere else. Only
+`memory` may be asked from any thread.
 Nothing here imports torch.
 """
 
@@ -112,7 +113,7 @@ class Backend(Protocol):
         ...
 
     def memory(self) -> DeviceMemory:
-        """Measures; cheap enough for every heartbeat."""
+        """Measures; cheap enough for every heartbeat, and safe on any thread."""
         ...
 
     def synchronize(self) -> None:
