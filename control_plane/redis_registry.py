@@ -1,18 +1,14 @@
-"""The registry on Redis 6.2 or later: the only place that speaks to it.
+"""The registry on Redis 6.2 or later: its verbs, each a decision that `redis_store` commits.
 
-A write reads what it needs at one revision, decides in Python, and commits by one script that
-applies all of it if the revision still stands, and else is tried again. Key names are below;
-values are JSON. Everything lives under `yolopool:`.
+Values are JSON (records). Leases of the writer and records of workers expire by themselves.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
-from uuid import uuid4
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -29,48 +25,27 @@ from control_plane.fleet import (
     WantSource,
     WorkerInfo,
 )
-from control_plane.redis_url import connect, disconnect
+from control_plane.redis_store import (
+    CHANGES,
+    IMPORTS,
+    LEASE,
+    META,
+    NUMBERS,
+    REQUEST,
+    VERSIONS,
+    WANTS,
+    WORKER,
+    WORKERS,
+    Change,
+    RedisStore,
+    available,
+)
 from control_plane.registry import REQUEST_ID_KEPT_S
-from yolopool.errors import ImportNotYours, RegistryUnavailable, StaleToken
-
-META = "yolopool:meta"  # hash: cluster, epoch, counter, revision
-VERSIONS = "yolopool:versions"  # hash: name@number -> version
-NUMBERS = "yolopool:numbers"  # hash: name -> highest number ever given
-WANTS = "yolopool:wants"  # hash: name@number -> want
-IMPORTS = "yolopool:imports"  # hash: name@number -> order, importer and end of its lease
-REQUEST = "yolopool:request:"  # + request id: name@number, for a day
-LEASE = "yolopool:lease"  # string: token, holder; expires
-WORKERS = "yolopool:workers"  # set: worker ids
-WORKER = "yolopool:worker:"  # + id: worker; expires
-CHANGES = "yolopool:changes"  # channel: revision
+from yolopool.errors import ImportNotYours, RegistryUnavailable
 
 # Beside the published changes, should one be missed.
 POLL_S = 2.0
 RETRY_S = 0.5
-ATTEMPTS = 50
-
-CREATE = """
-redis.call('HSETNX', KEYS[1], 'cluster', ARGV[1])
-redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2])
-redis.call('HSETNX', KEYS[1], 'counter', '0')
-redis.call('HSETNX', KEYS[1], 'revision', '0')
-return redis.call('HGET', KEYS[1], 'cluster')
-"""
-
-# ARGV: cluster, revision, token or '', commands as JSON, channel -> new revision, 0: read again,
-# -1: the token is not the lease's.
-COMMIT = """
-if redis.call('HGET', KEYS[1], 'cluster') ~= ARGV[1]
-    or redis.call('HGET', KEYS[1], 'revision') ~= ARGV[2] then return 0 end
-if ARGV[3] ~= '' then
-    local held = redis.call('GET', KEYS[2])
-    if not held or string.match(held, '^(%S+) ') ~= ARGV[3] then return -1 end
-end
-for _, command in ipairs(cjson.decode(ARGV[4])) do redis.call(unpack(command)) end
-local revision = redis.call('HINCRBY', KEYS[1], 'revision', 1)
-redis.call('PUBLISH', ARGV[5], revision)
-return revision
-"""
 
 # ARGV: holder, lease ms, above epoch, above counter, wall clock ms -> token or ''.
 TAKE_LEASE = """
@@ -105,31 +80,6 @@ if held and cjson.decode(held).incarnation == ARGV[2] then
 end
 """
 
-Answer = TypeVar("Answer")
-Command = list[str]
-
-
-@dataclass(slots=True)
-class _Change:
-    """One attempt at a write: what was read belongs to this revision."""
-
-    redis: Any  # its stubs give bytes or text, awaited or not: with us text, awaited
-    cluster: str
-    revision: str
-    commands: list[Command] = field(default_factory=list)
-
-    async def version(self, key: VersionKey) -> ModelVersion | None:
-        text = await self.redis.hget(VERSIONS, str(key))
-        return records.version_of(text) if text is not None else None
-
-    async def want(self, key: VersionKey) -> Want | None:
-        text = await self.redis.hget(WANTS, str(key))
-        return records.want_of(text) if text is not None else None
-
-    def put(self, version: ModelVersion) -> ModelVersion:
-        self.commands.append(["HSET", VERSIONS, str(version.key), records.version_to(version)])
-        return version
-
 
 class RedisRegistry:
     """`url` as `redis_url` says; `timeout_s` bounds every command."""
@@ -141,23 +91,21 @@ class RedisRegistry:
         timeout_s: float = 2.0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._redis: Any = connect(url, password, timeout_s)
-        self._wall_clock = wall_clock
-        self._create = self._redis.register_script(CREATE)
-        self._commit = self._redis.register_script(COMMIT)
+        self._store = RedisStore(url, password, timeout_s, wall_clock)
+        self._redis = self._store.redis
         self._take = self._redis.register_script(TAKE_LEASE)
         self._keep = self._redis.register_script(KEEP_LEASE)
         self._drop_worker = self._redis.register_script(DROP_WORKER)
 
     async def open(self) -> str:
-        async with _available():
-            return await self._ensure()
+        async with available():
+            return await self._store.ensure()
 
     async def close(self) -> None:
-        await disconnect(self._redis)
+        await self._store.close()
 
     async def desired(self) -> Desired:
-        async with _available():
+        async with available():
             while True:
                 pipe = self._redis.pipeline(transaction=True)
                 pipe.hmget(META, "cluster", "revision")
@@ -166,7 +114,7 @@ class RedisRegistry:
                 (cluster, revision), versions, wants = await pipe.execute()
                 if cluster is not None:
                     break
-                await self._ensure()
+                await self._store.ensure()
             known = [records.version_of(text) for text in versions.values()]
             wanted = [records.want_of(text) for text in wants.values()]
             return Desired(
@@ -183,7 +131,7 @@ class RedisRegistry:
                 async with self._redis.pubsub() as published:
                     await published.subscribe(CHANGES)
                     while True:
-                        cluster, revision = await self._stand()
+                        cluster, revision = await self._store.stand()
                         if (cluster, revision) != seen:
                             seen = (cluster, revision)
                             yield int(revision)
@@ -203,7 +151,7 @@ class RedisRegistry:
         request_id: str,
         now: float,
     ) -> ModelVersion:
-        async def decide(change: _Change) -> ModelVersion:
+        async def decide(change: Change) -> ModelVersion:
             if request_id:
                 made = await self._redis.get(REQUEST + request_id)
                 old = await change.version(records.key_of(made)) if made is not None else None
@@ -222,10 +170,10 @@ class RedisRegistry:
                 ModelVersion(key, VersionState.UPLOADED, artifact, settings, now, source_name)
             )
 
-        return await self._write(decide)
+        return await self._store.write(decide)
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
-        async def decide(change: _Change) -> tuple[VersionKey, ...]:
+        async def decide(change: Change) -> tuple[VersionKey, ...]:
             there = tuple(
                 [key for key in dict.fromkeys(keys) if await change.version(key) is not None]
             )
@@ -233,12 +181,12 @@ class RedisRegistry:
                 change.commands += [["HDEL", name, str(key)] for key in there]
             return there
 
-        return await self._write(decide)
+        return await self._store.write(decide)
 
     # --- wants ----------------------------------------------------------------------------
 
     async def want(self, want: Want) -> Want | None:
-        async def decide(change: _Change) -> Want | None:
+        async def decide(change: Change) -> Want | None:
             if await change.version(want.key) is None:
                 return None
             old, new = await change.want(want.key), want
@@ -251,22 +199,22 @@ class RedisRegistry:
                 change.commands.append(["HSET", WANTS, str(new.key), records.want_to(new)])
             return new
 
-        return await self._write(decide)
+        return await self._store.write(decide)
 
     async def forget(self, key: VersionKey, token: FencingToken | None = None) -> bool:
-        async def decide(change: _Change) -> bool:
+        async def decide(change: Change) -> bool:
             old = await change.want(key)
             if old is None or (token is not None and old.pinned):
                 return False
             change.commands.append(["HDEL", WANTS, str(key)])
             return True
 
-        return await self._write(decide, token)
+        return await self._store.write(decide, token)
 
     # --- imports --------------------------------------------------------------------------
 
     async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
-        async def decide(change: _Change) -> ModelVersion | None:
+        async def decide(change: Change) -> ModelVersion | None:
             pending = await self._redis.hgetall(IMPORTS)
             open_jobs = [
                 (lease["order"], key)
@@ -283,24 +231,24 @@ class RedisRegistry:
                 return change.put(lifecycle.claimed(version))
             return None
 
-        return await self._write(decide)
+        return await self._store.write(decide)
 
     async def report_progress(
         self, importer: str, key: VersionKey, fraction: float, step: str, lease_s: float, now: float
     ) -> None:
-        async def decide(change: _Change) -> None:
+        async def decide(change: Change) -> None:
             version, order = await self._importing(change, importer, key)
             change.commands.append(
                 ["HSET", IMPORTS, str(key), _import(order, importer, now + lease_s)]
             )
             change.put(lifecycle.progressed(version, fraction, step))
 
-        await self._write(decide)
+        await self._store.write(decide)
 
     async def finish_import(
         self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
     ) -> ModelVersion:
-        async def decide(change: _Change) -> ModelVersion:
+        async def decide(change: Change) -> ModelVersion:
             old = await change.version(key)
             if old is not None and old.pack is not None and old.pack.digest == pack.digest:
                 return old  # a repeat
@@ -308,12 +256,12 @@ class RedisRegistry:
             change.commands.append(["HDEL", IMPORTS, str(key)])
             return change.put(lifecycle.imported(version, pack, settings))
 
-        return await self._write(decide)
+        return await self._store.write(decide)
 
     async def fail_import(
         self, importer: str, key: VersionKey, reason: str, message: str, now: float
     ) -> ModelVersion:
-        async def decide(change: _Change) -> ModelVersion:
+        async def decide(change: Change) -> ModelVersion:
             old = await change.version(key)
             told = (VersionState.FAILED, reason, message)
             if old is not None and (old.state, old.reason, old.message) == told:
@@ -322,19 +270,19 @@ class RedisRegistry:
             change.commands.append(["HDEL", IMPORTS, str(key)])
             return change.put(lifecycle.failed(version, reason, message))
 
-        return await self._write(decide)
+        return await self._store.write(decide)
 
     async def adopt_pack(
         self, key: VersionKey, pack: Pack, settings: VersionSettings
     ) -> ModelVersion | None:
-        async def decide(change: _Change) -> ModelVersion | None:
+        async def decide(change: Change) -> ModelVersion | None:
             version = await change.version(key)
             if version is None or version.state is not VersionState.UPLOADED:
                 return None
             change.commands.append(["HDEL", IMPORTS, str(key)])
             return change.put(lifecycle.adopted(version, pack, settings))
 
-        return await self._write(decide)
+        return await self._store.write(decide)
 
     # --- the reconciler's lease -------------------------------------------------------------
 
@@ -342,28 +290,28 @@ class RedisRegistry:
         self, holder: str, lease_s: float, above: FencingToken | None
     ) -> FencingToken | None:
         above = above or FencingToken(0, 0)
-        async with _available():
-            await self._ensure()
+        async with available():
+            await self._store.ensure()
             arguments: list[str | int] = [
                 holder,
                 _ms(lease_s),
                 above.epoch,
                 above.counter,
-                self._now_ms(),
+                self._store.now_ms(),
             ]
             token = await self._take(keys=[META, LEASE], args=arguments)
         return _token_of(token) if token else None
 
     async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
-        async with _available():
+        async with available():
             return bool(await self._keep(keys=[LEASE], args=[str(token), _ms(lease_s)]))
 
     async def drop_lease(self, token: FencingToken) -> None:
-        async with _available():
+        async with available():
             await self._keep(keys=[LEASE], args=[str(token), 0])
 
     async def lease_holder(self) -> str:
-        async with _available():
+        async with available():
             held = await self._redis.get(LEASE)
         holder: str = held.partition(" ")[2] if held is not None else ""
         return holder
@@ -371,19 +319,19 @@ class RedisRegistry:
     # --- observed state ---------------------------------------------------------------------
 
     async def record_worker(self, worker: WorkerInfo, keep_s: float) -> None:
-        async with _available():
+        async with available():
             pipe = self._redis.pipeline(transaction=True)
             pipe.sadd(WORKERS, worker.id)
             pipe.set(WORKER + worker.id, records.worker_to(worker), px=_ms(keep_s))
             await pipe.execute()
 
     async def drop_worker(self, worker_id: str, incarnation: str) -> None:
-        async with _available():
+        async with available():
             keys = [WORKERS, WORKER + worker_id]
             await self._drop_worker(keys=keys, args=[worker_id, incarnation])
 
     async def workers(self) -> tuple[WorkerInfo, ...]:
-        async with _available():
+        async with available():
             ids = sorted(await self._redis.smembers(WORKERS))
             texts = await self._redis.mget([WORKER + one for one in ids]) if ids else []
             gone = [one for one, text in zip(ids, texts, strict=True) if text is None]
@@ -391,53 +339,8 @@ class RedisRegistry:
                 await self._redis.srem(WORKERS, *gone)
             return tuple(records.worker_of(text) for text in texts if text is not None)
 
-    # --- what the verbs share -----------------------------------------------------------------
-
-    async def _write(
-        self, decide: Callable[[_Change], Awaitable[Answer]], token: FencingToken | None = None
-    ) -> Answer:
-        """Decides and commits until nobody came between. Nothing to commit: only the token is
-        checked.
-        """
-        async with _available():
-            for _ in range(ATTEMPTS):
-                change = _Change(self._redis, *await self._stand())
-                answer = await decide(change)
-                if not change.commands and token is None:
-                    return answer
-                arguments = [
-                    change.cluster,
-                    change.revision,
-                    str(token or ""),
-                    # An empty list would read as an object.
-                    json.dumps(change.commands or [["PING"]]),
-                    CHANGES,
-                ]
-                done = await self._commit(keys=[META, LEASE], args=arguments)
-                if done == -1:
-                    raise StaleToken(
-                        f"token {token} is not the lease's: take the lease and plan again"
-                    )
-                if done:
-                    return answer
-        raise RegistryUnavailable(f"others wrote {ATTEMPTS} times in between: try again")
-
-    async def _stand(self) -> tuple[str, str]:
-        """Cluster and revision now; of a new store, if it was emptied."""
-        async with _available():
-            while True:
-                cluster, revision = await self._redis.hmget(META, "cluster", "revision")
-                if cluster is not None and revision is not None:
-                    return cluster, revision
-                await self._ensure()
-
-    async def _ensure(self) -> str:
-        arguments: list[str | int] = [uuid4().hex, self._now_ms()]
-        cluster: str = await self._create(keys=[META], args=arguments)
-        return cluster
-
     async def _importing(
-        self, change: _Change, importer: str, key: VersionKey
+        self, change: Change, importer: str, key: VersionKey
     ) -> tuple[ModelVersion, int]:
         """The version and the order of its job, if the caller holds it."""
         version = await change.version(key)
@@ -452,21 +355,6 @@ class RedisRegistry:
             )
         order: int = lease["order"]
         return version, order
-
-    def _now_ms(self) -> int:
-        return int(self._wall_clock() * 1000)
-
-
-@asynccontextmanager
-async def _available() -> AsyncIterator[None]:
-    """Says of a store that does not answer, or not as it should, that it is unavailable."""
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise RegistryUnavailable(
-            f"Redis does not answer ({type(error).__name__}: {error}): detection goes on with "
-            "what is loaded; check the server and try again"
-        ) from error
 
 
 def _import(order: int, importer: str, until_unix_s: float) -> str:
