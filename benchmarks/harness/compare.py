@@ -1,6 +1,6 @@
-"""A against B in one session: alternating runs, ratio of medians, with the spread beside it.
+"""A against B in one run: alternating runs, ratio of medians, with the spread beside it.
 
-Figures of two sessions are never compared: machines drift by more than most changes gain.
+Figures of two runs are never compared: machines drift by more than most changes gain.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
