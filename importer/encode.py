@@ -10,11 +10,8 @@ from google.protobuf import json_format
 from importer import activations, checkpoint, pack_writer, skeleton_writer
 from importer.refusal import INVALID, ImportRefused
 from yolopool.v1 import importing_pb2, types_pb2
-from yolopool.v1.pack_pb2 import (
-    HEAD_MODE_END_TO_END,
-    HEAD_MODE_ONE_TO_MANY,
-    PackManifest,
-)
+from yolopool.v1.pack_pb2 import PackManifest
+from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_ONE_TO_MANY
 
 TASK = "detect"
 

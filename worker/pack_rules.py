@@ -10,7 +10,8 @@ from math import prod
 
 from yolopool.errors import PackInvalid
 from yolopool.v1 import types_pb2
-from yolopool.v1.pack_pb2 import HEAD_MODE_UNSPECIFIED, PackManifest, TensorEntry
+from yolopool.v1.pack_pb2 import PackManifest, TensorEntry
+from yolopool.v1.types_pb2 import HEAD_MODE_UNSPECIFIED
 
 FORMAT = 1
 ALIGNMENT_BYTES = 256

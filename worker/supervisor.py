@@ -17,6 +17,7 @@ import structlog
 
 from worker.devices import Device, discover
 from worker.settings import Settings
+from yolopool import parent
 from yolopool.errors import InvalidOption
 
 log = structlog.get_logger()
@@ -106,7 +107,7 @@ class Supervisor:
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command(device),
-                env={**self._environ, **device.environment},
+                env={**parent.environment(self._environ), **device.environment},
                 stdin=DEVNULL,
             )
         except OSError as error:  # no memory or process number left: it may pass

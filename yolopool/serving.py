@@ -5,7 +5,6 @@ For control_plane, worker and importer only: the client never imports this.
 """
 
 import asyncio
-import ctypes
 import inspect
 import ipaddress
 import logging
@@ -22,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from yolopool import status
 from yolopool.errors import Internal, YolopoolError
+from yolopool.parent import die_with_parent as die_with_parent
 
 log = structlog.get_logger()
 
@@ -179,13 +179,6 @@ def set_up_logs(process: str, level: str = "INFO", json: bool = True) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
-
-
-def die_with_parent() -> None:
-    """Asks Linux to send this process SIGTERM when its parent dies, so that none is left behind."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1  # noqa: N806 - the kernel's name
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def until_signal() -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from yolopool import parent
 from yolopool.client import Client
 from yolopool.embedded_redis import EmbeddedRedis
 from yolopool.errors import Unavailable, YolopoolError
@@ -73,6 +74,7 @@ class _Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log if stdout is None else stdout,
                 stderr=log,
+                env=parent.environment(os.environ),
                 # Ctrl-C is for us alone: we end them, in order.
                 start_new_session=True,
             )
@@ -204,21 +206,19 @@ class RunningPool:
         raise StartFailed(f"no worker was ready within {START_LIMIT_S:.0f} s:\n{words}")
 
     def _end(self) -> None:
-        """Asks all to end, workers first, and kills what is left after STOP_LIMIT_S."""
+        """Asks all to end, workers first, and kills what is left after STOP_LIMIT_S, or at once
+        if this is interrupted by another Ctrl-C."""
         left = [child.process for child in self._children if child.process is not None]
-        for process in reversed(left):
-            _signal(process, signal.SIGTERM)
         until = time.monotonic() + STOP_LIMIT_S
-        for process in reversed(left):
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, until - time.monotonic()))
-            if process.poll() is None:
-                # The group: a supervisor's own children too.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+        try:
+            for process in reversed(left):
+                _signal(process, signal.SIGTERM)
+            for process in reversed(left):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, until - time.monotonic()))
+        finally:
+            for process in left:
+                _kill(process)
 
 
 def check_extras(*extras: str) -> None:
@@ -235,6 +235,16 @@ def check_extras(*extras: str) -> None:
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         process.send_signal(number)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        # The group: a supervisor's own children too.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def _first_line(pipe: IO[bytes], limit_s: float) -> bytes:

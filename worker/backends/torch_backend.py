@@ -20,7 +20,8 @@ from worker.backends import nms, skeleton
 from worker.backends.base import U8, BatchResult, Candidates, DeviceMemory, NmsOptions
 from worker.packs import Pack
 from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed, OutOfMemory, PackInvalid
-from yolopool.v1.pack_pb2 import HEAD_MODE_END_TO_END, PackManifest
+from yolopool.v1.pack_pb2 import PackManifest
+from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
 
 _PIXEL_BYTES = 3 * (1 + 4)  # the uint8 input and its float32 copy
 

@@ -86,6 +86,7 @@ class Worker(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    REPLACES_BECAUSE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     incarnation: _builtins.str
     """Drawn at each process start: a restarted worker is a new incarnation."""
@@ -101,6 +102,10 @@ class Worker(_message.Message):
     lease_left_s: _builtins.float
     """Seconds left of its lease; negative once lost."""
     release: _builtins.str
+    replaces_because: _builtins.str
+    """Why this process took the place of another, e.g. memory that did not come back; empty: it
+    was simply started.
+    """
     @_builtins.property
     def ledger(self) -> _types_pb2.Ledger: ...
     @_builtins.property
@@ -126,10 +131,11 @@ class Worker(_message.Message):
         replicas: _abc.Iterable[_types_pb2.Replica] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         release: _builtins.str = ...,
+        replaces_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "device", b"device", "device_kind", b"device_kind", "device_name", b"device_name", "id", b"id", "incarnation", b"incarnation", "joined_unix_s", b"joined_unix_s", "labels", b"labels", "lease_left_s", b"lease_left_s", "ledger", b"ledger", "load", b"load", "release", b"release", "replicas", b"replicas", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "device", b"device", "device_kind", b"device_kind", "device_name", b"device_name", "id", b"id", "incarnation", b"incarnation", "joined_unix_s", b"joined_unix_s", "labels", b"labels", "lease_left_s", b"lease_left_s", "ledger", b"ledger", "load", b"load", "release", b"release", "replaces_because", b"replaces_because", "replicas", b"replicas", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,8 @@ class ImportJob(_message.Message):
     SOURCE_NAME_FIELD_NUMBER: _builtins.int
     PACK_STORE_URI_FIELD_NUMBER: _builtins.int
     LEASE_S_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_YAML_FIELD_NUMBER: _builtins.int
+    CLASS_NAMES_FIELD_NUMBER: _builtins.int
     artifact_uri: _builtins.str
     artifact: _builtins.str
     """SHA-256 of the artifact."""
@@ -82,10 +84,14 @@ class ImportJob(_message.Message):
     pack_store_uri: _builtins.str
     """Folder of packs in the store; the pack goes to pack_store_uri/<pack digest>/."""
     lease_s: _builtins.float
+    architecture_yaml: _builtins.str
+    """As in RegisterModelRequest."""
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     @_builtins.property
     def settings(self) -> _types_pb2.VersionSettings: ...
+    @_builtins.property
+    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -96,10 +102,12 @@ class ImportJob(_message.Message):
         source_name: _builtins.str = ...,
         pack_store_uri: _builtins.str = ...,
         lease_s: _builtins.float = ...,
+        architecture_yaml: _builtins.str = ...,
+        class_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "artifact_uri", b"artifact_uri", "lease_s", b"lease_s", "pack_store_uri", b"pack_store_uri", "settings", b"settings", "source_name", b"source_name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "artifact_uri", b"artifact_uri", "class_names", b"class_names", "lease_s", b"lease_s", "pack_store_uri", b"pack_store_uri", "settings", b"settings", "source_name", b"source_name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,6 +188,9 @@ class ImportedPack(_message.Message):
     ACTIVATION_BYTES_PER_MEGAPIXEL_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    GFLOPS_FIELD_NUMBER: _builtins.int
+    ARTIFACT_BYTES_FIELD_NUMBER: _builtins.int
+    PACK_BYTES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     architecture: _builtins.str
     task: _builtins.str
@@ -187,6 +198,11 @@ class ImportedPack(_message.Message):
     activation_bytes_per_megapixel: _builtins.int
     """Largest live activations of one image, per megapixel of letterboxed input, fp32."""
     parameters: _builtins.int
+    gflops: _builtins.float
+    """As in the manifest."""
+    artifact_bytes: _builtins.int
+    pack_bytes: _builtins.int
+    """Of all files of the pack."""
     @_builtins.property
     def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -207,10 +223,13 @@ class ImportedPack(_message.Message):
         activation_bytes_per_megapixel: _builtins.int = ...,
         parameters: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        gflops: _builtins.float = ...,
+        artifact_bytes: _builtins.int = ...,
+        pack_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "class_names", b"class_names", "digest", b"digest", "parameters", b"parameters", "settings", b"settings", "task", b"task", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "artifact_bytes", b"artifact_bytes", "class_names", b"class_names", "digest", b"digest", "gflops", b"gflops", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "settings", b"settings", "task", b"task", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from yolopool.v1 import types_pb2 as yolopool_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17yolopool/v1/model.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"]\n\x15UploadArtifactRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"B\n\x0cUploadHeader\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"B\n\x16UploadArtifactResponse\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\"\x9d\x01\n\x14RegisterModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x02 \x01(\t\x12.\n\x08settings\x18\x03 \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12\x13\n\x0bsource_name\x18\x04 \x01(\t\x12\x0c\n\x04wait\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"C\n\x15RegisterModelResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.ModelVersion\"\xf6\x03\n\x0cModelVersion\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.yolopool.v1.VersionState\x12\x10\n\x08progress\x18\x03 \x01(\x02\x12\x0c\n\x04step\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x07 \x01(\t\x12\x13\n\x0bsource_name\x18\x08 \x01(\t\x12.\n\x08settings\x18\t \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12\x16\n\x0e\x63reated_unix_s\x18\n \x01(\x01\x12\x0c\n\x04task\x18\x0b \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x0c \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\r \x01(\t\x12\x15\n\rweights_bytes\x18\x0e \x01(\x04\x12\x12\n\nparameters\x18\x0f \x01(\x04\x12\x17\n\x0fwanted_replicas\x18\x10 \x01(\r\x12\x0e\n\x06pinned\x18\x11 \x01(\x08\x12+\n\x08replicas\x18\x12 \x03(\x0b\x32\x19.yolopool.v1.ReplicaPlace\x12\x16\n\x0ewaiting_reason\x18\x13 \x01(\t\x12\x10\n\x08warnings\x18\x14 \x03(\t\"U\n\x0cReplicaPlace\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12%\n\x07replica\x18\x03 \x01(\x0b\x32\x14.yolopool.v1.Replica\"[\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_version\x18\x02 \x01(\r\x12+\n\x08versions\x18\x03 \x03(\x0b\x32\x19.yolopool.v1.ModelVersion\"(\n\x11ListModelsRequest\x12\x13\n\x0bname_prefix\x18\x01 \x01(\t\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.yolopool.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.yolopool.v1.Model\"#\n\x12\x44\x65leteModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"?\n\x13\x44\x65leteModelResponse\x12(\n\x07\x64\x65leted\x18\x01 \x03(\x0b\x32\x17.yolopool.v1.VersionKey\"N\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\r\x12\x0b\n\x03pin\x18\x03 \x01(\x08\x12\x0c\n\x04wait\x18\x04 \x01(\x08\"?\n\x11LoadModelResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.ModelVersion\"1\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"A\n\x13UnloadModelResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.ModelVersion*\x99\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16VERSION_STATE_UPLOADED\x10\x01\x12\x1b\n\x17VERSION_STATE_IMPORTING\x10\x02\x12\x17\n\x13VERSION_STATE_READY\x10\x03\x12\x18\n\x14VERSION_STATE_FAILED\x10\x04\x32\xcb\x04\n\x0cModelService\x12[\n\x0eUploadArtifact\x12\".yolopool.v1.UploadArtifactRequest\x1a#.yolopool.v1.UploadArtifactResponse(\x01\x12V\n\rRegisterModel\x12!.yolopool.v1.RegisterModelRequest\x1a\".yolopool.v1.RegisterModelResponse\x12M\n\nListModels\x12\x1e.yolopool.v1.ListModelsRequest\x1a\x1f.yolopool.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.yolopool.v1.GetModelRequest\x1a\x1d.yolopool.v1.GetModelResponse\x12P\n\x0b\x44\x65leteModel\x12\x1f.yolopool.v1.DeleteModelRequest\x1a .yolopool.v1.DeleteModelResponse\x12J\n\tLoadModel\x12\x1d.yolopool.v1.LoadModelRequest\x1a\x1e.yolopool.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.yolopool.v1.UnloadModelRequest\x1a .yolopool.v1.UnloadModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17yolopool/v1/model.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"]\n\x15UploadArtifactRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"B\n\x0cUploadHeader\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"B\n\x16UploadArtifactResponse\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\"\xf8\x01\n\x14RegisterModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x02 \x01(\t\x12.\n\x08settings\x18\x03 \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12\x13\n\x0bsource_name\x18\x04 \x01(\t\x12\x0c\n\x04wait\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x19\n\x11\x61rchitecture_yaml\x18\x07 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x08 \x03(\t\x12)\n\tresidency\x18\t \x01(\x0b\x32\x16.yolopool.v1.Residency\"C\n\x15RegisterModelResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.ModelVersion\"\xeb\x04\n\x0cModelVersion\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.yolopool.v1.VersionState\x12\x10\n\x08progress\x18\x03 \x01(\x02\x12\x0c\n\x04step\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x07 \x01(\t\x12\x13\n\x0bsource_name\x18\x08 \x01(\t\x12.\n\x08settings\x18\t \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12\x16\n\x0e\x63reated_unix_s\x18\n \x01(\x01\x12\x0c\n\x04task\x18\x0b \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x0c \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\r \x01(\t\x12\x15\n\rweights_bytes\x18\x0e \x01(\x04\x12\x12\n\nparameters\x18\x0f \x01(\x04\x12\x17\n\x0fwanted_replicas\x18\x10 \x01(\r\x12\x0e\n\x06pinned\x18\x11 \x01(\x08\x12+\n\x08replicas\x18\x12 \x03(\x0b\x32\x19.yolopool.v1.ReplicaPlace\x12\x16\n\x0ewaiting_reason\x18\x13 \x01(\t\x12\x10\n\x08warnings\x18\x14 \x03(\t\x12)\n\tresidency\x18\x15 \x01(\x0b\x32\x16.yolopool.v1.Residency\x12\x0e\n\x06gflops\x18\x16 \x01(\x02\x12\x16\n\x0e\x61rtifact_bytes\x18\x17 \x01(\x04\x12\x12\n\npack_bytes\x18\x18 \x01(\x04\x12\x0c\n\x04pack\x18\x19 \x01(\t\"U\n\x0cReplicaPlace\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12%\n\x07replica\x18\x03 \x01(\x0b\x32\x14.yolopool.v1.Replica\"[\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_version\x18\x02 \x01(\r\x12+\n\x08versions\x18\x03 \x03(\x0b\x32\x19.yolopool.v1.ModelVersion\"(\n\x11ListModelsRequest\x12\x13\n\x0bname_prefix\x18\x01 \x01(\t\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.yolopool.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.yolopool.v1.Model\"#\n\x12\x44\x65leteModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"?\n\x13\x44\x65leteModelResponse\x12(\n\x07\x64\x65leted\x18\x01 \x03(\x0b\x32\x17.yolopool.v1.VersionKey\"N\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\r\x12\x0b\n\x03pin\x18\x03 \x01(\x08\x12\x0c\n\x04wait\x18\x04 \x01(\x08\"?\n\x11LoadModelResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.ModelVersion\"1\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"A\n\x13UnloadModelResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.ModelVersion\"O\n\x13SetResidencyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\tresidency\x18\x02 \x01(\x0b\x32\x16.yolopool.v1.Residency\"B\n\x14SetResidencyResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.yolopool.v1.ModelVersion*\x99\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16VERSION_STATE_UPLOADED\x10\x01\x12\x1b\n\x17VERSION_STATE_IMPORTING\x10\x02\x12\x17\n\x13VERSION_STATE_READY\x10\x03\x12\x18\n\x14VERSION_STATE_FAILED\x10\x04\x32\xa0\x05\n\x0cModelService\x12[\n\x0eUploadArtifact\x12\".yolopool.v1.UploadArtifactRequest\x1a#.yolopool.v1.UploadArtifactResponse(\x01\x12V\n\rRegisterModel\x12!.yolopool.v1.RegisterModelRequest\x1a\".yolopool.v1.RegisterModelResponse\x12M\n\nListModels\x12\x1e.yolopool.v1.ListModelsRequest\x1a\x1f.yolopool.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.yolopool.v1.GetModelRequest\x1a\x1d.yolopool.v1.GetModelResponse\x12P\n\x0b\x44\x65leteModel\x12\x1f.yolopool.v1.DeleteModelRequest\x1a .yolopool.v1.DeleteModelResponse\x12J\n\tLoadModel\x12\x1d.yolopool.v1.LoadModelRequest\x1a\x1e.yolopool.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.yolopool.v1.UnloadModelRequest\x1a .yolopool.v1.UnloadModelResponse\x12S\n\x0cSetResidency\x12 .yolopool.v1.SetResidencyRequest\x1a!.yolopool.v1.SetResidencyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yolopool.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERSIONSTATE']._serialized_start=1765
-  _globals['_VERSIONSTATE']._serialized_end=1918
+  _globals['_VERSIONSTATE']._serialized_start=2122
+  _globals['_VERSIONSTATE']._serialized_end=2275
   _globals['_UPLOADARTIFACTREQUEST']._serialized_start=65
   _globals['_UPLOADARTIFACTREQUEST']._serialized_end=158
   _globals['_UPLOADHEADER']._serialized_start=160
@@ -41,35 +41,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADARTIFACTRESPONSE']._serialized_start=228
   _globals['_UPLOADARTIFACTRESPONSE']._serialized_end=294
   _globals['_REGISTERMODELREQUEST']._serialized_start=297
-  _globals['_REGISTERMODELREQUEST']._serialized_end=454
-  _globals['_REGISTERMODELRESPONSE']._serialized_start=456
-  _globals['_REGISTERMODELRESPONSE']._serialized_end=523
-  _globals['_MODELVERSION']._serialized_start=526
-  _globals['_MODELVERSION']._serialized_end=1028
-  _globals['_REPLICAPLACE']._serialized_start=1030
-  _globals['_REPLICAPLACE']._serialized_end=1115
-  _globals['_MODEL']._serialized_start=1117
-  _globals['_MODEL']._serialized_end=1208
-  _globals['_LISTMODELSREQUEST']._serialized_start=1210
-  _globals['_LISTMODELSREQUEST']._serialized_end=1250
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1252
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1308
-  _globals['_GETMODELREQUEST']._serialized_start=1310
-  _globals['_GETMODELREQUEST']._serialized_end=1342
-  _globals['_GETMODELRESPONSE']._serialized_start=1344
-  _globals['_GETMODELRESPONSE']._serialized_end=1397
-  _globals['_DELETEMODELREQUEST']._serialized_start=1399
-  _globals['_DELETEMODELREQUEST']._serialized_end=1434
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1436
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1499
-  _globals['_LOADMODELREQUEST']._serialized_start=1501
-  _globals['_LOADMODELREQUEST']._serialized_end=1579
-  _globals['_LOADMODELRESPONSE']._serialized_start=1581
-  _globals['_LOADMODELRESPONSE']._serialized_end=1644
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1646
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1695
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1697
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1762
-  _globals['_MODELSERVICE']._serialized_start=1921
-  _globals['_MODELSERVICE']._serialized_end=2508
+  _globals['_REGISTERMODELREQUEST']._serialized_end=545
+  _globals['_REGISTERMODELRESPONSE']._serialized_start=547
+  _globals['_REGISTERMODELRESPONSE']._serialized_end=614
+  _globals['_MODELVERSION']._serialized_start=617
+  _globals['_MODELVERSION']._serialized_end=1236
+  _globals['_REPLICAPLACE']._serialized_start=1238
+  _globals['_REPLICAPLACE']._serialized_end=1323
+  _globals['_MODEL']._serialized_start=1325
+  _globals['_MODEL']._serialized_end=1416
+  _globals['_LISTMODELSREQUEST']._serialized_start=1418
+  _globals['_LISTMODELSREQUEST']._serialized_end=1458
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1460
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1516
+  _globals['_GETMODELREQUEST']._serialized_start=1518
+  _globals['_GETMODELREQUEST']._serialized_end=1550
+  _globals['_GETMODELRESPONSE']._serialized_start=1552
+  _globals['_GETMODELRESPONSE']._serialized_end=1605
+  _globals['_DELETEMODELREQUEST']._serialized_start=1607
+  _globals['_DELETEMODELREQUEST']._serialized_end=1642
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1644
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1707
+  _globals['_LOADMODELREQUEST']._serialized_start=1709
+  _globals['_LOADMODELREQUEST']._serialized_end=1787
+  _globals['_LOADMODELRESPONSE']._serialized_start=1789
+  _globals['_LOADMODELRESPONSE']._serialized_end=1852
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1854
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1903
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1905
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1970
+  _globals['_SETRESIDENCYREQUEST']._serialized_start=1972
+  _globals['_SETRESIDENCYREQUEST']._serialized_end=2051
+  _globals['_SETRESIDENCYRESPONSE']._serialized_start=2053
+  _globals['_SETRESIDENCYRESPONSE']._serialized_end=2119
+  _globals['_MODELSERVICE']._serialized_start=2278
+  _globals['_MODELSERVICE']._serialized_end=2950
 # @@protoc_insertion_point(module_scope)

@@ -134,6 +134,9 @@ class RegisterModelRequest(_message.Message):
     SOURCE_NAME_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_YAML_FIELD_NUMBER: _builtins.int
+    CLASS_NAMES_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """name or team/name; each part 1..63 of [a-z0-9] and inner [._-]."""
     artifact: _builtins.str
@@ -143,8 +146,16 @@ class RegisterModelRequest(_message.Message):
     wait: _builtins.bool
     request_id: _builtins.str
     """Makes a repeat of this call safe; kept for a day."""
+    architecture_yaml: _builtins.str
+    """Of an artifact that holds weights alone (a state dict): the model library's YAML text of the
+    architecture, and the names of the classes. Both or none.
+    """
     @_builtins.property
     def settings(self) -> _types_pb2.VersionSettings: ...
+    @_builtins.property
+    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def residency(self) -> _types_pb2.Residency: ...
     def __init__(
         self,
         *,
@@ -154,10 +165,13 @@ class RegisterModelRequest(_message.Message):
         source_name: _builtins.str = ...,
         wait: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        architecture_yaml: _builtins.str = ...,
+        class_names: _abc.Iterable[_builtins.str] | None = ...,
+        residency: _types_pb2.Residency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["residency", b"residency", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "name", b"name", "request_id", b"request_id", "settings", b"settings", "source_name", b"source_name", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "class_names", b"class_names", "name", b"name", "request_id", b"request_id", "residency", b"residency", "settings", b"settings", "source_name", b"source_name", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -207,6 +221,11 @@ class ModelVersion(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     WAITING_REASON_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    GFLOPS_FIELD_NUMBER: _builtins.int
+    ARTIFACT_BYTES_FIELD_NUMBER: _builtins.int
+    PACK_BYTES_FIELD_NUMBER: _builtins.int
+    PACK_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
     progress: _builtins.float
     """0..1 while IMPORTING, with the step under way."""
@@ -227,6 +246,11 @@ class ModelVersion(_message.Message):
     pinned: _builtins.bool
     waiting_reason: _builtins.str
     """Why it is wanted and not (fully) there; empty if it is."""
+    gflops: _builtins.float
+    """Of READY: what the import found, beside the fields above."""
+    artifact_bytes: _builtins.int
+    pack_bytes: _builtins.int
+    pack: _builtins.str
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     @_builtins.property
@@ -239,6 +263,8 @@ class ModelVersion(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def residency(self) -> _types_pb2.Residency: ...
     def __init__(
         self,
         *,
@@ -262,10 +288,15 @@ class ModelVersion(_message.Message):
         replicas: _abc.Iterable[Global___ReplicaPlace] | None = ...,
         waiting_reason: _builtins.str = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        residency: _types_pb2.Residency | None = ...,
+        gflops: _builtins.float = ...,
+        artifact_bytes: _builtins.int = ...,
+        pack_bytes: _builtins.int = ...,
+        pack: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["residency", b"residency", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "message", b"message", "parameters", b"parameters", "pinned", b"pinned", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "settings", b"settings", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "settings", b"settings", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -539,3 +570,46 @@ class UnloadModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnloadModelResponse: _TypeAlias = UnloadModelResponse  # noqa: Y015
+
+@_typing.final
+class SetResidencyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    @_builtins.property
+    def residency(self) -> _types_pb2.Residency: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        residency: _types_pb2.Residency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["residency", b"residency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "residency", b"residency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetResidencyRequest: _TypeAlias = SetResidencyRequest  # noqa: Y015
+
+@_typing.final
+class SetResidencyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___ModelVersion: ...
+    def __init__(
+        self,
+        *,
+        version: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetResidencyResponse: _TypeAlias = SetResidencyResponse  # noqa: Y015

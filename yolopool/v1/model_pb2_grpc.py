@@ -69,6 +69,11 @@ class ModelServiceStub:
                 request_serializer=yolopool_dot_v1_dot_model__pb2.UnloadModelRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_model__pb2.UnloadModelResponse.FromString,
                 _registered_method=True)
+        self.SetResidency = channel.unary_unary(
+                '/yolopool.v1.ModelService/SetResidency',
+                request_serializer=yolopool_dot_v1_dot_model__pb2.SetResidencyRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_model__pb2.SetResidencyResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -142,6 +147,16 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetResidency(self, request, context):
+        """Sets how a version is kept; a bare name means its default version. Does not block for loads.
+        HOT_STANDBY also wants it loaded and pinned (on one worker, if fewer are wanted); any other
+        mode unpins it. Repeat: same answer.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +194,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.UnloadModel,
                     request_deserializer=yolopool_dot_v1_dot_model__pb2.UnloadModelRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_model__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'SetResidency': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetResidency,
+                    request_deserializer=yolopool_dot_v1_dot_model__pb2.SetResidencyRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_model__pb2.SetResidencyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -370,6 +390,33 @@ class ModelService:
             '/yolopool.v1.ModelService/UnloadModel',
             yolopool_dot_v1_dot_model__pb2.UnloadModelRequest.SerializeToString,
             yolopool_dot_v1_dot_model__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetResidency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.ModelService/SetResidency',
+            yolopool_dot_v1_dot_model__pb2.SetResidencyRequest.SerializeToString,
+            yolopool_dot_v1_dot_model__pb2.SetResidencyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -69,6 +69,12 @@ class ModelServiceStub:
     until they are gone. Repeat: nothing to do, OK. A later Detect loads it again.
     Errors: NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
+    SetResidency: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetResidencyRequest, _model_pb2.SetResidencyResponse]
+    """Sets how a version is kept; a bare name means its default version. Does not block for loads.
+    HOT_STANDBY also wants it loaded and pinned (on one worker, if fewer are wanted); any other
+    mode unpins it. Repeat: same answer.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -110,6 +116,12 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Wants a version nowhere; replicas leave behind their last tickets. With wait, blocks
     until they are gone. Repeat: nothing to do, OK. A later Detect loads it again.
     Errors: NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
+    SetResidency: _aio.UnaryUnaryMultiCallable[_model_pb2.SetResidencyRequest, _model_pb2.SetResidencyResponse]  # type: ignore[assignment]
+    """Sets how a version is kept; a bare name means its default version. Does not block for loads.
+    HOT_STANDBY also wants it loaded and pinned (on one worker, if fewer are wanted); any other
+    mode unpins it. Repeat: same answer.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -191,6 +203,18 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Wants a version nowhere; replicas leave behind their last tickets. With wait, blocks
         until they are gone. Repeat: nothing to do, OK. A later Detect loads it again.
         Errors: NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def SetResidency(
+        self,
+        request: _model_pb2.SetResidencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.SetResidencyResponse, _abc.Awaitable[_model_pb2.SetResidencyResponse]]:
+        """Sets how a version is kept; a bare name means its default version. Does not block for loads.
+        HOT_STANDBY also wants it loaded and pinned (on one worker, if fewer are wanted); any other
+        mode unpins it. Repeat: same answer.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

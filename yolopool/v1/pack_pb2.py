@@ -25,17 +25,15 @@ _sym_db = _symbol_database.Default()
 from yolopool.v1 import types_pb2 as yolopool_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16yolopool/v1/pack.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"\xd1\x03\n\x0cPackManifest\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x18\n\x10\x61rchitecture_key\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x06 \x03(\t\x12\x0e\n\x06stride\x18\x07 \x01(\r\x12(\n\thead_mode\x18\x08 \x01(\x0e\x32\x15.yolopool.v1.HeadMode\x12.\n\x08settings\x18\t \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12)\n\x07tensors\x18\n \x03(\x0b\x32\x18.yolopool.v1.TensorEntry\x12\x15\n\rweights_bytes\x18\x0b \x01(\x04\x12\x16\n\x0eweights_sha256\x18\x0c \x01(\t\x12\x16\n\x0eskeleton_bytes\x18\r \x01(\x04\x12&\n\x1e\x61\x63tivation_bytes_per_megapixel\x18\x0e \x01(\x04\x12\x12\n\nparameters\x18\x0f \x01(\x04\x12\x10\n\x08\x61rtifact\x18\x10 \x01(\t\x12\x11\n\tmade_with\x18\x11 \x03(\t\x12\x10\n\x08warnings\x18\x12 \x03(\t\"m\n\x0bTensorEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x0f\n\x07strides\x18\x04 \x03(\x04\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x11\n\tis_buffer\x18\x06 \x01(\x08*Z\n\x08HeadMode\x12\x19\n\x15HEAD_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15HEAD_MODE_ONE_TO_MANY\x10\x01\x12\x18\n\x14HEAD_MODE_END_TO_END\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16yolopool/v1/pack.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"\xe1\x03\n\x0cPackManifest\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x18\n\x10\x61rchitecture_key\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x06 \x03(\t\x12\x0e\n\x06stride\x18\x07 \x01(\r\x12(\n\thead_mode\x18\x08 \x01(\x0e\x32\x15.yolopool.v1.HeadMode\x12.\n\x08settings\x18\t \x01(\x0b\x32\x1c.yolopool.v1.VersionSettings\x12)\n\x07tensors\x18\n \x03(\x0b\x32\x18.yolopool.v1.TensorEntry\x12\x15\n\rweights_bytes\x18\x0b \x01(\x04\x12\x16\n\x0eweights_sha256\x18\x0c \x01(\t\x12\x16\n\x0eskeleton_bytes\x18\r \x01(\x04\x12&\n\x1e\x61\x63tivation_bytes_per_megapixel\x18\x0e \x01(\x04\x12\x12\n\nparameters\x18\x0f \x01(\x04\x12\x10\n\x08\x61rtifact\x18\x10 \x01(\t\x12\x11\n\tmade_with\x18\x11 \x03(\t\x12\x10\n\x08warnings\x18\x12 \x03(\t\x12\x0e\n\x06gflops\x18\x13 \x01(\x02\"m\n\x0bTensorEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x04\x12\x0f\n\x07strides\x18\x04 \x03(\x04\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12\x11\n\tis_buffer\x18\x06 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yolopool.v1.pack_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HEADMODE']._serialized_start=643
-  _globals['_HEADMODE']._serialized_end=733
   _globals['_PACKMANIFEST']._serialized_start=65
-  _globals['_PACKMANIFEST']._serialized_end=530
-  _globals['_TENSORENTRY']._serialized_start=532
-  _globals['_TENSORENTRY']._serialized_end=641
+  _globals['_PACKMANIFEST']._serialized_end=546
+  _globals['_TENSORENTRY']._serialized_start=548
+  _globals['_TENSORENTRY']._serialized_end=657
 # @@protoc_insertion_point(module_scope)

@@ -12,7 +12,6 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from yolopool.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -24,28 +23,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _HeadMode:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _HeadModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeadMode.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    HEAD_MODE_UNSPECIFIED: _HeadMode.ValueType  # 0
-    HEAD_MODE_ONE_TO_MANY: _HeadMode.ValueType  # 1
-    """Many candidates a cell, to be suppressed by NMS."""
-    HEAD_MODE_END_TO_END: _HeadMode.ValueType  # 2
-    """At most 300 final boxes, no NMS."""
-
-class HeadMode(_HeadMode, metaclass=_HeadModeEnumTypeWrapper):
-    """How boxes come out of the head."""
-
-HEAD_MODE_UNSPECIFIED: HeadMode.ValueType  # 0
-HEAD_MODE_ONE_TO_MANY: HeadMode.ValueType  # 1
-"""Many candidates a cell, to be suppressed by NMS."""
-HEAD_MODE_END_TO_END: HeadMode.ValueType  # 2
-"""At most 300 final boxes, no NMS."""
-Global___HeadMode: _TypeAlias = HeadMode  # noqa: Y015
 
 @_typing.final
 class PackManifest(_message.Message):
@@ -69,6 +46,7 @@ class PackManifest(_message.Message):
     ARTIFACT_FIELD_NUMBER: _builtins.int
     MADE_WITH_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    GFLOPS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """Of this format; a reader refuses one it does not know."""
     release: _builtins.str
@@ -78,7 +56,7 @@ class PackManifest(_message.Message):
     """For people, e.g. yolo11n-detect."""
     task: _builtins.str
     stride: _builtins.int
-    head_mode: Global___HeadMode.ValueType
+    head_mode: _types_pb2.HeadMode.ValueType
     weights_bytes: _builtins.int
     weights_sha256: _builtins.str
     skeleton_bytes: _builtins.int
@@ -86,6 +64,10 @@ class PackManifest(_message.Message):
     parameters: _builtins.int
     artifact: _builtins.str
     """Of the artifact it was made from."""
+    gflops: _builtins.float
+    """Billions of floating point operations of one image at settings.image_size (a multiply and
+    an add are two).
+    """
     @_builtins.property
     def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -112,7 +94,7 @@ class PackManifest(_message.Message):
         task: _builtins.str = ...,
         class_names: _abc.Iterable[_builtins.str] | None = ...,
         stride: _builtins.int = ...,
-        head_mode: Global___HeadMode.ValueType = ...,
+        head_mode: _types_pb2.HeadMode.ValueType = ...,
         settings: _types_pb2.VersionSettings | None = ...,
         tensors: _abc.Iterable[Global___TensorEntry] | None = ...,
         weights_bytes: _builtins.int = ...,
@@ -123,10 +105,11 @@ class PackManifest(_message.Message):
         artifact: _builtins.str = ...,
         made_with: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        gflops: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "class_names", b"class_names", "format", b"format", "head_mode", b"head_mode", "made_with", b"made_with", "parameters", b"parameters", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head_mode", b"head_mode", "made_with", b"made_with", "parameters", b"parameters", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

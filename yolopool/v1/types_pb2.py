@@ -24,21 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17yolopool/v1/types.proto\x12\x0byolopool.v1\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"i\n\x08RawImage\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x30\n\rchannel_order\x18\x04 \x01(\x0e\x32\x19.yolopool.v1.ChannelOrder\",\n\nVersionKey\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"U\n\x07Variant\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_kind\x18\x03 \x01(\t\x12\x11\n\tmax_batch\x18\x04 \x01(\r\"\xc7\x01\n\x0fVersionSettings\x12\x12\n\nimage_size\x18\x01 \x01(\r\x12\x17\n\nconfidence\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x10\n\x03iou\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x1b\n\x0emax_detections\x18\x04 \x01(\rH\x02\x88\x01\x01\x12.\n\x0cshape_policy\x18\x05 \x01(\x0e\x32\x18.yolopool.v1.ShapePolicyB\r\n\x0b_confidenceB\x06\n\x04_iouB\x11\n\x0f_max_detections\"\xe8\x02\n\x07Replica\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12%\n\x07variant\x18\x02 \x01(\x0b\x32\x14.yolopool.v1.Variant\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.yolopool.v1.ReplicaState\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12\x15\n\rweights_bytes\x18\x05 \x01(\x04\x12\x17\n\x0fworkspace_bytes\x18\x06 \x01(\x04\x12\x13\n\x0boutstanding\x18\x07 \x01(\r\x12\x18\n\x10last_used_unix_s\x18\x08 \x01(\x01\x12\x16\n\x0erequests_total\x18\t \x01(\x04\x12\x13\n\x0bloads_total\x18\n \x01(\r\x12\x14\n\x0cinference_ms\x18\x0b \x01(\x02\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\x0f\n\x07message\x18\r \x01(\t\x12\x0f\n\x07load_ms\x18\x0e \x01(\x02\"\xd4\x01\n\x06Ledger\x12\x14\n\x0c\x62udget_bytes\x18\x01 \x01(\x04\x12\x15\n\rcontext_bytes\x18\x02 \x01(\x04\x12\x15\n\rweights_bytes\x18\x03 \x01(\x04\x12\x17\n\x0fworkspace_bytes\x18\x04 \x01(\x04\x12\x18\n\x10graph_pool_bytes\x18\x05 \x01(\x04\x12\x1d\n\x15\x62\x61\x63kend_private_bytes\x18\x06 \x01(\x04\x12\x1c\n\x14load_transient_bytes\x18\x07 \x01(\x04\x12\x16\n\x0emeasured_bytes\x18\x08 \x01(\x04\"f\n\nLoadReport\x12\x13\n\x0boutstanding\x18\x01 \x01(\r\x12\x16\n\x0equeue_capacity\x18\x02 \x01(\r\x12\x19\n\x11\x65stimated_wait_ms\x18\x03 \x01(\x02\x12\x10\n\x08sequence\x18\x04 \x01(\x04\".\n\x0c\x46\x65ncingToken\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04*s\n\x0c\x43hannelOrder\x12\x1d\n\x19\x43HANNEL_ORDER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANNEL_ORDER_BGR\x10\x01\x12\x15\n\x11\x43HANNEL_ORDER_RGB\x10\x02\x12\x16\n\x12\x43HANNEL_ORDER_GRAY\x10\x03*[\n\x0bShapePolicy\x12\x1c\n\x18SHAPE_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11SHAPE_POLICY_RECT\x10\x01\x12\x17\n\x13SHAPE_POLICY_SQUARE\x10\x02*f\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_BULK\x10\x03*\xaf\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_ASSIGNED\x10\x01\x12\x16\n\x12REPLICA_STATE_WARM\x10\x02\x12\x15\n\x11REPLICA_STATE_HOT\x10\x03\x12\x1b\n\x17REPLICA_STATE_RELEASING\x10\x04\x12\x18\n\x14REPLICA_STATE_FAILED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17yolopool/v1/types.proto\x12\x0byolopool.v1\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"i\n\x08RawImage\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x30\n\rchannel_order\x18\x04 \x01(\x0e\x32\x19.yolopool.v1.ChannelOrder\",\n\nVersionKey\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"U\n\x07Variant\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_kind\x18\x03 \x01(\t\x12\x11\n\tmax_batch\x18\x04 \x01(\r\"\xf1\x01\n\x0fVersionSettings\x12\x12\n\nimage_size\x18\x01 \x01(\r\x12\x17\n\nconfidence\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x10\n\x03iou\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x1b\n\x0emax_detections\x18\x04 \x01(\rH\x02\x88\x01\x01\x12.\n\x0cshape_policy\x18\x05 \x01(\x0e\x32\x18.yolopool.v1.ShapePolicy\x12(\n\thead_mode\x18\x06 \x01(\x0e\x32\x15.yolopool.v1.HeadModeB\r\n\x0b_confidenceB\x06\n\x04_iouB\x11\n\x0f_max_detections\"c\n\tResidency\x12(\n\x04mode\x18\x01 \x01(\x0e\x32\x1a.yolopool.v1.ResidencyMode\x12\x16\n\x0eidle_release_s\x18\x02 \x01(\x02\x12\x14\n\x0c\x63pu_fallback\x18\x03 \x01(\x08\"v\n\tFootprint\x12\x15\n\rweights_bytes\x18\x01 \x01(\x04\x12\x17\n\x0fworkspace_bytes\x18\x02 \x01(\x04\x12\x15\n\rprivate_bytes\x18\x03 \x01(\x04\x12\x11\n\tmax_batch\x18\x04 \x01(\r\x12\x0f\n\x07swap_ms\x18\x05 \x01(\x02\"\xa1\x03\n\x07Replica\x12(\n\x07version\x18\x01 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12%\n\x07variant\x18\x02 \x01(\x0b\x32\x14.yolopool.v1.Variant\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.yolopool.v1.ReplicaState\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12\x15\n\rweights_bytes\x18\x05 \x01(\x04\x12\x17\n\x0fworkspace_bytes\x18\x06 \x01(\x04\x12\x13\n\x0boutstanding\x18\x07 \x01(\r\x12\x18\n\x10last_used_unix_s\x18\x08 \x01(\x01\x12\x16\n\x0erequests_total\x18\t \x01(\x04\x12\x13\n\x0bloads_total\x18\n \x01(\r\x12\x14\n\x0cinference_ms\x18\x0b \x01(\x02\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\x0f\n\x07message\x18\r \x01(\t\x12\x0f\n\x07load_ms\x18\x0e \x01(\x02\x12\x0c\n\x04pack\x18\x0f \x01(\t\x12)\n\tfootprint\x18\x10 \x01(\x0b\x32\x16.yolopool.v1.Footprint\"\xbf\x02\n\x06Ledger\x12\x14\n\x0c\x62udget_bytes\x18\x01 \x01(\x04\x12\x15\n\rcontext_bytes\x18\x02 \x01(\x04\x12\x15\n\rweights_bytes\x18\x03 \x01(\x04\x12\x17\n\x0fworkspace_bytes\x18\x04 \x01(\x04\x12\x18\n\x10graph_pool_bytes\x18\x05 \x01(\x04\x12\x1d\n\x15\x62\x61\x63kend_private_bytes\x18\x06 \x01(\x04\x12\x1c\n\x14load_transient_bytes\x18\x07 \x01(\x04\x12\x16\n\x0emeasured_bytes\x18\x08 \x01(\x04\x12\x18\n\x10\x61ssignable_bytes\x18\t \x01(\x04\x12\x12\n\nhost_bytes\x18\n \x01(\x04\x12\x15\n\rforeign_bytes\x18\x0b \x01(\x04\x12\x13\n\x0b\x64rift_bytes\x18\x0c \x01(\x04\x12\x0f\n\x07max_hot\x18\r \x01(\r\"f\n\nLoadReport\x12\x13\n\x0boutstanding\x18\x01 \x01(\r\x12\x16\n\x0equeue_capacity\x18\x02 \x01(\r\x12\x19\n\x11\x65stimated_wait_ms\x18\x03 \x01(\x02\x12\x10\n\x08sequence\x18\x04 \x01(\x04\".\n\x0c\x46\x65ncingToken\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ounter\x18\x02 \x01(\x04*s\n\x0c\x43hannelOrder\x12\x1d\n\x19\x43HANNEL_ORDER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANNEL_ORDER_BGR\x10\x01\x12\x15\n\x11\x43HANNEL_ORDER_RGB\x10\x02\x12\x16\n\x12\x43HANNEL_ORDER_GRAY\x10\x03*[\n\x0bShapePolicy\x12\x1c\n\x18SHAPE_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11SHAPE_POLICY_RECT\x10\x01\x12\x17\n\x13SHAPE_POLICY_SQUARE\x10\x02*Z\n\x08HeadMode\x12\x19\n\x15HEAD_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15HEAD_MODE_ONE_TO_MANY\x10\x01\x12\x18\n\x14HEAD_MODE_END_TO_END\x10\x02*\x88\x01\n\rResidencyMode\x12\x1e\n\x1aRESIDENCY_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15RESIDENCY_MODE_NORMAL\x10\x01\x12\x1e\n\x1aRESIDENCY_MODE_HOT_STANDBY\x10\x02\x12\x1c\n\x18RESIDENCY_MODE_ON_DEMAND\x10\x03*f\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_BULK\x10\x03*\xaf\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_ASSIGNED\x10\x01\x12\x16\n\x12REPLICA_STATE_WARM\x10\x02\x12\x15\n\x11REPLICA_STATE_HOT\x10\x03\x12\x1b\n\x17REPLICA_STATE_RELEASING\x10\x04\x12\x18\n\x14REPLICA_STATE_FAILED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yolopool.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANNELORDER']._serialized_start=1279
-  _globals['_CHANNELORDER']._serialized_end=1394
-  _globals['_SHAPEPOLICY']._serialized_start=1396
-  _globals['_SHAPEPOLICY']._serialized_end=1487
-  _globals['_PRIORITY']._serialized_start=1489
-  _globals['_PRIORITY']._serialized_end=1591
-  _globals['_REPLICASTATE']._serialized_start=1594
-  _globals['_REPLICASTATE']._serialized_end=1769
+  _globals['_CHANNELORDER']._serialized_start=1706
+  _globals['_CHANNELORDER']._serialized_end=1821
+  _globals['_SHAPEPOLICY']._serialized_start=1823
+  _globals['_SHAPEPOLICY']._serialized_end=1914
+  _globals['_HEADMODE']._serialized_start=1916
+  _globals['_HEADMODE']._serialized_end=2006
+  _globals['_RESIDENCYMODE']._serialized_start=2009
+  _globals['_RESIDENCYMODE']._serialized_end=2145
+  _globals['_PRIORITY']._serialized_start=2147
+  _globals['_PRIORITY']._serialized_end=2249
+  _globals['_REPLICASTATE']._serialized_start=2252
+  _globals['_REPLICASTATE']._serialized_end=2427
   _globals['_BOX']._serialized_start=40
   _globals['_BOX']._serialized_end=105
   _globals['_RAWIMAGE']._serialized_start=107
@@ -48,13 +52,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VARIANT']._serialized_start=260
   _globals['_VARIANT']._serialized_end=345
   _globals['_VERSIONSETTINGS']._serialized_start=348
-  _globals['_VERSIONSETTINGS']._serialized_end=547
-  _globals['_REPLICA']._serialized_start=550
-  _globals['_REPLICA']._serialized_end=910
-  _globals['_LEDGER']._serialized_start=913
-  _globals['_LEDGER']._serialized_end=1125
-  _globals['_LOADREPORT']._serialized_start=1127
-  _globals['_LOADREPORT']._serialized_end=1229
-  _globals['_FENCINGTOKEN']._serialized_start=1231
-  _globals['_FENCINGTOKEN']._serialized_end=1277
+  _globals['_VERSIONSETTINGS']._serialized_end=589
+  _globals['_RESIDENCY']._serialized_start=591
+  _globals['_RESIDENCY']._serialized_end=690
+  _globals['_FOOTPRINT']._serialized_start=692
+  _globals['_FOOTPRINT']._serialized_end=810
+  _globals['_REPLICA']._serialized_start=813
+  _globals['_REPLICA']._serialized_end=1230
+  _globals['_LEDGER']._serialized_start=1233
+  _globals['_LEDGER']._serialized_end=1552
+  _globals['_LOADREPORT']._serialized_start=1554
+  _globals['_LOADREPORT']._serialized_end=1656
+  _globals['_FENCINGTOKEN']._serialized_start=1658
+  _globals['_FENCINGTOKEN']._serialized_end=1704
 # @@protoc_insertion_point(module_scope)

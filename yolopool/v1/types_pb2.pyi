@@ -59,6 +59,56 @@ SHAPE_POLICY_RECT: ShapePolicy.ValueType  # 1
 SHAPE_POLICY_SQUARE: ShapePolicy.ValueType  # 2
 Global___ShapePolicy: _TypeAlias = ShapePolicy  # noqa: Y015
 
+class _HeadMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HeadModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeadMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HEAD_MODE_UNSPECIFIED: _HeadMode.ValueType  # 0
+    HEAD_MODE_ONE_TO_MANY: _HeadMode.ValueType  # 1
+    """Many candidates a cell, to be suppressed by NMS."""
+    HEAD_MODE_END_TO_END: _HeadMode.ValueType  # 2
+    """At most 300 final boxes, no NMS: for architectures that have such a head."""
+
+class HeadMode(_HeadMode, metaclass=_HeadModeEnumTypeWrapper):
+    """How boxes come out of the head."""
+
+HEAD_MODE_UNSPECIFIED: HeadMode.ValueType  # 0
+HEAD_MODE_ONE_TO_MANY: HeadMode.ValueType  # 1
+"""Many candidates a cell, to be suppressed by NMS."""
+HEAD_MODE_END_TO_END: HeadMode.ValueType  # 2
+"""At most 300 final boxes, no NMS: for architectures that have such a head."""
+Global___HeadMode: _TypeAlias = HeadMode  # noqa: Y015
+
+class _ResidencyMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResidencyModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResidencyMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESIDENCY_MODE_UNSPECIFIED: _ResidencyMode.ValueType  # 0
+    """NORMAL."""
+    RESIDENCY_MODE_NORMAL: _ResidencyMode.ValueType  # 1
+    """Loaded when asked for, released when its room is worth more to others."""
+    RESIDENCY_MODE_HOT_STANDBY: _ResidencyMode.ValueType  # 2
+    """Loaded now and pinned on the device."""
+    RESIDENCY_MODE_ON_DEMAND: _ResidencyMode.ValueType  # 3
+    """Loaded when asked for, released when idle for idle_release_s."""
+
+class ResidencyMode(_ResidencyMode, metaclass=_ResidencyModeEnumTypeWrapper):
+    """How a version is kept once it is loaded. Not part of its semantics: may be changed at any time."""
+
+RESIDENCY_MODE_UNSPECIFIED: ResidencyMode.ValueType  # 0
+"""NORMAL."""
+RESIDENCY_MODE_NORMAL: ResidencyMode.ValueType  # 1
+"""Loaded when asked for, released when its room is worth more to others."""
+RESIDENCY_MODE_HOT_STANDBY: ResidencyMode.ValueType  # 2
+"""Loaded now and pinned on the device."""
+RESIDENCY_MODE_ON_DEMAND: ResidencyMode.ValueType  # 3
+"""Loaded when asked for, released when idle for idle_release_s."""
+Global___ResidencyMode: _TypeAlias = ResidencyMode  # noqa: Y015
+
 class _Priority:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -89,7 +139,9 @@ class _ReplicaStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplicaS
     REPLICA_STATE_ASSIGNED: _ReplicaState.ValueType  # 1
     """Accepted; bytes are on their way."""
     REPLICA_STATE_WARM: _ReplicaState.ValueType  # 2
-    """Weights are in host memory."""
+    """Here, but not on the device: weights in host memory or, beyond that tier's budget, in the
+    local pack cache. Takes requests: its worker brings it to the device in turn.
+    """
     REPLICA_STATE_HOT: _ReplicaState.ValueType  # 3
     """Weights are on the device and warmed up: a request runs at once."""
     REPLICA_STATE_RELEASING: _ReplicaState.ValueType  # 4
@@ -104,7 +156,9 @@ REPLICA_STATE_UNSPECIFIED: ReplicaState.ValueType  # 0
 REPLICA_STATE_ASSIGNED: ReplicaState.ValueType  # 1
 """Accepted; bytes are on their way."""
 REPLICA_STATE_WARM: ReplicaState.ValueType  # 2
-"""Weights are in host memory."""
+"""Here, but not on the device: weights in host memory or, beyond that tier's budget, in the
+local pack cache. Takes requests: its worker brings it to the device in turn.
+"""
 REPLICA_STATE_HOT: ReplicaState.ValueType  # 3
 """Weights are on the device and warmed up: a request runs at once."""
 REPLICA_STATE_RELEASING: ReplicaState.ValueType  # 4
@@ -245,6 +299,7 @@ class VersionSettings(_message.Message):
     IOU_FIELD_NUMBER: _builtins.int
     MAX_DETECTIONS_FIELD_NUMBER: _builtins.int
     SHAPE_POLICY_FIELD_NUMBER: _builtins.int
+    HEAD_MODE_FIELD_NUMBER: _builtins.int
     image_size: _builtins.int
     """Longest side in pixels the image is letterboxed to; 32..4096, rounded up to the stride.
     0: the size the model was trained with.
@@ -257,6 +312,10 @@ class VersionSettings(_message.Message):
     """1..3000, default 300."""
     shape_policy: Global___ShapePolicy.ValueType
     """Default rect."""
+    head_mode: Global___HeadMode.ValueType
+    """Default one-to-many, as in the model library's predict; a checkpoint that was fused to its
+    end-to-end head has only that.
+    """
     def __init__(
         self,
         *,
@@ -265,10 +324,11 @@ class VersionSettings(_message.Message):
         iou: _builtins.float | None = ...,
         max_detections: _builtins.int | None = ...,
         shape_policy: Global___ShapePolicy.ValueType = ...,
+        head_mode: Global___HeadMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "iou", b"iou", "max_detections", b"max_detections"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "shape_policy", b"shape_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "head_mode", b"head_mode", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "shape_policy", b"shape_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
@@ -284,6 +344,71 @@ class VersionSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_detections) -> _WhichOneofReturnType__max_detections | None: ...
 
 Global___VersionSettings: _TypeAlias = VersionSettings  # noqa: Y015
+
+@_typing.final
+class Residency(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    IDLE_RELEASE_S_FIELD_NUMBER: _builtins.int
+    CPU_FALLBACK_FIELD_NUMBER: _builtins.int
+    mode: Global___ResidencyMode.ValueType
+    idle_release_s: _builtins.float
+    """Seconds, of ON_DEMAND; 0: 60."""
+    cpu_fallback: _builtins.bool
+    """Where loading fails on every accelerator, a CPU worker may take the version."""
+    def __init__(
+        self,
+        *,
+        mode: Global___ResidencyMode.ValueType = ...,
+        idle_release_s: _builtins.float = ...,
+        cpu_fallback: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_fallback", b"cpu_fallback", "idle_release_s", b"idle_release_s", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Residency: _TypeAlias = Residency  # noqa: Y015
+
+@_typing.final
+class Footprint(_message.Message):
+    """What a replica of one pack takes on one kind of device, measured."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHTS_BYTES_FIELD_NUMBER: _builtins.int
+    WORKSPACE_BYTES_FIELD_NUMBER: _builtins.int
+    PRIVATE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    SWAP_MS_FIELD_NUMBER: _builtins.int
+    weights_bytes: _builtins.int
+    """On the device."""
+    workspace_bytes: _builtins.int
+    """Working memory of its largest batch."""
+    private_bytes: _builtins.int
+    """What its backend keeps for it beside weights."""
+    max_batch: _builtins.int
+    """The batch that workspace_bytes is of."""
+    swap_ms: _builtins.float
+    """From host memory to HOT, without the warm-up."""
+    def __init__(
+        self,
+        *,
+        weights_bytes: _builtins.int = ...,
+        workspace_bytes: _builtins.int = ...,
+        private_bytes: _builtins.int = ...,
+        max_batch: _builtins.int = ...,
+        swap_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch", b"max_batch", "private_bytes", b"private_bytes", "swap_ms", b"swap_ms", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Footprint: _TypeAlias = Footprint  # noqa: Y015
 
 @_typing.final
 class Replica(_message.Message):
@@ -305,6 +430,8 @@ class Replica(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     LOAD_MS_FIELD_NUMBER: _builtins.int
+    PACK_FIELD_NUMBER: _builtins.int
+    FOOTPRINT_FIELD_NUMBER: _builtins.int
     state: Global___ReplicaState.ValueType
     pinned: _builtins.bool
     weights_bytes: _builtins.int
@@ -325,10 +452,16 @@ class Replica(_message.Message):
     message: _builtins.str
     load_ms: _builtins.float
     """What the load took from decision to HOT, 0 until loaded."""
+    pack: _builtins.str
+    """Digest of its pack."""
     @_builtins.property
     def version(self) -> Global___VersionKey: ...
     @_builtins.property
     def variant(self) -> Global___Variant: ...
+    @_builtins.property
+    def footprint(self) -> Global___Footprint:
+        """Unset until it was HOT once."""
+
     def __init__(
         self,
         *,
@@ -346,10 +479,12 @@ class Replica(_message.Message):
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         load_ms: _builtins.float = ...,
+        pack: _builtins.str = ...,
+        footprint: Global___Footprint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pinned", b"pinned", "reason", b"reason", "requests_total", b"requests_total", "state", b"state", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "reason", b"reason", "requests_total", b"requests_total", "state", b"state", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -371,6 +506,11 @@ class Ledger(_message.Message):
     BACKEND_PRIVATE_BYTES_FIELD_NUMBER: _builtins.int
     LOAD_TRANSIENT_BYTES_FIELD_NUMBER: _builtins.int
     MEASURED_BYTES_FIELD_NUMBER: _builtins.int
+    ASSIGNABLE_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_BYTES_FIELD_NUMBER: _builtins.int
+    FOREIGN_BYTES_FIELD_NUMBER: _builtins.int
+    DRIFT_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_HOT_FIELD_NUMBER: _builtins.int
     budget_bytes: _builtins.int
     context_bytes: _builtins.int
     weights_bytes: _builtins.int
@@ -383,6 +523,18 @@ class Ledger(_message.Message):
     """Reserved by loads under way and not yet committed."""
     measured_bytes: _builtins.int
     """The worker's own measurement of what it really uses (RSS on the CPU, device memory on CUDA)."""
+    assignable_bytes: _builtins.int
+    """Weights of all versions that the worker takes, WARM ones included. 0: there is no tier
+    beneath the device, all that is assigned has to fit it.
+    """
+    host_bytes: _builtins.int
+    """What WARM and HOT replicas keep in host memory beside the device."""
+    foreign_bytes: _builtins.int
+    """How much the budget is below the configured one, since other processes use the device."""
+    drift_bytes: _builtins.int
+    """Measured beyond all that the ledger accounts for: memory that did not come back."""
+    max_hot: _builtins.int
+    """Most replicas HOT at once; 0: only bytes count."""
     def __init__(
         self,
         *,
@@ -394,10 +546,15 @@ class Ledger(_message.Message):
         backend_private_bytes: _builtins.int = ...,
         load_transient_bytes: _builtins.int = ...,
         measured_bytes: _builtins.int = ...,
+        assignable_bytes: _builtins.int = ...,
+        host_bytes: _builtins.int = ...,
+        foreign_bytes: _builtins.int = ...,
+        drift_bytes: _builtins.int = ...,
+        max_hot: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_private_bytes", b"backend_private_bytes", "budget_bytes", b"budget_bytes", "context_bytes", b"context_bytes", "graph_pool_bytes", b"graph_pool_bytes", "load_transient_bytes", b"load_transient_bytes", "measured_bytes", b"measured_bytes", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignable_bytes", b"assignable_bytes", "backend_private_bytes", b"backend_private_bytes", "budget_bytes", b"budget_bytes", "context_bytes", b"context_bytes", "drift_bytes", b"drift_bytes", "foreign_bytes", b"foreign_bytes", "graph_pool_bytes", b"graph_pool_bytes", "host_bytes", b"host_bytes", "load_transient_bytes", b"load_transient_bytes", "max_hot", b"max_hot", "measured_bytes", b"measured_bytes", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

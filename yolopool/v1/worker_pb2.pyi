@@ -29,6 +29,7 @@ class AssignRequest(_message.Message):
     PACK_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     PIN_FIELD_NUMBER: _builtins.int
+    FOOTPRINT_FIELD_NUMBER: _builtins.int
     pin: _builtins.bool
     """Keep on the device always."""
     @_builtins.property
@@ -43,6 +44,12 @@ class AssignRequest(_message.Message):
 
     @_builtins.property
     def variant(self) -> _types_pb2.Variant: ...
+    @_builtins.property
+    def footprint(self) -> _types_pb2.Footprint:
+        """What was measured of this pack and variant on such a device before; unset: the manifest's
+        estimate is reserved.
+        """
+
     def __init__(
         self,
         *,
@@ -52,10 +59,11 @@ class AssignRequest(_message.Message):
         pack: Global___PackLocation | None = ...,
         variant: _types_pb2.Variant | None = ...,
         pin: _builtins.bool = ...,
+        footprint: _types_pb2.Footprint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pack", b"pack", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "pack", b"pack", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pack", b"pack", "pin", b"pin", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "pack", b"pack", "pin", b"pin", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
