@@ -7,6 +7,7 @@ every number that later becomes an address, a size or a loop is checked here.
 import re
 from collections.abc import Sequence
 from math import prod
+from typing import NamedTuple
 
 from yolopool.errors import PackInvalid
 from yolopool.v1 import types_pb2
@@ -35,6 +36,23 @@ _MAX_NAME_LENGTH = 1_000
 _MAX_ACTIVATION_BYTES = 2**40
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 _TENSOR_NAME = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
+
+
+class TensorPlace(NamedTuple):
+    """Where a tensor lies in the weights: sizes and strides in elements, offset in bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+
+def tensor_places(manifest: PackManifest) -> tuple[TensorPlace, ...]:
+    """The tensors of a checked manifest in plain Python, read once for all loads of the pack."""
+    return tuple(
+        TensorPlace(entry.dtype, tuple(entry.shape), tuple(entry.strides), entry.offset)
+        for entry in manifest.tensors
+    )
 
 
 def check_digest(digest: str, what: str) -> str:

@@ -1,18 +1,21 @@
 """The door to packs: from a location in the artifact store to verified bytes in host memory.
 
 A store on this machine is read straight; any other that fsspec knows goes through a bounded
-folder of packs here. Blocking: call it on a thread. Nothing here imports torch or runs a byte.
+folder of packs here. A file is verified when it is first seen, and again when it changed.
+Blocking: call it on a thread. Nothing here imports torch or runs a byte.
 """
 
 import hashlib
-import json
 import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,26 +24,50 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import json_format
 
-from worker.pack_rules import MAX_MANIFEST_BYTES, check_digest, check_manifest
-from yolopool.errors import DigestMismatch, PackInvalid, PackNotFound
+from worker.pack_rules import (
+    MAX_MANIFEST_BYTES,
+    TensorPlace,
+    check_digest,
+    check_manifest,
+    tensor_places,
+)
+from worker.tiers import Kept, to_drop
+from yolopool.errors import DigestMismatch, OutOfMemory, PackInvalid, PackNotFound
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.worker_pb2 import PackLocation
 
 MANIFEST, SKELETON, WEIGHTS = "manifest.json", "skeleton.json", "weights.bin"
 CACHE_BYTES = 32 * 1024**3
 _CHUNK_BYTES = 4 * 1024**2
+# Parsed manifests that are kept: some 100 KB each, and a parse takes longer than a load.
+_KEPT_MANIFESTS = 64
+# What a crash left half fetched is removed once nothing can be fetching it any more.
+_STALE_S = 3600.0
 
 
 class HostMemory:
     """Bytes mapped for one pack alone, so that dropping them gives exactly them back to the OS.
 
     The allocator of the process would keep them, and a mapped file could change or be cut
-    under the model.
+    under the model. `pin` is told of the bytes, and answers what undoes it.
     """
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(
+        self, size_bytes: int, pin: Callable[[mmap.mmap], Callable[[], None]] | None = None
+    ) -> None:
+        """Raises OutOfMemory with nothing kept."""
         self.size_bytes = size_bytes
-        self._map: mmap.mmap | None = mmap.mmap(-1, size_bytes)
+        try:
+            memory = mmap.mmap(-1, size_bytes)
+        except (OSError, MemoryError) as error:
+            raise OutOfMemory(
+                f"the host has no {size_bytes} bytes for weights ({error}): release a model or "
+                "lower --memory-budget and --host-memory"
+            ) from error
+        with suppress(OSError, AttributeError):  # fewer page faults, where the kernel has them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self._map: mmap.mmap | None = memory
+        self._unpin = pin(memory) if pin is not None else None
 
     @property
     def buffer(self) -> mmap.mmap:
@@ -59,20 +86,26 @@ class HostMemory:
     def close(self) -> None:
         """Gives the memory back: now, or with the last view of it. Idempotent."""
         memory, self._map = self._map, None
-        if memory is not None:
-            try:
-                memory.close()
-            except BufferError:
-                return  # a view is alive; the mapping goes when its last reference does
+        if memory is None:
+            return
+        if self._unpin is not None:
+            self._unpin()
+        # A view may be alive: the mapping goes when its last reference does.
+        with suppress(BufferError):
+            memory.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A verified pack: its digest, manifest, parsed skeleton, and weights unless not asked for."""
+    """A verified pack: its digest, manifest, skeleton.json, and weights unless not asked for.
+
+    `places` are the manifest's tensors in plain Python.
+    """
 
     digest: str
     manifest: PackManifest
-    skeleton: Any
+    skeleton: bytes
+    places: tuple[TensorPlace, ...]
     memory: HostMemory | None = None
 
     @property
@@ -90,6 +123,10 @@ class Pack:
         if self.memory is not None:
             self.memory.close()
 
+    def without_weights(self) -> "Pack":
+        """What stays when the weights leave host memory."""
+        return replace(self, memory=None)
+
     def _fetched(self) -> HostMemory:
         if self.memory is None:
             raise ValueError("this pack was fetched without its weights")
@@ -97,29 +134,42 @@ class Pack:
 
 
 class PackDoor:
-    """Fetches packs; packs of a store elsewhere are kept in `<data_dir>/packs`, least used first
-    to go beyond `cache_bytes`.
+    """Fetches packs; those of a store elsewhere are kept in `<data_dir>/packs`, up to
+    `cache_bytes` beside what is `in_use` (digests). `pin` is for the memory of weights. Any
+    thread may fetch.
     """
 
-    def __init__(self, data_dir: Path, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        cache_bytes: int = CACHE_BYTES,
+        in_use: Callable[[], Collection[str]] = tuple,
+        pin: Callable[[mmap.mmap], Callable[[], None]] | None = None,
+    ) -> None:
         self._cache = data_dir / "packs"
         self._cache_bytes = cache_bytes
+        self._in_use = in_use
+        self._pin = pin
+        self._lock = threading.Lock()
+        # Both guarded by the lock: packs without weights, and files that were found right.
+        self._read: OrderedDict[str, Pack] = OrderedDict()
+        self._verified: dict[str, tuple[int, ...]] = {}
 
     def fetch(self, location: PackLocation, weights: bool = True) -> Pack:
         """Reads and verifies a pack; `location.uri` is its folder. Without `weights` only the
         manifest and the skeleton are read.
 
-        Raises PackNotFound, PackInvalid, DigestMismatch; keeps no memory then.
+        Raises PackNotFound, PackInvalid, DigestMismatch, OutOfMemory; keeps no memory then.
         """
         digest = check_digest(location.digest, "the digest of the pack")
         store, root = _open_store(location.uri)
-        if store.protocol == "file" or "file" in store.protocol:
-            return _read(Path(root), digest, weights)
+        if "file" in ((store.protocol,) if isinstance(store.protocol, str) else store.protocol):
+            return self._from(Path(root), digest, weights)
         folder = self._cache / digest
         if not folder.is_dir() or (weights and not (folder / WEIGHTS).is_file()):
             self._download(store, root, folder, weights)
         try:
-            pack = _read(folder, digest, weights)
+            pack = self._from(folder, digest, weights)
         except (DigestMismatch, PackInvalid):
             shutil.rmtree(folder, ignore_errors=True)  # the next fetch asks the store again
             raise
@@ -127,8 +177,49 @@ class PackDoor:
         self._evict(keep=folder)
         return pack
 
+    def _from(self, folder: Path, digest: str, weights: bool) -> Pack:
+        with self._lock:
+            pack = self._read.get(digest)
+            if pack is not None:
+                self._read.move_to_end(digest)
+        if pack is None:
+            pack = _read(folder, digest)
+            with self._lock:
+                self._read[digest] = pack
+                while len(self._read) > _KEPT_MANIFESTS:
+                    self._read.popitem(last=False)
+        if not weights:
+            return pack
+        return replace(pack, memory=self._read_weights(folder / WEIGHTS, pack.manifest))
+
+    def _read_weights(self, path: Path, manifest: PackManifest) -> HostMemory:
+        with _found(path), path.open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            # Before the memory is taken: a short file is no reason to map what the manifest says.
+            if status.st_size != manifest.weights_bytes:
+                raise DigestMismatch(
+                    f"{path} has {status.st_size} bytes, its manifest says "
+                    f"{manifest.weights_bytes}: the copy was cut short or changed; import the "
+                    "model again"
+                )
+            seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+            with self._lock:
+                known = self._verified.get(manifest.weights_sha256) == seen
+            memory = HostMemory(status.st_size, self._pin)
+            try:
+                found = _fill(memory, file, verify=not known)
+                if found is not None:
+                    _verify(path, found, manifest.weights_sha256)
+            except BaseException:
+                memory.close()
+                raise
+        with self._lock:
+            self._verified[manifest.weights_sha256] = seen
+        return memory
+
     def _download(self, store: Any, root: str, folder: Path, weights: bool) -> None:
         self._cache.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self._cache))
         try:
             for name in (MANIFEST, SKELETON, WEIGHTS)[: 3 if weights else 2]:
@@ -143,13 +234,27 @@ class PackDoor:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
+    def _sweep(self) -> None:
+        for path in self._cache.glob(".incoming-*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    shutil.rmtree(path, ignore_errors=True)
+
     def _evict(self, keep: Path) -> None:
-        folders = [path for path in self._cache.iterdir() if not path.name.startswith(".")]
-        total = 0
-        for folder in sorted(folders, key=lambda path: -path.stat().st_mtime):
-            total += sum(file.stat().st_size for file in folder.iterdir())
-            if total > self._cache_bytes and folder != keep:
-                shutil.rmtree(folder, ignore_errors=True)
+        """Keeps the cache within its bytes; what comes back costs its bytes, so that the value
+        of a pack here is how lately it was used.
+        """
+        in_use = {*self._in_use(), keep.name}
+        now, kept = time.time(), []
+        for folder in self._cache.iterdir():
+            with suppress(OSError):  # another process of this machine may remove it meanwhile
+                if not folder.name.startswith("."):
+                    size = sum(file.stat().st_size for file in folder.iterdir())
+                    used = folder.stat().st_mtime
+                    heat = 1 / max(now - used, 1e-3)
+                    kept.append(Kept(folder.name, size, size, heat, used, folder.name in in_use))
+        for name in to_drop(kept, 0, self._cache_bytes).keys:
+            shutil.rmtree(self._cache / name, ignore_errors=True)
 
 
 def _open_store(uri: str) -> tuple[Any, str]:
@@ -174,7 +279,8 @@ def _found(path: object) -> Iterator[None]:
         ) from error
 
 
-def _read(folder: Path, digest: str, weights: bool) -> Pack:
+def _read(folder: Path, digest: str) -> Pack:
+    """A pack without its weights."""
     text = _read_whole(folder / MANIFEST, MAX_MANIFEST_BYTES)
     _verify(folder / MANIFEST, hashlib.sha256(text).hexdigest(), digest)
     manifest = PackManifest()
@@ -183,14 +289,9 @@ def _read(folder: Path, digest: str, weights: bool) -> Pack:
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise PackInvalid(f"{folder / MANIFEST} is no manifest of a pack: {error}") from error
     check_manifest(manifest)
-    text = _read_whole(folder / SKELETON, manifest.skeleton_bytes)
-    _verify(folder / SKELETON, hashlib.sha256(text).hexdigest(), manifest.architecture_key)
-    try:
-        skeleton = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PackInvalid(f"{folder / SKELETON} is not JSON: {error}") from error
-    memory = _read_weights(folder / WEIGHTS, manifest) if weights else None
-    return Pack(digest, manifest, skeleton, memory)
+    skeleton = _read_whole(folder / SKELETON, manifest.skeleton_bytes)
+    _verify(folder / SKELETON, hashlib.sha256(skeleton).hexdigest(), manifest.architecture_key)
+    return Pack(digest, manifest, skeleton, tensor_places(manifest))
 
 
 def _read_whole(path: Path, limit_bytes: int) -> bytes:
@@ -201,38 +302,26 @@ def _read_whole(path: Path, limit_bytes: int) -> bytes:
     return text
 
 
-def _read_weights(path: Path, manifest: PackManifest) -> HostMemory:
-    with _found(path), path.open("rb") as file:
-        # Before the memory is taken: a short file is no reason to map what the manifest says.
-        size = os.fstat(file.fileno()).st_size
-        if size != manifest.weights_bytes:
-            raise DigestMismatch(
-                f"{path} has {size} bytes, its manifest says {manifest.weights_bytes}: the copy "
-                "was cut short or changed; import the model again"
-            )
-        memory = HostMemory(size)
-        try:
-            _verify(path, _fill(memory, file), manifest.weights_sha256)
-        except BaseException:
-            memory.close()
-            raise
-    return memory
+def _fill(memory: HostMemory, file: IO[bytes], verify: bool) -> str | None:
+    """Reads a file into memory; with `verify` returns its SHA-256.
 
-
-def _fill(memory: HostMemory, file: IO[bytes]) -> str:
-    """Reads a file into memory and returns its SHA-256, chunk by chunk while it is in the cache."""
-    digest = hashlib.sha256()
+    Chunk by chunk, each hashed while it is in the processor's cache.
+    """
+    digest = hashlib.sha256() if verify else None
+    filled = 0
     with memoryview(memory.buffer) as whole:
-        filled = 0
         while filled < memory.size_bytes:
             with whole[filled : filled + _CHUNK_BYTES] as part:
                 count = file.readinto(part)  # type: ignore[attr-defined]  # any binary file has it
                 if not count:
                     break
-                with part[:count] as read:
-                    digest.update(read)
+                if digest is not None:
+                    with part[:count] as read:
+                        digest.update(read)
             filled += count
-    return digest.hexdigest()
+    if filled < memory.size_bytes:
+        raise DigestMismatch(f"{file.name} was cut short while it was read: import it again")
+    return digest.hexdigest() if digest is not None else None
 
 
 def _verify(path: Path, found: str, wanted: str) -> None:

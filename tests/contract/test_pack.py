@@ -54,7 +54,9 @@ def rewrite(folder: Path, change: Change, name: str = "manifest.json") -> PackLo
 def build(door: PackDoor, place: PackLocation) -> torch.nn.Module:
     pack = door.fetch(place)
     flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)
-    return skeleton.build(pack.skeleton, skeleton.bind_views(pack.manifest.tensors, flat))
+    tree = skeleton.Skeleton(pack.skeleton)
+    tree.bind(tree.views(pack.places, flat))
+    return tree.module
 
 
 @pytest.mark.parametrize("name", ["shapes", "yolov8n", "yolov10n", "yolo26n-end-to-end"])
@@ -75,7 +77,7 @@ def test_weights_are_views_of_one_block(zoo: Zoo, door: PackDoor) -> None:
     pack = door.fetch(zoo.pack("shapes"))
     flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)
     begin, end = flat.data_ptr(), flat.data_ptr() + flat.numel()
-    for tensor in skeleton.bind_views(pack.manifest.tensors, flat):
+    for tensor in skeleton.Skeleton(pack.skeleton).views(pack.places, flat):
         assert begin <= tensor.data_ptr() < end
         assert tensor.data_ptr() % 256 == begin % 256 == 0
     assert not pack.weights.flags.writeable
@@ -322,4 +324,4 @@ def test_a_nested_skeleton_does_not_end_the_process(folder: Path, door: PackDoor
         )
 
     with pytest.raises(PackInvalid):
-        door.fetch(rewrite(folder, repair))
+        build(door, rewrite(folder, repair))

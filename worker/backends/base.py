@@ -1,11 +1,12 @@
 """The door to a device: what a backend is, for the engine and for the contract suite.
 
 All of it runs on the one device thread: a model is built and used there and nowhere else. Only
-`memory` may be asked from any thread.
+`memory` and `pin` may be called from any thread.
 Nothing here imports torch.
 """
 
-from collections.abc import Sequence
+import mmap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,10 +57,13 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """What this process uses of its device and what the device has, in bytes."""
+    """What this process uses of its device, what the device has, and what is free now for
+    anyone, in bytes.
+    """
 
     used_bytes: int
     total_bytes: int
+    available_bytes: int
 
 
 class LoadedModel(Protocol):
@@ -109,7 +113,18 @@ class Backend(Protocol):
         ...
 
     def load(self, pack: Pack, precision: str) -> LoadedModel:
-        """Puts a pack on the device. Raises PackInvalid, OutOfMemory, LoadFailed; keeps nothing."""
+        """Puts a pack on the device. Raises PackInvalid, OutOfMemory, LoadFailed; keeps nothing.
+
+        What the pack's architecture needs beside weights is built at its first load alone.
+        """
+        ...
+
+    def reclaim(self) -> None:
+        """Gives what is only cached back to the device: the first answer to an OutOfMemory."""
+        ...
+
+    def pin(self, memory: mmap.mmap) -> Callable[[], None]:
+        """Makes copies from this host memory fast; answers what undoes it. Any thread."""
         ...
 
     def memory(self) -> DeviceMemory:

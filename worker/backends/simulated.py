@@ -5,6 +5,7 @@ Passes sleep a time curve, loads sleep their bytes' copy, a byte ledger fills up
 is made from the pixels, so that an answer given to the wrong caller is seen.
 """
 
+import mmap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ class SimulatedBackend:
         self.curve = curve or TimeCurve()
         self.fail = fail
         self.sleep = sleep
+        # What other processes are said to use of the device.
+        self.foreign_bytes = 0
         self._total_bytes = memory_bytes
         self._used_bytes = 0
 
@@ -79,10 +82,11 @@ class SimulatedBackend:
 
     def take(self, size_bytes: int) -> None:
         """Takes bytes of the device, or raises OutOfMemory and takes none."""
-        if self._used_bytes + size_bytes > self._total_bytes:
+        available = self._total_bytes - self.foreign_bytes - self._used_bytes
+        if size_bytes > available:
             raise OutOfMemory(
-                f"{size_bytes} bytes do not fit: {self._used_bytes} of {self._total_bytes} are "
-                "taken: release a model"
+                f"{size_bytes} bytes do not fit: {available} of {self._total_bytes} are free: "
+                "release a model"
             )
         self._used_bytes += size_bytes
 
@@ -90,7 +94,14 @@ class SimulatedBackend:
         self._used_bytes -= size_bytes
 
     def memory(self) -> DeviceMemory:
-        return DeviceMemory(self._used_bytes, self._total_bytes)
+        available = self._total_bytes - self.foreign_bytes - self._used_bytes
+        return DeviceMemory(self._used_bytes, self._total_bytes, max(0, available))
+
+    def reclaim(self) -> None:
+        """Nothing is cached."""
+
+    def pin(self, memory: mmap.mmap) -> Callable[[], None]:
+        return lambda: None
 
     def synchronize(self) -> None:
         """Nothing runs beside the caller."""
@@ -123,11 +134,13 @@ class SimulatedModel:
         height, width = images[0].shape[:2]
         workspace = self.workspace_bytes((height, width), len(images))
         self._backend.take(workspace)
-        seconds = self._backend.curve.pass_s(
-            (height, width), len(images), self._manifest.parameters
-        )
-        self._backend.sleep(seconds)
-        self._backend.give(workspace)
+        try:
+            seconds = self._backend.curve.pass_s(
+                (height, width), len(images), self._manifest.parameters
+            )
+            self._backend.sleep(seconds)
+        finally:
+            self._backend.give(workspace)
         answers = tuple(_answer(*pair) for pair in zip(images, options, strict=True))
         return BatchResult(answers, 0.0, seconds, 0.0)
 

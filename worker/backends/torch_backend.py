@@ -5,6 +5,7 @@ suppression. A module is built and run on the device thread only: its head cache
 """
 
 import atexit
+import mmap
 import os
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
 
 _PIXEL_BYTES = 3 * (1 + 4)  # the uint8 input and its float32 copy
+_KEPT_ARCHITECTURES = 64
 
 
 class TorchBackend:
@@ -34,7 +36,8 @@ class TorchBackend:
     def __init__(self, device: str, compute_threads: int = 0) -> None:
         self.device = torch.device(device)
         self._threads = compute_threads
-        self._of_others_bytes = 0
+        self._context_bytes = 0
+        self._architectures: dict[str, _Architecture] = {}
 
     @property
     def device_kind(self) -> str:
@@ -54,7 +57,7 @@ class TorchBackend:
             torch.set_num_threads(self._threads)
         _import_library()
         if self.device.type == "cuda":
-            self._of_others_bytes = _nvml_used_bytes(self.device)
+            of_others_bytes = _nvml_used_bytes(self.device)
             torch.cuda.set_device(self.device)
             # The libraries that every model needs belong to the context, not to the first model.
             square = torch.zeros(1, 8, 32, 32, device=self.device)
@@ -62,6 +65,9 @@ class TorchBackend:
             torch.cuda.synchronize(self.device)
             del square
             torch.cuda.empty_cache()
+            free, total = torch.cuda.mem_get_info(self.device)
+            reserved = torch.cuda.memory_reserved(self.device)
+            self._context_bytes = max(0, total - free - of_others_bytes - reserved)
         return self.memory().used_bytes
 
     def load(self, pack: Pack, precision: str) -> "TorchModel":
@@ -80,14 +86,39 @@ class TorchBackend:
             f"{pack.manifest.weights_bytes} bytes do not fit {self.device}: {message}"
         )
 
+    def architecture(self, pack: Pack) -> "_Architecture":
+        """The skeleton of a pack, built once; those that no model uses go, oldest first."""
+        key = pack.manifest.architecture_key
+        known = self._architectures.get(key)
+        if known is None:
+            idle = [k for k, one in self._architectures.items() if not one.users]
+            for old in idle[: max(0, len(self._architectures) - _KEPT_ARCHITECTURES + 1)]:
+                del self._architectures[old]
+            known = self._architectures[key] = _Architecture(pack.skeleton)
+        return known
+
     def memory(self) -> DeviceMemory:
-        """Resident bytes of this process on a CPU; on CUDA what is used of the device now, less
-        what others used of it when it was opened.
+        """On a CPU the resident bytes of this process and what the host has available; on CUDA
+        the context and what torch's allocator holds, so that the rest in use is others'.
         """
         if self.device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self.device)
-            return DeviceMemory(max(0, total - free - self._of_others_bytes), total)
-        return DeviceMemory(psutil.Process().memory_info().rss, psutil.virtual_memory().total)
+            used = self._context_bytes + torch.cuda.memory_reserved(self.device)
+            return DeviceMemory(used, total, free)
+        host = psutil.virtual_memory()
+        return DeviceMemory(psutil.Process().memory_info().rss, host.total, host.available)
+
+    def pin(self, memory: mmap.mmap) -> Callable[[], None]:
+        """Page-locks host memory, so that a copy to the device is one transfer; answers what
+        undoes it. Memory that can't be locked stays usable, only slower.
+        """
+        if self.device.type != "cuda":
+            return _nothing
+        address = torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
+        runtime = torch.cuda.cudart()
+        if int(runtime.cudaHostRegister(address, len(memory), 0)) != 0:
+            return _nothing
+        return lambda: runtime.cudaHostUnregister(address)
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -99,28 +130,52 @@ class TorchBackend:
             torch.cuda.empty_cache()
 
     def close(self) -> None:
+        self._architectures.clear()
         self.reclaim()
 
 
+class _Architecture:
+    """A skeleton with its head made ready, shared by all models of the architecture: whoever
+    runs binds its weights first.
+    """
+
+    def __init__(self, text: bytes) -> None:
+        self.skeleton = skeleton.Skeleton(text)
+        self.module: Any = self.skeleton.module
+        self.head = _head(self.module)
+        self.head.export = True  # only the answer; the feature maps may go
+        self.end_to_end = bool(self.head.end2end)
+        if self.end_to_end:
+            # Limits differ from image to image: taken out here, applied to each in `_final`.
+            self.head.postprocess = _unchanged
+        self.users = 0
+        self._bound: object = None
+
+    def bind(self, owner: object, tensors: Sequence[torch.Tensor]) -> None:
+        if self._bound is not owner:
+            self.skeleton.bind(tensors)
+            self._bound = owner
+
+    def unbind(self, owner: object) -> None:
+        if self._bound is owner:
+            self.skeleton.unbind()
+            self._bound = None
+
+
 class TorchModel:
-    """A fused model in eval mode, bound to its weights."""
+    """Weights on the device, as views for the skeleton of their architecture."""
 
     def __init__(self, backend: TorchBackend, pack: Pack) -> None:
         self._backend = backend
         self._manifest: PackManifest = pack.manifest
+        self._shared = backend.architecture(pack)
+        if self._shared.end_to_end != (pack.manifest.head_mode == HEAD_MODE_END_TO_END):
+            raise PackInvalid("the pack's head is not of its head_mode: import the model again")
         flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)
         if backend.device.type == "cuda":
-            flat = flat.to(backend.device)
-        views = skeleton.bind_views(pack.manifest.tensors, flat)
-        self._module: Any = skeleton.build(pack.skeleton, views)
-        self._head = _head(self._module)
-        self._head.export = True  # only the answer; the feature maps may go
-        self._end_to_end = pack.manifest.head_mode == HEAD_MODE_END_TO_END
-        if self._end_to_end != bool(self._head.end2end):
-            raise PackInvalid("the pack's head is not of its head_mode: import the model again")
-        if self._end_to_end:
-            # Limits differ from image to image: taken out here, applied to each in `_final`.
-            self._head.postprocess = _unchanged
+            flat = flat.to(backend.device, non_blocking=True)  # at once if the memory is pinned
+        self._tensors = self._shared.skeleton.views(pack.places, flat)
+        self._shared.users += 1
 
     @property
     def weights_bytes(self) -> int:
@@ -134,7 +189,7 @@ class TorchModel:
         )
 
     def run(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:
-        if self._module is None:
+        if not self._tensors:
             raise ValueError("this model was closed")
         classes = len(self._manifest.class_names)
         if any(len(one.class_confidence) != classes for one in options):
@@ -158,21 +213,19 @@ class TorchModel:
 
     def close(self) -> None:
         """Drops the weights. On a CPU they are the pack's memory, which goes with `Pack.close`."""
-        if self._module is not None:
-            # Fused layers hold a method of their own, a cycle: the weights must not wait for it.
-            for layer in self._module.modules():
-                layer.__dict__.pop("forward", None)
-                layer._parameters.clear()
-                layer._buffers.clear()
-            self._module = self._head = None
+        if self._tensors:
+            self._shared.unbind(self)
+            self._shared.users -= 1
+            self._tensors = []
             self._backend.reclaim()
 
     def _run(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:
         started = time.perf_counter()
+        self._shared.bind(self, self._tensors)
         batch = self._input(images)
         self._backend.synchronize()
         ready = time.perf_counter()
-        prediction = self._module(batch)
+        prediction = self._shared.module(batch)
         self._backend.synchronize()
         done = time.perf_counter()
         candidates = self._candidates(prediction, options)
@@ -186,16 +239,20 @@ class TorchModel:
     def _candidates(
         self, prediction: torch.Tensor, options: Sequence[NmsOptions]
     ) -> tuple[Candidates, ...]:
-        if not self._end_to_end:
+        if not self._shared.end_to_end:
             return nms.one_to_many(prediction, options)
         return tuple(self._final(prediction[i : i + 1], one) for i, one in enumerate(options))
 
     def _final(self, prediction: torch.Tensor, options: NmsOptions) -> Candidates:
-        head = self._head
+        head = self._shared.head
         # As BasePredictor does it: never fewer than the head gives by itself.
         head.max_det, head.agnostic_nms = max(options.max_detections, 300), options.agnostic
         rows = type(head).postprocess(head, prediction)[0]
         return nms.end_to_end(rows, options)
+
+
+def _nothing() -> None:
+    """There is nothing to undo."""
 
 
 def _unchanged(prediction: torch.Tensor) -> torch.Tensor:
