@@ -8,27 +8,37 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 
+from worker import handover, wire
 from worker.backends.base import Backend
 from worker.engine import Engine
 from worker.host import Host
 from worker.imaging import ImageLimits
 from worker.intake import Intake
 from worker.ledger import Ledger
+from worker.lifecycle import ReplicaState
 from worker.membership import Membership
 from worker.packs import PackDoor
-from worker.replicas import Limits, Replicas
+from worker.replica import Replica
+from worker.replicas import Replicas
 from worker.rpc import Identity, WorkerRpc
 from worker.settings import Settings, parse_labels
+from worker.swaps import Swaps, Tiers
+from worker.upkeep import Upkeep, budget_bytes
+from yolopool.errors import YolopoolError
 from yolopool.serving import GrpcServer
 from yolopool.v1 import fleet_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
 CLOSING_S = 1.0
+# For one model of the process before this one.
+TAKE_OVER_S = 60.0
 
 
 def backend_of(settings: Settings) -> Backend:
@@ -54,7 +64,10 @@ class App:
         self.port = 0
         self.incarnation = uuid.uuid4().hex
         self._device_name = ""
+        self._replaces_because = ""
+        self._recycle_because = asyncio.Event()
         kind = settings.device_kind
+        held: dict[str, Replica] = {}
         self.engine = Engine(settings.queue_capacity)
         self.intake = Intake(
             settings.intake_threads or (4 if kind == "cuda" else 2),
@@ -62,24 +75,50 @@ class App:
             ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
         )
         self.server = GrpcServer([SERVICE])
+        packs = PackDoor(
+            settings.data_dir,
+            settings.pack_cache_bytes(),
+            in_use=lambda: {one.order.pack.digest for one in held.values()},
+            pin=backend.pin,
+        )
+        tiers = Tiers(
+            two=kind != "cpu",
+            host_bytes=settings.host_bytes(Host().memory_bytes()),
+            fetch_weights=kind != "sim",
+            skip_warmup=settings.skip_warmup,
+        )
+        ledger = Ledger(0, max_replicas=settings.max_hot)
+        self.swaps = Swaps(self.engine, backend, packs, ledger, tiers, held, changed=self._changed)
         self.replicas = Replicas(
+            held,
+            self.swaps,
             self.engine,
-            backend,
-            PackDoor(settings.data_dir),
-            Ledger(0),
-            Limits(
-                max_batch=settings.batch_limit(),
-                promoting=settings.queue_capacity,
-                skip_warmup=settings.skip_warmup,
-                two_tiers=kind == "cuda",
-                fetch_weights=kind != "sim",
-            ),
+            partial(packs.fetch, weights=False) if kind == "sim" else packs.prepare,
+            settings.batch_limit(),
+            settings.pack_cache_bytes(),
             changed=self._changed,
         )
-        self.rpc = WorkerRpc(self.identity, self.replicas, self.engine, self.intake, backend)
+        self.upkeep = Upkeep(
+            backend,
+            self.swaps,
+            self.replicas.held,
+            settings.rewarm_idle_s,
+            settings.drift_limit_bytes(),
+            self._recycle,
+        )
+        self.rpc = WorkerRpc(
+            self.identity,
+            self.replicas,
+            self.swaps,
+            self.upkeep,
+            self.engine,
+            self.intake,
+            backend,
+        )
         self.membership = Membership(
             settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
         )
+        self._tasks: list[asyncio.Task[None]] = []
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self.rpc, self.server.server)
 
     def identity(self) -> Identity:
@@ -93,6 +132,7 @@ class App:
             device_name=self._device_name,
             labels=parse_labels(settings.labels),
             release=version("yolopool"),
+            replaces_because=self._replaces_because,
         )
 
     async def start(self) -> None:
@@ -108,9 +148,17 @@ class App:
         if self.settings.device_kind == "cpu":
             total_bytes = min(total_bytes, Host().memory_bytes())  # a container's limit
         budget = self.settings.budget().resolve(total_bytes)
-        self.replicas.ledger = replace(
-            self.replicas.ledger, budget_bytes=budget, context_bytes=context_bytes
+        self.upkeep.configured_bytes = budget
+        self.swaps.ledger = replace(
+            self.swaps.ledger,
+            budget_bytes=budget_bytes(budget, budget, self.backend.memory()),
+            context_bytes=context_bytes,
         )
+        self._tasks = [
+            asyncio.create_task(self.swaps.run(), name="swaps"),
+            asyncio.create_task(self.upkeep.run(), name="upkeep"),
+        ]
+        await self._take_over()
         self.rpc.state = fleet_pb2.WORKER_STATE_READY
         await self.server.set_serving(True)
         log.info(
@@ -118,7 +166,7 @@ class App:
             worker=self.settings.worker_id,
             address=self.identity().address,
             device=self._device_name,
-            budget_bytes=budget,
+            budget_bytes=self.swaps.ledger.budget_bytes,
             context_bytes=context_bytes,
         )
 
@@ -126,17 +174,18 @@ class App:
         """Serves until what `until` returns is done, then finishes what is queued and leaves."""
         member = asyncio.create_task(self.membership.run())
         try:
-            why = await until()
+            why = await self._until(until)
             log.info("draining", why=str(why), open=self.rpc.infers)
+            if self._recycle_because.is_set():
+                # A successor joins under the same name: no word of this process after its own.
+                await _ended(member)
             await self.server.set_serving(False)
             self.rpc.state = fleet_pb2.WORKER_STATE_DRAINING
             self.membership.poke()
             left = await self.rpc.drain(self.settings.drain_grace_s)
             log.info("stopping", left=left)
         finally:
-            member.cancel()
-            with suppress(asyncio.CancelledError):
-                await member
+            await _ended(member)
             await self.membership.leave()
             await self.stop()
 
@@ -145,6 +194,8 @@ class App:
         come to its end is left to the end of the process.
         """
         await self.server.stop(0)
+        for task in self._tasks:
+            await _ended(task)
         await self.replicas.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSING_S):
@@ -152,12 +203,66 @@ class App:
         await self.engine.stop(CLOSING_S)
         self.intake.close()
 
+    async def _until(self, until: Callable[[], Awaitable[object]]) -> object:
+        """Returns when the process is to end: it was told to, or makes room for its successor."""
+        told = asyncio.ensure_future(until())
+        note = handover.read(self.settings.handover)
+        if note is None and not self._recycle_because.is_set():
+            recycle = asyncio.create_task(self._recycle_because.wait())
+            await asyncio.wait((told, recycle), return_when=asyncio.FIRST_COMPLETED)
+            await _ended(recycle)
+            note = handover.read(self.settings.handover)
+        if told.done():
+            return told.result()
+        if note is not None and note.beside:
+            return await told  # the supervisor says when the successor is there
+        await _ended(told)
+        return "recycled"
+
+    def _recycle(self, why: str) -> None:
+        """Asks for a successor: beside this process where memory allows, else after it."""
+        ledger, memory = self.swaps.ledger, self.backend.memory()
+        again = ledger.used_bytes - ledger.load_transient_bytes
+        beside = memory.available_bytes >= again
+        log.error("recycling", why=why, beside=beside, needs_bytes=again)
+        if self.settings.handover is not None:
+            orders = [
+                wire.request_of(one.order, one.pinned, one.measured)
+                for one in sorted(self.replicas.held(), key=lambda one: -one.heat.count)
+                if one.state is ReplicaState.HOT
+            ]
+            note = handover.Handover(why, beside, self.rpc.fence.highest, tuple(orders))
+            handover.write(self.settings.handover, note)
+        self._recycle_because.set()
+
+    async def _take_over(self) -> None:
+        """Loads what the process before this one held, if it left word."""
+        note = handover.read(self.settings.handover)
+        if note is None:
+            return
+        self._replaces_because = note.why
+        self.rpc.fence.highest = note.token
+        log.info("taking over", why=note.why, models=len(note.orders))
+        for order in note.orders:
+            try:
+                async with asyncio.timeout(TAKE_OVER_S):
+                    await self.replicas.assign(wire.order_of(order))
+            except (YolopoolError, TimeoutError) as error:
+                log.warning("not taken over", model=wire.key_of(order.version), why=str(error))
+        handover.done(self.settings.handover)
+
     def _open_device(self) -> tuple[int, int, str]:
         context_bytes = self.backend.open()
         return context_bytes, self.backend.memory().total_bytes, self.backend.device_name
 
     def _changed(self) -> None:
         self.membership.poke()
+
+
+async def _ended(task: "asyncio.Future[Any]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def serve(settings: Settings, until: Callable[[], Awaitable[object]]) -> None:

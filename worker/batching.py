@@ -5,7 +5,8 @@ letterboxed shape share a batch, so that an image's answer does not depend on it
 """
 
 import heapq
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,6 +14,15 @@ from worker.estimates import Shape, Waiting
 from yolopool.errors import QueueFull
 
 P = TypeVar("P")
+Lane = tuple[str, Shape, int]
+
+
+def _any_version(version: str) -> bool:
+    return True
+
+
+def _no_limit(version: str, shape: Shape) -> int:
+    return sys.maxsize
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +47,20 @@ class Ticket(Generic[P]):
         return (self.priority, self.deadline, self.number)
 
     @property
-    def lane(self) -> tuple[str, Shape, int]:
+    def lane(self) -> Lane:
         return (self.version, self.shape, self.max_batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What waits for one version: how many, and the order of the most urgent."""
+
+    count: int
+    order: tuple[int, float, int]
+
+    @property
+    def priority(self) -> int:
+        return self.order[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +87,7 @@ class Queue(Generic[P]):
         self.capacity = capacity
         # Heaps of (order, ticket) by lane; discarded tickets are only marked, and leave when
         # they come up. `_live` is the truth about who waits.
-        self._lanes: dict[tuple[str, Shape, int], list[tuple[tuple[int, float, int], int]]] = {}
+        self._lanes: dict[Lane, list[tuple[tuple[int, float, int], int]]] = {}
         self._live: dict[int, Ticket[P]] = {}
 
     def __len__(self) -> int:
@@ -95,24 +117,41 @@ class Queue(Generic[P]):
         """Frees the place of a ticket that nobody waits for; False if it left already."""
         return self._live.pop(ticket.number, None) is not None
 
-    def next_batch(self, now: float) -> Taken[P]:
-        """Takes the most urgent ticket and those that may share its pass; never waits.
+    def next_batch(
+        self,
+        now: float,
+        ready: Callable[[str], bool] = _any_version,
+        most: Callable[[str, Shape], int] = _no_limit,
+    ) -> Taken[P]:
+        """Takes the most urgent ticket of a version that is `ready`, and those that may share
+        its pass, `most` of a version and shape; never waits.
 
         Late tickets that come up on the way are taken out too, for the shell to answer.
         """
         late: list[Ticket[P]] = []
-        while (lane := self._most_urgent()) is not None:
+        while (lane := self._most_urgent(ready)) is not None:
             first = self._pop(lane, now, late)
             if first is None:
                 continue
             tickets = [first]
-            while len(tickets) < first.max_batch:
+            limit = min(first.max_batch, most(first.version, first.shape))
+            while len(tickets) < limit:
                 ticket = self._pop(lane, now, late)
                 if ticket is None:
                     break
                 tickets.append(ticket)
             return Taken(Batch(first.version, first.shape, tuple(tickets)), tuple(late))
         return Taken(None, tuple(late))
+
+    def take(self, version: str) -> tuple[Ticket[P], ...]:
+        """Takes all tickets of one version, in order of arrival."""
+        taken = sorted(
+            (ticket for ticket in self._live.values() if ticket.version == version),
+            key=lambda ticket: ticket.number,
+        )
+        for ticket in taken:
+            del self._live[ticket.number]
+        return tuple(taken)
 
     def drain(self) -> tuple[Ticket[P], ...]:
         """Takes all that wait, in order of arrival."""
@@ -121,17 +160,30 @@ class Queue(Generic[P]):
         self._lanes.clear()
         return tickets
 
+    def demand(self) -> dict[str, Demand]:
+        """What waits, by version."""
+        found: dict[str, Demand] = {}
+        for ticket in self._live.values():
+            known = found.get(ticket.version)
+            found[ticket.version] = Demand(
+                known.count + 1 if known is not None else 1,
+                min(known.order, ticket.order) if known is not None else ticket.order,
+            )
+        return found
+
     def waiting(self) -> Iterator[Waiting]:
         """What waits, by lane, for `Estimates.wait_s`."""
-        counts: dict[tuple[str, Shape, int], int] = {}
+        counts: dict[Lane, int] = {}
         for ticket in self._live.values():
             counts[ticket.lane] = counts.get(ticket.lane, 0) + 1
         for (version, shape, max_batch), count in counts.items():
             yield Waiting(version, shape, count, max_batch)
 
-    def _most_urgent(self) -> tuple[str, Shape, int] | None:
+    def _most_urgent(self, ready: Callable[[str], bool]) -> Lane | None:
         best = None
         for lane in list(self._lanes):
+            if not ready(lane[0]):
+                continue
             heap = self._lanes[lane]
             while heap and heap[0][1] not in self._live:
                 heapq.heappop(heap)
@@ -141,9 +193,7 @@ class Queue(Generic[P]):
                 best = lane
         return best
 
-    def _pop(
-        self, lane: tuple[str, Shape, int], now: float, late: list[Ticket[P]]
-    ) -> Ticket[P] | None:
+    def _pop(self, lane: Lane, now: float, late: list[Ticket[P]]) -> Ticket[P] | None:
         """The next live ticket of a lane that is not late; late ones go to `late`."""
         heap = self._lanes[lane]
         while heap:

@@ -1,11 +1,14 @@
 """The one device thread: everything that touches the device runs here, jobs before batches.
 
-A batch is taken when the device is free. Answers go back to the event loop; a ticket whose caller
-is gone or whose time is over is dropped, and no failure of a pass ends the thread.
+A batch is taken when the device is free, of a version that is there; tickets of others wait until
+it is. Idle jobs run when no batch could, and after a few that could. Answers go back to the event
+loop; a ticket whose caller is gone or whose time is over is dropped, and no failure of a pass ends
+the thread.
 """
 
 import asyncio
 import itertools
+import sys
 import threading
 import time
 import uuid
@@ -17,8 +20,8 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from worker.backends.base import U8, Candidates, LoadedModel, NmsOptions
-from worker.batching import Batch, Queue, Taken, Ticket
-from worker.estimates import Estimates
+from worker.batching import Batch, Demand, Queue, Taken, Ticket
+from worker.estimates import Estimates, Shape
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,
@@ -30,6 +33,8 @@ from yolopool.errors import (
 
 log = structlog.get_logger()
 Answer = TypeVar("Answer")
+# Batches that may go before an idle job: under full load it still comes to its end.
+PATIENCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +91,26 @@ class _Job:
 
 
 class Engine:
-    """`models` are by version and changed by jobs alone, so only the device thread sees them."""
+    """`models` are by version and changed by jobs alone, so only the device thread changes them;
+    others may ask whether a version is there. `watch` is called when a ticket waits for one that
+    is not, and after each pass while `watching`; on any thread.
+    """
 
     def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.models: dict[str, LoadedModel] = {}
+        self.watch: Callable[[], None] = _nobody
+        self.watching = False
         self._clock = clock
         self._changed = threading.Condition()
         # All below is guarded by it.
         self._queue: Queue[_Work] = Queue(capacity)
         self._jobs: deque[_Job] = deque()
+        self._idle_jobs: deque[_Job] = deque()
+        self._passed_over = 0
         self._estimates = Estimates()
+        self._swap_s: dict[str, float] = {}
+        # Batches that fitted where a larger one did not.
+        self._fitting: dict[tuple[str, Shape], int] = {}
         self._running = 0
         self._free_at = 0.0
         self._stopping = False
@@ -113,15 +128,15 @@ class Engine:
             self._changed.notify()
         await asyncio.to_thread(self._thread.join, limit_s)
 
-    async def job(self, run: Callable[[], Answer]) -> Answer:
-        """Runs a call on the device thread, before the batches that wait. Not cancelled with its
-        caller: what it changes is changed.
+    async def job(self, run: Callable[[], Answer], idle: bool = False) -> Answer:
+        """Runs a call on the device thread, before the batches that wait; an `idle` one behind
+        them. Not cancelled with its caller: what it changes is changed.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         with self._changed:
             if self._stopping:
                 raise Draining("this worker is ending: ask another")
-            self._jobs.append(_Job(run, _reply_to(future)))
+            (self._idle_jobs if idle else self._jobs).append(_Job(run, _reply_to(future)))
             self._changed.notify()
         return await future
 
@@ -149,6 +164,8 @@ class Engine:
             )
             self._queue.add(ticket, now, self._wait_s(now))
             self._changed.notify()
+        if request.version not in self.models:
+            self.watch()
         try:
             return await future
         finally:
@@ -170,14 +187,39 @@ class Engine:
         with self._changed:
             return self._estimates.pass_s(version, shape, 1) or 0.0
 
+    def demand(self) -> dict[str, Demand]:
+        """What waits, by version."""
+        with self._changed:
+            return self._queue.demand()
+
+    def note_swap(self, version: str, seconds: float) -> None:
+        """What bringing a version to the device takes: tickets that wait for it wait for that.
+        A batch may be as large again as the variant says.
+        """
+        with self._changed:
+            self._swap_s[version] = seconds
+            self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
+
+    def refuse(self, version: str, error: YolopoolError) -> None:
+        """Answers all that waits for a version with an error."""
+        with self._changed:
+            tickets = self._queue.take(version)
+        for ticket in tickets:
+            ticket.payload.reply(None, error)
+
     def forget(self, version: str) -> None:
         """Drops the estimates of a version that is gone."""
         with self._changed:
             self._estimates.forget(version)
+            self._swap_s.pop(version, None)
+            self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
 
     def _wait_s(self, now: float) -> float:
         busy = max(0.0, self._free_at - now) if self._running else 0.0
-        return busy + self._estimates.wait_s(self._queue.waiting())
+        waiting = list(self._queue.waiting())
+        away = {lane.version for lane in waiting if lane.version not in self.models}
+        swaps = sum(self._swap_s.get(version, 0.0) for version in away)
+        return busy + swaps + self._estimates.wait_s(waiting)
 
     def _loop(self) -> None:
         while (work := self._next()) is not None:
@@ -187,6 +229,8 @@ class Engine:
                 self._finish(work.late)
                 if work.batch is not None:
                     self._run(work.batch)
+                    if self.watching:
+                        self.watch()
             # Else the last images and answers would live until the next ones come.
             del work
 
@@ -198,14 +242,31 @@ class Engine:
                 if self._jobs:
                     return self._jobs.popleft()
                 if self._stopping:
+                    ending = Draining("this worker is ending: ask another")
                     for ticket in self._queue.drain():
-                        ticket.payload.reply(None, Draining("this worker is ending: ask another"))
+                        ticket.payload.reply(None, ending)
+                    for job in self._idle_jobs:
+                        job.reply(None, ending)
                     return None
-                taken = self._queue.next_batch(self._clock())
+                if self._idle_jobs and self._passed_over >= PATIENCE:
+                    return self._idle_job()
+                taken = self._queue.next_batch(
+                    self._clock(), self.models.__contains__, self._most_images
+                )
                 if taken.batch is not None or taken.late:
+                    self._passed_over += bool(self._idle_jobs)
                     self._note_start(taken.batch)
                     return taken
+                if self._idle_jobs:
+                    return self._idle_job()
                 self._changed.wait()
+
+    def _idle_job(self) -> _Job:
+        self._passed_over = 0
+        return self._idle_jobs.popleft()
+
+    def _most_images(self, version: str, shape: Shape) -> int:
+        return self._fitting.get((version, shape), sys.maxsize)
 
     def _note_start(self, batch: Batch[_Work] | None) -> None:
         if batch is not None:
@@ -230,9 +291,15 @@ class Engine:
         self._run_tickets(model, batch, batch.tickets)
 
     def _run_tickets(
-        self, model: LoadedModel, batch: Batch[_Work], tickets: Sequence[Ticket[_Work]]
+        self,
+        model: LoadedModel,
+        batch: Batch[_Work],
+        tickets: Sequence[Ticket[_Work]],
+        last: bool = False,
     ) -> None:
-        """One pass; out of memory, two of half the size, down to the ticket that does not fit."""
+        """One pass; out of memory, two of half the size, down to one image, which has another
+        chance: the backend freed what it only cached.
+        """
         began = self._clock()
         try:
             result = model.run(
@@ -244,8 +311,14 @@ class Engine:
         except Exception as error:
             if isinstance(error, OutOfMemory) and len(tickets) > 1:
                 half = len(tickets) // 2
+                log.warning("batch out of memory", version=batch.version, images=len(tickets))
+                with self._changed:
+                    self._fitting[batch.version, batch.shape] = half
                 self._run_tickets(model, batch, tickets[:half])
                 self._run_tickets(model, batch, tickets[half:])
+                return
+            if isinstance(error, OutOfMemory) and not last:
+                self._run_tickets(model, batch, tickets, last=True)
                 return
             told = _told(error, batch.version)
             for ticket in tickets:
@@ -266,6 +339,10 @@ class Engine:
                 ),
                 None,
             )
+
+
+def _nobody() -> None:
+    """Nobody watches."""
 
 
 def _run_job(job: _Job) -> None:

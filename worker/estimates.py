@@ -25,20 +25,30 @@ class Waiting:
 class Estimates:
     """Medians of the last passes by (version, letterboxed shape, batch).
 
-    A median, since one pass beside a page fault or a load is no sign of the next.
+    A median, since one pass beside a page fault or a load is no sign of the next. The first of a
+    kind counts only until there is a second: a runtime prepares what it has not run before.
     """
 
     def __init__(self, window: int = _WINDOW) -> None:
         self._window = window
         self._times: dict[str, dict[tuple[Shape, int], deque[float]]] = {}
+        self._first: set[tuple[str, Shape, int]] = set()
 
     def record(self, version: str, shape: Shape, batch: int, seconds: float) -> None:
         """Notes one pass of `batch` images."""
         times = self._times.setdefault(version, {})
-        times.setdefault((shape, batch), deque(maxlen=self._window)).append(seconds)
+        known = times.get((shape, batch))
+        if known is None:
+            known = times[shape, batch] = deque(maxlen=self._window)
+            self._first.add((version, shape, batch))
+        elif (version, shape, batch) in self._first:
+            self._first.discard((version, shape, batch))
+            known.clear()
+        known.append(seconds)
 
     def forget(self, version: str) -> None:
-        self._times.pop(version, None)
+        for shape, batch in self._times.pop(version, {}):
+            self._first.discard((version, shape, batch))
 
     def pass_s(self, version: str, shape: Shape, batch: int) -> float | None:
         """Expected seconds of a pass; None for a version that has not run.

@@ -1,4 +1,5 @@
 """The memory account of one device, in bytes: what is promised never exceeds the budget.
+A budget that shrinks under what is held (others took the device's memory) stops promises.
 
 context + sum(weights) + max(workspace) + graph pool + sum(private) + load transient <= budget.
 Pure and immutable: reserve -> commit(measured) -> release, each giving the next ledger.
@@ -39,6 +40,8 @@ class Ledger:
     budget_bytes: int
     context_bytes: int = 0
     graph_pool_bytes: int = 0
+    # Replicas at once, beside the bytes; 0: any number.
+    max_replicas: int = 0
     reserved: Mapping[str, Claim] = field(default_factory=lambda: MappingProxyType({}))
     committed: Mapping[str, Claim] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -77,7 +80,9 @@ class Ledger:
 
     @property
     def free_bytes(self) -> int:
-        """Never negative in a ledger that came from `reserve`, `commit` and `release`."""
+        """Never negative in a ledger that came from `reserve`, `commit` and `release`; after
+        `with_budget` it may be, until enough is released.
+        """
         return self.budget_bytes - self.used_bytes
 
     def holds(self, key: str) -> bool:
@@ -90,6 +95,12 @@ class Ledger:
         """
         if self.holds(key):
             raise ValueError(f"{key} holds bytes already: release them first")
+        count = len(self.reserved) + len(self.committed)
+        if self.max_replicas and count >= self.max_replicas:
+            raise LedgerFull(
+                f"{count} models are on the device and --max-hot allows no more: release one",
+                details={"max_hot": str(self.max_replicas)},
+            )
         grown = replace(self, reserved=_with(self.reserved, key, claim))
         return grown._within_budget(self, key)
 
@@ -115,6 +126,10 @@ class Ledger:
             reserved=_without(self.reserved, key),
             committed=_without(self.committed, key),
         )
+
+    def with_budget(self, budget_bytes: int) -> "Ledger":
+        """The same account under another budget, which may be less than is held."""
+        return replace(self, budget_bytes=budget_bytes)
 
     def _claims(self) -> Iterable[Claim]:
         yield from self.reserved.values()

@@ -6,6 +6,7 @@ Blocking: call it on a thread. Nothing here imports torch or runs a byte.
 """
 
 import hashlib
+import io
 import mmap
 import os
 import shutil
@@ -17,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -163,7 +164,7 @@ class PackDoor:
         """
         digest = check_digest(location.digest, "the digest of the pack")
         store, root = _open_store(location.uri)
-        if "file" in ((store.protocol,) if isinstance(store.protocol, str) else store.protocol):
+        if _is_local(store):
             return self._from(Path(root), digest, weights)
         folder = self._cache / digest
         if not folder.is_dir() or (weights and not (folder / WEIGHTS).is_file()):
@@ -175,6 +176,25 @@ class PackDoor:
             raise
         os.utime(folder)
         self._evict(keep=folder)
+        return pack
+
+    def prepare(self, location: PackLocation) -> Pack:
+        """Brings a pack to this machine and verifies all of it, so that a later `fetch` only
+        reads; answers it without weights. Raises as `fetch`.
+        """
+        store, root = _open_store(location.uri)
+        folder = Path(root)
+        if not _is_local(store):
+            folder = self._cache / check_digest(location.digest, "the digest of the pack")
+            if not (folder / WEIGHTS).is_file():
+                self._download(store, root, folder, weights=True)
+        pack = self.fetch(location, weights=False)
+        try:
+            self._verify_weights(folder / WEIGHTS, pack.manifest)
+        except DigestMismatch:
+            if not _is_local(store):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         return pack
 
     def _from(self, folder: Path, digest: str, weights: bool) -> Pack:
@@ -194,28 +214,35 @@ class PackDoor:
 
     def _read_weights(self, path: Path, manifest: PackManifest) -> HostMemory:
         with _found(path), path.open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            # Before the memory is taken: a short file is no reason to map what the manifest says.
-            if status.st_size != manifest.weights_bytes:
-                raise DigestMismatch(
-                    f"{path} has {status.st_size} bytes, its manifest says "
-                    f"{manifest.weights_bytes}: the copy was cut short or changed; import the "
-                    "model again"
-                )
-            seen = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-            with self._lock:
-                known = self._verified.get(manifest.weights_sha256) == seen
-            memory = HostMemory(status.st_size, self._pin)
+            seen = _seen(file, manifest)  # before memory is taken for a file that is cut short
+            memory = HostMemory(manifest.weights_bytes, self._pin)
             try:
-                found = _fill(memory, file, verify=not known)
-                if found is not None:
+                _fill(memory, file)
+                if not self._is_verified(manifest, seen):
+                    with memoryview(memory.buffer) as whole:
+                        found = hashlib.sha256(whole).hexdigest()
                     _verify(path, found, manifest.weights_sha256)
+                    self._note_verified(manifest, seen)
             except BaseException:
                 memory.close()
                 raise
+        return memory
+
+    def _verify_weights(self, path: Path, manifest: PackManifest) -> None:
+        with _found(path), path.open("rb", buffering=0) as file:
+            seen = _seen(file, manifest)
+            if not self._is_verified(manifest, seen):
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+                _verify(path, found, manifest.weights_sha256)
+                self._note_verified(manifest, seen)
+
+    def _is_verified(self, manifest: PackManifest, seen: tuple[int, ...]) -> bool:
+        with self._lock:
+            return self._verified.get(manifest.weights_sha256) == seen
+
+    def _note_verified(self, manifest: PackManifest, seen: tuple[int, ...]) -> None:
         with self._lock:
             self._verified[manifest.weights_sha256] = seen
-        return memory
 
     def _download(self, store: Any, root: str, folder: Path, weights: bool) -> None:
         self._cache.mkdir(parents=True, exist_ok=True)
@@ -268,6 +295,10 @@ def _open_store(uri: str) -> tuple[Any, str]:
     return store, str(root)
 
 
+def _is_local(store: Any) -> bool:
+    return "file" in ((store.protocol,) if isinstance(store.protocol, str) else store.protocol)
+
+
 @contextmanager
 def _found(path: object) -> Iterator[None]:
     try:
@@ -302,26 +333,27 @@ def _read_whole(path: Path, limit_bytes: int) -> bytes:
     return text
 
 
-def _fill(memory: HostMemory, file: IO[bytes], verify: bool) -> str | None:
-    """Reads a file into memory; with `verify` returns its SHA-256.
+def _seen(file: io.FileIO, manifest: PackManifest) -> tuple[int, ...]:
+    """What tells that a file of weights is the one that was verified."""
+    status = os.fstat(file.fileno())
+    if status.st_size != manifest.weights_bytes:
+        raise DigestMismatch(
+            f"{file.name} has {status.st_size} bytes, its manifest says "
+            f"{manifest.weights_bytes}: the copy was cut short or changed; import the model again"
+        )
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
-    Chunk by chunk, each hashed while it is in the processor's cache.
-    """
-    digest = hashlib.sha256() if verify else None
+
+def _fill(memory: HostMemory, file: io.FileIO) -> None:
+    """Reads a file of the memory's size into it."""
     filled = 0
     with memoryview(memory.buffer) as whole:
         while filled < memory.size_bytes:
             with whole[filled : filled + _CHUNK_BYTES] as part:
-                count = file.readinto(part)  # type: ignore[attr-defined]  # any binary file has it
-                if not count:
-                    break
-                if digest is not None:
-                    with part[:count] as read:
-                        digest.update(read)
+                count = file.readinto(part)
+            if not count:
+                raise DigestMismatch(f"{file.name} was cut short while it was read: import again")
             filled += count
-    if filled < memory.size_bytes:
-        raise DigestMismatch(f"{file.name} was cut short while it was read: import it again")
-    return digest.hexdigest() if digest is not None else None
 
 
 def _verify(path: Path, found: str, wanted: str) -> None:

@@ -1,88 +1,196 @@
-"""Which replicas are on the device now: what to demote so that another fits.
+"""Which replicas are on the device now: the next one to bring there, and who leaves for it.
 
-Pure. The order is least recently used first; pinned replicas and those with tickets stay.
+Pure; asked whenever something changed. Waiting tickets take their turns, the most urgent first;
+a replica that was brought to the device stays for a turn that is long against its swap, so that
+more models than fit are served without moving weights most of the time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from worker.batching import Demand
 from worker.ledger import Claim, Ledger
 from yolopool.errors import LedgerFull
 
+# A turn is so many times as long as bringing its replica to the device took, times those who
+# share the device: swaps then take about an eighth of the time at most.
+TURN_PER_SWAP = 8.0
+SHORTEST_TURN_S = 0.02
+# For what nobody has sent a ticket for, but is to be on the device: behind all tickets.
+UNASKED = Demand(0, (9, float("inf"), 0))
+
 
 @dataclass(frozen=True, slots=True)
-class Resident:
-    """What is to be known of one replica on the device; times in seconds of one clock."""
+class Standing:
+    """What is to be known of one replica; times in seconds of one clock.
+
+    `claim` is what it holds or would reserve, `demand` what waits for it, `swap_s` what bringing
+    it to the device takes, `worth` the order in which idle ones leave (lowest first).
+    `wanted`: it is to be on the device though no ticket waits.
+    """
 
     key: str
+    claim: Claim
+    hot: bool
     pinned: bool
-    tickets: int
-    last_used: float
+    wanted: bool
+    demand: Demand | None
+    hot_since: float
+    swap_s: float
+    worth: tuple[float, float, str]
+
+    def turn_ends(self, sharing: int) -> float:
+        """When its turn is over, if so many share the device."""
+        return self.hot_since + sharing * max(SHORTEST_TURN_S, TURN_PER_SWAP * self.swap_s)
 
     @property
-    def movable(self) -> bool:
-        return not self.pinned and self.tickets == 0
+    def urgency(self) -> tuple[bool, tuple[int, float, int], str]:
+        return (not self.pinned, (self.demand or UNASKED).order, self.key)
 
 
 @dataclass(frozen=True, slots=True)
-class Demote:
-    """Take these off the device, in this order; empty: it fits as it is."""
+class Swap:
+    """Take `out` off the device, in this order, and then bring `key` there."""
 
-    keys: tuple[str, ...]
+    key: str
+    out: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class NoRoom:
-    """Nothing that may leave frees enough; `error` has the numbers and says why."""
+class Shrink:
+    """The budget is less than what is held: take these off the device."""
 
+    out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Nothing before this time, unless something changes."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """`key` can't be brought to the device even if all that may leave did; `error` says why."""
+
+    key: str
     error: LedgerFull
 
 
-def make_room(
-    key: str, claim: Claim, ledger: Ledger, residents: Sequence[Resident]
-) -> Demote | NoRoom:
-    """Chooses the replicas whose demotion lets `claim` be reserved.
+Decision = Swap | Shrink | Later | Refuse
 
-    Least recently used first; those that turn out not to be needed stay, most recent first.
+
+def decide(standings: Sequence[Standing], ledger: Ledger, now: float) -> Decision | None:
+    """What to do next; None: nothing, until something changes."""
+    hot = [one for one in standings if one.hot]
+    sharing = sum(one.demand is not None for one in hot)
+    if ledger.free_bytes < 0:
+        over = _until_it_fits(ledger, _leavers(hot, None, now, patient=False))
+        if over:
+            return Shrink(over)
+    later: list[float] = []
+    for one in sorted(_asking(standings), key=lambda one: one.urgency):
+        leavers = _leavers(hot, one, now, patient=True)
+        out = _room(one, ledger, [leaver.key for leaver in leavers])
+        if out is not None:
+            return Swap(one.key, out)
+        if not _worth_waiting(one, hot, ledger):
+            return Refuse(one.key, _explain(one, ledger, hot))
+        if one.demand is not None:
+            ends = (other.turn_ends(sharing) for other in hot)
+            later += [moment for moment in ends if moment > now]
+    return Later(min(later)) if later else None
+
+
+def _asking(standings: Iterable[Standing]) -> Iterable[Standing]:
+    for one in standings:
+        if not one.hot and (one.pinned or one.wanted or one.demand is not None):
+            yield one
+
+
+def _leavers(
+    hot: Sequence[Standing], newcomer: Standing | None, now: float, patient: bool
+) -> list[Standing]:
+    """Who may leave, in the order in which they do: idle ones of least worth, then, longest
+    there first, those whose turn is over or whose tickets are all less urgent by priority.
     """
-    candidates = sorted(
-        (resident for resident in residents if resident.movable),
-        key=lambda resident: (resident.last_used, resident.key),
+    idle = [one for one in hot if not one.pinned and one.demand is None]
+    working = [one for one in hot if not one.pinned and one.demand is not None]
+    sharing = sum(one.demand is not None for one in hot)
+    busy = [
+        one
+        for one in working
+        if not patient or one.turn_ends(sharing) <= now or _yields(one, newcomer)
+    ]
+    if newcomer is not None and newcomer.demand is None and not newcomer.pinned:
+        busy = []  # nobody waits for it yet: it takes what is idle
+    return [
+        *sorted(idle, key=lambda one: one.worth),
+        *sorted(busy, key=lambda one: (one.hot_since, one.key)),
+    ]
+
+
+def _yields(one: Standing, newcomer: Standing | None) -> bool:
+    if newcomer is None or one.demand is None:
+        return False
+    return newcomer.pinned or (
+        newcomer.demand is not None and newcomer.demand.priority < one.demand.priority
     )
+
+
+def _room(one: Standing, ledger: Ledger, leavers: Sequence[str]) -> tuple[str, ...] | None:
+    """Fewest of the leavers, the first first, whose leaving lets `one` be reserved."""
     chosen: list[str] = []
-    refusal = _refusal(key, claim, ledger)
-    for candidate in candidates:
-        if refusal is None:
+    for key in (None, *leavers):
+        if key is not None:
+            chosen.append(key)
+        if _fits(one, ledger, chosen):
             break
-        chosen.append(candidate.key)
-        refusal = _refusal(key, claim, _without(ledger, chosen))
-    if refusal is not None:
-        return NoRoom(_explain(refusal, residents))
-    for spared in reversed(chosen):
-        fewer = [other for other in chosen if other != spared]
-        if _refusal(key, claim, _without(ledger, fewer)) is None:
+    else:
+        return None
+    # The last made the difference; earlier ones may not be needed beside it.
+    for spared in list(reversed(chosen[:-1])):
+        fewer = [key for key in chosen if key != spared]
+        if _fits(one, ledger, fewer):
             chosen = fewer
-    return Demote(tuple(chosen))
+    return tuple(chosen)
 
 
-def _without(ledger: Ledger, keys: Sequence[str]) -> Ledger:
-    for key in keys:
+def _until_it_fits(ledger: Ledger, leavers: Sequence[Standing]) -> tuple[str, ...]:
+    out = []
+    for leaver in leavers:
+        if ledger.free_bytes >= 0:
+            break
+        ledger = ledger.release(leaver.key)
+        out.append(leaver.key)
+    return tuple(out)
+
+
+def _worth_waiting(one: Standing, hot: Sequence[Standing], ledger: Ledger) -> bool:
+    return _fits(one, ledger, [other.key for other in hot if not other.pinned])
+
+
+def _fits(one: Standing, ledger: Ledger, without: Iterable[str]) -> bool:
+    return _refusal(one, ledger, without) is None
+
+
+def _refusal(one: Standing, ledger: Ledger, without: Iterable[str]) -> LedgerFull | None:
+    for key in without:
         ledger = ledger.release(key)
-    return ledger
-
-
-def _refusal(key: str, claim: Claim, ledger: Ledger) -> LedgerFull | None:
     try:
-        ledger.reserve(key, claim)
+        ledger.reserve(one.key, one.claim)
     except LedgerFull as error:
         return error
     return None
 
 
-def _explain(refusal: LedgerFull, residents: Sequence[Resident]) -> LedgerFull:
-    pinned = sum(resident.pinned for resident in residents)
-    busy = sum(resident.tickets > 0 and not resident.pinned for resident in residents)
+def _explain(one: Standing, ledger: Ledger, hot: Sequence[Standing]) -> LedgerFull:
+    """Why `one` finds no room: with all gone that may leave, the numbers are of what stays."""
+    refusal = _refusal(one, ledger, [other.key for other in hot if not other.pinned])
+    assert refusal is not None, "only asked of one that does not fit"
+    pinned = sum(other.pinned for other in hot)
     return LedgerFull(
-        f"{refusal.message} ({pinned} pinned and {busy} busy replicas can't leave the device)",
-        details={**refusal.details, "pinned": str(pinned), "busy": str(busy)},
+        f"{refusal.message} ({pinned} pinned replicas can't leave the device)",
+        details={**refusal.details, "pinned": str(pinned)},
     )

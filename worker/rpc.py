@@ -15,7 +15,10 @@ from worker import imaging, options, wire
 from worker.backends.base import Backend
 from worker.engine import Engine, Outcome, Request
 from worker.intake import Intake, Prepared
-from worker.replicas import Replica, Replicas
+from worker.replica import Replica
+from worker.replicas import Replicas
+from worker.swaps import Swaps
+from worker.upkeep import Upkeep
 from yolopool.errors import Draining, StaleToken, YolopoolError
 from yolopool.v1 import detection_pb2, fleet_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 
@@ -37,6 +40,7 @@ class Identity:
     device_name: str
     labels: dict[str, str]
     release: str
+    replaces_because: str
 
 
 class Fence:
@@ -63,6 +67,8 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         self,
         identity: Callable[[], Identity],
         replicas: Replicas,
+        swaps: Swaps,
+        upkeep: Upkeep,
         engine: Engine,
         intake: Intake,
         backend: Backend,
@@ -73,6 +79,8 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         self.infers = 0  # calls of Infer under way
         self._identity = identity
         self._replicas = replicas
+        self._swaps = swaps
+        self._upkeep = upkeep
         self._engine = engine
         self._intake = intake
         self._backend = backend
@@ -150,6 +158,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             ],
             labels=one.labels,
             release=one.release,
+            replaces_because=one.replaces_because,
         )
 
     async def _infer(
@@ -162,7 +171,6 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             prepared = await self._intake.prepare(
                 wire.source_of(request), wire.region_of(request.options), wire.framing_of(replica)
             )
-            await self._replicas.ensure_hot(replica)
             outcome = await self._engine.submit(
                 Request(
                     replica.order.key,
@@ -200,11 +208,18 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.InferResponse(
             result=result,
             load=wire.load_to(self._engine),
-            ledger_used_bytes=self._replicas.ledger.used_bytes,
+            ledger_used_bytes=self._swaps.ledger.used_bytes,
         )
 
     def _ledger(self) -> types_pb2.Ledger:
-        return wire.ledger_to(self._replicas.ledger, self._backend.memory().used_bytes)
+        return wire.ledger_to(
+            self._swaps.ledger,
+            measured_bytes=self._backend.memory().used_bytes,
+            assignable_bytes=self._replicas.assignable_bytes,
+            host_bytes=self._swaps.host_bytes,
+            foreign_bytes=self._upkeep.foreign_bytes,
+            drift_bytes=self._upkeep.drift_bytes,
+        )
 
     def _note(
         self,
@@ -232,6 +247,6 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             model=wire.key_of(request.version),
             outcome=outcome,
             total_ms=round(seconds * 1000, 3),
-            ledger_used_bytes=self._replicas.ledger.used_bytes,
+            ledger_used_bytes=self._swaps.ledger.used_bytes,
             **facts,
         )

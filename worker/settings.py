@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
@@ -18,6 +18,8 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 # a GPU is the pool's own; a simulated device has no memory to measure.
 _DEFAULT_FRACTION = {"cpu": 0.5, "cuda": 0.8}
 SIMULATED_MEMORY_BYTES = 8 * 1024**3
+# What says "no budget" where that has a meaning.
+_NONE = {"memory_budget": "", "host_memory": "0", "drift_limit": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,23 @@ class Settings(BaseSettings):
     memory_budget: str = Field(
         "", description="bytes, 4GiB, 500MB, or a fraction of the device such as 0.8"
     )
+    max_hot: int = Field(0, ge=0, description="models on the device at once; 0: as fit its bytes")
+    host_memory: str = Field(
+        "0.25",
+        description="what weights may take of host memory beside a CUDA device: 32GiB, 0.25, or 0",
+    )
+    pack_cache: str = Field(
+        "32GiB", description="weights of all versions taken, and the local copies of their packs"
+    )
+    rewarm_idle_s: float = Field(
+        0, ge=0, description="warm a model up again that did not run for so long; 0: never"
+    )
+    drift_limit: str = Field(
+        "512MiB", description="memory that did not come back before the process is replaced; 0: any"
+    )
+    handover: Path | None = Field(
+        None, description="file by which a worker asks for its successor; set by the supervisor"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0: any free one")
     advertise: str = Field("", description="host:port that control planes are to call")
@@ -122,10 +141,10 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @field_validator("memory_budget")
+    @field_validator("memory_budget", "host_memory", "pack_cache", "drift_limit")
     @classmethod
-    def _check_budget(cls, value: str) -> str:
-        if value:
+    def _check_budget(cls, value: str, info: ValidationInfo) -> str:
+        if value != _NONE.get(info.field_name or ""):
             parse_budget(value)
         return value
 
@@ -151,6 +170,20 @@ class Settings(BaseSettings):
             else default_budget(self.device_kind)
         )
 
+    def host_bytes(self, memory_bytes: int) -> int:
+        """Weights that may stay in host memory beside the device."""
+        if self.host_memory == "0":
+            return 0
+        return parse_budget(self.host_memory).resolve(memory_bytes)
+
+    def pack_cache_bytes(self) -> int:
+        """Weights of all versions that are taken."""
+        return parse_budget(self.pack_cache).resolve(0)
+
+    def drift_limit_bytes(self) -> int:
+        """0: no limit."""
+        return 0 if self.drift_limit == "0" else parse_budget(self.drift_limit).resolve(0)
+
     def batch_limit(self) -> int:
         """Measured on CPUs: beyond four images a pass costs more an image, not less."""
         return self.max_batch or (4 if self.device_kind == "cpu" else 16)
@@ -165,7 +198,7 @@ class Settings(BaseSettings):
             flag = name.replace("_", "-")
             if isinstance(value, bool):
                 arguments.append(f"--{flag}" if value else f"--no-{flag}")
-            else:
+            elif value is not None:
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
                 arguments.append(f"--{flag}={text}")
         return arguments

@@ -7,9 +7,9 @@ from worker.backends.base import Backend
 from worker.engine import Engine, Outcome
 from worker.imaging import ChannelOrder, ShapePolicy
 from worker.intake import Framing, Prepared, RawPixels
-from worker.ledger import Ledger
+from worker.ledger import Claim, Ledger
 from worker.lifecycle import ReplicaState
-from worker.replicas import Order, Replica
+from worker.replica import NOTHING, Order, Replica
 from yolopool.errors import ImageEmpty, ImageShapeMismatch
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 
@@ -48,6 +48,21 @@ def order_of(request: worker_pb2.AssignRequest) -> Order:
         precision=request.variant.precision or "fp32",
         max_batch=request.variant.max_batch,
         pinned=request.pin,
+        known=request.footprint if request.HasField("footprint") else None,
+    )
+
+
+def request_of(
+    order: Order, pinned: bool, measured: types_pb2.Footprint | None
+) -> worker_pb2.AssignRequest:
+    """The request that makes such an order, for another process to carry out."""
+    return worker_pb2.AssignRequest(
+        version=types_pb2.VersionKey(model=order.model, version=order.number),
+        settings=order.settings,
+        pack=order.pack,
+        variant=types_pb2.Variant(precision=order.precision, max_batch=order.max_batch),
+        pin=pinned,
+        footprint=measured or order.known,
     )
 
 
@@ -97,13 +112,15 @@ def version_of(replica: Replica) -> types_pb2.VersionKey:
 
 def replica_to(replica: Replica, backend: Backend, engine: Engine) -> types_pb2.Replica:
     error = replica.error
+    # What it holds of the device; one that waits, what it will.
+    size = replica.claim if replica.claim.weights_bytes else _expected(replica)
     return types_pb2.Replica(
         version=version_of(replica),
         variant=variant_of(replica, backend),
         state=STATES[replica.state],
         pinned=replica.pinned,
-        weights_bytes=replica.claim.weights_bytes,
-        workspace_bytes=replica.claim.workspace_bytes,
+        weights_bytes=size.weights_bytes,
+        workspace_bytes=size.workspace_bytes,
         outstanding=replica.outstanding,
         last_used_unix_s=replica.last_used_unix_s,
         requests_total=replica.requests_total,
@@ -112,10 +129,24 @@ def replica_to(replica: Replica, backend: Backend, engine: Engine) -> types_pb2.
         reason=error.reason if error is not None else "",
         message=error.message if error is not None else "",
         load_ms=replica.load_s * 1000,
+        pack=replica.order.pack.digest,
+        footprint=replica.measured,
+        swaps_total=replica.swaps_total,
     )
 
 
-def ledger_to(ledger: Ledger, measured_bytes: int) -> types_pb2.Ledger:
+def _expected(replica: Replica) -> Claim:
+    return replica.expected() if replica.pack is not None else NOTHING
+
+
+def ledger_to(
+    ledger: Ledger,
+    measured_bytes: int,
+    assignable_bytes: int,
+    host_bytes: int,
+    foreign_bytes: int,
+    drift_bytes: int,
+) -> types_pb2.Ledger:
     return types_pb2.Ledger(
         budget_bytes=ledger.budget_bytes,
         context_bytes=ledger.context_bytes,
@@ -125,6 +156,11 @@ def ledger_to(ledger: Ledger, measured_bytes: int) -> types_pb2.Ledger:
         backend_private_bytes=ledger.private_bytes,
         load_transient_bytes=ledger.load_transient_bytes,
         measured_bytes=measured_bytes,
+        assignable_bytes=assignable_bytes,
+        host_bytes=host_bytes,
+        foreign_bytes=foreign_bytes,
+        drift_bytes=drift_bytes,
+        max_hot=ledger.max_replicas,
     )
 
 

@@ -175,7 +175,7 @@ async def test_what_does_not_fit_is_refused_and_leaves_nothing(start: Start, zoo
     ledger = (await worker.assign(zoo)).ledger
     used = ledger.context_bytes + ledger.weights_bytes + ledger.workspace_bytes
     small = await start(memory_budget=str(used + 1))
-    await small.assign(zoo)
+    await small.assign(zoo, pin=True)
     before = (await small.inventory()).ledger
     with pytest.raises(errors.LedgerFull) as caught:
         await small.assign(zoo, "second")
@@ -183,9 +183,9 @@ async def test_what_does_not_fit_is_refused_and_leaves_nothing(start: Start, zoo
     assert (await small.inventory()).ledger == before
     failed = {r.version.model: r for r in (await small.inventory()).replicas}["second"]
     assert (failed.state, failed.reason) == (types_pb2.REPLICA_STATE_FAILED, "LEDGER_FULL")
-    await small.release("second")
-    await small.release()
+    await small.assign(zoo)  # no longer pinned: they take turns
     assert (await small.assign(zoo, "second")).replica.state == types_pb2.REPLICA_STATE_HOT
+    assert (await small.infer()).result.version.model == "shapes"
 
 
 @pytest.mark.parametrize("step", ["load", "run"])

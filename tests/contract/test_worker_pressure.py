@@ -4,9 +4,11 @@ store began anew is loaded again, and a control plane that went silent is joined
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,16 @@ from tests.models import Zoo
 from worker.app import App
 from worker.backends.base import BatchResult, Candidates, NmsOptions
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
-from worker.engine import Engine, Request
+from worker.engine import Engine, Outcome, Request
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership
 from worker.packs import PackDoor
-from worker.replicas import Limits, Order, Replicas
+from worker.replica import Order, Replica
+from worker.replicas import Replicas
 from worker.settings import read_settings
+from worker.swaps import Swaps, Tiers
+from worker.upkeep import Upkeep
 from yolopool.errors import InferenceFailed, LedgerFull, OutOfMemory, QueueFull
 from yolopool.serving import GrpcServer
 from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb2, worker_pb2
@@ -37,6 +42,7 @@ class Narrow:
     """A model whose device holds `most` images; the first pass waits until it may go on."""
 
     weights_bytes = 1
+    private_bytes = 0
 
     def __init__(self, most: int, answer: Callable[[int], int] = lambda images: images) -> None:
         self.most = most
@@ -95,6 +101,21 @@ async def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
     assert [outcome.batch_size for outcome in outcomes] == [1] + [2] * 8
 
 
+async def test_a_size_that_did_not_fit_is_not_tried_again() -> None:
+    model = Narrow(most=2)
+    async with engine_with(model) as engine:
+        tasks = await queued_behind_one(engine, model, 8)
+        model.go_on.set()
+        await asyncio.gather(*tasks)
+        model.passes.clear()
+        model.began.clear()
+        model.go_on.clear()
+        tasks = await queued_behind_one(engine, model, 6)
+        model.go_on.set()
+        await asyncio.gather(*tasks)
+    assert model.passes == [1, 2, 2, 2]
+
+
 async def test_an_image_that_fits_not_even_alone_is_told_so() -> None:
     model = Narrow(most=0)
     async with engine_with(model) as engine:
@@ -127,102 +148,188 @@ async def test_a_cancelled_call_frees_its_place() -> None:
     assert sorted(model.passes) == [1, 2]
 
 
-# --- Two tiers: host memory beside the device's ---------------------------------------------------
+# --- More models than fit -------------------------------------------------------------------------
 
 
-class Tiers:
+class Room:
     """Replicas on a simulated device that has room for so many of the demo model."""
 
-    def __init__(self, engine: Engine, zoo: Zoo, folder: Path, room_for: int, waiting: int) -> None:
+    def __init__(
+        self, engine: Engine, zoo: Zoo, folder: Path, room_for: int, max_hot: int, max_batch: int
+    ) -> None:
         self.location = zoo.pack("shapes")
         door = PackDoor(folder)
-        manifest = door.fetch(self.location, weights=False).manifest
-        self.weights_bytes = manifest.weights_bytes
-        backend = SimulatedBackend(0, 8 * 1024**3, TimeCurve(load_fixed_s=0.05))
+        self.manifest = door.fetch(self.location, weights=False).manifest
+        self.weights_bytes = self.manifest.weights_bytes
+        self.curve = TimeCurve(load_fixed_s=0.01)
+        self.fail: Callable[[str], None] = lambda step: None
+        backend = SimulatedBackend(0, 8 * 1024**3, self.curve, fail=lambda step: self.fail(step))
         backend.open()
-        limits = Limits(1, promoting=waiting, skip_warmup=True, two_tiers=True, fetch_weights=False)
-        self.replicas = Replicas(
-            engine, backend, door, Ledger(0, CONTEXT_BYTES), limits, lambda: None
-        )
         self.backend = backend
-        pixels = 320 * 320
-        workspace = pixels * manifest.activation_bytes_per_megapixel // 10**6 + pixels * 15
-        self.replicas.ledger = Ledger(
-            CONTEXT_BYTES + room_for * self.weights_bytes + workspace, CONTEXT_BYTES
+        self.engine = engine
+        self.max_batch = max_batch
+        ledger = Ledger(
+            CONTEXT_BYTES + room_for * self.weights_bytes + self.workspace(max_batch),
+            CONTEXT_BYTES,
+            max_replicas=max_hot,
         )
+        tiers = Tiers(two=True, host_bytes=0, fetch_weights=False, skip_warmup=False)
+        held: dict[str, Replica] = {}
+        self.swaps = Swaps(engine, backend, door, ledger, tiers, held, lambda: None)
+        self.replicas = Replicas(
+            held,
+            self.swaps,
+            engine,
+            partial(door.fetch, weights=False),
+            max_batch,
+            100 * self.weights_bytes,
+            lambda: None,
+        )
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.swaps.ledger
+
+    def workspace(self, batch: int) -> int:
+        pixels = 320 * 320 * batch
+        return pixels * self.manifest.activation_bytes_per_megapixel // 10**6 + pixels * 15
 
     def order(self, name: str, pinned: bool = False) -> Order:
         settings = types_pb2.VersionSettings(image_size=320)
-        return Order(f"{name}@1", name, 1, settings, self.location, "fp32", 1, pinned)
+        limit = self.max_batch
+        return Order(f"{name}@1", name, 1, settings, self.location, "fp32", limit, pinned)
 
     def states(self) -> dict[str, ReplicaState]:
         return {replica.order.model: replica.state for replica in self.replicas.held()}
 
+    def hot(self) -> set[str]:
+        return {name for name, state in self.states().items() if state is ReplicaState.HOT}
+
+    async def infer(self, name: str, deadline_s: float = 60.0, priority: int = 1) -> Outcome:
+        with self.replicas.ticket(f"{name}@1"):
+            return await self.engine.submit(
+                Request(
+                    f"{name}@1",
+                    np.zeros((320, 320, 3), np.uint8),
+                    NmsOptions((0.25,) * 3, 0.7, 300, agnostic=False),
+                    priority,
+                    time.monotonic() + deadline_s,
+                    self.max_batch,
+                )
+            )
+
+    def assert_exact(self) -> None:
+        """The ledger says what the device says, and both within the budget."""
+        held = self.ledger.context_bytes + self.ledger.weights_bytes
+        assert self.backend.memory().used_bytes == held
+        assert self.ledger.load_transient_bytes == 0
+        assert self.ledger.free_bytes >= 0
+        assert set(self.ledger.committed) == set(self.engine.models)
+
 
 @asynccontextmanager
-async def tiers(
-    zoo: Zoo, folder: Path, room_for: int = 2, waiting: int = 64
-) -> AsyncIterator[Tiers]:
+async def room(
+    zoo: Zoo, folder: Path, room_for: int = 2, max_hot: int = 0, max_batch: int = 1
+) -> AsyncIterator[Room]:
     engine = Engine(64)
     engine.start()
+    here = Room(engine, zoo, folder, room_for, max_hot, max_batch)
+    swapping = asyncio.create_task(here.swaps.run())
     try:
-        yield Tiers(engine, zoo, folder, room_for, waiting)
+        yield here
     finally:
+        swapping.cancel()
+        await asyncio.wait([swapping])
+        await here.replicas.close()
         await engine.stop(5)
 
 
-async def test_the_least_recently_used_idle_model_makes_room_and_comes_back(
+async def test_the_idle_model_of_least_worth_makes_room_and_comes_back(
     zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with tiers(zoo, tmp_path) as two:
+    async with room(zoo, tmp_path) as two:
         held = two.replicas
-        await held.assign(two.order("a"))
-        await held.assign(two.order("b"))
-        with held.ticket("a@1"):
-            await held.assign(two.order("c"))  # b makes room: a has a ticket
-            assert two.states() == {"a": "HOT", "b": "WARM", "c": "HOT"}
-        with held.ticket("b@1") as replica:
-            await asyncio.gather(*(held.ensure_hot(replica) for _ in range(20)))
-        assert sorted(two.states().values()) == ["HOT", "HOT", "WARM"]
-        assert two.states()["b"] == "HOT"
-        assert held.ledger.weights_bytes == 2 * two.weights_bytes
+        for name in "ab":
+            await held.assign(two.order(name))
+        await two.infer("a")
+        await held.assign(two.order("c"))  # b was never used
+        assert two.states() == {"a": "HOT", "b": "WARM", "c": "HOT"}
+        await asyncio.gather(*(two.infer("b") for _ in range(20)))
+        assert two.hot() == {"a", "b"}
+        two.assert_exact()
+        assert [replica.swaps_total for replica in held.held()] == [1, 2, 1]
         for name in "abc":
             await held.release(f"{name}@1")
-        assert held.ledger.used_bytes == CONTEXT_BYTES == two.backend.memory().used_bytes
+        assert two.ledger.used_bytes == CONTEXT_BYTES == two.backend.memory().used_bytes
 
 
-async def test_pinned_and_busy_models_stay_and_the_refusal_leaves_nothing(
-    zoo: Zoo, tmp_path: Path
-) -> None:
-    async with tiers(zoo, tmp_path) as two:
+async def test_more_models_than_fit_are_served_in_turns(zoo: Zoo, tmp_path: Path) -> None:
+    async with room(zoo, tmp_path, room_for=2) as two:
+        names = "abcdef"
+        for name in names:
+            await two.replicas.assign(two.order(name))
+        async with asyncio.TaskGroup() as group:
+            for number in range(40):
+                group.create_task(two.infer(names[number % 6]))
+        # Turns: not one swap a request, though each was for another model than the one before.
+        swaps = sum(replica.swaps_total for replica in two.replicas.held())
+        assert swaps < 6 + 20
+        two.assert_exact()
+
+
+async def test_a_pinned_model_stays_and_comes_first(zoo: Zoo, tmp_path: Path) -> None:
+    async with room(zoo, tmp_path) as two:
         held = two.replicas
         await held.assign(two.order("a", pinned=True))
-        await held.assign(two.order("b"))
-        before = held.ledger
-        with held.ticket("b@1"), pytest.raises(LedgerFull):
+        await held.assign(two.order("b", pinned=True))
+        before = two.ledger
+        with pytest.raises(LedgerFull, match="2 pinned replicas"):
             await held.assign(two.order("c"))
         assert two.states() == {"a": "HOT", "b": "HOT", "c": "FAILED"}
-        assert held.ledger == before
+        assert two.ledger == before
+        await held.assign(two.order("b"))
         await held.assign(two.order("c"))
-        assert two.states() == {"a": "HOT", "b": "WARM", "c": "HOT"}
+        assert two.hot() == {"a", "c"}
 
 
-async def test_so_many_wait_for_a_model_on_its_way_and_one_more_is_refused(
+async def test_an_unpinned_model_in_use_gives_its_place_to_a_pinned_one(
     zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with tiers(zoo, tmp_path, room_for=1, waiting=3) as one:
-        held = one.replicas
-        await held.assign(one.order("a"))
-        await held.assign(one.order("b"))
-        with held.ticket("a@1") as replica:
-            waits = [asyncio.create_task(held.ensure_hot(replica)) for _ in range(4)]
-            outcomes = await asyncio.gather(*waits, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes].count(QueueFull) == 1
-        assert one.states() == {"a": "HOT", "b": "WARM"}
+    async with room(zoo, tmp_path, room_for=1) as one:
+        await one.replicas.assign(one.order("a"))
+        tasks = [asyncio.create_task(one.infer("a")) for _ in range(10)]
+        await asyncio.sleep(0)
+        await one.replicas.assign(one.order("b", pinned=True))
+        assert one.hot() == {"b"}
+        with pytest.raises(LedgerFull, match="pinned"):
+            await asyncio.gather(*tasks)
+
+
+async def test_a_limit_of_count_stands_beside_that_of_bytes(zoo: Zoo, tmp_path: Path) -> None:
+    async with room(zoo, tmp_path, room_for=5, max_hot=2) as five:
+        for name in "abc":
+            await five.replicas.assign(five.order(name))
+        assert len(five.hot()) == 2
+        await asyncio.gather(*(five.infer(name) for name in "abcabc"))
+        assert len(five.hot()) == 2
+
+
+async def test_a_release_waits_for_tickets_that_wait_for_their_turn(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    async with room(zoo, tmp_path, room_for=1) as one:
+        await one.replicas.assign(one.order("a"))
+        await one.replicas.assign(one.order("b"))
+        waiting = asyncio.create_task(one.infer("a"))
+        await asyncio.sleep(0)
+        await one.replicas.release("a@1")
+        assert (await waiting).batch_size == 1
+        assert one.states() == {"b": "WARM"}
+        one.assert_exact()
 
 
 async def test_other_weights_under_the_same_name_are_loaded_anew(zoo: Zoo, tmp_path: Path) -> None:
-    async with tiers(zoo, tmp_path) as two:
+    async with room(zoo, tmp_path) as two:
         held = two.replicas
         first = await held.assign(two.order("a"))
         assert await held.assign(replace(two.order("a"), pinned=True)) is first
@@ -230,11 +337,176 @@ async def test_other_weights_under_the_same_name_are_loaded_anew(zoo: Zoo, tmp_p
         other = replace(two.order("a"), settings=types_pb2.VersionSettings(image_size=256))
         second = await held.assign(other)
         assert (second is first, second.shape, second.loads_total) == (False, (256, 256), 2)
-        assert held.ledger.weights_bytes == two.weights_bytes
+        assert two.ledger.weights_bytes == two.weights_bytes
         nowhere = worker_pb2.PackLocation(uri=f"file://{tmp_path}/none", digest="0" * 64)
         with pytest.raises(Exception, match="none"):
             await held.assign(replace(two.order("a"), pack=nowhere))
-        assert held.ledger.used_bytes == CONTEXT_BYTES
+        assert two.ledger.used_bytes == CONTEXT_BYTES
+
+
+# --- Out of memory, though the ledger said that it fits -------------------------------------------
+
+
+def failing(step: str, times: int) -> Callable[[str], None]:
+    """Runs out of memory at a step of the device, so many times."""
+    left = times
+
+    def fail(now: str) -> None:
+        nonlocal left
+        if now == step and left:
+            left -= 1
+            raise OutOfMemory(f"injected at {step}")
+
+    return fail
+
+
+@pytest.mark.parametrize("step", ["load", "run"])
+async def test_out_of_memory_once_on_the_way_is_tried_again(
+    step: str, zoo: Zoo, tmp_path: Path
+) -> None:
+    async with room(zoo, tmp_path, max_batch=4) as two:
+        two.fail = failing(step, times=1)
+        replica = await two.replicas.assign(two.order("a"))
+        assert (replica.state, replica.max_batch) == ("HOT", 2)
+        two.assert_exact()
+
+
+@pytest.mark.parametrize("step", ["load", "run"])
+async def test_out_of_memory_again_fails_the_load_and_leaves_nothing(
+    step: str, zoo: Zoo, tmp_path: Path
+) -> None:
+    async with room(zoo, tmp_path) as two:
+        await two.replicas.assign(two.order("b"))
+        before = two.ledger
+        two.fail = failing(step, times=2)
+        two.swaps._seen.clear()  # so that there is a warm-up pass to fail
+        with pytest.raises(OutOfMemory, match="injected"):
+            await two.replicas.assign(two.order("a"))
+        assert two.ledger == before
+        two.assert_exact()
+        assert (await two.infer("b")).batch_size == 1
+        await two.replicas.assign(two.order("a"))  # whoever asks again gets another try
+        two.assert_exact()
+
+
+async def test_tickets_of_a_model_that_cannot_come_back_hear_why(zoo: Zoo, tmp_path: Path) -> None:
+    async with room(zoo, tmp_path, room_for=1) as one:
+        await one.replicas.assign(one.order("a"))
+        await one.replicas.assign(one.order("b"))
+        one.fail = failing("load", times=2)
+        answers = await asyncio.gather(*(one.infer("a") for _ in range(3)), return_exceptions=True)
+        assert all(isinstance(answer, OutOfMemory) for answer in answers)
+        assert one.states()["a"] == "FAILED"
+        one.assert_exact()
+        assert (await one.infer("b")).batch_size == 1
+
+
+async def test_out_of_memory_in_a_pass_is_tried_again_smaller_and_once_more(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    async with room(zoo, tmp_path, max_batch=4) as two:
+        await two.replicas.assign(two.order("a"))
+        two.fail = failing("run", times=1)
+        assert (await two.infer("a")).batch_size == 1
+        two.fail = failing("run", times=2)
+        with pytest.raises(OutOfMemory):
+            await two.infer("a")
+        assert (await two.infer("a")).batch_size == 1
+        two.assert_exact()
+
+
+async def test_no_host_memory_for_weights_is_out_of_memory(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*arguments: Any) -> Any:
+        raise OSError("Cannot allocate memory")
+
+    async with room(zoo, tmp_path) as two:
+        two.swaps._tiers = replace(two.swaps._tiers, fetch_weights=True)
+        monkeypatch.setattr("worker.packs.mmap.mmap", none)
+        with pytest.raises(OutOfMemory, match="the host has no"):
+            await two.replicas.assign(two.order("a"))
+        monkeypatch.undo()
+        two.assert_exact()
+        assert (await two.replicas.assign(two.order("a"))).state == "HOT"
+
+
+# --- Others on the device, and memory that does not come back ---------------------------------
+
+
+def upkeep_of(here: Room, recycled: list[str], drift_limit: int = 0) -> Upkeep:
+    upkeep = Upkeep(here.backend, here.swaps, here.replicas.held, 0.0, drift_limit, recycled.append)
+    upkeep.configured_bytes = here.ledger.budget_bytes
+    return upkeep
+
+
+async def test_foreign_use_shrinks_the_budget_and_what_is_over_leaves(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    async with room(zoo, tmp_path, room_for=2) as two:
+        upkeep = upkeep_of(two, [])
+        for name in "ab":
+            await two.replicas.assign(two.order(name))
+        configured = two.ledger.budget_bytes
+        two.backend.foreign_bytes = two.backend.memory().available_bytes  # all that was free
+        await upkeep.look()
+        assert upkeep.foreign_bytes == two.workspace(1)
+        await asyncio.gather(*(two.infer(name) for name in "abab"))
+        assert len(two.hot()) == 1
+        two.assert_exact()
+        two.backend.foreign_bytes = 0
+        await upkeep.look()
+        assert (upkeep.foreign_bytes, two.ledger.budget_bytes) == (0, configured)
+        await asyncio.gather(*(two.infer(name) for name in "ab"))
+        assert two.hot() == {"a", "b"}
+
+
+async def test_memory_that_does_not_come_back_is_noticed_once(zoo: Zoo, tmp_path: Path) -> None:
+    recycled: list[str] = []
+    async with room(zoo, tmp_path) as two:
+        upkeep = upkeep_of(two, recycled, drift_limit=1000)
+        await two.replicas.assign(two.order("a"))
+        two.backend.take(two.workspace(1) + 999)  # a leak, beyond what passes may take
+        for _ in range(20):
+            await upkeep.look()
+        assert (upkeep.drift_bytes, recycled) == (999, [])
+        two.backend.take(2)
+        for _ in range(20):
+            await upkeep.look()
+        assert upkeep.drift_bytes == 1001
+        assert len(recycled) == 1
+        assert "1001 bytes did not come back" in recycled[0]
+
+
+async def test_a_release_that_gives_less_back_is_counted(zoo: Zoo, tmp_path: Path) -> None:
+    async with room(zoo, tmp_path) as two:
+        await two.replicas.assign(two.order("a"))
+        await two.replicas.release("a@1")
+        assert two.swaps.not_returned_bytes == 0
+        await two.replicas.assign(two.order("a"))
+        model = two.engine.models["a@1"]
+        close = model.close
+
+        def leaks() -> None:
+            close()
+            two.backend.take(77)
+
+        model.close = leaks  # type: ignore[method-assign]  # a backend with a fault
+        await two.replicas.release("a@1")
+        assert two.swaps.not_returned_bytes == 77
+
+
+async def test_what_has_been_idle_is_warmed_again(zoo: Zoo, tmp_path: Path) -> None:
+    passes: list[str] = []
+    async with room(zoo, tmp_path) as two:
+        upkeep = Upkeep(two.backend, two.swaps, two.replicas.held, 0.01, 0, lambda why: None)
+        upkeep.configured_bytes = two.ledger.budget_bytes
+        await two.replicas.assign(two.order("a"))
+        two.fail = passes.append
+        await upkeep.look()
+        await asyncio.sleep(0.02)
+        await upkeep.look()
+        assert passes == ["run"]
 
 
 # --- A control plane that goes silent -------------------------------------------------------------

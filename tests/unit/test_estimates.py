@@ -19,7 +19,16 @@ def test_an_outlier_does_not_move_the_estimate() -> None:
     estimates = Estimates()
     for seconds in (0.010, 0.011, 0.012, 5.0, 0.011):
         estimates.record("a@1", SQUARE, 1, seconds)
-    assert estimates.pass_s("a@1", SQUARE, 1) == 0.011
+    assert estimates.pass_s("a@1", SQUARE, 1) == pytest.approx(0.0115)
+
+
+def test_the_first_pass_of_a_kind_counts_only_until_the_second() -> None:
+    estimates = Estimates()
+    estimates.record("a@1", SQUARE, 1, 5.0)
+    assert estimates.pass_s("a@1", SQUARE, 1) == 5.0
+    for seconds in (0.010, 0.012):
+        estimates.record("a@1", SQUARE, 1, seconds)
+        assert estimates.pass_s("a@1", SQUARE, 1) == pytest.approx(0.010, abs=0.002)
 
 
 def test_old_passes_are_forgotten() -> None:

@@ -74,8 +74,15 @@ class LoadedModel(Protocol):
         """Bytes on the device, measured."""
         ...
 
+    @property
+    def private_bytes(self) -> int:
+        """Bytes that the backend keeps on the device for this model alone, beside weights."""
+        ...
+
     def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
-        """Working memory of a batch of letterboxed images of (height, width) pixels."""
+        """Working memory of a batch of letterboxed images of (height, width) pixels: measured
+        where such a pass ran and the device tells, else the import's figure for its pixels.
+        """
         ...
 
     def run(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:

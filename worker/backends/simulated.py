@@ -122,6 +122,10 @@ class SimulatedModel:
     def weights_bytes(self) -> int:
         return self._manifest.weights_bytes
 
+    @property
+    def private_bytes(self) -> int:
+        return 0
+
     def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
         pixels = shape[0] * shape[1] * batch
         activations = pixels * self._manifest.activation_bytes_per_megapixel // 10**6

@@ -10,7 +10,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
 
 _PIXEL_BYTES = 3 * (1 + 4)  # the uint8 input and its float32 copy
 _KEPT_ARCHITECTURES = 64
+_MOST_PEAKS = 256
 
 
 class TorchBackend:
@@ -149,6 +151,8 @@ class _Architecture:
             # Limits differ from image to image: taken out here, applied to each in `_final`.
             self.head.postprocess = _unchanged
         self.users = 0
+        # Measured working memory by pixels of a pass; CUDA alone tells it.
+        self.peaks: dict[int, int] = {}
         self._bound: object = None
 
     def bind(self, owner: object, tensors: Sequence[torch.Tensor]) -> None:
@@ -181,9 +185,19 @@ class TorchModel:
     def weights_bytes(self) -> int:
         return self._manifest.weights_bytes
 
+    @property
+    def private_bytes(self) -> int:
+        return 0  # what is kept for passes is its architecture's, and counted as workspace
+
     def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
-        """Live activations by the import's measurement, and the input in both forms."""
+        """Live activations by the import's measurement, and the input in both forms; on CUDA the
+        peak of a pass of this size or, by pixels, of the largest that ran.
+        """
         pixels = shape[0] * shape[1] * batch
+        largest = max(self._shared.peaks, default=0)
+        if largest:
+            known = self._shared.peaks.get(pixels)
+            return known or -(-self._shared.peaks[largest] * pixels // largest)
         return pixels * self._manifest.activation_bytes_per_megapixel // 10**6 + (
             pixels * _PIXEL_BYTES
         )
@@ -195,7 +209,7 @@ class TorchModel:
         if any(len(one.class_confidence) != classes for one in options):
             raise InvalidOption(f"class_confidence must have {classes} values, one a class")
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._measured(images):
                 return self._run(images, options)
         except torch.OutOfMemoryError as error:
             message = str(error)
@@ -218,6 +232,20 @@ class TorchModel:
             self._shared.users -= 1
             self._tensors = []
             self._backend.reclaim()
+
+    @contextmanager
+    def _measured(self, images: Sequence[U8]) -> Iterator[None]:
+        """Notes the working memory of the first pass of a size, where the device tells it."""
+        device = self._backend.device
+        pixels = images[0].shape[0] * images[0].shape[1] * len(images)
+        if device.type != "cuda" or pixels in self._shared.peaks:
+            yield
+            return
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield
+        if len(self._shared.peaks) < _MOST_PEAKS:
+            self._shared.peaks[pixels] = torch.cuda.max_memory_allocated(device) - before
 
     def _run(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:
         started = time.perf_counter()

@@ -432,6 +432,7 @@ class Replica(_message.Message):
     LOAD_MS_FIELD_NUMBER: _builtins.int
     PACK_FIELD_NUMBER: _builtins.int
     FOOTPRINT_FIELD_NUMBER: _builtins.int
+    SWAPS_TOTAL_FIELD_NUMBER: _builtins.int
     state: Global___ReplicaState.ValueType
     pinned: _builtins.bool
     weights_bytes: _builtins.int
@@ -454,6 +455,8 @@ class Replica(_message.Message):
     """What the load took from decision to HOT, 0 until loaded."""
     pack: _builtins.str
     """Digest of its pack."""
+    swaps_total: _builtins.int
+    """How often it was brought to the device."""
     @_builtins.property
     def version(self) -> Global___VersionKey: ...
     @_builtins.property
@@ -481,10 +484,11 @@ class Replica(_message.Message):
         load_ms: _builtins.float = ...,
         pack: _builtins.str = ...,
         footprint: Global___Footprint | None = ...,
+        swaps_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "reason", b"reason", "requests_total", b"requests_total", "state", b"state", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "reason", b"reason", "requests_total", b"requests_total", "state", b"state", "swaps_total", b"swaps_total", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

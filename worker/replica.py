@@ -1,0 +1,126 @@
+"""A version on this worker: what was ordered, where it stands, what it takes."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from worker.ledger import Claim
+from worker.lifecycle import Life, ReplicaState
+from worker.packs import Pack
+from worker.tiers import Heat
+from yolopool.errors import YolopoolError
+from yolopool.v1 import types_pb2
+from yolopool.v1.worker_pb2 import PackLocation
+
+NOTHING = Claim(0)
+# Until a swap was measured: what reading weights into fresh memory does on a plain host.
+SWAP_BYTES_PER_S = 2e9
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an Assign asks for. `known` is what was measured of this pack before, if anything."""
+
+    key: str  # name@version
+    model: str
+    number: int
+    settings: types_pb2.VersionSettings
+    pack: PackLocation
+    precision: str
+    max_batch: int
+    pinned: bool
+    known: types_pb2.Footprint | None = None
+
+    def means(self, other: "Order") -> bool:
+        """Whether both ask for the same answers. A version never changes, but the store that
+        numbers them may have been emptied and begun anew.
+        """
+        return (self.pack.digest, self.settings, self.precision) == (
+            other.pack.digest,
+            other.settings,
+            other.precision,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """One version on this worker. Times `*_unix_s` are for people and plans, `hot_since` is of
+    the worker's own clock. `wanted`: an assign waits for it to be HOT.
+    """
+
+    order: Order
+    life: Life
+    pinned: bool
+    max_batch: int = 1
+    batch_limit: int = 1
+    claim: Claim = NOTHING
+    pack: Pack | None = None
+    class_names: tuple[str, ...] = ()
+    stride: int = 32
+    shape: tuple[int, int] = (0, 0)
+    outstanding: int = 0
+    requests_total: int = 0
+    loads_total: int = 0
+    swaps_total: int = 0
+    last_used_unix_s: float = 0.0
+    heat: Heat = field(default_factory=Heat)
+    hot_since: float = 0.0
+    last_pass: float = 0.0
+    wanted: bool = False
+    # Ran out of memory on its way to the device once: the next time it is told so.
+    short: bool = False
+    load_s: float = 0.0
+    swap_s: float = 0.0
+    measured: types_pb2.Footprint | None = None
+    error: YolopoolError | None = None
+    work: "asyncio.Task[None] | None" = None
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    # Set when its pack is known, or could not be read.
+    fetched: asyncio.Event = field(default_factory=asyncio.Event)
+    # Set when it is HOT, has failed or is to leave: whoever waits for one of these looks again.
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def key(self) -> str:
+        return self.order.key
+
+    @property
+    def state(self) -> ReplicaState:
+        return self.life.state
+
+    @property
+    def header(self) -> Pack:
+        """The pack, with or without its weights; there from WARM on."""
+        assert self.pack is not None, f"{self.key} is {self.state} and has no pack"
+        return self.pack
+
+    @property
+    def host_bytes(self) -> int:
+        """Weights it has in host memory now."""
+        memory = self.pack.memory if self.pack is not None else None
+        return memory.size_bytes if memory is not None else 0
+
+    def drop_weights(self) -> None:
+        """Gives the host memory back; the pack stays known."""
+        if self.pack is not None:
+            self.pack.close()
+            self.pack = self.pack.without_weights()
+
+    def expected(self) -> Claim:
+        """Bytes to reserve on the device: measured for this batch, else what the manifest says:
+        activations by the import's figure, and the input as uint8 and as float32.
+        """
+        manifest = self.header.manifest
+        known = self.measured or self.order.known
+        if known is not None and known.max_batch == self.max_batch:
+            return Claim(known.weights_bytes, known.workspace_bytes, known.private_bytes)
+        pixels = self.shape[0] * self.shape[1] * self.max_batch
+        activations = pixels * manifest.activation_bytes_per_megapixel // 10**6
+        return Claim(manifest.weights_bytes, activations + pixels * 3 * (1 + 4))
+
+    def expected_swap_s(self) -> float:
+        """What bringing it to the device takes."""
+        if self.swap_s:
+            return self.swap_s
+        if self.order.known is not None and self.order.known.swap_ms:
+            return self.order.known.swap_ms / 1000
+        return self.header.manifest.weights_bytes / SWAP_BYTES_PER_S

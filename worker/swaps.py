@@ -1,0 +1,397 @@
+"""Brings replicas to the device and takes them off it, one at a time; keeps ledger and host tier.
+
+`residency` decides, this carries out. The ledger is changed here and nowhere else, and a swap that
+fails leaves nothing in it. Requests of what is on the device run on meanwhile.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+import numpy as np
+import structlog
+
+from worker import residency, tiers
+from worker.backends.base import Backend, LoadedModel, NmsOptions
+from worker.engine import Engine
+from worker.ledger import Ledger
+from worker.lifecycle import ReplicaEvent, ReplicaState
+from worker.packs import Pack
+from worker.replica import NOTHING, Replica
+from yolopool.errors import LedgerFull, LoadFailed, OutOfMemory, YolopoolError
+from yolopool.v1 import types_pb2
+from yolopool.v1.worker_pb2 import PackLocation
+
+log = structlog.get_logger()
+Answer = TypeVar("Answer")
+# The first prepares a runtime's kernels, the second its memory; later ones change nothing.
+WARM_UP_PASSES = 3
+# Readers give way to the model's threads: a load is never what a request waits for.
+READER_NICE = 10
+
+
+class PackSource(Protocol):
+    """Where packs come from; blocking."""
+
+    def fetch(self, location: PackLocation, weights: bool = True) -> Pack: ...
+
+    def prepare(self, location: PackLocation) -> Pack: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """`two`: host memory is not the device's, so weights may stay in it beside the device, up to
+    `host_bytes`. `fetch_weights`: the device wants them at all.
+    """
+
+    two: bool
+    host_bytes: int
+    fetch_weights: bool
+    skip_warmup: bool
+
+
+class Swaps:
+    """All methods are of the event loop. `changed` is called when a state changes, `held` are the
+    replicas by key.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        backend: Backend,
+        packs: PackSource,
+        ledger: Ledger,
+        tiers: Tiers,
+        held: Mapping[str, Replica],
+        changed: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ledger = ledger
+        # Measured: what releases were to give back less what they gave, in bytes.
+        self.not_returned_bytes = 0
+        # One at a time: two swaps must not make room by the same replica.
+        self.lock = asyncio.Lock()
+        self._engine = engine
+        self._backend = backend
+        self._packs = packs
+        self._tiers = tiers
+        self._held = held
+        self._changed = changed
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        # (architecture, shape, batch) that have run on this device.
+        self._seen: set[tuple[str, tuple[int, int], int]] = set()
+        self._readers = ThreadPoolExecutor(
+            2, thread_name_prefix="packs", initializer=_lower_priority
+        )
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(one.host_bytes for one in self._held.values())
+
+    def set_budget(self, budget_bytes: int) -> None:
+        """What models may have of the device now; what is over it leaves."""
+        self.ledger = self.ledger.with_budget(budget_bytes)
+        self.wake()
+
+    def wake(self) -> None:
+        """Something changed that may change who is to be on the device."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Swaps for ever; cancelled between the steps of one, it leaves the rest to `close`."""
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:  # from any thread, and from a pass that outlives the loop
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._wake.set)
+
+        self._engine.watch = wake
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            async with self.lock:
+                while await self._step():
+                    pass
+
+    async def _step(self) -> bool:
+        """Carries out one decision; False: there was none to carry out now."""
+        decision = residency.decide(self._standings(), self.ledger, self._clock())
+        # A pass that ends may be what somebody waits for.
+        self._engine.watching = decision is not None
+        if decision is None:
+            return False
+        if isinstance(decision, residency.Later):
+            self._wake_at(decision.at)
+            return False
+        if isinstance(decision, residency.Shrink):
+            for key in decision.out:
+                await self._demote(self._held[key])
+            return True
+        one = self._held[decision.key]
+        if isinstance(decision, residency.Refuse):
+            if one.max_batch > 1:
+                one.max_batch //= 2
+            else:
+                self.fail(one, decision.error)
+            return True
+        for key in decision.out:
+            await self._demote(self._held[key])
+        await self._bring_or_fail(one)
+        return True
+
+    def _wake_at(self, moment: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        delay_s = max(0.0, moment - self._clock())
+        self._alarm = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+
+    def _standings(self) -> list[residency.Standing]:
+        demand, now = self._engine.demand(), self._clock()
+        standings = []
+        for one in self._held.values():
+            # One that leaves is brought to the device still, for the tickets it has.
+            if one.state not in (ReplicaState.WARM, ReplicaState.HOT, ReplicaState.RELEASING):
+                continue
+            if one.pack is None:
+                continue
+            hot = self.ledger.holds(one.key)
+            swap_s = one.expected_swap_s()
+            standings.append(
+                residency.Standing(
+                    key=one.key,
+                    claim=one.claim if hot else one.expected(),
+                    hot=hot,
+                    pinned=one.pinned,
+                    wanted=one.wanted,
+                    demand=demand.get(one.key),
+                    hot_since=one.hot_since,
+                    swap_s=swap_s,
+                    worth=_kept(one, swap_s, now).worth,
+                )
+            )
+        return standings
+
+    # --- to the device ------------------------------------------------------------------------
+
+    async def _bring_or_fail(self, one: Replica) -> None:
+        try:
+            await self._bring(one)
+        except OutOfMemory as error:
+            # The ledger said that it fits: see what the device really has, and try once more.
+            await self._engine.job(self._backend.reclaim)
+            if one.short:
+                self.fail(one, error)
+                return
+            log.warning("out of memory on the way to the device", model=one.key, why=error.message)
+            one.short = True
+            one.max_batch = max(1, one.max_batch // 2)
+        except Exception as error:
+            self.fail(one, error)
+
+    async def _bring(self, one: Replica) -> None:
+        """Reserve, read, copy, warm up, commit what was measured. Leaves nothing on failure."""
+        claim = one.expected()
+        self.ledger = self.ledger.reserve(one.key, claim)
+        one.claim = claim
+        try:
+            read_s = await self._read(one)
+            model, copy_s = await self._engine.job(partial(self._open, one))
+            one.swap_s = read_s + copy_s
+            await self._warm_up(one, model)
+            self._commit(one, model)
+        except BaseException:
+            await asyncio.shield(self._engine.job(partial(self._close, one)))
+            self.ledger = self.ledger.release(one.key)
+            one.claim = NOTHING
+            raise
+        one.hot_since = self._clock()
+        one.swaps_total += 1
+        one.wanted = one.short = False
+        self._engine.note_swap(one.key, one.swap_s)
+        if one.state is ReplicaState.WARM:
+            self.apply(one, ReplicaEvent.PROMOTED)
+        one.settled.set()
+        self._trim_host(0)
+        log.info(
+            "hot",
+            model=one.key,
+            swap_ms=round(one.swap_s * 1000, 2),
+            max_batch=one.max_batch,
+            ledger_used_bytes=self.ledger.used_bytes,
+        )
+
+    async def _read(self, one: Replica) -> float:
+        """Weights into host memory where they are not; answers the seconds it took."""
+        if not self._tiers.fetch_weights or one.host_bytes:
+            return 0.0
+        if self._tiers.two:
+            self._trim_host(one.header.manifest.weights_bytes)
+
+        def read() -> tuple[Pack, float]:
+            began = time.perf_counter()
+            return self._packs.fetch(one.order.pack), time.perf_counter() - began
+
+        reading = asyncio.ensure_future(self.reader(read))
+        try:
+            one.pack, seconds = await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            reading.add_done_callback(_close_late)
+            raise
+        return seconds
+
+    async def reader(self, read: Callable[[], Answer]) -> Answer:
+        """Runs what reads a pack on a thread that gives way to the model's."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+
+    def _open(self, one: Replica) -> tuple[LoadedModel, float]:
+        """On the device thread: puts the weights there."""
+        began = time.perf_counter()
+        model = self._backend.load(one.header, one.order.precision)
+        self._backend.synchronize()
+        self._engine.models[one.key] = model
+        return model, time.perf_counter() - began
+
+    async def _warm_up(self, one: Replica, model: LoadedModel) -> None:
+        """Runs what its architecture has not run here: passes of one image, each behind the
+        batches of others.
+        """
+        kind = (one.header.manifest.architecture_key, one.shape, 1)
+        if self._tiers.skip_warmup or kind in self._seen:
+            return
+        for _ in range(WARM_UP_PASSES):
+            await self._engine.job(partial(self._pass, one, model), idle=True)
+        self._seen.add(kind)
+
+    async def warm_again(self, one: Replica) -> None:
+        """One pass of a replica that has been idle, if it is still on the device."""
+        async with self.lock:
+            model = self._engine.models.get(one.key)
+            if model is not None:
+                one.last_pass = self._clock()
+                await self._engine.job(partial(self._pass, one, model), idle=True)
+
+    def _pass(self, one: Replica, model: LoadedModel) -> None:
+        image = np.zeros((*one.shape, 3), np.uint8)
+        options = NmsOptions((0.25,) * len(one.class_names), 0.7, 300, agnostic=False)
+        model.run([image], [options])
+        self._backend.synchronize()
+
+    def _commit(self, one: Replica, model: LoadedModel) -> None:
+        """What was measured takes the place of the promise; a smaller batch where it is more."""
+        while True:
+            claim = replace(
+                one.claim,
+                weights_bytes=model.weights_bytes,
+                workspace_bytes=model.workspace_bytes(one.shape, one.max_batch),
+                private_bytes=model.private_bytes,
+            )
+            try:
+                self.ledger = self.ledger.commit(one.key, claim)
+                break
+            except LedgerFull:
+                if one.max_batch == 1:
+                    raise
+                one.max_batch //= 2
+        one.claim = claim
+        one.measured = types_pb2.Footprint(
+            weights_bytes=claim.weights_bytes,
+            workspace_bytes=claim.workspace_bytes,
+            private_bytes=claim.private_bytes,
+            max_batch=one.max_batch,
+            swap_ms=one.swap_s * 1000,
+        )
+
+    # --- off the device -----------------------------------------------------------------------
+
+    async def _demote(self, one: Replica) -> None:
+        # Before the wait: a ticket that comes now finds it WARM, and asks for it again.
+        if one.state is ReplicaState.HOT:
+            self.apply(one, ReplicaEvent.DEMOTED)
+            one.settled.clear()
+        await self.leave(one)
+        self._trim_host(0)
+        log.info("warm", model=one.key, ledger_used_bytes=self.ledger.used_bytes)
+
+    async def leave(self, one: Replica) -> None:
+        """Takes a replica off the device, if it is there, and gives its bytes back."""
+        expected = one.claim if self.ledger.holds(one.key) else NOTHING
+        freed = await self._engine.job(partial(self._close, one))
+        self.ledger = self.ledger.release(one.key)
+        one.claim = NOTHING
+        one.max_batch = one.batch_limit
+        missing = expected.weights_bytes + expected.private_bytes - freed
+        self.not_returned_bytes += missing
+        log.debug("left the device", model=one.key, freed_bytes=freed, missing_bytes=missing)
+
+    def _close(self, one: Replica) -> int:
+        """On the device thread: drops the model; answers the bytes that came back, measured."""
+        before = self._backend.memory().used_bytes
+        model = self._engine.models.pop(one.key, None)
+        if model is not None:
+            model.close()
+        if not self._tiers.two:
+            one.drop_weights()  # host memory is the device's
+        return before - self._backend.memory().used_bytes
+
+    def _trim_host(self, need_bytes: int) -> None:
+        """Drops host memory of the least worth, until `need_bytes` more are within the budget."""
+        if not self._tiers.two:
+            return
+        now = self._clock()
+        kept = [
+            _kept(one, one.expected_swap_s(), now) for one in self._held.values() if one.host_bytes
+        ]
+        for key in tiers.to_drop(kept, need_bytes, self._tiers.host_bytes).keys:
+            self._held[key].drop_weights()
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    def fail(self, one: Replica, error: Exception) -> None:
+        """The load or the swap came to nothing: all who wait for the version hear why."""
+        if not isinstance(error, YolopoolError):
+            log.error("load failed", model=one.key, exc_info=error)
+            error = LoadFailed(f"{type(error).__name__} while loading: see the worker's log")
+        log.warning("load failed", model=one.key, reason=error.reason, why=error.message)
+        one.wanted = one.short = False
+        one.drop_weights()
+        one.claim = NOTHING
+        if one.state is not ReplicaState.RELEASING:
+            one.error = error
+            self.apply(one, ReplicaEvent.FAIL)
+        self._engine.refuse(one.key, error)
+        one.settled.set()
+
+    def apply(self, one: Replica, event: ReplicaEvent) -> None:
+        one.life = one.life.apply(event)
+        self._changed()
+
+    def close(self) -> None:
+        """Ends the readers and gives all host memory back; nothing is swapped any more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        for one in self._held.values():
+            one.drop_weights()
+
+
+def _kept(one: Replica, swap_s: float, now: float) -> tiers.Kept:
+    size = one.header.manifest.weights_bytes
+    return tiers.Kept(one.key, size, swap_s, one.heat.now(now), one.last_used_unix_s)
+
+
+def _close_late(reading: "asyncio.Future[tuple[Pack, float]]") -> None:
+    if not reading.cancelled() and reading.exception() is None:
+        reading.result()[0].close()
+
+
+def _lower_priority() -> None:
+    # Linux keeps it by thread.
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), READER_NICE)
