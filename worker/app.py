@@ -4,6 +4,7 @@ Owns the clocks and the tasks; decides nothing. Ends on SIGTERM behind its last 
 """
 
 import asyncio
+import signal
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -104,7 +105,7 @@ class App:
             self.replicas.held,
             settings.rewarm_idle_s,
             settings.drift_limit_bytes(),
-            self._recycle,
+            self.recycle,
         )
         self.rpc = WorkerRpc(
             self.identity,
@@ -219,11 +220,14 @@ class App:
         await _ended(told)
         return "recycled"
 
-    def _recycle(self, why: str) -> None:
-        """Asks for a successor: beside this process where memory allows, else after it."""
+    def recycle(self, why: str) -> None:
+        """Asks for a successor: beside this process where memory allows, else after it. Once."""
+        if self._recycle_because.is_set():
+            return
         ledger, memory = self.swaps.ledger, self.backend.memory()
         again = ledger.used_bytes - ledger.load_transient_bytes
-        beside = memory.available_bytes >= again
+        # Two processes can't listen on one port that was given.
+        beside = memory.available_bytes >= again and not self.settings.port
         log.error("recycling", why=why, beside=beside, needs_bytes=again)
         if self.settings.handover is not None:
             orders = [
@@ -268,5 +272,7 @@ async def _ended(task: "asyncio.Future[Any]") -> None:
 async def serve(settings: Settings, until: Callable[[], Awaitable[object]]) -> None:
     """One worker for one device, from start to end."""
     app = App(settings, backend_of(settings))
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, app.recycle, "SIGUSR1 asked for a successor")
     await app.start()
     await app.run(until)

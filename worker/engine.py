@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -109,6 +109,7 @@ class Engine:
         self._passed_over = 0
         self._estimates = Estimates()
         self._swap_s: dict[str, float] = {}
+        self._passes: Counter[str] = Counter()
         # Batches that fitted where a larger one did not.
         self._fitting: dict[tuple[str, Shape], int] = {}
         self._running = 0
@@ -192,6 +193,11 @@ class Engine:
         with self._changed:
             return self._queue.demand()
 
+    def passes(self, version: str) -> int:
+        """How many batches of a version were answered so far."""
+        with self._changed:
+            return self._passes[version]
+
     def note_swap(self, version: str, seconds: float) -> None:
         """What bringing a version to the device takes: tickets that wait for it wait for that.
         A batch may be as large again as the variant says.
@@ -212,6 +218,7 @@ class Engine:
         with self._changed:
             self._estimates.forget(version)
             self._swap_s.pop(version, None)
+            self._passes.pop(version, None)
             self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
 
     def _wait_s(self, now: float) -> float:
@@ -327,6 +334,7 @@ class Engine:
         with self._changed:
             seconds = self._clock() - began
             self._estimates.record(batch.version, batch.shape, len(tickets), seconds)
+            self._passes[batch.version] += 1
         for ticket, candidates in zip(tickets, result.candidates, strict=True):
             ticket.payload.reply(
                 Outcome(

@@ -63,6 +63,11 @@ def read(path: Path | None) -> Handover | None:
         return None
 
 
+def there(path: Path) -> bool:
+    """Whether a note waits for a successor still."""
+    return path.exists()
+
+
 def done(path: Path | None) -> None:
     """What was handed over is here."""
     if path is not None:

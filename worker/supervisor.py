@@ -6,15 +6,20 @@ nothing here imports torch or OpenCV.
 
 import asyncio
 import json
+import os
+import re
 import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import structlog
 
+from worker import handover
 from worker.devices import Device, discover
 from worker.settings import Settings
 from yolopool import parent
@@ -24,6 +29,10 @@ log = structlog.get_logger()
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
+# How often a process is looked at for the note by which it asks for a successor, and how long that
+# one may take to load what it is handed.
+LOOK_S = 0.5
+SUCCESSOR_S = 180.0
 # A process that ran for so long is not one that can't start.
 STEADY_S = 60.0
 # Beyond its own drain, for a child to close what it has open.
@@ -58,7 +67,8 @@ class Supervisor:
     """Keeps `command(device)` running for each device.
 
     `environ` is what children inherit, below what their device needs; a child has
-    `drain_grace_s` (and a second) to end after SIGTERM. `started` is told of each process.
+    `drain_grace_s` (and a second) to end after SIGTERM. `started` is told of each process; `note`
+    says where the process of a device leaves word that it wants a successor.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class Supervisor:
         environ: Mapping[str, str],
         drain_grace_s: float,
         started: Callable[[Device, int], None] = say_started,
+        note: Callable[[Device], Path | None] = lambda device: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._devices = tuple(devices)
@@ -76,6 +87,7 @@ class Supervisor:
         self._environ = environ
         self._patience_s = drain_grace_s + CLOSING_S
         self._started = started
+        self._note = note
         self._clock = clock
 
     async def run(self, stop: Callable[[], Awaitable[object]]) -> None:
@@ -88,9 +100,20 @@ class Supervisor:
 
     async def _keep(self, device: Device) -> None:
         attempt = 0
+        note = self._note(device)
+        if note is not None:
+            handover.clear(note)  # of another run of ours
+        process: Process | None = None
         while True:
             began = self._clock()
-            ended = await self._run_once(device)
+            ended, process = await self._run_once(device, process)
+            if process is not None:
+                attempt = 0
+                continue
+            if note is not None and handover.there(note):
+                log.info("worker process made room for its successor", device=device.id)
+                attempt = 0
+                continue
             restart = after_exit(attempt, self._clock() - began)
             log.error(
                 "worker process ended, starting it again",
@@ -102,22 +125,86 @@ class Supervisor:
             attempt = restart.attempt
             await asyncio.sleep(restart.delay_s)
 
-    async def _run_once(self, device: Device) -> str:
-        """Runs one process to its end and says how it ended; a cancelled call ends it first."""
+    async def _run_once(
+        self, device: Device, process: Process | None
+    ) -> tuple[str, Process | None]:
+        """Runs one process (a given one, or a new one) to its end and says how it ended, with the
+        successor that took its place, if any. A cancelled call ends it first.
+        """
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command(device),
-                env={**parent.environment(self._environ), **device.environment},
-                stdin=DEVNULL,
-            )
+            process = process or await self._start(device)
         except OSError as error:  # no memory or process number left: it may pass
-            return f"not started: {error}"
+            return f"not started: {error}", None
+        successor: Process | None = None
         try:
-            self._started(device, process.pid)
-            return _describe(await process.wait())
+            successor = await self._ended_or_followed(device, process)
+            if successor is not None:
+                await self._end(device, process)
+            return _describe(process.returncode), successor
+        except asyncio.CancelledError:
+            if successor is not None:
+                await self._end(device, successor)
+            raise
         finally:
             if process.returncode is None:
                 await self._end(device, process)
+
+    async def _start(self, device: Device) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            *self._command(device),
+            env={**parent.environment(self._environ), **device.environment},
+            stdin=DEVNULL,
+        )
+        self._started(device, process.pid)
+        return process
+
+    async def _ended_or_followed(self, device: Device, process: Process) -> Process | None:
+        """Waits for the end of a process; or, if it asks for a successor beside it, until that
+        one has what it was handed, and answers it.
+        """
+        note = self._note(device)
+        end = asyncio.create_task(process.wait())
+        try:
+            while note is not None and not end.done():
+                await asyncio.wait((end,), timeout=LOOK_S)
+                left = handover.read(note)
+                if left is not None and left.beside and not end.done():
+                    successor = await self._follow(device, note, end)
+                    if successor is not None:
+                        return successor
+            await end
+            return None
+        finally:
+            end.cancel()
+
+    async def _follow(self, device: Device, note: Path, end: "asyncio.Task[int]") -> Process | None:
+        """Starts a successor and waits until it has read and removed the note."""
+        log.info("starting a successor beside the worker process", device=device.id)
+        try:
+            successor = await self._start(device)
+        except OSError as error:
+            log.error("no successor could be started", device=device.id, why=str(error))
+            handover.clear(note)
+            return None
+        failed = asyncio.create_task(successor.wait())
+        try:
+            async with asyncio.timeout(SUCCESSOR_S):
+                while handover.there(note) and not failed.done():
+                    await asyncio.wait((failed,), timeout=LOOK_S)
+            if not failed.done():
+                return successor
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            await self._end(device, successor)
+            raise
+        finally:
+            failed.cancel()
+        log.error("the successor did not come up: the worker serves on", device=device.id)
+        if successor.returncode is None:
+            await self._end(device, successor)
+        handover.clear(note)
+        return None
 
     async def _end(self, device: Device, process: Process) -> None:
         process.terminate()
@@ -142,8 +229,16 @@ def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]
     name = settings.id
     if name and not alone:
         name = f"{name}-{device.id.replace(':', '-')}"
-    flags = settings.arguments(device=device.id, id=name, die_with_parent=True)
+    flags = settings.arguments(
+        device=device.id, id=name, die_with_parent=True, handover=note_of(settings, device)
+    )
     return [sys.executable, "-m", "worker", *flags]
+
+
+def note_of(settings: Settings, device: Device) -> Path:
+    """Where the process of a device leaves word for its successor; of this supervisor alone."""
+    name = f"{os.getpid()}-{re.sub(r'[^A-Za-z0-9-]', '-', device.id)}.json"
+    return settings.data_dir / "handover" / name
 
 
 def supervisor_of(settings: Settings, environ: Mapping[str, str]) -> Supervisor:
@@ -167,4 +262,5 @@ def supervisor_of(settings: Settings, environ: Mapping[str, str]) -> Supervisor:
         lambda device: worker_command(settings, device, alone),
         environ=environ,
         drain_grace_s=settings.drain_grace_s,
+        note=partial(note_of, settings),
     )

@@ -266,7 +266,10 @@ class Swaps:
         kind = (one.header.manifest.architecture_key, one.shape, 1)
         if self._tiers.skip_warmup or kind in self._seen:
             return
+        before = self._engine.passes(one.key)
         for _ in range(WARM_UP_PASSES):
+            if self._engine.passes(one.key) > before:
+                return  # a ticket that waited for it has warmed it up, in its own shape
             await self._engine.job(partial(self._pass, one, model), idle=True)
         self._seen.add(kind)
 

@@ -143,6 +143,7 @@ async def test_a_cancelled_call_frees_its_place() -> None:
         gone.cancel()
         await asyncio.wait([gone])
         tasks.append(asyncio.create_task(engine.submit(request())))
+        await asyncio.sleep(0)
         model.go_on.set()
         await asyncio.gather(*tasks)
     assert sorted(model.passes) == [1, 2]
