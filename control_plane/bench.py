@@ -1,9 +1,9 @@
 """One worker's memory while a plan is made: who sits there, what is free, who leaves.
 
-Pure; it changes only itself. All sizes are bytes of the device.
+Pure; it changes only itself. A worker may take more than fits its device: it has them take turns.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from control_plane.fleet import Footprint, Replica, ReplicaState, VersionKey, WorkerInfo
@@ -78,32 +78,92 @@ class Bench:
         """Whether it has this version in any state from which it can't be loaded anew."""
         return key in self.leaving or self.state_of(key) not in (None, ReplicaState.FAILED)
 
+    @property
+    def load_share(self) -> float:
+        """Weights of all seats over the room on the device: above 1, they take turns."""
+        weights = sum(seat.size.weights_bytes for seat in self.seats.values())
+        return weights / max(1, self.room_bytes)
+
     def fits_empty(self, size: Footprint) -> bool:
-        return size.weights_bytes + size.workspace_bytes <= self.room_bytes
+        ledger = self.worker.ledger
+        beneath = not ledger.assignable_bytes or size.weights_bytes <= ledger.assignable_bytes
+        return beneath and _device_bytes(size) <= self.room_bytes
 
     def fits(
         self,
         size: Footprint,
         *,
+        pinned: bool = False,
         without: Collection[VersionKey] = (),
         after_leaving: bool = False,
         before_leaving: bool = False,
     ) -> bool:
-        """Whether `size` more fits beside the seats less `without`.
+        """Whether `size` more can be assigned beside the seats less `without`.
 
+        Where the worker has a tier beneath its device, all share that, and the device in turn;
+        else all have to be on the device at once.
         What other plans release is there until it is gone (`after_leaving`: suppose that all
         under way is done); what this plan releases is gone, since an Assign names it
         (`before_leaving`: not yet).
         """
+        held = self._held(without, after_leaving, before_leaving)
+        more = Seat(VersionKey("", 0), ReplicaState.ASSIGNED, size, pinned)
+        if self.worker.ledger.assignable_bytes:
+            return self._fits_in_turn([*held, more])
+        base = self.fixed_bytes if after_leaving else self.base_bytes
+        return self._fits_at_once([*held, more], base)
+
+    def fits_hot(self, size: Footprint) -> bool:
+        """Whether `size` more can be on the device beside all that is assigned."""
+        more = Seat(VersionKey("", 0), ReplicaState.ASSIGNED, size, pinned=False)
+        return self._fits_at_once([*self._held((), False, False), more], self.fixed_bytes)
+
+    def can_pin(self, key: VersionKey) -> bool:
+        """Whether a seat can be pinned beside those that are."""
+        pinned = [s for s in self.seats.values() if s.pinned or s.key == key]
+        return self._fits_at_once(pinned, self.fixed_bytes)
+
+    def stranded(self) -> list[VersionKey]:
+        """Seats that can't come to the device any more, for those that are pinned there."""
+        if not self.worker.ledger.assignable_bytes:
+            return []
+        pinned = [seat for seat in self.seats.values() if seat.pinned]
+        return [
+            seat.key
+            for seat in self.seats.values()
+            if not seat.pinned and not self._fits_at_once([*pinned, seat], self.fixed_bytes)
+        ]
+
+    def _held(
+        self, without: Collection[VersionKey], after_leaving: bool, before_leaving: bool
+    ) -> list[Seat]:
         held = [
             seat
             for seat in self.leaving.values()
             if (seat.key not in self.released_now or before_leaving) and not after_leaving
         ]
-        held += [seat for seat in self.seats.values() if seat.key not in without]
-        more = Seat(VersionKey("", 0), ReplicaState.ASSIGNED, size, pinned=False)
-        base = self.fixed_bytes if after_leaving else self.base_bytes
-        return _total([*held, more]) <= self.worker.ledger.budget_bytes - base
+        return held + [seat for seat in self.seats.values() if seat.key not in without]
+
+    def _fits_at_once(self, seats: Sequence[Seat], base_bytes: int) -> bool:
+        ledger = self.worker.ledger
+        hot = sum(seat.size.weights_bytes > 0 for seat in seats)
+        if ledger.max_hot and hot > ledger.max_hot:
+            return False
+        return _total(seats) <= ledger.budget_bytes - base_bytes
+
+    def _fits_in_turn(self, seats: Sequence[Seat]) -> bool:
+        """All in the tier, the pinned ones on the device, and each other one beside them."""
+        weights = sum(seat.size.weights_bytes for seat in seats)
+        if weights > self.worker.ledger.assignable_bytes:
+            return False
+        pinned = [seat for seat in seats if seat.pinned]
+        others = [seat for seat in seats if not seat.pinned]
+        # Beside the same pinned ones only the largest matter, by weights or with workspace.
+        largest = sorted(others, key=lambda seat: -_device_bytes(seat.size))[:1]
+        largest += sorted(others, key=lambda seat: -seat.size.weights_bytes)[:1]
+        return self._fits_at_once(pinned, self.fixed_bytes) and all(
+            self._fits_at_once([*pinned, seat], self.fixed_bytes) for seat in largest
+        )
 
     def release(self, key: VersionKey) -> None:
         self.leaving[key] = self.seats.pop(key)
@@ -115,6 +175,10 @@ class Bench:
 
 def _size(replica: Replica) -> Footprint:
     return Footprint(replica.weights_bytes, replica.workspace_bytes)
+
+
+def _device_bytes(size: Footprint) -> int:
+    return size.weights_bytes + size.workspace_bytes
 
 
 def _total(seats: Collection[Seat]) -> int:

@@ -1,5 +1,7 @@
 """What a request may hold, checked once at the door. Each refusal says what to change."""
 
+from collections.abc import Sequence
+
 from control_plane.principal import CallContext
 from yolopool.errors import (
     ImageEmpty,
@@ -14,6 +16,8 @@ MOST_DETECTIONS = 3000
 MOST_CLASSES = 10_000
 SMALLEST_IMAGE, LARGEST_IMAGE = 32, 4096
 MOST_REPLICAS = 1000
+MOST_YAML = 64 * 1024
+LONGEST_IDLE_S = 7 * 24 * 3600.0
 # Left to bring the answer home: without it a caller's clock ends first, and never hears why.
 _MARGIN, _LONGEST_MARGIN_S = 0.05, 0.05
 
@@ -87,9 +91,34 @@ def check_settings(settings: types_pb2.VersionSettings) -> types_pb2.VersionSett
         _check_fraction("iou", settings.iou)
     if settings.HasField("max_detections"):
         _check_max_detections(settings.max_detections)
+    if settings.head_mode not in types_pb2.HeadMode.values():
+        raise InvalidOption(
+            f"head_mode {settings.head_mode} is not known: one-to-many or end-to-end"
+        )
     if settings.shape_policy not in types_pb2.ShapePolicy.values():
         raise InvalidOption(f"shape_policy {settings.shape_policy} is not known: rect or square")
     return settings
+
+
+def check_residency(residency: types_pb2.Residency) -> types_pb2.Residency:
+    """How a version is to be kept; what is unset takes its default."""
+    if residency.mode not in types_pb2.ResidencyMode.values():
+        raise InvalidOption(f"residency mode {residency.mode} is not known: leave it out")
+    idle_s = residency.idle_release_s
+    # Written so that NaN is refused as well.
+    if not 0.0 <= idle_s <= LONGEST_IDLE_S:
+        raise InvalidOption(f"idle_release_s is {idle_s:g}: give 0 (for 60) to {LONGEST_IDLE_S:g}")
+    return residency
+
+
+def check_architecture(yaml: str, class_names: Sequence[str]) -> None:
+    """What names the architecture of a file that holds weights alone."""
+    if bool(yaml) != bool(class_names):
+        raise InvalidOption("architecture_yaml and class_names belong together: give both or none")
+    if len(yaml) > MOST_YAML:
+        raise InvalidOption(f"architecture_yaml has {len(yaml)} characters, at most {MOST_YAML}")
+    if len(class_names) > MOST_CLASSES or any(not 0 < len(n) <= 1000 for n in class_names):
+        raise InvalidOption(f"class_names: 1 to {MOST_CLASSES} names of 1 to 1000 characters")
 
 
 def check_replicas(replicas: int) -> int:

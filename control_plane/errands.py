@@ -13,9 +13,11 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.failures import Place
 from control_plane.fleet import (
+    VARIANTS,
     Assign,
     FencingToken,
     Footprint,
+    FootprintKey,
     Release,
     Replica,
     ReplicaState,
@@ -159,12 +161,17 @@ class Errands:
             worker,
             version,
             self._pack_uri(version.pack.digest),
+            self._known(version.pack.digest, worker),
             command.pinned,
             token,
             self._load_timeout_s,
         )
         self._view.failures.succeeded((worker.id, command.key))
         self._metrics.load_ended("OK", self._clock.monotonic() - began)
+
+    def _known(self, pack: str, worker: WorkerInfo) -> Footprint | None:
+        kind = worker.device_kind
+        return self._view.footprints.get(FootprintKey(pack, VARIANTS.get(kind, ""), kind))
 
     async def _release(self, command: Release, worker: WorkerInfo, token: FencingToken) -> None:
         await self._link.release(worker, command.key, token, self._release_timeout_s)
@@ -208,11 +215,12 @@ class Errands:
         version = self._view.desired.versions.get(command.key)
         if not needed or version is None:
             return
-        snapshot = self._view.snapshot()
-        known = footprint(version, worker.device_kind, snapshot)
+        if version.pack is None:
+            return
+        known = footprint(version, worker.device_kind, self._view.snapshot())
         # What it needs more than is taken now: its workspace counts only beyond the largest there.
         there = max((r.workspace_bytes for r in worker.replicas.values()), default=0)
         workspace = max(known.workspace_bytes, there + needed - known.weights_bytes)
-        self._view.footprints[worker.device_kind, command.key] = Footprint(
-            known.weights_bytes, workspace
-        )
+        variant = VARIANTS.get(worker.device_kind, "")
+        place = FootprintKey(version.pack.digest, variant, worker.device_kind)
+        self._view.footprints[place] = Footprint(known.weights_bytes, workspace)

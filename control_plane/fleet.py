@@ -4,7 +4,7 @@ Pure and frozen: what is decided here is data, and every decision carries its re
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -39,7 +39,7 @@ class VersionState(StrEnum):
 
 class ReplicaState(StrEnum):
     ASSIGNED = "ASSIGNED"  # accepted; bytes are on their way
-    WARM = "WARM"  # weights in host memory
+    WARM = "WARM"  # beside the device: its worker brings it there in turn
     HOT = "HOT"  # on the device and warmed up
     RELEASING = "RELEASING"  # waits for its last tickets
     FAILED = "FAILED"  # the load failed
@@ -50,6 +50,17 @@ class WorkerState(StrEnum):
     READY = "READY"  # takes work
     DRAINING = "DRAINING"  # finishes what it has
     LOST = "LOST"  # its lease ran out
+
+
+class HeadMode(StrEnum):
+    ONE_TO_MANY = "one-to-many"  # candidates, to be suppressed by NMS
+    END_TO_END = "end-to-end"  # final boxes
+
+
+class ResidencyMode(StrEnum):
+    NORMAL = "normal"  # released when its room is worth more to others
+    HOT_STANDBY = "hot-standby"  # always loaded and pinned
+    ON_DEMAND = "on-demand"  # released when idle
 
 
 class ShapePolicy(StrEnum):
@@ -66,6 +77,31 @@ class VersionSettings:
     iou: float | None = None
     max_detections: int | None = None
     shape_policy: ShapePolicy | None = None
+    head_mode: HeadMode | None = None
+
+
+# Of a version that is kept on demand only, where nothing else is said.
+IDLE_RELEASE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """How a version is kept; `cpu_fallback`: on a CPU where every accelerator failed to load it."""
+
+    mode: ResidencyMode = ResidencyMode.NORMAL
+    idle_release_s: float = IDLE_RELEASE_S
+    cpu_fallback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a registration gives beside file and settings: how the version is kept and, of a file
+    of weights alone, the YAML text of its architecture and its class names.
+    """
+
+    residency: Residency = Residency()
+    architecture_yaml: str = ""
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +116,17 @@ class Pack:
     activation_bytes_per_megapixel: int
     parameters: int
     warnings: tuple[str, ...] = ()
+    gflops: float = 0.0
+    artifact_bytes: int = 0
+    pack_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A version as registered, with the state of its import."""
+    """A version as registered, with the state of its import.
+
+    `settings` are resolved by the import; `asked` is what was said at registration.
+    """
 
     key: VersionKey
     state: VersionState
@@ -97,6 +139,8 @@ class ModelVersion:
     reason: str = ""
     message: str = ""
     pack: Pack | None = None
+    asked: VersionSettings | None = None
+    given: Given = Given()
 
 
 class WantSource(StrEnum):
@@ -124,6 +168,21 @@ class Desired:
     versions: Mapping[VersionKey, ModelVersion]
     wants: Mapping[VersionKey, Want]
 
+    def want(self, key: VersionKey) -> Want | None:
+        """What is wanted of a version: asked for, or since it is kept as a hot standby."""
+        want, version = self.wants.get(key), self.versions.get(key)
+        if version is None or version.given.residency.mode is not ResidencyMode.HOT_STANDBY:
+            return want
+        if want is None:
+            since = version.created_unix_s
+            return Want(key, 1, pinned=True, source=WantSource.ADMIN, since_unix_s=since)
+        return replace(want, pinned=True)
+
+    def all_wants(self) -> dict[VersionKey, Want]:
+        """`want` of every version of which something is wanted."""
+        found = {key: self.want(key) for key in {**self.wants, **self.versions}}
+        return {key: want for key, want in found.items() if want is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
@@ -137,6 +196,12 @@ class Ledger:
     backend_private_bytes: int = 0
     load_transient_bytes: int = 0
     measured_bytes: int = 0
+    # As in types.proto: the tier beneath the device, and what is not the ledger's.
+    assignable_bytes: int = 0
+    host_bytes: int = 0
+    foreign_bytes: int = 0
+    drift_bytes: int = 0
+    max_hot: int = 0
 
     @property
     def used_bytes(self) -> int:
@@ -148,6 +213,43 @@ class Ledger:
             + self.backend_private_bytes
             + self.load_transient_bytes
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes a replica takes on a device, and ms that bringing it there takes (0: not known)."""
+
+    weights_bytes: int
+    workspace_bytes: int
+    private_bytes: int = 0
+    max_batch: int = 0
+    swap_ms: float = 0.0
+
+    def differs(self, other: "Footprint | None") -> bool:
+        """Whether the other is missing or more than a hundredth (times: a half) away."""
+        if other is None or self.max_batch != other.max_batch:
+            return True
+        sizes = (
+            (self.weights_bytes, other.weights_bytes),
+            (self.workspace_bytes, other.workspace_bytes),
+            (self.private_bytes, other.private_bytes),
+        )
+        return any(abs(new - old) > 0.01 * old for new, old in sizes) or (
+            abs(self.swap_ms - other.swap_ms) > 0.5 * other.swap_ms
+        )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FootprintKey:
+    """What footprints are kept by: a pack (its digest), a variant, and a kind of device."""
+
+    pack: str
+    variant: str  # backend/precision
+    device_kind: str
+
+
+# The variant that workers of a kind make.
+VARIANTS = {"cpu": "torch/fp32", "cuda": "torch/fp32", "sim": "simulated/fp32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +270,9 @@ class Replica:
     reason: str = ""
     message: str = ""
     variant: str = ""
+    pack: str = ""
+    footprint: Footprint | None = None
+    swaps_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +303,7 @@ class WorkerInfo:
     joined_unix_s: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
     release: str = ""
+    replaces_because: str = ""
 
     def is_live(self, now: float) -> bool:
         """Whether it may be given work at monotonic time `now` (seconds)."""
@@ -205,23 +311,16 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
-    """Bytes a replica takes on a device: its weights, and the workspace of its largest batch."""
-
-    weights_bytes: int
-    workspace_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that a plan may look at. `failures` are loads that failed: when a retry is allowed;
-    `footprints` are what workers measured, by device kind.
+    `footprints` are what workers measured; `unix_s` is the time of day that uses are told in.
     """
 
     desired: Desired
     workers: Mapping[str, WorkerInfo]
     failures: Mapping[tuple[str, VersionKey], "LoadFailure"] = field(default_factory=dict)
-    footprints: Mapping[tuple[str, VersionKey], Footprint] = field(default_factory=dict)
+    footprints: Mapping[FootprintKey, Footprint] = field(default_factory=dict)
+    unix_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,8 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
             source_name=version.source_name,
             pack_store_uri=self._artifacts.pack_store_uri,
             lease_s=LEASE_S,
+            architecture_yaml=version.given.architecture_yaml,
+            class_names=version.given.class_names,
         )
 
     async def _progress(self, importer: str, request: importing_pb2.ReportImportRequest) -> None:
@@ -127,6 +129,9 @@ def pack_in(pack: importing_pb2.ImportedPack) -> Pack:
         activation_bytes_per_megapixel=pack.activation_bytes_per_megapixel,
         parameters=pack.parameters,
         warnings=tuple(pack.warnings),
+        gflops=pack.gflops,
+        artifact_bytes=pack.artifact_bytes,
+        pack_bytes=pack.pack_bytes,
     )
 
 

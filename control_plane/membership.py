@@ -57,6 +57,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
                 incarnation=worker.incarnation,
                 address=worker.address,
                 device=worker.device,
+                replaces_because=worker.replaces_because,
             )
             if old is not None:
                 await self._link.drop(old)

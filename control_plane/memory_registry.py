@@ -6,7 +6,7 @@ Revisions count desired state only: leases and worker records come and go withou
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -14,8 +14,12 @@ from control_plane import lifecycle
 from control_plane.fleet import (
     Desired,
     FencingToken,
+    Footprint,
+    FootprintKey,
+    Given,
     ModelVersion,
     Pack,
+    Residency,
     VersionKey,
     VersionSettings,
     VersionState,
@@ -66,6 +70,7 @@ class MemoryRegistry:
         self._wants: dict[VersionKey, Want] = {}
         self._lease: _WriterLease | None = None
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
+        self._footprints: dict[FootprintKey, Footprint] = {}
         self._notify()
 
     async def open(self) -> str:
@@ -97,13 +102,23 @@ class MemoryRegistry:
         source_name: str,
         request_id: str,
         now: float,
+        given: Given = Given(),  # noqa: B008 - frozen
     ) -> ModelVersion:
         made, made_at = self._requests.get(request_id, (None, 0.0))
         if made in self._versions and now - made_at < REQUEST_ID_KEPT_S:
             return self._versions[made]
         number = self._highest_number.get(name, 0) + 1
         key = VersionKey(name, number)
-        version = ModelVersion(key, VersionState.UPLOADED, artifact, settings, now, source_name)
+        version = ModelVersion(
+            key,
+            VersionState.UPLOADED,
+            artifact,
+            settings,
+            now,
+            source_name,
+            asked=settings,
+            given=given,
+        )
         self._highest_number[name] = number
         self._versions[key] = version
         if request_id:
@@ -120,6 +135,12 @@ class MemoryRegistry:
         if there:
             self._bump()
         return there
+
+    async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
+        version = self._versions.get(key)
+        if version is None or version.given.residency == residency:
+            return version
+        return self._put(replace(version, given=replace(version.given, residency=residency)))
 
     # --- wants ----------------------------------------------------------------------------
 
@@ -242,6 +263,12 @@ class MemoryRegistry:
         now = self._clock()
         self._workers = {id_: kept for id_, kept in self._workers.items() if now < kept[1]}
         return tuple(self._workers[id_][0] for id_ in sorted(self._workers))
+
+    async def record_footprint(self, key: FootprintKey, footprint: Footprint) -> None:
+        self._footprints[key] = footprint
+
+    async def footprints(self) -> Mapping[FootprintKey, Footprint]:
+        return dict(self._footprints)
 
     # --- what the verbs share -----------------------------------------------------------------
 

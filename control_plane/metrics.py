@@ -18,7 +18,7 @@ _LOAD_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 12
 STAGES = ("route", "load_wait", "queue", "decode", "preprocess", "inference", "postprocess")
 LEDGER_TERMS = (
     "budget", "context", "weights", "workspace", "graph_pool", "backend_private",
-    "load_transient", "measured",
+    "load_transient", "measured", "assignable", "host", "foreign", "drift",
 )  # fmt: skip
 
 
@@ -80,6 +80,12 @@ class Metrics:
         )
         self.replicas = Gauge("yolopool_replicas", "Replicas by state", ["state"], registry=own)
         self.workers = Gauge("yolopool_workers", "Workers by state", ["state"], registry=own)
+        self.swaps = Gauge(
+            "yolopool_worker_swaps",
+            "How often the versions that a worker holds were brought to its device",
+            ["worker"],
+            registry=own,
+        )
         self.ledger_bytes = Gauge(
             "yolopool_ledger_bytes",
             "Memory account of a device by term",
@@ -130,11 +136,14 @@ class Metrics:
         self.is_reconciler.set(is_reconciler)
         self.queue.clear()
         self.ledger_bytes.clear()
+        self.swaps.clear()
         here = [w for w in workers.values() if w.state is not WorkerState.LOST]
         for worker in here:
             report = loads.get(worker.id, worker.load)
             self.queue.labels(worker=worker.id).set(report.outstanding)
             self._set_ledger(worker.id, worker.ledger)
+            swaps = sum(replica.swaps_total for replica in worker.replicas.values())
+            self.swaps.labels(worker=worker.id).set(swaps)
         states = Tally(replica.state for worker in here for replica in worker.replicas.values())
         for replica_state in ReplicaState:
             self.replicas.labels(state=replica_state).set(states[replica_state])

@@ -1,21 +1,26 @@
 """ModelService: upload, register, look, load, unload, delete."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import structlog
 
 from control_plane.artifacts import FolderArtifacts, check_digest
 from control_plane.checks import (
+    check_architecture,
     check_replicas,
     check_request_id,
+    check_residency,
     check_settings,
     deadline_of,
 )
 from control_plane.clock import Clock
 from control_plane.fleet import (
+    Given,
     ModelVersion,
+    Residency,
+    ResidencyMode,
     VersionKey,
-    VersionSettings,
     VersionState,
     Want,
     WantSource,
@@ -24,7 +29,7 @@ from control_plane.loads import Loads
 from control_plane.principal import CallContext, principal_of
 from control_plane.registry import Registry
 from control_plane.view import View
-from control_plane.wire import key_out, replica_out, settings_in, version_out
+from control_plane.wire import key_out, replica_out, residency_in, settings_in, version_out
 from yolopool.errors import (
     ArtifactNotFound,
     DeadlineExceeded,
@@ -55,7 +60,6 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._artifacts = artifacts
         self._loads = loads
         self._clock = clock
-        self._asked: dict[VersionKey, VersionSettings] = {}
 
     async def UploadArtifact(
         self, requests: AsyncIterator[model_pb2.UploadArtifactRequest], context: CallContext
@@ -79,6 +83,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.RegisterModelResponse:
         name, artifact = check_name(request.name), check_digest(request.artifact)
         settings = settings_in(check_settings(request.settings))
+        given = given_in(request)
         if not self._artifacts.has(artifact):
             raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
         version = await self._registry.register(
@@ -88,6 +93,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             request.source_name[:200],
             check_request_id(request.request_id),
             self._clock.unix(),
+            given,
         )
         if version.state is VersionState.UPLOADED:
             version = await self._adopt(version)
@@ -136,11 +142,43 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.UnloadModelRequest, context: CallContext
     ) -> model_pb2.UnloadModelResponse:
         version = self._view.catalogue.find(parse_ref(request.model))
+        residency = version.given.residency
+        if residency.mode is ResidencyMode.HOT_STANDBY:
+            # It would come back at once: who unloads it does not want it kept so.
+            await self._keep(version.key, replace(residency, mode=ResidencyMode.NORMAL))
         log.info("unload wanted", version=str(version.key), by=principal_of(context).name)
         await self._loads.unload(version.key, request.wait, self._deadline(context))
         return model_pb2.UnloadModelResponse(version=self._full(version))
 
+    async def SetResidency(
+        self, request: model_pb2.SetResidencyRequest, context: CallContext
+    ) -> model_pb2.SetResidencyResponse:
+        version = self._view.catalogue.find(parse_ref(request.model))
+        residency = residency_in(check_residency(request.residency))
+        log.info(
+            "residency set",
+            version=str(version.key),
+            mode=residency.mode,
+            by=principal_of(context).name,
+        )
+        kept = await self._keep(version.key, residency)
+        return model_pb2.SetResidencyResponse(version=self._full(kept))
+
     # --- what the verbs share -----------------------------------------------------------------
+
+    async def _keep(self, key: VersionKey, residency: Residency) -> ModelVersion:
+        version = await self._registry.set_residency(key, residency)
+        if version is None:
+            raise VersionNotFound(f"{key} does not exist any more")
+        self._view.put_version(version)
+        # A pin that was asked for by a load ends with any other way to keep it.
+        want = self._view.desired.wants.get(key)
+        if want is not None and want.pinned and residency.mode is not ResidencyMode.HOT_STANDBY:
+            freed = replace(want, pinned=False, source=WantSource.ADMIN)
+            held = await self._registry.want(freed)
+            if held is not None:
+                self._view.put_want(held)
+        return version
 
     def _held(self, digest: str) -> model_pb2.UploadArtifactResponse:
         return model_pb2.UploadArtifactResponse(
@@ -149,26 +187,15 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         )
 
     async def _adopt(self, version: ModelVersion) -> ModelVersion:
-        """Takes the pack of a READY version with the same bytes and settings, if there is one.
-
-        Settings are compared as they were asked for, where this process knows that: once they
-        are resolved, an open one can't be told from one that was set.
+        """Takes the pack of a READY version of the same bytes that asked for the same, if there
+        is one.
         """
-        self._asked[version.key] = version.settings
-        versions = self._view.desired.versions
-        self._asked = {k: s for k, s in self._asked.items() if k in versions or k == version.key}
-        twin = next((v for v in versions.values() if self._is_twin(v, version)), None)
+        versions = self._view.desired.versions.values()
+        twin = next((one for one in versions if _is_twin(one, version)), None)
         if twin is None or twin.pack is None:
             return version
         adopted = await self._registry.adopt_pack(version.key, twin.pack, twin.settings)
         return adopted or version
-
-    def _is_twin(self, one: ModelVersion, new: ModelVersion) -> bool:
-        return (
-            one.state is VersionState.READY
-            and one.artifact == new.artifact
-            and self._asked.get(one.key, one.settings) == new.settings
-        )
 
     async def _imported(self, version: ModelVersion, deadline_s: float) -> ModelVersion:
         key = version.key
@@ -206,7 +233,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         """A version with what is wanted of it, where it is, and why it is not."""
         key = version.key
         answer = version_out(version)
-        want = self._view.desired.wants.get(key)
+        want = self._view.desired.want(key)
         if want is not None:
             answer.wanted_replicas, answer.pinned = want.replicas, want.pinned
         for worker, replica in self._view.replicas(key):
@@ -217,6 +244,27 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         if wait is not None:
             answer.waiting_reason = f"{wait.reason}: {wait.why}"
         return answer
+
+
+def given_in(request: model_pb2.RegisterModelRequest) -> Given:
+    """What a registration gives beside file and settings. Raises InvalidOption."""
+    check_architecture(request.architecture_yaml, request.class_names)
+    return Given(
+        residency_in(check_residency(request.residency)),
+        request.architecture_yaml,
+        tuple(request.class_names),
+    )
+
+
+def _is_twin(one: ModelVersion, new: ModelVersion) -> bool:
+    """Whether both were registered with the same bytes and asked for the same of them."""
+    return (
+        one.state is VersionState.READY
+        and one.artifact == new.artifact
+        and one.asked == new.asked
+        and one.given.architecture_yaml == new.given.architecture_yaml
+        and one.given.class_names == new.given.class_names
+    )
 
 
 async def _next_chunk(requests: AsyncIterator[model_pb2.UploadArtifactRequest]) -> bytes | None:

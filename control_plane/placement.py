@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 
 from control_plane.bench import Bench, Seat
 from control_plane.fleet import (
+    VARIANTS,
     Assign,
     Command,
     Footprint,
+    FootprintKey,
     LoadFailure,
     ModelVersion,
     Release,
     ReplicaState,
+    ResidencyMode,
     Snapshot,
     VersionKey,
     VersionState,
@@ -23,6 +26,7 @@ from control_plane.fleet import (
     Want,
 )
 
+CPU = "cpu"
 PRESENT = frozenset({ReplicaState.ASSIGNED, ReplicaState.WARM, ReplicaState.HOT})
 PIXELS_PER_MEGAPIXEL = 1_000_000
 INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
@@ -43,8 +47,8 @@ def plan(snapshot: Snapshot, now: float) -> list[Command]:
         for worker in sorted(snapshot.workers.values(), key=lambda worker: worker.id)
         if worker.is_live(now)
     }
-    desk = _Desk(snapshot, benches, now, dict(snapshot.desired.wants))
-    commands = [*desk.unwanted()]
+    desk = _Desk(snapshot, benches, now, snapshot.desired.all_wants())
+    commands = [*desk.idle(), *desk.stranded(), *desk.unwanted()]
     for want in sorted(desk.wants.values(), key=urgency):
         # A more urgent one may have taken its room, and with it the want.
         if want.key in desk.wants:
@@ -64,11 +68,12 @@ def footprint(version: ModelVersion, device_kind: str, snapshot: Snapshot) -> Fo
     The estimate is weights + activations per megapixel x image_size^2 of one image, and that
     image as bytes and as float32, three channels each: what workers reserve before they measure.
     """
-    measured = snapshot.footprints.get((device_kind, version.key))
-    if measured is not None:
-        return measured
     if version.pack is None:
         return Footprint(0, 0)
+    variant = VARIANTS.get(device_kind, "")
+    measured = snapshot.footprints.get(FootprintKey(version.pack.digest, variant, device_kind))
+    if measured is not None:
+        return measured
     size = version.settings.image_size or DEFAULT_IMAGE_SIZE
     pixels = size * size
     activations = version.pack.activation_bytes_per_megapixel * pixels // PIXELS_PER_MEGAPIXEL
@@ -84,6 +89,44 @@ class _Desk:
     now: float
     wants: dict[VersionKey, Want]
     assigned: set[VersionKey] = field(default_factory=set)
+
+    def idle(self) -> Iterable[Release]:
+        """Releases of versions that are kept on demand only and were not asked for lately."""
+        for bench in self.benches.values():
+            for seat in list(bench.seats.values()):
+                idle_s = self._idle_limit_s(seat)
+                if idle_s is not None and self._idle_s(seat) >= idle_s:
+                    bench.release(seat.key)
+                    self.wants.pop(seat.key, None)
+                    why = f"idle for {idle_s:g} s: it is kept on demand only"
+                    yield Release(bench.worker.id, seat.key, why, forget=True)
+
+    def _idle_limit_s(self, seat: Seat) -> float | None:
+        version = self.snapshot.desired.versions.get(seat.key)
+        if version is None or seat.outstanding or self._is_pinned(seat):
+            return None
+        if seat.state not in (ReplicaState.WARM, ReplicaState.HOT):
+            return None
+        residency = version.given.residency
+        on_demand = residency.mode is ResidencyMode.ON_DEMAND
+        return residency.idle_release_s if on_demand else None
+
+    def _idle_s(self, seat: Seat) -> float:
+        want = self.wants.get(seat.key)
+        since = want.since_unix_s if want is not None else 0.0
+        return self.snapshot.unix_s - max(seat.last_used, since)
+
+    def stranded(self) -> Iterable[Release]:
+        """Releases of versions that pinned ones leave no room for on their device."""
+        for bench in self.benches.values():
+            for key in bench.stranded():
+                seat = bench.seats[key]
+                if seat.state is ReplicaState.ASSIGNED or seat.outstanding:
+                    continue
+                bench.release(key)
+                self.wants.pop(key, None)
+                why = "pinned models leave no room for it on the device"
+                yield Release(bench.worker.id, key, why, forget=True)
 
     def unwanted(self) -> Iterable[Command]:
         """Releases of versions that nobody wants; one that is being loaded ends its load first."""
@@ -126,12 +169,15 @@ class _Desk:
                 why = f"{len(present)} replicas are there and {want.replicas} are wanted"
                 yield Release(bench.worker.id, want.key, why)
 
-    def _pins(self, want: Want) -> Iterable[Assign]:
+    def _pins(self, want: Want) -> Iterable[Assign | Wait]:
         for bench in self.benches.values():
             seat = bench.seats.get(want.key)
             if seat is None or seat.state not in (ReplicaState.WARM, ReplicaState.HOT):
                 continue
-            if seat.pinned != want.pinned:
+            if want.pinned and not seat.pinned and not bench.can_pin(want.key):
+                why = f"pinned models leave no room to pin {want.key}: unpin one, or add a worker"
+                yield Wait(want.key, "LEDGER_FULL", why, final=True)
+            elif seat.pinned != want.pinned:
                 why = "it was pinned" if want.pinned else "it was unpinned"
                 yield Assign(bench.worker.id, want.key, want.pinned, why)
 
@@ -148,22 +194,58 @@ class _Desk:
             count = len(self.benches)
             why = f"{want.replicas} replicas are wanted and {count} workers are connected"
             return [Wait(want.key, "NO_WORKER", f"{why}: start more, or want fewer")]
-        roomy = [b for b in free if b.fits_empty(sizes[b.worker.id])]
+        allowed = self._allowed(version, free, sizes)
+        if not allowed:
+            why = "only CPU workers are free, and it may run there only with cpu_fallback"
+            return [Wait(want.key, "NO_WORKER", f"{why}: allow it, or start another worker")]
+        roomy = [b for b in allowed if b.fits_empty(sizes[b.worker.id])]
         if not roomy:
-            return [_too_large(want.key, free, sizes)]
+            return [_too_large(want.key, allowed, sizes)]
         willing = [b for b in roomy if self._failure(b, want.key) is None]
         if not willing:
             return [self._failed(want.key, roomy)]
         return self._place(want, willing, sizes)
 
+    def _allowed(
+        self, version: ModelVersion, free: list[Bench], sizes: Mapping[str, Footprint]
+    ) -> list[Bench]:
+        """Those of `free` that the version may run on: in a fleet with accelerators a CPU only
+        takes what falls back to it, once every accelerator there is has failed to load it.
+        """
+        workers = self.snapshot.workers.values()
+        if all(worker.device_kind == CPU for worker in workers):
+            return free
+        fast = [b for b in free if b.worker.device_kind != CPU]
+        failed = all(
+            not b.fits_empty(sizes[b.worker.id]) or self._lasting_failure(b, version.key)
+            for b in fast
+        )
+        held = any(
+            b.worker.device_kind != CPU and b.state_of(version.key) in PRESENT
+            for b in self.benches.values()
+        )
+        if version.given.residency.cpu_fallback and failed and not held:
+            return [b for b in free if b.worker.device_kind == CPU] or fast
+        return fast
+
+    def _lasting_failure(self, bench: Bench, key: VersionKey) -> bool:
+        failure = self._failure(bench, key)
+        return failure is not None and failure.reason not in PASSING
+
     def _place(
         self, want: Want, willing: list[Bench], sizes: Mapping[str, Footprint]
     ) -> list[Command]:
-        fitting = [b for b in willing if b.fits(sizes[b.worker.id])]
-        if fitting:
-            bench = min(fitting, key=lambda b: (-b.free_bytes, b.worker.id))
+        pinned = want.pinned
+        fitting = [b for b in willing if b.fits(sizes[b.worker.id], pinned=pinned)]
+        hot = [b for b in fitting if b.fits_hot(sizes[b.worker.id])]
+        if hot:
+            bench = min(hot, key=lambda b: (-b.free_bytes, b.worker.id))
             return [self._assign(want, bench, sizes[bench.worker.id], "it fits")]
-        if any(b.fits(sizes[b.worker.id], after_leaving=True) for b in willing):
+        if fitting:
+            bench = min(fitting, key=lambda b: (b.load_share, b.worker.id))
+            why = "it takes turns with others there"
+            return [self._assign(want, bench, sizes[bench.worker.id], why)]
+        if any(b.fits(sizes[b.worker.id], pinned=pinned, after_leaving=True) for b in willing):
             return [Wait(want.key, "LEDGER_FULL", f"{want.key} waits for another to leave")]
         offers = [
             (bench, victims)
@@ -184,7 +266,8 @@ class _Desk:
         return [*commands, self._assign(want, bench, sizes[bench.worker.id], "after making room")]
 
     def _assign(self, want: Want, bench: Bench, size: Footprint, why: str) -> Assign:
-        after = bench.released_now if not bench.fits(size, before_leaving=True) else ()
+        waits = not bench.fits(size, pinned=want.pinned, before_leaving=True)
+        after = bench.released_now if waits else ()
         bench.assign(want.key, size, want.pinned)
         self.assigned.add(want.key)
         return Assign(bench.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
@@ -197,14 +280,14 @@ class _Desk:
             key=lambda s: (not self._served(s), s.last_used, s.key),
         ):
             chosen.append(seat)
-            if bench.fits(size, without=[s.key for s in chosen]):
+            if bench.fits(size, pinned=want.pinned, without=[s.key for s in chosen]):
                 break
         else:
             return []
         # The last made the difference; earlier ones may not be needed beside it.
         for seat in reversed(chosen[:-1]):
             fewer = [s for s in chosen if s is not seat]
-            if bench.fits(size, without=[s.key for s in fewer]):
+            if bench.fits(size, pinned=want.pinned, without=[s.key for s in fewer]):
                 chosen = fewer
         return chosen
 

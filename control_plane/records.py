@@ -8,12 +8,18 @@ from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
 from control_plane.fleet import (
+    Footprint,
+    FootprintKey,
+    Given,
+    HeadMode,
     Ledger,
     LoadReport,
     ModelVersion,
     Pack,
     Replica,
     ReplicaState,
+    Residency,
+    ResidencyMode,
     ShapePolicy,
     VersionKey,
     VersionSettings,
@@ -39,9 +45,7 @@ def version_to(version: ModelVersion) -> str:
 
 def version_of(text: str) -> ModelVersion:
     raw = json.loads(text)
-    pack, settings = raw["pack"], raw["settings"]
-    policy = settings["shape_policy"]
-    settings = {**settings, "shape_policy": ShapePolicy(policy) if policy else None}
+    pack, asked = raw["pack"], raw.get("asked")
     if pack is not None:
         tuples = {name: tuple(pack[name]) for name in ("class_names", "warnings")}
         pack = _make(Pack, {**pack, **tuples})
@@ -51,10 +55,47 @@ def version_of(text: str) -> ModelVersion:
             **raw,
             "key": key_of(raw["key"]),
             "state": VersionState(raw["state"]),
-            "settings": _make(VersionSettings, settings),
+            "settings": _settings_of(raw["settings"]),
             "pack": pack,
+            "asked": _settings_of(asked) if asked is not None else None,
+            "given": _given_of(raw.get("given", {})),
         },
     )
+
+
+def _settings_of(raw: Mapping[str, Any]) -> VersionSettings:
+    policy, head = raw.get("shape_policy"), raw.get("head_mode")
+    words = {
+        "shape_policy": ShapePolicy(policy) if policy else None,
+        "head_mode": HeadMode(head) if head else None,
+    }
+    return _make(VersionSettings, {**raw, **words})
+
+
+def _given_of(raw: Mapping[str, Any]) -> Given:
+    residency = raw.get("residency", {})
+    mode = ResidencyMode(residency.get("mode", ResidencyMode.NORMAL))
+    parts = {
+        "residency": _make(Residency, {**residency, "mode": mode}),
+        "class_names": tuple(raw.get("class_names", ())),
+    }
+    return _make(Given, {**raw, **parts})
+
+
+def footprint_to(footprint: Footprint) -> str:
+    return _dump(asdict(footprint))
+
+
+def footprint_of(text: str) -> Footprint:
+    return _make(Footprint, json.loads(text))
+
+
+def footprint_key_to(key: FootprintKey) -> str:
+    return f"{key.pack} {key.variant} {key.device_kind}"
+
+
+def footprint_key_of(text: str) -> FootprintKey:
+    return FootprintKey(*text.split(" "))
 
 
 def want_to(want: Want) -> str:
@@ -76,10 +117,7 @@ def worker_to(worker: WorkerInfo) -> str:
 
 def worker_of(text: str) -> WorkerInfo:
     raw = json.loads(text)
-    replicas = [
-        _make(Replica, {**one, "key": key_of(one["key"]), "state": ReplicaState(one["state"])})
-        for one in raw["replicas"]
-    ]
+    replicas = [_replica_of(one) for one in raw["replicas"]]
     return _make(
         WorkerInfo,
         {
@@ -90,6 +128,16 @@ def worker_of(text: str) -> WorkerInfo:
             "replicas": {replica.key: replica for replica in replicas},
         },
     )
+
+
+def _replica_of(raw: Mapping[str, Any]) -> Replica:
+    footprint = raw.get("footprint")
+    parts = {
+        "key": key_of(raw["key"]),
+        "state": ReplicaState(raw["state"]),
+        "footprint": _make(Footprint, footprint) if footprint is not None else None,
+    }
+    return _make(Replica, {**raw, **parts})
 
 
 def _dump(value: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ Values are JSON (records). Leases of the writer and records of workers expire by
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,12 @@ from control_plane import lifecycle, records
 from control_plane.fleet import (
     Desired,
     FencingToken,
+    Footprint,
+    FootprintKey,
+    Given,
     ModelVersion,
     Pack,
+    Residency,
     VersionKey,
     VersionSettings,
     VersionState,
@@ -27,6 +31,7 @@ from control_plane.fleet import (
 )
 from control_plane.redis_store import (
     CHANGES,
+    FOOTPRINTS,
     IMPORTS,
     LEASE,
     META,
@@ -150,6 +155,7 @@ class RedisRegistry:
         source_name: str,
         request_id: str,
         now: float,
+        given: Given = Given(),  # noqa: B008 - frozen
     ) -> ModelVersion:
         async def decide(change: Change) -> ModelVersion:
             if request_id:
@@ -167,7 +173,16 @@ class RedisRegistry:
                 kept = str(int(REQUEST_ID_KEPT_S))
                 change.commands.append(["SET", REQUEST + request_id, str(key), "EX", kept])
             return change.put(
-                ModelVersion(key, VersionState.UPLOADED, artifact, settings, now, source_name)
+                ModelVersion(
+                    key,
+                    VersionState.UPLOADED,
+                    artifact,
+                    settings,
+                    now,
+                    source_name,
+                    asked=settings,
+                    given=given,
+                )
             )
 
         return await self._store.write(decide)
@@ -180,6 +195,15 @@ class RedisRegistry:
             for name in (VERSIONS, WANTS, IMPORTS):
                 change.commands += [["HDEL", name, str(key)] for key in there]
             return there
+
+        return await self._store.write(decide)
+
+    async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
+        async def decide(change: Change) -> ModelVersion | None:
+            version = await change.version(key)
+            if version is None or version.given.residency == residency:
+                return version
+            return change.put(replace(version, given=replace(version.given, residency=residency)))
 
         return await self._store.write(decide)
 
@@ -338,6 +362,19 @@ class RedisRegistry:
             if gone:
                 await self._redis.srem(WORKERS, *gone)
             return tuple(records.worker_of(text) for text in texts if text is not None)
+
+    async def record_footprint(self, key: FootprintKey, footprint: Footprint) -> None:
+        name, text = records.footprint_key_to(key), records.footprint_to(footprint)
+        async with available():
+            await self._redis.hset(FOOTPRINTS, name, text)
+
+    async def footprints(self) -> Mapping[FootprintKey, Footprint]:
+        async with available():
+            known = await self._redis.hgetall(FOOTPRINTS)
+        return {
+            records.footprint_key_of(name): records.footprint_of(text)
+            for name, text in known.items()
+        }
 
     async def _importing(
         self, change: Change, importer: str, key: VersionKey

@@ -6,14 +6,18 @@ runs on both. Every write is atomic. Methods raise RegistryUnavailable when the 
 answer within the setting's time, and change nothing then that a repeat would not change too.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from control_plane.fleet import (
     Desired,
     FencingToken,
+    Footprint,
+    FootprintKey,
+    Given,
     ModelVersion,
     Pack,
+    Residency,
     VersionKey,
     VersionSettings,
     Want,
@@ -53,6 +57,7 @@ class Registry(Protocol):
         source_name: str,
         request_id: str,
         now: float,
+        given: Given = Given(),  # noqa: B008 - frozen
     ) -> ModelVersion:
         """A new version, numbered one above the highest the name ever had, UPLOADED.
 
@@ -62,6 +67,10 @@ class Registry(Protocol):
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
         """Removes versions with their wants; answers those that were there. Numbers stay used."""
+        ...
+
+    async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
+        """How a version is kept from now on; None if there is no such version."""
         ...
 
     # --- wants ----------------------------------------------------------------------------
@@ -147,4 +156,12 @@ class Registry(Protocol):
 
     async def workers(self) -> tuple[WorkerInfo, ...]:
         """The workers on record, by id; lease_until_s is 0."""
+        ...
+
+    async def record_footprint(self, key: FootprintKey, footprint: Footprint) -> None:
+        """Keeps what was measured of a pack on a kind of device, for good."""
+        ...
+
+    async def footprints(self) -> Mapping[FootprintKey, Footprint]:
+        """All that was measured."""
         ...

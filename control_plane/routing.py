@@ -13,7 +13,7 @@ from yolopool.errors import YolopoolError, rebuild_reason
 if TYPE_CHECKING:
     from random import Random
 
-# A copy from pinned host memory to the device, as PCIe 4 x8 does it: only orders the choices.
+# A copy from pinned host memory to the device, as PCIe 4 x8 does it, until it was measured.
 SWAP_BYTES_PER_MS = 10_000_000
 # Stands for an execution time not measured yet, so that queue lengths still count.
 UNMEASURED_MS = 1.0
@@ -111,7 +111,8 @@ def _finish_ms(view: RoutingView, worker: WorkerInfo, replica: Replica) -> float
     unreported = max(0, view.outstanding.get(worker.id, 0) - report.outstanding)
     swap_ms = 0.0
     if replica.state is ReplicaState.WARM:
-        swap_ms = replica.weights_bytes / SWAP_BYTES_PER_MS
+        measured = replica.footprint.swap_ms if replica.footprint is not None else 0.0
+        swap_ms = measured or replica.weights_bytes / SWAP_BYTES_PER_MS
     return report.estimated_wait_ms + (unreported + 1) * run_ms + swap_ms
 
 

@@ -14,6 +14,7 @@ from control_plane.fleet import (
     Desired,
     FencingToken,
     Footprint,
+    FootprintKey,
     LoadReport,
     ModelVersion,
     Replica,
@@ -57,7 +58,9 @@ class View:
         self.loads: dict[str, LoadReport] = {}
         self.outstanding: dict[str, int] = {}
         self.waits: dict[VersionKey, Wait] = {}
-        self.footprints: dict[tuple[str, VersionKey], Footprint] = {}
+        self.footprints: dict[FootprintKey, Footprint] = {}
+        # Measured since they were put on record last.
+        self.unrecorded: dict[FootprintKey, Footprint] = {}
         self.failures = LoadFailures()
         self.highest_token: FencingToken | None = None
         self.registry_available = False
@@ -223,11 +226,11 @@ class View:
             tickets = self._tickets.get((worker.id, key))
             if tickets is not None:
                 tickets.foreign = max(0, replica.outstanding - tickets.outstanding)
-            if replica.state is ReplicaState.HOT and replica.weights_bytes:
-                self.footprints[worker.device_kind, key] = Footprint(
-                    replica.weights_bytes, replica.workspace_bytes
-                )
-            elif replica.state is ReplicaState.FAILED:
+            if replica.footprint is not None and replica.pack:
+                place = FootprintKey(replica.pack, replica.variant, worker.device_kind)
+                if replica.footprint.differs(self.footprints.get(place)):
+                    self.footprints[place] = self.unrecorded[place] = replica.footprint
+            if replica.state is ReplicaState.FAILED:
                 self.failures.note(
                     (worker.id, key), replica.reason, replica.message, self._clock.monotonic()
                 )
@@ -263,7 +266,13 @@ class View:
             )
             for worker in self.workers.values()
         }
-        return Snapshot(self.desired, workers, self.failures.current, self.footprints)
+        return Snapshot(
+            self.desired,
+            workers,
+            self.failures.current,
+            self.footprints,
+            self._clock.unix(),
+        )
 
     def _merged(self, worker_id: str, replica: Replica) -> Replica:
         tickets = self._tickets.get((worker_id, replica.key))

@@ -3,13 +3,20 @@
 Translation only; what a message may hold is checked where it arrives.
 """
 
+from dataclasses import fields
+
 from control_plane.fleet import (
+    IDLE_RELEASE_S,
     FencingToken,
+    Footprint,
+    HeadMode,
     Ledger,
     LoadReport,
     ModelVersion,
     Replica,
     ReplicaState,
+    Residency,
+    ResidencyMode,
     ShapePolicy,
     VersionKey,
     VersionSettings,
@@ -23,6 +30,17 @@ _SHAPE_POLICIES = {
     ShapePolicy.SQUARE: types_pb2.SHAPE_POLICY_SQUARE,
 }
 _SHAPE_POLICIES_IN = {number: policy for policy, number in _SHAPE_POLICIES.items()}
+_HEAD_MODES = {
+    HeadMode.ONE_TO_MANY: types_pb2.HEAD_MODE_ONE_TO_MANY,
+    HeadMode.END_TO_END: types_pb2.HEAD_MODE_END_TO_END,
+}
+_HEAD_MODES_IN = {number: mode for mode, number in _HEAD_MODES.items()}
+_RESIDENCY_MODES = {
+    ResidencyMode.NORMAL: types_pb2.RESIDENCY_MODE_NORMAL,
+    ResidencyMode.HOT_STANDBY: types_pb2.RESIDENCY_MODE_HOT_STANDBY,
+    ResidencyMode.ON_DEMAND: types_pb2.RESIDENCY_MODE_ON_DEMAND,
+}
+_RESIDENCY_MODES_IN = {number: mode for mode, number in _RESIDENCY_MODES.items()}
 _REPLICA_STATES_IN = {
     types_pb2.ReplicaState.Value(f"REPLICA_STATE_{state}"): state for state in ReplicaState
 }
@@ -54,11 +72,14 @@ def settings_in(settings: types_pb2.VersionSettings) -> VersionSettings:
         iou=settings.iou if settings.HasField("iou") else None,
         max_detections=settings.max_detections if settings.HasField("max_detections") else None,
         shape_policy=_SHAPE_POLICIES_IN.get(settings.shape_policy),
+        head_mode=_HEAD_MODES_IN.get(settings.head_mode),
     )
 
 
 def settings_out(settings: VersionSettings) -> types_pb2.VersionSettings:
-    policy = types_pb2.SHAPE_POLICY_UNSPECIFIED
+    policy, head = types_pb2.SHAPE_POLICY_UNSPECIFIED, types_pb2.HEAD_MODE_UNSPECIFIED
+    if settings.head_mode is not None:
+        head = _HEAD_MODES[settings.head_mode]
     if settings.shape_policy is not None:
         policy = _SHAPE_POLICIES[settings.shape_policy]
     return types_pb2.VersionSettings(
@@ -67,23 +88,60 @@ def settings_out(settings: VersionSettings) -> types_pb2.VersionSettings:
         iou=settings.iou,
         max_detections=settings.max_detections,
         shape_policy=policy,
+        head_mode=head,
+    )
+
+
+def residency_in(residency: types_pb2.Residency) -> Residency:
+    """What is not said takes its default."""
+    return Residency(
+        mode=_RESIDENCY_MODES_IN.get(residency.mode, ResidencyMode.NORMAL),
+        idle_release_s=residency.idle_release_s or IDLE_RELEASE_S,
+        cpu_fallback=residency.cpu_fallback,
+    )
+
+
+def residency_out(residency: Residency) -> types_pb2.Residency:
+    return types_pb2.Residency(
+        mode=_RESIDENCY_MODES[residency.mode],
+        idle_release_s=residency.idle_release_s,
+        cpu_fallback=residency.cpu_fallback,
+    )
+
+
+def footprint_in(footprint: types_pb2.Footprint) -> Footprint:
+    return Footprint(
+        weights_bytes=footprint.weights_bytes,
+        workspace_bytes=footprint.workspace_bytes,
+        private_bytes=footprint.private_bytes,
+        max_batch=footprint.max_batch,
+        swap_ms=footprint.swap_ms,
+    )
+
+
+def footprint_out(footprint: Footprint) -> types_pb2.Footprint:
+    return types_pb2.Footprint(
+        weights_bytes=footprint.weights_bytes,
+        workspace_bytes=footprint.workspace_bytes,
+        private_bytes=footprint.private_bytes,
+        max_batch=footprint.max_batch,
+        swap_ms=footprint.swap_ms,
     )
 
 
 # --- workers, as they report -------------------------------------------------------------------
 
 
+# The words of a ledger are the same on both sides.
+_LEDGER_FIELDS = tuple(field.name for field in fields(Ledger))
+
+
 def ledger_in(ledger: types_pb2.Ledger) -> Ledger:
-    return Ledger(
-        budget_bytes=ledger.budget_bytes,
-        context_bytes=ledger.context_bytes,
-        weights_bytes=ledger.weights_bytes,
-        workspace_bytes=ledger.workspace_bytes,
-        graph_pool_bytes=ledger.graph_pool_bytes,
-        backend_private_bytes=ledger.backend_private_bytes,
-        load_transient_bytes=ledger.load_transient_bytes,
-        measured_bytes=ledger.measured_bytes,
-    )
+    return Ledger(**{name: getattr(ledger, name) for name in _LEDGER_FIELDS})
+
+
+def ledger_out(ledger: Ledger) -> types_pb2.Ledger:
+    return types_pb2.Ledger(**{name: getattr(ledger, name) for name in _LEDGER_FIELDS})
 
 
 def load_in(load: types_pb2.LoadReport) -> LoadReport:
@@ -108,6 +166,9 @@ def replica_in(replica: types_pb2.Replica) -> Replica:
         reason=replica.reason,
         message=replica.message,
         variant="/".join(filter(None, (variant.backend, variant.precision))),
+        pack=replica.pack,
+        footprint=footprint_in(replica.footprint) if replica.HasField("footprint") else None,
+        swaps_total=replica.swaps_total,
     )
 
 
@@ -134,6 +195,7 @@ def worker_in(
         joined_unix_s=joined.joined_unix_s if joined else worker.joined_unix_s,
         labels=dict(worker.labels) or (joined.labels if joined else {}),
         release=worker.release or (joined.release if joined else ""),
+        replaces_because=worker.replaces_because or (joined.replaces_because if joined else ""),
     )
 
 
@@ -157,12 +219,14 @@ def replica_out(replica: Replica) -> types_pb2.Replica:
         reason=replica.reason,
         message=replica.message,
         load_ms=replica.load_ms,
+        pack=replica.pack,
+        footprint=footprint_out(replica.footprint) if replica.footprint is not None else None,
+        swaps_total=replica.swaps_total,
     )
 
 
 def worker_out(worker: WorkerInfo, load: LoadReport, now: float) -> fleet_pb2.Worker:
     """now: monotonic seconds."""
-    ledger = worker.ledger
     return fleet_pb2.Worker(
         id=worker.id,
         incarnation=worker.incarnation,
@@ -173,16 +237,7 @@ def worker_out(worker: WorkerInfo, load: LoadReport, now: float) -> fleet_pb2.Wo
         state=fleet_pb2.WorkerState.Value(f"WORKER_STATE_{worker.state}"),
         joined_unix_s=worker.joined_unix_s,
         lease_left_s=worker.lease_until_s - now,
-        ledger=types_pb2.Ledger(
-            budget_bytes=ledger.budget_bytes,
-            context_bytes=ledger.context_bytes,
-            weights_bytes=ledger.weights_bytes,
-            workspace_bytes=ledger.workspace_bytes,
-            graph_pool_bytes=ledger.graph_pool_bytes,
-            backend_private_bytes=ledger.backend_private_bytes,
-            load_transient_bytes=ledger.load_transient_bytes,
-            measured_bytes=ledger.measured_bytes,
-        ),
+        ledger=ledger_out(worker.ledger),
         load=types_pb2.LoadReport(
             outstanding=load.outstanding,
             queue_capacity=load.queue_capacity,
@@ -192,6 +247,7 @@ def worker_out(worker: WorkerInfo, load: LoadReport, now: float) -> fleet_pb2.Wo
         replicas=[replica_out(worker.replicas[key]) for key in sorted(worker.replicas)],
         labels=worker.labels,
         release=worker.release,
+        replaces_because=worker.replaces_because,
     )
 
 
@@ -208,6 +264,7 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         source_name=version.source_name,
         settings=settings_out(version.settings),
         created_unix_s=version.created_unix_s,
+        residency=residency_out(version.given.residency),
     )
     if version.pack is not None:
         answer.task = version.pack.task
@@ -216,4 +273,8 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         answer.weights_bytes = version.pack.weights_bytes
         answer.parameters = version.pack.parameters
         answer.warnings.extend(version.pack.warnings)
+        answer.pack = version.pack.digest
+        answer.gflops = version.pack.gflops
+        answer.artifact_bytes = version.pack.artifact_bytes
+        answer.pack_bytes = version.pack.pack_bytes
     return answer

@@ -7,18 +7,19 @@ from typing import TypeVar
 import grpc
 
 from control_plane.fleet import (
+    VARIANTS,
     FencingToken,
+    Footprint,
     ModelVersion,
     VersionKey,
     WorkerInfo,
 )
-from control_plane.wire import key_out, settings_out, token_out
+from control_plane.wire import footprint_out, key_out, settings_out, token_out
 from yolopool.errors import DeadlineExceeded, WorkerLost, YolopoolError
 from yolopool.serving import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc
 from yolopool.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 
-_BACKENDS = {"cpu": "torch", "cuda": "torch", "sim": "simulated"}
 # A machine that vanished sends no reset: pings find out where the lease would take longer.
 _KEEPALIVE = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 3_000))
 # Codes by which the transport says that nobody answered.
@@ -44,23 +45,27 @@ class WorkerLink:
         worker: WorkerInfo,
         version: ModelVersion,
         pack_uri: str,
+        known: Footprint | None,
         pinned: bool,
         token: FencingToken,
         timeout_s: float,
     ) -> worker_pb2.AssignResponse:
-        """Returns when the version is HOT. The version has a pack."""
+        """Returns when the version is HOT. The version has a pack; `known` is what was measured
+        of it, if anything.
+        """
         assert version.pack is not None, f"{version.key} is planned without a pack: this is a bug"
+        backend, _, precision = VARIANTS.get(worker.device_kind, "torch/fp32").partition("/")
         request = worker_pb2.AssignRequest(
             token=token_out(token),
             version=key_out(version.key),
             settings=settings_out(version.settings),
             pack=worker_pb2.PackLocation(uri=pack_uri, digest=version.pack.digest),
             variant=types_pb2.Variant(
-                backend=_BACKENDS.get(worker.device_kind, "torch"),
-                precision="fp32",
-                device_kind=worker.device_kind,
+                backend=backend, precision=precision, device_kind=worker.device_kind
             ),
             pin=pinned,
+            # Without a batch it was only guessed, from a refusal.
+            footprint=footprint_out(known) if known is not None and known.max_batch else None,
         )
         return await _typed(worker, self._stub(worker).Assign(request, timeout=timeout_s))
 

@@ -172,6 +172,15 @@ def models_register(
     iou: Annotated[float | None, typer.Option("--iou", help="default 0.7")] = None,
     max_detections: Annotated[int | None, typer.Option("--max-det", help="default 300")] = None,
     shape_policy: Annotated[str | None, typer.Option(help="rect (default) or square")] = None,
+    head_mode: Annotated[
+        str | None, typer.Option("--head", help="one-to-many (default) or end-to-end")
+    ] = None,
+    architecture: Annotated[
+        Path | None, typer.Option("--arch", help="YAML of the architecture, of a file of weights")
+    ] = None,
+    class_names: Annotated[
+        str, typer.Option("--names", help="its classes, comma separated: circle,square")
+    ] = "",
     wait: Annotated[bool, typer.Option(help="until the import has ended")] = True,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
@@ -186,6 +195,9 @@ def models_register(
             iou=iou,
             max_detections=max_detections,
             shape_policy=shape_policy,  # type: ignore[arg-type] # checked by the client
+            head_mode=head_mode,  # type: ignore[arg-type] # checked by the client
+            architecture=architecture,
+            class_names=[name.strip() for name in class_names.split(",") if name.strip()],
             wait=wait,
             progress=progress,
         )
@@ -223,6 +235,35 @@ def models_unload(
     """Release a model everywhere; the next request loads it again."""
     with Client(address) as client:
         version = client.unload(model, wait=wait)
+    _print_json(_plain(version)) if as_json else out.print(tables.version(version))
+
+
+@models_app.command("residency")
+def models_residency(
+    model: ModelRef,
+    mode: Annotated[
+        str | None, typer.Option("--mode", help="normal, hot-standby or on-demand")
+    ] = None,
+    idle_s: Annotated[
+        float | None, typer.Option("--idle-s", help="of on-demand: released when idle so long")
+    ] = None,
+    cpu_fallback: Annotated[
+        bool | None, typer.Option(help="on a CPU where every accelerator failed to load it")
+    ] = None,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Say how a model is kept once it is loaded; what is not given stays as it is."""
+    with Client(address) as client:
+        known = client.model(model)
+        number = known.default_version or known.versions[0].number
+        now = next(one for one in known.versions if "@" in model or one.number == number).residency
+        version = client.set_residency(
+            model,
+            mode or now.mode,  # type: ignore[arg-type] # checked by the client
+            idle_release_s=now.idle_release_s if idle_s is None else idle_s,
+            cpu_fallback=now.cpu_fallback if cpu_fallback is None else cpu_fallback,
+        )
     _print_json(_plain(version)) if as_json else out.print(tables.version(version))
 
 

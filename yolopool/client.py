@@ -17,7 +17,14 @@ from yolopool import records, requests
 from yolopool.detections import Detections, from_response
 from yolopool.errors import InvalidOffset, Unavailable, YolopoolError
 from yolopool.images import ImageLike, Order
-from yolopool.requests import Artifact, PriorityName, Progress, ShapePolicyName
+from yolopool.requests import (
+    Artifact,
+    HeadModeName,
+    PriorityName,
+    Progress,
+    ResidencyModeName,
+    ShapePolicyName,
+)
 from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2_grpc, fleet_pb2, fleet_pb2_grpc, model_pb2, model_pb2_grpc
 
@@ -139,6 +146,9 @@ class Client:
         iou: float | None = None,
         max_detections: int | None = None,
         shape_policy: ShapePolicyName | None = None,
+        head_mode: HeadModeName | None = None,
+        architecture: str | Path | None = None,
+        class_names: Sequence[str] = (),
         wait: bool = True,
         progress: Progress | None = None,
         timeout_s: float = UPLOAD_TIMEOUT_S,
@@ -157,6 +167,9 @@ class Client:
             iou=iou,
             max_detections=max_detections,
             shape_policy=shape_policy,
+            head_mode=head_mode,
+            architecture=architecture,
+            class_names=class_names,
         )
         answer = _call(self._stubs.model.RegisterModel, request, until - time.monotonic())
         version = records.version_of(answer.version)
@@ -195,6 +208,19 @@ class Client:
         """Wants a version nowhere; with wait, returns when it is gone."""
         request = model_pb2.UnloadModelRequest(model=model, wait=wait)
         return records.version_of(_call(self._stubs.model.UnloadModel, request, timeout_s).version)
+
+    def set_residency(
+        self,
+        model: str,
+        mode: ResidencyModeName,
+        *,
+        idle_release_s: float = 0.0,
+        cpu_fallback: bool = False,
+    ) -> records.ModelVersion:
+        """Says how a version is kept once loaded; `idle_release_s` (0: 60) is of on-demand."""
+        request = requests.residency(model, mode, idle_release_s, cpu_fallback)
+        answer = _call(self._stubs.model.SetResidency, request, READ_TIMEOUT_S)
+        return records.version_of(answer.version)
 
     def delete(self, model: str) -> tuple[str, ...]:
         """Forgets a model, or one version of it; answers what was deleted as name@version."""
@@ -304,6 +330,9 @@ class AsyncClient:
         iou: float | None = None,
         max_detections: int | None = None,
         shape_policy: ShapePolicyName | None = None,
+        head_mode: HeadModeName | None = None,
+        architecture: str | Path | None = None,
+        class_names: Sequence[str] = (),
         wait: bool = True,
         progress: Progress | None = None,
         timeout_s: float = UPLOAD_TIMEOUT_S,
@@ -319,6 +348,9 @@ class AsyncClient:
             iou=iou,
             max_detections=max_detections,
             shape_policy=shape_policy,
+            head_mode=head_mode,
+            architecture=architecture,
+            class_names=class_names,
         )
         answer = await _await(self._stubs.model.RegisterModel, request, until - time.monotonic())
         version = records.version_of(answer.version)
@@ -359,6 +391,19 @@ class AsyncClient:
         """As `Client.unload`."""
         request = model_pb2.UnloadModelRequest(model=model, wait=wait)
         answer = await _await(self._stubs.model.UnloadModel, request, timeout_s)
+        return records.version_of(answer.version)
+
+    async def set_residency(
+        self,
+        model: str,
+        mode: ResidencyModeName,
+        *,
+        idle_release_s: float = 0.0,
+        cpu_fallback: bool = False,
+    ) -> records.ModelVersion:
+        """As `Client.set_residency`."""
+        request = requests.residency(model, mode, idle_release_s, cpu_fallback)
+        answer = await _await(self._stubs.model.SetResidency, request, READ_TIMEOUT_S)
         return records.version_of(answer.version)
 
     async def delete(self, model: str) -> tuple[str, ...]:

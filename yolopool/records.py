@@ -30,8 +30,19 @@ class Replica:
     loads_total: int
     inference_ms: float
     load_ms: float
+    swaps_total: int
+    swap_ms: float
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """How a version is kept: `mode` normal, hot-standby or on-demand."""
+
+    mode: str
+    idle_release_s: float
+    cpu_fallback: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +67,13 @@ class ModelVersion:
     iou: float
     max_detections: int
     shape_policy: str
+    head_mode: str
     weights_bytes: int
     parameters: int
+    gflops: float
+    artifact_bytes: int
+    pack_bytes: int
+    residency: Residency
     wanted_replicas: int
     pinned: bool
     replicas: tuple[Replica, ...]
@@ -88,6 +104,11 @@ class Ledger:
     workspace_bytes: int
     load_transient_bytes: int
     measured_bytes: int
+    assignable_bytes: int
+    host_bytes: int
+    foreign_bytes: int
+    drift_bytes: int
+    max_hot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +129,7 @@ class Worker:
     replicas: tuple[Replica, ...]
     labels: dict[str, str]
     release: str
+    replaces_because: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +172,23 @@ def replica_of(message: types_pb2.Replica, worker: str, device: str) -> Replica:
         loads_total=message.loads_total,
         inference_ms=message.inference_ms,
         load_ms=message.load_ms,
+        swaps_total=message.swaps_total,
+        swap_ms=message.footprint.swap_ms,
         reason=message.reason,
         message=message.message,
     )
 
 
+def residency_of(message: types_pb2.Residency) -> Residency:
+    mode = _word(types_pb2.ResidencyMode, message.mode, "RESIDENCY_MODE_")
+    words = "normal" if mode == "UNSPECIFIED" else mode.lower().replace("_", "-")
+    return Residency(words, message.idle_release_s, message.cpu_fallback)
+
+
 def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
     settings = message.settings
     policy = _word(types_pb2.ShapePolicy, settings.shape_policy, "SHAPE_POLICY_")
+    head = _word(types_pb2.HeadMode, settings.head_mode, "HEAD_MODE_")
     return ModelVersion(
         name=f"{message.version.model}@{message.version.version}",
         number=message.version.version,
@@ -174,8 +205,13 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         iou=settings.iou,
         max_detections=settings.max_detections,
         shape_policy=policy.lower(),
+        head_mode=head.lower().replace("_", "-"),
         weights_bytes=message.weights_bytes,
         parameters=message.parameters,
+        gflops=message.gflops,
+        artifact_bytes=message.artifact_bytes,
+        pack_bytes=message.pack_bytes,
+        residency=residency_of(message.residency),
         wanted_replicas=message.wanted_replicas,
         pinned=message.pinned,
         replicas=tuple(replica_of(p.replica, p.worker, p.device) for p in message.replicas),
@@ -209,6 +245,11 @@ def ledger_of(message: types_pb2.Ledger) -> Ledger:
         workspace_bytes=message.workspace_bytes,
         load_transient_bytes=message.load_transient_bytes,
         measured_bytes=message.measured_bytes,
+        assignable_bytes=message.assignable_bytes,
+        host_bytes=message.host_bytes,
+        foreign_bytes=message.foreign_bytes,
+        drift_bytes=message.drift_bytes,
+        max_hot=message.max_hot,
     )
 
 
@@ -228,6 +269,7 @@ def worker_of(message: fleet_pb2.Worker) -> Worker:
         replicas=tuple(replica_of(r, message.id, message.device) for r in message.replicas),
         labels=dict(message.labels),
         release=message.release,
+        replaces_because=message.replaces_because,
     )
 
 

@@ -62,6 +62,8 @@ CHANNEL_OPTIONS = (
 Progress = Callable[[str, float], None]  # the step under way and its fraction, 0..1
 PriorityName = Literal["interactive", "normal", "bulk"]
 ShapePolicyName = Literal["rect", "square"]
+HeadModeName = Literal["one-to-many", "end-to-end"]
+ResidencyModeName = Literal["normal", "hot-standby", "on-demand"]
 _PRIORITIES = {
     "interactive": types_pb2.PRIORITY_INTERACTIVE,
     "normal": types_pb2.PRIORITY_NORMAL,
@@ -71,6 +73,16 @@ _POLICIES = {
     None: types_pb2.SHAPE_POLICY_UNSPECIFIED,
     "rect": types_pb2.SHAPE_POLICY_RECT,
     "square": types_pb2.SHAPE_POLICY_SQUARE,
+}
+_HEADS = {
+    None: types_pb2.HEAD_MODE_UNSPECIFIED,
+    "one-to-many": types_pb2.HEAD_MODE_ONE_TO_MANY,
+    "end-to-end": types_pb2.HEAD_MODE_END_TO_END,
+}
+_RESIDENCIES = {
+    "normal": types_pb2.RESIDENCY_MODE_NORMAL,
+    "hot-standby": types_pb2.RESIDENCY_MODE_HOT_STANDBY,
+    "on-demand": types_pb2.RESIDENCY_MODE_ON_DEMAND,
 }
 
 
@@ -138,8 +150,13 @@ def register(
     iou: float | None,
     max_detections: int | None,
     shape_policy: ShapePolicyName | None,
+    head_mode: HeadModeName | None,
+    architecture: str | Path | None,
+    class_names: Sequence[str],
 ) -> model_pb2.RegisterModelRequest:
     """The message that makes a version of an uploaded file; safe to send again."""
+    if head_mode not in _HEADS:
+        raise InvalidOption(f"head_mode {head_mode!r}: one-to-many or end-to-end")
     if shape_policy not in _POLICIES:
         raise InvalidOption(f"shape_policy {shape_policy!r}: rect or square")
     settings = types_pb2.VersionSettings(
@@ -148,6 +165,7 @@ def register(
         iou=iou,
         max_detections=max_detections,
         shape_policy=_POLICIES[shape_policy],
+        head_mode=_HEADS[head_mode],
     )
     return model_pb2.RegisterModelRequest(
         name=name,
@@ -155,7 +173,28 @@ def register(
         settings=settings,
         source_name=artifact.path.name,
         request_id=uuid.uuid4().hex,
+        architecture_yaml=_yaml_text(architecture) if architecture is not None else "",
+        class_names=class_names,
     )
+
+
+def _yaml_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidOption(f"{path} is no YAML file of an architecture: {error}") from error
+
+
+def residency(
+    model: str, mode: ResidencyModeName, idle_release_s: float, cpu_fallback: bool
+) -> model_pb2.SetResidencyRequest:
+    """The message that says how a version is kept."""
+    if mode not in _RESIDENCIES:
+        raise InvalidOption(f"residency mode {mode!r}: one of {', '.join(_RESIDENCIES)}")
+    kept = types_pb2.Residency(
+        mode=_RESIDENCIES[mode], idle_release_s=idle_release_s, cpu_fallback=cpu_fallback
+    )
+    return model_pb2.SetResidencyRequest(model=model, residency=kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from yolopool.detections import Detections, Timing
-from yolopool.records import Fleet, Model, ModelVersion, Worker
+from yolopool.records import Fleet, Ledger, Model, ModelVersion, Worker
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _COLOURS = {"READY": "green", "HOT": "green", "FAILED": "red", "LOST": "red"}
@@ -80,8 +80,11 @@ def version(one: ModelVersion) -> Table:
         "image size": f"{one.image_size} px, {one.shape_policy}",
         "thresholds": f"confidence {one.confidence:g}, iou {one.iou:g}",
         "at most": f"{one.max_detections} boxes",
+        "head": one.head_mode if one.state == "READY" else "",
         "weights": f"{size(one.weights_bytes)}, {one.parameters:,} parameters",
-        "file": f"{one.source_name} sha256 {one.artifact[:12]}",
+        "compute": f"{one.gflops:.1f} GFLOPs an image" if one.gflops else "",
+        "file": f"{one.source_name} {_sizes(one)}sha256 {one.artifact[:12]}",
+        "kept": _kept(one),
         "wanted": f"{one.wanted_replicas} replicas{', pinned' if one.pinned else ''}",
         "where": _where(one),
         "warnings": "\n".join(one.warnings),
@@ -90,6 +93,19 @@ def version(one: ModelVersion) -> Table:
         if fact:
             table.add_row(name, fact)
     return table
+
+
+def _sizes(one: ModelVersion) -> str:
+    if not one.pack_bytes:
+        return ""
+    return f"{size(one.artifact_bytes)}, pack {size(one.pack_bytes)}, "
+
+
+def _kept(one: ModelVersion) -> str:
+    words = one.residency.mode
+    if words == "on-demand":
+        words += f", released when idle for {one.residency.idle_release_s:g} s"
+    return f"{words}, on a CPU if need be" if one.residency.cpu_fallback else words
 
 
 def workers(known: Iterable[Worker]) -> Table:
@@ -105,11 +121,20 @@ def workers(known: Iterable[Worker]) -> Table:
             worker.id,
             worker.device_name or worker.device,
             state(worker.state),
-            f"{size(ledger.used_bytes)} of {size(ledger.budget_bytes)}",
+            _ledger(ledger),
             f"{worker.outstanding}/{worker.queue_capacity}",
             "\n".join(held) or "-",
         )
     return table
+
+
+def _ledger(ledger: Ledger) -> str:
+    lines = [f"{size(ledger.used_bytes)} of {size(ledger.budget_bytes)}"]
+    if ledger.foreign_bytes:
+        lines.append(f"[yellow]{size(ledger.foreign_bytes)} less for others[/]")
+    if ledger.drift_bytes:
+        lines.append(f"[yellow]{size(ledger.drift_bytes)} did not come back[/]")
+    return "\n".join(lines)
 
 
 def fleet(one: Fleet) -> Table:

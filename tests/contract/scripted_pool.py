@@ -148,6 +148,12 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         keys = [types_pb2.VersionKey(model="shapes", version=1)]
         return model_pb2.DeleteModelResponse(deleted=keys)
 
+    def SetResidency(self, request: Any, context: Any) -> Any:
+        self.script.note("SetResidency", request, context)
+        version = a_version()
+        version.residency.CopyFrom(request.residency)
+        return model_pb2.SetResidencyResponse(version=version)
+
     def _state(self) -> int:
         return self.script.states.pop(0) if self.script.states else model_pb2.VERSION_STATE_READY
 

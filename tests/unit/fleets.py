@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Mapping
 
 from control_plane.fleet import (
+    VARIANTS,
     Assign,
     Command,
     Desired,
     Footprint,
+    FootprintKey,
+    Given,
     Ledger,
     LoadFailure,
     ModelVersion,
@@ -14,6 +17,7 @@ from control_plane.fleet import (
     Release,
     Replica,
     ReplicaState,
+    Residency,
     Snapshot,
     VersionKey,
     VersionSettings,
@@ -31,9 +35,27 @@ def key(name: str, number: int = 1) -> VersionKey:
     return VersionKey(name, number)
 
 
-def version(name: str, weights: int = 10, state: VersionState = VersionState.READY) -> ModelVersion:
-    pack = Pack("d" * 64, "yolo", "detect", ("a",), weights, 0, 1)
-    return ModelVersion(key(name), state, "a" * 64, VersionSettings(image_size=1), 0.0, pack=pack)
+def version(
+    name: str,
+    weights: int = 10,
+    state: VersionState = VersionState.READY,
+    residency: Residency | None = None,
+) -> ModelVersion:
+    pack = Pack(f"pack of {name}", "yolo", "detect", ("a",), weights, 0, 1)
+    return ModelVersion(
+        key(name),
+        state,
+        "a" * 64,
+        VersionSettings(image_size=1),
+        0.0,
+        pack=pack,
+        given=Given(residency or Residency()),
+    )
+
+
+def measured(name: str, kind: str = "sim") -> FootprintKey:
+    """Where a footprint of `version(name)` is kept."""
+    return FootprintKey(f"pack of {name}", VARIANTS[kind], kind)
 
 
 def want(name: str, since: float = 1.0, *, pinned: bool = False, replicas: int = 1) -> Want:
@@ -62,7 +84,11 @@ def worker(
     context: int = 0,
     state: WorkerState = WorkerState.READY,
     lease: float = NOW + 1,
+    tier: int = 0,
+    max_hot: int = 0,
+    kind: str = "sim",
 ) -> WorkerInfo:
+    """`tier`: weights it takes in all, of which its budget is the device's; 0: no tier."""
     held = {one.key: one for one in replicas}
     counted = [r for r in held.values() if r.state is not ReplicaState.FAILED]
     ledger = Ledger(
@@ -70,8 +96,11 @@ def worker(
         context_bytes=context,
         weights_bytes=sum(r.weights_bytes for r in counted),
         workspace_bytes=max((r.workspace_bytes for r in counted), default=0),
+        assignable_bytes=tier,
+        max_hot=max_hot,
     )
-    return WorkerInfo(name, f"{name}-1", "h:1", "sim:0", "sim", state, lease, ledger, replicas=held)
+    return WorkerInfo(name, f"{name}-1", "h:1", f"{kind}:0", kind, state, lease, ledger,
+                      replicas=held)  # fmt: skip
 
 
 def snapshot(
@@ -79,19 +108,26 @@ def snapshot(
     wants: Iterable[Want] = (),
     versions: Iterable[ModelVersion] = (),
     failures: Mapping[tuple[str, VersionKey], LoadFailure] | None = None,
-    footprints: Mapping[tuple[str, VersionKey], Footprint] | None = None,
+    footprints: Mapping[FootprintKey, Footprint] | None = None,
+    unix_s: float = 0.0,
 ) -> Snapshot:
     """Versions that are wanted and not given are ready and of 10 bytes with no workspace."""
     known = {v.key: v for v in versions}
     wanted = {w.key: w for w in wants}
     for one in wanted:
         known.setdefault(one, version(one.model))
-    sizes = {("sim", k): Footprint(v.pack.weights_bytes, 0) for k, v in known.items() if v.pack}
+    sizes = {
+        measured(v.key.model, kind): Footprint(v.pack.weights_bytes, 0)
+        for v in known.values()
+        for kind in ("sim", "cpu")
+        if v.pack
+    }
     return Snapshot(
         Desired(1, "c", known, wanted),
         {w.id: w for w in workers},
         failures or {},
         {**sizes, **(footprints or {})},
+        unix_s,
     )
 
 
@@ -107,7 +143,7 @@ def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
     for command in commands:
         if isinstance(command, Assign):
             held = workers[command.worker].get(command.key)
-            size = before.footprints["sim", command.key]
+            size = before.footprints[measured(command.key.model)]
             fresh = held is None or held.state is ReplicaState.FAILED
             workers[command.worker][command.key] = Replica(
                 command.key,
@@ -126,6 +162,8 @@ def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
                 context=w.ledger.context_bytes,
                 state=w.state,
                 lease=w.lease_until_s,
+                tier=w.ledger.assignable_bytes,
+                max_hot=w.ledger.max_hot,
             )
             for id_, w in before.workers.items()
         },

@@ -1,5 +1,8 @@
 """Placement: examples of what it decides, and what no plan may ever do."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,9 +13,13 @@ from control_plane.fleet import (
     LoadFailure,
     Release,
     ReplicaState,
+    Residency,
+    ResidencyMode,
     Snapshot,
+    VersionSettings,
     VersionState,
     Wait,
+    WorkerInfo,
     WorkerState,
 )
 from control_plane.placement import footprint, plan
@@ -20,6 +27,7 @@ from tests.unit.fleets import (
     NOW,
     carried_out,
     key,
+    measured,
     replica,
     snapshot,
     version,
@@ -30,7 +38,7 @@ from tests.unit.fleets import (
 # --- examples ----------------------------------------------------------------------------------
 
 
-def one_wait(found: list[object]) -> Wait:
+def one_wait(found: Sequence[object]) -> Wait:
     (wait,) = found
     assert isinstance(wait, Wait)
     return wait
@@ -173,10 +181,6 @@ def test_who_is_leaving_keeps_its_room_until_it_is_gone() -> None:
 
 
 def test_estimates_stand_until_something_is_measured() -> None:
-    from dataclasses import replace
-
-    from control_plane.fleet import VersionSettings
-
     one = version("a", 100)
     assert one.pack is not None
     one = replace(
@@ -187,8 +191,161 @@ def test_estimates_stand_until_something_is_measured() -> None:
     empty = snapshot([], [], [one])
     unmeasured = Snapshot(empty.desired, {})
     assert footprint(one, "sim", unmeasured) == Footprint(100, 1_000_000 + 15_000_000)
-    measured = Snapshot(empty.desired, {}, footprints={("sim", one.key): Footprint(7, 8)})
-    assert footprint(one, "sim", measured) == Footprint(7, 8)
+    known = Snapshot(empty.desired, {}, footprints={measured("a"): Footprint(7, 8)})
+    assert footprint(one, "sim", known) == Footprint(7, 8)
+
+
+# --- more than fit the device --------------------------------------------------------------------
+
+
+def test_a_worker_with_a_tier_takes_more_than_fit_its_device() -> None:
+    held = [replica(name, 40) for name in "ab"]
+    before = snapshot([worker("w1", 100, held, tier=1000)], [want("a"), want("b"), want("c")],
+                      [version("a", 40), version("b", 40), version("c", 40)])  # fmt: skip
+    assert plan(before, NOW) == [Assign("w1", key("c"), False, "it takes turns with others there")]
+
+
+def test_where_it_fits_beside_all_is_better_than_turns() -> None:
+    full = worker("w1", 100, [replica("a", 90)], tier=1000)
+    before = snapshot([full, worker("w2", 50, tier=1000)], [want("a"), want("b")],
+                      [version("a", 90), version("b", 40)])  # fmt: skip
+    assert plan(before, NOW) == [Assign("w2", key("b"), False, "it fits")]
+
+
+def test_turns_are_taken_where_least_take_them() -> None:
+    one = worker("w1", 100, [replica("a", 90), replica("b", 90)], tier=1000)
+    other = worker("w2", 100, [replica("c", 90)], tier=1000)
+    versions = [version(name, 90) for name in "abcd"]
+    before = snapshot([one, other], [want(name) for name in "abcd"], versions)
+    assert [c.worker for c in plan(before, NOW) if isinstance(c, Assign)] == ["w2"]
+
+
+def test_a_tier_that_is_full_releases_the_least_recently_used() -> None:
+    held = [replica("a", 40, used=1.0), replica("b", 40, used=2.0)]
+    before = snapshot([worker("w1", 50, held, tier=100)], [want("a"), want("b"), want("c", 9.0)],
+                      [version(name, 40) for name in "abc"])  # fmt: skip
+    commands = plan(before, NOW)
+    assert [c.key for c in commands if isinstance(c, Release)] == [key("a")]
+
+
+def test_what_cannot_come_to_the_device_beside_the_pinned_is_released() -> None:
+    held = [replica("a", 60, pinned=True), replica("b", 60, used=1.0)]
+    before = snapshot([worker("w1", 100, held, tier=1000)], [want("a", pinned=True), want("b")],
+                      [version("a", 60), version("b", 60)])  # fmt: skip
+    (release,) = plan(before, NOW)
+    assert isinstance(release, Release)
+    assert (release.key, release.forget) == (key("b"), True)
+    assert "pinned models leave no room" in release.why
+
+
+def test_what_cannot_be_pinned_beside_the_pinned_hears_why() -> None:
+    held = [replica("a", 60, pinned=True), replica("b", 60, outstanding=1)]
+    wants = [want("a", pinned=True), want("b", pinned=True)]
+    versions = [version("a", 60), version("b", 60)]
+    before = snapshot([worker("w1", 100, held, tier=1000)], wants, versions)
+    wait = one_wait(plan(before, NOW))
+    assert (wait.reason, wait.final) == ("LEDGER_FULL", True)
+    assert "no room to pin" in wait.why
+
+
+def test_a_limit_of_count_is_of_the_pinned_where_there_is_a_tier() -> None:
+    held = [replica("a", 1, pinned=True)]
+    wants = [want("a", pinned=True), want("b", pinned=True)]
+    assert not deeds(plan(snapshot([worker("w1", 100, held, max_hot=1)], wants), NOW))
+    assert not deeds(plan(snapshot([worker("w1", 100, held, max_hot=1, tier=99)], wants), NOW))
+    assert deeds(plan(snapshot([worker("w1", 100, held, max_hot=2, tier=99)], wants), NOW))
+
+
+# --- how versions are kept ------------------------------------------------------------------------
+
+ON_DEMAND = Residency(ResidencyMode.ON_DEMAND, idle_release_s=30.0)
+
+
+def test_what_is_kept_on_demand_leaves_when_idle() -> None:
+    def planned(unix_s: float, outstanding: int = 0, pinned: bool = False) -> list[Command]:
+        held = [replica("a", used=100.0, outstanding=outstanding, pinned=pinned)]
+        return plan(
+            snapshot([worker("w1", replicas=held)], [want("a", 90.0, pinned=pinned)],
+                     [version("a", residency=ON_DEMAND)], unix_s=unix_s),
+            NOW,
+        )  # fmt: skip
+
+    assert planned(129.0) == []
+    (release,) = planned(130.0)
+    assert isinstance(release, Release)
+    assert (release.forget, release.why) == (True, "idle for 30 s: it is kept on demand only")
+    assert planned(999.0, outstanding=1) == []
+    assert planned(999.0, pinned=True) == []
+
+
+def test_a_version_on_demand_is_idle_from_when_it_was_wanted() -> None:
+    held = [replica("a", used=0.0)]
+    one = version("a", residency=ON_DEMAND)
+    early = snapshot([worker("w1", replicas=held)], [want("a", 100.0)], [one], unix_s=129.0)
+    assert plan(early, NOW) == []
+    late = snapshot([worker("w1", replicas=held)], [want("a", 100.0)], [one], unix_s=130.0)
+    assert len(plan(late, NOW)) == 1
+
+
+def test_a_hot_standby_is_wanted_and_pinned_without_being_asked_for() -> None:
+    one = version("a", residency=Residency(ResidencyMode.HOT_STANDBY))
+    assert plan(snapshot([worker("w1")], [], [one]), NOW) == [
+        Assign("w1", key("a"), True, "it fits")
+    ]
+    missed = snapshot([worker("w1", replicas=[replica("a")])], [want("a")], [one])
+    assert plan(missed, NOW) == [Assign("w1", key("a"), True, "it was pinned")]
+    importing = version("a", state=VersionState.IMPORTING,
+                        residency=Residency(ResidencyMode.HOT_STANDBY))  # fmt: skip
+    assert deeds(plan(snapshot([worker("w1")], [], [importing]), NOW)) == []
+
+
+# --- CPU workers beside accelerators --------------------------------------------------------------
+
+FALLBACK = Residency(cpu_fallback=True)
+BROKEN = LoadFailure("OUT_OF_MEMORY", "broken", NOW + 9)
+
+
+def mixed(**fields: object) -> list[WorkerInfo]:
+    return [worker("fast", **fields), worker("slow", 1000, kind="cpu")]  # type: ignore[arg-type]
+
+
+def test_a_cpu_takes_nothing_beside_an_accelerator() -> None:
+    assert plan(snapshot(mixed(), [want("a")]), NOW) == [Assign("fast", key("a"), False, "it fits")]
+    failed = {("fast", key("a")): BROKEN}
+    assert one_wait(plan(snapshot(mixed(), [want("a")], failures=failed), NOW)).final
+
+
+def test_a_cpu_takes_what_may_fall_back_and_failed_on_every_accelerator() -> None:
+    one = version("a", residency=FALLBACK)
+    failed = {("fast", key("a")): BROKEN}
+    assert plan(snapshot(mixed(), [want("a")], [one], failed), NOW) == [
+        Assign("slow", key("a"), False, "it fits")
+    ]
+    assert plan(snapshot(mixed(), [want("a")], [one]), NOW) == [
+        Assign("fast", key("a"), False, "it fits")
+    ]
+    passing = {("fast", key("a")): LoadFailure("LEDGER_FULL", "busy", NOW + 9)}
+    assert not deeds(plan(snapshot(mixed(), [want("a")], [one], passing), NOW))
+
+
+def test_a_cpu_takes_what_may_fall_back_and_is_too_large_for_every_accelerator() -> None:
+    one = version("a", 500, residency=FALLBACK)
+    assert [c.worker for c in plan(snapshot(mixed(), [want("a")], [one]), NOW)
+            if isinstance(c, Assign)] == ["slow"]  # fmt: skip
+
+
+def test_a_cpu_does_not_step_in_for_a_lost_accelerator_unless_it_may() -> None:
+    lost = [worker("fast", state=WorkerState.LOST), worker("slow", 1000, kind="cpu")]
+    wait = one_wait(plan(snapshot(lost, [want("a")]), NOW))
+    assert wait.reason == "NO_WORKER"
+    assert "cpu_fallback" in wait.why
+    one = version("a", residency=FALLBACK)
+    assert len(deeds(plan(snapshot(lost, [want("a")], [one]), NOW))) == 1
+
+
+def test_a_fleet_of_cpus_takes_everything() -> None:
+    only = [worker("slow", 1000, kind="cpu")]
+    assert len(deeds(plan(snapshot(only, [want("a")]), NOW))) == 1
 
 
 # --- what holds of every plan --------------------------------------------------------------------
@@ -246,7 +403,7 @@ def fleets(draw: st.DrawFn, settled: bool = False) -> Snapshot:
         for w in workers
         for name in draw(st.sets(st.sampled_from(NAMES), max_size=2))
     }
-    footprints = {("sim", key(name)): size for name, size in sizes.items()}
+    footprints = {measured(name): size for name, size in sizes.items()}
     return snapshot(workers, wants, versions, failures, footprints)
 
 
@@ -260,6 +417,51 @@ def test_no_plan_overruns_a_ledger(before: Snapshot) -> None:
 
 def deeds(commands: list[Command]) -> list[Command]:
     return [command for command in commands if not isinstance(command, Wait)]
+
+
+@st.composite
+def tiered(draw: st.DrawFn) -> Snapshot:
+    """A fleet whose workers take more than fit their devices."""
+    before = draw(fleets(settled=True))
+    workers = {}
+    for one in before.workers.values():
+        held = [r for r in one.replicas.values() if r.state is not ReplicaState.FAILED]
+        pinned = [r for r in held if r.pinned]
+        largest = max((r.weights_bytes for r in held if not r.pinned), default=0)
+        device = one.ledger.context_bytes + sum(r.weights_bytes for r in pinned) + largest
+        device += max((r.workspace_bytes for r in held), default=0) + draw(st.integers(0, 40))
+        weights = sum(r.weights_bytes for r in held)
+        workers[one.id] = worker(
+            one.id, device, one.replicas.values(), context=one.ledger.context_bytes,
+            state=one.state, lease=one.lease_until_s, tier=weights + draw(st.integers(1, 80)),
+        )  # fmt: skip
+    return replace(before, workers=workers)
+
+
+@given(tiered())
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_assigned_can_come_to_its_device_beside_the_pinned(before: Snapshot) -> None:
+    after = carried_out(before, plan(before, NOW))
+    for one in after.workers.values():
+        held = [r for r in one.replicas.values() if r.state is not ReplicaState.FAILED]
+        assert sum(r.weights_bytes for r in held) <= one.ledger.assignable_bytes
+        pinned = [r for r in held if r.pinned]
+        old = before.workers[one.id].replicas
+        for new in (r for r in held if r.key not in old):
+            beside = {r.key: r for r in [*pinned, new]}.values()
+            need = sum(r.weights_bytes for r in beside) + max(r.workspace_bytes for r in beside)
+            assert one.ledger.context_bytes + need <= one.ledger.budget_bytes
+
+
+@given(tiered())
+@settings(max_examples=300, deadline=None)
+def test_plans_with_turns_come_to_rest(before: Snapshot) -> None:
+    for _ in range(2 * len(before.desired.wants) + 4):
+        commands = deeds(plan(before, NOW))
+        if not commands:
+            return
+        before = carried_out(before, commands)
+    raise AssertionError(f"still at it: {commands}")
 
 
 @given(fleets(settled=True))
