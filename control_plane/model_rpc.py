@@ -145,7 +145,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         residency = version.given.residency
         if residency.mode is ResidencyMode.HOT_STANDBY:
             # It would come back at once: who unloads it does not want it kept so.
-            await self._keep(version.key, replace(residency, mode=ResidencyMode.NORMAL))
+            normal = replace(residency, mode=ResidencyMode.NORMAL)
+            version = await self._keep(version.key, normal)
         log.info("unload wanted", version=str(version.key), by=principal_of(context).name)
         await self._loads.unload(version.key, request.wait, self._deadline(context))
         return model_pb2.UnloadModelResponse(version=self._full(version))

@@ -37,17 +37,21 @@ from yolopool.v1 import (
 )
 
 HOT, ASSIGNED = types_pb2.REPLICA_STATE_HOT, types_pb2.REPLICA_STATE_ASSIGNED
+WARM = types_pb2.REPLICA_STATE_WARM
 WEIGHTS = 100
 
 
 class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     """Holds as many models of WEIGHTS bytes as its budget has room for.
 
-    `load_s` and `infer_s` are how long those take; `on_infer` and `on_assign` are errors to raise.
+    `load_s` and `infer_s` are how long those take; `on_infer` and `on_assign` are errors to raise;
+    with a `tier` it takes as many models more, which it reports WARM.
     """
 
-    def __init__(self, name: str, models: int = 2) -> None:
-        self.name, self.budget = name, models * WEIGHTS
+    def __init__(self, name: str, models: int = 2, tier: int = 0, kind: str = "sim") -> None:
+        self.name, self.budget, self.kind = name, models * WEIGHTS, kind
+        self.tier = (models + tier) * WEIGHTS if tier else 0
+        self.footprints: list[types_pb2.Footprint] = []
         self.incarnation = uuid4().hex
         self.replicas: dict[str, types_pb2.Replica] = {}
         self.assigned: list[str] = []
@@ -100,8 +104,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             id=self.name,
             incarnation=self.incarnation,
             address=self.address,
-            device="sim:0",
-            device_kind="sim",
+            device=f"{self.kind}:0",
+            device_kind=self.kind,
             state=fleet_pb2.WORKER_STATE_READY,
             ledger=self.ledger(),
             load=types_pb2.LoadReport(queue_capacity=8, sequence=self._sequence),
@@ -110,7 +114,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
 
     def ledger(self) -> types_pb2.Ledger:
         return types_pb2.Ledger(
-            budget_bytes=self.budget, weights_bytes=WEIGHTS * len(self.replicas)
+            budget_bytes=self.budget,
+            weights_bytes=WEIGHTS * sum(one.state == HOT for one in self.replicas.values()),
+            assignable_bytes=self.tier,
         )
 
     async def Assign(self, request: worker_pb2.AssignRequest, context: Any) -> Any:
@@ -119,15 +125,29 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.assigned.append(key)
         if self.on_assign is not None:
             raise self.on_assign
-        if key not in self.replicas and WEIGHTS * (len(self.replicas) + 1) > self.budget:
+        room = max(self.budget, self.tier)
+        if key not in self.replicas and WEIGHTS * (len(self.replicas) + 1) > room:
             raise LedgerFull(f"no room for {key}")
+        if request.HasField("footprint"):
+            self.footprints.append(request.footprint)
         replica = types_pb2.Replica(
-            version=request.version, state=ASSIGNED, weights_bytes=WEIGHTS, pinned=request.pin
+            version=request.version,
+            state=ASSIGNED,
+            weights_bytes=WEIGHTS,
+            pinned=request.pin,
+            pack=request.pack.digest,
+            variant=types_pb2.Variant(backend="simulated", precision="fp32"),
         )
         replica = self.replicas.setdefault(key, replica)
         self._poke.set()
         await asyncio.sleep(self.load_s)
+        for other in self.replicas.values():  # the one that came first gives its place
+            hot = sum(one.state == HOT for one in self.replicas.values())
+            if other is not replica and other.state == HOT and (hot + 1) * WEIGHTS > self.budget:
+                other.state = WARM
         replica.state, replica.pinned = HOT, request.pin
+        replica.footprint.weights_bytes = WEIGHTS
+        replica.footprint.max_batch = 1
         self._poke.set()
         return worker_pb2.AssignResponse(replica=replica, ledger=self.ledger())
 
@@ -196,8 +216,10 @@ class Rig:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def worker(self, name: str, models: int = 2) -> ScriptedWorker:
-        one = ScriptedWorker(name, models)
+    async def worker(
+        self, name: str, models: int = 2, tier: int = 0, kind: str = "sim"
+    ) -> ScriptedWorker:
+        one = ScriptedWorker(name, models, tier, kind)
         await one.start(self.addresses.grpc)
         self._stack.push_async_callback(one.die)
         return one
@@ -260,6 +282,12 @@ class Rig:
         more.setdefault("encoded", b"jpeg")
         request = detection_pb2.DetectRequest(model=model, **more)
         return await self.detection.Detect(request, timeout=timeout)
+
+    async def keep(self, model: str, **fields: Any) -> Any:
+        request = model_pb2.SetResidencyRequest(
+            model=model, residency=types_pb2.Residency(**fields)
+        )
+        return (await self.models.SetResidency(request, timeout=5)).version
 
     async def load(self, model: str, timeout: float = 10, **more: Any) -> Any:
         request = model_pb2.LoadModelRequest(model=model, wait=True, **more)

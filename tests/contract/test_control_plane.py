@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from control_plane.app import ControlPlane
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from yolopool import errors
 from yolopool.v1 import (
@@ -19,6 +21,7 @@ from yolopool.v1 import (
     importing_pb2,
     membership_pb2,
     model_pb2,
+    model_pb2_grpc,
     types_pb2,
 )
 
@@ -383,6 +386,100 @@ async def test_pinned_models_stay_and_leave_no_room(rig: Rig) -> None:
     await rig.load("a")  # unpinned
     assert (await rig.detect("b")).worker == "w1"
     assert worker.released == ["a@1"]
+
+
+async def test_a_worker_that_takes_turns_takes_more_than_fit_its_device(rig: Rig) -> None:
+    worker = await rig.worker("w1", models=1, tier=2)
+    await rig.ready("a", "b", "c")
+    for name in "abcab":
+        assert (await rig.detect(name)).worker == "w1"
+    # No eviction: the worker holds them all, and brings each to its device in turn.
+    assert (sorted(worker.assigned), worker.released) == (["a@1", "b@1", "c@1"], [])
+
+
+async def test_what_was_measured_is_sent_with_the_next_assign(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    await rig.load("a")
+    assert worker.footprints == []
+    await rig.models.UnloadModel(model_pb2.UnloadModelRequest(model="a", wait=True), timeout=5)
+    await rig.load("a")
+    assert [(one.weights_bytes, one.max_batch) for one in worker.footprints] == [(100, 1)]
+    while not await rig.registry.footprints():  # noqa: ASYNC110 - put on record in its own time
+        await asyncio.sleep(0.05)
+    ((key, footprint),) = (await rig.registry.footprints()).items()
+    assert (key.variant, key.device_kind) == ("simulated/fp32", "sim")
+    assert footprint.weights_bytes == 100
+
+
+async def test_a_hot_standby_is_loaded_and_pinned_until_it_is_none(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    version = await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_HOT_STANDBY)
+    assert (version.wanted_replicas, version.pinned) == (1, True)
+    await until(lambda: "a@1" in worker.replicas)
+    assert worker.replicas["a@1"].pinned
+    version = await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_NORMAL)
+    assert (version.wanted_replicas, version.residency.idle_release_s) == (0, 60)
+    await until(lambda: not worker.replicas)
+
+
+async def test_an_unload_ends_a_hot_standby(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    residency = types_pb2.Residency(mode=types_pb2.RESIDENCY_MODE_HOT_STANDBY)
+    await rig.register("a", residency=residency)
+    await rig.import_next()
+    await until(lambda: worker.replicas)
+    request = model_pb2.UnloadModelRequest(model="a", wait=True)
+    version = (await rig.models.UnloadModel(request, timeout=5)).version
+    assert version.residency.mode == types_pb2.RESIDENCY_MODE_NORMAL
+    assert worker.replicas == {}
+
+
+async def test_what_is_on_demand_leaves_when_idle_and_comes_back(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_ON_DEMAND, idle_release_s=0.5)
+    await rig.detect("a")
+    await until(lambda: worker.released)
+    await rig.detect("a")
+    assert worker.assigned == ["a@1", "a@1"]
+
+
+async def test_a_cpu_steps_in_where_it_may(rig: Rig) -> None:
+    fast, slow = await rig.worker("fast"), await rig.worker("slow", kind="cpu")
+    fast.on_assign = errors.OutOfMemory("no bytes")
+    await rig.ready("a")
+    assert isinstance(await refused(rig.detect("a")), errors.LoadFailed)
+    assert slow.assigned == []
+    await rig.keep("a", cpu_fallback=True)
+    assert (await rig.detect("a")).worker == "slow"
+
+
+@pytest.mark.parametrize(
+    "fields", [{"mode": 9}, {"idle_release_s": -1}, {"idle_release_s": float("nan")}]
+)
+async def test_nonsense_about_keeping_is_refused(rig: Rig, fields: dict[str, Any]) -> None:
+    await rig.ready("a")
+    assert isinstance(await refused(rig.keep("a", **fields)), errors.InvalidOption)
+    assert isinstance(await refused(rig.keep("b")), errors.ModelNotFound)
+
+
+async def test_the_twin_of_a_version_is_known_after_a_restart(tmp_path: Path) -> None:
+    async with Rig(tmp_path) as rig:
+        await rig.ready("a")
+        another = ControlPlane(rig.settings, rig.registry)
+        addresses = await another.start()
+        async with grpc.aio.insecure_channel(addresses.grpc) as channel:
+            await another.view.waiters.until("loaded", lambda: another.view.is_loaded or None, 5)
+            request = model_pb2.RegisterModelRequest(
+                name="b", artifact=hashlib.sha256(b"a").hexdigest()
+            )
+            stub: Any = model_pb2_grpc.ModelServiceStub(channel)
+            assert (await stub.RegisterModel(request, timeout=5)).version.state == READY
+            request.settings.image_size = 64
+            assert (await stub.RegisterModel(request, timeout=5)).version.state != READY
+        await another.stop()
 
 
 async def test_a_slow_load_delays_no_other_worker(rig: Rig) -> None:

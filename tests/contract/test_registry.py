@@ -11,11 +11,17 @@ import pytest
 
 from control_plane.fleet import (
     FencingToken,
+    Footprint,
+    FootprintKey,
+    Given,
+    HeadMode,
     Ledger,
     LoadReport,
     Pack,
     Replica,
     ReplicaState,
+    Residency,
+    ResidencyMode,
     ShapePolicy,
     VersionKey,
     VersionSettings,
@@ -31,7 +37,9 @@ from control_plane.registry import Registry
 from tests.contract.redis_servers import DEBIAN, WHEEL, server
 from yolopool.errors import ImportNotYours, StaleToken
 
-PACK = Pack("d" * 64, "yolo11n-detect", "detect", ("circle", "square"), 10, 20, 30, ("weak",))
+PACK = Pack(
+    "d" * 64, "yolo11n-detect", "detect", ("circle", "square"), 10, 20, 30, ("weak",), 6.5, 7, 8
+)
 SETTINGS = VersionSettings(320, 0.25, 0.7, 300, ShapePolicy.RECT)
 
 
@@ -131,6 +139,49 @@ async def test_numbers_stay_used_after_delete(registry: Registry) -> None:
     assert desired.wants == {}
     assert await registry.delete([two]) == ()
     assert (await register(registry)).number == 3
+
+
+async def test_what_was_given_and_asked_for_is_kept(case: Case) -> None:
+    given = Given(Residency(ResidencyMode.ON_DEMAND, 5.0, True), "nc: 2", ("circle", "square"))
+    asked = VersionSettings(head_mode=HeadMode.END_TO_END)
+    made = await case.registry.register("a", "f" * 64, asked, "a.pt", "", 1.0, given)
+    assert (made.given, made.asked) == (given, asked)
+    claimed = await case.other.claim_import("i", 10.0, 1.0)
+    assert claimed is not None
+    await case.other.finish_import("i", made.key, PACK, SETTINGS, 2.0)
+    kept = (await case.other.desired()).versions[made.key]
+    assert (kept.given, kept.asked, kept.settings, kept.pack) == (given, asked, SETTINGS, PACK)
+
+
+async def test_a_version_is_kept_as_it_was_set_last(case: Case) -> None:
+    key = await register(case.registry)
+    before = (await case.registry.desired()).revision
+    standby = Residency(ResidencyMode.HOT_STANDBY)
+    changed = await case.registry.set_residency(key, standby)
+    assert changed is not None
+    assert changed.given.residency == standby
+    desired = await case.other.desired()
+    assert desired.versions[key] == changed
+    assert desired.revision > before
+    assert desired.want(key) == Want(key, 1, True, WantSource.ADMIN, changed.created_unix_s)
+    await case.registry.set_residency(key, standby)
+    assert (await case.other.desired()).revision == desired.revision
+    assert await case.registry.set_residency(VersionKey("absent", 1), standby) is None
+
+
+async def test_footprints_are_kept_for_good(case: Case) -> None:
+    assert await case.registry.footprints() == {}
+    cpu = FootprintKey("d" * 64, "torch/fp32", "cpu")
+    sim = FootprintKey("d" * 64, "simulated/fp32", "sim")
+    revision = (await case.registry.desired()).revision
+    await case.registry.record_footprint(cpu, Footprint(10, 20, 3, 4, 1.5))
+    await case.registry.record_footprint(sim, Footprint(1, 2))
+    await case.registry.record_footprint(cpu, Footprint(11, 20, 3, 4, 1.5))
+    known = {cpu: Footprint(11, 20, 3, 4, 1.5), sim: Footprint(1, 2)}
+    assert await case.other.footprints() == known
+    assert (await case.registry.desired()).revision == revision
+    await case.empty()
+    assert await case.other.footprints() == {}
 
 
 async def test_a_want_is_set_and_set_again(registry: Registry) -> None:
