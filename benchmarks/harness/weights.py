@@ -1,9 +1,10 @@
-"""Model files made for a scenario: an architecture with random weights from a fixed seed.
+"""Model files and packs made for a scenario: an architecture with random weights from a seed.
 
 The model library runs in a child process, so that the generator's process stays small and quiet.
 Speed and memory of such a model are real, its boxes mean nothing.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -38,3 +39,15 @@ def make(architecture: str, seed: int, path: Path) -> Path:
     if done.returncode:
         raise RuntimeError(f"cannot make {architecture}: {done.stderr[-1000:]}")
     return path
+
+
+def pack(checkpoint: Path, out: Path) -> Path:
+    """Imports a weights file as the pool would; answers the folder of its pack.
+
+    Raises RuntimeError with the importer's words if it can't.
+    """
+    command = [sys.executable, "-m", "importer", str(checkpoint), f"--out={out}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    if done.returncode:
+        raise RuntimeError(f"cannot import {checkpoint.name}: {done.stdout[-500:]}")
+    return Path(json.loads(done.stdout)["pack"])

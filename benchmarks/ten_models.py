@@ -1,0 +1,183 @@
+"""Ten models and room for three: what turns on the device save in memory, and cost in throughput.
+
+    python -m benchmarks.ten_models --rounds 3 --seconds 60
+
+The same worker process with all ten resident is the other side; the sides take turns. Requests
+choose their model by Zipf's law. Memory is the worker process' peak, read from outside all along.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.harness import dataset, hardware, results, weights
+from benchmarks.harness.loadgen import Load, closed_loop, zipf_choices
+from benchmarks.harness.processes import memory
+from benchmarks.harness.results import Check, Result, Row
+from benchmarks.harness.statistics import median
+from benchmarks.harness.worker import Worker
+
+MIB = 2**20
+MODELS, ROOM = 10, 3
+LESS_MEMORY, OF_THROUGHPUT = 0.60, 0.85
+WATCH_S = 0.02
+# Beyond three models and their working memory: not enough for a fourth.
+SLACK = 0.5
+
+
+def flags() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.ten_models", description=__doc__)
+    results.add_flags(parser)
+    parser.add_argument("--device", default="cpu", help="cpu or sim:1")
+    parser.add_argument("--architecture", default="yolov8x6.yaml", help="weights should dominate")
+    parser.add_argument("--image-size", type=int, default=320, help="square, pixels")
+    parser.add_argument("--clients", type=int, default=8, help="of the closed loop")
+    parser.add_argument("--zipf", type=float, default=1.0, help="exponent of the popularity")
+    parser.add_argument("--rounds", type=int, default=2, help="of both sides")
+    parser.add_argument("--seconds", type=float, default=30.0, help="measured time of each run")
+    parser.add_argument("--warmup", type=float, default=10.0, help="seconds before")
+    return parser
+
+
+@dataclass(slots=True)
+class Side:
+    """One way to hold ten models, over all rounds."""
+
+    name: str
+    budget_bytes: int
+    peaks_bytes: list[int] = field(default_factory=list)
+    ledgers_bytes: list[int] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
+    swaps: list[int] = field(default_factory=list)
+
+
+async def learn(packs: Sequence[Path], options: argparse.Namespace) -> tuple[int, int]:
+    """Budgets with room for three of the models, and for all."""
+    async with Worker(options.device) as worker:
+        ledger = (await worker.assign("m0", packs[0], options.image_size)).ledger
+    fixed = ledger.context_bytes + ledger.workspace_bytes
+    return (
+        fixed + round(ledger.weights_bytes * (ROOM + SLACK)),
+        fixed + round(ledger.weights_bytes * (MODELS + SLACK)),
+    )
+
+
+async def one_run(
+    side: Side, packs: Sequence[Path], options: argparse.Namespace, seed: int
+) -> None:
+    """A fresh worker with all models assigned, under the mix."""
+    image = dataset.encoded()[0]
+    choices = zipf_choices(100_000, MODELS, options.zipf, seed)
+
+    async def call(number: int) -> Mapping[str, float]:
+        answer = await worker.infer(f"m{choices[number]}", image)
+        if answer.ledger_used_bytes > side.budget_bytes:
+            raise RuntimeError("the ledger is over its budget")
+        return {"queue_ms": answer.result.timing.queue_ms}
+
+    async with Worker(options.device, [f"--memory-budget={side.budget_bytes}"]) as worker:
+        for number, pack in enumerate(packs):
+            await worker.assign(f"m{number}", pack, options.image_size)
+        watch = asyncio.create_task(peak(worker.pid))
+        load = await closed_loop(call, options.clients, options.warmup, options.seconds)
+        watch.cancel()
+        side.peaks_bytes.append(await watch)
+        inventory = await worker.inventory()
+        side.ledgers_bytes.append(inventory.ledger.weights_bytes)
+        side.swaps.append(sum(one.swaps_total for one in inventory.replicas) - MODELS)
+        side.loads.append(load)
+
+
+async def peak(pid: int) -> int:
+    """Highest RSS of a process until cancelled, bytes."""
+    highest = 0
+    try:
+        while True:
+            highest = max(highest, memory(pid).rss_bytes)
+            await asyncio.sleep(WATCH_S)
+    except asyncio.CancelledError:
+        return highest
+
+
+async def run(options: argparse.Namespace) -> Result:
+    """Makes ten models, learns the budgets, then both sides in turns."""
+    machine, started_at = hardware.describe(), results.now()
+    with tempfile.TemporaryDirectory(prefix="yolopool-") as name:
+        folder = Path(name)
+        packs = []
+        for seed in range(MODELS):
+            checkpoint = weights.make(options.architecture, seed, folder / f"{seed}.pt")
+            packs.append(weights.pack(checkpoint, folder / "packs"))
+            checkpoint.unlink()
+        three, ten = await learn(packs, options)
+        sides = [Side("room for three", three), Side("all ten resident", ten)]
+        for number in range(options.rounds):
+            for side in sides if number % 2 == 0 else sides[::-1]:
+                began = time.monotonic()
+                await one_run(side, packs, options, number)
+                print(f"{side.name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return Result(
+        scenario="ten_models",
+        started_at=started_at,
+        settings=results.settings_of(options),
+        hardware=machine,
+        tables={"sides": tuple(row(side) for side in sides)},
+        checks=tuple(verdicts(sides[0], sides[1], options.device)),
+    )
+
+
+def row(side: Side) -> Row:
+    latencies = [load.latency_ms() for load in side.loads]
+    return {
+        "side": side.name,
+        "runs": len(side.loads),
+        "requests": sum(len(load.measured()) for load in side.loads),
+        "errors": sum(sum(load.errors.values()) for load in side.loads),
+        "images_per_s": median([load.throughput for load in side.loads]),
+        "p50_ms": median([one.p50 for one in latencies]),
+        "p99_ms": median([one.p99 for one in latencies]),
+        "swaps": sum(side.swaps),
+        "budget_mib": side.budget_bytes / MIB,
+        "ledger_weights_mib": median([size / MIB for size in side.ledgers_bytes]),
+        "peak_rss_mib": max(side.peaks_bytes) / MIB,
+    }
+
+
+def verdicts(three: Side, ten: Side, device: str) -> list[Check]:
+    """A simulated device holds no bytes of the process: there its ledger is compared."""
+    kept = (three.peaks_bytes, ten.peaks_bytes)
+    if device != "cpu":
+        kept = (three.ledgers_bytes, ten.ledgers_bytes)
+    less = 1 - max(kept[0]) / max(kept[1])
+    ratios = [a.throughput / b.throughput for a, b in zip(three.loads, ten.loads, strict=True)]
+    errors = sum(sum(load.errors.values()) for side in (three, ten) for load in side.loads)
+    rounds = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    return [
+        Check("no request failed", errors == 0, f"{errors} errors"),
+        Check(
+            f"peak memory at least {LESS_MEMORY:.0%} below all resident",
+            less >= LESS_MEMORY,
+            f"{less:.1%} ({max(kept[0]) / MIB:,.0f} to {max(kept[1]) / MIB:,.0f} MiB)",
+        ),
+        Check(
+            f"throughput at least {OF_THROUGHPUT:.0%} of all resident",
+            median(ratios) >= OF_THROUGHPUT,
+            f"{median(ratios):.1%}; rounds {rounds}",
+        ),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the scenario; answers the exit status."""
+    options = flags().parse_args(arguments)
+    return results.publish(asyncio.run(run(options)), options.results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
