@@ -13,12 +13,23 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from importer import child, store
-from importer.refusal import NOT_FOUND, ImportRefused
+from importer.refusal import INVALID, NOT_FOUND, ImportRefused
 from importer.settings import Settings, read_settings
 from importer.supervisor import Supervisor
-from yolopool import serving
+from yolopool import architecture_yaml, serving
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
-from yolopool.v1.types_pb2 import VersionSettings
+from yolopool.v1.types_pb2 import (
+    HEAD_MODE_END_TO_END,
+    HEAD_MODE_ONE_TO_MANY,
+    HEAD_MODE_UNSPECIFIED,
+    VersionSettings,
+)
+
+_HEADS = {
+    "": HEAD_MODE_UNSPECIFIED,
+    "one-to-many": HEAD_MODE_ONE_TO_MANY,
+    "end-to-end": HEAD_MODE_END_TO_END,
+}
 
 
 def main() -> int:
@@ -61,11 +72,26 @@ async def _one_pack(settings: Settings) -> ImportedPack:
     with tempfile.TemporaryDirectory(prefix="import-", dir=settings.scratch_dir) as name:
         folder = Path(name)
         artifact, digest = _take(settings, folder)
-        limits = child.Limits(settings.memory_limit_bytes, settings.time_limit_s)
-        pack = await child.run(artifact, digest, VersionSettings(), folder, limits, show)
+        limits = child.Limits(
+            settings.memory_limit_bytes, settings.time_limit_s, settings.require_sandbox
+        )
+        asked = VersionSettings(head_mode=_HEADS[settings.head])
+        pack = await child.run(artifact, digest, asked, folder, limits, show, _weights_of(settings))
         store.verify_pack(folder, pack.digest)
         store.publish(folder, settings.out.absolute().as_uri(), pack.digest)
         return pack
+
+
+def _weights_of(settings: Settings) -> child.Architecture:
+    names = tuple(name.strip() for name in settings.names.split(",") if name.strip())
+    if bool(settings.arch) != bool(names):
+        raise ImportRefused(INVALID, "--arch and --names belong together: give both or none")
+    if not settings.arch:
+        return child.Architecture()
+    try:
+        return child.Architecture(architecture_yaml.read(settings.arch), names)
+    except OSError as error:
+        raise ImportRefused(INVALID, f"{settings.arch} can't be read ({error})") from error
 
 
 def _take(settings: Settings, folder: Path) -> tuple[Path, str]:

@@ -1,5 +1,5 @@
-"""How much working memory a forward pass needs: the peak of live tensors, counted as they come
-and go. Linear in pixels and images for these models, so one small pass tells it for all.
+"""What a forward pass takes: working memory, as the peak of live tensors counted while they come
+and go, and operations. Both linear in pixels and images, so that one small pass tells for all.
 """
 
 import weakref
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
 
 PROBE_SIZE = 256
 
@@ -47,6 +48,17 @@ def probe(model: nn.Module, stride: int) -> tuple[torch.Tensor, int]:
         result = model(image)
     prediction = result[0] if isinstance(result, tuple) else result
     return prediction, round(live.peak * 1_000_000 / (size * size))
+
+
+def gflops(model: nn.Module, stride: int, image_size: int) -> float:
+    """Billions of floating point operations of one square image, a multiply and an add being two:
+    counted by torch's FlopCounterMode on a small image and scaled by pixels, which is exact for
+    convolutions and a little low where a model has attention.
+    """
+    size = -(-PROBE_SIZE // stride) * stride
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(torch.full((1, 3, size, size), 114 / 255))
+    return float(counter.get_total_flops()) * (image_size / size) ** 2 / 1e9
 
 
 def _is_tensor(value: Any) -> bool:

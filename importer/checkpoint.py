@@ -1,7 +1,8 @@
 """From a user's .pt file to a fused module that is safe to write down.
 
 Runs in the throw-away child, behind the sandbox. Loading is the model library's restricted one:
-only its own layer classes are rebuilt, nothing is built from the file's yaml, nothing installed.
+only its own layer classes are rebuilt, nothing is installed. What is written down is not what was
+unpickled, but the same architecture built anew and filled with the file's weights.
 """
 
 import math
@@ -9,6 +10,7 @@ import os
 import platform
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,12 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import head as heads
 from ultralytics.utils import SAFE_LOAD
 
+from importer import architecture
 from importer.refusal import CRASHED, INVALID, UNSAFE, UNSUPPORTED, ImportRefused
+from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_ONE_TO_MANY, HeadMode
 
 DEFAULT_IMAGE_SIZE = 640
+_PROBE = 64
 _HEADS = (heads.Detect, heads.v10Detect)
 _NOT_THIS_TASK = ("segment", "pose", "obb", "classify", "semantic", "depth")
 _MAX_CLASSES = 100_000
@@ -81,7 +86,7 @@ def load(path: Path) -> Checkpoint:
         raise ImportRefused(
             UNSUPPORTED,
             "the checkpoint holds no model, perhaps only its weights: save the whole model, as the "
-            "library's training does",
+            "library's training does, or name its architecture with --arch and --names",
         )
     if content.get("modelopt"):
         raise ImportRefused(
@@ -91,20 +96,72 @@ def load(path: Path) -> Checkpoint:
     return _described(model, content)
 
 
-def fuse(checkpoint: Checkpoint) -> nn.Module:
-    """Folds batch normalisation away and drops the head that is not used, as `predict` does.
-
-    One-to-many by default, like the library; a checkpoint that was fused already may have the
-    end-to-end head alone.
+def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint:
+    """The model of an architecture with the weights of a file that holds nothing else: a state
+    dict, alone or under `state_dict`, `model` or `ema`. Raises ImportRefused.
     """
-    model = checkpoint.model.float().eval()
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        foreign = _foreign_globals(str(error))
+        if foreign:
+            raise _unsafe(foreign) from error
+        raise ImportRefused(
+            INVALID, f"the file can't be read ({_first_line(error)}): upload it again"
+        ) from error
+    weights = _state_dict(content)
+    known = architecture.from_text(text)
+    model = architecture.build(known, len(names))
+    architecture.load_weights(model, weights, "the architecture")
+    model.names = dict(enumerate(names))
+    _check_kind(model)
+    return _described(model, {})
+
+
+def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
+    """The fused model, built anew of its own architecture and filled with its weights, so that
+    no layer is as a stranger's file says; with the head that is asked for.
+
+    Raises ImportRefused if the file's layers are not what its architecture describes.
+    """
+    original = checkpoint.model
+    head = _chosen_head(original, head)
+    known = architecture.checked(getattr(original, "yaml", None) or {})
+    model = architecture.build(known, len(checkpoint.class_names))
+    end_to_end = head == HEAD_MODE_END_TO_END
+    original = original.float().eval()
+    if original.is_fused():
+        # What is folded already can only be laid over a model that is folded the same way.
+        model = fuse(model, end_to_end)
+        architecture.load_weights(model, original.state_dict(), "the file's own architecture")
+    else:
+        model.float()
+        architecture.load_weights(model, original.state_dict(), "the file's own architecture")
+        model = fuse(model, end_to_end)
+    original = fuse(original, end_to_end)
+    if not torch.equal(_answer(model), _answer(original)):
+        raise ImportRefused(
+            INVALID,
+            "the layers in the file give other answers than its own architecture: they were "
+            "changed after it was built; train or save it without changing layers by hand",
+        )
+    return model
+
+
+def fuse(model: Any, end_to_end: bool) -> nn.Module:
+    """Folds batch normalisation away and drops the head that is not used, as `predict` does."""
+    model = model.float().eval()
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = True
         elif isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
             module.recompute_scale_factor = None
     if hasattr(model, "end2end"):
-        model.end2end = False
+        model.end2end = end_to_end
     for parameter in model.parameters():
         parameter.requires_grad = False
     fused: nn.Module = model.fuse(verbose=False)
@@ -114,6 +171,57 @@ def fuse(checkpoint: Checkpoint) -> nn.Module:
         # for the result.
         fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     return fused.eval()
+
+
+def _chosen_head(model: Any, asked: "HeadMode.ValueType") -> "HeadMode.ValueType":
+    """One-to-many by default, like the library; a checkpoint that was fused already may have the
+    other head alone. Raises ImportRefused for one that the model does not have.
+    """
+    head = model.model[-1]
+    has_many = getattr(head, "cv2", None) is not None
+    has_one = getattr(head, "one2one_cv2", None) is not None
+    if asked == HEAD_MODE_END_TO_END:
+        if not has_one:
+            raise architecture.unsupported_head("end-to-end")
+        return asked
+    if not has_many:
+        if asked == HEAD_MODE_ONE_TO_MANY:
+            raise architecture.unsupported_head("one-to-many")
+        return HEAD_MODE_END_TO_END
+    return HEAD_MODE_ONE_TO_MANY
+
+
+def _answer(model: Any) -> torch.Tensor:
+    """On a picture of noise, so that every weight has a say."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand((1, 3, _PROBE, _PROBE), generator=generator)
+    with torch.inference_mode():
+        result = model(image)
+    answer: torch.Tensor = result[0] if isinstance(result, tuple) else result
+    return torch.nan_to_num(answer)
+
+
+def _state_dict(content: Any) -> dict[str, torch.Tensor]:
+    """Plain tensors by key, without the prefixes that wrappers of training leave."""
+    for key in ("ema", "model", "state_dict", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    plain = isinstance(content, dict) and all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
+    )
+    if not plain or not content:
+        raise ImportRefused(
+            INVALID,
+            "the file holds no state dict (tensors by name): register a whole checkpoint without "
+            "--arch, or save model.state_dict()",
+        )
+    weights: dict[str, torch.Tensor] = dict(content)
+    for prefix in ("module.", "_orig_mod.", "module."):
+        if all(key.startswith(prefix) for key in weights):
+            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    if all(key.startswith("model.model.") for key in weights):
+        weights = {key.removeprefix("model."): value for key, value in weights.items()}
+    return weights
 
 
 def architecture_name(family: str) -> str:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,19 @@ _LIBRARIES_BYTES = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one import may take."""
+    """What one import may take, and whether a weaker sandbox than all its layers will do."""
 
     memory_bytes: int
     time_s: float
+    require_sandbox: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What a file of weights alone is of; empty for a whole checkpoint."""
+
+    architecture_yaml: str = ""
+    class_names: tuple[str, ...] = ()
 
 
 async def run(
@@ -45,9 +54,13 @@ async def run(
     folder: Path,
     limits: Limits,
     on_progress: OnProgress,
+    weights_of: Architecture | None = None,
 ) -> ImportedPack:
-    """Imports a local file into `folder`. Raises ImportRefused; no process is left in any case."""
+    """Imports a local file into `folder`; `weights_of` is what a file of weights alone is of.
+    Raises ImportRefused; no process is left in any case.
+    """
     order = _order(artifact, sha256, settings, folder, limits)
+    order |= asdict(weights_of or Architecture())
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -91,6 +104,7 @@ def _order(
         # fp16 becomes fp32, so a pack is twice its file and a little.
         "file_bytes": 4 * artifact.stat().st_size + 64 * 1024**2,
         "processor_s": int(limits.time_s) + 1,
+        "require_sandbox": limits.require_sandbox,
     }
 
 

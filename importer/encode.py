@@ -26,23 +26,31 @@ def encode(
     """Makes the pack in `folder`; returns an ImportedPack as JSON. Raises ImportRefused."""
     settings = json_format.ParseDict(order["settings"], types_pb2.VersionSettings())
     step(0.1, "load")
-    checkpoint.check_archive(artifact, order["file_bytes"])
-    loaded = checkpoint.load(artifact)
-    step(0.5, "fuse")
-    model: Any = checkpoint.fuse(loaded)
+    if order["architecture_yaml"]:
+        yaml, names = order["architecture_yaml"], order["class_names"]
+        loaded = checkpoint.load_weights_only(artifact, yaml, names)
+    else:
+        loaded = checkpoint.load(artifact)
+    step(0.4, "rebuild")
+    model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
+    step(0.6, "measure")
     stride = checkpoint.model_stride(model)
     end_to_end = bool(model.model[-1].end2end)
+    head_mode = HEAD_MODE_END_TO_END if end_to_end else HEAD_MODE_ONE_TO_MANY
     prediction, activation_bytes = activations.probe(model, stride)
     _check_prediction(prediction, len(loaded.class_names), end_to_end)
     step(0.7, "encode")
     skeleton = skeleton_writer.write_skeleton(model)
+    resolved = pack_writer.resolve(settings, loaded.trained_size, stride)
+    resolved.head_mode = head_mode
     manifest = PackManifest(
         architecture=checkpoint.architecture_name(loaded.family),
         task=TASK,
         class_names=loaded.class_names,
         stride=stride,
-        head_mode=HEAD_MODE_END_TO_END if end_to_end else HEAD_MODE_ONE_TO_MANY,
-        settings=pack_writer.resolve(settings, loaded.trained_size, stride),
+        head_mode=head_mode,
+        settings=resolved,
+        gflops=activations.gflops(model, stride, resolved.image_size),
         activation_bytes_per_megapixel=activation_bytes,
         artifact=order["sha256"],
         warnings=warnings,
@@ -60,6 +68,9 @@ def encode(
         activation_bytes_per_megapixel=activation_bytes,
         parameters=manifest.parameters,
         warnings=manifest.warnings,
+        gflops=manifest.gflops,
+        artifact_bytes=artifact.stat().st_size,
+        pack_bytes=sum(file.stat().st_size for file in pack_writer.files(folder)),
     )
     fields: dict[str, Any] = json_format.MessageToDict(report, preserving_proto_field_name=True)
     return fields

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from importer import sandbox
-from importer.refusal import CHANGED, CRASHED, INVALID, OUT_OF_MEMORY, ImportRefused
+from importer.refusal import (
+    CHANGED,
+    CRASHED,
+    INVALID,
+    OUT_OF_MEMORY,
+    WEAK_SANDBOX,
+    ImportRefused,
+)
 
 Say = Callable[[dict[str, Any]], None]
 _CHUNK_BYTES = 4 * 1024**2
@@ -51,6 +58,7 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
     _step(say, 0.02, "verify")
     # Heavy, and needed before the filter: they look for libraries and the machine's kind.
     import torch
+    import torch.utils.flop_counter
     import ultralytics.nn.tasks  # noqa: F401
 
     torch.set_num_threads(1)
@@ -59,7 +67,17 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
     warnings += sandbox.after_imports(
         order["memory_bytes"], order["file_bytes"], order["processor_s"]
     )
+    if warnings and order["require_sandbox"]:
+        raise ImportRefused(
+            WEAK_SANDBOX,
+            f"{'; '.join(warnings)}: run the importer where these are allowed, or without "
+            "--require-sandbox",
+        )
+    from importer import checkpoint
+
     artifact, folder = Path(order["artifact"]), Path(order["folder"])
+    # Before the whole of it is read: what is no archive may be very large.
+    checkpoint.check_archive(artifact, order["file_bytes"])
     found = _sha256(artifact)
     if found != order["sha256"]:
         raise ImportRefused(

@@ -75,6 +75,11 @@ def write_manifest(folder: Path, manifest: PackManifest, skeleton: Skeleton) -> 
     return hashlib.sha256(text).hexdigest()
 
 
+def files(folder: Path) -> Sequence[Path]:
+    """All files of a pack."""
+    return [folder / name for name in ("weights.bin", "skeleton.json", "manifest.json")]
+
+
 def made_with() -> Sequence[str]:
     """The libraries whose classes a pack names."""
     return [f"ultralytics {ultralytics.__version__}", f"torch {torch.__version__}"]

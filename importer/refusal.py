@@ -9,6 +9,7 @@ TOO_LARGE = "ARTIFACT_TOO_LARGE"
 TIMEOUT = "IMPORT_TIMEOUT"
 OUT_OF_MEMORY = "IMPORT_OUT_OF_MEMORY"
 CRASHED = "IMPORT_CRASHED"
+WEAK_SANDBOX = "SANDBOX_WEAKER"  # a layer is missing and policy wants them all
 
 
 class ImportRefused(Exception):

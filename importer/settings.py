@@ -33,6 +33,15 @@ class Settings(BaseSettings):
     file: CliPositionalArg[str] = Field(
         "", description="import this one checkpoint without a pool, print the report and end"
     )
+    arch: str = Field(
+        "",
+        description="of a FILE that holds weights alone: YAML file of the architecture, or the "
+        "name of one of the library's, such as yolo11n.yaml",
+    )
+    names: str = Field("", description="with --arch: its classes, comma separated")
+    head: Literal["", "one-to-many", "end-to-end"] = Field(
+        "", description="of FILE: one-to-many unless the file has the other alone"
+    )
     out: Path = Field(Path("packs"), description="folder that the pack of FILE goes to")
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:50051",), description="host:port of every control plane, comma separated"
@@ -45,6 +54,9 @@ class Settings(BaseSettings):
     )
     time_limit_s: float = Field(300.0, gt=0, description="of one import")
     max_artifact_bytes: int = Field(4 * 1024**3, ge=1, description="of one uploaded file")
+    require_sandbox: bool = Field(
+        False, description="refuse to import where this host can't have every layer of the sandbox"
+    )
     die_with_parent: bool = Field(False, description="end when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = Field(True, description="one JSON object a line, for machines")

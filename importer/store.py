@@ -3,9 +3,11 @@
 Blocking: call it on a thread. A pack appears whole or not at all.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from yolopool.v1.pack_pb2 import PackManifest
 # The manifest last: in a store that can't rename, a folder without it is no pack.
 FILES = ("weights.bin", "skeleton.json", "manifest.json")
 _CHUNK_BYTES = 4 * 1024**2
+# Far longer than files take to be copied.
+_STALE_S = 3600.0
 
 
 def fetch_artifact(uri: str, folder: Path, max_bytes: int) -> Path:
@@ -75,6 +79,7 @@ def publish(folder: Path, store_uri: str, digest: str) -> None:
         return
     packs = Path(root)
     packs.mkdir(parents=True, exist_ok=True)
+    _sweep(packs)
     incoming = packs / f".incoming-{uuid.uuid4().hex}"
     incoming.mkdir()
     try:
@@ -90,6 +95,14 @@ def publish(folder: Path, store_uri: str, digest: str) -> None:
         _sync_folder(packs)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _sweep(packs: Path) -> None:
+    """Removes what a crash left half published, once nobody can be at it any more."""
+    for left in packs.glob(".incoming-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _copy_durably(source: Path, target: Path) -> None:

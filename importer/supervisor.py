@@ -64,7 +64,9 @@ class Supervisor:
         self._settings = settings
         self._planes = ControlPlanes(settings.control_planes)
         self._id = uuid.uuid4().hex
-        self._limits = child.Limits(settings.memory_limit_bytes, settings.time_limit_s)
+        self._limits = child.Limits(
+            settings.memory_limit_bytes, settings.time_limit_s, settings.require_sandbox
+        )
 
     async def run(self) -> None:
         """Claims and imports until cancelled; a job under way is then given out again."""
@@ -141,7 +143,10 @@ class Supervisor:
             artifact = await asyncio.to_thread(
                 store.fetch_artifact, job.artifact_uri, folder, self._settings.max_artifact_bytes
             )
-            pack = await child.run(artifact, job.artifact, job.settings, folder, self._limits, note)
+            weights_of = child.Architecture(job.architecture_yaml, tuple(job.class_names))
+            pack = await child.run(
+                artifact, job.artifact, job.settings, folder, self._limits, note, weights_of
+            )
             await asyncio.to_thread(store.verify_pack, folder, pack.digest)
             await asyncio.to_thread(store.publish, folder, job.pack_store_uri, pack.digest)
             return pack

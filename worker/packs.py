@@ -59,7 +59,8 @@ class HostMemory:
         """Raises OutOfMemory with nothing kept."""
         self.size_bytes = size_bytes
         try:
-            memory = mmap.mmap(-1, size_bytes)
+            # Private: shared mappings, the default, are files of the kernel's and slower to fill.
+            memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, MemoryError) as error:
             raise OutOfMemory(
                 f"the host has no {size_bytes} bytes for weights ({error}): release a model or "

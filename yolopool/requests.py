@@ -14,7 +14,7 @@ from typing import Literal
 
 from PIL import Image
 
-from yolopool import images
+from yolopool import architecture_yaml, images
 from yolopool.errors import ArtifactNotFound, InvalidOption
 from yolopool.v1 import detection_pb2, model_pb2, types_pb2
 
@@ -180,7 +180,7 @@ def register(
 
 def _yaml_text(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return architecture_yaml.read(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidOption(f"{path} is no YAML file of an architecture: {error}") from error
 

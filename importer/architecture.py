@@ -1,0 +1,258 @@
+"""An architecture from the model library's YAML: checked word by word, then built by the library.
+
+The text is a stranger's. The library looks names up and evaluates words of it, so that only what
+is listed here reaches it: known layers, plain arguments, bounded numbers, known activations.
+"""
+
+import ast
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+from ultralytics.nn import modules, tasks
+from ultralytics.utils import ROOT
+
+from importer.refusal import INVALID, UNSAFE, UNSUPPORTED, ImportRefused
+
+MAX_TEXT = 64 * 1024
+# The library's own files may be named instead of given.
+_LIBRARY_NAME = re.compile(r"[a-z0-9_-]{1,60}\.yaml")
+_KEYS = frozenset(
+    {"nc", "scales", "scale", "depth_multiple", "width_multiple", "max_channels", "reg_max"}
+    | {"end2end", "backbone", "head", "activation"}
+)
+_TORCH_LAYERS = frozenset(
+    {"nn.Upsample", "nn.MaxPool2d", "nn.AvgPool2d", "nn.ConvTranspose2d", "nn.Conv2d"}
+    | {"nn.Identity", "nn.ZeroPad2d", "nn.BatchNorm2d"}
+)
+# What does more than compute (TorchVision loads models by name), and heads of other tasks.
+_REFUSED_LAYERS = frozenset({"TorchVision", "Index"})
+# Words that the library replaces by numbers, and modes of interpolation.
+_WORDS = frozenset({"nc", "reg_max", "end2end", "None", "True", "False", "nearest", "bilinear"})
+_ACTIVATION = re.compile(r"(?:torch\.)?nn\.(\w{1,40})\((.{0,80})\)")
+_MAX_LAYERS, _MAX_REPEATS, _MAX_ARGUMENTS = 500, 100, 20
+_MAX_NUMBER, _MAX_MULTIPLE = 16_384, 8
+
+
+def from_text(text: str) -> dict[str, Any]:
+    """The checked architecture of a YAML text, or of the name of one of the library's files.
+
+    Raises ImportRefused: ARTIFACT_UNSAFE for what would be code, else ARTIFACT_INVALID.
+    """
+    text = text.strip()
+    if _LIBRARY_NAME.fullmatch(text):
+        return checked(_of_library(text))
+    if len(text) > MAX_TEXT:
+        raise _invalid(f"it has {len(text)} characters, at most {MAX_TEXT} are read")
+    try:
+        return checked(yaml.safe_load(text))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise _invalid(f"it is no YAML ({_line(error)})") from error
+
+
+def _of_library(name: str) -> Any:
+    stem = Path(name).stem
+    plain = re.sub(r"(\d+)([nslmxtcbe])(?=$|-|u)", r"\1", stem, count=1)
+    for folder in sorted((Path(ROOT) / "cfg" / "models").iterdir()):
+        for candidate in (stem, plain):
+            path = folder / f"{candidate}.yaml"
+            if path.is_file():
+                fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+                scale = re.search(r"\d([nslmxtcbe])(?:$|-|u)", stem)
+                if scale and "scales" in fields:
+                    fields["scale"] = scale[1]
+                return fields
+    raise _invalid(f"the library has no {name}: give the YAML file itself")
+
+
+def checked(fields: Any) -> dict[str, Any]:
+    """The keys that describe an architecture, each checked; others are left out."""
+    if not isinstance(fields, Mapping):
+        raise _invalid("its top level is no mapping")
+    known = {key: fields[key] for key in _KEYS if fields.get(key) is not None}
+    for key in ("backbone", "head"):
+        layers = known.get(key)
+        if not isinstance(layers, list) or not 1 <= len(layers) <= _MAX_LAYERS:
+            raise _invalid(f"{key} is no list of 1 to {_MAX_LAYERS} layers")
+        known[key] = [_layer(layer, f"{key} layer {i}") for i, layer in enumerate(layers)]
+    for key in ("nc", "reg_max", "max_channels"):
+        if key in known:
+            known[key] = int(_number(known[key], key, _MAX_NUMBER))
+    for key in ("depth_multiple", "width_multiple"):
+        if key in known:
+            _number(known[key], key, _MAX_MULTIPLE)
+    if not isinstance(known.get("end2end", False), bool):
+        raise _invalid("end2end is neither true nor false")
+    _check_scales(known)
+    if "activation" in known:
+        _activation(known["activation"])
+    return known
+
+
+def build(known: dict[str, Any], classes: int) -> Any:
+    """A model of a checked architecture with random weights. Raises ImportRefused."""
+    fields = {key: value for key, value in known.items() if key != "activation"}
+    usual: nn.Module = modules.Conv.default_act
+    if "activation" in known:
+        # Instead of the library's own way from word to layer.
+        setattr(modules.Conv, "default_act", _activation(known["activation"]))  # noqa: B010 - typed narrower
+    try:
+        return tasks.DetectionModel(fields, ch=3, nc=classes, verbose=False)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if "allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise _invalid(f"no model can be built of it ({_line(error)})") from error
+    finally:
+        setattr(modules.Conv, "default_act", usual)  # noqa: B010
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], what: str) -> None:
+    """Puts all weights into a model: each key there, in its shape, and none besides.
+
+    Raises ImportRefused with the counts and the first ten of each kind.
+    """
+    wanted = model.state_dict()
+    missing = [f"{key} {_shape(wanted[key])}" for key in wanted if key not in weights]
+    surplus = [f"{key} {_shape(value)}" for key, value in weights.items() if key not in wanted]
+    misshaped = [
+        f"{key} {_shape(weights[key])} instead of {_shape(wanted[key])}"
+        for key in wanted
+        if key in weights and weights[key].shape != wanted[key].shape
+    ]
+    wrong = [
+        f"{len(keys)} {word}: {', '.join(keys[:10])}{', ...' if len(keys) > 10 else ''}"
+        for word, keys in (("missing", missing), ("surplus", surplus), ("misshaped", misshaped))
+        if keys
+    ]
+    if wrong:
+        raise ImportRefused(
+            INVALID, f"the weights do not fit {what}: {'; '.join(wrong)}: give the right one"
+        )
+    model.load_state_dict(dict(weights), strict=True)
+
+
+def _layer(layer: Any, where: str) -> list[Any]:
+    """[from, repeats, module, args], as the library reads it."""
+    if not isinstance(layer, list | tuple) or len(layer) != 4:
+        raise _invalid(f"{where} is not [from, repeats, module, args]")
+    source, repeats, name, arguments = layer
+    sources = source if isinstance(source, list | tuple) else [source]
+    if not all(type(one) is int and -_MAX_LAYERS <= one < _MAX_LAYERS for one in sources):
+        raise _invalid(f"{where} comes from {str(source)[:60]}")
+    if type(repeats) is not int or not 1 <= repeats <= _MAX_REPEATS:
+        raise _invalid(f"{where} is repeated {str(repeats)[:40]} times")
+    _check_layer_name(name, where)
+    if not isinstance(arguments, list | tuple) or len(arguments) > _MAX_ARGUMENTS:
+        raise _invalid(f"{where} has no list of arguments")
+    plain = [_argument(argument, where, 0) for argument in arguments]
+    return [list(sources) if isinstance(source, list | tuple) else source, repeats, name, plain]
+
+
+def _check_layer_name(name: Any, where: str) -> None:
+    if not isinstance(name, str):
+        raise _invalid(f"{where} names no layer")
+    layer = getattr(modules, name, None) if name.isidentifier() else None
+    of_library = isinstance(layer, type) and issubclass(layer, nn.Module)
+    if name in _TORCH_LAYERS or (of_library and name not in _REFUSED_LAYERS):
+        return
+    raise ImportRefused(
+        UNSAFE,
+        f"the architecture is refused: {where} is {name[:80]!r}, no layer of the list: use the "
+        "library's own layers",
+    )
+
+
+def _argument(value: Any, where: str, depth: int) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return _number(value, where, _MAX_NUMBER)
+    if isinstance(value, str) and (value in _WORDS or _is_plain_number(value)):
+        return value
+    if isinstance(value, list | tuple) and depth < 3 and len(value) <= _MAX_ARGUMENTS:
+        return [_argument(item, where, depth + 1) for item in value]
+    raise ImportRefused(
+        UNSAFE,
+        f"the architecture is refused: {where} has the argument {str(value)[:80]!r}: only numbers "
+        "and known words are read",
+    )
+
+
+def _is_plain_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d{1,6}(\.\d{1,6})?", text) is not None
+
+
+def _number(value: Any, where: str, most: float) -> float:
+    # Written so that NaN is refused too.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
+        raise _invalid(f"{where} is {str(value)[:40]!r}: a number up to {most:g} is read")
+    return value
+
+
+def _check_scales(known: Mapping[str, Any]) -> None:
+    scales, scale = known.get("scales"), known.get("scale")
+    if scales is None:
+        return
+    if not isinstance(scales, Mapping) or len(scales) > 20:
+        raise _invalid("scales is no mapping of a few letters")
+    for name, numbers in scales.items():
+        if not isinstance(numbers, list | tuple) or len(numbers) != 3:
+            raise _invalid(f"scale {str(name)[:20]!r} is not [depth, width, max_channels]")
+        depth, width, channels = numbers
+        _number(depth, "depth", _MAX_MULTIPLE)
+        _number(width, "width", _MAX_MULTIPLE)
+        _number(channels, "max_channels", _MAX_NUMBER)
+    if scale not in scales:
+        raise _invalid(
+            f"it has scales {', '.join(map(str, scales))} and says not which: add a line such as "
+            f"scale: {next(iter(scales), 'n')}"
+        )
+
+
+def _activation(words: Any) -> nn.Module:
+    """torch.nn.SiLU() and the like, without evaluating a word."""
+    match = _ACTIVATION.fullmatch(words) if isinstance(words, str) else None
+    layer = getattr(nn.modules.activation, match[1], None) if match is not None else None
+    if match is None or not isinstance(layer, type) or not issubclass(layer, nn.Module):
+        raise ImportRefused(
+            UNSAFE,
+            f"the architecture is refused: its activation {str(words)[:80]!r} is none of torch.nn, "
+            "and was not run: write one such as nn.ReLU()",
+        )
+    try:
+        call = ast.parse(f"f({match[2]})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        positional = [ast.literal_eval(one) for one in call.args]
+        named = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+        made: nn.Module = layer(*positional, **named)
+    except (ValueError, TypeError, SyntaxError, AssertionError) as error:
+        raise _invalid(f"its activation {words[:80]!r} can't be made ({_line(error)})") from error
+    return made
+
+
+def _shape(value: torch.Tensor) -> str:
+    return "x".join(map(str, value.shape)) or "scalar"
+
+
+def _line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _invalid(wrong: str) -> ImportRefused:
+    return ImportRefused(
+        INVALID, f"the architecture is refused: {wrong}: give one that the model library reads"
+    )
+
+
+def unsupported_head(mode: str) -> ImportRefused:
+    """The refusal of a head mode that a model does not have."""
+    other = "end-to-end" if mode == "one-to-many" else "one-to-many"
+    return ImportRefused(
+        UNSUPPORTED, f"the model has no {mode} head: register it with --head {other}, or without"
+    )

@@ -1,0 +1,180 @@
+"""Files that hold weights alone, and the choice of the head."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from importer import child
+from tests.contract.imports import import_in_child, refusal_of
+from tests.models import Zoo, build_woken, import_checkpoint, save
+from yolopool import architecture_yaml
+from yolopool.v1.types_pb2 import (
+    HEAD_MODE_END_TO_END,
+    HEAD_MODE_ONE_TO_MANY,
+    HEAD_MODE_UNSPECIFIED,
+    VersionSettings,
+)
+
+NAMES = tuple(f"class {number}" for number in range(80))
+OF_V8 = child.Architecture("yolov8n.yaml", NAMES)
+
+
+def weights_of(model: Any) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = model.state_dict()
+    return weights
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return build_woken("yolov8n.yaml", 7)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "under"),
+    [
+        ("", None),
+        ("module.", "state_dict"),
+        ("module.model.", "model"),
+        ("_orig_mod.module.", None),
+    ],
+)
+async def test_weights_alone_give_the_pack_of_the_whole_checkpoint(
+    prefix: str, under: str | None, model: Any, tmp_path: Path
+) -> None:
+    weights = {prefix + key: value for key, value in weights_of(model).items()}
+    torch.save({under: weights} if under else weights, tmp_path / "weights.pt")
+    whole = await import_in_child(save(model, tmp_path / "whole.pt"), tmp_path / "one")
+    alone = await import_in_child(tmp_path / "weights.pt", tmp_path / "two", weights_of=OF_V8)
+    assert list(alone.class_names) == list(NAMES)
+    assert (alone.parameters, alone.weights_bytes) == (whole.parameters, whole.weights_bytes)
+    for name in ("weights.bin", "skeleton.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+async def test_what_does_not_fit_is_listed_and_never_loaded_in_part(
+    model: Any, tmp_path: Path
+) -> None:
+    weights = dict(weights_of(model))
+    first = next(iter(weights))
+    gone = [key for key in weights if key.startswith("model.9.")]
+    for key in gone:
+        del weights[key]
+    weights[first] = torch.zeros(1, 2, 3)
+    weights["extra.weight"] = torch.zeros(4)
+    torch.save(weights, tmp_path / "weights.pt")
+    refusal = await refusal_of(tmp_path / "weights.pt", tmp_path / "work", weights_of=OF_V8)
+    assert refusal.reason == "ARTIFACT_INVALID"
+    assert f"{len(gone)} missing: {gone[0]} " in refusal.message
+    assert (", ..." in refusal.message) == (len(gone) > 10)
+    assert "1 surplus: extra.weight 4" in refusal.message
+    assert f"1 misshaped: {first} 1x2x3 instead of 16x3x3x3" in refusal.message
+
+
+async def test_the_wrong_number_of_names_is_a_shape_that_does_not_fit(
+    model: Any, tmp_path: Path
+) -> None:
+    torch.save(weights_of(model), tmp_path / "weights.pt")
+    of = child.Architecture("yolov8n.yaml", ("one", "two"))
+    refusal = await refusal_of(tmp_path / "weights.pt", tmp_path / "work", weights_of=of)
+    assert "misshaped" in refusal.message
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, {"model": {"a": "text"}}])
+async def test_what_is_no_state_dict_is_refused(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    refusal = await refusal_of(tmp_path / "weights.pt", tmp_path / "work", weights_of=OF_V8)
+    assert refusal.reason == "ARTIFACT_INVALID"
+    assert "state dict" in refusal.message
+
+
+async def test_an_activation_of_torch_is_used(tmp_path: Path) -> None:
+    from ultralytics.nn.tasks import DetectionModel
+
+    made: Any = DetectionModel("yolov8n.yaml", nc=1, verbose=False)
+    made.yaml["activation"] = "nn.LeakyReLU(0.1, inplace=True)"
+    for module in made.modules():
+        if isinstance(getattr(module, "act", None), torch.nn.SiLU):
+            module.act = torch.nn.LeakyReLU(0.1, inplace=True)
+    pack = await import_in_child(save(made, tmp_path / "leaky.pt"), tmp_path / "work")
+    assert pack.digest
+    assert "LeakyReLU" in (tmp_path / "work" / "skeleton.json").read_text()
+
+
+def test_the_command_line_takes_a_file_with_its_scale(model: Any, tmp_path: Path) -> None:
+    import ultralytics
+
+    source = Path(ultralytics.__file__).parent / "cfg" / "models" / "v8" / "yolov8.yaml"
+    yaml = tmp_path / "yolov8n.yaml"
+    yaml.write_text(source.read_text())
+    assert architecture_yaml.read(yaml).startswith("scale: n\n")
+    torch.save(weights_of(model), tmp_path / "weights.pt")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "importer", str(tmp_path / "weights.pt"), f"--arch={yaml}",
+            f"--names={','.join(NAMES)}", f"--out={tmp_path}/packs",
+        ],
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["class_names"] == list(NAMES)
+    # yolov8n at 640: 8.7 GFLOPs by the library's own count, a quarter of it at 320.
+    assert report["gflops"] * (640 / report["settings"]["image_size"]) ** 2 == pytest.approx(
+        8.7, rel=0.05
+    )
+
+
+def test_the_report_has_the_sizes(zoo: Zoo, tmp_path: Path) -> None:
+    report = import_checkpoint(zoo.checkpoint("shapes"), tmp_path / "packs")
+    files = list(Path(report["pack"]).iterdir())
+    assert int(report["pack_bytes"]) == sum(file.stat().st_size for file in files)
+    assert int(report["artifact_bytes"]) == zoo.checkpoint("shapes").stat().st_size
+    # yolo11n at 640: 6.5 GFLOPs by the library's own count; the demo model is asked at 320.
+    assert report["gflops"] * 4 == pytest.approx(6.5, rel=0.07)
+
+
+# --- the head -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["yolo26n", "yolov10n"])
+async def test_the_head_is_the_one_that_is_asked_for(name: str, zoo: Zoo, tmp_path: Path) -> None:
+    digests = set()
+    for number, (asked, made) in enumerate(
+        [
+            (HEAD_MODE_UNSPECIFIED, HEAD_MODE_ONE_TO_MANY),
+            (HEAD_MODE_ONE_TO_MANY, HEAD_MODE_ONE_TO_MANY),
+            (HEAD_MODE_END_TO_END, HEAD_MODE_END_TO_END),
+        ]
+    ):
+        pack = await import_in_child(
+            zoo.checkpoint(name), tmp_path / str(number), settings=VersionSettings(head_mode=asked)
+        )
+        assert pack.settings.head_mode == made
+        digests.add(pack.digest)
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "other"),
+    [
+        ("yolov8n", HEAD_MODE_END_TO_END, "--head one-to-many"),
+        ("yolo26n-end-to-end", HEAD_MODE_ONE_TO_MANY, "--head end-to-end"),
+    ],
+)
+async def test_a_head_that_is_not_there_is_refused(
+    name: str, asked: Any, other: str, zoo: Zoo, tmp_path: Path
+) -> None:
+    settings = VersionSettings(head_mode=asked)
+    refusal = await refusal_of(zoo.checkpoint(name), tmp_path / "work", settings=settings)
+    assert refusal.reason == "ARTIFACT_UNSUPPORTED"
+    assert other in refusal.message
+
+
+async def test_a_file_with_one_head_alone_keeps_it(zoo: Zoo, tmp_path: Path) -> None:
+    pack = await import_in_child(zoo.checkpoint("yolo26n-end-to-end"), tmp_path / "work")
+    assert pack.settings.head_mode == HEAD_MODE_END_TO_END
