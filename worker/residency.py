@@ -97,9 +97,8 @@ def decide(standings: Sequence[Standing], ledger: Ledger, now: float) -> Decisio
             return Swap(one.key, out)
         if not _worth_waiting(one, hot, ledger):
             return Refuse(one.key, _explain(one, ledger, hot))
-        if one.demand is not None:
-            ends = (other.turn_ends(sharing) for other in hot)
-            later += [moment for moment in ends if moment > now]
+        ends = (other.turn_ends(sharing) for other in hot if not other.pinned)
+        later += [moment for moment in ends if moment > now]
     return Later(min(later)) if later else None
 
 
@@ -123,8 +122,6 @@ def _leavers(
         for one in working
         if not patient or one.turn_ends(sharing) <= now or _yields(one, newcomer)
     ]
-    if newcomer is not None and newcomer.demand is None and not newcomer.pinned:
-        busy = []  # nobody waits for it yet: it takes what is idle
     return [
         *sorted(idle, key=lambda one: one.worth),
         *sorted(busy, key=lambda one: (one.hot_since, one.key)),

@@ -169,7 +169,7 @@ class Swaps:
                     key=one.key,
                     claim=one.claim if hot else one.expected(),
                     hot=hot,
-                    pinned=one.pinned,
+                    pinned=one.pinned and one.state is not ReplicaState.RELEASING,
                     wanted=one.wanted,
                     demand=demand.get(one.key),
                     hot_since=one.hot_since,
@@ -185,11 +185,14 @@ class Swaps:
         try:
             await self._bring(one)
         except OutOfMemory as error:
-            # The ledger said that it fits: see what the device really has, and try once more.
             await self._engine.job(self._backend.reclaim)
             if one.short:
                 self.fail(one, error)
                 return
+            # The ledger said that it fits: once more, in what the device really has.
+            memory = self._backend.memory()
+            real = memory.used_bytes + memory.available_bytes
+            self.ledger = self.ledger.with_budget(min(self.ledger.budget_bytes, real))
             log.warning("out of memory on the way to the device", model=one.key, why=error.message)
             one.short = True
             one.max_batch = max(1, one.max_batch // 2)

@@ -8,6 +8,8 @@ from yolopool.detections import Detections, Timing
 from yolopool.records import Fleet, Ledger, Model, ModelVersion, Worker
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+# Of a process' memory: allocators and libraries come and go by as much.
+_SMALL_BYTES = 128 * 1024**2
 _COLOURS = {"READY": "green", "HOT": "green", "FAILED": "red", "LOST": "red"}
 
 
@@ -130,9 +132,9 @@ def workers(known: Iterable[Worker]) -> Table:
 
 def _ledger(ledger: Ledger) -> str:
     lines = [f"{size(ledger.used_bytes)} of {size(ledger.budget_bytes)}"]
-    if ledger.foreign_bytes:
+    if ledger.foreign_bytes > _SMALL_BYTES:
         lines.append(f"[yellow]{size(ledger.foreign_bytes)} less for others[/]")
-    if ledger.drift_bytes:
+    if ledger.drift_bytes > _SMALL_BYTES:
         lines.append(f"[yellow]{size(ledger.drift_bytes)} did not come back[/]")
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.contract.scripted_pool import ScriptedPool
-from yolopool.v1 import model_pb2
+from yolopool.v1 import model_pb2, types_pb2
 
 CLI = [sys.executable, "-c", "from yolopool.cli import main; main()"]
 
@@ -82,6 +82,34 @@ def test_register(pool: ScriptedPool, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "shapes@1" in done.stdout
     assert pool.script.last("RegisterModel").settings.image_size == 320
+
+
+def test_register_weights_alone_with_a_head(pool: ScriptedPool, tmp_path: Path) -> None:
+    weights, yaml = tmp_path / "weights.pt", tmp_path / "yolo26s.yaml"
+    weights.write_bytes(b"weights")
+    yaml.write_text("scales: {n: [1, 1, 1], s: [1, 1, 1]}\n")
+    arguments = ["--arch", yaml, "--names", "circle, square", "--head", "end-to-end"]
+    done = yolopool(pool, "models", "register", "shapes", weights, *arguments)
+    assert done.returncode == 0, done.stderr
+    request = pool.script.last("RegisterModel")
+    assert request.architecture_yaml == f"scale: s\n{yaml.read_text()}"
+    assert list(request.class_names) == ["circle", "square"]
+    assert request.settings.head_mode == types_pb2.HEAD_MODE_END_TO_END
+
+
+def test_residency_changes_what_is_given(pool: ScriptedPool) -> None:
+    arguments = ["--mode", "on-demand", "--idle-s", "30"]
+    done = yolopool(pool, "models", "residency", "shapes", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "on-demand, released when idle for 30 s" in done.stdout
+    asked = pool.script.last("SetResidency").residency
+    assert asked.mode == types_pb2.RESIDENCY_MODE_ON_DEMAND
+    assert (asked.idle_release_s, asked.cpu_fallback) == (30, False)
+    done = yolopool(pool, "models", "residency", "shapes", "--cpu-fallback")
+    assert done.returncode == 0, done.stderr
+    asked = pool.script.last("SetResidency").residency
+    assert (asked.mode, asked.cpu_fallback) == (types_pb2.RESIDENCY_MODE_NORMAL, True)
+    assert yolopool(pool, "models", "residency", "shapes", "--mode", "warm").returncode == 4
 
 
 def test_a_failed_import_is_a_failed_command(pool: ScriptedPool, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,50 @@ def test_the_cache_is_bounded(folder: Path, tmp_path: Path) -> None:
         door.fetch(place).close()
     assert [path.name for path in (tmp_path / "data" / "packs").iterdir()] == [place.digest]
     store.rm("/many", recursive=True)
+
+
+def test_what_is_in_use_stays_in_the_cache(folder: Path, tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    used: list[str] = []
+    door = PackDoor(tmp_path / "data", cache_bytes=1, in_use=lambda: used)
+    for index in range(3):
+        place = rewrite(folder, lambda fields, n=index: fields.update(release=f"1.{n}"))  # type: ignore[misc]  # n is bound at once
+        store.put(str(folder), f"/used/{index}", recursive=True)
+        place.uri = f"memory://used/{index}"
+        door.prepare(place)
+        if index == 0:
+            used.append(place.digest)
+    assert {path.name for path in (tmp_path / "data" / "packs").iterdir()} == {
+        used[0],
+        place.digest,
+    }
+    store.rm("/used", recursive=True)
+
+
+def test_a_file_that_changed_is_verified_again(folder: Path, door: PackDoor) -> None:
+    place = location(folder)
+    door.prepare(place)
+    door.fetch(place).close()
+    data = bytearray((folder / "weights.bin").read_bytes())
+    data[1000] ^= 1
+    (folder / "weights.bin").write_bytes(data)
+    for again in (door.fetch, door.prepare):
+        with pytest.raises(DigestMismatch, match="weights"):
+            again(place)
+
+
+def test_what_a_crash_left_in_the_cache_is_swept(folder: Path, tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.put(str(folder), "/swept/pack", recursive=True)
+    packs = tmp_path / "data" / "packs"
+    for name, age_s in ((".incoming-old", 7200), (".incoming-new", 60)):
+        (packs / name).mkdir(parents=True)
+        then = time.time() - age_s
+        os.utime(packs / name, (then, then))
+    place = PackLocation(uri="memory://swept/pack", digest=location(folder).digest)
+    PackDoor(tmp_path / "data").prepare(place)
+    assert {path.name for path in packs.iterdir()} == {".incoming-new", place.digest}
+    store.rm("/swept", recursive=True)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ On the simulated device for what is about order and time, on the CPU for what is
 """
 
 import asyncio
+import hashlib
+import json
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.models import SHAPES, Zoo
+from tests.models import SHAPES, Zoo, location
 from worker.app import App
 from worker.backends.base import Backend
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
@@ -351,6 +354,61 @@ async def test_membership_tells_changes_at_once_rejoins_and_leaves(start: Start,
     await worker.app.membership.leave()
     assert second.left == [worker.app.incarnation]
     await server.stop(0)
+
+
+async def test_on_the_cpu_models_take_turns_and_answer_as_if_alone(start: Start, zoo: Zoo) -> None:
+    from worker.backends.torch_backend import TorchBackend
+
+    alone = await start(TorchBackend("cpu", 1))
+    await alone.assign(zoo)
+    expected = (await alone.infer()).result.detections
+    ledger = (await alone.inventory()).ledger
+    budget = ledger.context_bytes + ledger.workspace_bytes + ledger.weights_bytes * 3 // 2
+    # Contexts are what each process, here the same one, has in memory when it starts.
+    worker = await start(TorchBackend("cpu", 1), memory_budget=str(budget + ledger.weights_bytes))
+    names = ("one", "two", "three", "four")
+    for name in names:
+        await worker.assign(zoo, name)
+    room = (await worker.inventory()).ledger
+    answers = await asyncio.gather(*(worker.infer(name) for name in names * 6))
+    assert all(answer.result.detections == expected for answer in answers)
+    after = await worker.inventory()
+    assert after.ledger.weights_bytes < 4 * ledger.weights_bytes
+    assert after.ledger.budget_bytes >= room.context_bytes + after.ledger.weights_bytes
+    states = [replica.state for replica in after.replicas]
+    assert types_pb2.REPLICA_STATE_WARM in states
+    assert types_pb2.REPLICA_STATE_HOT in states
+
+
+async def test_a_hostile_pack_runs_nothing_and_the_worker_lives_on(
+    start: Start, zoo: Zoo, tmp_path: Path
+) -> None:
+    from worker.backends.torch_backend import TorchBackend
+
+    canary = tmp_path / "canary"
+    folder = Path(shutil.copytree(zoo.pack("shapes").uri.removeprefix("file://"), tmp_path / "p"))
+    skeleton = json.loads((folder / "skeleton.json").read_text())
+    layer = skeleton["root"]["children"]["model"]["children"]["0"]
+    layer["class"], layer["attributes"]["command"] = "os.system", f"touch {canary}"
+    text = json.dumps(skeleton).encode()
+    (folder / "skeleton.json").write_bytes(text)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["architecture_key"] = hashlib.sha256(text).hexdigest()
+    manifest["skeleton_bytes"] = str(len(text))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    worker = await start(TorchBackend("cpu", 1))
+    before = (await worker.inventory()).ledger
+    request = worker_pb2.AssignRequest(
+        version=types_pb2.VersionKey(model="hostile", version=1),
+        settings=SETTINGS,
+        pack=location(folder),
+    )
+    with pytest.raises(errors.PackInvalid, match=r"os\.system.*not allowed"):
+        await worker.call("Assign", request)
+    assert not canary.exists()
+    assert (await worker.inventory()).ledger.weights_bytes == before.weights_bytes
+    await worker.assign(zoo)
+    assert len((await worker.infer()).result.detections) == 2
 
 
 async def test_on_the_cpu_weights_are_memory_that_comes_back(start: Start, zoo: Zoo) -> None:

@@ -19,7 +19,7 @@ from tests.models import Zoo
 from worker.app import App
 from worker.backends.base import BatchResult, Candidates, NmsOptions
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
-from worker.engine import Engine, Outcome, Request
+from worker.engine import PATIENCE, Engine, Outcome, Request
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership
@@ -114,6 +114,29 @@ async def test_a_size_that_did_not_fit_is_not_tried_again() -> None:
         model.go_on.set()
         await asyncio.gather(*tasks)
     assert model.passes == [1, 2, 2, 2]
+
+
+async def test_idle_jobs_go_behind_batches_but_not_for_ever() -> None:
+    order: list[str] = []
+
+    def note(images: int) -> int:
+        order.append("batch")
+        return images
+
+    model = Narrow(most=1, answer=note)
+    async with engine_with(model) as engine:
+        one = replace(request(), max_batch=1)
+        tasks = [asyncio.create_task(engine.submit(one)) for _ in range(PATIENCE + 5)]
+        await asyncio.to_thread(model.began.wait, 20)
+        idle = asyncio.create_task(engine.job(lambda: order.append("idle"), idle=True))
+        urgent = asyncio.create_task(engine.job(lambda: order.append("urgent")))
+        await asyncio.sleep(0)
+        model.go_on.set()
+        await asyncio.gather(*tasks, idle, urgent)
+    # The one under way, what is urgent, as many as may go before, and then it.
+    assert order[:2] == ["batch", "urgent"]
+    assert order.index("idle") == 2 + PATIENCE
+    assert order[-1] == "batch"
 
 
 async def test_an_image_that_fits_not_even_alone_is_told_so() -> None:

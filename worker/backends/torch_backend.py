@@ -70,6 +70,10 @@ class TorchBackend:
             free, total = torch.cuda.mem_get_info(self.device)
             reserved = torch.cuda.memory_reserved(self.device)
             self._context_bytes = max(0, total - free - of_others_bytes - reserved)
+        else:
+            # Likewise the threads and buffers of the first pass.
+            with torch.inference_mode():
+                torch.nn.functional.conv2d(torch.zeros(1, 8, 64, 64), torch.zeros(8, 8, 3, 3))
         return self.memory().used_bytes
 
     def load(self, pack: Pack, precision: str) -> "TorchModel":

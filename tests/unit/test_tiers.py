@@ -1,0 +1,58 @@
+"""Tiers: the least valuable leaves first, never what is in use, and no more than must."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.tiers import Drop, Heat, Kept, to_drop
+
+
+def test_nothing_leaves_where_it_fits() -> None:
+    assert to_drop([Kept("a", 10, 1, 1, 0)], 5, 15) == Drop((), enough=True)
+
+
+def test_the_least_time_saved_per_byte_leaves_first() -> None:
+    kept = [
+        Kept("asked for often", 10, 1, 9, 0),
+        Kept("slow to bring back", 10, 9, 1, 0),
+        Kept("large", 90, 9, 1, 0),
+        Kept("small", 10, 1, 1, 0),
+    ]
+    assert to_drop(kept, 0, 110).keys == ("large",)
+    assert to_drop(kept, 0, 20).keys == ("large", "small")
+
+
+def test_among_equals_the_one_used_longest_ago_leaves() -> None:
+    kept = [Kept("new", 10, 1, 0, 2), Kept("old", 10, 1, 0, 1)]
+    assert to_drop(kept, 0, 10).keys == ("old",)
+
+
+def test_what_is_in_use_stays_though_it_be_too_much() -> None:
+    kept = [Kept("used", 10, 1, 0, 0, in_use=True), Kept("idle", 10, 1, 9, 0)]
+    assert to_drop(kept, 0, 5) == Drop(("idle",), enough=False)
+
+
+def test_heat_counts_uses_and_cools() -> None:
+    once = Heat().used(100.0)
+    assert once.now(100.0) == 1.0
+    assert once.used(100.0).now(100.0) == 2.0
+    assert once.now(160.0) == pytest.approx(0.368, abs=0.001)
+    assert once.now(90.0) == 1.0  # a clock that goes back does not heat
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.floats(0, 9), st.booleans()), max_size=8),
+    st.integers(0, 60),
+    st.integers(0, 200),
+)
+def test_what_stays_fits_and_nobody_left_for_nothing(
+    drawn: list[tuple[int, float, bool]], need: int, budget: int
+) -> None:
+    kept = [Kept(str(n), size, 1, heat, 0, used) for n, (size, heat, used) in enumerate(drawn)]
+    drop = to_drop(kept, need, budget)
+    by_key = {one.key: one for one in kept}
+    assert not any(by_key[key].in_use for key in drop.keys)
+    stays = sum(one.size_bytes for one in kept if one.key not in drop.keys)
+    assert (stays + need <= budget) == drop.enough
+    if drop.keys and drop.enough:
+        assert stays + need + by_key[drop.keys[-1]].size_bytes > budget
