@@ -13,7 +13,6 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.failures import Place
 from control_plane.fleet import (
-    VARIANTS,
     Assign,
     FencingToken,
     Footprint,
@@ -24,8 +23,9 @@ from control_plane.fleet import (
     Snapshot,
     WorkerInfo,
 )
+from control_plane.footprints import footprint
 from control_plane.metrics import Metrics
-from control_plane.placement import PASSING, footprint
+from control_plane.refusals import PASSING
 from control_plane.view import View
 from control_plane.waiters import ANY
 from control_plane.worker_link import WorkerLink
@@ -114,7 +114,7 @@ class Errands:
         version = snapshot.desired.versions.get(command.key)
         size = Footprint(0, 0)
         if version is not None:
-            size = footprint(version, worker.device_kind, snapshot)
+            size = footprint(version, worker.device_kind, snapshot.footprints)
         return Replica(
             command.key,
             ReplicaState.ASSIGNED,
@@ -161,17 +161,15 @@ class Errands:
             worker,
             version,
             self._pack_uri(version.pack.digest),
-            self._known(version.pack.digest, worker),
+            self._view.footprints.measured(
+                FootprintKey.of(version.pack.digest, worker.device_kind)
+            ),
             command.pinned,
             token,
             self._load_timeout_s,
         )
         self._view.failures.succeeded((worker.id, command.key))
         self._metrics.load_ended("OK", self._clock.monotonic() - began)
-
-    def _known(self, pack: str, worker: WorkerInfo) -> Footprint | None:
-        kind = worker.device_kind
-        return self._view.footprints.get(FootprintKey(pack, VARIANTS.get(kind, ""), kind))
 
     async def _release(self, command: Release, worker: WorkerInfo, token: FencingToken) -> None:
         await self._link.release(worker, command.key, token, self._release_timeout_s)
@@ -213,14 +211,12 @@ class Errands:
         """Keeps what the worker said it needs: by the estimate it fitted, and would for ever."""
         needed = int(error.details.get("needed_bytes", "0"))
         version = self._view.desired.versions.get(command.key)
-        if not needed or version is None:
+        if not needed or version is None or version.pack is None:
             return
-        if version.pack is None:
-            return
-        known = footprint(version, worker.device_kind, self._view.snapshot())
+        footprints = self._view.footprints
+        known = footprint(version, worker.device_kind, footprints.current)
         # What it needs more than is taken now: its workspace counts only beyond the largest there.
         there = max((r.workspace_bytes for r in worker.replicas.values()), default=0)
-        workspace = max(known.workspace_bytes, there + needed - known.weights_bytes)
-        variant = VARIANTS.get(worker.device_kind, "")
-        place = FootprintKey(version.pack.digest, variant, worker.device_kind)
-        self._view.footprints[place] = Footprint(known.weights_bytes, workspace)
+        workspace = max(known.workspace_bytes, there + needed - known.kept_bytes)
+        key = FootprintKey.of(version.pack.digest, worker.device_kind)
+        footprints.guess(key, replace(known, workspace_bytes=workspace))

@@ -225,6 +225,16 @@ class Footprint:
     max_batch: int = 0
     swap_ms: float = 0.0
 
+    @property
+    def kept_bytes(self) -> int:
+        """While it is on the device, whether it runs or not."""
+        return self.weights_bytes + self.private_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """While it runs, alone on the device."""
+        return self.kept_bytes + self.workspace_bytes
+
     def differs(self, other: "Footprint | None") -> bool:
         """Whether the other is missing or more than a hundredth (times: a half) away."""
         if other is None or self.max_batch != other.max_batch:
@@ -239,6 +249,10 @@ class Footprint:
         )
 
 
+# The variant that workers of a kind make.
+VARIANTS = {"cpu": "torch/fp32", "cuda": "torch/fp32", "sim": "simulated/fp32"}
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class FootprintKey:
     """What footprints are kept by: a pack (its digest), a variant, and a kind of device."""
@@ -247,9 +261,10 @@ class FootprintKey:
     variant: str  # backend/precision
     device_kind: str
 
-
-# The variant that workers of a kind make.
-VARIANTS = {"cpu": "torch/fp32", "cuda": "torch/fp32", "sim": "simulated/fp32"}
+    @classmethod
+    def of(cls, pack: str, device_kind: str) -> "FootprintKey":
+        """Of the variant that workers of this kind make."""
+        return cls(pack, VARIANTS.get(device_kind, ""), device_kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,10 +127,9 @@ class Reconciler:
             for worker in list(self._view.workers.values()):
                 if worker.is_live(now):
                     await self._registry.record_worker(worker, self._pace.record_keep_s)
-            for key, footprint in list(self._view.unrecorded.items()):
+            for key, footprint in list(self._view.footprints.unrecorded.items()):
                 await self._registry.record_footprint(key, footprint)
-                if self._view.unrecorded.get(key) is footprint:
-                    del self._view.unrecorded[key]
+                self._view.footprints.recorded(key, footprint)
 
     async def _hold_lease(self) -> FencingToken | None:
         """The token of the lease if it is ours, taken or renewed as needed."""

@@ -22,7 +22,8 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.placement import footprint, plan
+from control_plane.footprints import footprint
+from control_plane.placement import plan
 from tests.unit.fleets import (
     NOW,
     carried_out,
@@ -188,11 +189,9 @@ def test_estimates_stand_until_something_is_measured() -> None:
         pack=replace(one.pack, activation_bytes_per_megapixel=1_000_000),
         settings=VersionSettings(image_size=1000),
     )
-    empty = snapshot([], [], [one])
-    unmeasured = Snapshot(empty.desired, {})
-    assert footprint(one, "sim", unmeasured) == Footprint(100, 1_000_000 + 15_000_000)
-    known = Snapshot(empty.desired, {}, footprints={measured("a"): Footprint(7, 8)})
-    assert footprint(one, "sim", known) == Footprint(7, 8)
+    assert footprint(one, "sim", {}) == Footprint(100, 1_000_000 + 15_000_000)
+    assert footprint(one, "sim", {measured("a"): Footprint(7, 8)}) == Footprint(7, 8)
+    assert footprint(one, "cpu", {measured("a"): Footprint(7, 8)}).weights_bytes == 100
 
 
 # --- more than fit the device --------------------------------------------------------------------
@@ -245,7 +244,7 @@ def test_what_cannot_be_pinned_beside_the_pinned_hears_why() -> None:
     before = snapshot([worker("w1", 100, held, tier=1000)], wants, versions)
     wait = one_wait(plan(before, NOW))
     assert (wait.reason, wait.final) == ("LEDGER_FULL", True)
-    assert "no room to pin" in wait.why
+    assert "pinned models leave no room" in wait.why
 
 
 def test_a_limit_of_count_is_of_the_pinned_where_there_is_a_tier() -> None:
