@@ -92,6 +92,11 @@ class Residency:
     idle_release_s: float = IDLE_RELEASE_S
     cpu_fallback: bool = False
 
+    @property
+    def pins(self) -> bool:
+        """Whether the version is wanted and pinned by this alone."""
+        return self.mode is ResidencyMode.HOT_STANDBY
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -171,7 +176,7 @@ class Desired:
     def want(self, key: VersionKey) -> Want | None:
         """What is wanted of a version: asked for, or since it is kept as a hot standby."""
         want, version = self.wants.get(key), self.versions.get(key)
-        if version is None or version.given.residency.mode is not ResidencyMode.HOT_STANDBY:
+        if version is None or not version.given.residency.pins:
             return want
         if want is None:
             since = version.created_unix_s
