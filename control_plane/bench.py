@@ -121,13 +121,13 @@ class Bench:
         more = Seat(VersionKey("", 0), ReplicaState.ASSIGNED, size, pinned=False)
         return self._fits_at_once([*self._held((), False, False), more], self.fixed_bytes)
 
-    def can_pin(self, key: VersionKey) -> bool:
-        """Whether a seat can be pinned, and the others still come to the device in turn. Where
-        there is no tier all are on the device anyway.
+    def can_pin(self, key: VersionKey, without: Collection[VersionKey] = ()) -> bool:
+        """Whether a seat can be pinned, and the others (less `without`) still come to the device
+        in turn. Where there is no tier all are on the device anyway.
         """
         if not self.worker.ledger.assignable_bytes:
             return True
-        return self.fits(self.seats[key].size, pinned=True, without=[key])
+        return self.fits(self.seats[key].size, pinned=True, without=[key, *without])
 
     def stranded(self) -> list[VersionKey]:
         """Seats that can't come to the device any more, for those that are pinned there."""

@@ -171,9 +171,11 @@ class _Desk:
         seat = bench.seats[want.key]
         if not want.pinned or seat.pinned or not _is_loaded(seat):
             return []
-        if bench.can_pin(want.key):
+        # Less urgent ones are to be pinned too: they take what room this leaves.
+        rivals = [s.key for s in bench.seats.values() if not s.pinned and self._is_pinned(s)]
+        if bench.can_pin(want.key, without=rivals):
             return [self._pin(bench, want, "it was pinned")]
-        victims = self._victims(want, bench, seat.size)
+        victims = self._victims(want, bench, seat.size, rivals)
         if not victims:
             return [self._no_room(want, [bench], {bench.worker.id: seat.size})]
         releases = self._make_room(want, bench, victims)
@@ -277,12 +279,15 @@ class _Desk:
         self.assigned.add(want.key)
         return Assign(bench.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
 
-    def _victims(self, want: Want, bench: Bench, size: Footprint) -> list[Seat]:
-        """Fewest of the least recently used seats whose leaving makes room; empty: none do."""
+    def _victims(
+        self, want: Want, bench: Bench, size: Footprint, beside: Collection[VersionKey] = ()
+    ) -> list[Seat]:
+        """Fewest of the least recently used seats whose leaving, as if those `beside` had left
+        too, makes room; empty: none do.
+        """
 
         def is_room(gone: list[Seat]) -> bool:
-            # Its own seat, if it is to be pinned, is none beside it.
-            without = [want.key, *(seat.key for seat in gone)]
+            without = [*beside, *(seat.key for seat in gone)]
             return bench.fits(size, pinned=want.pinned, without=without)
 
         chosen: list[Seat] = []
