@@ -110,7 +110,10 @@ class Errands:
     def _assigned(self, snapshot: Snapshot, worker: WorkerInfo, command: Assign) -> Replica:
         here = worker.replicas.get(command.key)
         if here is not None and here.state is not ReplicaState.FAILED:
-            return replace(here, pinned=command.pinned)
+            # One that waits for its first turn is being loaded still: no plan is to take it away.
+            waits = here.state is ReplicaState.WARM and here.footprint is None
+            state = ReplicaState.ASSIGNED if waits else here.state
+            return replace(here, state=state, pinned=command.pinned)
         version = snapshot.desired.versions.get(command.key)
         size = Footprint(0, 0)
         if version is not None:

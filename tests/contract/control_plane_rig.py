@@ -44,9 +44,9 @@ WEIGHTS = 100
 class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     """Holds as many models of WEIGHTS bytes as its budget has room for.
 
-    `load_s` and `infer_s` are how long those take; `on_infer` and `on_assign` are errors to raise;
-    with a `tier` it takes as many models more, which it reports WARM; `terms` are more of
-    its ledger.
+    `load_s` and `infer_s` are how long those take, `turn_s` how long a load then waits WARM;
+    `on_infer` and `on_assign` are errors to raise; with a `tier` it takes as many models more,
+    which it reports WARM; `terms` are more of its ledger.
     """
 
     def __init__(self, name: str, models: int = 2, tier: int = 0, kind: str = "sim") -> None:
@@ -60,7 +60,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.assigned: list[str] = []
         self.released: list[str] = []
         self.inferred: list[worker_pb2.InferRequest] = []
-        self.load_s = self.infer_s = 0.0
+        self.load_s = self.turn_s = self.infer_s = 0.0
         self.on_infer: YolopoolError | None = None
         self.on_assign: YolopoolError | None = None
         self.token = types_pb2.FencingToken()
@@ -150,6 +150,10 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         replica = self.replicas.setdefault(key, replica)
         self._poke.set()
         await asyncio.sleep(self.load_s)
+        if self.turn_s:
+            replica.state = WARM
+            self._poke.set()
+            await asyncio.sleep(self.turn_s)
         for other in self.replicas.values():  # the one that came first gives its place
             hot = sum(one.state == HOT for one in self.replicas.values())
             if other is not replica and other.state == HOT and (hot + 1) * WEIGHTS > self.budget:

@@ -457,6 +457,19 @@ async def test_a_load_of_what_takes_turns_is_done_when_it_had_its_turn(rig: Rig)
     assert [one.worker for one in version.replicas] == ["w1"]
 
 
+async def test_what_waits_for_its_turn_serves_and_is_not_taken_away(rig: Rig) -> None:
+    worker = await rig.worker("w1", models=1, tier=1)
+    await rig.ready("a", "b", "c")
+    await rig.load("a")
+    worker.turn_s = 30
+    assert (await rig.detect("b", timeout=5)).worker == "w1"
+    await rig.detect("a")
+    worker.turn_s = 0
+    assert (await rig.detect("c")).worker == "w1"
+    # The tier is full, and of the two `b` was used least recently: but it is being loaded.
+    assert worker.released == ["a@1"]
+
+
 async def test_a_pin_without_room_is_refused_and_the_model_serves_on(rig: Rig) -> None:
     worker = await rig.worker("w1", models=1, tier=2)
     await rig.ready("a", "b")
