@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from control_plane.clock import Clock
+from control_plane.commands import Assign, Release
 from control_plane.failures import Place
 from control_plane.fleet import (
-    Assign,
     FencingToken,
     Footprint,
     FootprintKey,
-    Release,
     Replica,
     ReplicaState,
     Snapshot,

@@ -9,19 +9,16 @@ from dataclasses import dataclass, field
 
 from control_plane import refusals
 from control_plane.bench import Bench, Seat
+from control_plane.commands import Assign, Command, Release, Wait
 from control_plane.fleet import (
-    Assign,
-    Command,
     Footprint,
     LoadFailure,
     ModelVersion,
-    Release,
     ReplicaState,
     ResidencyMode,
     Snapshot,
     VersionKey,
     VersionState,
-    Wait,
     Want,
 )
 from control_plane.footprints import footprint

@@ -12,8 +12,11 @@ from typing import TypeVar
 import structlog
 
 from control_plane.clock import Clock
+from control_plane.commands import Command, Release, Wait
 from control_plane.errands import Errands
-from control_plane.fleet import Command, FencingToken, Release, Wait
+from control_plane.fleet import (
+    FencingToken,
+)
 from control_plane.placement import plan
 from control_plane.registry import Registry
 from control_plane.view import View

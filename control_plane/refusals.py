@@ -6,7 +6,14 @@ Pure. A final one is told to callers at once, the others to those whose time run
 from collections.abc import Mapping, Sequence
 
 from control_plane.bench import Bench
-from control_plane.fleet import Footprint, LoadFailure, ModelVersion, VersionKey, VersionState, Wait
+from control_plane.commands import Wait
+from control_plane.fleet import (
+    Footprint,
+    LoadFailure,
+    ModelVersion,
+    VersionKey,
+    VersionState,
+)
 
 # Refusals of the moment: the worker is fine and so is the pack, so no caller is told a failure.
 PASSING = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})

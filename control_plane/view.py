@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from control_plane.catalogue import Catalogue
 from control_plane.clock import Clock
+from control_plane.commands import Wait
 from control_plane.failures import LoadFailures
 from control_plane.fleet import (
     Desired,
@@ -19,7 +20,6 @@ from control_plane.fleet import (
     ReplicaState,
     Snapshot,
     VersionKey,
-    Wait,
     Want,
     WorkerInfo,
     WorkerState,

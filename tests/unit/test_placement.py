@@ -7,12 +7,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.commands import Assign, Command, Release, Wait
 from control_plane.fleet import (
-    Assign,
-    Command,
     Footprint,
     LoadFailure,
-    Release,
     Replica,
     ReplicaState,
     Residency,
@@ -20,7 +18,6 @@ from control_plane.fleet import (
     Snapshot,
     VersionSettings,
     VersionState,
-    Wait,
     Want,
     WorkerInfo,
     WorkerState,

@@ -6,11 +6,11 @@ from random import Random
 
 import pytest
 
+from control_plane.commands import Wait
 from control_plane.fleet import (
     LoadReport,
     ReplicaState,
     VersionKey,
-    Wait,
     WorkerInfo,
     WorkerState,
 )
