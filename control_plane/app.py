@@ -156,8 +156,6 @@ class ControlPlane:
         try:
             recorded = await self._registry.workers()
             self.view.expected = frozenset(worker.id for worker in recorded)
-            # What workers told meanwhile is newer.
-            self.view.footprints = {**await self._registry.footprints(), **self.view.footprints}
         except RegistryUnavailable:
             log.info("the workers on record can't be read: they call by themselves")
         await self._server.set_serving(True)

@@ -4,7 +4,7 @@ Pure; it changes only itself. A worker may take more than fits its device: it ha
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from control_plane.fleet import Footprint, Replica, ReplicaState, VersionKey, WorkerInfo
 
@@ -37,8 +37,8 @@ class Seat:
 
 @dataclass(slots=True)
 class Bench:
-    """`fixed_bytes` are context, graphs and private bytes; `base_bytes` are those and what loads
-    under way take beside their seats.
+    """`fixed_bytes` are context, graphs and private bytes of nobody known; `base_bytes` are those
+    and what loads under way take beside their seats.
     """
 
     worker: WorkerInfo
@@ -54,7 +54,10 @@ class Bench:
         leaving = {k: s for k, s in all_seats.items() if s.state is ReplicaState.RELEASING}
         seats = {k: s for k, s in all_seats.items() if k not in leaving}
         ledger = worker.ledger
-        fixed = ledger.context_bytes + ledger.graph_pool_bytes + ledger.backend_private_bytes
+        # Private bytes are their replicas' where those are known: they leave the device with them.
+        known = sum(seat.size.private_bytes for seat in all_seats.values())
+        private = max(0, ledger.backend_private_bytes - known)
+        fixed = ledger.context_bytes + ledger.graph_pool_bytes + private
         # The worker may know of more than its replicas explain; never plan with less than it says.
         base = max(fixed, ledger.used_bytes - _total(all_seats.values()))
         return cls(worker, fixed, base, seats, leaving)
@@ -87,7 +90,7 @@ class Bench:
     def fits_empty(self, size: Footprint) -> bool:
         ledger = self.worker.ledger
         beneath = not ledger.assignable_bytes or size.weights_bytes <= ledger.assignable_bytes
-        return beneath and _device_bytes(size) <= self.room_bytes
+        return beneath and size.device_bytes <= self.room_bytes
 
     def fits(
         self,
@@ -118,10 +121,13 @@ class Bench:
         more = Seat(VersionKey("", 0), ReplicaState.ASSIGNED, size, pinned=False)
         return self._fits_at_once([*self._held((), False, False), more], self.fixed_bytes)
 
-    def can_pin(self, key: VersionKey) -> bool:
-        """Whether a seat can be pinned beside those that are."""
-        pinned = [s for s in self.seats.values() if s.pinned or s.key == key]
-        return self._fits_at_once(pinned, self.fixed_bytes)
+    def can_pin(self, key: VersionKey, without: Collection[VersionKey] = ()) -> bool:
+        """Whether a seat can be pinned, and the others (less `without`) still come to the device
+        in turn. Where there is no tier all are on the device anyway.
+        """
+        if not self.worker.ledger.assignable_bytes:
+            return True
+        return self.fits(self.seats[key].size, pinned=True, without=[key, *without])
 
     def stranded(self) -> list[VersionKey]:
         """Seats that can't come to the device any more, for those that are pinned there."""
@@ -158,9 +164,9 @@ class Bench:
             return False
         pinned = [seat for seat in seats if seat.pinned]
         others = [seat for seat in seats if not seat.pinned]
-        # Beside the same pinned ones only the largest matter, by weights or with workspace.
-        largest = sorted(others, key=lambda seat: -_device_bytes(seat.size))[:1]
-        largest += sorted(others, key=lambda seat: -seat.size.weights_bytes)[:1]
+        # Beside the same pinned ones only the largest matter, without or with workspace.
+        largest = sorted(others, key=lambda seat: -seat.size.device_bytes)[:1]
+        largest += sorted(others, key=lambda seat: -seat.size.kept_bytes)[:1]
         return self._fits_at_once(pinned, self.fixed_bytes) and all(
             self._fits_at_once([*pinned, seat], self.fixed_bytes) for seat in largest
         )
@@ -172,16 +178,16 @@ class Bench:
     def assign(self, key: VersionKey, size: Footprint, pinned: bool) -> None:
         self.seats[key] = Seat(key, ReplicaState.ASSIGNED, size, pinned)
 
+    def pin(self, key: VersionKey, pinned: bool) -> None:
+        self.seats[key] = replace(self.seats[key], pinned=pinned)
+
 
 def _size(replica: Replica) -> Footprint:
-    return Footprint(replica.weights_bytes, replica.workspace_bytes)
-
-
-def _device_bytes(size: Footprint) -> int:
-    return size.weights_bytes + size.workspace_bytes
+    private = replica.footprint.private_bytes if replica.footprint is not None else 0
+    return Footprint(replica.weights_bytes, replica.workspace_bytes, private)
 
 
 def _total(seats: Collection[Seat]) -> int:
-    """Sum of the weights and the largest workspace: one pass runs at a time."""
-    weights = sum(seat.size.weights_bytes for seat in seats)
-    return weights + max((seat.size.workspace_bytes for seat in seats), default=0)
+    """Sum of what each keeps and the largest workspace: one pass runs at a time."""
+    kept = sum(seat.size.kept_bytes for seat in seats)
+    return kept + max((seat.size.workspace_bytes for seat in seats), default=0)

@@ -11,21 +11,20 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from control_plane.clock import Clock
+from control_plane.commands import Assign, Release
 from control_plane.failures import Place
 from control_plane.fleet import (
-    VARIANTS,
-    Assign,
     FencingToken,
     Footprint,
     FootprintKey,
-    Release,
     Replica,
     ReplicaState,
     Snapshot,
     WorkerInfo,
 )
+from control_plane.footprints import footprint
 from control_plane.metrics import Metrics
-from control_plane.placement import PASSING, footprint
+from control_plane.refusals import PASSING
 from control_plane.view import View
 from control_plane.waiters import ANY
 from control_plane.worker_link import WorkerLink
@@ -110,11 +109,14 @@ class Errands:
     def _assigned(self, snapshot: Snapshot, worker: WorkerInfo, command: Assign) -> Replica:
         here = worker.replicas.get(command.key)
         if here is not None and here.state is not ReplicaState.FAILED:
-            return replace(here, pinned=command.pinned)
+            # One that waits for its first turn is being loaded still: no plan is to take it away.
+            waits = here.state is ReplicaState.WARM and here.footprint is None
+            state = ReplicaState.ASSIGNED if waits else here.state
+            return replace(here, state=state, pinned=command.pinned)
         version = snapshot.desired.versions.get(command.key)
         size = Footprint(0, 0)
         if version is not None:
-            size = footprint(version, worker.device_kind, snapshot)
+            size = footprint(version, worker.device_kind, snapshot.footprints)
         return Replica(
             command.key,
             ReplicaState.ASSIGNED,
@@ -161,17 +163,15 @@ class Errands:
             worker,
             version,
             self._pack_uri(version.pack.digest),
-            self._known(version.pack.digest, worker),
+            self._view.footprints.measured(
+                FootprintKey.of(version.pack.digest, worker.device_kind)
+            ),
             command.pinned,
             token,
             self._load_timeout_s,
         )
         self._view.failures.succeeded((worker.id, command.key))
         self._metrics.load_ended("OK", self._clock.monotonic() - began)
-
-    def _known(self, pack: str, worker: WorkerInfo) -> Footprint | None:
-        kind = worker.device_kind
-        return self._view.footprints.get(FootprintKey(pack, VARIANTS.get(kind, ""), kind))
 
     async def _release(self, command: Release, worker: WorkerInfo, token: FencingToken) -> None:
         await self._link.release(worker, command.key, token, self._release_timeout_s)
@@ -213,14 +213,12 @@ class Errands:
         """Keeps what the worker said it needs: by the estimate it fitted, and would for ever."""
         needed = int(error.details.get("needed_bytes", "0"))
         version = self._view.desired.versions.get(command.key)
-        if not needed or version is None:
+        if not needed or version is None or version.pack is None:
             return
-        if version.pack is None:
-            return
-        known = footprint(version, worker.device_kind, self._view.snapshot())
+        footprints = self._view.footprints
+        known = footprint(version, worker.device_kind, footprints.current)
         # What it needs more than is taken now: its workspace counts only beyond the largest there.
         there = max((r.workspace_bytes for r in worker.replicas.values()), default=0)
-        workspace = max(known.workspace_bytes, there + needed - known.weights_bytes)
-        variant = VARIANTS.get(worker.device_kind, "")
-        place = FootprintKey(version.pack.digest, variant, worker.device_kind)
-        self._view.footprints[place] = Footprint(known.weights_bytes, workspace)
+        workspace = max(known.workspace_bytes, there + needed - known.kept_bytes)
+        key = FootprintKey.of(version.pack.digest, worker.device_kind)
+        footprints.guess(key, replace(known, workspace_bytes=workspace))

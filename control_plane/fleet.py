@@ -92,6 +92,11 @@ class Residency:
     idle_release_s: float = IDLE_RELEASE_S
     cpu_fallback: bool = False
 
+    @property
+    def pins(self) -> bool:
+        """Whether the version is wanted and pinned by this alone."""
+        return self.mode is ResidencyMode.HOT_STANDBY
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -171,7 +176,7 @@ class Desired:
     def want(self, key: VersionKey) -> Want | None:
         """What is wanted of a version: asked for, or since it is kept as a hot standby."""
         want, version = self.wants.get(key), self.versions.get(key)
-        if version is None or version.given.residency.mode is not ResidencyMode.HOT_STANDBY:
+        if version is None or not version.given.residency.pins:
             return want
         if want is None:
             since = version.created_unix_s
@@ -225,6 +230,16 @@ class Footprint:
     max_batch: int = 0
     swap_ms: float = 0.0
 
+    @property
+    def kept_bytes(self) -> int:
+        """While it is on the device, whether it runs or not."""
+        return self.weights_bytes + self.private_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """While it runs, alone on the device."""
+        return self.kept_bytes + self.workspace_bytes
+
     def differs(self, other: "Footprint | None") -> bool:
         """Whether the other is missing or more than a hundredth (times: a half) away."""
         if other is None or self.max_batch != other.max_batch:
@@ -239,6 +254,10 @@ class Footprint:
         )
 
 
+# The variant that workers of a kind make.
+VARIANTS = {"cpu": "torch/fp32", "cuda": "torch/fp32", "sim": "simulated/fp32"}
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class FootprintKey:
     """What footprints are kept by: a pack (its digest), a variant, and a kind of device."""
@@ -247,9 +266,10 @@ class FootprintKey:
     variant: str  # backend/precision
     device_kind: str
 
-
-# The variant that workers of a kind make.
-VARIANTS = {"cpu": "torch/fp32", "cuda": "torch/fp32", "sim": "simulated/fp32"}
+    @classmethod
+    def of(cls, pack: str, device_kind: str) -> "FootprintKey":
+        """Of the variant that workers of this kind make."""
+        return cls(pack, VARIANTS.get(device_kind, ""), device_kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,47 +350,3 @@ class LoadFailure:
     reason: str
     message: str
     retry_at_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Assign:
-    """Load `key` on `worker`, after these releases there."""
-
-    worker: str
-    key: VersionKey
-    pinned: bool
-    why: str
-    after: tuple[VersionKey, ...] = ()
-
-    def __str__(self) -> str:
-        return f"assign {self.key} to {self.worker}: {self.why}"
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Drop `key` from `worker`. `forget`: its want was soft and goes with it."""
-
-    worker: str
-    key: VersionKey
-    why: str
-    forget: bool = False
-
-    def __str__(self) -> str:
-        return f"release {self.key} from {self.worker}: {self.why}"
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Wanted, and nothing can be done now; `reason` is an error reason of `yolopool.errors`."""
-
-    key: VersionKey
-    reason: str
-    why: str
-    final: bool = False  # no change of the present fleet's load would help
-    retry_after_s: float | None = None  # when it will be tried again, if that is known
-
-    def __str__(self) -> str:
-        return f"wait {self.key}: {self.reason}: {self.why}"
-
-
-Command = Assign | Release | Wait

@@ -10,12 +10,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from control_plane.clock import Clock
-from control_plane.fleet import (
-    ReplicaState,
-    VersionKey,
-    Want,
-    WantSource,
-)
+from control_plane.fleet import Replica, ReplicaState, VersionKey, Want, WantSource
 from control_plane.registry import Registry
 from control_plane.routing import error_of
 from control_plane.view import View
@@ -72,7 +67,8 @@ class Loads:
         return None
 
     async def load(self, want: Want, wait: bool, deadline_s: float) -> None:
-        """Sets an admin's want; with `wait` returns when it is HOT on so many workers.
+        """Sets an admin's want; with `wait` returns when it was HOT on so many workers, if it
+        is pinned when it stays so.
 
         Raises as `serve`, and what the plan says can't be done (ModelTooLarge, LedgerFull,
         LoadFailed).
@@ -93,8 +89,7 @@ class Loads:
             raise self._late(want.key)
 
     def _is_hot(self, want: Want) -> bool | None:
-        hot = [r for _, r in self._view.replicas(want.key) if r.state is ReplicaState.HOT]
-        if len(hot) >= want.replicas:
+        if sum(_was_hot(r, want) for _, r in self._view.replicas(want.key)) >= want.replicas:
             return True
         blocked = self._view.waits.get(want.key)
         if blocked is not None and blocked.final:
@@ -188,3 +183,13 @@ class Loads:
             "more time",
             details={"waited_for": "LOAD"},
         )
+
+
+def _was_hot(replica: Replica, want: Want) -> bool:
+    """Whether a load is done: a replica that takes turns with others may have left the device
+    again before anyone saw it there. One that is to be pinned is there to stay.
+    """
+    if want.pinned:
+        return replica.state is ReplicaState.HOT and replica.pinned
+    measured = replica.state is ReplicaState.WARM and replica.footprint is not None
+    return measured or replica.state is ReplicaState.HOT

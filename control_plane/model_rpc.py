@@ -143,7 +143,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.UnloadModelResponse:
         version = self._view.catalogue.find(parse_ref(request.model))
         residency = version.given.residency
-        if residency.mode is ResidencyMode.HOT_STANDBY:
+        if residency.pins:
             # It would come back at once: who unloads it does not want it kept so.
             normal = replace(residency, mode=ResidencyMode.NORMAL)
             version = await self._keep(version.key, normal)
@@ -168,17 +168,23 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     # --- what the verbs share -----------------------------------------------------------------
 
     async def _keep(self, key: VersionKey, residency: Residency) -> ModelVersion:
+        want = self._view.desired.want(key)
+        ready = self._view.desired.versions[key].state is VersionState.READY
+        if want is not None and ready and want.pinned and not residency.pins:
+            # A pin ends with any other way to keep it, whether a load or a standby asked for it;
+            # what is loaded stays until its room is needed. First, so that it is always wanted.
+            since = self._clock.unix()
+            soft = await self._registry.want(
+                Want(key, want.replicas, False, WantSource.ADMIN, since_unix_s=since)
+            )
+            if soft is not None:
+                self._view.put_want(soft)
         version = await self._registry.set_residency(key, residency)
         if version is None:
             raise VersionNotFound(f"{key} does not exist any more")
+        # Whoever asks by name wants it tried now, whatever happened before.
+        self._view.failures.forget_version(key)
         self._view.put_version(version)
-        # A pin that was asked for by a load ends with any other way to keep it.
-        want = self._view.desired.wants.get(key)
-        if want is not None and want.pinned and residency.mode is not ResidencyMode.HOT_STANDBY:
-            freed = replace(want, pinned=False, source=WantSource.ADMIN)
-            held = await self._registry.want(freed)
-            if held is not None:
-                self._view.put_want(held)
         return version
 
     def _held(self, digest: str) -> model_pb2.UploadArtifactResponse:

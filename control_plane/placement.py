@@ -4,36 +4,28 @@ A want that can't be met gets a Wait with the reason. A plan that is carried out
 for the next to do: what is released for room is forgotten too, if nobody pinned it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from control_plane import refusals
 from control_plane.bench import Bench, Seat
+from control_plane.commands import Assign, Command, Release, Wait
 from control_plane.fleet import (
-    VARIANTS,
-    Assign,
-    Command,
     Footprint,
-    FootprintKey,
     LoadFailure,
     ModelVersion,
-    Release,
     ReplicaState,
     ResidencyMode,
     Snapshot,
     VersionKey,
     VersionState,
-    Wait,
     Want,
 )
+from control_plane.footprints import footprint
 
 CPU = "cpu"
-PRESENT = frozenset({ReplicaState.ASSIGNED, ReplicaState.WARM, ReplicaState.HOT})
-PIXELS_PER_MEGAPIXEL = 1_000_000
-INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
-# The library's size for a version whose settings say none; an import always fills it in.
-DEFAULT_IMAGE_SIZE = 640
-# Refusals of the moment: the worker is fine and so is the pack, so no caller is told a failure.
-PASSING = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})
+LOADED = frozenset({ReplicaState.WARM, ReplicaState.HOT})
+PRESENT = LOADED | {ReplicaState.ASSIGNED}
 
 
 def plan(snapshot: Snapshot, now: float) -> list[Command]:
@@ -48,7 +40,7 @@ def plan(snapshot: Snapshot, now: float) -> list[Command]:
         if worker.is_live(now)
     }
     desk = _Desk(snapshot, benches, now, snapshot.desired.all_wants())
-    commands = [*desk.idle(), *desk.stranded(), *desk.unwanted()]
+    commands = [*desk.unpinned(), *desk.idle(), *desk.stranded(), *desk.unwanted()]
     for want in sorted(desk.wants.values(), key=urgency):
         # A more urgent one may have taken its room, and with it the want.
         if want.key in desk.wants:
@@ -62,24 +54,6 @@ def urgency(want: Want) -> tuple[bool, float, VersionKey]:
     return (not want.pinned, want.since_unix_s, want.key)
 
 
-def footprint(version: ModelVersion, device_kind: str, snapshot: Snapshot) -> Footprint:
-    """Bytes of a version on a kind of device: measured, else the estimate of its import.
-
-    The estimate is weights + activations per megapixel x image_size^2 of one image, and that
-    image as bytes and as float32, three channels each: what workers reserve before they measure.
-    """
-    if version.pack is None:
-        return Footprint(0, 0)
-    variant = VARIANTS.get(device_kind, "")
-    measured = snapshot.footprints.get(FootprintKey(version.pack.digest, variant, device_kind))
-    if measured is not None:
-        return measured
-    size = version.settings.image_size or DEFAULT_IMAGE_SIZE
-    pixels = size * size
-    activations = version.pack.activation_bytes_per_megapixel * pixels // PIXELS_PER_MEGAPIXEL
-    return Footprint(version.pack.weights_bytes, activations + pixels * INPUT_BYTES_PER_PIXEL)
-
-
 @dataclass(slots=True)
 class _Desk:
     """One plan in the making: benches and wants as they will be once the commands are done."""
@@ -90,43 +64,54 @@ class _Desk:
     wants: dict[VersionKey, Want]
     assigned: set[VersionKey] = field(default_factory=set)
 
-    def idle(self) -> Iterable[Release]:
-        """Releases of versions that are kept on demand only and were not asked for lately."""
+    def unpinned(self) -> Iterable[Assign]:
+        """Pins that nobody wants any more end first: others may need their room on the device."""
         for bench in self.benches.values():
             for seat in list(bench.seats.values()):
-                idle_s = self._idle_limit_s(seat)
-                if idle_s is not None and self._idle_s(seat) >= idle_s:
-                    bench.release(seat.key)
-                    self.wants.pop(seat.key, None)
-                    why = f"idle for {idle_s:g} s: it is kept on demand only"
-                    yield Release(bench.worker.id, seat.key, why, forget=True)
+                want = self.wants.get(seat.key)
+                if seat.pinned and want is not None and not want.pinned and _is_loaded(seat):
+                    yield self._pin(bench, want, "it was unpinned")
 
-    def _idle_limit_s(self, seat: Seat) -> float | None:
-        version = self.snapshot.desired.versions.get(seat.key)
-        if version is None or seat.outstanding or self._is_pinned(seat):
-            return None
-        if seat.state not in (ReplicaState.WARM, ReplicaState.HOT):
-            return None
+    def idle(self) -> Iterable[Release]:
+        """Releases of versions that are kept on demand only and were not asked for lately."""
+        for want in list(self.wants.values()):
+            idle_s = self._idle_limit_s(want)
+            places = [b for b in self.benches.values() if b.state_of(want.key) in PRESENT]
+            # With its want all replicas go: one that is still in use keeps the others.
+            idle = [self._is_idle(b.seats[want.key], want, idle_s) for b in places]
+            if not idle or not all(idle):
+                continue
+            self.wants.pop(want.key)
+            for bench in places:
+                bench.release(want.key)
+                why = f"idle for {idle_s:g} s: it is kept on demand only"
+                yield Release(bench.worker.id, want.key, why, forget=True)
+
+    def _idle_limit_s(self, want: Want) -> float:
+        version = self.snapshot.desired.versions.get(want.key)
+        if version is None or want.pinned:
+            return float("inf")
         residency = version.given.residency
         on_demand = residency.mode is ResidencyMode.ON_DEMAND
-        return residency.idle_release_s if on_demand else None
+        return residency.idle_release_s if on_demand else float("inf")
 
-    def _idle_s(self, seat: Seat) -> float:
-        want = self.wants.get(seat.key)
-        since = want.since_unix_s if want is not None else 0.0
-        return self.snapshot.unix_s - max(seat.last_used, since)
+    def _is_idle(self, seat: Seat, want: Want, limit_s: float) -> bool:
+        idle_s = self.snapshot.unix_s - max(seat.last_used, want.since_unix_s)
+        return _is_loaded(seat) and not seat.outstanding and idle_s >= limit_s
 
     def stranded(self) -> Iterable[Release]:
         """Releases of versions that pinned ones leave no room for on their device."""
         for bench in self.benches.values():
             for key in bench.stranded():
                 seat = bench.seats[key]
-                if seat.state is ReplicaState.ASSIGNED or seat.outstanding:
+                if not _is_loaded(seat) or seat.outstanding:
                     continue
                 bench.release(key)
-                self.wants.pop(key, None)
+                soft = not self._is_pinned(seat)
+                if soft:
+                    self.wants.pop(key, None)
                 why = "pinned models leave no room for it on the device"
-                yield Release(bench.worker.id, key, why, forget=True)
+                yield Release(bench.worker.id, key, why, forget=soft)
 
     def unwanted(self) -> Iterable[Command]:
         """Releases of versions that nobody wants; one that is being loaded ends its load first."""
@@ -144,63 +129,80 @@ class _Desk:
     def serve(self, want: Want) -> Iterable[Command]:
         """Commands for one want: fewer, more, the right pin, or the reason why not."""
         version = self.snapshot.desired.versions.get(want.key)
-        if version is None or version.state is not VersionState.READY:
-            yield from _not_ready(want.key, version)
+        if version is None:
             return
+        if version.state is not VersionState.READY:
+            yield refusals.not_ready(want.key, version)
+            return
+        yield from self._surplus(want)
         present = [b for b in self.benches.values() if b.state_of(want.key) in PRESENT]
-        yield from self._surplus(want, present)
-        yield from self._pins(want)
-        for _ in range(want.replicas - len(present)):
+        refused: list[Wait] = []
+        for bench in present:
+            pins = self._pins(want, bench)
+            refused += [c for c in pins if isinstance(c, Wait)]
+            yield from (c for c in pins if not isinstance(c, Wait))
+        # One that can't be pinned where it is serves on there until another worker has it.
+        for _ in range(want.replicas - len(present) + len(refused)):
             commands = self._one_more(want, version)
-            yield from commands
             if isinstance(commands[-1], Wait):
+                yield refused[0] if refused else commands[-1]
                 return
+            yield from commands
 
-    def _surplus(self, want: Want, present: list[Bench]) -> Iterable[Release]:
-        def worth(bench: Bench) -> tuple[bool, bool, float, str]:
+    def _surplus(self, want: Want) -> Iterable[Release]:
+        """Releases of copies beyond what is wanted; those that are still loading count not."""
+
+        def worth(bench: Bench) -> tuple[bool, bool, bool, float, str]:
             seat = bench.seats[want.key]
-            hot = seat.state is ReplicaState.HOT
-            return (seat.outstanding > 0, hot, seat.last_used, bench.worker.id)
+            hot, pinned = seat.state is ReplicaState.HOT, want.pinned and seat.pinned
+            return (pinned, seat.outstanding > 0, hot, seat.last_used, bench.worker.id)
 
-        surplus = max(0, len(present) - want.replicas)
-        for bench in sorted(present, key=worth)[:surplus]:
-            if bench.seats[want.key].state is not ReplicaState.ASSIGNED:
-                bench.release(want.key)
-                why = f"{len(present)} replicas are there and {want.replicas} are wanted"
-                yield Release(bench.worker.id, want.key, why)
+        loaded = [b for b in self.benches.values() if b.state_of(want.key) in LOADED]
+        for bench in sorted(loaded, key=worth)[: max(0, len(loaded) - want.replicas)]:
+            bench.release(want.key)
+            why = f"{len(loaded)} replicas are there and {want.replicas} are wanted"
+            yield Release(bench.worker.id, want.key, why)
 
-    def _pins(self, want: Want) -> Iterable[Assign | Wait]:
-        for bench in self.benches.values():
-            seat = bench.seats.get(want.key)
-            if seat is None or seat.state not in (ReplicaState.WARM, ReplicaState.HOT):
-                continue
-            if want.pinned and not seat.pinned and not bench.can_pin(want.key):
-                why = f"pinned models leave no room to pin {want.key}: unpin one, or add a worker"
-                yield Wait(want.key, "LEDGER_FULL", why, final=True)
-            elif seat.pinned != want.pinned:
-                why = "it was pinned" if want.pinned else "it was unpinned"
-                yield Assign(bench.worker.id, want.key, want.pinned, why)
+    def _pins(self, want: Want, bench: Bench) -> list[Command]:
+        """The pin that a replica lacks, with the Releases it needs before it, or a Wait."""
+        seat = bench.seats[want.key]
+        if not want.pinned or seat.pinned or not _is_loaded(seat):
+            return []
+        # Less urgent ones are to be pinned too: they take what room this leaves.
+        rivals = [s.key for s in bench.seats.values() if not s.pinned and self._is_pinned(s)]
+        if bench.can_pin(want.key, without=rivals):
+            return [self._pin(bench, want, "it was pinned")]
+        victims = self._victims(want, bench, seat.size, rivals)
+        if not victims:
+            return [self._no_room(want, [bench], {bench.worker.id: seat.size})]
+        releases = self._make_room(want, bench, victims)
+        return [*releases, self._pin(bench, want, "it was pinned", bench.released_now)]
+
+    def _pin(
+        self, bench: Bench, want: Want, why: str, after: Collection[VersionKey] = ()
+    ) -> Assign:
+        bench.pin(want.key, want.pinned)
+        self.assigned.add(want.key)
+        return Assign(bench.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
 
     def _one_more(self, want: Want, version: ModelVersion) -> list[Command]:
         """An Assign with the Releases it needs before it, or a Wait."""
         if not self.benches:
-            return [Wait(want.key, "NO_WORKER", "no worker is connected: start one")]
+            return [refusals.no_worker(want.key)]
+        known = self.snapshot.footprints
         sizes = {
-            bench.worker.id: footprint(version, bench.worker.device_kind, self.snapshot)
+            bench.worker.id: footprint(version, bench.worker.device_kind, known)
             for bench in self.benches.values()
         }
         free = [b for b in self.benches.values() if not b.holds(want.key)]
         if not free:
-            count = len(self.benches)
-            why = f"{want.replicas} replicas are wanted and {count} workers are connected"
-            return [Wait(want.key, "NO_WORKER", f"{why}: start more, or want fewer")]
+            return [refusals.too_few_workers(want.key, want.replicas, len(self.benches))]
         allowed = self._allowed(version, free, sizes)
         if not allowed:
-            why = "only CPU workers are free, and it may run there only with cpu_fallback"
-            return [Wait(want.key, "NO_WORKER", f"{why}: allow it, or start another worker")]
+            return [refusals.only_cpus(want.key)]
         roomy = [b for b in allowed if b.fits_empty(sizes[b.worker.id])]
         if not roomy:
-            return [_too_large(want.key, allowed, sizes)]
+            return [refusals.too_large(want.key, allowed, sizes)]
         willing = [b for b in roomy if self._failure(b, want.key) is None]
         if not willing:
             return [self._failed(want.key, roomy)]
@@ -230,7 +232,7 @@ class _Desk:
 
     def _lasting_failure(self, bench: Bench, key: VersionKey) -> bool:
         failure = self._failure(bench, key)
-        return failure is not None and failure.reason not in PASSING
+        return failure is not None and failure.reason not in refusals.PASSING
 
     def _place(
         self, want: Want, willing: list[Bench], sizes: Mapping[str, Footprint]
@@ -246,24 +248,26 @@ class _Desk:
             why = "it takes turns with others there"
             return [self._assign(want, bench, sizes[bench.worker.id], why)]
         if any(b.fits(sizes[b.worker.id], pinned=pinned, after_leaving=True) for b in willing):
-            return [Wait(want.key, "LEDGER_FULL", f"{want.key} waits for another to leave")]
+            return [refusals.leaving(want.key)]
         offers = [
             (bench, victims)
             for bench in willing
             if (victims := self._victims(want, bench, sizes[bench.worker.id]))
         ]
         if not offers:
-            return [self._no_room(want.key, willing, sizes)]
+            return [self._no_room(want, willing, sizes)]
         bench, victims = min(
             offers, key=lambda o: (max(s.last_used for s in o[1]), len(o[1]), o[0].worker.id)
         )
-        commands: list[Command] = []
+        releases = self._make_room(want, bench, victims)
+        return [*releases, self._assign(want, bench, sizes[bench.worker.id], "after making room")]
+
+    def _make_room(self, want: Want, bench: Bench, victims: list[Seat]) -> list[Release]:
         for seat in victims:
             bench.release(seat.key)
             self.wants.pop(seat.key, None)
-            why = f"least recently used, to make room for {want.key}"
-            commands.append(Release(bench.worker.id, seat.key, why, forget=True))
-        return [*commands, self._assign(want, bench, sizes[bench.worker.id], "after making room")]
+        why = f"least recently used, to make room for {want.key}"
+        return [Release(bench.worker.id, seat.key, why, forget=True) for seat in victims]
 
     def _assign(self, want: Want, bench: Bench, size: Footprint, why: str) -> Assign:
         waits = not bench.fits(size, pinned=want.pinned, before_leaving=True)
@@ -272,22 +276,31 @@ class _Desk:
         self.assigned.add(want.key)
         return Assign(bench.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
 
-    def _victims(self, want: Want, bench: Bench, size: Footprint) -> list[Seat]:
-        """Fewest of the least recently used seats whose leaving makes room; empty: none do."""
+    def _victims(
+        self, want: Want, bench: Bench, size: Footprint, beside: Collection[VersionKey] = ()
+    ) -> list[Seat]:
+        """Fewest of the least recently used seats whose leaving, as if those `beside` had left
+        too, makes room; empty: none do.
+        """
+
+        def is_room(gone: list[Seat]) -> bool:
+            without = [*beside, *(seat.key for seat in gone)]
+            return bench.fits(size, pinned=want.pinned, without=without)
+
         chosen: list[Seat] = []
         for seat in sorted(
             (s for s in bench.seats.values() if self._may_leave(s, want)),
             key=lambda s: (not self._served(s), s.last_used, s.key),
         ):
             chosen.append(seat)
-            if bench.fits(size, pinned=want.pinned, without=[s.key for s in chosen]):
+            if is_room(chosen):
                 break
         else:
             return []
         # The last made the difference; earlier ones may not be needed beside it.
         for seat in reversed(chosen[:-1]):
             fewer = [s for s in chosen if s is not seat]
-            if bench.fits(size, pinned=want.pinned, without=[s.key for s in fewer]):
+            if is_room(fewer):
                 chosen = fewer
         return chosen
 
@@ -296,9 +309,7 @@ class _Desk:
 
         The last, since else two wants could take the room from each other, neither ever used.
         """
-        if seat.state not in (ReplicaState.WARM, ReplicaState.HOT):
-            return False
-        if seat.key in self.assigned or seat.outstanding:
+        if not _is_loaded(seat) or seat.key in self.assigned or seat.outstanding:
             return False
         wanted = self.wants.get(seat.key)
         if wanted is None:
@@ -317,46 +328,20 @@ class _Desk:
 
     def _failed(self, key: VersionKey, benches: list[Bench]) -> Wait:
         found = [(f, b.worker.id) for b in benches if (f := self._failure(b, key)) is not None]
-        first, worker = min(found, key=lambda pair: (pair[0].retry_at_s, pair[1]))
-        # One that fails for good decides what callers hear.
-        lasting = [(f, w) for f, w in found if f.reason not in PASSING]
-        left_s = max(0.0, first.retry_at_s - self.now)
-        if len(lasting) < len(found):
-            return Wait(key, first.reason, f"{worker}: {first.message}", retry_after_s=left_s)
-        why = f"loading {key} on {worker} failed: {first.reason}: {first.message}"
-        return Wait(key, "LOAD_FAILED", why, final=True, retry_after_s=left_s)
+        return refusals.failed(key, found, self.now)
 
-    def _no_room(
-        self, key: VersionKey, benches: list[Bench], sizes: Mapping[str, Footprint]
-    ) -> Wait:
+    def _no_room(self, want: Want, benches: list[Bench], sizes: Mapping[str, Footprint]) -> Wait:
         for bench in benches:
             soft = [s.key for s in bench.seats.values() if not self._is_pinned(s)]
-            if bench.fits(sizes[bench.worker.id], without=soft, after_leaving=True):
-                why = f"{key} waits for room: every other model is in use or just being loaded"
-                return Wait(key, "LEDGER_FULL", why)
-        why = f"pinned models leave no room for {key}: unload or unpin one, or add a worker"
-        return Wait(key, "LEDGER_FULL", why, final=True)
+            size = sizes[bench.worker.id]
+            if bench.fits(size, pinned=want.pinned, without=[*soft, want.key], after_leaving=True):
+                return refusals.in_use(want.key)
+        return refusals.pinned_full(want.key)
 
     def _is_pinned(self, seat: Seat) -> bool:
         wanted = self.wants.get(seat.key)
         return wanted.pinned if wanted is not None else seat.pinned
 
 
-def _not_ready(key: VersionKey, version: ModelVersion | None) -> Iterable[Wait]:
-    if version is None:
-        return
-    if version.state is VersionState.FAILED:
-        why = f"the import of {key} failed: {version.reason}: {version.message}"
-        yield Wait(key, "MODEL_IMPORT_FAILED", why, final=True)
-    else:
-        yield Wait(key, "MODEL_NOT_READY", f"{key} is {version.state}: wait for its import")
-
-
-def _too_large(key: VersionKey, benches: list[Bench], sizes: Mapping[str, Footprint]) -> Wait:
-    largest = max(benches, key=lambda b: (b.room_bytes, b.worker.id))
-    size = sizes[largest.worker.id]
-    why = (
-        f"{key} needs {size.weights_bytes + size.workspace_bytes} bytes and the largest worker, "
-        f"{largest.worker.id}, has {largest.room_bytes} for models: raise its memory budget"
-    )
-    return Wait(key, "MODEL_TOO_LARGE", why, final=True)
+def _is_loaded(seat: Seat) -> bool:
+    return seat.state in LOADED

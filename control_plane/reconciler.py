@@ -12,8 +12,11 @@ from typing import TypeVar
 import structlog
 
 from control_plane.clock import Clock
+from control_plane.commands import Command, Release, Wait
 from control_plane.errands import Errands
-from control_plane.fleet import Command, FencingToken, Release, Wait
+from control_plane.fleet import (
+    FencingToken,
+)
 from control_plane.placement import plan
 from control_plane.registry import Registry
 from control_plane.view import View
@@ -127,10 +130,9 @@ class Reconciler:
             for worker in list(self._view.workers.values()):
                 if worker.is_live(now):
                     await self._registry.record_worker(worker, self._pace.record_keep_s)
-            for key, footprint in list(self._view.unrecorded.items()):
+            for key, footprint in list(self._view.footprints.unrecorded.items()):
                 await self._registry.record_footprint(key, footprint)
-                if self._view.unrecorded.get(key) is footprint:
-                    del self._view.unrecorded[key]
+                self._view.footprints.recorded(key, footprint)
 
     async def _hold_lease(self) -> FencingToken | None:
         """The token of the lease if it is ours, taken or renewed as needed."""

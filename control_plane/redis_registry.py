@@ -29,11 +29,11 @@ from control_plane.fleet import (
     WantSource,
     WorkerInfo,
 )
+from control_plane.redis_lease import RedisLease
 from control_plane.redis_store import (
     CHANGES,
     FOOTPRINTS,
     IMPORTS,
-    LEASE,
     META,
     NUMBERS,
     REQUEST,
@@ -44,6 +44,7 @@ from control_plane.redis_store import (
     Change,
     RedisStore,
     available,
+    milliseconds,
 )
 from control_plane.registry import REQUEST_ID_KEPT_S
 from yolopool.errors import ImportNotYours, RegistryUnavailable
@@ -51,30 +52,6 @@ from yolopool.errors import ImportNotYours, RegistryUnavailable
 # Beside the published changes, should one be missed.
 POLL_S = 2.0
 RETRY_S = 0.5
-
-# ARGV: holder, lease ms, above epoch, above counter, wall clock ms -> token or ''.
-TAKE_LEASE = """
-local held = redis.call('GET', KEYS[2])
-if held and string.match(held, '^%S+ (.*)$') ~= ARGV[1] then return '' end
-local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch'))
-local counter = tonumber(redis.call('HGET', KEYS[1], 'counter'))
-local above_epoch, above_counter = tonumber(ARGV[3]), tonumber(ARGV[4])
-if above_epoch > epoch then epoch = math.max(tonumber(ARGV[5]), above_epoch + 1) end
-counter = math.max(counter, above_counter) + 1
-redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch),
-    'counter', string.format('%.0f', counter))
-local token = string.format('%.0f.%.0f', epoch, counter)
-redis.call('SET', KEYS[2], token .. ' ' .. ARGV[1], 'PX', ARGV[2])
-return token
-"""
-
-# ARGV: token, lease ms (0: drop) -> 1 if it was held.
-KEEP_LEASE = """
-local held = redis.call('GET', KEYS[1])
-if not held or string.match(held, '^(%S+) ') ~= ARGV[1] then return 0 end
-if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return 1
-"""
 
 # ARGV: id, incarnation.
 DROP_WORKER = """
@@ -98,8 +75,7 @@ class RedisRegistry:
     ) -> None:
         self._store = RedisStore(url, password, timeout_s, wall_clock)
         self._redis = self._store.redis
-        self._take = self._redis.register_script(TAKE_LEASE)
-        self._keep = self._redis.register_script(KEEP_LEASE)
+        self._lease = RedisLease(self._store)
         self._drop_worker = self._redis.register_script(DROP_WORKER)
 
     async def open(self) -> str:
@@ -313,32 +289,16 @@ class RedisRegistry:
     async def take_lease(
         self, holder: str, lease_s: float, above: FencingToken | None
     ) -> FencingToken | None:
-        above = above or FencingToken(0, 0)
-        async with available():
-            await self._store.ensure()
-            arguments: list[str | int] = [
-                holder,
-                _ms(lease_s),
-                above.epoch,
-                above.counter,
-                self._store.now_ms(),
-            ]
-            token = await self._take(keys=[META, LEASE], args=arguments)
-        return _token_of(token) if token else None
+        return await self._lease.take(holder, lease_s, above)
 
     async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
-        async with available():
-            return bool(await self._keep(keys=[LEASE], args=[str(token), _ms(lease_s)]))
+        return await self._lease.keep(token, lease_s)
 
     async def drop_lease(self, token: FencingToken) -> None:
-        async with available():
-            await self._keep(keys=[LEASE], args=[str(token), 0])
+        await self._lease.drop(token)
 
     async def lease_holder(self) -> str:
-        async with available():
-            held = await self._redis.get(LEASE)
-        holder: str = held.partition(" ")[2] if held is not None else ""
-        return holder
+        return await self._lease.holder()
 
     # --- observed state ---------------------------------------------------------------------
 
@@ -346,7 +306,7 @@ class RedisRegistry:
         async with available():
             pipe = self._redis.pipeline(transaction=True)
             pipe.sadd(WORKERS, worker.id)
-            pipe.set(WORKER + worker.id, records.worker_to(worker), px=_ms(keep_s))
+            pipe.set(WORKER + worker.id, records.worker_to(worker), px=milliseconds(keep_s))
             await pipe.execute()
 
     async def drop_worker(self, worker_id: str, incarnation: str) -> None:
@@ -396,12 +356,3 @@ class RedisRegistry:
 
 def _import(order: int, importer: str, until_unix_s: float) -> str:
     return json.dumps({"order": order, "importer": importer, "until_unix_s": until_unix_s})
-
-
-def _token_of(text: str) -> FencingToken:
-    epoch, _, counter = text.partition(".")
-    return FencingToken(int(epoch), int(counter))
-
-
-def _ms(seconds: float) -> int:
-    return max(1, int(seconds * 1000))

@@ -159,3 +159,8 @@ async def available() -> AsyncIterator[None]:
             f"Redis does not answer ({type(error).__name__}: {error}): detection goes on with "
             "what is loaded; check the server and try again"
         ) from error
+
+
+def milliseconds(seconds: float) -> int:
+    """As Redis expires keys: at least one."""
+    return max(1, int(seconds * 1000))

@@ -7,7 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from control_plane.fleet import LoadReport, Replica, ReplicaState, VersionKey, Wait, WorkerInfo
+from control_plane.commands import Wait
+from control_plane.fleet import (
+    LoadReport,
+    Replica,
+    ReplicaState,
+    VersionKey,
+    WorkerInfo,
+)
 from yolopool.errors import YolopoolError, rebuild_reason
 
 if TYPE_CHECKING:

@@ -9,23 +9,22 @@ from dataclasses import dataclass, replace
 
 from control_plane.catalogue import Catalogue
 from control_plane.clock import Clock
+from control_plane.commands import Wait
 from control_plane.failures import LoadFailures
 from control_plane.fleet import (
     Desired,
     FencingToken,
-    Footprint,
-    FootprintKey,
     LoadReport,
     ModelVersion,
     Replica,
     ReplicaState,
     Snapshot,
     VersionKey,
-    Wait,
     Want,
     WorkerInfo,
     WorkerState,
 )
+from control_plane.footprints import Footprints
 from control_plane.lifecycle import SAID, WORKER_TABLE, Life, WorkerEvent, WorkerLife
 from control_plane.waiters import ANY, Waiters
 from yolopool.errors import WorkerNotFound
@@ -58,9 +57,7 @@ class View:
         self.loads: dict[str, LoadReport] = {}
         self.outstanding: dict[str, int] = {}
         self.waits: dict[VersionKey, Wait] = {}
-        self.footprints: dict[FootprintKey, Footprint] = {}
-        # Measured since they were put on record last.
-        self.unrecorded: dict[FootprintKey, Footprint] = {}
+        self.footprints = Footprints()
         self.failures = LoadFailures()
         self.highest_token: FencingToken | None = None
         self.registry_available = False
@@ -156,6 +153,7 @@ class View:
         self._lives.pop(worker_id, None)
         self.loads.pop(worker_id, None)
         self.failures.forget_worker(worker_id)
+        self.footprints.forget_worker(worker_id)
         self._tickets = {k: t for k, t in self._tickets.items() if k[0] != worker_id}
         self._unlist(worker, worker.replicas)
         self.waiters.wake(*worker.replicas, ANY)
@@ -222,14 +220,11 @@ class View:
 
     def _learn(self, worker: WorkerInfo) -> None:
         """Keeps what was measured, whose tickets are not ours, and failures of others' loads."""
+        self.footprints.hear(worker)
         for key, replica in worker.replicas.items():
             tickets = self._tickets.get((worker.id, key))
             if tickets is not None:
                 tickets.foreign = max(0, replica.outstanding - tickets.outstanding)
-            if replica.footprint is not None and replica.pack:
-                place = FootprintKey(replica.pack, replica.variant, worker.device_kind)
-                if replica.footprint.differs(self.footprints.get(place)):
-                    self.footprints[place] = self.unrecorded[place] = replica.footprint
             if replica.state is ReplicaState.FAILED:
                 self.failures.note(
                     (worker.id, key), replica.reason, replica.message, self._clock.monotonic()
@@ -270,7 +265,7 @@ class View:
             self.desired,
             workers,
             self.failures.current,
-            self.footprints,
+            self.footprints.current,
             self._clock.unix(),
         )
 

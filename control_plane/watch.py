@@ -30,7 +30,10 @@ class Watch:
             await asyncio.sleep(RETRY_S)
 
     async def _read(self) -> None:
-        self._view.take_desired(await self._registry.desired())
+        desired = await self._registry.desired()
+        if desired.cluster != self._view.desired.cluster:  # the first look, or an emptied store
+            self._view.footprints.take(await self._registry.footprints())
+        self._view.take_desired(desired)
         if not self._view.registry_available:
             self._view.registry_available = True
             log.info("registry available", cluster=self._view.desired.cluster)

@@ -64,8 +64,7 @@ class WorkerLink:
                 backend=backend, precision=precision, device_kind=worker.device_kind
             ),
             pin=pinned,
-            # Without a batch it was only guessed, from a refusal.
-            footprint=footprint_out(known) if known is not None and known.max_batch else None,
+            footprint=footprint_out(known) if known is not None else None,
         )
         return await _typed(worker, self._stub(worker).Assign(request, timeout=timeout_s))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from yolopool.detections import Detections, Timing
@@ -52,10 +53,16 @@ def models(known: Iterable[Model]) -> Table:
                 _progress(version),
                 version.architecture or "-",
                 size(version.weights_bytes) if version.weights_bytes else "-",
-                f"{version.wanted_replicas}{' pinned' if version.pinned else ''}",
+                _wanted(version),
                 _where(version),
             )
     return table
+
+
+def _wanted(version: ModelVersion) -> str:
+    words = f"{version.wanted_replicas}{' pinned' if version.pinned else ''}"
+    kept = version.residency.mode
+    return words if kept == "normal" else f"{words}\n{kept}"
 
 
 def _progress(version: ModelVersion) -> str:
@@ -120,7 +127,7 @@ def workers(known: Iterable[Worker]) -> Table:
         ]
         ledger = worker.ledger
         table.add_row(
-            worker.id,
+            worker.id if not worker.replaces_because else f"{worker.id}\n{_replaces(worker)}",
             worker.device_name or worker.device,
             state(worker.state),
             _ledger(ledger),
@@ -128,6 +135,11 @@ def workers(known: Iterable[Worker]) -> Table:
             "\n".join(held) or "-",
         )
     return table
+
+
+def _replaces(worker: Worker) -> str:
+    # Not as markup: it is another process's text.
+    return f"[yellow]in the place of another: {escape(worker.replaces_because)}[/]"
 
 
 def _ledger(ledger: Ledger) -> str:

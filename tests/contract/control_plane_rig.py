@@ -44,20 +44,23 @@ WEIGHTS = 100
 class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     """Holds as many models of WEIGHTS bytes as its budget has room for.
 
-    `load_s` and `infer_s` are how long those take; `on_infer` and `on_assign` are errors to raise;
-    with a `tier` it takes as many models more, which it reports WARM.
+    `load_s` and `infer_s` are how long those take, `turn_s` how long a load then waits WARM;
+    `on_infer` and `on_assign` are errors to raise; with a `tier` it takes as many models more,
+    which it reports WARM; `terms` are more of its ledger.
     """
 
     def __init__(self, name: str, models: int = 2, tier: int = 0, kind: str = "sim") -> None:
         self.name, self.budget, self.kind = name, models * WEIGHTS, kind
         self.tier = (models + tier) * WEIGHTS if tier else 0
         self.footprints: list[types_pb2.Footprint] = []
+        self.terms: dict[str, int] = {}
+        self.replaces_because = ""
         self.incarnation = uuid4().hex
         self.replicas: dict[str, types_pb2.Replica] = {}
         self.assigned: list[str] = []
         self.released: list[str] = []
         self.inferred: list[worker_pb2.InferRequest] = []
-        self.load_s = self.infer_s = 0.0
+        self.load_s = self.turn_s = self.infer_s = 0.0
         self.on_infer: YolopoolError | None = None
         self.on_assign: YolopoolError | None = None
         self.token = types_pb2.FencingToken()
@@ -83,6 +86,10 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         if self._beats is not None:
             self._beats.cancel()
             await asyncio.gather(self._beats, return_exceptions=True)
+
+    def poke(self) -> None:
+        """Sends a heartbeat at once."""
+        self._poke.set()
 
     async def _stay(self, control_plane: str, joined: asyncio.Event) -> None:
         async with grpc.aio.insecure_channel(control_plane) as channel:
@@ -110,6 +117,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             ledger=self.ledger(),
             load=types_pb2.LoadReport(queue_capacity=8, sequence=self._sequence),
             replicas=self.replicas.values(),
+            replaces_because=self.replaces_because,
         )
 
     def ledger(self) -> types_pb2.Ledger:
@@ -117,6 +125,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             budget_bytes=self.budget,
             weights_bytes=WEIGHTS * sum(one.state == HOT for one in self.replicas.values()),
             assignable_bytes=self.tier,
+            **self.terms,
         )
 
     async def Assign(self, request: worker_pb2.AssignRequest, context: Any) -> Any:
@@ -141,6 +150,10 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         replica = self.replicas.setdefault(key, replica)
         self._poke.set()
         await asyncio.sleep(self.load_s)
+        if self.turn_s:
+            replica.state = WARM
+            self._poke.set()
+            await asyncio.sleep(self.turn_s)
         for other in self.replicas.values():  # the one that came first gives its place
             hot = sum(one.state == HOT for one in self.replicas.values())
             if other is not replica and other.state == HOT and (hot + 1) * WEIGHTS > self.budget:
@@ -288,6 +301,16 @@ class Rig:
             model=model, residency=types_pb2.Residency(**fields)
         )
         return (await self.models.SetResidency(request, timeout=5)).version
+
+    def outstanding(self, worker: str, version: str) -> int:
+        """Tickets of a replica as the control plane was told."""
+        replicas = self.plane.view.workers[worker].replicas.values()
+        return sum(one.outstanding for one in replicas if str(one.key) == version)
+
+    def waits_for(self, version: str) -> str:
+        """The reason why a version waits; empty: it does not."""
+        waits = self.plane.view.waits.items()
+        return next((wait.reason for key, wait in waits if str(key) == version), "")
 
     async def load(self, model: str, timeout: float = 10, **more: Any) -> Any:
         request = model_pb2.LoadModelRequest(model=model, wait=True, **more)

@@ -58,6 +58,9 @@ def a_version(number: int = 1, state: int = model_pb2.VERSION_STATE_READY) -> An
             shape_policy=types_pb2.SHAPE_POLICY_RECT,
         ),
         wanted_replicas=1,
+        residency=types_pb2.Residency(
+            mode=types_pb2.RESIDENCY_MODE_ON_DEMAND, idle_release_s=30, cpu_fallback=True
+        ),
         replicas=[
             model_pb2.ReplicaPlace(worker="box-cpu", device="cpu", replica=a_replica()),
         ],
@@ -166,8 +169,11 @@ class Fleet(fleet_pb2_grpc.FleetServiceServicer):
         self.script.note("ListWorkers", request, context)
         worker = fleet_pb2.Worker(
             id="box-cpu", device="cpu", state=fleet_pb2.WORKER_STATE_READY,
-            ledger=types_pb2.Ledger(budget_bytes=2**30, context_bytes=2**28),
+            ledger=types_pb2.Ledger(
+                budget_bytes=2**30, context_bytes=2**28, foreign_bytes=2**27, drift_bytes=2**21
+            ),
             load=types_pb2.LoadReport(outstanding=1, queue_capacity=64), replicas=[a_replica()],
+            replaces_because="2 MiB did not come back [budget]",
         )  # fmt: skip
         return fleet_pb2.ListWorkersResponse(workers=[worker])
 

@@ -64,7 +64,7 @@ def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
     [
         ("models", "list"), ("models", "show", "shapes"), ("models", "load", "shapes"),
         ("models", "unload", "shapes"), ("models", "delete", "shapes"), ("workers", "list"),
-        ("status",),
+        ("models", "residency", "shapes"), ("status",),
     ],
 )  # fmt: skip
 def test_every_command_speaks_both_ways(pool: ScriptedPool, command: tuple[str, ...]) -> None:
@@ -73,6 +73,30 @@ def test_every_command_speaks_both_ways(pool: ScriptedPool, command: tuple[str, 
     assert people.stdout.strip()
     assert max(map(len, people.stdout.splitlines())) <= 80
     json.loads(programs.stdout)
+
+
+def test_a_residency_keeps_what_is_not_said(pool: ScriptedPool) -> None:
+    done = yolopool(pool, "models", "residency", "shapes", "--idle-s", "7")
+    assert done.returncode == 0, done.stderr
+    sent = pool.script.last("SetResidency").residency
+    assert sent.mode == types_pb2.RESIDENCY_MODE_ON_DEMAND
+    assert (sent.idle_release_s, sent.cpu_fallback) == (7, True)
+    command = ("--mode", "hot-standby", "--no-cpu-fallback")
+    done = yolopool(pool, "models", "residency", "shapes@1", *command)
+    assert "hot-standby" in done.stdout
+    sent = pool.script.last("SetResidency").residency
+    assert sent.mode == types_pb2.RESIDENCY_MODE_HOT_STANDBY
+    assert (sent.idle_release_s, sent.cpu_fallback) == (30, False)
+    assert yolopool(pool, "models", "residency", "shapes", "--mode", "cold").returncode == 4
+
+
+def test_how_models_are_kept_and_what_a_ledger_lacks_is_shown(pool: ScriptedPool) -> None:
+    assert "on-demand" in yolopool(pool, "models", "list").stdout
+    shown = yolopool(pool, "workers", "list").stdout
+    for words in ("in the place of", "128.0 MiB less for", "2.0 MiB did not come"):
+        assert words in shown
+    worker = json.loads(yolopool(pool, "workers", "list", "--json").stdout)[0]
+    assert worker["replaces_because"] == "2 MiB did not come back [budget]"
 
 
 def test_register(pool: ScriptedPool, tmp_path: Path) -> None:
@@ -88,7 +112,7 @@ def test_register_weights_alone_with_a_head(pool: ScriptedPool, tmp_path: Path) 
     weights, yaml = tmp_path / "weights.pt", tmp_path / "yolo26s.yaml"
     weights.write_bytes(b"weights")
     yaml.write_text("scales: {n: [1, 1, 1], s: [1, 1, 1]}\n")
-    arguments = ["--arch", yaml, "--names", "circle, square", "--head", "end-to-end"]
+    arguments = ["--arch", str(yaml), "--names", "circle, square", "--head", "end-to-end"]
     done = yolopool(pool, "models", "register", "shapes", weights, *arguments)
     assert done.returncode == 0, done.stderr
     request = pool.script.last("RegisterModel")

@@ -156,6 +156,7 @@ def test_every_call_has_a_deadline(call: Call, pool: ScriptedPool, png: bytes) -
     call("model", "shapes")
     call("load", "shapes")
     call("unload", "shapes")
+    call("set_residency", "shapes", "normal")
     call("delete", "shapes")
     call("workers")
     call("fleet")
@@ -207,6 +208,16 @@ def test_a_broken_upload_goes_on_where_it_ended(
 def test_an_absent_file_is_said(call: Call) -> None:
     with pytest.raises(errors.ArtifactNotFound, match="no such file"):
         call("register", "shapes", "/nowhere/best.pt")
+
+
+def test_a_residency_is_set_and_read(call: Call, pool: ScriptedPool) -> None:
+    version = call("set_residency", "shapes", "on-demand", idle_release_s=5, cpu_fallback=True)
+    sent = pool.script.last("SetResidency")
+    assert (sent.model, sent.residency.mode) == ("shapes", types_pb2.RESIDENCY_MODE_ON_DEMAND)
+    kept = version.residency
+    assert (kept.mode, kept.idle_release_s, kept.cpu_fallback) == ("on-demand", 5, True)
+    with pytest.raises(errors.InvalidOption, match="hot-standby"):
+        call("set_residency", "shapes", "cold")
 
 
 def test_reads_are_plain_records(call: Call) -> None:

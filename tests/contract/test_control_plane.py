@@ -412,16 +412,80 @@ async def test_what_was_measured_is_sent_with_the_next_assign(rig: Rig) -> None:
     assert footprint.weights_bytes == 100
 
 
-async def test_a_hot_standby_is_loaded_and_pinned_until_it_is_none(rig: Rig) -> None:
-    worker = await rig.worker("w1")
-    await rig.ready("a")
+async def test_a_hot_standby_is_loaded_and_pinned_and_stays_when_it_is_none(rig: Rig) -> None:
+    worker = await rig.worker("w1", models=1)
+    await rig.ready("a", "b")
     version = await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_HOT_STANDBY)
     assert (version.wanted_replicas, version.pinned) == (1, True)
-    await until(lambda: "a@1" in worker.replicas)
-    assert worker.replicas["a@1"].pinned
+    assert await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_HOT_STANDBY) == version
+    await until(lambda: "a@1" in worker.replicas and worker.replicas["a@1"].pinned)
+    assert isinstance(await refused(rig.detect("b")), errors.LedgerFull)
     version = await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_NORMAL)
-    assert (version.wanted_replicas, version.residency.idle_release_s) == (0, 60)
-    await until(lambda: not worker.replicas)
+    assert (version.wanted_replicas, version.pinned) == (1, False)
+    assert version.residency.idle_release_s == 60
+    await until(lambda: not worker.replicas["a@1"].pinned)
+    assert worker.released == []
+    await rig.detect("b")
+    assert worker.released == ["a@1"]
+
+
+async def test_a_pin_by_a_load_ends_with_another_way_to_keep_it(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    await rig.ready("a")
+    await rig.load("a", pin=True, replicas=1)
+    version = await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_ON_DEMAND)
+    assert (version.wanted_replicas, version.pinned) == (1, False)
+    await until(lambda: not worker.replicas["a@1"].pinned)
+
+
+async def test_what_is_registered_as_a_hot_standby_is_loaded_when_ready(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    residency = types_pb2.Residency(mode=types_pb2.RESIDENCY_MODE_HOT_STANDBY)
+    made = await rig.register("a", residency=residency)
+    assert made.residency.mode == types_pb2.RESIDENCY_MODE_HOT_STANDBY
+    await rig.import_next()
+    await until(lambda: "a@1" in worker.replicas and worker.replicas["a@1"].pinned)
+
+
+async def test_a_load_of_what_takes_turns_is_done_when_it_had_its_turn(rig: Rig) -> None:
+    worker = await rig.worker("w1", models=1, tier=2)
+    await rig.ready("a", "b")
+    await rig.load("a")
+    await rig.load("b")
+    await until(lambda: worker.replicas["a@1"].state == types_pb2.REPLICA_STATE_WARM)
+    version = await rig.load("a")
+    assert [one.worker for one in version.replicas] == ["w1"]
+
+
+async def test_what_waits_for_its_turn_serves_and_is_not_taken_away(rig: Rig) -> None:
+    worker = await rig.worker("w1", models=1, tier=1)
+    await rig.ready("a", "b", "c")
+    await rig.load("a")
+    worker.turn_s = 30
+    assert (await rig.detect("b", timeout=5)).worker == "w1"
+    await rig.detect("a")
+    worker.turn_s = 0
+    assert (await rig.detect("c")).worker == "w1"
+    # The tier is full, and of the two `b` was used least recently: but it is being loaded.
+    assert worker.released == ["a@1"]
+
+
+async def test_a_pin_without_room_is_refused_and_the_model_serves_on(rig: Rig) -> None:
+    worker = await rig.worker("w1", models=1, tier=2)
+    await rig.ready("a", "b")
+    await rig.load("a")
+    await rig.load("b")
+    worker.replicas["b@1"].outstanding = 1  # in use: it can't leave for the pin
+    worker.poke()
+    await until(lambda: rig.outstanding("w1", "b@1") == 1)
+    loading = asyncio.create_task(rig.load("a", pin=True))
+    await until(lambda: rig.waits_for("a@1") == "LEDGER_FULL")
+    assert worker.released == []
+    assert (await rig.detect("a")).worker == "w1"
+    worker.replicas["b@1"].outstanding = 0
+    worker.poke()
+    assert (await loading).pinned
+    assert worker.released == ["b@1"]
 
 
 async def test_an_unload_ends_a_hot_standby(rig: Rig) -> None:
@@ -500,6 +564,23 @@ async def test_load_is_refused_with_bad_numbers(rig: Rig) -> None:
 
 
 # --- the fleet -----------------------------------------------------------------------------------
+
+
+async def test_a_worker_says_its_ledger_and_whom_it_replaces(rig: Rig) -> None:
+    worker = await rig.worker("w1", models=1, tier=2)
+    worker.terms = {"foreign_bytes": 5, "drift_bytes": 3, "host_bytes": 7, "max_hot": 2}
+    worker.replaces_because = "3 bytes did not come back"
+    worker.poke()
+    await until(lambda: rig.plane.view.workers["w1"].replaces_because)
+    (shown,) = (await rig.fleet.ListWorkers(fleet_pb2.ListWorkersRequest())).workers
+    assert shown.replaces_because == "3 bytes did not come back"
+    assert (shown.ledger.foreign_bytes, shown.ledger.drift_bytes) == (5, 3)
+    assert (shown.ledger.host_bytes, shown.ledger.max_hot) == (7, 2)
+    async with httpx.AsyncClient(base_url=f"http://{rig.addresses.http}") as http:
+        text = (await http.get("/metrics")).text
+    families = {f.name: f for f in text_string_to_metric_families(text)}
+    terms = {s.labels["term"]: s.value for s in families["yolopool_ledger_bytes"].samples}
+    assert (terms["foreign"], terms["drift"], terms["host"], terms["assignable"]) == (5, 3, 7, 300)
 
 
 async def test_the_fleet_in_numbers(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 a killed worker, a restart, and an end that leaves nothing behind.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -125,9 +126,8 @@ def test_a_killed_worker_comes_back_under_calls(folder: Path) -> None:
         time.sleep(0.5)
         first = client.workers()[0].incarnation
         killed = time.monotonic()
-        for process in psutil.Process().children(recursive=True):
-            if "--device=sim:0" in process.cmdline():
-                process.kill()
+        for process in _processes_of("sim:0"):
+            process.kill()
         until(
             "a call that began after the kill succeeds",
             lambda: any(word == "OK" and began > killed + 0.5 for word, began, _ in outcomes),
@@ -164,15 +164,14 @@ def test_a_recycled_worker_is_replaced_without_a_failed_call(folder: Path) -> No
         threads = [threading.Thread(target=call) for _ in range(4)]
         for thread in threads:
             thread.start()
-        for process in psutil.Process().children(recursive=True):
-            if "--device=sim:0" in process.cmdline():
-                process.send_signal(signal.SIGUSR1)
+        for process in _processes_of("sim:0"):
+            process.send_signal(signal.SIGUSR1)
         until(
             "another process serves in its place",
             lambda: [w.incarnation for w in client.workers() if w.incarnation != first],
             limit_s=60,
         )
-        until("the old one is gone", lambda: _workers_of("sim:0") == 1, limit_s=20)
+        until("the old one is gone", lambda: len(_processes_of("sim:0")) == 1, limit_s=20)
         before = len(outcomes)
         until("calls go on", lambda: len(outcomes) > before + 10)
         stop.set()
@@ -180,12 +179,18 @@ def test_a_recycled_worker_is_replaced_without_a_failed_call(folder: Path) -> No
             thread.join()
         (worker,) = client.workers()
     assert set(outcomes) == {"OK"}
+    assert "SIGUSR1" in worker.replaces_because
     assert {r.model: r.state for r in worker.replicas} == {"one@1": "HOT", "two@1": "HOT"}
 
 
-def _workers_of(device: str) -> int:
-    processes = psutil.Process().children(recursive=True)
-    return sum(f"--device={device}" in process.cmdline() for process in processes)
+def _processes_of(device: str) -> list[psutil.Process]:
+    """The living worker processes of a device."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if f"--device={device}" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def test_a_restart_on_the_same_folder_keeps_the_registry(folder: Path) -> None:

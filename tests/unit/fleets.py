@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
+from control_plane.commands import Assign, Command, Release
 from control_plane.fleet import (
     VARIANTS,
-    Assign,
-    Command,
     Desired,
     Footprint,
     FootprintKey,
@@ -14,7 +13,6 @@ from control_plane.fleet import (
     LoadFailure,
     ModelVersion,
     Pack,
-    Release,
     Replica,
     ReplicaState,
     Residency,

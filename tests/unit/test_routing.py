@@ -6,11 +6,12 @@ from random import Random
 
 import pytest
 
+from control_plane.commands import Wait
 from control_plane.fleet import (
+    Footprint,
     LoadReport,
     ReplicaState,
     VersionKey,
-    Wait,
     WorkerInfo,
     WorkerState,
 )
@@ -66,6 +67,17 @@ def test_a_warm_replica_serves_and_a_hot_one_is_preferred() -> None:
     warm = worker("warm", replicas=[replica("a", 500_000_000, state=ReplicaState.WARM)])
     assert chosen(view_of(warm)) == {"warm"}
     assert chosen(view_of(warm, with_a("hot"))) == {"hot"}
+
+
+def test_a_swap_counts_as_it_was_measured() -> None:
+    def warm(name: str, swap_ms: float) -> WorkerInfo:
+        one = replica("a", 500_000_000, state=ReplicaState.WARM)
+        return worker(name, replicas=[replace(one, footprint=Footprint(1, 1, swap_ms=swap_ms))])
+
+    assert chosen(view_of(warm("slow", 80.0), warm("fast", 2.0))) == {"fast"}
+    # Not measured: 50 ms at 10 GB/s.
+    assert chosen(view_of(warm("slow", 80.0), warm("unknown", 0.0))) == {"unknown"}
+    assert chosen(view_of(warm("unknown", 0.0), warm("fast", 2.0))) == {"fast"}
 
 
 def test_tried_workers_are_excluded_by_incarnation() -> None:

@@ -1,0 +1,49 @@
+"""What a plan is made of: decisions as data, each with its reason. Pure and frozen."""
+
+from dataclasses import dataclass
+
+from control_plane.fleet import VersionKey
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Load `key` on `worker`, after these releases there."""
+
+    worker: str
+    key: VersionKey
+    pinned: bool
+    why: str
+    after: tuple[VersionKey, ...] = ()
+
+    def __str__(self) -> str:
+        return f"assign {self.key} to {self.worker}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Drop `key` from `worker`. `forget`: its want was soft and goes with it."""
+
+    worker: str
+    key: VersionKey
+    why: str
+    forget: bool = False
+
+    def __str__(self) -> str:
+        return f"release {self.key} from {self.worker}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wanted, and nothing can be done now; `reason` is an error reason of `yolopool.errors`."""
+
+    key: VersionKey
+    reason: str
+    why: str
+    final: bool = False  # no change of the present fleet's load would help
+    retry_after_s: float | None = None  # when it will be tried again, if that is known
+
+    def __str__(self) -> str:
+        return f"wait {self.key}: {self.reason}: {self.why}"
+
+
+Command = Assign | Release | Wait

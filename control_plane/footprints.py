@@ -1,0 +1,88 @@
+"""What versions take on devices: measured by workers, else estimated from the import. Pure.
+
+A measurement is of a pack, a variant and a kind of device, so that a worker that never saw a
+version knows what to reserve. What is new of it waits in `unrecorded` to be put on record.
+"""
+
+from collections.abc import Mapping
+
+from control_plane.fleet import Footprint, FootprintKey, ModelVersion, VersionKey, WorkerInfo
+
+PIXELS_PER_MEGAPIXEL = 1_000_000
+INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
+# The library's size for a version whose settings say none; an import always fills it in.
+DEFAULT_IMAGE_SIZE = 640
+
+
+def footprint(
+    version: ModelVersion, device_kind: str, known: Mapping[FootprintKey, Footprint]
+) -> Footprint:
+    """Bytes of a version on a kind of device: as known, else the estimate of its import.
+
+    The estimate is weights + activations per megapixel x image_size^2 of one image, and that
+    image as bytes and as float32, three channels each: what workers reserve before they measure.
+    """
+    if version.pack is None:
+        return Footprint(0, 0)
+    found = known.get(FootprintKey.of(version.pack.digest, device_kind))
+    if found is not None:
+        return found
+    size = version.settings.image_size or DEFAULT_IMAGE_SIZE
+    pixels = size * size
+    activations = version.pack.activation_bytes_per_megapixel * pixels // PIXELS_PER_MEGAPIXEL
+    return Footprint(version.pack.weights_bytes, activations + pixels * INPUT_BYTES_PER_PIXEL)
+
+
+class Footprints:
+    """`current` is what plans go by: what was measured last, and guesses from refusals."""
+
+    def __init__(self) -> None:
+        self.current: Mapping[FootprintKey, Footprint] = {}
+        self.unrecorded: dict[FootprintKey, Footprint] = {}
+        self._measured: dict[FootprintKey, Footprint] = {}
+        self._guessed: dict[FootprintKey, Footprint] = {}
+        self._told: dict[tuple[str, VersionKey], Footprint] = {}
+
+    def measured(self, key: FootprintKey) -> Footprint | None:
+        return self._measured.get(key)
+
+    def take(self, recorded: Mapping[FootprintKey, Footprint]) -> None:
+        """Learns what is on record. What workers told is newer, and is missed by an empty store."""
+        self._measured = {**recorded, **self._measured}
+        for key, footprint in self._measured.items():
+            if footprint.differs(recorded.get(key)):
+                self.unrecorded[key] = footprint
+        self._renew()
+
+    def hear(self, worker: WorkerInfo) -> None:
+        """Learns what a worker measured, where it differs from what it told before: two workers of
+        one kind that measure apart would else overwrite each other at every heartbeat.
+        """
+        for key, replica in worker.replicas.items():
+            place, told = (worker.id, key), replica.footprint
+            if told is None or not replica.pack or not told.differs(self._told.get(place)):
+                continue
+            self._told[place] = told
+            kind = FootprintKey(replica.pack, replica.variant, worker.device_kind)
+            self._guessed.pop(kind, None)
+            if told.differs(self._measured.get(kind)):
+                self._measured[kind] = self.unrecorded[kind] = told
+            self._renew()
+
+    def guess(self, key: FootprintKey, footprint: Footprint) -> None:
+        """A worker refused by what it needs more: holds until one measures, and is not recorded."""
+        self._guessed[key] = footprint
+        self._renew()
+
+    def recorded(self, key: FootprintKey, footprint: Footprint) -> None:
+        """It is on record now, unless it was measured anew meanwhile."""
+        if self.unrecorded.get(key) is footprint:
+            del self.unrecorded[key]
+
+    def forget_worker(self, worker_id: str) -> None:
+        """Its next process tells anew."""
+        self._told = {place: one for place, one in self._told.items() if place[0] != worker_id}
+
+    def _renew(self) -> None:
+        # A new mapping each time: a snapshot keeps the one it was given.
+        self.current = {**self._measured, **self._guessed}

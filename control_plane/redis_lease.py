@@ -1,0 +1,77 @@
+"""The lease of the one writer, in Redis: who may change the fleet, under which fencing token.
+
+A token is higher than every one given out before, be it by another store that the workers obeyed.
+"""
+
+from control_plane.fleet import FencingToken
+from control_plane.redis_store import LEASE, META, RedisStore, available, milliseconds
+
+# ARGV: holder, lease ms, above epoch, above counter, wall clock ms -> token or ''.
+TAKE_LEASE = """
+local held = redis.call('GET', KEYS[2])
+if held and string.match(held, '^%S+ (.*)$') ~= ARGV[1] then return '' end
+local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch'))
+local counter = tonumber(redis.call('HGET', KEYS[1], 'counter'))
+local above_epoch, above_counter = tonumber(ARGV[3]), tonumber(ARGV[4])
+if above_epoch > epoch then epoch = math.max(tonumber(ARGV[5]), above_epoch + 1) end
+counter = math.max(counter, above_counter) + 1
+redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch),
+    'counter', string.format('%.0f', counter))
+local token = string.format('%.0f.%.0f', epoch, counter)
+redis.call('SET', KEYS[2], token .. ' ' .. ARGV[1], 'PX', ARGV[2])
+return token
+"""
+
+# ARGV: token, lease ms (0: drop) -> 1 if it was held.
+KEEP_LEASE = """
+local held = redis.call('GET', KEYS[1])
+if not held or string.match(held, '^(%S+) ') ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1
+"""
+
+
+class RedisLease:
+    """As the registry promises of its lease; raises RegistryUnavailable."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+        self._take = store.redis.register_script(TAKE_LEASE)
+        self._keep = store.redis.register_script(KEEP_LEASE)
+
+    async def take(
+        self, holder: str, lease_s: float, above: FencingToken | None
+    ) -> FencingToken | None:
+        above = above or FencingToken(0, 0)
+        async with available():
+            await self._store.ensure()
+            arguments: list[str | int] = [
+                holder,
+                milliseconds(lease_s),
+                above.epoch,
+                above.counter,
+                self._store.now_ms(),
+            ]
+            token = await self._take(keys=[META, LEASE], args=arguments)
+        return _token_of(token) if token else None
+
+    async def keep(self, token: FencingToken, lease_s: float) -> bool:
+        async with available():
+            held = await self._keep(keys=[LEASE], args=[str(token), milliseconds(lease_s)])
+        return bool(held)
+
+    async def drop(self, token: FencingToken) -> None:
+        async with available():
+            await self._keep(keys=[LEASE], args=[str(token), 0])
+
+    async def holder(self) -> str:
+        """Empty: nobody."""
+        async with available():
+            held = await self._store.redis.get(LEASE)
+        holder: str = held.partition(" ")[2] if held is not None else ""
+        return holder
+
+
+def _token_of(text: str) -> FencingToken:
+    epoch, _, counter = text.partition(".")
+    return FencingToken(int(epoch), int(counter))

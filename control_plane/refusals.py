@@ -1,0 +1,77 @@
+"""Why a want can't be met now, or ever: every "no" of a plan, in words for the one who asked.
+
+Pure. A final one is told to callers at once, the others to those whose time runs out.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from control_plane.bench import Bench
+from control_plane.commands import Wait
+from control_plane.fleet import (
+    Footprint,
+    LoadFailure,
+    ModelVersion,
+    VersionKey,
+    VersionState,
+)
+
+# Refusals of the moment: the worker is fine and so is the pack, so no caller is told a failure.
+PASSING = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})
+
+
+def not_ready(key: VersionKey, version: ModelVersion) -> Wait:
+    if version.state is VersionState.FAILED:
+        why = f"the import of {key} failed: {version.reason}: {version.message}"
+        return Wait(key, "MODEL_IMPORT_FAILED", why, final=True)
+    return Wait(key, "MODEL_NOT_READY", f"{key} is {version.state}: wait for its import")
+
+
+def no_worker(key: VersionKey) -> Wait:
+    return Wait(key, "NO_WORKER", "no worker is connected: start one")
+
+
+def too_few_workers(key: VersionKey, replicas: int, workers: int) -> Wait:
+    why = f"{replicas} replicas are wanted and {workers} workers are connected"
+    return Wait(key, "NO_WORKER", f"{why}: start more, or want fewer")
+
+
+def only_cpus(key: VersionKey) -> Wait:
+    why = (
+        "only CPU workers are free: beside accelerators they take what has cpu_fallback and failed "
+        "to load on every accelerator; allow it, or start another worker"
+    )
+    return Wait(key, "NO_WORKER", why)
+
+
+def too_large(key: VersionKey, benches: Sequence[Bench], sizes: Mapping[str, Footprint]) -> Wait:
+    largest = max(benches, key=lambda b: (b.room_bytes, b.worker.id))
+    why = (
+        f"{key} needs {sizes[largest.worker.id].device_bytes} bytes and the largest worker, "
+        f"{largest.worker.id}, has {largest.room_bytes} for models: raise its memory budget"
+    )
+    return Wait(key, "MODEL_TOO_LARGE", why, final=True)
+
+
+def failed(key: VersionKey, found: Sequence[tuple[LoadFailure, str]], now: float) -> Wait:
+    """`found`: failures with their workers, at least one."""
+    first, worker = min(found, key=lambda pair: (pair[0].retry_at_s, pair[1]))
+    left_s = max(0.0, first.retry_at_s - now)
+    # One that fails for good decides what callers hear only where all do.
+    if any(failure.reason in PASSING for failure, _ in found):
+        return Wait(key, first.reason, f"{worker}: {first.message}", retry_after_s=left_s)
+    why = f"loading {key} on {worker} failed: {first.reason}: {first.message}"
+    return Wait(key, "LOAD_FAILED", why, final=True, retry_after_s=left_s)
+
+
+def leaving(key: VersionKey) -> Wait:
+    return Wait(key, "LEDGER_FULL", f"{key} waits for another to leave")
+
+
+def in_use(key: VersionKey) -> Wait:
+    why = f"{key} waits for room: every other model is in use or just being loaded"
+    return Wait(key, "LEDGER_FULL", why)
+
+
+def pinned_full(key: VersionKey) -> Wait:
+    why = f"pinned models leave no room for {key}: unload or unpin one, or add a worker"
+    return Wait(key, "LEDGER_FULL", why, final=True)
