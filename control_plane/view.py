@@ -20,6 +20,7 @@ from control_plane.fleet import (
     ReplicaState,
     Snapshot,
     VersionKey,
+    VersionState,
     Want,
     WorkerInfo,
     WorkerState,
@@ -32,6 +33,7 @@ from yolopool.errors import WorkerNotFound
 NOTHING = Desired(revision=-1, cluster="", versions={}, wants={})
 # How long a lost worker stays listed, so that people see which one is gone.
 LOST_KEPT_S = 300.0
+_ORDER = (VersionState.UPLOADED, VersionState.IMPORTING, VersionState.READY, VersionState.FAILED)
 
 
 @dataclass(slots=True)
@@ -65,6 +67,8 @@ class View:
         # Workers on record when this process began, who may not have called here yet.
         self.expected: frozenset[str] = frozenset()
         self.waiters = Waiters()
+        # Own writes, and the revision that was known when each was shown.
+        self._own: dict[VersionKey, tuple[ModelVersion, int]] = {}
         self._clock = clock
         self._lives: dict[str, WorkerLife] = {}
         self._tickets: dict[tuple[str, VersionKey], _Tickets] = {}
@@ -80,14 +84,30 @@ class View:
         """Replaces desired state, unless what is here is newer."""
         if desired.cluster == self.desired.cluster and desired.revision < self.desired.revision:
             return
-        self._set_desired(desired)
+        if desired.cluster != self.desired.cluster:
+            self._own.clear()  # of a store that is no more
+        self._set_desired(replace(desired, versions=self._with_own(desired)))
+
+    def _with_own(self, read: Desired) -> Mapping[VersionKey, ModelVersion]:
+        """The versions that were read, with own writes that are ahead of them: the read may have
+        begun before a write, or between the two that one call makes.
+        """
+        self._own = {k: own for k, own in self._own.items() if read.revision <= own[1] + 1}
+        ahead = {
+            key: version
+            for key, (version, _) in self._own.items()
+            if key not in read.versions or _rank(read.versions[key]) < _rank(version)
+        }
+        return {**read.versions, **ahead} if ahead else read.versions
 
     def put_version(self, version: ModelVersion) -> None:
         """Shows an own write at once; the store's change follows."""
+        self._own[version.key] = (version, self.desired.revision)
         versions = {**self.desired.versions, version.key: version}
         self._set_desired(replace(self.desired, versions=versions))
 
     def drop_versions(self, keys: tuple[VersionKey, ...]) -> None:
+        self._own = {k: own for k, own in self._own.items() if k not in keys}
         versions = {k: v for k, v in self.desired.versions.items() if k not in keys}
         wants = {k: w for k, w in self.desired.wants.items() if k not in keys}
         self._set_desired(replace(self.desired, versions=versions, wants=wants))
@@ -278,6 +298,11 @@ class View:
             outstanding=tickets.outstanding + tickets.foreign,
             last_used_unix_s=max(replica.last_used_unix_s, tickets.last_used_unix_s),
         )
+
+
+def _rank(version: ModelVersion) -> tuple[int, float]:
+    """How far the life of a version has come."""
+    return (_ORDER.index(version.state), version.progress)
 
 
 def _differs(key: VersionKey, before: Mapping[VersionKey, Replica], worker: WorkerInfo) -> bool:

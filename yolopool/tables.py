@@ -144,7 +144,7 @@ def _replaces(worker: Worker) -> str:
 
 def _ledger(ledger: Ledger) -> str:
     lines = [f"{size(ledger.used_bytes)} of {size(ledger.budget_bytes)}"]
-    if ledger.foreign_bytes > _SMALL_BYTES:
+    if ledger.foreign_bytes:
         lines.append(f"[yellow]{size(ledger.foreign_bytes)} less for others[/]")
     if ledger.drift_bytes > _SMALL_BYTES:
         lines.append(f"[yellow]{size(ledger.drift_bytes)} did not come back[/]")

@@ -170,10 +170,10 @@ class Fleet(fleet_pb2_grpc.FleetServiceServicer):
         worker = fleet_pb2.Worker(
             id="box-cpu", device="cpu", state=fleet_pb2.WORKER_STATE_READY,
             ledger=types_pb2.Ledger(
-                budget_bytes=2**30, context_bytes=2**28, foreign_bytes=2**27, drift_bytes=2**21
+                budget_bytes=2**30, context_bytes=2**28, foreign_bytes=2**27, drift_bytes=2**28
             ),
             load=types_pb2.LoadReport(outstanding=1, queue_capacity=64), replicas=[a_replica()],
-            replaces_because="2 MiB did not come back [budget]",
+            replaces_because="256 MiB did not come back [budget]",
         )  # fmt: skip
         return fleet_pb2.ListWorkersResponse(workers=[worker])
 

@@ -93,10 +93,10 @@ def test_a_residency_keeps_what_is_not_said(pool: ScriptedPool) -> None:
 def test_how_models_are_kept_and_what_a_ledger_lacks_is_shown(pool: ScriptedPool) -> None:
     assert "on-demand" in yolopool(pool, "models", "list").stdout
     shown = yolopool(pool, "workers", "list").stdout
-    for words in ("in the place of", "128.0 MiB less for", "2.0 MiB did not come"):
+    for words in ("in the place of", "128.0 MiB less for", "256.0 MiB did not"):
         assert words in shown
     worker = json.loads(yolopool(pool, "workers", "list", "--json").stdout)[0]
-    assert worker["replaces_because"] == "2 MiB did not come back [budget]"
+    assert worker["replaces_because"] == "256 MiB did not come back [budget]"
 
 
 def test_register(pool: ScriptedPool, tmp_path: Path) -> None:
@@ -128,11 +128,11 @@ def test_residency_changes_what_is_given(pool: ScriptedPool) -> None:
     assert "on-demand, released when idle for 30 s" in done.stdout
     asked = pool.script.last("SetResidency").residency
     assert asked.mode == types_pb2.RESIDENCY_MODE_ON_DEMAND
-    assert (asked.idle_release_s, asked.cpu_fallback) == (30, False)
-    done = yolopool(pool, "models", "residency", "shapes", "--cpu-fallback")
+    assert (asked.idle_release_s, asked.cpu_fallback) == (30, True)
+    done = yolopool(pool, "models", "residency", "shapes", "--no-cpu-fallback")
     assert done.returncode == 0, done.stderr
     asked = pool.script.last("SetResidency").residency
-    assert (asked.mode, asked.cpu_fallback) == (types_pb2.RESIDENCY_MODE_NORMAL, True)
+    assert (asked.mode, asked.cpu_fallback) == (types_pb2.RESIDENCY_MODE_ON_DEMAND, False)
     assert yolopool(pool, "models", "residency", "shapes", "--mode", "warm").returncode == 4
 
 

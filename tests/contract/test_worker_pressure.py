@@ -442,7 +442,7 @@ async def test_out_of_memory_in_a_pass_is_tried_again_smaller_and_once_more(
 async def test_no_host_memory_for_weights_is_out_of_memory(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(*arguments: Any) -> Any:
+    def none(*arguments: Any, **options: Any) -> Any:
         raise OSError("Cannot allocate memory")
 
     async with room(zoo, tmp_path) as two:
