@@ -44,7 +44,7 @@ def from_text(text: str) -> dict[str, Any]:
     Raises ImportRefused: ARTIFACT_UNSAFE for what would be code, else ARTIFACT_INVALID.
     """
     text = text.strip()
-    if _LIBRARY_NAME.fullmatch(text):
+    if is_library_name(text):
         return checked(_of_library(text))
     if len(text) > MAX_TEXT:
         raise _invalid(f"it has {len(text)} characters, at most {MAX_TEXT} are read")
@@ -52,6 +52,11 @@ def from_text(text: str) -> dict[str, Any]:
         return checked(yaml.safe_load(text))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _invalid(f"it is no YAML ({_line(error)})") from error
+
+
+def is_library_name(text: str) -> bool:
+    """Whether it names one of the library's files, such as yolo11n.yaml."""
+    return _LIBRARY_NAME.fullmatch(text.strip()) is not None
 
 
 def _of_library(name: str) -> Any:

@@ -118,6 +118,8 @@ def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint
     model = architecture.build(known, len(names))
     architecture.load_weights(model, weights, "the architecture")
     model.names = dict(enumerate(names))
+    if architecture.is_library_name(text):
+        model.yaml["yaml_file"] = text.strip()  # only to be called by it
     _check_kind(model)
     return _described(model, {})
 

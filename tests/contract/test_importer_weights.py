@@ -51,6 +51,7 @@ async def test_weights_alone_give_the_pack_of_the_whole_checkpoint(
     whole = await import_in_child(save(model, tmp_path / "whole.pt"), tmp_path / "one")
     alone = await import_in_child(tmp_path / "weights.pt", tmp_path / "two", weights_of=OF_V8)
     assert list(alone.class_names) == list(NAMES)
+    assert alone.architecture == whole.architecture == "yolov8n-detect"
     assert (alone.parameters, alone.weights_bytes) == (whole.parameters, whole.weights_bytes)
     for name in ("weights.bin", "skeleton.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

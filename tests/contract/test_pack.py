@@ -17,7 +17,8 @@ import torch
 from importer import checkpoint
 from tests.models import Zoo, location, picture
 from worker.backends import skeleton
-from worker.packs import HostMemory, PackDoor
+from worker.host_memory import HostMemory
+from worker.packs import PackDoor
 from yolopool.errors import DigestMismatch, PackInvalid, PackNotFound
 from yolopool.v1.worker_pb2 import PackLocation
 

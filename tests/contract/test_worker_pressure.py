@@ -447,7 +447,7 @@ async def test_no_host_memory_for_weights_is_out_of_memory(
 
     async with room(zoo, tmp_path) as two:
         two.swaps._tiers = replace(two.swaps._tiers, fetch_weights=True)
-        monkeypatch.setattr("worker.packs.mmap.mmap", none)
+        monkeypatch.setattr("worker.host_memory.mmap.mmap", none)
         with pytest.raises(OutOfMemory, match="the host has no"):
             await two.replicas.assign(two.order("a"))
         monkeypatch.undo()
