@@ -7,7 +7,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -51,6 +51,8 @@ SERVICES = (
     "yolopool.v1.ModelService",
 )
 # For requests under way when the process is told to stop; all must have ended in five seconds.
+# For open HTTP calls at the end, and before a task is cancelled again.
+HTTP_GRACE_S, CANCEL_AGAIN_S = 2.0, 0.2
 STOP_GRACE_S = 1.5
 LOAD_TICK_S = 0.5
 
@@ -137,9 +139,9 @@ class ControlPlane:
         """Refuses new calls, ends open ones and what is under way, and gives up the lease."""
         await self._server.stop(STOP_GRACE_S)
         self._http.stop()
-        for task in self._tasks[1:]:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks[:1], timeout=HTTP_GRACE_S)
+        await _ended(self._tasks)
         await self._loads.close()
         try:
             async with asyncio.timeout(1.0):
@@ -164,6 +166,16 @@ class ControlPlane:
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancels tasks until they have ended: in the middle of a connect, the store's library may
+    take a cancellation for a connection that failed, and go on.
+    """
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
 
 
 def _address(host: str, port: int) -> str:

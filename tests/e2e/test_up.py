@@ -1,0 +1,106 @@
+"""`yolopool up` as a person ends it: whatever way that is, no process is left."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.waiting import until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+COMMAND = "from yolopool.cli import main; main()"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="yp-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def up(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Just started: what of the pool is there already is for the test to wait for."""
+    arguments = ["up", "--devices", "sim:2", "--no-demo", "--data-dir", str(folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments, "--port", "0", "--http-port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.communicate()
+    for left in of_the_pool(folder):
+        left.kill()
+
+
+def of_the_pool(folder: Path) -> list[psutil.Process]:
+    """Processes that name the data directory, whoever their parent is now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            words = process.cmdline()
+            if "up" not in words and any(str(folder) in word for word in words):
+                found.append(process)
+    return found
+
+
+def of_module(folder: Path, module: str) -> Callable[[], bool]:
+    return lambda: any(module in process.cmdline() for process in of_the_pool(folder))
+
+
+# Each is there before it can have asked to die with its parent: Python itself takes longer.
+@pytest.mark.parametrize("newest", ["control_plane", "importer", "worker"])
+def test_killed_while_it_starts(up: subprocess.Popen[str], folder: Path, newest: str) -> None:
+    until(f"{newest} was started", of_module(folder, newest), limit_s=60)
+    up.kill()
+    until("nothing is left", lambda: not of_the_pool(folder), limit_s=20)
+
+
+def test_killed_while_it_serves(up: subprocess.Popen[str], folder: Path) -> None:
+    assert up.stdout is not None
+    assert up.stdout.readline().startswith("READY")
+    up.kill()
+    until("nothing is left", lambda: not of_the_pool(folder), limit_s=20)
+
+
+def test_a_second_ctrl_c_does_not_wait(up: subprocess.Popen[str], folder: Path) -> None:
+    assert up.stdout is not None
+    assert up.stderr is not None
+    assert up.stdout.readline().startswith("READY")
+    (control_plane,) = [p for p in of_the_pool(folder) if "control_plane" in p.cmdline()]
+    control_plane.suspend()  # can't end by itself
+    up.send_signal(signal.SIGINT)
+    while "stopping" not in up.stderr.readline():
+        pass
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=60)
+    assert up.returncode == 128 + signal.SIGINT
+    assert not of_the_pool(folder)
+
+
+def test_what_ends_by_itself_is_started_again(up: subprocess.Popen[str], folder: Path) -> None:
+    assert up.stdout is not None
+    assert up.stderr is not None
+    assert up.stdout.readline().startswith("READY")
+    (first,) = [p for p in of_the_pool(folder) if "control_plane" in p.cmdline()]
+    port = [word for word in first.cmdline() if word.startswith("--port=")]
+    first.kill()
+    until(
+        "another control plane runs",
+        lambda: any(
+            "control_plane" in p.cmdline() and p.pid != first.pid for p in of_the_pool(folder)
+        ),
+        limit_s=60,
+    )
+    assert port == ["--port=0"]
+    os.kill(up.pid, signal.SIGINT)
+    assert "control plane ended; starting it again" in up.communicate(timeout=60)[1]
+    assert not of_the_pool(folder)
