@@ -204,4 +204,9 @@ class Replicas:
         del self._held[key]
         self._changed()
         self._swaps.wake()
-        log.info("released", model=key, ledger_used_bytes=self._swaps.ledger.used_bytes)
+        log.info(
+            "released",
+            model=key,
+            ledger_used_bytes=self._swaps.ledger.used_bytes,
+            not_returned_bytes=self._swaps.not_returned_bytes,
+        )

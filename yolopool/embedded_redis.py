@@ -4,7 +4,6 @@ Takes redis-server or valkey-server from the PATH if recent, else the server ins
 wheel. What it holds is an append-only file in the data directory.
 """
 
-import ctypes
 import fcntl
 import importlib.util
 import os
@@ -13,13 +12,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+from yolopool import parent
 
 LEAST_RELEASE = (6, 2)
 START_LIMIT_S = 20.0
@@ -47,13 +47,13 @@ class EmbeddedRedis:
             log = self._folder / "redis.log"
             with log.open("ab") as words:
                 self._process = subprocess.Popen(
-                    [str(find_server()), *self._arguments()],
+                    parent.command([str(find_server()), *self._arguments()]),
                     stdin=subprocess.DEVNULL,
                     stdout=words,
                     stderr=words,
                     cwd=self._folder,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent(),
+                    env=parent.environment(os.environ),
                 )
             self._wait_until_it_answers(log)
         except BaseException:
@@ -167,13 +167,3 @@ def _answers(path: Path) -> bool:
         # While it reads its file it answers -LOADING.
         return connection.recv(64).startswith(b"+PONG")
     return False
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """For the child to run first: Linux ends it when this process dies. Loaded beforehand, since
-    between fork and exec nothing may be."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    PR_SET_PDEATHSIG = 1  # noqa: N806 - the kernel's name
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
