@@ -74,6 +74,10 @@ def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint
         if "allocate memory" in str(error):
             raise MemoryError(str(error)) from error
         foreign = _foreign_globals(str(error))
+        if "ultralytics.nn.tasks.DetectionModel" in foreign:
+            raise ImportRefused(
+                INVALID, "the file holds a whole model, not weights alone: give it without --arch"
+            ) from error
         if foreign:
             raise _unsafe(foreign) from error
         raise ImportRefused(
@@ -283,5 +287,6 @@ def model_stride(model: Any) -> int:
 
 
 def _first_line(error: object) -> str:
-    text = str(error).strip().splitlines()
+    # torch says before it what would open the file all the same: no advice to pass on.
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
     return (text[0] if text else type(error).__name__)[:200].replace(os.getcwd(), "")  # noqa: PTH109
