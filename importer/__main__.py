@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -68,8 +67,7 @@ async def _one_pack(settings: Settings) -> ImportedPack:
     async def show(progress: ImportProgress) -> None:
         sys.stderr.write(f"{progress.fraction:4.0%} {progress.step}\n")
 
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="import-", dir=settings.scratch_dir) as name:
+    with store.scratch(settings.scratch_dir) as name:
         folder = Path(name)
         artifact, digest = _take(settings, folder)
         limits = child.Limits(

@@ -29,6 +29,8 @@ _TORCH_LAYERS = frozenset(
     {"nn.Upsample", "nn.MaxPool2d", "nn.AvgPool2d", "nn.ConvTranspose2d", "nn.Conv2d"}
     | {"nn.Identity", "nn.ZeroPad2d", "nn.BatchNorm2d"}
 )
+# What the library adds to the keys; not read here.
+_KNOWN_BESIDE = frozenset({"yaml_file", "channels", "ch"})
 # What does more than compute (TorchVision loads models by name), and heads of other tasks.
 _REFUSED_LAYERS = frozenset({"TorchVision", "Index"})
 # Words that the library replaces by numbers, and modes of interpolation.
@@ -36,6 +38,10 @@ _WORDS = frozenset({"nc", "reg_max", "end2end", "None", "True", "False", "neares
 _ACTIVATION = re.compile(r"(?:torch\.)?nn\.(\w{1,40})\((.{0,80})\)")
 _MAX_LAYERS, _MAX_REPEATS, _MAX_ARGUMENTS = 500, 100, 20
 _MAX_NUMBER, _MAX_MULTIPLE = 16_384, 8
+# Of all layers together, multiplied out: the library's deepest have some 80.
+_MAX_DEEP = 1_000
+# How the arguments of torch's activations are said, beside numbers.
+_ACTIVATION_WORDS = frozenset({"none", "tanh"})
 
 
 def from_text(text: str) -> dict[str, Any]:
@@ -49,9 +55,15 @@ def from_text(text: str) -> dict[str, Any]:
     if len(text) > MAX_TEXT:
         raise _invalid(f"it has {len(text)} characters, at most {MAX_TEXT} are read")
     try:
-        return checked(yaml.safe_load(text))
+        # What refers to itself again and again could unfold to far more than was sent.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise _invalid("it uses anchors and aliases, which no architecture needs")
+        fields = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _invalid(f"it is no YAML ({_line(error)})") from error
+    if isinstance(fields, Mapping) and (strange := set(fields) - _KEYS - _KNOWN_BESIDE):
+        raise _invalid(f"it has unknown keys {', '.join(sorted(map(str, strange)))[:200]}")
+    return checked(fields)
 
 
 def is_library_name(text: str) -> bool:
@@ -93,6 +105,7 @@ def checked(fields: Any) -> dict[str, Any]:
     if not isinstance(known.get("end2end", False), bool):
         raise _invalid("end2end is neither true nor false")
     _check_scales(known)
+    _check_depth(known)
     if "activation" in known:
         _activation(known["activation"])
     return known
@@ -100,7 +113,7 @@ def checked(fields: Any) -> dict[str, Any]:
 
 def build(known: dict[str, Any], classes: int) -> Any:
     """A model of a checked architecture with random weights. Raises ImportRefused."""
-    fields = {key: value for key, value in known.items() if key != "activation"}
+    fields = {key: value for key, value in known.items() if key != "activation"} | {"nc": classes}
     usual: nn.Module = modules.Conv.default_act
     if "activation" in known:
         # Instead of the library's own way from word to layer.
@@ -220,25 +233,55 @@ def _check_scales(known: Mapping[str, Any]) -> None:
         )
 
 
+def _check_depth(known: Mapping[str, Any]) -> None:
+    """A text of a few lines must not build for minutes, nor more than a worker takes."""
+    scales, scale = known.get("scales"), known.get("scale")
+    deep = scales[scale][0] if scales else known.get("depth_multiple", 1)
+    layers = sum(max(round(layer[1] * deep), 1) for layer in (*known["backbone"], *known["head"]))
+    if layers > _MAX_DEEP:
+        raise _invalid(f"it has {layers} layers with their repeats, at most {_MAX_DEEP} are built")
+
+
 def _activation(words: Any) -> nn.Module:
     """torch.nn.SiLU() and the like, without evaluating a word."""
     match = _ACTIVATION.fullmatch(words) if isinstance(words, str) else None
     layer = getattr(nn.modules.activation, match[1], None) if match is not None else None
     if match is None or not isinstance(layer, type) or not issubclass(layer, nn.Module):
-        raise ImportRefused(
-            UNSAFE,
-            f"the architecture is refused: its activation {str(words)[:80]!r} is none of torch.nn, "
-            "and was not run: write one such as nn.ReLU()",
-        )
+        raise _unsafe_activation(words)
     try:
         call = ast.parse(f"f({match[2]})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        positional = [ast.literal_eval(one) for one in call.args]
-        named = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise _unsafe_activation(words) from error
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        raise _unsafe_activation(words)
+    positional = [_activation_argument(one, words) for one in call.args]
+    named = {str(one.arg): _activation_argument(one.value, words) for one in call.keywords}
+    try:
         made: nn.Module = layer(*positional, **named)
-    except (ValueError, TypeError, SyntaxError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError) as error:
         raise _invalid(f"its activation {words[:80]!r} can't be made ({_line(error)})") from error
     return made
+
+
+def _activation_argument(node: ast.expr, words: str) -> float | str:
+    """A number, true, false, or a word that torch's activations know."""
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError) as error:
+        raise _unsafe_activation(words) from error
+    if isinstance(value, bool) or (isinstance(value, str) and value in _ACTIVATION_WORDS):
+        return value
+    if isinstance(value, int | float) and abs(value) <= _MAX_NUMBER:
+        return value
+    raise _unsafe_activation(words)
+
+
+def _unsafe_activation(words: Any) -> ImportRefused:
+    return ImportRefused(
+        UNSAFE,
+        f"the architecture is refused: its activation {str(words)[:80]!r} is none of torch.nn with "
+        "plain numbers, and was not run: write one such as nn.ReLU()",
+    )
 
 
 def _shape(value: torch.Tensor) -> str:

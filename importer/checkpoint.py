@@ -9,7 +9,6 @@ import math
 import os
 import platform
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import head as heads
 from ultralytics.utils import SAFE_LOAD
 
-from importer import architecture
+from importer import architecture, state_dict
 from importer.refusal import CRASHED, INVALID, UNSAFE, UNSUPPORTED, ImportRefused
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_ONE_TO_MANY, HeadMode
 
@@ -41,39 +40,6 @@ class Checkpoint:
     class_names: tuple[str, ...]
     trained_size: int
     family: str
-
-
-def check_archive(path: Path, limit_bytes: int) -> None:
-    """Refuses what is no checkpoint before torch looks at it."""
-    if path.stat().st_size == 0:
-        raise ImportRefused(INVALID, "the file is empty: upload the checkpoint again")
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic != b"PK\x03\x04":
-        raise ImportRefused(
-            INVALID,
-            "the file is no PyTorch checkpoint (a zip archive): upload the .pt file that training "
-            "wrote, such as weights/best.pt; one saved before torch 1.6 must be saved again",
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ImportRefused(
-            INVALID, f"the file is cut short or damaged ({error}): upload it again"
-        ) from error
-    names = {member.filename.partition("/")[2] for member in members}
-    if "data.pkl" not in names:
-        raise ImportRefused(
-            INVALID, "the archive holds no PyTorch checkpoint: upload the .pt file of a training"
-        )
-    if "constants.pkl" in names:
-        raise ImportRefused(
-            UNSUPPORTED, "this is a TorchScript export: upload the .pt file it was made from"
-        )
-    # torch stores without compression; anything else could unpack to far more than was sent.
-    if sum(member.file_size for member in members) > min(limit_bytes, 2 * path.stat().st_size):
-        raise ImportRefused(INVALID, "the archive unpacks to more than it should: save it again")
 
 
 def load(path: Path) -> Checkpoint:
@@ -108,12 +74,16 @@ def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint
         if "allocate memory" in str(error):
             raise MemoryError(str(error)) from error
         foreign = _foreign_globals(str(error))
+        if "ultralytics.nn.tasks.DetectionModel" in foreign:
+            raise ImportRefused(
+                INVALID, "the file holds a whole model, not weights alone: give it without --arch"
+            ) from error
         if foreign:
             raise _unsafe(foreign) from error
         raise ImportRefused(
             INVALID, f"the file can't be read ({_first_line(error)}): upload it again"
         ) from error
-    weights = _state_dict(content)
+    weights = state_dict.tensors_of(content)
     known = architecture.from_text(text)
     model = architecture.build(known, len(names))
     architecture.load_weights(model, weights, "the architecture")
@@ -201,29 +171,6 @@ def _answer(model: Any) -> torch.Tensor:
         result = model(image)
     answer: torch.Tensor = result[0] if isinstance(result, tuple) else result
     return torch.nan_to_num(answer)
-
-
-def _state_dict(content: Any) -> dict[str, torch.Tensor]:
-    """Plain tensors by key, without the prefixes that wrappers of training leave."""
-    for key in ("ema", "model", "state_dict", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    plain = isinstance(content, dict) and all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()
-    )
-    if not plain or not content:
-        raise ImportRefused(
-            INVALID,
-            "the file holds no state dict (tensors by name): register a whole checkpoint without "
-            "--arch, or save model.state_dict()",
-        )
-    weights: dict[str, torch.Tensor] = dict(content)
-    for prefix in ("module.", "_orig_mod.", "module."):
-        if all(key.startswith(prefix) for key in weights):
-            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    if all(key.startswith("model.model.") for key in weights):
-        weights = {key.removeprefix("model."): value for key, value in weights.items()}
-    return weights
 
 
 def architecture_name(family: str) -> str:
@@ -340,5 +287,6 @@ def model_stride(model: Any) -> int:
 
 
 def _first_line(error: object) -> str:
-    text = str(error).strip().splitlines()
+    # torch says before it what would open the file all the same: no advice to pass on.
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
     return (text[0] if text else type(error).__name__)[:200].replace(os.getcwd(), "")  # noqa: PTH109

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from importer import sandbox
+from importer import archive, sandbox
 from importer.refusal import (
     CHANGED,
     CRASHED,
@@ -73,11 +73,9 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
             f"{'; '.join(warnings)}: run the importer where these are allowed, or without "
             "--require-sandbox",
         )
-    from importer import checkpoint
-
     artifact, folder = Path(order["artifact"]), Path(order["folder"])
     # Before the whole of it is read: what is no archive may be very large.
-    checkpoint.check_archive(artifact, order["file_bytes"])
+    archive.check(artifact, order["file_bytes"])
     found = _sha256(artifact)
     if found != order["sha256"]:
         raise ImportRefused(

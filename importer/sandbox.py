@@ -29,11 +29,22 @@ _REFUSED_CALLS = (
     "io_uring_setup",
     "kill",
     "tkill",
+    "tgkill",
+    "rt_sigqueueinfo",
+    "rt_tgsigqueueinfo",
     "pidfd_open",
+    "pidfd_send_signal",
     "mount",
     "umount2",
+    "pivot_root",
+    "chroot",
+    "open_by_handle_at",
     "unshare",
     "setns",
+    "init_module",
+    "finit_module",
+    "kexec_load",
+    "reboot",
     "bpf",
     "perf_event_open",
     "keyctl",
@@ -46,19 +57,20 @@ def before_imports() -> list[str]:
 
     Must run while the process has one thread: a new user name space is refused afterwards.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc, warnings = ctypes.CDLL(None, use_errno=True), []
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        warnings.append(_weaker("death with the parent", _last_error()))
     os.nice(19)
     user, group = os.getuid(), os.getgid()
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) != 0:
-        return [_weaker("network name space", errno.errorcode.get(ctypes.get_errno(), "?"))]
+        return [*warnings, _weaker("network name space", _last_error())]
     try:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     except OSError as error:
-        return [_weaker("map of the user name space", error.strerror or str(error))]
-    return []
+        warnings.append(_weaker("map of the user name space", error.strerror or str(error)))
+    return warnings
 
 
 def after_imports(memory_bytes: int, file_bytes: int, cpu_s: int) -> list[str]:
@@ -84,8 +96,9 @@ def after_imports(memory_bytes: int, file_bytes: int, cpu_s: int) -> list[str]:
             warnings.append(_weaker(f"limit of {name}", str(error)))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        warnings.append(_weaker("no new privileges", errno.errorcode.get(ctypes.get_errno(), "?")))
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        warnings.append(_weaker("no new privileges", _last_error()))
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        warnings.append(_weaker("closed memory", _last_error()))
     return warnings + _filter_calls()
 
 
@@ -106,6 +119,10 @@ def _filter_calls() -> list[str]:
 def _mapped_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     return pages * resource.getpagesize()
+
+
+def _last_error() -> str:
+    return errno.errorcode.get(ctypes.get_errno(), "?")
 
 
 def _weaker(layer: str, why: str) -> str:

@@ -18,6 +18,30 @@ from yolopool.v1.pack_pb2 import TensorEntry
 
 FORMAT = 1
 ALIGNMENT_BYTES = 256
+ROOT_CLASS = "ultralytics.nn.tasks.DetectionModel"
+# What the reader builds and how much of it: a test holds the two equal. A pack that no worker
+# takes must fail here, where someone is told.
+LAYER_MODULES = frozenset(
+    {f"ultralytics.nn.modules.{name}" for name in ("activation", "block", "conv", "head")}
+    | {
+        f"torch.nn.modules.{name}"
+        for name in (
+            "activation",
+            "batchnorm",
+            "container",
+            "conv",
+            "dropout",
+            "flatten",
+            "linear",
+            "normalization",
+            "padding",
+            "pixelshuffle",
+            "pooling",
+            "upsampling",
+        )
+    }
+)
+MAX_MODULES, MAX_DEPTH = 20_000, 40
 _MAX_INLINE_NUMBERS = 4_096
 _DTYPES = {
     torch.float32: "float32",
@@ -84,10 +108,28 @@ class _Weights:
 
 def write_skeleton(model: nn.Module) -> Skeleton:
     """Encodes a fused model in eval mode. Raises ImportRefused for an attribute that is code."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        _check_layer(module, path)
+    modules = sum(1 for _ in model.named_modules(remove_duplicate=False))
+    if modules > MAX_MODULES:
+        raise ImportRefused(
+            UNSUPPORTED, f"the model has {modules} modules, {MAX_MODULES} are served: make it less"
+        )
     weights = _Weights()
     root = _node(model, "", weights, _ROOT_ATTRIBUTES)
     text = json.dumps({"format": FORMAT, "root": root}, separators=(",", ":"))
     return Skeleton(text.encode(), weights.entries, weights.tensors, weights.end_bytes)
+
+
+def _check_layer(module: nn.Module, path: str) -> None:
+    name = f"{type(module).__module__}.{type(module).__qualname__}"
+    known = name == ROOT_CLASS if not path else type(module).__module__ in LAYER_MODULES
+    if not known or path.count(".") >= MAX_DEPTH:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"{path or 'the model'} is a {name}, which is not served there: build the model of the "
+            "library's layers for detection, without transformers",
+        )
 
 
 def _node(

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -21,8 +22,20 @@ from yolopool.v1.pack_pb2 import PackManifest
 # The manifest last: in a store that can't rename, a folder without it is no pack.
 FILES = ("weights.bin", "skeleton.json", "manifest.json")
 _CHUNK_BYTES = 4 * 1024**2
-# Far longer than files take to be copied.
+_SCRATCH, _INCOMING = "yolopool-import-", ".incoming-"
+# Nothing that goes on leaves its files untouched for so long, but for the import itself.
 _STALE_S = 3600.0
+
+
+def scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for one import within `folder`, which is made if need be; gone with the `with`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder)
+
+
+def sweep_scratch(folder: Path, time_limit_s: float) -> None:
+    """Removes what importers that were killed left there, once no import can be at it any more."""
+    _sweep(folder, _SCRATCH, _STALE_S + time_limit_s)
 
 
 def fetch_artifact(uri: str, folder: Path, max_bytes: int) -> Path:
@@ -71,7 +84,7 @@ def verify_pack(folder: Path, digest: str) -> None:
 
 
 def publish(folder: Path, store_uri: str, digest: str) -> None:
-    """Puts a verified pack at `<store_uri>/<digest>`; a pack that is there already stays."""
+    """Puts a verified pack at `<store_uri>/<digest>`; one that is there already and whole stays."""
     store, root = fsspec.core.url_to_fs(store_uri)
     if not _is_local(store):
         for name in FILES:
@@ -79,8 +92,8 @@ def publish(folder: Path, store_uri: str, digest: str) -> None:
         return
     packs = Path(root)
     packs.mkdir(parents=True, exist_ok=True)
-    _sweep(packs)
-    incoming = packs / f".incoming-{uuid.uuid4().hex}"
+    _sweep(packs, _INCOMING, _STALE_S)
+    incoming = packs / f"{_INCOMING}{uuid.uuid4().hex}"
     incoming.mkdir()
     try:
         for name in FILES:
@@ -89,19 +102,30 @@ def publish(folder: Path, store_uri: str, digest: str) -> None:
         try:
             incoming.rename(packs / digest)
         except OSError:
-            # The same pack, made of the same file, by another importer or before a crash.
-            if not (packs / digest / "manifest.json").is_file():
-                raise
+            # The same pack, made of the same file, by another importer or earlier; a damaged one
+            # gives way, or no import could ever mend it.
+            if not _is_whole(packs / digest, digest):
+                (packs / digest).rename(packs / f"{_INCOMING}{uuid.uuid4().hex}")
+                incoming.rename(packs / digest)
         _sync_folder(packs)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
 
 
-def _sweep(packs: Path) -> None:
-    """Removes what a crash left half published, once nobody can be at it any more."""
-    for left in packs.glob(".incoming-*"):
+def _is_whole(folder: Path, digest: str) -> bool:
+    try:
+        verify_pack(folder, digest)
+    except ImportRefused:
+        return False
+    return True
+
+
+def _sweep(parent: Path, prefix: str, untouched_s: float) -> None:
+    """Removes folders that a crash left, when nothing in them was touched for so long."""
+    for left in parent.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _STALE_S:
+            touched = max(path.lstat().st_mtime for path in (left, *left.iterdir()))
+            if time.time() - touched > untouched_s:
                 shutil.rmtree(left, ignore_errors=True)
 
 

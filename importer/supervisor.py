@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import tempfile
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -72,6 +71,9 @@ class Supervisor:
         """Claims and imports until cancelled; a job under way is then given out again."""
         failures = 0
         log.info("importer started", id=self._id, control_planes=self._settings.control_planes)
+        await asyncio.to_thread(
+            store.sweep_scratch, self._settings.scratch_dir, self._settings.time_limit_s
+        )
         try:
             while True:
                 try:
@@ -137,8 +139,7 @@ class Supervisor:
     async def _work(
         self, job: pb.ImportJob, note: Callable[[pb.ImportProgress], Awaitable[None]]
     ) -> pb.ImportedPack:
-        self._settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="import-", dir=self._settings.scratch_dir) as name:
+        with store.scratch(self._settings.scratch_dir) as name:
             folder = Path(name)
             artifact = await asyncio.to_thread(
                 store.fetch_artifact, job.artifact_uri, folder, self._settings.max_artifact_bytes

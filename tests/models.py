@@ -115,10 +115,10 @@ def _shift_classes(model: Any, head: Any, batch: Any, branch: str) -> None:
         start += cells
 
 
-def import_checkpoint(checkpoint: Path, out: Path) -> dict[str, Any]:
+def import_checkpoint(checkpoint: Path, out: Path, *flags: str) -> dict[str, Any]:
     """Runs `python -m importer` on a file; its report, or the reason and message of a refusal."""
     done = subprocess.run(
-        [sys.executable, "-m", "importer", str(checkpoint), f"--out={out}"],
+        [sys.executable, "-m", "importer", str(checkpoint), f"--out={out}", *flags],
         capture_output=True,
         text=True,
         check=False,
@@ -152,11 +152,11 @@ class Zoo:
             save(build_woken(f"{family}.yaml", 7, end_to_end_only=bool(only)), path)
         return path
 
-    def pack(self, name: str) -> PackLocation:
-        """The pack of a checkpoint, made by the importer."""
-        note = self.folder / f"{name}.pack"
+    def pack(self, name: str, *flags: str) -> PackLocation:
+        """The pack of a checkpoint, made by the importer with these flags."""
+        note = self.folder / f"{name}{''.join(flags)}.pack"
         if not note.exists():
-            report = import_checkpoint(self.checkpoint(name), self.folder / "packs")
+            report = import_checkpoint(self.checkpoint(name), self.folder / "packs", *flags)
             assert "pack" in report, report
             note.write_text(report["pack"])
         return location(Path(note.read_text()))

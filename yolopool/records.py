@@ -73,6 +73,7 @@ class ModelVersion:
     gflops: float
     artifact_bytes: int
     pack_bytes: int
+    pack: str
     residency: Residency
     wanted_replicas: int
     pinned: bool
@@ -211,6 +212,7 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         gflops=message.gflops,
         artifact_bytes=message.artifact_bytes,
         pack_bytes=message.pack_bytes,
+        pack=message.pack,
         residency=residency_of(message.residency),
         wanted_replicas=message.wanted_replicas,
         pinned=message.pinned,

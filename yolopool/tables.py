@@ -92,7 +92,8 @@ def version(one: ModelVersion) -> Table:
         "head": one.head_mode if one.state == "READY" else "",
         "weights": f"{size(one.weights_bytes)}, {one.parameters:,} parameters",
         "compute": f"{one.gflops:.1f} GFLOPs an image" if one.gflops else "",
-        "file": f"{one.source_name} {_sizes(one)}sha256 {one.artifact[:12]}",
+        "file": f"{one.source_name} {_bytes(one.artifact_bytes)}sha256 {one.artifact[:12]}",
+        "pack": f"{_bytes(one.pack_bytes)}sha256 {one.pack[:12]}" if one.pack else "",
         "kept": _kept(one),
         "wanted": f"{one.wanted_replicas} replicas{', pinned' if one.pinned else ''}",
         "where": _where(one),
@@ -104,10 +105,8 @@ def version(one: ModelVersion) -> Table:
     return table
 
 
-def _sizes(one: ModelVersion) -> str:
-    if not one.pack_bytes:
-        return ""
-    return f"{size(one.artifact_bytes)}, pack {size(one.pack_bytes)}, "
+def _bytes(count: int) -> str:
+    return f"{size(count)}, " if count else ""
 
 
 def _kept(one: ModelVersion) -> str:

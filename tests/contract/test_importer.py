@@ -8,6 +8,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -118,6 +119,34 @@ async def test_a_weaker_sandbox_is_in_the_warnings(
     assert "system call filter" in refusal.message
 
 
+async def test_a_host_without_name_spaces_is_a_weaker_sandbox(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child is started under a filter that refuses `unshare`, as container runtimes do."""
+    python = tmp_path / "python"
+    python.write_text(f"""#!{sys.executable}
+import errno, os, pyseccomp, sys
+calls = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+calls.add_rule(pyseccomp.ERRNO(errno.EPERM), "unshare")
+calls.load()
+os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
+""")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    assert any("network name space (EPERM)" in warning for warning in pack.warnings)
+    refusal = await refusal_of(zoo.checkpoint("shapes"), tmp_path / "strict", require_sandbox=True)
+    assert refusal.reason == "SANDBOX_WEAKER"
+    assert "network name space" in refusal.message
+
+
+def test_the_policy_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not read_settings([]).require_sandbox
+    assert read_settings(["--require-sandbox"]).require_sandbox
+    monkeypatch.setenv("YOLOPOOL_IMPORTER_REQUIRE_SANDBOX", "true")
+    assert read_settings([]).require_sandbox
+
+
 # --- damaged and hostile files --------------------------------------------------------------------
 
 
@@ -186,7 +215,9 @@ async def test_a_bad_file_is_refused(kind: str, zoo: Zoo, tmp_path: Path) -> Non
     make, reason = BAD[kind]
     path = tmp_path / "bad.pt"
     make(path, zoo)
-    assert (await refusal_of(path, tmp_path / "work")).reason == reason
+    refusal = await refusal_of(path, tmp_path / "work")
+    assert refusal.reason == reason
+    assert "weights_only" not in refusal.message
 
 
 async def test_another_file_than_registered_is_refused(zoo: Zoo, tmp_path: Path) -> None:
@@ -241,6 +272,9 @@ attempt("unix", lambda: socket.socket(socket.AF_UNIX))
 attempt("exec", lambda: os.execv("/bin/true", ["true"]))
 attempt("spawn", lambda: subprocess.run(["true"], check=True))
 attempt("kill", lambda: os.kill({os.getpid()}, 0))
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+attempt("thread kill", lambda: libc.tgkill({os.getpid()}, {os.getpid()}, 0) and 1 / 0)
 attempt("memory", lambda: bytearray(2**31))
 attempt("file", lambda: open({str(tmp_path / "big")!r}, "wb", buffering=0).write(b"x" * 100) and
     [open({str(tmp_path / "big")!r}, "ab", buffering=0).write(b"x" * 600) for _ in range(3)])
@@ -270,6 +304,50 @@ async def test_a_pack_is_published_whole_and_once(zoo: Zoo, tmp_path: Path) -> N
     store.publish(tmp_path / "work", "memory://published/packs", pack.digest)
     place = PackLocation(uri=f"memory://published/packs/{pack.digest}", digest=pack.digest)
     PackDoor(tmp_path / "data").fetch(place).close()
+
+
+def leave_behind(prefix: Path) -> None:
+    """Folders as a crash leaves them: an old one, one whose file is written to, and a new one."""
+    for name, folder_age_s, file_age_s in (
+        ("old", 7200, 7200),
+        ("written to", 7200, 0),
+        ("new", 60, 60),
+    ):
+        left = Path(f"{prefix}{name}")
+        left.mkdir(parents=True)
+        (left / "weights.bin").write_bytes(b"half")
+        for path, age_s in ((left / "weights.bin", file_age_s), (left, folder_age_s)):
+            then = time.time() - age_s
+            os.utime(path, (then, then))
+
+
+async def test_a_damaged_pack_gives_way_to_the_same_one(zoo: Zoo, tmp_path: Path) -> None:
+    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    packs = tmp_path / "packs"
+    store.publish(tmp_path / "work", packs.as_uri(), pack.digest)
+    os.truncate(packs / pack.digest / "weights.bin", 1000)
+    store.publish(tmp_path / "work", packs.as_uri(), pack.digest)
+    store.verify_pack(packs / pack.digest, pack.digest)
+
+
+async def test_what_crashes_left_is_swept_when_nothing_can_be_at_it(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    packs, scratch = tmp_path / "packs", tmp_path / "scratch"
+    for folder in (packs / ".incoming-", scratch / "yolopool-import-", scratch / "another-"):
+        leave_behind(folder)
+    store.publish(tmp_path / "work", packs.as_uri(), pack.digest)
+    assert {p.name for p in packs.iterdir()} == {
+        ".incoming-new", ".incoming-written to", pack.digest,
+    }  # fmt: skip
+    store.sweep_scratch(scratch, time_limit_s=7200.0)
+    assert len(list(scratch.iterdir())) == 6
+    store.sweep_scratch(scratch, time_limit_s=60.0)
+    assert {p.name for p in scratch.glob("yolopool-*")} == {
+        "yolopool-import-new", "yolopool-import-written to",
+    }  # fmt: skip
+    assert len(list(scratch.glob("another-*"))) == 3
 
 
 async def test_a_pack_that_lies_is_not_published(zoo: Zoo, tmp_path: Path) -> None:

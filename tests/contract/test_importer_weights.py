@@ -41,6 +41,8 @@ def model() -> Any:
         ("module.", "state_dict"),
         ("module.model.", "model"),
         ("_orig_mod.module.", None),
+        ("model.module.", "state_dict"),
+        ("module.model._orig_mod.", None),
     ],
 )
 async def test_weights_alone_give_the_pack_of_the_whole_checkpoint(
@@ -91,6 +93,24 @@ async def test_what_is_no_state_dict_is_refused(content: Any, tmp_path: Path) ->
     refusal = await refusal_of(tmp_path / "weights.pt", tmp_path / "work", weights_of=OF_V8)
     assert refusal.reason == "ARTIFACT_INVALID"
     assert "state dict" in refusal.message
+
+
+async def test_a_whole_model_is_not_taken_for_weights(model: Any, tmp_path: Path) -> None:
+    path = save(model, tmp_path / "whole.pt")
+    refusal = await refusal_of(path, tmp_path / "work", weights_of=OF_V8)
+    assert refusal.reason == "ARTIFACT_INVALID"
+    assert "without --arch" in refusal.message
+
+
+async def test_layers_that_no_worker_builds_are_refused(tmp_path: Path) -> None:
+    from ultralytics.nn.tasks import DetectionModel
+
+    layers = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [32, 3, 2]], [-1, 1, "C3TR", [32]]]
+    fields = {"nc": 1, "backbone": layers, "head": [[[1, 2], 1, "Detect", ["nc"]]]}
+    path = save(DetectionModel(fields, verbose=False), tmp_path / "transformer.pt")
+    refusal = await refusal_of(path, tmp_path / "work")
+    assert refusal.reason == "ARTIFACT_UNSUPPORTED"
+    assert "transformer" in refusal.message
 
 
 async def test_an_activation_of_torch_is_used(tmp_path: Path) -> None:

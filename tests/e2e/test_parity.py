@@ -16,6 +16,7 @@ from worker import imaging
 from worker.backends.base import LoadedModel, NmsOptions
 from worker.backends.torch_backend import TorchBackend
 from worker.packs import Pack, PackDoor
+from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
 
 pytestmark = pytest.mark.e2e
 F32 = npt.NDArray[np.float32]
@@ -61,7 +62,10 @@ def library(zoo: Zoo) -> Callable[[str], Any]:
     known: dict[str, Any] = {}
 
     def model(name: str) -> Any:
-        return known.setdefault(name, YOLO(zoo.checkpoint(name), task="detect"))
+        # A name with a head is a model of its own: the library drops the other head when it fuses.
+        if name not in known:
+            known[name] = YOLO(zoo.checkpoint(name.partition(" ")[0]), task="detect")
+        return known[name]
 
     return model
 
@@ -75,7 +79,8 @@ def loaded(
 
     def load(name: str) -> tuple[Pack, LoadedModel]:
         if name not in known:
-            pack = door.fetch(zoo.pack(name))
+            checkpoint, *flags = name.split()
+            pack = door.fetch(zoo.pack(checkpoint, *flags))
             known[name] = pack, backend.load(pack, "fp32")
         return known[name]
 
@@ -106,9 +111,11 @@ def ours(
     return np.column_stack((boxes, found.confidence, found.class_id)).astype(np.float32)
 
 
-def theirs(model: Any, image: U8, policy: imaging.ShapePolicy) -> F32:
+def theirs(model: Any, image: U8, policy: imaging.ShapePolicy, **options: Any) -> F32:
     rect = policy is imaging.ShapePolicy.RECT
-    (result,) = model.predict(image, imgsz=320, rect=rect, verbose=False, device="cpu", save=False)
+    (result,) = model.predict(
+        image, imgsz=320, rect=rect, verbose=False, device="cpu", save=False, **options
+    )
     return np.asarray(result.boxes.data.numpy(), np.float32)
 
 
@@ -132,6 +139,25 @@ def test_boxes_equal_the_librarys(
         expected = theirs(library(name), image, policy)
         assert len(expected) >= MODELS[name]
         assert_same(ours(loaded(name), image, policy), expected)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("checkpoint", ["yolo26n", "yolov10n"])
+def test_boxes_of_the_end_to_end_head_equal_the_librarys(
+    checkpoint: str,
+    policy: imaging.ShapePolicy,
+    loaded: Callable[[str], tuple[Pack, LoadedModel]],
+    library: Callable[[str], Any],
+) -> None:
+    name = f"{checkpoint} --head=end-to-end"
+    assert loaded(name)[0].manifest.head_mode == HEAD_MODE_END_TO_END
+    for seed, (height, width) in enumerate(SIZES):
+        image = picture(seed, height, width)
+        expected = theirs(library(name), image, policy, nms=False)
+        assert len(expected) >= 30
+        assert_same(ours(loaded(name), image, policy), expected)
+        # The other head's are not the same, or the choice would prove nothing.
+        assert len(theirs(library(checkpoint), image, policy)) != len(expected)
 
 
 @pytest.mark.parametrize("name", MODELS)
