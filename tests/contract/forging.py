@@ -1,0 +1,45 @@
+"""Packs changed as one who forges them would: with every digest put right again."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.models import location
+from worker.backends import skeleton
+from worker.packs import PackDoor
+from yolopool.v1.worker_pb2 import PackLocation
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def rewrite(folder: Path, change: Change, name: str = "manifest.json") -> PackLocation:
+    """Changes a JSON file and repairs the digests, as one who forges a pack would."""
+    fields = json.loads((folder / name).read_text())
+    change(fields)
+    (folder / name).write_text(json.dumps(fields))
+    if name == "skeleton.json":
+        text = (folder / name).read_bytes()
+
+        def repair(manifest: dict[str, Any]) -> None:
+            manifest["architecture_key"] = hashlib.sha256(text).hexdigest()
+            manifest["skeleton_bytes"] = len(text)
+
+        return rewrite(folder, repair)
+    return location(folder)
+
+
+def build(door: PackDoor, place: PackLocation) -> torch.nn.Module:
+    pack = door.fetch(place)
+    flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)
+    tree = skeleton.Skeleton(pack.skeleton)
+    tree.bind(tree.views(pack.places, flat))
+    return tree.module
+
+
+def first_layer(tree: dict[str, Any]) -> dict[str, Any]:
+    layer: dict[str, Any] = tree["root"]["children"]["model"]["children"]["0"]
+    return layer
