@@ -20,19 +20,26 @@ def rewrite(folder: Path, change: Change, name: str = "manifest.json") -> PackLo
     """Changes a JSON file and repairs the digests, as one who forges a pack would."""
     fields = json.loads((folder / name).read_text())
     change(fields)
-    (folder / name).write_text(json.dumps(fields))
+    text = json.dumps(fields).encode()
     if name == "skeleton.json":
-        text = (folder / name).read_bytes()
-
-        def repair(manifest: dict[str, Any]) -> None:
-            manifest["architecture_key"] = hashlib.sha256(text).hexdigest()
-            manifest["skeleton_bytes"] = len(text)
-
-        return rewrite(folder, repair)
+        return rewrite_text(folder, text)
+    (folder / name).write_bytes(text)
     return location(folder)
 
 
+def rewrite_text(folder: Path, text: bytes) -> PackLocation:
+    """Puts any bytes in the place of the skeleton."""
+    (folder / "skeleton.json").write_bytes(text)
+
+    def repair(manifest: dict[str, Any]) -> None:
+        manifest["architecture_key"] = hashlib.sha256(text).hexdigest()
+        manifest["skeleton_bytes"] = len(text)
+
+    return rewrite(folder, repair)
+
+
 def build(door: PackDoor, place: PackLocation) -> torch.nn.Module:
+    """The module of a pack, as a worker makes it."""
     pack = door.fetch(place)
     flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)
     tree = skeleton.Skeleton(pack.skeleton)
@@ -41,5 +48,6 @@ def build(door: PackDoor, place: PackLocation) -> torch.nn.Module:
 
 
 def first_layer(tree: dict[str, Any]) -> dict[str, Any]:
+    """The node of the first convolution, of a skeleton."""
     layer: dict[str, Any] = tree["root"]["children"]["model"]["children"]["0"]
     return layer
