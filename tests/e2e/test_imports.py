@@ -73,7 +73,9 @@ def test_weights_alone_serve_as_the_whole_checkpoint(
     assert alone.head_mode == "one-to-many"
     assert min(alone.gflops, alone.parameters, alone.artifact_bytes, alone.pack_bytes) > 0
     image = picture(0, 320, 320)
-    found, expected = (client.detect(image, model=name) for name in ("alone", "whole"))
+    found, expected = (
+        client.detect(image, model=name, channel_order="bgr") for name in ("alone", "whole")
+    )
     assert len(found) > 30
     np.testing.assert_array_equal(found.xyxy, expected.xyxy)
     # The same bytes with the same words are the pack that is there; with other names they are not.
@@ -88,7 +90,9 @@ def test_the_head_is_chosen_at_registration(client: Client, zoo: Zoo) -> None:
     one = client.register("one", checkpoint, head_mode="end-to-end")
     assert (many.head_mode, one.head_mode) == ("one-to-many", "end-to-end")
     assert many.pack != one.pack
-    of_many, of_one = (client.detect(image, model=name).xyxy for name in ("many", "one"))
+    of_many, of_one = (
+        client.detect(image, model=name, channel_order="bgr").xyxy for name in ("many", "one")
+    )
     assert min(len(of_many), len(of_one)) > 30
     assert not np.array_equal(of_many, of_one)
     refused = client.register("none", zoo.checkpoint("yolov8n"), head_mode="end-to-end")
