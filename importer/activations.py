@@ -1,5 +1,5 @@
 """What a forward pass takes: working memory, as the peak of live tensors counted while they come
-and go, and operations. Both linear in pixels and images, so that one small pass tells for all.
+and go, and operations. Small passes tell for all sizes.
 """
 
 import weakref
@@ -41,7 +41,9 @@ class _LiveBytes(TorchDispatchMode):
 
 
 def probe(model: nn.Module, stride: int) -> tuple[torch.Tensor, int]:
-    """Runs one grey image: the prediction, and activation bytes per image and megapixel (fp32)."""
+    """Runs one grey image: the prediction, and activation bytes per image and megapixel (fp32),
+    which grow with pixels and images alike.
+    """
     size = -(-PROBE_SIZE // stride) * stride
     image = torch.full((1, 3, size, size), 114 / 255)
     with torch.inference_mode(), _LiveBytes() as live:
@@ -52,13 +54,23 @@ def probe(model: nn.Module, stride: int) -> tuple[torch.Tensor, int]:
 
 def gflops(model: nn.Module, stride: int, image_size: int) -> float:
     """Billions of floating point operations of one square image, a multiply and an add being two:
-    counted by torch's FlopCounterMode on a small image and scaled by pixels, which is exact for
-    convolutions and a little low where a model has attention.
+    those of convolutions and matrix products, as torch's FlopCounterMode counts them.
+
+    Convolutions take a number for each pixel and attention one for each pair of pixels, so that
+    flops = a * pixels + b * pixels ** 2 is known from two small images.
     """
-    size = -(-PROBE_SIZE // stride) * stride
+    small = -(-PROBE_SIZE // 2 // stride) * stride
+    pixels, more = small**2, (2 * small) ** 2
+    per_pixel, per_pixel_of_more = _flops(model, small) / pixels, _flops(model, 2 * small) / more
+    b = (per_pixel_of_more - per_pixel) / (more - pixels)
+    a = per_pixel - b * pixels
+    return (a + b * image_size**2) * image_size**2 / 1e9
+
+
+def _flops(model: nn.Module, size: int) -> int:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(torch.full((1, 3, size, size), 114 / 255))
-    return float(counter.get_total_flops()) * (image_size / size) ** 2 / 1e9
+    return int(counter.get_total_flops())
 
 
 def _is_tensor(value: Any) -> bool:

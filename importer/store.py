@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -70,6 +71,8 @@ def verify_pack(folder: Path, digest: str) -> None:
     """Checks what the child says it wrote, for it has read a stranger's file."""
     manifest = PackManifest()
     try:
+        if not all(stat.S_ISREG((folder / name).lstat().st_mode) for name in FILES):
+            raise ImportRefused(CRASHED, "the import left what are no plain files: retry")
         text = (folder / "manifest.json").read_bytes()
         json_format.Parse(text, manifest)
         found = (

@@ -274,6 +274,7 @@ attempt("spawn", lambda: subprocess.run(["true"], check=True))
 attempt("kill", lambda: os.kill({os.getpid()}, 0))
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
+attempt("fork", lambda: os.fork() or os._exit(0))
 attempt("thread kill", lambda: libc.tgkill({os.getpid()}, {os.getpid()}, 0) and 1 / 0)
 attempt("memory", lambda: bytearray(2**31))
 attempt("file", lambda: open({str(tmp_path / "big")!r}, "wb", buffering=0).write(b"x" * 100) and
@@ -348,6 +349,20 @@ async def test_what_crashes_left_is_swept_when_nothing_can_be_at_it(
         "yolopool-import-new", "yolopool-import-written to",
     }  # fmt: skip
     assert len(list(scratch.glob("another-*"))) == 3
+
+
+@pytest.mark.parametrize("name", store.FILES)
+async def test_what_is_no_plain_file_is_not_published(name: str, zoo: Zoo, tmp_path: Path) -> None:
+    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    place = tmp_path / "work" / name
+    place.rename(tmp_path / name)
+    place.symlink_to(tmp_path / name)
+    with pytest.raises(ImportRefused, match="no plain files"):
+        store.verify_pack(tmp_path / "work", pack.digest)
+    place.unlink()
+    os.mkfifo(place)  # to read it would take for ever
+    with pytest.raises(ImportRefused, match="no plain files"):
+        store.verify_pack(tmp_path / "work", pack.digest)
 
 
 async def test_a_pack_that_lies_is_not_published(zoo: Zoo, tmp_path: Path) -> None:

@@ -159,6 +159,21 @@ def test_the_report_has_the_sizes(zoo: Zoo, tmp_path: Path) -> None:
     assert report["gflops"] * 4 == pytest.approx(6.5, rel=0.07)
 
 
+@pytest.mark.parametrize("name", ["yolov8n", "yolo12n", "yolo26n"])
+def test_operations_are_those_of_a_whole_pass(name: str) -> None:
+    """Counted in full at a size that is none of the two that the importer looks at."""
+    from torch.utils.flop_counter import FlopCounterMode
+    from ultralytics.nn.tasks import DetectionModel
+
+    from importer import activations
+
+    made: Any = DetectionModel(f"{name}.yaml", verbose=False).eval().fuse(verbose=False)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        made(torch.zeros(1, 3, 640, 640))
+    whole = counter.get_total_flops() / 1e9
+    assert activations.gflops(made, 32, 640) == pytest.approx(whole, rel=1e-6)
+
+
 # --- the head -------------------------------------------------------------------------------------
 
 
