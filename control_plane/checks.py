@@ -15,6 +15,7 @@ from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 MOST_DETECTIONS = 3000
 MOST_CLASSES = 10_000
 SMALLEST_IMAGE, LARGEST_IMAGE = 32, 4096
+MOST_LABELS, LONGEST_LABEL = 16, 120
 MOST_REPLICAS = 1000
 MOST_YAML = 64 * 1024
 LONGEST_IDLE_S = 7 * 24 * 3600.0
@@ -109,6 +110,22 @@ def check_residency(residency: types_pb2.Residency) -> types_pb2.Residency:
     if not 0.0 <= idle_s <= LONGEST_IDLE_S:
         raise InvalidOption(f"idle_release_s is {idle_s:g}: give 0 (for 60) to {LONGEST_IDLE_S:g}")
     return residency
+
+
+def check_placement(placement: types_pb2.Placement) -> types_pb2.Placement:
+    """Where a version may run; what is unset takes its default."""
+    if placement.priority not in types_pb2.Priority.values():
+        raise InvalidOption(f"priority {placement.priority} is not known: leave it out")
+    if placement.max_replicas > MOST_REPLICAS:
+        raise InvalidOption(
+            f"max_replicas is {placement.max_replicas}: give 0 (no bound) to {MOST_REPLICAS}"
+        )
+    words = (placement.pool, *placement.labels, *placement.labels.values())
+    if len(placement.labels) > MOST_LABELS or any(len(word) > LONGEST_LABEL for word in words):
+        raise InvalidOption(
+            f"pool and labels: at most {MOST_LABELS} labels of {LONGEST_LABEL} characters"
+        )
+    return placement
 
 
 def check_architecture(yaml: str, class_names: Sequence[str]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from yolopool.arrivals import NEVER, Rates
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class VersionKey:
@@ -63,6 +65,12 @@ class ResidencyMode(StrEnum):
     ON_DEMAND = "on-demand"  # released when idle
 
 
+class Priority(StrEnum):
+    INTERACTIVE = "interactive"
+    NORMAL = "normal"
+    BULK = "bulk"
+
+
 class ShapePolicy(StrEnum):
     RECT = "rect"  # smallest rectangle of whole strides
     SQUARE = "square"  # always the full square
@@ -99,14 +107,43 @@ class Residency:
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a version may run (workers of `pool` with all `labels`), on at most how many workers
+    (0: as many as there are), and how much it matters beside others.
+    """
+
+    pool: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    max_replicas: int = 0
+    priority: Priority = Priority.NORMAL
+
+    def allows(self, labels: Mapping[str, str]) -> bool:
+        """Whether a worker with these labels may hold the version."""
+        if self.pool and labels.get(POOL) != self.pool:
+            return False
+        return all(labels.get(name) == value for name, value in self.labels.items())
+
+    @property
+    def says(self) -> str:
+        """What it asks of a worker, for people; empty: nothing."""
+        asked = {**({POOL: self.pool} if self.pool else {}), **self.labels}
+        return ", ".join(f"{name}={value}" for name, value in sorted(asked.items()))
+
+
+# The label that names a worker's pool.
+POOL = "pool"
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
-    """What a registration gives beside file and settings: how the version is kept and, of a file
-    of weights alone, the YAML text of its architecture and its class names.
+    """What a registration gives beside file and settings: how and where the version is kept and,
+    of a file of weights alone, the YAML text of its architecture and its class names.
     """
 
     residency: Residency = Residency()
     architecture_yaml: str = ""
     class_names: tuple[str, ...] = ()
+    placement: Placement = Placement()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +209,12 @@ class Desired:
     cluster: str
     versions: Mapping[VersionKey, ModelVersion]
     wants: Mapping[VersionKey, Want]
+    # Workers that are to drain once their models are elsewhere: id -> incarnation.
+    cordons: Mapping[str, str] = field(default_factory=dict)
+
+    def is_cordoned(self, worker: "WorkerInfo") -> bool:
+        """A new process of the same id is not."""
+        return self.cordons.get(worker.id) == worker.incarnation
 
     def want(self, key: VersionKey) -> Want | None:
         """What is wanted of a version: asked for, or since it is kept as a hot standby."""
@@ -222,13 +265,16 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes a replica takes on a device, and ms that bringing it there takes (0: not known)."""
+    """Bytes a replica takes on a device, and ms (0: not known) that bringing it there from host
+    memory takes, and from the artifact store to host memory.
+    """
 
     weights_bytes: int
     workspace_bytes: int
     private_bytes: int = 0
     max_batch: int = 0
     swap_ms: float = 0.0
+    fetch_ms: float = 0.0
 
     @property
     def kept_bytes(self) -> int:
@@ -249,8 +295,9 @@ class Footprint:
             (self.workspace_bytes, other.workspace_bytes),
             (self.private_bytes, other.private_bytes),
         )
-        return any(abs(new - old) > 0.01 * old for new, old in sizes) or (
-            abs(self.swap_ms - other.swap_ms) > 0.5 * other.swap_ms
+        times = ((self.swap_ms, other.swap_ms), (self.fetch_ms, other.fetch_ms))
+        return any(abs(new - old) > 0.01 * old for new, old in sizes) or any(
+            abs(new - old) > 0.5 * old for new, old in times
         )
 
 
@@ -293,6 +340,10 @@ class Replica:
     pack: str = ""
     footprint: Footprint | None = None
     swaps_total: int = 0
+    rates: Rates = NEVER
+    queue_ms: float = 0.0
+    busy: float = 0.0
+    hot_since_unix_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

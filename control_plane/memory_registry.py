@@ -19,6 +19,7 @@ from control_plane.fleet import (
     Given,
     ModelVersion,
     Pack,
+    Placement,
     Residency,
     VersionKey,
     VersionSettings,
@@ -68,6 +69,7 @@ class MemoryRegistry:
         self._import_leases: dict[VersionKey, _ImportLease] = {}
         self._requests: dict[str, tuple[VersionKey, float]] = {}
         self._wants: dict[VersionKey, Want] = {}
+        self._cordons: dict[str, str] = {}
         self._lease: _WriterLease | None = None
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._footprints: dict[FootprintKey, Footprint] = {}
@@ -80,7 +82,13 @@ class MemoryRegistry:
         """Nothing is held open."""
 
     async def desired(self) -> Desired:
-        return Desired(self._revision, self._cluster, dict(self._versions), dict(self._wants))
+        return Desired(
+            self._revision,
+            self._cluster,
+            dict(self._versions),
+            dict(self._wants),
+            dict(self._cordons),
+        )
 
     async def changes(self) -> AsyncIterator[int]:
         seen = None
@@ -137,10 +145,22 @@ class MemoryRegistry:
         return there
 
     async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
+        return self._set_given(key, residency=residency)
+
+    async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
+        return self._set_given(key, placement=placement)
+
+    def _set_given(self, key: VersionKey, **part: object) -> ModelVersion | None:
         version = self._versions.get(key)
-        if version is None or version.given.residency == residency:
-            return version
-        return self._put(replace(version, given=replace(version.given, residency=residency)))
+        if version is None:
+            return None
+        given = replace(version.given, **part)  # type: ignore[arg-type] # one of its fields
+        return version if given == version.given else self._put(replace(version, given=given))
+
+    async def cordon(self, worker_id: str, incarnation: str) -> None:
+        if self._cordons.get(worker_id) != incarnation:
+            self._cordons[worker_id] = incarnation
+            self._bump()
 
     # --- wants ----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import structlog
 from control_plane.artifacts import FolderArtifacts, check_digest
 from control_plane.checks import (
     check_architecture,
+    check_placement,
     check_replicas,
     check_request_id,
     check_residency,
@@ -18,6 +19,7 @@ from control_plane.clock import Clock
 from control_plane.fleet import (
     Given,
     ModelVersion,
+    Placement,
     Residency,
     ResidencyMode,
     VersionKey,
@@ -29,7 +31,14 @@ from control_plane.loads import Loads
 from control_plane.principal import CallContext, principal_of
 from control_plane.registry import Registry
 from control_plane.view import View
-from control_plane.wire import key_out, replica_out, residency_in, settings_in, version_out
+from control_plane.wire import (
+    key_out,
+    placement_in,
+    replica_out,
+    residency_in,
+    settings_in,
+    version_out,
+)
 from yolopool.errors import (
     ArtifactNotFound,
     DeadlineExceeded,
@@ -133,6 +142,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.LoadModelResponse:
         replicas = check_replicas(request.replicas)
         version = self._view.catalogue.ready(parse_ref(request.model))
+        if request.HasField("placement"):
+            placement = placement_in(check_placement(request.placement))
+            version = await self._place(version.key, placement)
         want = Want(version.key, replicas, request.pin, WantSource.ADMIN, self._clock.unix())
         log.info("load wanted", version=str(want.key), by=principal_of(context).name)
         await self._loads.load(want, request.wait, self._deadline(context))
@@ -165,7 +177,29 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         kept = await self._keep(version.key, residency)
         return model_pb2.SetResidencyResponse(version=self._full(kept))
 
+    async def SetPlacement(
+        self, request: model_pb2.SetPlacementRequest, context: CallContext
+    ) -> model_pb2.SetPlacementResponse:
+        version = self._view.catalogue.find(parse_ref(request.model))
+        placement = placement_in(check_placement(request.placement))
+        log.info(
+            "placement set",
+            version=str(version.key),
+            placement=placement.says,
+            by=principal_of(context).name,
+        )
+        placed = await self._place(version.key, placement)
+        return model_pb2.SetPlacementResponse(version=self._full(placed))
+
     # --- what the verbs share -----------------------------------------------------------------
+
+    async def _place(self, key: VersionKey, placement: Placement) -> ModelVersion:
+        version = await self._registry.set_placement(key, placement)
+        if version is None:
+            raise VersionNotFound(f"{key} does not exist any more")
+        self._view.failures.forget_version(key)
+        self._view.put_version(version)
+        return version
 
     async def _keep(self, key: VersionKey, residency: Residency) -> ModelVersion:
         want = self._view.desired.want(key)
@@ -260,6 +294,7 @@ def given_in(request: model_pb2.RegisterModelRequest) -> Given:
         residency_in(check_residency(request.residency)),
         request.architecture_yaml,
         tuple(request.class_names),
+        placement_in(check_placement(request.placement)),
     )
 
 

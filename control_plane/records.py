@@ -16,6 +16,8 @@ from control_plane.fleet import (
     LoadReport,
     ModelVersion,
     Pack,
+    Placement,
+    Priority,
     Replica,
     ReplicaState,
     Residency,
@@ -29,6 +31,7 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
+from yolopool.arrivals import Rates
 
 Record = TypeVar("Record")
 
@@ -75,8 +78,11 @@ def _settings_of(raw: Mapping[str, Any]) -> VersionSettings:
 def _given_of(raw: Mapping[str, Any]) -> Given:
     residency = raw.get("residency", {})
     mode = ResidencyMode(residency.get("mode", ResidencyMode.NORMAL))
+    placement = raw.get("placement", {})
+    priority = Priority(placement.get("priority", Priority.NORMAL))
     parts = {
         "residency": _make(Residency, {**residency, "mode": mode}),
+        "placement": _make(Placement, {**placement, "priority": priority}),
         "class_names": tuple(raw.get("class_names", ())),
     }
     return _make(Given, {**raw, **parts})
@@ -136,6 +142,7 @@ def _replica_of(raw: Mapping[str, Any]) -> Replica:
         "key": key_of(raw["key"]),
         "state": ReplicaState(raw["state"]),
         "footprint": _make(Footprint, footprint) if footprint is not None else None,
+        "rates": _make(Rates, raw.get("rates", {})),
     }
     return _make(Replica, {**raw, **parts})
 

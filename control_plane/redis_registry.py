@@ -21,6 +21,7 @@ from control_plane.fleet import (
     Given,
     ModelVersion,
     Pack,
+    Placement,
     Residency,
     VersionKey,
     VersionSettings,
@@ -32,6 +33,7 @@ from control_plane.fleet import (
 from control_plane.redis_lease import RedisLease
 from control_plane.redis_store import (
     CHANGES,
+    CORDONS,
     FOOTPRINTS,
     IMPORTS,
     META,
@@ -92,7 +94,8 @@ class RedisRegistry:
                 pipe.hmget(META, "cluster", "revision")
                 pipe.hgetall(VERSIONS)
                 pipe.hgetall(WANTS)
-                (cluster, revision), versions, wants = await pipe.execute()
+                pipe.hgetall(CORDONS)
+                (cluster, revision), versions, wants, cordons = await pipe.execute()
                 if cluster is not None:
                     break
                 await self._store.ensure()
@@ -103,6 +106,7 @@ class RedisRegistry:
                 cluster,
                 {version.key: version for version in known},
                 {want.key: want for want in wanted},
+                cordons,
             )
 
     async def changes(self) -> AsyncIterator[int]:
@@ -175,13 +179,27 @@ class RedisRegistry:
         return await self._store.write(decide)
 
     async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
+        return await self._set_given(key, residency=residency)
+
+    async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
+        return await self._set_given(key, placement=placement)
+
+    async def _set_given(self, key: VersionKey, **part: object) -> ModelVersion | None:
         async def decide(change: Change) -> ModelVersion | None:
             version = await change.version(key)
-            if version is None or version.given.residency == residency:
-                return version
-            return change.put(replace(version, given=replace(version.given, residency=residency)))
+            if version is None:
+                return None
+            given = replace(version.given, **part)  # type: ignore[arg-type] # one of its fields
+            return version if given == version.given else change.put(replace(version, given=given))
 
         return await self._store.write(decide)
+
+    async def cordon(self, worker_id: str, incarnation: str) -> None:
+        async def decide(change: Change) -> None:
+            if await self._redis.hget(CORDONS, worker_id) != incarnation:
+                change.commands.append(["HSET", CORDONS, worker_id, incarnation])
+
+        await self._store.write(decide)
 
     # --- wants ----------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ IMPORTS = "yolopool:imports"  # hash: name@number -> order, importer and end of 
 REQUEST = "yolopool:request:"  # + request id: name@number, for a day
 LEASE = "yolopool:lease"  # string: token, holder; expires
 WORKERS = "yolopool:workers"  # set: worker ids
+CORDONS = "yolopool:cordons"  # hash: worker id -> incarnation that is to drain
 FOOTPRINTS = "yolopool:footprints"  # hash: pack, variant and device kind -> JSON
 WORKER = "yolopool:worker:"  # + id: worker; expires
 CHANGES = "yolopool:changes"  # channel: revision

@@ -17,6 +17,7 @@ from control_plane.fleet import (
     Given,
     ModelVersion,
     Pack,
+    Placement,
     Residency,
     VersionKey,
     VersionSettings,
@@ -71,6 +72,14 @@ class Registry(Protocol):
 
     async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
         """How a version is kept from now on; None if there is no such version."""
+        ...
+
+    async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
+        """Where a version may run from now on; None if there is no such version."""
+        ...
+
+    async def cordon(self, worker_id: str, incarnation: str) -> None:
+        """Notes that a worker process is to drain; forgotten with the process's id's next one."""
         ...
 
     # --- wants ----------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from control_plane.fleet import (
     Ledger,
     LoadReport,
     ModelVersion,
+    Placement,
+    Priority,
     Replica,
     ReplicaState,
     Residency,
@@ -23,6 +25,7 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
+from yolopool.arrivals import Rates
 from yolopool.v1 import fleet_pb2, model_pb2, types_pb2
 
 _SHAPE_POLICIES = {
@@ -41,6 +44,8 @@ _RESIDENCY_MODES = {
     ResidencyMode.ON_DEMAND: types_pb2.RESIDENCY_MODE_ON_DEMAND,
 }
 _RESIDENCY_MODES_IN = {number: mode for mode, number in _RESIDENCY_MODES.items()}
+_PRIORITIES = {one: types_pb2.Priority.Value(f"PRIORITY_{one.name}") for one in Priority}
+_PRIORITIES_IN = {number: one for one, number in _PRIORITIES.items()}
 _REPLICA_STATES_IN = {
     types_pb2.ReplicaState.Value(f"REPLICA_STATE_{state}"): state for state in ReplicaState
 }
@@ -109,6 +114,33 @@ def residency_out(residency: Residency) -> types_pb2.Residency:
     )
 
 
+def placement_in(placement: types_pb2.Placement) -> Placement:
+    """What is not said takes its default."""
+    return Placement(
+        pool=placement.pool,
+        labels=dict(placement.labels),
+        max_replicas=placement.max_replicas,
+        priority=_PRIORITIES_IN.get(placement.priority, Priority.NORMAL),
+    )
+
+
+def placement_out(placement: Placement) -> types_pb2.Placement:
+    return types_pb2.Placement(
+        pool=placement.pool,
+        labels=placement.labels,
+        max_replicas=placement.max_replicas,
+        priority=_PRIORITIES[placement.priority],
+    )
+
+
+def rates_in(rates: types_pb2.Rates) -> Rates:
+    return Rates(rates.fast, rates.middle, rates.slow)
+
+
+def rates_out(rates: Rates) -> types_pb2.Rates:
+    return types_pb2.Rates(fast=rates.fast, middle=rates.middle, slow=rates.slow)
+
+
 def footprint_in(footprint: types_pb2.Footprint) -> Footprint:
     return Footprint(
         weights_bytes=footprint.weights_bytes,
@@ -116,6 +148,7 @@ def footprint_in(footprint: types_pb2.Footprint) -> Footprint:
         private_bytes=footprint.private_bytes,
         max_batch=footprint.max_batch,
         swap_ms=footprint.swap_ms,
+        fetch_ms=footprint.fetch_ms,
     )
 
 
@@ -126,6 +159,7 @@ def footprint_out(footprint: Footprint) -> types_pb2.Footprint:
         private_bytes=footprint.private_bytes,
         max_batch=footprint.max_batch,
         swap_ms=footprint.swap_ms,
+        fetch_ms=footprint.fetch_ms,
     )
 
 
@@ -169,6 +203,10 @@ def replica_in(replica: types_pb2.Replica) -> Replica:
         pack=replica.pack,
         footprint=footprint_in(replica.footprint) if replica.HasField("footprint") else None,
         swaps_total=replica.swaps_total,
+        rates=rates_in(replica.rates),
+        queue_ms=replica.queue_ms,
+        busy=replica.busy,
+        hot_since_unix_s=replica.hot_since_unix_s,
     )
 
 
@@ -222,6 +260,10 @@ def replica_out(replica: Replica) -> types_pb2.Replica:
         pack=replica.pack,
         footprint=footprint_out(replica.footprint) if replica.footprint is not None else None,
         swaps_total=replica.swaps_total,
+        rates=rates_out(replica.rates),
+        queue_ms=replica.queue_ms,
+        busy=replica.busy,
+        hot_since_unix_s=replica.hot_since_unix_s,
     )
 
 
@@ -265,6 +307,7 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         settings=settings_out(version.settings),
         created_unix_s=version.created_unix_s,
         residency=residency_out(version.given.residency),
+        placement=placement_out(version.given.placement),
     )
     if version.pack is not None:
         answer.task = version.pack.task

@@ -160,6 +160,10 @@ class ImageShapeMismatch(InvalidArgument):
     reason = "IMAGE_SHAPE_MISMATCH"
 
 
+class InvalidSchedule(InvalidArgument):
+    reason = "INVALID_SCHEDULE"
+
+
 class PackInvalid(InvalidArgument):
     reason = "PACK_INVALID"
 
@@ -189,6 +193,14 @@ class PackNotFound(NotFound):
 
 class WorkerNotFound(NotFound):
     reason = "WORKER_NOT_FOUND"
+
+
+class ScheduleNotFound(NotFound):
+    reason = "SCHEDULE_NOT_FOUND"
+
+
+class RequestNotFound(NotFound):
+    reason = "REQUEST_NOT_FOUND"
 
 
 class NotAssigned(NotFound):
@@ -224,6 +236,12 @@ class StaleToken(FailedPrecondition):
 
 class ImportNotYours(FailedPrecondition):
     reason = "IMPORT_NOT_YOURS"
+
+
+class ChangeoverFailed(FailedPrecondition):
+    """One of the models to prepare can't be loaded; nothing was changed."""
+
+    reason = "CHANGEOVER_FAILED"
 
 
 # --- RESOURCE_EXHAUSTED ----------------------------------------------------------------------
@@ -263,6 +281,15 @@ class Draining(Unavailable):
 
 class RegistryUnavailable(Unavailable):
     reason = "REGISTRY_UNAVAILABLE"
+
+
+# --- DEADLINE_EXCEEDED -----------------------------------------------------------------------
+
+
+class DeadlineUnmeetable(DeadlineExceeded):
+    """Refused on arrival: by the worker's estimate the answer would come too late."""
+
+    reason = "DEADLINE_UNMEETABLE"
 
 
 # --- DATA_LOSS, INTERNAL, PERMISSION_DENIED ---------------------------------------------------

@@ -44,6 +44,11 @@ class FleetServiceStub:
                 request_serializer=yolopool_dot_v1_dot_fleet__pb2.GetFleetRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_fleet__pb2.GetFleetResponse.FromString,
                 _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/yolopool.v1.FleetService/DrainWorker',
+                request_serializer=yolopool_dot_v1_dot_fleet__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_fleet__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -63,6 +68,17 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainWorker(self, request, context):
+        """Takes a worker out without a gap: what is wanted of its models is loaded elsewhere first, as far
+        as there is room; then it refuses new work, answers its last tickets and ends. With wait,
+        blocks until it has left or the deadline passes (the drain then goes on). Repeat: waits
+        likewise. Ends with the process: a new one of the same id takes work again.
+        Errors: NOT_FOUND (WORKER_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +91,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.GetFleet,
                     request_deserializer=yolopool_dot_v1_dot_fleet__pb2.GetFleetRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_fleet__pb2.GetFleetResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=yolopool_dot_v1_dot_fleet__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_fleet__pb2.DrainWorkerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +152,33 @@ class FleetService:
             '/yolopool.v1.FleetService/GetFleet',
             yolopool_dot_v1_dot_fleet__pb2.GetFleetRequest.SerializeToString,
             yolopool_dot_v1_dot_fleet__pb2.GetFleetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.FleetService/DrainWorker',
+            yolopool_dot_v1_dot_fleet__pb2.DrainWorkerRequest.SerializeToString,
+            yolopool_dot_v1_dot_fleet__pb2.DrainWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,13 @@ class FleetServiceStub:
     """Does not block. Answers from this control plane's view."""
     GetFleet: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]
     """Does not block."""
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DrainWorkerRequest, _fleet_pb2.DrainWorkerResponse]
+    """Takes a worker out without a gap: what is wanted of its models is loaded elsewhere first, as far
+    as there is room; then it refuses new work, answers its last tickets and ends. With wait,
+    blocks until it has left or the deadline passes (the drain then goes on). Repeat: waits
+    likewise. Ends with the process: a new one of the same id takes work again.
+    Errors: NOT_FOUND (WORKER_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -43,6 +50,13 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Does not block. Answers from this control plane's view."""
     GetFleet: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]  # type: ignore[assignment]
     """Does not block."""
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DrainWorkerRequest, _fleet_pb2.DrainWorkerResponse]  # type: ignore[assignment]
+    """Takes a worker out without a gap: what is wanted of its models is loaded elsewhere first, as far
+    as there is room; then it refuses new work, answers its last tickets and ends. With wait,
+    blocks until it has left or the deadline passes (the drain then goes on). Repeat: waits
+    likewise. Ends with the process: a new one of the same id takes work again.
+    Errors: NOT_FOUND (WORKER_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -60,5 +74,18 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.GetFleetResponse, _abc.Awaitable[_fleet_pb2.GetFleetResponse]]:
         """Does not block."""
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _fleet_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.DrainWorkerResponse, _abc.Awaitable[_fleet_pb2.DrainWorkerResponse]]:
+        """Takes a worker out without a gap: what is wanted of its models is loaded elsewhere first, as far
+        as there is room; then it refuses new work, answers its last tickets and ends. With wait,
+        blocks until it has left or the deadline passes (the drain then goes on). Repeat: waits
+        likewise. Ends with the process: a new one of the same id takes work again.
+        Errors: NOT_FOUND (WORKER_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -74,6 +74,16 @@ class ModelServiceStub:
                 request_serializer=yolopool_dot_v1_dot_model__pb2.SetResidencyRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_model__pb2.SetResidencyResponse.FromString,
                 _registered_method=True)
+        self.SetPlacement = channel.unary_unary(
+                '/yolopool.v1.ModelService/SetPlacement',
+                request_serializer=yolopool_dot_v1_dot_model__pb2.SetPlacementRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_model__pb2.SetPlacementResponse.FromString,
+                _registered_method=True)
+        self.Changeover = channel.unary_unary(
+                '/yolopool.v1.ModelService/Changeover',
+                request_serializer=yolopool_dot_v1_dot_model__pb2.ChangeoverRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_model__pb2.ChangeoverResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -157,6 +167,26 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetPlacement(self, request, context):
+        """Sets where a version may run; a bare name means its default version. Replicas that are where
+        they may not be any more are replaced first and then released. Repeat: same answer.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Changeover(self, request, context):
+        """Loads one set of models and releases another, all or nothing: blocks until each of `prepare`
+        is loaded as LoadModel with wait does, and only then, in one step, ends what is wanted of
+        `release`. If one can't be loaded, or the deadline passes first, the wants of `prepare` are as
+        they were before and `release` is untouched. Repeat after success: nothing to do, OK.
+        Errors: as LoadModel, and FAILED_PRECONDITION (CHANGEOVER_FAILED: details name the model).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -199,6 +229,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.SetResidency,
                     request_deserializer=yolopool_dot_v1_dot_model__pb2.SetResidencyRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_model__pb2.SetResidencyResponse.SerializeToString,
+            ),
+            'SetPlacement': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPlacement,
+                    request_deserializer=yolopool_dot_v1_dot_model__pb2.SetPlacementRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_model__pb2.SetPlacementResponse.SerializeToString,
+            ),
+            'Changeover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Changeover,
+                    request_deserializer=yolopool_dot_v1_dot_model__pb2.ChangeoverRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_model__pb2.ChangeoverResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -417,6 +457,60 @@ class ModelService:
             '/yolopool.v1.ModelService/SetResidency',
             yolopool_dot_v1_dot_model__pb2.SetResidencyRequest.SerializeToString,
             yolopool_dot_v1_dot_model__pb2.SetResidencyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPlacement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.ModelService/SetPlacement',
+            yolopool_dot_v1_dot_model__pb2.SetPlacementRequest.SerializeToString,
+            yolopool_dot_v1_dot_model__pb2.SetPlacementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Changeover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.ModelService/Changeover',
+            yolopool_dot_v1_dot_model__pb2.ChangeoverRequest.SerializeToString,
+            yolopool_dot_v1_dot_model__pb2.ChangeoverResponse.FromString,
             options,
             channel_credentials,
             insecure,

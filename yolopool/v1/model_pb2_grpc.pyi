@@ -75,6 +75,18 @@ class ModelServiceStub:
     mode unpins it. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
+    SetPlacement: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetPlacementRequest, _model_pb2.SetPlacementResponse]
+    """Sets where a version may run; a bare name means its default version. Replicas that are where
+    they may not be any more are replaced first and then released. Repeat: same answer.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
+    Changeover: _grpc.UnaryUnaryMultiCallable[_model_pb2.ChangeoverRequest, _model_pb2.ChangeoverResponse]
+    """Loads one set of models and releases another, all or nothing: blocks until each of `prepare`
+    is loaded as LoadModel with wait does, and only then, in one step, ends what is wanted of
+    `release`. If one can't be loaded, or the deadline passes first, the wants of `prepare` are as
+    they were before and `release` is untouched. Repeat after success: nothing to do, OK.
+    Errors: as LoadModel, and FAILED_PRECONDITION (CHANGEOVER_FAILED: details name the model).
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -122,6 +134,18 @@ class ModelServiceAsyncStub(ModelServiceStub):
     HOT_STANDBY also wants it loaded and pinned (on one worker, if fewer are wanted); any other
     mode unpins it. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
+    SetPlacement: _aio.UnaryUnaryMultiCallable[_model_pb2.SetPlacementRequest, _model_pb2.SetPlacementResponse]  # type: ignore[assignment]
+    """Sets where a version may run; a bare name means its default version. Replicas that are where
+    they may not be any more are replaced first and then released. Repeat: same answer.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
+    Changeover: _aio.UnaryUnaryMultiCallable[_model_pb2.ChangeoverRequest, _model_pb2.ChangeoverResponse]  # type: ignore[assignment]
+    """Loads one set of models and releases another, all or nothing: blocks until each of `prepare`
+    is loaded as LoadModel with wait does, and only then, in one step, ends what is wanted of
+    `release`. If one can't be loaded, or the deadline passes first, the wants of `prepare` are as
+    they were before and `release` is untouched. Repeat after success: nothing to do, OK.
+    Errors: as LoadModel, and FAILED_PRECONDITION (CHANGEOVER_FAILED: details name the model).
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -215,6 +239,30 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         HOT_STANDBY also wants it loaded and pinned (on one worker, if fewer are wanted); any other
         mode unpins it. Repeat: same answer.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def SetPlacement(
+        self,
+        request: _model_pb2.SetPlacementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.SetPlacementResponse, _abc.Awaitable[_model_pb2.SetPlacementResponse]]:
+        """Sets where a version may run; a bare name means its default version. Replicas that are where
+        they may not be any more are replaced first and then released. Repeat: same answer.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def Changeover(
+        self,
+        request: _model_pb2.ChangeoverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.ChangeoverResponse, _abc.Awaitable[_model_pb2.ChangeoverResponse]]:
+        """Loads one set of models and releases another, all or nothing: blocks until each of `prepare`
+        is loaded as LoadModel with wait does, and only then, in one step, ends what is wanted of
+        `release`. If one can't be loaded, or the deadline passes first, the wants of `prepare` are as
+        they were before and `release` is untouched. Repeat after success: nothing to do, OK.
+        Errors: as LoadModel, and FAILED_PRECONDITION (CHANGEOVER_FAILED: details name the model).
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

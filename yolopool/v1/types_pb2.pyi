@@ -5,8 +5,10 @@ Words shared by every service. Sizes are bytes, times are milliseconds where a
 field ends in _ms and Unix seconds where it ends in _unix_s, pixels are floats.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -383,6 +385,7 @@ class Footprint(_message.Message):
     PRIVATE_BYTES_FIELD_NUMBER: _builtins.int
     MAX_BATCH_FIELD_NUMBER: _builtins.int
     SWAP_MS_FIELD_NUMBER: _builtins.int
+    FETCH_MS_FIELD_NUMBER: _builtins.int
     weights_bytes: _builtins.int
     """On the device."""
     workspace_bytes: _builtins.int
@@ -393,6 +396,8 @@ class Footprint(_message.Message):
     """The batch that workspace_bytes is of."""
     swap_ms: _builtins.float
     """From host memory to HOT, without the warm-up."""
+    fetch_ms: _builtins.float
+    """From the artifact store to this worker's host memory or local pack cache; 0: not measured."""
     def __init__(
         self,
         *,
@@ -401,14 +406,105 @@ class Footprint(_message.Message):
         private_bytes: _builtins.int = ...,
         max_batch: _builtins.int = ...,
         swap_ms: _builtins.float = ...,
+        fetch_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch", b"max_batch", "private_bytes", b"private_bytes", "swap_ms", b"swap_ms", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_ms", b"fetch_ms", "max_batch", b"max_batch", "private_bytes", b"private_bytes", "swap_ms", b"swap_ms", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Footprint: _TypeAlias = Footprint  # noqa: Y015
+
+@_typing.final
+class Rates(_message.Message):
+    """Arrivals a second of requests for one version, each an average weighted by exp(-age / window)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAST_FIELD_NUMBER: _builtins.int
+    MIDDLE_FIELD_NUMBER: _builtins.int
+    SLOW_FIELD_NUMBER: _builtins.int
+    fast: _builtins.float
+    """Over a window of 30 s."""
+    middle: _builtins.float
+    """Over 5 minutes."""
+    slow: _builtins.float
+    """Over an hour."""
+    def __init__(
+        self,
+        *,
+        fast: _builtins.float = ...,
+        middle: _builtins.float = ...,
+        slow: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fast", b"fast", "middle", b"middle", "slow", b"slow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rates: _TypeAlias = Rates  # noqa: Y015
+
+@_typing.final
+class Placement(_message.Message):
+    """Where a version may run, on how many workers, and how much it matters beside others. Not part of
+    its semantics: may be changed at any time.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    POOL_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    MAX_REPLICAS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Only workers whose label `pool` has this value; empty: any."""
+    max_replicas: _builtins.int
+    """Most replicas that queues may ask for beyond those that are wanted; 0: as many as there are
+    workers.
+    """
+    priority: Global___Priority.ValueType
+    """INTERACTIVE is loaded first and counts fourfold where room is scarce, BULK a quarter."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only workers that have all these labels."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        max_replicas: _builtins.int = ...,
+        priority: Global___Priority.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "max_replicas", b"max_replicas", "pool", b"pool", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
 
 @_typing.final
 class Replica(_message.Message):
@@ -433,6 +529,10 @@ class Replica(_message.Message):
     PACK_FIELD_NUMBER: _builtins.int
     FOOTPRINT_FIELD_NUMBER: _builtins.int
     SWAPS_TOTAL_FIELD_NUMBER: _builtins.int
+    RATES_FIELD_NUMBER: _builtins.int
+    QUEUE_MS_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    HOT_SINCE_UNIX_S_FIELD_NUMBER: _builtins.int
     state: Global___ReplicaState.ValueType
     pinned: _builtins.bool
     weights_bytes: _builtins.int
@@ -457,6 +557,12 @@ class Replica(_message.Message):
     """Digest of its pack."""
     swaps_total: _builtins.int
     """How often it was brought to the device."""
+    queue_ms: _builtins.float
+    """What its requests waited for the device, averaged over the last seconds, to 0 when there are none."""
+    busy: _builtins.float
+    """Share of the last seconds that the device worked for it, 0..1."""
+    hot_since_unix_s: _builtins.float
+    """When it came to the device last, 0 if it never did."""
     @_builtins.property
     def version(self) -> Global___VersionKey: ...
     @_builtins.property
@@ -464,6 +570,10 @@ class Replica(_message.Message):
     @_builtins.property
     def footprint(self) -> Global___Footprint:
         """Unset until it was HOT once."""
+
+    @_builtins.property
+    def rates(self) -> Global___Rates:
+        """Its requests at this worker."""
 
     def __init__(
         self,
@@ -485,10 +595,14 @@ class Replica(_message.Message):
         pack: _builtins.str = ...,
         footprint: Global___Footprint | None = ...,
         swaps_total: _builtins.int = ...,
+        rates: Global___Rates | None = ...,
+        queue_ms: _builtins.float = ...,
+        busy: _builtins.float = ...,
+        hot_since_unix_s: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "rates", b"rates", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "reason", b"reason", "requests_total", b"requests_total", "state", b"state", "swaps_total", b"swaps_total", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "footprint", b"footprint", "hot_since_unix_s", b"hot_since_unix_s", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "queue_ms", b"queue_ms", "rates", b"rates", "reason", b"reason", "requests_total", b"requests_total", "state", b"state", "swaps_total", b"swaps_total", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

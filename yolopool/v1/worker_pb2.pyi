@@ -5,6 +5,7 @@ What a control plane (or, for Infer, a direct caller) asks of one worker."""
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from yolopool.v1 import detection_pb2 as _detection_pb2
 from yolopool.v1 import fleet_pb2 as _fleet_pb2
 from yolopool.v1 import types_pb2 as _types_pb2
@@ -19,6 +20,28 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Reach:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReachEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reach.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REACH_UNSPECIFIED: _Reach.ValueType  # 0
+    """HOT."""
+    REACH_WARM: _Reach.ValueType  # 1
+    """To host memory or the local pack cache, where a turn on the device waits for a request."""
+    REACH_HOT: _Reach.ValueType  # 2
+
+class Reach(_Reach, metaclass=_ReachEnumTypeWrapper):
+    """How far a load is to go."""
+
+REACH_UNSPECIFIED: Reach.ValueType  # 0
+"""HOT."""
+REACH_WARM: Reach.ValueType  # 1
+"""To host memory or the local pack cache, where a turn on the device waits for a request."""
+REACH_HOT: Reach.ValueType  # 2
+Global___Reach: _TypeAlias = Reach  # noqa: Y015
+
 @_typing.final
 class AssignRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -30,8 +53,11 @@ class AssignRequest(_message.Message):
     VARIANT_FIELD_NUMBER: _builtins.int
     PIN_FIELD_NUMBER: _builtins.int
     FOOTPRINT_FIELD_NUMBER: _builtins.int
+    REACH_FIELD_NUMBER: _builtins.int
     pin: _builtins.bool
     """Keep on the device always."""
+    reach: Global___Reach.ValueType
+    """WARM: the call returns when the weights are beside the device (a prefetch)."""
     @_builtins.property
     def token(self) -> _types_pb2.FencingToken: ...
     @_builtins.property
@@ -60,10 +86,11 @@ class AssignRequest(_message.Message):
         variant: _types_pb2.Variant | None = ...,
         pin: _builtins.bool = ...,
         footprint: _types_pb2.Footprint | None = ...,
+        reach: Global___Reach.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "pack", b"pack", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "pack", b"pack", "pin", b"pin", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "pack", b"pack", "pin", b"pin", "reach", b"reach", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,6 +152,9 @@ class ReleaseRequest(_message.Message):
 
     TOKEN_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    force: _builtins.bool
+    """Refuse its tickets (NOT_ASSIGNED) instead of waiting for them; a pass under way ends first."""
     @_builtins.property
     def token(self) -> _types_pb2.FencingToken: ...
     @_builtins.property
@@ -134,10 +164,11 @@ class ReleaseRequest(_message.Message):
         *,
         token: _types_pb2.FencingToken | None = ...,
         version: _types_pb2.VersionKey | None = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "token", b"token", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

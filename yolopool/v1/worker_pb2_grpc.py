@@ -88,7 +88,8 @@ class WorkerServiceServicer:
         """Runs one image. Blocks until the answer; the ticket is dropped when the call is
         cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
         (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
-        RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run).
+        RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
+        refused on arrival, with the estimate).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

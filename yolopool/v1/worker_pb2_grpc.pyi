@@ -47,7 +47,8 @@ class WorkerServiceStub:
     """Runs one image. Blocks until the answer; the ticket is dropped when the call is
     cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
     (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
-    RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run).
+    RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
+    refused on arrival, with the estimate).
     """
     GetInventory: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetInventoryRequest, _worker_pb2.GetInventoryResponse]
     """Does not block."""
@@ -75,7 +76,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """Runs one image. Blocks until the answer; the ticket is dropped when the call is
     cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
     (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
-    RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run).
+    RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
+    refused on arrival, with the estimate).
     """
     GetInventory: _aio.UnaryUnaryMultiCallable[_worker_pb2.GetInventoryRequest, _worker_pb2.GetInventoryResponse]  # type: ignore[assignment]
     """Does not block."""
@@ -118,7 +120,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs one image. Blocks until the answer; the ticket is dropped when the call is
         cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
         (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
-        RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run).
+        RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
+        refused on arrival, with the estimate).
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,75 @@
+"""How often something is asked for, from its arrivals alone: three averages and one estimate.
+
+Pure: times are arguments, in seconds of one clock. Workers count, control planes add up.
+"""
+
+import math
+from dataclasses import dataclass
+
+FAST_S, MIDDLE_S, SLOW_S = 30.0, 300.0, 3600.0
+# Standard deviations by which a short average must contradict a longer one to be believed.
+DOUBT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Arrivals a second, averaged with weights of exp(-age / window): each arrival adds 1 / window
+    to an average that decays by exp(-elapsed / window). Linear, so that those of several workers
+    add up.
+    """
+
+    fast: float = 0.0  # over FAST_S
+    middle: float = 0.0  # over MIDDLE_S
+    slow: float = 0.0  # over SLOW_S
+
+    def later(self, elapsed_s: float) -> "Rates":
+        """As they are after so long without an arrival."""
+        if elapsed_s <= 0.0 or not self.slow:
+            return self
+        return Rates(
+            self.fast * math.exp(-elapsed_s / FAST_S),
+            self.middle * math.exp(-elapsed_s / MIDDLE_S),
+            self.slow * math.exp(-elapsed_s / SLOW_S),
+        )
+
+    def arrived(self, count: int = 1) -> "Rates":
+        """So many arrivals now."""
+        return Rates(
+            self.fast + count / FAST_S, self.middle + count / MIDDLE_S, self.slow + count / SLOW_S
+        )
+
+    def __add__(self, other: "Rates") -> "Rates":
+        return Rates(self.fast + other.fast, self.middle + other.middle, self.slow + other.slow)
+
+    @property
+    def estimate(self) -> float:
+        """Arrivals a second to go by: the slow average, as far as the shorter ones do not
+        contradict it. A window that counted n arrivals gives its rate to n +- 2 sqrt(n + 1)
+        (Poisson), so that rare versions are told apart by an hour's counts and a version that
+        becomes busy, or falls silent, is seen as such within seconds.
+        """
+        middle = _within(self.slow, self.middle, MIDDLE_S)
+        return _within(middle, self.fast, FAST_S)
+
+
+def _within(longer: float, shorter: float, window_s: float) -> float:
+    # An exponential window of length w has the variance of a plain one of 2 w.
+    spread = DOUBT * math.sqrt((shorter * window_s + 1.0) / 2.0) / window_s
+    return min(max(longer, shorter - spread), shorter + spread)
+
+
+NEVER = Rates()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Rates and the time they are of."""
+
+    rates: Rates = NEVER
+    at: float = 0.0
+
+    def arrived(self, now: float, count: int = 1) -> "Arrivals":
+        return Arrivals(self.now(now).arrived(count), now)
+
+    def now(self, now: float) -> Rates:
+        return self.rates.later(now - self.at)
