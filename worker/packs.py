@@ -229,8 +229,10 @@ class PackDoor:
                 if not folder.name.startswith("."):
                     size = sum(file.stat().st_size for file in folder.iterdir())
                     used = folder.stat().st_mtime
-                    heat = 1 / max(now - used, 1e-3)
-                    kept.append(Kept(folder.name, size, size, heat, used, folder.name in in_use))
+                    rate = 1 / max(now - used, 1e-3)
+                    kept.append(
+                        Kept(folder.name, size, size, rate, used, in_use=folder.name in in_use)
+                    )
         for name in to_drop(kept, 0, self._cache_bytes).keys:
             shutil.rmtree(self._cache / name, ignore_errors=True)
 

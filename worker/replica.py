@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from worker.ledger import Claim
 from worker.lifecycle import Life, ReplicaState
 from worker.packs import Pack
-from worker.tiers import Heat
+from worker.usage import Usage
+from yolopool.arrivals import Arrivals
 from yolopool.errors import YolopoolError
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
@@ -29,6 +30,8 @@ class Order:
     max_batch: int
     pinned: bool
     known: types_pb2.Footprint | None = None
+    # Only beside the device, until a request asks for it.
+    warm: bool = False
 
     def means(self, other: "Order") -> bool:
         """Whether both ask for the same answers. A version never changes, but the store that
@@ -62,14 +65,18 @@ class Replica:
     loads_total: int = 0
     swaps_total: int = 0
     last_used_unix_s: float = 0.0
-    heat: Heat = field(default_factory=Heat)
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    usage: Usage = field(default_factory=Usage)
     hot_since: float = 0.0
+    hot_since_unix_s: float = 0.0
     last_pass: float = 0.0
     wanted: bool = False
     # Ran out of memory on its way to the device once: the next time it is told so.
     short: bool = False
     load_s: float = 0.0
     swap_s: float = 0.0
+    # From the artifact store to this machine; 0: it was here.
+    fetch_s: float = 0.0
     measured: types_pb2.Footprint | None = None
     error: YolopoolError | None = None
     work: "asyncio.Task[None] | None" = None
@@ -124,3 +131,9 @@ class Replica:
         if self.order.known is not None and self.order.known.swap_ms:
             return self.order.known.swap_ms / 1000
         return self.header.manifest.weights_bytes / SWAP_BYTES_PER_S
+
+    @property
+    def fetch_ms(self) -> float:
+        """From the store to this machine, as measured here or, where it was here, before."""
+        known = self.order.known.fetch_ms if self.order.known is not None else 0.0
+        return self.fetch_s * 1000 or known

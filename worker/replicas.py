@@ -53,13 +53,15 @@ class Replicas:
         self._unix = unix
         self._clock = clock
         self._loads_total: dict[str, int] = {}
+        # Packs that this process brought here once: a second time takes no time.
+        self._fetched: set[str] = set()
 
     def held(self) -> tuple[Replica, ...]:
         return tuple(self._held.values())
 
     async def assign(self, order: Order) -> Replica:
         """Loads a version, or joins the load under way, or answers what is there; returns when it
-        was HOT.
+        was HOT (or beside the device, if no more is ordered).
 
         Raises LedgerFull, OutOfMemory, PackNotFound, PackInvalid, DigestMismatch, LoadFailed,
         and NotAssigned if it is released meanwhile.
@@ -75,9 +77,22 @@ class Replicas:
             await asyncio.shield(replica.work)  # WARM on its way is not loaded yet
         if replica.error is not None:
             raise replica.error
+        if order.warm:
+            return replica
+        if replica.state is ReplicaState.WARM and not replica.swaps_total:
+            await self._bring(replica)
+            if replica.error is not None:
+                raise replica.error
         if not replica.swaps_total:
             raise NotAssigned(f"{order.key} was released while it waited for its turn")
         return replica
+
+    async def _bring(self, replica: Replica) -> None:
+        """To the device, for one that was only fetched ahead."""
+        replica.settled.clear()
+        replica.wanted = True
+        self._swaps.wake()
+        await replica.settled.wait()
 
     async def _begun(self, order: Order) -> Replica:
         """The replica of an order, whose load is done or under way."""
@@ -126,7 +141,7 @@ class Replicas:
         replica.requests_total += 1
         replica.last_used_unix_s = self._unix()
         now = self._clock()
-        replica.heat = replica.heat.used(now)
+        replica.arrivals = replica.arrivals.arrived(now)
         replica.last_pass = now
         try:
             yield replica
@@ -155,21 +170,32 @@ class Replicas:
         key = replica.key
         self._loads_total[key] = replica.loads_total = self._loads_total.get(key, 0) + 1
         try:
-            self._read_manifest(
-                replica, await self._swaps.reader(partial(self._prepare, replica.order.pack))
-            )
+            self._read_manifest(replica, await self._fetch(replica))
         except Exception as error:
             self._swaps.fail(replica, error)
             return
         finally:
             replica.fetched.set()
-        replica.wanted = True
+        replica.wanted = not replica.order.warm
         self._swaps.apply(replica, ReplicaEvent.FETCHED)
         self._swaps.wake()
+        if replica.order.warm:
+            await self._swaps.read_ahead(replica)
+            return
         await replica.settled.wait()
         if replica.state is ReplicaState.HOT:
             replica.load_s = time.monotonic() - began
             log.info("loaded", model=key, load_ms=round(replica.load_s * 1000, 1))
+
+    async def _fetch(self, replica: Replica) -> Pack:
+        """Brings the pack to this machine; the first time tells what that takes."""
+        began = time.monotonic()
+        pack = await self._swaps.reader(partial(self._prepare, replica.order.pack))
+        digest = replica.order.pack.digest
+        if digest not in self._fetched:
+            self._fetched.add(digest)
+            replica.fetch_s = time.monotonic() - began
+        return pack
 
     def _read_manifest(self, replica: Replica, pack: Pack) -> None:
         manifest = pack.manifest

@@ -111,8 +111,9 @@ def _asking(standings: Iterable[Standing]) -> Iterable[Standing]:
 def _leavers(
     hot: Sequence[Standing], newcomer: Standing | None, now: float, patient: bool
 ) -> list[Standing]:
-    """Who may leave, in the order in which they do: idle ones of least worth, then, longest
-    there first, those whose turn is over or whose tickets are all less urgent by priority.
+    """Who may leave, in the order in which they do: first idle ones, then those whose turn is over
+    or whose tickets are all less urgent by priority; of each the least worth first, so that many
+    that are asked for rarely share one place and do not take that of one in rotation.
     """
     idle = [one for one in hot if not one.pinned and one.demand is None]
     working = [one for one in hot if not one.pinned and one.demand is not None]
@@ -124,7 +125,7 @@ def _leavers(
     ]
     return [
         *sorted(idle, key=lambda one: one.worth),
-        *sorted(busy, key=lambda one: (one.hot_since, one.key)),
+        *sorted(busy, key=lambda one: one.worth),
     ]
 
 

@@ -90,7 +90,8 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         self.fence.check(request.token)
         replica = await self._replicas.assign(wire.order_of(request))
         return worker_pb2.AssignResponse(
-            replica=wire.replica_to(replica, self._backend, self._engine), ledger=self._ledger()
+            replica=wire.replica_to(replica, self._backend, self._engine, self._clock()),
+            ledger=self._ledger(),
         )
 
     async def Release(self, request: worker_pb2.ReleaseRequest, context: Any) -> Any:
@@ -153,7 +154,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             ledger=self._ledger(),
             load=wire.load_to(self._engine),
             replicas=[
-                wire.replica_to(replica, self._backend, self._engine)
+                wire.replica_to(replica, self._backend, self._engine, self._clock())
                 for replica in self._replicas.held()
             ],
             labels=one.labels,
@@ -181,6 +182,8 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
                     replica.max_batch,
                 )
             )
+            device_s = outcome.inference_s / outcome.batch_size
+            replica.usage = replica.usage.answered(self._clock(), outcome.queue_s, device_s)
             return self._answer(request, replica, prepared, outcome)
 
     def _answer(

@@ -71,6 +71,7 @@ class Swaps:
         held: Mapping[str, Replica],
         changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        unix: Callable[[], float] = time.time,
     ) -> None:
         self.ledger = ledger
         # Measured: what releases were to give back less what they gave, in bytes.
@@ -84,6 +85,7 @@ class Swaps:
         self._held = held
         self._changed = changed
         self._clock = clock
+        self._unix = unix
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
         # (architecture, shape, batch) that have run on this device.
@@ -174,7 +176,7 @@ class Swaps:
                     demand=demand.get(one.key),
                     hot_since=one.hot_since,
                     swap_s=swap_s,
-                    worth=_kept(one, swap_s, now).worth,
+                    worth=_kept(one, swap_s, now, now - one.hot_since).worth,
                 )
             )
         return standings
@@ -215,7 +217,7 @@ class Swaps:
             self.ledger = self.ledger.release(one.key)
             one.claim = NOTHING
             raise
-        one.hot_since = self._clock()
+        one.hot_since, one.hot_since_unix_s = self._clock(), self._unix()
         one.swaps_total += 1
         one.wanted = one.short = False
         self._engine.note_swap(one.key, one.swap_s)
@@ -249,6 +251,22 @@ class Swaps:
             reading.add_done_callback(_close_late)
             raise
         return seconds
+
+    async def read_ahead(self, one: Replica) -> None:
+        """Weights into host memory that is free, for one that is only likely to be asked for."""
+        size = one.header.manifest.weights_bytes
+        if not self._tiers.two or not self._tiers.fetch_weights:
+            return
+        if self.host_bytes + size > self._tiers.host_bytes:
+            return
+        # Not under the lock: no swap waits for what nobody asked for yet.
+        pack = await self.reader(partial(self._packs.fetch, one.order.pack))
+        async with self.lock:
+            room = self.host_bytes + size <= self._tiers.host_bytes
+            if one.state is ReplicaState.WARM and not one.host_bytes and room:
+                one.pack = pack
+            else:
+                pack.close()
 
     async def reader(self, read: Callable[[], Answer]) -> Answer:
         """Runs what reads a pack on a thread that gives way to the model's."""
@@ -313,6 +331,7 @@ class Swaps:
             private_bytes=claim.private_bytes,
             max_batch=one.max_batch,
             swap_ms=one.swap_s * 1000,
+            fetch_ms=one.fetch_ms,
         )
 
     # --- off the device -----------------------------------------------------------------------
@@ -353,7 +372,9 @@ class Swaps:
             return
         now = self._clock()
         kept = [
-            _kept(one, one.expected_swap_s(), now) for one in self._held.values() if one.host_bytes
+            _kept(one, one.expected_swap_s(), now, 0.0)
+            for one in self._held.values()
+            if one.host_bytes
         ]
         for key in tiers.to_drop(kept, need_bytes, self._tiers.host_bytes).keys:
             self._held[key].drop_weights()
@@ -388,9 +409,9 @@ class Swaps:
             one.drop_weights()
 
 
-def _kept(one: Replica, swap_s: float, now: float) -> tiers.Kept:
-    size = one.header.manifest.weights_bytes
-    return tiers.Kept(one.key, size, swap_s, one.heat.now(now), one.last_used_unix_s)
+def _kept(one: Replica, swap_s: float, now: float, held_s: float) -> tiers.Kept:
+    size, rate = one.header.manifest.weights_bytes, one.arrivals.now(now).estimate
+    return tiers.Kept(one.key, size, swap_s, rate, one.last_used_unix_s, held_s)
 
 
 def _close_late(reading: "asyncio.Future[tuple[Pack, float]]") -> None:

@@ -1,50 +1,30 @@
-"""What leaves a tier that is full: the least valuable first, never what is in use.
+"""What leaves a tier that is full: the least valuable first, never what is in use. Pure."""
 
-Pure. The value of a thing kept is the time it saves: how often it is asked for, times what
-bringing it back costs, over the bytes it takes. The ratio is that of GreedyDual-Size-Frequency
-(Cherkasova, "Improving WWW Proxies Performance with Greedy-Dual-Size-Frequency Caching
-Policy", 1998); frequencies decay with time instead of its clock.
-"""
-
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Uses of a minute ago count a third of those of now.
-_DECAY_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Heat:
-    """Uses of late: a count that decays; `at` is in seconds of one clock."""
-
-    count: float = 0.0
-    at: float = 0.0
-
-    def used(self, now: float) -> "Heat":
-        return Heat(self.now(now) + 1.0, now)
-
-    def now(self, now: float) -> float:
-        return self.count * math.exp(-max(0.0, now - self.at) / _DECAY_S)
+from yolopool.worth import keeping
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Something in a tier: its bytes, what bringing it back costs (in one unit for all), how
-    often it is asked for, and when last.
+    """Something in a tier: its bytes, the seconds that bringing it back costs, how often a second
+    it is asked for, when last, and for how long it has been there.
     """
 
     key: str
     size_bytes: int
-    cost: float
-    heat: float
+    cost_s: float
+    rate: float
     last_used: float
+    held_s: float = 0.0
     in_use: bool = False
 
     @property
     def worth(self) -> tuple[float, float, str]:
         """Order in which things leave, the first first."""
-        return (self.heat * self.cost / max(1, self.size_bytes), self.last_used, self.key)
+        saved = keeping(self.rate, self.cost_s, self.size_bytes, self.held_s)
+        return (saved, self.last_used, self.key)
 
 
 @dataclass(frozen=True, slots=True)

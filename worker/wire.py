@@ -49,6 +49,7 @@ def order_of(request: worker_pb2.AssignRequest) -> Order:
         max_batch=request.variant.max_batch,
         pinned=request.pin,
         known=request.footprint if request.HasField("footprint") else None,
+        warm=request.reach == worker_pb2.REACH_WARM,
     )
 
 
@@ -110,8 +111,10 @@ def version_of(replica: Replica) -> types_pb2.VersionKey:
     return types_pb2.VersionKey(model=replica.order.model, version=replica.order.number)
 
 
-def replica_to(replica: Replica, backend: Backend, engine: Engine) -> types_pb2.Replica:
+def replica_to(replica: Replica, backend: Backend, engine: Engine, now: float) -> types_pb2.Replica:
+    """now: seconds of the worker's clock."""
     error = replica.error
+    rates = replica.arrivals.now(now)
     # What it holds of the device; one that waits, what it will.
     size = replica.claim if replica.claim.weights_bytes else _expected(replica)
     return types_pb2.Replica(
@@ -132,6 +135,10 @@ def replica_to(replica: Replica, backend: Backend, engine: Engine) -> types_pb2.
         pack=replica.order.pack.digest,
         footprint=replica.measured,
         swaps_total=replica.swaps_total,
+        rates=types_pb2.Rates(fast=rates.fast, middle=rates.middle, slow=rates.slow),
+        queue_ms=replica.usage.queue_s(now) * 1000,
+        busy=replica.usage.busy(now),
+        hot_since_unix_s=replica.hot_since_unix_s,
     )
 
 

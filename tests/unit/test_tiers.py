@@ -1,10 +1,9 @@
 """Tiers: the least valuable leaves first, never what is in use, and no more than must."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.tiers import Drop, Heat, Kept, to_drop
+from worker.tiers import Drop, Kept, to_drop
 
 
 def test_nothing_leaves_where_it_fits() -> None:
@@ -32,12 +31,11 @@ def test_what_is_in_use_stays_though_it_be_too_much() -> None:
     assert to_drop(kept, 0, 5) == Drop(("idle",), enough=False)
 
 
-def test_heat_counts_uses_and_cools() -> None:
-    once = Heat().used(100.0)
-    assert once.now(100.0) == 1.0
-    assert once.used(100.0).now(100.0) == 2.0
-    assert once.now(160.0) == pytest.approx(0.368, abs=0.001)
-    assert once.now(90.0) == 1.0  # a clock that goes back does not heat
+def test_of_two_asked_for_alike_the_newcomer_leaves() -> None:
+    kept = [Kept("stays", 10, 1, 1, 0, held_s=900.0), Kept("newcomer", 10, 1, 1.2, 9, held_s=0.1)]
+    assert to_drop(kept, 0, 10).keys == ("newcomer",)
+    much_more = Kept("newcomer", 10, 1, 2, 9, held_s=0.1)
+    assert to_drop([kept[0], much_more], 0, 10).keys == ("stays",)
 
 
 @given(
@@ -48,7 +46,9 @@ def test_heat_counts_uses_and_cools() -> None:
 def test_what_stays_fits_and_nobody_left_for_nothing(
     drawn: list[tuple[int, float, bool]], need: int, budget: int
 ) -> None:
-    kept = [Kept(str(n), size, 1, heat, 0, used) for n, (size, heat, used) in enumerate(drawn)]
+    kept = [
+        Kept(str(n), size, 1, heat, 0, in_use=used) for n, (size, heat, used) in enumerate(drawn)
+    ]
     drop = to_drop(kept, need, budget)
     by_key = {one.key: one for one in kept}
     assert not any(by_key[key].in_use for key in drop.keys)
