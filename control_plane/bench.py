@@ -3,64 +3,86 @@
 Pure; it changes only itself. A worker may take more than fits its device: it has them take turns.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
-from control_plane.fleet import Footprint, Replica, ReplicaState, VersionKey, WorkerInfo
+from control_plane.fleet import (
+    Footprint,
+    Replica,
+    ReplicaState,
+    Tickets,
+    VersionKey,
+    WorkerInfo,
+)
 
+LOADED = frozenset({ReplicaState.WARM, ReplicaState.HOT})
+PRESENT = LOADED | {ReplicaState.ASSIGNED}
+# What is asked for at least once in so many seconds counts in full where a device is crowded.
+ACTIVE_WITHIN_S = 60.0
 
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A replica as the plan sees it. `last_used` is Unix seconds."""
-
-    key: VersionKey
-    state: ReplicaState
-    size: Footprint
-    pinned: bool
-    outstanding: int = 0
-    last_used: float = 0.0
-
-    @classmethod
-    def of(cls, replica: Replica) -> "Seat":
-        # A failed load keeps no memory, whatever it was to take.
-        failed = replica.state is ReplicaState.FAILED
-        size = Footprint(0, 0) if failed else _size(replica)
-        return cls(
-            replica.key,
-            replica.state,
-            size,
-            replica.pinned,
-            replica.outstanding,
-            replica.last_used_unix_s,
-        )
+Seats = Mapping[VersionKey, Replica]
 
 
-@dataclass(slots=True)
 class Bench:
-    """`fixed_bytes` are context, graphs and private bytes of nobody known; `base_bytes` are those
-    and what loads under way take beside their seats.
+    """`seats` are the replicas that stay, `leaving` those under release. Sums over the seats are
+    kept, since a plan asks a thousand benches for them; a bench copies its worker's seats only
+    once it changes them.
     """
 
-    worker: WorkerInfo
-    fixed_bytes: int
-    base_bytes: int
-    seats: dict[VersionKey, Seat] = field(default_factory=dict)
-    leaving: dict[VersionKey, Seat] = field(default_factory=dict)
-    released_now: frozenset[VersionKey] = frozenset()
+    __slots__ = (
+        "_device_bytes", "_kept", "_leaving", "_mine", "_tickets", "_weights", "_workspace",
+        "base_bytes", "fixed_bytes", "released_now", "seats", "worker",
+    )  # fmt: skip
 
-    @classmethod
-    def of(cls, worker: WorkerInfo) -> "Bench":
-        all_seats = {key: Seat.of(replica) for key, replica in worker.replicas.items()}
-        leaving = {k: s for k, s in all_seats.items() if s.state is ReplicaState.RELEASING}
-        seats = {k: s for k, s in all_seats.items() if k not in leaving}
+    def __init__(
+        self, worker: WorkerInfo, tickets: Mapping[tuple[str, VersionKey], Tickets]
+    ) -> None:
+        self.worker = worker
+        self.seats: Seats = worker.replicas
+        self.released_now: frozenset[VersionKey] = frozenset()
+        self._tickets = tickets
+        self._mine: dict[VersionKey, Replica] | None = None
+        self._leaving: dict[VersionKey, Replica] = {}
+        if any(one.state is ReplicaState.RELEASING for one in worker.replicas.values()):
+            self._own()
         ledger = worker.ledger
+        everyone = worker.replicas.values()
         # Private bytes are their replicas' where those are known: they leave the device with them.
-        known = sum(seat.size.private_bytes for seat in all_seats.values())
+        known = sum(private_bytes(one) for one in everyone)
         private = max(0, ledger.backend_private_bytes - known)
-        fixed = ledger.context_bytes + ledger.graph_pool_bytes + private
+        # Context, graphs, and private bytes of nobody known.
+        self.fixed_bytes = ledger.context_bytes + ledger.graph_pool_bytes + private
         # The worker may know of more than its replicas explain; never plan with less than it says.
-        base = max(fixed, ledger.used_bytes - _total(all_seats.values()))
-        return cls(worker, fixed, base, seats, leaving)
+        self.base_bytes = max(self.fixed_bytes, ledger.used_bytes - total_bytes(everyone))
+        self._sum()
+
+    def _own(self) -> dict[VersionKey, Replica]:
+        if self._mine is None:
+            releasing = ReplicaState.RELEASING
+            self._leaving = {k: r for k, r in self.seats.items() if r.state is releasing}
+            self._mine = {k: r for k, r in self.seats.items() if r.state is not releasing}
+            self.seats = self._mine
+        return self._mine
+
+    def _sum(self) -> None:
+        kept = weights = workspace = 0
+        for one in self.seats.values():
+            if one.state is ReplicaState.FAILED:
+                continue
+            weights += one.weights_bytes
+            kept += one.weights_bytes
+            if one.footprint is not None:
+                kept += one.footprint.private_bytes
+            if one.workspace_bytes > workspace:
+                workspace = one.workspace_bytes
+        self._kept, self._weights, self._workspace = kept, weights, workspace
+        self._device_bytes = kept + workspace
+
+    # --- what is there ------------------------------------------------------------------------
+
+    @property
+    def leaving(self) -> Mapping[VersionKey, Replica]:
+        return self._leaving
 
     @property
     def room_bytes(self) -> int:
@@ -69,9 +91,17 @@ class Bench:
 
     @property
     def free_bytes(self) -> int:
-        staying = [s for s in self.leaving.values() if s.key not in self.released_now]
-        held = _total([*staying, *self.seats.values()])
+        held = self._device_bytes
+        if self._leaving:
+            staying = [r for k, r in self._leaving.items() if k not in self.released_now]
+            held = total_bytes([*staying, *self.seats.values()])
         return self.worker.ledger.budget_bytes - self.base_bytes - held
+
+    @property
+    def free_tier_bytes(self) -> int:
+        """What more may be assigned where there is a tier beneath the device."""
+        leaving = sum(weights_bytes(one) for one in self._leaving.values())
+        return self.worker.ledger.assignable_bytes - self._weights - leaving
 
     def state_of(self, key: VersionKey) -> ReplicaState | None:
         seat = self.seats.get(key)
@@ -79,13 +109,39 @@ class Bench:
 
     def holds(self, key: VersionKey) -> bool:
         """Whether it has this version in any state from which it can't be loaded anew."""
-        return key in self.leaving or self.state_of(key) not in (None, ReplicaState.FAILED)
+        return key in self._leaving or self.state_of(key) not in (None, ReplicaState.FAILED)
+
+    def outstanding(self, seat: Replica) -> int:
+        """Open tickets, ours that the worker did not report yet included."""
+        tickets = self._tickets.get((self.worker.id, seat.key))
+        return seat.outstanding if tickets is None else tickets.outstanding + tickets.foreign
+
+    def last_used(self, seat: Replica) -> float:
+        """Unix seconds."""
+        tickets = self._tickets.get((self.worker.id, seat.key))
+        known = seat.last_used_unix_s
+        return known if tickets is None else max(known, tickets.last_used_unix_s)
+
+    @property
+    def busy(self) -> float:
+        """Share of the last seconds that the device worked, 0..1."""
+        return min(1.0, sum(seat.busy for seat in self.seats.values()))
 
     @property
     def load_share(self) -> float:
         """Weights of all seats over the room on the device: above 1, they take turns."""
-        weights = sum(seat.size.weights_bytes for seat in self.seats.values())
-        return weights / max(1, self.room_bytes)
+        return self._weights / max(1, self.room_bytes)
+
+    @property
+    def crowding(self) -> float:
+        """As `load_share`, of what is asked for these days: what nobody asks for crowds nobody."""
+        active = 0.0
+        for seat in self.seats.values():
+            asked = max(seat.rates.estimate * ACTIVE_WITHIN_S, float(seat.pinned))
+            active += weights_bytes(seat) * min(1.0, asked)
+        return active / max(1, self.room_bytes)
+
+    # --- what fits ----------------------------------------------------------------------------
 
     def fits_empty(self, size: Footprint) -> bool:
         ledger = self.worker.ledger
@@ -110,15 +166,17 @@ class Bench:
         (`before_leaving`: not yet).
         """
         held = self._held(without, after_leaving, before_leaving)
-        more = Seat(VersionKey("", 0), ReplicaState.ASSIGNED, size, pinned)
         if self.worker.ledger.assignable_bytes:
-            return self._fits_in_turn([*held, more])
+            return self._fits_in_turn([*held, newcomer(size, pinned)])
         base = self.fixed_bytes if after_leaving else self.base_bytes
-        return self._fits_at_once([*held, more], base)
+        return self._fits_at_once([*held, newcomer(size, pinned)], base)
 
     def fits_hot(self, size: Footprint) -> bool:
         """Whether `size` more can be on the device beside all that is assigned."""
-        more = Seat(VersionKey("", 0), ReplicaState.ASSIGNED, size, pinned=False)
+        if not self._leaving and not self.worker.ledger.max_hot:
+            workspace = max(self._workspace, size.workspace_bytes)
+            return self._kept + size.kept_bytes + workspace <= self.room_bytes
+        more = newcomer(size, pinned=False)
         return self._fits_at_once([*self._held((), False, False), more], self.fixed_bytes)
 
     def can_pin(self, key: VersionKey, without: Collection[VersionKey] = ()) -> bool:
@@ -127,13 +185,17 @@ class Bench:
         """
         if not self.worker.ledger.assignable_bytes:
             return True
-        return self.fits(self.seats[key].size, pinned=True, without=[key, *without])
+        return self.fits(size_of(self.seats[key]), pinned=True, without=[key, *without])
 
     def stranded(self) -> list[VersionKey]:
         """Seats that can't come to the device any more, for those that are pinned there."""
         if not self.worker.ledger.assignable_bytes:
             return []
         pinned = [seat for seat in self.seats.values() if seat.pinned]
+        if not pinned and not self.worker.ledger.max_hot:
+            largest = max((size_of(seat).device_bytes for seat in self.seats.values()), default=0)
+            if largest <= self.room_bytes:
+                return []
         return [
             seat.key
             for seat in self.seats.values()
@@ -142,52 +204,93 @@ class Bench:
 
     def _held(
         self, without: Collection[VersionKey], after_leaving: bool, before_leaving: bool
-    ) -> list[Seat]:
+    ) -> list[Replica]:
         held = [
             seat
-            for seat in self.leaving.values()
+            for seat in self._leaving.values()
             if (seat.key not in self.released_now or before_leaving) and not after_leaving
         ]
         return held + [seat for seat in self.seats.values() if seat.key not in without]
 
-    def _fits_at_once(self, seats: Sequence[Seat], base_bytes: int) -> bool:
+    def _fits_at_once(self, seats: Collection[Replica], base_bytes: int) -> bool:
         ledger = self.worker.ledger
-        hot = sum(seat.size.weights_bytes > 0 for seat in seats)
+        hot = sum(weights_bytes(seat) > 0 for seat in seats)
         if ledger.max_hot and hot > ledger.max_hot:
             return False
-        return _total(seats) <= ledger.budget_bytes - base_bytes
+        return total_bytes(seats) <= ledger.budget_bytes - base_bytes
 
-    def _fits_in_turn(self, seats: Sequence[Seat]) -> bool:
+    def _fits_in_turn(self, seats: Collection[Replica]) -> bool:
         """All in the tier, the pinned ones on the device, and each other one beside them."""
-        weights = sum(seat.size.weights_bytes for seat in seats)
-        if weights > self.worker.ledger.assignable_bytes:
+        if sum(weights_bytes(seat) for seat in seats) > self.worker.ledger.assignable_bytes:
             return False
         pinned = [seat for seat in seats if seat.pinned]
         others = [seat for seat in seats if not seat.pinned]
         # Beside the same pinned ones only the largest matter, without or with workspace.
-        largest = sorted(others, key=lambda seat: -seat.size.device_bytes)[:1]
-        largest += sorted(others, key=lambda seat: -seat.size.kept_bytes)[:1]
+        largest = [] if not others else [max(others, key=_device), max(others, key=kept_bytes)]
         return self._fits_at_once(pinned, self.fixed_bytes) and all(
             self._fits_at_once([*pinned, seat], self.fixed_bytes) for seat in largest
         )
 
+    # --- changes ------------------------------------------------------------------------------
+
     def release(self, key: VersionKey) -> None:
-        self.leaving[key] = self.seats.pop(key)
+        self._leaving[key] = self._own().pop(key)
         self.released_now |= {key}
+        self._sum()
 
     def assign(self, key: VersionKey, size: Footprint, pinned: bool) -> None:
-        self.seats[key] = Seat(key, ReplicaState.ASSIGNED, size, pinned)
+        self._own()[key] = newcomer(size, pinned, key)
+        self._sum()
 
     def pin(self, key: VersionKey, pinned: bool) -> None:
-        self.seats[key] = replace(self.seats[key], pinned=pinned)
+        self._own()[key] = replace(self.seats[key], pinned=pinned)
 
 
-def _size(replica: Replica) -> Footprint:
-    private = replica.footprint.private_bytes if replica.footprint is not None else 0
-    return Footprint(replica.weights_bytes, replica.workspace_bytes, private)
+def newcomer(
+    size: Footprint,
+    pinned: bool,
+    key: VersionKey = VersionKey("", 0),  # noqa: B008 - frozen
+) -> Replica:
+    """A replica of this size that a plan is about to assign."""
+    return Replica(
+        key,
+        ReplicaState.ASSIGNED,
+        size.weights_bytes,
+        size.workspace_bytes,
+        pinned,
+        footprint=size,
+    )
 
 
-def _total(seats: Collection[Seat]) -> int:
+def size_of(seat: Replica) -> Footprint:
+    """Bytes it takes; a failed load keeps none, whatever it was to take."""
+    if seat.state is ReplicaState.FAILED:
+        return Footprint(0, 0)
+    return Footprint(seat.weights_bytes, seat.workspace_bytes, private_bytes(seat))
+
+
+def weights_bytes(seat: Replica) -> int:
+    return 0 if seat.state is ReplicaState.FAILED else seat.weights_bytes
+
+
+def private_bytes(seat: Replica) -> int:
+    known = seat.footprint is not None and seat.state is not ReplicaState.FAILED
+    return seat.footprint.private_bytes if known and seat.footprint is not None else 0
+
+
+def kept_bytes(seat: Replica) -> int:
+    return weights_bytes(seat) + private_bytes(seat)
+
+
+def total_bytes(seats: Iterable[Replica]) -> int:
     """Sum of what each keeps and the largest workspace: one pass runs at a time."""
-    kept = sum(seat.size.kept_bytes for seat in seats)
-    return kept + max((seat.size.workspace_bytes for seat in seats), default=0)
+    kept = workspace = 0
+    for seat in seats:
+        if seat.state is not ReplicaState.FAILED:
+            kept += seat.weights_bytes + private_bytes(seat)
+            workspace = max(workspace, seat.workspace_bytes)
+    return kept + workspace
+
+
+def _device(seat: Replica) -> int:
+    return size_of(seat).device_bytes

@@ -14,9 +14,12 @@ class Assign:
     pinned: bool
     why: str
     after: tuple[VersionKey, ...] = ()
+    # Only beside the device, for a want that nobody has yet.
+    prefetch: bool = False
 
     def __str__(self) -> str:
-        return f"assign {self.key} to {self.worker}: {self.why}"
+        verb = "prefetch" if self.prefetch else "assign"
+        return f"{verb} {self.key} to {self.worker}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +49,15 @@ class Wait:
         return f"wait {self.key}: {self.reason}: {self.why}"
 
 
-Command = Assign | Release | Wait
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """End a soft want that can't be met: it is not tried again until someone asks again."""
+
+    key: VersionKey
+    why: str
+
+    def __str__(self) -> str:
+        return f"forget {self.key}: {self.why}"
+
+
+Command = Assign | Release | Wait | Forget

@@ -3,11 +3,11 @@
 Pure and frozen: what is decided here is data, and every decision carries its reason.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from yolopool.arrivals import NEVER, Rates
+from yolopool.arrivals import NEVER, Arrivals, Rates
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -188,6 +188,7 @@ class ModelVersion:
 class WantSource(StrEnum):
     ADMIN = "ADMIN"  # someone asked for it by LoadModel
     MISS = "MISS"  # a Detect found it nowhere
+    PREFETCH = "PREFETCH"  # nobody yet, but likely soon: beside a device, where there is room
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,10 +382,25 @@ class WorkerInfo:
         return self.state is WorkerState.READY and now < self.lease_until_s
 
 
+@dataclass(slots=True)
+class Tickets:
+    """Calls of this process to one replica, ahead of what its worker reports.
+
+    `foreign` are tickets of others: what the worker reported beyond our own calls at the time.
+    """
+
+    outstanding: int = 0
+    foreign: int = 0
+    last_used_unix_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that a plan may look at. `failures` are loads that failed: when a retry is allowed;
     `footprints` are what workers measured; `unix_s` is the time of day that uses are told in.
+    `tickets` are by worker and version; `departed` are arrivals of versions where they are held no
+    more (monotonic); `unloaded` are versions that someone wanted nowhere; `closing` are those
+    whose wants wait until a release is done.
     """
 
     desired: Desired
@@ -392,6 +408,10 @@ class Snapshot:
     failures: Mapping[tuple[str, VersionKey], "LoadFailure"] = field(default_factory=dict)
     footprints: Mapping[FootprintKey, Footprint] = field(default_factory=dict)
     unix_s: float = 0.0
+    tickets: Mapping[tuple[str, VersionKey], Tickets] = field(default_factory=dict)
+    departed: Mapping[VersionKey, Arrivals] = field(default_factory=dict)
+    unloaded: Collection[VersionKey] = ()
+    closing: Collection[VersionKey] = ()
 
 
 @dataclass(frozen=True, slots=True)

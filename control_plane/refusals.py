@@ -11,6 +11,7 @@ from control_plane.fleet import (
     Footprint,
     LoadFailure,
     ModelVersion,
+    Placement,
     VersionKey,
     VersionState,
 )
@@ -40,6 +41,11 @@ def only_cpus(key: VersionKey) -> Wait:
         "only CPU workers are free: beside accelerators they take what has cpu_fallback and failed "
         "to load on every accelerator; allow it, or start another worker"
     )
+    return Wait(key, "NO_WORKER", why)
+
+
+def nowhere_allowed(key: VersionKey, placement: Placement) -> Wait:
+    why = f"no connected worker has {placement.says}: start one, or change the placement of {key}"
     return Wait(key, "NO_WORKER", why)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from control_plane.commands import Assign, Command, Release
+from control_plane.commands import Assign, Command, Forget, Release
 from control_plane.fleet import (
     VARIANTS,
     Desired,
@@ -138,6 +138,8 @@ def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
             workers[command.worker].pop(command.key)
             if command.forget:
                 wants.pop(command.key, None)
+        elif isinstance(command, Forget):
+            wants.pop(command.key)
     for command in commands:
         if isinstance(command, Assign):
             held = workers[command.worker].get(command.key)

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.commands import Assign, Command, Release, Wait
+from control_plane.commands import Assign, Command, Forget, Release, Wait
 from control_plane.fleet import (
     Footprint,
     LoadFailure,
@@ -141,7 +141,9 @@ def test_a_failed_load_is_tried_elsewhere_then_reported_then_tried_again() -> No
     elsewhere = plan(snapshot([worker("w1", 200), worker("w2")], [want("a")], (), failed), NOW)
     assert [c.worker for c in elsewhere if isinstance(c, Assign)] == ["w2"]
     alone = snapshot([worker("w1")], [want("a")], (), failed)
-    wait = one_wait([*plan(alone, NOW)])
+    wait, forget = plan(alone, NOW)
+    assert isinstance(wait, Wait)
+    assert isinstance(forget, Forget)
     assert (wait.reason, wait.final, wait.retry_after_s) == ("LOAD_FAILED", True, 5.0)
     assert "no memory" in wait.why
     later = snapshot([worker("w1", lease=NOW + 9)], [want("a")], (), failed)
@@ -391,7 +393,9 @@ def mixed(**fields: object) -> list[WorkerInfo]:
 def test_a_cpu_takes_nothing_beside_an_accelerator() -> None:
     assert plan(snapshot(mixed(), [want("a")]), NOW) == [Assign("fast", key("a"), False, "it fits")]
     failed = {("fast", key("a")): BROKEN}
-    assert one_wait(plan(snapshot(mixed(), [want("a")], failures=failed), NOW)).final
+    wait, _ = plan(snapshot(mixed(), [want("a")], failures=failed), NOW)
+    assert isinstance(wait, Wait)
+    assert wait.final
 
 
 def test_a_cpu_takes_what_may_fall_back_and_failed_on_every_accelerator() -> None:

@@ -1,0 +1,93 @@
+"""All workers while plans are made: their benches, and who holds what. Pure.
+
+A board may live from plan to plan: what a worker reports anew takes the place of what was planned
+of it, so that a change of one worker costs one bench and not a fleet.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator
+
+from control_plane.bench import Bench
+from control_plane.fleet import Footprint, Snapshot, VersionKey, WorkerInfo
+
+
+class Board:
+    """Benches of workers that take work, by id."""
+
+    def __init__(self) -> None:
+        self.benches: dict[str, Bench] = {}
+        self.places: dict[VersionKey, set[str]] = {}
+        self._roomy: list[tuple[int, str]] = []
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, now: float) -> "Board":
+        """now: monotonic seconds."""
+        board = cls()
+        for worker in snapshot.workers.values():
+            board.put(worker, snapshot, now)
+        return board
+
+    def put(self, worker: WorkerInfo, snapshot: Snapshot, now: float) -> None:
+        """A worker as it reports itself now, what is under way with it included."""
+        self.drop(worker.id)
+        if not worker.is_live(now):
+            return
+        bench = self.benches[worker.id] = Bench(worker, snapshot.tickets)
+        for key in worker.replicas:
+            self.places.setdefault(key, set()).add(worker.id)
+        self._note_room(bench)
+
+    def _note_room(self, bench: Bench) -> None:
+        heapq.heappush(self._roomy, (-bench.free_bytes, bench.worker.id))
+        if len(self._roomy) > 4 * len(self.benches) + 64:  # old entries leave when they come up
+            self._roomy = [(-one.free_bytes, id_) for id_, one in self.benches.items()]
+            heapq.heapify(self._roomy)
+
+    def drop(self, worker_id: str) -> None:
+        bench = self.benches.pop(worker_id, None)
+        if bench is None:
+            return
+        for key in (*bench.seats, *bench.leaving):
+            holders = self.places.get(key)
+            if holders is not None:
+                holders.discard(worker_id)
+                if not holders:
+                    del self.places[key]
+
+    def holders(self, key: VersionKey) -> list[Bench]:
+        """Benches that have a seat of this version, by id."""
+        held = sorted(self.places.get(key, ()))
+        return [self.benches[id_] for id_ in held if key in self.benches[id_].seats]
+
+    def assign(self, bench: Bench, key: VersionKey, size: Footprint, pinned: bool) -> None:
+        bench.assign(key, size, pinned)
+        self.places.setdefault(key, set()).add(bench.worker.id)
+        self._note_room(bench)
+
+    def release(self, bench: Bench, key: VersionKey) -> None:
+        bench.release(key)
+        self._note_room(bench)
+
+    def roomiest(self, suits: Callable[[Bench], bool]) -> Bench | None:
+        """Of the benches that suit, the one with most free bytes on its device."""
+        tried: list[tuple[int, str]] = []
+        found = None
+        for entry in self._by_room():
+            tried.append(entry)
+            if suits(self.benches[entry[1]]):
+                found = self.benches[entry[1]]
+                break
+        for entry in tried:
+            heapq.heappush(self._roomy, entry)
+        return found
+
+    def _by_room(self) -> Iterator[tuple[int, str]]:
+        """Entries that are true, most free first; each leaves the heap, and old ones for good."""
+        last = None
+        while self._roomy:
+            entry = heapq.heappop(self._roomy)
+            bench = self.benches.get(entry[1])
+            if entry == last or bench is None or -bench.free_bytes != entry[0]:
+                continue
+            last = entry
+            yield entry

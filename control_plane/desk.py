@@ -1,0 +1,186 @@
+"""One plan in the making: the board and the wants as they will be once its commands are done.
+
+Pure; the rooms that decide (leaving, room, scaling, placement) share it.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from control_plane.bench import LOADED, PRESENT, Bench
+from control_plane.board import Board
+from control_plane.commands import Assign, Release
+from control_plane.fleet import (
+    Footprint,
+    LoadFailure,
+    ModelVersion,
+    Placement,
+    Priority,
+    Replica,
+    Snapshot,
+    VersionKey,
+    Want,
+    WantSource,
+)
+from control_plane.footprints import footprint
+from control_plane.worth import of_seat
+
+CPU = "cpu"
+ANYWHERE = Placement()
+LEVELS = {Priority.INTERACTIVE: 0, Priority.NORMAL: 1, Priority.BULK: 2}
+# A want that waits for so long counts as one of the next higher priority.
+AGING_S = 60.0
+
+
+class Wants:
+    """The wants of desired state, less what a plan forgets, and what it adds."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._desired = snapshot.desired
+        self._gone: set[VersionKey] = set(snapshot.closing)
+        self._more: dict[VersionKey, Want] = {}
+
+    def get(self, key: VersionKey) -> Want | None:
+        if key in self._gone:
+            return None
+        return self._more.get(key) or self._desired.want(key)
+
+    def __contains__(self, key: VersionKey) -> bool:
+        return self.get(key) is not None
+
+    def about(self, keys: Collection[VersionKey] | None) -> list[Want]:
+        """Those of some versions, or all."""
+        if keys is None:
+            found = self._desired.all_wants()
+            return [want for key, want in found.items() if key not in self._gone]
+        return [want for key in keys if (want := self.get(key)) is not None]
+
+    def forget(self, key: VersionKey) -> None:
+        self._gone.add(key)
+
+    def add(self, want: Want) -> None:
+        self._more[want.key] = want
+
+
+@dataclass(slots=True)
+class Desk:
+    """`about` are the versions this plan looks at; None: all."""
+
+    snapshot: Snapshot
+    board: Board
+    now: float
+    wants: Wants
+    about: Collection[VersionKey] | None = None
+    only_cpus: bool = False
+    assigned: set[VersionKey] = field(default_factory=set)
+    _worth: dict[tuple[str, VersionKey], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.only_cpus = all(w.device_kind == CPU for w in self.snapshot.workers.values())
+
+    # --- what is known ------------------------------------------------------------------------
+
+    def version(self, key: VersionKey) -> ModelVersion | None:
+        return self.snapshot.desired.versions.get(key)
+
+    def size(self, version: ModelVersion, bench: Bench) -> Footprint:
+        return footprint(version, bench.worker.device_kind, self.snapshot.footprints)
+
+    def seats(self, bench: Bench) -> list[Replica]:
+        """Those of a bench that this plan looks at."""
+        if self.about is None:
+            return list(bench.seats.values())
+        return [seat for key in self.about if (seat := bench.seats.get(key)) is not None]
+
+    def present(self, key: VersionKey) -> list[Bench]:
+        """Benches where a version is, or is being loaded."""
+        return [b for b in self.board.holders(key) if b.state_of(key) in PRESENT]
+
+    def is_at(self, bench: Bench, key: VersionKey) -> bool:
+        """Whether it is still there, after what this plan released."""
+        return bench.state_of(key) in PRESENT
+
+    def at_home(self, key: VersionKey, bench: Bench) -> bool:
+        """Whether the version may stay on this worker: it takes work, and the placement allows."""
+        if self.snapshot.desired.cordons and self.snapshot.desired.is_cordoned(bench.worker):
+            return False
+        version = self.version(key)
+        if version is None or version.given.placement == ANYWHERE:
+            return True
+        return version.given.placement.allows(bench.worker.labels)
+
+    def failure(self, bench: Bench, key: VersionKey) -> LoadFailure | None:
+        """The failure that forbids a load there now."""
+        found = self.snapshot.failures.get((bench.worker.id, key))
+        return found if found is not None and self.now < found.retry_at_s else None
+
+    def is_pinned(self, seat: Replica) -> bool:
+        wanted = self.wants.get(seat.key)
+        return wanted.pinned if wanted is not None else seat.pinned
+
+    def served(self, bench: Bench, seat: Replica) -> bool:
+        """Whether it was used since it was wanted: whoever asked for it has had it."""
+        wanted = self.wants.get(seat.key)
+        if wanted is None or wanted.source is WantSource.PREFETCH:
+            return True
+        return bench.last_used(seat) >= wanted.since_unix_s
+
+    def worth(self, bench: Bench, seat: Replica) -> float:
+        """Seconds saved a second and byte."""
+        place = (bench.worker.id, seat.key)
+        known = self._worth.get(place)
+        if known is None:
+            known = of_seat(self.board, self.snapshot, bench, seat, self.now)
+            self._worth[place] = known
+        return known
+
+    def urgency(self, want: Want) -> tuple[bool, int, float, VersionKey]:
+        """Order in which wants are served: pinned first, then by priority, then the oldest."""
+        version = self.version(want.key)
+        level = LEVELS[version.given.placement.priority] if version is not None else 1
+        if level:
+            waited_s = self.snapshot.unix_s - want.since_unix_s
+            level = max(0, level - max(0, int(waited_s / AGING_S)))
+        return (not want.pinned, level, want.since_unix_s, want.key)
+
+    # --- what is decided ----------------------------------------------------------------------
+
+    def assign(
+        self,
+        want: Want,
+        bench: Bench,
+        size: Footprint,
+        why: str,
+        *,
+        pinned: bool | None = None,
+        prefetch: bool = False,
+    ) -> Assign:
+        pinned = want.pinned if pinned is None else pinned
+        waits = not bench.fits(size, pinned=pinned, before_leaving=True)
+        after = tuple(sorted(bench.released_now)) if waits else ()
+        self.board.assign(bench, want.key, size, pinned)
+        self.assigned.add(want.key)
+        return Assign(bench.worker.id, want.key, pinned, why, after, prefetch)
+
+    def pin(self, bench: Bench, want: Want, why: str, after: Collection[VersionKey] = ()) -> Assign:
+        bench.pin(want.key, want.pinned)
+        self.assigned.add(want.key)
+        return Assign(bench.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
+
+    def release(self, bench: Bench, key: VersionKey, why: str, forget: bool = False) -> Release:
+        self.board.release(bench, key)
+        if forget:
+            self.wants.forget(key)
+        return Release(bench.worker.id, key, why, forget)
+
+    def make_room(self, want: Want, bench: Bench, victims: Iterable[Replica]) -> list[Release]:
+        why = f"worth least there, to make room for {want.key}"
+        return [self._evict(bench, seat, why) for seat in victims]
+
+    def _evict(self, bench: Bench, seat: Replica, why: str) -> Release:
+        others = [b for b in self.present(seat.key) if b is not bench]
+        # Another copy of it stays wanted.
+        return self.release(bench, seat.key, why, forget=not others)
+
+
+def is_loaded(seat: Replica) -> bool:
+    return seat.state in LOADED

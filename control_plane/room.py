@@ -1,0 +1,135 @@
+"""Who leaves so that another can come: the least worth, and as few as it takes. Pure."""
+
+from collections.abc import Collection, Sequence
+
+from control_plane import refusals
+from control_plane.bench import Bench, size_of
+from control_plane.commands import Assign, Release, Wait
+from control_plane.desk import Desk, is_loaded
+from control_plane.fleet import Footprint, Replica, Want
+from control_plane.worth import load_s
+
+# A replica stays for so many times what loading it took, whatever asks for its room.
+STAYS_PER_LOAD = 4.0
+# Of the workers that may make room, those with the least to lose are looked at closely.
+MOST_OFFERS = 16
+
+
+def by_making_room(
+    desk: Desk, want: Want, willing: Sequence[Bench], sizes: dict[str, Footprint]
+) -> list[Release | Assign | Wait]:
+    """Releases and the Assign that needs them, where least is lost; or a Wait."""
+    offers = []
+    for bench in _cheapest(desk, want, willing):
+        size = sizes[bench.worker.id]
+        victims = victims_of(desk, want, bench, size)
+        if victims:
+            lost = sum(desk.worth(bench, seat) * seat.weights_bytes for seat in victims)
+            last = max(bench.last_used(seat) for seat in victims)
+            offers.append((lost, last, len(victims), bench.worker.id, bench, victims))
+    if not offers:
+        return [no_room(desk, want, willing, sizes)]
+    *_, bench, victims = min(offers, key=lambda offer: offer[:4])
+    releases = desk.make_room(want, bench, victims)
+    return [*releases, desk.assign(want, bench, sizes[bench.worker.id], "after making room")]
+
+
+def _cheapest(desk: Desk, want: Want, willing: Sequence[Bench]) -> Sequence[Bench]:
+    """Those whose least valuable replica is worth least; all of a small fleet."""
+    if len(willing) <= MOST_OFFERS:
+        return willing
+
+    def floor(bench: Bench) -> tuple[float, float, str]:
+        leavers = [s for s in bench.seats.values() if may_leave(desk, bench, s, want)]
+        worths = [(desk.worth(bench, s), bench.last_used(s)) for s in leavers]
+        return (*min(worths, default=(float("inf"), 0.0)), bench.worker.id)
+
+    return sorted(willing, key=floor)[:MOST_OFFERS]
+
+
+def victims_of(
+    desk: Desk, want: Want, bench: Bench, size: Footprint, beside: Collection[Replica] = ()
+) -> list[Replica]:
+    """Fewest of the seats of least worth whose leaving, as if those `beside` had left too, makes
+    room; empty: none do.
+    """
+
+    def is_room(gone: list[Replica]) -> bool:
+        without = {seat.key for seat in (*beside, *gone)}
+        return bench.fits(size, pinned=want.pinned, without=without)
+
+    chosen: list[Replica] = []
+    for seat in sorted(
+        (s for s in bench.seats.values() if may_leave(desk, bench, s, want)),
+        key=lambda s: (
+            not desk.served(bench, s),
+            desk.worth(bench, s),
+            bench.last_used(s),
+            s.key,
+        ),
+    ):
+        chosen.append(seat)
+        if is_room(chosen):
+            break
+    else:
+        return []
+    # The last made the difference; earlier ones may not be needed beside it.
+    for seat in reversed(chosen[:-1]):
+        fewer = [s for s in chosen if s is not seat]
+        if is_room(fewer):
+            chosen = fewer
+    return chosen
+
+
+def may_leave(desk: Desk, bench: Bench, seat: Replica, want: Want) -> bool:
+    """Whether a seat may be taken for `want`: soft, idle, there for a while, and not just made
+    for a newer want.
+
+    The last, since else two wants could take the room from each other, neither ever used.
+    """
+    if not is_loaded(seat) or seat.key in desk.assigned or bench.outstanding(seat):
+        return False
+    wanted = desk.wants.get(seat.key)
+    if wanted is None:
+        return True
+    if wanted.pinned:
+        return False
+    if want.pinned:
+        return True
+    if _is_settling(desk, bench, seat):
+        return False
+    return desk.served(bench, seat) or desk.urgency(wanted) < desk.urgency(want)
+
+
+def _is_settling(desk: Desk, bench: Bench, seat: Replica) -> bool:
+    version = desk.version(seat.key)
+    if version is None or not seat.hot_since_unix_s:
+        return False
+    stays_s = STAYS_PER_LOAD * load_s(version, bench.worker.device_kind, desk.snapshot.footprints)
+    return desk.snapshot.unix_s - seat.hot_since_unix_s < stays_s
+
+
+def no_room(desk: Desk, want: Want, benches: Sequence[Bench], sizes: dict[str, Footprint]) -> Wait:
+    """Why none of these can take it: what is in the way is in use, or pinned for good."""
+    for bench in benches:
+        soft = [s.key for s in bench.seats.values() if not desk.is_pinned(s)]
+        size = sizes[bench.worker.id]
+        if bench.fits(size, pinned=want.pinned, without=[*soft, want.key], after_leaving=True):
+            return refusals.in_use(want.key)
+    return refusals.pinned_full(want.key)
+
+
+def pins_of(desk: Desk, want: Want, bench: Bench) -> list[Release | Assign | Wait]:
+    """The pin that a replica lacks, with the Releases it needs before it, or a Wait."""
+    seat = bench.seats[want.key]
+    if not want.pinned or seat.pinned or not is_loaded(seat):
+        return []
+    # Less urgent ones are to be pinned too: they take what room this leaves.
+    rivals = [s for s in bench.seats.values() if not s.pinned and desk.is_pinned(s)]
+    if bench.can_pin(want.key, without=[rival.key for rival in rivals]):
+        return [desk.pin(bench, want, "it was pinned")]
+    victims = victims_of(desk, want, bench, size_of(seat), rivals)
+    if not victims:
+        return [no_room(desk, want, [bench], {bench.worker.id: size_of(seat)})]
+    releases = desk.make_room(want, bench, victims)
+    return [*releases, desk.pin(bench, want, "it was pinned", bench.released_now)]

@@ -1,0 +1,64 @@
+"""What keeping a version on a worker is worth: seconds of cold starts that it saves. Pure."""
+
+from collections.abc import Mapping
+
+from control_plane.bench import Bench
+from control_plane.board import Board
+from control_plane.fleet import (
+    Footprint,
+    FootprintKey,
+    ModelVersion,
+    Priority,
+    Replica,
+    Snapshot,
+    VersionKey,
+)
+from yolopool.arrivals import NEVER, Rates
+from yolopool.worth import keeping
+
+# Until it was measured: opening a pack, and reading it from a store of 10 Gbit/s.
+FETCH_FIXED_S, FETCH_BYTES_PER_S = 0.05, 1.25e9
+WEIGHTS = {Priority.INTERACTIVE: 4.0, Priority.NORMAL: 1.0, Priority.BULK: 0.25}
+GIB = 1024**3
+
+
+def rates(board: Board, snapshot: Snapshot, key: VersionKey, now: float) -> Rates:
+    """Requests for a version, wherever it is and was. now: monotonic seconds."""
+    departed = snapshot.departed.get(key)
+    total = departed.now(now) if departed is not None else NEVER
+    for worker_id in board.places.get(key, ()):
+        seat = board.benches[worker_id].worker.replicas.get(key)
+        if seat is not None:
+            total = total + seat.rates
+    return total
+
+
+def load_s(version: ModelVersion, kind: str, known: Mapping[FootprintKey, Footprint]) -> float:
+    """What loading it takes where it is not: from the store and to a device of this kind."""
+    if version.pack is None:
+        return 0.0
+    measured = known.get(FootprintKey.of(version.pack.digest, kind))
+    guess = FETCH_FIXED_S + version.pack.weights_bytes / FETCH_BYTES_PER_S
+    if measured is None:
+        return guess
+    return (measured.fetch_ms / 1000 or guess) + measured.swap_ms / 1000
+
+
+def of_seat(board: Board, snapshot: Snapshot, bench: Bench, seat: Replica, now: float) -> float:
+    """Seconds saved a second and byte by a seat; copies of a version share what they save."""
+    version = snapshot.desired.versions.get(seat.key)
+    if version is None:
+        return 0.0
+    estimate = rates(board, snapshot, seat.key, now).estimate
+    if not estimate:
+        return 0.0
+    cost_s = load_s(version, bench.worker.device_kind, snapshot.footprints)
+    copies = max(1, len(board.places.get(seat.key, ())))
+    held_s = snapshot.unix_s - seat.hot_since_unix_s if seat.hot_since_unix_s else 0.0
+    weight = WEIGHTS[version.given.placement.priority]
+    return keeping(weight * estimate / copies, cost_s, seat.weights_bytes, held_s)
+
+
+def per_gib(rate: float, cost_s: float, weights_bytes: int) -> float:
+    """Seconds of cold starts saved a second and GiB, as people are told."""
+    return rate * cost_s * GIB / max(1, weights_bytes)
