@@ -24,12 +24,15 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Drop `key` from `worker`. `forget`: its want was soft and goes with it."""
+    """Drop `key` from `worker`. `forget`: its want was soft and goes with it, or is of `left`
+    copies from now on.
+    """
 
     worker: str
     key: VersionKey
     why: str
     forget: bool = False
+    left: int = 0
 
     def __str__(self) -> str:
         return f"release {self.key} from {self.worker}: {self.why}"

@@ -4,7 +4,7 @@ Pure; the rooms that decide (leaving, room, scaling, placement) share it.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from control_plane.bench import LOADED, PRESENT, Bench
 from control_plane.board import Board
@@ -166,20 +166,24 @@ class Desk:
         self.assigned.add(want.key)
         return Assign(bench.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
 
-    def release(self, bench: Bench, key: VersionKey, why: str, forget: bool = False) -> Release:
+    def release(
+        self, bench: Bench, key: VersionKey, why: str, forget: bool = False, left: int = 0
+    ) -> Release:
         self.board.release(bench, key)
-        if forget:
+        want = self.wants.get(key)
+        if left and want is not None:
+            self.wants.add(replace(want, replicas=left))
+        elif forget:
             self.wants.forget(key)
-        return Release(bench.worker.id, key, why, forget)
+        return Release(bench.worker.id, key, why, forget, left)
 
     def make_room(self, want: Want, bench: Bench, victims: Iterable[Replica]) -> list[Release]:
         why = f"worth least there, to make room for {want.key}"
         return [self._evict(bench, seat, why) for seat in victims]
 
     def _evict(self, bench: Bench, seat: Replica, why: str) -> Release:
-        others = [b for b in self.present(seat.key) if b is not bench]
-        # Another copy of it stays wanted.
-        return self.release(bench, seat.key, why, forget=not others)
+        others = sum(other is not bench for other in self.present(seat.key))
+        return self.release(bench, seat.key, why, forget=True, left=others)
 
 
 def is_loaded(seat: Replica) -> bool:

@@ -5,7 +5,7 @@ snapshot, so that no plan decides the same thing twice.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -19,7 +19,7 @@ from control_plane.fleet import (
     FootprintKey,
     Replica,
     ReplicaState,
-    Snapshot,
+    VersionKey,
     WorkerInfo,
 )
 from control_plane.footprints import footprint
@@ -68,37 +68,56 @@ class Errands:
         self._load_timeout_s = load_timeout_s
         self._release_timeout_s = release_timeout_s
         self._pending: dict[Place, _Errand] = {}
+        self._by_worker: dict[str, set[VersionKey]] = {}
+        self._done: set[Place] = set()
 
     def start(self, command: Assign | Release, token: FencingToken) -> None:
         """Sends a command, unless one for the same version is on its way to that worker."""
         place = (command.worker, command.key)
         worker = self._view.workers.get(command.worker)
         if place in self._pending or worker is None:
+            self._done.add(place)  # it was planned in vain: look at it again
             return
         errand = _Errand(command)
         self._pending[place] = errand
+        self._by_worker.setdefault(command.worker, set()).add(command.key)
         errand.task = asyncio.create_task(self._run(errand, worker, token), name=str(command))
         errand.task.add_done_callback(lambda _: self._ended(place))
 
-    def overlay(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot as it will be once the errands are done."""
-        if not self._pending:
-            return snapshot
-        workers, wants = dict(snapshot.workers), dict(snapshot.desired.wants)
-        for (worker_id, key), errand in self._pending.items():
-            worker = workers.get(worker_id)
-            if worker is None:
-                continue
-            replicas = dict(worker.replicas)
-            if isinstance(errand.command, Assign):
-                replicas[key] = self._assigned(snapshot, worker, errand.command)
+    def overlay(self, worker: WorkerInfo) -> WorkerInfo:
+        """The worker as it will be once its errands are done."""
+        places = self._by_worker.get(worker.id)
+        if not places:
+            return worker
+        replicas = dict(worker.replicas)
+        for key in places:
+            command = self._pending[worker.id, key].command
+            if isinstance(command, Assign):
+                replicas[key] = self._assigned(worker, command)
             elif key in replicas:
                 replicas[key] = replace(replicas[key], state=ReplicaState.RELEASING)
-            if isinstance(errand.command, Release) and errand.command.forget:
-                # A new want of it waits until the memory it leaves is given back.
-                wants.pop(key, None)
-            workers[worker_id] = replace(worker, replicas=replicas)
-        return replace(snapshot, workers=workers, desired=replace(snapshot.desired, wants=wants))
+        return replace(worker, replicas=replicas)
+
+    @property
+    def busy(self) -> Collection[str]:
+        """Workers with something under way."""
+        return self._by_worker.keys()
+
+    @property
+    def closing(self) -> Collection[VersionKey]:
+        """Versions whose wants end with a release: a new one waits until its memory is back."""
+        return [
+            key
+            for (_, key), errand in self._pending.items()
+            if isinstance(errand.command, Release)
+            and errand.command.forget
+            and not errand.command.left
+        ]
+
+    def ended(self) -> set[Place]:
+        """Those that ended since this was asked last."""
+        done, self._done = self._done, set()
+        return done
 
     async def close(self) -> None:
         tasks = [errand.task for errand in self._pending.values() if errand.task is not None]
@@ -106,17 +125,17 @@ class Errands:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _assigned(self, snapshot: Snapshot, worker: WorkerInfo, command: Assign) -> Replica:
+    def _assigned(self, worker: WorkerInfo, command: Assign) -> Replica:
         here = worker.replicas.get(command.key)
         if here is not None and here.state is not ReplicaState.FAILED:
             # One that waits for its first turn is being loaded still: no plan is to take it away.
             waits = here.state is ReplicaState.WARM and here.footprint is None
             state = ReplicaState.ASSIGNED if waits else here.state
             return replace(here, state=state, pinned=command.pinned)
-        version = snapshot.desired.versions.get(command.key)
+        version = self._view.desired.versions.get(command.key)
         size = Footprint(0, 0)
         if version is not None:
-            size = footprint(version, worker.device_kind, snapshot.footprints)
+            size = footprint(version, worker.device_kind, self._view.footprints.current)
         return Replica(
             command.key,
             ReplicaState.ASSIGNED,
@@ -127,6 +146,11 @@ class Errands:
 
     def _ended(self, place: Place) -> None:
         self._pending.pop(place, None)
+        others = self._by_worker.get(place[0], set())
+        others.discard(place[1])
+        if not others:
+            self._by_worker.pop(place[0], None)
+        self._done.add(place)
         self._view.waiters.wake(ANY)
 
     async def _run(self, errand: _Errand, worker: WorkerInfo, token: FencingToken) -> None:
@@ -167,6 +191,7 @@ class Errands:
                 FootprintKey.of(version.pack.digest, worker.device_kind)
             ),
             command.pinned,
+            command.prefetch,
             token,
             self._load_timeout_s,
         )

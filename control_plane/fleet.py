@@ -201,6 +201,21 @@ class Want:
     source: WantSource
     since_unix_s: float
 
+    def following(self, old: "Want | None") -> "Want":
+        """What is wanted once this is asked for, where `old` was before. A miss never lowers or
+        unpins, and a prefetch changes nothing that anybody asked for.
+        """
+        if old is None:
+            return self
+        if self.source is WantSource.PREFETCH:
+            return old
+        if old.source is WantSource.PREFETCH:
+            return self
+        if self.source is WantSource.MISS:
+            replicas = max(old.replicas, self.replicas)
+            return replace(old, replicas=replicas, pinned=old.pinned or self.pinned)
+        return replace(self, since_unix_s=old.since_unix_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Desired:

@@ -73,8 +73,7 @@ class Loads:
         Raises as `serve`, and what the plan says can't be done (ModelTooLarge, LedgerFull,
         LoadFailed).
         """
-        # Whoever asks by name wants it tried now, whatever happened before.
-        self._view.failures.forget_version(want.key)
+        self._view.ask_again(want.key)
         held = await self._registry.want(want)
         if held is None:
             raise ModelNotFound(f"{want.key} does not exist any more")
@@ -99,6 +98,7 @@ class Loads:
     async def unload(self, key: VersionKey, wait: bool, deadline_s: float) -> None:
         """Forgets a want; with `wait` returns when the version is nowhere."""
         await self._registry.forget(key)
+        self._view.want_nowhere(key)
         self._view.drop_want(key)
         if not wait:
             return

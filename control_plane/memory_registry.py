@@ -25,7 +25,6 @@ from control_plane.fleet import (
     VersionSettings,
     VersionState,
     Want,
-    WantSource,
     WorkerInfo,
 )
 from control_plane.registry import REQUEST_ID_KEPT_S
@@ -168,23 +167,24 @@ class MemoryRegistry:
         if want.key not in self._versions:
             return None
         old = self._wants.get(want.key)
-        if old is not None:
-            want = replace(want, since_unix_s=old.since_unix_s)
-            if want.source is WantSource.MISS:
-                replicas = max(old.replicas, want.replicas)
-                want = replace(old, replicas=replicas, pinned=old.pinned or want.pinned)
-        if want != old:
-            self._wants[want.key] = want
+        new = want.following(old)
+        if new != old:
+            self._wants[want.key] = new
             self._bump()
-        return want
+        return new
 
-    async def forget(self, key: VersionKey, token: FencingToken | None = None) -> bool:
+    async def forget(
+        self, key: VersionKey, token: FencingToken | None = None, left: int = 0
+    ) -> bool:
         if token is not None and not self._holds(token):
             raise StaleToken(f"token {token} is not the lease's: take the lease and plan again")
         old = self._wants.get(key)
         if old is None or (token is not None and old.pinned):
             return False
-        del self._wants[key]
+        if not left:
+            del self._wants[key]
+        else:
+            self._wants[key] = replace(old, replicas=min(left, old.replicas))
         self._bump()
         return True
 

@@ -197,7 +197,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         version = await self._registry.set_placement(key, placement)
         if version is None:
             raise VersionNotFound(f"{key} does not exist any more")
-        self._view.failures.forget_version(key)
+        self._view.ask_again(key)
         self._view.put_version(version)
         return version
 
@@ -216,8 +216,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         version = await self._registry.set_residency(key, residency)
         if version is None:
             raise VersionNotFound(f"{key} does not exist any more")
-        # Whoever asks by name wants it tried now, whatever happened before.
-        self._view.failures.forget_version(key)
+        self._view.ask_again(key)
         self._view.put_version(version)
         return version
 

@@ -47,9 +47,10 @@ def replan(
         *leaving.stranded(desk, benches),
         *leaving.unwanted(desk, benches),
     ]
-    for want in sorted(wants, key=desk.urgency):
-        # A more urgent one may have taken its room, and with it the want.
-        if want.key in desk.wants:
+    for key in [want.key for want in sorted(wants, key=desk.urgency)]:
+        # A more urgent one may have taken its room, and with it the want or a part of it.
+        want = desk.wants.get(key)
+        if want is not None:
             commands += _serve(desk, want)
     commands += leaving.unwanted(desk, benches)
     if about is None and not any(isinstance(command, Wait) for command in commands):

@@ -12,12 +12,10 @@ from typing import TypeVar
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.commands import Command, Release, Wait
+from control_plane.commands import Assign, Command, Forget, Release
 from control_plane.errands import Errands
-from control_plane.fleet import (
-    FencingToken,
-)
-from control_plane.placement import plan
+from control_plane.fleet import FencingToken, Want, WantSource
+from control_plane.planning import Planning
 from control_plane.registry import Registry
 from control_plane.view import View
 from yolopool.errors import RegistryUnavailable, StaleToken
@@ -56,6 +54,7 @@ class Reconciler:
         self._registry = registry
         self._view = view
         self._errands = errands
+        self._planning = Planning(view, errands, clock)
         self._clock = clock
         self._pace = pace
         self._token: FencingToken | None = None
@@ -92,19 +91,15 @@ class Reconciler:
         if not self._view.is_loaded:
             return
         token = await self._bounded(self._hold_lease())
-        commands = self._plan()
-        if token is not None and self._has_gathered():
-            await self._bounded(self._forget(commands, token))
-            for command in commands:
-                if not isinstance(command, Wait):
-                    self._errands.start(command, token)
-            await self._bounded(self._record())
-
-    def _plan(self) -> list[Command]:
-        snapshot = self._errands.overlay(self._view.snapshot())
-        commands = plan(snapshot, self._clock.monotonic())
-        self._view.put_waits({c.key: c for c in commands if isinstance(c, Wait)})
-        return commands
+        if token is None or not self._has_gathered():
+            self._planning.look()
+            return
+        commands = self._planning.next()
+        await self._bounded(self._write(commands, token))
+        for command in commands:
+            if isinstance(command, Assign | Release):
+                self._errands.start(command, token)
+        await self._bounded(self._record())
 
     async def _bounded(self, step: Coroutine[object, object, Answer]) -> Answer:
         """A store that hangs is away: well before the lease it can't renew has run out."""
@@ -116,12 +111,21 @@ class Reconciler:
                 f"the registry did not answer in {self._pace.lease_s / 2:g} s: check its server"
             ) from error
 
-    async def _forget(self, commands: list[Command], token: FencingToken) -> None:
-        """Wants go before their replicas: else the next plan would load the versions again."""
+    async def _write(self, commands: list[Command], token: FencingToken) -> None:
+        """Wants change before their replicas: else the next plan would load again what leaves, and
+        release what nobody asked for yet.
+        """
         for command in commands:
-            if isinstance(command, Release) and command.forget:
-                await self._registry.forget(command.key, token)
-                self._view.drop_want(command.key)
+            if isinstance(command, Forget) or (isinstance(command, Release) and command.forget):
+                left = command.left if isinstance(command, Release) else 0
+                await self._registry.forget(command.key, token, left)
+                self._view.lower_want(command.key, left)
+            elif isinstance(command, Assign) and command.prefetch:
+                now = self._clock.unix()
+                want = Want(command.key, 1, False, WantSource.PREFETCH, now)
+                held = await self._registry.want(want)
+                if held is not None:
+                    self._view.put_want(held)
 
     async def _record(self) -> None:
         now = self._clock.monotonic()

@@ -27,7 +27,6 @@ from control_plane.fleet import (
     VersionSettings,
     VersionState,
     Want,
-    WantSource,
     WorkerInfo,
 )
 from control_plane.redis_lease import RedisLease
@@ -207,24 +206,26 @@ class RedisRegistry:
         async def decide(change: Change) -> Want | None:
             if await change.version(want.key) is None:
                 return None
-            old, new = await change.want(want.key), want
-            if old is not None:
-                new = replace(want, since_unix_s=old.since_unix_s)
-                if want.source is WantSource.MISS:
-                    replicas = max(old.replicas, want.replicas)
-                    new = replace(old, replicas=replicas, pinned=old.pinned or want.pinned)
+            old = await change.want(want.key)
+            new = want.following(old)
             if new != old:
                 change.commands.append(["HSET", WANTS, str(new.key), records.want_to(new)])
             return new
 
         return await self._store.write(decide)
 
-    async def forget(self, key: VersionKey, token: FencingToken | None = None) -> bool:
+    async def forget(
+        self, key: VersionKey, token: FencingToken | None = None, left: int = 0
+    ) -> bool:
         async def decide(change: Change) -> bool:
             old = await change.want(key)
             if old is None or (token is not None and old.pinned):
                 return False
-            change.commands.append(["HDEL", WANTS, str(key)])
+            if not left:
+                change.commands.append(["HDEL", WANTS, str(key)])
+            elif left < old.replicas:
+                fewer = records.want_to(replace(old, replicas=left))
+                change.commands.append(["HSET", WANTS, str(key), fewer])
             return True
 
         return await self._store.write(decide, token)

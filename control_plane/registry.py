@@ -87,13 +87,16 @@ class Registry(Protocol):
     async def want(self, want: Want) -> Want | None:
         """Sets what is wanted of a version; answers what holds now, None if there is no version.
 
-        Idempotent. A want by MISS never lowers or unpins one that is there, whoever made it.
+        Idempotent; what becomes of one that was there, `Want.following` says.
         """
         ...
 
-    async def forget(self, key: VersionKey, token: FencingToken | None = None) -> bool:
-        """Removes a want; answers whether there was one. With a token (a plan's release) only a
-        want that is not pinned is removed, and StaleToken is raised if the token is not current.
+    async def forget(
+        self, key: VersionKey, token: FencingToken | None = None, left: int = 0
+    ) -> bool:
+        """Removes a want, or lowers it to the replicas that are `left`; answers whether there was
+        one. With a token (a plan's release) only a want that is not pinned is removed, and
+        StaleToken is raised if the token is not current.
         """
         ...
 

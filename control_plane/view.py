@@ -4,8 +4,8 @@ In memory only, so that Detect needs no store. Workers' own streams are the only
 is loaded where. Changes wake the waiters of the versions they touch.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from control_plane.catalogue import Catalogue
 from control_plane.clock import Clock
@@ -19,6 +19,7 @@ from control_plane.fleet import (
     Replica,
     ReplicaState,
     Snapshot,
+    Tickets,
     VersionKey,
     VersionState,
     Want,
@@ -28,24 +29,13 @@ from control_plane.fleet import (
 from control_plane.footprints import Footprints
 from control_plane.lifecycle import SAID, WORKER_TABLE, Life, WorkerEvent, WorkerLife
 from control_plane.waiters import ANY, Waiters
+from yolopool.arrivals import NEVER, Arrivals, Rates
 from yolopool.errors import WorkerNotFound
 
 NOTHING = Desired(revision=-1, cluster="", versions={}, wants={})
 # How long a lost worker stays listed, so that people see which one is gone.
 LOST_KEPT_S = 300.0
 _ORDER = (VersionState.UPLOADED, VersionState.IMPORTING, VersionState.READY, VersionState.FAILED)
-
-
-@dataclass(slots=True)
-class _Tickets:
-    """Calls of this process to one replica, ahead of what its worker reports.
-
-    `foreign` are tickets of others: what the worker reported beyond our own calls at the time.
-    """
-
-    outstanding: int = 0
-    foreign: int = 0
-    last_used_unix_s: float = 0.0
 
 
 class View:
@@ -71,7 +61,13 @@ class View:
         self._own: dict[VersionKey, tuple[ModelVersion, int]] = {}
         self._clock = clock
         self._lives: dict[str, WorkerLife] = {}
-        self._tickets: dict[tuple[str, VersionKey], _Tickets] = {}
+        self._tickets: dict[tuple[str, VersionKey], Tickets] = {}
+        # Arrivals of versions at workers that hold them no more, and those wanted nowhere since.
+        self._departed: dict[VersionKey, Arrivals] = {}
+        self._unloaded: set[VersionKey] = set()
+        # What changed since a plan looked last; `None`: anything may have.
+        self._touched: set[VersionKey] | None = None
+        self._moved: set[str] = set()
 
     # --- desired state ----------------------------------------------------------------------
 
@@ -86,6 +82,7 @@ class View:
             return
         if desired.cluster != self.desired.cluster:
             self._own.clear()  # of a store that is no more
+        self._touched = None
         self._set_desired(replace(desired, versions=self._with_own(desired)))
 
     def _with_own(self, read: Desired) -> Mapping[VersionKey, ModelVersion]:
@@ -103,11 +100,15 @@ class View:
     def put_version(self, version: ModelVersion) -> None:
         """Shows an own write at once; the store's change follows."""
         self._own[version.key] = (version, self.desired.revision)
+        self._touch(version.key)
         versions = {**self.desired.versions, version.key: version}
         self._set_desired(replace(self.desired, versions=versions))
 
     def drop_versions(self, keys: tuple[VersionKey, ...]) -> None:
         self._own = {k: own for k, own in self._own.items() if k not in keys}
+        self._touch(*keys)
+        for key in keys:
+            self.want_nowhere(key)
         versions = {k: v for k, v in self.desired.versions.items() if k not in keys}
         wants = {k: w for k, w in self.desired.wants.items() if k not in keys}
         self._set_desired(replace(self.desired, versions=versions, wants=wants))
@@ -115,11 +116,25 @@ class View:
     def put_want(self, want: Want) -> None:
         """Shows an own want at once, and drops what an older plan said of it."""
         self.waits.pop(want.key, None)
+        self._touch(want.key)
+        self._unloaded.discard(want.key)
         wants = {**self.desired.wants, want.key: want}
         self._set_desired(replace(self.desired, wants=wants))
 
+    def lower_want(self, key: VersionKey, left: int) -> None:
+        """Shows what a plan left of a want. What it said of it is still to be heard."""
+        want = self.desired.wants.get(key)
+        if not left:
+            self._without(key)
+        elif want is not None:
+            self.put_want(replace(want, replicas=min(left, want.replicas)))
+
     def drop_want(self, key: VersionKey) -> None:
         self.waits.pop(key, None)
+        self._without(key)
+
+    def _without(self, key: VersionKey) -> None:
+        self._touch(key)
         wants = {k: w for k, w in self.desired.wants.items() if k != key}
         self._set_desired(replace(self.desired, wants=wants))
 
@@ -175,7 +190,9 @@ class View:
         self.failures.forget_worker(worker_id)
         self.footprints.forget_worker(worker_id)
         self._tickets = {k: t for k, t in self._tickets.items() if k[0] != worker_id}
-        self._unlist(worker, worker.replicas)
+        self._unlist(worker.id, worker.replicas)
+        self._moved.add(worker_id)
+        self._touch(*worker.replicas)
         self.waiters.wake(*worker.replicas, ANY)
         return worker
 
@@ -191,6 +208,8 @@ class View:
                 worker = replace(worker, state=life.state)
                 self.workers[worker.id] = worker
                 lost.append(worker)
+                self._moved.add(worker.id)
+                self._touch(*worker.replicas)
                 self.waiters.wake(*worker.replicas, ANY)
         return lost
 
@@ -223,18 +242,23 @@ class View:
         self.workers[worker.id] = worker
         for key in worker.replicas.keys() - before.keys():
             self.holders.setdefault(key, []).append(worker.id)
-        self._unlist(worker, before.keys() - worker.replicas.keys())
+        self._unlist(worker.id, {k: r for k, r in before.items() if k not in worker.replicas})
         changed = [k for k in before.keys() | worker.replicas.keys() if _differs(k, before, worker)]
+        if changed or old is None or _shifted(old, worker):
+            self._moved.add(worker.id)
+            self._touch(*changed)
         if old is None or old.state is not worker.state:
             self.waiters.wake(*changed, *worker.replicas, ANY)
         elif changed:
             self.waiters.wake(*changed, ANY)
 
-    def _unlist(self, worker: WorkerInfo, keys: Iterable[VersionKey]) -> None:
-        for key in list(keys):
+    def _unlist(self, worker_id: str, gone: Mapping[VersionKey, Replica]) -> None:
+        for key, replica in gone.items():
             holders = self.holders.get(key, [])
-            if worker.id in holders:
-                holders.remove(worker.id)
+            if worker_id in holders:
+                holders.remove(worker_id)
+                left = self._left(key) + replica.rates
+                self._departed[key] = Arrivals(left, self._clock.monotonic())
             if not holders:
                 self.holders.pop(key, None)
 
@@ -255,7 +279,7 @@ class View:
     def sent(self, worker_id: str, key: VersionKey) -> None:
         """A call to a worker begins: it counts before the worker reports it."""
         self.outstanding[worker_id] = self.outstanding.get(worker_id, 0) + 1
-        tickets = self._tickets.setdefault((worker_id, key), _Tickets())
+        tickets = self._tickets.setdefault((worker_id, key), Tickets())
         tickets.outstanding += 1
         tickets.last_used_unix_s = self._clock.unix()
 
@@ -272,32 +296,53 @@ class View:
                 # What waits for room may have it now.
                 self.waiters.wake(ANY)
 
-    def snapshot(self) -> Snapshot:
-        """What a plan looks at: reports, with own calls and uses that are newer merged in."""
-        workers = {
-            worker.id: replace(
-                worker,
-                replicas={key: self._merged(worker.id, r) for key, r in worker.replicas.items()},
-            )
-            for worker in self.workers.values()
-        }
+    # --- for plans ----------------------------------------------------------------------------
+
+    def snapshot(self, closing: Collection[VersionKey] = ()) -> Snapshot:
+        """What a plan looks at, as it is now and not as it will be: to be used at once."""
         return Snapshot(
             self.desired,
-            workers,
+            self.workers,
             self.failures.current,
             self.footprints.current,
             self._clock.unix(),
+            self._tickets,
+            self._departed,
+            self._unloaded,
+            closing,
         )
 
-    def _merged(self, worker_id: str, replica: Replica) -> Replica:
-        tickets = self._tickets.get((worker_id, replica.key))
-        if tickets is None:
-            return replica
-        return replace(
-            replica,
-            outstanding=tickets.outstanding + tickets.foreign,
-            last_used_unix_s=max(replica.last_used_unix_s, tickets.last_used_unix_s),
-        )
+    def changed(self) -> tuple[set[VersionKey] | None, set[str]]:
+        """Versions (None: any) and workers that changed since this was asked last."""
+        touched, moved = self._touched, self._moved
+        self._touched, self._moved = set(), set()
+        return touched, moved
+
+    def arrivals(self, key: VersionKey) -> Rates:
+        """Requests for a version, wherever it is and was."""
+        total = self._left(key)
+        for id_ in self.holders.get(key, ()):
+            total = total + self.workers[id_].replicas[key].rates
+        return total
+
+    def ask_again(self, key: VersionKey) -> None:
+        """Someone asks for a version by name: try now, whatever happened before."""
+        self.failures.forget_version(key)
+        self.waits.pop(key, None)
+        self._touch(key)
+
+    def want_nowhere(self, key: VersionKey) -> None:
+        """Someone asked for its end: what it was asked for before is no reason to fetch it."""
+        self._unloaded.add(key)
+        self._departed.pop(key, None)
+
+    def _left(self, key: VersionKey) -> Rates:
+        departed = self._departed.get(key)
+        return departed.now(self._clock.monotonic()) if departed is not None else NEVER
+
+    def _touch(self, *keys: VersionKey) -> None:
+        if self._touched is not None:
+            self._touched.update(keys)
 
 
 def _rank(version: ModelVersion) -> tuple[int, float]:
@@ -308,3 +353,14 @@ def _rank(version: ModelVersion) -> tuple[int, float]:
 def _differs(key: VersionKey, before: Mapping[VersionKey, Replica], worker: WorkerInfo) -> bool:
     old, new = before.get(key), worker.replicas.get(key)
     return old is None or new is None or (old.state, old.pinned) != (new.state, new.pinned)
+
+
+def _shifted(old: WorkerInfo, new: WorkerInfo) -> bool:
+    """Whether what a plan may do with a worker changed, beside its replicas."""
+    before, after = old.ledger, new.ledger
+    return (
+        old.state is not new.state
+        or before.budget_bytes != after.budget_bytes
+        or before.used_bytes != after.used_bytes
+        or before.assignable_bytes != after.assignable_bytes
+    )

@@ -47,11 +47,12 @@ class WorkerLink:
         pack_uri: str,
         known: Footprint | None,
         pinned: bool,
+        prefetch: bool,
         token: FencingToken,
         timeout_s: float,
     ) -> worker_pb2.AssignResponse:
-        """Returns when the version is HOT. The version has a pack; `known` is what was measured
-        of it, if anything.
+        """Returns when the version is HOT (a prefetch: beside the device). The version has a pack;
+        `known` is what was measured of it, if anything.
         """
         assert version.pack is not None, f"{version.key} is planned without a pack: this is a bug"
         backend, _, precision = VARIANTS.get(worker.device_kind, "torch/fp32").partition("/")
@@ -64,6 +65,7 @@ class WorkerLink:
                 backend=backend, precision=precision, device_kind=worker.device_kind
             ),
             pin=pinned,
+            reach=worker_pb2.REACH_WARM if prefetch else worker_pb2.REACH_HOT,
             footprint=footprint_out(known) if known is not None else None,
         )
         return await _typed(worker, self._stub(worker).Assign(request, timeout=timeout_s))

@@ -1,6 +1,7 @@
 """Small fleets for the tests of pure decisions. Sizes are in units of one byte."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from control_plane.commands import Assign, Command, Forget, Release
 from control_plane.fleet import (
@@ -136,7 +137,9 @@ def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
     for command in commands:
         if isinstance(command, Release):
             workers[command.worker].pop(command.key)
-            if command.forget:
+            if command.left:
+                wants[command.key] = replace(wants[command.key], replicas=command.left)
+            elif command.forget:
                 wants.pop(command.key, None)
         elif isinstance(command, Forget):
             wants.pop(command.key)

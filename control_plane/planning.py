@@ -1,0 +1,94 @@
+"""Looks at what changed and plans: the whole fleet now and then, and what changed in between.
+
+No decisions and no calls. The board is kept from plan to plan, with what is under way laid over it.
+"""
+
+from collections.abc import Collection
+
+from control_plane.board import Board
+from control_plane.clock import Clock
+from control_plane.commands import Command, Forget, Wait
+from control_plane.errands import Errands
+from control_plane.fleet import Snapshot, VersionKey
+from control_plane.placement import replan
+from control_plane.view import View
+
+# A look at everything takes at most this share of the time, and is not due more often than this.
+SHARE, LEAST_S = 0.05, 0.5
+
+
+class Planning:
+    """One event loop, no awaits. Only for plans whose commands are carried out is `next`."""
+
+    def __init__(self, view: View, errands: Errands, clock: Clock) -> None:
+        self._view = view
+        self._errands = errands
+        self._clock = clock
+        self._board: Board | None = None
+        self._due_s = 0.0
+        self._given_up: dict[VersionKey, tuple[Wait, float]] = {}
+
+    def next(self) -> list[Command]:
+        """Commands to carry out now; what they will have done is laid over the next plan."""
+        now = self._clock.monotonic()
+        snapshot = self._view.snapshot(self._errands.closing)
+        touched, moved = self._view.changed()
+        ended = self._errands.ended()
+        if self._board is None or touched is None or now >= self._due_s:
+            return self._whole(snapshot, now)
+        about = {*touched, *self._view.waits, *(key for _, key in ended)}
+        for worker_id in {*moved, *(worker for worker, _ in ended)}:
+            about |= self._put(self._board, worker_id, snapshot, now)
+        commands = replan(self._board, snapshot, now, about)
+        others = {key: wait for key, wait in self._view.waits.items() if key not in about}
+        self._view.put_waits({**others, **self._waits(commands, now)})
+        return commands
+
+    def look(self) -> None:
+        """Says why versions are not where they are wanted; for one who may do nothing about it."""
+        now = self._clock.monotonic()
+        self._board = None
+        if now >= self._due_s:
+            self._whole(self._view.snapshot(self._errands.closing), now)
+            self._board = None
+
+    def _whole(self, snapshot: Snapshot, now: float) -> list[Command]:
+        board = Board()
+        for worker in snapshot.workers.values():
+            board.put(self._errands.overlay(worker), snapshot, now)
+        commands = replan(board, snapshot, now)
+        self._board = board
+        self._view.put_waits(self._waits(commands, now))
+        took_s = self._clock.monotonic() - now
+        self._due_s = now + max(LEAST_S, took_s / SHARE)
+        return commands
+
+    def _put(self, board: Board, worker_id: str, snapshot: Snapshot, now: float) -> set[VersionKey]:
+        """Takes a worker as it is now; answers what is, or was, there."""
+        old = board.benches.get(worker_id)
+        before: Collection[VersionKey] = {*old.seats, *old.leaving} if old is not None else ()
+        worker = snapshot.workers.get(worker_id)
+        if worker is None:
+            board.drop(worker_id)
+            return set(before)
+        board.put(self._errands.overlay(worker), snapshot, now)
+        if old is None:
+            self._given_up.clear()  # a new worker may do what others could not
+        return {*before, *worker.replicas}
+
+    def _waits(self, commands: list[Command], now: float) -> dict[VersionKey, Wait]:
+        """What the plan could not do, and what was given up lately: whoever asks hears why, until
+        it may be tried again.
+        """
+        known = self._view.waits
+        self._given_up = {  # less what someone asks for anew
+            key: (wait, until)
+            for key, (wait, until) in self._given_up.items()
+            if now < until and known.get(key) is wait
+        }
+        waits = {command.key: command for command in commands if isinstance(command, Wait)}
+        for command in commands:
+            wait = waits.get(command.key)
+            if isinstance(command, Forget) and wait is not None:
+                self._given_up[command.key] = (wait, now + (wait.retry_after_s or 0.0))
+        return {**{key: wait for key, (wait, _) in self._given_up.items()}, **waits}
