@@ -30,8 +30,8 @@ class Bench:
     """
 
     __slots__ = (
-        "_device_bytes", "_kept", "_leaving", "_mine", "_tickets", "_weights", "_workspace",
-        "base_bytes", "fixed_bytes", "released_now", "seats", "worker",
+        "_device_bytes", "_floor", "_kept", "_leaving", "_mine", "_tickets", "_weights",
+        "_workspace", "base_bytes", "fixed_bytes", "released_now", "seats", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,7 @@ class Bench:
                 workspace = one.workspace_bytes
         self._kept, self._weights, self._workspace = kept, weights, workspace
         self._device_bytes = kept + workspace
+        self._floor: float | None = None
 
     # --- what is there ------------------------------------------------------------------------
 
@@ -141,6 +142,18 @@ class Bench:
             active += weights_bytes(seat) * min(1.0, asked)
         return active / max(1, self.room_bytes)
 
+    @property
+    def floor(self) -> float:
+        """About what the least valuable of its soft replicas is worth: tells where to look."""
+        if self._floor is None:
+            found = [
+                seat.rates.slow / max(1, seat.weights_bytes)
+                for seat in self.seats.values()
+                if not seat.pinned and seat.state in LOADED
+            ]
+            self._floor = min(found, default=float("inf"))
+        return self._floor
+
     # --- what fits ----------------------------------------------------------------------------
 
     def fits_empty(self, size: Footprint) -> bool:
@@ -165,11 +178,20 @@ class Bench:
         under way is done); what this plan releases is gone, since an Assign names it
         (`before_leaving`: not yet).
         """
+        if not without and not self._leaving and not self._may_fit(size):
+            return False
         held = self._held(without, after_leaving, before_leaving)
         if self.worker.ledger.assignable_bytes:
             return self._fits_in_turn([*held, newcomer(size, pinned)])
         base = self.fixed_bytes if after_leaving else self.base_bytes
         return self._fits_at_once([*held, newcomer(size, pinned)], base)
+
+    def _may_fit(self, size: Footprint) -> bool:
+        """By the sums alone: what is full is full, and most are."""
+        ledger = self.worker.ledger
+        if ledger.assignable_bytes:
+            return self._weights + size.weights_bytes <= ledger.assignable_bytes
+        return self._kept + size.kept_bytes + self._workspace <= self.room_bytes
 
     def fits_hot(self, size: Footprint) -> bool:
         """Whether `size` more can be on the device beside all that is assigned."""

@@ -38,11 +38,15 @@ class Wants:
         self._desired = snapshot.desired
         self._gone: set[VersionKey] = set(snapshot.closing)
         self._more: dict[VersionKey, Want] = {}
+        self._all: dict[VersionKey, Want] | None = None
 
     def get(self, key: VersionKey) -> Want | None:
         if key in self._gone:
             return None
-        return self._more.get(key) or self._desired.want(key)
+        more = self._more.get(key)
+        if more is not None:
+            return more
+        return self._all.get(key) if self._all is not None else self._desired.want(key)
 
     def __contains__(self, key: VersionKey) -> bool:
         return self.get(key) is not None
@@ -50,9 +54,13 @@ class Wants:
     def about(self, keys: Collection[VersionKey] | None) -> list[Want]:
         """Those of some versions, or all."""
         if keys is None:
-            found = self._desired.all_wants()
-            return [want for key, want in found.items() if key not in self._gone]
+            self._all = self._desired.all_wants()
+            return [want for key, want in self._all.items() if key not in self._gone]
         return [want for key in keys if (want := self.get(key)) is not None]
+
+    @property
+    def forgotten(self) -> Collection[VersionKey]:
+        return self._gone
 
     def forget(self, key: VersionKey) -> None:
         self._gone.add(key)
@@ -73,6 +81,7 @@ class Desk:
     only_cpus: bool = False
     assigned: set[VersionKey] = field(default_factory=set)
     _worth: dict[tuple[str, VersionKey], float] = field(default_factory=dict)
+    _sizes: dict[tuple[VersionKey, str], Footprint] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.only_cpus = all(w.device_kind == CPU for w in self.snapshot.workers.values())
@@ -83,7 +92,12 @@ class Desk:
         return self.snapshot.desired.versions.get(key)
 
     def size(self, version: ModelVersion, bench: Bench) -> Footprint:
-        return footprint(version, bench.worker.device_kind, self.snapshot.footprints)
+        kind = (version.key, bench.worker.device_kind)
+        known = self._sizes.get(kind)
+        if known is None:
+            known = footprint(version, bench.worker.device_kind, self.snapshot.footprints)
+            self._sizes[kind] = known
+        return known
 
     def seats(self, bench: Bench) -> list[Replica]:
         """Those of a bench that this plan looks at."""

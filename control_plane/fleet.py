@@ -6,13 +6,15 @@ Pure and frozen: what is decided here is data, and every decision carries its re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from yolopool.arrivals import NEVER, Arrivals, Rates
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class VersionKey:
-    """One immutable version: prints as `team/shapes@3`."""
+class VersionKey(NamedTuple):
+    """One immutable version: prints as `team/shapes@3`. A tuple, since plans look up tens of
+    thousands.
+    """
 
     model: str
     number: int
@@ -244,8 +246,9 @@ class Desired:
 
     def all_wants(self) -> dict[VersionKey, Want]:
         """`want` of every version of which something is wanted."""
-        found = {key: self.want(key) for key in {**self.wants, **self.versions}}
-        return {key: want for key, want in found.items() if want is not None}
+        standby = [key for key, one in self.versions.items() if one.given.residency.pins]
+        found = {key: self.want(key) for key in standby}
+        return {**self.wants, **{key: want for key, want in found.items() if want is not None}}
 
 
 @dataclass(frozen=True, slots=True)

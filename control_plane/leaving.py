@@ -73,6 +73,8 @@ def unwanted(desk: Desk, benches: Iterable[Bench]) -> Iterable[Release]:
 def surplus(desk: Desk, want: Want, holders: list[Bench]) -> Iterable[Release]:
     """Releases of copies beyond what is wanted; those that are still loading count not."""
     loaded = [b for b in holders if is_loaded(b.seats[want.key])]
+    if len(loaded) <= want.replicas:
+        return
     keep = copies_to_keep(desk, want, [b.seats[want.key] for b in loaded])
     for bench in sorted(loaded, key=lambda b: _standing(desk, want, b))[: len(loaded) - keep]:
         why = f"{len(loaded)} replicas are there and {keep} are wanted"

@@ -52,7 +52,8 @@ def replan(
         want = desk.wants.get(key)
         if want is not None:
             commands += _serve(desk, want)
-    commands += leaving.unwanted(desk, benches)
+    if desk.wants.forgotten:
+        commands += leaving.unwanted(desk, _benches(board, desk.wants.forgotten))
     if about is None and not any(isinstance(command, Wait) for command in commands):
         commands += scaling.prefetch(desk)
     return [c for c in commands if not isinstance(c, Wait) or c.final or c.key in desk.wants]
@@ -74,6 +75,8 @@ def _serve(desk: Desk, want: Want) -> Iterable[Command]:
         yield refusals.not_ready(want.key, version)
         return
     holders = desk.present(want.key)
+    if _is_settled(desk, want, holders):
+        return
     at_home = [bench for bench in holders if desk.at_home(want.key, bench)]
     yield from leaving.surplus(desk, want, at_home)
     yield from leaving.homeless(desk, want, holders)
@@ -96,6 +99,16 @@ def _serve(desk: Desk, want: Want) -> Iterable[Command]:
         yield from more
     if missing <= 0:
         yield from scaling.one_more(desk, want, version)
+
+
+def _is_settled(desk: Desk, want: Want, holders: list[Bench]) -> bool:
+    """Whether nothing is to be decided, as of nearly all versions nearly always."""
+    if len(holders) != want.replicas or want.pinned:
+        return False
+    return all(
+        bench.seats[want.key].queue_ms < scaling.QUEUE_MS and desk.at_home(want.key, bench)
+        for bench in holders
+    )
 
 
 def _given_up(desk: Desk, want: Want, commands: list[Command]) -> Iterable[Command]:

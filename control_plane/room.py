@@ -1,6 +1,7 @@
 """Who leaves so that another can come: the least worth, and as few as it takes. Pure."""
 
 from collections.abc import Collection, Sequence
+from heapq import nsmallest
 
 from control_plane import refusals
 from control_plane.bench import Bench, size_of
@@ -20,7 +21,8 @@ def by_making_room(
 ) -> list[Release | Assign | Wait]:
     """Releases and the Assign that needs them, where least is lost; or a Wait."""
     offers = []
-    for bench in _cheapest(desk, want, willing):
+    # Of a small fleet all.
+    for bench in nsmallest(MOST_OFFERS, willing, key=lambda b: (b.floor, b.worker.id)):
         size = sizes[bench.worker.id]
         victims = victims_of(desk, want, bench, size)
         if victims:
@@ -32,19 +34,6 @@ def by_making_room(
     *_, bench, victims = min(offers, key=lambda offer: offer[:4])
     releases = desk.make_room(want, bench, victims)
     return [*releases, desk.assign(want, bench, sizes[bench.worker.id], "after making room")]
-
-
-def _cheapest(desk: Desk, want: Want, willing: Sequence[Bench]) -> Sequence[Bench]:
-    """Those whose least valuable replica is worth least; all of a small fleet."""
-    if len(willing) <= MOST_OFFERS:
-        return willing
-
-    def floor(bench: Bench) -> tuple[float, float, str]:
-        leavers = [s for s in bench.seats.values() if may_leave(desk, bench, s, want)]
-        worths = [(desk.worth(bench, s), bench.last_used(s)) for s in leavers]
-        return (*min(worths, default=(float("inf"), 0.0)), bench.worker.id)
-
-    return sorted(willing, key=floor)[:MOST_OFFERS]
 
 
 def victims_of(

@@ -8,13 +8,14 @@ clock. Both levels go by it: which worker holds a version, and which of them is 
 # What has stayed is worth so much more than a newcomer of the same merit: two that are asked for
 # alike do not take each other's room in turn, and one slot serves all that are asked for rarely.
 STAYING = 0.5
-# Half of that is reached after so many times what bringing it there took.
-SETTLED_AFTER = 20.0
+# Half of that is reached after so many uses.
+SETTLED_USES = 5.0
 
 
 def keeping(rate: float, cost_s: float, size_bytes: int, held_s: float) -> float:
     """Seconds of waiting saved a second and byte, by keeping what is asked for `rate` times a
     second, takes `cost_s` to bring back, and has been there for `held_s`.
     """
-    settled = held_s / (held_s + SETTLED_AFTER * cost_s) if held_s > 0.0 else 0.0
+    uses = rate * max(0.0, held_s)
+    settled = uses / (uses + SETTLED_USES)
     return rate * cost_s / max(1, size_bytes) * (1.0 + STAYING * settled)

@@ -14,6 +14,7 @@ from control_plane.fleet import (
     LoadFailure,
     ModelVersion,
     Pack,
+    Placement,
     Replica,
     ReplicaState,
     Residency,
@@ -26,6 +27,7 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
+from yolopool.arrivals import Rates
 
 NOW = 1000.0  # monotonic; wants and uses are on the Unix clock and are small numbers here
 
@@ -39,6 +41,7 @@ def version(
     weights: int = 10,
     state: VersionState = VersionState.READY,
     residency: Residency | None = None,
+    placement: Placement | None = None,
 ) -> ModelVersion:
     pack = Pack(f"pack of {name}", "yolo", "detect", ("a",), weights, 0, 1)
     return ModelVersion(
@@ -48,7 +51,7 @@ def version(
         VersionSettings(image_size=1),
         0.0,
         pack=pack,
-        given=Given(residency or Residency()),
+        given=Given(residency or Residency(), placement=placement or Placement()),
     )
 
 
@@ -71,8 +74,25 @@ def replica(
     used: float = 5.0,
     pinned: bool = False,
     outstanding: int = 0,
+    rate: float = 0.0,
+    since: float = 0.0,
+    queue_ms: float = 0.0,
+    busy: float = 0.0,
 ) -> Replica:
-    return Replica(key(name), state, weights, workspace, pinned, outstanding, used)
+    """`rate`: steady requests a second; `since`: when it came to the device."""
+    return Replica(
+        key(name),
+        state,
+        weights,
+        workspace,
+        pinned,
+        outstanding,
+        used,
+        rates=Rates(rate, rate, rate),
+        hot_since_unix_s=since,
+        queue_ms=queue_ms,
+        busy=busy,
+    )
 
 
 def worker(
@@ -86,6 +106,7 @@ def worker(
     tier: int = 0,
     max_hot: int = 0,
     kind: str = "sim",
+    labels: Mapping[str, str] | None = None,
 ) -> WorkerInfo:
     """`tier`: weights it takes in all, of which its budget is the device's; 0: no tier."""
     held = {one.key: one for one in replicas}
@@ -99,7 +120,7 @@ def worker(
         max_hot=max_hot,
     )
     return WorkerInfo(name, f"{name}-1", "h:1", f"{kind}:0", kind, state, lease, ledger,
-                      replicas=held)  # fmt: skip
+                      replicas=held, labels=labels or {})  # fmt: skip
 
 
 def snapshot(
@@ -156,7 +177,7 @@ def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
                 command.pinned,
             )
     return Snapshot(
-        Desired(2, "c", before.desired.versions, wants),
+        replace(before.desired, revision=2, wants=wants),
         {
             id_: worker(
                 id_,
@@ -167,9 +188,11 @@ def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
                 lease=w.lease_until_s,
                 tier=w.ledger.assignable_bytes,
                 max_hot=w.ledger.max_hot,
+                labels=w.labels,
             )
             for id_, w in before.workers.items()
         },
         before.failures,
         before.footprints,
+        before.unix_s,
     )
