@@ -11,7 +11,7 @@ from control_plane.fleet import Footprint, Replica, Want
 from control_plane.worth import load_s
 
 # A replica stays for so many times what loading it took, whatever asks for its room.
-STAYS_PER_LOAD = 4.0
+STAYS_PER_LOAD = 1.0
 # Of the workers that may make room, those with the least to lose are looked at closely.
 MOST_OFFERS = 16
 

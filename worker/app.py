@@ -232,7 +232,7 @@ class App:
         if self.settings.handover is not None:
             orders = [
                 wire.request_of(one.order, one.pinned, one.measured)
-                for one in sorted(self.replicas.held(), key=lambda one: -one.arrivals.rates.slow)
+                for one in sorted(self.replicas.held(), key=lambda one: -one.requests_total)
                 if one.state is ReplicaState.HOT
             ]
             note = handover.Handover(why, beside, self.rpc.fence.highest, tuple(orders))

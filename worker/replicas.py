@@ -17,6 +17,7 @@ from worker.lifecycle import SERVING, Life, ReplicaEvent, ReplicaState
 from worker.packs import Pack
 from worker.replica import Order, Replica
 from worker.swaps import Swaps
+from yolopool.arrivals import Arrivals
 from yolopool.errors import Draining, LedgerFull, NotAssigned
 from yolopool.v1.worker_pb2 import PackLocation
 
@@ -52,6 +53,7 @@ class Replicas:
         self._changed = changed
         self._unix = unix
         self._clock = clock
+        self._began = clock()
         self._loads_total: dict[str, int] = {}
         # Packs that this process brought here once: a second time takes no time.
         self._fetched: set[str] = set()
@@ -106,6 +108,7 @@ class Replicas:
                 return replica
             await self.release(order.key)  # or wait for the one under way
         replica = Replica(order, Life(order.key), order.pinned)
+        replica.arrivals = Arrivals(since=self._began)
         self._held[order.key] = replica
         replica.work = asyncio.create_task(self._load(replica))
         return replica

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 FAST_S, MIDDLE_S, SLOW_S = 30.0, 300.0, 3600.0
 # Standard deviations by which a short average must contradict a longer one to be believed.
 DOUBT = 2.0
+# Who counts for less than this has seen nothing to speak of.
+LEAST_SEEN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,25 @@ NEVER = Rates()
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Rates and the time they are of."""
+    """Rates and the time they are of; `since` is when counting began, for good: long ago."""
 
     rates: Rates = NEVER
     at: float = 0.0
+    since: float = -math.inf
 
     def arrived(self, now: float, count: int = 1) -> "Arrivals":
-        return Arrivals(self.now(now).arrived(count), now)
+        return Arrivals(self.rates.later(now - self.at).arrived(count), now, self.since)
 
     def now(self, now: float) -> Rates:
-        return self.rates.later(now - self.at)
+        """Rates over what was seen: a window that is longer than that has weights of
+        1 - exp(-seen / window) in all, which its average is divided by.
+        """
+        rates = self.rates.later(now - self.at)
+        seen_s = max(LEAST_SEEN_S, now - self.since)
+        if seen_s > 6 * SLOW_S:
+            return rates
+        return Rates(
+            rates.fast / -math.expm1(-seen_s / FAST_S),
+            rates.middle / -math.expm1(-seen_s / MIDDLE_S),
+            rates.slow / -math.expm1(-seen_s / SLOW_S),
+        )

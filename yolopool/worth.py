@@ -9,7 +9,7 @@ clock. Both levels go by it: which worker holds a version, and which of them is 
 # alike do not take each other's room in turn, and one slot serves all that are asked for rarely.
 STAYING = 0.5
 # Half of that is reached after so many uses.
-SETTLED_USES = 5.0
+SETTLED_USES = 1.0
 
 
 def keeping(rate: float, cost_s: float, size_bytes: int, held_s: float) -> float:

@@ -20,7 +20,7 @@ def poisson(rate: float, seconds: float, start: float = 0.0, seed: int = 1) -> l
 
 
 def after(times: list[float], arrivals: Arrivals | None = None) -> Arrivals:
-    known = arrivals or Arrivals(NEVER, times[0])
+    known = arrivals or Arrivals(NEVER, 0.0)
     for time in times:
         known = known.arrived(time)
     return known
@@ -30,6 +30,15 @@ def after(times: list[float], arrivals: Arrivals | None = None) -> Arrivals:
 def test_a_steady_rate_is_found(rate: float) -> None:
     found = [after(poisson(rate, 7200, seed=s)).now(7200.0).estimate for s in range(5)]
     assert sum(found) / 5 == pytest.approx(rate, rel=0.25)
+
+
+@pytest.mark.parametrize("seconds", [20.0, 200.0, 2000.0])
+def test_who_counts_since_lately_knows_as_much_as_it_saw(seconds: float) -> None:
+    found = [
+        after(poisson(1.0, seconds, seed=s), Arrivals(since=0.0)).now(seconds).estimate
+        for s in range(9)
+    ]
+    assert sum(found) / 9 == pytest.approx(1.0, rel=0.25)
 
 
 def test_a_burst_is_seen_in_seconds() -> None:
