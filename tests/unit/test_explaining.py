@@ -51,7 +51,7 @@ def test_nothing_to_do_is_no_step_and_others_steps_are_not_told() -> None:
     before = snapshot([loaded], [want("a"), want("b")])
     assert [command.key for command in plan(before, NOW)] == [key("b")]
     assert asked(before, "a") == []
-    two = snapshot([loaded, worker("w2")], [want("a"), want("b")])
+    two = snapshot([loaded, worker("w2", 1000)], [want("a"), want("b")])
     assert {command.key for command in asked(two, "a", replicas=2)} == {key("a")}
 
 
