@@ -236,7 +236,7 @@ def explanation(one: ModelExplanation) -> Table:
         "waits": one.waiting_reason,
         "requests": f"{one.rate_fast:.3g}/s over 30 s, {one.rate_middle:.3g}/s over 5 min, "
         f"{one.rate_slow:.3g}/s over 1 h",
-        "plans by": f"{one.rate:.3g}/s",
+        "estimate": f"{one.rate:.3g}/s, which plans go by",
         "value": f"loaded, a GiB of it saves {one.value_per_gib:.3g} s of waiting a second",
     }
     return _facts(one.model, facts)
@@ -268,8 +268,8 @@ def trace(one: RequestTrace) -> Table:
         "outcome": one.outcome + (f": {one.message}" if one.message else ""),
         "tried": "\n".join(one.retried),
         "worker": one.worker + (f", with a batch of {one.batch_size}" if one.batch_size else ""),
-        "time": f"{_ms(one.total_ms)} in all: {_ms(one.load_wait_ms)} for the load, "
-        f"{_ms(one.queue_ms)} in the queue, {_ms(one.inference_ms)} on the device",
+        "time": f"{_ms(one.total_ms)}: load {_ms(one.load_wait_ms)}, queue {_ms(one.queue_ms)}, "
+        f"device {_ms(one.inference_ms)}",
     }
     return _facts(one.request_id, facts)
 

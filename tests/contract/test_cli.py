@@ -224,7 +224,7 @@ def test_plans_and_explanations_are_for_people(pool: ScriptedPool) -> None:
     ):
         assert words in shown
     shown = yolopool(pool, "explain", "request", "r1").stdout
-    for words in ("loaded when it came", "box-1: QUEUE_FULL", "12.5 ms on the device"):
+    for words in ("loaded when it came", "box-1: QUEUE_FULL", "device 12.5 ms"):
         assert words in shown
     done = yolopool(pool, "explain", "request", "absent")
     assert (done.returncode, "REQUEST_NOT_FOUND" in done.stderr) == (3, True)
