@@ -40,7 +40,8 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
             placement = placement_in(check_placement(request.placement))
         want = Want(version.key, replicas, request.pin, WantSource.ADMIN, self._clock.unix())
         now = self._clock.monotonic()
-        commands = explaining.planned(self._snapshot(), want, placement, now)
+        waiting = self._view.waits.keys()
+        commands = explaining.planned(self._snapshot(), want, placement, waiting, now)
         return explain_pb2.PlanLoadResponse(steps=[step_out(command) for command in commands])
 
     async def ExplainModel(
@@ -48,8 +49,9 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
     ) -> explain_pb2.ExplainModelResponse:
         version = self._view.catalogue.find(parse_ref(request.model))
         snapshot, key = self._snapshot(), version.key
-        rates = explaining.demand(snapshot, key)
-        verdicts = explaining.verdicts(snapshot, version, self._clock.monotonic())
+        now = self._clock.monotonic()
+        rates = explaining.demand(snapshot, key, now)
+        verdicts = explaining.verdicts(snapshot, version, now)
         want, wait = snapshot.desired.want(key), self._view.waits.get(key)
         return explain_pb2.ExplainModelResponse(
             version=key_out(key),

@@ -1,17 +1,18 @@
-"""Why a version is where it is, and what a load would do: the real plan, asked about snapshots
-that are not. Pure.
+"""Why a version is where it is, and what a load would do: the real plan, asked about fleets and
+wants that are not. Pure.
 
-No rule is repeated here: whether a worker could take a version is what `plan` says of a fleet in
-which only that worker can.
+No rule is repeated here: whether a worker could take a version is what the plan says of a board
+on which only that worker sits.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from control_plane import refusals
+from control_plane import refusals, worth
 from control_plane.bench import Bench
-from control_plane.commands import Assign, Command, Wait
+from control_plane.board import Board
+from control_plane.commands import Assign, Command, Forget, Wait
+from control_plane.desk import CPU
 from control_plane.fleet import (
     LoadFailure,
     ModelVersion,
@@ -27,11 +28,8 @@ from control_plane.fleet import (
     WorkerState,
 )
 from control_plane.footprints import footprint
-from control_plane.placement import CPU, plan
-from control_plane.worth import load_s, value
-from yolopool.arrivals import NEVER, Rates
-
-Value = TypeVar("Value")
+from control_plane.placement import replan
+from yolopool.arrivals import Rates
 
 _THERE = {
     ReplicaState.HOT: "it is on the device",
@@ -43,6 +41,12 @@ _NOT_LIVE = {
     WorkerState.READY: ("WORKER_LOST", "its lease ran out"),
     WorkerState.DRAINING: ("DRAINING", "it finishes what it has and takes nothing new"),
     WorkerState.LOST: ("WORKER_LOST", "its lease ran out"),
+}
+_LEAVING = "it is leaving, and can be loaded again when it has left"
+_WHO = {
+    WantSource.ADMIN: "asked for by name",
+    WantSource.MISS: "asked for since requests found it nowhere",
+    WantSource.PREFETCH: "likely to be asked for",
 }
 
 
@@ -60,27 +64,43 @@ class Verdict:
     load_ms: float
 
 
+# --- a load that nobody asked for yet ---------------------------------------------------------
+
+
 def planned(
-    snapshot: Snapshot, want: Want, placement: Placement | None, now: float
+    snapshot: Snapshot,
+    want: Want,
+    placement: Placement | None,
+    waiting: Collection[VersionKey],
+    now: float,
 ) -> list[Command]:
-    """The commands that this want would cause, its own and those of others that it changes, as
-    LoadModel would set it: tried at once, whatever failed before. now: monotonic seconds.
+    """The commands that this want would cause, as LoadModel would set it: its own, and what it
+    changes for others that wait. Failures do not count: who asks by name has it tried at once.
+    now: monotonic seconds.
     """
     desired = snapshot.desired
     version, old = desired.versions[want.key], desired.want(want.key)
     if placement is not None:
         version = replace(version, given=replace(version.given, placement=placement))
     then = replace(
-        snapshot,
-        desired=replace(
-            desired,
-            versions={**desired.versions, want.key: version},
-            wants={**desired.wants, want.key: want.over(old) if old is not None else want},
-        ),
+        _wanting(snapshot, want.over(old) if old is not None else want),
         failures=_without(snapshot.failures, want.key),
     )
-    anyway = set(plan(snapshot, now))
-    return [c for c in plan(then, now) if c.key == want.key or c not in anyway]
+    versions = {**desired.versions, want.key: version}
+    then = replace(then, desired=replace(then.desired, versions=versions))
+    about = {want.key, *waiting}
+    anyway = set(replan(Board.of(snapshot, now), snapshot, now, about))
+    commands = replan(Board.of(then, now), then, now, about)
+    return [
+        command
+        for command in commands
+        if not isinstance(command, Forget) and (command.key == want.key or command not in anyway)
+    ]
+
+
+def _wanting(snapshot: Snapshot, want: Want) -> Snapshot:
+    wants = {**snapshot.desired.wants, want.key: want}
+    return replace(snapshot, desired=replace(snapshot.desired, wants=wants))
 
 
 def _without(
@@ -89,21 +109,24 @@ def _without(
     return {place: failure for place, failure in failures.items() if place[1] != key}
 
 
-def demand(snapshot: Snapshot, key: VersionKey) -> Rates:
-    """Arrivals of a version over all its replicas."""
-    rates = NEVER
-    for worker in snapshot.workers.values():
-        if worker.state is not WorkerState.LOST and key in worker.replicas:
-            rates += worker.replicas[key].rates
-    return rates
+# --- a version --------------------------------------------------------------------------------
+
+
+def demand(snapshot: Snapshot, key: VersionKey, now: float) -> Rates:
+    """Requests for a version, wherever it is and was. now: monotonic seconds."""
+    holders = [worker for worker in snapshot.workers.values() if key in worker.replicas]
+    return worth.rates(_board(holders, snapshot, now), snapshot, key, now)
 
 
 def value_per_gib(snapshot: Snapshot, version: ModelVersion, rate: float) -> float:
-    """`worth.value` of one replica, on the kind of device that is most frequent."""
+    """Cold-start seconds that one replica saves a second and GiB, on the kind of device that is
+    most frequent.
+    """
     kinds = [worker.device_kind for worker in snapshot.workers.values()]
     kind = max(sorted(set(kinds)), key=kinds.count, default="")
+    cost_s = worth.load_s(version, kind, snapshot.footprints)
     size = footprint(version, kind, snapshot.footprints)
-    return value(rate, load_s(size), size.kept_bytes)
+    return worth.per_gib(rate, cost_s, size.weights_bytes)
 
 
 def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> list[str]:
@@ -113,10 +136,9 @@ def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> l
         sentences.append("Kept as a hot standby: always loaded and pinned on the device.")
     if want is not None:
         copies = "1 replica is" if want.replicas == 1 else f"{want.replicas} replicas are"
-        who = "by name" if want.source is WantSource.ADMIN else "since requests found it nowhere"
         pinned = ", pinned on the device" if want.pinned else ""
         age = span(unix_s - want.since_unix_s)
-        sentences.append(f"{copies} wanted{pinned}, asked for {who}, for {age} now.")
+        sentences.append(f"{copies} wanted{pinned}, {_WHO[want.source]}, for {age} now.")
     if residency.mode is ResidencyMode.ON_DEMAND:
         idle = span(residency.idle_release_s)
         sentences.append(f"Kept on demand: released when idle for {idle}.")
@@ -134,6 +156,9 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
 
 
+# --- its workers ------------------------------------------------------------------------------
+
+
 def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Verdict]:
     """What each worker is to a version, by id. now: monotonic seconds."""
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
@@ -143,6 +168,7 @@ def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Verd
 def _verdict(snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float) -> Verdict:
     size = footprint(version, worker.device_kind, snapshot.footprints)
     replica = worker.replicas.get(version.key)
+    cost_s = worth.load_s(version, worker.device_kind, snapshot.footprints)
     feasible, reason, why = _feasible(snapshot, version, worker, now)
     return Verdict(
         worker,
@@ -151,8 +177,8 @@ def _verdict(snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now:
         reason,
         why,
         (replica.weights_bytes if replica is not None else 0) or size.weights_bytes,
-        max(0, Bench.of(worker).free_bytes),
-        (replica.load_ms if replica is not None else 0.0) or load_s(size) * 1000,
+        max(0, Bench(worker, snapshot.tickets).free_bytes),
+        (replica.load_ms if replica is not None else 0.0) or cost_s * 1000,
     )
 
 
@@ -166,7 +192,8 @@ def _feasible(
     if replica is not None and replica.state in _THERE:
         return True, "", _THERE[replica.state]
     if replica is not None and replica.state is ReplicaState.RELEASING:
-        return False, "LEDGER_FULL", "it is leaving, and can be loaded again when it has left"
+        return False, "LEDGER_FULL", _LEAVING
+    # The plan speaks of all workers where it refuses these; here one is asked.
     if snapshot.desired.is_cordoned(worker):
         return False, "DRAINING", "the worker is to drain: nothing new is loaded there"
     placement = version.given.placement
@@ -178,37 +205,32 @@ def _feasible(
 def _as_planned(
     snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float
 ) -> tuple[bool, str, str]:
-    commands = plan(_alone(snapshot, version, worker, now), now)
-    mine = [command for command in commands if command.key == version.key]
-    assigns = [c for c in mine if isinstance(c, Assign) and c.worker == worker.id]
-    waits = [c for c in mine if isinstance(c, Wait)]
-    if assigns:
-        leaves = ", ".join(map(str, assigns[0].after))
-        return True, "", f"{assigns[0].why}: {leaves} would leave" if leaves else assigns[0].why
-    wait = waits[0] if waits else refusals.only_cpus(version.key)
+    """What the plan does for one more replica, if all other workers are gone; beside a CPU the
+    accelerators stay, which decide whether it may take the version.
+    """
+    key = version.key
+    company = [
+        one for one in snapshot.workers.values() if worker.device_kind == CPU != one.device_kind
+    ]
+    board = _board([worker, *company], snapshot, now)
+    want = snapshot.desired.want(key)
+    if want is None or want.source is WantSource.PREFETCH:
+        want = Want(key, 1, False, WantSource.MISS, snapshot.unix_s)
+    then = _wanting(snapshot, replace(want, replicas=len(board.places.get(key, ())) + 1))
+    commands = [c for c in replan(board, then, now, [key]) if c.key == key]
+    for command in commands:
+        if isinstance(command, Assign) and command.worker == worker.id:
+            leaves = ", ".join(map(str, command.after))
+            return True, "", f"{command.why}: {leaves} would leave" if leaves else command.why
+    if key in snapshot.closing:
+        return False, "LEDGER_FULL", _LEAVING
+    waits = [command for command in commands if isinstance(command, Wait)]
+    wait = waits[0] if waits else refusals.only_cpus(key)
     return False, wait.reason, wait.why
 
 
-def _alone(snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float) -> Snapshot:
-    """The snapshot with all other workers gone; those that decide whether this one is allowed to
-    take the version stay: accelerators beside a CPU, one of each other kind for its name alone.
-    """
-    others = [one for one in snapshot.workers.values() if one.id != worker.id]
-    company = [one for one in others if worker.device_kind == CPU != one.device_kind]
-    company = [one for one in company if one.is_live(now)]
-    kinds = {one.device_kind: replace(one, lease_until_s=0.0, replicas={}) for one in others}
-    there = [worker, *company]
-    workers = {one.id: one for one in [*kinds.values(), *there]}
-    copies = sum(version.key in one.replicas for one in company)
-    desired = snapshot.desired
-    want = desired.want(version.key) or Want(
-        version.key, 1, pinned=False, source=WantSource.MISS, since_unix_s=snapshot.unix_s
-    )
-    keys = {version.key, *(key for one in there for key in one.replicas)}
-    wants = {**_of(desired.wants, keys), version.key: replace(want, replicas=copies + 1)}
-    alone = replace(desired, versions=_of(desired.versions, keys), wants=wants)
-    return replace(snapshot, desired=alone, workers=workers)
-
-
-def _of(mapping: Mapping[VersionKey, Value], keys: Iterable[VersionKey]) -> dict[VersionKey, Value]:
-    return {key: mapping[key] for key in keys if key in mapping}
+def _board(workers: Collection[WorkerInfo], snapshot: Snapshot, now: float) -> Board:
+    board = Board()
+    for worker in workers:
+        board.put(worker, snapshot, now)
+    return board

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane import explaining, worth
+from control_plane import explaining
 from control_plane.commands import Assign, Command, Release, Wait
 from control_plane.event import Event, EventKind, Wanted
 from control_plane.explaining import Verdict
@@ -20,6 +20,7 @@ from control_plane.fleet import (
     Snapshot,
     VersionKey,
     VersionState,
+    WantSource,
     WorkerState,
 )
 from control_plane.placement import plan
@@ -34,7 +35,8 @@ GIB = 1024**3
 
 def asked(before: Snapshot, name: str, *, pinned: bool = False, replicas: int = 1) -> list[Command]:
     one = want(name, since=before.unix_s, pinned=pinned, replicas=replicas)
-    return explaining.planned(before, one, None, NOW)
+    waiting = [command.key for command in plan(before, NOW) if isinstance(command, Wait)]
+    return explaining.planned(before, one, None, waiting, NOW)
 
 
 def test_a_load_is_planned_with_what_leaves_for_it() -> None:
@@ -164,8 +166,8 @@ def test_demand_adds_up_over_live_replicas() -> None:
     held = [replace(replica("a"), rates=rates)]
     lost = worker("w3", replicas=held, state=WorkerState.LOST)
     before = snapshot([worker("w1", replicas=held), worker("w2", replicas=held), lost])
-    assert explaining.demand(before, key("a")) == Rates(2.0, 4.0, 6.0)
-    assert explaining.demand(before, key("b")) == Rates()
+    assert explaining.demand(before, key("a"), NOW) == Rates(2.0, 4.0, 6.0)
+    assert explaining.demand(before, key("b"), NOW) == Rates()
 
 
 def test_value_is_cold_start_seconds_saved_per_gib() -> None:
@@ -173,9 +175,6 @@ def test_value_is_cold_start_seconds_saved_per_gib() -> None:
     before = snapshot([worker("w1")], [want("a")], footprints={measured("a"): size})
     known = before.desired.versions[key("a")]
     assert explaining.value_per_gib(before, known, 3.0) == pytest.approx(3.0 * 0.2 * 2)
-    assert worth.load_s(Footprint(10**10, 0)) == pytest.approx(1.05)
-    assert worth.value(2.0, 0.5, GIB) == 1.0
-    assert worth.value(2.0, 0.5, 0) > 0
 
 
 def test_wants_are_sentences() -> None:
@@ -203,6 +202,9 @@ def test_a_want_on_top_of_another_keeps_its_age() -> None:
     assert want("a", since=9.0).over(old) == old
     asked_for = want("a", since=9.0, pinned=True, replicas=1)
     assert asked_for.over(old) == replace(asked_for, since_unix_s=1.0)
+    likely = replace(old, source=WantSource.PREFETCH)
+    assert want("a", since=9.0).over(likely) == want("a", since=9.0)
+    assert likely.over(old) == old
 
 
 def test_only_the_newest_traces_are_kept() -> None:
