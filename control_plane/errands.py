@@ -202,12 +202,11 @@ class Errands:
         self._view.failures.succeeded((worker.id, command.key))
         took_s = self._clock.monotonic() - began
         self._metrics.load_ended("OK", took_s)
-        pinned = ", pinned" if command.pinned else ""
         self._journal.note(
             EventKind.ASSIGNED,
             worker=worker.id,
             version=command.key,
-            message=f"{command.why}{pinned}; it took {took_s * 1000:.0f} ms",
+            message=f"{command.why}; it took {took_s * 1000:.0f} ms",
         )
 
     async def _release(self, command: Release, worker: WorkerInfo, token: FencingToken) -> None:

@@ -234,11 +234,15 @@ def explanation(one: ModelExplanation) -> Table:
     facts = {
         "wanted": "\n".join(one.wants) or "by nobody: the first request loads it",
         "waits": one.waiting_reason,
-        "requests": f"{one.rate_fast:.3g}/s over 30 s, {one.rate_middle:.3g}/s over 5 min, "
-        f"{one.rate_slow:.3g}/s over 1 h",
-        "estimate": f"{one.rate:.3g}/s, which plans go by",
-        "value": f"loaded, a GiB of it saves {one.value_per_gib:.3g} s of waiting a second",
+        "requests": "none lately",
     }
+    if one.rate_slow:
+        facts["requests"] = (
+            f"{one.rate_fast:.3g}/s over 30 s, {one.rate_middle:.3g}/s over 5 min, "
+            f"{one.rate_slow:.3g}/s over 1 h"
+        )
+        facts["estimate"] = f"{one.rate:.3g}/s, which plans go by"
+        facts["value"] = f"a loaded GiB of it saves {one.value_per_gib:.3g} s of waiting a second"
     return _facts(one.model, facts)
 
 
@@ -250,9 +254,9 @@ def verdicts(workers: Iterable[WorkerVerdict]) -> Table:
             one.worker,
             state(one.state) if one.state else "-",
             "yes" if one.feasible else "[red]no[/]",
-            size(one.weights_bytes),
+            size(one.weights_bytes) if one.weights_bytes else "-",
             size(one.free_bytes),
-            _ms(one.load_ms),
+            _ms(one.load_ms) if one.load_ms else "-",
             escape(": ".join(filter(None, (one.reason, one.why)))),
         )
     return rows

@@ -100,7 +100,7 @@ def explain_model(
 
 @explain_app.command("request")
 def explain_request(
-    request_id: Annotated[str, typer.Argument(help="as the answer, or the caller, named it")],
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="as the answer names it")],
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
