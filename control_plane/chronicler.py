@@ -17,7 +17,9 @@ from control_plane.view import View
 from yolopool.errors import RegistryUnavailable
 
 log = structlog.get_logger()
-TICK_S = 0.25
+# Between two looks: at once after a change, so that a worker is told of before what it loads, yet
+# not at every change of a busy fleet.
+TICK_S, PAUSE_S = 0.25, 0.02
 
 
 class Chronicler:
@@ -45,13 +47,15 @@ class Chronicler:
     async def run(self) -> None:
         """Goes on for ever."""
         while True:
+            seen = self._view.waiters.changes
             try:
                 await self._look()
             except RegistryUnavailable:
                 log.info("what changed in the fleet is noted when the registry is back")
             except Exception:
                 log.exception("a look at the fleet failed: this is a bug")
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(PAUSE_S)
+            await self._view.waiters.after(seen, TICK_S)
 
     async def _look(self) -> None:
         token = self._token()
