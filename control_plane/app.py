@@ -28,6 +28,7 @@ from control_plane.loads import Loads
 from control_plane.membership import MembershipService
 from control_plane.metrics import Metrics
 from control_plane.model_rpc import ModelService
+from control_plane.planning import ahead
 from control_plane.reconciler import Pace, Reconciler
 from control_plane.registry import Registry
 from control_plane.rpc import DetectionService, FleetService, Identity
@@ -136,9 +137,7 @@ class ControlPlane:
         self._events = EventService(self._registry)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
         explain_pb2_grpc.add_ExplainServiceServicer_to_server(
-            ExplainService(
-                self.view, lambda: self._errands.overlay(self.view.snapshot()), traces, clock
-            ),
+            ExplainService(self.view, lambda: ahead(self.view, self._errands), traces, clock),
             server,
         )
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(

@@ -78,12 +78,13 @@ def compare(known: Known, look: Look, gather_s: float) -> tuple[Known, list[Noti
     """
     arrived = [_joined(w, known) for w in look.workers.values() if _is_new(w, known)]
     gone = [_gone(id_, known, look, gather_s) for id_ in known.present]
+    final = {key: wait for key, wait in look.waits.items() if wait.final}
+    # A want that was given up leaves its reason for a while.
     failed = {
         key: reason
         for key, reason in known.failed.items()
-        if key in look.wanted and not _is_loaded(key, look.workers)
+        if (key in look.wanted or key in final) and not _is_loaded(key, look.workers)
     }
-    final = {key: wait for key, wait in look.waits.items() if wait.final}
     news = [wait for key, wait in final.items() if failed.get(key) != wait.reason]
     notices = [
         *arrived,

@@ -50,7 +50,7 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
         version = self._view.catalogue.find(parse_ref(request.model))
         snapshot, key = self._snapshot(), version.key
         now = self._clock.monotonic()
-        rates = explaining.demand(snapshot, key, now)
+        rates = self._view.arrivals(key)
         verdicts = explaining.verdicts(snapshot, version, now)
         want, wait = snapshot.desired.want(key), self._view.waits.get(key)
         return explain_pb2.ExplainModelResponse(

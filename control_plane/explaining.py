@@ -29,7 +29,6 @@ from control_plane.fleet import (
 )
 from control_plane.footprints import footprint
 from control_plane.placement import replan
-from yolopool.arrivals import Rates
 
 _THERE = {
     ReplicaState.HOT: "it is on the device",
@@ -83,7 +82,7 @@ def planned(
     if placement is not None:
         version = replace(version, given=replace(version.given, placement=placement))
     then = replace(
-        _wanting(snapshot, want.over(old) if old is not None else want),
+        _wanting(snapshot, want.following(old)),
         failures=_without(snapshot.failures, want.key),
     )
     versions = {**desired.versions, want.key: version}
@@ -110,12 +109,6 @@ def _without(
 
 
 # --- a version --------------------------------------------------------------------------------
-
-
-def demand(snapshot: Snapshot, key: VersionKey, now: float) -> Rates:
-    """Requests for a version, wherever it is and was. now: monotonic seconds."""
-    holders = [worker for worker in snapshot.workers.values() if key in worker.replicas]
-    return worth.rates(_board(holders, snapshot, now), snapshot, key, now)
 
 
 def value_per_gib(snapshot: Snapshot, version: ModelVersion, rate: float) -> float:
@@ -212,7 +205,9 @@ def _as_planned(
     company = [
         one for one in snapshot.workers.values() if worker.device_kind == CPU != one.device_kind
     ]
-    board = _board([worker, *company], snapshot, now)
+    board = Board()
+    for one in (worker, *company):
+        board.put(one, snapshot, now)
     want = snapshot.desired.want(key)
     if want is None or want.source is WantSource.PREFETCH:
         want = Want(key, 1, False, WantSource.MISS, snapshot.unix_s)
@@ -227,10 +222,3 @@ def _as_planned(
     waits = [command for command in commands if isinstance(command, Wait)]
     wait = waits[0] if waits else refusals.only_cpus(key)
     return False, wait.reason, wait.why
-
-
-def _board(workers: Collection[WorkerInfo], snapshot: Snapshot, now: float) -> Board:
-    board = Board()
-    for worker in workers:
-        board.put(worker, snapshot, now)
-    return board

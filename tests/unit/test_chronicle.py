@@ -87,6 +87,10 @@ def test_a_final_wait_is_told_once_a_change() -> None:
     known, _ = failed(known, look(worker("w1", replicas=[replica("a")])))
     known, notices = failed(known, look(wait=final))
     assert [one.kind for one in notices] == [EventKind.WORKER_LEFT, EventKind.VERSION_FAILED]
+    # A want that was given up leaves its wait for a while.
+    given_up = replace(look(wait=final), wanted=set())
+    known, notices = failed(known, given_up)
+    assert notices == []
     known, _ = failed(known, replace(look(), wanted=set()))
     assert known.failed == {}
 

@@ -20,13 +20,11 @@ from control_plane.fleet import (
     Snapshot,
     VersionKey,
     VersionState,
-    WantSource,
     WorkerState,
 )
 from control_plane.placement import plan
 from control_plane.traces import Trace, Traces
 from tests.unit.fleets import NOW, key, measured, replica, snapshot, version, want, worker
-from yolopool.arrivals import Rates
 from yolopool.errors import RequestNotFound
 from yolopool.names import parse_ref
 
@@ -161,15 +159,6 @@ def test_an_import_that_failed_is_the_reason() -> None:
     assert verdict(before, "a").reason == "MODEL_IMPORT_FAILED"
 
 
-def test_demand_adds_up_over_live_replicas() -> None:
-    rates = Rates(1.0, 2.0, 3.0)
-    held = [replace(replica("a"), rates=rates)]
-    lost = worker("w3", replicas=held, state=WorkerState.LOST)
-    before = snapshot([worker("w1", replicas=held), worker("w2", replicas=held), lost])
-    assert explaining.demand(before, key("a"), NOW) == Rates(2.0, 4.0, 6.0)
-    assert explaining.demand(before, key("b"), NOW) == Rates()
-
-
 def test_value_is_cold_start_seconds_saved_per_gib() -> None:
     size = Footprint(GIB // 2, 0, swap_ms=150.0, fetch_ms=50.0)
     before = snapshot([worker("w1")], [want("a")], footprints={measured("a"): size})
@@ -195,16 +184,6 @@ def test_wants_are_sentences() -> None:
 def test_spans_are_for_people() -> None:
     spans = [explaining.span(s) for s in (-1, 45, 720, 12_600, 200_000)]
     assert spans == ["0 s", "45 s", "12 min", "3.5 h", "2 days"]
-
-
-def test_a_want_on_top_of_another_keeps_its_age() -> None:
-    old = want("a", since=1.0, pinned=True, replicas=2)
-    assert want("a", since=9.0).over(old) == old
-    asked_for = want("a", since=9.0, pinned=True, replicas=1)
-    assert asked_for.over(old) == replace(asked_for, since_unix_s=1.0)
-    likely = replace(old, source=WantSource.PREFETCH)
-    assert want("a", since=9.0).over(likely) == want("a", since=9.0)
-    assert likely.over(old) == old
 
 
 def test_only_the_newest_traces_are_kept() -> None:
