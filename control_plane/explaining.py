@@ -155,7 +155,12 @@ def span(seconds: float) -> str:
 def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Verdict]:
     """What each worker is to a version, by id. now: monotonic seconds."""
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
-    return [_verdict(snapshot, version, worker, now) for worker in workers]
+    want = snapshot.desired.want(version.key)
+    if want is None or want.source is WantSource.PREFETCH:
+        want = Want(version.key, 1, False, WantSource.MISS, snapshot.unix_s)
+    # Wanted once, made for all: the wants of a fleet are many.
+    asked = _wanting(snapshot, replace(want, replicas=1))
+    return [_verdict(asked, version, worker, now) for worker in workers]
 
 
 def _verdict(snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float) -> Verdict:
@@ -198,8 +203,8 @@ def _feasible(
 def _as_planned(
     snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float
 ) -> tuple[bool, str, str]:
-    """What the plan does for one more replica, if all other workers are gone; beside a CPU the
-    accelerators stay, which decide whether it may take the version.
+    """What the plan does for the replica that is wanted, if all other workers are gone; beside a
+    CPU the accelerators stay, which decide whether it may take the version.
     """
     key = version.key
     company = [
@@ -208,11 +213,11 @@ def _as_planned(
     board = Board()
     for one in (worker, *company):
         board.put(one, snapshot, now)
-    want = snapshot.desired.want(key)
-    if want is None or want.source is WantSource.PREFETCH:
-        want = Want(key, 1, False, WantSource.MISS, snapshot.unix_s)
-    then = _wanting(snapshot, replace(want, replicas=len(board.places.get(key, ())) + 1))
-    commands = [c for c in replan(board, then, now, [key]) if c.key == key]
+    copies = len(board.places.get(key, ()))
+    if copies:
+        want = replace(snapshot.desired.wants[key], replicas=copies + 1)
+        snapshot = _wanting(snapshot, want)
+    commands = [c for c in replan(board, snapshot, now, [key]) if c.key == key]
     for command in commands:
         if isinstance(command, Assign) and command.worker == worker.id:
             leaves = ", ".join(map(str, command.after))
