@@ -15,19 +15,25 @@ from uuid import uuid4
 import structlog
 
 from control_plane.artifacts import FolderArtifacts
+from control_plane.chronicler import Chronicler
 from control_plane.clock import Clock
 from control_plane.detecting import Detecting
 from control_plane.errands import Errands
+from control_plane.event_rpc import EventService
+from control_plane.events import Journal
+from control_plane.explain_rpc import ExplainService
 from control_plane.http import HttpServer, build
 from control_plane.importing import ImportService
 from control_plane.loads import Loads
 from control_plane.membership import MembershipService
 from control_plane.metrics import Metrics
 from control_plane.model_rpc import ModelService
+from control_plane.planning import ahead
 from control_plane.reconciler import Pace, Reconciler
 from control_plane.registry import Registry
 from control_plane.rpc import DetectionService, FleetService, Identity
 from control_plane.settings import Settings
+from control_plane.traces import Traces
 from control_plane.view import View
 from control_plane.watch import Watch
 from control_plane.worker_link import WorkerLink
@@ -35,6 +41,8 @@ from yolopool.errors import RegistryUnavailable
 from yolopool.serving import GrpcServer, die_with_parent, set_up_logs, until_signal
 from yolopool.v1 import (
     detection_pb2_grpc,
+    events_pb2_grpc,
+    explain_pb2_grpc,
     fleet_pb2_grpc,
     importing_pb2_grpc,
     membership_pb2_grpc,
@@ -45,6 +53,8 @@ log = structlog.get_logger()
 
 SERVICES = (
     "yolopool.v1.DetectionService",
+    "yolopool.v1.EventService",
+    "yolopool.v1.ExplainService",
     "yolopool.v1.FleetService",
     "yolopool.v1.ImportService",
     "yolopool.v1.MembershipService",
@@ -79,7 +89,18 @@ class ControlPlane:
         self._artifacts = FolderArtifacts(settings.data_dir / "store", settings.max_artifact_bytes)
         self._watch = Watch(registry, self.view)
         self._loads = Loads(registry, self.view, clock, settings.no_worker_grace_s)
-        self._reconciler = self._build_reconciler(name, clock)
+        self._journal = Journal(name, registry, clock)
+        self._errands = self._build_errands(clock)
+        pace = Pace(lease_s=settings.reconciler_lease_s, gather_s=settings.lease_s)
+        self._reconciler = Reconciler(name, registry, self.view, self._errands, clock, pace)
+        self._chronicler = Chronicler(
+            registry,
+            self.view,
+            self._journal,
+            lambda: self._reconciler.token,
+            clock,
+            settings.lease_s,
+        )
         self._server = GrpcServer(SERVICES)
         self._membership = MembershipService(
             self.view, registry, self._link, clock, settings.heartbeat_interval_s, settings.lease_s
@@ -88,24 +109,23 @@ class ControlPlane:
         self._http = HttpServer(build(self.view, self._metrics, lambda: self._reconciler.is_holder))
         self._tasks: list[asyncio.Task[None]] = []
 
-    def _build_reconciler(self, name: str, clock: Clock) -> Reconciler:
-        settings = self._settings
-        errands = Errands(
+    def _build_errands(self, clock: Clock) -> Errands:
+        return Errands(
             self.view,
             self._link,
             self._artifacts.pack_uri,
             self._metrics,
+            self._journal,
             clock,
-            settings.load_timeout_s,
-            settings.release_timeout_s,
+            self._settings.load_timeout_s,
+            self._settings.release_timeout_s,
         )
-        pace = Pace(lease_s=settings.reconciler_lease_s, gather_s=settings.lease_s)
-        return Reconciler(name, self._registry, self.view, errands, clock, pace)
 
     def _add_services(self, identity: Identity, clock: Clock) -> None:
         settings, server = self._settings, self._server.server
+        traces = Traces()
         detecting = Detecting(
-            self.view, self._link, self._loads, self._metrics, clock, random.Random()
+            self.view, self._link, self._loads, self._metrics, traces, clock, random.Random()
         )
         importing = ImportService(self._registry, self.view, self._artifacts, clock)
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(
@@ -114,13 +134,22 @@ class ControlPlane:
             ),
             server,
         )
+        self._events = EventService(self._registry)
+        events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
+        explain_pb2_grpc.add_ExplainServiceServicer_to_server(
+            ExplainService(self.view, lambda: ahead(self.view, self._errands), traces, clock),
+            server,
+        )
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(
             FleetService(identity, self.view, self._metrics, importing, clock), server
         )
         importing_pb2_grpc.add_ImportServiceServicer_to_server(importing, server)
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(self._membership, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelService(self._registry, self.view, self._artifacts, self._loads, clock), server
+            ModelService(
+                self._registry, self.view, self._artifacts, self._loads, self._journal, clock
+            ),
+            server,
         )
 
     async def start(self) -> Addresses:
@@ -132,12 +161,14 @@ class ControlPlane:
         self._spawn(self._http.serve(), "http")
         self._spawn(self._watch.run(), "watch")
         self._spawn(self._membership.expire(), "leases")
+        self._spawn(self._journal.run(), "journal")
+        self._spawn(self._chronicler.run(), "chronicler")
         self._spawn(self._open(), "open")
         return Addresses(_address(settings.host, port), _address(settings.http_host, http_port))
 
     async def stop(self) -> None:
         """Refuses new calls, ends open ones and what is under way, and gives up the lease."""
-        await self._server.stop(STOP_GRACE_S)
+        await asyncio.gather(self._events.close(), self._server.stop(STOP_GRACE_S))
         self._http.stop()
         if self._tasks:
             await asyncio.wait(self._tasks[:1], timeout=HTTP_GRACE_S)
@@ -146,6 +177,7 @@ class ControlPlane:
         try:
             async with asyncio.timeout(1.0):
                 await self._reconciler.close()
+                await self._journal.flush()
                 await self._registry.close()
         except (RegistryUnavailable, TimeoutError):
             log.info("the registry is away: its lease runs out by itself")

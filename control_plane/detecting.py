@@ -15,6 +15,7 @@ from control_plane.metrics import Metrics
 from control_plane.principal import Principal
 from control_plane.requestlog import RequestRecord
 from control_plane.routing import Hold, Reject, Send, choose
+from control_plane.traces import Traces
 from control_plane.view import View
 from control_plane.wire import key_out, load_in
 from control_plane.worker_link import WorkerLink
@@ -37,6 +38,7 @@ class Detecting:
         link: WorkerLink,
         loads: Loads,
         metrics: Metrics,
+        traces: Traces,
         clock: Clock,
         rng: Random,
     ) -> None:
@@ -44,6 +46,7 @@ class Detecting:
         self._link = link
         self._loads = loads
         self._metrics = metrics
+        self._traces = traces
         self._clock = clock
         self._rng = rng
 
@@ -152,8 +155,8 @@ class Detecting:
         """A worker that holds the version; on a miss, once one does."""
         route = choose(self._view, key, self._clock.monotonic(), self._rng, excluded)
         if count:
-            hit = isinstance(route, Send)
-            self._metrics.cache.labels(result="hit" if hit else "miss").inc()
+            record.hit = isinstance(route, Send)
+            self._metrics.cache.labels(result="hit" if record.hit else "miss").inc()
         if isinstance(route, Send):
             return route.worker
         if isinstance(route, Reject):
@@ -197,7 +200,9 @@ class Detecting:
     def _ended(self, record: RequestRecord, outcome: str, message: str) -> None:
         self._metrics.request_ended(outcome)
         total_ms = (self._clock.monotonic() - record.arrived_s) * 1000
+        now = self._clock.unix()
         requestlog.write(record, outcome, total_ms, message=message)
+        self._traces.add(requestlog.trace(record, outcome, total_ms, now, message=message))
 
     def _fill_in(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
         total_s = self._clock.monotonic() - record.arrived_s
@@ -210,3 +215,5 @@ class Detecting:
         self._metrics.request_ended("OK")
         self._metrics.request_answered(answer)
         requestlog.write(record, "OK", timing.total_ms, answer)
+        now = self._clock.unix()
+        self._traces.add(requestlog.trace(record, "OK", timing.total_ms, now, answer))

@@ -12,6 +12,8 @@ import structlog
 
 from control_plane.clock import Clock
 from control_plane.commands import Assign, Release
+from control_plane.event import EventKind
+from control_plane.events import Journal
 from control_plane.failures import Place
 from control_plane.fleet import (
     FencingToken,
@@ -56,6 +58,7 @@ class Errands:
         link: WorkerLink,
         pack_uri: Callable[[str], str],
         metrics: Metrics,
+        journal: Journal,
         clock: Clock,
         load_timeout_s: float,
         release_timeout_s: float,
@@ -64,6 +67,7 @@ class Errands:
         self._link = link
         self._pack_uri = pack_uri
         self._metrics = metrics
+        self._journal = journal
         self._clock = clock
         self._load_timeout_s = load_timeout_s
         self._release_timeout_s = release_timeout_s
@@ -196,11 +200,26 @@ class Errands:
             self._load_timeout_s,
         )
         self._view.failures.succeeded((worker.id, command.key))
-        self._metrics.load_ended("OK", self._clock.monotonic() - began)
+        took_s = self._clock.monotonic() - began
+        self._metrics.load_ended("OK", took_s)
+        self._journal.note(
+            EventKind.ASSIGNED,
+            worker=worker.id,
+            version=command.key,
+            message=f"{command.why}; it took {took_s * 1000:.0f} ms",
+        )
 
     async def _release(self, command: Release, worker: WorkerInfo, token: FencingToken) -> None:
         await self._link.release(worker, command.key, token, self._release_timeout_s)
-        self._metrics.released("ROOM" if command.forget else "UNWANTED")
+        reason = "ROOM" if command.forget else "UNWANTED"
+        self._metrics.released(reason)
+        self._journal.note(
+            EventKind.RELEASED,
+            worker=worker.id,
+            version=command.key,
+            reason=reason,
+            message=command.why,
+        )
 
     async def _settled(self, command: Assign | Release, worker: WorkerInfo) -> None:
         """Waits until the worker's stream shows what its reply said."""
@@ -232,7 +251,14 @@ class Errands:
         if error.reason in PASSING:
             self._view.failures.refuse(place, error.reason, error.message, now + AGAIN_S)
         else:
-            self._view.failures.record(place, error.reason, error.message, now)
+            failure = self._view.failures.record(place, error.reason, error.message, now)
+            self._journal.note(
+                EventKind.LOAD_FAILED,
+                worker=worker.id,
+                version=command.key,
+                reason=error.reason,
+                message=f"{error.message} (tried again in {failure.retry_at_s - now:.0f} s)",
+            )
 
     def _learn(self, command: Assign, worker: WorkerInfo, error: YolopoolError) -> None:
         """Keeps what the worker said it needs: by the estimate it fitted, and would for ever."""

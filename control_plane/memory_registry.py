@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from control_plane import lifecycle
+from control_plane.event import Event
 from control_plane.fleet import (
     Desired,
     FencingToken,
@@ -27,6 +28,7 @@ from control_plane.fleet import (
     Want,
     WorkerInfo,
 )
+from control_plane.memory_events import MemoryEvents
 from control_plane.registry import REQUEST_ID_KEPT_S
 from yolopool.errors import ImportNotYours, StaleToken
 
@@ -72,6 +74,7 @@ class MemoryRegistry:
         self._lease: _WriterLease | None = None
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._footprints: dict[FootprintKey, Footprint] = {}
+        self._events = MemoryEvents(self._wall_clock)
         self._notify()
 
     async def open(self) -> str:
@@ -289,6 +292,17 @@ class MemoryRegistry:
 
     async def footprints(self) -> Mapping[FootprintKey, Footprint]:
         return dict(self._footprints)
+
+    # --- events -------------------------------------------------------------------------------
+
+    async def append_event(self, event: Event) -> str:
+        return self._events.append(event)
+
+    async def events(self, after: str = "", last: int = 0) -> tuple[Event, ...]:
+        return self._events.read(after, last)
+
+    async def next_events(self, after: str, wait_s: float) -> tuple[Event, ...]:
+        return await self._events.wait(after, wait_s)
 
     # --- what the verbs share -----------------------------------------------------------------
 

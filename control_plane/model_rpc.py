@@ -16,6 +16,8 @@ from control_plane.checks import (
     deadline_of,
 )
 from control_plane.clock import Clock
+from control_plane.event import EventKind
+from control_plane.events import Journal
 from control_plane.fleet import (
     Given,
     ModelVersion,
@@ -62,12 +64,14 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         view: View,
         artifacts: FolderArtifacts,
         loads: Loads,
+        journal: Journal,
         clock: Clock,
     ) -> None:
         self._registry = registry
         self._view = view
         self._artifacts = artifacts
         self._loads = loads
+        self._journal = journal
         self._clock = clock
 
     async def UploadArtifact(
@@ -95,19 +99,24 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         given = given_in(request)
         if not self._artifacts.has(artifact):
             raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
+        now = self._clock.unix()
         version = await self._registry.register(
             name,
             artifact,
             settings,
             request.source_name[:200],
             check_request_id(request.request_id),
-            self._clock.unix(),
+            now,
             given,
         )
+        by = principal_of(context).name
+        if version.created_unix_s == now:  # else a repeat, which made none
+            says = f"by {by}, of {version.source_name or artifact[:12]}"
+            self._journal.note(EventKind.REGISTERED, version=version.key, message=says)
         if version.state is VersionState.UPLOADED:
             version = await self._adopt(version)
         self._view.put_version(version)
-        log.info("registered", version=str(version.key), by=principal_of(context).name)
+        log.info("registered", version=str(version.key), by=by)
         if request.wait and version.state not in IMPORTED:
             version = await self._imported(version, self._deadline(context))
         return model_pb2.RegisterModelResponse(version=self._full(version))
@@ -134,7 +143,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         versions = self._view.catalogue.versions(parse_ref(request.model))
         deleted = await self._registry.delete([version.key for version in versions])
         self._view.drop_versions(deleted)
-        log.info("deleted", versions=[str(key) for key in deleted], by=principal_of(context).name)
+        by = principal_of(context).name
+        log.info("deleted", versions=[str(key) for key in deleted], by=by)
+        for key in deleted:
+            self._journal.note(EventKind.DELETED, version=key, message=f"by {by}")
         return model_pb2.DeleteModelResponse(deleted=[key_out(key) for key in sorted(deleted)])
 
     async def LoadModel(

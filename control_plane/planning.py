@@ -4,6 +4,7 @@ No decisions and no calls. The board is kept from plan to plan, with what is und
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from control_plane.board import Board
 from control_plane.clock import Clock
@@ -15,6 +16,13 @@ from control_plane.view import View
 
 # A look at everything takes at most this share of the time, and is not due more often than this.
 SHARE, LEAST_S = 0.05, 0.5
+
+
+def ahead(view: View, errands: Errands) -> Snapshot:
+    """The fleet as it will be once what is under way is done: to be used at once."""
+    snapshot = view.snapshot(errands.closing)
+    workers = {id_: errands.overlay(worker) for id_, worker in snapshot.workers.items()}
+    return replace(snapshot, workers=workers)
 
 
 class Planning:

@@ -66,6 +66,11 @@ class Reconciler:
     def is_holder(self) -> bool:
         return self._token is not None
 
+    @property
+    def token(self) -> FencingToken | None:
+        """What this control plane decides under; None: another does, or nobody."""
+        return self._token
+
     async def run(self) -> None:
         while True:
             seen = self._view.waiters.changes

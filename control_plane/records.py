@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
+from control_plane.event import Event, EventKind
 from control_plane.fleet import (
     Footprint,
     FootprintKey,
@@ -145,6 +146,20 @@ def _replica_of(raw: Mapping[str, Any]) -> Replica:
         "rates": _make(Rates, raw.get("rates", {})),
     }
     return _make(Replica, {**raw, **parts})
+
+
+def event_to(event: Event) -> str:
+    """Without its id, which is the store's."""
+    version = str(event.version) if event.version is not None else None
+    return _dump({**asdict(event), "version": version, "id": ""})
+
+
+def event_of(id_: str, text: str) -> Event:
+    raw = json.loads(text)
+    # A newer release may know more kinds.
+    kind = EventKind.__members__.get(raw["kind"], EventKind.UNSPECIFIED)
+    version = key_of(raw["version"]) if raw["version"] is not None else None
+    return _make(Event, {**raw, "kind": kind, "version": version, "id": id_})
 
 
 def _dump(value: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from control_plane import lifecycle, records
+from control_plane.event import Event
 from control_plane.fleet import (
     Desired,
     FencingToken,
@@ -29,6 +30,7 @@ from control_plane.fleet import (
     Want,
     WorkerInfo,
 )
+from control_plane.redis_events import RedisEvents
 from control_plane.redis_lease import RedisLease
 from control_plane.redis_store import (
     CHANGES,
@@ -77,6 +79,7 @@ class RedisRegistry:
         self._store = RedisStore(url, password, timeout_s, wall_clock)
         self._redis = self._store.redis
         self._lease = RedisLease(self._store)
+        self._events = RedisEvents(self._store, timeout_s)
         self._drop_worker = self._redis.register_script(DROP_WORKER)
 
     async def open(self) -> str:
@@ -354,6 +357,19 @@ class RedisRegistry:
             records.footprint_key_of(name): records.footprint_of(text)
             for name, text in known.items()
         }
+
+    # --- events -------------------------------------------------------------------------------
+
+    async def append_event(self, event: Event) -> str:
+        return await self._events.append(event)
+
+    async def events(self, after: str = "", last: int = 0) -> tuple[Event, ...]:
+        return await self._events.read(after, last)
+
+    async def next_events(self, after: str, wait_s: float) -> tuple[Event, ...]:
+        return await self._events.wait(after, wait_s)
+
+    # --- what the verbs share -----------------------------------------------------------------
 
     async def _importing(
         self, change: Change, importer: str, key: VersionKey

@@ -31,6 +31,7 @@ WORKERS = "yolopool:workers"  # set: worker ids
 CORDONS = "yolopool:cordons"  # hash: worker id -> incarnation that is to drain
 FOOTPRINTS = "yolopool:footprints"  # hash: pack, variant and device kind -> JSON
 WORKER = "yolopool:worker:"  # + id: worker; expires
+EVENTS = "yolopool:events"  # stream, capped: event -> JSON
 CHANGES = "yolopool:changes"  # channel: revision
 
 ATTEMPTS = 50

@@ -9,6 +9,7 @@ answer within the setting's time, and change nothing then that a repeat would no
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+from control_plane.event import Event
 from control_plane.fleet import (
     Desired,
     FencingToken,
@@ -176,4 +177,22 @@ class Registry(Protocol):
 
     async def footprints(self) -> Mapping[FootprintKey, Footprint]:
         """All that was measured."""
+        ...
+
+    # --- events: no desired state, so that none makes a revision ------------------------------
+
+    async def append_event(self, event: Event) -> str:
+        """Keeps an event as the newest and answers its id; about EVENTS_KEPT are kept. A repeat
+        is another event.
+        """
+        ...
+
+    async def events(self, after: str = "", last: int = 0) -> tuple[Event, ...]:
+        """Those after an id (empty: all that are kept), oldest first; with `last` only the newest
+        so many of them.
+        """
+        ...
+
+    async def next_events(self, after: str, wait_s: float) -> tuple[Event, ...]:
+        """As `events`, and where there are none it waits for one, at most wait_s; then empty."""
         ...

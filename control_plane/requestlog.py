@@ -1,4 +1,6 @@
-"""One line a request, whatever became of it: the first place to look for where time went."""
+"""One line a request, whatever became of it: the first place to look for where time went; and
+its trace, for those who ask later.
+"""
 
 from dataclasses import dataclass, field
 
@@ -6,9 +8,12 @@ import structlog
 
 from control_plane.fleet import VersionKey
 from control_plane.principal import Principal
+from control_plane.traces import Trace
 from yolopool.v1 import detection_pb2
 
 log = structlog.get_logger()
+
+LONGEST_TEXT = 500
 
 
 @dataclass(slots=True)
@@ -25,6 +30,7 @@ class RequestRecord:
     retried: list[str] = field(default_factory=list)
     ledger_used_bytes: int = 0
     worker: str = ""
+    hit: bool = False  # whether a worker had the model when it came
 
 
 def write(
@@ -63,4 +69,33 @@ def write(
         batch_size=answer.batch_size,
         detections=len(answer.detections),
         ledger_used_bytes=record.ledger_used_bytes,
+    )
+
+
+def trace(
+    record: RequestRecord,
+    outcome: str,
+    total_ms: float,
+    now: float,
+    answer: detection_pb2.DetectResponse | None = None,
+    message: str = "",
+) -> Trace:
+    """As `write`; now: Unix seconds. Texts are cut, since ten thousand of them are kept."""
+    timing = answer.timing if answer is not None else detection_pb2.Timing()
+    return Trace(
+        request_id=record.request_id,
+        unix_s=now - total_ms / 1000,
+        principal=record.principal.name,
+        model=record.model[:LONGEST_TEXT],
+        version=record.key,
+        outcome=outcome,
+        message=message[:LONGEST_TEXT],
+        retried=tuple(record.retried),
+        worker=record.worker,
+        hit=record.hit,
+        total_ms=total_ms,
+        load_wait_ms=record.load_wait_s * 1000,
+        queue_ms=timing.queue_ms,
+        inference_ms=timing.inference_ms,
+        batch_size=answer.batch_size if answer is not None else 0,
     )

@@ -4,8 +4,6 @@ Exit codes: 0 done, 1 other errors, 2 wrong usage, 3 not found, 4 invalid input,
 6 deadline exceeded, 7 no room (queue or memory), 8 not in this state.
 """
 
-import dataclasses
-import json
 import os
 import sys
 import tempfile
@@ -15,13 +13,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 import yolopool
 from yolopool import demo as demo_files
-from yolopool import tables, up
+from yolopool import tables, up, why
 from yolopool.client import Client
+from yolopool.console import (
+    DEFAULT_ADDRESS,
+    Address,
+    AsJson,
+    ModelRef,
+    err,
+    out,
+)
+from yolopool.console import plain as _plain
+from yolopool.console import print_error as _print_error
+from yolopool.console import print_json as _print_json
+from yolopool.console import say as _say
 from yolopool.errors import YolopoolError
 
 EXIT_CODES = {
@@ -38,9 +47,6 @@ HELP = """yolopool: many YOLO models from few GPUs.
 Exit codes: 0 done, 1 other errors, 2 wrong usage, 3 not found, 4 invalid input, 5 unavailable,
 6 deadline exceeded, 7 no room (queue or memory), 8 not in this state.
 """
-out = Console()
-err = Console(stderr=True)
-
 app = typer.Typer(
     help=HELP,
     no_args_is_help=True,
@@ -51,14 +57,9 @@ models_app = typer.Typer(help="The registry of models.", no_args_is_help=True)
 workers_app = typer.Typer(help="The workers of the pool.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(workers_app, name="workers")
-
-Address = Annotated[
-    str,
-    typer.Option("--address", envvar="YOLOPOOL_ADDRESS", help="host:port of a control plane"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs")]
-ModelRef = Annotated[str, typer.Argument(metavar="MODEL", help="name or name@version")]
-DEFAULT_ADDRESS = "127.0.0.1:50051"
+app.add_typer(why.explain_app, name="explain")
+app.command("events")(why.events)
+models_app.command("plan")(why.plan)
 
 
 def main() -> None:
@@ -71,19 +72,6 @@ def main() -> None:
     except (OSError, up.StartFailed) as error:
         _print_error(str(error))
         sys.exit(1)
-
-
-def _print_error(text: str) -> None:
-    # Not as markup: a message may have brackets.
-    err.print(f"error {text}", style="red", markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value)
 
 
 # --- the data path ----------------------------------------------------------------------------
@@ -390,10 +378,6 @@ def _first_detection(address: str) -> None:
         demo_files.register(client, demo_files.MAIN, files.models[demo_files.MAIN])
         found = client.detect(files.images[0], model=demo_files.MAIN)
     _say(f"first detection: {found!r}")
-
-
-def _say(text: str) -> None:
-    err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}

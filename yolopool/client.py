@@ -6,14 +6,14 @@ call has a deadline, and every failure is a YolopoolError with reason, retryable
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import grpc
 
-from yolopool import records, requests
+from yolopool import explanations, records, requests
 from yolopool.detections import Detections, from_response
 from yolopool.errors import InvalidOffset, Unavailable, YolopoolError
 from yolopool.images import ImageLike, Order
@@ -26,7 +26,16 @@ from yolopool.requests import (
     ShapePolicyName,
 )
 from yolopool.status import error_from_rpc
-from yolopool.v1 import detection_pb2_grpc, fleet_pb2, fleet_pb2_grpc, model_pb2, model_pb2_grpc
+from yolopool.v1 import (
+    detection_pb2_grpc,
+    events_pb2_grpc,
+    explain_pb2,
+    explain_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
 
 Answer = TypeVar("Answer")
 
@@ -45,6 +54,8 @@ class _Stubs(Generic[Answer]):
         self.detection: Any = detection_pb2_grpc.DetectionServiceStub(channel)
         self.model: Any = model_pb2_grpc.ModelServiceStub(channel)
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
+        self.events: Any = events_pb2_grpc.EventServiceStub(channel)
+        self.explain: Any = explain_pb2_grpc.ExplainServiceStub(channel)
 
 
 class Client:
@@ -238,6 +249,48 @@ class Client:
         request = fleet_pb2.GetFleetRequest()
         return records.fleet_of(_call(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S))
 
+    def events(
+        self,
+        *,
+        after: str = "",
+        last: int = 0,
+        kinds: Sequence[str] = (),
+        model: str = "",
+        worker: str = "",
+        follow: bool = False,
+    ) -> Iterator[explanations.Event]:
+        """What happened to the fleet after an event's id, oldest first: all that is kept, or the
+        `last` so many; only of these kinds ("ASSIGNED", ...), model (name | name@version), worker.
+
+        With follow it goes on with those to come, without a deadline: it ends when the control
+        plane stops, and raises Unavailable when that or the store is lost. Go on with the last id.
+        """
+        request = requests.events(
+            after=after, last=last, kinds=kinds, model=model, worker=worker, follow=follow
+        )
+        call = self._stubs.events.WatchEvents(request, timeout=None if follow else READ_TIMEOUT_S)
+        return _each(call)
+
+    def plan_load(
+        self, model: str, *, replicas: int = 1, pin: bool = False
+    ) -> tuple[explanations.PlannedStep, ...]:
+        """What `load` would do now, in order; nothing is changed. Empty: it is as asked."""
+        request = explain_pb2.PlanLoadRequest(model=model, replicas=replicas, pin=pin)
+        answer = _call(self._stubs.explain.PlanLoad, request, READ_TIMEOUT_S)
+        return tuple(explanations.step_of(step) for step in answer.steps)
+
+    def explain_model(self, model: str) -> explanations.ModelExplanation:
+        """Where a version is and why: what is wanted, demand, value, and each worker's verdict."""
+        request = explain_pb2.ExplainModelRequest(model=model)
+        answer = _call(self._stubs.explain.ExplainModel, request, READ_TIMEOUT_S)
+        return explanations.model_of(answer)
+
+    def explain_request(self, request_id: str) -> tuple[explanations.RequestTrace, ...]:
+        """What became of a recent request, newest first; the control plane that ended it knows."""
+        request = explain_pb2.ExplainRequestRequest(request_id=request_id)
+        answer = _call(self._stubs.explain.ExplainRequest, request, READ_TIMEOUT_S)
+        return tuple(explanations.trace_of(trace) for trace in answer.requests)
+
 
 class AsyncClient:
     """`Client` for asyncio: the same methods, awaited. Use it in an `async with`, or close it."""
@@ -422,6 +475,43 @@ class AsyncClient:
         request = fleet_pb2.GetFleetRequest()
         return records.fleet_of(await _await(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S))
 
+    def events(
+        self,
+        *,
+        after: str = "",
+        last: int = 0,
+        kinds: Sequence[str] = (),
+        model: str = "",
+        worker: str = "",
+        follow: bool = False,
+    ) -> AsyncIterator[explanations.Event]:
+        """As `Client.events`, for `async for`."""
+        request = requests.events(
+            after=after, last=last, kinds=kinds, model=model, worker=worker, follow=follow
+        )
+        call = self._stubs.events.WatchEvents(request, timeout=None if follow else READ_TIMEOUT_S)
+        return _each_awaited(call)
+
+    async def plan_load(
+        self, model: str, *, replicas: int = 1, pin: bool = False
+    ) -> tuple[explanations.PlannedStep, ...]:
+        """As `Client.plan_load`."""
+        request = explain_pb2.PlanLoadRequest(model=model, replicas=replicas, pin=pin)
+        answer = await _await(self._stubs.explain.PlanLoad, request, READ_TIMEOUT_S)
+        return tuple(explanations.step_of(step) for step in answer.steps)
+
+    async def explain_model(self, model: str) -> explanations.ModelExplanation:
+        """As `Client.explain_model`."""
+        request = explain_pb2.ExplainModelRequest(model=model)
+        answer = await _await(self._stubs.explain.ExplainModel, request, READ_TIMEOUT_S)
+        return explanations.model_of(answer)
+
+    async def explain_request(self, request_id: str) -> tuple[explanations.RequestTrace, ...]:
+        """As `Client.explain_request`."""
+        request = explain_pb2.ExplainRequestRequest(request_id=request_id)
+        answer = await _await(self._stubs.explain.ExplainRequest, request, READ_TIMEOUT_S)
+        return tuple(explanations.trace_of(trace) for trace in answer.requests)
+
 
 def _call(method: Callable[..., Answer], request: Any, timeout_s: float) -> Answer:
     try:
@@ -437,6 +527,26 @@ async def _await(
         return await method(request, timeout=max(timeout_s, 0.001))
     except grpc.RpcError as error:
         raise error_from_rpc(error) from None
+
+
+def _each(call: Any) -> Iterator[explanations.Event]:
+    try:
+        for message in call:
+            yield explanations.event_of(message)
+    except grpc.RpcError as error:
+        raise error_from_rpc(error) from None
+    finally:
+        call.cancel()
+
+
+async def _each_awaited(call: Any) -> AsyncIterator[explanations.Event]:
+    try:
+        async for message in call:
+            yield explanations.event_of(message)
+    except grpc.RpcError as error:
+        raise error_from_rpc(error) from None
+    finally:
+        call.cancel()
 
 
 def _importing(version: records.ModelVersion, progress: Progress | None) -> bool:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from yolopool import architecture_yaml, images
 from yolopool.errors import ArtifactNotFound, InvalidOption
-from yolopool.v1 import detection_pb2, model_pb2, types_pb2
+from yolopool.v1 import detection_pb2, events_pb2, model_pb2, types_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 CHUNK_BYTES = 1024 * 1024
@@ -26,6 +26,8 @@ _REPEATABLE = {
     "yolopool.v1.DetectionService": ("Detect",),
     "yolopool.v1.ModelService": ("ListModels", "GetModel"),
     "yolopool.v1.FleetService": ("ListWorkers", "GetFleet"),
+    "yolopool.v1.EventService": ("WatchEvents",),
+    "yolopool.v1.ExplainService": ("PlanLoad", "ExplainModel", "ExplainRequest"),
 }
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -79,6 +81,7 @@ _HEADS = {
     "one-to-many": types_pb2.HEAD_MODE_ONE_TO_MANY,
     "end-to-end": types_pb2.HEAD_MODE_END_TO_END,
 }
+_KIND = "EVENT_KIND_"
 _RESIDENCIES = {
     "normal": types_pb2.RESIDENCY_MODE_NORMAL,
     "hot-standby": types_pb2.RESIDENCY_MODE_HOT_STANDBY,
@@ -195,6 +198,24 @@ def residency(
         mode=_RESIDENCIES[mode], idle_release_s=idle_release_s, cpu_fallback=cpu_fallback
     )
     return model_pb2.SetResidencyRequest(model=model, residency=kept)
+
+
+def events(
+    *, after: str, last: int, kinds: Sequence[str], model: str, worker: str, follow: bool
+) -> events_pb2.WatchEventsRequest:
+    """The message that asks for events; kinds as in events.proto, without EVENT_KIND_."""
+    known = [name.removeprefix(_KIND) for name, _ in events_pb2.EventKind.items()][1:]
+    unknown = [kind for kind in kinds if kind.upper() not in known]
+    if unknown:
+        raise InvalidOption(f"kind {unknown[0]!r} of event: one of {', '.join(known)}")
+    return events_pb2.WatchEventsRequest(
+        after=after,
+        last=_unsigned("last", last),
+        kinds=[events_pb2.EventKind.Value(f"{_KIND}{kind.upper()}") for kind in kinds],
+        model=model,
+        worker=worker,
+        follow=follow,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from yolopool.status import error_from_rpc
 from yolopool.v1 import (
     detection_pb2,
     detection_pb2_grpc,
+    events_pb2_grpc,
+    explain_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     importing_pb2,
@@ -221,6 +223,8 @@ class Rig:
         self.detection: Any = detection_pb2_grpc.DetectionServiceStub(channel)
         self.models: Any = model_pb2_grpc.ModelServiceStub(channel)
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
+        self.events: Any = events_pb2_grpc.EventServiceStub(channel)
+        self.explain: Any = explain_pb2_grpc.ExplainServiceStub(channel)
         self.importing: Any = importing_pb2_grpc.ImportServiceStub(channel)
         self.membership: Any = membership_pb2_grpc.MembershipServiceStub(channel)
         await self.plane.view.waiters.until("loaded", lambda: self.plane.view.is_loaded or None, 5)

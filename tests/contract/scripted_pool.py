@@ -14,6 +14,10 @@ from yolopool.errors import BY_REASON, YolopoolError
 from yolopool.v1 import (
     detection_pb2,
     detection_pb2_grpc,
+    events_pb2,
+    events_pb2_grpc,
+    explain_pb2,
+    explain_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     model_pb2,
@@ -184,6 +188,84 @@ class Fleet(fleet_pb2_grpc.FleetServiceServicer):
         )
 
 
+def an_event(number: int) -> events_pb2.Event:
+    return events_pb2.Event(
+        id=f"{number}-0",
+        unix_s=1000.0 + number,
+        kind=events_pb2.EVENT_KIND_RELEASED,
+        worker="box-cpu",
+        version=types_pb2.VersionKey(model="shapes", version=number),
+        reason="ROOM",
+        message="to make [room]",
+    )
+
+
+class Events(events_pb2_grpc.EventServiceServicer):
+    """Two events; who follows hears one more, and then the server goes away."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def WatchEvents(self, request: Any, context: Any) -> Any:
+        self.script.note("WatchEvents", request, context)
+        seen = int(request.after.partition("-")[0] or 0)
+        for number in range(seen + 1, max(2, seen + 1) + 1):
+            yield an_event(number)
+        if request.follow and seen >= 2:
+            refuse(context, BY_REASON["REGISTRY_UNAVAILABLE"]("Redis does not answer"))
+
+
+class Explain(explain_pb2_grpc.ExplainServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def PlanLoad(self, request: Any, context: Any) -> Any:
+        self.script.note("PlanLoad", request, context)
+        key = types_pb2.VersionKey(model="shapes", version=1)
+        step = explain_pb2.PlannedStep(
+            action=explain_pb2.PlannedStep.ASSIGN, version=key, worker="box-cpu", why="it fits",
+            line="assign shapes@1 to box-cpu: it fits",
+        )  # fmt: skip
+        return explain_pb2.PlanLoadResponse(steps=[] if request.model == "there" else [step])
+
+    def ExplainModel(self, request: Any, context: Any) -> Any:
+        self.script.note("ExplainModel", request, context)
+        return explain_pb2.ExplainModelResponse(
+            version=types_pb2.VersionKey(model="shapes", version=1),
+            wants=["1 replica is wanted, asked for by name, for 5 min now."],
+            rates=types_pb2.Rates(fast=0.5, middle=0.25, slow=0.125),
+            rate=0.25,
+            value_per_gib=2.5,
+            workers=[
+                explain_pb2.WorkerVerdict(
+                    worker="box-cpu", device="cpu", state=types_pb2.REPLICA_STATE_HOT,
+                    feasible=True, why="it is on the device", weights_bytes=2**20,
+                    free_bytes=2**30, load_ms=52.5,
+                ),
+                explain_pb2.WorkerVerdict(
+                    worker="box-1", device="sim:1", reason="LEDGER_FULL", load_ms=12_500,
+                    why="pinned models leave no room for shapes@1: unload or unpin one",
+                ),
+            ],
+            waiting_reason="LEDGER_FULL: it waits for [room]",
+        )  # fmt: skip
+
+    def ExplainRequest(self, request: Any, context: Any) -> Any:
+        self.script.note("ExplainRequest", request, context)
+        if request.request_id == "absent":
+            refuse(context, BY_REASON["REQUEST_NOT_FOUND"]("no such request: ask another"))
+        return explain_pb2.ExplainRequestResponse(
+            requests=[
+                explain_pb2.RequestTrace(
+                    request_id=request.request_id, unix_s=1000, principal="anonymous",
+                    model="shapes", version=types_pb2.VersionKey(model="shapes", version=1),
+                    outcome="OK", retried=["box-1: QUEUE_FULL"], worker="box-cpu", hit=True,
+                    total_ms=20, queue_ms=1, inference_ms=12.5, batch_size=2,
+                )
+            ]
+        )  # fmt: skip
+
+
 class ScriptedPool:
     """`with ScriptedPool() as pool`: listens on `pool.address`, follows `pool.script`."""
 
@@ -195,6 +277,8 @@ class ScriptedPool:
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(Models(self.script), self._server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(Fleet(self.script), self._server)
+        events_pb2_grpc.add_EventServiceServicer_to_server(Events(self.script), self._server)
+        explain_pb2_grpc.add_ExplainServiceServicer_to_server(Explain(self.script), self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     def __enter__(self) -> "ScriptedPool":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.contract.scripted_pool import ScriptedPool
-from yolopool.v1 import model_pb2, types_pb2
+from yolopool.v1 import events_pb2, model_pb2, types_pb2
 
 CLI = [sys.executable, "-c", "from yolopool.cli import main; main()"]
 
@@ -64,7 +65,8 @@ def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
     [
         ("models", "list"), ("models", "show", "shapes"), ("models", "load", "shapes"),
         ("models", "unload", "shapes"), ("models", "delete", "shapes"), ("workers", "list"),
-        ("models", "residency", "shapes"), ("status",),
+        ("models", "residency", "shapes"), ("status",), ("models", "plan", "shapes"),
+        ("explain", "model", "shapes"), ("explain", "request", "r1"),
     ],
 )  # fmt: skip
 def test_every_command_speaks_both_ways(pool: ScriptedPool, command: tuple[str, ...]) -> None:
@@ -165,6 +167,67 @@ def test_no_pool_and_no_file(image: Path) -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (5, 1)
     done = yolopool(None, "detect", "/nowhere.png", "--model", "shapes")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_events_are_a_line_each(pool: ScriptedPool) -> None:
+    arguments = ("--last", "2", "--model", "shapes", "--worker", "box-cpu", "--kind", "released")
+    done = yolopool(pool, "events", *arguments)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first.endswith("  RELEASED         shapes@1 on box-cpu: ROOM: to make [room]")
+    assert "shapes@2" in second
+    asked = pool.script.last("WatchEvents")
+    assert (asked.last, asked.model, asked.worker) == (2, "shapes", "box-cpu")
+    assert list(asked.kinds) == [events_pb2.EVENT_KIND_RELEASED]
+    lines = yolopool(pool, "events", "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["1-0", "2-0"]
+    assert yolopool(pool, "events", "--kind", "eclipse").returncode == 4
+    assert yolopool(None, "events", "--follow").returncode == 5
+
+
+def test_following_events_outlives_the_control_plane_and_ends_with_ctrl_c(
+    pool: ScriptedPool,
+) -> None:
+    command = subprocess.Popen(
+        [*CLI, "events", "--follow", "--json", "--last", "9"],
+        env={**os.environ, "YOLOPOOL_ADDRESS": pool.address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    # The first stream ends, the later ones break: each goes on behind what was seen.
+    seen = [json.loads(command.stdout.readline())["id"] for _ in range(4)]
+    command.send_signal(signal.SIGINT)
+    _, said = command.communicate(timeout=10)
+    assert seen == ["1-0", "2-0", "3-0", "4-0"]
+    assert command.returncode == 0
+    assert "the control plane stopped" in said
+    assert "REGISTRY_UNAVAILABLE: Redis does not answer" in said
+    asked = [request for call, request, _ in pool.script.calls if call == "WatchEvents"]
+    assert [(one.after, one.last) for one in asked[:3]] == [("", 9), ("2-0", 0), ("3-0", 0)]
+
+
+def test_plans_and_explanations_are_for_people(pool: ScriptedPool) -> None:
+    done = yolopool(pool, "models", "plan", "shapes", "--replicas", "2", "--pin")
+    assert done.stdout == "1. assign shapes@1 to box-cpu: it fits\n"
+    asked = pool.script.last("PlanLoad")
+    assert (asked.model, asked.replicas, asked.pin) == ("shapes", 2, True)
+    assert yolopool(pool, "models", "plan", "there").stdout.startswith("nothing to do")
+    shown = yolopool(pool, "explain", "model", "shapes").stdout
+    for words in (
+        "it waits for [room]",
+        "0.125/s over 1 h",
+        "saves 2.5 s",
+        "LEDGER_FULL",
+        "12.5 s",
+    ):
+        assert words in shown
+    shown = yolopool(pool, "explain", "request", "r1").stdout
+    for words in ("loaded when it came", "box-1: QUEUE_FULL", "device 12.5 ms"):
+        assert words in shown
+    done = yolopool(pool, "explain", "request", "absent")
+    assert (done.returncode, "REQUEST_NOT_FOUND" in done.stderr) == (3, True)
 
 
 def test_wrong_usage_is_2(pool: ScriptedPool) -> None:

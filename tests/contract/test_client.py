@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from tests.contract.scripted_pool import ScriptedPool
 from yolopool import AsyncClient, Client, errors
+from yolopool.explanations import Event
 from yolopool.v1 import model_pb2, types_pb2
 
 Call = Callable[..., Any]
@@ -227,3 +229,58 @@ def test_reads_are_plain_records(call: Call) -> None:
     assert (worker.state, worker.ledger.used_bytes) == ("READY", 2**28)
     assert call("fleet").workers_ready == 1
     assert call("delete", "shapes") == ("shapes@1",)
+
+
+# --- why -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def listed(request: pytest.FixtureRequest, pool: ScriptedPool) -> Callable[..., list[Event]]:
+    """`listed(n, **asked)`: the first n events on either client."""
+
+    def blocking(count: int, **asked: Any) -> list[Event]:
+        with Client(pool.address) as client:
+            return list(islice(client.events(**asked), count))
+
+    def run(count: int, **asked: Any) -> list[Event]:
+        async def inside() -> list[Event]:
+            found: list[Event] = []
+            async with AsyncClient(pool.address) as client:
+                async for event in client.events(**asked):
+                    found.append(event)
+                    if len(found) == count:
+                        break
+            return found
+
+        return asyncio.run(inside())
+
+    return blocking if request.param == "blocking" else run
+
+
+def test_events_are_read_and_followed(
+    listed: Callable[..., list[Event]], pool: ScriptedPool
+) -> None:
+    first, second = listed(9, last=2, kinds=["released"], model="shapes", worker="box-cpu")
+    assert (first.id, first.kind, first.model) == ("1-0", "RELEASED", "shapes@1")
+    assert (first.worker, first.reason, first.unix_s) == ("box-cpu", "ROOM", 1001.0)
+    assert second.id == "2-0"
+    assert [event.id for event in listed(1, after="2-0", follow=True)] == ["3-0"]
+    asked = pool.script.last("WatchEvents")
+    assert (asked.after, asked.follow) == ("2-0", True)
+    with pytest.raises(errors.RegistryUnavailable):
+        listed(9, after="2-0", follow=True)
+    with pytest.raises(errors.InvalidOption, match="WORKER_JOINED"):
+        listed(9, kinds=["eclipse"])
+
+
+def test_plans_and_explanations_are_read(call: Call, pool: ScriptedPool) -> None:
+    (step,) = call("plan_load", "shapes", replicas=2, pin=True)
+    assert (step.action, step.model, step.worker) == ("ASSIGN", "shapes@1", "box-cpu")
+    found = call("explain_model", "shapes")
+    assert (found.model, found.rate, found.value_per_gib) == ("shapes@1", 0.25, 2.5)
+    here, there = found.workers
+    assert (here.state, here.feasible, there.state, there.feasible) == ("HOT", True, "", False)
+    (trace,) = call("explain_request", "r1")
+    assert (trace.asked, trace.model, trace.hit) == ("shapes", "shapes@1", True)
+    with pytest.raises(errors.RequestNotFound):
+        call("explain_request", "absent")

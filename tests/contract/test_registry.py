@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.event import EVENTS_KEPT, Event, EventKind
 from control_plane.fleet import (
     FencingToken,
     Footprint,
@@ -397,3 +398,66 @@ async def test_workers_are_on_record_until_their_time_is_over(registry: Registry
     await registry.record_worker(a_worker(), 0.05)
     await asyncio.sleep(0.1)
     assert await registry.workers() == ()
+
+
+# --- events ----------------------------------------------------------------------------------
+
+
+def happening(number: int) -> Event:
+    return Event(EventKind.ASSIGNED, float(number), "w1", VersionKey("a", 1), "", "it fits", "c1")
+
+
+async def test_events_are_kept_in_order_and_read_from_anywhere(case: Case) -> None:
+    registry = case.registry
+    assert await registry.events() == ()
+    bare = Event(EventKind.TAKEOVER, 0.5, message="decides now")
+    ids = [await registry.append_event(bare)]
+    ids += [await registry.append_event(happening(number)) for number in range(4)]
+    kept = await case.other.events()
+    assert kept[0] == replace(bare, id=ids[0])
+    assert kept[1:] == tuple(replace(happening(n), id=ids[n + 1]) for n in range(4))
+    order = [tuple(map(int, id_.split("-"))) for id_ in ids]
+    assert order == sorted(set(order))
+    assert await registry.events(after=ids[2]) == kept[3:]
+    assert await registry.events(last=2) == kept[-2:]
+    assert await registry.events(after=ids[1], last=10) == kept[2:]
+    assert await registry.events(after=ids[-1]) == ()
+    desired = await registry.desired()
+    await registry.append_event(bare)
+    assert (await registry.desired()).revision == desired.revision
+
+
+async def test_the_next_event_is_waited_for(case: Case) -> None:
+    registry = case.registry
+    assert await registry.next_events("", 0.05) == ()
+    first = await registry.append_event(happening(1))
+    assert [one.id for one in await registry.next_events("", 5)] == [first]
+
+    async def comes() -> tuple[Event, ...]:
+        while not (found := await registry.next_events(first, 5)):
+            pass
+        return found
+
+    waiting = asyncio.create_task(comes())
+    await asyncio.sleep(0.05)
+    second = await case.other.append_event(happening(2))
+    assert [one.id for one in await waiting] == [second]
+
+
+async def test_only_the_newest_events_are_kept(case: Case) -> None:
+    for start in range(0, EVENTS_KEPT + 500, 250):
+        batch = (case.registry.append_event(happening(start + n)) for n in range(50))
+        await asyncio.gather(*batch)
+        for _ in range(4):
+            await asyncio.gather(*(case.registry.append_event(happening(start)) for _ in range(50)))
+    kept = len(await case.registry.events())
+    assert EVENTS_KEPT <= kept < EVENTS_KEPT + 250
+
+
+async def test_a_kind_of_a_newer_release_is_read(case: Case) -> None:
+    if not isinstance(case.registry, RedisRegistry):
+        return
+    text = '{"kind": "ECLIPSE", "unix_s": 1.0, "version": null, "moon": 1}'
+    await case.registry._redis.xadd("yolopool:events", {"event": text})
+    (event,) = await case.registry.events()
+    assert (event.kind, event.unix_s, event.version) == (EventKind.UNSPECIFIED, 1.0, None)

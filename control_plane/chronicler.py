@@ -1,0 +1,86 @@
+"""Looks at the fleet again and again, and notes in the journal what changed: only where this
+control plane decides, so that of several one reports.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from control_plane.chronicle import Known, Look, Notice, compare
+from control_plane.clock import Clock
+from control_plane.event import EventKind
+from control_plane.events import Journal
+from control_plane.fleet import FencingToken
+from control_plane.registry import Registry
+from control_plane.view import View
+from yolopool.errors import RegistryUnavailable
+
+log = structlog.get_logger()
+# Between two looks: at once after a change, so that a worker is told of before what it loads, yet
+# not at every change of a busy fleet.
+TICK_S, PAUSE_S = 0.25, 0.02
+
+
+class Chronicler:
+    """`token` answers the token that this control plane decides under, None where it does not;
+    `gather_s` is how long workers on record may take to call.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        view: View,
+        journal: Journal,
+        token: Callable[[], FencingToken | None],
+        clock: Clock,
+        gather_s: float,
+    ) -> None:
+        self._registry = registry
+        self._view = view
+        self._journal = journal
+        self._token = token
+        self._clock = clock
+        self._gather_s = gather_s
+        self._known: Known | None = None
+
+    async def run(self) -> None:
+        """Goes on for ever."""
+        while True:
+            seen = self._view.waiters.changes
+            try:
+                await self._look()
+            except RegistryUnavailable:
+                log.info("what changed in the fleet is noted when the registry is back")
+            except Exception:
+                log.exception("a look at the fleet failed: this is a bug")
+            await asyncio.sleep(PAUSE_S)
+            await self._view.waiters.after(seen, TICK_S)
+
+    async def _look(self) -> None:
+        token = self._token()
+        if token is None:
+            return
+        if self._known is None or self._known.token != token:
+            recorded = await self._registry.workers()
+            self._known = Known.of(token, self._clock.monotonic(), recorded, self._known)
+            self._journal.note(EventKind.TAKEOVER, message=f"decides now, under token {token}")
+        view, before = self._view, self._known
+        wanted = {key for key in before.failed if view.desired.want(key) is not None}
+        look = Look(token, view.workers, view.waits, wanted, self._clock.monotonic())
+        self._known, notices = compare(before, look, self._gather_s)
+        for notice in notices:
+            self._note(notice)
+        for notice in notices:
+            if notice.kind is EventKind.WORKER_LOST:
+                # Off the record: who takes over next is not to report it again.
+                await self._registry.drop_worker(notice.worker, before.present[notice.worker])
+
+    def _note(self, notice: Notice) -> None:
+        self._journal.note(
+            notice.kind,
+            worker=notice.worker,
+            version=notice.version,
+            reason=notice.reason,
+            message=notice.message,
+        )

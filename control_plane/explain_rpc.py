@@ -1,0 +1,119 @@
+"""ExplainService: what a load would do, why a version is where it is, what became of a request.
+
+Translation and checks; nothing here changes anything or waits for anyone.
+"""
+
+from collections.abc import Callable
+
+from control_plane import explaining
+from control_plane.checks import check_placement, check_replicas
+from control_plane.clock import Clock
+from control_plane.commands import Assign, Command, Release, Wait
+from control_plane.explaining import Verdict
+from control_plane.fleet import Snapshot, Want, WantSource
+from control_plane.principal import CallContext
+from control_plane.traces import Trace, Traces
+from control_plane.view import View
+from control_plane.wire import key_out, placement_in, rates_out
+from yolopool.names import parse_ref
+from yolopool.v1 import explain_pb2, explain_pb2_grpc, types_pb2
+
+
+class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
+    """`snapshot` answers what the next plan will look at, commands under way included."""
+
+    def __init__(
+        self, view: View, snapshot: Callable[[], Snapshot], traces: Traces, clock: Clock
+    ) -> None:
+        self._view = view
+        self._snapshot = snapshot
+        self._traces = traces
+        self._clock = clock
+
+    async def PlanLoad(
+        self, request: explain_pb2.PlanLoadRequest, context: CallContext
+    ) -> explain_pb2.PlanLoadResponse:
+        replicas = check_replicas(request.replicas)
+        version = self._view.catalogue.ready(parse_ref(request.model))
+        placement = None
+        if request.HasField("placement"):
+            placement = placement_in(check_placement(request.placement))
+        want = Want(version.key, replicas, request.pin, WantSource.ADMIN, self._clock.unix())
+        now = self._clock.monotonic()
+        waiting = self._view.waits.keys()
+        commands = explaining.planned(self._snapshot(), want, placement, waiting, now)
+        return explain_pb2.PlanLoadResponse(steps=[step_out(command) for command in commands])
+
+    async def ExplainModel(
+        self, request: explain_pb2.ExplainModelRequest, context: CallContext
+    ) -> explain_pb2.ExplainModelResponse:
+        version = self._view.catalogue.find(parse_ref(request.model))
+        snapshot, key = self._snapshot(), version.key
+        now = self._clock.monotonic()
+        rates = self._view.arrivals(key)
+        verdicts = explaining.verdicts(snapshot, version, now)
+        want, wait = snapshot.desired.want(key), self._view.waits.get(key)
+        return explain_pb2.ExplainModelResponse(
+            version=key_out(key),
+            wants=explaining.wants_in_words(version, want, snapshot.unix_s),
+            rates=rates_out(rates),
+            rate=rates.estimate,
+            value_per_gib=explaining.value_per_gib(snapshot, version, rates.estimate),
+            workers=[verdict_out(verdict) for verdict in verdicts],
+            waiting_reason=f"{wait.reason}: {wait.why}" if wait is not None else "",
+        )
+
+    async def ExplainRequest(
+        self, request: explain_pb2.ExplainRequestRequest, context: CallContext
+    ) -> explain_pb2.ExplainRequestResponse:
+        traces = self._traces.find(request.request_id)
+        return explain_pb2.ExplainRequestResponse(requests=[trace_out(trace) for trace in traces])
+
+
+def step_out(command: Command) -> explain_pb2.PlannedStep:
+    step = explain_pb2.PlannedStep(version=key_out(command.key), why=command.why, line=str(command))
+    match command:
+        case Assign():
+            step.action, step.worker = explain_pb2.PlannedStep.ASSIGN, command.worker
+        case Release():
+            step.action, step.worker = explain_pb2.PlannedStep.RELEASE, command.worker
+        case Wait():
+            step.action, step.reason = explain_pb2.PlannedStep.WAIT, command.reason
+    return step
+
+
+def verdict_out(verdict: Verdict) -> explain_pb2.WorkerVerdict:
+    state = types_pb2.REPLICA_STATE_UNSPECIFIED
+    if verdict.replica is not None:
+        state = types_pb2.ReplicaState.Value(f"REPLICA_STATE_{verdict.replica.state}")
+    return explain_pb2.WorkerVerdict(
+        worker=verdict.worker.id,
+        device=verdict.worker.device,
+        state=state,
+        feasible=verdict.feasible,
+        reason=verdict.reason,
+        why=verdict.why,
+        weights_bytes=verdict.weights_bytes,
+        free_bytes=verdict.free_bytes,
+        load_ms=verdict.load_ms,
+    )
+
+
+def trace_out(trace: Trace) -> explain_pb2.RequestTrace:
+    return explain_pb2.RequestTrace(
+        request_id=trace.request_id,
+        unix_s=trace.unix_s,
+        principal=trace.principal,
+        model=trace.model,
+        version=key_out(trace.version) if trace.version is not None else None,
+        outcome=trace.outcome,
+        message=trace.message,
+        retried=trace.retried,
+        worker=trace.worker,
+        hit=trace.hit,
+        total_ms=trace.total_ms,
+        load_wait_ms=trace.load_wait_ms,
+        queue_ms=trace.queue_ms,
+        inference_ms=trace.inference_ms,
+        batch_size=trace.batch_size,
+    )

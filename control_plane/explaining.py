@@ -1,0 +1,229 @@
+"""Why a version is where it is, and what a load would do: the real plan, asked about fleets and
+wants that are not. Pure.
+
+No rule is repeated here: whether a worker could take a version is what the plan says of a board
+on which only that worker sits.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from control_plane import refusals, worth
+from control_plane.bench import Bench
+from control_plane.board import Board
+from control_plane.commands import Assign, Command, Forget, Wait
+from control_plane.desk import CPU
+from control_plane.fleet import (
+    LoadFailure,
+    ModelVersion,
+    Placement,
+    Replica,
+    ReplicaState,
+    ResidencyMode,
+    Snapshot,
+    VersionKey,
+    Want,
+    WantSource,
+    WorkerInfo,
+    WorkerState,
+)
+from control_plane.footprints import footprint
+from control_plane.placement import replan
+
+_THERE = {
+    ReplicaState.HOT: "it is on the device",
+    ReplicaState.WARM: "it is in host memory and comes to the device in turn",
+    ReplicaState.ASSIGNED: "it is being loaded",
+}
+_NOT_LIVE = {
+    WorkerState.STARTING: ("UNAVAILABLE", "its device is not ready yet"),
+    WorkerState.READY: ("WORKER_LOST", "its lease ran out"),
+    WorkerState.DRAINING: ("DRAINING", "it finishes what it has and takes nothing new"),
+    WorkerState.LOST: ("WORKER_LOST", "its lease ran out"),
+}
+_LEAVING = "it is leaving, and can be loaded again when it has left"
+_WHO = {
+    WantSource.ADMIN: "asked for by name",
+    WantSource.MISS: "asked for since requests found it nowhere",
+    WantSource.PREFETCH: "likely to be asked for",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a worker is to a version. `replica`: it is there, in whatever state."""
+
+    worker: WorkerInfo
+    replica: Replica | None
+    feasible: bool
+    reason: str  # UPPER_SNAKE of what hinders it
+    why: str
+    weights_bytes: int
+    free_bytes: int
+    load_ms: float
+
+
+# --- a load that nobody asked for yet ---------------------------------------------------------
+
+
+def planned(
+    snapshot: Snapshot,
+    want: Want,
+    placement: Placement | None,
+    waiting: Collection[VersionKey],
+    now: float,
+) -> list[Command]:
+    """The commands that this want would cause, as LoadModel would set it: its own, and what it
+    changes for others that wait. Failures do not count: who asks by name has it tried at once.
+    now: monotonic seconds.
+    """
+    desired = snapshot.desired
+    version, old = desired.versions[want.key], desired.want(want.key)
+    if placement is not None:
+        version = replace(version, given=replace(version.given, placement=placement))
+    then = replace(
+        _wanting(snapshot, want.following(old)),
+        failures=_without(snapshot.failures, want.key),
+    )
+    versions = {**desired.versions, want.key: version}
+    then = replace(then, desired=replace(then.desired, versions=versions))
+    about = {want.key, *waiting}
+    anyway = set(replan(Board.of(snapshot, now), snapshot, now, about))
+    commands = replan(Board.of(then, now), then, now, about)
+    return [
+        command
+        for command in commands
+        if not isinstance(command, Forget) and (command.key == want.key or command not in anyway)
+    ]
+
+
+def _wanting(snapshot: Snapshot, want: Want) -> Snapshot:
+    wants = {**snapshot.desired.wants, want.key: want}
+    return replace(snapshot, desired=replace(snapshot.desired, wants=wants))
+
+
+def _without(
+    failures: Mapping[tuple[str, VersionKey], LoadFailure], key: VersionKey
+) -> Mapping[tuple[str, VersionKey], LoadFailure]:
+    return {place: failure for place, failure in failures.items() if place[1] != key}
+
+
+# --- a version --------------------------------------------------------------------------------
+
+
+def value_per_gib(snapshot: Snapshot, version: ModelVersion, rate: float) -> float:
+    """Cold-start seconds that one replica saves a second and GiB, on the kind of device that is
+    most frequent.
+    """
+    kinds = [worker.device_kind for worker in snapshot.workers.values()]
+    kind = max(sorted(set(kinds)), key=kinds.count, default="")
+    cost_s = worth.load_s(version, kind, snapshot.footprints)
+    size = footprint(version, kind, snapshot.footprints)
+    return worth.per_gib(rate, cost_s, size.weights_bytes)
+
+
+def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> list[str]:
+    """Who wants a version, how much of it and since when: a sentence each."""
+    sentences, residency = [], version.given.residency
+    if residency.pins:
+        sentences.append("Kept as a hot standby: always loaded and pinned on the device.")
+    if want is not None:
+        copies = "1 replica is" if want.replicas == 1 else f"{want.replicas} replicas are"
+        pinned = ", pinned on the device" if want.pinned else ""
+        age = span(unix_s - want.since_unix_s)
+        sentences.append(f"{copies} wanted{pinned}, {_WHO[want.source]}, for {age} now.")
+    if residency.mode is ResidencyMode.ON_DEMAND:
+        idle = span(residency.idle_release_s)
+        sentences.append(f"Kept on demand: released when idle for {idle}.")
+    if version.given.placement.says:
+        sentences.append(f"Only on workers with {version.given.placement.says}.")
+    return sentences
+
+
+def span(seconds: float) -> str:
+    """A length of time for people: 45 s, 12 min, 3.5 h, 2 days."""
+    if seconds < 120:
+        return f"{max(0.0, seconds):.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
+
+
+# --- its workers ------------------------------------------------------------------------------
+
+
+def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Verdict]:
+    """What each worker is to a version, by id. now: monotonic seconds."""
+    workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
+    want = snapshot.desired.want(version.key)
+    if want is None or want.source is WantSource.PREFETCH:
+        want = Want(version.key, 1, False, WantSource.MISS, snapshot.unix_s)
+    # Wanted once, made for all: the wants of a fleet are many.
+    asked = _wanting(snapshot, replace(want, replicas=1))
+    return [_verdict(asked, version, worker, now) for worker in workers]
+
+
+def _verdict(snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float) -> Verdict:
+    size = footprint(version, worker.device_kind, snapshot.footprints)
+    replica = worker.replicas.get(version.key)
+    cost_s = worth.load_s(version, worker.device_kind, snapshot.footprints)
+    feasible, reason, why = _feasible(snapshot, version, worker, now)
+    return Verdict(
+        worker,
+        replica,
+        feasible,
+        reason,
+        why,
+        (replica.weights_bytes if replica is not None else 0) or size.weights_bytes,
+        max(0, Bench(worker, snapshot.tickets).free_bytes),
+        (replica.load_ms if replica is not None else 0.0) or cost_s * 1000,
+    )
+
+
+def _feasible(
+    snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float
+) -> tuple[bool, str, str]:
+    """Whether it could be loaded there now, the reason if not, and why."""
+    if not worker.is_live(now):
+        return (False, *_NOT_LIVE[worker.state])
+    replica = worker.replicas.get(version.key)
+    if replica is not None and replica.state in _THERE:
+        return True, "", _THERE[replica.state]
+    if replica is not None and replica.state is ReplicaState.RELEASING:
+        return False, "LEDGER_FULL", _LEAVING
+    # The plan speaks of all workers where it refuses these; here one is asked.
+    if snapshot.desired.is_cordoned(worker):
+        return False, "DRAINING", "the worker is to drain: nothing new is loaded there"
+    placement = version.given.placement
+    if not placement.allows(worker.labels):
+        return False, "NO_WORKER", f"it may only run on workers with {placement.says}"
+    return _as_planned(snapshot, version, worker, now)
+
+
+def _as_planned(
+    snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float
+) -> tuple[bool, str, str]:
+    """What the plan does for the replica that is wanted, if all other workers are gone; beside a
+    CPU the accelerators stay, which decide whether it may take the version.
+    """
+    key = version.key
+    company = [
+        one for one in snapshot.workers.values() if worker.device_kind == CPU != one.device_kind
+    ]
+    board = Board()
+    for one in (worker, *company):
+        board.put(one, snapshot, now)
+    copies = len(board.places.get(key, ()))
+    if copies:
+        want = replace(snapshot.desired.wants[key], replicas=copies + 1)
+        snapshot = _wanting(snapshot, want)
+    commands = [c for c in replan(board, snapshot, now, [key]) if c.key == key]
+    for command in commands:
+        if isinstance(command, Assign) and command.worker == worker.id:
+            leaves = ", ".join(map(str, command.after))
+            return True, "", f"{command.why}: {leaves} would leave" if leaves else command.why
+    if key in snapshot.closing:
+        return False, "LEDGER_FULL", _LEAVING
+    waits = [command for command in commands if isinstance(command, Wait)]
+    wait = waits[0] if waits else refusals.only_cpus(key)
+    return False, wait.reason, wait.why

@@ -1,0 +1,38 @@
+"""What every part of the command line shares: where it prints, and the options of every command."""
+
+import dataclasses
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+out = Console()
+err = Console(stderr=True)
+
+Address = Annotated[
+    str,
+    typer.Option("--address", envvar="YOLOPOOL_ADDRESS", help="host:port of a control plane"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs")]
+ModelRef = Annotated[str, typer.Argument(metavar="MODEL", help="name or name@version")]
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+
+def print_error(text: str) -> None:
+    # Not as markup: a message may have brackets.
+    err.print(f"error {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def plain(value: Any) -> Any:
+    return dataclasses.asdict(value)
+
+
+def say(text: str) -> None:
+    """What goes on, beside the answer."""
+    err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,114 @@
+"""The commands that answer a why: what happened, what a load would do, where a model is and why,
+what became of a request.
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from yolopool import tables
+from yolopool.client import Client
+from yolopool.console import (
+    DEFAULT_ADDRESS,
+    Address,
+    AsJson,
+    ModelRef,
+    out,
+    plain,
+    print_json,
+    say,
+)
+from yolopool.explanations import Event
+from yolopool.following import follow as followed
+
+explain_app = typer.Typer(help="Why it is as it is.", no_args_is_help=True)
+
+
+def events(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="and those to come")] = False,
+    last: Annotated[int, typer.Option(help="the newest so many; 0: all", min=0)] = 50,
+    kinds: Annotated[list[str] | None, typer.Option("--kind", help="only ASSIGNED, ...")] = None,
+    model: Annotated[str, typer.Option(help="only of name or name@version")] = "",
+    worker: Annotated[str, typer.Option(help="only of this worker")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """What happened to the fleet, oldest first; with --follow until Ctrl-C."""
+    kinds = kinds or []
+    with Client(address) as client:
+        if not follow:
+            _tell(client.events(last=last, kinds=kinds, model=model, worker=worker), as_json)
+            return
+        try:
+            _tell(
+                followed(
+                    client,
+                    last=last,
+                    kinds=kinds,
+                    model=model,
+                    worker=worker,
+                    away=lambda reason: say(f"{reason} (waiting for it)"),
+                ),
+                as_json,
+            )
+        except KeyboardInterrupt:
+            return
+
+
+def _tell(found: Iterable[Event], as_json: bool) -> None:
+    for event in found:
+        if as_json:
+            sys.stdout.write(json.dumps(plain(event)) + "\n")
+            sys.stdout.flush()
+        else:
+            out.print(tables.event(event), soft_wrap=True)
+
+
+def plan(
+    model: ModelRef,
+    replicas: Annotated[int, typer.Option(help="on so many workers", min=1)] = 1,
+    pin: Annotated[bool, typer.Option(help="never released to make room")] = False,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """What loading a model would do now; nothing is changed."""
+    with Client(address) as client:
+        steps = client.plan_load(model, replicas=replicas, pin=pin)
+    if as_json:
+        print_json([plain(step) for step in steps])
+    else:
+        out.print(tables.steps(steps), highlight=False, markup=False, soft_wrap=True)
+
+
+@explain_app.command("model")
+def explain_model(
+    model: ModelRef, as_json: AsJson = False, address: Address = DEFAULT_ADDRESS
+) -> None:
+    """Where a model is and why, worker by worker."""
+    with Client(address) as client:
+        found = client.explain_model(model)
+    if as_json:
+        print_json(plain(found))
+        return
+    out.print(tables.explanation(found))
+    out.print()
+    out.print(tables.verdicts(found.workers))
+
+
+@explain_app.command("request")
+def explain_request(
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="as the answer names it")],
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """What became of a recent request; the control plane that answered it knows."""
+    with Client(address) as client:
+        found = client.explain_request(request_id)
+    if as_json:
+        print_json([plain(trace) for trace in found])
+        return
+    for trace in found:
+        out.print(tables.trace(trace))
