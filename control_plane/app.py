@@ -15,8 +15,10 @@ from uuid import uuid4
 import structlog
 
 from control_plane.artifacts import FolderArtifacts
+from control_plane.changeover import Changeovers
 from control_plane.chronicler import Chronicler
 from control_plane.clock import Clock
+from control_plane.declared import Declared
 from control_plane.detecting import Detecting
 from control_plane.errands import Errands
 from control_plane.event_rpc import EventService
@@ -32,6 +34,8 @@ from control_plane.planning import ahead
 from control_plane.reconciler import Pace, Reconciler
 from control_plane.registry import Registry
 from control_plane.rpc import DetectionService, FleetService, Identity
+from control_plane.schedule_rpc import ScheduleService
+from control_plane.scheduler import Scheduler
 from control_plane.settings import Settings
 from control_plane.traces import Traces
 from control_plane.view import View
@@ -47,6 +51,7 @@ from yolopool.v1 import (
     importing_pb2_grpc,
     membership_pb2_grpc,
     model_pb2_grpc,
+    schedule_pb2_grpc,
 )
 
 log = structlog.get_logger()
@@ -59,6 +64,7 @@ SERVICES = (
     "yolopool.v1.ImportService",
     "yolopool.v1.MembershipService",
     "yolopool.v1.ModelService",
+    "yolopool.v1.ScheduleService",
 )
 # For requests under way when the process is told to stop; all must have ended in five seconds.
 # For open HTTP calls at the end, and before a task is cancelled again.
@@ -101,6 +107,16 @@ class ControlPlane:
             clock,
             settings.lease_s,
         )
+        self._changeovers = Changeovers(registry, self.view, self._loads, clock)
+        self._scheduler = Scheduler(
+            registry,
+            self.view,
+            self._changeovers,
+            self._loads,
+            clock,
+            lambda: self._reconciler.is_holder,
+        )
+        self._declared = Declared(settings.load, registry, self.view, clock)
         self._server = GrpcServer(SERVICES)
         self._membership = MembershipService(
             self.view, registry, self._link, clock, settings.heartbeat_interval_s, settings.lease_s
@@ -147,9 +163,18 @@ class ControlPlane:
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(self._membership, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelService(
-                self._registry, self.view, self._artifacts, self._loads, self._journal, clock
+                self._registry,
+                self.view,
+                self._artifacts,
+                self._loads,
+                self._changeovers,
+                self._journal,
+                clock,
             ),
             server,
+        )
+        schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(
+            ScheduleService(self._registry, self.view, clock), server
         )
 
     async def start(self) -> Addresses:
@@ -164,6 +189,8 @@ class ControlPlane:
         self._spawn(self._journal.run(), "journal")
         self._spawn(self._chronicler.run(), "chronicler")
         self._spawn(self._open(), "open")
+        self._spawn(self._scheduler.run(), "schedules")
+        self._spawn(self._declared.run(), "declared")
         return Addresses(_address(settings.host, port), _address(settings.http_host, http_port))
 
     async def stop(self) -> None:
@@ -176,6 +203,7 @@ class ControlPlane:
         await self._loads.close()
         try:
             async with asyncio.timeout(1.0):
+                await self._changeovers.close()
                 await self._reconciler.close()
                 await self._journal.flush()
                 await self._registry.close()

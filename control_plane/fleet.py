@@ -6,9 +6,12 @@ Pure and frozen: what is decided here is data, and every decision carries its re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from yolopool.arrivals import NEVER, Arrivals, Rates
+
+if TYPE_CHECKING:
+    from control_plane.schedules import Schedule
 
 
 class VersionKey(NamedTuple):
@@ -186,6 +189,15 @@ class ModelVersion:
     asked: VersionSettings | None = None
     given: Given = Given()
 
+    @property
+    def off_standby(self) -> "ModelVersion":
+        """Kept as normal if it was a hot standby, else as it is."""
+        residency = self.given.residency
+        if not residency.pins:
+            return self
+        normal = replace(residency, mode=ResidencyMode.NORMAL)
+        return replace(self, given=replace(self.given, residency=normal))
+
 
 class WantSource(StrEnum):
     ADMIN = "ADMIN"  # someone asked for it by LoadModel
@@ -229,6 +241,7 @@ class Desired:
     wants: Mapping[VersionKey, Want]
     # Workers that are to drain once their models are elsewhere: id -> incarnation.
     cordons: Mapping[str, str] = field(default_factory=dict)
+    schedules: Mapping[str, "Schedule"] = field(default_factory=dict)
 
     def is_cordoned(self, worker: "WorkerInfo") -> bool:
         """A new process of the same id is not."""

@@ -47,7 +47,7 @@ class Loads:
                 key, lambda: self._state(key, ready), deadline_s - self._clock.monotonic()
             )
             if found is None:
-                raise self._late(key)
+                raise self.late(key)
             answer, again = found
             if not again and answer is not None:
                 return answer
@@ -78,22 +78,28 @@ class Loads:
         if held is None:
             raise ModelNotFound(f"{want.key} does not exist any more")
         self._view.put_want(held)
-        if not wait:
-            return
+        if wait:
+            await self.loaded(want, deadline_s)
+
+    async def loaded(self, want: Want, deadline_s: float) -> None:
+        """Returns when a want that is set was HOT on so many workers; raises as `load`."""
         await self._within(self._worker_there(), deadline_s, want.key)
         ready = await self._view.waiters.until(
-            want.key, lambda: self._is_hot(want), deadline_s - self._clock.monotonic()
+            want.key,
+            lambda: self.is_loaded(want) or None,
+            deadline_s - self._clock.monotonic(),
         )
         if not ready:
-            raise self._late(want.key)
+            raise self.late(want.key)
 
-    def _is_hot(self, want: Want) -> bool | None:
+    def is_loaded(self, want: Want) -> bool:
+        """Whether a want is met now; raises what the last plan says can't be done."""
         if sum(_was_hot(r, want) for _, r in self._view.replicas(want.key)) >= want.replicas:
             return True
         blocked = self._view.waits.get(want.key)
         if blocked is not None and blocked.final:
             raise error_of(blocked)
-        return None
+        return False
 
     async def unload(self, key: VersionKey, wait: bool, deadline_s: float) -> None:
         """Forgets a want; with `wait` returns when the version is nowhere."""
@@ -167,9 +173,9 @@ class Loads:
             async with asyncio.timeout(deadline_s - self._clock.monotonic()):
                 await step
         except TimeoutError:
-            raise self._late(key) from None
+            raise self.late(key) from None
 
-    def _late(self, key: VersionKey) -> YolopoolError:
+    def late(self, key: VersionKey) -> YolopoolError:
         """Says what the caller waited for."""
         if not self._view.has_live_worker():
             return DeadlineExceeded(f"time ran out waiting for a worker to load {key}: start one")

@@ -30,6 +30,7 @@ from control_plane.fleet import (
 )
 from control_plane.memory_events import MemoryEvents
 from control_plane.registry import REQUEST_ID_KEPT_S
+from control_plane.schedules import Schedule
 from yolopool.errors import ImportNotYours, StaleToken
 
 
@@ -71,6 +72,7 @@ class MemoryRegistry:
         self._requests: dict[str, tuple[VersionKey, float]] = {}
         self._wants: dict[VersionKey, Want] = {}
         self._cordons: dict[str, str] = {}
+        self._schedules: dict[str, Schedule] = {}
         self._lease: _WriterLease | None = None
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._footprints: dict[FootprintKey, Footprint] = {}
@@ -90,6 +92,7 @@ class MemoryRegistry:
             dict(self._versions),
             dict(self._wants),
             dict(self._cordons),
+            dict(self._schedules),
         )
 
     async def changes(self) -> AsyncIterator[int]:
@@ -190,6 +193,50 @@ class MemoryRegistry:
             self._wants[key] = replace(old, replicas=min(left, old.replicas))
         self._bump()
         return True
+
+    async def change_wants(
+        self,
+        put: Sequence[Want],
+        drop: Sequence[VersionKey] = (),
+        end_standby: Sequence[VersionKey] = (),
+    ) -> tuple[Want, ...]:
+        new = {want.key: want for want in put if want.key in self._versions}
+        touched = dict.fromkeys([*new, *drop])
+        before = tuple(self._wants[key] for key in touched if key in self._wants)
+        left = {key: want for key, want in self._wants.items() if key not in drop}
+        known = [self._versions[key] for key in end_standby if key in self._versions]
+        normal = {one.key: one.off_standby for one in known}
+        versions = {**self._versions, **normal}
+        if ({**left, **new}, versions) != (self._wants, self._versions):
+            self._wants, self._versions = {**left, **new}, versions
+            self._bump()
+        return before
+
+    # --- schedules ------------------------------------------------------------------------
+
+    async def put_schedule(self, schedule: Schedule) -> Schedule:
+        old = self._schedules.get(schedule.name)
+        if old is not None and old.says_as(schedule):
+            return old
+        self._schedules[schedule.name] = schedule
+        self._bump()
+        return schedule
+
+    async def delete_schedule(self, name: str) -> bool:
+        if self._schedules.pop(name, None) is None:
+            return False
+        self._bump()
+        return True
+
+    async def note_schedule(self, name: str, last_unix_s: float, error: str) -> Schedule | None:
+        old = self._schedules.get(name)
+        if old is None:
+            return None
+        new = old.noted(last_unix_s, error)
+        if new != old:
+            self._schedules[name] = new
+            self._bump()
+        return new
 
     # --- imports --------------------------------------------------------------------------
 

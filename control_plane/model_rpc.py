@@ -1,4 +1,4 @@
-"""ModelService: upload, register, look, load, unload, delete."""
+"""ModelService: upload, register, look, load, unload, change over, delete."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -6,6 +6,8 @@ from dataclasses import replace
 import structlog
 
 from control_plane.artifacts import FolderArtifacts, check_digest
+from control_plane.change_wire import change_in
+from control_plane.changeover import Changeovers
 from control_plane.checks import (
     check_architecture,
     check_placement,
@@ -64,6 +66,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         view: View,
         artifacts: FolderArtifacts,
         loads: Loads,
+        changeovers: Changeovers,
         journal: Journal,
         clock: Clock,
     ) -> None:
@@ -72,6 +75,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._artifacts = artifacts
         self._loads = loads
         self._journal = journal
+        self._changeovers = changeovers
         self._clock = clock
 
     async def UploadArtifact(
@@ -202,6 +206,24 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         )
         placed = await self._place(version.key, placement)
         return model_pb2.SetPlacementResponse(version=self._full(placed))
+
+    async def Changeover(
+        self, request: model_pb2.ChangeoverRequest, context: CallContext
+    ) -> model_pb2.ChangeoverResponse:
+        change = change_in(request)
+        log.info(
+            "changeover wanted",
+            prepare=[one.model for one in change.prepare],
+            release=list(change.release),
+            by=principal_of(context).name,
+        )
+        done = await self._changeovers.change(change, self._deadline(context))
+        versions = self._view.desired.versions
+        prepared = (versions.get(want.key) for want in done.wants)
+        return model_pb2.ChangeoverResponse(
+            prepared=[self._full(version) for version in prepared if version is not None],
+            released=[key_out(key) for key in done.release],
+        )
 
     # --- what the verbs share -----------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
+from control_plane.schedules import Changeover, Preparation, Schedule
 from yolopool.arrivals import Rates
 
 Record = TypeVar("Record")
@@ -79,14 +80,17 @@ def _settings_of(raw: Mapping[str, Any]) -> VersionSettings:
 def _given_of(raw: Mapping[str, Any]) -> Given:
     residency = raw.get("residency", {})
     mode = ResidencyMode(residency.get("mode", ResidencyMode.NORMAL))
-    placement = raw.get("placement", {})
-    priority = Priority(placement.get("priority", Priority.NORMAL))
     parts = {
         "residency": _make(Residency, {**residency, "mode": mode}),
-        "placement": _make(Placement, {**placement, "priority": priority}),
+        "placement": _placement_of(raw.get("placement", {})),
         "class_names": tuple(raw.get("class_names", ())),
     }
     return _make(Given, {**raw, **parts})
+
+
+def _placement_of(raw: Mapping[str, Any]) -> Placement:
+    priority = Priority(raw.get("priority", Priority.NORMAL))
+    return _make(Placement, {**raw, "priority": priority})
 
 
 def footprint_to(footprint: Footprint) -> str:
@@ -112,6 +116,26 @@ def want_to(want: Want) -> str:
 def want_of(text: str) -> Want:
     raw = json.loads(text)
     return _make(Want, {**raw, "key": key_of(raw["key"]), "source": WantSource(raw["source"])})
+
+
+def schedule_to(schedule: Schedule) -> str:
+    return _dump(asdict(schedule))
+
+
+def schedule_of(text: str) -> Schedule:
+    raw = json.loads(text)
+    change = raw["change"]
+    parts = {
+        "prepare": tuple(_preparation_of(one) for one in change["prepare"]),
+        "release": tuple(change["release"]),
+    }
+    return _make(Schedule, {**raw, "change": _make(Changeover, {**change, **parts})})
+
+
+def _preparation_of(raw: Mapping[str, Any]) -> Preparation:
+    placement = raw.get("placement")
+    place = _placement_of(placement) if placement is not None else None
+    return _make(Preparation, {**raw, "placement": place})
 
 
 def worker_to(worker: WorkerInfo) -> str:

@@ -32,6 +32,7 @@ from control_plane.fleet import (
 )
 from control_plane.redis_events import RedisEvents
 from control_plane.redis_lease import RedisLease
+from control_plane.redis_schedules import RedisSchedules
 from control_plane.redis_store import (
     CHANGES,
     CORDONS,
@@ -40,6 +41,7 @@ from control_plane.redis_store import (
     META,
     NUMBERS,
     REQUEST,
+    SCHEDULES,
     VERSIONS,
     WANTS,
     WORKER,
@@ -50,6 +52,7 @@ from control_plane.redis_store import (
     milliseconds,
 )
 from control_plane.registry import REQUEST_ID_KEPT_S
+from control_plane.schedules import Schedule
 from yolopool.errors import ImportNotYours, RegistryUnavailable
 
 # Beside the published changes, should one be missed.
@@ -80,6 +83,7 @@ class RedisRegistry:
         self._redis = self._store.redis
         self._lease = RedisLease(self._store)
         self._events = RedisEvents(self._store, timeout_s)
+        self._schedules = RedisSchedules(self._store)
         self._drop_worker = self._redis.register_script(DROP_WORKER)
 
     async def open(self) -> str:
@@ -97,18 +101,21 @@ class RedisRegistry:
                 pipe.hgetall(VERSIONS)
                 pipe.hgetall(WANTS)
                 pipe.hgetall(CORDONS)
-                (cluster, revision), versions, wants, cordons = await pipe.execute()
+                pipe.hgetall(SCHEDULES)
+                (cluster, revision), versions, wants, cordons, schedules = await pipe.execute()
                 if cluster is not None:
                     break
                 await self._store.ensure()
             known = [records.version_of(text) for text in versions.values()]
             wanted = [records.want_of(text) for text in wants.values()]
+            planned = [records.schedule_of(text) for text in schedules.values()]
             return Desired(
                 int(revision),
                 cluster,
                 {version.key: version for version in known},
                 {want.key: want for want in wanted},
                 cordons,
+                {schedule.name: schedule for schedule in planned},
             )
 
     async def changes(self) -> AsyncIterator[int]:
@@ -232,6 +239,42 @@ class RedisRegistry:
             return True
 
         return await self._store.write(decide, token)
+
+    async def change_wants(
+        self,
+        put: Sequence[Want],
+        drop: Sequence[VersionKey] = (),
+        end_standby: Sequence[VersionKey] = (),
+    ) -> tuple[Want, ...]:
+        async def decide(change: Change) -> tuple[Want, ...]:
+            new = [want for want in put if await change.version(want.key) is not None]
+            keys = dict.fromkeys([*(want.key for want in new), *drop])
+            held = {key: await change.want(key) for key in keys}
+            wanted = {want.key for want in new}
+            for key in drop:
+                if held[key] is not None and key not in wanted:
+                    change.commands.append(["HDEL", WANTS, str(key)])
+            for want in new:
+                if want != held[want.key]:
+                    change.commands.append(["HSET", WANTS, str(want.key), records.want_to(want)])
+            for key in end_standby:
+                version = await change.version(key)
+                if version is not None and (normal := version.off_standby) != version:
+                    change.put(normal)
+            return tuple(want for want in held.values() if want is not None)
+
+        return await self._store.write(decide)
+
+    # --- schedules ------------------------------------------------------------------------
+
+    async def put_schedule(self, schedule: Schedule) -> Schedule:
+        return await self._schedules.put(schedule)
+
+    async def delete_schedule(self, name: str) -> bool:
+        return await self._schedules.delete(name)
+
+    async def note_schedule(self, name: str, last_unix_s: float, error: str) -> Schedule | None:
+        return await self._schedules.note(name, last_unix_s, error)
 
     # --- imports --------------------------------------------------------------------------
 

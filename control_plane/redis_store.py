@@ -29,6 +29,7 @@ REQUEST = "yolopool:request:"  # + request id: name@number, for a day
 LEASE = "yolopool:lease"  # string: token, holder; expires
 WORKERS = "yolopool:workers"  # set: worker ids
 CORDONS = "yolopool:cordons"  # hash: worker id -> incarnation that is to drain
+SCHEDULES = "yolopool:schedules"  # hash: name -> schedule
 FOOTPRINTS = "yolopool:footprints"  # hash: pack, variant and device kind -> JSON
 WORKER = "yolopool:worker:"  # + id: worker; expires
 EVENTS = "yolopool:events"  # stream, capped: event -> JSON

@@ -25,6 +25,7 @@ from control_plane.fleet import (
     Want,
     WorkerInfo,
 )
+from control_plane.schedules import Schedule
 
 REQUEST_ID_KEPT_S = 86_400.0  # how long a repeated `register` is known as a repeat
 
@@ -99,6 +100,36 @@ class Registry(Protocol):
         one. With a token (a plan's release) only a want that is not pinned is removed, and
         StaleToken is raised if the token is not current.
         """
+        ...
+
+    async def change_wants(
+        self,
+        put: Sequence[Want],
+        drop: Sequence[VersionKey] = (),
+        end_standby: Sequence[VersionKey] = (),
+    ) -> tuple[Want, ...]:
+        """Sets these wants as they are given, ends those of `drop`, and keeps `end_standby` as
+        normal from now on if they were hot standbys: all at once. What is of a version that does
+        not exist is left out. Idempotent.
+
+        Answers the wants there were of the versions in `put` and `drop`.
+        """
+        ...
+
+    # --- schedules ------------------------------------------------------------------------
+
+    async def put_schedule(self, schedule: Schedule) -> Schedule:
+        """Makes or replaces the schedule of this name; answers what holds now. One that says as
+        much already stays as it is, with what is noted of it.
+        """
+        ...
+
+    async def delete_schedule(self, name: str) -> bool:
+        """Removes a schedule; answers whether there was one."""
+        ...
+
+    async def note_schedule(self, name: str, last_unix_s: float, error: str) -> Schedule | None:
+        """Notes what became of a moment of a schedule (`Schedule.noted`); None: there is none."""
         ...
 
     # --- imports --------------------------------------------------------------------------

@@ -4,10 +4,13 @@ The only reader of the environment (YOLOPOOL_CONTROL_PLANE_*) and of the command
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
+
+from yolopool.errors import InvalidModelReference
+from yolopool.names import parse_ref
 
 
 class Settings(BaseSettings):
@@ -47,6 +50,11 @@ class Settings(BaseSettings):
     release_timeout_s: float = Field(60.0, gt=0, description="of one release on one worker")
     max_artifact_bytes: int = Field(4 * 1024**3, ge=1, description="of one uploaded file")
     max_image_bytes: int = Field(32 * 1024**2, ge=1, description="of one image")
+    load: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="models that are to be loaded and pinned from the start on, as name or "
+        "name@version; repeat it, or part them by commas",
+    )
     die_with_parent: bool = Field(False, description="end when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = Field(True, description="one JSON object a line, for machines")
@@ -55,6 +63,25 @@ class Settings(BaseSettings):
     @classmethod
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
+
+    @field_validator("load", mode="before")
+    @classmethod
+    def _parted(cls, value: object) -> object:
+        parts = [value] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            return value
+        words = (word.strip() for part in parts for word in str(part).split(","))
+        return tuple(word for word in words if word)
+
+    @field_validator("load")
+    @classmethod
+    def _are_references(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for reference in value:
+            try:
+                parse_ref(reference)
+            except InvalidModelReference as error:
+                raise ValueError(error.message) from error
+        return value
 
     @model_validator(mode="after")
     def _lease_outlives_a_heartbeat(self) -> "Settings":

@@ -4,7 +4,7 @@ In memory only, so that Detect needs no store. Workers' own streams are the only
 is loaded where. Changes wake the waiters of the versions they touch.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from control_plane.catalogue import Catalogue
@@ -28,6 +28,7 @@ from control_plane.fleet import (
 )
 from control_plane.footprints import Footprints
 from control_plane.lifecycle import SAID, WORKER_TABLE, Life, WorkerEvent, WorkerLife
+from control_plane.schedules import Schedule
 from control_plane.waiters import ANY, Waiters
 from yolopool.arrivals import NEVER, Arrivals, Rates
 from yolopool.errors import WorkerNotFound
@@ -137,6 +138,34 @@ class View:
         self._touch(key)
         wants = {k: w for k, w in self.desired.wants.items() if k != key}
         self._set_desired(replace(self.desired, wants=wants))
+
+    def change_wants(
+        self,
+        put: Sequence[Want],
+        drop: Sequence[VersionKey] = (),
+        end_standby: Sequence[VersionKey] = (),
+    ) -> None:
+        """Shows an own change of several wants at once, as the registry makes it."""
+        left = {key: want for key, want in self.desired.wants.items() if key not in drop}
+        wanted = {want.key: want for want in put}
+        for key in (*drop, *wanted):
+            self.waits.pop(key, None)
+        self._touch(*drop, *wanted, *end_standby)
+        self._unloaded.difference_update(wanted)
+        versions = dict(self.desired.versions)
+        for key in end_standby:
+            if key in versions:
+                versions[key] = versions[key].off_standby
+        self._set_desired(replace(self.desired, wants={**left, **wanted}, versions=versions))
+
+    def put_schedule(self, schedule: Schedule) -> None:
+        """Shows an own schedule at once."""
+        schedules = {**self.desired.schedules, schedule.name: schedule}
+        self._set_desired(replace(self.desired, schedules=schedules))
+
+    def drop_schedule(self, name: str) -> None:
+        schedules = {k: s for k, s in self.desired.schedules.items() if k != name}
+        self._set_desired(replace(self.desired, schedules=schedules))
 
     def _set_desired(self, desired: Desired) -> None:
         changed = desired.versions != self.desired.versions

@@ -54,12 +54,23 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 models_app = typer.Typer(help="The registry of models.", no_args_is_help=True)
+schedules_app = typer.Typer(help="Changes of models by the clock.", no_args_is_help=True)
 workers_app = typer.Typer(help="The workers of the pool.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(workers_app, name="workers")
 app.add_typer(why.explain_app, name="explain")
 app.command("events")(why.events)
 models_app.command("plan")(why.plan)
+app.add_typer(schedules_app, name="schedules")
+
+Prepare = Annotated[
+    list[str] | None, typer.Option("--load", help="a model to load; may be repeated")
+]
+Leave = Annotated[
+    list[str] | None, typer.Option("--release", help="a model to release; may be repeated")
+]
+Replicas = Annotated[int, typer.Option(help="of each on so many workers", min=1)]
+Pin = Annotated[bool, typer.Option("--pin", help="never released to make room")]
 
 
 def main() -> None:
@@ -265,6 +276,77 @@ def models_delete(
     _print_json(list(deleted)) if as_json else out.print("deleted " + ", ".join(deleted))
 
 
+@app.command("changeover")
+def changeover_command(
+    load: Prepare = None,
+    release: Leave = None,
+    replicas: Replicas = 1,
+    pin: Pin = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="deadline, seconds")] = 120.0,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Load some models, and release others once all of those are loaded: all or nothing."""
+    with Client(address) as client:
+        done = client.changeover(
+            load or (), release or (), replicas=replicas, pin=pin, timeout_s=timeout_s
+        )
+    _print_json(_plain(done)) if as_json else out.print(tables.changeover(done))
+
+
+# --- schedules --------------------------------------------------------------------------------
+
+
+@schedules_app.command("list")
+def schedules_list(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) -> None:
+    """Schedules, the next time of each in its own zone, and how the last one went."""
+    with Client(address) as client:
+        known = client.schedules()
+    _print_json([_plain(one) for one in known]) if as_json else out.print(tables.schedules(known))
+
+
+@schedules_app.command("set")
+def schedules_set(
+    name: Annotated[str, typer.Argument(help="a new one, or one to replace")],
+    cron: Annotated[str, typer.Option("--cron", help="minute hour day-of-month month day-of-week")],
+    time_zone: Annotated[
+        str, typer.Option("--time-zone", help="such as Europe/Berlin; without it, UTC")
+    ] = "",
+    lead_s: Annotated[
+        float, typer.Option("--lead", help="loads begin so many seconds before")
+    ] = 0.0,
+    load: Prepare = None,
+    release: Leave = None,
+    replicas: Replicas = 1,
+    pin: Pin = False,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Load some models and release others at each moment of a cron line."""
+    with Client(address) as client:
+        made = client.set_schedule(
+            name,
+            cron,
+            load or (),
+            release or (),
+            time_zone=time_zone,
+            lead_s=lead_s,
+            replicas=replicas,
+            pin=pin,
+        )
+    _print_json(_plain(made)) if as_json else out.print(tables.schedules([made]))
+
+
+@schedules_app.command("delete")
+def schedules_delete(
+    name: Annotated[str, typer.Argument()], address: Address = DEFAULT_ADDRESS
+) -> None:
+    """Forget a schedule; what it loaded stays."""
+    with Client(address) as client:
+        client.delete_schedule(name)
+    out.print(f"deleted {name}", highlight=False)
+
+
 @contextmanager
 def _progress_bar(quiet: bool) -> Iterator[Any]:
     """A callable that takes (step, fraction)."""
@@ -323,11 +405,22 @@ def up_command(
     redis: Redis = "",
     devices: Devices = "auto",
     memory_budget: Budget = "",
+    load: Annotated[
+        list[str] | None,
+        typer.Option("--load", help="a model to load and pin at the start; may be repeated"),
+    ] = None,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="register the demo model")] = True,
 ) -> None:
     """Run a whole pool on this machine until Ctrl-C."""
     options = up.PoolOptions(
-        data_dir.expanduser().absolute(), host, port, http_port, redis, devices, memory_budget
+        data_dir.expanduser().absolute(),
+        host,
+        port,
+        http_port,
+        redis,
+        devices,
+        memory_budget,
+        tuple(load or ()),
     )
     up.refuse_busy(options)
     _say(f"starting in {options.data_dir}")

@@ -35,6 +35,8 @@ from yolopool.v1 import (
     fleet_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    schedule_pb2,
+    schedule_pb2_grpc,
 )
 
 Answer = TypeVar("Answer")
@@ -56,6 +58,7 @@ class _Stubs(Generic[Answer]):
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
         self.events: Any = events_pb2_grpc.EventServiceStub(channel)
         self.explain: Any = explain_pb2_grpc.ExplainServiceStub(channel)
+        self.schedule: Any = schedule_pb2_grpc.ScheduleServiceStub(channel)
 
 
 class Client:
@@ -219,6 +222,55 @@ class Client:
         """Wants a version nowhere; with wait, returns when it is gone."""
         request = model_pb2.UnloadModelRequest(model=model, wait=wait)
         return records.version_of(_call(self._stubs.model.UnloadModel, request, timeout_s).version)
+
+    def changeover(
+        self,
+        prepare: Sequence[str],
+        release: Sequence[str] = (),
+        *,
+        replicas: int = 1,
+        pin: bool = False,
+        timeout_s: float = CHANGE_TIMEOUT_S,
+    ) -> records.Changeover:
+        """Loads all of `prepare` and then ends what is wanted of `release`, all or nothing.
+
+        Raises ChangeoverFailed (details: model, reason) or DeadlineExceeded if one can't be
+        loaded in time; what was wanted before is wanted again then.
+        """
+        request = requests.changeover(prepare, release, replicas, pin)
+        return records.changeover_of(_call(self._stubs.model.Changeover, request, timeout_s))
+
+    def set_schedule(
+        self,
+        name: str,
+        cron: str,
+        prepare: Sequence[str],
+        release: Sequence[str] = (),
+        *,
+        time_zone: str = "",
+        lead_s: float = 0.0,
+        replicas: int = 1,
+        pin: bool = False,
+    ) -> records.Schedule:
+        """Makes or replaces a schedule: a changeover at each moment of `cron` (minute hour
+        day-of-month month day-of-week) in an IANA `time_zone` (empty: UTC), whose loads begin
+        lead_s before. Raises InvalidSchedule.
+        """
+        change = requests.changeover(prepare, release, replicas, pin)
+        request = requests.schedule(name, cron, time_zone, lead_s, change)
+        answer = _call(self._stubs.schedule.SetSchedule, request, READ_TIMEOUT_S)
+        return records.schedule_of(answer.schedule)
+
+    def schedules(self) -> tuple[records.Schedule, ...]:
+        """All schedules, by name."""
+        request = schedule_pb2.ListSchedulesRequest()
+        answer = _call(self._stubs.schedule.ListSchedules, request, READ_TIMEOUT_S)
+        return tuple(records.schedule_of(one) for one in answer.schedules)
+
+    def delete_schedule(self, name: str) -> None:
+        """Forgets a schedule; what it loaded stays. Raises ScheduleNotFound."""
+        request = schedule_pb2.DeleteScheduleRequest(name=name)
+        _call(self._stubs.schedule.DeleteSchedule, request, READ_TIMEOUT_S)
 
     def set_residency(
         self,
@@ -445,6 +497,49 @@ class AsyncClient:
         request = model_pb2.UnloadModelRequest(model=model, wait=wait)
         answer = await _await(self._stubs.model.UnloadModel, request, timeout_s)
         return records.version_of(answer.version)
+
+    async def changeover(
+        self,
+        prepare: Sequence[str],
+        release: Sequence[str] = (),
+        *,
+        replicas: int = 1,
+        pin: bool = False,
+        timeout_s: float = CHANGE_TIMEOUT_S,
+    ) -> records.Changeover:
+        """As `Client.changeover`."""
+        request = requests.changeover(prepare, release, replicas, pin)
+        answer = await _await(self._stubs.model.Changeover, request, timeout_s)
+        return records.changeover_of(answer)
+
+    async def set_schedule(
+        self,
+        name: str,
+        cron: str,
+        prepare: Sequence[str],
+        release: Sequence[str] = (),
+        *,
+        time_zone: str = "",
+        lead_s: float = 0.0,
+        replicas: int = 1,
+        pin: bool = False,
+    ) -> records.Schedule:
+        """As `Client.set_schedule`."""
+        change = requests.changeover(prepare, release, replicas, pin)
+        request = requests.schedule(name, cron, time_zone, lead_s, change)
+        answer = await _await(self._stubs.schedule.SetSchedule, request, READ_TIMEOUT_S)
+        return records.schedule_of(answer.schedule)
+
+    async def schedules(self) -> tuple[records.Schedule, ...]:
+        """As `Client.schedules`."""
+        request = schedule_pb2.ListSchedulesRequest()
+        answer = await _await(self._stubs.schedule.ListSchedules, request, READ_TIMEOUT_S)
+        return tuple(records.schedule_of(one) for one in answer.schedules)
+
+    async def delete_schedule(self, name: str) -> None:
+        """As `Client.delete_schedule`."""
+        request = schedule_pb2.DeleteScheduleRequest(name=name)
+        await _await(self._stubs.schedule.DeleteSchedule, request, READ_TIMEOUT_S)
 
     async def set_residency(
         self,

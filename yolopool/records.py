@@ -5,7 +5,7 @@ Frozen and plain: each reads itself from its message, and `dataclasses.asdict` g
 
 from dataclasses import dataclass
 
-from yolopool.v1 import fleet_pb2, model_pb2, types_pb2
+from yolopool.v1 import fleet_pb2, model_pb2, schedule_pb2, types_pb2
 
 
 def _word(enum: type, value: int, prefix: str) -> str:
@@ -157,6 +157,41 @@ class Fleet:
     releases_total: int
 
 
+@dataclass(frozen=True, slots=True)
+class Changeover:
+    """What a changeover did: versions that are loaded now, and name@version of those released."""
+
+    prepared: tuple[ModelVersion, ...]
+    released: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """A model that a schedule loads: name or name@version, on so many workers."""
+
+    model: str
+    replicas: int
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A change of models at each moment of `cron` in `time_zone` (empty: UTC).
+
+    Times are Unix seconds; `last_unix_s` 0: never yet; `last_error` empty: the last went well.
+    """
+
+    name: str
+    cron: str
+    time_zone: str
+    lead_s: float
+    prepare: tuple[Preparation, ...]
+    release: tuple[str, ...]
+    next_unix_s: float
+    last_unix_s: float
+    last_error: str
+
+
 def replica_of(message: types_pb2.Replica, worker: str, device: str) -> Replica:
     variant, version = message.variant, message.version
     return Replica(
@@ -222,6 +257,28 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         artifact=message.artifact,
         source_name=message.source_name,
         created_unix_s=message.created_unix_s,
+    )
+
+
+def changeover_of(message: model_pb2.ChangeoverResponse) -> Changeover:
+    return Changeover(
+        tuple(version_of(version) for version in message.prepared),
+        tuple(f"{key.model}@{key.version}" for key in message.released),
+    )
+
+
+def schedule_of(message: schedule_pb2.ScheduleStatus) -> Schedule:
+    schedule, change = message.schedule, message.schedule.change
+    return Schedule(
+        name=schedule.name,
+        cron=schedule.cron,
+        time_zone=schedule.time_zone,
+        lead_s=schedule.lead_s,
+        prepare=tuple(Preparation(one.model, one.replicas, one.pin) for one in change.prepare),
+        release=tuple(change.release),
+        next_unix_s=message.next_unix_s,
+        last_unix_s=message.last_unix_s,
+        last_error=message.last_error,
     )
 
 

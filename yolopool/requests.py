@@ -16,7 +16,7 @@ from PIL import Image
 
 from yolopool import architecture_yaml, images
 from yolopool.errors import ArtifactNotFound, InvalidOption
-from yolopool.v1 import detection_pb2, events_pb2, model_pb2, types_pb2
+from yolopool.v1 import detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 CHUNK_BYTES = 1024 * 1024
@@ -28,6 +28,7 @@ _REPEATABLE = {
     "yolopool.v1.FleetService": ("ListWorkers", "GetFleet"),
     "yolopool.v1.EventService": ("WatchEvents",),
     "yolopool.v1.ExplainService": ("PlanLoad", "ExplainModel", "ExplainRequest"),
+    "yolopool.v1.ScheduleService": ("ListSchedules",),
 }
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -215,6 +216,35 @@ def events(
         model=model,
         worker=worker,
         follow=follow,
+    )
+
+
+def changeover(
+    prepare: Sequence[str], release: Sequence[str], replicas: int, pin: bool
+) -> model_pb2.ChangeoverRequest:
+    """The message of a changeover: of each model to prepare so many replicas, pinned or not."""
+    for models in (prepare, release):
+        if isinstance(models, str):
+            raise InvalidOption(
+                f"{models!r} is one name: give a list of models, such as [{models!r}]"
+            )
+    number = _unsigned("replicas", replicas)
+    return model_pb2.ChangeoverRequest(
+        prepare=[
+            model_pb2.LoadModelRequest(model=one, replicas=number, pin=pin) for one in prepare
+        ],
+        release=release,
+    )
+
+
+def schedule(
+    name: str, cron: str, time_zone: str, lead_s: float, change: model_pb2.ChangeoverRequest
+) -> schedule_pb2.SetScheduleRequest:
+    """The message that makes or replaces a schedule."""
+    return schedule_pb2.SetScheduleRequest(
+        schedule=schedule_pb2.Schedule(
+            name=name, cron=cron, time_zone=time_zone, lead_s=lead_s, change=change
+        )
     )
 
 

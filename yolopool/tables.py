@@ -1,7 +1,8 @@
 """How the command line shows records to people: tables that fit 80 columns, and lines."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
+from zoneinfo import ZoneInfo
 
 from rich.markup import escape
 from rich.table import Table
@@ -15,7 +16,16 @@ from yolopool.explanations import (
     RequestTrace,
     WorkerVerdict,
 )
-from yolopool.records import Fleet, Ledger, Model, ModelVersion, Worker
+from yolopool.records import (
+    Changeover,
+    Fleet,
+    Ledger,
+    Model,
+    ModelVersion,
+    Preparation,
+    Schedule,
+    Worker,
+)
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 # Of a process' memory: allocators and libraries come and go by as much.
@@ -183,6 +193,57 @@ def fleet(one: Fleet) -> Table:
     for name, fact in facts.items():
         table.add_row(name, fact)
     return table
+
+
+def changeover(done: Changeover) -> Table:
+    """A line a model: what is loaded now and where, and what is not wanted any more."""
+    table = _table("MODEL", "", "WANTED ", "WHERE")
+    for version in done.prepared:
+        table.add_row(version.name, "[green]loaded[/]", _wanted(version), _where(version))
+    for name in done.released:
+        table.add_row(name, "released", "", "")
+    return table
+
+
+def schedules(known: Iterable[Schedule]) -> Table:
+    """A line a schedule: when it comes, what it changes, and how the last time went."""
+    table = _table("SCHEDULE", "WHEN", "NEXT", "CHANGE", "LAST")
+    for one in known:
+        lead = f"\nfrom {one.lead_s:g} s before" if one.lead_s else ""
+        table.add_row(
+            one.name,
+            f"{one.cron}\n{one.time_zone or 'UTC'}{lead}",
+            local_time(one.next_unix_s, one.time_zone),
+            "\n".join([*(_prepares(p) for p in one.prepare), *(f"- {r}" for r in one.release)]),
+            _last(one),
+        )
+    return table
+
+
+def _prepares(one: Preparation) -> str:
+    many = f" x{one.replicas}" if one.replicas > 1 else ""
+    return f"+ {one.model}{many}{' pinned' if one.pinned else ''}"
+
+
+def _last(one: Schedule) -> str:
+    if not one.last_unix_s:
+        return "-"
+    when = local_time(one.last_unix_s, one.time_zone)
+    # Not as markup: it may quote what a worker said.
+    how = f"[red]{escape(one.last_error)}[/]" if one.last_error else "[green]done[/]"
+    return f"{when}\n{how}"
+
+
+def local_time(unix_s: float, time_zone: str) -> str:
+    """A time in a zone, with its offset; in UTC where this machine does not know the zone."""
+    try:
+        zone: tzinfo = ZoneInfo(time_zone or "UTC")
+    except (KeyError, ValueError, OSError):
+        zone = UTC
+    try:
+        return f"{datetime.fromtimestamp(unix_s, zone):%a %Y-%m-%d %H:%M %z}"
+    except (OverflowError, ValueError):  # a moment that never comes
+        return "never"
 
 
 def boxes(found: Detections, name: str) -> Table:

@@ -50,6 +50,7 @@ class PoolOptions:
     redis: str = ""
     devices: str = "auto"
     memory_budget: str = ""
+    load: tuple[str, ...] = ()
 
     @property
     def least_workers(self) -> int:
@@ -162,6 +163,7 @@ class RunningPool:
             f"--http-host={options.host}",
             f"--http-port={options.http_port}",
             f"--redis={redis_url}",
+            *(f"--load={model}" for model in options.load),
             "--die-with-parent",
         ]
         child = self._child(logs, "control_plane", arguments)

@@ -15,6 +15,7 @@ from uuid import uuid4
 import grpc
 
 from control_plane.app import Addresses, ControlPlane
+from control_plane.clock import Clock
 from control_plane.memory_registry import MemoryRegistry
 from control_plane.settings import Settings
 from yolopool.errors import LedgerFull, NotAssigned, YolopoolError
@@ -33,6 +34,7 @@ from yolopool.v1 import (
     membership_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    schedule_pb2_grpc,
     types_pb2,
     worker_pb2,
     worker_pb2_grpc,
@@ -47,8 +49,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     """Holds as many models of WEIGHTS bytes as its budget has room for.
 
     `load_s` and `infer_s` are how long those take, `turn_s` how long a load then waits WARM;
-    `on_infer` and `on_assign` are errors to raise; with a `tier` it takes as many models more,
-    which it reports WARM; `terms` are more of its ledger.
+    `on_infer` and `on_assign` are errors to raise, `refuse` those of the loads of single versions;
+    with a `tier` it takes as many models more, which it reports WARM; `terms` are more of its
+    ledger.
     """
 
     def __init__(self, name: str, models: int = 2, tier: int = 0, kind: str = "sim") -> None:
@@ -65,6 +68,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.load_s = self.turn_s = self.infer_s = 0.0
         self.on_infer: YolopoolError | None = None
         self.on_assign: YolopoolError | None = None
+        self.refuse: dict[str, YolopoolError] = {}
         self.token = types_pb2.FencingToken()
         self._sequence = 0
         self._poke = asyncio.Event()
@@ -136,6 +140,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.assigned.append(key)
         if self.on_assign is not None:
             raise self.on_assign
+        if key in self.refuse:
+            raise self.refuse[key]
         room = max(self.budget, self.tier)
         if key not in self.replicas and WEIGHTS * (len(self.replicas) + 1) > room:
             raise LedgerFull(f"no room for {key}")
@@ -201,17 +207,25 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
 
 
 class Rig:
-    """One control plane and its stubs; what it starts it stops."""
+    """One control plane and its stubs; what it starts it stops. Another one may share its store:
+    give it the registry of the first.
+    """
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        registry: MemoryRegistry | None = None,
+        clock: Clock | None = None,
+        **changes: Any,
+    ) -> None:
         self.settings = Settings(
             **{
                 "data_dir": folder, "port": 0, "http_port": 0, "heartbeat_interval_s": 0.2,
                 "lease_s": 0.8, "no_worker_grace_s": 0.3, **changes,
             },
         )  # fmt: skip
-        self.registry = MemoryRegistry()
-        self.plane = ControlPlane(self.settings, self.registry)
+        self.registry = registry or MemoryRegistry()
+        self.plane = ControlPlane(self.settings, self.registry, clock)
         self.store = folder / "store"
         self._stack = AsyncExitStack()
 
@@ -226,6 +240,7 @@ class Rig:
         self.events: Any = events_pb2_grpc.EventServiceStub(channel)
         self.explain: Any = explain_pb2_grpc.ExplainServiceStub(channel)
         self.importing: Any = importing_pb2_grpc.ImportServiceStub(channel)
+        self.schedules: Any = schedule_pb2_grpc.ScheduleServiceStub(channel)
         self.membership: Any = membership_pb2_grpc.MembershipServiceStub(channel)
         await self.plane.view.waiters.until("loaded", lambda: self.plane.view.is_loaded or None, 5)
         return self

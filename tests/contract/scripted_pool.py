@@ -22,6 +22,8 @@ from yolopool.v1 import (
     fleet_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    schedule_pb2,
+    schedule_pb2_grpc,
     types_pb2,
 )
 
@@ -161,6 +163,17 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         version.residency.CopyFrom(request.residency)
         return model_pb2.SetResidencyResponse(version=version)
 
+    def SetPlacement(self, request: Any, context: Any) -> Any:
+        self.script.note("SetPlacement", request, context)
+        version = a_version()
+        version.placement.CopyFrom(request.placement)
+        return model_pb2.SetPlacementResponse(version=version)
+
+    def Changeover(self, request: Any, context: Any) -> Any:
+        self.script.note("Changeover", request, context)
+        keys = [types_pb2.VersionKey(model="old", version=2)]
+        return model_pb2.ChangeoverResponse(prepared=[a_version()], released=keys)
+
     def _state(self) -> int:
         return self.script.states.pop(0) if self.script.states else model_pb2.VERSION_STATE_READY
 
@@ -266,6 +279,39 @@ class Explain(explain_pb2_grpc.ExplainServiceServicer):
         )  # fmt: skip
 
 
+def a_schedule() -> Any:
+    loads = [model_pb2.LoadModelRequest(model="shapes", replicas=2, pin=True)]
+    change = model_pb2.ChangeoverRequest(prepare=loads, release=["old"])
+    return schedule_pb2.ScheduleStatus(
+        schedule=schedule_pb2.Schedule(
+            name="day", cron="0 6 * * *", time_zone="Europe/Berlin", lead_s=600, change=change
+        ),
+        next_unix_s=1795323600,  # 2026-11-22 06:00 in Berlin
+        last_unix_s=1795237200,
+        last_error="LEDGER_FULL: no room [now]",
+    )
+
+
+class Schedules(schedule_pb2_grpc.ScheduleServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def SetSchedule(self, request: Any, context: Any) -> Any:
+        self.script.note("SetSchedule", request, context)
+        status = schedule_pb2.ScheduleStatus(schedule=request.schedule, next_unix_s=1795323600)
+        return schedule_pb2.SetScheduleResponse(schedule=status)
+
+    def ListSchedules(self, request: Any, context: Any) -> Any:
+        self.script.note("ListSchedules", request, context)
+        return schedule_pb2.ListSchedulesResponse(schedules=[a_schedule()])
+
+    def DeleteSchedule(self, request: Any, context: Any) -> Any:
+        self.script.note("DeleteSchedule", request, context)
+        if request.name != "day":
+            refuse(context, BY_REASON["SCHEDULE_NOT_FOUND"]("there is no schedule of this name"))
+        return schedule_pb2.DeleteScheduleResponse()
+
+
 class ScriptedPool:
     """`with ScriptedPool() as pool`: listens on `pool.address`, follows `pool.script`."""
 
@@ -279,6 +325,9 @@ class ScriptedPool:
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(Fleet(self.script), self._server)
         events_pb2_grpc.add_EventServiceServicer_to_server(Events(self.script), self._server)
         explain_pb2_grpc.add_ExplainServiceServicer_to_server(Explain(self.script), self._server)
+        schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(
+            Schedules(self.script), self._server
+        )
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     def __enter__(self) -> "ScriptedPool":

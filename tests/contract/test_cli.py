@@ -67,6 +67,9 @@ def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
         ("models", "unload", "shapes"), ("models", "delete", "shapes"), ("workers", "list"),
         ("models", "residency", "shapes"), ("status",), ("models", "plan", "shapes"),
         ("explain", "model", "shapes"), ("explain", "request", "r1"),
+        ("schedules", "list"),
+        ("changeover", "--load", "shapes", "--release", "old"),
+        ("schedules", "set", "day", "--cron", "0 6 * * *", "--load", "shapes"),
     ],
 )  # fmt: skip
 def test_every_command_speaks_both_ways(pool: ScriptedPool, command: tuple[str, ...]) -> None:
@@ -90,6 +93,34 @@ def test_a_residency_keeps_what_is_not_said(pool: ScriptedPool) -> None:
     assert sent.mode == types_pb2.RESIDENCY_MODE_HOT_STANDBY
     assert (sent.idle_release_s, sent.cpu_fallback) == (30, False)
     assert yolopool(pool, "models", "residency", "shapes", "--mode", "cold").returncode == 4
+
+
+def test_a_changeover_names_both_sides(pool: ScriptedPool) -> None:
+    sides = ("--load", "a", "--load", "b@2", "--release", "c", "--pin", "--replicas", "2")
+    done = yolopool(pool, "changeover", *sides)
+    assert done.returncode == 0, done.stderr
+    assert "shapes@1" in done.stdout
+    assert "old@2" in done.stdout
+    sent = pool.script.last("Changeover")
+    assert [(one.model, one.replicas, one.pin) for one in sent.prepare] == [
+        ("a", 2, True),
+        ("b@2", 2, True),
+    ]
+    assert list(sent.release) == ["c"]
+
+
+def test_schedules_are_told_in_their_own_zone(pool: ScriptedPool) -> None:
+    shown = yolopool(pool, "schedules", "list").stdout
+    for words in ("Europe/Berlin", "06:00", "+0100", "+ shapes x2", "- old", "[now]"):
+        assert words in shown
+    command = ("set", "night", "--cron", "0 19 * * *", "--time-zone", "Europe/Berlin")
+    done = yolopool(pool, "schedules", *command, "--lead", "600", "--load", "b", "--release", "a")
+    assert done.returncode == 0, done.stderr
+    sent = pool.script.last("SetSchedule").schedule
+    assert (sent.name, sent.cron, sent.time_zone) == ("night", "0 19 * * *", "Europe/Berlin")
+    assert (sent.lead_s, sent.change.prepare[0].model) == (600.0, "b")
+    assert "deleted day" in yolopool(pool, "schedules", "delete", "day").stdout
+    assert yolopool(pool, "schedules", "delete", "absent").returncode == 3
 
 
 def test_how_models_are_kept_and_what_a_ledger_lacks_is_shown(pool: ScriptedPool) -> None:

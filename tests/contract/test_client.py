@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.contract.scripted_pool import ScriptedPool
-from yolopool import AsyncClient, Client, errors
+from yolopool import AsyncClient, Client, errors, records
 from yolopool.explanations import Event
 from yolopool.v1 import model_pb2, types_pb2
 
@@ -159,6 +159,10 @@ def test_every_call_has_a_deadline(call: Call, pool: ScriptedPool, png: bytes) -
     call("load", "shapes")
     call("unload", "shapes")
     call("set_residency", "shapes", "normal")
+    call("changeover", ["shapes"], ["old"])
+    call("set_schedule", "day", "0 6 * * *", ["shapes"])
+    call("schedules")
+    call("delete_schedule", "day")
     call("delete", "shapes")
     call("workers")
     call("fleet")
@@ -220,6 +224,27 @@ def test_a_residency_is_set_and_read(call: Call, pool: ScriptedPool) -> None:
     assert (kept.mode, kept.idle_release_s, kept.cpu_fallback) == ("on-demand", 5, True)
     with pytest.raises(errors.InvalidOption, match="hot-standby"):
         call("set_residency", "shapes", "cold")
+
+
+def test_changeovers_and_schedules(call: Call, pool: ScriptedPool) -> None:
+    done = call("changeover", ["shapes", "b"], ["old"], replicas=2, pin=True, timeout_s=5)
+    sent = pool.script.last("Changeover")
+    assert [(one.model, one.replicas, one.pin) for one in sent.prepare] == [
+        ("shapes", 2, True),
+        ("b", 2, True),
+    ]
+    assert ([one.name for one in done.prepared], done.released) == (["shapes@1"], ("old@2",))
+    zone = {"time_zone": "Europe/Berlin", "lead_s": 60.0}
+    made = call("set_schedule", "day", "0 6 * * *", ["shapes"], ["old"], **zone)
+    assert (made.name, made.release, made.lead_s, made.last_unix_s) == ("day", ("old",), 60.0, 0.0)
+    (one,) = call("schedules")
+    assert one.prepare == (records.Preparation("shapes", 2, True),)
+    assert (one.next_unix_s, one.last_error) == (1795323600.0, "LEDGER_FULL: no room [now]")
+    assert call("delete_schedule", "day") is None
+    with pytest.raises(errors.ScheduleNotFound):
+        call("delete_schedule", "absent")
+    with pytest.raises(errors.InvalidOption, match="list"):
+        call("changeover", "shapes")
 
 
 def test_reads_are_plain_records(call: Call) -> None:

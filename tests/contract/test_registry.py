@@ -1,6 +1,7 @@
 """Every promise of `Registry`, on the specification in memory and on two real servers."""
 
 import asyncio
+import json
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane import records
 from control_plane.event import EVENTS_KEPT, Event, EventKind
 from control_plane.fleet import (
     FencingToken,
@@ -19,6 +21,8 @@ from control_plane.fleet import (
     Ledger,
     LoadReport,
     Pack,
+    Placement,
+    Priority,
     Replica,
     ReplicaState,
     Residency,
@@ -35,6 +39,7 @@ from control_plane.fleet import (
 from control_plane.memory_registry import MemoryRegistry
 from control_plane.redis_registry import RedisRegistry
 from control_plane.registry import Registry
+from control_plane.schedules import Changeover, Preparation, Schedule
 from tests.contract.redis_servers import DEBIAN, WHEEL, server
 from yolopool.errors import ImportNotYours, StaleToken
 
@@ -226,6 +231,83 @@ async def test_a_plans_forget_is_fenced_and_spares_the_pinned(registry: Registry
     assert not await registry.forget(hard, token)
     assert await registry.forget(soft, token)
     assert set((await registry.desired()).wants) == {hard}
+
+
+async def test_wants_change_all_at_once(case: Case) -> None:
+    registry, seen = case.registry, case.other
+    await registry.open()
+    a, b, c = [await register(registry, name) for name in "abc"]
+    absent = VersionKey("absent", 1)
+    old = a_want(a, 2, source=WantSource.MISS)
+    await registry.want(old)
+    await registry.want(a_want(b))
+    revision = (await registry.desired()).revision
+    new = [a_want(a, 3, pinned=True, since_unix_s=60.0), a_want(c), a_want(absent)]
+    before = await registry.change_wants(new, [b, absent])
+    assert sorted(before, key=lambda want: want.key) == [old, a_want(b)]
+    desired = await seen.desired()
+    assert desired.wants == {a: new[0], c: new[1]}
+    assert desired.revision == revision + 1
+    # Again: nothing to do. And back, exactly as it was.
+    assert len(await registry.change_wants(new, [b])) == 2
+    assert (await seen.desired()).revision == revision + 1
+    await registry.change_wants(before, [c])
+    assert (await seen.desired()).wants == {a: old, b: a_want(b)}
+
+
+async def test_a_hot_standby_ends_in_the_same_step(registry: Registry) -> None:
+    key = await register(registry)
+    standby = Residency(ResidencyMode.HOT_STANDBY, cpu_fallback=True)
+    await registry.set_residency(key, standby)
+    await registry.want(a_want(key))
+    revision = (await registry.desired()).revision
+    await registry.change_wants([], [key], end_standby=[key, VersionKey("absent", 1)])
+    desired = await registry.desired()
+    assert desired.all_wants() == {}
+    assert desired.versions[key].given.residency == replace(standby, mode=ResidencyMode.NORMAL)
+    assert desired.revision == revision + 1
+
+
+PLACE = Placement("night", {"zone": "a"}, 3, Priority.BULK)
+NIGHT = Schedule(
+    "night",
+    "0 19 * * 1-5",
+    "Europe/Berlin",
+    600.0,
+    Changeover((Preparation("a", 2, True, PLACE), Preparation("b@3")), ("day",)),
+    since_unix_s=100.0,
+)
+
+
+async def test_schedules_are_kept_as_they_were_set(case: Case) -> None:
+    registry, seen = case.registry, case.other
+    await registry.open()
+    assert await registry.put_schedule(NIGHT) == NIGHT
+    assert (await seen.desired()).schedules == {"night": NIGHT}
+    noted = await registry.note_schedule("night", 200.0, "NO_WORKER: start one")
+    assert noted == replace(NIGHT, last_unix_s=200.0, last_error="NO_WORKER: start one")
+    revision = (await seen.desired()).revision
+    # The same words, later: it stays what it was.
+    assert await registry.put_schedule(replace(NIGHT, since_unix_s=300.0)) == noted
+    assert await registry.note_schedule("night", 150.0, "") == noted
+    assert (await seen.desired()).revision == revision
+    # Other words: another schedule, of which nothing is noted.
+    other = replace(NIGHT, cron="0 20 * * *", since_unix_s=300.0)
+    assert await registry.put_schedule(other) == other
+    assert await registry.note_schedule("night", 200.0, "late") == other
+    assert (await seen.desired()).schedules == {"night": other}
+    assert await registry.delete_schedule("night")
+    assert not await registry.delete_schedule("night")
+    assert await registry.note_schedule("night", 400.0, "") is None
+    assert (await seen.desired()).schedules == {}
+
+
+def test_what_a_newer_release_wrote_of_a_schedule_is_read() -> None:
+    raw = json.loads(records.schedule_to(NIGHT))
+    raw["colour"] = raw["change"]["colour"] = raw["change"]["prepare"][0]["colour"] = "blue"
+    raw["change"]["prepare"][0]["placement"]["colour"] = "blue"
+    del raw["last_error"]
+    assert records.schedule_of(json.dumps(raw)) == NIGHT
 
 
 async def test_imports_are_given_out_in_order_and_once(case: Case) -> None:

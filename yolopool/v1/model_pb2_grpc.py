@@ -180,7 +180,8 @@ class ModelServiceServicer:
         """Loads one set of models and releases another, all or nothing: blocks until each of `prepare`
         is loaded as LoadModel with wait does, and only then, in one step, ends what is wanted of
         `release`. If one can't be loaded, or the deadline passes first, the wants of `prepare` are as
-        they were before and `release` is untouched. Repeat after success: nothing to do, OK.
+        they were before and `release` is untouched; so too if the caller leaves before the switch. Two
+        that name one version come after each other. Repeat after success: nothing to do, OK.
         Errors: as LoadModel, and FAILED_PRECONDITION (CHANGEOVER_FAILED: details name the model).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

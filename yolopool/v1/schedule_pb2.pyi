@@ -23,7 +23,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class Schedule(_message.Message):
     """At each moment of `cron` what `change` says is true: its `prepare` is loaded, from lead_s before,
     and its `release` is not wanted any more. A moment that passed while no control plane ran is
-    made up for, the latest of each schedule in the order of their moments.
+    made up for, the latest of each schedule in the order of their moments. What can be loaded is
+    loaded although others can't be, and stays; nothing is released before all are. Where schedules
+    share a model, an earlier moment that failed is not tried again once a later one has come.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

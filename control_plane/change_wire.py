@@ -1,0 +1,91 @@
+"""Between protos and the nouns of `schedules`, with the checks of what a message may hold."""
+
+import re
+
+from control_plane.checks import check_placement, check_replicas
+from control_plane.moments import check_cron, next_after, zone_of
+from control_plane.schedules import Changeover, Preparation, Schedule
+from control_plane.wire import placement_in, placement_out
+from yolopool.errors import InvalidOption, InvalidSchedule
+from yolopool.names import parse_ref
+from yolopool.v1 import model_pb2, schedule_pb2
+
+MOST_MODELS = 1000
+LONGEST_LEAD_S = 86_400.0
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
+
+
+def change_in(request: model_pb2.ChangeoverRequest) -> Changeover:
+    """Raises InvalidOption, InvalidModelReference."""
+    if not request.prepare and not request.release:
+        raise InvalidOption("a changeover names models to prepare, to release, or both")
+    if len(request.prepare) > MOST_MODELS or len(request.release) > MOST_MODELS:
+        raise InvalidOption(f"a changeover names at most {MOST_MODELS} models on each side")
+    return Changeover(
+        tuple(_preparation_in(one) for one in request.prepare),
+        tuple(str(parse_ref(reference)) for reference in request.release),
+    )
+
+
+def _preparation_in(request: model_pb2.LoadModelRequest) -> Preparation:
+    placement = None
+    if request.HasField("placement"):
+        placement = placement_in(check_placement(request.placement))
+    return Preparation(
+        str(parse_ref(request.model)), check_replicas(request.replicas), request.pin, placement
+    )
+
+
+def change_out(change: Changeover) -> model_pb2.ChangeoverRequest:
+    return model_pb2.ChangeoverRequest(
+        prepare=[
+            model_pb2.LoadModelRequest(
+                model=one.model,
+                replicas=one.replicas,
+                pin=one.pinned,
+                placement=placement_out(one.placement) if one.placement is not None else None,
+            )
+            for one in change.prepare
+        ],
+        release=change.release,
+    )
+
+
+def check_schedule_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InvalidSchedule(
+            f"{name[:80]!r} is no name of a schedule: 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            "beginning and ending with a letter or digit"
+        )
+    return name
+
+
+def schedule_in(schedule: schedule_pb2.Schedule, now: float) -> Schedule:
+    """A schedule that is set now (Unix seconds). Raises InvalidSchedule, and as `change_in`."""
+    # Written so that NaN is refused as well.
+    if not 0.0 <= schedule.lead_s <= LONGEST_LEAD_S:
+        raise InvalidSchedule(f"lead_s is {schedule.lead_s:g}: give 0 to {LONGEST_LEAD_S:g}")
+    zone_of(schedule.time_zone)
+    return Schedule(
+        name=check_schedule_name(schedule.name),
+        cron=check_cron(schedule.cron),
+        time_zone=schedule.time_zone,
+        lead_s=schedule.lead_s,
+        change=change_in(schedule.change),
+        since_unix_s=now,
+    )
+
+
+def status_out(schedule: Schedule, now: float) -> schedule_pb2.ScheduleStatus:
+    return schedule_pb2.ScheduleStatus(
+        schedule=schedule_pb2.Schedule(
+            name=schedule.name,
+            cron=schedule.cron,
+            time_zone=schedule.time_zone,
+            lead_s=schedule.lead_s,
+            change=change_out(schedule.change),
+        ),
+        next_unix_s=next_after(schedule.cron, schedule.time_zone, now),
+        last_unix_s=schedule.last_unix_s,
+        last_error=schedule.last_error,
+    )

@@ -1,0 +1,57 @@
+"""Models declared to be up at start: wanted and pinned as soon as they can be, once a start."""
+
+import structlog
+
+from control_plane.clock import Clock
+from control_plane.fleet import Want, WantSource
+from control_plane.registry import Registry
+from control_plane.view import View
+from yolopool.errors import RegistryUnavailable, YolopoolError
+from yolopool.names import ModelRef, parse_ref
+
+log = structlog.get_logger()
+
+RETRY_S = 5.0
+
+
+class Declared:
+    """`references` as callers name models. One that is not there or not ready is waited for."""
+
+    def __init__(
+        self, references: tuple[str, ...], registry: Registry, view: View, clock: Clock
+    ) -> None:
+        self._left = list(dict.fromkeys(parse_ref(one) for one in references))
+        self._registry = registry
+        self._view = view
+        self._clock = clock
+        self._said: set[tuple[ModelRef, str]] = set()
+
+    async def run(self) -> None:
+        """Ends when each was wanted; what becomes of it then is its users' to say."""
+        while self._left:
+            seen = self._view.waiters.changes
+            if self._view.is_loaded:
+                await self.step()
+            await self._view.waiters.after(seen, RETRY_S)
+
+    async def step(self) -> None:
+        for ref in list(self._left):
+            try:
+                await self._want(ref)
+                self._left.remove(ref)
+            except RegistryUnavailable:
+                return
+            except YolopoolError as error:
+                if (ref, error.reason) not in self._said:
+                    self._said.add((ref, error.reason))
+                    log.info("a declared model is waited for", model=str(ref), why=error.message)
+
+    async def _want(self, ref: ModelRef) -> None:
+        key = self._view.catalogue.ready(ref).key
+        old = self._view.desired.want(key)
+        replicas = old.replicas if old is not None else 1
+        want = Want(key, replicas, True, WantSource.ADMIN, self._clock.unix())
+        held = await self._registry.want(want)
+        if held is not None:
+            self._view.put_want(held)
+            log.info("a declared model is wanted", version=str(key))

@@ -1,0 +1,59 @@
+"""ScheduleService: set, list, delete. What they do is the scheduler's."""
+
+import structlog
+
+from control_plane.change_wire import schedule_in, status_out
+from control_plane.clock import Clock
+from control_plane.principal import CallContext, principal_of
+from control_plane.registry import Registry
+from control_plane.view import View
+from yolopool.errors import InvalidSchedule, ScheduleNotFound
+from yolopool.names import parse_ref
+from yolopool.v1 import schedule_pb2, schedule_pb2_grpc
+
+log = structlog.get_logger()
+
+
+class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
+    def __init__(self, registry: Registry, view: View, clock: Clock) -> None:
+        self._registry = registry
+        self._view = view
+        self._clock = clock
+
+    async def SetSchedule(
+        self, request: schedule_pb2.SetScheduleRequest, context: CallContext
+    ) -> schedule_pb2.SetScheduleResponse:
+        schedule = schedule_in(request.schedule, self._clock.unix())
+        prepared = [self._key(one.model) for one in schedule.change.prepare]
+        for reference in schedule.change.release:
+            self._key(reference)
+        if len(set(prepared)) < len(prepared):
+            raise InvalidSchedule("a model is to be prepared twice: name each once")
+        held = await self._registry.put_schedule(schedule)
+        self._view.put_schedule(held)
+        log.info("schedule set", schedule=held.name, by=principal_of(context).name)
+        return schedule_pb2.SetScheduleResponse(schedule=status_out(held, self._clock.unix()))
+
+    async def ListSchedules(
+        self, request: schedule_pb2.ListSchedulesRequest, context: CallContext
+    ) -> schedule_pb2.ListSchedulesResponse:
+        schedules, now = self._view.desired.schedules, self._clock.unix()
+        return schedule_pb2.ListSchedulesResponse(
+            schedules=[status_out(schedules[name], now) for name in sorted(schedules)]
+        )
+
+    async def DeleteSchedule(
+        self, request: schedule_pb2.DeleteScheduleRequest, context: CallContext
+    ) -> schedule_pb2.DeleteScheduleResponse:
+        there = await self._registry.delete_schedule(request.name)
+        self._view.drop_schedule(request.name)
+        if not there:
+            raise ScheduleNotFound(
+                f"there is no schedule {request.name[:80]!r}: list them to see their names"
+            )
+        log.info("schedule deleted", schedule=request.name, by=principal_of(context).name)
+        return schedule_pb2.DeleteScheduleResponse()
+
+    def _key(self, reference: str) -> object:
+        """The version a reference means now, ready or not."""
+        return self._view.catalogue.find(parse_ref(reference)).key
