@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from heapq import nsmallest
 
 from control_plane import refusals
-from control_plane.bench import Bench, size_of
+from control_plane.bench import PRESENT, Bench, size_of
 from control_plane.commands import Assign, Release, Wait
 from control_plane.desk import Desk, is_loaded
 from control_plane.fleet import Footprint, Replica, Want
@@ -12,6 +12,8 @@ from control_plane.worth import load_s
 
 # A replica stays for so many times what loading it took, whatever asks for its room.
 STAYS_PER_LOAD = 1.0
+# A newcomer waits so many times what loading it takes for one worth so much less to be idle.
+PATIENCE_PER_LOAD, MUCH_LESS = 2.0, 0.9
 # Of the workers that may make room, those with the least to lose are looked at closely.
 MOST_OFFERS = 16
 
@@ -32,8 +34,28 @@ def by_making_room(
     if not offers:
         return [no_room(desk, want, willing, sizes)]
     *_, bench, victims = min(offers, key=lambda offer: offer[:4])
+    if _is_better_to_wait(desk, want, bench, victims):
+        return [refusals.in_use(want.key)]
     releases = desk.make_room(want, bench, victims)
     return [*releases, desk.assign(want, bench, sizes[bench.worker.id], "after making room")]
+
+
+def _is_better_to_wait(desk: Desk, want: Want, bench: Bench, victims: Sequence[Replica]) -> bool:
+    """Whether one worth much less is only just in use, and this want has not waited long: the
+    place that models asked for rarely share is not to be widened for a moment's work.
+    """
+    if want.pinned:
+        return False
+    version = desk.version(want.key)
+    cost_s = load_s(version, bench.worker.device_kind, desk.snapshot.footprints) if version else 0
+    if desk.snapshot.unix_s - want.since_unix_s > PATIENCE_PER_LOAD * cost_s:
+        return False
+    dearest = max(desk.worth(bench, seat) for seat in victims)
+    return any(
+        desk.worth(bench, seat) < MUCH_LESS * dearest
+        for seat in bench.seats.values()
+        if seat not in victims and seat.state in PRESENT and not desk.is_pinned(seat)
+    )
 
 
 def victims_of(
