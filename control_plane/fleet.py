@@ -376,6 +376,7 @@ class Replica:
     queue_ms: float = 0.0
     busy: float = 0.0
     hot_since_unix_s: float = 0.0
+    hits_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.RegisterModelResponse:
         name, artifact = check_name(request.name), check_digest(request.artifact)
         settings = settings_in(check_settings(request.settings))
-        given = given_in(request)
+        earlier = self._view.catalogue.models.get(name, ())
+        given = given_in(request, earlier[0].given.placement if earlier else Placement())
         if not self._artifacts.has(artifact):
             raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
         now = self._clock.unix()
@@ -320,14 +321,18 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         return answer
 
 
-def given_in(request: model_pb2.RegisterModelRequest) -> Given:
-    """What a registration gives beside file and settings. Raises InvalidOption."""
+def given_in(request: model_pb2.RegisterModelRequest, before: Placement) -> Given:
+    """What a registration gives beside file and settings; `before`: where the model's versions
+    ran so far. Raises InvalidOption.
+    """
     check_architecture(request.architecture_yaml, request.class_names)
     return Given(
         residency_in(check_residency(request.residency)),
         request.architecture_yaml,
         tuple(request.class_names),
-        placement_in(check_placement(request.placement)),
+        placement_in(check_placement(request.placement))
+        if request.HasField("placement")
+        else before,
     )
 
 

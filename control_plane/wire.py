@@ -207,6 +207,7 @@ def replica_in(replica: types_pb2.Replica) -> Replica:
         queue_ms=replica.queue_ms,
         busy=replica.busy,
         hot_since_unix_s=replica.hot_since_unix_s,
+        hits_total=replica.hits_total,
     )
 
 
@@ -264,6 +265,7 @@ def replica_out(replica: Replica) -> types_pb2.Replica:
         queue_ms=replica.queue_ms,
         busy=replica.busy,
         hot_since_unix_s=replica.hot_since_unix_s,
+        hits_total=replica.hits_total,
     )
 
 

@@ -62,6 +62,7 @@ class Replica:
     shape: tuple[int, int] = (0, 0)
     outstanding: int = 0
     requests_total: int = 0
+    hits_total: int = 0
     loads_total: int = 0
     swaps_total: int = 0
     last_used_unix_s: float = 0.0

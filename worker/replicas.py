@@ -142,6 +142,7 @@ class Replicas:
             raise NotAssigned(f"{key} is {state} on this worker: ask another, or assign it first")
         replica.outstanding += 1
         replica.requests_total += 1
+        replica.hits_total += replica.state is ReplicaState.HOT
         replica.last_used_unix_s = self._unix()
         now = self._clock()
         replica.arrivals = replica.arrivals.arrived(now)

@@ -139,6 +139,7 @@ def replica_to(replica: Replica, backend: Backend, engine: Engine, now: float) -
         queue_ms=replica.usage.queue_s(now) * 1000,
         busy=replica.usage.busy(now),
         hot_since_unix_s=replica.hot_since_unix_s,
+        hits_total=replica.hits_total,
     )
 
 

@@ -31,7 +31,8 @@ from yolopool.console import plain as _plain
 from yolopool.console import print_error as _print_error
 from yolopool.console import print_json as _print_json
 from yolopool.console import say as _say
-from yolopool.errors import YolopoolError
+from yolopool.errors import InvalidOption, YolopoolError
+from yolopool.records import ModelVersion, Placement
 
 EXIT_CODES = {
     "NOT_FOUND": 3,
@@ -69,6 +70,17 @@ Prepare = Annotated[
 Leave = Annotated[
     list[str] | None, typer.Option("--release", help="a model to release; may be repeated")
 ]
+Pool = Annotated[
+    str | None, typer.Option("--pool", help="only on workers of this pool (label pool)")
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="only on workers that have it, name=value; may be repeated"),
+]
+MaxReplicas = Annotated[
+    int | None, typer.Option("--max-replicas", help="most copies that queues may ask for; 0: any")
+]
+PriorityWord = Annotated[str | None, typer.Option("--priority", help="interactive, normal or bulk")]
 Replicas = Annotated[int, typer.Option(help="of each on so many workers", min=1)]
 Pin = Annotated[bool, typer.Option("--pin", help="never released to make room")]
 
@@ -214,13 +226,20 @@ def models_load(
     model: ModelRef,
     replicas: Annotated[int, typer.Option(help="on so many workers", min=1)] = 1,
     pin: Annotated[bool, typer.Option(help="never released to make room")] = False,
+    pool: Pool = None,
+    label: Label = None,
+    max_replicas: MaxReplicas = None,
+    priority: PriorityWord = None,
     wait: Annotated[bool, typer.Option(help="until it is loaded")] = True,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Load a model ahead of its first request."""
+    """Load a model ahead of its first request; where it may run is set first, if it is given."""
     with Client(address) as client:
-        version = client.load(model, replicas=replicas, pin=pin, wait=wait)
+        where = None
+        if (pool, label, max_replicas, priority) != (None, None, None, None):
+            where = _placement(client, model, pool, label, max_replicas, priority)
+        version = client.load(model, replicas=replicas, pin=pin, placement=where, wait=wait)
     _print_json(_plain(version)) if as_json else out.print(tables.version(version))
 
 
@@ -254,9 +273,7 @@ def models_residency(
 ) -> None:
     """Say how a model is kept once it is loaded; what is not given stays as it is."""
     with Client(address) as client:
-        known = client.model(model)
-        number = known.default_version or known.versions[0].number
-        now = next(one for one in known.versions if "@" in model or one.number == number).residency
+        now = _known(client, model).residency
         version = client.set_residency(
             model,
             mode or now.mode,  # type: ignore[arg-type] # checked by the client
@@ -264,6 +281,51 @@ def models_residency(
             cpu_fallback=now.cpu_fallback if cpu_fallback is None else cpu_fallback,
         )
     _print_json(_plain(version)) if as_json else out.print(tables.version(version))
+
+
+@models_app.command("placement")
+def models_placement(
+    model: ModelRef,
+    pool: Pool = None,
+    label: Label = None,
+    max_replicas: MaxReplicas = None,
+    priority: PriorityWord = None,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Say where a model may run; what is not given stays as it is."""
+    with Client(address) as client:
+        where = _placement(client, model, pool, label, max_replicas, priority)
+        version = client.set_placement(model, where)
+    _print_json(_plain(version)) if as_json else out.print(tables.version(version))
+
+
+def _placement(
+    client: Client,
+    model: str,
+    pool: str | None,
+    labels: list[str] | None,
+    max_replicas: int | None,
+    priority: str | None,
+) -> Placement:
+    """The placement of a version with what is given in the place of what is known."""
+    now = _known(client, model).placement
+    pairs = [label.partition("=") for label in labels or ()]
+    if not all(name and sign for name, sign, _ in pairs):
+        raise InvalidOption("--label takes name=value")
+    return Placement(
+        now.pool if pool is None else pool,
+        now.labels if labels is None else {name: value for name, _, value in pairs},
+        now.max_replicas if max_replicas is None else max_replicas,
+        priority or now.priority,
+    )
+
+
+def _known(client: Client, model: str) -> ModelVersion:
+    """The version that a reference means now."""
+    known = client.model(model)
+    number = known.default_version or known.versions[0].number
+    return next(one for one in known.versions if "@" in model or one.number == number)
 
 
 @models_app.command("delete")

@@ -163,6 +163,7 @@ class Client:
         head_mode: HeadModeName | None = None,
         architecture: str | Path | None = None,
         class_names: Sequence[str] = (),
+        placement: records.Placement | None = None,
         wait: bool = True,
         progress: Progress | None = None,
         timeout_s: float = UPLOAD_TIMEOUT_S,
@@ -184,6 +185,7 @@ class Client:
             head_mode=head_mode,
             architecture=architecture,
             class_names=class_names,
+            where=placement,
         )
         answer = _call(self._stubs.model.RegisterModel, request, until - time.monotonic())
         version = records.version_of(answer.version)
@@ -209,11 +211,14 @@ class Client:
         *,
         replicas: int = 1,
         pin: bool = False,
+        placement: records.Placement | None = None,
         wait: bool = True,
         timeout_s: float = CHANGE_TIMEOUT_S,
     ) -> records.ModelVersion:
-        """Wants a version on so many workers; with wait, returns when it is HOT there."""
-        request = model_pb2.LoadModelRequest(model=model, replicas=replicas, pin=pin, wait=wait)
+        """Wants a version on so many workers; with wait, returns when it is HOT there. A
+        `placement` is set first, as `set_placement` does.
+        """
+        request = requests.load(model, replicas, pin, wait, placement)
         return records.version_of(_call(self._stubs.model.LoadModel, request, timeout_s).version)
 
     def unload(
@@ -283,6 +288,13 @@ class Client:
         """Says how a version is kept once loaded; `idle_release_s` (0: 60) is of on-demand."""
         request = requests.residency(model, mode, idle_release_s, cpu_fallback)
         answer = _call(self._stubs.model.SetResidency, request, READ_TIMEOUT_S)
+        return records.version_of(answer.version)
+
+    def set_placement(self, model: str, placement: records.Placement) -> records.ModelVersion:
+        """Says where a version may run, on how many workers, and how much it matters."""
+        where = requests.placement(placement)
+        request = model_pb2.SetPlacementRequest(model=model, placement=where)
+        answer = _call(self._stubs.model.SetPlacement, request, READ_TIMEOUT_S)
         return records.version_of(answer.version)
 
     def delete(self, model: str) -> tuple[str, ...]:
@@ -438,6 +450,7 @@ class AsyncClient:
         head_mode: HeadModeName | None = None,
         architecture: str | Path | None = None,
         class_names: Sequence[str] = (),
+        placement: records.Placement | None = None,
         wait: bool = True,
         progress: Progress | None = None,
         timeout_s: float = UPLOAD_TIMEOUT_S,
@@ -456,6 +469,7 @@ class AsyncClient:
             head_mode=head_mode,
             architecture=architecture,
             class_names=class_names,
+            where=placement,
         )
         answer = await _await(self._stubs.model.RegisterModel, request, until - time.monotonic())
         version = records.version_of(answer.version)
@@ -482,11 +496,12 @@ class AsyncClient:
         *,
         replicas: int = 1,
         pin: bool = False,
+        placement: records.Placement | None = None,
         wait: bool = True,
         timeout_s: float = CHANGE_TIMEOUT_S,
     ) -> records.ModelVersion:
         """As `Client.load`."""
-        request = model_pb2.LoadModelRequest(model=model, replicas=replicas, pin=pin, wait=wait)
+        request = requests.load(model, replicas, pin, wait, placement)
         answer = await _await(self._stubs.model.LoadModel, request, timeout_s)
         return records.version_of(answer.version)
 
@@ -552,6 +567,13 @@ class AsyncClient:
         """As `Client.set_residency`."""
         request = requests.residency(model, mode, idle_release_s, cpu_fallback)
         answer = await _await(self._stubs.model.SetResidency, request, READ_TIMEOUT_S)
+        return records.version_of(answer.version)
+
+    async def set_placement(self, model: str, placement: records.Placement) -> records.ModelVersion:
+        """As `Client.set_placement`."""
+        where = requests.placement(placement)
+        request = model_pb2.SetPlacementRequest(model=model, placement=where)
+        answer = await _await(self._stubs.model.SetPlacement, request, READ_TIMEOUT_S)
         return records.version_of(answer.version)
 
     async def delete(self, model: str) -> tuple[str, ...]:

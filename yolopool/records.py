@@ -3,7 +3,8 @@
 Frozen and plain: each reads itself from its message, and `dataclasses.asdict` gives the JSON.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from yolopool.v1 import fleet_pb2, model_pb2, schedule_pb2, types_pb2
 
@@ -46,6 +47,18 @@ class Residency:
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a version may run (workers of `pool`, with all `labels`), on at most how many workers
+    (0: as many as there are), and how much it matters: interactive, normal or bulk.
+    """
+
+    pool: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    max_replicas: int = 0
+    priority: str = "normal"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """A version as registered, what is wanted of it and where it is.
 
@@ -75,6 +88,7 @@ class ModelVersion:
     pack_bytes: int
     pack: str
     residency: Residency
+    placement: Placement
     wanted_replicas: int
     pinned: bool
     replicas: tuple[Replica, ...]
@@ -221,6 +235,16 @@ def residency_of(message: types_pb2.Residency) -> Residency:
     return Residency(words, message.idle_release_s, message.cpu_fallback)
 
 
+def placement_of(message: types_pb2.Placement) -> Placement:
+    priority = _word(types_pb2.Priority, message.priority, "PRIORITY_").lower()
+    return Placement(
+        message.pool,
+        dict(message.labels),
+        message.max_replicas,
+        "normal" if priority == "unspecified" else priority,
+    )
+
+
 def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
     settings = message.settings
     policy = _word(types_pb2.ShapePolicy, settings.shape_policy, "SHAPE_POLICY_")
@@ -249,6 +273,7 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         pack_bytes=message.pack_bytes,
         pack=message.pack,
         residency=residency_of(message.residency),
+        placement=placement_of(message.placement),
         wanted_replicas=message.wanted_replicas,
         pinned=message.pinned,
         replicas=tuple(replica_of(p.replica, p.worker, p.device) for p in message.replicas),

@@ -16,6 +16,7 @@ from PIL import Image
 
 from yolopool import architecture_yaml, images
 from yolopool.errors import ArtifactNotFound, InvalidOption
+from yolopool.records import Placement
 from yolopool.v1 import detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -157,6 +158,7 @@ def register(
     head_mode: HeadModeName | None,
     architecture: str | Path | None,
     class_names: Sequence[str],
+    where: Placement | None,
 ) -> model_pb2.RegisterModelRequest:
     """The message that makes a version of an uploaded file; safe to send again."""
     if head_mode not in _HEADS:
@@ -179,6 +181,7 @@ def register(
         request_id=uuid.uuid4().hex,
         architecture_yaml=_yaml_text(architecture) if architecture is not None else "",
         class_names=class_names,
+        placement=placement(where) if where is not None else None,
     )
 
 
@@ -187,6 +190,32 @@ def _yaml_text(path: str | Path) -> str:
         return architecture_yaml.read(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidOption(f"{path} is no YAML file of an architecture: {error}") from error
+
+
+def placement(where: Placement) -> types_pb2.Placement:
+    """Where a version may run; raises InvalidOption for a priority nobody knows."""
+    priority = next((_PRIORITIES[one] for one in _PRIORITIES if one == where.priority), None)
+    if priority is None:
+        raise InvalidOption(f"priority {where.priority!r}: one of {', '.join(_PRIORITIES)}")
+    return types_pb2.Placement(
+        pool=where.pool,
+        labels=where.labels,
+        max_replicas=_unsigned("max_replicas", where.max_replicas),
+        priority=priority,
+    )
+
+
+def load(
+    model: str, replicas: int, pin: bool, wait: bool, where: Placement | None
+) -> model_pb2.LoadModelRequest:
+    """The message that wants a version loaded; `where`: it may only be there from now on."""
+    return model_pb2.LoadModelRequest(
+        model=model,
+        replicas=replicas,
+        pin=pin,
+        wait=wait,
+        placement=placement(where) if where is not None else None,
+    )
 
 
 def residency(

@@ -22,6 +22,7 @@ from yolopool.records import (
     Ledger,
     Model,
     ModelVersion,
+    Placement,
     Preparation,
     Schedule,
     Worker,
@@ -102,6 +103,14 @@ def _where(version: ModelVersion) -> str:
     )
 
 
+def _place(placement: Placement) -> str:
+    where = {**({"pool": placement.pool} if placement.pool else {}), **placement.labels}
+    words = [f"where {name}={value}" for name, value in sorted(where.items())]
+    if placement.max_replicas:
+        words.append(f"on at most {placement.max_replicas} workers beyond what is wanted")
+    return ", ".join([*(words or ["anywhere"]), f"priority {placement.priority}"])
+
+
 def version(one: ModelVersion) -> Table:
     """All of one version, a line a fact."""
     table = _table("", "", title=f"[bold]{one.name}[/] {_progress(one)}")
@@ -111,6 +120,7 @@ def version(one: ModelVersion) -> Table:
         "architecture": one.architecture,
         "classes": f"{len(one.class_names)}: {', '.join(one.class_names[:12])}",
         "image size": f"{one.image_size} px, {one.shape_policy}",
+        "may run": _place(one.placement),
         "thresholds": f"confidence {one.confidence:g}, iou {one.iou:g}",
         "at most": f"{one.max_detections} boxes",
         "head": one.head_mode if one.state == "READY" else "",

@@ -309,3 +309,17 @@ def test_plans_and_explanations_are_read(call: Call, pool: ScriptedPool) -> None
     assert (trace.asked, trace.model, trace.hit) == ("shapes", "shapes@1", True)
     with pytest.raises(errors.RequestNotFound):
         call("explain_request", "absent")
+
+
+def test_placement_is_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
+    where = records.Placement("day", {"site": "berlin"}, 3, "interactive")
+    call("set_placement", "shapes", where)
+    sent = pool.script.last("SetPlacement").placement
+    assert (sent.pool, dict(sent.labels), sent.max_replicas) == ("day", {"site": "berlin"}, 3)
+    assert sent.priority == types_pb2.PRIORITY_INTERACTIVE
+    call("load", "shapes", placement=where)
+    assert pool.script.last("LoadModel").placement == sent
+    call("load", "shapes")
+    assert not pool.script.last("LoadModel").HasField("placement")
+    with pytest.raises(errors.InvalidOption, match="interactive, normal, bulk"):
+        call("set_placement", "shapes", records.Placement(priority="urgent"))

@@ -158,7 +158,9 @@ class RegisterModelRequest(_message.Message):
     @_builtins.property
     def residency(self) -> _types_pb2.Residency: ...
     @_builtins.property
-    def placement(self) -> _types_pb2.Placement: ...
+    def placement(self) -> _types_pb2.Placement:
+        """Unset: that of the model's newest version."""
+
     def __init__(
         self,
         *,

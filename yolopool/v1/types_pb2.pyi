@@ -533,6 +533,7 @@ class Replica(_message.Message):
     QUEUE_MS_FIELD_NUMBER: _builtins.int
     BUSY_FIELD_NUMBER: _builtins.int
     HOT_SINCE_UNIX_S_FIELD_NUMBER: _builtins.int
+    HITS_TOTAL_FIELD_NUMBER: _builtins.int
     state: Global___ReplicaState.ValueType
     pinned: _builtins.bool
     weights_bytes: _builtins.int
@@ -563,6 +564,8 @@ class Replica(_message.Message):
     """Share of the last seconds that the device worked for it, 0..1."""
     hot_since_unix_s: _builtins.float
     """When it came to the device last, 0 if it never did."""
+    hits_total: _builtins.int
+    """Of requests_total: those that found it on the device."""
     @_builtins.property
     def version(self) -> Global___VersionKey: ...
     @_builtins.property
@@ -599,10 +602,11 @@ class Replica(_message.Message):
         queue_ms: _builtins.float = ...,
         busy: _builtins.float = ...,
         hot_since_unix_s: _builtins.float = ...,
+        hits_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "rates", b"rates", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "footprint", b"footprint", "hot_since_unix_s", b"hot_since_unix_s", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "queue_ms", b"queue_ms", "rates", b"rates", "reason", b"reason", "requests_total", b"requests_total", "state", b"state", "swaps_total", b"swaps_total", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "footprint", b"footprint", "hits_total", b"hits_total", "hot_since_unix_s", b"hot_since_unix_s", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "queue_ms", b"queue_ms", "rates", b"rates", "reason", b"reason", "requests_total", b"requests_total", "state", b"state", "swaps_total", b"swaps_total", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
