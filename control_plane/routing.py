@@ -1,9 +1,10 @@
-"""Which worker answers a request: power of two choices on the estimated finish.
+"""Which worker answers a request, by estimated finish, and how long it may be waited for.
 
-Pure, and on the path of every request: it looks only at the holders of one version.
+Pure, and on the path of every request: it looks at a few holders of one version, however many
+there are.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ from control_plane.fleet import (
     VersionKey,
     WorkerInfo,
 )
+from control_plane.holders import Entry, Holders
 from yolopool.errors import YolopoolError, rebuild_reason
 
 if TYPE_CHECKING:
@@ -24,6 +26,16 @@ if TYPE_CHECKING:
 SWAP_BYTES_PER_MS = 10_000_000
 # Stands for an execution time not measured yet, so that queue lengths still count.
 UNMEASURED_MS = 1.0
+# Of the holders by rank, and at random, those that are compared; and how many are looked at for
+# each, since some have let their lease run out or were tried already.
+HOME, DRAWN = 4, 2
+HOME_LOOKS, DRAWN_LOOKS = 10, 8
+# An attempt may take so many times its estimate, but never less than the floor; where a pass was
+# not measured yet, never less than a first one may take.
+PATIENCE = 5.0
+FLOOR_S, UNMEASURED_FLOOR_S = 0.25, 2.0
+# At least this much is sent and decoded a second, however slow the network or the codec.
+BODY_BYTES_PER_S = 10e6
 
 
 class RoutingView(Protocol):
@@ -33,8 +45,8 @@ class RoutingView(Protocol):
     def workers(self) -> Mapping[str, WorkerInfo]: ...
 
     @property
-    def holders(self) -> Mapping[VersionKey, Sequence[str]]:
-        """Ids of the workers that report a replica in any state."""
+    def holders(self) -> Mapping[VersionKey, Holders]:
+        """The workers that report a replica in any state."""
         ...
 
     @property
@@ -74,6 +86,9 @@ class Reject:
 Route = Send | Hold | Reject
 
 
+Candidate = tuple[WorkerInfo, Replica]
+
+
 def choose(
     view: RoutingView,
     key: VersionKey,
@@ -84,27 +99,86 @@ def choose(
     """Picks a live worker that holds `key`; `excluded` are incarnations tried already.
 
     now: monotonic seconds. WARM replicas may serve too: the copy to the device is counted.
+
+    Compared are the first few holders by rank, HOT before WARM, and two at random (Mitzenmacher,
+    "The Power of Two Choices in Randomized Load Balancing", 2001). The first of them wins that
+    would be done at most one pass later than the best: at low load the same few answer, so that
+    their batches fill and the others may sleep or be released; under load the first ones are at
+    most that pass behind what two random choices find, so that none becomes a hot spot.
     """
-    serving = []
-    for worker_id in view.holders.get(key, ()):
-        worker = view.workers[worker_id]
-        replica = worker.replicas[key]
-        if (
-            replica.state in (ReplicaState.HOT, ReplicaState.WARM)
-            and worker.is_live(now)
-            and worker.incarnation not in excluded
-        ):
-            serving.append((worker, replica))
-    if not serving:
+    holders = view.holders.get(key)
+    if holders is None:
         return _nobody(view, key, now)
-    if len(serving) == 1:
-        return Send(serving[0][0])
-    first = rng.randrange(len(serving))
-    second = rng.randrange(len(serving) - 1)
-    if second >= first:
-        second += 1
-    one, other = serving[first], serving[second]
-    return Send(one[0] if _finish_ms(view, *one) <= _finish_ms(view, *other) else other[0])
+
+    def answering(worker_id: str) -> Candidate | None:
+        worker = view.workers[worker_id]
+        if not worker.is_live(now) or worker.incarnation in excluded:
+            return None
+        return worker, worker.replicas[key]
+
+    candidates = _few(holders.hot, answering, HOME, DRAWN, rng)
+    candidates += _few(holders.warm, answering, *((1, 1) if candidates else (HOME, DRAWN)), rng)
+    if not candidates:
+        # Almost all are stale or tried: one look at each is cheaper than a request turned away.
+        everyone = [*holders.hot, *holders.warm]
+        candidates = [one for _, id_ in everyone if (one := answering(id_)) is not None]
+    if not candidates:
+        return _nobody(view, key, now)
+    if len(candidates) == 1:
+        return Send(candidates[0][0])
+    finishes = [_finish_ms(view, *one) for one in candidates]
+    best_ms = min(finishes)
+    margin_ms = candidates[finishes.index(best_ms)][1].inference_ms or UNMEASURED_MS
+    chosen = next(n for n, finish in enumerate(finishes) if finish <= best_ms + margin_ms)
+    return Send(candidates[chosen][0])
+
+
+def _few(
+    entries: Sequence[Entry],
+    answering: Callable[[str], Candidate | None],
+    home: int,
+    drawn: int,
+    rng: "Random",
+) -> list[Candidate]:
+    """Up to `home` from the front and `drawn` at random of the rest, of those that answer."""
+    found: list[Candidate] = []
+    looked = 0
+    for _, worker_id in entries[:HOME_LOOKS]:
+        looked += 1
+        one = answering(worker_id)
+        if one is not None:
+            found.append(one)
+            if len(found) == home:
+                break
+    rest = len(entries) - looked
+    if not rest:
+        return found
+    wanted = len(found) + drawn
+    for _ in range(DRAWN_LOOKS):
+        one = answering(entries[looked + int(rng.random() * rest)][1])
+        if one is not None:
+            found.append(one)
+            if len(found) == wanted:
+                break
+    return found
+
+
+def attempt_limit_s(
+    view: RoutingView, worker: WorkerInfo, key: VersionKey, left_s: float, body_bytes: int
+) -> float | None:
+    """How long one attempt at a worker may take before another worker is asked; None: as long as
+    the request has, since the other would have no time to answer.
+
+    `left_s` until the deadline; `body_bytes` are to be sent and decoded. The limit is generous:
+    it tells a worker that stands still from one that works, it does not race two workers.
+    """
+    replica = worker.replicas.get(key)
+    if replica is None:
+        return None
+    finish_s = _finish_ms(view, worker, replica) / 1000 + body_bytes / BODY_BYTES_PER_S
+    floor_s = FLOOR_S if replica.inference_ms else UNMEASURED_FLOOR_S
+    limit_s = max(floor_s, min(PATIENCE * finish_s, left_s / 2))
+    return limit_s if limit_s + finish_s < left_s else None
 
 
 def _finish_ms(view: RoutingView, worker: WorkerInfo, replica: Replica) -> float:
