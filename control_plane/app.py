@@ -16,6 +16,7 @@ import structlog
 
 from control_plane.artifacts import FolderArtifacts
 from control_plane.changeover import Changeovers
+from control_plane.attempts import Attempts
 from control_plane.chronicler import Chronicler
 from control_plane.clock import Clock
 from control_plane.declared import Declared
@@ -141,7 +142,13 @@ class ControlPlane:
         settings, server = self._settings, self._server.server
         traces = Traces()
         detecting = Detecting(
-            self.view, self._link, self._loads, self._metrics, traces, clock, random.Random()
+            self.view,
+            Attempts(self.view, self._link, clock),
+            self._loads,
+            self._metrics,
+            traces,
+            clock,
+            random.Random(),
         )
         importing = ImportService(self._registry, self.view, self._artifacts, clock)
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(

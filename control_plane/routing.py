@@ -28,7 +28,7 @@ SWAP_BYTES_PER_MS = 10_000_000
 UNMEASURED_MS = 1.0
 # Of the holders by rank, and at random, those that are compared; and how many are looked at for
 # each, since some have let their lease run out or were tried already.
-HOME, DRAWN = 4, 2
+HOME, DRAWN = 3, 2
 HOME_LOOKS, DRAWN_LOOKS = 10, 8
 # An attempt may take so many times its estimate, but never less than the floor; where a pass was
 # not measured yet, never less than a first one may take.
