@@ -133,6 +133,8 @@ class Detecting:
         excluded: set[str],
     ) -> bool:
         if error.reason == "NOT_ASSIGNED":
+            if error.details.get("forced"):
+                return False  # to load it anew for those it was taken from would undo the unload
             self._view.drop_replica(worker.id, key)
             return len(record.retried) < MOST_STALE_CHOICES
         if excluded:

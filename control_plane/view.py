@@ -61,6 +61,8 @@ class View:
         self.expected: frozenset[str] = frozenset()
         self.waiters = Waiters()
         self.suspects = Suspects()
+        # Versions that an admin unloads by force, until they are nowhere or wanted again.
+        self.forced: set[VersionKey] = set()
         # Own writes, and the revision that was known when each was shown.
         self._own: dict[VersionKey, tuple[ModelVersion, int]] = {}
         self._clock = clock
@@ -122,6 +124,7 @@ class View:
         self.waits.pop(want.key, None)
         self._touch(want.key)
         self._unloaded.discard(want.key)
+        self.forced.discard(want.key)
         wants = {**self.desired.wants, want.key: want}
         self._set_desired(replace(self.desired, wants=wants))
 
@@ -155,6 +158,7 @@ class View:
             self.waits.pop(key, None)
         self._touch(*drop, *wanted, *end_standby)
         self._unloaded.difference_update(wanted)
+        self.forced.difference_update(wanted)
         versions = dict(self.desired.versions)
         for key in end_standby:
             if key in versions:
@@ -169,6 +173,17 @@ class View:
     def drop_schedule(self, name: str) -> None:
         schedules = {k: s for k, s in self.desired.schedules.items() if k != name}
         self._set_desired(replace(self.desired, schedules=schedules))
+
+    def put_cordon(self, worker: WorkerInfo) -> None:
+        """Shows an own cordon at once."""
+        self._touched = None
+        cordons = {**self.desired.cordons, worker.id: worker.incarnation}
+        self._set_desired(replace(self.desired, cordons=cordons))
+
+    def force_out(self, key: VersionKey) -> None:
+        """A version that is not wanted any more is not to wait for its last tickets either."""
+        self.forced.add(key)
+        self.waiters.wake(ANY)
 
     def _set_desired(self, desired: Desired) -> None:
         changed = desired.versions != self.desired.versions

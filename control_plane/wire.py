@@ -290,7 +290,9 @@ def replica_out(replica: Replica) -> types_pb2.Replica:
     )
 
 
-def worker_out(worker: WorkerInfo, load: LoadReport, now: float) -> fleet_pb2.Worker:
+def worker_out(
+    worker: WorkerInfo, load: LoadReport, now: float, cordoned: bool = False
+) -> fleet_pb2.Worker:
     """now: monotonic seconds."""
     return fleet_pb2.Worker(
         id=worker.id,
@@ -313,6 +315,7 @@ def worker_out(worker: WorkerInfo, load: LoadReport, now: float) -> fleet_pb2.Wo
         labels=worker.labels,
         release=worker.release,
         replaces_because=worker.replaces_because,
+        cordoned=cordoned,
     )
 
 
