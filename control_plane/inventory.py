@@ -14,7 +14,6 @@ class Inventory:
 
     def __init__(self) -> None:
         self._said = fleet_pb2.Worker()
-        self._replicas: dict[VersionKey, Replica] = {}
         # By model and number: the message, and what was read of it.
         self._read: dict[tuple[str, int], tuple[types_pb2.Replica, Replica]] = {}
         self._worker: WorkerInfo | None = None
@@ -34,20 +33,14 @@ class Inventory:
     def _read_replicas(self, said: fleet_pb2.Worker) -> dict[VersionKey, Replica]:
         known, read = self._read, {}
         replicas: dict[VersionKey, Replica] = {}
-        same = len(said.replicas) == len(known)
         for message in said.replicas:
             version = message.version
             name = (version.model, version.version)
             old = known.get(name)
-            if old is not None and old[0] == message:
-                replica = old[1]
-            else:
-                replica = replica_in(message, old)
-                same = False
+            same = old is not None and old[0] == message
+            replica = old[1] if old is not None and same else replica_in(message, old)
             # The new message even where it is equal: an old one keeps its whole heartbeat alive.
             read[name] = (message, replica)
             replicas[replica.key] = replica
         self._read = read
-        if not same:
-            self._replicas = replicas
-        return self._replicas
+        return replicas

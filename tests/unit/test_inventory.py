@@ -1,13 +1,12 @@
 """A worker's stream: what it repeats stays the same object, what it changes is read anew."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.clock import Clock
-from control_plane.fleet import ReplicaState, WorkerInfo, WorkerState
+from control_plane.fleet import ReplicaState, VersionKey, WorkerInfo, WorkerState
 from control_plane.inventory import Inventory
 from control_plane.view import View
 from control_plane.wire import worker_in
@@ -99,24 +98,17 @@ def test_the_view_lists_those_who_serve(drawn: list[list[types_pb2.Replica]]) ->
     for replicas in drawn:
         worker = inventory.read(said(*replicas), 1e9, JOINED)
         view.hear(worker, None)
-        assert listed(view, lambda _: True) == set(worker.replicas)
-        assert serving(view) == by_state(worker)
-    view.expire(2e9)
+        assert set(view.holders) == set(worker.replicas)
+        hot = {key for key, holders in view.holders.items() if holders.hot}
+        assert hot == in_state(worker, ReplicaState.HOT)
+        warm = {key for key, holders in view.holders.items() if holders.warm}
+        assert warm == in_state(worker, ReplicaState.WARM)
+    view.leave("w1", "i1")
     assert view.holders == {}
 
 
-def listed(view: View, keep: Callable[[str], bool]) -> set[object]:
-    return {key for key, holders in view.holders.items() if any(map(keep, holders))}
-
-
-def serving(view: View) -> tuple[set[object], set[object]]:
-    hot = {key for key, holders in view.holders.items() if holders.hot}
-    return hot, {key for key, holders in view.holders.items() if holders.warm}
-
-
-def by_state(worker: WorkerInfo) -> tuple[set[object], set[object]]:
-    hot = {key for key, one in worker.replicas.items() if one.state is ReplicaState.HOT}
-    return hot, {key for key, one in worker.replicas.items() if one.state is ReplicaState.WARM}
+def in_state(worker: WorkerInfo, state: ReplicaState) -> set[VersionKey]:
+    return {key for key, one in worker.replicas.items() if one.state is state}
 
 
 def test_a_worker_that_does_not_take_work_is_in_no_list() -> None:
