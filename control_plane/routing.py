@@ -4,7 +4,7 @@ Pure, and on the path of every request: it looks at a few holders of one version
 there are.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -109,58 +109,76 @@ def choose(
     holders = view.holders.get(key)
     if holders is None:
         return _nobody(view, key, now)
-
-    def answering(worker_id: str) -> Candidate | None:
-        worker = view.workers[worker_id]
-        if not worker.is_live(now) or worker.incarnation in excluded:
-            return None
-        return worker, worker.replicas[key]
-
-    candidates = _few(holders.hot, answering, HOME, DRAWN, rng)
-    candidates += _few(holders.warm, answering, *((1, 1) if candidates else (HOME, DRAWN)), rng)
+    look = _Look(view.workers, key, now, excluded)
+    candidates = look.few(holders.hot, HOME, DRAWN, rng)
+    if holders.warm:
+        candidates += look.few(holders.warm, *((1, 1) if candidates else (HOME, DRAWN)), rng)
     if not candidates:
         # Almost all are stale or tried: one look at each is cheaper than a request turned away.
-        everyone = [*holders.hot, *holders.warm]
-        candidates = [one for _, id_ in everyone if (one := answering(id_)) is not None]
-    if not candidates:
-        return _nobody(view, key, now)
+        candidates = look.all(holders.hot) + look.all(holders.warm)
+        if not candidates:
+            return _nobody(view, key, now)
     if len(candidates) == 1:
         return Send(candidates[0][0])
-    finishes = [_finish_ms(view, *one) for one in candidates]
+    finishes = [_finish_ms(view, worker, replica) for worker, replica in candidates]
     best_ms = min(finishes)
-    margin_ms = candidates[finishes.index(best_ms)][1].inference_ms or UNMEASURED_MS
-    chosen = next(n for n, finish in enumerate(finishes) if finish <= best_ms + margin_ms)
-    return Send(candidates[chosen][0])
+    limit_ms = best_ms + (candidates[finishes.index(best_ms)][1].inference_ms or UNMEASURED_MS)
+    for candidate, finish_ms in zip(candidates, finishes, strict=True):
+        if finish_ms <= limit_ms:
+            return Send(candidate[0])
+    raise AssertionError("the best is within its own limit")
 
 
-def _few(
-    entries: Sequence[Entry],
-    answering: Callable[[str], Candidate | None],
-    home: int,
-    drawn: int,
-    rng: "Random",
-) -> list[Candidate]:
-    """Up to `home` from the front and `drawn` at random of the rest, of those that answer."""
-    found: list[Candidate] = []
-    looked = 0
-    for _, worker_id in entries[:HOME_LOOKS]:
-        looked += 1
-        one = answering(worker_id)
-        if one is not None:
-            found.append(one)
-            if len(found) == home:
-                break
-    rest = len(entries) - looked
-    if not rest:
+class _Look:
+    """Which of many holders could answer one request."""
+
+    __slots__ = ("_excluded", "_key", "_now", "_workers")
+
+    def __init__(
+        self,
+        workers: Mapping[str, WorkerInfo],
+        key: VersionKey,
+        now: float,
+        excluded: Collection[str],
+    ) -> None:
+        self._workers = workers
+        self._key = key
+        self._now = now
+        self._excluded = excluded
+
+    def few(
+        self, entries: Sequence[Entry], home: int, drawn: int, rng: "Random"
+    ) -> list[Candidate]:
+        """Up to `home` from the front and `drawn` at random of the rest."""
+        # On the path of every request: written out, since a call costs as much as what it does.
+        workers, key, now, excluded = self._workers, self._key, self._now, self._excluded
+        found: list[Candidate] = []
+        looked = 0
+        for _, worker_id in entries[:HOME_LOOKS]:
+            looked += 1
+            worker = workers[worker_id]
+            if worker.is_live(now) and worker.incarnation not in excluded:
+                found.append((worker, worker.replicas[key]))
+                if len(found) == home:
+                    break
+        rest = len(entries) - looked
+        most = len(found) + drawn
+        for _ in range(DRAWN_LOOKS if rest else 0):
+            worker = workers[entries[looked + int(rng.random() * rest)][1]]
+            if worker.is_live(now) and worker.incarnation not in excluded:
+                found.append((worker, worker.replicas[key]))
+                if len(found) == most:
+                    break
         return found
-    wanted = len(found) + drawn
-    for _ in range(DRAWN_LOOKS):
-        one = answering(entries[looked + int(rng.random() * rest)][1])
-        if one is not None:
-            found.append(one)
-            if len(found) == wanted:
-                break
-    return found
+
+    def all(self, entries: Sequence[Entry]) -> list[Candidate]:
+        """Every one of these."""
+        everyone = (self._workers[worker_id] for _, worker_id in entries)
+        return [
+            (worker, worker.replicas[self._key])
+            for worker in everyone
+            if worker.is_live(self._now) and worker.incarnation not in self._excluded
+        ]
 
 
 def attempt_limit_s(
@@ -189,12 +207,14 @@ def _finish_ms(view: RoutingView, worker: WorkerInfo, replica: Replica) -> float
     """
     report = view.loads.get(worker.id, worker.load)
     run_ms = replica.inference_ms or UNMEASURED_MS
-    unreported = max(0, view.outstanding.get(worker.id, 0) - report.outstanding)
-    swap_ms = 0.0
+    unreported = view.outstanding.get(worker.id, 0) - report.outstanding
+    finish_ms = report.estimated_wait_ms + run_ms
+    if unreported > 0:
+        finish_ms += unreported * run_ms
     if replica.state is ReplicaState.WARM:
         measured = replica.footprint.swap_ms if replica.footprint is not None else 0.0
-        swap_ms = measured or replica.weights_bytes / SWAP_BYTES_PER_MS
-    return report.estimated_wait_ms + (unreported + 1) * run_ms + swap_ms
+        finish_ms += measured or replica.weights_bytes / SWAP_BYTES_PER_MS
+    return finish_ms
 
 
 def _nobody(view: RoutingView, key: VersionKey, now: float) -> Hold | Reject:
