@@ -9,8 +9,9 @@ from collections.abc import Callable, Coroutine, Hashable
 
 import structlog
 
+from control_plane import draining
 from control_plane.clock import Clock
-from control_plane.draining import Leaving, leaving
+from control_plane.draining import Progress
 from control_plane.fleet import FencingToken, VersionKey, WorkerInfo, WorkerState
 from control_plane.view import View
 from control_plane.worker_link import WorkerLink
@@ -58,12 +59,12 @@ class Departures:
             for order in self._orders.values():
                 order.cancel()
 
-    def progress(self, worker: WorkerInfo) -> Leaving:
+    def progress(self, worker: WorkerInfo) -> Progress:
         """How far the models of a cordoned worker have moved."""
         now, view = self._clock.monotonic(), self._view
         since = self._since.setdefault(worker.incarnation, now)
         patient = now - since < self._move_s
-        return leaving(view.desired, view.workers, view.waits, worker, now, patient)
+        return draining.progress(view.desired, view.workers, view.waits, worker, now, patient)
 
     def _step(self) -> None:
         view, token = self._view, self._token()
@@ -90,7 +91,7 @@ class Departures:
         self._orders[name] = task
         task.add_done_callback(lambda _: self._orders.pop(name, None))
 
-    async def _drain(self, worker: WorkerInfo, progress: Leaving, token: FencingToken) -> None:
+    async def _drain(self, worker: WorkerInfo, progress: Progress, token: FencingToken) -> None:
         log.info("draining", worker=worker.id, not_moved=[str(key) for key in progress.stuck])
         try:
             left = await self._link.drain(worker, token, DRAIN_S)

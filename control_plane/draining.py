@@ -14,28 +14,28 @@ SERVING = frozenset({ReplicaState.WARM, ReplicaState.HOT})
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
+class Progress:
     """`moving`: replacements that are awaited; `stuck`: none will come. Both sorted."""
 
     moving: tuple[VersionKey, ...] = ()
     stuck: tuple[VersionKey, ...] = ()
 
 
-def leaving(
+def progress(
     desired: Desired,
     workers: Mapping[str, WorkerInfo],
     waits: Mapping[VersionKey, Wait],
     worker: WorkerInfo,
     now: float,
     patient: bool = True,
-) -> Leaving:
+) -> Progress:
     """How far the models of a cordoned worker have moved; now: monotonic seconds.
 
     `patient`: a wait of the plan may pass (another model leaves to make room); else every wait
     counts as for good. A worker that is gone, or has begun to drain, keeps nothing back.
     """
     if not worker.is_live(now):
-        return Leaving()
+        return Progress()
     others = [
         other
         for other in workers.values()
@@ -59,7 +59,7 @@ def leaving(
                 stuck.append(key)
         else:
             moving.append(key)
-    return Leaving(tuple(moving), tuple(stuck))
+    return Progress(tuple(moving), tuple(stuck))
 
 
 def _serves(worker: WorkerInfo, key: VersionKey) -> bool:

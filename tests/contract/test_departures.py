@@ -140,6 +140,26 @@ async def test_a_worker_whose_models_are_elsewhere_leaves_at_once(rig: Rig) -> N
     assert (await rig.detect("a")).worker == second.name
 
 
+async def test_its_models_move_before_it_drains_and_requests_go_on(
+    rig: Rig,
+) -> None:
+    first = await rig.worker("w1")
+    await rig.ready("a", "b")
+    await rig.load("a")
+    await rig.load("b", pin=True)
+    second = await rig.worker("w2")
+    second.load_s = 0.3
+    leaving = asyncio.create_task(drain(rig, "w1"))
+    while not leaving.done():
+        await rig.detect("a")
+        await asyncio.sleep(0.02)
+    assert list((await leaving).not_moved) == []
+    assert sorted(second.assigned) == ["a@1", "b@1"]
+    assert len(first.drained) == 1
+    assert (await rig.detect("b")).worker == "w2"
+    assert sorted(second.assigned) == ["a@1", "b@1"]
+
+
 async def test_a_model_that_nobody_else_can_take_is_told_and_does_not_hold_the_drain(
     rig: Rig,
 ) -> None:
