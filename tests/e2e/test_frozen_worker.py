@@ -22,7 +22,7 @@ def pid_of(address: str) -> int:
     for child in psutil.Process().children(recursive=True):
         for one in child.net_connections("tcp"):
             if one.status == psutil.CONN_LISTEN and one.laddr.port == port:
-                return child.pid
+                return int(child.pid)
     raise AssertionError(f"nobody of ours listens at {address}")
 
 
