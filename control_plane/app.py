@@ -15,10 +15,12 @@ from uuid import uuid4
 import structlog
 
 from control_plane.artifacts import FolderArtifacts
+from control_plane.attempts import Attempts
 from control_plane.changeover import Changeovers
 from control_plane.chronicler import Chronicler
 from control_plane.clock import Clock
 from control_plane.declared import Declared
+from control_plane.departures import Departures
 from control_plane.detecting import Detecting
 from control_plane.errands import Errands
 from control_plane.event_rpc import EventService
@@ -117,6 +119,9 @@ class ControlPlane:
             lambda: self._reconciler.is_holder,
         )
         self._declared = Declared(settings.load, registry, self.view, clock)
+        self._departures = Departures(
+            self.view, self._link, clock, lambda: self._reconciler.acting_token
+        )
         self._server = GrpcServer(SERVICES)
         self._membership = MembershipService(
             self.view, registry, self._link, clock, settings.heartbeat_interval_s, settings.lease_s
@@ -141,7 +146,13 @@ class ControlPlane:
         settings, server = self._settings, self._server.server
         traces = Traces()
         detecting = Detecting(
-            self.view, self._link, self._loads, self._metrics, traces, clock, random.Random()
+            self.view,
+            Attempts(self.view, self._link, clock),
+            self._loads,
+            self._metrics,
+            traces,
+            clock,
+            random.Random(),
         )
         importing = ImportService(self._registry, self.view, self._artifacts, clock)
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(
@@ -157,7 +168,16 @@ class ControlPlane:
             server,
         )
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(
-            FleetService(identity, self.view, self._metrics, importing, clock), server
+            FleetService(
+                identity,
+                self.view,
+                self._metrics,
+                importing,
+                self._registry,
+                self._departures,
+                clock,
+            ),
+            server,
         )
         importing_pb2_grpc.add_ImportServiceServicer_to_server(importing, server)
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(self._membership, server)
@@ -188,6 +208,7 @@ class ControlPlane:
         self._spawn(self._membership.expire(), "leases")
         self._spawn(self._journal.run(), "journal")
         self._spawn(self._chronicler.run(), "chronicler")
+        self._spawn(self._departures.run(), "departures")
         self._spawn(self._open(), "open")
         self._spawn(self._scheduler.run(), "schedules")
         self._spawn(self._declared.run(), "declared")

@@ -1,30 +1,34 @@
-"""The path of one Detect: resolve, choose, send, and once more elsewhere if that worker is lost.
+"""The path of one Detect: resolve, choose, send, and once more elsewhere if nothing came of it.
 
 No store and no disk: everything is looked up in the view.
 """
 
 import asyncio
 import uuid
+from collections.abc import Collection
 from random import Random
 
 from control_plane import requestlog
+from control_plane.attempts import Attempt, Attempts
 from control_plane.clock import Clock
 from control_plane.fleet import VersionKey, WorkerInfo
 from control_plane.loads import Loads
 from control_plane.metrics import Metrics
 from control_plane.principal import Principal
 from control_plane.requestlog import RequestRecord
-from control_plane.routing import Hold, Reject, Send, choose
+from control_plane.routing import Hold, Reject, Route, Send, attempt_limit_s, choose
 from control_plane.traces import Traces
 from control_plane.view import View
-from control_plane.wire import key_out, load_in
-from control_plane.worker_link import WorkerLink
+from control_plane.wire import key_out
 from yolopool.errors import DeadlineExceeded, YolopoolError
 from yolopool.names import ModelRef
 from yolopool.v1 import detection_pb2, worker_pb2
 
 # Refusals after which another worker may answer: nothing was run, or nobody will ever answer.
-RETRIED = frozenset({"WORKER_LOST", "DRAINING", "QUEUE_FULL", "NOT_ASSIGNED"})
+LOST = frozenset({"WORKER_LOST", "WORKER_SILENT", "DRAINING"})
+# Likewise, of one who has too much to do: waiting would only move the queue here, so it is
+# elsewhere at once, or the caller hears it.
+BUSY = frozenset({"QUEUE_FULL", "DEADLINE_UNMEETABLE"})
 # A model may be released between choice and call, again and again where memory is scarce.
 MOST_STALE_CHOICES = 4
 
@@ -35,7 +39,7 @@ class Detecting:
     def __init__(
         self,
         view: View,
-        link: WorkerLink,
+        attempts: Attempts,
         loads: Loads,
         metrics: Metrics,
         traces: Traces,
@@ -43,7 +47,7 @@ class Detecting:
         rng: Random,
     ) -> None:
         self._view = view
-        self._link = link
+        self._attempts = attempts
         self._loads = loads
         self._metrics = metrics
         self._traces = traces
@@ -111,9 +115,9 @@ class Detecting:
                 raise self._final(record, error) from error
             first = False
             try:
-                return await self._send(record, worker, key, body, deadline_s)
+                return await self._send(record, worker, key, body, deadline_s, excluded)
             except YolopoolError as error:
-                if not self._may_retry(record, worker, key, error, bool(excluded)):
+                if not self._may_retry(record, worker, key, error, excluded):
                     raise
                 if error.reason != "NOT_ASSIGNED":
                     excluded.add(worker.incarnation)
@@ -126,17 +130,18 @@ class Detecting:
         worker: WorkerInfo,
         key: VersionKey,
         error: YolopoolError,
-        retried: bool,
+        excluded: set[str],
     ) -> bool:
         if error.reason == "NOT_ASSIGNED":
+            if error.details.get("forced"):
+                return False  # to load it anew for those it was taken from would undo the unload
             self._view.drop_replica(worker.id, key)
             return len(record.retried) < MOST_STALE_CHOICES
-        if error.reason == "QUEUE_FULL":
-            # Waiting would only move the queue here: elsewhere at once, or the caller hears it.
-            others = [w for w, _ in self._view.replicas(key) if w.id != worker.id]
-            if not others:
-                return False
-        return error.reason in RETRIED and not retried
+        if excluded:
+            return False
+        if error.reason in BUSY:
+            return self._has_other(key, worker)
+        return error.reason in LOST
 
     def _final(self, record: RequestRecord, error: YolopoolError) -> YolopoolError:
         if record.retried and isinstance(error, DeadlineExceeded):
@@ -153,7 +158,7 @@ class Detecting:
         count: bool,
     ) -> WorkerInfo:
         """A worker that holds the version; on a miss, once one does."""
-        route = choose(self._view, key, self._clock.monotonic(), self._rng, excluded)
+        route = self._route(key, excluded)
         if count:
             record.hit = isinstance(route, Send)
             self._metrics.cache.labels(result="hit" if record.hit else "miss").inc()
@@ -167,8 +172,24 @@ class Detecting:
         finally:
             record.load_wait_s += self._clock.monotonic() - began
 
+    def _route(self, key: VersionKey, excluded: Collection[str]) -> Route:
+        """A worker that is not under suspicion, or else one that is: better than none."""
+        now = self._clock.monotonic()
+        passed_over = self._view.suspects.passed_over(now)
+        if passed_over:
+            route = choose(self._view, key, now, self._rng, {*excluded, *passed_over})
+            if isinstance(route, Send):
+                return route
+        return choose(self._view, key, now, self._rng, excluded)
+
+    def _has_other(self, key: VersionKey, worker: WorkerInfo) -> bool:
+        """Whether another, of whom nothing bad is known, could answer now."""
+        now = self._clock.monotonic()
+        others = {worker.incarnation, *self._view.suspects.passed_over(now)}
+        return isinstance(choose(self._view, key, now, self._rng, others), Send)
+
     def _settled(self, key: VersionKey, excluded: set[str]) -> WorkerInfo | None:
-        route = choose(self._view, key, self._clock.monotonic(), self._rng, excluded)
+        route = self._route(key, excluded)
         if isinstance(route, Reject):
             raise route.error
         return None if isinstance(route, Hold) else route.worker
@@ -180,18 +201,21 @@ class Detecting:
         key: VersionKey,
         body: worker_pb2.InferRequest,
         deadline_s: float,
+        excluded: set[str],
     ) -> detection_pb2.DetectResponse:
         began = self._clock.monotonic()
         if began >= deadline_s:
             raise DeadlineExceeded(f"time ran out before {key} could be run: allow more")
         record.worker = worker.id
-        self._view.sent(worker.id, key)
+        limit_s = None
+        if not excluded:  # the second one is waited for: there is no third
+            size = len(body.encoded) or len(body.raw.data)
+            limit_s = attempt_limit_s(self._view, worker, key, deadline_s - began, size)
+        attempt = Attempt(worker, key, deadline_s, limit_s, lambda: self._has_other(key, worker))
         try:
-            reply = await self._link.infer(worker, body, deadline_s - began)
+            reply = await self._attempts.infer(attempt, body)
         finally:
-            self._view.answered(worker.id, key)
             record.call_s += self._clock.monotonic() - began
-        self._view.hear_load(worker.id, load_in(reply.load))
         record.ledger_used_bytes = reply.ledger_used_bytes
         return reply.result
 

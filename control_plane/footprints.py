@@ -5,13 +5,22 @@ version knows what to reserve. What is new of it waits in `unrecorded` to be put
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
-from control_plane.fleet import Footprint, FootprintKey, ModelVersion, VersionKey, WorkerInfo
+from control_plane.fleet import (
+    Footprint,
+    FootprintKey,
+    ModelVersion,
+    Replica,
+    VersionKey,
+    WorkerInfo,
+)
 
 PIXELS_PER_MEGAPIXEL = 1_000_000
 INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
 # The library's size for a version whose settings say none; an import always fills it in.
 DEFAULT_IMAGE_SIZE = 640
+NO_REPLICAS: Mapping[VersionKey, Replica] = MappingProxyType({})
 
 
 def footprint(
@@ -54,11 +63,15 @@ class Footprints:
                 self.unrecorded[key] = footprint
         self._renew()
 
-    def hear(self, worker: WorkerInfo) -> None:
+    def hear(self, worker: WorkerInfo, before: Mapping[VersionKey, Replica] = NO_REPLICAS) -> None:
         """Learns what a worker measured, where it differs from what it told before: two workers of
-        one kind that measure apart would else overwrite each other at every heartbeat.
+        one kind that measure apart would else overwrite each other at every heartbeat. `before`
+        are its replicas as they were heard last: what is the same object is no news.
         """
         for key, replica in worker.replicas.items():
+            was = before.get(key)
+            if was is not None and was.footprint is replica.footprint:
+                continue
             place, told = (worker.id, key), replica.footprint
             if told is None or not replica.pack or not told.differs(self._told.get(place)):
                 continue

@@ -101,11 +101,17 @@ class Loads:
             raise error_of(blocked)
         return False
 
-    async def unload(self, key: VersionKey, wait: bool, deadline_s: float) -> None:
-        """Forgets a want; with `wait` returns when the version is nowhere."""
+    async def unload(
+        self, key: VersionKey, wait: bool, deadline_s: float, force: bool = False
+    ) -> None:
+        """Forgets a want; with `wait` returns when the version is nowhere. `force`: its open
+        requests are refused.
+        """
         await self._registry.forget(key)
         self._view.want_nowhere(key)
         self._view.drop_want(key)
+        if force:
+            self._view.force_out(key)
         if not wait:
             return
         gone = await self._view.waiters.until(

@@ -8,6 +8,7 @@ import structlog
 
 from control_plane.clock import Clock
 from control_plane.fleet import WorkerInfo
+from control_plane.inventory import Inventory
 from control_plane.lifecycle import InvalidTransition
 from control_plane.principal import CallContext
 from control_plane.registry import Registry
@@ -70,13 +71,15 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     async def Heartbeat(
         self, requests: AsyncIterator[membership_pb2.HeartbeatRequest], context: CallContext
     ) -> AsyncIterator[membership_pb2.HeartbeatResponse]:
+        inventory = Inventory()
         async for request in requests:
             joined = self._view.workers.get(request.worker.id)
             if joined is None:
                 raise WorkerNotFound(f"worker {request.worker.id!r} is not known here: join again")
             token = token_in(request.highest_token) if request.HasField("highest_token") else None
             try:
-                self._view.hear(worker_in(request.worker, self._lease_until(), joined), token)
+                worker = inventory.read(request.worker, self._lease_until(), joined)
+                self._view.hear(worker, token)
             except InvalidTransition as error:
                 raise InvalidWorker(f"{error}: restart the worker") from error
             yield membership_pb2.HeartbeatResponse(lease_s=self._lease_s)

@@ -176,8 +176,14 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             # It would come back at once: who unloads it does not want it kept so.
             normal = replace(residency, mode=ResidencyMode.NORMAL)
             version = await self._keep(version.key, normal)
-        log.info("unload wanted", version=str(version.key), by=principal_of(context).name)
-        await self._loads.unload(version.key, request.wait, self._deadline(context))
+        log.info(
+            "unload wanted",
+            version=str(version.key),
+            force=request.force,
+            by=principal_of(context).name,
+        )
+        deadline_s = self._deadline(context)
+        await self._loads.unload(version.key, request.wait, deadline_s, request.force)
         return model_pb2.UnloadModelResponse(version=self._full(version))
 
     async def SetResidency(

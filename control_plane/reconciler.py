@@ -71,6 +71,11 @@ class Reconciler:
         """What this control plane decides under; None: another does, or nobody."""
         return self._token
 
+    @property
+    def acting_token(self) -> FencingToken | None:
+        """Under which this process may command workers now; None: it may not, or not yet."""
+        return self._token if self._has_gathered() else None
+
     async def run(self) -> None:
         while True:
             seen = self._view.waiters.changes

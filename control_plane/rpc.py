@@ -2,17 +2,22 @@
 
 from dataclasses import dataclass
 
+import structlog
+
 from control_plane.checks import deadline_of, infer_request
 from control_plane.clock import Clock
+from control_plane.departures import Departures
 from control_plane.detecting import Detecting
 from control_plane.fleet import ReplicaState, WorkerState
 from control_plane.importing import ImportService
 from control_plane.metrics import Metrics
 from control_plane.principal import CallContext, principal_of
+from control_plane.registry import Registry
 from control_plane.view import View
-from control_plane.wire import worker_out
+from control_plane.waiters import ANY
+from control_plane.wire import key_out, worker_out
 from yolopool import __version__
-from yolopool.errors import YolopoolError
+from yolopool.errors import DeadlineExceeded, WorkerNotFound, YolopoolError
 from yolopool.names import parse_ref
 from yolopool.v1 import (
     detection_pb2,
@@ -20,6 +25,11 @@ from yolopool.v1 import (
     fleet_pb2,
     fleet_pb2_grpc,
 )
+
+log = structlog.get_logger()
+
+# For a caller that set no deadline.
+DRAIN_WAIT_S = 600.0
 
 
 class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
@@ -60,9 +70,13 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         view: View,
         metrics: Metrics,
         importers: ImportService,
+        registry: Registry,
+        departures: Departures,
         clock: Clock,
     ) -> None:
         self._identity = identity
+        self._registry = registry
+        self._departures = departures
         self._view = view
         self._metrics = metrics
         self._importers = importers
@@ -74,8 +88,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         now, view = self._clock.monotonic(), self._view
         return fleet_pb2.ListWorkersResponse(
             workers=[
-                worker_out(view.workers[id_], view.loads.get(id_, view.workers[id_].load), now)
-                for id_ in sorted(view.workers)
+                worker_out(one, view.loads.get(id_, one.load), now, view.desired.is_cordoned(one))
+                for id_, one in sorted(view.workers.items())
             ]
         )
 
@@ -106,3 +120,33 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             loads_total=self._metrics.loads_total,
             releases_total=self._metrics.releases_total,
         )
+
+    async def DrainWorker(
+        self, request: fleet_pb2.DrainWorkerRequest, context: CallContext
+    ) -> fleet_pb2.DrainWorkerResponse:
+        worker = self._view.workers.get(request.worker)
+        if worker is None:
+            raise WorkerNotFound(f"no worker {request.worker[:120]!r} is known: list the workers")
+        log.info("drain wanted", worker=worker.id, by=principal_of(context).name)
+        await self._registry.cordon(worker.id, worker.incarnation)
+        self._view.put_cordon(worker)
+        progress = self._departures.progress(worker)
+
+        def gone() -> bool | None:
+            nonlocal progress
+            now = self._view.workers.get(worker.id)
+            if now is None or now.incarnation != worker.incarnation:
+                return True
+            if now.state is WorkerState.READY:
+                progress = self._departures.progress(now)
+            return True if now.state is WorkerState.LOST else None
+
+        if request.wait:
+            deadline_s = deadline_of(context, self._clock.monotonic(), DRAIN_WAIT_S)
+            left_s = deadline_s - self._clock.monotonic()
+            if not await self._view.waiters.until(ANY, gone, left_s):
+                moving = ", ".join(map(str, progress.moving)) or "its last requests"
+                raise DeadlineExceeded(
+                    f"worker {worker.id} has not left yet, it waits for {moving}: the drain goes on"
+                )
+        return fleet_pb2.DrainWorkerResponse(not_moved=[key_out(key) for key in progress.stuck])

@@ -27,8 +27,10 @@ from control_plane.fleet import (
     WorkerState,
 )
 from control_plane.footprints import Footprints
+from control_plane.holders import Holders
 from control_plane.lifecycle import SAID, WORKER_TABLE, Life, WorkerEvent, WorkerLife
 from control_plane.schedules import Schedule
+from control_plane.suspects import Suspects
 from control_plane.waiters import ANY, Waiters
 from yolopool.arrivals import NEVER, Arrivals, Rates
 from yolopool.errors import WorkerNotFound
@@ -46,7 +48,7 @@ class View:
         self.desired = NOTHING
         self.catalogue = Catalogue(NOTHING)
         self.workers: dict[str, WorkerInfo] = {}
-        self.holders: dict[VersionKey, list[str]] = {}
+        self.holders: dict[VersionKey, Holders] = {}
         self.loads: dict[str, LoadReport] = {}
         self.outstanding: dict[str, int] = {}
         self.waits: dict[VersionKey, Wait] = {}
@@ -58,6 +60,9 @@ class View:
         # Workers on record when this process began, who may not have called here yet.
         self.expected: frozenset[str] = frozenset()
         self.waiters = Waiters()
+        self.suspects = Suspects()
+        # Versions that an admin unloads by force, until they are nowhere or wanted again.
+        self.forced: set[VersionKey] = set()
         # Own writes, and the revision that was known when each was shown.
         self._own: dict[VersionKey, tuple[ModelVersion, int]] = {}
         self._clock = clock
@@ -119,6 +124,7 @@ class View:
         self.waits.pop(want.key, None)
         self._touch(want.key)
         self._unloaded.discard(want.key)
+        self.forced.discard(want.key)
         wants = {**self.desired.wants, want.key: want}
         self._set_desired(replace(self.desired, wants=wants))
 
@@ -152,6 +158,7 @@ class View:
             self.waits.pop(key, None)
         self._touch(*drop, *wanted, *end_standby)
         self._unloaded.difference_update(wanted)
+        self.forced.difference_update(wanted)
         versions = dict(self.desired.versions)
         for key in end_standby:
             if key in versions:
@@ -166,6 +173,17 @@ class View:
     def drop_schedule(self, name: str) -> None:
         schedules = {k: s for k, s in self.desired.schedules.items() if k != name}
         self._set_desired(replace(self.desired, schedules=schedules))
+
+    def put_cordon(self, worker: WorkerInfo) -> None:
+        """Shows an own cordon at once."""
+        self._touched = None
+        cordons = {**self.desired.cordons, worker.id: worker.incarnation}
+        self._set_desired(replace(self.desired, cordons=cordons))
+
+    def force_out(self, key: VersionKey) -> None:
+        """A version that is not wanted any more is not to wait for its last tickets either."""
+        self.forced.add(key)
+        self.waiters.wake(ANY)
 
     def _set_desired(self, desired: Desired) -> None:
         changed = desired.versions != self.desired.versions
@@ -196,11 +214,13 @@ class View:
                 f"worker {worker.id} is not known here as this process: join again"
             )
         self._lives[worker.id] = life.apply(WORKER_TABLE, SAID[worker.state])
+        self.suspects.heard(worker.incarnation)
         if token is not None and (self.highest_token is None or token > self.highest_token):
             self.highest_token = token
         self.hear_load(worker.id, worker.load)
+        before: Mapping[VersionKey, Replica] = old.replicas if old is not None else {}
         self._put_worker(worker)
-        self._learn(worker)
+        self._learn(worker, before)
 
     def hear_load(self, worker_id: str, report: LoadReport) -> None:
         """A report that rode on a reply or heartbeat; an older one than is known is dropped."""
@@ -219,6 +239,7 @@ class View:
         self.failures.forget_worker(worker_id)
         self.footprints.forget_worker(worker_id)
         self._tickets = {k: t for k, t in self._tickets.items() if k[0] != worker_id}
+        self.suspects.heard(incarnation)
         self._unlist(worker.id, worker.replicas)
         self._moved.add(worker_id)
         self._touch(*worker.replicas)
@@ -235,11 +256,8 @@ class View:
                 life = self._lives[worker.id].apply(WORKER_TABLE, WorkerEvent.LEASE_RAN_OUT)
                 self._lives[worker.id] = life
                 worker = replace(worker, state=life.state)
-                self.workers[worker.id] = worker
+                self._put_worker(worker)
                 lost.append(worker)
-                self._moved.add(worker.id)
-                self._touch(*worker.replicas)
-                self.waiters.wake(*worker.replicas, ANY)
         return lost
 
     def drop_replica(self, worker_id: str, key: VersionKey) -> None:
@@ -269,31 +287,40 @@ class View:
         old = self.workers.get(worker.id)
         before: Mapping[VersionKey, Replica] = old.replicas if old is not None else {}
         self.workers[worker.id] = worker
-        for key in worker.replicas.keys() - before.keys():
-            self.holders.setdefault(key, []).append(worker.id)
-        self._unlist(worker.id, {k: r for k, r in before.items() if k not in worker.replicas})
-        changed = [k for k in before.keys() | worker.replicas.keys() if _differs(k, before, worker)]
+        turned = old is None or old.state is not worker.state
+        changed = []
+        # A heartbeat comes from each worker each second: what stayed as it was costs a look.
+        for key, replica in worker.replicas.items():
+            was = before.get(key)
+            if was is replica and not turned:
+                continue
+            if was is None or was.state is not replica.state or was.pinned is not replica.pinned:
+                changed.append(key)
+            if turned or was is None or was.state is not replica.state:
+                self.holders.setdefault(key, Holders(key)).put(worker)
+        gone = {key: was for key, was in before.items() if key not in worker.replicas}
+        self._unlist(worker.id, gone)
+        changed += gone
+        if turned:
+            changed += worker.replicas
         if changed or old is None or _shifted(old, worker):
             self._moved.add(worker.id)
             self._touch(*changed)
-        if old is None or old.state is not worker.state:
-            self.waiters.wake(*changed, *worker.replicas, ANY)
-        elif changed:
+        if changed or turned:
             self.waiters.wake(*changed, ANY)
 
     def _unlist(self, worker_id: str, gone: Mapping[VersionKey, Replica]) -> None:
         for key, replica in gone.items():
-            holders = self.holders.get(key, [])
-            if worker_id in holders:
-                holders.remove(worker_id)
+            holders = self.holders.get(key)
+            if holders is not None and holders.discard(worker_id):
                 left = self._left(key) + replica.rates
                 self._departed[key] = Arrivals(left, self._clock.monotonic())
-            if not holders:
-                self.holders.pop(key, None)
+                if not holders:
+                    del self.holders[key]
 
-    def _learn(self, worker: WorkerInfo) -> None:
+    def _learn(self, worker: WorkerInfo, before: Mapping[VersionKey, Replica]) -> None:
         """Keeps what was measured, whose tickets are not ours, and failures of others' loads."""
-        self.footprints.hear(worker)
+        self.footprints.hear(worker, before)
         for key, replica in worker.replicas.items():
             tickets = self._tickets.get((worker.id, key))
             if tickets is not None:
@@ -377,11 +404,6 @@ class View:
 def _rank(version: ModelVersion) -> tuple[int, float]:
     """How far the life of a version has come."""
     return (_ORDER.index(version.state), version.progress)
-
-
-def _differs(key: VersionKey, before: Mapping[VersionKey, Replica], worker: WorkerInfo) -> bool:
-    old, new = before.get(key), worker.replicas.get(key)
-    return old is None or new is None or (old.state, old.pinned) != (new.state, new.pinned)
 
 
 def _shifted(old: WorkerInfo, new: WorkerInfo) -> bool:

@@ -182,11 +182,24 @@ def load_in(load: types_pb2.LoadReport) -> LoadReport:
     return LoadReport(load.outstanding, load.queue_capacity, load.estimated_wait_ms, load.sequence)
 
 
-def replica_in(replica: types_pb2.Replica) -> Replica:
-    """A replica whose state this release does not know counts as being loaded."""
-    variant = replica.variant
+def replica_in(
+    replica: types_pb2.Replica, last: tuple[types_pb2.Replica, Replica] | None = None
+) -> Replica:
+    """A replica whose state this release does not know counts as being loaded.
+
+    `last` is what was said of the same version before, and what was read of it: parts that are as
+    they were are taken over.
+    """
+    said, known = last if last is not None else (None, None)
+    footprint, variant, key = None, "", None
+    if said is not None and known is not None:
+        key = known.key
+        footprint = known.footprint if replica.footprint == said.footprint else None
+        variant = known.variant if replica.variant == said.variant else ""
+    if footprint is None and replica.HasField("footprint"):
+        footprint = footprint_in(replica.footprint)
     return Replica(
-        key=key_in(replica.version),
+        key=key or key_in(replica.version),
         state=_REPLICA_STATES_IN.get(replica.state, ReplicaState.ASSIGNED),
         weights_bytes=replica.weights_bytes,
         workspace_bytes=replica.workspace_bytes,
@@ -199,9 +212,9 @@ def replica_in(replica: types_pb2.Replica) -> Replica:
         load_ms=replica.load_ms,
         reason=replica.reason,
         message=replica.message,
-        variant="/".join(filter(None, (variant.backend, variant.precision))),
+        variant=variant or _variant_in(replica.variant),
         pack=replica.pack,
-        footprint=footprint_in(replica.footprint) if replica.HasField("footprint") else None,
+        footprint=footprint,
         swaps_total=replica.swaps_total,
         rates=rates_in(replica.rates),
         queue_ms=replica.queue_ms,
@@ -211,14 +224,24 @@ def replica_in(replica: types_pb2.Replica) -> Replica:
     )
 
 
+def _variant_in(variant: types_pb2.Variant) -> str:
+    return "/".join(filter(None, (variant.backend, variant.precision)))
+
+
 def worker_in(
-    worker: fleet_pb2.Worker, lease_until_s: float, joined: WorkerInfo | None = None
+    worker: fleet_pb2.Worker,
+    lease_until_s: float,
+    joined: WorkerInfo | None = None,
+    ledger: Ledger | None = None,
+    replicas: dict[VersionKey, Replica] | None = None,
 ) -> WorkerInfo:
     """A worker as it reports itself; static fields it leaves out are as it `joined`.
 
-    lease_until_s: monotonic. A state this release does not know counts as STARTING.
+    lease_until_s: monotonic. A state this release does not know counts as STARTING. `ledger` and
+    `replicas`: of this message, read already.
     """
-    replicas = {replica.key: replica for replica in map(replica_in, worker.replicas)}
+    if replicas is None:
+        replicas = {replica.key: replica for replica in map(replica_in, worker.replicas)}
     return WorkerInfo(
         id=worker.id,
         incarnation=worker.incarnation,
@@ -227,7 +250,7 @@ def worker_in(
         device_kind=worker.device_kind or (joined.device_kind if joined else ""),
         state=_WORKER_STATES_IN.get(worker.state, WorkerState.STARTING),
         lease_until_s=lease_until_s,
-        ledger=ledger_in(worker.ledger),
+        ledger=ledger if ledger is not None else ledger_in(worker.ledger),
         load=load_in(worker.load),
         replicas=replicas,
         device_name=worker.device_name or (joined.device_name if joined else ""),
@@ -269,7 +292,9 @@ def replica_out(replica: Replica) -> types_pb2.Replica:
     )
 
 
-def worker_out(worker: WorkerInfo, load: LoadReport, now: float) -> fleet_pb2.Worker:
+def worker_out(
+    worker: WorkerInfo, load: LoadReport, now: float, cordoned: bool = False
+) -> fleet_pb2.Worker:
     """now: monotonic seconds."""
     return fleet_pb2.Worker(
         id=worker.id,
@@ -292,6 +317,7 @@ def worker_out(worker: WorkerInfo, load: LoadReport, now: float) -> fleet_pb2.Wo
         labels=worker.labels,
         release=worker.release,
         replaces_because=worker.replaces_because,
+        cordoned=cordoned,
     )
 
 

@@ -71,16 +71,23 @@ class WorkerLink:
         return await _typed(worker, self._stub(worker).Assign(request, timeout=timeout_s))
 
     async def release(
-        self, worker: WorkerInfo, key: VersionKey, token: FencingToken, timeout_s: float
+        self,
+        worker: WorkerInfo,
+        key: VersionKey,
+        token: FencingToken,
+        timeout_s: float,
+        force: bool = False,
     ) -> worker_pb2.ReleaseResponse:
-        """Returns when the memory is given back."""
-        request = worker_pb2.ReleaseRequest(token=token_out(token), version=key_out(key))
+        """Returns when the memory is given back; with `force` open tickets are refused."""
+        request = worker_pb2.ReleaseRequest(
+            token=token_out(token), version=key_out(key), force=force
+        )
         return await _typed(worker, self._stub(worker).Release(request, timeout=timeout_s))
 
-    async def drain(self, worker: WorkerInfo, timeout_s: float) -> int:
-        """Returns how many tickets were left open when the time was up."""
-        call = self._stub(worker).Drain(worker_pb2.DrainRequest(), timeout=timeout_s)
-        return (await _typed(worker, call)).left
+    async def drain(self, worker: WorkerInfo, token: FencingToken, timeout_s: float) -> int:
+        """Returns how many tickets were left open when the time was up; the process ends then."""
+        request = worker_pb2.DrainRequest(token=token_out(token))
+        return (await _typed(worker, self._stub(worker).Drain(request, timeout=timeout_s))).left
 
     async def drop(self, worker: WorkerInfo) -> None:
         """Ends the calls that a lost worker still holds, with WorkerLost."""

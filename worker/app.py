@@ -38,6 +38,8 @@ from yolopool.v1 import fleet_pb2, worker_pb2_grpc
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
 CLOSING_S = 1.0
+# For the answer to whoever asked for the drain that ends this process.
+REPLY_S = 0.2
 # For one model of the process before this one.
 TAKE_OVER_S = 60.0
 
@@ -194,7 +196,7 @@ class App:
         """Ends server, threads and device; once, after a start. A pass or a load that does not
         come to its end is left to the end of the process.
         """
-        await self.server.stop(0)
+        await self.server.stop(REPLY_S if self.rpc.told_to_end.is_set() else 0)
         for task in self._tasks:
             await _ended(task)
         await self.replicas.close()
@@ -206,7 +208,7 @@ class App:
 
     async def _until(self, until: Callable[[], Awaitable[object]]) -> object:
         """Returns when the process is to end: it was told to, or makes room for its successor."""
-        told = asyncio.ensure_future(until())
+        told = asyncio.ensure_future(self._told(until))
         note = handover.read(self.settings.handover)
         if note is None and not self._recycle_because.is_set():
             recycle = asyncio.create_task(self._recycle_because.wait())
@@ -219,6 +221,17 @@ class App:
             return await told  # the supervisor says when the successor is there
         await _ended(told)
         return "recycled"
+
+    async def _told(self, until: Callable[[], Awaitable[object]]) -> object:
+        """Whoever says first that this process is to end: its host, or a control plane."""
+        host = asyncio.ensure_future(until())
+        control_plane = asyncio.create_task(self.rpc.told_to_end.wait())
+        try:
+            await asyncio.wait((host, control_plane), return_when=asyncio.FIRST_COMPLETED)
+            return host.result() if host.done() else "a control plane drained this worker"
+        finally:
+            await _ended(host)
+            await _ended(control_plane)
 
     def recycle(self, why: str) -> None:
         """Asks for a successor: beside this process where memory allows, else after it. Once."""

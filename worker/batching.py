@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from worker.estimates import Shape, Waiting
-from yolopool.errors import QueueFull
+from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 P = TypeVar("P")
 Lane = tuple[str, Shape, int]
@@ -93,22 +93,27 @@ class Queue(Generic[P]):
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, ticket: Ticket[P], now: float, wait_s: float) -> None:
-        """Takes a ticket, or raises QueueFull: no room, or no time before its deadline.
+    def add(self, ticket: Ticket[P], now: float, done_s: float) -> None:
+        """Takes a ticket, or raises QueueFull (no room) or DeadlineUnmeetable (no time).
 
-        `wait_s` estimates when it would start. Time is a reason only behind others: an
+        `done_s` estimates when it would be answered. Time is a reason only behind others: an
         estimate that is wrong is put right by the pass it let through.
         """
         if len(self._live) >= self.capacity:
             raise QueueFull(
                 f"{self.capacity} requests wait already: try again later or add workers",
-                retry_after_s=wait_s,
+                retry_after_s=done_s,
             )
-        if self._live and now + wait_s >= ticket.deadline:
-            raise QueueFull(
-                f"would start in {wait_s:.3f} s and the deadline is in "
-                f"{ticket.deadline - now:.3f} s: give more time or add workers",
-                retry_after_s=wait_s,
+        left_s = ticket.deadline - now
+        if self._live and done_s >= left_s:
+            raise DeadlineUnmeetable(
+                f"would be done in {done_s:.3f} s and the deadline is in {left_s:.3f} s: allow "
+                "more time, send fewer at a time, or add workers",
+                retry_after_s=done_s,
+                details={
+                    "estimated_wait_s": f"{done_s:.3f}",
+                    "deadline_in_s": f"{left_s:.3f}",
+                },
             )
         self._live[ticket.number] = ticket
         heapq.heappush(self._lanes.setdefault(ticket.lane, []), (ticket.order, ticket.number))
@@ -171,11 +176,14 @@ class Queue(Generic[P]):
             )
         return found
 
-    def waiting(self) -> Iterator[Waiting]:
-        """What waits, by lane, for `Estimates.wait_s`."""
-        counts: dict[Lane, int] = {}
+    def waiting(self, up_to: Ticket[P] | None = None) -> Iterator[Waiting]:
+        """What waits, by lane, for `Estimates.wait_s`; `up_to`: what goes before a ticket that is
+        not in the queue yet, and itself.
+        """
+        counts: dict[Lane, int] = {} if up_to is None else {up_to.lane: 1}
         for ticket in self._live.values():
-            counts[ticket.lane] = counts.get(ticket.lane, 0) + 1
+            if up_to is None or ticket.order < up_to.order:
+                counts[ticket.lane] = counts.get(ticket.lane, 0) + 1
         for (version, shape, max_batch), count in counts.items():
             yield Waiting(version, shape, count, max_batch)
 

@@ -144,8 +144,8 @@ class Engine:
     async def submit(self, request: Request) -> Outcome:
         """Queues one image and waits for its answer; a cancelled call frees its place.
 
-        Raises QueueFull at once, DeadlineExceeded, NotAssigned, OutOfMemory, InferenceFailed,
-        Draining.
+        Raises QueueFull and DeadlineUnmeetable at once, DeadlineExceeded, NotAssigned,
+        OutOfMemory, InferenceFailed, Draining.
         """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         now = self._clock()
@@ -163,7 +163,7 @@ class Engine:
                 request.max_batch,
                 _Work(request.image, request.options, _reply_to(future)),
             )
-            self._queue.add(ticket, now, self._wait_s(now))
+            self._queue.add(ticket, now, self._wait_s(now, ticket))
             self._changed.notify()
         if request.version not in self.models:
             self.watch()
@@ -221,9 +221,10 @@ class Engine:
             self._passes.pop(version, None)
             self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
 
-    def _wait_s(self, now: float) -> float:
+    def _wait_s(self, now: float, up_to: "Ticket[_Work] | None" = None) -> float:
+        """When all that waits is done; `up_to`: that ticket, with what goes before it."""
         busy = max(0.0, self._free_at - now) if self._running else 0.0
-        waiting = list(self._queue.waiting())
+        waiting = list(self._queue.waiting(up_to))
         away = {lane.version for lane in waiting if lane.version not in self.models}
         swaps = sum(self._swap_s.get(version, 0.0) for version in away)
         return busy + swaps + self._estimates.wait_s(waiting)

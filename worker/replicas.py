@@ -25,6 +25,12 @@ log = structlog.get_logger()
 CLOSING_S = 1.0
 
 
+def forced_out(key: str) -> NotAssigned:
+    """What the tickets of a version hear that is released by force; not to be tried elsewhere."""
+    why = f"{key} was unloaded by force before this request was run: send it again to load it anew"
+    return NotAssigned(why, details={"forced": "true"})
+
+
 class Replicas:
     """All methods are of the event loop. `held` is the worker's one table of replicas; `changed`
     is called when a state changes; at most `assignable_bytes` of weights are taken in all.
@@ -113,8 +119,10 @@ class Replicas:
         replica.work = asyncio.create_task(self._load(replica))
         return replica
 
-    async def release(self, key: str) -> int:
-        """Drops a version behind its last ticket; answers the weights bytes given back."""
+    async def release(self, key: str, force: bool = False) -> int:
+        """Drops a version behind its last ticket, or with `force` behind the pass under way, its
+        other tickets refused; answers the weights bytes given back.
+        """
         replica = self._held.get(key)
         if replica is None:
             return 0
@@ -128,6 +136,9 @@ class Replicas:
                 replica.wanted = False
                 replica.settled.set()
                 replica.work = asyncio.create_task(self._drop(replica))
+            if force:
+                replica.forced = True
+                self._engine.refuse(key, forced_out(key))
             released = replica.work
         assert released is not None, "a RELEASING replica has its release under way"
         await asyncio.shield(released)

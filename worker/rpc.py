@@ -16,7 +16,7 @@ from worker.backends.base import Backend
 from worker.engine import Engine, Outcome, Request
 from worker.intake import Intake, Prepared
 from worker.replica import Replica
-from worker.replicas import Replicas
+from worker.replicas import Replicas, forced_out
 from worker.swaps import Swaps
 from worker.upkeep import Upkeep
 from yolopool.errors import Draining, StaleToken, YolopoolError
@@ -77,6 +77,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         self.fence = Fence()
         self.state = fleet_pb2.WORKER_STATE_STARTING
         self.infers = 0  # calls of Infer under way
+        self.told_to_end = asyncio.Event()
         self._identity = identity
         self._replicas = replicas
         self._swaps = swaps
@@ -96,7 +97,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Release(self, request: worker_pb2.ReleaseRequest, context: Any) -> Any:
         self.fence.check(request.token)
-        released = await self._replicas.release(wire.key_of(request.version))
+        released = await self._replicas.release(wire.key_of(request.version), request.force)
         return worker_pb2.ReleaseResponse(ledger=self._ledger(), released_bytes=released)
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
@@ -127,6 +128,8 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         )
 
     async def Drain(self, request: worker_pb2.DrainRequest, context: Any) -> Any:
+        self.fence.check(request.token)
+        self.told_to_end.set()
         remaining = context.time_remaining()
         left = await self.drain(DEFAULT_DEADLINE_S if remaining is None else remaining)
         return worker_pb2.DrainResponse(left=left)
@@ -172,6 +175,8 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             prepared = await self._intake.prepare(
                 wire.source_of(request), wire.region_of(request.options), wire.framing_of(replica)
             )
+            if replica.forced:  # while the image was decoded
+                raise forced_out(replica.key)
             outcome = await self._engine.submit(
                 Request(
                     replica.order.key,

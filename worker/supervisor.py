@@ -35,6 +35,8 @@ LOOK_S = 0.5
 SUCCESSOR_S = 180.0
 # A process that ran for so long is not one that can't start.
 STEADY_S = 60.0
+# How a process ends that was drained.
+DRAINED = "exit code 0"
 # Beyond its own drain, for a child to close what it has open.
 CLOSING_S = 1.0
 
@@ -115,7 +117,9 @@ class Supervisor:
                 attempt = 0
                 continue
             restart = after_exit(attempt, self._clock() - began)
-            log.error(
+            # Nobody told us to stop: a control plane drained it, for a fresh one.
+            drained = ended == DRAINED
+            (log.info if drained else log.error)(
                 "worker process ended, starting it again",
                 device=device.id,
                 ended=ended,

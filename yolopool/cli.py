@@ -247,12 +247,15 @@ def models_load(
 def models_unload(
     model: ModelRef,
     wait: Annotated[bool, typer.Option(help="until its memory is given back")] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="refuse its open requests instead of waiting for them")
+    ] = False,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Release a model everywhere; the next request loads it again."""
     with Client(address) as client:
-        version = client.unload(model, wait=wait)
+        version = client.unload(model, wait=wait, force=force)
     _print_json(_plain(version)) if as_json else out.print(tables.version(version))
 
 
@@ -433,6 +436,25 @@ def workers_list(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) ->
     _print_json([_plain(worker) for worker in known]) if as_json else out.print(
         tables.workers(known)
     )
+
+
+@workers_app.command("drain")
+def workers_drain(
+    worker: Annotated[str, typer.Argument(metavar="ID", help="as `workers list` has it")],
+    wait: Annotated[bool, typer.Option(help="until it has left")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="of the wait, seconds")] = 600.0,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Take a worker out: its models are loaded elsewhere, it answers what it has, and ends."""
+    with Client(address) as client:
+        left = client.drain_worker(worker, wait=wait, timeout_s=timeout_s)
+    if as_json:
+        _print_json({"worker": worker, "not_moved": list(left)})
+        return
+    out.print(f"{worker} {'has left' if wait else 'is draining'}", highlight=False)
+    if left:
+        _print_error(f"nobody else had room for {', '.join(left)}: add a worker, or unload others")
 
 
 @app.command()

@@ -6,7 +6,15 @@ call has a deadline, and every failure is a YolopoolError with reason, retryable
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -37,6 +45,7 @@ from yolopool.v1 import (
     model_pb2_grpc,
     schedule_pb2,
     schedule_pb2_grpc,
+    types_pb2,
 )
 
 Answer = TypeVar("Answer")
@@ -45,6 +54,7 @@ DETECT_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 120.0
 UPLOAD_TIMEOUT_S = 600.0
+DRAIN_TIMEOUT_S = 600.0
 UPLOAD_ATTEMPTS = 5
 POLL_S = 0.2
 
@@ -222,10 +232,17 @@ class Client:
         return records.version_of(_call(self._stubs.model.LoadModel, request, timeout_s).version)
 
     def unload(
-        self, model: str, *, wait: bool = True, timeout_s: float = CHANGE_TIMEOUT_S
+        self,
+        model: str,
+        *,
+        wait: bool = True,
+        force: bool = False,
+        timeout_s: float = CHANGE_TIMEOUT_S,
     ) -> records.ModelVersion:
-        """Wants a version nowhere; with wait, returns when it is gone."""
-        request = model_pb2.UnloadModelRequest(model=model, wait=wait)
+        """Wants a version nowhere; with wait, returns when it is gone. `force`: its open requests
+        are refused with NotAssigned instead of waited for.
+        """
+        request = model_pb2.UnloadModelRequest(model=model, wait=wait, force=force)
         return records.version_of(_call(self._stubs.model.UnloadModel, request, timeout_s).version)
 
     def changeover(
@@ -300,13 +317,22 @@ class Client:
     def delete(self, model: str) -> tuple[str, ...]:
         """Forgets a model, or one version of it; answers what was deleted as name@version."""
         request = model_pb2.DeleteModelRequest(model=model)
-        return _deleted(_call(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S))
+        return _names(_call(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S).deleted)
 
     def workers(self) -> tuple[records.Worker, ...]:
         """The workers by id, with ledgers and replicas."""
         request = fleet_pb2.ListWorkersRequest()
         answer = _call(self._stubs.fleet.ListWorkers, request, READ_TIMEOUT_S)
         return tuple(records.worker_of(worker) for worker in answer.workers)
+
+    def drain_worker(
+        self, worker: str, *, wait: bool = True, timeout_s: float = DRAIN_TIMEOUT_S
+    ) -> tuple[str, ...]:
+        """Takes a worker out once its models are loaded elsewhere; with wait, returns when it has
+        left. Answers as name@version what only it held and nobody else has room for.
+        """
+        request = fleet_pb2.DrainWorkerRequest(worker=worker, wait=wait)
+        return _names(_call(self._stubs.fleet.DrainWorker, request, timeout_s).not_moved)
 
     def fleet(self) -> records.Fleet:
         """The whole pool in numbers."""
@@ -506,10 +532,15 @@ class AsyncClient:
         return records.version_of(answer.version)
 
     async def unload(
-        self, model: str, *, wait: bool = True, timeout_s: float = CHANGE_TIMEOUT_S
+        self,
+        model: str,
+        *,
+        wait: bool = True,
+        force: bool = False,
+        timeout_s: float = CHANGE_TIMEOUT_S,
     ) -> records.ModelVersion:
         """As `Client.unload`."""
-        request = model_pb2.UnloadModelRequest(model=model, wait=wait)
+        request = model_pb2.UnloadModelRequest(model=model, wait=wait, force=force)
         answer = await _await(self._stubs.model.UnloadModel, request, timeout_s)
         return records.version_of(answer.version)
 
@@ -579,13 +610,22 @@ class AsyncClient:
     async def delete(self, model: str) -> tuple[str, ...]:
         """As `Client.delete`."""
         request = model_pb2.DeleteModelRequest(model=model)
-        return _deleted(await _await(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S))
+        answer = await _await(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S)
+        return _names(answer.deleted)
 
     async def workers(self) -> tuple[records.Worker, ...]:
         """As `Client.workers`."""
         request = fleet_pb2.ListWorkersRequest()
         answer = await _await(self._stubs.fleet.ListWorkers, request, READ_TIMEOUT_S)
         return tuple(records.worker_of(worker) for worker in answer.workers)
+
+    async def drain_worker(
+        self, worker: str, *, wait: bool = True, timeout_s: float = DRAIN_TIMEOUT_S
+    ) -> tuple[str, ...]:
+        """As `Client.drain_worker`."""
+        request = fleet_pb2.DrainWorkerRequest(worker=worker, wait=wait)
+        answer = await _await(self._stubs.fleet.DrainWorker, request, timeout_s)
+        return _names(answer.not_moved)
 
     async def fleet(self) -> records.Fleet:
         """As `Client.fleet`."""
@@ -673,8 +713,8 @@ def _importing(version: records.ModelVersion, progress: Progress | None) -> bool
     return version.state in ("UPLOADED", "IMPORTING")
 
 
-def _deleted(answer: model_pb2.DeleteModelResponse) -> tuple[str, ...]:
-    return tuple(f"{key.model}@{key.version}" for key in answer.deleted)
+def _names(keys: Iterable[types_pb2.VersionKey]) -> tuple[str, ...]:
+    return tuple(f"{key.model}@{key.version}" for key in keys)
 
 
 __all__ = ["AsyncClient", "Client", "YolopoolError"]

@@ -275,6 +275,12 @@ class WorkerLost(Unavailable):
     reason = "WORKER_LOST"
 
 
+class WorkerSilent(Unavailable):
+    """It neither answered nor refused in a time that is long for it; another is asked."""
+
+    reason = "WORKER_SILENT"
+
+
 class Draining(Unavailable):
     reason = "DRAINING"
 

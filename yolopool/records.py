@@ -128,7 +128,9 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker process; `state` one of STARTING, READY, DRAINING, LOST."""
+    """A worker process; `state` one of STARTING, READY, DRAINING, LOST. `cordoned`: its models
+    are being loaded elsewhere, then it drains.
+    """
 
     id: str
     incarnation: str
@@ -145,6 +147,7 @@ class Worker:
     labels: dict[str, str]
     release: str
     replaces_because: str
+    cordoned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +357,7 @@ def worker_of(message: fleet_pb2.Worker) -> Worker:
         labels=dict(message.labels),
         release=message.release,
         replaces_because=message.replaces_because,
+        cordoned=message.cordoned,
     )
 
 

@@ -162,7 +162,7 @@ def workers(known: Iterable[Worker]) -> Table:
         table.add_row(
             worker.id if not worker.replaces_because else f"{worker.id}\n{_replaces(worker)}",
             worker.device_name or worker.device,
-            state(worker.state),
+            state(worker.state) + ("\n[yellow]cordoned[/]" if worker.cordoned else ""),
             _ledger(ledger),
             f"{worker.outstanding}/{worker.queue_capacity}",
             "\n".join(held) or "-",

@@ -8,8 +8,11 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 50
 STEPS = 5
 
 
-def line_chart(values: Sequence[float], title: str, x_label: str, y_label: str) -> str:
-    """`values` over 1, 2, ...; the y axis begins at 0, so that growth is seen as what it is.
+def line_chart(
+    values: Sequence[float], title: str, x_label: str, y_label: str, x_step: float = 1
+) -> str:
+    """`values` over x_step, 2 x_step, ...; the y axis begins at 0, so that growth is seen as what
+    it is.
 
     Raises ValueError for fewer than two values.
     """
@@ -43,7 +46,7 @@ def line_chart(values: Sequence[float], title: str, x_label: str, y_label: str) 
         index = (len(values) - 1) * step / STEPS
         parts.append(
             f'<text x="{x(index):.1f}" y="{HEIGHT - BOTTOM + 18}" '
-            f'text-anchor="middle">{index + 1:.0f}</text>'
+            f'text-anchor="middle">{(index + 1) * x_step:.0f}</text>'
         )
     middle = TOP + height / 2
     parts += [

@@ -65,11 +65,16 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.assigned: list[str] = []
         self.released: list[str] = []
         self.inferred: list[worker_pb2.InferRequest] = []
+        self.cancelled = 0
+        self.forced: list[str] = []
+        self.drained: list[types_pb2.FencingToken] = []
+        self.inference_ms = 0.0
         self.load_s = self.turn_s = self.infer_s = 0.0
         self.on_infer: YolopoolError | None = None
         self.on_assign: YolopoolError | None = None
         self.refuse: dict[str, YolopoolError] = {}
         self.token = types_pb2.FencingToken()
+        self.control_plane = ""
         self._sequence = 0
         self._poke = asyncio.Event()
         self._server = GrpcServer([])
@@ -78,6 +83,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     async def start(self, control_plane: str) -> None:
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self, self._server.server)
         self.address = f"127.0.0.1:{await self._server.start('127.0.0.1', 0)}"
+        self.control_plane = control_plane
         joined = asyncio.Event()
         self._beats = asyncio.create_task(self._stay(control_plane, joined))
         await asyncio.wait_for(joined.wait(), 5)
@@ -167,6 +173,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             if other is not replica and other.state == HOT and (hot + 1) * WEIGHTS > self.budget:
                 other.state = WARM
         replica.state, replica.pinned = HOT, request.pin
+        replica.inference_ms = self.inference_ms
         replica.footprint.weights_bytes = WEIGHTS
         replica.footprint.max_batch = 1
         self._poke.set()
@@ -174,7 +181,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Release(self, request: worker_pb2.ReleaseRequest, context: Any) -> Any:
         key = f"{request.version.model}@{request.version.version}"
-        self.released.append(key)
+        (self.forced if request.force else self.released).append(key)
         self.replicas.pop(key, None)
         self._poke.set()
         return worker_pb2.ReleaseResponse(ledger=self.ledger(), released_bytes=WEIGHTS)
@@ -186,7 +193,13 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         if key not in self.replicas:
             raise NotAssigned(f"{key} is not here")
         self.inferred.append(request)
-        await asyncio.sleep(self.infer_s)
+        try:
+            await asyncio.sleep(self.infer_s)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if key not in self.replicas:
+            raise NotAssigned(f"{key} was taken", details={"forced": "true"})
         self._sequence += 1
         return worker_pb2.InferResponse(
             result=detection_pb2.DetectResponse(
@@ -203,7 +216,17 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.GetInventoryResponse(worker=self.report(), highest_token=self.token)
 
     async def Drain(self, request: worker_pb2.DrainRequest, context: Any) -> Any:
+        self.drained.append(request.token)
+        await self.leave()
         return worker_pb2.DrainResponse()
+
+    async def leave(self) -> None:
+        """As at the end of a drain."""
+        await self.fall_silent()
+        async with grpc.aio.insecure_channel(self.control_plane) as channel:
+            stub = membership_pb2_grpc.MembershipServiceStub(channel)
+            request = membership_pb2.LeaveRequest(worker=self.name, incarnation=self.incarnation)
+            await stub.Leave(request, timeout=5)
 
 
 class Rig:

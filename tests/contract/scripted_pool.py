@@ -190,9 +190,16 @@ class Fleet(fleet_pb2_grpc.FleetServiceServicer):
                 budget_bytes=2**30, context_bytes=2**28, foreign_bytes=2**27, drift_bytes=2**28
             ),
             load=types_pb2.LoadReport(outstanding=1, queue_capacity=64), replicas=[a_replica()],
-            replaces_because="256 MiB did not come back [budget]",
+            replaces_because="256 MiB did not come back [budget]", cordoned=True,
         )  # fmt: skip
         return fleet_pb2.ListWorkersResponse(workers=[worker])
+
+    def DrainWorker(self, request: Any, context: Any) -> Any:
+        self.script.note("DrainWorker", request, context)
+        if request.worker != "box-cpu":
+            refuse(context, BY_REASON["WORKER_NOT_FOUND"](f"no worker {request.worker!r}"))
+        stuck = [types_pb2.VersionKey(model="shapes", version=1)]
+        return fleet_pb2.DrainWorkerResponse(not_moved=stuck)
 
     def GetFleet(self, request: Any, context: Any) -> Any:
         self.script.note("GetFleet", request, context)

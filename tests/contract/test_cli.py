@@ -70,6 +70,7 @@ def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
         ("schedules", "list"),
         ("changeover", "--load", "shapes", "--release", "old"),
         ("schedules", "set", "day", "--cron", "0 6 * * *", "--load", "shapes"),
+        ("workers", "drain", "box-cpu"),
     ],
 )  # fmt: skip
 def test_every_command_speaks_both_ways(pool: ScriptedPool, command: tuple[str, ...]) -> None:
@@ -126,10 +127,23 @@ def test_schedules_are_told_in_their_own_zone(pool: ScriptedPool) -> None:
 def test_how_models_are_kept_and_what_a_ledger_lacks_is_shown(pool: ScriptedPool) -> None:
     assert "on-demand" in yolopool(pool, "models", "list").stdout
     shown = yolopool(pool, "workers", "list").stdout
-    for words in ("in the place of", "128.0 MiB less for", "256.0 MiB did not"):
+    for words in ("in the place of", "128.0 MiB less for", "256.0 MiB did not", "cordoned"):
         assert words in shown
     worker = json.loads(yolopool(pool, "workers", "list", "--json").stdout)[0]
     assert worker["replaces_because"] == "256 MiB did not come back [budget]"
+
+
+def test_a_drain_tells_what_has_no_other_place(pool: ScriptedPool) -> None:
+    done = yolopool(pool, "workers", "drain", "box-cpu", "--wait")
+    assert (done.returncode, done.stdout) == (0, "box-cpu has left\n")
+    assert "nobody else had room for shapes@1" in done.stderr
+    assert pool.script.last("DrainWorker").wait
+    assert yolopool(pool, "workers", "drain", "nobody").returncode == 3
+
+
+def test_an_unload_by_force(pool: ScriptedPool) -> None:
+    assert yolopool(pool, "models", "unload", "shapes", "--force").returncode == 0
+    assert pool.script.last("UnloadModel").force
 
 
 def test_register(pool: ScriptedPool, tmp_path: Path) -> None:
@@ -182,7 +196,8 @@ def test_a_failed_import_is_a_failed_command(pool: ScriptedPool, tmp_path: Path)
     ("reason", "code"),
     [
         ("MODEL_NOT_FOUND", 3), ("IMAGE_NOT_DECODABLE", 4), ("DIGEST_MISMATCH", 4),
-        ("DEADLINE_EXCEEDED", 6), ("QUEUE_FULL", 7), ("MODEL_TOO_LARGE", 8), ("LOAD_FAILED", 1),
+        ("DEADLINE_EXCEEDED", 6), ("DEADLINE_UNMEETABLE", 6), ("QUEUE_FULL", 7),
+        ("MODEL_TOO_LARGE", 8), ("LOAD_FAILED", 1),
     ],
 )  # fmt: skip
 def test_an_error_is_one_line_and_a_code(

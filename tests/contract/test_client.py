@@ -247,11 +247,21 @@ def test_changeovers_and_schedules(call: Call, pool: ScriptedPool) -> None:
         call("changeover", "shapes")
 
 
+def test_what_is_to_leave(call: Call, pool: ScriptedPool) -> None:
+    assert call("drain_worker", "box-cpu") == ("shapes@1",)
+    assert pool.script.last("DrainWorker").wait
+    with pytest.raises(errors.WorkerNotFound):
+        call("drain_worker", "nobody")
+    call("unload", "shapes", force=True)
+    assert pool.script.last("UnloadModel").force
+
+
 def test_reads_are_plain_records(call: Call) -> None:
     (model,) = call("models")
     assert (model.name, model.versions[0].shape_policy) == ("shapes", "rect")
     (worker,) = call("workers")
     assert (worker.state, worker.ledger.used_bytes) == ("READY", 2**28)
+    assert worker.cordoned
     assert call("fleet").workers_ready == 1
     assert call("delete", "shapes") == ("shapes@1",)
 

@@ -255,8 +255,84 @@ async def test_a_full_queue_refuses_at_once_and_a_late_ticket_is_dropped(
     assert "OK" in found
     first = asyncio.ensure_future(outcome(20.0))
     await asyncio.sleep(0.1)
-    assert await outcome(0.15) in ("DEADLINE_EXCEEDED", "QUEUE_FULL")
+    assert await outcome(0.15) in ("DEADLINE_EXCEEDED", "DEADLINE_UNMEETABLE")
     assert await first == "OK"
+
+
+async def test_what_cannot_make_its_deadline_is_refused_on_arrival_with_the_estimate(
+    start: Start, zoo: Zoo
+) -> None:
+    slow = SimulatedBackend(0, 8 * 1024**3, TimeCurve(fixed_s=0.4))
+    worker = await start(slow, max_batch=1)
+    await worker.assign(zoo)
+    await worker.infer()  # measured now
+    urgent = types_pb2.PRIORITY_INTERACTIVE
+    tasks = [asyncio.ensure_future(worker.infer(priority=urgent)) for _ in range(3)]
+    await until(lambda: worker.app.engine.load().outstanding == 3)
+    with pytest.raises(errors.DeadlineUnmeetable) as refused:
+        await worker.infer(timeout=1.0)
+    assert float(refused.value.details["estimated_wait_s"]) > 1.0
+    assert 0 < float(refused.value.details["deadline_in_s"]) < 1.1
+    # As urgent, and due earlier than those who wait, it goes before them.
+    await worker.infer(timeout=1.0, priority=urgent)
+    assert len(await asyncio.gather(*tasks)) == 3
+    # Alone it is let through: an estimate that is wrong is put right by the pass.
+    with pytest.raises(errors.DeadlineExceeded) as late:
+        await worker.infer(timeout=0.1)
+    assert late.value.reason == "DEADLINE_EXCEEDED"
+
+
+async def test_a_release_by_force_refuses_what_waits_behind_the_pass_under_way(
+    start: Start, zoo: Zoo
+) -> None:
+    worker = await start(SimulatedBackend(0, 8 * 1024**3, TimeCurve(fixed_s=0.5)), max_batch=1)
+    empty = (await worker.inventory()).ledger
+    weights = (await worker.assign(zoo)).replica.weights_bytes
+    running = asyncio.ensure_future(worker.infer())
+    await until(lambda: worker.app.engine.load().outstanding == 1)
+    waiting = [asyncio.ensure_future(worker.infer()) for _ in range(3)]
+    await until(lambda: worker.app.engine.load().outstanding == 4)
+    plain = asyncio.ensure_future(worker.release())
+    await until(lambda: worker.app.replicas.held()[0].state == "RELEASING")
+    assert (await worker.release(force=True)).released_bytes == weights
+    for one in waiting:
+        with pytest.raises(errors.NotAssigned) as refused:
+            await one
+        assert refused.value.details == {"forced": "true"}
+    assert (await running).result.batch_size == 1
+    assert (await plain).ledger == empty
+    assert (await worker.assign(zoo)).replica.loads_total == 2
+    assert (await worker.infer()).result.batch_size == 1
+
+
+async def test_a_drain_that_a_control_plane_asked_for_ends_the_process(
+    tmp_path: Path, zoo: Zoo
+) -> None:
+    flags = ["--device=sim:0", f"--data-dir={tmp_path}", "--control-planes=127.0.0.1:1"]
+    backend = SimulatedBackend(0, 8 * 1024**3, TimeCurve(fixed_s=0.3))
+    app = App(read_settings(flags), backend)
+    await app.start()
+    process = asyncio.create_task(app.run(asyncio.Event().wait))
+    async with grpc.aio.insecure_channel(app.identity().address) as channel:
+        worker = Running(app, channel)
+        token = types_pb2.FencingToken(epoch=1, counter=2)
+        await worker.assign(zoo, token=token)
+        stale = worker_pb2.DrainRequest(token=types_pb2.FencingToken(epoch=1, counter=1))
+        with pytest.raises(errors.StaleToken):
+            await worker.call("Drain", stale)
+        opened = asyncio.ensure_future(worker.infer())
+        await until(lambda: app.engine.load().outstanding == 1)
+        drained = await worker.call("Drain", worker_pb2.DrainRequest(token=token))
+        assert drained.left == 0
+        assert (await opened).result.batch_size == 1
+        async with asyncio.timeout(20):
+            await process
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - of another thread's doing
+            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(
@@ -359,14 +435,13 @@ async def test_membership_tells_changes_at_once_rejoins_and_leaves(start: Start,
 async def test_on_the_cpu_models_take_turns_and_answer_as_if_alone(start: Start, zoo: Zoo) -> None:
     from worker.backends.torch_backend import TorchBackend
 
-    alone = await start(TorchBackend("cpu", 1))
+    alone = await start(TorchBackend("cpu", 1), max_batch=1)
     await alone.assign(zoo)
     expected = (await alone.infer()).result.detections
     ledger = (await alone.inventory()).ledger
-    budget = ledger.context_bytes + ledger.workspace_bytes + ledger.weights_bytes * 3 // 2
-    # Contexts are what each process, here the same one, has in memory when it starts.
+    # The context of the next is what this process has in memory when it starts: all of it now.
     # One image a pass, as alone: in a batch the last bits of a box may differ.
-    room_bytes = budget + ledger.weights_bytes
+    room_bytes = ledger.measured_bytes + ledger.workspace_bytes + ledger.weights_bytes * 5 // 2
     worker = await start(TorchBackend("cpu", 1), memory_budget=str(room_bytes), max_batch=1)
     names = ("one", "two", "three", "four")
     for name in names:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.batching import Batch, Queue, Ticket
-from yolopool.errors import QueueFull
+from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 FOREVER = 1e9
 
@@ -27,7 +27,7 @@ def a_ticket(
 def filled(tickets: Sequence[Ticket[str]], capacity: int = 1000) -> Queue[str]:
     queue: Queue[str] = Queue(capacity)
     for ticket in tickets:
-        queue.add(ticket, now=0.0, wait_s=0.0)
+        queue.add(ticket, now=0.0, done_s=0.0)
     return queue
 
 
@@ -77,17 +77,21 @@ def test_priority_goes_before_deadline_and_deadline_before_arrival() -> None:
 def test_a_full_queue_refuses_at_once_with_the_wait() -> None:
     queue = filled([a_ticket(0), a_ticket(1)], capacity=2)
     with pytest.raises(QueueFull, match="2 requests wait already") as full:
-        queue.add(a_ticket(2), now=0.0, wait_s=0.4)
+        queue.add(a_ticket(2), now=0.0, done_s=0.4)
     assert full.value.retry_after_s == 0.4
     queue.next_batch(0.0)
-    queue.add(a_ticket(2), now=0.0, wait_s=0.4)
+    queue.add(a_ticket(2), now=0.0, done_s=0.4)
 
 
 def test_what_cannot_make_its_deadline_is_refused_unless_nobody_waits() -> None:
     queue = filled([a_ticket(0)])
-    with pytest.raises(QueueFull, match=r"would start in 2\.000 s and the deadline is in 1\.500 s"):
-        queue.add(a_ticket(1, deadline=11.5), now=10.0, wait_s=2.0)
-    filled([]).add(a_ticket(1, deadline=11.5), now=10.0, wait_s=2.0)
+    why = r"would be done in 2\.000 s and the deadline is in 1\.500 s"
+    with pytest.raises(DeadlineUnmeetable, match=why) as refused:
+        queue.add(a_ticket(1, deadline=11.5), now=10.0, done_s=2.0)
+    assert refused.value.details == {"estimated_wait_s": "2.000", "deadline_in_s": "1.500"}
+    assert len(queue) == 1
+    queue.add(a_ticket(1, deadline=11.5), now=10.0, done_s=1.45)
+    filled([]).add(a_ticket(1, deadline=11.5), now=10.0, done_s=2.6)
 
 
 def test_late_tickets_come_out_as_late_and_never_run() -> None:
@@ -102,7 +106,7 @@ def test_a_discarded_ticket_frees_its_place_and_never_runs() -> None:
     queue = filled(tickets, capacity=2)
     assert queue.discard(tickets[0])
     assert not queue.discard(tickets[0])
-    queue.add(a_ticket(2), now=0.0, wait_s=0.0)
+    queue.add(a_ticket(2), now=0.0, done_s=0.0)
     assert numbers(queue.next_batch(0.0).batch) == [1, 2]
 
 
@@ -112,6 +116,14 @@ def test_what_waits_is_counted_by_lane() -> None:
         ((32, 32), 1),
         ((640, 640), 2),
     ]
+
+
+def test_what_goes_before_a_ticket_is_counted_with_it() -> None:
+    queue = filled([a_ticket(0), a_ticket(1, priority=3), a_ticket(2, "other@1", priority=1)])
+    normal = [(lane.version, lane.count) for lane in queue.waiting(a_ticket(3))]
+    assert sorted(normal) == [("m@1", 2), ("other@1", 1)]
+    urgent = [(lane.version, lane.count) for lane in queue.waiting(a_ticket(4, priority=0))]
+    assert urgent == [("m@1", 1)]
 
 
 some_tickets = st.lists(

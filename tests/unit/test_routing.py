@@ -1,5 +1,7 @@
 """Routing: who may answer, who is preferred, and what is said when nobody can."""
 
+import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -15,7 +17,16 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.routing import Hold, Reject, Send, choose
+from control_plane.holders import Holders, rank
+from control_plane.routing import (
+    FLOOR_S,
+    UNMEASURED_FLOOR_S,
+    Hold,
+    Reject,
+    Send,
+    attempt_limit_s,
+    choose,
+)
 from tests.unit.fleets import NOW, key, replica, worker
 from yolopool import errors
 
@@ -30,8 +41,12 @@ class FrozenView:
     waits: dict[VersionKey, Wait] = field(default_factory=dict)
 
     @property
-    def holders(self) -> dict[VersionKey, Sequence[str]]:
-        return {key("a"): [id_ for id_, one in self.workers.items() if key("a") in one.replicas]}
+    def holders(self) -> dict[VersionKey, Holders]:
+        found = Holders(key("a"))
+        for one in self.workers.values():
+            if key("a") in one.replicas:
+                found.put(one)
+        return {key("a"): found} if found else {}
 
 
 def view_of(*workers: WorkerInfo) -> FrozenView:
@@ -83,7 +98,8 @@ def test_a_swap_counts_as_it_was_measured() -> None:
 def test_tried_workers_are_excluded_by_incarnation() -> None:
     view = view_of(with_a("w1"), with_a("w2"))
     assert chosen(view, excluded=["w1-1"]) == {"w2"}
-    assert chosen(view, excluded=["w1-0"]) == {"w1", "w2"}
+    assert chosen(view, excluded=["w2-1"]) == {"w1"}
+    assert isinstance(choose(view, key("a"), NOW, Random(1), ["w1-1", "w2-1"]), Hold)
 
 
 def test_of_two_the_one_that_ends_first() -> None:
@@ -96,12 +112,149 @@ def test_own_calls_count_before_they_are_reported() -> None:
     view = view_of(with_a("w1"), with_a("w2"))
     view.outstanding["w1"] = 2
     assert chosen(view) == {"w2"}
+    view.outstanding["w2"] = 2
     view.loads["w1"] = LoadReport(outstanding=2, estimated_wait_ms=0.0)
-    assert chosen(view) == {"w1", "w2"}
+    assert chosen(view) == {"w1"}
 
 
-def test_equal_workers_share_the_work() -> None:
-    assert chosen(view_of(*[with_a(f"w{n}") for n in range(4)])) == {"w0", "w1", "w2", "w3"}
+def test_idle_workers_are_filled_in_an_order_that_all_control_planes_share() -> None:
+    names = [f"w{n}" for n in range(40)]
+    first = min(names, key=lambda name: rank(key("a"), name))
+    for order in (names, names[::-1]):
+        assert chosen(view_of(*[with_a(name) for name in order])) == {first}
+    # Another version has another order, so that the first worker is not the first of all.
+    tops = {min(names, key=lambda name: rank(key(f"m{n}"), name)) for n in range(40)}
+    assert len(tops) > 15
+
+
+def test_the_preferred_one_is_left_once_it_is_more_than_a_pass_behind() -> None:
+    names = sorted(("w1", "w2"), key=lambda name: rank(key("a"), name))
+    view = view_of(*[timed(name, 10.0) for name in names])
+    view.loads[names[0]] = LoadReport(outstanding=1, estimated_wait_ms=10.0)
+    assert chosen(view) == {names[0]}
+    view.loads[names[0]] = LoadReport(outstanding=2, estimated_wait_ms=10.1)
+    assert chosen(view) == {names[1]}
+
+
+def test_a_slow_device_is_not_preferred_for_its_rank() -> None:
+    first, second = sorted(("w1", "w2"), key=lambda name: rank(key("a"), name))
+    assert chosen(view_of(timed(first, 100.0), timed(second, 5.0))) == {second}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.95, 0.999])
+def test_among_many_stale_the_live_ones_are_found(share: float) -> None:
+    stale = int(share * 1000)
+    names = [f"w{n}" for n in range(1000)]
+    Random(7).shuffle(names)
+    late = [with_a(name, lease_until_s=NOW) for name in names[:stale]]
+    view = view_of(*late, *[with_a(name) for name in names[stale:]])
+    frozen = FrozenLists(view)
+    rng = Random(3)
+    for _ in range(200):
+        route = choose(frozen, key("a"), NOW, rng, [f"{names[-1]}-1"] if share < 0.99 else [])
+        assert isinstance(route, Send)
+        assert route.worker.is_live(NOW)
+
+
+class FrozenLists(FrozenView):
+    """With the lists made once."""
+
+    def __init__(self, view: FrozenView) -> None:
+        super().__init__(view.workers)
+        self._made = view.holders
+
+    @property
+    def holders(self) -> dict[VersionKey, Holders]:
+        return self._made
+
+
+def timed(name: str, run_ms: float) -> WorkerInfo:
+    return worker(name, replicas=[replace(replica("a"), inference_ms=run_ms)])
+
+
+# --- many requests ------------------------------------------------------------------------------
+
+RUN_MS = 10.0
+
+
+def served(workers: int, load: float, requests: int, seed: int) -> Counter[str]:
+    """Requests by worker: arrivals at random times, passes of RUN_MS one by one, and reports that
+    ride on each answer. `load` 1 keeps all workers busy. Without batches, where queues are longest.
+    """
+    rng = Random(seed)
+    names = [f"w{n}" for n in range(workers)]
+    view = FrozenLists(view_of(*[timed(name, RUN_MS) for name in names]))
+    busy_until = dict.fromkeys(names, 0.0)
+    queued = dict.fromkeys(names, 0)
+    answers: list[tuple[float, str]] = []
+    counts: Counter[str] = Counter()
+    now = 0.0
+    for _ in range(requests):
+        now += rng.expovariate(load * workers / RUN_MS)
+        while answers and answers[0][0] <= now:
+            done, name = heapq.heappop(answers)
+            queued[name] -= 1
+            view.outstanding[name] -= 1
+            wait = max(0.0, busy_until[name] - done)
+            view.loads[name] = LoadReport(queued[name], 64, wait)
+        route = choose(view, key("a"), NOW, rng)
+        assert isinstance(route, Send)
+        name = route.worker.id
+        counts[name] += 1
+        queued[name] += 1
+        view.outstanding[name] = view.outstanding.get(name, 0) + 1
+        busy_until[name] = max(now, busy_until[name]) + RUN_MS
+        heapq.heappush(answers, (busy_until[name], name))
+    return counts
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_at_low_load_few_answer(seed: int) -> None:
+    """Half of what one of twenty could do."""
+    counts = served(20, 0.025, 4000, seed)
+    first, second = counts.most_common(2)
+    assert first[1] > 0.8 * counts.total()
+    assert first[1] + second[1] > 0.98 * counts.total()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("workers", [4, 20])
+def test_at_high_load_all_answer_alike(seed: int, workers: int) -> None:
+    counts = served(workers, 0.95, 8000, seed)
+    assert len(counts) == workers
+    assert max(counts.values()) < 1.15 * counts.total() / workers
+
+
+# --- how long an attempt may take -----------------------------------------------------------------
+
+
+def limit(run_ms: float, left_s: float, wait_ms: float = 0.0, body_bytes: int = 0) -> float | None:
+    view = view_of(timed("w1", run_ms))
+    view.loads["w1"] = LoadReport(outstanding=1, estimated_wait_ms=wait_ms)
+    return attempt_limit_s(view, view.workers["w1"], key("a"), left_s, body_bytes)
+
+
+def test_an_attempt_has_five_times_its_estimate_and_never_less_than_the_floor() -> None:
+    assert limit(10.0, 30.0) == FLOOR_S
+    assert limit(100.0, 30.0, wait_ms=100.0) == pytest.approx(1.0)
+    assert limit(100.0, 30.0, body_bytes=10_000_000) == pytest.approx(5.5)
+
+
+def test_an_attempt_leaves_the_other_its_time() -> None:
+    assert limit(1000.0, 6.0) == pytest.approx(3.0)
+    assert limit(1000.0, 2.5) == pytest.approx(1.25)
+    assert limit(1000.0, 1.9) is None
+    assert limit(10.0, 0.2) is None
+
+
+def test_what_was_never_measured_has_time_for_its_first_pass() -> None:
+    assert limit(0.0, 30.0) == UNMEASURED_FLOOR_S
+    assert limit(0.0, 1.0) is None
+
+
+def test_a_version_that_left_has_no_limit() -> None:
+    view = view_of(worker("w1"))
+    assert attempt_limit_s(view, view.workers["w1"], key("a"), 30.0, 0) is None
 
 
 def test_without_workers_it_holds() -> None:

@@ -104,7 +104,9 @@ class WorkerServiceServicer:
 
     def Drain(self, request, context):
         """Refuses new work (UNAVAILABLE, DRAINING) and blocks until the last ticket is answered
-        or the deadline passes. Repeat: waits likewise. Not undone: the process is to end.
+        or the deadline passes; then the process leaves its control planes and ends with status 0, so
+        that whoever supervises it starts a fresh one. Repeat: waits likewise. Not undone.
+        Errors: FAILED_PRECONDITION (STALE_TOKEN).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

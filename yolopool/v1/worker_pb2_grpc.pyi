@@ -54,7 +54,9 @@ class WorkerServiceStub:
     """Does not block."""
     Drain: _grpc.UnaryUnaryMultiCallable[_worker_pb2.DrainRequest, _worker_pb2.DrainResponse]
     """Refuses new work (UNAVAILABLE, DRAINING) and blocks until the last ticket is answered
-    or the deadline passes. Repeat: waits likewise. Not undone: the process is to end.
+    or the deadline passes; then the process leaves its control planes and ends with status 0, so
+    that whoever supervises it starts a fresh one. Repeat: waits likewise. Not undone.
+    Errors: FAILED_PRECONDITION (STALE_TOKEN).
     """
 
 @_typing.type_check_only
@@ -83,7 +85,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """Does not block."""
     Drain: _aio.UnaryUnaryMultiCallable[_worker_pb2.DrainRequest, _worker_pb2.DrainResponse]  # type: ignore[assignment]
     """Refuses new work (UNAVAILABLE, DRAINING) and blocks until the last ticket is answered
-    or the deadline passes. Repeat: waits likewise. Not undone: the process is to end.
+    or the deadline passes; then the process leaves its control planes and ends with status 0, so
+    that whoever supervises it starts a fresh one. Repeat: waits likewise. Not undone.
+    Errors: FAILED_PRECONDITION (STALE_TOKEN).
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -139,7 +143,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.DrainResponse, _abc.Awaitable[_worker_pb2.DrainResponse]]:
         """Refuses new work (UNAVAILABLE, DRAINING) and blocks until the last ticket is answered
-        or the deadline passes. Repeat: waits likewise. Not undone: the process is to end.
+        or the deadline passes; then the process leaves its control planes and ends with status 0, so
+        that whoever supervises it starts a fresh one. Repeat: waits likewise. Not undone.
+        Errors: FAILED_PRECONDITION (STALE_TOKEN).
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,118 @@
+"""What is to leave because someone asked: cordoned workers, and versions unloaded by force.
+
+Runs in every control plane and acts in the one that holds the lease, under its token. Each order
+is a task of its own, since a worker answers behind its last ticket.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+
+import structlog
+
+from control_plane import draining
+from control_plane.clock import Clock
+from control_plane.draining import Progress
+from control_plane.fleet import FencingToken, VersionKey, WorkerInfo, WorkerState
+from control_plane.view import View
+from control_plane.worker_link import WorkerLink
+from yolopool.errors import YolopoolError
+
+log = structlog.get_logger()
+
+TICK_S = 0.5
+# Before an order that was refused, or whose answer was lost, is given again.
+AGAIN_S = 1.0
+# For a worker's last tickets, and for the passes under way of a version.
+DRAIN_S, FORCE_S = 60.0, 30.0
+# How long the plan may look for room before a worker goes without.
+MOVE_S = 30.0
+
+
+class Departures:
+    """`token`: of the lease if it is held here and may be used, else None."""
+
+    def __init__(
+        self,
+        view: View,
+        link: WorkerLink,
+        clock: Clock,
+        token: Callable[[], FencingToken | None],
+        move_s: float = MOVE_S,
+    ) -> None:
+        self._view = view
+        self._link = link
+        self._clock = clock
+        self._token = token
+        self._move_s = move_s
+        self._orders: dict[Hashable, asyncio.Task[None]] = {}
+        # When each cordoned process was first seen here, by incarnation.
+        self._since: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Goes on until it is cancelled, with the orders under way."""
+        try:
+            while True:
+                seen = self._view.waiters.changes
+                self._step()
+                await self._view.waiters.after(seen, TICK_S)
+        finally:
+            for order in self._orders.values():
+                order.cancel()
+
+    def progress(self, worker: WorkerInfo) -> Progress:
+        """How far the models of a cordoned worker have moved."""
+        now, view = self._clock.monotonic(), self._view
+        since = self._since.setdefault(worker.incarnation, now)
+        patient = now - since < self._move_s
+        return draining.progress(view.desired, view.workers, view.waits, worker, now, patient)
+
+    def _step(self) -> None:
+        view, token = self._view, self._token()
+        cordoned = [w for w in view.workers.values() if view.desired.is_cordoned(w)]
+        here = {worker.incarnation for worker in cordoned}
+        self._since = {one: since for one, since in self._since.items() if one in here}
+        view.forced = {
+            key for key in view.forced if view.replicas(key) and view.desired.want(key) is None
+        }
+        if token is None:
+            return
+        for worker in cordoned:
+            if worker.state is WorkerState.READY and worker.incarnation not in self._orders:
+                progress = self.progress(worker)
+                if not progress.moving:
+                    self._order(worker.incarnation, self._drain(worker, progress, token))
+        for key in view.forced:
+            for worker, _ in view.replicas(key):
+                if (worker.incarnation, key) not in self._orders:
+                    self._order((worker.incarnation, key), self._force(worker, key, token))
+
+    def _order(self, name: Hashable, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name=f"order {name}")
+        self._orders[name] = task
+        task.add_done_callback(lambda _: self._orders.pop(name, None))
+
+    async def _drain(self, worker: WorkerInfo, progress: Progress, token: FencingToken) -> None:
+        log.info("draining", worker=worker.id, not_moved=[str(key) for key in progress.stuck])
+        try:
+            left = await self._link.drain(worker, token, DRAIN_S)
+            log.info("drained", worker=worker.id, left=left)
+        except YolopoolError as error:
+            log.warning(
+                "drain refused", worker=worker.id, reason=error.reason, message=error.message
+            )
+        # It leaves now; if it does not, it is told again.
+        await asyncio.sleep(AGAIN_S)
+
+    async def _force(self, worker: WorkerInfo, key: VersionKey, token: FencingToken) -> None:
+        log.info("forced release", worker=worker.id, version=str(key))
+        try:
+            await self._link.release(worker, key, token, FORCE_S, force=True)
+        except YolopoolError as error:
+            log.warning(
+                "forced release refused",
+                worker=worker.id,
+                version=str(key),
+                reason=error.reason,
+                message=error.message,
+            )
+        await asyncio.sleep(AGAIN_S)
