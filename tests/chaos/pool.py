@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from redis.exceptions import RedisError
+
 from benchmarks.harness.pool import free_port
 from benchmarks.harness.processes import in_sessions
 from tests.chaos.doors import ControlPlaneDoor, WorkerDoor
@@ -80,8 +82,8 @@ class Pool:
 
     async def stop(self) -> tuple[str, ...]:
         """Ends all, stores last; answers who had to be killed. Idempotent."""
-        for door in (*self.control_planes.values(), *self.workers.values()):
-            await door.close()
+        await asyncio.gather(*(door.close() for door in self.control_planes.values()))
+        await asyncio.gather(*(door.close() for door in self.workers.values()))
         stores = set(self.store.commands)
         first = [one for name, one in self.processes.items() if name not in stores]
         last = [one for name, one in self.processes.items() if name in stores]
@@ -185,7 +187,7 @@ async def settled(probe: Probe, limit_s: float) -> str:
     while True:
         try:
             complaint = await probe()
-        except (YolopoolError, OSError) as error:
+        except (YolopoolError, RedisError, OSError) as error:
             complaint = f"{type(error).__name__}: {error}"
         if not complaint or time.monotonic() >= until:
             return complaint

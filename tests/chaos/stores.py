@@ -2,7 +2,7 @@
 replicas that three sentinels watch. Both are real servers on loopback or a unix socket.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ class Store(Protocol):
     """`commands` start its processes, by name; `url` is what control planes are given."""
 
     url: str
-    commands: Mapping[str, list[str]]
+    commands: dict[str, list[str]]
 
     async def complaint(self) -> str:
         """Why it can't be used yet; empty: it can."""
@@ -117,7 +117,7 @@ def _fields(answer: Any) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def connected(url: str) -> Any:
+async def connected(url: str) -> AsyncIterator[Any]:
     """A client of a server, of a sentinel, or of the master behind the sentinels."""
     redis = connect(url, None, TIMEOUT_S)
     try:

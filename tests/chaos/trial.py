@@ -173,9 +173,7 @@ async def run(pool: Pool, scenario: Scenario, pace: Pace, rate: Rate, seed: int)
     }
     await _close(trial)
     checks = [*_judged(accounts, scenario, rate), *trial.checks]
-    return Report(
-        scenario.name, seed, accounts, watch.retried_inside, trial.seconds, tuple(checks)
-    )
+    return Report(scenario.name, seed, accounts, watch.retried_inside, trial.seconds, tuple(checks))
 
 
 async def prepare(pool: Pool) -> None:
@@ -205,9 +203,7 @@ async def _registry(trial: Trial) -> str:
     return await invariants.registry_differs(trial.pool, trial.before)
 
 
-def _judged(
-    accounts: dict[str, Account], scenario: Scenario, rate: Rate
-) -> Sequence[Check]:
+def _judged(accounts: dict[str, Account], scenario: Scenario, rate: Rate) -> Sequence[Check]:
     checks = []
     for who, one in accounts.items():
         allowed = scenario.failures_allowed if who == VIA else frozenset()
