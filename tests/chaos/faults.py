@@ -90,7 +90,8 @@ async def empty_the_store(trial: Trial) -> None:
         await redis.flushall()
 
     async def restored() -> str:
-        return await invariants.registry_differs(pool, trial.before)
+        lacks = await invariants.store_lacks(pool, trial.before)
+        return lacks or await invariants.registry_differs(pool, trial.before)
 
     if await trial.expect("the registry is whole again", restored):
         trial.seconds["restored_s"] = trial.now() - trial.struck_s
@@ -114,7 +115,12 @@ async def fail_over(trial: Trial) -> None:
     for name in pool.control_planes:
         await trial.expect_load(name, f"a load works by {name}")
     pool.processes[master].start()
-    await trial.expect("the old master follows", pool.store.complaint)
+
+    async def follows() -> str:
+        await pool.store.rejoin(master)
+        return await pool.store.complaint()
+
+    await trial.expect("the old master follows", follows)
     await trial.expect_whole()
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from control_plane.redis_store import VERSIONS, WANTS
 from tests.chaos.pool import Pool
+from tests.chaos.stores import connected
 from tests.chaos.watch import Watch
 from yolopool.errors import StaleToken
 from yolopool.records import ModelVersion
@@ -43,6 +45,20 @@ async def registry_differs(pool: Pool, before: Listing) -> str:
         )
         if wrong:
             return f"{name}: {'; '.join(wrong)}"
+    return ""
+
+
+async def store_lacks(pool: Pool, before: Listing) -> str:
+    """What the store itself does not hold of what was registered and wanted.
+
+    Read beside the control planes: they may not have noticed yet that it was emptied.
+    """
+    wanted = {key for key, one in before.items() if one.wanted}
+    async with connected(pool.store.url) as redis:
+        lacks = before.keys() - set(await redis.hkeys(VERSIONS))
+        unwanted = wanted - set(await redis.hkeys(WANTS))
+    if lacks or unwanted:
+        return f"the store lacks versions {sorted(lacks)}, wants {sorted(unwanted)}"
     return ""
 
 

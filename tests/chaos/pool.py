@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -58,8 +59,10 @@ class Pool:
 
     async def __aenter__(self) -> "Pool":
         try:
+            # In turn: a sentinel asks its master for replicas when it starts, then seldom.
             for name, command in self.store.commands.items():
                 self._add(name, command).start()
+                await self._must(name, partial(self.store.complaint, name))
             await self._must("the store", self.store.complaint)
             self._add_control_planes()
             self._add_others()

@@ -2,7 +2,7 @@
 replicas that three sentinels watch. Both are real servers on loopback or a unix socket.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,12 +25,16 @@ class Store(Protocol):
     url: str
     commands: dict[str, list[str]]
 
-    async def complaint(self) -> str:
-        """Why it can't be used yet; empty: it can."""
+    async def complaint(self, name: str = "") -> str:
+        """Why one of its processes, or without a name the whole, is not ready; empty: it is."""
         ...
 
     async def master(self) -> str:
         """The name of the process that is written to now."""
+        ...
+
+    async def rejoin(self, name: str) -> None:
+        """Makes a server that was started again follow the master, as its start script would."""
         ...
 
 
@@ -42,58 +46,73 @@ class OneServer:
         own = ["--port", "0", "--unixsocket", str(folder / "redis.sock")]
         self.commands = {"redis": _server(program(WHEEL), folder, own)}
 
-    async def complaint(self) -> str:
+    async def complaint(self, name: str = "") -> str:
         async with connected(self.url) as redis:
             return "" if await redis.ping() else "no pong"
 
     async def master(self) -> str:
         return "redis"
 
+    async def rejoin(self, name: str) -> None:
+        """There is no other."""
+
 
 class Replicated:
     """Debian's server with two replicas; any two of three sentinels promote one of them."""
 
     def __init__(self, folder: Path) -> None:
-        ports = [free_port() for _ in range(1 + REPLICAS)]
-        self._names = {port: f"redis-{number}" for number, port in enumerate(ports)}
-        self._sentinels = [free_port() for _ in range(SENTINELS)]
-        places = ",".join(f"127.0.0.1:{port}" for port in self._sentinels)
+        servers = [f"redis-{number}" for number in range(1 + REPLICAS)]
+        watchers = [f"sentinel-{number}" for number in range(SENTINELS)]
+        self._ports = {name: free_port() for name in (*servers, *watchers)}
+        self._watchers = watchers
+        places = ",".join(f"127.0.0.1:{self._ports[name]}" for name in watchers)
         self.url = f"redis+sentinel://{places}/{NAME}"
+        first = self._ports[servers[0]]
         self.commands = {
-            **{name: _member(folder / name, port, ports[0]) for port, name in self._names.items()},
-            **dict(self._watchers(folder, ports[0])),
+            **{name: _member(folder / name, self._ports[name], first) for name in servers},
+            **{name: _watcher(folder / name, self._ports[name], first) for name in watchers},
         }
 
-    async def complaint(self) -> str:
-        """Until every sentinel knows all others and all replicas: before, none may be promoted."""
-        for port in self._sentinels:
-            async with connected(f"redis://127.0.0.1:{port}") as sentinel:
-                replicas = await sentinel.execute_command("SENTINEL", "REPLICAS", NAME)
-                others = await sentinel.execute_command("SENTINEL", "SENTINELS", NAME)
-            if (len(replicas), len(others)) != (REPLICAS, SENTINELS - 1):
-                return f"a sentinel knows {len(replicas)} replicas, {len(others)} others"
-            linked = [replica["master-link-status"] == "ok" for replica in map(_fields, replicas)]
-            if not all(linked):
-                return "a replica has not caught up"
-        async with connected(self.url) as redis:
-            return "" if await redis.ping() else "no pong"
+    async def complaint(self, name: str = "") -> str:
+        """Of the whole: until all sentinels know each other, no replica may be promoted."""
+        for one in (name,) if name else self.commands:
+            async with connected(self._place(one)) as redis:
+                if one not in self._watchers:
+                    facts = await redis.info("replication")
+                    if facts.get("master_link_status", "up") != "up":
+                        return f"{one} has not caught up"
+                    continue
+                replicas = await redis.execute_command("SENTINEL", "REPLICAS", NAME)
+                others = await redis.execute_command("SENTINEL", "SENTINELS", NAME)
+            if len(replicas) < REPLICAS or (not name and len(others) < SENTINELS - 1):
+                return f"{one} knows {len(replicas)} replicas, {len(others)} sentinels"
+        return ""
 
     async def master(self) -> str:
-        async with connected(f"redis://127.0.0.1:{self._sentinels[0]}") as sentinel:
-            place = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
-        return self._names[int(place[1])]
+        port = await self._master_port()
+        return next(name for name, own in self._ports.items() if own == port)
 
-    def _watchers(self, folder: Path, master: int) -> Iterator[tuple[str, list[str]]]:
-        for number, port in enumerate(self._sentinels):
-            config = folder / f"sentinel-{number}.conf"
-            config.write_text(
-                f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
-                f"sentinel monitor {NAME} 127.0.0.1 {master} {QUORUM}\n"
-                f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n"
-                f"sentinel failover-timeout {NAME} {FAILOVER_TIMEOUT_MS}\n"
-            )
-            command = [program(DEBIAN, "redis-sentinel"), str(config)]
-            yield f"sentinel-{number}", parent.command(command)
+    async def rejoin(self, name: str) -> None:
+        async with connected(self._place(name)) as redis:
+            await redis.replicaof("127.0.0.1", await self._master_port())
+
+    async def _master_port(self) -> int:
+        async with connected(self._place(self._watchers[0])) as sentinel:
+            place = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
+        return int(place[1])
+
+    def _place(self, name: str) -> str:
+        return f"redis://127.0.0.1:{self._ports[name]}"
+
+
+def _watcher(config: Path, port: int, master: int) -> list[str]:
+    config.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {config.parent}\n"
+        f"sentinel monitor {NAME} 127.0.0.1 {master} {QUORUM}\n"
+        f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n"
+        f"sentinel failover-timeout {NAME} {FAILOVER_TIMEOUT_MS}\n"
+    )
+    return parent.command([program(DEBIAN, "redis-sentinel"), str(config)])
 
 
 def _member(folder: Path, port: int, master: int) -> list[str]:
@@ -107,13 +126,6 @@ def _member(folder: Path, port: int, master: int) -> list[str]:
 def _server(path: str, folder: Path, own: list[str]) -> list[str]:
     kept = ["--dir", str(folder), "--appendonly", "yes", "--save", ""]
     return parent.command([path, *kept, *own])
-
-
-def _fields(answer: Any) -> dict[str, str]:
-    """A list of names and values in turn, where the library did not make a dict of it."""
-    if isinstance(answer, dict):
-        return answer
-    return dict(zip(answer[::2], answer[1::2], strict=True))
 
 
 @asynccontextmanager

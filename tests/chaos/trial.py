@@ -34,8 +34,8 @@ class Pace:
     failure before recovery is believed, and most that anything may take to heal.
     """
 
-    calm_s: float = 2.0
-    away_s: float = 5.0
+    calm_s: float = 1.5
+    away_s: float = 4.0
     quiet_s: float = 3.0
     heal_s: float = 30.0
 
@@ -200,7 +200,8 @@ async def _close(trial: Trial) -> None:
 
 
 async def _registry(trial: Trial) -> str:
-    return await invariants.registry_differs(trial.pool, trial.before)
+    lacks = await invariants.store_lacks(trial.pool, trial.before)
+    return lacks or await invariants.registry_differs(trial.pool, trial.before)
 
 
 def _judged(accounts: dict[str, Account], scenario: Scenario, rate: Rate) -> Sequence[Check]:
