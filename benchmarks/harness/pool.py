@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +31,7 @@ STOP_LIMIT_S = 30.0
 # stranger between the moment it was found free and the start of the process it was meant for.
 PORTS = range(20_000, 32_000)
 _first = random.SystemRandom().randrange(len(PORTS))
-_ports = itertools.cycle((*PORTS[_first:], *PORTS[:_first]))
+_ports: Iterator[int] = itertools.cycle((*PORTS[_first:], *PORTS[:_first]))
 
 COMMAND = "import sys; from yolopool.cli import main; sys.argv[0] = 'yolopool'; main()"
 

@@ -6,8 +6,9 @@ A fault ends with all processes started again; what must hold afterwards is the 
 import asyncio
 
 from tests.chaos import invariants
+from tests.chaos.setting import LOAD_S, MODELS, SPARE
 from tests.chaos.stores import connected
-from tests.chaos.trial import LOAD_S, MODELS, SPARE, Scenario, Trial
+from tests.chaos.trial import Scenario, Trial
 from yolopool.errors import Unavailable
 
 CONTROL_PLANES_GONE = frozenset({"UNAVAILABLE"})
@@ -62,7 +63,7 @@ async def stop_the_store(trial: Trial) -> None:
     processes = [pool.processes[name] for name in pool.store.commands]
     trial.strike()
     await asyncio.gather(*(process.stop() for process in processes))
-    await asyncio.sleep(trial.pace.away_s)
+    await asyncio.sleep(trial.pace.store_away_s)
 
     async def refused() -> str:
         for name, door in pool.control_planes.items():
@@ -152,7 +153,7 @@ WORKER = Scenario("kill -9 a worker", kill_a_worker)
 FROZEN = Scenario("freeze a worker", freeze_a_worker)
 STORE = Scenario("stop Redis", stop_the_store)
 EMPTIED = Scenario("empty Redis", empty_the_store)
-FAILOVER = Scenario("fail over by Sentinel", fail_over)
+FAILOVER = Scenario("fail over by Sentinel", fail_over, sentinels=True)
 CONTROL_PLANES = Scenario(
     "kill -9 all control planes",
     kill_the_control_planes,

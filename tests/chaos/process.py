@@ -5,6 +5,7 @@ Nothing here blocks: callers go on being served by the same event loop while pro
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from yolopool import parent
 
 STOP_LIMIT_S = 10.0
 POLL_S = 0.02
+WIDTH = 300
+_REQUEST = re.compile(r'"event": "(request|infer)"')
 
 
 class Process:
@@ -83,9 +86,10 @@ class Process:
                 await asyncio.sleep(POLL_S)
 
     def last_words(self) -> str:
-        """The end of its log."""
+        """The end of its log, without the line that each request leaves."""
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        return "\n".join(text.splitlines()[-10:])
+        lines = [line[:WIDTH] for line in text.splitlines() if not _REQUEST.search(line)]
+        return "\n".join(lines[-10:])
 
     def _send(self, number: signal.Signals) -> None:
         assert self._process is not None, f"{self.name} was never started"

@@ -4,8 +4,7 @@ import pytest
 
 from tests.chaos import faults
 from tests.chaos.conftest import Play
-from tests.chaos.pool import Shape
-from tests.chaos.trial import Pace, Scenario
+from tests.chaos.trial import Scenario
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -16,4 +15,4 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
     ids=lambda one: one.fault.__name__,
 )
 async def test_callers_are_answered_while(scenario: Scenario, play: Play) -> None:
-    await play(scenario, Shape(), Pace())
+    await play(scenario)

@@ -6,20 +6,15 @@ import pytest
 
 from tests.chaos import faults
 from tests.chaos.conftest import Play
-from tests.chaos.pool import Shape
-from tests.chaos.trial import Pace, Scenario
+from tests.chaos.trial import Scenario
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 @pytest.mark.parametrize(
-    ("scenario", "shape"),
-    [
-        (faults.STORE, Shape()),
-        (faults.EMPTIED, Shape()),
-        (faults.FAILOVER, Shape(sentinels=True)),
-    ],
-    ids=["stop_the_store", "empty_the_store", "fail_over"],
+    "scenario",
+    [faults.STORE, faults.EMPTIED, faults.FAILOVER],
+    ids=lambda one: one.fault.__name__,
 )
-async def test_callers_are_answered_while(scenario: Scenario, shape: Shape, play: Play) -> None:
-    await play(scenario, shape, Pace())
+async def test_callers_are_answered_while(scenario: Scenario, play: Play) -> None:
+    await play(scenario)

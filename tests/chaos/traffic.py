@@ -12,9 +12,6 @@ from tests.chaos.pictures import Picture, boxes_of
 from yolopool.detections import Detections
 from yolopool.errors import YolopoolError
 
-# Beyond its deadline, for a call to end by itself before it counts as lost.
-GRACE_S = 3.0
-
 
 class Door(Protocol):
     """Where a model can be asked: a control plane, or a worker that holds it."""
@@ -28,11 +25,14 @@ class Door(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Callers at once, the pause of each between two requests, the time each request has."""
+    """Callers at once, the pause of each between two requests, the time each request has, and the
+    time beyond it to end by itself before it counts as lost.
+    """
 
     callers: int = 4
     pause_s: float = 0.04
     deadline_s: float = 10.0
+    grace_s: float = 3.0
 
 
 class Traffic:
@@ -73,7 +73,7 @@ class Traffic:
     ) -> None:
         """Sends no more and waits for what is open, which has a deadline."""
         self._stopping = True
-        await asyncio.wait(self._callers, timeout=self._rate.deadline_s + GRACE_S)
+        await asyncio.wait(self._callers, timeout=self._rate.deadline_s + self._rate.grace_s)
         for caller in self._callers:
             caller.cancel()
         for ended in await asyncio.gather(*self._callers, return_exceptions=True):

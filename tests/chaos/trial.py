@@ -5,85 +5,47 @@ accounts, so that a run of many scenarios shows all of them.
 """
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
-from benchmarks.harness import dataset, results
-from benchmarks.harness.results import Check, Row
-from tests.chaos import invariants
-from tests.chaos.account import Account, account
-from tests.chaos.doors import WorkerDoor
+from benchmarks.harness.results import Check
+from tests.chaos import invariants, setting
+from tests.chaos.account import account
 from tests.chaos.invariants import Listing
-from tests.chaos.pictures import Box, Picture, asked, boxes_of, grey
-from tests.chaos.pool import Pool, Probe, settled
-from tests.chaos.traffic import Rate, Traffic
+from tests.chaos.pool import Pool, Probe, Shape, settled
+from tests.chaos.report import DIRECT, VIA, Report, judged
+from tests.chaos.traffic import Door, Rate, Traffic
 from tests.chaos.watch import Watch
-
-MODELS, SPARE = ("chaos/one", "chaos/two", "chaos/three"), "chaos/spare"
-REPLICAS = 2
-IMAGE_SIZE = 320
-GREYS = range(20, 220)
-LOAD_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds: of calm before the fault, that what is frozen or stopped stays so, without any
+    """Seconds: of calm before the fault, that a process or the store stays away, without any
     failure before recovery is believed, and most that anything may take to heal.
     """
 
     calm_s: float = 1.5
     away_s: float = 4.0
+    store_away_s: float = 4.0
     quiet_s: float = 3.0
     heal_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Accounts by who called, what was measured beside them, and what held."""
-
-    scenario: str
-    seed: int
-    accounts: dict[str, Account]
-    retried_inside: int
-    seconds: dict[str, float]
-    checks: tuple[Check, ...]
-
-    @property
-    def failed(self) -> tuple[Check, ...]:
-        return tuple(one for one in self.checks if not one.passed)
-
-    def rows(self) -> tuple[Row, ...]:
-        """A row a kind of caller."""
-        return tuple(self._row(who, one) for who, one in self.accounts.items())
-
-    def text(self) -> str:
-        """For people."""
-        lines = [f"{self.scenario}, seed {self.seed}", results.table(self.rows())]
-        lines += [f"{'ok  ' if c.passed else 'FAIL'} {c.name}: {c.detail}" for c in self.checks]
-        return "\n".join(lines)
-
-    def _row(self, who: str, one: Account) -> Row:
-        reasons = {"failed": _words(one.failed), "bare_failed": _words(one.bare_failed)}
-        inside = self.retried_inside if who == VIA else None
-        row = {**asdict(one), **reasons, "retried_inside": inside}
-        return {"scenario": self.scenario, "callers": who, **row, **self.seconds}
-
-
-VIA, DIRECT = "through control planes", "at the workers"
 
 
 class Trial:
     """What a fault may do: strike, wait for something to come true, note a check."""
 
-    def __init__(self, pool: Pool, pace: Pace, rng: Random, traffic: Traffic, watch: Watch) -> None:
+    def __init__(
+        self, pool: Pool, pace: Pace, rng: Random, traffic: Traffic, watch: Watch, before: Listing
+    ) -> None:
         self.pool = pool
         self.pace = pace
         self.rng = rng
         self.watch = watch
-        self.before: Listing = {}
+        self.before = before
         self.struck_s = 0.0
         self.seconds: dict[str, float] = {}
         self.checks: list[Check] = []
@@ -115,8 +77,8 @@ class Trial:
         client = self.pool.control_planes[door].client
 
         async def load() -> str:
-            await client.load(SPARE, timeout_s=LOAD_S)
-            await client.unload(SPARE, timeout_s=LOAD_S)
+            await client.load(setting.SPARE, timeout_s=setting.LOAD_S)
+            await client.unload(setting.SPARE, timeout_s=setting.LOAD_S)
             return ""
 
         await self.expect(what, load)
@@ -137,32 +99,55 @@ Fault = Callable[[Trial], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`direct`: callers of the workers too. `failures_allowed`: reasons that callers through
-    control planes may get in spite of their second try, since nobody is there to ask.
+    """`sentinels`: it needs a replicated store. `direct`: callers of the workers too.
+    `failures_allowed`: reasons that callers through control planes may get in spite of their
+    second try, since nobody is there to ask.
     """
 
     name: str
     fault: Fault
+    sentinels: bool = False
     direct: bool = False
     failures_allowed: frozenset[str] = frozenset()
 
 
+async def play(scenario: Scenario, shape: Shape, pace: Pace, rate: Rate, seed: int) -> Report:
+    """Runs a scenario on a pool of its own, in a folder that goes with it.
+
+    Raises AssertionError, with the last words of all processes, if the pool does not come up.
+    """
+    # Short: the path of a unix socket inside may have at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="yp-") as folder:
+        async with Pool(shape, Path(folder)) as pool:
+            await setting.prepare(pool)
+            report = await run(pool, scenario, pace, rate, seed)
+            stubborn = await pool.stop()
+        words = "" if not report.failed else pool.last_words()
+    left = pool.left_behind()
+    ended = (
+        Check("all processes end when told to", not stubborn, ", ".join(stubborn) or "none killed"),
+        Check("no process is left", not left, f"pids {left}" if left else "none"),
+    )
+    return replace(report, checks=(*report.checks, *ended), words=words)
+
+
 async def run(pool: Pool, scenario: Scenario, pace: Pace, rate: Rate, seed: int) -> Report:
-    """Runs a scenario on a pool that was `prepare`d. The pool serves after, if all went well."""
+    """Runs a scenario on a pool that was prepared; it serves after, if all went well."""
     rng = Random(seed)
-    pictures = await _pictures(pool)
-    callers = {VIA: [(door, m) for m in MODELS for door in pool.control_planes.values()]}
+    pictures = await setting.pictures(pool)
+    doors = pool.control_planes.values()
+    callers: dict[str, Sequence[tuple[Door, str]]]
+    callers = {VIA: [(door, model) for model in setting.MODELS for door in doors]}
     if scenario.direct:
-        callers[DIRECT] = await _held(pool)  # type: ignore[assignment] # both are doors
+        callers[DIRECT] = await setting.held(pool)
+    before = await invariants.listing(pool, next(iter(pool.control_planes)))
     async with AsyncExitStack() as stack:
         watch = await stack.enter_async_context(Watch(pool))
-        before = await invariants.listing(pool, "control-plane-0")
         traffics = {
             who: await stack.enter_async_context(Traffic(routes, pictures, rate, rng))
             for who, routes in callers.items()
         }
-        trial = Trial(pool, pace, rng, traffics[VIA], watch)
-        trial.before = before
+        trial = Trial(pool, pace, rng, traffics[VIA], watch, before)
         await asyncio.sleep(pace.calm_s * rng.uniform(0.8, 1.2))
         await scenario.fault(trial)
         await trial.until_quiet()
@@ -172,20 +157,8 @@ async def run(pool: Pool, scenario: Scenario, pace: Pace, rate: Rate, seed: int)
         for who, traffic in traffics.items()
     }
     await _close(trial)
-    checks = [*_judged(accounts, scenario, rate), *trial.checks]
+    checks = [*judged(accounts, scenario.failures_allowed, rate.deadline_s), *trial.checks]
     return Report(scenario.name, seed, accounts, watch.retried_inside, trial.seconds, tuple(checks))
-
-
-async def prepare(pool: Pool) -> None:
-    """Registers the models and loads those that will be asked, each twice."""
-    client = pool.control_planes["control-plane-0"].client
-    for name in (*MODELS, SPARE):
-        version = await client.register(name, dataset.DEMO_WEIGHTS, image_size=IMAGE_SIZE)
-        assert version.state == "READY", f"{version.name}: {version.reason} {version.message}"
-    for name in MODELS:
-        await client.load(name, replicas=REPLICAS)
-    complaint = await settled(lambda: invariants.desired_differs(pool), LOAD_S)
-    assert not complaint, complaint
 
 
 async def _close(trial: Trial) -> None:
@@ -202,45 +175,3 @@ async def _close(trial: Trial) -> None:
 async def _registry(trial: Trial) -> str:
     lacks = await invariants.store_lacks(trial.pool, trial.before)
     return lacks or await invariants.registry_differs(trial.pool, trial.before)
-
-
-def _judged(accounts: dict[str, Account], scenario: Scenario, rate: Rate) -> Sequence[Check]:
-    checks = []
-    for who, one in accounts.items():
-        allowed = scenario.failures_allowed if who == VIA else frozenset()
-        failed = {reason: n for reason, n in one.failed.items() if reason not in allowed}
-        late = one.worst_s > rate.deadline_s + 1.0
-        recovered = "never" if one.recovery_s is None else f"{one.recovery_s:.1f} s"
-        checks += [
-            Check(f"{who}: every request has an outcome", one.lost == 0, f"{one.lost} lost"),
-            Check(f"{who}: no wrong boxes", one.wrong == 0, f"{one.wrong} of {one.ok}"),
-            Check(f"{who}: loaded models answer", not failed, _words(failed) or "none failed"),
-            Check(f"{who}: deadlines end requests", not late, f"worst {one.worst_s:.2f} s"),
-            Check(f"{who}: failures end", one.recovery_s is not None, recovered),
-        ]
-    return checks
-
-
-async def _pictures(pool: Pool) -> tuple[Picture, ...]:
-    door = next(iter(pool.control_planes.values()))
-    model = (await door.client.model(MODELS[0])).versions[0]
-    if pool.shape.device == "sim":
-        return grey(GREYS, len(model.class_names))
-
-    async def ask(image: bytes) -> tuple[Box, ...]:
-        return boxes_of(await door.ask(MODELS[0], image, LOAD_S))
-
-    return await asked(dataset.encoded(), ask)
-
-
-async def _held(pool: Pool) -> list[tuple[WorkerDoor, str]]:
-    """Every worker with every model it holds, as a direct caller would have resolved them."""
-    return [
-        (door, replica.version.model)
-        for door in pool.workers.values()
-        for replica in (await door.inventory()).worker.replicas
-    ]
-
-
-def _words(reasons: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
