@@ -4,6 +4,7 @@ A fault ends with all processes started again; what must hold afterwards is the 
 """
 
 import asyncio
+from collections.abc import Callable
 
 from tests.chaos import invariants
 from tests.chaos.setting import LOAD_S, MODELS, SPARE
@@ -16,16 +17,37 @@ CONTROL_PLANES_GONE = frozenset({"UNAVAILABLE"})
 
 async def kill_the_reconciler(trial: Trial) -> None:
     """SIGKILL for the control plane that decides; the other takes over, the first comes back."""
-    pool = trial.pool
-    holder = await pool.reconciler()
-    (other,) = (name for name in pool.control_planes if name != holder)
+    holder = trial.pool.processes[await trial.pool.reconciler()]
+    await _taken_over(trial, holder.name, holder.kill)
+    holder.start()
+    await trial.expect_whole()
+
+
+async def freeze_the_reconciler(trial: Trial) -> None:
+    """SIGSTOP for the control plane that decides, until the other does: thawed, it goes on where
+    it was, with a lease that has run out and a token that workers must not obey any more.
+    """
+    holder = trial.pool.processes[await trial.pool.reconciler()]
+    other = await _taken_over(trial, holder.name, holder.freeze)
+    holder.thaw()
+    await trial.expect_whole()
+
+    async def told() -> str:
+        return f"{holder.name} decides too" if await trial.pool.reconciler() != other else ""
+
+    await trial.expect("the thawed one does not decide", told)
+
+
+async def _taken_over(trial: Trial, holder: str, blow: Callable[[], None]) -> str:
+    """Strikes the one that decides; the other's name, and that it decides and is obeyed."""
+    (other,) = (name for name in trial.pool.control_planes if name != holder)
     obeyed = max(trial.watch.highest.values())
-    trial.strike(pool.processes[holder].kill)
+    trial.strike(blow)
 
-    async def taken_over() -> str:
-        return "" if await pool.reconciler() == other else "nobody else decides"
+    async def decides() -> str:
+        return "" if await trial.pool.decides(other) else "it does not"
 
-    if await trial.expect("the other control plane decides", taken_over):
+    if await trial.expect("the other control plane decides", decides):
         trial.seconds["takeover_s"] = trial.now() - trial.struck_s
     await trial.expect_load(other, "the other control plane can load")
 
@@ -35,8 +57,7 @@ async def kill_the_reconciler(trial: Trial) -> None:
         return "" if highest > obeyed else f"{highest} after {obeyed}"
 
     await trial.expect("its token is above all that were obeyed", higher, 2.0)
-    pool.processes[holder].start()
-    await trial.expect_whole()
+    return other
 
 
 async def kill_a_worker(trial: Trial) -> None:
@@ -149,8 +170,14 @@ async def _a_holder(trial: Trial) -> str:
 
 
 RECONCILER = Scenario("kill -9 the reconciler", kill_the_reconciler)
+FROZEN_RECONCILER = Scenario(
+    "freeze the reconciler",
+    freeze_the_reconciler,
+    # Of callers who have no other door in time.
+    failures_allowed=frozenset({"DEADLINE_EXCEEDED"}),
+)
 WORKER = Scenario("kill -9 a worker", kill_a_worker)
-FROZEN = Scenario("freeze a worker", freeze_a_worker)
+FROZEN_WORKER = Scenario("freeze a worker", freeze_a_worker)
 STORE = Scenario("stop Redis", stop_the_store)
 EMPTIED = Scenario("empty Redis", empty_the_store)
 FAILOVER = Scenario("fail over by Sentinel", fail_over, sentinels=True)
@@ -160,4 +187,13 @@ CONTROL_PLANES = Scenario(
     direct=True,
     failures_allowed=CONTROL_PLANES_GONE,
 )
-EVERY = (RECONCILER, WORKER, FROZEN, STORE, EMPTIED, FAILOVER, CONTROL_PLANES)
+EVERY = (
+    RECONCILER,
+    FROZEN_RECONCILER,
+    WORKER,
+    FROZEN_WORKER,
+    STORE,
+    EMPTIED,
+    FAILOVER,
+    CONTROL_PLANES,
+)

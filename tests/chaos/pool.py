@@ -120,12 +120,15 @@ class Pool:
 
     async def reconciler(self) -> str:
         """The process that decides, by its own word; empty: none does now."""
-        for name, door in self.control_planes.items():
-            if self.processes[name].is_running:
-                fleet = await door.client.fleet()
-                if fleet.reconciler == fleet.control_plane:
-                    return name
+        for name in self.control_planes:
+            if self.processes[name].is_running and await self.decides(name):
+                return name
         return ""
+
+    async def decides(self, name: str) -> bool:
+        """Whether a control plane says that it is the one that decides."""
+        fleet = await self.control_planes[name].client.fleet()
+        return fleet.reconciler == fleet.control_plane
 
     def last_words(self) -> str:
         """The ends of all logs."""

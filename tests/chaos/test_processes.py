@@ -11,7 +11,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 @pytest.mark.parametrize(
     "scenario",
-    [faults.RECONCILER, faults.WORKER, faults.FROZEN, faults.CONTROL_PLANES],
+    [
+        faults.RECONCILER,
+        faults.FROZEN_RECONCILER,
+        faults.WORKER,
+        faults.FROZEN_WORKER,
+        faults.CONTROL_PLANES,
+    ],
     ids=lambda one: one.fault.__name__,
 )
 async def test_callers_are_answered_while(scenario: Scenario, play: Play) -> None:
