@@ -41,6 +41,7 @@ async def freeze_the_reconciler(trial: Trial) -> None:
 async def _taken_over(trial: Trial, holder: str, blow: Callable[[], None]) -> str:
     """Strikes the one that decides; the other's name, and that it decides and is obeyed."""
     (other,) = (name for name in trial.pool.control_planes if name != holder)
+    await trial.watch.look()
     obeyed = max(trial.watch.highest.values())
     trial.strike(blow)
 
@@ -115,8 +116,9 @@ async def empty_the_store(trial: Trial) -> None:
         lacks = await invariants.store_lacks(pool, trial.before)
         return lacks or await invariants.registry_differs(pool, trial.before)
 
-    if await trial.expect("the registry is whole again", restored):
-        trial.seconds["restored_s"] = trial.now() - trial.struck_s
+    if not await trial.expect("the registry is whole again", restored):
+        return
+    trial.seconds["restored_s"] = trial.now() - trial.struck_s
     await trial.expect_whole()
     for name in pool.control_planes:
         await trial.expect_load(name, f"a load works by {name}")

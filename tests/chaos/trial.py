@@ -28,10 +28,10 @@ class Pace:
     failure before recovery is believed, and most that anything may take to heal.
     """
 
-    calm_s: float = 1.5
+    calm_s: float = 1.0
     away_s: float = 4.0
     store_away_s: float = 4.0
-    quiet_s: float = 3.0
+    quiet_s: float = 2.5
     heal_s: float = 30.0
 
 
