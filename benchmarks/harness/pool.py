@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import itertools
 import os
+import random
 import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,12 @@ from yolopool.errors import YolopoolError
 
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
+# Below those that the kernel gives to outgoing connections: one of these would be taken by a
+# stranger between the moment it was found free and the start of the process it was meant for.
+PORTS = range(20_000, 32_000)
+_first = random.SystemRandom().randrange(len(PORTS))
+_ports: Iterator[int] = itertools.cycle((*PORTS[_first:], *PORTS[:_first]))
+
 COMMAND = "import sys; from yolopool.cli import main; sys.argv[0] = 'yolopool'; main()"
 
 
@@ -158,10 +165,12 @@ class Pool:
 
 
 def free_port() -> int:
-    """A port of loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that is free now, and that this process was not given before."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("the ports go round for ever: this is a bug")
 
 
 def roles_of(processes: Sequence[Process]) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,7 @@ exact cost of what lies between; there is no sampling thread to disturb the run.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,20 @@ def descendants(root: int) -> tuple[Process, ...]:
         found.append(Process(pid, parent, command))
         waiting += [(child, pid) for child in sorted(table.get(pid, []))]
     return tuple(found)
+
+
+def in_sessions(leaders: Collection[int]) -> tuple[int, ...]:
+    """Living processes of the sessions that these pids began: children too whose parent is gone."""
+    found: list[int] = []
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                state, _, _, session = _stat_fields(int(entry.name))[:4]
+            except ProcessLookupError:
+                continue  # ended while we looked
+            if int(session) in leaders and state not in ("Z", "X"):
+                found.append(int(entry.name))
+    return tuple(sorted(found))
 
 
 class CpuMeter:

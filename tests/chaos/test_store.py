@@ -1,0 +1,20 @@
+"""The store is stopped, emptied and failed over under traffic: loaded models are answered, and
+the registry is afterwards what it was.
+"""
+
+import pytest
+
+from tests.chaos import faults
+from tests.chaos.conftest import Play
+from tests.chaos.trial import Scenario
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [faults.STORE, faults.EMPTIED, faults.FAILOVER],
+    ids=lambda one: one.fault.__name__,
+)
+async def test_callers_are_answered_while(scenario: Scenario, play: Play) -> None:
+    await play(scenario)
