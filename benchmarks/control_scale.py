@@ -1,4 +1,4 @@
-"""What decisions of a control plane cost as the fleet grows: choices, heartbeats, memory.
+"""What decisions of a control plane cost as the fleet grows: choices, heartbeats, plans, memory.
 
     python -m benchmarks.control_scale
 
@@ -11,15 +11,15 @@ import gc
 import itertools
 import sys
 import tracemalloc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from random import Random
-from time import perf_counter_ns
 
 from benchmarks.harness import hardware, results
+from benchmarks.harness.calls import Measured, Measurement, timed
 from benchmarks.harness.chart import line_chart
 from benchmarks.harness.results import Check, Figure, Result, Row
 from benchmarks.harness.statistics import quantile
+from benchmarks.plan_scale import plans
 from control_plane.clock import Clock
 from control_plane.fleet import VersionKey
 from control_plane.inventory import Inventory
@@ -34,34 +34,7 @@ STEP = 50  # replicas between two points of the curve
 SIZES = (1, 2, 5, 10, *range(STEP, 1001, STEP))
 SEED = 7
 LIMIT_CHOOSE_US, LIMIT_HEARTBEAT_US = 20.0, 100.0
-NS_PER_US = 1000.0
 KIB = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The rows of one measurement, what it demands, and its curve (SVG) if it has one."""
-
-    rows: tuple[Row, ...]
-    checks: tuple[Check, ...] = ()
-    curve: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    name: str
-    run: Callable[[argparse.Namespace], Measured]
-
-
-def timed(call: Callable[[], object], rounds: int) -> list[float]:
-    """Microseconds of each call, the clock's own reading included; garbage collection runs."""
-    gc.collect()
-    taken = []
-    for _ in range(rounds):
-        began = perf_counter_ns()
-        call()
-        taken.append((perf_counter_ns() - began) / NS_PER_US)
-    return taken
 
 
 def said(number: int, replicas: int, round_: int = 0, changed: int = 0) -> fleet_pb2.Worker:
@@ -220,6 +193,7 @@ MEASUREMENTS = (
     Measurement("choose", choices),
     Measurement("heartbeat", heartbeats),
     Measurement("view memory", memory),
+    Measurement("plan", plans),
 )
 
 

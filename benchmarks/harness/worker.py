@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,17 +19,23 @@ from yolopool.v1 import fleet_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 10.0
 CALL_S = 120.0
+PLAIN_LRU = str(Path(__file__).parent / "plain_lru")
 
 
 class Worker:
     """`async with Worker("cpu", flags) as worker`: listening inside, ended after.
 
-    As the supervisor starts it: with its device's way to wait for threads.
+    As the supervisor starts it: with its device's way to wait for threads. `plain_lru`: what is
+    kept on the device is what was used last.
     """
 
-    def __init__(self, device: str, flags: Sequence[str] = ()) -> None:
+    def __init__(self, device: str, flags: Sequence[str] = (), *, plain_lru: bool = False) -> None:
         self._device = device
         self._flags = flags
+        self._environment = dict(os.environ)
+        if plain_lru:
+            before = os.environ.get("PYTHONPATH", "")
+            self._environment["PYTHONPATH"] = os.pathsep.join(filter(None, (PLAIN_LRU, before)))
         self.pid = 0
         self._process: asyncio.subprocess.Process | None = None
 
@@ -42,6 +49,7 @@ class Worker:
             "--control-planes=127.0.0.1:1",
             "--log-level=ERROR",
             *self._flags,
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
