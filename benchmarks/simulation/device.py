@@ -161,7 +161,7 @@ class Store:
 class VirtualPacks:
     """Satisfies `swaps.PackSource`. `keeps`: what was fetched once stays in a local pack cache, else
     it is fetched again for every load. `took` is told the digest of a pack and the seconds that
-    fetching or reading it took.
+    fetching or reading it took; not of fetching what is kept, which happens once.
     """
 
     def __init__(
@@ -179,9 +179,10 @@ class VirtualPacks:
         if pack is None:
             pack, model = self._store.find(location.digest)
             self._loop.spend(model.fetch_s)
-            self._took(location.digest, model.fetch_s)
             if self._keeps:
                 self._here[location.digest] = pack
+            else:
+                self._took(location.digest, model.fetch_s)
         return pack
 
     def fetch(self, location: PackLocation, weights: bool = True) -> Pack:

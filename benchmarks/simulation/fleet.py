@@ -32,13 +32,12 @@ MOST_RETRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """Of one request: whether its model was ready when it came, seconds that it took and that it
-    waited for a worker that has it, and the error's reason, empty if it was answered.
+    """Of one request: whether its model was ready when it came, the seconds to its end, and the
+    error's reason, empty if it was answered.
     """
 
     hot: bool
     latency_s: float
-    waited_s: float
     error: str = ""
 
 
@@ -103,19 +102,17 @@ class Fleet:
         """One caller's Detect, from end to end; its fate is kept under `number`."""
         key, began = self.keys[id_], self.loop.time()
         hot = any(worker.has_ready(str(key)) for worker in self.workers.values())
-        waited: list[float] = []
         try:
-            await self._answer(key, began + DEADLINE_S, waited)
+            await self._answer(key, began + DEADLINE_S)
             error = ""
         except YolopoolError as failure:
             error = failure.reason
-        took = self.loop.time() - began
-        self.fates[number] = Fate(hot, took, sum(waited), error)
+        self.fates[number] = Fate(hot, self.loop.time() - began, error)
 
-    async def _answer(self, key: VersionKey, deadline: float, waited: list[float]) -> None:
+    async def _answer(self, key: VersionKey, deadline: float) -> None:
         view, excluded = self.brain.view, set[str]()
         for attempt in range(MOST_RETRIES + 1):
-            worker = await self._worker(key, excluded, deadline, waited)
+            worker = await self._worker(key, excluded, deadline)
             left_s = deadline - self.loop.time()
             if left_s <= 0:
                 raise DeadlineExceeded(f"time ran out before {key} could be run")
@@ -136,9 +133,7 @@ class Fleet:
             finally:
                 view.answered(worker.id, key)
 
-    async def _worker(
-        self, key: VersionKey, excluded: set[str], deadline: float, waited: list[float]
-    ) -> WorkerInfo:
+    async def _worker(self, key: VersionKey, excluded: set[str], deadline: float) -> WorkerInfo:
         def settled() -> WorkerInfo | None:
             route = choose(self.brain.view, key, self.loop.time(), self._rng, excluded)
             if isinstance(route, Reject):
@@ -148,11 +143,7 @@ class Fleet:
         worker = settled()
         if worker is not None:
             return worker
-        began = self.loop.time()
-        try:
-            return await self.brain.loads.serve(key, settled, deadline)
-        finally:
-            waited.append(self.loop.time() - began)
+        return await self.brain.loads.serve(key, settled, deadline)
 
     async def _register(self, number: int, digest: str, model: Model) -> VersionKey:
         registry = self.brain.registry
@@ -228,12 +219,15 @@ def _closed(fleet: Fleet, trace: Trace) -> Callable[[Floats], Coroutine[Any, Any
 def outcome(policy: str, trace: Trace, fleet: Fleet, begin_s: float) -> Outcome:
     """What a fleet made of a trace that began at `begin_s`."""
     fates = [fleet.fates[number] for number in range(len(trace))]
+    hot = np.array([fate.hot for fate in fates])
+    latency_s = np.array([np.nan if fate.error else fate.latency_s for fate in fates])
+    runs_s = np.array([model.pass_s for model in trace.models])[trace.ids]
     return Outcome(
         policy,
         trace,
-        np.array([fate.hot for fate in fates]),
-        np.array([np.nan if fate.error else fate.latency_s for fate in fates]),
-        np.array([fate.waited_s for fate in fates]),
+        hot,
+        latency_s,
+        np.where(hot, 0.0, latency_s - runs_s),
         [replace(load, at=load.at - begin_s) for load in fleet.loads],
         [replace(left, at=left.at - begin_s) for left in fleet.departures],
     )
@@ -255,4 +249,5 @@ def simulate(policy: str, trace: Trace, shapes: Sequence[Shape]) -> Outcome:
 FLEETS: dict[str, Callable[[Trace], list[Shape]]] = {
     "pool, no tier": lambda trace: [Shape(trace.room_bytes, beneath=False)],
     "pool, a tier beneath": lambda trace: [Shape(trace.room_bytes, beneath=True)],
+    "pool, 4 workers": lambda trace: [Shape(trace.room_bytes // 4, beneath=False)] * 4,
 }

@@ -34,7 +34,7 @@ class Departure:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """By request: whether its model was ready when it came, seconds to its answer (nan: none), and
-    seconds of those that it waited for a load.
+    those of them, if it was not, beyond a pass.
     """
 
     policy: str

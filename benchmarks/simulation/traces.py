@@ -54,9 +54,14 @@ class Trace:
         return np.array([model.weights_bytes for model in self.models], np.float64)
 
     @property
-    def is_steady(self) -> bool:
+    def is_random(self) -> bool:
         """Whether requests are independent draws with rates that do not change."""
-        return len(self.phases) == 1
+        return self.name.startswith(("zipf", "mix"))
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether four devices would have room for a handful of models each."""
+        return self.room_bytes >= 40 * self.sizes.mean()
 
     def __len__(self) -> int:
         return len(self.ids)
