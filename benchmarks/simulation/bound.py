@@ -42,9 +42,8 @@ def belady(ids: Ids, slots: int, *, bypass: bool = False) -> int:
         following = later[number]
         if id_ not in held:
             misses += 1
-            if bypass and len(held) >= slots:
-                if following >= _farthest(farthest, held):
-                    continue
+            if bypass and len(held) >= slots and following >= _farthest(farthest, held):
+                continue
             if len(held) >= slots:
                 _farthest(farthest, held)
                 del held[heapq.heappop(farthest)[1]]

@@ -74,15 +74,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return NumberedFuture(loop=self)
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]  # as loosely typed as it is used
         self, callback: Callable[..., object], *args: Any, context: Any = None
-    ) -> Any:
+    ) -> asyncio.Handle:
         """From work under way: once that is done."""
         if self._spent_s:
             return self.call_later(self._spent_s, callback, *args, context=context)
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]  # as above
+        self, executor: object, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         """On a thread of its own: as many at once as asked for, each as fast as alone."""
         future = self.create_future()
 

@@ -44,7 +44,7 @@ class _Bell(threading.Condition):
 
 
 class VirtualEngine(Engine):
-    """No thread: work is run when the device is free, and its answers come when its time is over."""
+    """No thread: work is run when the device is free, its answers come when its time is over."""
 
     def __init__(self, capacity: int, loop: VirtualLoop) -> None:
         super().__init__(capacity, clock=loop.now)
@@ -92,7 +92,7 @@ class VirtualEngine(Engine):
 
 @dataclass(frozen=True, slots=True)
 class SizeCurve(TimeCurve):
-    """A pass takes the time of its size whatever the image, and a load that of copying its bytes."""
+    """A pass takes the time of its size whatever the image, a load that of copying its bytes."""
 
     # Each further image of a pass costs so much of the first.
     more: float = 0.25
@@ -159,9 +159,9 @@ class Store:
 
 
 class VirtualPacks:
-    """Satisfies `swaps.PackSource`. `keeps`: what was fetched once stays in a local pack cache, else
-    it is fetched again for every load. `took` is told the digest of a pack and the seconds that
-    fetching or reading it took; not of fetching what is kept, which happens once.
+    """Satisfies `swaps.PackSource`. `keeps`: what was fetched once stays in a local pack cache,
+    else it is fetched again for every load. `took` is told the digest of a pack and the seconds
+    that fetching or reading it took; not of fetching what is kept, which happens once.
     """
 
     def __init__(

@@ -40,12 +40,13 @@ from worker import ledger as worker_ledger
 from worker import replica as worker_replica
 from worker.replicas import Replicas
 from worker.swaps import Swaps, Tiers
-from yolopool.arrivals import Arrivals
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
 
 # Of the fleet, as the settings' defaults have it.
 HEARTBEAT_S, LEASE_S = 1.0, 3.0
+# Rates of what is not asked for are looked at so often.
+LOOK_S = 5.0
 LOAD_TIMEOUT_S, RELEASE_TIMEOUT_S = 120.0, 60.0
 NO_WORKER_GRACE_S = 10.0
 QUEUE_CAPACITY, MAX_BATCH = 64, 16
@@ -127,6 +128,7 @@ class Hands:
             self.held,
             changed,
             loop.now,
+            lambda: UNIX_S + loop.time(),
         )
         self.replicas = Replicas(
             self.held,
@@ -145,7 +147,9 @@ class Hands:
         return 2**50 if self.shape.beneath else 0
 
 
-def order_of(key: VersionKey, digest: str, pinned: bool, known: Footprint | None) -> Any:
+def order_of(
+    key: VersionKey, digest: str, pinned: bool, known: Footprint | None, warm: bool
+) -> worker_replica.Order:
     """What an Assign asks of a worker."""
     measured = None
     if known is not None:
@@ -167,22 +171,19 @@ def order_of(key: VersionKey, digest: str, pinned: bool, known: Footprint | None
         max_batch=MAX_BATCH,
         pinned=pinned,
         known=measured,
+        warm=warm,
     )
 
 
 class Herald:
     """What a worker says in its heartbeats. Of replicas that did nothing since the last it says
-    the same as before, apart from rates, which it looks at every few heartbeats.
+    the same as before; rates of those that are asked for no more it looks at every few heartbeats.
     """
 
     def __init__(self, hands: Hands, loop: VirtualLoop) -> None:
         self._hands = hands
         self._loop = loop
         self._said: dict[str, tuple[tuple[object, ...], Replica]] = {}
-        self._arrivals: dict[str, Arrivals] = {}
-
-    def arrived(self, key: str) -> None:
-        self._arrivals[key] = self._arrivals.get(key, Arrivals()).arrived(self._loop.time())
 
     def worker(self, id_: str, incarnation: str, state: WorkerState) -> WorkerInfo:
         ledger = self._hands.swaps.ledger
@@ -227,7 +228,7 @@ class Herald:
             one.swaps_total,
             one.measured,
             one.claim,
-            int(self._loop.time() / (5 * HEARTBEAT_S)),
+            int(self._loop.time() / LOOK_S),
         )
         said = self._said.get(one.key)
         if said is not None and said[0] == facts:
@@ -240,8 +241,7 @@ class Herald:
         size = one.claim
         if not size.weights_bytes and one.pack is not None:
             size = one.expected()
-        measured = one.measured
-        arrivals = self._arrivals.get(one.key, Arrivals())
+        measured, now = one.measured, self._loop.time()
         return Replica(
             key=VersionKey(one.order.model, one.order.number),
             state=ReplicaState(one.state.value),
@@ -260,7 +260,10 @@ class Herald:
             pack=one.order.pack.digest,
             footprint=None if measured is None else _footprint(measured),
             swaps_total=one.swaps_total,
-            rates=arrivals.now(self._loop.time()),
+            rates=one.arrivals.now(now),
+            queue_ms=one.usage.queue_s(now) * 1000,
+            busy=one.usage.busy(now),
+            hot_since_unix_s=one.hot_since_unix_s,
         )
 
 

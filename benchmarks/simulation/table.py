@@ -57,8 +57,8 @@ class Played:
 
 def costs_of(trace: Trace, beneath: bool) -> Floats:
     """Seconds of one load of each model: from a tier beneath, or from the store."""
-    fetched = [0.0 if beneath else model.fetch_s for model in trace.models]
-    return np.array([model.swap_s for model in trace.models]) + np.array(fetched)
+    costs = [model.swap_s + (0.0 if beneath else model.fetch_s) for model in trace.models]
+    return np.array(costs, np.float64)
 
 
 def fleets_for(trace: Trace) -> list[str]:

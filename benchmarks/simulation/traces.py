@@ -61,7 +61,7 @@ class Trace:
     @property
     def is_spread(self) -> bool:
         """Whether four devices would have room for a handful of models each."""
-        return self.room_bytes >= 40 * self.sizes.mean()
+        return bool(self.room_bytes >= 40 * self.sizes.mean())
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -22,6 +22,7 @@ from control_plane.view import View
 from control_plane.worker_link import WorkerLink
 from worker.backends.base import NmsOptions
 from worker.engine import Request
+from worker.replica import Order
 from yolopool.errors import DeadlineExceeded, StaleToken, WorkerLost
 
 # From one process of the fleet to another.
@@ -79,17 +80,17 @@ class Worker:
 
     # --- what it is asked -------------------------------------------------------------------
 
-    async def assign(
-        self, key: VersionKey, digest: str, pinned: bool, known: Footprint | None
-    ) -> None:
-        await self.hands.replicas.assign(order_of(key, digest, pinned, known))
+    async def assign(self, order: Order) -> None:
+        await self.hands.replicas.assign(order)
 
     async def infer(self, key: str, deadline: float) -> LoadReport:
         """One image; answers what rides on the reply."""
         with self.hands.replicas.ticket(key) as replica:
-            self.herald.arrived(key)
             request = Request(key, IMAGE, OPTIONS, 1, deadline, replica.max_batch)
-            await self.hands.engine.submit(request)
+            answer = await self.hands.engine.submit(request)
+            device_s = answer.inference_s / answer.batch_size
+            now = self._loop.time()
+            replica.usage = replica.usage.answered(now, answer.queue_s, device_s)
         return self.herald.load()
 
     def obey(self, token: FencingToken) -> None:
@@ -141,12 +142,13 @@ class Link(WorkerLink):
         pinned: bool,
         token: FencingToken,
         timeout_s: float,
+        prefetch: bool = False,
     ) -> None:
         assert version.pack is not None
         one = self._find(worker)
         one.obey(token)
-        digest = version.pack.digest
-        await self._call(one, one.assign(version.key, digest, pinned, known), timeout_s)
+        order = order_of(version.key, version.pack.digest, pinned, known, prefetch)
+        await self._call(one, one.assign(order), timeout_s)
 
     async def release(  # type: ignore[override]  # as above
         self, worker: WorkerInfo, key: VersionKey, token: FencingToken, timeout_s: float
