@@ -112,12 +112,12 @@ class VirtualBackend(SimulatedBackend):
 
     def __init__(self, loop: VirtualLoop, moved: Callable[[str, bool], None]) -> None:
         super().__init__(0, 2**50, SizeCurve(), sleep=loop.spend)
-        self._moved = moved
+        self.moved = moved
 
     def load(self, pack: Pack, precision: str) -> SimulatedModel:
         super().load(pack, precision)
-        self._moved(pack.digest, True)
-        return _VirtualModel(self, pack, self._moved)
+        self.moved(pack.digest, True)
+        return _VirtualModel(self, pack, self.moved)
 
 
 class _VirtualModel(SimulatedModel):

@@ -88,18 +88,29 @@ def _trace(
     """`room`: in models where all are of one size, else in bytes; `phases` in shares."""
     rng = np.random.default_rng(seed + 1_000_000)
     at = np.cumsum(rng.exponential(1 / rate, len(ids)))
-    equal = len({model.weights_bytes for model in models}) == 1
+    one_size = all(model is SMALL for model in models)
     return Trace(
         name,
         tuple(models),
         ids,
         at,
-        room * models[0].weights_bytes if equal else room,
-        room if equal else 0,
+        room * SMALL.weights_bytes if one_size else room,
+        room if one_size else 0,
         tuple(Phase(first, rate * shares) for first, shares in phases),
         int(WARM_UP * len(ids)),
         seed,
     )
+
+
+def zipf_trace(
+    models: Sequence[Model], exponent: float, count: int, rate: float, seed: int
+) -> Trace:
+    """Zipf's law over any models, for devices of any room."""
+    rng = np.random.default_rng(seed)
+    shares = rng.permutation(zipf_shares(len(models), exponent))
+    ids = rng.choice(len(models), count, p=shares)
+    room = sum(model.weights_bytes for model in models)
+    return _trace(f"zipf s={exponent:.2g}", models, ids, rate, room, seed, [(0, shares)])
 
 
 def zipf(models: int, slots: int, exponent: float, count: int, rate: float, seed: int) -> Trace:
