@@ -140,9 +140,9 @@ class Link(WorkerLink):
         pack_uri: str,
         known: Footprint | None,
         pinned: bool,
+        prefetch: bool,
         token: FencingToken,
         timeout_s: float,
-        prefetch: bool = False,
     ) -> None:
         assert version.pack is not None
         one = self._find(worker)
