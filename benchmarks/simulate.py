@@ -7,15 +7,20 @@ simulated (benchmarks/simulation). `--quick` is shorter, `--trace zipf` runs tho
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from benchmarks.harness import hardware, results
+from benchmarks.harness.chart import lines_chart
 from benchmarks.harness.results import Result
 from benchmarks.simulation.table import Played, bound_row, checks, fleets_for, played, rows
 from benchmarks.simulation.traces import all_traces
 
 QUICK = 0.1
+# Of a trace, in a picture.
+PARTS = 100
 
 
 def flags() -> argparse.ArgumentParser:
@@ -28,6 +33,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--trace", default="", help="only traces whose name contains this")
     parser.add_argument("--fleet", default="", help="only fleets whose name contains this")
     parser.add_argument("--seed", type=int, default=0, help="of all traces")
+    parser.add_argument("--callers", type=int, default=0, help="a closed loop of so many; 0: open")
     parser.add_argument("--dry", action="store_true", help="print only: write no file")
     return parser
 
@@ -38,6 +44,7 @@ def play_all(options: argparse.Namespace) -> list[Played]:
     for trace in all_traces(options.scale or (QUICK if options.quick else 1.0), options.seed):
         if options.trace not in trace.name:
             continue
+        trace = replace(trace, callers=options.callers)
         for fleet in fleets_for(trace):
             if options.fleet in fleet:
                 found.append(played(trace, fleet))
@@ -45,10 +52,26 @@ def play_all(options: argparse.Namespace) -> list[Played]:
     return found
 
 
+def draw(found: Sequence[Played], options: argparse.Namespace, day: str) -> None:
+    """A picture of each: hit rates along the trace, the beginning that does not count included."""
+    options.results.mkdir(parents=True, exist_ok=True)
+    for one in found:
+        curves = {
+            name: [100 * share for share in outcome.hit_curve(PARTS)]
+            for name, outcome in {**one.caches, "pool": one.pool}.items()
+        }
+        stem = re.sub(r"[^a-z0-9]+", "-", one.name.lower()).strip("-")
+        picture = options.results / f"simulate-{day}-{stem}.svg"
+        title = f"{one.name}: requests that found their model ready"
+        picture.write_text(lines_chart(curves, title, f"1/{PARTS} of the trace", "%"))
+
+
 def run(options: argparse.Namespace) -> Result:
     """The whole table."""
     machine, started_at = hardware.describe(), results.now()
     found = play_all(options)
+    if not options.dry:
+        draw(found, options, started_at[:10])
     return Result(
         scenario="simulate",
         started_at=started_at,
