@@ -12,6 +12,9 @@ from benchmarks.simulation.traces import Floats, Trace
 
 # A model asked for again within this time after it left was in rotation, by the plain meaning.
 SOON_S = 60.0
+# A model is in rotation, as opposed to on the verge of it, from so many times the value of the
+# least that is worth keeping: what is closer, counts of some dozens do not tell apart.
+CLEARLY = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,9 @@ class Outcome:
         """Departures after which the model was asked for within SOON_S, as a share of loads."""
         return self._share([d for d in self._counted() if self._back_s(d) <= SOON_S])
 
-    def in_rotation(self, costs: Floats) -> float:
-        """Departures of models that the best set that stays would keep, with one place left for
-        those that come and go, as a share of loads.
-        """
-        kept = keepers(self.trace, costs)
+    def in_rotation(self, costs: Floats, clearly: float = CLEARLY) -> float:
+        """Departures of models that were clearly worth keeping, as a share of loads."""
+        kept = keepers(self.trace, costs, clearly)
         return self._share([d for d in self._counted() if d.id in kept[self._phase(d.at)]])
 
     def hit_curve(self, parts: int = 100) -> list[float]:
@@ -116,15 +117,18 @@ class Outcome:
         return sum(phase.first <= request for phase in self.trace.phases) - 1
 
 
-def keepers(trace: Trace, costs: Floats) -> list[frozenset[int]]:
+def keepers(trace: Trace, costs: Floats, clearly: float = 1.0) -> list[frozenset[int]]:
     """By phase: the models of most value a byte (rate x cost / size) that fit beside the largest
-    one that is not among them.
+    one that is not among them; of them those worth so many times the least of them.
     """
     found = []
     sizes = trace.sizes
     for phase in trace.phases:
-        order = np.argsort(-phase.rates * costs / sizes, kind="stable")
-        taken = np.cumsum(sizes[order]) <= trace.room_bytes - sizes.max()
+        values = phase.rates * costs / sizes
+        order = np.argsort(-values, kind="stable")
+        kept = order[np.cumsum(sizes[order]) <= trace.room_bytes - sizes.max()]
         # Those never asked for are no keepers, however much room there is.
-        found.append(frozenset(int(id_) for id_ in order[taken] if phase.rates[id_] > 0))
+        kept = kept[phase.rates[kept] > 0]
+        clear = kept[values[kept] >= clearly * values[kept].min(initial=np.inf)]
+        found.append(frozenset(int(id_) for id_ in clear))
     return found

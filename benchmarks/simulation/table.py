@@ -102,6 +102,7 @@ def rows(one: Played) -> list[Row]:
             "waited_s": outcome.waited_total_s,
             "of_gap_closed": _closed(one, outcome.cold_s),
             "rotated_of_loads": outcome.in_rotation(one.costs),
+            "of_best_set_of_loads": outcome.in_rotation(one.costs, clearly=1.0),
             "back_in_60s_of_loads": outcome.back_soon(),
             "p50_ms": outcome.latency_ms(0.5),
             "p99_ms": outcome.latency_ms(0.99),
