@@ -19,6 +19,7 @@ from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.device import SIDE, Store, VirtualBackend, VirtualEngine, VirtualPacks
 from control_plane.clock import Clock
 from control_plane.errands import Errands
+from control_plane.events import Journal
 from control_plane.fleet import (
     Footprint,
     Ledger,
@@ -90,6 +91,7 @@ class Brain:
             link,
             lambda digest: f"sim://{digest}",
             Metrics(),
+            Journal("brain", self.registry, self.clock),
             self.clock,
             LOAD_TIMEOUT_S,
             RELEASE_TIMEOUT_S,
