@@ -15,8 +15,7 @@ from dataclasses import replace
 from benchmarks.harness import hardware, results
 from benchmarks.harness.chart import lines_chart
 from benchmarks.harness.results import Result
-from benchmarks.simulation.table import Played, bound_row, checks, fleets_for, played, rows
-from benchmarks.simulation.traces import all_traces
+from benchmarks.simulation.table import Played, bound_row, checks, games, played, rows
 
 QUICK = 0.1
 # Of a trace, in a picture.
@@ -41,14 +40,12 @@ def flags() -> argparse.ArgumentParser:
 def play_all(options: argparse.Namespace) -> list[Played]:
     """Every trace on every fleet that was asked for."""
     found = []
-    for trace in all_traces(options.scale or (QUICK if options.quick else 1.0), options.seed):
-        if options.trace not in trace.name:
+    scale = options.scale or (QUICK if options.quick else 1.0)
+    for trace, fleet in games(scale, options.seed):
+        if options.trace not in trace.name or options.fleet not in fleet:
             continue
-        trace = replace(trace, callers=options.callers)
-        for fleet in fleets_for(trace):
-            if options.fleet in fleet:
-                found.append(played(trace, fleet))
-                print(f"{found[-1].name}: {found[-1].took_s:.1f} s", file=sys.stderr, flush=True)
+        found.append(played(replace(trace, callers=options.callers), fleet))
+        print(f"{found[-1].name}: {found[-1].took_s:.1f} s", file=sys.stderr, flush=True)
     return found
 
 

@@ -1,7 +1,7 @@
 """Every policy and every fleet on a trace, as rows, and what must hold of them."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from benchmarks.simulation import bound
 from benchmarks.simulation.fleet import FLEETS, simulate
 from benchmarks.simulation.outcome import Outcome
 from benchmarks.simulation.policies import POLICIES, replay
-from benchmarks.simulation.traces import Floats, Trace
+from benchmarks.simulation.traces import Floats, Trace, all_traces
 
 # What must hold.
 OF_ORACLE = 0.95
@@ -21,7 +21,8 @@ ROTATED = 0.02
 # Of what LRU spends on loads: the pool and the cache see the same requests, but not each moment
 # of an answer and a load.
 OF_LRU = 1.01
-SPREAD = "pool, 4 workers"
+# Models, and the scale of traces with more of them on a fleet with a tier.
+MANY, BENEATH_SCALE = 200, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,17 @@ def costs_of(trace: Trace, beneath: bool) -> Floats:
     return np.array(costs, np.float64)
 
 
-def fleets_for(trace: Trace) -> list[str]:
-    """Four workers only where each has room for a handful."""
-    return [name for name in FLEETS if name != SPREAD or trace.is_spread]
+def games(scale: float, seed: int) -> Iterator[tuple[Trace, str]]:
+    """Every trace and each fleet it is played on. A worker with a tier looks at all that it was
+    assigned whenever it swaps, so that a thousand models take long: there the large traces are
+    those of a few hundred.
+    """
+    smaller = all_traces(min(scale, BENEATH_SCALE), seed)
+    for trace, less in zip(all_traces(scale, seed), smaller, strict=True):
+        yield trace, "pool, no tier"
+        yield (less if len(trace.models) > MANY else trace), "pool, a tier beneath"
+        if trace.is_spread:
+            yield trace, "pool, 4 workers"
 
 
 def bounds_of(trace: Trace, costs: Floats) -> Bounds:
