@@ -15,7 +15,7 @@ TRACES = (
     zipf(60, 8, 1.0, 1000, 15.0, SEED),
     cyclic(20, 10, 500, 10.0, SEED),
     scan(60, 10, 600, 10.0, SEED),
-    mix(60, 552_000_000, 800, 5.0, SEED),
+    mix(60, 1_100_000_000, 800, 3.0, SEED),
 )
 FLEETS = ("pool, no tier", "pool, a tier beneath")
 
