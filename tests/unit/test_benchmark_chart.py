@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from benchmarks.harness.chart import HEIGHT, TOP, line_chart
+from benchmarks.harness.chart import COLOURS, HEIGHT, TOP, line_chart, lines_chart
 
 
 def test_a_curve_is_drawn_to_scale() -> None:
@@ -22,3 +22,18 @@ def test_a_curve_is_drawn_to_scale() -> None:
 def test_one_value_is_no_curve() -> None:
     with pytest.raises(ValueError, match="two values"):
         line_chart([1.0], "", "", "")
+
+
+def test_curves_share_their_axes_and_have_their_names() -> None:
+    root = ET.fromstring(lines_chart({"a": [1.0, 1.0], "b": [2.0, 2.0]}, "", "", ""))
+    tag = "{http://www.w3.org/2000/svg}"
+    first, second = (line.attrib["points"] for line in root.iter(f"{tag}polyline"))
+    heights = [float(points.split(",")[1].split()[0]) for points in (first, second)]
+    assert heights[0] > heights[1]
+    assert {"a", "b"} <= {text.text for text in root.iter(f"{tag}text")}
+
+
+def test_more_curves_than_can_be_told_apart_are_refused() -> None:
+    many = {str(number): [1.0, 2.0] for number in range(len(COLOURS) + 1)}
+    with pytest.raises(ValueError, match="told apart"):
+        lines_chart(many, "", "", "")
