@@ -10,8 +10,6 @@ from control_plane.desk import Desk, is_loaded
 from control_plane.fleet import Footprint, Replica, Want
 from control_plane.worth import load_s
 
-# A replica stays for so many times what loading it took, whatever asks for its room.
-STAYS_PER_LOAD = 1.0
 # A newcomer waits so many times what loading it takes for one worth so much less to be idle.
 PATIENCE_PER_LOAD, MUCH_LESS = 2.0, 0.9
 # Of the workers that may make room, those with the least to lose are looked at closely.
@@ -93,10 +91,10 @@ def victims_of(
 
 
 def may_leave(desk: Desk, bench: Bench, seat: Replica, want: Want) -> bool:
-    """Whether a seat may be taken for `want`: soft, idle, there for a while, and not just made
-    for a newer want.
+    """Whether a seat may be taken for `want`: soft, idle, and not just made for a newer want.
 
-    The last, since else two wants could take the room from each other, neither ever used.
+    The last, since else two wants could take the room from each other, neither ever used: so long
+    every replica stays.
     """
     if not is_loaded(seat) or seat.key in desk.assigned or bench.outstanding(seat):
         return False
@@ -107,17 +105,7 @@ def may_leave(desk: Desk, bench: Bench, seat: Replica, want: Want) -> bool:
         return False
     if want.pinned:
         return True
-    if _is_settling(desk, bench, seat):
-        return False
     return desk.served(bench, seat) or desk.urgency(wanted) < desk.urgency(want)
-
-
-def _is_settling(desk: Desk, bench: Bench, seat: Replica) -> bool:
-    version = desk.version(seat.key)
-    if version is None or not seat.hot_since_unix_s:
-        return False
-    stays_s = STAYS_PER_LOAD * load_s(version, bench.worker.device_kind, desk.snapshot.footprints)
-    return desk.snapshot.unix_s - seat.hot_since_unix_s < stays_s
 
 
 def no_room(desk: Desk, want: Want, benches: Sequence[Bench], sizes: dict[str, Footprint]) -> Wait:
