@@ -55,7 +55,12 @@ def running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        process.wait(10)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            # A follower that was just filled refuses: it is writing its first file.
+            process.kill()
+            process.wait()
 
 
 @dataclass(frozen=True)
