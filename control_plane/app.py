@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -23,15 +24,19 @@ from control_plane.declared import Declared
 from control_plane.departures import Departures
 from control_plane.detecting import Detecting
 from control_plane.errands import Errands
+from control_plane.event import EventKind
 from control_plane.event_rpc import EventService
 from control_plane.events import Journal
 from control_plane.explain_rpc import ExplainService
+from control_plane.forwarding import Forwarding, Peers
 from control_plane.http import HttpServer, build
 from control_plane.importing import ImportService
 from control_plane.loads import Loads
+from control_plane.local_copy import LocalCopy
 from control_plane.membership import MembershipService
 from control_plane.metrics import Metrics
 from control_plane.model_rpc import ModelService
+from control_plane.peer_rpc import PeerService
 from control_plane.planning import ahead
 from control_plane.reconciler import Pace, Reconciler
 from control_plane.registry import Registry
@@ -53,6 +58,7 @@ from yolopool.v1 import (
     importing_pb2_grpc,
     membership_pb2_grpc,
     model_pb2_grpc,
+    peer_pb2_grpc,
     schedule_pb2_grpc,
 )
 
@@ -66,13 +72,17 @@ SERVICES = (
     "yolopool.v1.ImportService",
     "yolopool.v1.MembershipService",
     "yolopool.v1.ModelService",
+    "yolopool.v1.PeerService",
     "yolopool.v1.ScheduleService",
 )
 # For requests under way when the process is told to stop; all must have ended in five seconds.
 # For open HTTP calls at the end, and before a task is cancelled again.
 HTTP_GRACE_S, CANCEL_AGAIN_S = 2.0, 0.2
 STOP_GRACE_S = 1.5
+RESIGN_S = 1.0
 LOAD_TICK_S = 0.5
+# In the data directory.
+COPY = "registry-copy.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +105,12 @@ class ControlPlane:
         self._metrics = Metrics()
         self._link = WorkerLink()
         self._artifacts = FolderArtifacts(settings.data_dir / "store", settings.max_artifact_bytes)
-        self._watch = Watch(registry, self.view)
-        self._loads = Loads(registry, self.view, clock, settings.no_worker_grace_s)
         self._journal = Journal(name, registry, clock)
+        # A store in memory ends with the process: there is nothing to restore.
+        self._copy = LocalCopy(settings.data_dir / COPY, clock) if settings.redis else None
+        self._watch = Watch(registry, self.view, self._copy, self._restored)
+        self._peers = Peers(self.view, name)
+        self._loads = Loads(registry, self.view, self._peers, clock, settings.no_worker_grace_s)
         self._errands = self._build_errands(clock)
         pace = Pace(lease_s=settings.reconciler_lease_s, gather_s=settings.lease_s)
         self._reconciler = Reconciler(name, registry, self.view, self._errands, clock, pace)
@@ -122,13 +135,17 @@ class ControlPlane:
         self._departures = Departures(
             self.view, self._link, clock, lambda: self._reconciler.acting_token
         )
-        self._server = GrpcServer(SERVICES)
+        self._server = GrpcServer(SERVICES, [Forwarding(self._peers, self._watch.refresh)])
         self._membership = MembershipService(
             self.view, registry, self._link, clock, settings.heartbeat_interval_s, settings.lease_s
         )
         self._add_services(Identity(name, clock.unix()), clock)
         self._http = HttpServer(build(self.view, self._metrics, lambda: self._reconciler.is_holder))
         self._tasks: list[asyncio.Task[None]] = []
+        self._deciding: asyncio.Task[None] | None = None
+
+    def _restored(self, message: str) -> None:
+        self._journal.note(EventKind.RESTORED, message=message)
 
     def _build_errands(self, clock: Clock) -> Errands:
         return Errands(
@@ -196,6 +213,12 @@ class ControlPlane:
         schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(
             ScheduleService(self._registry, self.view, clock), server
         )
+        peer_pb2_grpc.add_PeerServiceServicer_to_server(
+            PeerService(
+                self.view, self._loads, clock, random.Random(), settings.default_deadline_s
+            ),
+            server,
+        )
 
     async def start(self) -> Addresses:
         """Listens, and begins to serve once desired state was read; OSError if a port is taken."""
@@ -203,34 +226,51 @@ class ControlPlane:
         await asyncio.to_thread(self._artifacts.prepare)
         http_port = self._http.bind(settings.http_host, settings.http_port)
         port = await self._server.start(settings.host, settings.port)
+        self._reconciler.address = settings.advertise or _reachable(settings.host, port)
         self._spawn(self._http.serve(), "http")
         self._spawn(self._watch.run(), "watch")
+        if self._copy is not None:
+            self._spawn(
+                self._copy.keep(lambda: self.view.is_loaded, self.view.frozen_desired), "copy"
+            )
         self._spawn(self._membership.expire(), "leases")
         self._spawn(self._journal.run(), "journal")
         self._spawn(self._chronicler.run(), "chronicler")
         self._spawn(self._departures.run(), "departures")
-        self._spawn(self._open(), "open")
         self._spawn(self._scheduler.run(), "schedules")
         self._spawn(self._declared.run(), "declared")
+        self._deciding = asyncio.create_task(self._open(), name="decide")
         return Addresses(_address(settings.host, port), _address(settings.http_host, http_port))
 
     async def stop(self) -> None:
-        """Refuses new calls, ends open ones and what is under way, and gives up the lease."""
+        """Gives up the lease, so that another decides at once, then refuses new calls and ends open
+        ones and what is under way.
+        """
+        await self._resign()
         await asyncio.gather(self._events.close(), self._server.stop(STOP_GRACE_S))
         self._http.stop()
         if self._tasks:
             await asyncio.wait(self._tasks[:1], timeout=HTTP_GRACE_S)
         await _ended(self._tasks)
         await self._loads.close()
-        try:
-            async with asyncio.timeout(1.0):
-                await self._changeovers.close()
-                await self._reconciler.close()
+        if self._copy is not None and self.view.is_loaded:
+            await self._copy.keep_now(self.view.frozen_desired())
+        await self._peers.close()
+        with suppress(RegistryUnavailable, TimeoutError):
+            async with asyncio.timeout(RESIGN_S):
                 await self._journal.flush()
                 await self._registry.close()
+        await self._link.close()
+
+    async def _resign(self) -> None:
+        if self._deciding is not None:
+            await _ended([self._deciding])
+        try:
+            async with asyncio.timeout(RESIGN_S):
+                await self._changeovers.close()
+                await self._reconciler.close()
         except (RegistryUnavailable, TimeoutError):
             log.info("the registry is away: its lease runs out by itself")
-        await self._link.close()
 
     async def _open(self) -> None:
         """Serves as soon as the view is loaded; then decides, for as long as it may."""
@@ -238,7 +278,8 @@ class ControlPlane:
             await self.view.waiters.after(self.view.waiters.changes, LOAD_TICK_S)
         try:
             recorded = await self._registry.workers()
-            self.view.expected = frozenset(worker.id for worker in recorded)
+            if self.view.expected is not None:
+                self.view.expected = frozenset(worker.id for worker in recorded)
         except RegistryUnavailable:
             log.info("the workers on record can't be read: they call by themselves")
         await self._server.set_serving(True)
@@ -257,6 +298,11 @@ async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+
+
+def _reachable(host: str, port: int) -> str:
+    """Where others reach a port that was bound, as far as it can be told from here."""
+    return _address(socket.gethostname() if host in ("0.0.0.0", "::", "") else host, port)
 
 
 def _address(host: str, port: int) -> str:

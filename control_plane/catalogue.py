@@ -1,12 +1,13 @@
 """What callers may name: models, versions, and what a reference means now. Pure.
 
-Built anew whenever desired state changes, so that a request costs two dictionary look-ups.
+Kept beside the versions, one name at a time, so that a request costs two dictionary look-ups and
+a change those of its own name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-from control_plane.fleet import Desired, ModelVersion, VersionKey, VersionState
+from control_plane.fleet import ModelVersion, VersionKey, VersionState
 from yolopool.errors import (
     AliasNotFound,
     ModelImportFailed,
@@ -20,18 +21,41 @@ from yolopool.names import ModelRef
 class Catalogue:
     """Versions by name, newest first."""
 
-    def __init__(self, desired: Desired) -> None:
+    def __init__(self, versions: Iterable[ModelVersion] = ()) -> None:
+        self._versions = {version.key: version for version in versions}
         by_name: dict[str, list[ModelVersion]] = {}
-        for key in sorted(desired.versions, key=lambda key: (key.model, -key.number)):
-            by_name.setdefault(key.model, []).append(desired.versions[key])
-        self.models: Mapping[str, tuple[ModelVersion, ...]] = {
-            name: tuple(versions) for name, versions in by_name.items()
-        }
-        self._versions = desired.versions
-        self._defaults = {
-            name: next((v for v in versions if v.state is VersionState.READY), None)
-            for name, versions in self.models.items()
-        }
+        for version in self._versions.values():
+            by_name.setdefault(version.key.model, []).append(version)
+        self._models: dict[str, tuple[ModelVersion, ...]] = {}
+        self._defaults: dict[str, ModelVersion | None] = {}
+        for name, all_of_it in by_name.items():
+            self._set(name, all_of_it)
+
+    @property
+    def models(self) -> Mapping[str, tuple[ModelVersion, ...]]:
+        return self._models
+
+    def put(self, version: ModelVersion) -> None:
+        """Adds a version, or takes it for what was known of it."""
+        name = version.key.model
+        self._versions[version.key] = version
+        others = [one for one in self._models.get(name, ()) if one.key != version.key]
+        self._set(name, [*others, version])
+
+    def drop(self, key: VersionKey) -> None:
+        self._versions.pop(key, None)
+        others = [one for one in self._models.get(key.model, ()) if one.key != key]
+        if others:
+            self._set(key.model, others)
+        else:
+            self._models.pop(key.model, None)
+            self._defaults.pop(key.model, None)
+
+    def _set(self, name: str, versions: list[ModelVersion]) -> None:
+        newest_first = tuple(sorted(versions, key=lambda one: -one.key.number))
+        self._models[name] = newest_first
+        ready = (one for one in newest_first if one.state is VersionState.READY)
+        self._defaults[name] = next(ready, None)
 
     def default(self, name: str) -> ModelVersion | None:
         """The version that a bare name means: the newest READY one."""
@@ -42,7 +66,7 @@ class Catalogue:
 
         Raises ModelNotFound, VersionNotFound or AliasNotFound.
         """
-        versions = self.models.get(ref.name)
+        versions = self._models.get(ref.name)
         if versions is None:
             raise ModelNotFound(self._unknown(ref.name))
         if ref.alias is not None:
@@ -83,9 +107,9 @@ class Catalogue:
         )
 
     def _unknown(self, name: str) -> str:
-        close = get_close_matches(name, self.models, n=3, cutoff=0.6)
+        close = get_close_matches(name, self._models, n=3, cutoff=0.6)
         if close:
             return f"there is no model {name!r}: did you mean {' or '.join(close)}?"
-        if not self.models:
+        if not self._models:
             return f"there is no model {name!r}: none is registered yet"
         return f"there is no model {name!r}: list the models to see their names"

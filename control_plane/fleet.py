@@ -37,6 +37,17 @@ class FencingToken:
         return f"{self.epoch}.{self.counter}"
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The control plane that decides: its name in the lease, its token, and host:port of its gRPC
+    (empty: not said).
+    """
+
+    name: str
+    token: FencingToken
+    address: str = ""
+
+
 class VersionState(StrEnum):
     UPLOADED = "UPLOADED"  # waits for an importer
     IMPORTING = "IMPORTING"  # an importer holds its lease
@@ -242,6 +253,10 @@ class Desired:
     # Workers that are to drain once their models are elsewhere: id -> incarnation.
     cordons: Mapping[str, str] = field(default_factory=dict)
     schedules: Mapping[str, "Schedule"] = field(default_factory=dict)
+    # The highest number that each name ever had: a deleted one is not given again.
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    # Drawn with the revision: a store that lost its last writes counts the same numbers again.
+    mark: str = ""
 
     def is_cordoned(self, worker: "WorkerInfo") -> bool:
         """A new process of the same id is not."""

@@ -1,16 +1,19 @@
 """Makes sure that a version is loaded, and waits for it: misses of Detect, and admin loads.
 
-A miss is single-flight: however many callers wait for a version, one of them writes the want.
+A miss is single-flight: however many callers wait for a version, one of them writes the want. Where
+another control plane decides, each of them asks that one, which writes it and says what hinders it.
 Nobody waits past a deadline, and each who waited in vain hears what for.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from control_plane.clock import Clock
 from control_plane.fleet import Replica, ReplicaState, VersionKey, Want, WantSource
+from control_plane.forwarding import HolderLost, Peers
 from control_plane.registry import Registry
 from control_plane.routing import error_of
 from control_plane.view import View
@@ -24,36 +27,63 @@ class Loads:
     """`no_worker_grace_s`: how long a caller waits for a worker to (re)appear when none is live."""
 
     def __init__(
-        self, registry: Registry, view: View, clock: Clock, no_worker_grace_s: float
+        self, registry: Registry, view: View, peers: Peers, clock: Clock, no_worker_grace_s: float
     ) -> None:
         self._registry = registry
         self._view = view
+        self._peers = peers
         self._clock = clock
         self._grace_s = no_worker_grace_s
         self._flights: dict[VersionKey, asyncio.Task[None]] = {}
 
     async def serve(
-        self, key: VersionKey, ready: Callable[[], Answer | None], deadline_s: float
+        self,
+        key: VersionKey,
+        ready: Callable[[], Answer | None],
+        deadline_s: float,
+        here: bool = False,
     ) -> Answer:
         """Wants a version that is nowhere; returns what `ready` answers once it is not None.
 
-        `ready` may raise. Raises NoWorker, DeadlineExceeded, ModelNotFound or
-        RegistryUnavailable. deadline_s: monotonic.
+        `ready` may raise. Raises NoWorker, DeadlineExceeded, ModelNotFound, RegistryUnavailable or
+        what the one that decides refuses it with. deadline_s: monotonic. `here`: asks no other.
         """
         while True:
             await self._within(self._worker_there(), deadline_s, key)
-            await self._within(self._want(key), deadline_s, key)
-            found = await self._view.waiters.until(
-                key, lambda: self._state(key, ready), deadline_s - self._clock.monotonic()
-            )
+            asked = None if here else self._ask(key, deadline_s)
+            try:
+                if asked is None:
+                    await self._within(self._want(key), deadline_s, key)
+                look = partial(self._state, key, ready, asked)
+                left_s = deadline_s - self._clock.monotonic()
+                found = await self._view.waiters.until(key, look, left_s)
+            finally:
+                if asked is not None:
+                    asked.cancel()
+                    await asyncio.gather(asked, return_exceptions=True)
             if found is None:
                 raise self.late(key)
             answer, again = found
             if not again and answer is not None:
                 return answer
+            # Of a holder that can't be asked, the store asks.
+            here = here or (asked is not None and _is_lost(asked))
+
+    def _ask(self, key: VersionKey, deadline_s: float) -> "asyncio.Task[None] | None":
+        """Asks the one that decides, if it is another; its word wakes who waits for the version."""
+        address = self._peers.holder()
+        if not address:
+            return None
+        left_s = deadline_s - self._clock.monotonic()
+        asked = asyncio.create_task(self._peers.want(address, key, left_s), name=f"ask {key}")
+        asked.add_done_callback(lambda _: self._view.waiters.wake(key))
+        return asked
 
     def _state(
-        self, key: VersionKey, ready: Callable[[], Answer | None]
+        self,
+        key: VersionKey,
+        ready: Callable[[], Answer | None],
+        asked: "asyncio.Task[None] | None",
     ) -> tuple[Answer | None, bool] | None:
         """(answer, False), (None, True) if it must be wanted again, or None: go on waiting."""
         answer = ready()
@@ -61,6 +91,12 @@ class Loads:
             return answer, False
         if key not in self._view.desired.versions:
             raise ModelNotFound(f"{key} was deleted while it was being loaded")
+        if asked is not None and not asked.done():
+            return None
+        if asked is not None and (error := asked.exception()) is not None:
+            if isinstance(error, HolderLost):
+                return None, True
+            raise error
         # Its want went with a release for room, or its last worker did: begin again.
         if key not in self._view.desired.wants or not self._view.has_live_worker():
             return None, True
@@ -195,6 +231,10 @@ class Loads:
             "more time",
             details={"waited_for": "LOAD"},
         )
+
+
+def _is_lost(asked: "asyncio.Task[None]") -> bool:
+    return asked.done() and not asked.cancelled() and isinstance(asked.exception(), HolderLost)
 
 
 def _was_hot(replica: Replica, want: Want) -> bool:

@@ -6,11 +6,13 @@ Revisions count desired state only: leases and worker records come and go withou
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from control_plane import lifecycle
+from control_plane.changes import Changes
 from control_plane.event import Event
 from control_plane.fleet import (
     Desired,
@@ -18,6 +20,7 @@ from control_plane.fleet import (
     Footprint,
     FootprintKey,
     Given,
+    Holder,
     ModelVersion,
     Pack,
     Placement,
@@ -29,7 +32,7 @@ from control_plane.fleet import (
     WorkerInfo,
 )
 from control_plane.memory_events import MemoryEvents
-from control_plane.registry import REQUEST_ID_KEPT_S
+from control_plane.registry import LOG_KEPT, REQUEST_ID_KEPT_S, StoreEmptied
 from control_plane.schedules import Schedule
 from yolopool.errors import ImportNotYours, StaleToken
 
@@ -41,9 +44,19 @@ class _ImportLease:
 
 
 @dataclass(frozen=True, slots=True)
+class _Written:
+    """One write: the revision that it made, and what it is about."""
+
+    revision: int
+    versions: frozenset[VersionKey] = frozenset()
+    wants: frozenset[VersionKey] = frozenset()
+    workers: frozenset[str] = frozenset()
+    schedules: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class _WriterLease:
-    holder: str
-    token: FencingToken
+    holder: Holder
     until_s: float  # on the registry's monotonic clock
 
 
@@ -59,13 +72,15 @@ class MemoryRegistry:
         self._clock = clock
         self._changed = asyncio.Event()
         self.empty()
+        self._found(uuid4().hex, 0, 0)
 
     def empty(self) -> None:
-        """Forgets everything, as FLUSHALL does: from now on it is another, new store."""
-        self._cluster = uuid4().hex
-        self._epoch = int(self._wall_clock() * 1000)
+        """Forgets everything, as FLUSHALL does."""
+        self._cluster = ""
+        self._epoch = 0
         self._counter = 0
         self._revision = 0
+        self._log: deque[_Written] = deque(maxlen=LOG_KEPT)
         self._highest_number: dict[str, int] = {}
         self._versions: dict[VersionKey, ModelVersion] = {}  # in the order of registration
         self._import_leases: dict[VersionKey, _ImportLease] = {}
@@ -82,10 +97,35 @@ class MemoryRegistry:
     async def open(self) -> str:
         return self._cluster
 
+    async def create(self) -> str:
+        if not self._cluster:
+            self._found(uuid4().hex, 0, 0)
+        return self._cluster
+
+    async def restore(self, copy: Desired, above: FencingToken | None, wait_s: float = 1.0) -> bool:
+        if self._cluster and self._revision:
+            return False
+        self.empty()
+        self._found(copy.cluster, copy.revision + 1, above.epoch + 1 if above is not None else 0)
+        self._highest_number = dict(copy.numbers)
+        self._versions = dict(copy.versions)
+        self._wants, self._cordons = dict(copy.wants), dict(copy.cordons)
+        self._schedules = dict(copy.schedules)
+        for key, version in self._versions.items():
+            if version.state is VersionState.IMPORTING:
+                self._import_leases[key] = _ImportLease("", 0.0)
+        self._notify()
+        return True
+
+    def _found(self, cluster: str, revision: int, least_epoch: int) -> None:
+        self._cluster, self._revision = cluster, revision
+        self._epoch = max(int(self._wall_clock() * 1000), least_epoch)
+
     async def close(self) -> None:
         """Nothing is held open."""
 
     async def desired(self) -> Desired:
+        self._stands()
         return Desired(
             self._revision,
             self._cluster,
@@ -93,12 +133,31 @@ class MemoryRegistry:
             dict(self._wants),
             dict(self._cordons),
             dict(self._schedules),
+            dict(self._highest_number),
+            mark=f"{self._epoch}.{self._revision}",
+        )
+
+    async def desired_since(self, known: Desired) -> Changes | None:
+        self._stands()
+        written = [one for one in self._log if one.revision > known.revision]
+        if known.cluster != self._cluster or len(written) != self._revision - known.revision:
+            return None
+        versions = {key for one in written for key in one.versions}
+        return Changes(
+            self._revision,
+            f"{self._epoch}.{self._revision}",
+            {key: self._versions.get(key) for key in versions},
+            {key: self._wants.get(key) for one in written for key in one.wants},
+            {name: self._cordons.get(name) for one in written for name in one.workers},
+            {name: self._schedules.get(name) for one in written for name in one.schedules},
+            {key.model: self._highest_number.get(key.model) for key in versions},
         )
 
     async def changes(self) -> AsyncIterator[int]:
         seen = None
         while True:
             changed = self._changed  # taken before the look, so that no change slips between
+            self._stands()
             if seen == (self._cluster, self._revision):
                 await changed.wait()
             else:
@@ -117,6 +176,7 @@ class MemoryRegistry:
         now: float,
         given: Given = Given(),  # noqa: B008 - frozen
     ) -> ModelVersion:
+        self._stands()
         made, made_at = self._requests.get(request_id, (None, 0.0))
         if made in self._versions and now - made_at < REQUEST_ID_KEPT_S:
             return self._versions[made]
@@ -136,17 +196,18 @@ class MemoryRegistry:
         self._versions[key] = version
         if request_id:
             self._requests[request_id] = (key, now)
-        self._bump()
+        self._bump(versions={key})
         return version
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
+        self._stands()
         there = tuple(key for key in dict.fromkeys(keys) if key in self._versions)
         for key in there:
             del self._versions[key]
             self._wants.pop(key, None)
             self._import_leases.pop(key, None)
         if there:
-            self._bump()
+            self._bump(versions=there, wants=there)
         return there
 
     async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
@@ -156,6 +217,7 @@ class MemoryRegistry:
         return self._set_given(key, placement=placement)
 
     def _set_given(self, key: VersionKey, **part: object) -> ModelVersion | None:
+        self._stands()
         version = self._versions.get(key)
         if version is None:
             return None
@@ -163,27 +225,30 @@ class MemoryRegistry:
         return version if given == version.given else self._put(replace(version, given=given))
 
     async def cordon(self, worker_id: str, incarnation: str) -> None:
+        self._stands()
         if self._cordons.get(worker_id) != incarnation:
             self._cordons[worker_id] = incarnation
-            self._bump()
+            self._bump(workers={worker_id})
 
     # --- wants ----------------------------------------------------------------------------
 
-    async def want(self, want: Want) -> Want | None:
+    async def want(self, want: Want, token: FencingToken | None = None) -> Want | None:
+        self._stands()
+        self._check(token)
         if want.key not in self._versions:
             return None
         old = self._wants.get(want.key)
         new = want.following(old)
         if new != old:
             self._wants[want.key] = new
-            self._bump()
+            self._bump(wants={want.key})
         return new
 
     async def forget(
         self, key: VersionKey, token: FencingToken | None = None, left: int = 0
     ) -> bool:
-        if token is not None and not self._holds(token):
-            raise StaleToken(f"token {token} is not the lease's: take the lease and plan again")
+        self._stands()
+        self._check(token)
         old = self._wants.get(key)
         if old is None or (token is not None and old.pinned):
             return False
@@ -191,7 +256,7 @@ class MemoryRegistry:
             del self._wants[key]
         else:
             self._wants[key] = replace(old, replicas=min(left, old.replicas))
-        self._bump()
+        self._bump(wants={key})
         return True
 
     async def change_wants(
@@ -200,6 +265,7 @@ class MemoryRegistry:
         drop: Sequence[VersionKey] = (),
         end_standby: Sequence[VersionKey] = (),
     ) -> tuple[Want, ...]:
+        self._stands()
         new = {want.key: want for want in put if want.key in self._versions}
         touched = dict.fromkeys([*new, *drop])
         before = tuple(self._wants[key] for key in touched if key in self._wants)
@@ -209,38 +275,42 @@ class MemoryRegistry:
         versions = {**self._versions, **normal}
         if ({**left, **new}, versions) != (self._wants, self._versions):
             self._wants, self._versions = {**left, **new}, versions
-            self._bump()
+            self._bump(versions=normal, wants=touched)
         return before
 
     # --- schedules ------------------------------------------------------------------------
 
     async def put_schedule(self, schedule: Schedule) -> Schedule:
+        self._stands()
         old = self._schedules.get(schedule.name)
         if old is not None and old.says_as(schedule):
             return old
         self._schedules[schedule.name] = schedule
-        self._bump()
+        self._bump(schedules={schedule.name})
         return schedule
 
     async def delete_schedule(self, name: str) -> bool:
+        self._stands()
         if self._schedules.pop(name, None) is None:
             return False
-        self._bump()
+        self._bump(schedules={name})
         return True
 
     async def note_schedule(self, name: str, last_unix_s: float, error: str) -> Schedule | None:
+        self._stands()
         old = self._schedules.get(name)
         if old is None:
             return None
         new = old.noted(last_unix_s, error)
         if new != old:
             self._schedules[name] = new
-            self._bump()
+            self._bump(schedules={name})
         return new
 
     # --- imports --------------------------------------------------------------------------
 
     async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
+        self._stands()
         for key, version in self._versions.items():
             lease = self._import_leases.get(key)
             if version.state is VersionState.UPLOADED or (
@@ -253,6 +323,7 @@ class MemoryRegistry:
     async def report_progress(
         self, importer: str, key: VersionKey, fraction: float, step: str, lease_s: float, now: float
     ) -> None:
+        self._stands()
         version = self._importing(importer, key)
         self._import_leases[key] = _ImportLease(importer, now + lease_s)
         self._put(lifecycle.progressed(version, fraction, step))
@@ -260,6 +331,7 @@ class MemoryRegistry:
     async def finish_import(
         self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
     ) -> ModelVersion:
+        self._stands()
         version = self._versions.get(key)
         if version is not None and version.pack is not None and version.pack.digest == pack.digest:
             return version  # a repeat
@@ -270,6 +342,7 @@ class MemoryRegistry:
     async def fail_import(
         self, importer: str, key: VersionKey, reason: str, message: str, now: float
     ) -> ModelVersion:
+        self._stands()
         version = self._versions.get(key)
         failed = version is not None and version.state is VersionState.FAILED
         if (
@@ -285,6 +358,7 @@ class MemoryRegistry:
     async def adopt_pack(
         self, key: VersionKey, pack: Pack, settings: VersionSettings
     ) -> ModelVersion | None:
+        self._stands()
         version = self._versions.get(key)
         if version is None or version.state is not VersionState.UPLOADED:
             return None
@@ -293,16 +367,18 @@ class MemoryRegistry:
     # --- the reconciler's lease -------------------------------------------------------------
 
     async def take_lease(
-        self, holder: str, lease_s: float, above: FencingToken | None
+        self, holder: str, lease_s: float, above: FencingToken | None, address: str = ""
     ) -> FencingToken | None:
-        if await self.lease_holder() not in ("", holder):
+        self._stands()
+        held = await self.lease_holder()
+        if held is not None and held.name != holder:
             return None
         above = above or FencingToken(0, 0)
         if above.epoch > self._epoch:  # this store is older than, or other than, the workers'
             self._epoch = max(int(self._wall_clock() * 1000), above.epoch + 1)
         self._counter = max(self._counter, above.counter) + 1
         token = FencingToken(self._epoch, self._counter)
-        self._lease = _WriterLease(holder, token, self._clock() + lease_s)
+        self._lease = _WriterLease(Holder(holder, token, address), self._clock() + lease_s)
         return token
 
     async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
@@ -315,14 +391,16 @@ class MemoryRegistry:
         if self._holds(token):
             self._lease = None
 
-    async def lease_holder(self) -> str:
+    async def lease_holder(self) -> Holder | None:
         lease = self._lease
-        return lease.holder if lease is not None and self._clock() < lease.until_s else ""
+        return lease.holder if lease is not None and self._clock() < lease.until_s else None
 
     # --- observed state ---------------------------------------------------------------------
 
-    async def record_worker(self, worker: WorkerInfo, keep_s: float) -> None:
-        self._workers[worker.id] = (replace(worker, lease_until_s=0.0), self._clock() + keep_s)
+    async def record_workers(self, workers: Sequence[WorkerInfo], keep_s: float) -> None:
+        until = self._clock() + keep_s
+        for worker in workers:
+            self._workers[worker.id] = (replace(worker, lease_until_s=0.0), until)
 
     async def drop_worker(self, worker_id: str, incarnation: str) -> None:
         worker, _ = self._workers.get(worker_id, (None, 0.0))
@@ -368,15 +446,31 @@ class MemoryRegistry:
 
     def _put(self, version: ModelVersion) -> ModelVersion:
         self._versions[version.key] = version
-        self._bump()
+        self._bump(versions={version.key})
         return version
 
     def _holds(self, token: FencingToken) -> bool:
         lease = self._lease
-        return lease is not None and lease.token == token and self._clock() < lease.until_s
+        return lease is not None and lease.holder.token == token and self._clock() < lease.until_s
 
-    def _bump(self) -> None:
+    def _check(self, token: FencingToken | None) -> None:
+        if token is not None and not self._holds(token):
+            raise StaleToken(f"token {token} is not the lease's: take the lease and plan again")
+
+    def _stands(self) -> None:
+        if not self._cluster:
+            raise StoreEmptied
+
+    def _bump(
+        self,
+        versions: Iterable[VersionKey] = (),
+        wants: Iterable[VersionKey] = (),
+        workers: Iterable[str] = (),
+        schedules: Iterable[str] = (),
+    ) -> None:
         self._revision += 1
+        about = (frozenset(one) for one in (versions, wants, workers, schedules))
+        self._log.append(_Written(self._revision, *about))  # type: ignore[arg-type] # in this order
         self._notify()
 
     def _notify(self) -> None:

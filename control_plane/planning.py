@@ -60,6 +60,12 @@ class Planning:
             self._whole(self._view.snapshot(self._errands.closing), now)
             self._board = None
 
+    def rest(self) -> None:
+        """Plans nothing: another control plane does."""
+        self._board = None
+        self._view.changed()
+        self._view.put_waits({})
+
     def _whole(self, snapshot: Snapshot, now: float) -> list[Command]:
         board = Board()
         for worker in snapshot.workers.values():

@@ -1,7 +1,8 @@
 """The loop that turns desired into observed: snapshot, plan, execute; and who may run it.
 
-Every control plane plans, so that each can tell its callers why something waits; only the one
-that holds the registry's lease acts, under a fencing token that workers check. No decisions.
+Only the one that holds the registry's lease plans and acts, under a fencing token that workers
+check; the others forward to it. While nobody is known to hold it, each plans, so that its callers
+hear why something waits. No decisions.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.commands import Assign, Command, Forget, Release
 from control_plane.errands import Errands
-from control_plane.fleet import FencingToken, Want, WantSource
+from control_plane.fleet import FencingToken, Holder, Want, WantSource
 from control_plane.planning import Planning
 from control_plane.registry import Registry
 from control_plane.view import View
@@ -32,14 +33,14 @@ class Pace:
     """
 
     tick_s: float = 0.5
-    lease_s: float = 5.0
+    lease_s: float = 3.0
     gather_s: float = 3.0
     record_keep_s: float = 30.0
     record_every_s: float = 2.0
 
 
 class Reconciler:
-    """`name` is this process's in the lease."""
+    """`name` is this process's in the lease, `address` where other control planes reach it."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Reconciler:
         pace: Pace,
     ) -> None:
         self._name = name
+        self.address = ""  # known once it listens
         self._registry = registry
         self._view = view
         self._errands = errands
@@ -85,6 +87,7 @@ class Reconciler:
                 self._lost_registry(error)
             except StaleToken as error:
                 log.warning("another control plane decides now", message=error.message)
+                self._view.hear_token(self._token)
                 self._token = None
             except Exception:
                 log.exception("a plan failed: this is a bug")
@@ -101,6 +104,10 @@ class Reconciler:
         if not self._view.is_loaded:
             return
         token = await self._bounded(self._hold_lease())
+        if token is None and self._view.reconciler_address:
+            # Callers here hear from the holder what its plan says.
+            self._planning.rest()
+            return
         if token is None or not self._has_gathered():
             self._planning.look()
             return
@@ -133,7 +140,7 @@ class Reconciler:
             elif isinstance(command, Assign) and command.prefetch:
                 now = self._clock.unix()
                 want = Want(command.key, 1, False, WantSource.PREFETCH, now)
-                held = await self._registry.want(want)
+                held = await self._registry.want(want, token)
                 if held is not None:
                     self._view.put_want(held)
 
@@ -141,9 +148,8 @@ class Reconciler:
         now = self._clock.monotonic()
         if now - self._recorded_s >= self._pace.record_every_s:
             self._recorded_s = now
-            for worker in list(self._view.workers.values()):
-                if worker.is_live(now):
-                    await self._registry.record_worker(worker, self._pace.record_keep_s)
+            live = [worker for worker in self._view.workers.values() if worker.is_live(now)]
+            await self._registry.record_workers(live, self._pace.record_keep_s)
             for key, footprint in list(self._view.footprints.unrecorded.items()):
                 await self._registry.record_footprint(key, footprint)
                 self._view.footprints.recorded(key, footprint)
@@ -158,12 +164,17 @@ class Reconciler:
             if await self._registry.keep_lease(self._token, self._pace.lease_s):
                 self._has_registry(now)
                 return self._token
-        self._token = await self._registry.take_lease(self._name, self._pace.lease_s, highest)
+        # Above our own too: a store that lost it would give it out again.
+        self._view.hear_token(self._token)
+        self._token = await self._registry.take_lease(
+            self._name, self._pace.lease_s, self._view.highest_token, self.address
+        )
         self._has_registry(now)
         if self._token is not None:
             log.info("this control plane decides", token=str(self._token))
-        holder = self._name if self._token else await self._registry.lease_holder()
-        self._view.reconciler = holder
+            self._view.put_holder(Holder(self._name, self._token, self.address))
+        else:
+            self._view.put_holder(await self._registry.lease_holder())
         return self._token
 
     def _has_registry(self, now: float) -> None:
@@ -176,13 +187,16 @@ class Reconciler:
             log.error("registry lost: serving goes on, nothing is moved", message=error.message)
         self._view.registry_available = False
         if self._clock.monotonic() - self._renewed_s >= self._pace.lease_s:
+            self._view.hear_token(self._token)
             self._token = None
+            self._view.put_holder(None)
 
     def _has_gathered(self) -> bool:
         """Whether the workers on record have called, or had the time to.
 
         Else a restarted control plane would load elsewhere what they hold.
         """
-        if self._view.expected <= self._view.workers.keys():
+        expected = self._view.expected
+        if expected is not None and expected <= self._view.workers.keys():
             return True
         return self._clock.monotonic() - self._began_s >= self._pace.gather_s

@@ -3,7 +3,7 @@ missing ones take their defaults, so that two releases can share a store.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from control_plane.schedules import Changeover, Preparation, Schedule
 from yolopool.arrivals import Rates
 
 Record = TypeVar("Record")
+Key = TypeVar("Key")
 
 
 def key_of(text: str) -> VersionKey:
@@ -136,6 +137,17 @@ def _preparation_of(raw: Mapping[str, Any]) -> Preparation:
     placement = raw.get("placement")
     place = _placement_of(placement) if placement is not None else None
     return _make(Preparation, {**raw, "placement": place})
+
+
+def changed(
+    fields: Mapping[str, str | None],
+    key_of: Callable[[str], Key],
+    value_of: Callable[[str], Record],
+) -> dict[Key, Record | None]:
+    """Fields of a hash that were written; None: gone."""
+    return {
+        key_of(name): value_of(text) if text is not None else None for name, text in fields.items()
+    }
 
 
 def worker_to(worker: WorkerInfo) -> str:

@@ -3,22 +3,26 @@
 A token is higher than every one given out before, be it by another store that the workers obeyed.
 """
 
-from control_plane.fleet import FencingToken
+from control_plane.fleet import FencingToken, Holder
 from control_plane.redis_store import LEASE, META, RedisStore, available, milliseconds
+from control_plane.registry import StoreEmptied
 
-# ARGV: holder, lease ms, above epoch, above counter, wall clock ms -> token or ''.
+# ARGV: holder, lease ms, above epoch, above counter, wall clock ms, address -> token, '': another
+# holds it, '-': there is no store. The counter is no less than the milliseconds since the epoch: a
+# follower that took over without the last tokens gives none of them out again.
 TAKE_LEASE = """
+local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '')
+if not epoch then return '-' end
 local held = redis.call('GET', KEYS[2])
-if held and string.match(held, '^%S+ (.*)$') ~= ARGV[1] then return '' end
-local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch'))
+if held and string.match(held, '^%S+ (%S+)') ~= ARGV[1] then return '' end
 local counter = tonumber(redis.call('HGET', KEYS[1], 'counter'))
 local above_epoch, above_counter = tonumber(ARGV[3]), tonumber(ARGV[4])
 if above_epoch > epoch then epoch = math.max(tonumber(ARGV[5]), above_epoch + 1) end
-counter = math.max(counter, above_counter) + 1
+counter = math.max(counter + 1, above_counter + 1, tonumber(ARGV[5]) - epoch)
 redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch),
     'counter', string.format('%.0f', counter))
 local token = string.format('%.0f.%.0f', epoch, counter)
-redis.call('SET', KEYS[2], token .. ' ' .. ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[2], token .. ' ' .. ARGV[1] .. ' ' .. ARGV[6], 'PX', ARGV[2])
 return token
 """
 
@@ -40,19 +44,21 @@ class RedisLease:
         self._keep = store.redis.register_script(KEEP_LEASE)
 
     async def take(
-        self, holder: str, lease_s: float, above: FencingToken | None
+        self, holder: str, lease_s: float, above: FencingToken | None, address: str
     ) -> FencingToken | None:
         above = above or FencingToken(0, 0)
         async with available():
-            await self._store.ensure()
             arguments: list[str | int] = [
                 holder,
                 milliseconds(lease_s),
                 above.epoch,
                 above.counter,
                 self._store.now_ms(),
+                address,
             ]
             token = await self._take(keys=[META, LEASE], args=arguments)
+        if token == "-":
+            raise StoreEmptied
         return _token_of(token) if token else None
 
     async def keep(self, token: FencingToken, lease_s: float) -> bool:
@@ -64,12 +70,13 @@ class RedisLease:
         async with available():
             await self._keep(keys=[LEASE], args=[str(token), 0])
 
-    async def holder(self) -> str:
-        """Empty: nobody."""
+    async def holder(self) -> Holder | None:
         async with available():
             held = await self._store.redis.get(LEASE)
-        holder: str = held.partition(" ")[2] if held is not None else ""
-        return holder
+        if held is None:
+            return None
+        token, name, *address = held.split(" ")
+        return Holder(name, _token_of(token), address[0] if address else "")
 
 
 def _token_of(text: str) -> FencingToken:

@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from control_plane import lifecycle, records
+from control_plane.changes import Changes
 from control_plane.event import Event
 from control_plane.fleet import (
     Desired,
@@ -20,6 +21,7 @@ from control_plane.fleet import (
     Footprint,
     FootprintKey,
     Given,
+    Holder,
     ModelVersion,
     Pack,
     Placement,
@@ -32,12 +34,14 @@ from control_plane.fleet import (
 )
 from control_plane.redis_events import RedisEvents
 from control_plane.redis_lease import RedisLease
+from control_plane.redis_restore import RedisRestore
 from control_plane.redis_schedules import RedisSchedules
 from control_plane.redis_store import (
     CHANGES,
     CORDONS,
     FOOTPRINTS,
     IMPORTS,
+    LOGGED,
     META,
     NUMBERS,
     REQUEST,
@@ -49,9 +53,10 @@ from control_plane.redis_store import (
     Change,
     RedisStore,
     available,
+    import_job,
     milliseconds,
 )
-from control_plane.registry import REQUEST_ID_KEPT_S
+from control_plane.registry import REQUEST_ID_KEPT_S, StoreEmptied
 from control_plane.schedules import Schedule
 from yolopool.errors import ImportNotYours, RegistryUnavailable
 
@@ -82,55 +87,80 @@ class RedisRegistry:
         self._store = RedisStore(url, password, timeout_s, wall_clock)
         self._redis = self._store.redis
         self._lease = RedisLease(self._store)
+        self._restore = RedisRestore(self._store)
         self._events = RedisEvents(self._store, timeout_s)
         self._schedules = RedisSchedules(self._store)
         self._drop_worker = self._redis.register_script(DROP_WORKER)
 
     async def open(self) -> str:
-        async with available():
-            return await self._store.ensure()
+        return await self._store.cluster()
+
+    async def create(self) -> str:
+        return await self._store.create()
+
+    async def restore(self, copy: Desired, above: FencingToken | None, wait_s: float = 1.0) -> bool:
+        return await self._restore.restore(copy, above, wait_s)
 
     async def close(self) -> None:
         await self._store.close()
 
     async def desired(self) -> Desired:
+        await self._store.stand()  # of an earlier release it has no mark yet
         async with available():
-            while True:
-                pipe = self._redis.pipeline(transaction=True)
-                pipe.hmget(META, "cluster", "revision")
-                pipe.hgetall(VERSIONS)
-                pipe.hgetall(WANTS)
-                pipe.hgetall(CORDONS)
-                pipe.hgetall(SCHEDULES)
-                (cluster, revision), versions, wants, cordons, schedules = await pipe.execute()
-                if cluster is not None:
-                    break
-                await self._store.ensure()
-            known = [records.version_of(text) for text in versions.values()]
-            wanted = [records.want_of(text) for text in wants.values()]
-            planned = [records.schedule_of(text) for text in schedules.values()]
-            return Desired(
-                int(revision),
-                cluster,
-                {version.key: version for version in known},
-                {want.key: want for want in wanted},
-                cordons,
-                {schedule.name: schedule for schedule in planned},
-            )
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hmget(META, "cluster", "revision", "mark")
+            for name in LOGGED:
+                pipe.hgetall(name)
+            (cluster, revision, mark), *maps = await pipe.execute()
+        if cluster is None:
+            raise StoreEmptied
+        versions, wants, cordons, schedules, numbers = maps
+        known = [records.version_of(text) for text in versions.values()]
+        wanted = [records.want_of(text) for text in wants.values()]
+        planned = [records.schedule_of(text) for text in schedules.values()]
+        return Desired(
+            int(revision),
+            cluster,
+            {version.key: version for version in known},
+            {want.key: want for want in wanted},
+            cordons,
+            {schedule.name: schedule for schedule in planned},
+            {name: int(number) for name, number in numbers.items()},
+            mark,
+        )
+
+    async def desired_since(self, known: Desired) -> Changes | None:
+        found = await self._store.since(known.cluster, known.revision, known.mark)
+        if not found:
+            await self._store.stand()
+            return None
+        revision, mark, *rest = found
+        fields = _by_hash(rest)
+        return Changes(
+            int(revision or 0),
+            mark or "",
+            records.changed(fields[VERSIONS], records.key_of, records.version_of),
+            records.changed(fields[WANTS], records.key_of, records.want_of),
+            fields[CORDONS],
+            records.changed(fields[SCHEDULES], str, records.schedule_of),
+            records.changed(fields[NUMBERS], str, int),
+        )
 
     async def changes(self) -> AsyncIterator[int]:
-        seen: tuple[str, str] | None = None
+        seen: tuple[str, str, str] | None = None
         while True:
             try:
                 async with self._redis.pubsub() as published:
                     await published.subscribe(CHANGES)
                     while True:
-                        cluster, revision = await self._store.stand()
-                        if (cluster, revision) != seen:
-                            seen = (cluster, revision)
-                            yield int(revision)
+                        stands = await self._store.stand()
+                        if stands != seen:
+                            seen = stands
+                            yield int(stands[1])
                             continue
                         await published.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
+            except StoreEmptied:
+                raise
             except (RedisError, OSError, RegistryUnavailable):
                 await asyncio.sleep(RETRY_S)
 
@@ -156,7 +186,7 @@ class RedisRegistry:
             key = VersionKey(name, int(highest or 0) + 1)
             change.commands += [
                 ["HSET", NUMBERS, name, str(key.number)],
-                ["HSET", IMPORTS, str(key), _import(int(change.revision), "", 0.0)],
+                ["HSET", IMPORTS, str(key), import_job(int(change.revision))],
             ]
             if request_id:
                 kept = str(int(REQUEST_ID_KEPT_S))
@@ -212,7 +242,7 @@ class RedisRegistry:
 
     # --- wants ----------------------------------------------------------------------------
 
-    async def want(self, want: Want) -> Want | None:
+    async def want(self, want: Want, token: FencingToken | None = None) -> Want | None:
         async def decide(change: Change) -> Want | None:
             if await change.version(want.key) is None:
                 return None
@@ -222,7 +252,7 @@ class RedisRegistry:
                 change.commands.append(["HSET", WANTS, str(new.key), records.want_to(new)])
             return new
 
-        return await self._store.write(decide)
+        return await self._store.write(decide, token)
 
     async def forget(
         self, key: VersionKey, token: FencingToken | None = None, left: int = 0
@@ -291,7 +321,7 @@ class RedisRegistry:
                 if version is None:
                     continue
                 change.commands.append(
-                    ["HSET", IMPORTS, key, _import(order, importer, now + lease_s)]
+                    ["HSET", IMPORTS, key, import_job(order, importer, now + lease_s)]
                 )
                 return change.put(lifecycle.claimed(version))
             return None
@@ -304,7 +334,7 @@ class RedisRegistry:
         async def decide(change: Change) -> None:
             version, order = await self._importing(change, importer, key)
             change.commands.append(
-                ["HSET", IMPORTS, str(key), _import(order, importer, now + lease_s)]
+                ["HSET", IMPORTS, str(key), import_job(order, importer, now + lease_s)]
             )
             change.put(lifecycle.progressed(version, fraction, step))
 
@@ -352,9 +382,9 @@ class RedisRegistry:
     # --- the reconciler's lease -------------------------------------------------------------
 
     async def take_lease(
-        self, holder: str, lease_s: float, above: FencingToken | None
+        self, holder: str, lease_s: float, above: FencingToken | None, address: str = ""
     ) -> FencingToken | None:
-        return await self._lease.take(holder, lease_s, above)
+        return await self._lease.take(holder, lease_s, above, address)
 
     async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
         return await self._lease.keep(token, lease_s)
@@ -362,16 +392,19 @@ class RedisRegistry:
     async def drop_lease(self, token: FencingToken) -> None:
         await self._lease.drop(token)
 
-    async def lease_holder(self) -> str:
+    async def lease_holder(self) -> Holder | None:
         return await self._lease.holder()
 
     # --- observed state ---------------------------------------------------------------------
 
-    async def record_worker(self, worker: WorkerInfo, keep_s: float) -> None:
+    async def record_workers(self, workers: Sequence[WorkerInfo], keep_s: float) -> None:
+        if not workers:
+            return
         async with available():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.sadd(WORKERS, worker.id)
-            pipe.set(WORKER + worker.id, records.worker_to(worker), px=milliseconds(keep_s))
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.sadd(WORKERS, *[worker.id for worker in workers])
+            for worker in workers:
+                pipe.set(WORKER + worker.id, records.worker_to(worker), px=milliseconds(keep_s))
             await pipe.execute()
 
     async def drop_worker(self, worker_id: str, incarnation: str) -> None:
@@ -432,5 +465,9 @@ class RedisRegistry:
         return version, order
 
 
-def _import(order: int, importer: str, until_unix_s: float) -> str:
-    return json.dumps({"order": order, "importer": importer, "until_unix_s": until_unix_s})
+def _by_hash(found: Sequence[str | None]) -> dict[str, dict[str, str | None]]:
+    """Fields by hash, of hash, field, value, hash, ..."""
+    fields: dict[str, dict[str, str | None]] = {name: {} for name in LOGGED}
+    for name, field, value in zip(found[::3], found[1::3], found[2::3], strict=True):
+        fields[name or ""][field or ""] = value
+    return fields

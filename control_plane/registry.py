@@ -9,6 +9,7 @@ answer within the setting's time, and change nothing then that a repeat would no
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+from control_plane.changes import Changes
 from control_plane.event import Event
 from control_plane.fleet import (
     Desired,
@@ -16,6 +17,7 @@ from control_plane.fleet import (
     Footprint,
     FootprintKey,
     Given,
+    Holder,
     ModelVersion,
     Pack,
     Placement,
@@ -26,15 +28,49 @@ from control_plane.fleet import (
     WorkerInfo,
 )
 from control_plane.schedules import Schedule
+from yolopool.errors import RegistryUnavailable
 
 REQUEST_ID_KEPT_S = 86_400.0  # how long a repeated `register` is known as a repeat
+LOG_KEPT = 4096  # writes that `desired_since` can tell of
+
+
+class StoreEmptied(RegistryUnavailable):
+    """The store answers and holds nothing: to be restored or created, else nothing can be written.
+
+    To callers it is a registry that is away.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the store holds nothing: it is restored from a control plane's copy, or created "
+            "anew; try again",
+            retry_after_s=1.0,
+        )
 
 
 class Registry(Protocol):
-    """All times are Unix seconds and arguments; leases of the store itself are durations."""
+    """All times are Unix seconds and arguments; leases of the store itself are durations.
+
+    Reads of desired state and writes raise StoreEmptied where there is no cluster.
+    """
 
     async def open(self) -> str:
-        """Connects and returns the cluster id, drawn when the store was created."""
+        """Connects and returns the cluster id, drawn when the store was created; empty: the store
+        is new or was emptied.
+        """
+        ...
+
+    async def create(self) -> str:
+        """Draws a cluster id if there is none, and returns the one there is."""
+        ...
+
+    async def restore(self, copy: Desired, above: FencingToken | None, wait_s: float = 1.0) -> bool:
+        """Fills a store that is empty (or new: nothing was ever written) from a copy: its cluster
+        id stays, its revision and epoch (above that of `above`) grow. Imports begin again.
+
+        Of several control planes that ask within `wait_s` the one with the highest revision does
+        it; answers whether the caller did.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -43,10 +79,16 @@ class Registry(Protocol):
         """All desired state at one revision."""
         ...
 
-    def changes(self) -> AsyncIterator[int]:
-        """The present revision, then a newer one after each change by anyone; may skip some.
+    async def desired_since(self, known: Desired) -> Changes | None:
+        """What was written since `known` was read, all at one revision; None: too long ago, or of
+        another store or history: read all.
+        """
+        ...
 
-        Ends never: while the store is away it waits and goes on when it is back.
+    def changes(self) -> AsyncIterator[int]:
+        """The present revision, then another one after each change by anyone; may skip some.
+
+        While the store is away it waits and goes on when it is back; raises StoreEmptied.
         """
         ...
 
@@ -86,8 +128,9 @@ class Registry(Protocol):
 
     # --- wants ----------------------------------------------------------------------------
 
-    async def want(self, want: Want) -> Want | None:
+    async def want(self, want: Want, token: FencingToken | None = None) -> Want | None:
         """Sets what is wanted of a version; answers what holds now, None if there is no version.
+        With a token (a plan's prefetch) StaleToken is raised if it is not current.
 
         Idempotent; what becomes of one that was there, `Want.following` says.
         """
@@ -169,10 +212,11 @@ class Registry(Protocol):
     # --- the reconciler's lease -------------------------------------------------------------
 
     async def take_lease(
-        self, holder: str, lease_s: float, above: FencingToken | None
+        self, holder: str, lease_s: float, above: FencingToken | None, address: str = ""
     ) -> FencingToken | None:
         """The lease of the one writer if it is free: a token higher than every one given out and
-        than `above` (the highest the workers have seen). None: another holds it.
+        than `above` (the highest that is known). None: another holds it. `address`: host:port
+        where the holder answers other control planes.
         """
         ...
 
@@ -184,14 +228,14 @@ class Registry(Protocol):
         """Gives the lease up if it is still held under this token."""
         ...
 
-    async def lease_holder(self) -> str:
-        """Who holds the lease now; empty: nobody."""
+    async def lease_holder(self) -> Holder | None:
+        """Who holds the lease now; None: nobody."""
         ...
 
     # --- observed state: only to bootstrap a control plane's view and for people to look at ---
 
-    async def record_worker(self, worker: WorkerInfo, keep_s: float) -> None:
-        """Notes a worker with ledger and replicas; gone after keep_s unless recorded again."""
+    async def record_workers(self, workers: Sequence[WorkerInfo], keep_s: float) -> None:
+        """Notes workers with ledgers and replicas; gone after keep_s unless recorded again."""
         ...
 
     async def drop_worker(self, worker_id: str, incarnation: str) -> None:

@@ -27,10 +27,16 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(
-        Path("~/.local/share/yolopool"), description="folder of the artifact store"
+        Path("~/.local/share/yolopool"),
+        description="folder of the artifact store and of the local copy of the registry",
     )
     host: str = Field("127.0.0.1", description="address of the gRPC port")
     port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0: any free one")
+    advertise: str = Field(
+        "",
+        description="host:port of the gRPC port as other control planes reach it; empty: as it is "
+        "bound, by this machine's name where it is bound to all addresses",
+    )
     http_host: str = Field("127.0.0.1", description="address of the HTTP port")
     http_port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0: any free one")
     redis: str = Field(
@@ -41,7 +47,7 @@ class Settings(BaseSettings):
     redis_password: SecretStr = Field(SecretStr(""), description="where the URL has none")
     heartbeat_interval_s: float = Field(1.0, gt=0, description="that workers are told to keep")
     lease_s: float = Field(3.0, gt=0, description="of a worker, from its last heartbeat")
-    reconciler_lease_s: float = Field(5.0, gt=0, description="of the one that decides")
+    reconciler_lease_s: float = Field(3.0, gt=0, description="of the one that decides")
     default_deadline_s: float = Field(30.0, gt=0, description="of a Detect that has none")
     no_worker_grace_s: float = Field(
         10.0, ge=0, description="how long a Detect waits for a worker when none is connected"

@@ -8,12 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from control_plane.catalogue import Catalogue
+from control_plane.changes import Changes
 from control_plane.clock import Clock
 from control_plane.commands import Wait
 from control_plane.failures import LoadFailures
 from control_plane.fleet import (
     Desired,
     FencingToken,
+    Holder,
     LoadReport,
     ModelVersion,
     Replica,
@@ -21,7 +23,6 @@ from control_plane.fleet import (
     Snapshot,
     Tickets,
     VersionKey,
-    VersionState,
     Want,
     WorkerInfo,
     WorkerState,
@@ -29,24 +30,22 @@ from control_plane.fleet import (
 from control_plane.footprints import Footprints
 from control_plane.holders import Holders
 from control_plane.lifecycle import SAID, WORKER_TABLE, Life, WorkerEvent, WorkerLife
+from control_plane.mirror import Mirror
 from control_plane.schedules import Schedule
 from control_plane.suspects import Suspects
 from control_plane.waiters import ANY, Waiters
 from yolopool.arrivals import NEVER, Arrivals, Rates
 from yolopool.errors import WorkerNotFound
 
-NOTHING = Desired(revision=-1, cluster="", versions={}, wants={})
 # How long a lost worker stays listed, so that people see which one is gone.
 LOST_KEPT_S = 300.0
-_ORDER = (VersionState.UPLOADED, VersionState.IMPORTING, VersionState.READY, VersionState.FAILED)
+HOLDER = "holder"  # the subject of those who wait for another to decide
 
 
 class View:
     """Satisfies `routing.RoutingView`. One event loop, no awaits: every method is atomic."""
 
     def __init__(self, clock: Clock) -> None:
-        self.desired = NOTHING
-        self.catalogue = Catalogue(NOTHING)
         self.workers: dict[str, WorkerInfo] = {}
         self.holders: dict[VersionKey, Holders] = {}
         self.loads: dict[str, LoadReport] = {}
@@ -56,15 +55,15 @@ class View:
         self.failures = LoadFailures()
         self.highest_token: FencingToken | None = None
         self.registry_available = False
-        self.reconciler = ""
-        # Workers on record when this process began, who may not have called here yet.
-        self.expected: frozenset[str] = frozenset()
+        self.reconciler = self.reconciler_address = ""
+        # Workers on record when this process began, who may not have called here yet; None: the
+        # record is not to be trusted.
+        self.expected: frozenset[str] | None = frozenset()
         self.waiters = Waiters()
         self.suspects = Suspects()
         # Versions that an admin unloads by force, until they are nowhere or wanted again.
         self.forced: set[VersionKey] = set()
-        # Own writes, and the revision that was known when each was shown.
-        self._own: dict[VersionKey, tuple[ModelVersion, int]] = {}
+        self._mirror = Mirror()
         self._clock = clock
         self._lives: dict[str, WorkerLife] = {}
         self._tickets: dict[tuple[str, VersionKey], Tickets] = {}
@@ -78,72 +77,77 @@ class View:
     # --- desired state ----------------------------------------------------------------------
 
     @property
+    def desired(self) -> Desired:
+        """Its maps go on changing: look, and do not keep it."""
+        return self._mirror.desired
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self._mirror.catalogue
+
+    @property
     def is_loaded(self) -> bool:
         """Whether desired state was read once: before, no name can be told from an unknown one."""
-        return self.desired is not NOTHING
+        return self._mirror.is_loaded
+
+    def frozen_desired(self) -> Desired:
+        """Desired state as a value."""
+        return self._mirror.frozen()
 
     def take_desired(self, desired: Desired) -> None:
-        """Replaces desired state, unless what is here is newer."""
-        if desired.cluster == self.desired.cluster and desired.revision < self.desired.revision:
-            return
-        if desired.cluster != self.desired.cluster:
-            self._own.clear()  # of a store that is no more
+        """Replaces desired state: the first look, or of a store that went another way."""
         self._touched = None
-        self._set_desired(replace(desired, versions=self._with_own(desired)))
+        self._mirror.take_all(desired)
+        self.waiters.wake_all()
 
-    def _with_own(self, read: Desired) -> Mapping[VersionKey, ModelVersion]:
-        """The versions that were read, with own writes that are ahead of them: the read may have
-        begun before a write, or between the two that one call makes.
-        """
-        self._own = {k: own for k, own in self._own.items() if read.revision <= own[1] + 1}
-        ahead = {
-            key: version
-            for key, (version, _) in self._own.items()
-            if key not in read.versions or _rank(read.versions[key]) < _rank(version)
-        }
-        return {**read.versions, **ahead} if ahead else read.versions
+    def take_changes(self, changes: Changes) -> None:
+        """Applies what was written since the revision that is known here."""
+        for key, version in changes.versions.items():
+            if version is None:
+                self.want_nowhere(key)
+        wanted = {key for key, want in changes.wants.items() if want is not None}
+        self._unloaded -= wanted
+        self.forced -= wanted
+        if changes.cordons:
+            self._touched = None
+        self._show(*self._mirror.take(changes))
 
     def put_version(self, version: ModelVersion) -> None:
         """Shows an own write at once; the store's change follows."""
-        self._own[version.key] = (version, self.desired.revision)
-        self._touch(version.key)
-        versions = {**self.desired.versions, version.key: version}
-        self._set_desired(replace(self.desired, versions=versions))
+        self._mirror.put_version(version)
+        self._show(version.key)
 
     def drop_versions(self, keys: tuple[VersionKey, ...]) -> None:
-        self._own = {k: own for k, own in self._own.items() if k not in keys}
-        self._touch(*keys)
         for key in keys:
             self.want_nowhere(key)
-        versions = {k: v for k, v in self.desired.versions.items() if k not in keys}
-        wants = {k: w for k, w in self.desired.wants.items() if k not in keys}
-        self._set_desired(replace(self.desired, versions=versions, wants=wants))
+        self._mirror.drop_versions(keys)
+        self._show(*keys)
 
     def put_want(self, want: Want) -> None:
         """Shows an own want at once, and drops what an older plan said of it."""
         self.waits.pop(want.key, None)
-        self._touch(want.key)
         self._unloaded.discard(want.key)
         self.forced.discard(want.key)
-        wants = {**self.desired.wants, want.key: want}
-        self._set_desired(replace(self.desired, wants=wants))
+        self._mirror.put_want(want)
+        self._show(want.key)
 
     def lower_want(self, key: VersionKey, left: int) -> None:
         """Shows what a plan left of a want. What it said of it is still to be heard."""
         want = self.desired.wants.get(key)
         if not left:
-            self._without(key)
+            self._mirror.drop_want(key)
+            self._show(key)
         elif want is not None:
             self.put_want(replace(want, replicas=min(left, want.replicas)))
 
     def drop_want(self, key: VersionKey) -> None:
         self.waits.pop(key, None)
-        self._without(key)
+        self._mirror.drop_want(key)
+        self._show(key)
 
-    def _without(self, key: VersionKey) -> None:
-        self._touch(key)
-        wants = {k: w for k, w in self.desired.wants.items() if k != key}
-        self._set_desired(replace(self.desired, wants=wants))
+    def _show(self, *keys: VersionKey) -> None:
+        self._touch(*keys)
+        self.waiters.wake(*keys, ANY)
 
     def change_wants(
         self,
@@ -152,45 +156,56 @@ class View:
         end_standby: Sequence[VersionKey] = (),
     ) -> None:
         """Shows an own change of several wants at once, as the registry makes it."""
-        left = {key: want for key, want in self.desired.wants.items() if key not in drop}
-        wanted = {want.key: want for want in put}
+        wanted = [want.key for want in put]
         for key in (*drop, *wanted):
             self.waits.pop(key, None)
-        self._touch(*drop, *wanted, *end_standby)
         self._unloaded.difference_update(wanted)
         self.forced.difference_update(wanted)
-        versions = dict(self.desired.versions)
+        for key in drop:
+            self._mirror.drop_want(key)
+        for want in put:
+            self._mirror.put_want(want)
         for key in end_standby:
-            if key in versions:
-                versions[key] = versions[key].off_standby
-        self._set_desired(replace(self.desired, wants={**left, **wanted}, versions=versions))
+            version = self.desired.versions.get(key)
+            if version is not None:
+                self._mirror.put_version(version.off_standby)
+        self._show(*drop, *wanted, *end_standby)
 
     def put_schedule(self, schedule: Schedule) -> None:
         """Shows an own schedule at once."""
-        schedules = {**self.desired.schedules, schedule.name: schedule}
-        self._set_desired(replace(self.desired, schedules=schedules))
+        self._mirror.put_schedule(schedule.name, schedule)
+        self.waiters.wake(ANY)
 
     def drop_schedule(self, name: str) -> None:
-        schedules = {k: s for k, s in self.desired.schedules.items() if k != name}
-        self._set_desired(replace(self.desired, schedules=schedules))
+        self._mirror.put_schedule(name, None)
+        self.waiters.wake(ANY)
 
     def put_cordon(self, worker: WorkerInfo) -> None:
         """Shows an own cordon at once."""
         self._touched = None
-        cordons = {**self.desired.cordons, worker.id: worker.incarnation}
-        self._set_desired(replace(self.desired, cordons=cordons))
+        self._mirror.put_cordon(worker.id, worker.incarnation)
+        self.waiters.wake(ANY)
 
     def force_out(self, key: VersionKey) -> None:
         """A version that is not wanted any more is not to wait for its last tickets either."""
         self.forced.add(key)
         self.waiters.wake(ANY)
 
-    def _set_desired(self, desired: Desired) -> None:
-        changed = desired.versions != self.desired.versions
-        self.desired = desired
-        if changed:
-            self.catalogue = Catalogue(desired)
-        self.waiters.wake_all()
+    # --- who decides --------------------------------------------------------------------------
+
+    def put_holder(self, holder: Holder | None) -> None:
+        """Who holds the lease, as the store says: its token was given out, whoever saw it."""
+        if holder is not None:
+            self.hear_token(holder.token)
+        name, address = (holder.name, holder.address) if holder is not None else ("", "")
+        if (name, address) != (self.reconciler, self.reconciler_address):
+            self.reconciler, self.reconciler_address = name, address
+            self.waiters.wake(HOLDER)
+
+    def hear_token(self, token: FencingToken | None) -> None:
+        """Remembers the highest token that anyone told of."""
+        if token is not None and (self.highest_token is None or token > self.highest_token):
+            self.highest_token = token
 
     # --- workers ----------------------------------------------------------------------------
 
@@ -215,8 +230,7 @@ class View:
             )
         self._lives[worker.id] = life.apply(WORKER_TABLE, SAID[worker.state])
         self.suspects.heard(worker.incarnation)
-        if token is not None and (self.highest_token is None or token > self.highest_token):
-            self.highest_token = token
+        self.hear_token(token)
         self.hear_load(worker.id, worker.load)
         before: Mapping[VersionKey, Replica] = old.replicas if old is not None else {}
         self._put_worker(worker)
@@ -323,6 +337,9 @@ class View:
         self.footprints.hear(worker, before)
         for key, replica in worker.replicas.items():
             tickets = self._tickets.get((worker.id, key))
+            if tickets is None and replica.outstanding:
+                # Plans look here: a heartbeat that tells of tickets alone moves no worker.
+                tickets = self._tickets[worker.id, key] = Tickets()
             if tickets is not None:
                 tickets.foreign = max(0, replica.outstanding - tickets.outstanding)
             if replica.state is ReplicaState.FAILED:
@@ -399,11 +416,6 @@ class View:
     def _touch(self, *keys: VersionKey) -> None:
         if self._touched is not None:
             self._touched.update(keys)
-
-
-def _rank(version: ModelVersion) -> tuple[int, float]:
-    """How far the life of a version has come."""
-    return (_ORDER.index(version.state), version.progress)
 
 
 def _shifted(old: WorkerInfo, new: WorkerInfo) -> bool:

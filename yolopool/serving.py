@@ -108,8 +108,15 @@ async def _abort(context: Any, error: Exception, method: str) -> None:
 class GrpcServer:
     """A grpc.aio server with error mapping, health (NOT_SERVING until told) and reflection."""
 
-    def __init__(self, service_names: Sequence[str]) -> None:
-        self.server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
+    def __init__(
+        self,
+        service_names: Sequence[str],
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
+        # What the others raise is mapped too.
+        self.server = grpc.aio.server(
+            interceptors=[ErrorInterceptor(), *interceptors], options=SERVER_OPTIONS
+        )
         self._service_names = list(service_names)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)

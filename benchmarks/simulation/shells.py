@@ -30,6 +30,7 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
+from control_plane.forwarding import Peers
 from control_plane.loads import Loads
 from control_plane.memory_registry import MemoryRegistry
 from control_plane.metrics import Metrics
@@ -84,8 +85,9 @@ class Brain:
         self.registry = MemoryRegistry(self.clock.unix, self.clock.monotonic)
         self.view = View(self.clock)
         self.view.waiters = PacedWaiters()
-        self.loads = Loads(self.registry, self.view, self.clock, NO_WORKER_GRACE_S)
-        self.watch = Watch(self.registry, self.view)
+        peers = Peers(self.view, "brain")
+        self.loads = Loads(self.registry, self.view, peers, self.clock, NO_WORKER_GRACE_S)
+        self.watch = Watch(self.registry, self.view, None, lambda _: None)
         errands = Errands(
             self.view,
             link,

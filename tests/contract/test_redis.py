@@ -4,7 +4,6 @@ embedded server.
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import pytest
 from control_plane.fleet import VersionKey, VersionSettings
 from control_plane.redis_registry import RedisRegistry
 from control_plane.redis_url import connect
-from tests.contract.redis_servers import DEBIAN, WHEEL, program, running, server
+from tests.contract.redis_servers import DEBIAN, WHEEL, free_port, server, watched
 from tests.waiting import until
 from yolopool.embedded_redis import EmbeddedRedis
 from yolopool.errors import RegistryUnavailable
@@ -31,17 +30,11 @@ def folder() -> Iterator[Path]:
         yield Path(path)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def answering(registry: RedisRegistry) -> None:
     async with asyncio.timeout(20):
         while True:
             try:
-                await registry.open()
+                await registry.create()
                 return
             except RegistryUnavailable:
                 await asyncio.sleep(0.05)
@@ -124,38 +117,18 @@ async def test_tls_with_a_user_of_few_rights(folder: Path) -> None:
 
 
 async def test_sentinel_fails_over(folder: Path) -> None:
-    ports = [free_port() for _ in range(3)]
-    folders = [folder / name for name in ("one", "two", "sentinel")]
-    for path in folders:
-        path.mkdir()
-    config = folders[2] / "sentinel.conf"
-    config.write_text(
-        f"port {ports[2]}\nbind 127.0.0.1\n"
-        f"sentinel monitor pool 127.0.0.1 {ports[0]} 1\n"
-        "sentinel down-after-milliseconds pool 500\nsentinel failover-timeout pool 3000\n"
-    )
-    url = f"redis+sentinel://127.0.0.1:{ports[2]}/pool"
-    loopback = ("--bind", "127.0.0.1")
-    follow = ("--replicaof", "127.0.0.1", str(ports[0]), "--repl-diskless-sync-delay", "0")
-    with (
-        server(DEBIAN, folders[1], "--port", str(ports[1]), *loopback, *follow),
-        running([program(DEBIAN, "redis-sentinel"), str(config)]),
-    ):
-        registry = RedisRegistry(url, timeout_s=1.0)
-        with server(DEBIAN, folders[0], "--port", str(ports[0]), *loopback):
-            await answering(registry)
-            key = await add(registry)
-            before = await registry.take_lease("one", 5.0, None)
-            follower = connect(f"redis://127.0.0.1:{ports[1]}", None, 1.0)
-            async with asyncio.timeout(20):
-                while not await follower.hexists("yolopool:versions", str(key)):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
-                # The sentinel must know of the follower before it can be promoted.
-                sentinel = connect(f"redis://127.0.0.1:{ports[2]}", None, 1.0)
-                while not await sentinel.execute_command("SENTINEL", "REPLICAS", "pool"):  # noqa: ASYNC110
-                    await asyncio.sleep(0.1)
-            await follower.aclose()
-            await sentinel.aclose()
+    with watched(folder) as servers:
+        await servers.ready()
+        registry = RedisRegistry(servers.url, timeout_s=1.0)
+        await answering(registry)
+        key = await add(registry)
+        before = await registry.take_lease("one", 5.0, None)
+        follower = connect(f"redis://127.0.0.1:{servers.follower_port}", None, 1.0)
+        async with asyncio.timeout(20):
+            while not await follower.hexists("yolopool:versions", str(key)):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await follower.aclose()
+        servers.master.kill()
         async with asyncio.timeout(40):
             while True:
                 try:
@@ -190,6 +163,7 @@ async def test_the_embedded_server_keeps_what_it_holds(folder: Path) -> None:
     for expected in (1, 2):
         redis = EmbeddedRedis(folder)
         registry = RedisRegistry(redis.start())
+        await registry.create()
         assert (await add(registry)).number == expected
         await registry.close()
         redis.stop()
@@ -203,7 +177,7 @@ async def test_the_embedded_server_in_a_deep_folder(folder: Path) -> None:
     url = redis.start()
     assert len(url) < 108 + len("unix://")
     registry = RedisRegistry(url)
-    await registry.open()
+    assert await registry.open() == ""
     await registry.close()
     redis.stop()
     assert not Path(url.removeprefix("unix://")).parent.exists()

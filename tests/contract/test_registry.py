@@ -18,6 +18,7 @@ from control_plane.fleet import (
     FootprintKey,
     Given,
     HeadMode,
+    Holder,
     Ledger,
     LoadReport,
     Pack,
@@ -38,7 +39,7 @@ from control_plane.fleet import (
 )
 from control_plane.memory_registry import MemoryRegistry
 from control_plane.redis_registry import RedisRegistry
-from control_plane.registry import Registry
+from control_plane.registry import LOG_KEPT, Registry, StoreEmptied
 from control_plane.schedules import Changeover, Preparation, Schedule
 from tests.contract.redis_servers import DEBIAN, WHEEL, server
 from yolopool.errors import ImportNotYours, StaleToken
@@ -84,6 +85,7 @@ async def case(request: pytest.FixtureRequest, urls: dict[str, str]) -> AsyncIte
             break
         except Exception:
             await asyncio.sleep(0.05)
+    await one.create()
     yield Case(one, other, one._redis.flushall)
     await one.close()
     await other.close()
@@ -91,7 +93,6 @@ async def case(request: pytest.FixtureRequest, urls: dict[str, str]) -> AsyncIte
 
 @pytest.fixture
 async def registry(case: Case) -> Registry:
-    await case.registry.open()
     return case.registry
 
 
@@ -107,8 +108,10 @@ def a_want(key: VersionKey, replicas: int = 1, **kwargs: object) -> Want:
 
 
 async def test_the_cluster_is_the_stores(case: Case) -> None:
-    assert await case.registry.open() == await case.other.open()
-    assert (await case.registry.desired()).cluster == await case.registry.open()
+    cluster = await case.registry.create()
+    assert cluster == await case.registry.open() == await case.other.open()
+    assert (await case.registry.desired()).cluster == cluster
+    assert await case.other.create() == cluster
 
 
 async def test_register_numbers_from_one_and_keeps_all(registry: Registry) -> None:
@@ -122,7 +125,6 @@ async def test_register_numbers_from_one_and_keeps_all(registry: Registry) -> No
 
 
 async def test_twenty_at_once_get_distinct_numbers(case: Case) -> None:
-    await case.registry.open()
     registries = (case.registry, case.other)
     keys = await asyncio.gather(*(register(registries[i % 2]) for i in range(20)))
     assert sorted(key.number for key in keys) == list(range(1, 21))
@@ -228,6 +230,8 @@ async def test_a_plans_forget_is_fenced_and_spares_the_pinned(registry: Registry
     for key in (soft, VersionKey("no", 1)):
         with pytest.raises(StaleToken):
             await registry.forget(key, stale)
+        with pytest.raises(StaleToken):
+            await registry.want(a_want(key, 2), stale)
     assert not await registry.forget(hard, token)
     assert await registry.forget(soft, token)
     assert set((await registry.desired()).wants) == {hard}
@@ -390,19 +394,19 @@ async def test_adopting_a_pack_needs_no_importer(registry: Registry) -> None:
 
 
 async def test_the_lease_has_one_holder_and_growing_tokens(case: Case) -> None:
-    one = await case.registry.take_lease("one", 5.0, None)
+    one = await case.registry.take_lease("one", 5.0, None, "box:1")
     assert one is not None
     assert await case.other.take_lease("two", 5.0, None) is None
-    assert await case.other.lease_holder() == "one"
+    assert await case.other.lease_holder() == Holder("one", one, "box:1")
     assert await case.registry.keep_lease(one, 5.0)
     await case.registry.drop_lease(one)
-    assert await case.registry.lease_holder() == ""
+    assert await case.registry.lease_holder() is None
     assert not await case.registry.keep_lease(one, 5.0)
     two = await case.other.take_lease("two", 5.0, None)
     assert two is not None
     assert two > one
     await case.registry.drop_lease(one)  # of another by now
-    assert await case.registry.lease_holder() == "two"
+    assert await case.registry.lease_holder() == Holder("two", two)
 
 
 async def test_a_lease_runs_out(case: Case) -> None:
@@ -422,22 +426,142 @@ async def test_a_token_is_above_what_the_workers_saw(registry: Registry) -> None
     assert token > seen
 
 
-async def test_an_emptied_store_never_crowns_a_stale_writer(case: Case) -> None:
+async def test_an_emptied_store_is_written_to_by_nobody(case: Case) -> None:
+    before = await case.registry.take_lease("one", 5.0, None)
+    assert before is not None
+    key, known = await register(case.registry), await case.registry.desired()
+    await case.empty()
+    assert await case.registry.open() == ""
+    assert not await case.registry.keep_lease(before, 5.0)
+    for call in (
+        case.registry.desired(),
+        case.registry.desired_since(known),
+        case.registry.take_lease("one", 5.0, None),
+        case.registry.want(a_want(key)),
+        case.registry.forget(key, before),
+        case.registry.delete([key]),
+        case.registry.set_residency(key, Residency()),
+        case.registry.cordon("w1", "i1"),
+        case.registry.change_wants([a_want(key)]),
+        case.registry.put_schedule(DAILY),
+        case.registry.delete_schedule("day"),
+        case.registry.note_schedule("day", 1.0, ""),
+        case.registry.claim_import("i1", 1.0, 1.0),
+        case.registry.adopt_pack(key, PACK, SETTINGS),
+        register(case.registry),
+        anext(case.registry.changes()),
+    ):
+        with pytest.raises(StoreEmptied):
+            await call
+    assert await case.registry.open() == ""
+
+
+async def test_a_new_store_in_its_place_never_crowns_a_stale_writer(case: Case) -> None:
     cluster = await case.registry.open()
     before = await case.registry.take_lease("one", 5.0, None)
     assert before is not None
     await case.empty()
+    assert await case.other.create() != cluster
     assert not await case.registry.keep_lease(before, 5.0)
-    desired = await case.registry.desired()
-    assert desired.cluster != cluster
-    assert desired.versions == {}
     after = await case.other.take_lease("two", 5.0, before)
     assert after is not None
     assert after > before
 
 
+DAILY = Schedule("day", "0 6 * * *", "", 0.0, Changeover((), ("a",)), 1.0)
+
+
+async def filled(registry: Registry) -> tuple[VersionKey, VersionKey, VersionKey]:
+    """A READY version that is wanted, one being imported, one that waits; and a deleted one."""
+    ready, importing = await register(registry, "a"), await register(registry, "b")
+    await registry.adopt_pack(ready, PACK, SETTINGS)
+    await registry.want(a_want(ready, 2))
+    await registry.claim_import("i1", 10.0, 1.0)
+    await registry.delete([await register(registry, "c")])
+    waiting = await register(registry, "c")
+    await registry.cordon("w1", "i1")
+    await registry.put_schedule(DAILY)
+    return ready, importing, waiting
+
+
+async def test_an_emptied_store_is_restored_from_a_copy(case: Case) -> None:
+    _, importing, waiting = await filled(case.registry)
+    before = await case.registry.take_lease("one", 5.0, None)
+    copy = await case.registry.desired()
+    assert before is not None
+    assert not await case.registry.restore(copy, before)  # it is not empty
+    await case.empty()
+    assert await case.registry.restore(copy, before)
+    assert not await case.other.restore(copy, before)
+    now = await case.other.desired()
+    assert (now.cluster, now.versions, now.wants) == (copy.cluster, copy.versions, copy.wants)
+    assert (now.cordons, now.numbers) == (copy.cordons, copy.numbers)
+    assert now.schedules == copy.schedules == {"day": DAILY}
+    assert now.revision > copy.revision
+    assert await case.other.desired_since(copy) is None
+    assert not await case.registry.keep_lease(before, 5.0)
+    after = await case.other.take_lease("two", 5.0, None)
+    assert after is not None
+    assert after.epoch > before.epoch
+    assert await register(case.other, "c") == VersionKey("c", 3)
+    with pytest.raises(ImportNotYours):
+        await case.registry.report_progress("i1", importing, 0.5, "fuse", 1.0, 2.0)
+    claims = [await case.other.claim_import("i2", 1.0, 2.0) for _ in range(2)]
+    assert [claim.key for claim in claims if claim is not None] == [importing, waiting]
+
+
+async def test_a_new_store_that_nobody_wrote_to_gives_way(case: Case) -> None:
+    key = await register(case.registry)
+    copy = await case.registry.desired()
+    await case.empty()
+    await case.other.create()
+    assert await case.registry.restore(copy, None)
+    assert set((await case.other.desired()).versions) == {key}
+    await case.empty()
+    await case.other.create()
+    await register(case.other, "new")
+    assert not await case.registry.restore(copy, None)
+    assert set((await case.other.desired()).versions) == {VersionKey("new", 1)}
+
+
+async def test_what_was_written_since_is_told(case: Case) -> None:
+    registry = case.registry
+    a = await register(registry, "a")
+    known = await registry.desired()
+    nothing = await registry.desired_since(known)
+    assert nothing is not None
+    assert (nothing.revision, nothing.mark) == (known.revision, known.mark)
+    assert (nothing.versions, nothing.wants, nothing.cordons) == ({}, {}, {})
+    b = await register(case.other, "b")
+    await case.other.want(a_want(b))
+    await case.other.want(a_want(a))
+    await case.other.delete([a])
+    await case.other.cordon("w1", "i1")
+    await case.other.put_schedule(DAILY)
+    changes, now = await registry.desired_since(known), await registry.desired()
+    assert changes is not None
+    assert (changes.revision, changes.mark) == (now.revision, now.mark)
+    assert changes.versions == {a: None, b: now.versions[b]}
+    assert changes.wants == {a: None, b: now.wants[b]}
+    assert changes.cordons == {"w1": "i1"}
+    assert changes.schedules == {"day": DAILY}
+    assert changes.numbers.items() >= {"b": 1}.items()
+    assert await registry.desired_since(replace(known, cluster="other")) is None
+
+
+async def test_what_was_written_too_long_ago_is_not(case: Case) -> None:
+    known = await case.registry.desired()
+    for process in range(LOG_KEPT + 200):
+        await case.registry.cordon("w1", str(process))
+    assert await case.registry.desired_since(known) is None
+    recent = await case.registry.desired()
+    await case.registry.cordon("w1", "last")
+    changes = await case.registry.desired_since(recent)
+    assert changes is not None
+    assert changes.cordons == {"w1": "last"}
+
+
 async def test_changes_tell_of_anyones_writes(case: Case) -> None:
-    await case.registry.open()
     changes = case.registry.changes()
     async with asyncio.timeout(20):
         first = await anext(changes)
@@ -471,13 +595,14 @@ def a_worker(incarnation: str = "i1") -> WorkerInfo:
 
 
 async def test_workers_are_on_record_until_their_time_is_over(registry: Registry) -> None:
-    await registry.record_worker(a_worker(), 30.0)
+    await registry.record_workers([a_worker()], 30.0)
     assert await registry.workers() == (replace(a_worker(), lease_until_s=0.0),)
     await registry.drop_worker("box-cpu", "another")
     assert len(await registry.workers()) == 1
     await registry.drop_worker("box-cpu", "i1")
     assert await registry.workers() == ()
-    await registry.record_worker(a_worker(), 0.05)
+    await registry.record_workers([a_worker()], 0.05)
+    await registry.record_workers([], 30.0)
     await asyncio.sleep(0.1)
     assert await registry.workers() == ()
 

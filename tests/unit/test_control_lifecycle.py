@@ -6,7 +6,7 @@ import pytest
 
 from control_plane.catalogue import Catalogue
 from control_plane.failures import LAST_RETRY_S, LoadFailures
-from control_plane.fleet import Desired, VersionState, WorkerState
+from control_plane.fleet import VersionState, WorkerState
 from control_plane.lifecycle import (
     SAID,
     VERSION_TABLE,
@@ -57,7 +57,7 @@ def catalogue(*states: VersionState) -> Catalogue:
         )
         for n, state in enumerate(states, 1)
     }
-    return Catalogue(Desired(1, "c", versions, {}))
+    return Catalogue(versions.values())
 
 
 READY, FAILED, IMPORTING = VersionState.READY, VersionState.FAILED, VersionState.IMPORTING

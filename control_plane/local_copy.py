@@ -1,0 +1,152 @@
+"""This control plane's copy of desired state in a file, from which an emptied store is restored.
+
+One JSON a line: a head with cluster id and revision, then versions, then wants. Written whole
+beside the old one, synced and renamed; off the event loop, and never more often than it can bear.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+
+from control_plane import records
+from control_plane.clock import Clock
+from control_plane.fleet import Desired, ModelVersion, VersionKey
+
+log = structlog.get_logger()
+
+LEAST_PAUSE_S = 2.0
+# At most this part of the time goes to writing, however large the copy is.
+WRITING = 0.05
+FORMAT = 1
+
+
+class LocalCopy:
+    """`keep` goes on for ever; `read` before it."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._on_file = ""  # cluster of what is there
+        self._kept: tuple[str, int, str] | None = None
+        # A version is put into words once: of ten thousand mostly one has changed.
+        self._lines: dict[VersionKey, tuple[ModelVersion, str]] = {}
+
+    def read(self) -> Desired | None:
+        """What was kept, or None; what can't be read is set aside. Blocks."""
+        try:
+            with self._path.open(encoding="utf-8") as file:
+                found = _parse(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.error("THE LOCAL COPY CAN'T BE READ", file=str(self._path), why=str(error))
+            self._set_aside()
+            return None
+        self._on_file = found.cluster
+        return found
+
+    def write(self, desired: Desired) -> int:
+        """Replaces the file by a value of desired state; returns its bytes. Blocks; raises OSError.
+
+        A copy of another cluster is set aside: the store is right, and the file may be a treasure.
+        """
+        if self._on_file and self._on_file != desired.cluster:
+            log.error(
+                "THE STORE IS NOT THE ONE OF THE LOCAL COPY: the store is right",
+                store=desired.cluster,
+                copy=self._on_file,
+                set_aside=str(self._set_aside()),
+            )
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(self._words(desired))
+            size = file.tell()
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._path)
+        _sync_folder(self._path.parent)
+        self._on_file = desired.cluster
+        return size
+
+    async def keep(self, is_loaded: Callable[[], bool], frozen: Callable[[], Desired]) -> None:
+        """Goes on for ever: writes what is new."""
+        while True:
+            began = self._clock.monotonic()
+            if is_loaded():
+                await self.keep_now(frozen())
+            took_s = self._clock.monotonic() - began
+            await asyncio.sleep(max(LEAST_PAUSE_S, took_s / WRITING))
+
+    async def keep_now(self, desired: Desired) -> None:
+        """Writes it unless it is there; a file that can't be written is said, once and again."""
+        stands = (desired.cluster, desired.revision, desired.mark)
+        if stands == self._kept:
+            return
+        try:
+            await asyncio.to_thread(self.write, desired)
+            self._kept = stands
+        except OSError as error:
+            log.error("the local copy can't be written", file=str(self._path), why=str(error))
+
+    def _set_aside(self) -> Path:
+        place = self._path.with_name(f"{self._path.name}.old")
+        self._path.replace(place)
+        self._on_file = ""
+        return place
+
+    def _words(self, desired: Desired) -> Iterator[str]:
+        head = {
+            "format": FORMAT,
+            "cluster": desired.cluster,
+            "revision": desired.revision,
+            "mark": desired.mark,
+            "versions": len(desired.versions),
+            "wants": len(desired.wants),
+            "cordons": dict(desired.cordons),
+            "numbers": dict(desired.numbers),
+            "schedules": [records.schedule_to(one) for one in desired.schedules.values()],
+        }
+        yield json.dumps(head) + "\n"
+        before, self._lines = self._lines, {}
+        for key, version in desired.versions.items():
+            known = before.get(key)
+            if known is None or known[0] is not version:
+                known = (version, records.version_to(version) + "\n")
+            self._lines[key] = known
+            yield known[1]
+        for want in desired.wants.values():
+            yield records.want_to(want) + "\n"
+
+
+def _parse(lines: Iterator[str]) -> Desired:
+    """Raises ValueError, KeyError or TypeError for what is no whole copy."""
+    head = json.loads(next(lines, ""))
+    if head["format"] != FORMAT:
+        raise ValueError(f"it is of format {head['format']}, not {FORMAT}")
+    versions = [records.version_of(next(lines, "")) for _ in range(head["versions"])]
+    wants = [records.want_of(next(lines, "")) for _ in range(head["wants"])]
+    schedules = [records.schedule_of(text) for text in head["schedules"]]
+    return Desired(
+        head["revision"],
+        head["cluster"],
+        {version.key: version for version in versions},
+        {want.key: want for want in wants},
+        head["cordons"],
+        {schedule.name: schedule for schedule in schedules},
+        head["numbers"],
+        head["mark"],
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename lasts once its folder is on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,182 @@
+"""Desired state as this process knows it: what was read of the store, and own writes ahead of it.
+
+One change costs the same whatever there is: the maps are changed in place. Pure.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from control_plane.catalogue import Catalogue
+from control_plane.changes import Changes
+from control_plane.fleet import Desired, ModelVersion, VersionKey, VersionState, Want
+from control_plane.schedules import Schedule
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+NOTHING = Desired(revision=-1, cluster="", versions={}, wants={})
+_ORDER = (VersionState.UPLOADED, VersionState.IMPORTING, VersionState.READY, VersionState.FAILED)
+
+
+@dataclass(slots=True)
+class _Own:
+    """An own write, the revision that was known when it was shown, and what the store had."""
+
+    version: ModelVersion
+    revision: int
+    read: ModelVersion | None
+
+
+class Mirror:
+    """`desired` has maps that go on changing: look, and do not keep it; `frozen` is a value."""
+
+    def __init__(self) -> None:
+        self.desired = NOTHING
+        self.catalogue = Catalogue()
+        self._versions: dict[VersionKey, ModelVersion] = {}
+        self._wants: dict[VersionKey, Want] = {}
+        self._cordons: dict[str, str] = {}
+        self._schedules: dict[str, Schedule] = {}
+        self._numbers: dict[str, int] = {}
+        self._own: dict[VersionKey, _Own] = {}
+        self._frozen: Desired | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.desired is not NOTHING
+
+    def frozen(self) -> Desired:
+        """Desired state as a value: copied once after each change, if anyone asks."""
+        if self._frozen is None:
+            self._frozen = replace(
+                self.desired,
+                versions=dict(self._versions),
+                wants=dict(self._wants),
+                cordons=dict(self._cordons),
+                schedules=dict(self._schedules),
+                numbers=dict(self._numbers),
+            )
+        return self._frozen
+
+    def take_all(self, read: Desired) -> None:
+        """Replaces everything by what was read, own writes that are ahead of it excepted."""
+        if self._is_other(read):
+            self._own.clear()  # of a store that is no more, or that lost them
+        self._age(read.revision)
+        versions = dict(read.versions)
+        for key, own in self._own.items():
+            own.read = versions.get(key)
+            versions[key] = _ahead(own)
+        wants = dict(read.wants)
+        self._versions, self._wants = versions, wants
+        self._cordons, self._numbers = dict(read.cordons), dict(read.numbers)
+        self._schedules = dict(read.schedules)
+        self.catalogue = Catalogue(versions.values())
+        self.desired = replace(
+            read,
+            versions=versions,
+            wants=wants,
+            cordons=self._cordons,
+            schedules=self._schedules,
+            numbers=self._numbers,
+        )
+        self._frozen = None
+
+    def take(self, changes: Changes) -> set[VersionKey]:
+        """Applies what was written since; answers the versions that it is about."""
+        news = self._age(changes.revision)
+        for key, read in changes.versions.items():
+            own = self._own.get(key)
+            if own is not None:
+                own.read = read
+                self._show(own.version.key, _ahead(own))
+            else:
+                self._show(key, read)
+        for wanted, want in changes.wants.items():
+            _apply(self._wants, wanted, want)
+        for worker, incarnation in changes.cordons.items():
+            _apply(self._cordons, worker, incarnation)
+        for schedule_name, schedule in changes.schedules.items():
+            _apply(self._schedules, schedule_name, schedule)
+        for name, number in changes.numbers.items():
+            _apply(self._numbers, name, number)
+        news |= changes.versions.keys() | changes.wants.keys()
+        self.desired = replace(self.desired, revision=changes.revision, mark=changes.mark)
+        self._frozen = None
+        return news
+
+    def put_version(self, version: ModelVersion) -> None:
+        """Shows an own write at once; the store's change follows."""
+        key = version.key
+        before = self._own.get(key)
+        read = before.read if before is not None else self._versions.get(key)
+        self._own[key] = _Own(version, self.desired.revision, read)
+        self._show(key, version)
+        self._frozen = None
+
+    def drop_versions(self, keys: Iterable[VersionKey]) -> None:
+        for key in keys:
+            self._own.pop(key, None)
+            self._show(key, None)
+            self._wants.pop(key, None)
+        self._frozen = None
+
+    def put_want(self, want: Want) -> None:
+        self._wants[want.key] = want
+        self._frozen = None
+
+    def drop_want(self, key: VersionKey) -> None:
+        self._wants.pop(key, None)
+        self._frozen = None
+
+    def put_schedule(self, name: str, schedule: Schedule | None) -> None:
+        """None: it is no more."""
+        _apply(self._schedules, name, schedule)
+        self._frozen = None
+
+    def put_cordon(self, worker: str, incarnation: str) -> None:
+        self._cordons[worker] = incarnation
+        self._frozen = None
+
+    def _is_other(self, read: Desired) -> bool:
+        """Whether the store's history is not the one that was known."""
+        known = self.desired
+        if read.cluster != known.cluster or read.revision < known.revision:
+            return True
+        return read.revision == known.revision and read.mark != known.mark
+
+    def _age(self, revision: int) -> set[VersionKey]:
+        """Own writes that a read of this revision holds for sure give way to what was read: it may
+        have begun before a write, or between the two that one call makes. Answers them.
+        """
+        old = {key for key, own in self._own.items() if revision > own.revision + 1}
+        for key in old:
+            self._show(key, self._own.pop(key).read)
+        return old
+
+    def _show(self, key: VersionKey, version: ModelVersion | None) -> None:
+        if version is None:
+            self._versions.pop(key, None)
+            self.catalogue.drop(key)
+        elif self._versions.get(key) is not version:
+            self._versions[key] = version
+            self.catalogue.put(version)
+
+
+def _ahead(own: _Own) -> ModelVersion:
+    """The later of an own write and what was read."""
+    behind = own.read is None or _rank(own.read) < _rank(own.version)
+    return own.version if behind or own.read is None else own.read
+
+
+def _rank(version: ModelVersion) -> tuple[int, float]:
+    """How far the life of a version has come."""
+    return (_ORDER.index(version.state), version.progress)
+
+
+def _apply(held: dict[Key, Value], key: Key, value: Value | None) -> None:
+    if value is None:
+        held.pop(key, None)
+    else:
+        held[key] = value
