@@ -68,16 +68,16 @@ def test_of_two_asked_for_alike_the_one_that_has_stayed_stays() -> None:
     assert released(plan(before, NOW)) == ["w/came"]
 
 
-def test_what_was_just_loaded_is_not_moved_again_at_once() -> None:
-    full = a_worker("w", 10, [replica("came", used=UNIX, since=UNIX - 0.01)])
-    wants = [want("came", UNIX - 1), want("new", UNIX)]
-    slow = {measured("came"): Footprint(10, 0, swap_ms=100, fetch_ms=400)}
-    soon = snapshot([full], wants, footprints=slow, unix_s=UNIX)
+def test_a_newcomer_waits_a_moment_for_one_worth_less_that_is_just_in_use() -> None:
+    held = [replica("often", rate=2.0), replica("rarely", rate=0.1, outstanding=1)]
+    full = a_worker("w", 20, held)
+    wants = [want("often"), want("rarely"), want("new", UNIX)]
+    slow = {measured("new"): Footprint(10, 0, swap_ms=100, fetch_ms=400)}
+    soon = snapshot([full], wants, footprints=slow, unix_s=UNIX + 0.5)
     (wait,) = plan(soon, NOW)
     assert isinstance(wait, Wait)
     assert (wait.reason, wait.final) == ("LEDGER_FULL", False)
-    later = replace(soon, unix_s=UNIX + 3)
-    assert released(plan(later, NOW)) == ["w/came"]
+    assert released(plan(replace(soon, unix_s=UNIX + 1.5), NOW)) == ["w/often"]
 
 
 def test_tickets_this_process_sent_protect_before_their_worker_reports_them() -> None:
