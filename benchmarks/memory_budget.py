@@ -21,7 +21,7 @@ from benchmarks.harness.fleet import register
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.processes import memory
 from benchmarks.harness.results import Check, Result, Row
-from yolopool.client import AsyncClient
+from yolopool.async_client import AsyncClient
 from yolopool.records import Ledger
 
 MIB = 2**20

@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yolopool.client import AsyncClient, Client
+    from yolopool.async_client import AsyncClient
+    from yolopool.client import Client
     from yolopool.detections import Detections, Timing
     from yolopool.errors import YolopoolError
 
@@ -16,7 +17,7 @@ __version__ = "0.1.0"
 __all__ = ["AsyncClient", "Client", "Detections", "Timing", "YolopoolError", "__version__"]
 
 _HOMES = {
-    "AsyncClient": "yolopool.client",
+    "AsyncClient": "yolopool.async_client",
     "Client": "yolopool.client",
     "Detections": "yolopool.detections",
     "Timing": "yolopool.detections",

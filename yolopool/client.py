@@ -1,29 +1,20 @@
-"""The two clients: `Client` blocks, `AsyncClient` awaits; same methods, same errors.
+"""The client that blocks; `async_client` has the same methods, awaited, and the same errors.
 
 Both are thin: `requests` makes the messages, `detections` and `records` read the answers. Every
 call has a deadline, and every failure is a YolopoolError with reason, retryable, retry_after_s.
 """
 
-import asyncio
 import time
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
 from yolopool import explanations, records, requests
 from yolopool.detections import Detections, from_response
-from yolopool.errors import InvalidOffset, Unavailable, YolopoolError
+from yolopool.errors import InvalidOffset, Unavailable
 from yolopool.images import ImageLike, Order
 from yolopool.requests import (
     Artifact,
@@ -34,41 +25,21 @@ from yolopool.requests import (
     ShapePolicyName,
 )
 from yolopool.status import error_from_rpc
-from yolopool.v1 import (
-    detection_pb2_grpc,
-    events_pb2_grpc,
-    explain_pb2,
-    explain_pb2_grpc,
-    fleet_pb2,
-    fleet_pb2_grpc,
-    model_pb2,
-    model_pb2_grpc,
-    schedule_pb2,
-    schedule_pb2_grpc,
-    types_pb2,
+from yolopool.stubs import (
+    CHANGE_TIMEOUT_S,
+    DETECT_TIMEOUT_S,
+    DRAIN_TIMEOUT_S,
+    POLL_S,
+    READ_TIMEOUT_S,
+    UPLOAD_ATTEMPTS,
+    UPLOAD_TIMEOUT_S,
+    Stubs,
+    is_importing,
+    names_of,
 )
+from yolopool.v1 import explain_pb2, fleet_pb2, model_pb2, schedule_pb2
 
 Answer = TypeVar("Answer")
-
-DETECT_TIMEOUT_S = 30.0
-READ_TIMEOUT_S = 10.0
-CHANGE_TIMEOUT_S = 120.0
-UPLOAD_TIMEOUT_S = 600.0
-DRAIN_TIMEOUT_S = 600.0
-UPLOAD_ATTEMPTS = 5
-POLL_S = 0.2
-
-
-class _Stubs(Generic[Answer]):
-    """The services' stubs on one channel, of either kind."""
-
-    def __init__(self, channel: Any) -> None:
-        self.detection: Any = detection_pb2_grpc.DetectionServiceStub(channel)
-        self.model: Any = model_pb2_grpc.ModelServiceStub(channel)
-        self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
-        self.events: Any = events_pb2_grpc.EventServiceStub(channel)
-        self.explain: Any = explain_pb2_grpc.ExplainServiceStub(channel)
-        self.schedule: Any = schedule_pb2_grpc.ScheduleServiceStub(channel)
 
 
 class Client:
@@ -80,7 +51,7 @@ class Client:
     def __init__(self, address: str | None = None) -> None:
         self.address = requests.address_of(address)
         self._channel = grpc.insecure_channel(self.address, options=requests.CHANNEL_OPTIONS)
-        self._stubs = _Stubs[Any](self._channel)
+        self._stubs = Stubs(self._channel)
 
     def __enter__(self) -> "Client":
         return self
@@ -199,7 +170,7 @@ class Client:
         )
         answer = _call(self._stubs.model.RegisterModel, request, until - time.monotonic())
         version = records.version_of(answer.version)
-        while wait and _importing(version, progress) and time.monotonic() < until:
+        while wait and is_importing(version, progress) and time.monotonic() < until:
             time.sleep(POLL_S)
             version = self.model(version.name).versions[0]
         return version
@@ -317,7 +288,7 @@ class Client:
     def delete(self, model: str) -> tuple[str, ...]:
         """Forgets a model, or one version of it; answers what was deleted as name@version."""
         request = model_pb2.DeleteModelRequest(model=model)
-        return _names(_call(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S).deleted)
+        return names_of(_call(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S).deleted)
 
     def workers(self) -> tuple[records.Worker, ...]:
         """The workers by id, with ledgers and replicas."""
@@ -332,7 +303,7 @@ class Client:
         left. Answers as name@version what only it held and nobody else has room for.
         """
         request = fleet_pb2.DrainWorkerRequest(worker=worker, wait=wait)
-        return _names(_call(self._stubs.fleet.DrainWorker, request, timeout_s).not_moved)
+        return names_of(_call(self._stubs.fleet.DrainWorker, request, timeout_s).not_moved)
 
     def fleet(self) -> records.Fleet:
         """The whole pool in numbers."""
@@ -382,306 +353,9 @@ class Client:
         return tuple(explanations.trace_of(trace) for trace in answer.requests)
 
 
-class AsyncClient:
-    """`Client` for asyncio: the same methods, awaited. Use it in an `async with`, or close it."""
-
-    def __init__(self, address: str | None = None) -> None:
-        self.address = requests.address_of(address)
-        self._channel = grpc.aio.insecure_channel(self.address, options=requests.CHANNEL_OPTIONS)
-        self._stubs = _Stubs[Any](self._channel)
-
-    async def __aenter__(self) -> "AsyncClient":
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Ends open calls and the connection."""
-        await self._channel.close()
-
-    async def detect(
-        self,
-        image: ImageLike,
-        model: str,
-        *,
-        channel_order: Order | None = None,
-        confidence: float | None = None,
-        class_confidences: Mapping[int, float] | None = None,
-        iou: float | None = None,
-        max_detections: int | None = None,
-        classes: Sequence[int] = (),
-        agnostic_nms: bool = False,
-        region_of_interest: Sequence[float] | None = None,
-        priority: PriorityName = "normal",
-        request_id: str = "",
-        timeout_s: float = DETECT_TIMEOUT_S,
-    ) -> Detections:
-        """As `Client.detect`."""
-        request, source = requests.detect(
-            image,
-            model,
-            channel_order=channel_order,
-            confidence=confidence,
-            class_confidences=class_confidences,
-            iou=iou,
-            max_detections=max_detections,
-            classes=classes,
-            agnostic_nms=agnostic_nms,
-            region_of_interest=region_of_interest,
-            priority=priority,
-            request_id=request_id,
-        )
-        answer = await _await(self._stubs.detection.Detect, request, timeout_s)
-        return from_response(answer, source)
-
-    async def upload(
-        self,
-        path: str | Path,
-        *,
-        progress: Progress | None = None,
-        timeout_s: float = UPLOAD_TIMEOUT_S,
-    ) -> Artifact:
-        """As `Client.upload`."""
-        artifact = await asyncio.to_thread(requests.artifact, path)
-        until = time.monotonic() + timeout_s
-        for attempt in range(UPLOAD_ATTEMPTS):
-            try:
-                call, left = self._stubs.model.UploadArtifact, until - time.monotonic()
-                held = await _await(call, artifact.question(), left)
-                if not held.complete:
-                    await _await(call, artifact.parts(held.received_bytes, progress), left)
-                return artifact
-            except (Unavailable, InvalidOffset):
-                if attempt == UPLOAD_ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(POLL_S * 2**attempt)
-        raise AssertionError("the last attempt returns or raises, this is a bug")
-
-    async def register(
-        self,
-        name: str,
-        path: str | Path,
-        *,
-        image_size: int | None = None,
-        confidence: float | None = None,
-        iou: float | None = None,
-        max_detections: int | None = None,
-        shape_policy: ShapePolicyName | None = None,
-        head_mode: HeadModeName | None = None,
-        architecture: str | Path | None = None,
-        class_names: Sequence[str] = (),
-        placement: records.Placement | None = None,
-        wait: bool = True,
-        progress: Progress | None = None,
-        timeout_s: float = UPLOAD_TIMEOUT_S,
-    ) -> records.ModelVersion:
-        """As `Client.register`."""
-        until = time.monotonic() + timeout_s
-        artifact = await self.upload(path, progress=progress, timeout_s=timeout_s)
-        request = requests.register(
-            name,
-            artifact,
-            image_size=image_size,
-            confidence=confidence,
-            iou=iou,
-            max_detections=max_detections,
-            shape_policy=shape_policy,
-            head_mode=head_mode,
-            architecture=architecture,
-            class_names=class_names,
-            where=placement,
-        )
-        answer = await _await(self._stubs.model.RegisterModel, request, until - time.monotonic())
-        version = records.version_of(answer.version)
-        while wait and _importing(version, progress) and time.monotonic() < until:
-            await asyncio.sleep(POLL_S)
-            version = (await self.model(version.name)).versions[0]
-        return version
-
-    async def models(self, prefix: str = "") -> tuple[records.Model, ...]:
-        """As `Client.models`."""
-        request = model_pb2.ListModelsRequest(name_prefix=prefix)
-        answer = await _await(self._stubs.model.ListModels, request, READ_TIMEOUT_S)
-        return tuple(records.model_of(model) for model in answer.models)
-
-    async def model(self, model: str) -> records.Model:
-        """As `Client.model`."""
-        request = model_pb2.GetModelRequest(model=model)
-        answer = await _await(self._stubs.model.GetModel, request, READ_TIMEOUT_S)
-        return records.model_of(answer.model)
-
-    async def load(
-        self,
-        model: str,
-        *,
-        replicas: int = 1,
-        pin: bool = False,
-        placement: records.Placement | None = None,
-        wait: bool = True,
-        timeout_s: float = CHANGE_TIMEOUT_S,
-    ) -> records.ModelVersion:
-        """As `Client.load`."""
-        request = requests.load(model, replicas, pin, wait, placement)
-        answer = await _await(self._stubs.model.LoadModel, request, timeout_s)
-        return records.version_of(answer.version)
-
-    async def unload(
-        self,
-        model: str,
-        *,
-        wait: bool = True,
-        force: bool = False,
-        timeout_s: float = CHANGE_TIMEOUT_S,
-    ) -> records.ModelVersion:
-        """As `Client.unload`."""
-        request = model_pb2.UnloadModelRequest(model=model, wait=wait, force=force)
-        answer = await _await(self._stubs.model.UnloadModel, request, timeout_s)
-        return records.version_of(answer.version)
-
-    async def changeover(
-        self,
-        prepare: Sequence[str],
-        release: Sequence[str] = (),
-        *,
-        replicas: int = 1,
-        pin: bool = False,
-        timeout_s: float = CHANGE_TIMEOUT_S,
-    ) -> records.Changeover:
-        """As `Client.changeover`."""
-        request = requests.changeover(prepare, release, replicas, pin)
-        answer = await _await(self._stubs.model.Changeover, request, timeout_s)
-        return records.changeover_of(answer)
-
-    async def set_schedule(
-        self,
-        name: str,
-        cron: str,
-        prepare: Sequence[str],
-        release: Sequence[str] = (),
-        *,
-        time_zone: str = "",
-        lead_s: float = 0.0,
-        replicas: int = 1,
-        pin: bool = False,
-    ) -> records.Schedule:
-        """As `Client.set_schedule`."""
-        change = requests.changeover(prepare, release, replicas, pin)
-        request = requests.schedule(name, cron, time_zone, lead_s, change)
-        answer = await _await(self._stubs.schedule.SetSchedule, request, READ_TIMEOUT_S)
-        return records.schedule_of(answer.schedule)
-
-    async def schedules(self) -> tuple[records.Schedule, ...]:
-        """As `Client.schedules`."""
-        request = schedule_pb2.ListSchedulesRequest()
-        answer = await _await(self._stubs.schedule.ListSchedules, request, READ_TIMEOUT_S)
-        return tuple(records.schedule_of(one) for one in answer.schedules)
-
-    async def delete_schedule(self, name: str) -> None:
-        """As `Client.delete_schedule`."""
-        request = schedule_pb2.DeleteScheduleRequest(name=name)
-        await _await(self._stubs.schedule.DeleteSchedule, request, READ_TIMEOUT_S)
-
-    async def set_residency(
-        self,
-        model: str,
-        mode: ResidencyModeName,
-        *,
-        idle_release_s: float = 0.0,
-        cpu_fallback: bool = False,
-    ) -> records.ModelVersion:
-        """As `Client.set_residency`."""
-        request = requests.residency(model, mode, idle_release_s, cpu_fallback)
-        answer = await _await(self._stubs.model.SetResidency, request, READ_TIMEOUT_S)
-        return records.version_of(answer.version)
-
-    async def set_placement(self, model: str, placement: records.Placement) -> records.ModelVersion:
-        """As `Client.set_placement`."""
-        where = requests.placement(placement)
-        request = model_pb2.SetPlacementRequest(model=model, placement=where)
-        answer = await _await(self._stubs.model.SetPlacement, request, READ_TIMEOUT_S)
-        return records.version_of(answer.version)
-
-    async def delete(self, model: str) -> tuple[str, ...]:
-        """As `Client.delete`."""
-        request = model_pb2.DeleteModelRequest(model=model)
-        answer = await _await(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S)
-        return _names(answer.deleted)
-
-    async def workers(self) -> tuple[records.Worker, ...]:
-        """As `Client.workers`."""
-        request = fleet_pb2.ListWorkersRequest()
-        answer = await _await(self._stubs.fleet.ListWorkers, request, READ_TIMEOUT_S)
-        return tuple(records.worker_of(worker) for worker in answer.workers)
-
-    async def drain_worker(
-        self, worker: str, *, wait: bool = True, timeout_s: float = DRAIN_TIMEOUT_S
-    ) -> tuple[str, ...]:
-        """As `Client.drain_worker`."""
-        request = fleet_pb2.DrainWorkerRequest(worker=worker, wait=wait)
-        answer = await _await(self._stubs.fleet.DrainWorker, request, timeout_s)
-        return _names(answer.not_moved)
-
-    async def fleet(self) -> records.Fleet:
-        """As `Client.fleet`."""
-        request = fleet_pb2.GetFleetRequest()
-        return records.fleet_of(await _await(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S))
-
-    def events(
-        self,
-        *,
-        after: str = "",
-        last: int = 0,
-        kinds: Sequence[str] = (),
-        model: str = "",
-        worker: str = "",
-        follow: bool = False,
-    ) -> AsyncIterator[explanations.Event]:
-        """As `Client.events`, for `async for`."""
-        request = requests.events(
-            after=after, last=last, kinds=kinds, model=model, worker=worker, follow=follow
-        )
-        call = self._stubs.events.WatchEvents(request, timeout=None if follow else READ_TIMEOUT_S)
-        return _each_awaited(call)
-
-    async def plan_load(
-        self, model: str, *, replicas: int = 1, pin: bool = False
-    ) -> tuple[explanations.PlannedStep, ...]:
-        """As `Client.plan_load`."""
-        request = explain_pb2.PlanLoadRequest(model=model, replicas=replicas, pin=pin)
-        answer = await _await(self._stubs.explain.PlanLoad, request, READ_TIMEOUT_S)
-        return tuple(explanations.step_of(step) for step in answer.steps)
-
-    async def explain_model(self, model: str) -> explanations.ModelExplanation:
-        """As `Client.explain_model`."""
-        request = explain_pb2.ExplainModelRequest(model=model)
-        answer = await _await(self._stubs.explain.ExplainModel, request, READ_TIMEOUT_S)
-        return explanations.model_of(answer)
-
-    async def explain_request(self, request_id: str) -> tuple[explanations.RequestTrace, ...]:
-        """As `Client.explain_request`."""
-        request = explain_pb2.ExplainRequestRequest(request_id=request_id)
-        answer = await _await(self._stubs.explain.ExplainRequest, request, READ_TIMEOUT_S)
-        return tuple(explanations.trace_of(trace) for trace in answer.requests)
-
-
 def _call(method: Callable[..., Answer], request: Any, timeout_s: float) -> Answer:
     try:
         return method(request, timeout=max(timeout_s, 0.001))
-    except grpc.RpcError as error:
-        raise error_from_rpc(error) from None
-
-
-async def _await(
-    method: Callable[..., Awaitable[Answer]], request: Any, timeout_s: float
-) -> Answer:
-    try:
-        return await method(request, timeout=max(timeout_s, 0.001))
     except grpc.RpcError as error:
         raise error_from_rpc(error) from None
 
@@ -694,27 +368,3 @@ def _each(call: Any) -> Iterator[explanations.Event]:
         raise error_from_rpc(error) from None
     finally:
         call.cancel()
-
-
-async def _each_awaited(call: Any) -> AsyncIterator[explanations.Event]:
-    try:
-        async for message in call:
-            yield explanations.event_of(message)
-    except grpc.RpcError as error:
-        raise error_from_rpc(error) from None
-    finally:
-        call.cancel()
-
-
-def _importing(version: records.ModelVersion, progress: Progress | None) -> bool:
-    """Whether the import is under way; tells how far it is."""
-    if progress is not None:
-        progress(version.step or version.state.lower(), version.progress)
-    return version.state in ("UPLOADED", "IMPORTING")
-
-
-def _names(keys: Iterable[types_pb2.VersionKey]) -> tuple[str, ...]:
-    return tuple(f"{key.model}@{key.version}" for key in keys)
-
-
-__all__ = ["AsyncClient", "Client", "YolopoolError"]

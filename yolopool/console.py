@@ -19,6 +19,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs")]
 ModelRef = Annotated[str, typer.Argument(metavar="MODEL", help="name or name@version")]
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
+# Of the process, by the gRPC code of the error.
+EXIT_CODES = {
+    "NOT_FOUND": 3,
+    "INVALID_ARGUMENT": 4,
+    "DATA_LOSS": 4,
+    "UNAVAILABLE": 5,
+    "DEADLINE_EXCEEDED": 6,
+    "RESOURCE_EXHAUSTED": 7,
+    "FAILED_PRECONDITION": 8,
+}
+
 
 def print_error(text: str) -> None:
     # Not as markup: a message may have brackets.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolopool.client import AsyncClient
+from yolopool.async_client import AsyncClient
 from yolopool.records import Model, Worker
 
 

@@ -9,7 +9,7 @@ from benchmarks.harness.pool import Pool
 from benchmarks.harness.processes import CpuMeter, by_role, memory
 from benchmarks.harness.results import Figure, Row
 from benchmarks.harness.statistics import median, spread
-from yolopool.client import AsyncClient
+from yolopool.async_client import AsyncClient
 
 STAGES = (
     "route_ms", "load_wait_ms", "queue_ms", "decode_ms", "preprocess_ms", "inference_ms",

@@ -22,7 +22,7 @@ from types import TracebackType
 
 from benchmarks.harness.fleet import is_serving
 from benchmarks.harness.processes import Process, descendants
-from yolopool.client import AsyncClient
+from yolopool.async_client import AsyncClient
 from yolopool.errors import YolopoolError
 
 START_LIMIT_S = 120.0

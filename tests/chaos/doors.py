@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from yolopool.client import AsyncClient
+from yolopool.async_client import AsyncClient
 from yolopool.detections import Detections, from_response
 from yolopool.requests import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc

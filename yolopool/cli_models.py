@@ -1,0 +1,249 @@
+"""`yolopool models`: the registry, what is loaded, and how and where."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn
+
+from yolopool import tables
+from yolopool.client import Client
+from yolopool.console import (
+    DEFAULT_ADDRESS,
+    EXIT_CODES,
+    Address,
+    AsJson,
+    ModelRef,
+    err,
+    out,
+    plain,
+    print_error,
+    print_json,
+)
+from yolopool.errors import InvalidOption
+from yolopool.records import ModelVersion, Placement
+
+app = typer.Typer(help="The registry of models.", no_args_is_help=True)
+
+Pool = Annotated[
+    str | None, typer.Option("--pool", help="only on workers of this pool (label pool)")
+]
+Label = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="only on workers that have it, name=value; may be repeated"),
+]
+MaxReplicas = Annotated[
+    int | None, typer.Option("--max-replicas", help="most copies that queues may ask for; 0: any")
+]
+PriorityWord = Annotated[str | None, typer.Option("--priority", help="interactive, normal or bulk")]
+
+
+@app.command("list")
+def models_list(
+    prefix: Annotated[str, typer.Argument(help="only names that begin so")] = "",
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Models, their versions, and who holds them (* is what the bare name means)."""
+    with Client(address) as client:
+        known = client.models(prefix)
+    if as_json:
+        print_json([plain(model) for model in known])
+    else:
+        out.print(tables.models(known))
+
+
+@app.command("show")
+def models_show(
+    model: ModelRef, as_json: AsJson = False, address: Address = DEFAULT_ADDRESS
+) -> None:
+    """All that is known of a model."""
+    with Client(address) as client:
+        known = client.model(model)
+    if as_json:
+        print_json(plain(known))
+        return
+    for version in known.versions:
+        out.print(tables.version(version))
+
+
+@app.command("register")
+def models_register(
+    name: Annotated[str, typer.Argument(help="name or team/name")],
+    path: Annotated[Path, typer.Argument(help="model file (.pt)")],
+    image_size: Annotated[int | None, typer.Option("--imgsz", help="longest side, pixels")] = None,
+    confidence: Annotated[float | None, typer.Option("--conf", help="default 0.25")] = None,
+    iou: Annotated[float | None, typer.Option("--iou", help="default 0.7")] = None,
+    max_detections: Annotated[int | None, typer.Option("--max-det", help="default 300")] = None,
+    shape_policy: Annotated[str | None, typer.Option(help="rect (default) or square")] = None,
+    head_mode: Annotated[
+        str | None, typer.Option("--head", help="one-to-many (default) or end-to-end")
+    ] = None,
+    architecture: Annotated[
+        Path | None, typer.Option("--arch", help="YAML of the architecture, of a file of weights")
+    ] = None,
+    class_names: Annotated[
+        str, typer.Option("--names", help="its classes, comma separated: circle,square")
+    ] = "",
+    wait: Annotated[bool, typer.Option(help="until the import has ended")] = True,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Upload a model file and make it the next version of a name."""
+    with Client(address) as client, _progress_bar(quiet=as_json) as progress:
+        version = client.register(
+            name,
+            path,
+            image_size=image_size,
+            confidence=confidence,
+            iou=iou,
+            max_detections=max_detections,
+            shape_policy=shape_policy,  # type: ignore[arg-type] # checked by the client
+            head_mode=head_mode,  # type: ignore[arg-type] # checked by the client
+            architecture=architecture,
+            class_names=[name.strip() for name in class_names.split(",") if name.strip()],
+            wait=wait,
+            progress=progress,
+        )
+    if as_json:
+        print_json(plain(version))
+    elif version.state != "FAILED":
+        out.print(tables.version(version))
+    if version.state == "FAILED":
+        print_error(f"{version.name} FAILED: {version.reason}: {version.message}")
+        raise typer.Exit(EXIT_CODES["INVALID_ARGUMENT"])
+
+
+@app.command("load")
+def models_load(
+    model: ModelRef,
+    replicas: Annotated[int, typer.Option(help="on so many workers", min=1)] = 1,
+    pin: Annotated[bool, typer.Option(help="never released to make room")] = False,
+    pool: Pool = None,
+    label: Label = None,
+    max_replicas: MaxReplicas = None,
+    priority: PriorityWord = None,
+    wait: Annotated[bool, typer.Option(help="until it is loaded")] = True,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Load a model ahead of its first request; where it may run is set first, if it is given."""
+    with Client(address) as client:
+        where = None
+        if (pool, label, max_replicas, priority) != (None, None, None, None):
+            where = _placement(client, model, pool, label, max_replicas, priority)
+        version = client.load(model, replicas=replicas, pin=pin, placement=where, wait=wait)
+    print_json(plain(version)) if as_json else out.print(tables.version(version))
+
+
+@app.command("unload")
+def models_unload(
+    model: ModelRef,
+    wait: Annotated[bool, typer.Option(help="until its memory is given back")] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="refuse its open requests instead of waiting for them")
+    ] = False,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Release a model everywhere; the next request loads it again."""
+    with Client(address) as client:
+        version = client.unload(model, wait=wait, force=force)
+    print_json(plain(version)) if as_json else out.print(tables.version(version))
+
+
+@app.command("residency")
+def models_residency(
+    model: ModelRef,
+    mode: Annotated[
+        str | None, typer.Option("--mode", help="normal, hot-standby or on-demand")
+    ] = None,
+    idle_s: Annotated[
+        float | None, typer.Option("--idle-s", help="of on-demand: released when idle so long")
+    ] = None,
+    cpu_fallback: Annotated[
+        bool | None, typer.Option(help="on a CPU where every accelerator failed to load it")
+    ] = None,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Say how a model is kept once it is loaded; what is not given stays as it is."""
+    with Client(address) as client:
+        now = _known(client, model).residency
+        version = client.set_residency(
+            model,
+            mode or now.mode,  # type: ignore[arg-type] # checked by the client
+            idle_release_s=now.idle_release_s if idle_s is None else idle_s,
+            cpu_fallback=now.cpu_fallback if cpu_fallback is None else cpu_fallback,
+        )
+    print_json(plain(version)) if as_json else out.print(tables.version(version))
+
+
+@app.command("placement")
+def models_placement(
+    model: ModelRef,
+    pool: Pool = None,
+    label: Label = None,
+    max_replicas: MaxReplicas = None,
+    priority: PriorityWord = None,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Say where a model may run; what is not given stays as it is."""
+    with Client(address) as client:
+        where = _placement(client, model, pool, label, max_replicas, priority)
+        version = client.set_placement(model, where)
+    print_json(plain(version)) if as_json else out.print(tables.version(version))
+
+
+def _placement(
+    client: Client,
+    model: str,
+    pool: str | None,
+    labels: list[str] | None,
+    max_replicas: int | None,
+    priority: str | None,
+) -> Placement:
+    """The placement of a version with what is given in the place of what is known."""
+    now = _known(client, model).placement
+    pairs = [label.partition("=") for label in labels or ()]
+    if not all(name and sign for name, sign, _ in pairs):
+        raise InvalidOption("--label takes name=value")
+    return Placement(
+        now.pool if pool is None else pool,
+        now.labels if labels is None else {name: value for name, _, value in pairs},
+        now.max_replicas if max_replicas is None else max_replicas,
+        priority or now.priority,
+    )
+
+
+def _known(client: Client, model: str) -> ModelVersion:
+    """The version that a reference means now."""
+    known = client.model(model)
+    number = known.default_version or known.versions[0].number
+    return next(one for one in known.versions if "@" in model or one.number == number)
+
+
+@app.command("delete")
+def models_delete(
+    model: ModelRef, as_json: AsJson = False, address: Address = DEFAULT_ADDRESS
+) -> None:
+    """Forget a model, or one version of it."""
+    with Client(address) as client:
+        deleted = client.delete(model)
+    print_json(list(deleted)) if as_json else out.print("deleted " + ", ".join(deleted))
+
+
+@contextmanager
+def _progress_bar(quiet: bool) -> Iterator[Any]:
+    """A callable that takes (step, fraction)."""
+    columns = (
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+    )
+    with Progress(*columns, console=err, disable=quiet) as bar:
+        task = bar.add_task("read", total=1.0)
+        yield lambda step, fraction: bar.update(task, description=step, completed=fraction)
