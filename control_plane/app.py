@@ -122,12 +122,13 @@ class ControlPlane:
             clock,
             settings.lease_s,
         )
-        self._changeovers = Changeovers(registry, self.view, self._loads, clock)
+        self._changeovers = Changeovers(registry, self.view, self._loads, self._journal, clock)
         self._scheduler = Scheduler(
             registry,
             self.view,
             self._changeovers,
             self._loads,
+            self._journal,
             clock,
             lambda: self._reconciler.is_holder,
         )

@@ -14,6 +14,8 @@ import structlog
 
 from control_plane.catalogue import Catalogue
 from control_plane.clock import Clock
+from control_plane.event import EventKind
+from control_plane.events import Journal
 from control_plane.fleet import Desired, Placement, VersionKey, Want, WantSource
 from control_plane.loads import Loads
 from control_plane.registry import Registry
@@ -44,6 +46,12 @@ class Resolved:
     wants: tuple[Want, ...]
     placements: dict[VersionKey, Placement]
     release: tuple[VersionKey, ...]
+
+    @property
+    def says(self) -> str:
+        """What was done, for people."""
+        loaded = ", ".join(str(want.key) for want in self.wants) or "nothing"
+        return f"loaded {loaded}; released {', '.join(map(str, self.release)) or 'nothing'}"
 
     @property
     def keys(self) -> frozenset[VersionKey]:
@@ -91,7 +99,10 @@ class _Before:
 class Changeovers:
     """Those under way in this process; two that touch one version come after each other."""
 
-    def __init__(self, registry: Registry, view: View, loads: Loads, clock: Clock) -> None:
+    def __init__(
+        self, registry: Registry, view: View, loads: Loads, journal: Journal, clock: Clock
+    ) -> None:
+        self._journal = journal
         self._registry = registry
         self._view = view
         self._loads = loads
@@ -118,6 +129,10 @@ class Changeovers:
         except asyncio.CancelledError:
             gone.set()
             raise
+        except YolopoolError as error:
+            self._journal.note(EventKind.CHANGEOVER, reason=error.reason, message=error.message)
+            raise
+        self._journal.note(EventKind.CHANGEOVER, message=resolved.says)
         return resolved
 
     def in_the_way(self, keys: Iterable[VersionKey]) -> list[asyncio.Task[None]]:

@@ -9,6 +9,7 @@ import structlog
 
 from control_plane.chronicle import Known, Look, Notice, compare
 from control_plane.clock import Clock
+from control_plane.differences import CORDON, Subject, differences
 from control_plane.event import EventKind
 from control_plane.events import Journal
 from control_plane.fleet import FencingToken
@@ -20,6 +21,9 @@ log = structlog.get_logger()
 # Between two looks: at once after a change, so that a worker is told of before what it loads, yet
 # not at every change of a busy fleet.
 TICK_S, PAUSE_S = 0.25, 0.02
+# Differences are looked for so often, and told when they have lasted: what was just deleted is
+# still being released.
+DIFFERENCES_EVERY_S, DIFFERENCE_LASTS_S = 1.0, 5.0
 
 
 class Chronicler:
@@ -43,6 +47,9 @@ class Chronicler:
         self._clock = clock
         self._gather_s = gather_s
         self._known: Known | None = None
+        self._since: dict[Subject, float] = {}
+        self._told: set[Subject] = set()
+        self._differences_due_s = 0.0
 
     async def run(self) -> None:
         """Goes on for ever."""
@@ -71,10 +78,30 @@ class Chronicler:
         self._known, notices = compare(before, look, self._gather_s)
         for notice in notices:
             self._note(notice)
+        self._tell_differences()
         for notice in notices:
             if notice.kind is EventKind.WORKER_LOST:
                 # Off the record: who takes over next is not to report it again.
                 await self._registry.drop_worker(notice.worker, before.present[notice.worker])
+
+    def _tell_differences(self) -> None:
+        """Each once, when it has lasted."""
+        now = self._clock.monotonic()
+        if now < self._differences_due_s:
+            return
+        self._differences_due_s = now + DIFFERENCES_EVERY_S
+        view = self._view
+        found = differences(view.workers.values(), view.desired)
+        names = {worker.incarnation: worker.id for worker in view.workers.values()}
+        self._since = {subject: self._since.get(subject, now) for subject in found}
+        self._told &= found.keys()
+        for subject, message in found.items():
+            process, what = subject
+            lasts_s = 0.0 if what == CORDON else DIFFERENCE_LASTS_S
+            if subject not in self._told and now - self._since[subject] >= lasts_s:
+                self._told.add(subject)
+                kind = EventKind.WORKER_CORDONED if what == CORDON else EventKind.DIFFERENCE
+                self._journal.note(kind, worker=names[process], message=message)
 
     def _note(self, notice: Notice) -> None:
         self._journal.note(

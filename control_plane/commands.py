@@ -33,6 +33,7 @@ class Release:
     why: str
     forget: bool = False
     left: int = 0
+    reason: str = "UNWANTED"  # ROOM, IDLE, SURPLUS, MOVED or STRANDED: for counters
 
     def __str__(self) -> str:
         return f"release {self.key} from {self.worker}: {self.why}"

@@ -181,7 +181,13 @@ class Desk:
         return Assign(bench.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
 
     def release(
-        self, bench: Bench, key: VersionKey, why: str, forget: bool = False, left: int = 0
+        self,
+        bench: Bench,
+        key: VersionKey,
+        why: str,
+        forget: bool = False,
+        left: int = 0,
+        reason: str = "UNWANTED",
     ) -> Release:
         self.board.release(bench, key)
         want = self.wants.get(key)
@@ -189,7 +195,7 @@ class Desk:
             self.wants.add(replace(want, replicas=left))
         elif forget:
             self.wants.forget(key)
-        return Release(bench.worker.id, key, why, forget, left)
+        return Release(bench.worker.id, key, why, forget, left, reason)
 
     def make_room(self, want: Want, bench: Bench, victims: Iterable[Replica]) -> list[Release]:
         why = f"worth least there, to make room for {want.key}"
@@ -197,7 +203,7 @@ class Desk:
 
     def _evict(self, bench: Bench, seat: Replica, why: str) -> Release:
         others = sum(other is not bench for other in self.present(seat.key))
-        return self.release(bench, seat.key, why, forget=True, left=others)
+        return self.release(bench, seat.key, why, True, others, "ROOM")
 
 
 def is_loaded(seat: Replica) -> bool:

@@ -211,13 +211,12 @@ class Errands:
 
     async def _release(self, command: Release, worker: WorkerInfo, token: FencingToken) -> None:
         await self._link.release(worker, command.key, token, self._release_timeout_s)
-        reason = "ROOM" if command.forget else "UNWANTED"
-        self._metrics.released(reason)
+        self._metrics.released(command.reason)
         self._journal.note(
             EventKind.RELEASED,
             worker=worker.id,
             version=command.key,
-            reason=reason,
+            reason=command.reason,
             message=command.why,
         )
 

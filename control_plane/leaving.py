@@ -30,7 +30,7 @@ def idle(desk: Desk, wants: Iterable[Want]) -> Iterable[Release]:
             continue
         for bench in places:
             why = f"idle for {limit_s:g} s: it is kept on demand only"
-            yield desk.release(bench, want.key, why, forget=True)
+            yield desk.release(bench, want.key, why, forget=True, reason="IDLE")
 
 
 def _idle_limit_s(desk: Desk, want: Want) -> float | None:
@@ -57,7 +57,7 @@ def stranded(desk: Desk, benches: Iterable[Bench]) -> Iterable[Release]:
                 continue
             soft = not desk.is_pinned(seat)
             why = "pinned models leave no room for it on the device"
-            yield desk.release(bench, key, why, forget=soft)
+            yield desk.release(bench, key, why, forget=soft, reason="STRANDED")
 
 
 def unwanted(desk: Desk, benches: Iterable[Bench]) -> Iterable[Release]:
@@ -78,7 +78,7 @@ def surplus(desk: Desk, want: Want, holders: list[Bench]) -> Iterable[Release]:
     keep = copies_to_keep(desk, want, [b.seats[want.key] for b in loaded])
     for bench in sorted(loaded, key=lambda b: _standing(desk, want, b))[: len(loaded) - keep]:
         why = f"{len(loaded)} replicas are there and {keep} are wanted"
-        yield desk.release(bench, want.key, why)
+        yield desk.release(bench, want.key, why, reason="SURPLUS")
 
 
 def _standing(desk: Desk, want: Want, bench: Bench) -> tuple[bool, bool, bool, float, float, str]:
@@ -104,7 +104,8 @@ def homeless(desk: Desk, want: Want, holders: list[Bench]) -> Iterable[Release]:
     for bench in strangers:
         seat = bench.seats[want.key]
         if is_loaded(seat):
-            yield desk.release(bench, want.key, _why_homeless(desk, want.key, bench))
+            why = _why_homeless(desk, want.key, bench)
+            yield desk.release(bench, want.key, why, reason="MOVED")
 
 
 def _why_homeless(desk: Desk, key: VersionKey, bench: Bench) -> str:

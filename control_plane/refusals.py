@@ -16,6 +16,7 @@ from control_plane.fleet import (
     VersionState,
 )
 
+MIB = 2**20
 # Refusals of the moment: the worker is fine and so is the pack, so no caller is told a failure.
 PASSING = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})
 
@@ -45,15 +46,19 @@ def only_cpus(key: VersionKey) -> Wait:
 
 
 def nowhere_allowed(key: VersionKey, placement: Placement) -> Wait:
-    why = f"no connected worker has {placement.says}: start one, or change the placement of {key}"
+    if not placement.says:
+        why = "every worker that does not have it yet is to drain: start another"
+    else:
+        why = f"no worker that takes work has {placement.says}: start one, or place {key} elsewhere"
     return Wait(key, "NO_WORKER", why)
 
 
 def too_large(key: VersionKey, benches: Sequence[Bench], sizes: Mapping[str, Footprint]) -> Wait:
     largest = max(benches, key=lambda b: (b.room_bytes, b.worker.id))
+    needed = sizes[largest.worker.id].device_bytes / MIB
     why = (
-        f"{key} needs {sizes[largest.worker.id].device_bytes} bytes and the largest worker, "
-        f"{largest.worker.id}, has {largest.room_bytes} for models: raise its memory budget"
+        f"{key} needs {needed:,.1f} MiB and the largest worker, {largest.worker.id}, has "
+        f"{max(0, largest.room_bytes) / MIB:,.1f} MiB for models: raise its memory budget"
     )
     return Wait(key, "MODEL_TOO_LARGE", why, final=True)
 

@@ -14,6 +14,8 @@ from control_plane.catalogue import Catalogue
 from control_plane.changeover import Changeovers, Resolved, resolve
 from control_plane.clock import Clock
 from control_plane.due import Agenda, Due, due
+from control_plane.event import EventKind
+from control_plane.events import Journal
 from control_plane.fleet import VersionKey
 from control_plane.loads import Loads
 from control_plane.registry import Registry
@@ -63,6 +65,7 @@ class Scheduler:
         view: View,
         changeovers: Changeovers,
         loads: Loads,
+        journal: Journal,
         clock: Clock,
         is_holder: Callable[[], bool],
     ) -> None:
@@ -70,6 +73,7 @@ class Scheduler:
         self._view = view
         self._changeovers = changeovers
         self._loads = loads
+        self._journal = journal
         self._clock = clock
         self._is_holder = is_holder
         self._progress = _Progress()
@@ -136,6 +140,8 @@ class Scheduler:
         if one.has_come and self._all_loaded(change, attempt):
             await self._changeovers.release(change.release)
             await self._note(one, "")
+            says = f"{one.schedule.name}: {change.says}"
+            self._journal.note(EventKind.SCHEDULE, message=says)
             log.info("schedule done", schedule=one.schedule.name, released=_names(change.release))
 
     def _resolved(self, change: Changeover) -> Resolved:
@@ -165,6 +171,8 @@ class Scheduler:
         attempt.failures += 1
         why = f"{error.reason}: {error.message}"
         log.warning("schedule failed for now", schedule=one.schedule.name, why=why)
+        says = f"{one.schedule.name}: {error.message}"
+        self._journal.note(EventKind.SCHEDULE, reason=error.reason, message=says)
         if one.has_come:
             await self._note(one, why)
 

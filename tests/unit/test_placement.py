@@ -117,11 +117,14 @@ def test_more_copies_than_workers_wait_for_workers() -> None:
 
 
 def test_too_large_says_the_numbers() -> None:
-    before = snapshot([worker("w1", 100, context=20)], [want("a")], [version("a", 81)])
+    mib = 2**20
+    before = snapshot(
+        [worker("w1", 100 * mib, context=20 * mib)], [want("a")], [version("a", 81 * mib)]
+    )
     wait = one_wait([*plan(before, NOW)])
     assert (wait.reason, wait.final) == ("MODEL_TOO_LARGE", True)
-    assert "81" in wait.why
-    assert "80" in wait.why
+    assert "needs 81.0 MiB" in wait.why
+    assert "has 80.0 MiB" in wait.why
 
 
 def test_imports_are_waited_for_and_failed_ones_are_not() -> None:
