@@ -9,13 +9,17 @@ worker process' peak, read from outside all along.
 
 import argparse
 import asyncio
+import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import numpy as np
 
 from benchmarks.harness import dataset, hardware, results, weights
 from benchmarks.harness.loadgen import Load, closed_loop, zipf_choices
@@ -23,11 +27,14 @@ from benchmarks.harness.processes import memory
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median
 from benchmarks.harness.worker import Worker
+from benchmarks.simulation.predict import Costs, predict
 
 MIB = 2**20
 MODELS, ROOM = 10, 3
 LESS_MEMORY, OF_THROUGHPUT = 0.60, 0.85
 WATCH_S = 0.02
+# Of what was measured.
+WITHIN = 0.20
 # Beyond three models and their working memory: not enough for a fourth.
 SLACK = 0.5
 
@@ -59,16 +66,18 @@ class Side:
     loads: list[Load] = field(default_factory=list)
     swaps: list[int] = field(default_factory=list)
     hit_rates: list[float] = field(default_factory=list)
+    swaps_ms: list[float] = field(default_factory=list)
 
 
-async def learn(packs: Sequence[Path], options: argparse.Namespace) -> tuple[int, int]:
-    """Budgets with room for three of the models, and for all."""
+async def learn(packs: Sequence[Path], options: argparse.Namespace) -> tuple[int, int, int]:
+    """Budgets with room for three of the models, and for all; bytes of one."""
     async with Worker(options.device) as worker:
         ledger = (await worker.assign("m0", packs[0], options.image_size)).ledger
     fixed = ledger.context_bytes + ledger.workspace_bytes
     return (
         fixed + round(ledger.weights_bytes * (ROOM + SLACK)),
         fixed + round(ledger.weights_bytes * (MODELS + SLACK)),
+        ledger.weights_bytes,
     )
 
 
@@ -83,7 +92,12 @@ async def one_run(
         answer = await worker.infer(f"m{choices[number]}", image)
         if answer.ledger_used_bytes > side.budget_bytes:
             raise RuntimeError("the ledger is over its budget")
-        return {"queue_ms": answer.result.timing.queue_ms}
+        timing = answer.result.timing
+        return {
+            "queue_ms": timing.queue_ms,
+            "inference_ms": timing.inference_ms,
+            "batch": float(answer.result.batch_size),
+        }
 
     flags = [f"--memory-budget={side.budget_bytes}"]
     async with Worker(options.device, flags, plain_lru=side.plain_lru) as worker:
@@ -100,6 +114,7 @@ async def one_run(
         side.swaps.append(_more(inventory.replicas, before, "swaps_total"))
         requests = _more(inventory.replicas, before, "requests_total")
         side.hit_rates.append(_more(inventory.replicas, before, "hits_total") / requests)
+        side.swaps_ms += [one.footprint.swap_ms for one in inventory.replicas]
         side.loads.append(load)
 
 
@@ -132,7 +147,7 @@ async def run(options: argparse.Namespace) -> Result:
             checkpoint = weights.make(options.architecture, seed, folder / f"{seed}.pt")
             packs.append(weights.pack(checkpoint, folder / "packs"))
             checkpoint.unlink()
-        three, ten = await learn(packs, options)
+        three, ten, weights_bytes = await learn(packs, options)
         sides = [
             Side("room for three", three),
             Side("room for three, plain LRU", three, plain_lru=True),
@@ -143,14 +158,99 @@ async def run(options: argparse.Namespace) -> Result:
                 began = time.monotonic()
                 await one_run(side, packs, options, number)
                 print(f"{side.name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    costs = measured_costs(sides, weights_bytes, options.device)
+    foretold = [prediction(side, costs, options) for side in sides[:2]]
     return Result(
         scenario="ten_models",
         started_at=started_at,
         settings=results.settings_of(options),
         hardware=machine,
-        tables={"sides": tuple(row(side) for side in sides)},
-        checks=tuple(verdicts(sides[0], sides[1], sides[2], options.device)),
+        tables={
+            "sides": tuple(row(side) for side in sides),
+            "costs": (asdict(costs),),
+            "predicted": tuple(foretold),
+        },
+        checks=(
+            *verdicts(sides[0], sides[1], sides[2], options.device),
+            *(
+                check
+                for side, told in zip(sides, foretold, strict=False)
+                for check in honest(side, told)
+            ),
+        ),
     )
+
+
+def measured_costs(sides: Sequence[Side], weights_bytes: int, device: str) -> Costs:
+    """Of passes and of all beside them as measured where all are resident, of swaps where not.
+
+    A pass is fitted by least squares over all requests; what is beside it is the median of what
+    neither queue nor pass explains. A CPU binds weights that were read, with no copy of them.
+    """
+    answered = [one for load in sides[-1].loads for one in load.measured() if not one.reason]
+    batch = np.array([one.stages_ms["batch"] for one in answered])
+    passes_s = np.array([one.stages_ms["inference_ms"] for one in answered]) / 1e3
+    queues_s = np.array([one.stages_ms["queue_ms"] for one in answered]) / 1e3
+    latencies_s = np.array([one.latency_s for one in answered])
+    slope, fixed = np.polyfit(batch, passes_s, 1) if len(set(batch)) > 1 else (0.0, passes_s.mean())
+    swap_s = median(sides[0].swaps_ms) / 1e3
+    return Costs(
+        pass_fixed_s=float(max(0.0, fixed)),
+        pass_image_s=float(max(0.0, slope)),
+        swap_s=swap_s,
+        copy_s=0.0 if device == "cpu" else swap_s,
+        beside_s=float(np.median(latencies_s - queues_s - passes_s)),
+        weights_bytes=weights_bytes,
+        max_batch=4 if device == "cpu" else 16,
+    )
+
+
+def prediction(side: Side, costs: Costs, options: argparse.Namespace) -> Row:
+    """What the simulator says of a side, from those costs alone: the mean of its rounds."""
+    told = []
+    for seed in range(len(side.loads)):
+        choices = zipf_choices(100_000, MODELS, options.zipf, seed)
+        with plain_lru() if side.plain_lru else contextlib.nullcontext():
+            told.append(
+                predict(
+                    costs,
+                    choices,
+                    MODELS,
+                    ROOM + SLACK,
+                    options.clients,
+                    options.warmup,
+                    options.seconds,
+                )
+            )
+    names = ("hit_rate", "swaps_a_minute", "throughput", "p50_ms", "p99_ms")
+    return {
+        "side": side.name,
+        **{name: median([getattr(one, name) for one in told]) for name in names},
+    }
+
+
+@contextlib.contextmanager
+def plain_lru() -> Iterator[None]:
+    """In this process what `Worker(plain_lru=True)` is in another."""
+    with mock.patch("worker.tiers.keeping", return_value=0.0):
+        yield
+
+
+def honest(side: Side, told: Row) -> list[Check]:
+    """Whether the simulator foretold the real run."""
+    real = row(side)
+    found = []
+    for name in ("hit_rate", "swaps_a_minute", "p99_ms"):
+        foretold, measured = float(told[name] or 0), float(real[name] or 0)
+        off = abs(foretold - measured) / max(measured, 1e-9)
+        found.append(
+            Check(
+                f"{side.name}: {name} foretold within {WITHIN:.0%}",
+                off <= WITHIN,
+                f"{foretold:,.3g} foretold, {measured:,.3g} measured",
+            )
+        )
+    return found
 
 
 def row(side: Side) -> Row:

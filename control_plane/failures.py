@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from control_plane.fleet import LoadFailure, VersionKey
 
 FIRST_RETRY_S = 1.0
-LAST_RETRY_S = 60.0
+LAST_RETRY_S = 300.0
 
 Place = tuple[str, VersionKey]
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def until(what: str, holds: Callable[[], object], limit_s: float = 10.0) -> None:
+def until(what: str, holds: Callable[[], object], limit_s: float = 60.0) -> None:
     """Waits until a call answers true."""
     end = time.monotonic() + limit_s
     while not holds():

@@ -256,7 +256,9 @@ def _first_line(pipe: IO[bytes], limit_s: float) -> bytes:
 
 
 def wait_until_stopped(pool: RunningPool) -> None:
-    """Serves until SIGINT or SIGTERM; a second one ends this process, and by it all, at once."""
+    """Serves until SIGINT or SIGTERM; from then on another one ends this process, and by it all,
+    at once.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
@@ -264,12 +266,9 @@ def wait_until_stopped(pool: RunningPool) -> None:
             os._exit(128 + number)
         asked.append(number)
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        pool.watch(lambda: bool(asked))
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    pool.watch(lambda: bool(asked))
 
 
 def refuse_busy(options: PoolOptions) -> None:

@@ -3,6 +3,8 @@ what became of a request.
 """
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterable
 from typing import Annotated
@@ -42,20 +44,19 @@ def events(
         if not follow:
             _tell(client.events(last=last, kinds=kinds, model=model, worker=worker), as_json)
             return
-        try:
-            _tell(
-                followed(
-                    client,
-                    last=last,
-                    kinds=kinds,
-                    model=model,
-                    worker=worker,
-                    away=lambda reason: say(f"{reason} (waiting for it)"),
-                ),
-                as_json,
-            )
-        except KeyboardInterrupt:
-            return
+        # At once and for sure: a KeyboardInterrupt in a destructor would be lost.
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
+        _tell(
+            followed(
+                client,
+                last=last,
+                kinds=kinds,
+                model=model,
+                worker=worker,
+                away=lambda reason: say(f"{reason} (waiting for it)"),
+            ),
+            as_json,
+        )
 
 
 def _tell(found: Iterable[Event], as_json: bool) -> None:

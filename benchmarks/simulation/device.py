@@ -110,8 +110,10 @@ class VirtualBackend(SimulatedBackend):
     pack that came to it or left it, and which.
     """
 
-    def __init__(self, loop: VirtualLoop, moved: Callable[[str, bool], None]) -> None:
-        super().__init__(0, 2**50, SizeCurve(), sleep=loop.spend)
+    def __init__(
+        self, loop: VirtualLoop, moved: Callable[[str, bool], None], curve: TimeCurve | None = None
+    ) -> None:
+        super().__init__(0, 2**50, curve or SizeCurve(), sleep=loop.spend)
         self.moved = moved
 
     def load(self, pack: Pack, precision: str) -> SimulatedModel:

@@ -41,6 +41,7 @@ from control_plane.watch import Watch
 from control_plane.worker_link import WorkerLink
 from worker import ledger as worker_ledger
 from worker import replica as worker_replica
+from worker.backends.simulated import TimeCurve
 from worker.replicas import Replicas
 from worker.swaps import Swaps, Tiers
 from yolopool.v1 import types_pb2
@@ -62,11 +63,14 @@ UNIX_S = 1_000_000.0  # the time of day when a simulation begins
 class Shape:
     """One device: room for weights, and whether there is a tier beneath it: replicas may be WARM
     then, and are read from the local pack cache when their turn comes. Else all that is assigned
-    is on the device, and what left is fetched from the store again.
+    is on the device, and what left is fetched from the store again. `curve`: what passes and copies
+    take; None: as assumed of a GPU.
     """
 
     room_bytes: int
     beneath: bool
+    curve: TimeCurve | None = None
+    max_batch: int = MAX_BATCH
 
 
 class PacedWaiters(Waiters):
@@ -119,11 +123,11 @@ class Hands:
         self.shape = shape
         self.held: dict[str, worker_replica.Replica] = {}
         self.engine = VirtualEngine(QUEUE_CAPACITY, loop)
-        self.backend = VirtualBackend(loop, moved)
+        self.backend = VirtualBackend(loop, moved, shape.curve)
         packs = VirtualPacks(store, loop, keeps=shape.beneath, took=took)
         context = self.backend.open()
         # Beyond the weights: input of the largest batch, as bytes and as float32.
-        budget = context + shape.room_bytes + SIDE * SIDE * MAX_BATCH * 3 * (1 + 4)
+        budget = context + shape.room_bytes + SIDE * SIDE * shape.max_batch * 3 * (1 + 4)
         self.swaps = Swaps(
             self.engine,
             self.backend,
@@ -140,7 +144,7 @@ class Hands:
             self.swaps,
             self.engine,
             packs.prepare,
-            MAX_BATCH,
+            shape.max_batch,
             self.assignable_bytes or budget,
             changed,
             lambda: UNIX_S + loop.time(),

@@ -62,6 +62,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.footprints: list[types_pb2.Footprint] = []
         self.terms: dict[str, int] = {}
         self.replaces_because = ""
+        self.labels: dict[str, str] = {}
+        self.prefetched: list[str] = []
         self.incarnation = uuid4().hex
         self.replicas: dict[str, types_pb2.Replica] = {}
         self.assigned: list[str] = []
@@ -140,6 +142,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             load=types_pb2.LoadReport(queue_capacity=8, sequence=self._sequence),
             replicas=self.replicas.values(),
             replaces_because=self.replaces_because,
+            labels=self.labels,
         )
 
     def ledger(self) -> types_pb2.Ledger:
@@ -174,6 +177,11 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         replica = self.replicas.setdefault(key, replica)
         self.poke()
         await asyncio.sleep(self.load_s)
+        if request.reach == worker_pb2.REACH_WARM:
+            self.prefetched.append(key)
+            replica.state = WARM
+            self.poke()
+            return worker_pb2.AssignResponse(replica=replica, ledger=self.ledger())
         if self.turn_s:
             replica.state = WARM
             self.poke()
@@ -286,10 +294,17 @@ class Rig:
         await self._stack.aclose()
 
     async def worker(
-        self, name: str, models: int = 2, tier: int = 0, kind: str = "sim", also: Sequence[str] = ()
+        self,
+        name: str,
+        models: int = 2,
+        tier: int = 0,
+        kind: str = "sim",
+        also: Sequence[str] = (),
+        **labels: str,
     ) -> ScriptedWorker:
         """A worker that joins this control plane, and those at `also`."""
         one = ScriptedWorker(name, models, tier, kind)
+        one.labels = labels
         await one.start(self.addresses.grpc, *also)
         self._stack.push_async_callback(one.die)
         return one

@@ -177,6 +177,49 @@ async def test_a_version_is_kept_as_it_was_set_last(case: Case) -> None:
     assert await case.registry.set_residency(VersionKey("absent", 1), standby) is None
 
 
+async def test_a_version_may_run_where_it_was_said_last(case: Case) -> None:
+    key = await register(case.registry)
+    there = Placement("night", {"site": "berlin"}, 4, Priority.BULK)
+    changed = await case.registry.set_placement(key, there)
+    assert changed is not None
+    desired = await case.other.desired()
+    assert desired.versions[key].given.placement == there
+    await case.registry.set_placement(key, there)
+    assert (await case.other.desired()).revision == desired.revision
+    assert await case.registry.set_placement(VersionKey("absent", 1), there) is None
+
+
+async def test_a_cordon_is_of_one_process(case: Case) -> None:
+    await case.registry.open()
+    await case.registry.cordon("w1", "first")
+    desired = await case.other.desired()
+    assert desired.cordons == {"w1": "first"}
+    await case.other.cordon("w1", "first")
+    assert (await case.other.desired()).revision == desired.revision
+    await case.other.cordon("w1", "second")
+    assert (await case.registry.desired()).cordons == {"w1": "second"}
+
+
+async def test_a_plan_lowers_a_want_to_what_it_left(case: Case) -> None:
+    key = await register(case.registry)
+    await case.registry.want(a_want(key, replicas=3))
+    assert await case.registry.forget(key, left=2)
+    assert (await case.other.desired()).wants[key].replicas == 2
+    assert await case.registry.forget(key, left=5)
+    assert (await case.other.desired()).wants[key].replicas == 2
+    assert await case.registry.forget(key)
+    assert (await case.other.desired()).wants == {}
+
+
+async def test_a_prefetch_gives_way_to_any_want_and_changes_none(case: Case) -> None:
+    key = await register(case.registry)
+    ahead = a_want(key, source="PREFETCH", since_unix_s=10.0)
+    assert await case.registry.want(ahead) == ahead
+    missed = a_want(key, source="MISS", since_unix_s=20.0)
+    assert await case.other.want(missed) == missed
+    assert await case.registry.want(ahead) == missed
+
+
 async def test_footprints_are_kept_for_good(case: Case) -> None:
     assert await case.registry.footprints() == {}
     cpu = FootprintKey("d" * 64, "torch/fp32", "cpu")
