@@ -207,9 +207,15 @@ class RunningPool:
         words = self._children[-1].last_words()
         raise StartFailed(f"no worker was ready within {START_LIMIT_S:.0f} s:\n{words}")
 
+    def kill(self) -> None:
+        """Ends all at once, and waits for none: from a signal handler."""
+        for child in self._children:
+            if child.process is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.process.pid, signal.SIGKILL)
+
     def _end(self) -> None:
-        """Asks all to end, workers first, and kills what is left after STOP_LIMIT_S, or at once
-        if this is interrupted by another Ctrl-C."""
+        """Asks all to end, workers first, and kills what is left after STOP_LIMIT_S."""
         left = [child.process for child in self._children if child.process is not None]
         until = time.monotonic() + STOP_LIMIT_S
         try:
@@ -263,6 +269,7 @@ def wait_until_stopped(pool: RunningPool) -> None:
 
     def ask(number: int, frame: object) -> None:
         if asked:
+            pool.kill()
             os._exit(128 + number)
         asked.append(number)
 

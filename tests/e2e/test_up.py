@@ -83,7 +83,7 @@ def test_a_second_ctrl_c_does_not_wait(up: subprocess.Popen[str], folder: Path) 
     up.send_signal(signal.SIGINT)
     up.communicate(timeout=60)
     assert up.returncode == 128 + signal.SIGINT
-    assert not of_the_pool(folder)
+    until("nothing is left", lambda: not of_the_pool(folder))
 
 
 def test_what_ends_by_itself_is_started_again(up: subprocess.Popen[str], folder: Path) -> None:
