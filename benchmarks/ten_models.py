@@ -195,12 +195,18 @@ def measured_costs(sides: Sequence[Side], weights_bytes: int, device: str) -> Co
     latencies_s = np.array([one.latency_s for one in answered])
     slope, fixed = np.polyfit(batch, passes_s, 1) if len(set(batch)) > 1 else (0.0, passes_s.mean())
     swap_s = median(sides[0].swaps_ms) / 1e3
+    # From one pass to the next while requests wait: threads and event loop of the worker.
+    seconds = sum(load.window.length_s for load in sides[-1].loads)
+    waits = float(np.median(queues_s)) > float(passes_s.mean())
+    mean_s = float((passes_s / batch).sum() / (1 / batch).sum())
+    between_s = max(0.0, seconds / float((1 / batch).sum()) - mean_s) if waits else 0.0
     return Costs(
-        pass_fixed_s=float(max(0.0, fixed)),
+        pass_fixed_s=float(max(0.0, fixed)) + between_s,
         pass_image_s=float(max(0.0, slope)),
-        swap_s=swap_s,
-        copy_s=0.0 if device == "cpu" else swap_s,
-        beside_s=float(np.median(latencies_s - queues_s - passes_s)),
+        swap_s=swap_s + 2 * between_s,
+        # One job takes a model off the device, another brings the next.
+        copy_s=(0.0 if device == "cpu" else swap_s) + 2 * between_s,
+        beside_s=float(np.median(latencies_s - queues_s - passes_s)) - between_s,
         weights_bytes=weights_bytes,
         max_batch=4 if device == "cpu" else 16,
     )

@@ -273,6 +273,8 @@ class Changeovers:
         drop = [key for key, want in before.prepared.items() if want is None]
         await self._registry.change_wants(put, drop)
         there = self._view.desired.versions
+        for key in drop:
+            self._view.want_nowhere(key)
         self._view.change_wants([want for want in put if want.key in there], drop)
         for key, placement in before.placements.items():
             await self._place(key, placement)

@@ -64,4 +64,14 @@ class Forget:
         return f"forget {self.key}: {self.why}"
 
 
-Command = Assign | Release | Wait | Forget
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """What was fetched ahead is in use: from now on somebody wants it."""
+
+    key: VersionKey
+
+    def __str__(self) -> str:
+        return f"adopt {self.key}: it was fetched ahead, and is in use"
+
+
+Command = Assign | Release | Wait | Forget | Adopt

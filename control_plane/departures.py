@@ -53,7 +53,10 @@ class Departures:
         try:
             while True:
                 seen = self._view.waiters.changes
-                self._step()
+                try:
+                    self._step()
+                except Exception:
+                    log.exception("a departure failed: this is a bug")
                 await self._view.waiters.after(seen, TICK_S)
         finally:
             for order in self._orders.values():

@@ -202,8 +202,12 @@ class Desk:
         return [self._evict(bench, seat, why) for seat in victims]
 
     def _evict(self, bench: Bench, seat: Replica, why: str) -> Release:
-        others = sum(other is not bench for other in self.present(seat.key))
-        return self.release(bench, seat.key, why, True, others, "ROOM")
+        return self.give_up(bench, seat.key, why, "ROOM")
+
+    def give_up(self, bench: Bench, key: VersionKey, why: str, reason: str) -> Release:
+        """Releases a soft replica with its part of the want: other copies stay wanted."""
+        others = sum(other is not bench for other in self.present(key))
+        return self.release(bench, key, why, True, others, reason)
 
 
 def is_loaded(seat: Replica) -> bool:

@@ -76,6 +76,7 @@ class Detecting:
             body.version.CopyFrom(key_out(record.key))
             answer = await self._answer(record, record.key, body, deadline_s)
         except YolopoolError as error:
+            error.details["request_id"] = request_id  # to ask for it by
             self._ended(record, error.reason, error.message)
             raise
         except asyncio.CancelledError:
@@ -93,9 +94,9 @@ class Detecting:
         self, request: detection_pb2.DetectRequest, principal: Principal, error: YolopoolError
     ) -> None:
         """Counts and logs a request that did not pass the door."""
-        record = RequestRecord(
-            request.request_id[:128], principal, request.model[:200], self._clock.monotonic()
-        )
+        request_id = request.request_id[:128] or uuid.uuid4().hex
+        error.details["request_id"] = request_id
+        record = RequestRecord(request_id, principal, request.model[:200], self._clock.monotonic())
         self._ended(record, error.reason, error.message)
 
     async def _answer(

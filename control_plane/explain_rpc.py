@@ -8,7 +8,7 @@ from collections.abc import Callable
 from control_plane import explaining
 from control_plane.checks import check_placement, check_replicas
 from control_plane.clock import Clock
-from control_plane.commands import Assign, Command, Release, Wait
+from control_plane.commands import Assign, Release, Wait
 from control_plane.explaining import Verdict
 from control_plane.fleet import Snapshot, Want, WantSource
 from control_plane.principal import CallContext
@@ -70,13 +70,14 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
         return explain_pb2.ExplainRequestResponse(requests=[trace_out(trace) for trace in traces])
 
 
-def step_out(command: Command) -> explain_pb2.PlannedStep:
+def step_out(command: Assign | Release | Wait) -> explain_pb2.PlannedStep:
     step = explain_pb2.PlannedStep(version=key_out(command.key), why=command.why, line=str(command))
     match command:
         case Assign():
             step.action, step.worker = explain_pb2.PlannedStep.ASSIGN, command.worker
         case Release():
             step.action, step.worker = explain_pb2.PlannedStep.RELEASE, command.worker
+            step.reason = command.reason
         case Wait():
             step.action, step.reason = explain_pb2.PlannedStep.WAIT, command.reason
     return step

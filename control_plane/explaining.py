@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from control_plane import refusals, worth
 from control_plane.bench import Bench
 from control_plane.board import Board
-from control_plane.commands import Assign, Command, Forget, Wait
+from control_plane.commands import Assign, Release, Wait
 from control_plane.desk import CPU
 from control_plane.fleet import (
     LoadFailure,
@@ -72,7 +72,7 @@ def planned(
     placement: Placement | None,
     waiting: Collection[VersionKey],
     now: float,
-) -> list[Command]:
+) -> list[Assign | Release | Wait]:
     """The commands that this want would cause, as LoadModel would set it: its own, and what it
     changes for others that wait. Failures do not count: who asks by name has it tried at once.
     now: monotonic seconds.
@@ -93,7 +93,8 @@ def planned(
     return [
         command
         for command in commands
-        if not isinstance(command, Forget) and (command.key == want.key or command not in anyway)
+        if isinstance(command, Assign | Release | Wait)
+        and (command.key == want.key or command not in anyway)
     ]
 
 

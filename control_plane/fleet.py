@@ -458,6 +458,8 @@ class Snapshot:
     tickets: Mapping[tuple[str, VersionKey], Tickets] = field(default_factory=dict)
     departed: Mapping[VersionKey, Arrivals] = field(default_factory=dict)
     unloaded: Collection[VersionKey] = ()
+    # Since when (Unix seconds) a version has waited for room, however young its want is.
+    waiting: Mapping[VersionKey, float] = field(default_factory=dict)
     closing: Collection[VersionKey] = ()
 
 

@@ -31,6 +31,7 @@ FORWARDED = frozenset(
             for name in (
                 "RegisterModel",
                 "GetModel",
+                "ListModels",
                 "DeleteModel",
                 "LoadModel",
                 "UnloadModel",

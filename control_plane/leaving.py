@@ -55,9 +55,11 @@ def stranded(desk: Desk, benches: Iterable[Bench]) -> Iterable[Release]:
             seat = bench.seats[key]
             if not is_loaded(seat) or bench.outstanding(seat):
                 continue
-            soft = not desk.is_pinned(seat)
             why = "pinned models leave no room for it on the device"
-            yield desk.release(bench, key, why, forget=soft, reason="STRANDED")
+            if desk.is_pinned(seat):
+                yield desk.release(bench, key, why, reason="STRANDED")
+            else:
+                yield desk.give_up(bench, key, why, "STRANDED")
 
 
 def unwanted(desk: Desk, benches: Iterable[Bench]) -> Iterable[Release]:

@@ -7,7 +7,6 @@ Nobody waits past a deadline, and each who waited in vain hears what for.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -189,9 +188,9 @@ class Loads:
             if blocked is None or blocked.reason != "LEDGER_FULL" or old.pinned:
                 return  # it is being loaded, or what hinders it is not room
             # An old want that found no room may be older than all that is loaded: renew its age.
-            await self._registry.forget(key)
-            want = replace(old, since_unix_s=now)
-        held = await self._registry.want(want)
+            held = await self._registry.renew(key, now)
+        else:
+            held = await self._registry.want(want)
         if held is None:
             raise ModelNotFound(f"{key} does not exist any more")
         self._view.put_want(held)

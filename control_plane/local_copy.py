@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -95,7 +96,8 @@ class LocalCopy:
 
     def _set_aside(self) -> Path:
         place = self._path.with_name(f"{self._path.name}.old")
-        self._path.replace(place)
+        with suppress(OSError):  # a folder that can't be written: the file stays
+            self._path.replace(place)
         self._on_file = ""
         return place
 

@@ -96,9 +96,12 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     async def expire(self) -> None:
         """Goes on for ever: ends the calls that lost workers still hold, so they go elsewhere."""
         while True:
-            for worker in self._view.expire(self._clock.monotonic()):
-                log.warning("worker lost: its lease ran out", worker=worker.id)
-                await self._link.drop(worker)
+            try:
+                for worker in self._view.expire(self._clock.monotonic()):
+                    log.warning("worker lost: its lease ran out", worker=worker.id)
+                    await self._link.drop(worker)
+            except Exception:
+                log.exception("a lost worker was not let go: this is a bug")
             await asyncio.sleep(EXPIRY_TICK_S)
 
     async def _gone(self, worker: WorkerInfo) -> None:

@@ -244,6 +244,14 @@ class MemoryRegistry:
             self._bump(wants={want.key})
         return new
 
+    async def renew(self, key: VersionKey, since_unix_s: float) -> Want | None:
+        old = self._wants.get(key)
+        if old is None:
+            return None
+        self._wants[key] = replace(old, since_unix_s=since_unix_s)
+        self._bump()
+        return self._wants[key]
+
     async def forget(
         self, key: VersionKey, token: FencingToken | None = None, left: int = 0
     ) -> bool:

@@ -315,7 +315,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         key = version.key
         answer = version_out(version)
         want = self._view.desired.want(key)
-        if want is not None:
+        if want is not None and want.source is not WantSource.PREFETCH:
             answer.wanted_replicas, answer.pinned = want.replicas, want.pinned
         for worker, replica in self._view.replicas(key):
             answer.replicas.add(

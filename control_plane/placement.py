@@ -5,15 +5,18 @@ for the next to do: what is released for room is forgotten too, if nobody pinned
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from control_plane import leaving, refusals, room, scaling
-from control_plane.bench import Bench
+from control_plane.bench import Bench, size_of
 from control_plane.board import Board
-from control_plane.commands import Command, Forget, Wait
+from control_plane.commands import Adopt, Command, Forget, Wait
 from control_plane.desk import CPU, Desk, Wants
 from control_plane.fleet import (
     Footprint,
     ModelVersion,
+    Replica,
+    ReplicaState,
     Snapshot,
     VersionKey,
     VersionState,
@@ -54,9 +57,13 @@ def replan(
             commands += _serve(desk, want)
     if desk.wants.forgotten:
         commands += leaving.unwanted(desk, _benches(board, desk.wants.forgotten))
-    if about is None and not any(isinstance(command, Wait) for command in commands):
+    if about is None and not any(_wants_room(command) for command in commands):
         commands += scaling.prefetch(desk)
     return [c for c in commands if not isinstance(c, Wait) or c.final or c.key in desk.wants]
+
+
+def _wants_room(command: Command) -> bool:
+    return isinstance(command, Wait) and command.reason == "LEDGER_FULL"
 
 
 def _benches(board: Board, about: Collection[VersionKey] | None) -> list[Bench]:
@@ -82,13 +89,17 @@ def _serve(desk: Desk, want: Want) -> Iterable[Command]:
     yield from leaving.homeless(desk, want, holders)
     at_home = [bench for bench in at_home if desk.is_at(bench, want.key)]
     refused: list[Command] = []
-    for bench in at_home:
+    for bench in _to_pin(want, at_home):
         commands = room.pins_of(desk, want, bench)
         refused += [c for c in commands if isinstance(c, Wait)]
         yield from (c for c in commands if not isinstance(c, Wait))
     if want.source is WantSource.PREFETCH and not holders:
         yield _forget(desk, want, "nobody asked for it, and its worker is gone")
         return
+    if want.source is WantSource.PREFETCH and _is_in_use(want, holders):
+        desk.wants.add(replace(want, source=WantSource.MISS))
+        yield Adopt(want.key)
+    yield from _finished(desk, want, at_home)
     # One that can't be pinned where it is serves on there until another worker has it.
     missing = want.replicas - len(at_home) + len(refused)
     for _ in range(missing):
@@ -101,14 +112,46 @@ def _serve(desk: Desk, want: Want) -> Iterable[Command]:
         yield from scaling.one_more(desk, want, version)
 
 
+def _to_pin(want: Want, holders: list[Bench]) -> list[Bench]:
+    """As many as are wanted, those that are pinned first: copies beyond give way to others."""
+    if not want.pinned:
+        return []
+    return sorted(holders, key=lambda b: not b.seats[want.key].pinned)[: want.replicas]
+
+
 def _is_settled(desk: Desk, want: Want, holders: list[Bench]) -> bool:
     """Whether nothing is to be decided, as of nearly all versions nearly always."""
     if len(holders) != want.replicas or want.pinned:
         return False
+    if want.source is WantSource.PREFETCH and _is_in_use(want, holders):
+        return False
     return all(
-        bench.seats[want.key].queue_ms < scaling.QUEUE_MS and desk.at_home(want.key, bench)
+        scaling.is_calm(bench.seats[want.key])
+        and desk.at_home(want.key, bench)
+        and not _is_half_loaded(want, bench.seats[want.key])
         for bench in holders
     )
+
+
+def _is_in_use(want: Want, holders: list[Bench]) -> bool:
+    uses = (bench.last_used(bench.seats[want.key]) for bench in holders)
+    return any(used >= want.since_unix_s for used in uses)
+
+
+def _is_half_loaded(want: Want, seat: Replica) -> bool:
+    """Whether it was only fetched ahead, and is wanted by now: a load goes to the device once."""
+    ahead = seat.state is ReplicaState.WARM and seat.footprint is None
+    return ahead and want.source is not WantSource.PREFETCH
+
+
+def _finished(desk: Desk, want: Want, holders: list[Bench]) -> Iterable[Command]:
+    for bench in holders:
+        seat = bench.seats[want.key]
+        if not _is_half_loaded(want, seat) or want.key in desk.assigned:
+            continue
+        # One that pinned ones keep from the device is to leave it when it can.
+        if bench.fits(size_of(seat), pinned=seat.pinned, without=[want.key]):
+            yield desk.pin(bench, replace(want, pinned=seat.pinned), "it was only fetched ahead")
 
 
 def _given_up(desk: Desk, want: Want, commands: list[Command]) -> Iterable[Command]:

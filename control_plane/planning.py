@@ -48,9 +48,12 @@ class Planning:
         for worker_id in {*moved, *(worker for worker, _ in ended)}:
             about |= self._put(self._board, worker_id, snapshot, now)
         commands = replan(self._board, snapshot, now, about)
-        others = {key: wait for key, wait in self._view.waits.items() if key not in about}
-        self._view.put_waits({**others, **self._waits(commands, now)})
+        self._view.put_waits(self._waits(commands, now))
         return commands
+
+    def start_over(self) -> None:
+        """What the board has laid over it did not come about: look at everything."""
+        self._board = None
 
     def look(self) -> None:
         """Says why versions are not where they are wanted; for one who may do nothing about it."""

@@ -13,9 +13,9 @@ from typing import TypeVar
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.commands import Assign, Command, Forget, Release
+from control_plane.commands import Adopt, Assign, Command, Forget, Release
 from control_plane.errands import Errands
-from control_plane.fleet import FencingToken, Holder, Want, WantSource
+from control_plane.fleet import FencingToken, Holder, VersionKey, Want, WantSource
 from control_plane.planning import Planning
 from control_plane.registry import Registry
 from control_plane.view import View
@@ -66,17 +66,20 @@ class Reconciler:
 
     @property
     def is_holder(self) -> bool:
-        return self._token is not None
+        return self.token is not None
 
     @property
     def token(self) -> FencingToken | None:
-        """What this control plane decides under; None: another does, or nobody."""
-        return self._token
+        """What this control plane decides under; None: another does, or nobody. One that stood
+        still for longer than its lease is not to act before it has looked.
+        """
+        ran_out = self._clock.monotonic() - self._renewed_s >= self._pace.lease_s
+        return None if ran_out else self._token
 
     @property
     def acting_token(self) -> FencingToken | None:
         """Under which this process may command workers now; None: it may not, or not yet."""
-        return self._token if self._has_gathered() else None
+        return self.token if self._has_gathered() else None
 
     async def run(self) -> None:
         while True:
@@ -112,10 +115,15 @@ class Reconciler:
             self._planning.look()
             return
         commands = self._planning.next()
-        await self._bounded(self._write(commands, token))
-        for command in commands:
-            if isinstance(command, Assign | Release):
-                self._errands.start(command, token)
+        try:
+            refused = await self._bounded(self._write(commands, token))
+        except BaseException:
+            self._planning.start_over()  # what was planned is not carried out
+            raise
+        for command in _possible(commands, refused):
+            self._errands.start(command, token)
+        if refused:
+            self._planning.start_over()
         await self._bounded(self._record())
 
     async def _bounded(self, step: Coroutine[object, object, Answer]) -> Answer:
@@ -128,21 +136,28 @@ class Reconciler:
                 f"the registry did not answer in {self._pace.lease_s / 2:g} s: check its server"
             ) from error
 
-    async def _write(self, commands: list[Command], token: FencingToken) -> None:
+    async def _write(self, commands: list[Command], token: FencingToken) -> set[VersionKey]:
         """Wants change before their replicas: else the next plan would load again what leaves, and
-        release what nobody asked for yet.
+        release what nobody asked for yet. Answers those that were pinned meanwhile, or are gone.
         """
+        refused = set()
         for command in commands:
             if isinstance(command, Forget) or (isinstance(command, Release) and command.forget):
                 left = command.left if isinstance(command, Release) else 0
-                await self._registry.forget(command.key, token, left)
-                self._view.lower_want(command.key, left)
+                if await self._registry.forget(command.key, token, left):
+                    self._view.lower_want(command.key, left)
+                else:
+                    refused.add(command.key)
+            elif isinstance(command, Adopt):
+                await self._want(command.key, WantSource.MISS, token)
             elif isinstance(command, Assign) and command.prefetch:
-                now = self._clock.unix()
-                want = Want(command.key, 1, False, WantSource.PREFETCH, now)
-                held = await self._registry.want(want, token)
-                if held is not None:
-                    self._view.put_want(held)
+                await self._want(command.key, WantSource.PREFETCH, token)
+        return refused
+
+    async def _want(self, key: VersionKey, source: WantSource, token: FencingToken) -> None:
+        held = await self._registry.want(Want(key, 1, False, source, self._clock.unix()), token)
+        if held is not None:
+            self._view.put_want(held)
 
     async def _record(self) -> None:
         now = self._clock.monotonic()
@@ -200,3 +215,10 @@ class Reconciler:
         if expected is not None and expected <= self._view.workers.keys():
             return True
         return self._clock.monotonic() - self._began_s >= self._pace.gather_s
+
+
+def _possible(commands: list[Command], refused: set[VersionKey]) -> list[Assign | Release]:
+    """What may be carried out though these are not to leave after all."""
+    releases = [c for c in commands if isinstance(c, Release) and c.key not in refused]
+    assigns = [c for c in commands if isinstance(c, Assign) and refused.isdisjoint(c.after)]
+    return [*releases, *assigns]

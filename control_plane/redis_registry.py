@@ -254,6 +254,17 @@ class RedisRegistry:
 
         return await self._store.write(decide, token)
 
+    async def renew(self, key: VersionKey, since_unix_s: float) -> Want | None:
+        async def decide(change: Change) -> Want | None:
+            old = await change.want(key)
+            if old is None:
+                return None
+            new = replace(old, since_unix_s=since_unix_s)
+            change.commands.append(["HSET", WANTS, str(key), records.want_to(new)])
+            return new
+
+        return await self._store.write(decide)
+
     async def forget(
         self, key: VersionKey, token: FencingToken | None = None, left: int = 0
     ) -> bool:

@@ -136,6 +136,10 @@ class Registry(Protocol):
         """
         ...
 
+    async def renew(self, key: VersionKey, since_unix_s: float) -> Want | None:
+        """As if what is wanted of a version were wanted since then; answers what holds now."""
+        ...
+
     async def forget(
         self, key: VersionKey, token: FencingToken | None = None, left: int = 0
     ) -> bool:

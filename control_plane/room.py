@@ -46,7 +46,8 @@ def _is_better_to_wait(desk: Desk, want: Want, bench: Bench, victims: Sequence[R
         return False
     version = desk.version(want.key)
     cost_s = load_s(version, bench.worker.device_kind, desk.snapshot.footprints) if version else 0
-    if desk.snapshot.unix_s - want.since_unix_s > PATIENCE_PER_LOAD * cost_s:
+    since = min(want.since_unix_s, desk.snapshot.waiting.get(want.key, want.since_unix_s))
+    if desk.snapshot.unix_s - since > PATIENCE_PER_LOAD * cost_s:
         return False
     dearest = max(desk.worth(bench, seat) for seat in victims)
     return any(

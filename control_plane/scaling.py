@@ -25,6 +25,8 @@ from control_plane.worth import load_s
 # others would work less than this share of their time, and nobody waits.
 QUEUE_MS, CALM_MS = 100.0, 25.0
 CARRY = 0.5
+# A copy that works so much of the time for it is full, however short its queue is kept.
+FULL = 0.9
 # A device that works less than this may take a copy, and one that works less than half of it may
 # fetch what nobody asked for yet.
 SPARE = 0.6
@@ -44,15 +46,20 @@ def copies_to_keep(desk: Desk, want: Want, loaded: Sequence[Replica]) -> int:
     return max(want.replicas, min(there, needed, _most(desk, want)))
 
 
+def is_calm(seat: Replica) -> bool:
+    """Whether nothing speaks for another copy."""
+    return seat.queue_ms < QUEUE_MS and seat.busy < FULL
+
+
 def one_more(desk: Desk, want: Want, version: ModelVersion) -> Iterable[Assign]:
     """A copy of a version whose requests wait at every copy, where a device stands idle."""
     holders = desk.present(want.key)
     seats = [bench.seats[want.key] for bench in holders]
     if not seats or len(seats) >= _most(desk, want) or not all(map(is_loaded, seats)):
         return
-    if min(seat.queue_ms for seat in seats) < QUEUE_MS:
-        return
     waits_ms = min(seat.queue_ms for seat in seats)
+    if waits_ms < QUEUE_MS and min(seat.busy for seat in seats) < FULL:
+        return
 
     def suits(bench: Bench) -> bool:
         if bench.holds(want.key) or not desk.at_home(want.key, bench) or bench.busy > SPARE:
@@ -68,7 +75,7 @@ def one_more(desk: Desk, want: Want, version: ModelVersion) -> Iterable[Assign]:
 
     bench = desk.board.roomiest(suits)
     if bench is not None:
-        why = f"its requests wait {waits_ms:.0f} ms at every copy"
+        why = f"its requests wait {waits_ms:.0f} ms at every copy, which are busy"
         yield desk.assign(want, bench, desk.size(version, bench), why, pinned=False)
 
 

@@ -166,7 +166,7 @@ class Scheduler:
         """Back off; the next attempt sets what is wanted again."""
         attempt.wanted = None
         attempt.not_before_s = self._clock.monotonic() + min(
-            RETRY_S * 2**attempt.failures, LONGEST_RETRY_S
+            RETRY_S * 2 ** min(attempt.failures, 10), LONGEST_RETRY_S
         )
         attempt.failures += 1
         why = f"{error.reason}: {error.message}"

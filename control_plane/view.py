@@ -73,6 +73,8 @@ class View:
         # What changed since a plan looked last; `None`: anything may have.
         self._touched: set[VersionKey] | None = None
         self._moved: set[str] = set()
+        # What waits for another to be idle, and since when.
+        self._waiting: dict[VersionKey, float] = {}
 
     # --- desired state ----------------------------------------------------------------------
 
@@ -106,6 +108,10 @@ class View:
             if version is None:
                 self.want_nowhere(key)
         wanted = {key for key, want in changes.wants.items() if want is not None}
+        for key, want in changes.wants.items():
+            # Another control plane ended it: for whom, only that one knows.
+            if want is None and key in self.desired.wants:
+                self.want_nowhere(key)
         self._unloaded -= wanted
         self.forced -= wanted
         if changes.cordons:
@@ -285,6 +291,9 @@ class View:
         """What the newest plan could not do; those hear it who wait for one of them."""
         news = [key for key, wait in waits.items() if self.waits.get(key) != wait]
         self.waits = dict(waits)
+        full = [key for key, wait in waits.items() if wait.reason == "LEDGER_FULL"]
+        now = self._clock.unix()
+        self._waiting = {key: self._waiting.get(key, now) for key in full}
         # Not ANY: that wakes the planner, who has just said this.
         self.waiters.wake(*news)
 
@@ -308,7 +317,7 @@ class View:
             was = before.get(key)
             if was is replica and not turned:
                 continue
-            if was is None or was.state is not replica.state or was.pinned is not replica.pinned:
+            if was is None or _differs(was, replica):
                 changed.append(key)
             if turned or was is None or was.state is not replica.state:
                 self.holders.setdefault(key, Holders(key)).put(worker)
@@ -365,7 +374,7 @@ class View:
         tickets = self._tickets.get((worker_id, key))
         if tickets is not None:
             tickets.outstanding -= 1
-            if self.waits and not tickets.outstanding:
+            if self._waiting and not tickets.outstanding:
                 # What waits for room may have it now.
                 self.waiters.wake(ANY)
 
@@ -382,6 +391,7 @@ class View:
             self._tickets,
             self._departed,
             self._unloaded,
+            self._waiting,
             closing,
         )
 
@@ -416,6 +426,14 @@ class View:
     def _touch(self, *keys: VersionKey) -> None:
         if self._touched is not None:
             self._touched.update(keys)
+
+
+def _differs(was: Replica, now: Replica) -> bool:
+    """Whether somebody may wait for it: one that takes turns may be measured, and gone from the
+    device again, between two reports.
+    """
+    measured = (was.footprint is None) is not (now.footprint is None)
+    return was.state is not now.state or was.pinned is not now.pinned or measured
 
 
 def _shifted(old: WorkerInfo, new: WorkerInfo) -> bool:

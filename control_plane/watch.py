@@ -54,6 +54,9 @@ class Watch:
                     await self.refresh()
             except RegistryUnavailable as error:
                 self._lost(error)
+            except Exception:
+                # Perhaps a record of a newer release: what is known here stays, and serves.
+                log.exception("the registry can't be read")
             await asyncio.sleep(RETRY_S)
 
     async def refresh(self) -> None:

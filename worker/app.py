@@ -161,6 +161,8 @@ class App:
             asyncio.create_task(self.swaps.run(), name="swaps"),
             asyncio.create_task(self.upkeep.run(), name="upkeep"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._died)
         await self._take_over()
         self.rpc.state = fleet_pb2.WORKER_STATE_READY
         await self.server.set_serving(True)
@@ -267,6 +269,14 @@ class App:
             except (YolopoolError, TimeoutError) as error:
                 log.warning("not taken over", model=wire.key_of(order.version), why=str(error))
         handover.done(self.settings.handover)
+
+    def _died(self, task: asyncio.Task[None]) -> None:
+        """A worker whose device nobody looks after any more is of no use: another takes over."""
+        if not task.cancelled():
+            log.error(
+                "a task ended: this is a bug", task=task.get_name(), exc_info=task.exception()
+            )
+            self.rpc.told_to_end.set()
 
     def _open_device(self) -> tuple[int, int, str]:
         context_bytes = self.backend.open()

@@ -64,6 +64,11 @@ class Replicas:
         # Packs that this process brought here once: a second time takes no time.
         self._fetched: set[str] = set()
 
+    def drain(self) -> None:
+        """Takes nothing new from now on, and says so at once."""
+        self.draining = True
+        self._changed()
+
     def held(self) -> tuple[Replica, ...]:
         return tuple(self._held.values())
 
@@ -195,7 +200,10 @@ class Replicas:
         self._swaps.apply(replica, ReplicaEvent.FETCHED)
         self._swaps.wake()
         if replica.order.warm:
-            await self._swaps.read_ahead(replica)
+            try:
+                await self._swaps.read_ahead(replica)
+            except Exception as error:  # it is read when its turn comes
+                log.warning("not read ahead", model=key, why=str(error))
             return
         await replica.settled.wait()
         if replica.state is ReplicaState.HOT:
@@ -217,7 +225,7 @@ class Replicas:
         others = sum(
             one.pack.manifest.weights_bytes
             for one in self._held.values()
-            if one is not replica and one.pack is not None
+            if one is not replica and one.pack is not None and one.state is not ReplicaState.FAILED
         )
         if others + manifest.weights_bytes > self.assignable_bytes:
             raise LedgerFull(

@@ -19,7 +19,13 @@ from worker.replica import Replica
 from worker.replicas import Replicas, forced_out
 from worker.swaps import Swaps
 from worker.upkeep import Upkeep
-from yolopool.errors import Draining, StaleToken, YolopoolError
+from yolopool.errors import (
+    DeadlineExceeded,
+    Draining,
+    QueueFull,
+    StaleToken,
+    YolopoolError,
+)
 from yolopool.v1 import detection_pb2, fleet_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()
@@ -129,15 +135,18 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Drain(self, request: worker_pb2.DrainRequest, context: Any) -> Any:
         self.fence.check(request.token)
-        self.told_to_end.set()
         remaining = context.time_remaining()
-        left = await self.drain(DEFAULT_DEADLINE_S if remaining is None else remaining)
+        try:
+            left = await self.drain(DEFAULT_DEADLINE_S if remaining is None else remaining)
+        finally:
+            # Not before: the end of the process gives open calls a moment only.
+            self.told_to_end.set()
         return worker_pb2.DrainResponse(left=left)
 
     async def drain(self, limit_s: float) -> int:
         """Refuses new work and waits for what is open; answers what is left at the end."""
         self.state = fleet_pb2.WORKER_STATE_DRAINING
-        self._replicas.draining = True
+        self._replicas.drain()
         until = self._clock() + limit_s
         while self.infers and self._clock() < until:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(_POLL_S)
@@ -177,17 +186,21 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             )
             if replica.forced:  # while the image was decoded
                 raise forced_out(replica.key)
-            outcome = await self._engine.submit(
-                Request(
-                    replica.order.key,
-                    prepared.letterboxed.image,
-                    nms,
-                    wire.priority_of(request),
-                    deadline,
-                    replica.max_batch,
-                )
+            ask = Request(
+                replica.order.key,
+                prepared.letterboxed.image,
+                nms,
+                wire.priority_of(request),
+                deadline,
+                replica.max_batch,
             )
-            device_s = outcome.inference_s / outcome.batch_size
+            try:
+                outcome = await self._engine.submit(ask)
+            except (QueueFull, DeadlineExceeded):
+                replica.usage = replica.usage.refused(self._clock())
+                raise
+            stages_s = outcome.transfer_s + outcome.inference_s + outcome.postprocess_s
+            device_s = stages_s / outcome.batch_size
             replica.usage = replica.usage.answered(self._clock(), outcome.queue_s, device_s)
             return self._answer(request, replica, prepared, outcome)
 

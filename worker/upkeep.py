@@ -19,8 +19,14 @@ log = structlog.get_logger()
 TICK_S = 1.0
 # Looks over which memory has to be too much all the time: a pass or a large image is not drift.
 LOOKS = 10
+# Looks in a row that fail until the device counts as lost.
+MOST_FAILURES = 5
 # A budget that moves by less than this part of it stays as it is.
 _STEADY = 0.01
+
+
+class DeviceLost(Exception):
+    """The device answers nothing any more: only another process may have it again."""
 
 
 def budget_bytes(configured: int, current: int, memory: DeviceMemory) -> int:
@@ -91,12 +97,16 @@ class Upkeep:
         return max(0, self.configured_bytes - self._swaps.ledger.budget_bytes)
 
     async def run(self, tick_s: float = TICK_S) -> None:
-        while True:
+        failed = 0
+        while failed < MOST_FAILURES:
             await asyncio.sleep(tick_s)
             try:
                 await self.look()
+                failed = 0
             except Exception as error:  # what is looked after next second must not end here
+                failed += 1
                 log.error("upkeep failed", exc_info=error)
+        raise DeviceLost(f"the device did not answer {failed} times")
 
     async def look(self) -> None:
         """One look at the device and at what is on it."""

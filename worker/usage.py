@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 
 WAITS_S, BUSY_S = 10.0, 30.0
+# What a refusal counts for, among waits.
+REFUSED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,10 @@ class Usage:
             self.device_s * busy + device_s,
             now,
         )
+
+    def refused(self, now: float) -> "Usage":
+        """One request found no place, or no time: worse than a long wait."""
+        return self.answered(now, REFUSED_S, 0.0)
 
     def queue_s(self, now: float) -> float:
         """What requests waited on average; falls to 0 when none come any more."""

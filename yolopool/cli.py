@@ -54,7 +54,9 @@ def main() -> None:
     try:
         app()
     except YolopoolError as error:
-        print_error(f"{error.reason}: {error.message}")
+        request_id = error.details.get("request_id")
+        which = f" (request {request_id})" if request_id else ""
+        print_error(f"{error.reason}: {error.message}{which}")
         sys.exit(EXIT_CODES.get(error.code, 1))
     except (OSError, up.StartFailed) as error:
         print_error(str(error))

@@ -211,6 +211,15 @@ async def test_a_plan_lowers_a_want_to_what_it_left(case: Case) -> None:
     assert (await case.other.desired()).wants == {}
 
 
+async def test_a_want_may_be_made_young_again(case: Case) -> None:
+    key = await register(case.registry)
+    await case.registry.want(a_want(key, replicas=2, pinned=True))
+    renewed = await case.registry.renew(key, 99.0)
+    assert renewed == a_want(key, replicas=2, pinned=True, since_unix_s=99.0)
+    assert (await case.other.desired()).wants[key] == renewed
+    assert await case.registry.renew(VersionKey("absent", 1), 99.0) is None
+
+
 async def test_a_prefetch_gives_way_to_any_want_and_changes_none(case: Case) -> None:
     key = await register(case.registry)
     ahead = a_want(key, source="PREFETCH", since_unix_s=10.0)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from control_plane.commands import Assign, Command, Forget, Release
+from control_plane.commands import Adopt, Assign, Command, Forget, Release
 from control_plane.fleet import (
     VARIANTS,
     Desired,
@@ -164,6 +164,8 @@ def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
                 wants.pop(command.key, None)
         elif isinstance(command, Forget):
             wants.pop(command.key)
+        elif isinstance(command, Adopt):
+            wants[command.key] = replace(wants[command.key], source=WantSource.MISS)
     for command in commands:
         if isinstance(command, Assign):
             held = workers[command.worker].get(command.key)

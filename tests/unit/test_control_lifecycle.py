@@ -100,7 +100,7 @@ def test_a_model_with_no_ready_version_says_where_its_newest_stands() -> None:
 
 def test_failed_loads_are_tried_later_and_later() -> None:
     failures, place = LoadFailures(), ("w1", key("a"))
-    waits = [failures.record(place, "LOAD_FAILED", "no", 0.0).retry_at_s for _ in range(9)]
+    waits = [failures.record(place, "LOAD_FAILED", "no", 0.0).retry_at_s for _ in range(10)]
     assert waits[:4] == [1.0, 2.0, 4.0, 8.0]
     assert waits[-1] == LAST_RETRY_S
     failures.succeeded(place)

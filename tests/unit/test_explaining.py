@@ -1,5 +1,6 @@
 """Plans and verdicts that are asked for and never carried out; traces, worth, chosen events."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -31,7 +32,9 @@ from yolopool.names import parse_ref
 GIB = 1024**3
 
 
-def asked(before: Snapshot, name: str, *, pinned: bool = False, replicas: int = 1) -> list[Command]:
+def asked(
+    before: Snapshot, name: str, *, pinned: bool = False, replicas: int = 1
+) -> Sequence[Command]:
     one = want(name, since=before.unix_s, pinned=pinned, replicas=replicas)
     waiting = [command.key for command in plan(before, NOW) if isinstance(command, Wait)]
     return explaining.planned(before, one, None, waiting, NOW)

@@ -298,6 +298,46 @@ def test_what_was_fetched_ahead_leaves_first_and_is_not_replaced() -> None:
     assert [str(c) for c in lost] == ["forget ahead@1: nobody asked for it, and its worker is gone"]
 
 
+def ahead(used: float, **fields: object) -> Snapshot:
+    """`a` was fetched ahead at 50, and used last at `used`."""
+    there = replica("a", state=ReplicaState.WARM, used=used, **fields)  # type: ignore[arg-type]
+    want_of = Want(key("a"), 1, False, WantSource.PREFETCH, 50.0)
+    return snapshot([a_worker("w", 100, [there], tier=200)], [want_of], unix_s=UNIX)
+
+
+def test_what_was_fetched_ahead_and_is_used_is_wanted_from_then_on() -> None:
+    assert plan(ahead(used=0.0), NOW) == []
+    assert next(str(c) for c in plan(ahead(used=60.0), NOW)).startswith("adopt a@1")
+
+
+def test_what_was_fetched_ahead_is_loaded_once_somebody_wants_it() -> None:
+    before = ahead(used=0.0)
+    loaded = replace(before, desired=replace(before.desired, wants={key("a"): want("a", 60.0)}))
+    (assign,) = plan(loaded, NOW)
+    assert isinstance(assign, Assign)
+    assert (assign.worker, assign.prefetch) == ("w", False)
+
+
+def test_a_stranded_copy_leaves_the_others() -> None:
+    pinned = replica("p", 60, pinned=True)
+    tight = a_worker("w1", 80, [pinned, replica("a", 30)], tier=500)
+    fine = a_worker("w2", 80, [replica("a", 30, outstanding=2)], tier=500)
+    wants = [want("p", pinned=True), want("a")]
+    versions = [version("p", 60), version("a", 30)]
+    commands = plan(snapshot([tight, fine], wants, versions), NOW)
+    assert released(commands) == ["w1/a"]
+    (release,) = [c for c in commands if isinstance(c, Release)]
+    assert (release.forget, release.left) == (True, 1)
+
+
+def test_copies_beyond_what_is_wanted_are_not_pinned() -> None:
+    held = [
+        a_worker("w1", replicas=[replica("a", pinned=True, queue_ms=300, busy=0.9)]),
+        a_worker("w2", replicas=[replica("a", queue_ms=300, busy=0.9)]),
+    ]
+    assert plan(snapshot(held, [want("a", pinned=True)]), NOW) == []
+
+
 # --- plans of what changed -----------------------------------------------------------------------
 
 
@@ -312,11 +352,14 @@ def changes(draw: st.DrawFn) -> list[tuple[str, int]]:
 def test_plans_of_what_changed_come_to_where_whole_plans_do(steps: list[tuple[str, int]]) -> None:
     versions = [version(name) for name in NAMES]
     now = snapshot([a_worker(id_, 30) for id_ in WORKERS], [], versions)
-    board = Board.of(now, NOW)
+    board, waiting = Board.of(now, NOW), set[VersionKey]()
     for kind, number in steps:
         now, about = changed(now, board, kind, number)
         for _ in range(8):
-            commands = [c for c in replan(board, now, NOW, about) if not isinstance(c, Wait)]
+            about |= waiting
+            planned = replan(board, now, NOW, about)
+            waiting = {c.key for c in planned if isinstance(c, Wait)}
+            commands = [c for c in planned if not isinstance(c, Wait)]
             after = carried_out(now, commands)
             for one in after.workers.values():
                 if one != now.workers.get(one.id):
