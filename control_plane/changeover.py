@@ -130,10 +130,15 @@ class Changeovers:
             gone.set()
             raise
         except YolopoolError as error:
-            self._journal.note(EventKind.CHANGEOVER, reason=error.reason, message=error.message)
+            self._tell(resolved, error.reason, error.message)
             raise
-        self._journal.note(EventKind.CHANGEOVER, message=resolved.says)
+        self._tell(resolved, "", resolved.says)
         return resolved
+
+    def _tell(self, change: Resolved, reason: str, message: str) -> None:
+        """An event of each version, so that whoever looks for one finds it."""
+        for key in sorted(change.keys):
+            self._journal.note(EventKind.CHANGEOVER, version=key, reason=reason, message=message)
 
     def in_the_way(self, keys: Iterable[VersionKey]) -> list[asyncio.Task[None]]:
         """Those under way that touch one of these versions."""

@@ -61,7 +61,8 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
                 replaces_because=worker.replaces_because,
             )
             if old is not None:
-                await self._link.drop(old)
+                # A successor beside it joins while it still answers.
+                self._link.retire(old)
         return membership_pb2.JoinResponse(
             cluster=self._view.desired.cluster,
             heartbeat_interval_s=self._heartbeat_interval_s,
@@ -105,7 +106,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             await asyncio.sleep(EXPIRY_TICK_S)
 
     async def _gone(self, worker: WorkerInfo) -> None:
-        # Not its calls: a worker leaves when its last ticket is answered.
+        self._link.retire(worker)
         try:
             await self._registry.drop_worker(worker.id, worker.incarnation)
         except RegistryUnavailable:

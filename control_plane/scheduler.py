@@ -44,6 +44,7 @@ class _Attempt:
     began_s: float = 0.0
     failures: int = 0
     not_before_s: float = 0.0
+    told: str = ""
 
 
 @dataclass(slots=True)
@@ -171,8 +172,10 @@ class Scheduler:
         attempt.failures += 1
         why = f"{error.reason}: {error.message}"
         log.warning("schedule failed for now", schedule=one.schedule.name, why=why)
-        says = f"{one.schedule.name}: {error.message}"
-        self._journal.note(EventKind.SCHEDULE, reason=error.reason, message=says)
+        if error.reason != attempt.told:  # once, and not at every retry
+            attempt.told = error.reason
+            says = f"{one.schedule.name}: {error.message}"
+            self._journal.note(EventKind.SCHEDULE, reason=error.reason, message=says)
         if one.has_come:
             await self._note(one, why)
 

@@ -26,6 +26,8 @@ _KEEPALIVE = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 
 _LOST = frozenset({"UNAVAILABLE", "CANCELLED"})
 
 Answer = TypeVar("Answer")
+# For a worker that goes to answer what it has.
+LAST_ANSWERS_S = 10.0
 
 
 class WorkerLink:
@@ -33,6 +35,7 @@ class WorkerLink:
 
     def __init__(self) -> None:
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._stubs: dict[str, worker_pb2_grpc.WorkerServiceAsyncStub] = {}
 
     async def infer(
@@ -96,9 +99,20 @@ class WorkerLink:
         if channel is not None:
             await channel.close()
 
+    def retire(self, worker: WorkerInfo) -> None:
+        """Sends a worker nothing new, and lets it answer what it has: it said that it goes."""
+        self._stubs.pop(worker.incarnation, None)
+        channel = self._channels.pop(worker.incarnation, None)
+        if channel is not None:
+            closing = asyncio.create_task(channel.close(LAST_ANSWERS_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
     async def close(self) -> None:
         for channel in self._channels.values():
             await channel.close()
+        for closing in self._closing:
+            closing.cancel()
         self._channels.clear()
         self._stubs.clear()
 

@@ -38,9 +38,13 @@ class DetectionServiceStub:
     Safe to repeat: it changes nothing but what is loaded.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE, INVALID_OPTION, IMAGE_EMPTY,
     IMAGE_NOT_DECODABLE, IMAGE_TOO_LARGE, IMAGE_SHAPE_MISMATCH), NOT_FOUND (MODEL_NOT_FOUND,
-    VERSION_NOT_FOUND, ALIAS_NOT_FOUND), FAILED_PRECONDITION (MODEL_IMPORT_FAILED,
-    MODEL_NOT_READY, MODEL_TOO_LARGE), RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY),
-    UNAVAILABLE (NO_WORKER, WORKER_LOST, DRAINING), DEADLINE_EXCEEDED, INTERNAL.
+    VERSION_NOT_FOUND, ALIAS_NOT_FOUND, NOT_ASSIGNED: it was unloaded by force),
+    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
+    RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
+    UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DRAINING, REGISTRY_UNAVAILABLE: the model
+    is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: refused on
+    arrival, with the estimate), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
+    have the request_id, for ExplainRequest.
     """
 
 @_typing.type_check_only
@@ -53,9 +57,13 @@ class DetectionServiceAsyncStub(DetectionServiceStub):
     Safe to repeat: it changes nothing but what is loaded.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE, INVALID_OPTION, IMAGE_EMPTY,
     IMAGE_NOT_DECODABLE, IMAGE_TOO_LARGE, IMAGE_SHAPE_MISMATCH), NOT_FOUND (MODEL_NOT_FOUND,
-    VERSION_NOT_FOUND, ALIAS_NOT_FOUND), FAILED_PRECONDITION (MODEL_IMPORT_FAILED,
-    MODEL_NOT_READY, MODEL_TOO_LARGE), RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY),
-    UNAVAILABLE (NO_WORKER, WORKER_LOST, DRAINING), DEADLINE_EXCEEDED, INTERNAL.
+    VERSION_NOT_FOUND, ALIAS_NOT_FOUND, NOT_ASSIGNED: it was unloaded by force),
+    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
+    RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
+    UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DRAINING, REGISTRY_UNAVAILABLE: the model
+    is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: refused on
+    arrival, with the estimate), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
+    have the request_id, for ExplainRequest.
     """
 
 class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -71,9 +79,13 @@ class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
         Safe to repeat: it changes nothing but what is loaded.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE, INVALID_OPTION, IMAGE_EMPTY,
         IMAGE_NOT_DECODABLE, IMAGE_TOO_LARGE, IMAGE_SHAPE_MISMATCH), NOT_FOUND (MODEL_NOT_FOUND,
-        VERSION_NOT_FOUND, ALIAS_NOT_FOUND), FAILED_PRECONDITION (MODEL_IMPORT_FAILED,
-        MODEL_NOT_READY, MODEL_TOO_LARGE), RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY),
-        UNAVAILABLE (NO_WORKER, WORKER_LOST, DRAINING), DEADLINE_EXCEEDED, INTERNAL.
+        VERSION_NOT_FOUND, ALIAS_NOT_FOUND, NOT_ASSIGNED: it was unloaded by force),
+        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
+        RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
+        UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DRAINING, REGISTRY_UNAVAILABLE: the model
+        is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: refused on
+        arrival, with the estimate), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
+        have the request_id, for ExplainRequest.
         """
 
 def add_DetectionServiceServicer_to_server(servicer: DetectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

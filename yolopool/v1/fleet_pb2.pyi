@@ -238,6 +238,7 @@ class GetFleetResponse(_message.Message):
     budget_bytes: _builtins.int
     used_bytes: _builtins.int
     requests_total: _builtins.int
+    """Of the control plane that answers, since it was started."""
     errors_total: _builtins.int
     loads_total: _builtins.int
     releases_total: _builtins.int

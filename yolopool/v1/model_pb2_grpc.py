@@ -140,9 +140,10 @@ class ModelServiceServicer:
     def LoadModel(self, request, context):
         """Wants a version loaded on so many workers. With wait, blocks until they are HOT or the
         deadline passes (the load then goes on). Repeat: sets the same numbers again.
-        Errors: NOT_FOUND, FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY,
-        MODEL_TOO_LARGE), RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room),
-        UNAVAILABLE (NO_WORKER, REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED).
+        One without pin ends a pin. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND,
+        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
+        RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room), UNAVAILABLE (NO_WORKER,
+        REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

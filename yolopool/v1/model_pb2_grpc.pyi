@@ -60,9 +60,10 @@ class ModelServiceStub:
     LoadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.LoadModelRequest, _model_pb2.LoadModelResponse]
     """Wants a version loaded on so many workers. With wait, blocks until they are HOT or the
     deadline passes (the load then goes on). Repeat: sets the same numbers again.
-    Errors: NOT_FOUND, FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY,
-    MODEL_TOO_LARGE), RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room),
-    UNAVAILABLE (NO_WORKER, REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED).
+    One without pin ends a pin. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND,
+    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
+    RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room), UNAVAILABLE (NO_WORKER,
+    REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]
     """Wants a version nowhere; replicas leave behind their last tickets. With wait, blocks
@@ -121,9 +122,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     LoadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.LoadModelRequest, _model_pb2.LoadModelResponse]  # type: ignore[assignment]
     """Wants a version loaded on so many workers. With wait, blocks until they are HOT or the
     deadline passes (the load then goes on). Repeat: sets the same numbers again.
-    Errors: NOT_FOUND, FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY,
-    MODEL_TOO_LARGE), RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room),
-    UNAVAILABLE (NO_WORKER, REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED).
+    One without pin ends a pin. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND,
+    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
+    RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room), UNAVAILABLE (NO_WORKER,
+    REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """Wants a version nowhere; replicas leave behind their last tickets. With wait, blocks
@@ -215,9 +217,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_pb2.LoadModelResponse, _abc.Awaitable[_model_pb2.LoadModelResponse]]:
         """Wants a version loaded on so many workers. With wait, blocks until they are HOT or the
         deadline passes (the load then goes on). Repeat: sets the same numbers again.
-        Errors: NOT_FOUND, FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY,
-        MODEL_TOO_LARGE), RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room),
-        UNAVAILABLE (NO_WORKER, REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED).
+        One without pin ends a pin. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND,
+        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
+        RESOURCE_EXHAUSTED (LEDGER_FULL: pinned models leave no room), UNAVAILABLE (NO_WORKER,
+        REGISTRY_UNAVAILABLE), INTERNAL (LOAD_FAILED), DEADLINE_EXCEEDED (with wait).
         """
 
     @_abc_1.abstractmethod

@@ -66,8 +66,8 @@ class WorkerServiceServicer:
 
     def Assign(self, request, context):
         """Loads a version and keeps it until released. Blocks until it is HOT or failed; behind models
-        in use it waits for its turn on the device, and takes requests meanwhile. Repeat while loading: waits for the same load; when loaded: same
-        answer at once. A cancelled call does not cancel the load. No memory is kept on error.
+        in use it waits for its turn on the device, and takes requests meanwhile. Repeat while
+        loading: waits for the same load; when loaded: same answer at once. A cancelled call does not cancel the load. No memory is kept on error.
         Errors: FAILED_PRECONDITION (STALE_TOKEN), RESOURCE_EXHAUSTED (LEDGER_FULL,
         OUT_OF_MEMORY), DATA_LOSS (DIGEST_MISMATCH), NOT_FOUND (PACK_NOT_FOUND),
         INVALID_ARGUMENT (PACK_INVALID), UNAVAILABLE (DRAINING), INTERNAL (LOAD_FAILED).

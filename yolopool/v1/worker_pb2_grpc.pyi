@@ -33,8 +33,8 @@ class WorkerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
     Assign: _grpc.UnaryUnaryMultiCallable[_worker_pb2.AssignRequest, _worker_pb2.AssignResponse]
     """Loads a version and keeps it until released. Blocks until it is HOT or failed; behind models
-    in use it waits for its turn on the device, and takes requests meanwhile. Repeat while loading: waits for the same load; when loaded: same
-    answer at once. A cancelled call does not cancel the load. No memory is kept on error.
+    in use it waits for its turn on the device, and takes requests meanwhile. Repeat while
+    loading: waits for the same load; when loaded: same answer at once. A cancelled call does not cancel the load. No memory is kept on error.
     Errors: FAILED_PRECONDITION (STALE_TOKEN), RESOURCE_EXHAUSTED (LEDGER_FULL,
     OUT_OF_MEMORY), DATA_LOSS (DIGEST_MISMATCH), NOT_FOUND (PACK_NOT_FOUND),
     INVALID_ARGUMENT (PACK_INVALID), UNAVAILABLE (DRAINING), INTERNAL (LOAD_FAILED).
@@ -64,8 +64,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Assign: _aio.UnaryUnaryMultiCallable[_worker_pb2.AssignRequest, _worker_pb2.AssignResponse]  # type: ignore[assignment]
     """Loads a version and keeps it until released. Blocks until it is HOT or failed; behind models
-    in use it waits for its turn on the device, and takes requests meanwhile. Repeat while loading: waits for the same load; when loaded: same
-    answer at once. A cancelled call does not cancel the load. No memory is kept on error.
+    in use it waits for its turn on the device, and takes requests meanwhile. Repeat while
+    loading: waits for the same load; when loaded: same answer at once. A cancelled call does not cancel the load. No memory is kept on error.
     Errors: FAILED_PRECONDITION (STALE_TOKEN), RESOURCE_EXHAUSTED (LEDGER_FULL,
     OUT_OF_MEMORY), DATA_LOSS (DIGEST_MISMATCH), NOT_FOUND (PACK_NOT_FOUND),
     INVALID_ARGUMENT (PACK_INVALID), UNAVAILABLE (DRAINING), INTERNAL (LOAD_FAILED).
@@ -98,8 +98,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.AssignResponse, _abc.Awaitable[_worker_pb2.AssignResponse]]:
         """Loads a version and keeps it until released. Blocks until it is HOT or failed; behind models
-        in use it waits for its turn on the device, and takes requests meanwhile. Repeat while loading: waits for the same load; when loaded: same
-        answer at once. A cancelled call does not cancel the load. No memory is kept on error.
+        in use it waits for its turn on the device, and takes requests meanwhile. Repeat while
+        loading: waits for the same load; when loaded: same answer at once. A cancelled call does not cancel the load. No memory is kept on error.
         Errors: FAILED_PRECONDITION (STALE_TOKEN), RESOURCE_EXHAUSTED (LEDGER_FULL,
         OUT_OF_MEMORY), DATA_LOSS (DIGEST_MISMATCH), NOT_FOUND (PACK_NOT_FOUND),
         INVALID_ARGUMENT (PACK_INVALID), UNAVAILABLE (DRAINING), INTERNAL (LOAD_FAILED).
