@@ -134,7 +134,7 @@ class ControlPlane:
         )
         self._declared = Declared(settings.load, registry, self.view, clock)
         self._departures = Departures(
-            self.view, self._link, clock, lambda: self._reconciler.acting_token
+            self.view, self._link, self._journal, clock, lambda: self._reconciler.acting_token
         )
         self._server = GrpcServer(SERVICES, [Forwarding(self._peers, self._watch.refresh)])
         self._membership = MembershipService(

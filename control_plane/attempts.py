@@ -67,8 +67,13 @@ class Attempts:
                     f"{self._clock.monotonic() - began:.2f} s: look at its host",
                     details={"worker": worker.id},
                 ) from None
-            except (WorkerLost, DeadlineExceeded):
-                raise  # perhaps without a word of the worker
+            except WorkerLost:
+                raise
+            except DeadlineExceeded:
+                if calls.ended_s < began:
+                    # Not a word of it in all that time: the next goes elsewhere, if it can.
+                    self._view.suspects.doubt(worker.incarnation, self._clock.monotonic())
+                raise
             except YolopoolError:
                 self._heard(worker, calls)
                 raise

@@ -9,7 +9,7 @@ import structlog
 
 from control_plane.chronicle import Known, Look, Notice, compare
 from control_plane.clock import Clock
-from control_plane.differences import CORDON, Subject, differences
+from control_plane.differences import Subject, differences
 from control_plane.event import EventKind
 from control_plane.events import Journal
 from control_plane.fleet import FencingToken
@@ -96,12 +96,11 @@ class Chronicler:
         self._since = {subject: self._since.get(subject, now) for subject in found}
         self._told &= found.keys()
         for subject, message in found.items():
-            process, what = subject
-            lasts_s = 0.0 if what == CORDON else DIFFERENCE_LASTS_S
-            if subject not in self._told and now - self._since[subject] >= lasts_s:
+            lasts_s = now - self._since[subject]
+            if subject not in self._told and lasts_s >= DIFFERENCE_LASTS_S:
                 self._told.add(subject)
-                kind = EventKind.WORKER_CORDONED if what == CORDON else EventKind.DIFFERENCE
-                self._journal.note(kind, worker=names[process], message=message)
+                worker = names[subject[0]]
+                self._journal.note(EventKind.DIFFERENCE, worker=worker, message=message)
 
     def _note(self, notice: Notice) -> None:
         self._journal.note(

@@ -12,6 +12,8 @@ import structlog
 from control_plane import draining
 from control_plane.clock import Clock
 from control_plane.draining import Progress
+from control_plane.event import EventKind
+from control_plane.events import Journal
 from control_plane.fleet import FencingToken, VersionKey, WorkerInfo, WorkerState
 from control_plane.view import View
 from control_plane.worker_link import WorkerLink
@@ -35,18 +37,21 @@ class Departures:
         self,
         view: View,
         link: WorkerLink,
+        journal: Journal,
         clock: Clock,
         token: Callable[[], FencingToken | None],
         move_s: float = MOVE_S,
     ) -> None:
         self._view = view
         self._link = link
+        self._journal = journal
         self._clock = clock
         self._token = token
         self._move_s = move_s
         self._orders: dict[Hashable, asyncio.Task[None]] = {}
         # When each cordoned process was first seen here, by incarnation.
         self._since: dict[str, float] = {}
+        self._told: set[str] = set()
 
     async def run(self) -> None:
         """Goes on until it is cancelled, with the orders under way."""
@@ -79,6 +84,7 @@ class Departures:
         }
         if token is None:
             return
+        self._tell(cordoned)
         for worker in cordoned:
             if worker.state is WorkerState.READY and worker.incarnation not in self._orders:
                 progress = self.progress(worker)
@@ -88,6 +94,14 @@ class Departures:
             for worker, _ in view.replicas(key):
                 if (worker.incarnation, key) not in self._orders:
                     self._order((worker.incarnation, key), self._force(worker, key, token))
+
+    def _tell(self, cordoned: list[WorkerInfo]) -> None:
+        self._told &= {worker.incarnation for worker in cordoned}
+        for worker in cordoned:
+            if worker.incarnation not in self._told:
+                self._told.add(worker.incarnation)
+                says = "it is to drain: its models are loaded elsewhere first"
+                self._journal.note(EventKind.WORKER_CORDONED, worker=worker.id, message=says)
 
     def _order(self, name: Hashable, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=f"order {name}")

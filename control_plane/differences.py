@@ -12,7 +12,6 @@ from control_plane.fleet import Desired, VersionKey, WorkerInfo, WorkerState
 WORTH_TELLING = 0.05
 MIB = 2**20
 
-CORDON = "cordon"
 # Of what process, and what of it.
 Subject = tuple[str, str]
 
@@ -36,8 +35,6 @@ def differences(workers: Iterable[WorkerInfo], desired: Desired) -> Mapping[Subj
         for key in worker.replicas:
             if key not in desired.versions:
                 found[process, str(key)] = _orphan(key)
-        if desired.is_cordoned(worker):
-            found[process, CORDON] = "it is to drain: its models are loaded elsewhere first"
     return found
 
 

@@ -223,7 +223,8 @@ class Engine:
 
     def _wait_s(self, now: float, up_to: "Ticket[_Work] | None" = None) -> float:
         """When all that waits is done; `up_to`: that ticket, with what goes before it."""
-        busy = max(0.0, self._free_at - now) if self._running else 0.0
+        # A pass that is overdue is expected to take as long again: a device that hangs is not idle.
+        busy = abs(self._free_at - now) if self._running else 0.0
         waiting = list(self._queue.waiting(up_to))
         away = {lane.version for lane in waiting if lane.version not in self.models}
         swaps = sum(self._swap_s.get(version, 0.0) for version in away)

@@ -107,7 +107,7 @@ def _place(placement: Placement) -> str:
     where = {**({"pool": placement.pool} if placement.pool else {}), **placement.labels}
     words = [f"where {name}={value}" for name, value in sorted(where.items())]
     if placement.max_replicas:
-        words.append(f"on at most {placement.max_replicas} workers beyond what is wanted")
+        words.append(f"in at most {placement.max_replicas} copies")
     return ", ".join([*(words or ["anywhere"]), f"priority {placement.priority}"])
 
 
@@ -129,7 +129,7 @@ def version(one: ModelVersion) -> Table:
         "file": f"{one.source_name} {_bytes(one.artifact_bytes)}sha256 {one.artifact[:12]}",
         "pack": f"{_bytes(one.pack_bytes)}sha256 {one.pack[:12]}" if one.pack else "",
         "kept": _kept(one),
-        "wanted": f"{one.wanted_replicas} replicas{', pinned' if one.pinned else ''}",
+        "wanted": f"{_many(one.wanted_replicas, 'replica')}{', pinned' if one.pinned else ''}",
         "where": _where(one),
         "warnings": "\n".join(one.warnings),
     }
@@ -160,7 +160,7 @@ def workers(known: Iterable[Worker]) -> Table:
         ]
         ledger = worker.ledger
         table.add_row(
-            worker.id if not worker.replaces_because else f"{worker.id}\n{_replaces(worker)}",
+            "\n".join([worker.id, *_labels(worker), *_replaces(worker)]),
             worker.device_name or worker.device,
             state(worker.state) + ("\n[yellow]cordoned[/]" if worker.cordoned else ""),
             _ledger(ledger),
@@ -170,9 +170,18 @@ def workers(known: Iterable[Worker]) -> Table:
     return table
 
 
-def _replaces(worker: Worker) -> str:
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _labels(worker: Worker) -> list[str]:
+    return [f"[dim]{escape(f'{name}={value}')}[/]" for name, value in sorted(worker.labels.items())]
+
+
+def _replaces(worker: Worker) -> list[str]:
     # Not as markup: it is another process's text.
-    return f"[yellow]in the place of another: {escape(worker.replaces_because)}[/]"
+    why = escape(worker.replaces_because)
+    return [f"[yellow]in the place of another: {why}[/]"] if why else []
 
 
 def _ledger(ledger: Ledger) -> str:
@@ -193,7 +202,10 @@ def fleet(one: Fleet) -> Table:
         "release": one.release,
         "registry": registry,
         "decides": one.reconciler or "[yellow]nobody now[/]",
-        "models": f"{one.models} ({one.versions} versions), {one.replicas_hot} replicas hot",
+        "models": (
+            f"{one.models} ({_many(one.versions, 'version')}), "
+            f"{_many(one.replicas_hot, 'replica')} hot"
+        ),
         "workers": f"{one.workers_ready} of {one.workers} ready",
         "importers": str(one.importers),
         "memory": f"{size(one.used_bytes)} of {size(one.budget_bytes)}",

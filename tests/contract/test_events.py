@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from control_plane import chronicler
 from control_plane.app import ControlPlane
 from control_plane.clock import Clock
 from control_plane.event import EventKind
@@ -17,6 +18,7 @@ from yolopool import errors
 from yolopool.v1 import (
     events_pb2,
     explain_pb2,
+    fleet_pb2,
     importing_pb2,
     model_pb2,
     types_pb2,
@@ -346,3 +348,25 @@ async def test_a_failed_import_is_the_reason_everywhere(rig: Rig) -> None:
     (verdict,) = (await explained(rig, "bad")).workers
     assert (verdict.feasible, verdict.reason) == (False, "MODEL_IMPORT_FAILED")
     assert "ARTIFACT_UNSAFE" in verdict.why
+
+
+async def test_changes_cordons_and_differences_are_told(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chronicler, "DIFFERENCE_LASTS_S", 0.0)
+    follower, one = Follower(rig), await rig.worker("w1")
+    await rig.ready("a", "b")
+    await rig.load("b")
+    change = model_pb2.ChangeoverRequest(
+        prepare=[model_pb2.LoadModelRequest(model="a")], release=["b"]
+    )
+    await rig.models.Changeover(change, timeout=10)
+    said = await follower.sees("CHANGEOVER a@1")
+    assert said.message == "loaded a@1; released b@1"
+    await follower.sees("CHANGEOVER b@1")
+    one.terms["foreign_bytes"] = one.budget
+    one.poke()
+    assert "other processes use" in (await follower.sees("DIFFERENCE w1")).message
+    await rig.fleet.DrainWorker(fleet_pb2.DrainWorkerRequest(worker="w1"), timeout=5)
+    assert "drain" in (await follower.sees("WORKER_CORDONED w1")).message
+    follower.call.cancel()

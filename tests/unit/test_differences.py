@@ -28,9 +28,3 @@ def test_memory_of_others_and_of_nobody_is_told_from_a_share_on() -> None:
     much = replace(plain, ledger=replace(plain.ledger, foreign_bytes=90, drift_bytes=90))
     assert about(much) == [("w-1", "drift"), ("w-1", "foreign")]
     assert about(replace(much, state=WorkerState.LOST)) == []
-
-
-def test_a_cordon_is_of_one_process() -> None:
-    cordoned = replace(KNOWN, cordons={"w": "w-1"})
-    assert about(worker("w"), desired=cordoned) == [("w-1", "cordon")]
-    assert about(replace(worker("w"), incarnation="w-2"), desired=cordoned) == []
