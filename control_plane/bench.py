@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from control_plane.fleet import (
+    LOADED,
     Footprint,
     Replica,
     ReplicaState,
@@ -15,7 +16,6 @@ from control_plane.fleet import (
     WorkerInfo,
 )
 
-LOADED = frozenset({ReplicaState.WARM, ReplicaState.HOT})
 PRESENT = LOADED | {ReplicaState.ASSIGNED}
 # What is asked for at least once in so many seconds counts in full where a device is crowded.
 ACTIVE_WITHIN_S = 60.0

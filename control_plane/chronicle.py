@@ -10,14 +10,12 @@ from dataclasses import dataclass, field, replace
 from control_plane.commands import Wait
 from control_plane.event import EventKind
 from control_plane.fleet import (
+    LOADED,
     FencingToken,
-    ReplicaState,
     VersionKey,
     WorkerInfo,
     WorkerState,
 )
-
-LOADED = frozenset({ReplicaState.WARM, ReplicaState.HOT})
 
 
 @dataclass(frozen=True, slots=True)

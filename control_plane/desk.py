@@ -6,10 +6,11 @@ Pure; the rooms that decide (leaving, room, scaling, placement) share it.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from control_plane.bench import LOADED, PRESENT, Bench
+from control_plane.bench import PRESENT, Bench
 from control_plane.board import Board
 from control_plane.commands import Assign, Release
 from control_plane.fleet import (
+    LOADED,
     Footprint,
     LoadFailure,
     ModelVersion,

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.commands import Wait
-from control_plane.fleet import Desired, ReplicaState, VersionKey, WantSource, WorkerInfo
-
-SERVING = frozenset({ReplicaState.WARM, ReplicaState.HOT})
+from control_plane.fleet import LOADED, Desired, VersionKey, WantSource, WorkerInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ def progress(
     for key, replica in sorted(worker.replicas.items()):
         want, version = desired.want(key), desired.versions.get(key)
         asked = want is not None and want.source is not WantSource.PREFETCH
-        if want is None or not asked or version is None or replica.state not in SERVING:
+        if want is None or not asked or version is None or replica.state not in LOADED:
             continue
         there = sum(_serves(other, key) for other in others)
         allowed = sum(
@@ -64,4 +62,4 @@ def progress(
 
 def _serves(worker: WorkerInfo, key: VersionKey) -> bool:
     replica = worker.replicas.get(key)
-    return replica is not None and replica.state in SERVING
+    return replica is not None and replica.state in LOADED

@@ -16,6 +16,7 @@ from control_plane.event import EventKind
 from control_plane.events import Journal
 from control_plane.failures import Place
 from control_plane.fleet import (
+    LOADED,
     FencingToken,
     Footprint,
     FootprintKey,
@@ -34,7 +35,6 @@ from yolopool.errors import YolopoolError
 
 log = structlog.get_logger()
 
-LOADED = frozenset({ReplicaState.WARM, ReplicaState.HOT})
 # How long a worker's stream may lag behind its reply before the reply alone is believed.
 SETTLE_S = 3.0
 # Before a command that a worker refused for the moment is given again.
@@ -101,11 +101,6 @@ class Errands:
             elif key in replicas:
                 replicas[key] = replace(replicas[key], state=ReplicaState.RELEASING)
         return replace(worker, replicas=replicas)
-
-    @property
-    def busy(self) -> Collection[str]:
-        """Workers with something under way."""
-        return self._by_worker.keys()
 
     @property
     def closing(self) -> Collection[VersionKey]:

@@ -63,6 +63,10 @@ class ReplicaState(StrEnum):
     FAILED = "FAILED"  # the load failed
 
 
+# It takes requests.
+LOADED = frozenset({ReplicaState.WARM, ReplicaState.HOT})
+
+
 class WorkerState(StrEnum):
     STARTING = "STARTING"  # joined, device not ready
     READY = "READY"  # takes work
