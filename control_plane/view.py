@@ -106,7 +106,7 @@ class View:
         """Applies what was written since the revision that is known here."""
         for key, version in changes.versions.items():
             if version is None:
-                self.want_nowhere(key)
+                self._forget(key)
         wanted = {key for key, want in changes.wants.items() if want is not None}
         for key, want in changes.wants.items():
             # Another control plane ended it: for whom, only that one knows.
@@ -125,7 +125,7 @@ class View:
 
     def drop_versions(self, keys: tuple[VersionKey, ...]) -> None:
         for key in keys:
-            self.want_nowhere(key)
+            self._forget(key)
         self._mirror.drop_versions(keys)
         self._show(*keys)
 
@@ -336,8 +336,9 @@ class View:
         for key, replica in gone.items():
             holders = self.holders.get(key)
             if holders is not None and holders.discard(worker_id):
-                left = self._left(key) + replica.rates
-                self._departed[key] = Arrivals(left, self._clock.monotonic())
+                if key in self.desired.versions:
+                    left = self._left(key) + replica.rates
+                    self._departed[key] = Arrivals(left, self._clock.monotonic())
                 if not holders:
                     del self.holders[key]
 
@@ -417,6 +418,11 @@ class View:
     def want_nowhere(self, key: VersionKey) -> None:
         """Someone asked for its end: what it was asked for before is no reason to fetch it."""
         self._unloaded.add(key)
+        self._departed.pop(key, None)
+
+    def _forget(self, key: VersionKey) -> None:
+        """A version that is no more."""
+        self._unloaded.discard(key)
         self._departed.pop(key, None)
 
     def _left(self, key: VersionKey) -> Rates:
