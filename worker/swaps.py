@@ -240,17 +240,15 @@ class Swaps:
         if self._tiers.two:
             self._trim_host(one.header.manifest.weights_bytes)
 
-        def read() -> tuple[Pack, float]:
-            began = time.perf_counter()
-            return self._packs.fetch(one.order.pack), time.perf_counter() - began
-
-        reading = asyncio.ensure_future(self.reader(read))
+        # The wait for a thread counts: beside passes on a CPU it is most of it.
+        began = self._clock()
+        reading = asyncio.ensure_future(self.reader(partial(self._packs.fetch, one.order.pack)))
         try:
-            one.pack, seconds = await asyncio.shield(reading)
+            one.pack = await asyncio.shield(reading)
         except asyncio.CancelledError:
             reading.add_done_callback(_close_late)
             raise
-        return seconds
+        return self._clock() - began
 
     async def read_ahead(self, one: Replica) -> None:
         """Weights into host memory that is free, for one that is only likely to be asked for."""
@@ -290,8 +288,9 @@ class Swaps:
         before = self._engine.passes(one.key)
         for _ in range(WARM_UP_PASSES):
             if self._engine.passes(one.key) > before:
-                return  # a ticket that waited for it has warmed it up, in its own shape
+                break  # a ticket that waited for it has warmed it up, in its own shape
             await self._engine.job(partial(self._pass, one, model), idle=True)
+        # Either way: else each swap under load would wait behind the batches of others again.
         self._seen.add(kind)
 
     async def warm_again(self, one: Replica) -> None:
@@ -414,9 +413,9 @@ def _kept(one: Replica, swap_s: float, now: float, held_s: float) -> tiers.Kept:
     return tiers.Kept(one.key, size, swap_s, rate, one.last_used_unix_s, held_s)
 
 
-def _close_late(reading: "asyncio.Future[tuple[Pack, float]]") -> None:
+def _close_late(reading: "asyncio.Future[Pack]") -> None:
     if not reading.cancelled() and reading.exception() is None:
-        reading.result()[0].close()
+        reading.result().close()
 
 
 def _lower_priority() -> None:
