@@ -145,9 +145,11 @@ def _is_half_loaded(want: Want, seat: Replica) -> bool:
 
 
 def _finished(desk: Desk, want: Want, holders: list[Bench]) -> Iterable[Command]:
+    if want.key in desk.assigned:
+        return
     for bench in holders:
         seat = bench.seats[want.key]
-        if not _is_half_loaded(want, seat) or want.key in desk.assigned:
+        if not _is_half_loaded(want, seat):
             continue
         # One that pinned ones keep from the device is to leave it when it can.
         if bench.fits(size_of(seat), pinned=seat.pinned, without=[want.key]):
