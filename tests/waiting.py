@@ -1,5 +1,6 @@
-"""Waiting for what another process does, with a bound."""
+"""Waiting for what another process or task does, with a bound."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -10,3 +11,10 @@ def until(what: str, holds: Callable[[], object], limit_s: float = 60.0) -> None
     while not holds():
         assert time.monotonic() < end, f"{what}: not within {limit_s:g} s"
         time.sleep(0.02)
+
+
+async def becomes(holds: Callable[[], object], limit_s: float = 60.0) -> None:
+    """Waits until a call answers true, while the event loop goes on. Raises TimeoutError."""
+    async with asyncio.timeout(limit_s):
+        while not holds():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)

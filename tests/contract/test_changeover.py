@@ -10,6 +10,7 @@ import pytest
 
 from control_plane.fleet import Want
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
+from tests.waiting import becomes
 from yolopool import errors
 from yolopool.v1 import model_pb2, types_pb2
 
@@ -20,12 +21,6 @@ STANDBY = types_pb2.RESIDENCY_MODE_HOT_STANDBY
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     async with Rig(tmp_path) as one:
         yield one
-
-
-async def until(ready: Any) -> None:
-    """Waits for the fleet to get there; the test's own timeout is the limit."""
-    while not ready():  # noqa: ASYNC110 - scripted workers have no event to wait for
-        await asyncio.sleep(0.01)
 
 
 def change(rig: Rig, prepare: str, release: str = "", timeout: float = 10, **more: Any) -> Any:
@@ -48,7 +43,7 @@ async def test_one_set_is_loaded_and_then_the_other_ends(rig: Rig) -> None:
     worker = await rig.worker("w", models=4)
     await rig.load("a", pin=True)
     await rig.keep("b", mode=STANDBY)
-    await until(lambda: "b@1" in held(worker))
+    await becomes(lambda: "b@1" in held(worker))
     answer = await change(rig, "c d a", "a b", pin=True)
     assert [str(one.version.model) for one in answer.prepared] == ["c", "d", "a"]
     assert all(one.pinned and one.replicas[0].replica.pinned for one in answer.prepared)
@@ -67,7 +62,7 @@ async def test_nothing_is_released_while_one_still_loads(rig: Rig) -> None:
     await rig.load("a")
     worker.load_s = 0.5
     call = change(rig, "b", "a")
-    await until(lambda: "b@1" in held(worker))
+    await becomes(lambda: "b@1" in held(worker))
     assert "a@1" in await wants(rig)
     await call
     assert set(await wants(rig)) == {"b@1"}
@@ -86,7 +81,7 @@ async def test_one_that_fails_leaves_all_as_it_was(rig: Rig) -> None:
     assert "3 bytes left" in error.message
     assert await wants(rig) == before
     assert rig.plane.view.desired.wants == (await rig.registry.desired()).wants
-    await until(lambda: rig.plane.view.waits == {})
+    await becomes(lambda: rig.plane.view.waits == {})
     worker.refuse.clear()
     await change(rig, "b c", "a", pin=True)
     assert set(await wants(rig)) == {"b@1", "c@1"}
@@ -111,7 +106,7 @@ async def test_what_gave_its_room_to_a_failed_change_is_wanted_again(rig: Rig) -
     worker.load_s = 0.3
     assert isinstance(await refused(change(rig, "b c", "a", pin=True)), errors.ChangeoverFailed)
     assert await wants(rig) == before
-    await until(lambda: "a@1" in held(worker))
+    await becomes(lambda: "a@1" in held(worker))
 
 
 async def test_time_that_runs_out_changes_nothing(rig: Rig) -> None:
@@ -134,10 +129,12 @@ async def test_a_caller_who_leaves_changes_nothing(rig: Rig) -> None:
     before = await wants(rig)
     worker.load_s = 30.0
     call = change(rig, "b", "a")
-    await until(lambda: "b@1" in held(worker))
+    await becomes(lambda: "b@1" in held(worker))
     assert set(await wants(rig)) == {"a@1", "b@1"}
     call.cancel()
-    await until(lambda: set(rig.plane.view.desired.wants) == {want.key for want in before.values()})
+    await becomes(
+        lambda: set(rig.plane.view.desired.wants) == {want.key for want in before.values()}
+    )
     assert await wants(rig) == before
 
 
@@ -188,7 +185,7 @@ async def test_two_of_the_same_models_come_after_each_other(rig: Rig) -> None:
     worker = await rig.worker("w", models=3)
     worker.load_s = 1.0
     first = change(rig, "a b")
-    await until(lambda: "a@1" in held(worker))
+    await becomes(lambda: "a@1" in held(worker))
     other = change(rig, "c")  # shares no model with them
     second = change(rig, "b", "a")
     late = await refused(change(rig, "a", timeout=0.5))
@@ -227,7 +224,7 @@ async def test_a_stop_in_the_middle_brings_back_what_was(tmp_path: Path) -> None
         before = await wants(rig)
         worker.load_s = 30.0
         call = change(rig, "b", "a")
-        await until(lambda: "b@1" in held(worker))
+        await becomes(lambda: "b@1" in held(worker))
     with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
         await call
     assert await wants(rig) == before

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from control_plane.app import ControlPlane
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
+from tests.waiting import becomes
 from yolopool import errors
 from yolopool.v1 import (
     detection_pb2,
@@ -32,12 +33,6 @@ READY, FAILED = model_pb2.VERSION_STATE_READY, model_pb2.VERSION_STATE_FAILED
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     async with Rig(tmp_path) as one:
         yield one
-
-
-async def until(ready: Any) -> None:
-    """Waits for the fleet to get there; the test's own timeout is the limit."""
-    while not ready():  # noqa: ASYNC110 - scripted workers have no event to wait for
-        await asyncio.sleep(0.01)
 
 
 # --- artifacts -----------------------------------------------------------------------------------
@@ -157,7 +152,7 @@ async def test_deleted_models_leave_the_workers(rig: Rig) -> None:
     deleted = await rig.models.DeleteModel(model_pb2.DeleteModelRequest(model="a"))
     assert [key.model for key in deleted.deleted] == ["a"]
     assert isinstance(await refused(rig.detect("a")), errors.ModelNotFound)
-    await until(lambda: worker.released == ["a@1"])
+    await becomes(lambda: worker.released == ["a@1"])
     again = await refused(rig.models.DeleteModel(model_pb2.DeleteModelRequest(model="a")))
     assert isinstance(again, errors.ModelNotFound)
 
@@ -225,7 +220,7 @@ async def test_a_lost_worker_costs_one_retry(rig: Rig) -> None:
     await rig.load("a", replicas=2)
     first.infer_s = second.infer_s = 0.3
     calls = [asyncio.create_task(rig.detect("a")) for _ in range(8)]
-    await until(lambda: first.inferred and second.inferred)
+    await becomes(lambda: first.inferred and second.inferred)
     await first.die()
     assert {answer.worker for answer in await asyncio.gather(*calls)} == {"w2"}
 
@@ -236,7 +231,7 @@ async def test_a_worker_that_falls_silent_mid_call_is_given_up(rig: Rig) -> None
     await rig.detect("a")
     first.infer_s = 60
     call = asyncio.create_task(rig.detect("a"))
-    await until(lambda: len(first.inferred) == 2)
+    await becomes(lambda: len(first.inferred) == 2)
     await rig.worker("w2")
     await first.fall_silent()
     assert (await call).worker == "w2"
@@ -418,12 +413,12 @@ async def test_a_hot_standby_is_loaded_and_pinned_and_stays_when_it_is_none(rig:
     version = await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_HOT_STANDBY)
     assert (version.wanted_replicas, version.pinned) == (1, True)
     assert await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_HOT_STANDBY) == version
-    await until(lambda: "a@1" in worker.replicas and worker.replicas["a@1"].pinned)
+    await becomes(lambda: "a@1" in worker.replicas and worker.replicas["a@1"].pinned)
     assert isinstance(await refused(rig.detect("b")), errors.LedgerFull)
     version = await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_NORMAL)
     assert (version.wanted_replicas, version.pinned) == (1, False)
     assert version.residency.idle_release_s == 60
-    await until(lambda: not worker.replicas["a@1"].pinned)
+    await becomes(lambda: not worker.replicas["a@1"].pinned)
     assert worker.released == []
     await rig.detect("b")
     assert worker.released == ["a@1"]
@@ -435,7 +430,7 @@ async def test_a_pin_by_a_load_ends_with_another_way_to_keep_it(rig: Rig) -> Non
     await rig.load("a", pin=True, replicas=1)
     version = await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_ON_DEMAND)
     assert (version.wanted_replicas, version.pinned) == (1, False)
-    await until(lambda: not worker.replicas["a@1"].pinned)
+    await becomes(lambda: not worker.replicas["a@1"].pinned)
 
 
 async def test_what_is_registered_as_a_hot_standby_is_loaded_when_ready(rig: Rig) -> None:
@@ -444,7 +439,7 @@ async def test_what_is_registered_as_a_hot_standby_is_loaded_when_ready(rig: Rig
     made = await rig.register("a", residency=residency)
     assert made.residency.mode == types_pb2.RESIDENCY_MODE_HOT_STANDBY
     await rig.import_next()
-    await until(lambda: "a@1" in worker.replicas and worker.replicas["a@1"].pinned)
+    await becomes(lambda: "a@1" in worker.replicas and worker.replicas["a@1"].pinned)
 
 
 async def test_a_load_of_what_takes_turns_is_done_when_it_had_its_turn(rig: Rig) -> None:
@@ -452,7 +447,7 @@ async def test_a_load_of_what_takes_turns_is_done_when_it_had_its_turn(rig: Rig)
     await rig.ready("a", "b")
     await rig.load("a")
     await rig.load("b")
-    await until(lambda: worker.replicas["a@1"].state == types_pb2.REPLICA_STATE_WARM)
+    await becomes(lambda: worker.replicas["a@1"].state == types_pb2.REPLICA_STATE_WARM)
     version = await rig.load("a")
     assert [one.worker for one in version.replicas] == ["w1"]
 
@@ -477,9 +472,9 @@ async def test_a_pin_without_room_is_refused_and_the_model_serves_on(rig: Rig) -
     await rig.load("b")
     worker.replicas["b@1"].outstanding = 1  # in use: it can't leave for the pin
     worker.poke()
-    await until(lambda: rig.outstanding("w1", "b@1") == 1)
+    await becomes(lambda: rig.outstanding("w1", "b@1") == 1)
     loading = asyncio.create_task(rig.load("a", pin=True))
-    await until(lambda: rig.waits_for("a@1") == "LEDGER_FULL")
+    await becomes(lambda: rig.waits_for("a@1") == "LEDGER_FULL")
     assert worker.released == []
     assert (await rig.detect("a")).worker == "w1"
     worker.replicas["b@1"].outstanding = 0
@@ -493,7 +488,7 @@ async def test_an_unload_ends_a_hot_standby(rig: Rig) -> None:
     residency = types_pb2.Residency(mode=types_pb2.RESIDENCY_MODE_HOT_STANDBY)
     await rig.register("a", residency=residency)
     await rig.import_next()
-    await until(lambda: worker.replicas)
+    await becomes(lambda: worker.replicas)
     request = model_pb2.UnloadModelRequest(model="a", wait=True)
     version = (await rig.models.UnloadModel(request, timeout=5)).version
     assert version.residency.mode == types_pb2.RESIDENCY_MODE_NORMAL
@@ -505,7 +500,7 @@ async def test_what_is_on_demand_leaves_when_idle_and_comes_back(rig: Rig) -> No
     await rig.ready("a")
     await rig.keep("a", mode=types_pb2.RESIDENCY_MODE_ON_DEMAND, idle_release_s=0.5)
     await rig.detect("a")
-    await until(lambda: worker.released)
+    await becomes(lambda: worker.released)
     await rig.detect("a")
     assert worker.assigned == ["a@1", "a@1"]
 
@@ -552,7 +547,7 @@ async def test_a_slow_load_delays_no_other_worker(rig: Rig) -> None:
     slow.load_s = 30
     load = model_pb2.LoadModelRequest(model="a")
     await rig.models.LoadModel(load)
-    await until(lambda: slow.assigned)
+    await becomes(lambda: slow.assigned)
     await rig.worker("w2")
     assert (await rig.detect("b")).worker == "w2"
 
@@ -571,7 +566,7 @@ async def test_a_worker_says_its_ledger_and_whom_it_replaces(rig: Rig) -> None:
     worker.terms = {"foreign_bytes": 5, "drift_bytes": 3, "host_bytes": 7, "max_hot": 2}
     worker.replaces_because = "3 bytes did not come back"
     worker.poke()
-    await until(lambda: rig.plane.view.workers["w1"].replaces_because)
+    await becomes(lambda: rig.plane.view.workers["w1"].replaces_because)
     (shown,) = (await rig.fleet.ListWorkers(fleet_pb2.ListWorkersRequest())).workers
     assert shown.replaces_because == "3 bytes did not come back"
     assert (shown.ledger.foreign_bytes, shown.ledger.drift_bytes) == (5, 3)
@@ -587,7 +582,7 @@ async def test_the_fleet_in_numbers(rig: Rig) -> None:
     await rig.worker("w1")
     await rig.ready("a")
     await rig.detect("a")
-    await until(lambda: rig.plane.view.desired.wants)
+    await becomes(lambda: rig.plane.view.desired.wants)
     fleet = await rig.fleet.GetFleet(fleet_pb2.GetFleetRequest())
     assert (fleet.models, fleet.versions, fleet.workers_ready, fleet.importers) == (1, 1, 1, 1)
     assert (fleet.replicas_hot, fleet.requests_total, fleet.errors_total) == (1, 1, 0)
@@ -602,7 +597,7 @@ async def test_the_fleet_in_numbers(rig: Rig) -> None:
 async def test_a_silent_worker_is_lost_and_one_that_leaves_is_gone(rig: Rig) -> None:
     silent, leaving = await rig.worker("w1"), await rig.worker("w2")
     await silent.fall_silent()
-    await until(lambda: rig.plane.view.workers["w1"].state == "LOST")
+    await becomes(lambda: rig.plane.view.workers["w1"].state == "LOST")
     leave = membership_pb2.LeaveRequest(worker="w2", incarnation=leaving.incarnation)
     await leaving.fall_silent()
     await rig.membership.Leave(leave)

@@ -14,6 +14,7 @@ from control_plane.event import EventKind
 from control_plane.events import MOST_UNWRITTEN, Journal
 from control_plane.memory_registry import MemoryRegistry
 from tests.contract.control_plane_rig import Rig, refused
+from tests.waiting import becomes
 from yolopool import errors
 from yolopool.v1 import (
     events_pb2,
@@ -31,12 +32,6 @@ STEP = explain_pb2.PlannedStep
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     async with Rig(tmp_path) as one:
         yield one
-
-
-async def until(ready: Any) -> None:
-    """Waits for the fleet to get there; the test's own timeout is the limit."""
-    while not ready():  # noqa: ASYNC110 - scripted workers have no event to wait for
-        await asyncio.sleep(0.01)
 
 
 def word(event: events_pb2.Event) -> str:
@@ -68,7 +63,7 @@ class Follower:
             self.seen.append(event)
 
     async def sees(self, line: str) -> events_pb2.Event:
-        await until(lambda: any(told(event) == line for event in self.seen))
+        await becomes(lambda: any(told(event) == line for event in self.seen))
         return next(event for event in self.seen if told(event) == line)
 
 
@@ -149,7 +144,7 @@ async def test_a_version_that_fails_everywhere_is_told_once(rig: Rig) -> None:
     failed = await follower.sees("LOAD_FAILED w1 a@1")
     assert (failed.reason, "no such layer" in failed.message) == ("LOAD_FAILED", True)
     await follower.sees("VERSION_FAILED a@1")
-    await until(lambda: sum(told(e) == "LOAD_FAILED w1 a@1" for e in follower.seen) >= 2)
+    await becomes(lambda: sum(told(e) == "LOAD_FAILED w1 a@1" for e in follower.seen) >= 2)
     worker.on_assign = None
     await follower.sees("ASSIGNED w1 a@1")
     assert [told(event) for event in follower.seen].count("VERSION_FAILED a@1") == 1
@@ -190,7 +185,7 @@ async def test_of_two_control_planes_one_reports_and_the_next_what_was_missed(
         one = await first.worker("w1")
         follower = Follower(first)
         await follower.sees("WORKER_JOINED w1")
-        await until(lambda: registry._workers)
+        await becomes(lambda: registry._workers)
         settings = first.settings.model_copy(update={"data_dir": tmp_path / "b"})
         second = ControlPlane(settings, registry)
         await second.start()
@@ -235,7 +230,7 @@ async def test_notes_wait_for_the_store_and_the_newest_are_kept() -> None:
     assert await registry.events() == ()
     journal.note(EventKind.RELEASED)
     registry.is_away = False
-    await until(lambda: len(registry._events.read("", 0)) == MOST_UNWRITTEN)
+    await becomes(lambda: len(registry._events.read("", 0)) == MOST_UNWRITTEN)
     kept = await registry.events()
     assert (kept[0].message, kept[-1].kind) == ("6", EventKind.RELEASED)
     assert {event.control_plane for event in kept} == {"c1"}
@@ -264,7 +259,7 @@ async def test_a_plan_says_what_a_load_would_do_and_does_nothing(rig: Rig) -> No
     await rig.models.SetResidency(
         model_pb2.SetResidencyRequest(model="a", residency=types_pb2.Residency()), timeout=5
     )
-    await until(lambda: not worker.replicas["a@1"].pinned)
+    await becomes(lambda: not worker.replicas["a@1"].pinned)
     await rig.detect("a")
     steps = await planned(rig, "b")
     assert [(s.action, s.version.model) for s in steps] == [(STEP.RELEASE, "a"), (STEP.ASSIGN, "b")]
@@ -307,7 +302,7 @@ async def test_demand_is_summed_over_replicas(rig: Rig) -> None:
         worker.replicas["a@1"].rates.CopyFrom(types_pb2.Rates(fast=2, middle=2, slow=2))
         worker.poke()
     view = rig.plane.view
-    await until(
+    await becomes(
         lambda: all(r.rates.slow for w in view.workers.values() for r in w.replicas.values())
     )
     answer = await explained(rig, "a")

@@ -4,38 +4,32 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.contract.control_plane_rig import Rig, refused
+from tests.waiting import becomes
 from yolopool import errors
 from yolopool.v1 import model_pb2, types_pb2
-
-
-async def until(ready: Any) -> None:
-    """Waits for the fleet to get there; the test's own timeout is the limit."""
-    while not ready():  # noqa: ASYNC110 - scripted workers have no event to wait for
-        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
 async def holder(tmp_path: Path) -> AsyncIterator[Rig]:
     async with Rig(tmp_path, reconciler_lease_s=1.0) as one:
-        await until(lambda: one.plane.view.reconciler)
+        await becomes(lambda: one.plane.view.reconciler)
         yield one
 
 
 @pytest.fixture
 async def other(tmp_path: Path, holder: Rig) -> AsyncIterator[Rig]:
     async with Rig(tmp_path, holder.registry, reconciler_lease_s=1.0) as one:
-        await until(lambda: one.plane.view.reconciler_address == holder.addresses.grpc)
+        await becomes(lambda: one.plane.view.reconciler_address == holder.addresses.grpc)
         yield one
 
 
 async def test_admin_calls_are_served_by_the_one_that_decides(holder: Rig, other: Rig) -> None:
     await holder.worker("w1", models=1, also=[other.addresses.grpc])
-    await until(lambda: other.plane.view.workers)
+    await becomes(lambda: other.plane.view.workers)
     await other.ready("a", "b")
     assert [replica.worker for replica in (await other.load("a", pin=True)).replicas] == ["w1"]
     # Written by the other, and shown here at once.
@@ -51,7 +45,7 @@ async def test_admin_calls_are_served_by_the_one_that_decides(holder: Rig, other
 
 async def test_a_miss_is_wanted_by_the_one_that_decides(holder: Rig, other: Rig) -> None:
     worker = await holder.worker("w1", models=1, also=[other.addresses.grpc])
-    await until(lambda: other.plane.view.workers)
+    await becomes(lambda: other.plane.view.workers)
     await holder.ready("a", "b", "huge")
     answers = await asyncio.gather(*(other.detect("a") for _ in range(20)))
     assert {answer.worker for answer in answers} == {"w1"}
@@ -74,7 +68,7 @@ async def test_a_holder_that_died_is_replaced_and_nobody_is_told_no(
     holder: Rig, other: Rig
 ) -> None:
     worker = await holder.worker("w1", also=[other.addresses.grpc])
-    await until(lambda: other.plane.view.workers)
+    await becomes(lambda: other.plane.view.workers)
     await holder.ready("a", "b")
     # As after a kill: it says nothing more and answers nobody.
     assert holder.plane._deciding is not None
@@ -91,12 +85,12 @@ async def test_a_holder_that_stops_gives_the_lease_up_at_once(holder: Rig, other
     await holder.ready("a")
     await holder.plane._resign()
     assert await holder.registry.lease_holder() is None
-    await until(lambda: other.plane.view.reconciler_address == other.addresses.grpc)
+    await becomes(lambda: other.plane.view.reconciler_address == other.addresses.grpc)
 
 
 async def test_what_the_holder_lacks_is_served_here(tmp_path: Path, holder: Rig) -> None:
     async with Rig(tmp_path / "elsewhere", holder.registry) as other:
-        await until(lambda: other.plane.view.reconciler_address == holder.addresses.grpc)
+        await becomes(lambda: other.plane.view.reconciler_address == holder.addresses.grpc)
         assert (await other.register("a")).version.version == 1
 
 
@@ -106,7 +100,7 @@ async def test_a_holder_that_ends_in_a_call_makes_no_version_twice(holder: Rig, 
         name="a", artifact=hashlib.sha256(b"weights").hexdigest(), wait=True
     )
     registering = asyncio.ensure_future(other.models.RegisterModel(request, timeout=20))
-    await until(lambda: holder.plane.view.desired.versions)
+    await becomes(lambda: holder.plane.view.desired.versions)
     assert holder.plane._deciding is not None
     holder.plane._deciding.cancel()
     await holder.plane._server.server.stop(0)

@@ -16,7 +16,8 @@ from control_plane.memory_registry import MemoryRegistry
 from control_plane.schedules import Schedule
 from control_plane.settings import read_settings
 from tests.contract.control_plane_rig import Rig, refused
-from tests.contract.test_changeover import until, wants
+from tests.contract.test_changeover import wants
+from tests.waiting import becomes
 from yolopool import errors
 from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
 
@@ -130,12 +131,12 @@ async def test_a_change_begins_ahead_and_ends_at_its_moment(rig: Rig, wall: Wall
     await rig.load("a")
     await put(rig, "day", "0 6 * * *", "b", "a", lead_s=600.0)
     wall.set(berlin("20T05:49:59"))
-    await until(lambda: "b@1" in worker.replicas)
+    await becomes(lambda: "b@1" in worker.replicas)
     await rig.load("b")
     assert set(await wants(rig)) == {"a@1", "b@1"}
     assert noted(rig, "day").last_unix_s == 0.0
     wall.set(berlin("20T05:59:59"))
-    await until(lambda: noted(rig, "day").last_unix_s)
+    await becomes(lambda: noted(rig, "day").last_unix_s)
     assert set(await wants(rig)) == {"b@1"}
     status = (await listed(rig))["day"]
     assert (status.last_unix_s, status.last_error) == (berlin("20T06:00"), "")
@@ -149,13 +150,13 @@ async def test_nothing_is_released_before_all_are_loaded(rig: Rig, wall: Wall) -
     worker.refuse["c@1"] = errors.OutOfMemory("the device has 3 bytes left")
     await put(rig, "day", "0 6 * * *", "b c", "a")
     wall.set(berlin("20T06:00"))
-    await until(lambda: noted(rig, "day").last_error)
+    await becomes(lambda: noted(rig, "day").last_error)
     status = (await listed(rig))["day"]
     assert status.last_unix_s == berlin("20T06:00")
     assert "3 bytes left" in status.last_error
     assert set(await wants(rig)) == {"a@1", "b@1", "c@1"}
     worker.refuse.clear()
-    await until(lambda: not noted(rig, "day").last_error)
+    await becomes(lambda: not noted(rig, "day").last_error)
     assert set(await wants(rig)) == {"b@1", "c@1"}
 
 
@@ -169,11 +170,11 @@ async def test_what_became_of_its_models_is_looked_up_at_the_moment(rig: Rig, wa
     for name in ("b", "c"):
         await rig.models.DeleteModel(model_pb2.DeleteModelRequest(model=name), timeout=5)
     wall.set(berlin("20T06:00"))
-    await until(lambda: noted(rig, "day").last_unix_s)
+    await becomes(lambda: noted(rig, "day").last_unix_s)
     assert noted(rig, "day").last_error == ""
     assert set(await wants(rig)) == {"a@2"}
     wall.set(berlin("20T08:00"))
-    await until(lambda: noted(rig, "late").last_error)
+    await becomes(lambda: noted(rig, "late").last_error)
     assert noted(rig, "late").last_error.startswith("MODEL_NOT_FOUND: ")
 
 
@@ -186,7 +187,7 @@ async def test_missed_moments_are_made_up_for(tmp_path: Path, wall: Wall) -> Non
     wall.set(berlin("22T20:00"))
     async with Rig(tmp_path, registry, wall.clock) as rig:
         worker = await rig.worker("w", models=3)
-        await until(lambda: noted(rig, "night").last_unix_s)
+        await becomes(lambda: noted(rig, "night").last_unix_s)
         assert noted(rig, "day").last_unix_s == berlin("22T06:00")
         assert noted(rig, "night").last_unix_s == berlin("22T19:00")
         assert set(await wants(rig)) == {"b@1", "c@1"}
@@ -202,14 +203,14 @@ async def test_another_control_plane_goes_on_where_one_ended(tmp_path: Path, wal
         one.load_s = 30.0
         await put(first, "day", "0 6 * * *", "b c", "a")
         wall.set(berlin("20T06:00"))
-        await until(lambda: {"b@1", "c@1"} <= set(one.replicas))
+        await becomes(lambda: {"b@1", "c@1"} <= set(one.replicas))
         async with Rig(tmp_path / "2", registry, wall.clock) as second:
             await asyncio.sleep(0.3)  # it is there, and does not decide
             assert not second.plane._reconciler.is_holder
             await first.plane.stop()
             assert set(await wants(second)) == {"a@1", "b@1", "c@1"}
             await second.worker("w", models=3)
-            await until(lambda: noted(second, "day").last_unix_s)
+            await becomes(lambda: noted(second, "day").last_unix_s)
             assert set(await wants(second)) == {"b@1", "c@1"}
             assert noted(second, "day").last_error == ""
 
@@ -224,10 +225,10 @@ async def test_a_schedule_waits_for_a_changeover_of_the_same_models(rig: Rig, wa
         prepare=[model_pb2.LoadModelRequest(model="b", replicas=2)]
     )
     call = rig.models.Changeover(request, timeout=0.7)
-    await until(lambda: "b@1" in worker.replicas)
+    await becomes(lambda: "b@1" in worker.replicas)
     wall.set(berlin("20T06:00"))
     assert isinstance(await refused(call), errors.DeadlineExceeded)
-    await until(lambda: noted(rig, "day").last_unix_s)
+    await becomes(lambda: noted(rig, "day").last_unix_s)
     (want,) = (await wants(rig)).values()
     assert (str(want.key), want.replicas) == ("b@1", 1)
 
@@ -248,7 +249,7 @@ async def test_a_registry_that_goes_away_is_waited_for(
 
     monkeypatch.setattr(rig.registry, "note_schedule", away_at_first)
     wall.set(berlin("20T06:00"))
-    await until(lambda: noted(rig, "day").last_unix_s)
+    await becomes(lambda: noted(rig, "day").last_unix_s)
     assert len(tries) == 3
 
 
@@ -261,13 +262,13 @@ async def test_declared_models_are_up_once_they_can_be(tmp_path: Path) -> None:
         await rig.ready("a")
     async with Rig(tmp_path, registry, load="a,b@2") as rig:
         worker = await rig.worker("w", models=3)
-        await until(lambda: "a@1" in worker.replicas)
+        await becomes(lambda: "a@1" in worker.replicas)
         assert worker.replicas["a@1"].pinned
         await rig.ready("b")
         assert set(await wants(rig)) == {"a@1"}
         await rig.register("b", b"the second of b")
         await rig.import_next()
-        await until(lambda: "b@2" in worker.replicas)
+        await becomes(lambda: "b@2" in worker.replicas)
         found = await wants(rig)
         assert {name: (w.replicas, w.pinned) for name, w in found.items()} == {
             "a@1": (1, True),

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from control_plane.redis_registry import RedisRegistry
 from control_plane.redis_url import connect
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.contract.redis_servers import DEBIAN, free_port, server, watched
+from tests.waiting import becomes
 from yolopool import errors
 from yolopool.errors import RegistryUnavailable, StaleToken
 
@@ -58,12 +60,6 @@ async def answers(client: Any) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def until(ready: Any) -> None:
-    """Waits for the fleet to get there; the test's own timeout is the limit."""
-    while not ready():  # noqa: ASYNC110 - neither files nor other processes have an event
-        await asyncio.sleep(0.01)
-
-
 def a_rig(folder: Path, url: str, **more: Any) -> Rig:
     """A control plane with its own data directory; their stores of artifacts are apart."""
     return Rig(folder, RedisRegistry(url, timeout_s=1.0), redis=url, **more)
@@ -87,7 +83,7 @@ async def test_an_emptied_store_is_filled_again_and_nothing_moves(
         worker = await one.worker("w1", also=[two.addresses.grpc])
         await one.ready("a", "b")
         await one.load("a", pin=True)
-        await until(lambda: two.plane.view.desired.wants)
+        await becomes(lambda: two.plane.view.desired.wants)
         cluster, token = one.plane.view.desired.cluster, worker.fence.highest
         with structlog.testing.capture_logs() as logs:
             await redis.flushall()
@@ -131,7 +127,8 @@ async def test_a_store_emptied_while_all_were_down_is_filled_from_the_highest_co
     rigs = [a_rig(folder / name, url) for name in ("one", "two")]
     await asyncio.gather(*(rig.__aenter__() for rig in rigs))
     for rig in rigs:
-        await until(lambda rig=rig: {"a", "b"} <= set(rig.plane.view.catalogue.models))
+        view = rig.plane.view
+        await becomes(partial(lambda view: {"a", "b"} <= set(view.catalogue.models), view))
         assert rig.plane.view.desired.cluster == cluster
     await asyncio.gather(*(rig.__aexit__() for rig in rigs))
 
@@ -147,7 +144,7 @@ async def test_another_store_is_right_and_the_copy_is_set_aside(
         cluster = new.plane.view.desired.cluster
         with structlog.testing.capture_logs() as logs:
             async with a_rig(folder / "one", url) as one:
-                await until(lambda: one.plane.view.is_loaded)
+                await becomes(lambda: one.plane.view.is_loaded)
                 await kept(one)
                 assert set(one.plane.view.catalogue.models) == {"b"}
         said = next(log for log in logs if "NOT THE ONE OF THE LOCAL COPY" in log["event"])
@@ -162,7 +159,7 @@ async def test_a_new_store_made_by_one_that_knew_nothing_gives_way(
         await one.register("a")
         await redis.flushall()
         async with a_rig(folder / "new", url) as new:
-            await until(lambda: "a" in new.plane.view.catalogue.models)
+            await becomes(lambda: "a" in new.plane.view.catalogue.models)
             assert new.plane.view.desired.cluster == one.plane.view.desired.cluster
 
 
@@ -176,11 +173,11 @@ async def test_a_store_that_was_away_is_not_filled(folder: Path) -> None:
             await one.ready("a")
             await one.detect("a")
             stack.close()
-            await until(lambda: not one.plane.view.registry_available)
+            await becomes(lambda: not one.plane.view.registry_available)
             assert (await one.detect("a")).worker == "w1"
             assert isinstance(await refused(one.register("b")), errors.RegistryUnavailable)
             stack.enter_context(server(DEBIAN, folder / "redis"))
-            await until(lambda: one.plane.view.registry_available)
+            await becomes(lambda: one.plane.view.registry_available)
             async with asyncio.timeout(20):
                 while isinstance(await tried(one.register("b")), RegistryUnavailable):  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
@@ -192,10 +189,10 @@ async def test_a_store_that_was_away_is_not_filled(folder: Path) -> None:
 
 async def test_a_writer_that_was_overtaken_changes_no_worker(tmp_path: Path) -> None:
     async with Rig(tmp_path, reconciler_lease_s=1.0) as old:
-        await until(lambda: decides(old))
+        await becomes(lambda: decides(old))
         async with Rig(tmp_path, old.registry, reconciler_lease_s=1.0) as new:
             worker = await old.worker("w1", also=[new.addresses.grpc])
-            await until(lambda: new.plane.view.workers)
+            await becomes(lambda: new.plane.view.workers)
             await old.ready("a", "b")
             await old.load("a")
             before = old.plane._reconciler._token
@@ -203,12 +200,12 @@ async def test_a_writer_that_was_overtaken_changes_no_worker(tmp_path: Path) -> 
             # It stands still with its token in hand, as a process that is stopped.
             assert old.plane._deciding is not None
             old.plane._deciding.cancel()
-            await until(lambda: decides(new))
+            await becomes(lambda: decides(new))
             await new.load("b")
             late = Release("w1", VersionKey("a", 1), "it was decided long ago", forget=True)
             with structlog.testing.capture_logs() as logs:
                 old.plane._reconciler._errands.start(late, before)
-                await until(lambda: [one for one in logs if one["event"] == "command refused"])
+                await becomes(lambda: [one for one in logs if one["event"] == "command refused"])
             refusal = next(one for one in logs if one["event"] == "command refused")
             assert refusal["reason"] == "STALE_TOKEN"
             assert sorted(worker.replicas) == ["a@1", "b@1"]
@@ -216,7 +213,7 @@ async def test_a_writer_that_was_overtaken_changes_no_worker(tmp_path: Path) -> 
                 await old.registry.forget(VersionKey("a", 1), before)
             # Awake again, it sees that another decides, and leaves it to that one.
             old.plane._deciding = asyncio.create_task(old.plane._reconciler.run())
-            await until(lambda: old.plane.view.reconciler_address == new.addresses.grpc)
+            await becomes(lambda: old.plane.view.reconciler_address == new.addresses.grpc)
             assert not old.plane._reconciler.is_holder
             assert decides(new)
 

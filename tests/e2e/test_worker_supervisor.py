@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.waiting import becomes
 from worker.devices import Device, discover
 from worker.supervisor import Supervisor
 
@@ -42,12 +43,6 @@ supervisor = Supervisor(
 )
 asyncio.run(supervisor.run(serving.until_signal))
 """
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what another process does; the test's time limit bounds it."""
-    while not condition():  # noqa: ASYNC110 - there is no event across processes
-        await asyncio.sleep(0.02)
 
 
 def is_gone(pid: int) -> bool:
@@ -83,7 +78,7 @@ class Running:
     async def child(self) -> tuple[str, int]:
         """The next child that started, once it is ready."""
         device, pid = await self.pids.get()
-        await until((self.folder / str(pid)).exists)
+        await becomes((self.folder / str(pid)).exists)
         return device, pid
 
     async def end(self) -> None:
@@ -151,9 +146,9 @@ async def test_however_the_supervisor_ends_no_child_survives(
     assert {line["device"] for line in lines} == {"sim:0", "sim:1"}
     assert {line["event"] for line in lines} == {"worker"}
     for line in lines:
-        await until((tmp_path / str(line["pid"])).exists)
+        await becomes((tmp_path / str(line["pid"])).exists)
     parent.send_signal(number)
     code = await parent.wait()
     assert code == (-number if number == signal.SIGKILL else 0)
     for line in lines:
-        await until(partial(is_gone, line["pid"]))
+        await becomes(partial(is_gone, line["pid"]))
