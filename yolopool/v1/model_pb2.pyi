@@ -159,7 +159,7 @@ class RegisterModelRequest(_message.Message):
     def residency(self) -> _types_pb2.Residency: ...
     @_builtins.property
     def placement(self) -> _types_pb2.Placement:
-        """Unset: that of the model's newest version."""
+        """Unset: that of the model's newest version, like its batching."""
 
     def __init__(
         self,
@@ -207,6 +207,27 @@ Global___RegisterModelResponse: _TypeAlias = RegisterModelResponse  # noqa: Y015
 class ModelVersion(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class BatchingEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _types_pb2.Batching: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _types_pb2.Batching | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
@@ -233,6 +254,7 @@ class ModelVersion(_message.Message):
     PACK_BYTES_FIELD_NUMBER: _builtins.int
     PACK_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
+    BATCHING_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
     progress: _builtins.float
     """0..1 while IMPORTING, with the step under way."""
@@ -274,6 +296,10 @@ class ModelVersion(_message.Message):
     def residency(self) -> _types_pb2.Residency: ...
     @_builtins.property
     def placement(self) -> _types_pb2.Placement: ...
+    @_builtins.property
+    def batching(self) -> _containers.MessageMap[_builtins.str, _types_pb2.Batching]:
+        """By kind of device; none: the workers' own."""
+
     def __init__(
         self,
         *,
@@ -303,10 +329,11 @@ class ModelVersion(_message.Message):
         pack_bytes: _builtins.int = ...,
         pack: _builtins.str = ...,
         placement: _types_pb2.Placement | None = ...,
+        batching: _abc.Mapping[_builtins.str, _types_pb2.Batching] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "residency", b"residency", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "settings", b"settings", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "settings", b"settings", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -676,6 +703,55 @@ class SetPlacementResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetPlacementResponse: _TypeAlias = SetPlacementResponse  # noqa: Y015
+
+@_typing.final
+class SetBatchingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEVICE_KIND_FIELD_NUMBER: _builtins.int
+    BATCHING_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    device_kind: _builtins.str
+    """cpu | cuda | sim"""
+    @_builtins.property
+    def batching(self) -> _types_pb2.Batching:
+        """Unset: back to what the workers were started with."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        device_kind: _builtins.str = ...,
+        batching: _types_pb2.Batching | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "device_kind", b"device_kind", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBatchingRequest: _TypeAlias = SetBatchingRequest  # noqa: Y015
+
+@_typing.final
+class SetBatchingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___ModelVersion: ...
+    def __init__(
+        self,
+        *,
+        version: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBatchingResponse: _TypeAlias = SetBatchingResponse  # noqa: Y015
 
 @_typing.final
 class ChangeoverRequest(_message.Message):

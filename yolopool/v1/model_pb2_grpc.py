@@ -79,6 +79,11 @@ class ModelServiceStub:
                 request_serializer=yolopool_dot_v1_dot_model__pb2.SetPlacementRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_model__pb2.SetPlacementResponse.FromString,
                 _registered_method=True)
+        self.SetBatching = channel.unary_unary(
+                '/yolopool.v1.ModelService/SetBatching',
+                request_serializer=yolopool_dot_v1_dot_model__pb2.SetBatchingRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_model__pb2.SetBatchingResponse.FromString,
+                _registered_method=True)
         self.Changeover = channel.unary_unary(
                 '/yolopool.v1.ModelService/Changeover',
                 request_serializer=yolopool_dot_v1_dot_model__pb2.ChangeoverRequest.SerializeToString,
@@ -177,6 +182,15 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetBatching(self, request, context):
+        """Sets how a version is batched on one kind of device; a bare name means its default version.
+        Replicas take it over where they are, at once and without a gap. Repeat: same answer.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Changeover(self, request, context):
         """Loads one set of models and releases another, all or nothing: blocks until each of `prepare`
         is loaded as LoadModel with wait does, and only then, in one step, ends what is wanted of
@@ -236,6 +250,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.SetPlacement,
                     request_deserializer=yolopool_dot_v1_dot_model__pb2.SetPlacementRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_model__pb2.SetPlacementResponse.SerializeToString,
+            ),
+            'SetBatching': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBatching,
+                    request_deserializer=yolopool_dot_v1_dot_model__pb2.SetBatchingRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_model__pb2.SetBatchingResponse.SerializeToString,
             ),
             'Changeover': grpc.unary_unary_rpc_method_handler(
                     servicer.Changeover,
@@ -486,6 +505,33 @@ class ModelService:
             '/yolopool.v1.ModelService/SetPlacement',
             yolopool_dot_v1_dot_model__pb2.SetPlacementRequest.SerializeToString,
             yolopool_dot_v1_dot_model__pb2.SetPlacementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBatching(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.ModelService/SetBatching',
+            yolopool_dot_v1_dot_model__pb2.SetBatchingRequest.SerializeToString,
+            yolopool_dot_v1_dot_model__pb2.SetBatchingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,6 +81,11 @@ class ModelServiceStub:
     they may not be any more are replaced first and then released. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
+    SetBatching: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetBatchingRequest, _model_pb2.SetBatchingResponse]
+    """Sets how a version is batched on one kind of device; a bare name means its default version.
+    Replicas take it over where they are, at once and without a gap. Repeat: same answer.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
     Changeover: _grpc.UnaryUnaryMultiCallable[_model_pb2.ChangeoverRequest, _model_pb2.ChangeoverResponse]
     """Loads one set of models and releases another, all or nothing: blocks until each of `prepare`
     is loaded as LoadModel with wait does, and only then, in one step, ends what is wanted of
@@ -141,6 +146,11 @@ class ModelServiceAsyncStub(ModelServiceStub):
     SetPlacement: _aio.UnaryUnaryMultiCallable[_model_pb2.SetPlacementRequest, _model_pb2.SetPlacementResponse]  # type: ignore[assignment]
     """Sets where a version may run; a bare name means its default version. Replicas that are where
     they may not be any more are replaced first and then released. Repeat: same answer.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
+    SetBatching: _aio.UnaryUnaryMultiCallable[_model_pb2.SetBatchingRequest, _model_pb2.SetBatchingResponse]  # type: ignore[assignment]
+    """Sets how a version is batched on one kind of device; a bare name means its default version.
+    Replicas take it over where they are, at once and without a gap. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     Changeover: _aio.UnaryUnaryMultiCallable[_model_pb2.ChangeoverRequest, _model_pb2.ChangeoverResponse]  # type: ignore[assignment]
@@ -254,6 +264,17 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_pb2.SetPlacementResponse, _abc.Awaitable[_model_pb2.SetPlacementResponse]]:
         """Sets where a version may run; a bare name means its default version. Replicas that are where
         they may not be any more are replaced first and then released. Repeat: same answer.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def SetBatching(
+        self,
+        request: _model_pb2.SetBatchingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.SetBatchingResponse, _abc.Awaitable[_model_pb2.SetBatchingResponse]]:
+        """Sets how a version is batched on one kind of device; a bare name means its default version.
+        Replicas take it over where they are, at once and without a gap. Repeat: same answer.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
 

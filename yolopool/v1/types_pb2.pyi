@@ -507,6 +507,56 @@ class Placement(_message.Message):
 Global___Placement: _TypeAlias = Placement  # noqa: Y015
 
 @_typing.final
+class Batching(_message.Message):
+    """How the images of a version share passes on one kind of device. Not part of its semantics: an
+    image gives the same boxes in any company, so it may be changed at any time.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    PREFERRED_SIZES_FIELD_NUMBER: _builtins.int
+    MAX_DELAY_MS_FIELD_NUMBER: _builtins.int
+    QUEUE_CAPACITY_FIELD_NUMBER: _builtins.int
+    FIXED_FIELD_NUMBER: _builtins.int
+    max_batch: _builtins.int
+    """Images a pass at most, 1..256; 0: what the worker was started with."""
+    max_delay_ms: _builtins.float
+    """How long the first of a batch that is not full may wait for others, milliseconds. 0: not at
+    all, a batch is what waits when the device is free.
+    """
+    queue_capacity: _builtins.int
+    """Tickets of this version that may wait at one worker; one more is refused (QUEUE_FULL).
+    0: the worker's capacity alone.
+    """
+    fixed: _builtins.bool
+    """Every pass has exactly max_batch images, filled up with grey ones after max_delay_ms: for
+    offline work and for builds of one batch size.
+    """
+    @_builtins.property
+    def preferred_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sizes a batch is cut to where at least as many wait, ascending and at most max_batch: those that
+        the device runs well. Fewer than the least run as they are. Empty: any size.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_batch: _builtins.int = ...,
+        preferred_sizes: _abc.Iterable[_builtins.int] | None = ...,
+        max_delay_ms: _builtins.float = ...,
+        queue_capacity: _builtins.int = ...,
+        fixed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "max_batch", b"max_batch", "max_delay_ms", b"max_delay_ms", "preferred_sizes", b"preferred_sizes", "queue_capacity", b"queue_capacity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Batching: _TypeAlias = Batching  # noqa: Y015
+
+@_typing.final
 class Replica(_message.Message):
     """A version held by a worker."""
 

@@ -54,6 +54,7 @@ class AssignRequest(_message.Message):
     PIN_FIELD_NUMBER: _builtins.int
     FOOTPRINT_FIELD_NUMBER: _builtins.int
     REACH_FIELD_NUMBER: _builtins.int
+    BATCHING_FIELD_NUMBER: _builtins.int
     pin: _builtins.bool
     """Keep on the device always."""
     reach: Global___Reach.ValueType
@@ -76,6 +77,10 @@ class AssignRequest(_message.Message):
         estimate is reserved.
         """
 
+    @_builtins.property
+    def batching(self) -> _types_pb2.Batching:
+        """Variant.max_batch is not looked at where this has one. A repeat with another takes its place."""
+
     def __init__(
         self,
         *,
@@ -87,10 +92,11 @@ class AssignRequest(_message.Message):
         pin: _builtins.bool = ...,
         footprint: _types_pb2.Footprint | None = ...,
         reach: Global___Reach.ValueType = ...,
+        batching: _types_pb2.Batching | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "pack", b"pack", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "footprint", b"footprint", "pack", b"pack", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["footprint", b"footprint", "pack", b"pack", "pin", b"pin", "reach", b"reach", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "footprint", b"footprint", "pack", b"pack", "pin", b"pin", "reach", b"reach", "settings", b"settings", "token", b"token", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
