@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 FAST_S, MIDDLE_S, SLOW_S = 30.0, 300.0, 3600.0
 # Standard deviations by which a short average must contradict a longer one to be believed.
-DOUBT = 1.5
+DOUBT = 2.0
 # Who counts for less than this has seen nothing to speak of.
 LEAST_SEEN_S = 1.0
 

@@ -7,7 +7,7 @@ clock. Both levels go by it: which worker holds a version, and which of them is 
 
 # What has stayed is worth so much more than a newcomer of the same merit: two that are asked for
 # alike do not take each other's room in turn, and one slot serves all that are asked for rarely.
-STAYING = 0.5
+STAYING = 0.6
 # Half of that is reached after so many uses.
 SETTLED_USES = 1.0
 

@@ -53,6 +53,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(self._clock)
         self._clock_resolution = RESOLUTION_S
         self._spent_s = 0.0
+        self._is_at_work = False
 
     def time(self) -> float:
         return self._clock.now
@@ -67,12 +68,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def took(self, work: Callable[[], object]) -> float:
         """Runs work that may `spend`; answers the seconds it takes."""
-        before, self._spent_s = self._spent_s, 0.0
+        before = self._spent_s, self._is_at_work
+        self._spent_s, self._is_at_work = 0.0, True
         try:
             work()
             return self._spent_s
         finally:
-            self._spent_s = before
+            self._spent_s, self._is_at_work = before
 
     def create_future(self) -> asyncio.Future[Any]:
         return NumberedFuture(loop=self)
@@ -81,7 +83,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.Handle:
         """From work under way: once that is done, and its loop has come round to it."""
-        if self._spent_s:
+        if self._is_at_work:
             after_s = self._spent_s + REACTION_S
             return self.call_later(after_s, callback, *args, context=context)
         return self.call_soon(callback, *args, context=context)

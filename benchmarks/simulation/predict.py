@@ -8,8 +8,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from benchmarks.harness.statistics import quantile
 from benchmarks.simulation import clock
 from benchmarks.simulation.clock import VirtualLoop
@@ -119,7 +117,14 @@ async def _play(
     end_s = begin_s + seconds
     numbers = iter(range(len(choices)))
     latencies_s: list[float] = []
-    hits: list[bool] = []
+    counted: list[tuple[int, int]] = []
+
+    def count() -> None:
+        """Requests and hits so far, as the workers count them."""
+        held = [one for worker in fleet.workers.values() for one in worker.hands.held.values()]
+        counted.append(
+            (sum(one.requests_total for one in held), sum(one.hits_total for one in held))
+        )
 
     async def caller() -> None:
         for number in numbers:
@@ -131,14 +136,16 @@ async def _play(
             await asyncio.sleep(costs.beside_s / 2)
             if sent_s >= begin_s:
                 latencies_s.append(loop.time() - sent_s)
-                hits.append(fleet.fates[number].hot)
 
+    loop.call_at(begin_s, count)
+    loop.call_at(end_s, count)
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
             group.create_task(caller())
+    (requests_before, hits_before), (requests, hits) = counted
     swaps = sum(begin_s <= load.at < end_s for load in fleet.loads)
     return Prediction(
-        hit_rate=float(np.mean(hits)),
+        hit_rate=(hits - hits_before) / (requests - requests_before),
         swaps_a_minute=60 * swaps / seconds,
         throughput=len(latencies_s) / seconds,
         p50_ms=1e3 * quantile(latencies_s, 0.5),
