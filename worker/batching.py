@@ -1,20 +1,27 @@
 """The bounded queue of tickets before the device, and which of them run together.
 
-Pure. Order is priority, then deadline, then arrival. Only tickets of one version and one
-letterboxed shape share a batch, so that an image's answer does not depend on its neighbours.
+Pure. Priority is strict: while an urgent ticket can run, no other does. Within a priority versions
+share the device fairly (`shares`), and within a version the earliest deadline goes first. Who may
+wait is decided without a look at those who do: by counts, and by each lane's work.
 """
 
-import heapq
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from worker.estimates import Shape, Waiting
-from yolopool.errors import DeadlineUnmeetable, QueueFull
+from worker.admission import Ask, admit
+from worker.estimates import Estimates, Shape
+from worker.lanes import BULK, INTERACTIVE, Batching, Key, Lane
+from worker.shares import Shares
 
 P = TypeVar("P")
-Lane = tuple[str, Shape, int]
+
+# A device is not preemptive: while interactive tickets come, and so long after the last, a pass of
+# bulk is cut to what is expected to end within this time.
+BULK_PASS_S = 0.05
+INTERACTIVE_MEMORY_S = 10.0
 
 
 def _any_version(version: str) -> bool:
@@ -25,12 +32,16 @@ def _no_limit(version: str, shape: Shape) -> int:
     return sys.maxsize
 
 
+def _no_time(version: str) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket(Generic[P]):
     """One request before the device; the payload is the shell's and is not looked at here.
 
-    `number` grows with arrival; a lower `priority` goes first; `deadline` and `arrived` are
-    seconds of one clock; `max_batch` is that of the variant.
+    `number` grows with arrival; `deadline` and `arrived` are seconds of one clock. What `batching`
+    the newest ticket of a version brings holds for all that wait.
     """
 
     number: int
@@ -39,16 +50,16 @@ class Ticket(Generic[P]):
     priority: int
     deadline: float
     arrived: float
-    max_batch: int
+    batching: Batching
     payload: P
 
     @property
-    def order(self) -> tuple[int, float, int]:
-        return (self.priority, self.deadline, self.number)
+    def key(self) -> Key:
+        return (self.deadline, self.number)
 
     @property
-    def lane(self) -> Lane:
-        return (self.version, self.shape, self.max_batch)
+    def ask(self) -> Ask:
+        return Ask(self.version, self.priority, self.deadline, self.batching, self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,62 +76,129 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[P]):
-    """Tickets to run in one pass (never empty), all of one version and shape."""
+    """Tickets to run in one pass (never empty), all of one priority, version and shape. The pass
+    has `images` images, as many or more: it is filled up with grey ones.
+    """
 
     version: str
     shape: Shape
     tickets: tuple[Ticket[P], ...]
+    images: int
 
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[P]):
-    """What left the queue: a batch to run, if any, and tickets whose deadline has passed."""
+    """What left the queue: a batch to run, if any, and tickets whose deadline has passed.
+
+    `again_at`: without a batch, when one will be due though nobody comes; None: not before.
+    """
 
     batch: Batch[P] | None
     late: tuple[Ticket[P], ...]
+    again_at: float | None = None
 
 
 class Queue(Generic[P]):
     """Bounded: `capacity` tickets wait at most, and one more is refused at once."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, estimates: Estimates) -> None:
         self.capacity = capacity
-        # Heaps of (order, ticket) by lane; discarded tickets are only marked, and leave when
-        # they come up. `_live` is the truth about who waits.
-        self._lanes: dict[Lane, list[tuple[tuple[int, float, int], int]]] = {}
+        self._estimates = estimates
+        # By priority, version and shape; no empty ones.
+        self._classes: dict[int, dict[str, dict[Shape, Lane]]] = {p: {} for p in range(BULK + 1)}
+        self._shares = {priority: Shares() for priority in self._classes}
         self._live: dict[int, Ticket[P]] = {}
+        # Versions by the numbers of tickets whose images are being decoded.
+        self._reserved: dict[int, str] = {}
+        self._places: Counter[str] = Counter()
+        self._interactive_at = -INTERACTIVE_MEMORY_S
 
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, ticket: Ticket[P], now: float, done_s: float) -> None:
-        """Takes a ticket, or raises QueueFull (no room) or DeadlineUnmeetable (no time).
+    # --- who may wait -------------------------------------------------------------------------
 
-        `done_s` estimates when it would be answered. Time is a reason only behind others: an
-        estimate that is wrong is put right by the pass it let through.
+    def reserve(self, number: int, ask: Ask, now: float, done_s: float) -> None:
+        """Keeps a place for the ticket of this number; raises as `add` does."""
+        self._admit(ask, now, done_s)
+        self._reserved[number] = ask.version
+        self._places[ask.version] += 1
+        self._saw(ask.priority, now)
+
+    def free(self, number: int) -> None:
+        """Gives a reserved place back, if it was not taken."""
+        version = self._reserved.pop(number, None)
+        if version is not None:
+            self._left(version)
+
+    def add(self, ticket: Ticket[P], now: float, done_s: float) -> None:
+        """Takes a ticket, into its reserved place if it has one, or raises QueueFull (no room) or
+        DeadlineUnmeetable (no time). `done_s` estimates when it would be answered.
         """
-        if len(self._live) >= self.capacity:
-            raise QueueFull(
-                f"{self.capacity} requests wait already: try again later or add workers",
-                retry_after_s=done_s,
-            )
-        left_s = ticket.deadline - now
-        if self._live and done_s >= left_s:
-            raise DeadlineUnmeetable(
-                f"would be done in {done_s:.3f} s and the deadline is in {left_s:.3f} s: allow "
-                "more time, send fewer at a time, or add workers",
-                retry_after_s=done_s,
-                details={
-                    "estimated_wait_s": f"{done_s:.3f}",
-                    "deadline_in_s": f"{left_s:.3f}",
-                },
-            )
+        self.free(ticket.number)
+        self._admit(ticket.ask, now, done_s)
+        self._places[ticket.version] += 1
         self._live[ticket.number] = ticket
-        heapq.heappush(self._lanes.setdefault(ticket.lane, []), (ticket.order, ticket.number))
+        for known in self._of(ticket.version):
+            for lane in known.values():
+                lane.batching = ticket.batching
+        lanes = self._classes[ticket.priority].setdefault(ticket.version, {})
+        if ticket.shape not in lanes:
+            fresh = Lane(ticket.priority, ticket.version, ticket.shape, ticket.batching)
+            lanes[ticket.shape] = fresh
+        lanes[ticket.shape].add(ticket.key, self._estimates)
+        self._saw(ticket.priority, now)
 
     def discard(self, ticket: Ticket[P]) -> bool:
         """Frees the place of a ticket that nobody waits for; False if it left already."""
-        return self._live.pop(ticket.number, None) is not None
+        if self._live.pop(ticket.number, None) is None:
+            return False
+        lane = self._classes[ticket.priority][ticket.version][ticket.shape]
+        lane.discard(ticket.key, self._estimates)
+        self._left(ticket.version)
+        self._tidy(lane)
+        return True
+
+    def wait_s(self, ask: Ask | None = None, away_s: Callable[[str], float] = _no_time) -> float:
+        """Seconds until all that waits is done; of an `ask`: until it is, or until its turn while
+        its shape is not known. `away_s`: what bringing a version to the device takes first.
+
+        More urgent classes go before it; of its version what is due earlier; and of each other
+        version of its priority as much as its fair share lets go first.
+        """
+        total = 0.0
+        versions: set[str] = set()
+        for priority, flows in self._classes.items():
+            if ask is None or priority < ask.priority:
+                versions.update(flows)
+                total += sum(lane.work_s for lanes in flows.values() for lane in lanes.values())
+            elif priority == ask.priority:
+                own = self._own_s(ask, flows.get(ask.version, {}))
+                total += own
+                for version, lanes in flows.items():
+                    if version != ask.version:
+                        versions.add(version)
+                        work_s = sum(lane.work_s for lane in lanes.values())
+                        shares = self._shares[priority]
+                        total += shares.before_s(ask.version, own, version, work_s)
+        if ask is not None:
+            versions.add(ask.version)
+        return total + sum(map(away_s, versions))
+
+    def demand(self) -> dict[str, Demand]:
+        """What waits, by version."""
+        found: dict[str, Demand] = {}
+        for lane in self._lanes():
+            order = (lane.priority, *lane.keys[0])
+            known = found.get(lane.version)
+            if known is None:
+                found[lane.version] = Demand(len(lane.keys), order)
+            else:
+                count = known.count + len(lane.keys)
+                found[lane.version] = Demand(count, min(known.order, order))
+        return found
+
+    # --- who runs -----------------------------------------------------------------------------
 
     def next_batch(
         self,
@@ -128,87 +206,115 @@ class Queue(Generic[P]):
         ready: Callable[[str], bool] = _any_version,
         most: Callable[[str, Shape], int] = _no_limit,
     ) -> Taken[P]:
-        """Takes the most urgent ticket of a version that is `ready`, and those that may share
-        its pass, `most` of a version and shape; never waits.
+        """Takes the batch that is due, of versions that are `ready`, of at most `most` images of a
+        version and shape; never waits.
 
-        Late tickets that come up on the way are taken out too, for the shell to answer.
+        Late tickets are taken out too, of any version, for the shell to answer.
         """
-        late: list[Ticket[P]] = []
-        while (lane := self._most_urgent(ready)) is not None:
-            first = self._pop(lane, now, late)
-            if first is None:
-                continue
-            tickets = [first]
-            limit = min(first.max_batch, most(first.version, first.shape))
-            while len(tickets) < limit:
-                ticket = self._pop(lane, now, late)
-                if ticket is None:
-                    break
-                tickets.append(ticket)
-            return Taken(Batch(first.version, first.shape, tuple(tickets)), tuple(late))
-        return Taken(None, tuple(late))
+        late = self._take_late(now)
+        due: list[float] = []
+        for priority, flows in self._classes.items():
+            firsts: dict[str, Lane] = {}
+            for version, lanes in flows.items():
+                if not ready(version):
+                    continue
+                for lane in lanes.values():
+                    at = lane.ripe_at(most(version, lane.shape), self._arrived, self._estimates)
+                    if at is not None and at > now:
+                        due.append(at)
+                    elif version not in firsts or lane.keys[0] < firsts[version].keys[0]:
+                        firsts[version] = lane
+            if firsts:
+                shares = self._shares[priority]
+                chosen = shares.choose({version: one.keys[0] for version, one in firsts.items()})
+                return Taken(self._cut(firsts[chosen], now, most), late)
+        return Taken(None, late, min(due, default=None))
 
     def take(self, version: str) -> tuple[Ticket[P], ...]:
         """Takes all tickets of one version, in order of arrival."""
-        taken = sorted(
-            (ticket for ticket in self._live.values() if ticket.version == version),
-            key=lambda ticket: ticket.number,
-        )
-        for ticket in taken:
-            del self._live[ticket.number]
-        return tuple(taken)
+        return self._take_all([lane for lanes in self._of(version) for lane in lanes.values()])
 
     def drain(self) -> tuple[Ticket[P], ...]:
         """Takes all that wait, in order of arrival."""
-        tickets = tuple(sorted(self._live.values(), key=lambda ticket: ticket.number))
-        self._live.clear()
-        self._lanes.clear()
-        return tickets
+        return self._take_all(list(self._lanes()))
 
-    def demand(self) -> dict[str, Demand]:
-        """What waits, by version."""
-        found: dict[str, Demand] = {}
-        for ticket in self._live.values():
-            known = found.get(ticket.version)
-            found[ticket.version] = Demand(
-                known.count + 1 if known is not None else 1,
-                min(known.order, ticket.order) if known is not None else ticket.order,
-            )
-        return found
+    # --- what they share ----------------------------------------------------------------------
 
-    def waiting(self, up_to: Ticket[P] | None = None) -> Iterator[Waiting]:
-        """What waits, by lane, for `Estimates.wait_s`; `up_to`: what goes before a ticket that is
-        not in the queue yet, and itself.
-        """
-        counts: dict[Lane, int] = {} if up_to is None else {up_to.lane: 1}
-        for ticket in self._live.values():
-            if up_to is None or ticket.order < up_to.order:
-                counts[ticket.lane] = counts.get(ticket.lane, 0) + 1
-        for (version, shape, max_batch), count in counts.items():
-            yield Waiting(version, shape, count, max_batch)
+    def _admit(self, ask: Ask, now: float, done_s: float) -> None:
+        waiting = len(self._live) + len(self._reserved)
+        admit(ask, self.capacity, waiting, self._places[ask.version], done_s, now)
 
-    def _most_urgent(self, ready: Callable[[str], bool]) -> Lane | None:
-        best = None
-        for lane in list(self._lanes):
-            if not ready(lane[0]):
-                continue
-            heap = self._lanes[lane]
-            while heap and heap[0][1] not in self._live:
-                heapq.heappop(heap)
-            if not heap:
-                del self._lanes[lane]
-            elif best is None or heap[0] < self._lanes[best][0]:
-                best = lane
-        return best
+    def _own_s(self, ask: Ask, lanes: dict[Shape, Lane]) -> float:
+        """What goes before an ask of its own version, and its own pass where its shape is known."""
+        total = 0.0
+        for shape, lane in lanes.items():
+            own = int(shape == ask.shape)
+            total += lane.seconds_before(ask.deadline, own, self._estimates)
+        if ask.shape is not None and ask.shape not in lanes:
+            total += self._estimates.pass_s(ask.version, ask.shape, 1) or 0.0
+        return total
 
-    def _pop(self, lane: Lane, now: float, late: list[Ticket[P]]) -> Ticket[P] | None:
-        """The next live ticket of a lane that is not late; late ones go to `late`."""
-        heap = self._lanes[lane]
-        while heap:
-            ticket = self._live.pop(heapq.heappop(heap)[1], None)
-            if ticket is None:
-                continue
-            if ticket.deadline > now:
-                return ticket
-            late.append(ticket)
-        return None
+    def _cut(self, lane: Lane, now: float, most: Callable[[str, Shape], int]) -> Batch[P]:
+        limit = most(lane.version, lane.shape)
+        if lane.priority == BULK and not lane.batching.fixed:
+            limit = min(limit, self._bulk_limit(lane, now))
+        keys = lane.take(lane.batching.cut(len(lane.keys), limit), self._estimates)
+        images = lane.batching.images(len(keys), limit)
+        spent_s = self._estimates.pass_s(lane.version, lane.shape, images) or 0.0
+        self._shares[lane.priority].charge(lane.version, spent_s)
+        tickets = self._out(lane, keys)
+        return Batch(lane.version, lane.shape, tickets, images)
+
+    def _bulk_limit(self, lane: Lane, now: float) -> int:
+        if now - self._interactive_at >= INTERACTIVE_MEMORY_S:
+            return sys.maxsize
+        most = lane.batching.full
+        return self._estimates.most_within(lane.version, lane.shape, most, BULK_PASS_S)
+
+    def _take_late(self, now: float) -> tuple[Ticket[P], ...]:
+        late: list[Ticket[P]] = []
+        for lane in list(self._lanes()):
+            late += self._out(lane, lane.take_late(now, self._estimates))
+        return tuple(late)
+
+    def _take_all(self, lanes: list[Lane]) -> tuple[Ticket[P], ...]:
+        taken: list[Ticket[P]] = []
+        for lane in lanes:
+            taken += self._out(lane, lane.take(len(lane.keys), self._estimates))
+        return tuple(sorted(taken, key=lambda ticket: ticket.number))
+
+    def _out(self, lane: Lane, keys: list[Key]) -> tuple[Ticket[P], ...]:
+        """The tickets of keys that were taken from a lane; their places are free."""
+        for _ in keys:
+            self._left(lane.version)
+        self._tidy(lane)
+        return tuple(self._live.pop(number) for _, number in keys)
+
+    def _tidy(self, lane: Lane) -> None:
+        flows = self._classes[lane.priority]
+        if not lane.keys:
+            del flows[lane.version][lane.shape]
+            if not flows[lane.version]:
+                del flows[lane.version]
+        if not flows:
+            self._shares[lane.priority].reset()
+
+    def _left(self, version: str) -> None:
+        self._places[version] -= 1
+        if not self._places[version]:
+            del self._places[version]
+
+    def _saw(self, priority: int, now: float) -> None:
+        if priority == INTERACTIVE:
+            self._interactive_at = now
+
+    def _arrived(self, number: int) -> float:
+        return self._live[number].arrived
+
+    def _of(self, version: str) -> Iterator[dict[Shape, Lane]]:
+        return (flows[version] for flows in self._classes.values() if version in flows)
+
+    def _lanes(self) -> Iterator[Lane]:
+        for flows in self._classes.values():
+            for lanes in flows.values():
+                yield from lanes.values()

@@ -1,0 +1,70 @@
+"""Who may wait: decided at once, from counts and an estimate, before any work is spent on an image.
+
+Pure.
+"""
+
+from dataclasses import dataclass
+
+from worker.estimates import Shape
+from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching
+from yolopool.errors import DeadlineUnmeetable, QueueFull
+
+# Of the places that a less urgent class may not fill: a flood of bulk leaves room for others.
+_EIGHTHS_KEPT_FREE = {INTERACTIVE: 0, NORMAL: 1, BULK: 2}
+# The least that a refused caller is told to wait, seconds.
+LEAST_RETRY_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Who wants to wait; `shape` is None while the image is not decoded. `deadline` is in seconds
+    of the queue's clock.
+    """
+
+    version: str
+    priority: int
+    deadline: float
+    batching: Batching
+    shape: Shape | None = None
+
+
+def admit(
+    ask: Ask, capacity: int, waiting: int, of_version: int, done_s: float, now: float
+) -> None:
+    """Raises QueueFull (no room) or DeadlineUnmeetable (no time), with a delay to try again after.
+
+    `waiting` tickets hold places, `of_version` of them of this version; `done_s` estimates when it
+    would be answered. Time is a reason only behind others: an estimate that is wrong is put right
+    by the pass it let through.
+    """
+    retry_s = max(done_s, LEAST_RETRY_S)
+    if waiting >= room(capacity, ask.priority):
+        raise QueueFull(
+            f"{waiting} requests wait already: try again later or add workers",
+            retry_after_s=retry_s,
+        )
+    own = ask.batching.queue_capacity
+    if own and of_version >= room(own, ask.priority):
+        raise QueueFull(
+            f"{of_version} requests of {ask.version} wait already: try again later, add workers, "
+            "or raise its queue capacity",
+            retry_after_s=retry_s,
+        )
+    left_s = ask.deadline - now
+    if waiting and done_s >= left_s:
+        raise DeadlineUnmeetable(
+            f"would be done in {done_s:.3f} s and the deadline is in {left_s:.3f} s: allow more "
+            "time, send fewer at a time, or add workers",
+            retry_after_s=retry_s,
+            details={
+                "estimated_wait_s": f"{done_s:.3f}",
+                "deadline_in_s": f"{left_s:.3f}",
+            },
+        )
+
+
+def room(capacity: int, priority: int) -> int:
+    """Places that may be taken when one of a class comes, whoever has them; at least one. Partial
+    buffer sharing (Kroener, Hebuterne, Boyer, Gravey, IEEE JSAC 9, 1991).
+    """
+    return max(1, capacity - capacity * _EIGHTHS_KEPT_FREE[priority] // 8)

@@ -1,0 +1,115 @@
+"""A lane: what waits of one priority, version and letterboxed shape, and how it is cut into passes.
+
+Pure. Only tickets of one lane share a pass, so an image's answer does not depend on its neighbours;
+not of two priorities, so that a pass of the urgent is no longer than they make it themselves.
+"""
+
+import sys
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from worker.estimates import Estimates, Shape
+
+# Priorities: lower goes first.
+INTERACTIVE, NORMAL, BULK = range(3)
+# Deadline, and the number of a ticket: equal deadlines go in order of arrival.
+Key = tuple[float, int]
+_LAST = sys.maxsize
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How the images of a version share passes; as types.proto's, in seconds.
+
+    `max_batch` is at least 1, `preferred_sizes` ascend up to it, a `queue_capacity` of 0 leaves the
+    worker's alone.
+    """
+
+    max_batch: int = 1
+    preferred_sizes: tuple[int, ...] = ()
+    max_delay_s: float = 0.0
+    queue_capacity: int = 0
+    fixed: bool = False
+
+    @property
+    def full(self) -> int:
+        """Images of a pass where enough wait: more are not waited for."""
+        return self.preferred_sizes[-1] if self.preferred_sizes else self.max_batch
+
+    def within(self, limit: int) -> "Batching":
+        """The same with at most `limit` images a pass, at least one."""
+        most = max(1, min(self.max_batch, limit))
+        sizes = tuple(size for size in self.preferred_sizes if size <= most)
+        return replace(self, max_batch=most, preferred_sizes=sizes)
+
+    def cut(self, waiting: int, most: int) -> int:
+        """How many of `waiting` tickets (at least one) share the next pass of at most `most`."""
+        limit = max(1, min(waiting, self.full, most))
+        return max((size for size in self.preferred_sizes if size <= limit), default=limit)
+
+    def images(self, tickets: int, most: int) -> int:
+        """Images of the pass of so many tickets: a fixed one is filled up."""
+        return max(tickets, min(self.max_batch, most)) if self.fixed else tickets
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """Tickets by deadline. `keys` is sorted: a place is found by halving, and what lies behind it
+    is moved as one block of memory, which for thousands takes less than a heap's comparisons.
+    """
+
+    priority: int
+    version: str
+    shape: Shape
+    batching: Batching
+    keys: list[Key] = field(default_factory=list)
+    # What all of it takes, in seconds, as estimated when it changed last.
+    work_s: float = 0.0
+
+    def add(self, key: Key, estimates: Estimates) -> None:
+        insort(self.keys, key)
+        self._changed(estimates)
+
+    def discard(self, key: Key, estimates: Estimates) -> None:
+        """Takes one out that is there."""
+        del self.keys[bisect_left(self.keys, key)]
+        self._changed(estimates)
+
+    def take(self, count: int, estimates: Estimates) -> list[Key]:
+        """Takes out the first so many."""
+        taken = self.keys[:count]
+        del self.keys[:count]
+        self._changed(estimates)
+        return taken
+
+    def take_late(self, now: float, estimates: Estimates) -> list[Key]:
+        """Takes out those whose deadline has passed."""
+        if not self.keys or self.keys[0][0] > now:
+            return []
+        return self.take(bisect_right(self.keys, (now, _LAST)), estimates)
+
+    def seconds_of(self, count: int, estimates: Estimates) -> float:
+        """What the passes of so many take; 0 while nothing was measured."""
+        return estimates.passes_s(self.version, self.shape, count, self.batching.full)
+
+    def seconds_before(self, deadline: float, more: int, estimates: Estimates) -> float:
+        """What the passes take of those that are due by a deadline, and of `more` with them."""
+        return self.seconds_of(bisect_right(self.keys, (deadline, _LAST)) + more, estimates)
+
+    def ripe_at(
+        self, most: int, arrived: Callable[[int], float], estimates: Estimates
+    ) -> float | None:
+        """When a pass is due though it is not full; None: now. Nobody waits for company longer
+        than max_delay_s, nor so long that the pass would end behind the first deadline.
+        """
+        batching = self.batching
+        if not batching.max_delay_s or len(self.keys) >= min(batching.full, most):
+            return None
+        images = batching.images(len(self.keys), most)
+        pass_s = estimates.pass_s(self.version, self.shape, images) or 0.0
+        oldest = min(arrived(number) for _, number in self.keys)
+        return min(oldest + batching.max_delay_s, self.keys[0][0] - pass_s)
+
+    def _changed(self, estimates: Estimates) -> None:
+        self.work_s = self.seconds_of(len(self.keys), estimates)
