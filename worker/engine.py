@@ -17,11 +17,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import structlog
 
+from worker.admission import Ask
 from worker.backends.base import U8, Candidates, LoadedModel, NmsOptions
 from worker.batching import Batch, Demand, Queue, Taken, Ticket
 from worker.estimates import Estimates, Shape
+from worker.lanes import Batching
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,
@@ -33,20 +36,25 @@ from yolopool.errors import (
 
 log = structlog.get_logger()
 Answer = TypeVar("Answer")
+# Of images that fill a pass up, as of a letterbox's margin.
+GREY = 114
 # Batches that may go before an idle job: under full load it still comes to its end.
 PATIENCE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a caller wants run; `deadline` is of the engine's clock, a lower priority goes first."""
+    """What a caller wants run; `deadline` is of the engine's clock, a lower priority goes first.
+    `place` is what `reserve` answered; 0: it has none yet.
+    """
 
     version: str
     image: U8
     options: NmsOptions
     priority: int
     deadline: float
-    max_batch: int
+    batching: Batching
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +111,11 @@ class Engine:
         self._clock = clock
         self._changed = threading.Condition()
         # All below is guarded by it.
-        self._queue: Queue[_Work] = Queue(capacity)
         self._jobs: deque[_Job] = deque()
         self._idle_jobs: deque[_Job] = deque()
         self._passed_over = 0
         self._estimates = Estimates()
+        self._queue: Queue[_Work] = Queue(capacity, self._estimates)
         self._swap_s: dict[str, float] = {}
         self._passes: Counter[str] = Counter()
         # Batches that fitted where a larger one did not.
@@ -141,6 +149,24 @@ class Engine:
             self._changed.notify()
         return await future
 
+    def reserve(self, ask: Ask) -> int:
+        """Keeps a place in the queue while an image is decoded; to be given back by `free`.
+
+        Raises QueueFull, DeadlineUnmeetable, Draining.
+        """
+        now = self._clock()
+        with self._changed:
+            if self._stopping:
+                raise Draining("this worker is ending: ask another")
+            place = next(self._numbers)
+            self._queue.reserve(place, ask, now, self._wait_s(now, ask))
+        return place
+
+    def free(self, place: int) -> None:
+        """Gives a place back, unless a request has taken it."""
+        with self._changed:
+            self._queue.free(place)
+
     async def submit(self, request: Request) -> Outcome:
         """Queues one image and waits for its answer; a cancelled call frees its place.
 
@@ -154,16 +180,16 @@ class Engine:
             if self._stopping:
                 raise Draining("this worker is ending: ask another")
             ticket = Ticket(
-                next(self._numbers),
+                request.place or next(self._numbers),
                 request.version,
                 (height, width),
                 request.priority,
                 request.deadline,
                 now,
-                request.max_batch,
+                request.batching,
                 _Work(request.image, request.options, _reply_to(future)),
             )
-            self._queue.add(ticket, now, self._wait_s(now, ticket))
+            self._queue.add(ticket, now, self._wait_s(now, ticket.ask))
             self._changed.notify()
         if request.version not in self.models:
             self.watch()
@@ -221,14 +247,14 @@ class Engine:
             self._passes.pop(version, None)
             self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
 
-    def _wait_s(self, now: float, up_to: "Ticket[_Work] | None" = None) -> float:
-        """When all that waits is done; `up_to`: that ticket, with what goes before it."""
+    def _wait_s(self, now: float, ask: Ask | None = None) -> float:
+        """When all that waits is done; of an `ask`: with what goes before it, as `Queue.wait_s`."""
         # A pass that is overdue is expected to take as long again: a device that hangs is not idle.
         busy = abs(self._free_at - now) if self._running else 0.0
-        waiting = list(self._queue.waiting(up_to))
-        away = {lane.version for lane in waiting if lane.version not in self.models}
-        swaps = sum(self._swap_s.get(version, 0.0) for version in away)
-        return busy + swaps + self._estimates.wait_s(waiting)
+        return busy + self._queue.wait_s(ask, self._away_s)
+
+    def _away_s(self, version: str) -> float:
+        return 0.0 if version in self.models else self._swap_s.get(version, 0.0)
 
     def _loop(self) -> None:
         while (work := self._next()) is not None:
@@ -268,7 +294,8 @@ class Engine:
                     return taken
                 if self._idle_jobs:
                     return self._idle_job()
-                self._changed.wait()
+                until = taken.again_at
+                self._changed.wait(None if until is None else max(0.0, until - self._clock()))
 
     def _idle_job(self) -> _Job:
         self._passed_over = 0
@@ -280,7 +307,7 @@ class Engine:
     def _note_start(self, batch: Batch[_Work] | None) -> None:
         if batch is not None:
             self._running = len(batch.tickets)
-            expected = self._estimates.pass_s(batch.version, batch.shape, len(batch.tickets))
+            expected = self._estimates.pass_s(batch.version, batch.shape, batch.images)
             self._free_at = self._clock() + (expected or 0.0)
 
     def _finish(self, late: Sequence[Ticket[_Work]]) -> None:
@@ -297,34 +324,38 @@ class Engine:
             for ticket in batch.tickets:
                 ticket.payload.reply(None, error)
             return
-        self._run_tickets(model, batch, batch.tickets)
+        self._run_tickets(model, batch, batch.tickets, batch.images - len(batch.tickets))
 
     def _run_tickets(
         self,
         model: LoadedModel,
         batch: Batch[_Work],
         tickets: Sequence[Ticket[_Work]],
+        filler: int = 0,
         last: bool = False,
     ) -> None:
-        """One pass; out of memory, two of half the size, down to one image, which has another
-        chance: the backend freed what it only cached.
+        """One pass, filled up with so many grey images; out of memory, two of half the size, down
+        to one image, which has another chance: the backend freed what it only cached.
         """
         began = self._clock()
+        size = len(tickets) + filler
+        work = [ticket.payload for ticket in tickets]
         try:
+            grey = [np.full_like(work[0].image, GREY)] * filler
             result = model.run(
-                [ticket.payload.image for ticket in tickets],
-                [ticket.payload.options for ticket in tickets],
+                [*(one.image for one in work), *grey],
+                [*(one.options for one in work), *([work[0].options] * filler)],
             )
-            if len(result.candidates) != len(tickets):
-                raise InferenceFailed(f"{len(result.candidates)} answers to {len(tickets)} images")
+            if len(result.candidates) != size:
+                raise InferenceFailed(f"{len(result.candidates)} answers to {size} images")
         except Exception as error:
-            if isinstance(error, OutOfMemory) and len(tickets) > 1:
-                half = len(tickets) // 2
-                log.warning("batch out of memory", version=batch.version, images=len(tickets))
+            if isinstance(error, OutOfMemory) and size > 1:
+                half = size // 2
+                log.warning("batch out of memory", version=batch.version, images=size)
                 with self._changed:
                     self._fitting[batch.version, batch.shape] = half
-                self._run_tickets(model, batch, tickets[:half])
-                self._run_tickets(model, batch, tickets[half:])
+                for part in filter(None, (tickets[:half], tickets[half:])):
+                    self._run_tickets(model, batch, part)
                 return
             if isinstance(error, OutOfMemory) and not last:
                 self._run_tickets(model, batch, tickets, last=True)
@@ -335,9 +366,9 @@ class Engine:
             return
         with self._changed:
             seconds = self._clock() - began
-            self._estimates.record(batch.version, batch.shape, len(tickets), seconds)
+            self._estimates.record(batch.version, batch.shape, size, seconds)
             self._passes[batch.version] += 1
-        for ticket, candidates in zip(tickets, result.candidates, strict=True):
+        for ticket, candidates in zip(tickets, result.candidates, strict=False):
             ticket.payload.reply(
                 Outcome(
                     candidates,
