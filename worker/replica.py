@@ -1,8 +1,9 @@
 """A version on this worker: what was ordered, where it stands, what it takes."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from worker.lanes import Batching
 from worker.ledger import Claim
 from worker.lifecycle import Life, ReplicaState
 from worker.packs import Pack
@@ -32,6 +33,8 @@ class Order:
     known: types_pb2.Footprint | None = None
     # Only beside the device, until a request asks for it.
     warm: bool = False
+    # Its max_batch is 0 where the worker's own is meant; None: nothing was asked for.
+    batching: Batching | None = None
 
     def means(self, other: "Order") -> bool:
         """Whether both ask for the same answers. A version never changes, but the store that
@@ -96,6 +99,18 @@ class Replica:
     @property
     def state(self) -> ReplicaState:
         return self.life.state
+
+    @property
+    def batching(self) -> Batching:
+        """As ordered, within what fits on the device now."""
+        asked = self.order.batching or Batching()
+        return replace(asked, max_batch=self.batch_limit).within(self.max_batch)
+
+    def limit_batch(self, own: int) -> None:
+        """Takes the largest batch that is ordered, where `own` is the worker's."""
+        asked = self.order.batching.max_batch if self.order.batching is not None else 0
+        limit = asked or min(self.order.max_batch or own, own)
+        self.batch_limit = self.max_batch = max(1, limit)
 
     @property
     def header(self) -> Pack:

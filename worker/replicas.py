@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -90,6 +91,7 @@ class Replicas:
             await asyncio.shield(replica.work)  # WARM on its way is not loaded yet
         if replica.error is not None:
             raise replica.error
+        await self._rebatch(replica, order)
         if order.warm:
             return replica
         if replica.state is ReplicaState.WARM and not replica.swaps_total:
@@ -99,6 +101,15 @@ class Replicas:
         if not replica.swaps_total:
             raise NotAssigned(f"{order.key} was released while it waited for its turn")
         return replica
+
+    async def _rebatch(self, replica: Replica, order: Order) -> None:
+        """Takes over how its images are to share passes, where it is and without a gap."""
+        if replica.order.batching == order.batching:
+            return
+        replica.order = replace(replica.order, batching=order.batching)
+        replica.limit_batch(self._max_batch)
+        await self._swaps.rebatch(replica)
+        self._changed()
 
     async def _bring(self, replica: Replica) -> None:
         """To the device, for one that was only fetched ahead."""
@@ -238,8 +249,7 @@ class Replicas:
         # Beyond whole strides, as `letterbox` rounds.
         size = -(-replica.order.settings.image_size // replica.stride) * replica.stride
         replica.shape = (size, size)
-        limit = min(replica.order.max_batch or self._max_batch, self._max_batch)
-        replica.batch_limit = replica.max_batch = max(1, limit)
+        replica.limit_batch(self._max_batch)
 
     async def _drop(self, replica: Replica) -> None:
         key = replica.key

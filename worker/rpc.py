@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from worker import imaging, options, wire
+from worker.admission import Ask
 from worker.backends.base import Backend
 from worker.engine import Engine, Outcome, Request
 from worker.intake import Intake, Prepared
@@ -181,21 +182,25 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             raise Draining("this worker is ending: ask another")
         with self._replicas.ticket(wire.key_of(request.version)) as replica:
             nms = options.resolve(request.options, replica.order.settings, len(replica.class_names))
-            prepared = await self._intake.prepare(
-                wire.source_of(request), wire.region_of(request.options), wire.framing_of(replica)
-            )
-            if replica.forced:  # while the image was decoded
-                raise forced_out(replica.key)
-            ask = Request(
-                replica.order.key,
-                prepared.letterboxed.image,
-                nms,
-                wire.priority_of(request),
-                deadline,
-                replica.max_batch,
-            )
+            priority = wire.priority_of(request)
+            ask = Ask(replica.key, priority, deadline, replica.batching)
             try:
-                outcome = await self._engine.submit(ask)
+                # Before any work is spent on the image: under a flood most are refused.
+                place = self._engine.reserve(ask)
+                try:
+                    prepared = await self._prepare(request, replica)
+                    submission = Request(
+                        replica.key,
+                        prepared.letterboxed.image,
+                        nms,
+                        priority,
+                        deadline,
+                        replica.batching,
+                        place,
+                    )
+                    outcome = await self._engine.submit(submission)
+                finally:
+                    self._engine.free(place)
             except (QueueFull, DeadlineExceeded):
                 replica.usage = replica.usage.refused(self._clock())
                 raise
@@ -203,6 +208,14 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             device_s = stages_s / outcome.batch_size
             replica.usage = replica.usage.answered(self._clock(), outcome.queue_s, device_s)
             return self._answer(request, replica, prepared, outcome)
+
+    async def _prepare(self, request: worker_pb2.InferRequest, replica: Replica) -> Prepared:
+        prepared = await self._intake.prepare(
+            wire.source_of(request), wire.region_of(request.options), wire.framing_of(replica)
+        )
+        if replica.forced:  # while the image was decoded
+            raise forced_out(replica.key)
+        return prepared
 
     def _answer(
         self,

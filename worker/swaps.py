@@ -333,6 +333,20 @@ class Swaps:
             fetch_ms=one.fetch_ms,
         )
 
+    async def rebatch(self, one: Replica) -> None:
+        """Claims the workspace of the batch it is to have from now on, less where that is more than
+        there is.
+        """
+        async with self.lock:
+            model, before = self._engine.models.get(one.key), self.ledger
+            if model is None or not before.holds(one.key):
+                return
+            try:
+                self.ledger = before.release(one.key).reserve(one.key, one.claim)
+                self._commit(one, model)
+            except LedgerFull:  # over its budget already: what is held stays as it is
+                self.ledger, one.max_batch = before, 1
+
     # --- off the device -----------------------------------------------------------------------
 
     async def _demote(self, one: Replica) -> None:

@@ -7,6 +7,7 @@ from worker.backends.base import Backend
 from worker.engine import Engine, Outcome
 from worker.imaging import ChannelOrder, ShapePolicy
 from worker.intake import Framing, Prepared, RawPixels
+from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching
 from worker.ledger import Claim, Ledger
 from worker.lifecycle import ReplicaState
 from worker.replica import NOTHING, Order, Replica
@@ -25,12 +26,11 @@ _CHANNEL_ORDERS = {
     types_pb2.CHANNEL_ORDER_RGB: ChannelOrder.RGB,
     types_pb2.CHANNEL_ORDER_GRAY: ChannelOrder.GRAY,
 }
-# Lower goes first.
 _PRIORITIES = {
-    types_pb2.PRIORITY_INTERACTIVE: 0,
-    types_pb2.PRIORITY_NORMAL: 1,
-    types_pb2.PRIORITY_UNSPECIFIED: 1,
-    types_pb2.PRIORITY_BULK: 2,
+    types_pb2.PRIORITY_INTERACTIVE: INTERACTIVE,
+    types_pb2.PRIORITY_NORMAL: NORMAL,
+    types_pb2.PRIORITY_UNSPECIFIED: NORMAL,
+    types_pb2.PRIORITY_BULK: BULK,
 }
 
 
@@ -50,6 +50,27 @@ def order_of(request: worker_pb2.AssignRequest) -> Order:
         pinned=request.pin,
         known=request.footprint if request.HasField("footprint") else None,
         warm=request.reach == worker_pb2.REACH_WARM,
+        batching=_batching_of(request.batching) if request.HasField("batching") else None,
+    )
+
+
+def _batching_of(batching: types_pb2.Batching) -> Batching:
+    return Batching(
+        max_batch=batching.max_batch,
+        preferred_sizes=tuple(batching.preferred_sizes),
+        max_delay_s=batching.max_delay_ms / 1000,
+        queue_capacity=batching.queue_capacity,
+        fixed=batching.fixed,
+    )
+
+
+def _batching_to(batching: Batching) -> types_pb2.Batching:
+    return types_pb2.Batching(
+        max_batch=batching.max_batch,
+        preferred_sizes=batching.preferred_sizes,
+        max_delay_ms=batching.max_delay_s * 1000,
+        queue_capacity=batching.queue_capacity,
+        fixed=batching.fixed,
     )
 
 
@@ -64,6 +85,7 @@ def request_of(
         variant=types_pb2.Variant(precision=order.precision, max_batch=order.max_batch),
         pin=pinned,
         footprint=measured or order.known,
+        batching=_batching_to(order.batching) if order.batching is not None else None,
     )
 
 
@@ -95,7 +117,7 @@ def framing_of(replica: Replica) -> Framing:
 
 
 def priority_of(request: worker_pb2.InferRequest) -> int:
-    return _PRIORITIES.get(request.priority, 1)
+    return _PRIORITIES.get(request.priority, NORMAL)
 
 
 def variant_of(replica: Replica, backend: Backend) -> types_pb2.Variant:

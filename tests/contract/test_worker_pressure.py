@@ -20,6 +20,7 @@ from worker.app import App
 from worker.backends.base import BatchResult, Candidates, NmsOptions
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
 from worker.engine import PATIENCE, Engine, Outcome, Request
+from worker.lanes import Batching
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership
@@ -78,7 +79,7 @@ async def engine_with(model: Narrow, capacity: int = 64) -> AsyncIterator[Engine
 
 
 def request(version: str = "m@1") -> Request:
-    return Request(version, IMAGE, OPTIONS, priority=1, deadline=1e12, max_batch=8)
+    return Request(version, IMAGE, OPTIONS, priority=1, deadline=1e12, batching=Batching(8))
 
 
 async def queued_behind_one(engine: Engine, model: Narrow, count: int) -> list[Any]:
@@ -125,7 +126,7 @@ async def test_idle_jobs_go_behind_batches_but_not_for_ever() -> None:
 
     model = Narrow(most=1, answer=note)
     async with engine_with(model) as engine:
-        one = replace(request(), max_batch=1)
+        one = replace(request(), batching=Batching(1))
         tasks = [asyncio.create_task(engine.submit(one)) for _ in range(PATIENCE + 5)]
         await asyncio.to_thread(model.began.wait, 20)
         idle = asyncio.create_task(engine.job(lambda: order.append("idle"), idle=True))
@@ -238,7 +239,7 @@ class Room:
                     NmsOptions((0.25,) * 3, 0.7, 300, agnostic=False),
                     priority,
                     time.monotonic() + deadline_s,
-                    self.max_batch,
+                    Batching(self.max_batch),
                 )
             )
 
