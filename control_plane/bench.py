@@ -6,6 +6,7 @@ Pure; it changes only itself. A worker may take more than fits its device: it ha
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
+from control_plane.batching import Batching
 from control_plane.fleet import (
     LOADED,
     Footprint,
@@ -266,6 +267,9 @@ class Bench:
 
     def pin(self, key: VersionKey, pinned: bool) -> None:
         self._own()[key] = replace(self.seats[key], pinned=pinned)
+
+    def batch(self, key: VersionKey, batching: Batching | None) -> None:
+        self._own()[key] = replace(self.seats[key], batching=batching)
 
 
 def newcomer(

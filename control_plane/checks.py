@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from control_plane.fleet import VARIANTS
 from control_plane.principal import CallContext
 from yolopool.errors import (
     ImageEmpty,
@@ -18,6 +19,7 @@ SMALLEST_IMAGE, LARGEST_IMAGE = 32, 4096
 MOST_LABELS, LONGEST_LABEL = 16, 120
 MOST_REPLICAS = 1000
 MOST_YAML = 64 * 1024
+LARGEST_BATCH, LARGEST_QUEUE, LONGEST_DELAY_MS = 256, 100_000, 60_000.0
 LONGEST_IDLE_S = 7 * 24 * 3600.0
 # Left to bring the answer home: without it a caller's clock ends first, and never hears why.
 _MARGIN, _LONGEST_MARGIN_S = 0.05, 0.05
@@ -126,6 +128,40 @@ def check_placement(placement: types_pb2.Placement) -> types_pb2.Placement:
             f"pool and labels: at most {MOST_LABELS} labels of {LONGEST_LABEL} characters"
         )
     return placement
+
+
+def check_batching(batching: types_pb2.Batching) -> types_pb2.Batching:
+    """How a version is to be batched; 0 leaves it to the worker."""
+    if batching.max_batch > LARGEST_BATCH:
+        raise InvalidOption(
+            f"max_batch is {batching.max_batch}: give 1 to {LARGEST_BATCH}, 0 for the worker's"
+        )
+    sizes, most = list(batching.preferred_sizes), batching.max_batch or LARGEST_BATCH
+    if sizes != sorted(set(sizes)) or (sizes and not 1 <= sizes[0] <= sizes[-1] <= most):
+        raise InvalidOption(
+            f"preferred_sizes are {sizes}: give ascending sizes from 1 to max_batch ({most})"
+        )
+    # Written so that NaN is refused as well.
+    if not 0.0 <= batching.max_delay_ms <= LONGEST_DELAY_MS:
+        raise InvalidOption(
+            f"max_delay_ms is {batching.max_delay_ms:g}: give 0 (not at all) to "
+            f"{LONGEST_DELAY_MS:g}"
+        )
+    if batching.queue_capacity > LARGEST_QUEUE:
+        raise InvalidOption(
+            f"queue_capacity is {batching.queue_capacity}: give 1 to {LARGEST_QUEUE}, 0 for the "
+            "worker's alone"
+        )
+    if batching.fixed and (sizes or not batching.max_batch):
+        raise InvalidOption("fixed has one size: give max_batch, and leave preferred_sizes out")
+    return batching
+
+
+def check_device_kind(device_kind: str) -> str:
+    if device_kind not in VARIANTS:
+        kinds = ", ".join(sorted(VARIANTS))
+        raise InvalidOption(f"device_kind {device_kind!r} is not known: one of {kinds}")
+    return device_kind
 
 
 def check_architecture(yaml: str, class_names: Sequence[str]) -> None:

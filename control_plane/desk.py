@@ -6,6 +6,7 @@ Pure; the rooms that decide (leaving, room, scaling, placement) share it.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
+from control_plane.batching import Batching
 from control_plane.bench import PRESENT, Bench
 from control_plane.board import Board
 from control_plane.commands import Assign, Release
@@ -180,6 +181,12 @@ class Desk:
         bench.pin(want.key, want.pinned)
         self.assigned.add(want.key)
         return Assign(bench.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
+
+    def batch(self, bench: Bench, want: Want, batching: Batching | None) -> Assign:
+        """Assigned once more, as it is: that hands the batching over."""
+        bench.batch(want.key, batching)
+        pinned = replace(want, pinned=bench.seats[want.key].pinned)
+        return self.pin(bench, pinned, "it is batched otherwise from now on")
 
     def release(
         self,

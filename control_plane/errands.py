@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from control_plane.batching import Batching
 from control_plane.clock import Clock
 from control_plane.commands import Assign, Release
 from control_plane.event import EventKind
@@ -130,7 +131,8 @@ class Errands:
             # One that waits for its first turn is being loaded still: no plan is to take it away.
             waits = here.state is ReplicaState.WARM and here.footprint is None
             state = ReplicaState.ASSIGNED if waits else here.state
-            return replace(here, state=state, pinned=command.pinned)
+            batching = self._batching(command.key, worker)
+            return replace(here, state=state, pinned=command.pinned, batching=batching)
         version = self._view.desired.versions.get(command.key)
         size = Footprint(0, 0)
         if version is not None:
@@ -142,6 +144,10 @@ class Errands:
             size.workspace_bytes,
             command.pinned,
         )
+
+    def _batching(self, key: VersionKey, worker: WorkerInfo) -> Batching | None:
+        version = self._view.desired.versions.get(key)
+        return version.given.batching.get(worker.device_kind) if version is not None else None
 
     def _ended(self, place: Place) -> None:
         self._pending.pop(place, None)
@@ -227,7 +233,8 @@ class Errands:
                 return True if replica is None else None
             if replica is None or replica.state not in LOADED:
                 return None
-            return True if replica.pinned == command.pinned else None
+            asked = (command.pinned, self._batching(command.key, worker))
+            return True if (replica.pinned, replica.batching) == asked else None
 
         await self._view.waiters.until(command.key, shown, SETTLE_S)
 

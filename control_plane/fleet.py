@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from control_plane.batching import Batching
 from yolopool.arrivals import NEVER, Arrivals, Rates
 
 if TYPE_CHECKING:
@@ -164,6 +165,14 @@ class Given:
     architecture_yaml: str = ""
     class_names: tuple[str, ...] = ()
     placement: Placement = Placement()
+    # By kind of device; none: the workers' own.
+    batching: Mapping[str, Batching] = field(default_factory=dict)
+
+    def batched(self, device_kind: str, batching: Batching | None) -> "Given":
+        """With another batching on a kind of device; None: the workers' own."""
+        others = {kind: one for kind, one in self.batching.items() if kind != device_kind}
+        more = {device_kind: batching} if batching is not None else {}
+        return replace(self, batching={**others, **more})
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,6 +405,7 @@ class Replica:
     busy: float = 0.0
     hot_since_unix_s: float = 0.0
     hits_total: int = 0
+    batching: Batching | None = None
 
 
 @dataclass(frozen=True, slots=True)

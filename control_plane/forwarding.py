@@ -37,6 +37,7 @@ FORWARDED = frozenset(
                 "UnloadModel",
                 "SetResidency",
                 "SetPlacement",
+                "SetBatching",
                 "Changeover",
             )
         ),

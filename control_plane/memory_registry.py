@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from control_plane import lifecycle
+from control_plane.batching import Batching
 from control_plane.changes import Changes
 from control_plane.event import Event
 from control_plane.fleet import (
@@ -211,17 +212,22 @@ class MemoryRegistry:
         return there
 
     async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
-        return self._set_given(key, residency=residency)
+        return self._set_given(key, lambda given: replace(given, residency=residency))
 
     async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
-        return self._set_given(key, placement=placement)
+        return self._set_given(key, lambda given: replace(given, placement=placement))
 
-    def _set_given(self, key: VersionKey, **part: object) -> ModelVersion | None:
+    async def set_batching(
+        self, key: VersionKey, device_kind: str, batching: Batching | None
+    ) -> ModelVersion | None:
+        return self._set_given(key, lambda given: given.batched(device_kind, batching))
+
+    def _set_given(self, key: VersionKey, change: Callable[[Given], Given]) -> ModelVersion | None:
         self._stands()
         version = self._versions.get(key)
         if version is None:
             return None
-        given = replace(version.given, **part)  # type: ignore[arg-type] # one of its fields
+        given = change(version.given)
         return version if given == version.given else self._put(replace(version, given=given))
 
     async def cordon(self, worker_id: str, incarnation: str) -> None:

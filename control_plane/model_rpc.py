@@ -10,6 +10,8 @@ from control_plane.change_wire import change_in
 from control_plane.changeover import Changeovers
 from control_plane.checks import (
     check_architecture,
+    check_batching,
+    check_device_kind,
     check_placement,
     check_replicas,
     check_request_id,
@@ -36,6 +38,7 @@ from control_plane.principal import CallContext, principal_of
 from control_plane.registry import Registry
 from control_plane.view import View
 from control_plane.wire import (
+    batching_in,
     key_out,
     placement_in,
     replica_out,
@@ -101,7 +104,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         name, artifact = check_name(request.name), check_digest(request.artifact)
         settings = settings_in(check_settings(request.settings))
         earlier = self._view.catalogue.models.get(name, ())
-        given = given_in(request, earlier[0].given.placement if earlier else Placement())
+        given = given_in(request, earlier[0].given if earlier else Given())
         if not self._artifacts.has(artifact):
             raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
         now = self._clock.unix()
@@ -213,6 +216,26 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         )
         placed = await self._place(version.key, placement)
         return model_pb2.SetPlacementResponse(version=self._full(placed))
+
+    async def SetBatching(
+        self, request: model_pb2.SetBatchingRequest, context: CallContext
+    ) -> model_pb2.SetBatchingResponse:
+        version = self._view.catalogue.find(parse_ref(request.model))
+        kind, batching = check_device_kind(request.device_kind), None
+        if request.HasField("batching"):
+            batching = batching_in(check_batching(request.batching))
+        log.info(
+            "batching set",
+            version=str(version.key),
+            device_kind=kind,
+            batching=str(batching),
+            by=principal_of(context).name,
+        )
+        batched = await self._registry.set_batching(version.key, kind, batching)
+        if batched is None:
+            raise VersionNotFound(f"{version.key} does not exist any more")
+        self._view.put_version(batched)
+        return model_pb2.SetBatchingResponse(version=self._full(batched))
 
     async def Changeover(
         self, request: model_pb2.ChangeoverRequest, context: CallContext
@@ -327,9 +350,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         return answer
 
 
-def given_in(request: model_pb2.RegisterModelRequest, before: Placement) -> Given:
-    """What a registration gives beside file and settings; `before`: where the model's versions
-    ran so far. Raises InvalidOption.
+def given_in(request: model_pb2.RegisterModelRequest, before: Given) -> Given:
+    """What a registration gives beside file and settings; `before`: what the model's newest version
+    was given, for where it may run and how it is batched. Raises InvalidOption.
     """
     check_architecture(request.architecture_yaml, request.class_names)
     return Given(
@@ -338,7 +361,8 @@ def given_in(request: model_pb2.RegisterModelRequest, before: Placement) -> Give
         tuple(request.class_names),
         placement_in(check_placement(request.placement))
         if request.HasField("placement")
-        else before,
+        else before.placement,
+        before.batching,
     )
 
 

@@ -11,7 +11,7 @@ from control_plane import leaving, refusals, room, scaling
 from control_plane.bench import Bench, size_of
 from control_plane.board import Board
 from control_plane.commands import Adopt, Command, Forget, Wait
-from control_plane.desk import CPU, Desk, Wants
+from control_plane.desk import CPU, Desk, Wants, is_loaded
 from control_plane.fleet import (
     Footprint,
     ModelVersion,
@@ -82,7 +82,7 @@ def _serve(desk: Desk, want: Want) -> Iterable[Command]:
         yield refusals.not_ready(want.key, version)
         return
     holders = desk.present(want.key)
-    if _is_settled(desk, want, holders):
+    if _is_settled(desk, want, version, holders):
         return
     at_home = [bench for bench in holders if desk.at_home(want.key, bench)]
     yield from leaving.surplus(desk, want, at_home)
@@ -100,6 +100,7 @@ def _serve(desk: Desk, want: Want) -> Iterable[Command]:
         desk.wants.add(replace(want, source=WantSource.MISS))
         yield Adopt(want.key)
     yield from _finished(desk, want, at_home)
+    yield from _batched(desk, want, version, at_home)
     # One that can't be pinned where it is serves on there until another worker has it.
     missing = want.replicas - len(at_home) + len(refused)
     for _ in range(missing):
@@ -119,7 +120,7 @@ def _to_pin(want: Want, holders: list[Bench]) -> list[Bench]:
     return sorted(holders, key=lambda b: not b.seats[want.key].pinned)[: want.replicas]
 
 
-def _is_settled(desk: Desk, want: Want, holders: list[Bench]) -> bool:
+def _is_settled(desk: Desk, want: Want, version: ModelVersion, holders: list[Bench]) -> bool:
     """Whether nothing is to be decided, as of nearly all versions nearly always."""
     if len(holders) != want.replicas or want.pinned:
         return False
@@ -129,6 +130,7 @@ def _is_settled(desk: Desk, want: Want, holders: list[Bench]) -> bool:
         scaling.is_calm(bench.seats[want.key])
         and desk.at_home(want.key, bench)
         and not _is_half_loaded(want, bench.seats[want.key])
+        and not _is_batched_otherwise(version, bench)
         for bench in holders
     )
 
@@ -154,6 +156,22 @@ def _finished(desk: Desk, want: Want, holders: list[Bench]) -> Iterable[Command]
         # One that pinned ones keep from the device is to leave it when it can.
         if bench.fits(size_of(seat), pinned=seat.pinned, without=[want.key]):
             yield desk.pin(bench, replace(want, pinned=seat.pinned), "it was only fetched ahead")
+
+
+def _batched(
+    desk: Desk, want: Want, version: ModelVersion, holders: list[Bench]
+) -> Iterable[Command]:
+    """Those whose batching changed since they were loaded hear of it."""
+    for bench in holders:
+        if want.key not in desk.assigned and _is_batched_otherwise(version, bench):
+            yield desk.batch(bench, want, version.given.batching.get(bench.worker.device_kind))
+
+
+def _is_batched_otherwise(version: ModelVersion, bench: Bench) -> bool:
+    seat = bench.seats[version.key]
+    if not is_loaded(seat) or seat.footprint is None:
+        return False  # it comes with the load
+    return seat.batching != version.given.batching.get(bench.worker.device_kind)
 
 
 def _given_up(desk: Desk, want: Want, commands: list[Command]) -> Iterable[Command]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
+from control_plane.batching import batching_of
 from control_plane.event import Event, EventKind
 from control_plane.fleet import (
     Footprint,
@@ -85,6 +86,7 @@ def _given_of(raw: Mapping[str, Any]) -> Given:
         "residency": _make(Residency, {**residency, "mode": mode}),
         "placement": _placement_of(raw.get("placement", {})),
         "class_names": tuple(raw.get("class_names", ())),
+        "batching": {kind: batching_of(one) for kind, one in raw.get("batching", {}).items()},
     }
     return _make(Given, {**raw, **parts})
 
@@ -174,12 +176,13 @@ def worker_of(text: str) -> WorkerInfo:
 
 
 def _replica_of(raw: Mapping[str, Any]) -> Replica:
-    footprint = raw.get("footprint")
+    footprint, batching = raw.get("footprint"), raw.get("batching")
     parts = {
         "key": key_of(raw["key"]),
         "state": ReplicaState(raw["state"]),
         "footprint": _make(Footprint, footprint) if footprint is not None else None,
         "rates": _make(Rates, raw.get("rates", {})),
+        "batching": batching_of(batching) if batching is not None else None,
     }
     return _make(Replica, {**raw, **parts})
 

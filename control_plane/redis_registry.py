@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from control_plane import lifecycle, records
+from control_plane.batching import Batching
 from control_plane.changes import Changes
 from control_plane.event import Event
 from control_plane.fleet import (
@@ -218,17 +219,24 @@ class RedisRegistry:
         return await self._store.write(decide)
 
     async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
-        return await self._set_given(key, residency=residency)
+        return await self._set_given(key, lambda given: replace(given, residency=residency))
 
     async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
-        return await self._set_given(key, placement=placement)
+        return await self._set_given(key, lambda given: replace(given, placement=placement))
 
-    async def _set_given(self, key: VersionKey, **part: object) -> ModelVersion | None:
+    async def set_batching(
+        self, key: VersionKey, device_kind: str, batching: Batching | None
+    ) -> ModelVersion | None:
+        return await self._set_given(key, lambda given: given.batched(device_kind, batching))
+
+    async def _set_given(
+        self, key: VersionKey, alter: Callable[[Given], Given]
+    ) -> ModelVersion | None:
         async def decide(change: Change) -> ModelVersion | None:
             version = await change.version(key)
             if version is None:
                 return None
-            given = replace(version.given, **part)  # type: ignore[arg-type] # one of its fields
+            given = alter(version.given)
             return version if given == version.given else change.put(replace(version, given=given))
 
         return await self._store.write(decide)

@@ -9,6 +9,7 @@ answer within the setting's time, and change nothing then that a repeat would no
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+from control_plane.batching import Batching
 from control_plane.changes import Changes
 from control_plane.event import Event
 from control_plane.fleet import (
@@ -120,6 +121,14 @@ class Registry(Protocol):
 
     async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
         """Where a version may run from now on; None if there is no such version."""
+        ...
+
+    async def set_batching(
+        self, key: VersionKey, device_kind: str, batching: Batching | None
+    ) -> ModelVersion | None:
+        """How a version is batched on a kind of device from now on (None: as its workers were
+        started); None if there is no such version.
+        """
         ...
 
     async def cordon(self, worker_id: str, incarnation: str) -> None:

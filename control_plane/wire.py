@@ -5,6 +5,7 @@ Translation only; what a message may hold is checked where it arrives.
 
 from dataclasses import fields
 
+from control_plane.batching import Batching
 from control_plane.fleet import (
     IDLE_RELEASE_S,
     FencingToken,
@@ -141,6 +142,26 @@ def rates_out(rates: Rates) -> types_pb2.Rates:
     return types_pb2.Rates(fast=rates.fast, middle=rates.middle, slow=rates.slow)
 
 
+def batching_in(batching: types_pb2.Batching) -> Batching:
+    return Batching(
+        batching.max_batch,
+        tuple(batching.preferred_sizes),
+        batching.max_delay_ms,
+        batching.queue_capacity,
+        batching.fixed,
+    )
+
+
+def batching_out(batching: Batching) -> types_pb2.Batching:
+    return types_pb2.Batching(
+        max_batch=batching.max_batch,
+        preferred_sizes=batching.preferred_sizes,
+        max_delay_ms=batching.max_delay_ms,
+        queue_capacity=batching.queue_capacity,
+        fixed=batching.fixed,
+    )
+
+
 def footprint_in(footprint: types_pb2.Footprint) -> Footprint:
     return Footprint(
         weights_bytes=footprint.weights_bytes,
@@ -221,6 +242,7 @@ def replica_in(
         busy=replica.busy,
         hot_since_unix_s=replica.hot_since_unix_s,
         hits_total=replica.hits_total,
+        batching=batching_in(replica.batching) if replica.HasField("batching") else None,
     )
 
 
@@ -289,6 +311,7 @@ def replica_out(replica: Replica) -> types_pb2.Replica:
         busy=replica.busy,
         hot_since_unix_s=replica.hot_since_unix_s,
         hits_total=replica.hits_total,
+        batching=batching_out(replica.batching) if replica.batching is not None else None,
     )
 
 
@@ -336,6 +359,7 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         created_unix_s=version.created_unix_s,
         residency=residency_out(version.given.residency),
         placement=placement_out(version.given.placement),
+        batching={kind: batching_out(one) for kind, one in version.given.batching.items()},
     )
     if version.pack is not None:
         answer.task = version.pack.task

@@ -14,7 +14,7 @@ from control_plane.fleet import (
     VersionKey,
     WorkerInfo,
 )
-from control_plane.wire import footprint_out, key_out, settings_out, token_out
+from control_plane.wire import batching_out, footprint_out, key_out, settings_out, token_out
 from yolopool.errors import DeadlineExceeded, WorkerLost, YolopoolError
 from yolopool.serving import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc
@@ -59,6 +59,7 @@ class WorkerLink:
         """
         assert version.pack is not None, f"{version.key} is planned without a pack: this is a bug"
         backend, _, precision = VARIANTS.get(worker.device_kind, "torch/fp32").partition("/")
+        batching = version.given.batching.get(worker.device_kind)
         request = worker_pb2.AssignRequest(
             token=token_out(token),
             version=key_out(version.key),
@@ -70,6 +71,7 @@ class WorkerLink:
             pin=pinned,
             reach=worker_pb2.REACH_WARM if prefetch else worker_pb2.REACH_HOT,
             footprint=footprint_out(known) if known is not None else None,
+            batching=batching_out(batching) if batching is not None else None,
         )
         return await _typed(worker, self._stub(worker).Assign(request, timeout=timeout_s))
 

@@ -135,7 +135,7 @@ def version_of(replica: Replica) -> types_pb2.VersionKey:
 
 def replica_to(replica: Replica, backend: Backend, engine: Engine, now: float) -> types_pb2.Replica:
     """now: seconds of the worker's clock."""
-    error = replica.error
+    error, asked = replica.error, replica.order.batching
     rates = replica.arrivals.now(now)
     # What it holds of the device; one that waits, what it will.
     size = replica.claim if replica.claim.weights_bytes else _expected(replica)
@@ -162,6 +162,7 @@ def replica_to(replica: Replica, backend: Backend, engine: Engine, now: float) -
         busy=replica.usage.busy(now),
         hot_since_unix_s=replica.hot_since_unix_s,
         hits_total=replica.hits_total,
+        batching=_batching_to(asked) if asked is not None else None,
     )
 
 

@@ -264,6 +264,14 @@ class AsyncClient:
         answer = await _await(self._stubs.model.SetPlacement, request, READ_TIMEOUT_S)
         return records.version_of(answer.version)
 
+    async def set_batching(
+        self, model: str, device_kind: str, batching: records.Batching | None
+    ) -> records.ModelVersion:
+        """As `Client.set_batching`."""
+        request = requests.batching(model, device_kind, batching)
+        answer = await _await(self._stubs.model.SetBatching, request, READ_TIMEOUT_S)
+        return records.version_of(answer.version)
+
     async def delete(self, model: str) -> tuple[str, ...]:
         """As `Client.delete`."""
         request = model_pb2.DeleteModelRequest(model=model)

@@ -23,7 +23,7 @@ from yolopool.console import (
     print_json,
 )
 from yolopool.errors import InvalidOption
-from yolopool.records import ModelVersion, Placement
+from yolopool.records import Batching, ModelVersion, Placement
 
 app = typer.Typer(help="The registry of models.", no_args_is_help=True)
 
@@ -217,6 +217,53 @@ def _placement(
         now.max_replicas if max_replicas is None else max_replicas,
         priority or now.priority,
     )
+
+
+@app.command("batching")
+def models_batching(
+    model: ModelRef,
+    device: Annotated[str, typer.Option("--device", help="kind of device: cpu, cuda or sim")],
+    max_batch: Annotated[
+        int | None, typer.Option("--max-batch", help="images a pass at most; 0: the worker's own")
+    ] = None,
+    prefer: Annotated[
+        str | None, typer.Option("--prefer", help="sizes a batch is cut to: 4,8; empty: any")
+    ] = None,
+    max_delay_ms: Annotated[
+        float | None, typer.Option("--max-delay-ms", help="a batch may wait so long to fill")
+    ] = None,
+    queue: Annotated[
+        int | None, typer.Option("--queue", help="most that wait at a worker; 0: its bound alone")
+    ] = None,
+    fixed: Annotated[
+        bool | None, typer.Option(help="exactly --max-batch, filled up with grey images")
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="back to the workers' own")] = False,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Say how a model is batched on a kind of device; what is not given stays as it is."""
+    given = (max_batch, prefer, max_delay_ms, queue, fixed)
+    if reset == any(one is not None for one in given):
+        raise InvalidOption("give what is to change, or --reset alone")
+    with Client(address) as client:
+        now = _known(client, model).batching.get(device, Batching())
+        asked = Batching(
+            now.max_batch if max_batch is None else max_batch,
+            now.preferred_sizes if prefer is None else _sizes(prefer),
+            now.max_delay_ms if max_delay_ms is None else max_delay_ms,
+            now.queue_capacity if queue is None else queue,
+            now.fixed if fixed is None else fixed,
+        )
+        version = client.set_batching(model, device, None if reset else asked)
+    print_json(plain(version)) if as_json else out.print(tables.version(version))
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise InvalidOption(f"--prefer takes sizes as 4,8, not {text!r}") from error
 
 
 def _known(client: Client, model: str) -> ModelVersion:

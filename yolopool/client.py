@@ -285,6 +285,16 @@ class Client:
         answer = _call(self._stubs.model.SetPlacement, request, READ_TIMEOUT_S)
         return records.version_of(answer.version)
 
+    def set_batching(
+        self, model: str, device_kind: str, batching: records.Batching | None
+    ) -> records.ModelVersion:
+        """Says how the images of a version share passes on cpu, cuda or sim; None: as its workers
+        were started. Replicas take it over where they are, without a gap.
+        """
+        request = requests.batching(model, device_kind, batching)
+        answer = _call(self._stubs.model.SetBatching, request, READ_TIMEOUT_S)
+        return records.version_of(answer.version)
+
     def delete(self, model: str) -> tuple[str, ...]:
         """Forgets a model, or one version of it; answers what was deleted as name@version."""
         request = model_pb2.DeleteModelRequest(model=model)

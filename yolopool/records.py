@@ -59,6 +59,22 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Batching:
+    """How the images of a version share passes on one kind of device: `max_batch` a pass at most
+    (0: what its workers were started with), cut to the largest of `preferred_sizes` that as many
+    wait for; the first of a batch that is not full waits at most `max_delay_ms`; at most
+    `queue_capacity` wait at one worker (0: its own bound alone). `fixed`: exactly `max_batch`,
+    filled up with grey images.
+    """
+
+    max_batch: int = 0
+    preferred_sizes: tuple[int, ...] = ()
+    max_delay_ms: float = 0.0
+    queue_capacity: int = 0
+    fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """A version as registered, what is wanted of it and where it is.
 
@@ -89,6 +105,7 @@ class ModelVersion:
     pack: str
     residency: Residency
     placement: Placement
+    batching: Mapping[str, Batching]
     wanted_replicas: int
     pinned: bool
     replicas: tuple[Replica, ...]
@@ -248,6 +265,16 @@ def placement_of(message: types_pb2.Placement) -> Placement:
     )
 
 
+def batching_of(message: types_pb2.Batching) -> Batching:
+    return Batching(
+        message.max_batch,
+        tuple(message.preferred_sizes),
+        message.max_delay_ms,
+        message.queue_capacity,
+        message.fixed,
+    )
+
+
 def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
     settings = message.settings
     policy = _word(types_pb2.ShapePolicy, settings.shape_policy, "SHAPE_POLICY_")
@@ -277,6 +304,7 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         pack=message.pack,
         residency=residency_of(message.residency),
         placement=placement_of(message.placement),
+        batching={kind: batching_of(one) for kind, one in sorted(message.batching.items())},
         wanted_replicas=message.wanted_replicas,
         pinned=message.pinned,
         replicas=tuple(replica_of(p.replica, p.worker, p.device) for p in message.replicas),

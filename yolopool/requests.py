@@ -16,7 +16,7 @@ from PIL import Image
 
 from yolopool import architecture_yaml, images
 from yolopool.errors import ArtifactNotFound, InvalidOption
-from yolopool.records import Placement
+from yolopool.records import Batching, Placement
 from yolopool.v1 import detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -203,6 +203,20 @@ def placement(where: Placement) -> types_pb2.Placement:
         max_replicas=_unsigned("max_replicas", where.max_replicas),
         priority=priority,
     )
+
+
+def batching(model: str, device_kind: str, one: Batching | None) -> model_pb2.SetBatchingRequest:
+    """The message that says how a version is batched; None: as its workers were started."""
+    request = model_pb2.SetBatchingRequest(model=model, device_kind=device_kind)
+    if one is not None:
+        request.batching.max_batch = _unsigned("max_batch", one.max_batch)
+        sizes = (_unsigned("a preferred size", size) for size in one.preferred_sizes)
+        request.batching.preferred_sizes.extend(sizes)
+        request.batching.max_delay_ms = one.max_delay_ms
+        request.batching.queue_capacity = _unsigned("queue_capacity", one.queue_capacity)
+        request.batching.fixed = one.fixed
+        request.batching.SetInParent()
+    return request
 
 
 def load(

@@ -17,6 +17,7 @@ from yolopool.explanations import (
     WorkerVerdict,
 )
 from yolopool.records import (
+    Batching,
     Changeover,
     Fleet,
     Ledger,
@@ -111,6 +112,18 @@ def _place(placement: Placement) -> str:
     return ", ".join([*(words or ["anywhere"]), f"priority {placement.priority}"])
 
 
+def _batched(kind: str, batching: Batching) -> str:
+    most = batching.max_batch or "the worker's number of"
+    words = [f"{kind}: {'exactly' if batching.fixed else 'up to'} {most} images a pass"]
+    if batching.preferred_sizes:
+        words.append(f"preferably {', '.join(map(str, batching.preferred_sizes))}")
+    if batching.max_delay_ms:
+        words.append(f"waits at most {batching.max_delay_ms:g} ms")
+    if batching.queue_capacity:
+        words.append(f"at most {batching.queue_capacity} waiting")
+    return ", ".join(words)
+
+
 def version(one: ModelVersion) -> Table:
     """All of one version, a line a fact."""
     table = _table("", "", title=f"[bold]{one.name}[/] {_progress(one)}")
@@ -121,6 +134,7 @@ def version(one: ModelVersion) -> Table:
         "classes": f"{len(one.class_names)}: {', '.join(one.class_names[:12])}",
         "image size": f"{one.image_size} px, {one.shape_policy}",
         "may run": _place(one.placement),
+        "batches": "\n".join(_batched(kind, batch) for kind, batch in one.batching.items()),
         "thresholds": f"confidence {one.confidence:g}, iou {one.iou:g}",
         "at most": f"{one.max_detections} boxes",
         "head": one.head_mode if one.state == "READY" else "",

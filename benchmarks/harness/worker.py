@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from benchmarks.harness.pool import free_port
+from yolopool.status import error_from_rpc
 from yolopool.v1 import fleet_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 
 START_LIMIT_S = 60.0
@@ -99,10 +100,20 @@ class Worker:
         )  # fmt: skip
         return await self._stub.Assign(request, timeout=CALL_S)
 
-    async def infer(self, name: str, image: bytes) -> Any:
+    async def infer(
+        self,
+        name: str,
+        image: bytes,
+        priority: types_pb2.Priority = types_pb2.PRIORITY_NORMAL,
+        timeout_s: float = CALL_S,
+    ) -> Any:
+        """One image; raises the worker's typed errors."""
         version = types_pb2.VersionKey(model=name, version=1)
-        request = worker_pb2.InferRequest(version=version, encoded=image)
-        return await self._stub.Infer(request, timeout=CALL_S)
+        request = worker_pb2.InferRequest(version=version, encoded=image, priority=priority)
+        try:
+            return await self._stub.Infer(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
 
     async def release(self, name: str) -> None:
         version = types_pb2.VersionKey(model=name, version=1)

@@ -175,6 +175,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             variant=types_pb2.Variant(backend="simulated", precision="fp32"),
         )
         replica = self.replicas.setdefault(key, replica)
+        replica.ClearField("batching")
+        if request.HasField("batching"):
+            replica.batching.CopyFrom(request.batching)
         self.poke()
         await asyncio.sleep(self.load_s)
         if request.reach == worker_pb2.REACH_WARM:

@@ -169,6 +169,13 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         version.placement.CopyFrom(request.placement)
         return model_pb2.SetPlacementResponse(version=version)
 
+    def SetBatching(self, request: Any, context: Any) -> Any:
+        self.script.note("SetBatching", request, context)
+        version = a_version()
+        if request.HasField("batching"):
+            version.batching[request.device_kind].CopyFrom(request.batching)
+        return model_pb2.SetBatchingResponse(version=version)
+
     def Changeover(self, request: Any, context: Any) -> Any:
         self.script.note("Changeover", request, context)
         keys = [types_pb2.VersionKey(model="old", version=2)]

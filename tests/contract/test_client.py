@@ -321,6 +321,19 @@ def test_plans_and_explanations_are_read(call: Call, pool: ScriptedPool) -> None
         call("explain_request", "absent")
 
 
+def test_batching_is_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
+    asked = records.Batching(8, (4, 8), 2.5, 32)
+    assert call("set_batching", "shapes", "cpu", asked).batching == {"cpu": asked}
+    assert call("set_batching", "shapes", "cpu", records.Batching()).batching == {
+        "cpu": records.Batching()
+    }
+    assert call("set_batching", "shapes", "cpu", None).batching == {}
+    sent = pool.script.last("SetBatching")
+    assert (sent.model, sent.device_kind, sent.HasField("batching")) == ("shapes", "cpu", False)
+    with pytest.raises(errors.InvalidOption, match="max_batch"):
+        call("set_batching", "shapes", "cpu", records.Batching(-1))
+
+
 def test_placement_is_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
     where = records.Placement("day", {"site": "berlin"}, 3, "interactive")
     call("set_placement", "shapes", where)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from control_plane import records
+from control_plane.batching import Batching
 from control_plane.event import EVENTS_KEPT, Event, EventKind
 from control_plane.fleet import (
     FencingToken,
@@ -187,6 +188,21 @@ async def test_a_version_may_run_where_it_was_said_last(case: Case) -> None:
     await case.registry.set_placement(key, there)
     assert (await case.other.desired()).revision == desired.revision
     assert await case.registry.set_placement(VersionKey("absent", 1), there) is None
+
+
+async def test_a_version_is_batched_by_kind_of_device_as_it_was_said_last(case: Case) -> None:
+    key = await register(case.registry)
+    slow, fast = Batching(4, (2, 4), 2.5, 32), Batching(16, fixed=True)
+    await case.registry.set_batching(key, "cpu", slow)
+    both = await case.other.set_batching(key, "cuda", fast)
+    assert both is not None
+    desired = await case.other.desired()
+    assert desired.versions[key].given.batching == {"cpu": slow, "cuda": fast}
+    await case.registry.set_batching(key, "cuda", fast)
+    assert (await case.other.desired()).revision == desired.revision
+    await case.registry.set_batching(key, "cpu", None)
+    assert (await case.other.desired()).versions[key].given.batching == {"cuda": fast}
+    assert await case.registry.set_batching(VersionKey("absent", 1), "cpu", slow) is None
 
 
 async def test_a_cordon_is_of_one_process(case: Case) -> None:

@@ -236,6 +236,39 @@ async def test_answers_are_never_swapped(start: Start, zoo: Zoo) -> None:
         assert answer.result.detections == alone[image].detections
 
 
+async def test_batching_is_taken_over_without_a_load(start: Start, zoo: Zoo) -> None:
+    slow = SimulatedBackend(0, 8 * 1024**3, TimeCurve(fixed_s=0.2))
+    worker = await start(slow, max_batch=2)
+    loaded = (await worker.assign(zoo)).replica
+    eight = types_pb2.Batching(max_batch=8, preferred_sizes=[3, 8], max_delay_ms=1)
+    changed = (await worker.assign(zoo, batching=eight)).replica
+    assert (loaded.variant.max_batch, changed.variant.max_batch) == (2, 8)
+    assert (changed.batching, changed.swaps_total) == (eight, loaded.swaps_total)
+    assert changed.workspace_bytes == 4 * loaded.workspace_bytes
+    assert (await worker.inventory()).ledger.workspace_bytes == changed.workspace_bytes
+    running = asyncio.ensure_future(worker.infer())
+    await until(lambda: worker.app.engine.load().outstanding == 1)
+    answers = await asyncio.gather(*(worker.infer() for _ in range(5)))
+    assert max(answer.result.batch_size for answer in answers) == 3
+    await running
+    back = (await worker.assign(zoo)).replica
+    assert (back.variant.max_batch, back.HasField("batching")) == (2, False)
+
+
+async def test_a_fixed_batch_is_filled_up_and_its_answers_are_the_same(
+    start: Start, zoo: Zoo
+) -> None:
+    from worker.backends.torch_backend import TorchBackend
+
+    worker = await start(TorchBackend("cpu", 1))
+    await worker.assign(zoo)
+    plain = await worker.infer()
+    await worker.assign(zoo, batching=types_pb2.Batching(max_batch=3, fixed=True))
+    filled = await worker.infer()
+    assert filled.result.detections == plain.result.detections
+    assert filled.result.batch_size == 1
+
+
 async def test_a_full_queue_refuses_at_once_and_a_late_ticket_is_dropped(
     start: Start, zoo: Zoo
 ) -> None:

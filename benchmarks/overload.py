@@ -1,0 +1,285 @@
+"""More than a worker can do: what interactive requests wait beside a flood, and what a flood costs.
+
+    python -m benchmarks.overload --devices cpu,sim:1 --rounds 5 --seconds 20 --flood-seconds 60
+
+One worker, asked directly. A simulated device runs a large model, so that the device is the limit
+and not this machine's cores, which the generator shares.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from benchmarks.harness import dataset, hardware, results, weights
+from benchmarks.harness.loadgen import (
+    Load,
+    Outcome,
+    closed_loop,
+    constant_arrivals,
+    open_loop,
+    poisson_arrivals,
+)
+from benchmarks.harness.results import Check, Figure, Result, Row
+from benchmarks.harness.statistics import quantile
+from benchmarks.harness.worker import Worker
+from yolopool.v1 import types_pb2
+
+MODEL = "model"
+# What is demanded.
+OF_LONGEST, OF_CAPACITY, RECOVERY_S, OF_BEFORE = 1.2, 0.9, 5.0, 2.0
+REFUSED_MS = {"cpu": 25.0, "sim": 10.0}
+REFUSALS = frozenset({"QUEUE_FULL", "DEADLINE_UNMEETABLE"})
+
+
+def flags() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.overload", description=__doc__)
+    results.add_flags(parser)
+    parser.add_argument("--devices", default="cpu,sim:1", help="one after the other")
+    parser.add_argument("--architecture", default="yolov8n.yaml", help="of the model on a CPU")
+    parser.add_argument("--simulated", default="yolov8x.yaml", help="that on a simulated device")
+    parser.add_argument("--image-size", type=int, default=640, help="longest side, pixels")
+    parser.add_argument("--rounds", type=int, default=5, help="of interactive alone and beside")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each such run")
+    parser.add_argument("--share", type=float, default=0.2, help="interactive, of the capacity")
+    parser.add_argument("--bulk-clients", type=int, default=32, help="that keep bulk waiting")
+    parser.add_argument("--capacity-seconds", type=float, default=20.0, help="of measuring it")
+    parser.add_argument("--capacity-clients", type=int, default=32, help="that measure it")
+    parser.add_argument("--flood-seconds", type=float, default=60.0, help="of the flood")
+    parser.add_argument("--factor", type=float, default=4.0, help="of the flood, x the capacity")
+    parser.add_argument("--deadline", type=float, default=5.0, help="of its requests, s")
+    parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
+    return parser
+
+
+@dataclass(slots=True)
+class Subject:
+    """A worker on one device, and what was measured of it."""
+
+    device: str
+    worker: Worker
+    options: argparse.Namespace
+    capacity: float = 0.0
+    alone: list[Load] = field(default_factory=list)
+    beside: list[Load] = field(default_factory=list)
+    bulk: list[Load] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        return self.device.partition(":")[0]
+
+    async def ask(
+        self, priority: types_pb2.Priority, timeout_s: float, number: int
+    ) -> Mapping[str, float]:
+        image = IMAGES[number % len(IMAGES)]
+        timing = (await self.worker.infer(MODEL, image, priority, timeout_s)).result.timing
+        return {"pass_ms": timing.inference_ms + timing.postprocess_ms}
+
+
+IMAGES = dataset.encoded()
+INTERACTIVE, NORMAL, BULK = (
+    types_pb2.PRIORITY_INTERACTIVE,
+    types_pb2.PRIORITY_NORMAL,
+    types_pb2.PRIORITY_BULK,
+)
+
+
+async def measure_capacity(subject: Subject) -> None:
+    options = subject.options
+    call = partial(subject.ask, NORMAL, 60.0)
+    load = await closed_loop(call, options.capacity_clients, 3.0, options.capacity_seconds)
+    subject.capacity = load.throughput
+
+
+# --- interactive beside bulk --------------------------------------------------------------------
+
+
+async def priorities(subject: Subject) -> tuple[list[Row], list[Check]]:
+    """Interactive requests alone and beside bulk, in turns."""
+    options = subject.options
+    for number in range(2 * options.rounds):
+        # alone, beside, beside, alone, ...: a drift of the machine is in both.
+        seed = options.seed + number
+        if number % 4 in (1, 2):
+            await beside(subject, seed)
+        else:
+            subject.alone.append(await interactive(subject, seed))
+    longest_ms = max(
+        one.stages_ms["pass_ms"] for load in subject.bulk for one in load.outcomes if not one.reason
+    )
+    rows = [
+        _latencies(subject, "interactive alone", subject.alone),
+        _latencies(subject, "interactive beside bulk", subject.beside),
+        {**_latencies(subject, "bulk", subject.bulk), "longest_pass_ms": longest_ms},
+    ]
+    alone_ms, beside_ms = float(rows[0]["p99_ms"] or 0), float(rows[1]["p99_ms"] or 0)
+    limit_ms = alone_ms + OF_LONGEST * longest_ms
+    failed = sum(sum(load.errors.values()) for load in (*subject.alone, *subject.beside))
+    return rows, [
+        Check(f"{subject.device}: every interactive request was answered", not failed, str(failed)),
+        Check(
+            f"{subject.device}: interactive p99 beside bulk",
+            beside_ms <= limit_ms,
+            f"{beside_ms:.1f} ms, alone {alone_ms:.1f} ms + {OF_LONGEST} x {longest_ms:.1f} ms "
+            f"allow {limit_ms:.1f} ms",
+        ),
+    ]
+
+
+async def interactive(subject: Subject, seed: int) -> Load:
+    options = subject.options
+    rate = max(1.0, options.share * subject.capacity)
+    arrivals = poisson_arrivals(rate, options.seconds + 2.0, seed)
+    call = partial(subject.ask, INTERACTIVE, 60.0)
+    return await open_loop(call, arrivals, 2.0, options.seconds)
+
+
+async def beside(subject: Subject, seed: int) -> None:
+    options = subject.options
+    call = partial(subject.ask, BULK, 60.0)
+    # Longer than what is measured beside it, at both ends.
+    flood = asyncio.create_task(closed_loop(call, options.bulk_clients, 0.0, options.seconds + 4.0))
+    await asyncio.sleep(1.0)
+    subject.beside.append(await interactive(subject, seed))
+    subject.bulk.append(await flood)
+
+
+def _latencies(subject: Subject, name: str, loads: Sequence[Load]) -> Row:
+    measured = [one for load in loads for one in load.measured()]
+    times_ms = [one.latency_s * 1e3 for one in measured if not one.reason]
+    return {
+        "device": subject.device,
+        "requests": name,
+        "runs": len(loads),
+        "count": len(measured),
+        "refused": sum(bool(one.reason) for one in measured),
+        "a_second": sum(load.throughput for load in loads) / len(loads),
+        "p50_ms": quantile(times_ms, 0.5),
+        "p99_ms": quantile(times_ms, 0.99),
+        "generator_cores": max(load.generator_cores for load in loads),
+    }
+
+
+# --- more than it can do ------------------------------------------------------------------------
+
+
+async def flood(subject: Subject) -> tuple[Row, list[Check]]:
+    """A flood in an open loop, and one client before and after it."""
+    options = subject.options
+    one_by_one = partial(subject.ask, NORMAL, 60.0)
+    before = await closed_loop(one_by_one, 1, 1.0, 5.0)
+    rate = options.factor * subject.capacity
+    arrivals = constant_arrivals(rate, options.flood_seconds + 2.0)
+    call = partial(subject.ask, NORMAL, options.deadline)
+    load = await open_loop(call, arrivals, 2.0, options.flood_seconds)
+    # What it left waiting is not over when its last answer came: nothing waits for that here.
+    after = await closed_loop(one_by_one, 1, 0.0, 3 * RECOVERY_S)
+    limit_s = OF_BEFORE * quantile([one.latency_s for one in before.measured()], 0.99)
+    ended_s = load.window.end_s
+    behind_s = max(one.finished_s for one in load.outcomes) - ended_s
+    recovery_s = behind_s + recovered(after, limit_s)
+    refused = [one for one in load.measured() if one.reason in REFUSALS]
+    refused_ms = [one.latency_s * 1e3 for one in refused] or [0.0]
+    other = Counter(one.reason for one in load.measured() if one.reason not in ("", *REFUSALS))
+    row: dict[str, Figure] = {
+        "device": subject.device,
+        "capacity_a_second": subject.capacity,
+        "asked_a_second": len(load.measured()) / load.window.length_s,
+        "goodput_a_second": load.throughput,
+        "of_capacity": load.throughput / subject.capacity,
+        "refused": len(refused),
+        "refused_p50_ms": quantile(refused_ms, 0.5),
+        "refused_p99_ms": quantile(refused_ms, 0.99),
+        "other_errors": str(dict(other)) if other else "",
+        "answered_p99_ms": load.latency_ms().p99,
+        "sent_late_p99_ms": load.late_ms().p99,
+        "before_p99_ms": before.latency_ms().p99,
+        "recovery_s": recovery_s,
+        "generator_cores": load.generator_cores,
+    }
+    share, p99_ms = load.throughput / subject.capacity, quantile(refused_ms, 0.99)
+    limit_ms = REFUSED_MS[subject.kind]
+    return row, [
+        Check(
+            f"{subject.device}: goodput at least {OF_CAPACITY:.0%} of the capacity",
+            share >= OF_CAPACITY,
+            f"{load.throughput:.1f} of {subject.capacity:.1f} a second, {share:.1%}",
+        ),
+        Check(
+            f"{subject.device}: refusals within {limit_ms:g} ms",
+            p99_ms < limit_ms,
+            f"p99 {p99_ms:.1f} ms of {len(refused)}",
+        ),
+        Check(
+            f"{subject.device}: recovery within {RECOVERY_S:g} s",
+            recovery_s < RECOVERY_S,
+            f"{recovery_s:.1f} s",
+        ),
+    ]
+
+
+def recovered(after: Load, limit_s: float) -> float:
+    """Seconds until the first whole second in which every request, but for one in a hundred, was
+    within the limit.
+    """
+    seconds: dict[int, list[Outcome]] = {}
+    for one in after.outcomes:
+        seconds.setdefault(int(one.intended_s), []).append(one)
+    for second in sorted(seconds):
+        outcomes = seconds[second]
+        if any(one.reason for one in outcomes):
+            continue
+        if quantile([one.latency_s for one in outcomes], 0.99) <= limit_s:
+            return float(second)
+    return after.window.end_s
+
+
+# --- the scenario -------------------------------------------------------------------------------
+
+
+async def run(options: argparse.Namespace) -> Result:
+    """Each device in turn: capacity, priorities, flood."""
+    machine, started_at = hardware.describe(), results.now()
+    rows: list[Row] = []
+    floods: list[Row] = []
+    checks: list[Check] = []
+    with tempfile.TemporaryDirectory(prefix="yolopool-") as name:
+        for device in options.devices.split(","):
+            simulated = device.startswith("sim")
+            architecture = options.simulated if simulated else options.architecture
+            folder = Path(name) / device.replace(":", "")
+            pack = weights.pack(weights.make(architecture, 0, Path(name) / f"{device}.pt"), folder)
+            worker_flags = ["--host-memory=0"] if simulated else []
+            async with Worker(device, worker_flags) as worker:
+                await worker.assign(MODEL, pack, options.image_size)
+                subject = Subject(device, worker, options)
+                await measure_capacity(subject)
+                more, found = await priorities(subject)
+                one, flooded = await flood(subject)
+                rows += more
+                floods.append(one)
+                checks += [*found, *flooded]
+    return Result(
+        scenario="overload",
+        started_at=started_at,
+        settings=results.settings_of(options),
+        hardware=machine,
+        tables={"priorities": tuple(rows), "floods": tuple(floods)},
+        checks=tuple(checks),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the scenario; answers the exit status."""
+    options = flags().parse_args(arguments)
+    return results.publish(asyncio.run(run(options)), options.results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
