@@ -75,7 +75,7 @@ class Subject:
         return self.device.partition(":")[0]
 
     async def ask(
-        self, priority: types_pb2.Priority, timeout_s: float, number: int
+        self, priority: types_pb2.Priority.ValueType, timeout_s: float, number: int
     ) -> Mapping[str, float]:
         image = IMAGES[number % len(IMAGES)]
         timing = (await self.worker.infer(MODEL, image, priority, timeout_s)).result.timing
@@ -253,8 +253,11 @@ async def run(options: argparse.Namespace) -> Result:
         for device in options.devices.split(","):
             simulated = device.startswith("sim")
             architecture = options.simulated if simulated else options.architecture
-            folder = Path(name) / device.replace(":", "")
-            pack = weights.pack(weights.make(architecture, 0, Path(name) / f"{device}.pt"), folder)
+            folder = Path(name) / device.replace(":", "-")
+            folder.mkdir()
+            pack = weights.pack(
+                weights.make(architecture, 0, folder / "model.pt"), folder / "packs"
+            )
             worker_flags = ["--host-memory=0"] if simulated else []
             async with Worker(device, worker_flags) as worker:
                 await worker.assign(MODEL, pack, options.image_size)

@@ -104,7 +104,7 @@ class Worker:
         self,
         name: str,
         image: bytes,
-        priority: types_pb2.Priority = types_pb2.PRIORITY_NORMAL,
+        priority: types_pb2.Priority.ValueType = types_pb2.PRIORITY_NORMAL,
         timeout_s: float = CALL_S,
     ) -> Any:
         """One image; raises the worker's typed errors."""
