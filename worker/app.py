@@ -67,6 +67,8 @@ class App:
         self.port = 0
         self.incarnation = uuid.uuid4().hex
         self._device_name = ""
+        # Once: both read files, and an identity rides on every answer.
+        self._id, self._release = settings.worker_id, version("yolopool")
         self._replaces_because = ""
         self._recycle_because = asyncio.Event()
         kind = settings.device_kind
@@ -127,14 +129,14 @@ class App:
     def identity(self) -> Identity:
         settings = self.settings
         return Identity(
-            id=settings.worker_id,
+            id=self._id,
             incarnation=self.incarnation,
             address=settings.advertise or f"{settings.host}:{self.port}",
             device=settings.device,
             device_kind=settings.device_kind,
             device_name=self._device_name,
             labels=parse_labels(settings.labels),
-            release=version("yolopool"),
+            release=self._release,
             replaces_because=self._replaces_because,
         )
 
