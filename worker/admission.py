@@ -28,14 +28,11 @@ class Ask:
     shape: Shape | None = None
 
 
-def admit(
-    ask: Ask, capacity: int, waiting: int, of_version: int, done_s: float, now: float
-) -> None:
-    """Raises QueueFull (no room) or DeadlineUnmeetable (no time), with a delay to try again after.
+def check_room(ask: Ask, capacity: int, waiting: int, of_version: int, done_s: float) -> None:
+    """Raises QueueFull, with a delay to try again after, where there is no place.
 
     `waiting` tickets hold places, `of_version` of them of this version; `done_s` estimates when it
-    would be answered. Time is a reason only behind others: an estimate that is wrong is put right
-    by the pass it let through.
+    would be answered.
     """
     retry_s = max(done_s, LEAST_RETRY_S)
     if waiting >= room(capacity, ask.priority):
@@ -50,12 +47,18 @@ def admit(
             "or raise its queue capacity",
             retry_after_s=retry_s,
         )
+
+
+def check_time(ask: Ask, waiting: int, done_s: float, now: float) -> None:
+    """Raises DeadlineUnmeetable, with the estimate, where there is no time. Only behind others: an
+    estimate that is wrong is put right by the pass it let through.
+    """
     left_s = ask.deadline - now
     if waiting and done_s >= left_s:
         raise DeadlineUnmeetable(
             f"would be done in {done_s:.3f} s and the deadline is in {left_s:.3f} s: allow more "
             "time, send fewer at a time, or add workers",
-            retry_after_s=retry_s,
+            retry_after_s=max(done_s, LEAST_RETRY_S),
             details={
                 "estimated_wait_s": f"{done_s:.3f}",
                 "deadline_in_s": f"{left_s:.3f}",

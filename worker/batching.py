@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from worker.admission import Ask, admit
+from worker.admission import Ask, check_room, check_time
 from worker.estimates import Estimates, Shape
 from worker.lanes import BULK, INTERACTIVE, Batching, Key, Lane
 from worker.shares import Shares
@@ -120,7 +120,8 @@ class Queue(Generic[P]):
 
     def reserve(self, number: int, ask: Ask, now: float, done_s: float) -> None:
         """Keeps a place for the ticket of this number; raises as `add` does."""
-        self._admit(ask, now, done_s)
+        self._check_room(ask, done_s)
+        check_time(ask, self._waiting, done_s, now)
         self._reserved[number] = ask.version
         self._places[ask.version] += 1
         self._saw(ask.priority, now)
@@ -135,8 +136,11 @@ class Queue(Generic[P]):
         """Takes a ticket, into its reserved place if it has one, or raises QueueFull (no room) or
         DeadlineUnmeetable (no time). `done_s` estimates when it would be answered.
         """
-        self.free(ticket.number)
-        self._admit(ticket.ask, now, done_s)
+        if ticket.number in self._reserved:
+            self.free(ticket.number)
+        else:
+            self._check_room(ticket.ask, done_s)
+        check_time(ticket.ask, self._waiting, done_s, now)
         self._places[ticket.version] += 1
         self._live[ticket.number] = ticket
         for known in self._of(ticket.version):
@@ -240,9 +244,13 @@ class Queue(Generic[P]):
 
     # --- what they share ----------------------------------------------------------------------
 
-    def _admit(self, ask: Ask, now: float, done_s: float) -> None:
-        waiting = len(self._live) + len(self._reserved)
-        admit(ask, self.capacity, waiting, self._places[ask.version], done_s, now)
+    @property
+    def _waiting(self) -> int:
+        return len(self._live) + len(self._reserved)
+
+    def _check_room(self, ask: Ask, done_s: float) -> None:
+        of_version = self._places[ask.version]
+        check_room(ask, self.capacity, self._waiting, of_version, done_s)
 
     def _own_s(self, ask: Ask, lanes: dict[Shape, Lane]) -> float:
         """What goes before an ask of its own version, and its own pass where its shape is known."""

@@ -164,6 +164,15 @@ def test_a_reserved_place_counts_and_is_its_tickets() -> None:
         queue.reserve(6, ask, 0.0, 0.0)
 
 
+def test_a_reserved_place_is_kept_though_more_urgent_ones_came() -> None:
+    queue = filled([], capacity=8)
+    queue.reserve(0, Ask("m@1", BULK, FOREVER, Batching(4)), 0.0, 0.0)
+    for number in range(1, 8):
+        queue.add(a_ticket(number, priority=INTERACTIVE), 0.0, 0.0)
+    queue.add(a_ticket(0, priority=BULK), 0.0, 0.0)
+    assert len(queue) == 8
+
+
 def test_what_cannot_make_its_deadline_is_refused_unless_nobody_waits() -> None:
     queue = filled([a_ticket(0)])
     why = r"would be done in 2\.000 s and the deadline is in 1\.500 s"
