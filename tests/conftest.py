@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 
+import hypothesis
 import pytest
 
 from tests.models import Zoo
@@ -17,6 +18,9 @@ os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"
 if "YOLO_CONFIG_DIR" not in os.environ:
     os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="yolopool-tests-")
     atexit.register(shutil.rmtree, os.environ["YOLO_CONFIG_DIR"], ignore_errors=True)
+# How long an example takes says something of the machine and nothing of what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

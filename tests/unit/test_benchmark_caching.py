@@ -5,7 +5,7 @@ from itertools import chain, combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.simulation import bound
@@ -63,7 +63,6 @@ def trace_of(ids: list[int], weights: list[int], room: int) -> Trace:
 
 
 @given(IDS, st.integers(1, 3), st.booleans())
-@settings(deadline=None)
 def test_belady_is_the_least_of_all_choices(ids: list[int], slots: int, bypass: bool) -> None:
     least = least_cost(ids, [1.0] * 4, [1.0] * 4, slots, bypass=bypass)
     assert bound.belady(array(ids), slots, bypass=bypass) == least
@@ -75,7 +74,6 @@ def test_belady_is_the_least_of_all_choices(ids: list[int], slots: int, bypass: 
     st.lists(st.integers(1, 9), min_size=4, max_size=4),
     st.integers(4, 8),
 )
-@settings(deadline=None)
 def test_nothing_is_below_the_bound_of_variable_sizes(
     ids: list[int], weights: list[int], costs: list[int], room: int
 ) -> None:

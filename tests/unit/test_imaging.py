@@ -271,7 +271,7 @@ def test_limits_are_inclusive() -> None:
         imaging.decode(encoded, ImageLimits(len(encoded), 64 * 96 - 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     width=st.integers(1, 300),
     height=st.integers(1, 300),
@@ -284,7 +284,7 @@ def test_header_is_true(width: int, height: int, kind: str) -> None:
     assert (header.width, header.height, header.format.upper()) == (width, height, name)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     name=st.sampled_from(sorted(ALL)),
     changes=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=4),
@@ -388,7 +388,7 @@ def library_letterbox(image: imaging.U8, size: int, stride: int, policy: ShapePo
     return LetterBox((size, size), auto=policy is ShapePolicy.RECT, stride=stride)(image=image)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     height=SIDES,
     width=SIDES,

@@ -494,7 +494,7 @@ def fleets(draw: st.DrawFn, settled: bool = False) -> Snapshot:
 
 
 @given(fleets())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_no_plan_overruns_a_ledger(before: Snapshot) -> None:
     after = carried_out(before, plan(before, NOW))
     for one in after.workers.values():
@@ -536,7 +536,7 @@ def fits_at_once(one: WorkerInfo, replicas: Collection[Replica]) -> bool:
 
 
 @given(tiered())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_all_that_is_assigned_can_come_to_its_device_beside_the_pinned(before: Snapshot) -> None:
     commands = plan(before, NOW)
     after = carried_out(before, commands)
@@ -551,7 +551,7 @@ def test_all_that_is_assigned_can_come_to_its_device_beside_the_pinned(before: S
 
 
 @given(tiered())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_plans_with_turns_come_to_rest(before: Snapshot) -> None:
     for _ in range(2 * len(before.desired.wants) + 4):
         commands = deeds(plan(before, NOW))
@@ -562,7 +562,7 @@ def test_plans_with_turns_come_to_rest(before: Snapshot) -> None:
 
 
 @given(fleets(settled=True))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_plan_carried_out_leaves_nothing_to_do(before: Snapshot) -> None:
     commands = plan(before, NOW)
     # One that waits for room may take it in the next plan, from what this one loads.
@@ -571,7 +571,7 @@ def test_a_plan_carried_out_leaves_nothing_to_do(before: Snapshot) -> None:
 
 
 @given(fleets(settled=True))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_plans_come_to_rest(before: Snapshot) -> None:
     # Every taking of room forgets a want, so there can't be more rounds than wants and one.
     for _ in range(len(before.desired.wants) + 2):
@@ -583,7 +583,7 @@ def test_plans_come_to_rest(before: Snapshot) -> None:
 
 
 @given(fleets(), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_order_of_workers_does_not_matter(before: Snapshot, rng: object) -> None:
     from random import Random
 
@@ -600,7 +600,7 @@ def test_the_order_of_workers_does_not_matter(before: Snapshot, rng: object) -> 
 
 
 @given(fleets())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_nothing_pinned_or_in_use_leaves_for_room(before: Snapshot) -> None:
     for command in plan(before, NOW):
         if isinstance(command, Release) and command.forget:
@@ -610,7 +610,7 @@ def test_nothing_pinned_or_in_use_leaves_for_room(before: Snapshot) -> None:
 
 
 @given(fleets())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_nothing_is_released_and_assigned_in_one_plan(before: Snapshot) -> None:
     commands = plan(before, NOW)
     assigned = {(c.worker, c.key) for c in commands if isinstance(c, Assign)}
@@ -622,7 +622,7 @@ def test_nothing_is_released_and_assigned_in_one_plan(before: Snapshot) -> None:
 
 
 @given(fleets())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_every_want_is_met_or_has_its_reason(before: Snapshot) -> None:
     commands = plan(before, NOW)
     after = carried_out(before, commands)

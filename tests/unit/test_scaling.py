@@ -210,7 +210,7 @@ def test_copies_stay_as_long_as_they_are_needed() -> None:
 
 
 @given(st.floats(0.0, 6.0), st.integers(1, 8))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_constant_demand_moves_nothing_for_long(demand: float, devices: int) -> None:
     """Devices' worth of work for one version: copies settle, and stay as they are."""
     there = 1
@@ -348,7 +348,7 @@ def changes(draw: st.DrawFn) -> list[tuple[str, int]]:
 
 
 @given(changes())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_plans_of_what_changed_come_to_where_whole_plans_do(steps: list[tuple[str, int]]) -> None:
     versions = [version(name) for name in NAMES]
     now = snapshot([a_worker(id_, 30) for id_ in WORKERS], [], versions)
