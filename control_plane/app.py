@@ -20,6 +20,7 @@ from control_plane.attempts import Attempts
 from control_plane.changeover import Changeovers
 from control_plane.chronicler import Chronicler
 from control_plane.clock import Clock
+from control_plane.crashes import Crashes
 from control_plane.declared import Declared
 from control_plane.departures import Departures
 from control_plane.detecting import Detecting
@@ -38,6 +39,7 @@ from control_plane.metrics import Metrics
 from control_plane.model_rpc import ModelService
 from control_plane.peer_rpc import PeerService
 from control_plane.planning import ahead
+from control_plane.quarantine import Quarantine
 from control_plane.reconciler import Pace, Reconciler
 from control_plane.registry import Registry
 from control_plane.rpc import DetectionService, FleetService, Identity
@@ -75,10 +77,8 @@ SERVICES = (
     "yolopool.v1.PeerService",
     "yolopool.v1.ScheduleService",
 )
-# For requests under way when the process is told to stop; all must have ended in five seconds.
 # For open HTTP calls at the end, and before a task is cancelled again.
 HTTP_GRACE_S, CANCEL_AGAIN_S = 2.0, 0.2
-STOP_GRACE_S = 1.5
 RESIGN_S = 1.0
 LOAD_TICK_S = 0.5
 # In the data directory.
@@ -137,8 +137,24 @@ class ControlPlane:
             self.view, self._link, self._journal, clock, lambda: self._reconciler.acting_token
         )
         self._server = GrpcServer(SERVICES, [Forwarding(self._peers, self._watch.refresh)])
+        self._quarantine = Quarantine(registry, self._journal, clock, settings.quarantine_s)
+        crashes = Crashes(
+            self.view,
+            self._link,
+            self._quarantine,
+            self._journal,
+            self._metrics,
+            clock,
+            lambda: self._reconciler.is_holder,
+        )
         self._membership = MembershipService(
-            self.view, registry, self._link, clock, settings.heartbeat_interval_s, settings.lease_s
+            self.view,
+            registry,
+            self._link,
+            crashes,
+            clock,
+            settings.heartbeat_interval_s,
+            settings.lease_s,
         )
         self._add_services(Identity(name, clock.unix()), clock)
         self._http = HttpServer(build(self.view, self._metrics, lambda: self._reconciler.is_holder))
@@ -167,6 +183,7 @@ class ControlPlane:
             self.view,
             Attempts(self.view, self._link, clock),
             self._loads,
+            self._quarantine,
             self._metrics,
             traces,
             clock,
@@ -240,6 +257,7 @@ class ControlPlane:
         self._spawn(self._departures.run(), "departures")
         self._spawn(self._scheduler.run(), "schedules")
         self._spawn(self._declared.run(), "declared")
+        self._spawn(self._quarantine.follow(), "quarantine")
         self._deciding = asyncio.create_task(self._open(), name="decide")
         return Addresses(_address(settings.host, port), _address(settings.http_host, http_port))
 
@@ -248,7 +266,7 @@ class ControlPlane:
         ones and what is under way.
         """
         await self._resign()
-        await asyncio.gather(self._events.close(), self._server.stop(STOP_GRACE_S))
+        await asyncio.gather(self._events.close(), self._server.stop(self._settings.drain_grace_s))
         self._http.stop()
         if self._tasks:
             await asyncio.wait(self._tasks[:1], timeout=HTTP_GRACE_S)

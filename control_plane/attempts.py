@@ -68,6 +68,8 @@ class Attempts:
                     details={"worker": worker.id},
                 ) from None
             except WorkerLost:
+                # The next goes elsewhere, if it can, until this one is heard again.
+                self._view.suspects.doubt(worker.incarnation, self._clock.monotonic())
                 raise
             except DeadlineExceeded:
                 if calls.ended_s < began:

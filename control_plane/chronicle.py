@@ -121,7 +121,7 @@ def _gone(id_: str, known: Known, look: Look, gather_s: float) -> Notice | None:
     worker = look.workers.get(id_)
     if worker is not None:
         is_lost = worker.state is WorkerState.LOST and worker.incarnation == known.present[id_]
-        why = "its lease ran out: it sent no heartbeat"
+        why = "it ended, or sent no heartbeat until its lease ran out"
         return Notice(EventKind.WORKER_LOST, id_, message=why) if is_lost else None
     if id_ in known.called:
         return Notice(EventKind.WORKER_LEFT, id_, message="it said so, its requests are answered")

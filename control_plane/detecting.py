@@ -15,6 +15,7 @@ from control_plane.fleet import VersionKey, WorkerInfo
 from control_plane.loads import Loads
 from control_plane.metrics import Metrics
 from control_plane.principal import Principal
+from control_plane.quarantine import Quarantine
 from control_plane.requestlog import RequestRecord
 from control_plane.routing import Hold, Reject, Route, Send, attempt_limit_s, choose
 from control_plane.traces import Traces
@@ -25,7 +26,9 @@ from yolopool.names import ModelRef
 from yolopool.v1 import detection_pb2, worker_pb2
 
 # Refusals after which another worker may answer: nothing was run, or nobody will ever answer.
-LOST = frozenset({"WORKER_LOST", "WORKER_SILENT", "DRAINING"})
+LOST = frozenset({"WORKER_SILENT", "DRAINING"})
+# Likewise, of one that ended: perhaps by what this very request had it do.
+ENDED = frozenset({"WORKER_LOST", "DEVICE_HUNG"})
 # Likewise, of one who has too much to do: waiting would only move the queue here, so it is
 # elsewhere at once, or the caller hears it.
 BUSY = frozenset({"QUEUE_FULL", "DEADLINE_UNMEETABLE"})
@@ -41,6 +44,7 @@ class Detecting:
         view: View,
         attempts: Attempts,
         loads: Loads,
+        quarantine: Quarantine,
         metrics: Metrics,
         traces: Traces,
         clock: Clock,
@@ -49,6 +53,7 @@ class Detecting:
         self._view = view
         self._attempts = attempts
         self._loads = loads
+        self._quarantine = quarantine
         self._metrics = metrics
         self._traces = traces
         self._clock = clock
@@ -74,6 +79,7 @@ class Detecting:
         try:
             record.key = self._view.catalogue.ready(ref).key
             body.version.CopyFrom(key_out(record.key))
+            await self._quarantine.check(body)
             answer = await self._answer(record, record.key, body, deadline_s)
         except YolopoolError as error:
             error.details["request_id"] = request_id  # to ask for it by
@@ -87,6 +93,8 @@ class Detecting:
             raise
         finally:
             self._metrics.in_flight.dec()
+        if body.suspect:
+            await self._quarantine.answered(body)
         self._fill_in(record, answer)
         return answer
 
@@ -118,21 +126,29 @@ class Detecting:
             try:
                 return await self._send(record, worker, key, body, deadline_s, excluded)
             except YolopoolError as error:
-                if not self._may_retry(record, worker, key, error, excluded):
+                if not await self._may_retry(
+                    record, worker, key, body, error, excluded, deadline_s
+                ):
                     raise
                 if error.reason != "NOT_ASSIGNED":
                     excluded.add(worker.incarnation)
                 record.retried.append(f"{worker.id}: {error.reason}")
                 self._metrics.retries.labels(reason=error.reason).inc()
 
-    def _may_retry(
+    async def _may_retry(
         self,
         record: RequestRecord,
         worker: WorkerInfo,
         key: VersionKey,
+        body: worker_pb2.InferRequest,
         error: YolopoolError,
         excluded: set[str],
+        deadline_s: float,
     ) -> bool:
+        if error.reason in ENDED:
+            record.lost += 1
+            lost, incarnation = record.lost, worker.incarnation
+            return await self._quarantine.may_go_on(body, incarnation, lost, deadline_s)
         if error.reason == "NOT_ASSIGNED":
             if error.details.get("forced"):
                 return False  # to load it anew for those it was taken from would undo the unload

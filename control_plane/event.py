@@ -33,6 +33,8 @@ class EventKind(StrEnum):
     CHANGEOVER = "CHANGEOVER"
     SCHEDULE = "SCHEDULE"
     DIFFERENCE = "DIFFERENCE"
+    WORKER_CRASHED = "WORKER_CRASHED"  # a process ended by itself
+    IMAGE_QUARANTINED = "IMAGE_QUARANTINED"  # it ended two of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Event:
     reason: str = ""  # UPPER_SNAKE, where there is one
     message: str = ""  # for people
     control_plane: str = ""  # who says so
+    image: str = ""  # its digest, where it is of one
     id: str = ""
 
 

@@ -99,4 +99,5 @@ def event_out(event: Event) -> events_pb2.Event:
         reason=event.reason,
         message=event.message,
         control_plane=event.control_plane,
+        image=event.image,
     )

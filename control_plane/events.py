@@ -43,6 +43,7 @@ class Journal:
         version: VersionKey | None = None,
         reason: str = "",
         message: str = "",
+        image: str = "",
     ) -> None:
         """Takes an event of now down; never blocks, never raises.
 
@@ -50,7 +51,8 @@ class Journal:
         """
         message = message[:_LONGEST_MESSAGE]
         now = self._clock.unix()
-        self._unwritten.append(Event(kind, now, worker, version, reason, message, self._name))
+        event = Event(kind, now, worker, version, reason, message, self._name, image)
+        self._unwritten.append(event)
         self._noted.set()
 
     async def run(self) -> None:

@@ -39,6 +39,7 @@ _NOT_LIVE = {
     WorkerState.STARTING: ("UNAVAILABLE", "its device is not ready yet"),
     WorkerState.READY: ("WORKER_LOST", "its lease ran out"),
     WorkerState.DRAINING: ("DRAINING", "it finishes what it has and takes nothing new"),
+    WorkerState.HUNG: ("DEVICE_HUNG", "its device hangs, and the process starts anew"),
     WorkerState.LOST: ("WORKER_LOST", "its lease ran out"),
 }
 _LEAVING = "it is leaving, and can be loaded again when it has left"

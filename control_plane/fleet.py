@@ -72,7 +72,8 @@ class WorkerState(StrEnum):
     STARTING = "STARTING"  # joined, device not ready
     READY = "READY"  # takes work
     DRAINING = "DRAINING"  # finishes what it has
-    LOST = "LOST"  # its lease ran out
+    LOST = "LOST"  # its lease ran out, or its supervisor said that it ended
+    HUNG = "HUNG"  # its device hangs: the process ends
 
 
 class HeadMode(StrEnum):

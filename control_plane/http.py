@@ -21,7 +21,13 @@ def build(view: View, metrics: Metrics, is_reconciler: Callable[[], bool]) -> St
     """The application: /metrics, /healthz, /readyz and /."""
 
     async def show_metrics(_: Request) -> Response:
-        text = metrics.text(view.workers, view.loads, view.registry_available, is_reconciler())
+        text = metrics.text(
+            view.workers,
+            view.loads,
+            view.registry_available,
+            is_reconciler(),
+            view.crash_looping(),
+        )
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def healthz(_: Request) -> Response:

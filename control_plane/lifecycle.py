@@ -23,6 +23,7 @@ class WorkerEvent(StrEnum):
     SAID_STARTING = "SAID_STARTING"
     SAID_READY = "SAID_READY"
     SAID_DRAINING = "SAID_DRAINING"
+    SAID_HUNG = "SAID_HUNG"
     LEASE_RAN_OUT = "LEASE_RAN_OUT"
 
 
@@ -67,8 +68,8 @@ def _advance(
     return replace(version, state=after, progress=progress, step=step)
 
 
-# A process goes from STARTING over READY to DRAINING and never back; a lost one may be heard
-# again, since its lease can run out while it lives.
+# A process goes from STARTING over READY to DRAINING or HUNG and never back; a lost one may be
+# heard again, since its lease can run out while it lives.
 W, WE = WorkerState, WorkerEvent
 WORKER_TABLE: Mapping[tuple[WorkerState, WorkerEvent], WorkerState] = {
     (W.STARTING, WE.SAID_STARTING): W.STARTING,
@@ -80,9 +81,15 @@ WORKER_TABLE: Mapping[tuple[WorkerState, WorkerEvent], WorkerState] = {
     (W.READY, WE.LEASE_RAN_OUT): W.LOST,
     (W.DRAINING, WE.SAID_DRAINING): W.DRAINING,
     (W.DRAINING, WE.LEASE_RAN_OUT): W.LOST,
+    (W.STARTING, WE.SAID_HUNG): W.HUNG,
+    (W.READY, WE.SAID_HUNG): W.HUNG,
+    (W.DRAINING, WE.SAID_HUNG): W.HUNG,
+    (W.HUNG, WE.SAID_HUNG): W.HUNG,
+    (W.HUNG, WE.LEASE_RAN_OUT): W.LOST,
     (W.LOST, WE.SAID_STARTING): W.STARTING,
     (W.LOST, WE.SAID_READY): W.READY,
     (W.LOST, WE.SAID_DRAINING): W.DRAINING,
+    (W.LOST, WE.SAID_HUNG): W.HUNG,
     (W.LOST, WE.LEASE_RAN_OUT): W.LOST,
 }
 
@@ -90,6 +97,7 @@ SAID = {
     WorkerState.STARTING: WorkerEvent.SAID_STARTING,
     WorkerState.READY: WorkerEvent.SAID_READY,
     WorkerState.DRAINING: WorkerEvent.SAID_DRAINING,
+    WorkerState.HUNG: WorkerEvent.SAID_HUNG,
 }
 
 State = TypeVar("State", bound=StrEnum)

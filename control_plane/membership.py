@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 import structlog
 
 from control_plane.clock import Clock
+from control_plane.crashes import Crashes
+from control_plane.exits import LONGEST_OUTPUT, Exit
 from control_plane.fleet import WorkerInfo
 from control_plane.inventory import Inventory
 from control_plane.lifecycle import InvalidTransition
@@ -33,6 +35,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         view: View,
         registry: Registry,
         link: WorkerLink,
+        crashes: Crashes,
         clock: Clock,
         heartbeat_interval_s: float,
         lease_s: float,
@@ -40,6 +43,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         self._view = view
         self._registry = registry
         self._link = link
+        self._crashes = crashes
         self._clock = clock
         self._heartbeat_interval_s = heartbeat_interval_s
         self._lease_s = lease_s
@@ -93,6 +97,26 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             log.info("worker left", worker=worker.id, incarnation=worker.incarnation)
             await self._gone(worker)
         return membership_pb2.LeaveResponse()
+
+    async def ReportExit(
+        self, request: membership_pb2.ReportExitRequest, context: CallContext
+    ) -> membership_pb2.ReportExitResponse:
+        if not _ID.fullmatch(request.worker):
+            raise InvalidWorker(f"{request.worker[:80]!r} is no worker id: see Join")
+        told, now = request.exit, self._clock.unix()
+        exit = Exit(
+            worker=request.worker,
+            device=request.device[:120],
+            device_kind=request.device_kind[:16],
+            ended=told.ended[:200],
+            last_output=told.last_output[-LONGEST_OUTPUT:],
+            in_a_row=told.in_a_row,
+            ran_s=told.ran_s,
+            restart_in_s=told.restart_in_s,
+            unix_s=now,
+        )
+        await self._crashes.report(exit, request.incarnation, frozenset(request.requests))
+        return membership_pb2.ReportExitResponse()
 
     async def expire(self) -> None:
         """Goes on for ever: ends the calls that lost workers still hold, so they go elsewhere."""

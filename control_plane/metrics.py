@@ -80,6 +80,14 @@ class Metrics:
         )
         self.replicas = Gauge("yolopool_replicas", "Replicas by state", ["state"], registry=own)
         self.workers = Gauge("yolopool_workers", "Workers by state", ["state"], registry=own)
+        self.crash_looping = Gauge(
+            "yolopool_workers_crash_looping",
+            "Workers whose processes end soon after they begin",
+            registry=own,
+        )
+        self.worker_exits = Counter(
+            "yolopool_worker_exits", "Worker processes that ended by themselves", registry=own
+        )
         self.swaps = Gauge(
             "yolopool_worker_swaps",
             "How often the versions that a worker holds were brought to its device",
@@ -130,10 +138,12 @@ class Metrics:
         loads: Mapping[str, LoadReport],
         registry_available: bool,
         is_reconciler: bool,
+        crash_looping: int = 0,
     ) -> bytes:
         """All of it in Prometheus' text format, with the fleet as it is now."""
         self.registry_available.set(registry_available)
         self.is_reconciler.set(is_reconciler)
+        self.crash_looping.set(crash_looping)
         self.queue.clear()
         self.ledger_bytes.clear()
         self.swaps.clear()

@@ -28,6 +28,7 @@ class RequestRecord:
     load_wait_s: float = 0.0
     call_s: float = 0.0
     retried: list[str] = field(default_factory=list)
+    lost: int = 0  # workers that ended with it in hand
     ledger_used_bytes: int = 0
     worker: str = ""
     hit: bool = False  # whether a worker had the model when it came

@@ -15,7 +15,7 @@ from control_plane.principal import CallContext, principal_of
 from control_plane.registry import Registry
 from control_plane.view import View
 from control_plane.waiters import ANY
-from control_plane.wire import key_out, worker_out
+from control_plane.wire import crashed_out, key_out, worker_out
 from yolopool import __version__
 from yolopool.errors import DeadlineExceeded, WorkerNotFound, YolopoolError
 from yolopool.names import parse_ref
@@ -86,12 +86,19 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.ListWorkersRequest, context: CallContext
     ) -> fleet_pb2.ListWorkersResponse:
         now, view = self._clock.monotonic(), self._view
-        return fleet_pb2.ListWorkersResponse(
-            workers=[
-                worker_out(one, view.loads.get(id_, one.load), now, view.desired.is_cordoned(one))
-                for id_, one in sorted(view.workers.items())
-            ]
-        )
+        exits = view.exits.current(now)
+        known = {
+            id_: worker_out(
+                one,
+                view.loads.get(id_, one.load),
+                now,
+                view.desired.is_cordoned(one),
+                exits.get(id_),
+            )
+            for id_, one in view.workers.items()
+        }
+        known |= {id_: crashed_out(exit) for id_, exit in exits.items() if id_ not in known}
+        return fleet_pb2.ListWorkersResponse(workers=[known[id_] for id_ in sorted(known)])
 
     async def GetFleet(
         self, request: fleet_pb2.GetFleetRequest, context: CallContext
@@ -119,6 +126,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             errors_total=outcomes.total() - outcomes["OK"],
             loads_total=self._metrics.loads_total,
             releases_total=self._metrics.releases_total,
+            workers_crash_looping=view.crash_looping(),
         )
 
     async def DrainWorker(

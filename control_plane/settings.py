@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     no_worker_grace_s: float = Field(
         10.0, ge=0, description="how long a Detect waits for a worker when none is connected"
     )
+    quarantine_s: float = Field(
+        600.0, ge=0, description="that an image is refused which ended two workers; 0: never"
+    )
+    drain_grace_s: float = Field(
+        3.0, ge=0, description="for requests under way when the process is told to stop"
+    )
     load_timeout_s: float = Field(120.0, gt=0, description="of one load on one worker")
     release_timeout_s: float = Field(60.0, gt=0, description="of one release on one worker")
     max_artifact_bytes: int = Field(4 * 1024**3, ge=1, description="of one uploaded file")

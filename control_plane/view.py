@@ -11,6 +11,7 @@ from control_plane.catalogue import Catalogue
 from control_plane.changes import Changes
 from control_plane.clock import Clock
 from control_plane.commands import Wait
+from control_plane.exits import Exits
 from control_plane.failures import LoadFailures
 from control_plane.fleet import (
     Desired,
@@ -61,6 +62,7 @@ class View:
         self.expected: frozenset[str] | None = frozenset()
         self.waiters = Waiters()
         self.suspects = Suspects()
+        self.exits = Exits()
         # Versions that an admin unloads by force, until they are nowhere or wanted again.
         self.forced: set[VersionKey] = set()
         self._mirror = Mirror()
@@ -273,12 +275,24 @@ class View:
             if now >= worker.lease_until_s + LOST_KEPT_S:
                 self.leave(worker.id, worker.incarnation)
             elif now >= worker.lease_until_s and worker.state is not WorkerState.LOST:
-                life = self._lives[worker.id].apply(WORKER_TABLE, WorkerEvent.LEASE_RAN_OUT)
-                self._lives[worker.id] = life
-                worker = replace(worker, state=life.state)
-                self._put_worker(worker)
-                lost.append(worker)
+                lost.append(self._lose(worker))
         return lost
+
+    def lose(self, worker_id: str, incarnation: str) -> WorkerInfo | None:
+        """Marks a worker LOST before its lease runs out, as that process has ended; answers it if
+        it was there.
+        """
+        worker = self.workers.get(worker_id)
+        if worker is None or worker.incarnation != incarnation:
+            return None
+        return self._lose(worker)
+
+    def _lose(self, worker: WorkerInfo) -> WorkerInfo:
+        life = self._lives[worker.id].apply(WORKER_TABLE, WorkerEvent.LEASE_RAN_OUT)
+        self._lives[worker.id] = life
+        worker = replace(worker, state=life.state)
+        self._put_worker(worker)
+        return worker
 
     def drop_replica(self, worker_id: str, key: VersionKey) -> None:
         """The worker said that it does not hold it; its next heartbeat says so too."""
@@ -300,6 +314,12 @@ class View:
     def has_live_worker(self) -> bool:
         now = self._clock.monotonic()
         return any(worker.is_live(now) for worker in self.workers.values())
+
+    def crash_looping(self) -> int:
+        """Workers that are in a crash loop, and not up just now."""
+        now = self._clock.monotonic()
+        looping = [id_ for id_, exit in self.exits.current(now).items() if exit.is_loop]
+        return sum(id_ not in self.workers or not self.workers[id_].is_live(now) for id_ in looping)
 
     def replicas(self, key: VersionKey) -> list[tuple[WorkerInfo, Replica]]:
         """Where a version is, by worker id, those on lost workers left out."""

@@ -6,6 +6,7 @@ Translation only; what a message may hold is checked where it arrives.
 from dataclasses import fields
 
 from control_plane.batching import Batching
+from control_plane.exits import Exit
 from control_plane.fleet import (
     IDLE_RELEASE_S,
     FencingToken,
@@ -315,10 +316,40 @@ def replica_out(replica: Replica) -> types_pb2.Replica:
     )
 
 
+def exit_out(exit: Exit) -> fleet_pb2.WorkerExit:
+    return fleet_pb2.WorkerExit(
+        ended=exit.ended,
+        last_output=exit.last_output,
+        in_a_row=exit.in_a_row,
+        ran_s=exit.ran_s,
+        restart_in_s=exit.restart_in_s,
+        unix_s=exit.unix_s,
+    )
+
+
+def crashed_out(exit: Exit) -> fleet_pb2.Worker:
+    """A worker of which only the end of its last process is known."""
+    looping = fleet_pb2.WORKER_STATE_CRASH_LOOPING
+    return fleet_pb2.Worker(
+        id=exit.worker,
+        device=exit.device,
+        device_kind=exit.device_kind,
+        state=looping if exit.is_loop else fleet_pb2.WORKER_STATE_LOST,
+        last_exit=exit_out(exit),
+    )
+
+
 def worker_out(
-    worker: WorkerInfo, load: LoadReport, now: float, cordoned: bool = False
+    worker: WorkerInfo,
+    load: LoadReport,
+    now: float,
+    cordoned: bool = False,
+    exit: Exit | None = None,
 ) -> fleet_pb2.Worker:
-    """now: monotonic seconds."""
+    """now: monotonic seconds; `exit`: of the process before this one, if it ended by itself."""
+    state = fleet_pb2.WorkerState.Value(f"WORKER_STATE_{worker.state}")
+    if exit is not None and exit.is_loop and not worker.is_live(now):
+        state = fleet_pb2.WORKER_STATE_CRASH_LOOPING
     return fleet_pb2.Worker(
         id=worker.id,
         incarnation=worker.incarnation,
@@ -326,7 +357,7 @@ def worker_out(
         device=worker.device,
         device_kind=worker.device_kind,
         device_name=worker.device_name,
-        state=fleet_pb2.WorkerState.Value(f"WORKER_STATE_{worker.state}"),
+        state=state,
         joined_unix_s=worker.joined_unix_s,
         lease_left_s=worker.lease_until_s - now,
         ledger=ledger_out(worker.ledger),
@@ -341,6 +372,7 @@ def worker_out(
         release=worker.release,
         replaces_because=worker.replaces_because,
         cordoned=cordoned,
+        last_exit=exit_out(exit) if exit is not None else None,
     )
 
 

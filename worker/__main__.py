@@ -1,6 +1,7 @@
 """`python -m worker`: one process for `--device`, else the supervisor of one process a device."""
 
 import asyncio
+import faulthandler
 import os
 import sys
 
@@ -17,6 +18,8 @@ log = structlog.get_logger()
 def main() -> int:
     """Runs until SIGTERM or SIGINT; answers the exit status."""
     settings = read_settings()
+    # Where a crash in native code happened is the last that such a process says.
+    faulthandler.enable()
     serving.set_up_logs("worker", settings.log_level, settings.log_json)
     if settings.die_with_parent:
         serving.die_with_parent()

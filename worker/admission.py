@@ -6,11 +6,11 @@ Pure.
 from dataclasses import dataclass
 
 from worker.estimates import Shape
-from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching
+from worker.lanes import BULK, INTERACTIVE, NORMAL, SUSPECT, Batching
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 # Of the places that a less urgent class may not fill: a flood of bulk leaves room for others.
-_EIGHTHS_KEPT_FREE = {INTERACTIVE: 0, NORMAL: 1, BULK: 2}
+_EIGHTHS_KEPT_FREE = {SUSPECT: 0, INTERACTIVE: 0, NORMAL: 1, BULK: 2}
 # The least that a refused caller is told to wait, seconds.
 LEAST_RETRY_S = 0.01
 

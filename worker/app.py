@@ -4,6 +4,7 @@ Owns the clocks and the tasks; decides nothing. Ends on SIGTERM behind its last 
 """
 
 import asyncio
+import os
 import signal
 import uuid
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ import structlog
 
 from worker import handover, wire
 from worker.backends.base import Backend
+from worker.blackbox import BlackBox
 from worker.engine import Engine
 from worker.host import Host
 from worker.imaging import ImageLimits
@@ -31,7 +33,9 @@ from worker.rpc import Identity, WorkerRpc
 from worker.settings import Settings, parse_labels
 from worker.swaps import Swaps, Tiers
 from worker.upkeep import Upkeep, budget_bytes
-from yolopool.errors import YolopoolError
+from worker.vigil import Bounds
+from worker.watchdog import Watchdog
+from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.serving import GrpcServer
 from yolopool.v1 import fleet_pb2, worker_pb2_grpc
 
@@ -48,9 +52,11 @@ def backend_of(settings: Settings) -> Backend:
     """The backend of a device; torch is imported for real devices only."""
     kind, _, name = settings.device.partition(":")
     if kind == "sim":
+        from worker.backends.sabotage import saboteur
         from worker.backends.simulated import SimulatedBackend
 
-        return SimulatedBackend(int(name or 0), settings.budget().resolve(0))
+        look = saboteur(settings.sim_faults)
+        return SimulatedBackend(int(name or 0), settings.budget().resolve(0), look=look)
     from worker.backends.torch_backend import TorchBackend
 
     threads = settings.compute_threads or Host().compute_threads()
@@ -66,6 +72,7 @@ class App:
         self.backend = backend
         self.port = 0
         self.incarnation = uuid.uuid4().hex
+        self._box = BlackBox(settings.black_box, self.incarnation)
         self._device_name = ""
         # Once: both read files, and an identity rides on every answer.
         self._id, self._release = settings.worker_id, version("yolopool")
@@ -119,10 +126,13 @@ class App:
             self.engine,
             self.intake,
             backend,
+            self._box,
         )
         self.membership = Membership(
             settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
         )
+        self._watchdog: Watchdog | None = None
+        self._last_words: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self.rpc, self.server.server)
 
@@ -177,8 +187,14 @@ class App:
             context_bytes=context_bytes,
         )
 
-    async def run(self, until: Callable[[], Awaitable[object]]) -> None:
-        """Serves until what `until` returns is done, then finishes what is queued and leaves."""
+    async def run(
+        self,
+        until: Callable[[], Awaitable[object]],
+        hurry: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """Serves until what `until` returns is done, then finishes what is queued and leaves; what
+        is left after the grace, or once `hurry` is done, is refused.
+        """
         member = asyncio.create_task(self.membership.run())
         try:
             why = await self._until(until)
@@ -189,7 +205,7 @@ class App:
             await self.server.set_serving(False)
             self.rpc.state = fleet_pb2.WORKER_STATE_DRAINING
             self.membership.poke()
-            left = await self.rpc.drain(self.settings.drain_grace_s)
+            left = await self._drain(hurry)
             log.info("stopping", left=left)
         finally:
             await _ended(member)
@@ -200,7 +216,9 @@ class App:
         """Ends server, threads and device; once, after a start. A pass or a load that does not
         come to its end is left to the end of the process.
         """
-        await self.server.stop(REPLY_S if self.rpc.told_to_end.is_set() else 0)
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        await self.server.stop(REPLY_S)
         for task in self._tasks:
             await _ended(task)
         await self.replicas.close()
@@ -209,6 +227,32 @@ class App:
                 await self.engine.job(self.backend.close)
         await self.engine.stop(CLOSING_S)
         self.intake.close()
+
+    async def _drain(self, hurry: Callable[[], Awaitable[object]] | None) -> int:
+        """Finishes what is queued; answers how many had to be refused."""
+        drain = asyncio.create_task(self.rpc.drain(self.settings.drain_grace_s))
+        told_again = asyncio.ensure_future(hurry()) if hurry is not None else None
+        waiting = (drain, told_again) if told_again is not None else (drain,)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            await _ended(task)
+        return self.rpc.give_up(Draining("this worker ended before its turn came: ask another"))
+
+    def watch(self, die: Callable[[int], object] = os._exit) -> None:
+        """Ends the process, with its stacks logged, when the device or this event loop hangs."""
+        settings = self.settings
+        bounds = Bounds(settings.hang_floor_s, settings.hang_load_s)
+        self._watchdog = Watchdog(self.engine.running, bounds, self._hung, die)
+        self._watchdog.start()
+
+    def _hung(self, why: str) -> None:
+        """Tells whoever waits for the device, while there is time."""
+        self._box.seal()
+        self.rpc.state = fleet_pb2.WORKER_STATE_HUNG
+        self.membership.poke()
+        error = DeviceHung(f"worker {self.settings.worker_id} ends, since {why}: ask another")
+        log.error("given up", requests=self.rpc.give_up(error))
+        self._last_words = asyncio.create_task(self.server.set_serving(False))
 
     async def _until(self, until: Callable[[], Awaitable[object]]) -> object:
         """Returns when the process is to end: it was told to, or makes room for its successor."""
@@ -299,5 +343,6 @@ async def serve(settings: Settings, until: Callable[[], Awaitable[object]]) -> N
     app = App(settings, backend_of(settings))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, app.recycle, "SIGUSR1 asked for a successor")
+    app.watch()
     await app.start()
-    await app.run(until)
+    await app.run(until, hurry=until)

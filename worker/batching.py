@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from worker.admission import Ask, check_room, check_time
 from worker.estimates import Estimates, Shape
-from worker.lanes import BULK, INTERACTIVE, Batching, Key, Lane
+from worker.lanes import BULK, INTERACTIVE, SUSPECT, Batching, Key, Lane
 from worker.shares import Shares
 
 P = TypeVar("P")
@@ -105,7 +105,9 @@ class Queue(Generic[P]):
         self.capacity = capacity
         self._estimates = estimates
         # By priority, version and shape; no empty ones.
-        self._classes: dict[int, dict[str, dict[Shape, Lane]]] = {p: {} for p in range(BULK + 1)}
+        self._classes: dict[int, dict[str, dict[Shape, Lane]]] = {
+            p: {} for p in range(SUSPECT, BULK + 1)
+        }
         self._shares = {priority: Shares() for priority in self._classes}
         self._live: dict[int, Ticket[P]] = {}
         # Versions by the numbers of tickets whose images are being decoded.

@@ -25,6 +25,7 @@ from worker.backends.base import U8, Candidates, LoadedModel, NmsOptions
 from worker.batching import Batch, Demand, Queue, Taken, Ticket
 from worker.estimates import Estimates, Shape
 from worker.lanes import Batching
+from worker.vigil import Running
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,
@@ -122,6 +123,7 @@ class Engine:
         self._fitting: dict[tuple[str, Shape], int] = {}
         self._running = 0
         self._free_at = 0.0
+        self._work: Running | None = None
         self._stopping = False
         self._numbers = itertools.count(1)
         self._reports = itertools.count(1)
@@ -214,6 +216,10 @@ class Engine:
         with self._changed:
             return self._estimates.pass_s(version, shape, 1) or 0.0
 
+    def running(self) -> Running | None:
+        """What the device thread does now; without the lock, so that nothing can hang the asker."""
+        return self._work
+
     def demand(self) -> dict[str, Demand]:
         """What waits, by version."""
         with self._changed:
@@ -274,8 +280,9 @@ class Engine:
         with self._changed:
             while True:
                 self._running = 0
+                self._work = None
                 if self._jobs:
-                    return self._jobs.popleft()
+                    return self._job(self._jobs)
                 if self._stopping:
                     ending = Draining("this worker is ending: ask another")
                     for ticket in self._queue.drain():
@@ -299,7 +306,11 @@ class Engine:
 
     def _idle_job(self) -> _Job:
         self._passed_over = 0
-        return self._idle_jobs.popleft()
+        return self._job(self._idle_jobs)
+
+    def _job(self, jobs: "deque[_Job]") -> _Job:
+        self._work = Running("a load or another job of the device", self._clock(), None)
+        return jobs.popleft()
 
     def _most_images(self, version: str, shape: Shape) -> int:
         return self._fitting.get((version, shape), sys.maxsize)
@@ -308,7 +319,9 @@ class Engine:
         if batch is not None:
             self._running = len(batch.tickets)
             expected = self._estimates.pass_s(batch.version, batch.shape, batch.images)
-            self._free_at = self._clock() + (expected or 0.0)
+            began = self._clock()
+            self._free_at = began + (expected or 0.0)
+            self._work = Running(f"a pass of {batch.version}", began, expected)
 
     def _finish(self, late: Sequence[Ticket[_Work]]) -> None:
         for ticket in late:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from worker.estimates import Estimates, Shape
 
-# Priorities: lower goes first.
-INTERACTIVE, NORMAL, BULK = range(3)
+# Priorities: lower goes first. A suspect is a request whose worker was lost; one at a time.
+SUSPECT, INTERACTIVE, NORMAL, BULK = range(-1, 3)
 # Deadline, and the number of a ticket: equal deadlines go in order of arrival.
 Key = tuple[float, int]
 _LAST = sys.maxsize

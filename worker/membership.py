@@ -16,6 +16,7 @@ from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb
 log = structlog.get_logger()
 JOIN_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 0.5
+REPORT_TIMEOUT_S = 2.0
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0
 
 
@@ -114,3 +115,21 @@ class Membership:
                 await stub.Leave(request, timeout=LEAVE_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             log.info("could not leave", control_plane=address, why=error.code().name)
+
+
+async def report_exit(
+    control_planes: Sequence[str], report: membership_pb2.ReportExitRequest
+) -> None:
+    """Tells every control plane at once that a worker process ended by itself; waits for none that
+    does not answer.
+    """
+    await asyncio.gather(*(_report(address, report) for address in control_planes))
+
+
+async def _report(address: str, report: membership_pb2.ReportExitRequest) -> None:
+    try:
+        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            stub = membership_pb2_grpc.MembershipServiceStub(channel)
+            await stub.ReportExit(report, timeout=REPORT_TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        log.info("could not report", control_plane=address, why=error.code().name)

@@ -14,8 +14,10 @@ import structlog
 from worker import imaging, options, wire
 from worker.admission import Ask
 from worker.backends.base import Backend
+from worker.blackbox import BlackBox
 from worker.engine import Engine, Outcome, Request
 from worker.intake import Intake, Prepared
+from worker.lanes import SUSPECT
 from worker.replica import Replica
 from worker.replicas import Replicas, forced_out
 from worker.swaps import Swaps
@@ -79,11 +81,11 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         engine: Engine,
         intake: Intake,
         backend: Backend,
+        box: BlackBox,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fence = Fence()
         self.state = fleet_pb2.WORKER_STATE_STARTING
-        self.infers = 0  # calls of Infer under way
         self.told_to_end = asyncio.Event()
         self._identity = identity
         self._replicas = replicas
@@ -93,6 +95,16 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         self._intake = intake
         self._backend = backend
         self._clock = clock
+        self._box = box
+        # Of the calls of Infer under way, and why they are given up.
+        self._open: set[asyncio.Task[Any]] = set()
+        self._because: YolopoolError | None = None
+        self._suspect = asyncio.Lock()
+
+    @property
+    def infers(self) -> int:
+        """Calls of Infer under way."""
+        return len(self._open)
 
     async def Assign(self, request: worker_pb2.AssignRequest, context: Any) -> Any:
         self.fence.check(request.token)
@@ -109,8 +121,10 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
         began, outcome_word = self._clock(), "OK"
-        self.infers += 1
         response = None
+        task = asyncio.current_task()
+        assert task is not None, "a call runs in a task"
+        self._open.add(task)
         try:
             remaining = context.time_remaining()
             deadline = began + (DEFAULT_DEADLINE_S if remaining is None else remaining)
@@ -120,13 +134,16 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             outcome_word = error.reason
             raise
         except asyncio.CancelledError:
+            if self._because is not None:
+                outcome_word = self._because.reason
+                raise self._because from None
             outcome_word = "CANCELLED"
             raise
         except Exception:
             outcome_word = "INTERNAL"
             raise
         finally:
-            self.infers -= 1
+            self._open.discard(task)
             self._note(request, outcome_word, response, self._clock() - began)
 
     async def GetInventory(self, request: worker_pb2.GetInventoryRequest, context: Any) -> Any:
@@ -153,6 +170,14 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             await asyncio.sleep(_POLL_S)
         return self.infers
 
+    def give_up(self, error: YolopoolError) -> int:
+        """Answers all calls of Infer, those to come too, with an error; how many are under way."""
+        self._because = error
+        given_up = len(self._open)
+        for task in self._open:
+            task.cancel()
+        return given_up
+
     def inventory(self) -> fleet_pb2.Worker:
         """Everything a control plane is to know, as of now."""
         one = self._identity()
@@ -178,11 +203,24 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
     async def _infer(
         self, request: worker_pb2.InferRequest, deadline: float
     ) -> worker_pb2.InferResponse:
+        if self._because is not None:
+            raise self._because
         if self.state == fleet_pb2.WORKER_STATE_DRAINING:
             raise Draining("this worker is ending: ask another")
-        with self._replicas.ticket(wire.key_of(request.version)) as replica:
+        if not request.suspect:
+            return await self._run(request, deadline)
+        # One at a time: should the process end, it is known by which of them.
+        async with self._suspect:
+            return await self._run(request, deadline)
+
+    async def _run(
+        self, request: worker_pb2.InferRequest, deadline: float
+    ) -> worker_pb2.InferResponse:
+        key = wire.key_of(request.version)
+        with self._replicas.ticket(key) as replica, self._box.holding(request.request_id):
             nms = options.resolve(request.options, replica.order.settings, len(replica.class_names))
-            priority = wire.priority_of(request)
+            # A suspect goes first and shares no pass, since it is the only one of its priority.
+            priority = SUSPECT if request.suspect else wire.priority_of(request)
             ask = Ask(replica.key, priority, deadline, replica.batching)
             try:
                 # Before any work is spent on the image: under a flood most are refused.

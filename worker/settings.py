@@ -109,6 +109,15 @@ class Settings(BaseSettings):
     handover: Path | None = Field(
         None, description="file by which a worker asks for its successor; set by the supervisor"
     )
+    black_box: int = Field(
+        0, ge=0, description="open file for the requests in hand; set by the supervisor"
+    )
+    hang_floor_s: float = Field(
+        10.0, gt=0, description="of a pass that does not end, or twice its estimate if that is more"
+    )
+    hang_load_s: float = Field(
+        120.0, gt=0, description="likewise of a load, and of the first pass of a version"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0: any free one")
     advertise: str = Field("", description="host:port that control planes are to call")
@@ -124,6 +133,11 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(32 * 1024**2, ge=1, description="of one encoded image")
     max_image_pixels: int = Field(100_000_000, ge=1, description="of one image")
     drain_grace_s: float = Field(3.0, ge=0, description="time for the last tickets at the end")
+    sim_faults: str = Field(
+        "",
+        pattern=r"^((crash|hang)=\d+(,(?!$)|$))*$",
+        description="for tests, of simulated devices: crash=N,hang=N at images whose mean is N",
+    )
     precision: Literal["fp32"] = Field("fp32", description="of the variants made here")
     die_with_parent: bool = Field(False, description="end when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,17 +1,16 @@
 """One worker process a device: started, bound to its device, restarted when it dies, ended with us.
 
 The environment a device needs is set before its process begins, since torch reads it once. Light:
-nothing here imports torch or OpenCV.
+nothing here imports torch or OpenCV. The control planes are told of a process that ended by itself.
 """
 
 import asyncio
 import json
 import os
 import re
-import signal
+import socket
 import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +19,13 @@ from pathlib import Path
 import structlog
 
 from worker import handover
+from worker.child import Child
 from worker.devices import Device, discover
+from worker.membership import report_exit
 from worker.settings import Settings
 from yolopool import parent
 from yolopool.errors import InvalidOption
+from yolopool.v1 import fleet_pb2, membership_pb2
 
 log = structlog.get_logger()
 
@@ -65,12 +67,32 @@ def say_started(device: Device, pid: int) -> None:
     sys.stdout.flush()
 
 
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A process that ended by itself: how, what it wrote last, what it had in hand, and what comes
+    next. `incarnation` is empty if it ended before it had one.
+    """
+
+    device: Device
+    ended: str
+    last_output: str
+    incarnation: str
+    requests: tuple[str, ...]
+    ran_s: float
+    restart: Restart
+
+
+async def tell_nobody(exit: Exit) -> None:
+    """For a supervisor whose log is enough."""
+
+
 class Supervisor:
     """Keeps `command(device)` running for each device.
 
     `environ` is what children inherit, below what their device needs; a child has
     `drain_grace_s` (and a second) to end after SIGTERM. `started` is told of each process; `note`
-    says where the process of a device leaves word that it wants a successor.
+    says where the process of a device leaves word that it wants a successor; `tell` passes on how
+    one ended by itself, and is not waited for.
     """
 
     def __init__(
@@ -82,6 +104,7 @@ class Supervisor:
         drain_grace_s: float,
         started: Callable[[Device, int], None] = say_started,
         note: Callable[[Device], Path | None] = lambda device: None,
+        tell: Callable[[Exit], Awaitable[None]] = tell_nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._devices = tuple(devices)
@@ -90,6 +113,8 @@ class Supervisor:
         self._patience_s = drain_grace_s + CLOSING_S
         self._started = started
         self._note = note
+        self._tell = tell
+        self._telling: set[asyncio.Future[None]] = set()
         self._clock = clock
 
     async def run(self, stop: Callable[[], Awaitable[object]]) -> None:
@@ -105,69 +130,86 @@ class Supervisor:
         note = self._note(device)
         if note is not None:
             handover.clear(note)  # of another run of ours
-        process: Process | None = None
+        child: Child | None = None
         while True:
             began = self._clock()
-            ended, process = await self._run_once(device, process)
-            if process is not None:
+            last, child = await self._run_once(device, child)
+            if child is not None:
                 attempt = 0
                 continue
             if note is not None and handover.there(note):
                 log.info("worker process made room for its successor", device=device.id)
                 attempt = 0
                 continue
-            restart = after_exit(attempt, self._clock() - began)
-            # Nobody told us to stop: a control plane drained it, for a fresh one.
-            drained = ended == DRAINED
-            (log.info if drained else log.error)(
-                "worker process ended, starting it again",
-                device=device.id,
-                ended=ended,
-                ran_s=round(self._clock() - began, 3),
-                restart_in_s=restart.delay_s,
-            )
+            ran_s = self._clock() - began
+            restart = after_exit(attempt, ran_s)
             attempt = restart.attempt
+            self._say_ended(device, last, ran_s, restart)
             await asyncio.sleep(restart.delay_s)
 
+    def _say_ended(
+        self, device: Device, last: "Child | OSError", ran_s: float, restart: Restart
+    ) -> None:
+        """To the log, and to the control planes unless nothing is wrong with it."""
+        incarnation, output = "", ""
+        requests: tuple[str, ...] = ()
+        if isinstance(last, Child):
+            ended, output = last.ended, last.last_output
+            incarnation, requests = last.take_box()
+        else:
+            ended = f"not started: {last}"
+        # Nobody told us to stop: a control plane drained it, for a fresh one.
+        drained = ended == DRAINED
+        (log.info if drained else log.error)(
+            "worker process ended, starting it again",
+            device=device.id,
+            ended=ended,
+            in_hand=len(requests),
+            ran_s=round(ran_s, 3),
+            restart_in_s=restart.delay_s,
+        )
+        if not drained:
+            exit = Exit(device, ended, output, incarnation, requests, ran_s, restart)
+            telling = asyncio.ensure_future(self._tell(exit))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
     async def _run_once(
-        self, device: Device, process: Process | None
-    ) -> tuple[str, Process | None]:
-        """Runs one process (a given one, or a new one) to its end and says how it ended, with the
-        successor that took its place, if any. A cancelled call ends it first.
+        self, device: Device, child: Child | None
+    ) -> "tuple[Child | OSError, Child | None]":
+        """Runs one process (a given one, or a new one) to its end and answers it, or why there was
+        none, with the successor that took its place, if any. A cancelled call ends it first.
         """
         try:
-            process = process or await self._start(device)
+            child = child or await self._start(device)
         except OSError as error:  # no memory or process number left: it may pass
-            return f"not started: {error}", None
-        successor: Process | None = None
+            return error, None
+        successor: Child | None = None
         try:
-            successor = await self._ended_or_followed(device, process)
+            successor = await self._ended_or_followed(device, child)
             if successor is not None:
-                await self._end(device, process)
-            return _describe(process.returncode), successor
+                await self._end(device, child)
+            return child, successor
         except asyncio.CancelledError:
             if successor is not None:
                 await self._end(device, successor)
             raise
         finally:
-            if process.returncode is None:
-                await self._end(device, process)
+            if child.returncode is None:
+                await self._end(device, child)
 
-    async def _start(self, device: Device) -> Process:
-        process = await asyncio.create_subprocess_exec(
-            *self._command(device),
-            env={**parent.environment(self._environ), **device.environment},
-            stdin=DEVNULL,
-        )
-        self._started(device, process.pid)
-        return process
+    async def _start(self, device: Device) -> Child:
+        environ = {**parent.environment(self._environ), **device.environment}
+        child = await Child.start(self._command(device), environ)
+        self._started(device, child.pid)
+        return child
 
-    async def _ended_or_followed(self, device: Device, process: Process) -> Process | None:
+    async def _ended_or_followed(self, device: Device, child: Child) -> Child | None:
         """Waits for the end of a process; or, if it asks for a successor beside it, until that
         one has what it was handed, and answers it.
         """
         note = self._note(device)
-        end = asyncio.create_task(process.wait())
+        end = asyncio.create_task(child.wait())
         try:
             while note is not None and not end.done():
                 await asyncio.wait((end,), timeout=LOOK_S)
@@ -181,7 +223,7 @@ class Supervisor:
         finally:
             end.cancel()
 
-    async def _follow(self, device: Device, note: Path, end: "asyncio.Task[int]") -> Process | None:
+    async def _follow(self, device: Device, note: Path, end: "asyncio.Task[int]") -> Child | None:
         """Starts a successor and waits until it has read and removed the note."""
         log.info("starting a successor beside the worker process", device=device.id)
         try:
@@ -210,33 +252,57 @@ class Supervisor:
         handover.clear(note)
         return None
 
-    async def _end(self, device: Device, process: Process) -> None:
-        process.terminate()
+    async def _end(self, device: Device, child: Child) -> None:
+        child.terminate()
         try:
             async with asyncio.timeout(self._patience_s):
-                await process.wait()
+                await child.wait()
         except TimeoutError:
             log.error("worker process did not end in time, killing it", device=device.id)
-            process.kill()
-            await process.wait()
-        log.info("worker process ended", device=device.id, ended=_describe(process.returncode))
-
-
-def _describe(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
+            child.kill()
+            await child.wait()
+        log.info("worker process ended", device=device.id, ended=child.ended)
 
 
 def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]:
     """The command of a device's process: all our settings, with those that are its own."""
-    name = settings.id
-    if name and not alone:
-        name = f"{name}-{device.id.replace(':', '-')}"
     flags = settings.arguments(
-        device=device.id, id=name, die_with_parent=True, handover=note_of(settings, device)
+        device=device.id,
+        id=worker_id(settings, device, alone),
+        black_box=None,
+        die_with_parent=True,
+        handover=note_of(settings, device),
     )
     return [sys.executable, "-m", "worker", *flags]
+
+
+def worker_id(settings: Settings, device: Device, alone: bool) -> str:
+    """The name by which control planes know the worker of a device."""
+    given = settings.id if alone or not settings.id else f"{settings.id}-{slug(device)}"
+    return given or f"{socket.gethostname()}-{slug(device)}"
+
+
+def slug(device: Device) -> str:
+    return device.id.replace(":", "-")
+
+
+async def tell_control_planes(settings: Settings, alone: bool, exit: Exit) -> None:
+    """Waits for none that does not answer; never raises."""
+    report = membership_pb2.ReportExitRequest(
+        worker=worker_id(settings, exit.device, alone),
+        device=exit.device.id,
+        device_kind=exit.device.kind,
+        incarnation=exit.incarnation,
+        exit=fleet_pb2.WorkerExit(
+            ended=exit.ended,
+            last_output=exit.last_output,
+            in_a_row=exit.restart.attempt,
+            ran_s=exit.ran_s,
+            restart_in_s=exit.restart.delay_s,
+        ),
+        requests=exit.requests,
+    )
+    await report_exit(settings.control_planes, report)
 
 
 def note_of(settings: Settings, device: Device) -> Path:
@@ -267,4 +333,5 @@ def supervisor_of(settings: Settings, environ: Mapping[str, str]) -> Supervisor:
         environ=environ,
         drain_grace_s=settings.drain_grace_s,
         note=partial(note_of, settings),
+        tell=partial(tell_control_planes, settings, alone),
     )

@@ -160,6 +160,12 @@ class ImageShapeMismatch(InvalidArgument):
     reason = "IMAGE_SHAPE_MISMATCH"
 
 
+class ImageQuarantined(InvalidArgument):
+    """It ended two workers: refused for a while, `retry_after_s` from now."""
+
+    reason = "IMAGE_QUARANTINED"
+
+
 class InvalidSchedule(InvalidArgument):
     reason = "INVALID_SCHEDULE"
 
@@ -283,6 +289,12 @@ class WorkerSilent(Unavailable):
 
 class Draining(Unavailable):
     reason = "DRAINING"
+
+
+class DeviceHung(Unavailable):
+    """Its device does not come to the end of what it runs; another is asked."""
+
+    reason = "DEVICE_HUNG"
 
 
 class RegistryUnavailable(Unavailable):

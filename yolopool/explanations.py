@@ -12,7 +12,7 @@ from yolopool.v1 import events_pb2, explain_pb2, types_pb2
 class Event:
     """`kind` as ASSIGNED or WORKER_LOST; `model` is name@version; empty: it does not apply.
 
-    `id` grows: go on with it after a break.
+    `id` grows: go on with it after a break. `image` is the SHA-256 of one, in hex.
     """
 
     id: str
@@ -23,6 +23,7 @@ class Event:
     reason: str
     message: str
     control_plane: str
+    image: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ def event_of(message: events_pb2.Event) -> Event:
         reason=message.reason,
         message=message.message,
         control_plane=message.control_plane,
+        image=message.image,
     )
 
 

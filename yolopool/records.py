@@ -144,9 +144,24 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerExit:
+    """How the last process of a worker ended by itself; `in_a_row`: so many did, none of which
+    stayed for a minute. `last_output` is the end of what it wrote on stderr.
+    """
+
+    ended: str
+    last_output: str
+    in_a_row: int
+    ran_s: float
+    restart_in_s: float
+    unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker process; `state` one of STARTING, READY, DRAINING, LOST. `cordoned`: its models
-    are being loaded elsewhere, then it drains.
+    """A worker process; `state` one of STARTING, READY, DRAINING, LOST, HUNG, CRASH_LOOPING.
+    `cordoned`: its models are being loaded elsewhere, then it drains. `last_exit`: of the process
+    before, if it ended by itself lately.
     """
 
     id: str
@@ -165,6 +180,7 @@ class Worker:
     release: str
     replaces_because: str
     cordoned: bool
+    last_exit: WorkerExit | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +205,7 @@ class Fleet:
     errors_total: int
     loads_total: int
     releases_total: int
+    workers_crash_looping: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +403,12 @@ def worker_of(message: fleet_pb2.Worker) -> Worker:
         release=message.release,
         replaces_because=message.replaces_because,
         cordoned=message.cordoned,
+        last_exit=_exit_of(message.last_exit) if message.HasField("last_exit") else None,
     )
+
+
+def _exit_of(message: fleet_pb2.WorkerExit) -> WorkerExit:
+    return WorkerExit(**{name: getattr(message, name) for name in WorkerExit.__slots__})
 
 
 def fleet_of(message: fleet_pb2.GetFleetResponse) -> Fleet:

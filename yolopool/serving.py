@@ -5,14 +5,16 @@ For control_plane, worker and importer only: the client never imports this.
 """
 
 import asyncio
+import contextlib
 import inspect
+import io
 import ipaddress
 import logging
 import signal
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TextIO, cast
 
 import grpc
 import structlog
@@ -34,6 +36,7 @@ SERVER_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
+POLL_S, LAST_ANSWER_S = 0.02, 0.1
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -43,7 +46,12 @@ CHANNEL_OPTIONS = (
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns our errors into a status with details, and any other into INTERNAL with an id."""
+    """Turns our errors into a status with details, and any other into INTERNAL with an id; knows
+    how many calls are open that end by themselves (no streams).
+    """
+
+    def __init__(self) -> None:
+        self.open = 0
 
     async def intercept_service(
         self,
@@ -57,22 +65,24 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         for kind in ("unary_unary", "stream_unary"):
             inner = getattr(handler, kind)
             if inner is not None:
-                return handler._replace(**{kind: _guard_call(inner, method)})
+                return handler._replace(**{kind: self._guard_call(inner, method)})
         for kind in ("unary_stream", "stream_stream"):
             inner = getattr(handler, kind)
             if inner is not None:
                 return handler._replace(**{kind: _guard_stream(inner, method)})
         return handler
 
+    def _guard_call(self, inner: Any, method: str) -> Any:
+        async def call(request: Any, context: Any) -> Any:
+            self.open += 1
+            try:
+                return await inner(request, context)
+            except Exception as error:
+                await _abort(context, error, method)
+            finally:
+                self.open -= 1
 
-def _guard_call(inner: Any, method: str) -> Any:
-    async def call(request: Any, context: Any) -> Any:
-        try:
-            return await inner(request, context)
-        except Exception as error:
-            await _abort(context, error, method)
-
-    return call
+        return call
 
 
 def _guard_stream(inner: Any, method: str) -> Any:
@@ -114,8 +124,9 @@ class GrpcServer:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         # What the others raise is mapped too.
+        self._calls = ErrorInterceptor()
         self.server = grpc.aio.server(
-            interceptors=[ErrorInterceptor(), *interceptors], options=SERVER_OPTIONS
+            interceptors=[self._calls, *interceptors], options=SERVER_OPTIONS
         )
         self._service_names = list(service_names)
         self._health = health.aio.HealthServicer()
@@ -145,9 +156,17 @@ class GrpcServer:
             await self._health.set(name, word)
 
     async def stop(self, grace_s: float) -> None:
-        """NOT_SERVING first, then refuses new calls and gives open ones `grace_s` seconds."""
+        """NOT_SERVING first, then refuses new calls and gives open ones `grace_s` seconds; streams,
+        which may go on for ever, end with the last of the others.
+        """
         await self.set_serving(False)
-        await self.server.stop(grace_s)
+        stopping = asyncio.create_task(self.server.stop(grace_s))
+        while self._calls.open and not stopping.done():  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(POLL_S)
+        # The last answer is on its way.
+        await asyncio.wait((stopping,), timeout=min(grace_s, LAST_ANSWER_S))
+        await self.server.stop(None)
+        await stopping
 
 
 def is_loopback(host: str) -> bool:
@@ -170,6 +189,21 @@ def warn_if_open(host: str, what: str) -> None:
         )
 
 
+class _Stderr(io.TextIOBase):
+    """stderr, whose reader may have been killed: what is to end in order does not stumble over its
+    last log lines.
+    """
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.flush()
+
+
 def set_up_logs(process: str, level: str = "INFO", json: bool = True) -> None:
     """Structured logs on stderr: one JSON object a line, or readable lines for a terminal."""
     renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer()
@@ -182,7 +216,7 @@ def set_up_logs(process: str, level: str = "INFO", json: bool = True) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)

@@ -34,10 +34,20 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _SMALL_BYTES = 128 * 1024**2
 _EVENT_COLOURS = {
     "ASSIGNED": "green", "WORKER_JOINED": "green", "WORKER_LOST": "red", "LOAD_FAILED": "red",
-    "VERSION_FAILED": "red", "DIFFERENCE": "red",
+    "VERSION_FAILED": "red", "DIFFERENCE": "red", "WORKER_CRASHED": "red",
+    "IMAGE_QUARANTINED": "red",
 }  # fmt: skip
 _WIDEST_KIND = len("WORKER_CORDONED")
-_COLOURS = {"READY": "green", "HOT": "green", "FAILED": "red", "LOST": "red"}
+# Of what a process wrote before it ended.
+_LAST_LINES, _WIDEST_LINE = 3, 120
+_COLOURS = {
+    "READY": "green",
+    "HOT": "green",
+    "FAILED": "red",
+    "LOST": "red",
+    "HUNG": "red",
+    "CRASH_LOOPING": "red",
+}
 
 
 def size(count: float) -> str:
@@ -174,7 +184,7 @@ def workers(known: Iterable[Worker]) -> Table:
         ]
         ledger = worker.ledger
         table.add_row(
-            "\n".join([worker.id, *_labels(worker), *_replaces(worker)]),
+            "\n".join([worker.id, *_labels(worker), *_replaces(worker), *_exit(worker)]),
             worker.device_name or worker.device,
             state(worker.state) + ("\n[yellow]cordoned[/]" if worker.cordoned else ""),
             _ledger(ledger),
@@ -196,6 +206,17 @@ def _replaces(worker: Worker) -> list[str]:
     # Not as markup: it is another process's text.
     why = escape(worker.replaces_because)
     return [f"[yellow]in the place of another: {why}[/]"] if why else []
+
+
+def _exit(worker: Worker) -> list[str]:
+    """How the process before ended, and the last lines it wrote."""
+    exit = worker.last_exit
+    if exit is None:
+        return []
+    times = f", {exit.in_a_row} in a row" if exit.in_a_row > 1 else ""
+    how = f"{exit.ended} after {exit.ran_s:.1f} s{times}, next in {exit.restart_in_s:g} s"
+    said = [line for line in exit.last_output.splitlines() if line.strip()][-_LAST_LINES:]
+    return [f"[red]{escape(how)}[/]", *(f"[dim]{escape(line[:_WIDEST_LINE])}[/]" for line in said)]
 
 
 def _ledger(ledger: Ledger) -> str:
@@ -220,7 +241,7 @@ def fleet(one: Fleet) -> Table:
             f"{one.models} ({_many(one.versions, 'version')}), "
             f"{_many(one.replicas_hot, 'replica')} hot"
         ),
-        "workers": f"{one.workers_ready} of {one.workers} ready",
+        "workers": f"{one.workers_ready} of {one.workers} ready{_looping(one)}",
         "importers": str(one.importers),
         "memory": f"{size(one.used_bytes)} of {size(one.budget_bytes)}",
         "requests": f"{one.requests_total} ({one.errors_total} failed), {one.outstanding} open",
@@ -229,6 +250,11 @@ def fleet(one: Fleet) -> Table:
     for name, fact in facts.items():
         table.add_row(name, fact)
     return table
+
+
+def _looping(one: Fleet) -> str:
+    count = one.workers_crash_looping
+    return f", [red]{count} crash looping[/]" if count else ""
 
 
 def changeover(done: Changeover) -> Table:

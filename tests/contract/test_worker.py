@@ -437,6 +437,9 @@ class ControlPlane(membership_pb2_grpc.MembershipServiceServicer):
             await self._note(self.heard, request.worker)
             yield membership_pb2.HeartbeatResponse(lease_s=90)
 
+    async def ReportExit(self, request: Any, context: Any) -> Any:
+        return membership_pb2.ReportExitResponse()
+
     async def Leave(self, request: Any, context: Any) -> Any:
         await self._note(self.left, request.incarnation)
         return membership_pb2.LeaveResponse()

@@ -554,6 +554,9 @@ class Silent(membership_pb2_grpc.MembershipServiceServicer):
         yield membership_pb2.HeartbeatResponse(lease_s=0.2)
         await asyncio.Event().wait()
 
+    async def ReportExit(self, request: Any, context: Any) -> Any:
+        return membership_pb2.ReportExitResponse()
+
     async def Leave(self, request: Any, context: Any) -> Any:
         return membership_pb2.LeaveResponse()
 

@@ -45,7 +45,7 @@ class TimeCurve:
 
 class SimulatedBackend:
     """Device sim:`number` with `memory_bytes`; `fail` is called with each step (load, run) and
-    may raise what the step is to raise.
+    may raise what the step is to raise, `look` with each image of a pass.
     """
 
     name = "simulated"
@@ -58,11 +58,13 @@ class SimulatedBackend:
         curve: TimeCurve | None = None,
         fail: Callable[[str], None] = lambda step: None,
         sleep: Callable[[float], None] = time.sleep,
+        look: Callable[[U8], None] | None = None,
     ) -> None:
         self.device_name = f"simulated {number}"
         self.curve = curve or TimeCurve()
         self.fail = fail
         self.sleep = sleep
+        self.look = look
         # What other processes are said to use of the device.
         self.foreign_bytes = 0
         self._total_bytes = memory_bytes
@@ -135,6 +137,9 @@ class SimulatedModel:
         if not self._open:
             raise InferenceFailed("this model was closed")
         self._backend.fail("run")
+        if self._backend.look is not None:
+            for image in images:
+                self._backend.look(image)
         height, width = images[0].shape[:2]
         workspace = self.workspace_bytes((height, width), len(images))
         self._backend.take(workspace)

@@ -50,12 +50,13 @@ class DetectionServiceServicer:
         without one the server applies its default). A model that is not loaded is loaded first.
         Safe to repeat: it changes nothing but what is loaded.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE, INVALID_OPTION, IMAGE_EMPTY,
-        IMAGE_NOT_DECODABLE, IMAGE_TOO_LARGE, IMAGE_SHAPE_MISMATCH), NOT_FOUND (MODEL_NOT_FOUND,
+        IMAGE_NOT_DECODABLE, IMAGE_TOO_LARGE, IMAGE_SHAPE_MISMATCH, IMAGE_QUARANTINED: it ended two
+        workers and is refused until the retry delay is over), NOT_FOUND (MODEL_NOT_FOUND,
         VERSION_NOT_FOUND, ALIAS_NOT_FOUND, NOT_ASSIGNED: it was unloaded by force),
         FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
         RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
-        UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DRAINING, REGISTRY_UNAVAILABLE: the model
-        is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: refused on
+        UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
+        REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: refused on
         arrival, with the estimate), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
         have the request_id, for ExplainRequest.
         """

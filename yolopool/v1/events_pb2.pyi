@@ -48,6 +48,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_SCHEDULE: _EventKind.ValueType  # 14
     EVENT_KIND_DIFFERENCE: _EventKind.ValueType  # 15
     """A worker reports what it should not hold, or uses memory that nobody accounts for."""
+    EVENT_KIND_WORKER_CRASHED: _EventKind.ValueType  # 16
+    """A worker process ended by itself; the reason is CRASH_LOOPING where several did in a row."""
+    EVENT_KIND_IMAGE_QUARANTINED: _EventKind.ValueType  # 17
+    """An image that ended two worker processes is refused for a while."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -73,6 +77,10 @@ EVENT_KIND_CHANGEOVER: EventKind.ValueType  # 13
 EVENT_KIND_SCHEDULE: EventKind.ValueType  # 14
 EVENT_KIND_DIFFERENCE: EventKind.ValueType  # 15
 """A worker reports what it should not hold, or uses memory that nobody accounts for."""
+EVENT_KIND_WORKER_CRASHED: EventKind.ValueType  # 16
+"""A worker process ended by itself; the reason is CRASH_LOOPING where several did in a row."""
+EVENT_KIND_IMAGE_QUARANTINED: EventKind.ValueType  # 17
+"""An image that ended two worker processes is refused for a while."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
@@ -87,6 +95,7 @@ class Event(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     CONTROL_PLANE_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Grows; opaque."""
     unix_s: _builtins.float
@@ -98,6 +107,8 @@ class Event(_message.Message):
     message: _builtins.str
     control_plane: _builtins.str
     """Who says so."""
+    image: _builtins.str
+    """SHA-256 of an image, in hex."""
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     def __init__(
@@ -111,10 +122,11 @@ class Event(_message.Message):
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         control_plane: _builtins.str = ...,
+        image: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_plane", b"control_plane", "id", b"id", "kind", b"kind", "message", b"message", "reason", b"reason", "unix_s", b"unix_s", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_plane", b"control_plane", "id", b"id", "image", b"image", "kind", b"kind", "message", b"message", "reason", b"reason", "unix_s", b"unix_s", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

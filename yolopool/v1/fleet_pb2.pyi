@@ -34,6 +34,10 @@ class _WorkerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerSta
     """Finishes what it has, takes nothing new."""
     WORKER_STATE_LOST: _WorkerState.ValueType  # 4
     """Its lease ran out."""
+    WORKER_STATE_HUNG: _WorkerState.ValueType  # 5
+    """Its device does not come to the end of what it runs: the process ends, another takes over."""
+    WORKER_STATE_CRASH_LOOPING: _WorkerState.ValueType  # 6
+    """Said by its supervisor: its processes end soon after they begin. It is tried again, slowly."""
 
 class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
     """Where a worker stands, as a control plane sees it."""
@@ -46,7 +50,52 @@ WORKER_STATE_DRAINING: WorkerState.ValueType  # 3
 """Finishes what it has, takes nothing new."""
 WORKER_STATE_LOST: WorkerState.ValueType  # 4
 """Its lease ran out."""
+WORKER_STATE_HUNG: WorkerState.ValueType  # 5
+"""Its device does not come to the end of what it runs: the process ends, another takes over."""
+WORKER_STATE_CRASH_LOOPING: WorkerState.ValueType  # 6
+"""Said by its supervisor: its processes end soon after they begin. It is tried again, slowly."""
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
+
+@_typing.final
+class WorkerExit(_message.Message):
+    """How the last process of a worker ended by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDED_FIELD_NUMBER: _builtins.int
+    LAST_OUTPUT_FIELD_NUMBER: _builtins.int
+    IN_A_ROW_FIELD_NUMBER: _builtins.int
+    RAN_S_FIELD_NUMBER: _builtins.int
+    RESTART_IN_S_FIELD_NUMBER: _builtins.int
+    UNIX_S_FIELD_NUMBER: _builtins.int
+    ended: _builtins.str
+    """exit code 1 | signal SIGSEGV | device hung"""
+    last_output: _builtins.str
+    """The end of what it wrote on stderr, at most 8 KiB."""
+    in_a_row: _builtins.int
+    """Processes that ended in a row, none of which stayed for a minute."""
+    ran_s: _builtins.float
+    restart_in_s: _builtins.float
+    """From its end to the next start."""
+    unix_s: _builtins.float
+    """As the control plane heard it."""
+    def __init__(
+        self,
+        *,
+        ended: _builtins.str = ...,
+        last_output: _builtins.str = ...,
+        in_a_row: _builtins.int = ...,
+        ran_s: _builtins.float = ...,
+        restart_in_s: _builtins.float = ...,
+        unix_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "in_a_row", b"in_a_row", "last_output", b"last_output", "ran_s", b"ran_s", "restart_in_s", b"restart_in_s", "unix_s", b"unix_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerExit: _TypeAlias = WorkerExit  # noqa: Y015
 
 @_typing.final
 class Worker(_message.Message):
@@ -88,6 +137,7 @@ class Worker(_message.Message):
     RELEASE_FIELD_NUMBER: _builtins.int
     REPLACES_BECAUSE_FIELD_NUMBER: _builtins.int
     CORDONED_FIELD_NUMBER: _builtins.int
+    LAST_EXIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     incarnation: _builtins.str
     """Drawn at each process start: a restarted worker is a new incarnation."""
@@ -117,6 +167,10 @@ class Worker(_message.Message):
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Replica]: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def last_exit(self) -> Global___WorkerExit:
+        """Until one of its processes has stayed for a minute; unset: none ended by itself lately."""
+
     def __init__(
         self,
         *,
@@ -136,10 +190,11 @@ class Worker(_message.Message):
         release: _builtins.str = ...,
         replaces_because: _builtins.str = ...,
         cordoned: _builtins.bool = ...,
+        last_exit: Global___WorkerExit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger", "load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_exit", b"last_exit", "ledger", b"ledger", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cordoned", b"cordoned", "device", b"device", "device_kind", b"device_kind", "device_name", b"device_name", "id", b"id", "incarnation", b"incarnation", "joined_unix_s", b"joined_unix_s", "labels", b"labels", "lease_left_s", b"lease_left_s", "ledger", b"ledger", "load", b"load", "release", b"release", "replaces_because", b"replaces_because", "replicas", b"replicas", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cordoned", b"cordoned", "device", b"device", "device_kind", b"device_kind", "device_name", b"device_name", "id", b"id", "incarnation", b"incarnation", "joined_unix_s", b"joined_unix_s", "labels", b"labels", "last_exit", b"last_exit", "lease_left_s", b"lease_left_s", "ledger", b"ledger", "load", b"load", "release", b"release", "replaces_because", b"replaces_because", "replicas", b"replicas", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,6 +275,7 @@ class GetFleetResponse(_message.Message):
     ERRORS_TOTAL_FIELD_NUMBER: _builtins.int
     LOADS_TOTAL_FIELD_NUMBER: _builtins.int
     RELEASES_TOTAL_FIELD_NUMBER: _builtins.int
+    WORKERS_CRASH_LOOPING_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     release: _builtins.str
     started_unix_s: _builtins.float
@@ -242,6 +298,7 @@ class GetFleetResponse(_message.Message):
     errors_total: _builtins.int
     loads_total: _builtins.int
     releases_total: _builtins.int
+    workers_crash_looping: _builtins.int
     def __init__(
         self,
         *,
@@ -264,10 +321,11 @@ class GetFleetResponse(_message.Message):
         errors_total: _builtins.int = ...,
         loads_total: _builtins.int = ...,
         releases_total: _builtins.int = ...,
+        workers_crash_looping: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "cluster", b"cluster", "control_plane", b"control_plane", "errors_total", b"errors_total", "importers", b"importers", "loads_total", b"loads_total", "models", b"models", "outstanding", b"outstanding", "reconciler", b"reconciler", "registry_available", b"registry_available", "release", b"release", "releases_total", b"releases_total", "replicas_hot", b"replicas_hot", "requests_total", b"requests_total", "started_unix_s", b"started_unix_s", "used_bytes", b"used_bytes", "versions", b"versions", "workers", b"workers", "workers_ready", b"workers_ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "cluster", b"cluster", "control_plane", b"control_plane", "errors_total", b"errors_total", "importers", b"importers", "loads_total", b"loads_total", "models", b"models", "outstanding", b"outstanding", "reconciler", b"reconciler", "registry_available", b"registry_available", "release", b"release", "releases_total", b"releases_total", "replicas_hot", b"replicas_hot", "requests_total", b"requests_total", "started_unix_s", b"started_unix_s", "used_bytes", b"used_bytes", "versions", b"versions", "workers", b"workers", "workers_crash_looping", b"workers_crash_looping", "workers_ready", b"workers_ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

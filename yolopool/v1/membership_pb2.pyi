@@ -3,8 +3,10 @@
 isort:skip_file
 Workers talk to every control plane: they join, stream heartbeats and leave."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from yolopool.v1 import fleet_pb2 as _fleet_pb2
 from yolopool.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -150,3 +152,60 @@ class LeaveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaveResponse: _TypeAlias = LeaveResponse  # noqa: Y015
+
+@_typing.final
+class ReportExitRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    DEVICE_KIND_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    device: _builtins.str
+    device_kind: _builtins.str
+    """cpu | cuda | sim"""
+    incarnation: _builtins.str
+    """Of the process that ended; empty: it ended before it had one."""
+    @_builtins.property
+    def exit(self) -> _fleet_pb2.WorkerExit: ...
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the requests it had in hand. Empty for a process that was killed from outside: that says
+        nothing of its requests.
+        """
+
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        device: _builtins.str = ...,
+        device_kind: _builtins.str = ...,
+        incarnation: _builtins.str = ...,
+        exit: _fleet_pb2.WorkerExit | None = ...,
+        requests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_kind", b"device_kind", "exit", b"exit", "incarnation", b"incarnation", "requests", b"requests", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportExitRequest: _TypeAlias = ReportExitRequest  # noqa: Y015
+
+@_typing.final
+class ReportExitResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportExitResponse: _TypeAlias = ReportExitResponse  # noqa: Y015

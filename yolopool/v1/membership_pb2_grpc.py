@@ -49,6 +49,11 @@ class MembershipServiceStub:
                 request_serializer=yolopool_dot_v1_dot_membership__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_membership__pb2.LeaveResponse.FromString,
                 _registered_method=True)
+        self.ReportExit = channel.unary_unary(
+                '/yolopool.v1.MembershipService/ReportExit',
+                request_serializer=yolopool_dot_v1_dot_membership__pb2.ReportExitRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_membership__pb2.ReportExitResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer:
@@ -80,6 +85,15 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportExit(self, request, context):
+        """A supervisor's word that a worker process ended by itself, sent to every control plane it knows.
+        Does not block. The process is taken out at once if it is still here. Repeat: OK.
+        Errors: INVALID_ARGUMENT (INVALID_WORKER).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +111,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=yolopool_dot_v1_dot_membership__pb2.LeaveRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_membership__pb2.LeaveResponse.SerializeToString,
+            ),
+            'ReportExit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportExit,
+                    request_deserializer=yolopool_dot_v1_dot_membership__pb2.ReportExitRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_membership__pb2.ReportExitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +199,33 @@ class MembershipService:
             '/yolopool.v1.MembershipService/Leave',
             yolopool_dot_v1_dot_membership__pb2.LeaveRequest.SerializeToString,
             yolopool_dot_v1_dot_membership__pb2.LeaveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportExit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.MembershipService/ReportExit',
+            yolopool_dot_v1_dot_membership__pb2.ReportExitRequest.SerializeToString,
+            yolopool_dot_v1_dot_membership__pb2.ReportExitResponse.FromString,
             options,
             channel_credentials,
             insecure,

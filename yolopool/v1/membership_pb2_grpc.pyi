@@ -44,6 +44,11 @@ class MembershipServiceStub:
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_membership_pb2.LeaveRequest, _membership_pb2.LeaveResponse]
     """Takes a worker out at once, without waiting for its lease. Repeat: OK."""
+    ReportExit: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ReportExitRequest, _membership_pb2.ReportExitResponse]
+    """A supervisor's word that a worker process ended by itself, sent to every control plane it knows.
+    Does not block. The process is taken out at once if it is still here. Repeat: OK.
+    Errors: INVALID_ARGUMENT (INVALID_WORKER).
+    """
 
 @_typing.type_check_only
 class MembershipServiceAsyncStub(MembershipServiceStub):
@@ -61,6 +66,11 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     """
     Leave: _aio.UnaryUnaryMultiCallable[_membership_pb2.LeaveRequest, _membership_pb2.LeaveResponse]  # type: ignore[assignment]
     """Takes a worker out at once, without waiting for its lease. Repeat: OK."""
+    ReportExit: _aio.UnaryUnaryMultiCallable[_membership_pb2.ReportExitRequest, _membership_pb2.ReportExitResponse]  # type: ignore[assignment]
+    """A supervisor's word that a worker process ended by itself, sent to every control plane it knows.
+    Does not block. The process is taken out at once if it is still here. Repeat: OK.
+    Errors: INVALID_ARGUMENT (INVALID_WORKER).
+    """
 
 class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -93,5 +103,16 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_membership_pb2.LeaveResponse, _abc.Awaitable[_membership_pb2.LeaveResponse]]:
         """Takes a worker out at once, without waiting for its lease. Repeat: OK."""
+
+    @_abc_1.abstractmethod
+    def ReportExit(
+        self,
+        request: _membership_pb2.ReportExitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_membership_pb2.ReportExitResponse, _abc.Awaitable[_membership_pb2.ReportExitResponse]]:
+        """A supervisor's word that a worker process ended by itself, sent to every control plane it knows.
+        Does not block. The process is taken out at once if it is still here. Repeat: OK.
+        Errors: INVALID_ARGUMENT (INVALID_WORKER).
+        """
 
 def add_MembershipServiceServicer_to_server(servicer: MembershipServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -214,9 +214,14 @@ class InferRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SUSPECT_FIELD_NUMBER: _builtins.int
     encoded: _builtins.bytes
     priority: _types_pb2.Priority.ValueType
     request_id: _builtins.str
+    suspect: _builtins.bool
+    """It was in the hands of a worker that was lost: it shares no pass, and no other suspect is in
+    hand meanwhile, so that an image which ends its worker is known.
+    """
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     @_builtins.property
@@ -232,10 +237,11 @@ class InferRequest(_message.Message):
         options: _detection_pb2.DetectOptions | None = ...,
         priority: _types_pb2.Priority.ValueType = ...,
         request_id: _builtins.str = ...,
+        suspect: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "image", b"image", "options", b"options", "raw", b"raw", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "image", b"image", "options", b"options", "priority", b"priority", "raw", b"raw", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "image", b"image", "options", b"options", "priority", b"priority", "raw", b"raw", "request_id", b"request_id", "suspect", b"suspect", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_image: _TypeAlias = _typing.Literal["encoded", "raw"]  # noqa: Y015
     _WhichOneofArgType_image: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015

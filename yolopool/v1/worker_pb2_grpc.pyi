@@ -48,7 +48,7 @@ class WorkerServiceStub:
     cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
     (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
     RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
-    refused on arrival, with the estimate).
+    refused on arrival, with the estimate), UNAVAILABLE (DEVICE_HUNG: ask another).
     """
     GetInventory: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetInventoryRequest, _worker_pb2.GetInventoryResponse]
     """Does not block."""
@@ -79,7 +79,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
     (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
     RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
-    refused on arrival, with the estimate).
+    refused on arrival, with the estimate), UNAVAILABLE (DEVICE_HUNG: ask another).
     """
     GetInventory: _aio.UnaryUnaryMultiCallable[_worker_pb2.GetInventoryRequest, _worker_pb2.GetInventoryResponse]  # type: ignore[assignment]
     """Does not block."""
@@ -125,7 +125,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         cancelled or late. Never loads. Errors: as DetectionService.Detect, and NOT_FOUND
         (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
         RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
-        refused on arrival, with the estimate).
+        refused on arrival, with the estimate), UNAVAILABLE (DEVICE_HUNG: ask another).
         """
 
     @_abc_1.abstractmethod

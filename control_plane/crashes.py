@@ -1,0 +1,56 @@
+"""What is done when a supervisor says that a worker process ended by itself: it is listed, gets no
+request any more, and what it had in hand is looked at. The one that decides tells of it.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from control_plane.clock import Clock
+from control_plane.event import EventKind
+from control_plane.events import Journal
+from control_plane.exits import Exit
+from control_plane.metrics import Metrics
+from control_plane.quarantine import Quarantine
+from control_plane.view import View
+from control_plane.worker_link import WorkerLink
+
+log = structlog.get_logger()
+
+
+class Crashes:
+    """`decides`: whether this control plane does."""
+
+    def __init__(
+        self,
+        view: View,
+        link: WorkerLink,
+        quarantine: Quarantine,
+        journal: Journal,
+        metrics: Metrics,
+        clock: Clock,
+        decides: Callable[[], bool],
+    ) -> None:
+        self._view = view
+        self._link = link
+        self._quarantine = quarantine
+        self._journal = journal
+        self._metrics = metrics
+        self._clock = clock
+        self._decides = decides
+
+    async def report(self, exit: Exit, incarnation: str, requests: frozenset[str]) -> None:
+        """A process of `exit.worker` ended with `requests` in hand."""
+        log.error("worker process ended", worker=exit.worker, how=str(exit), in_hand=len(requests))
+        self._metrics.worker_exits.inc()
+        self._view.exits.note(exit, self._clock.monotonic())
+        self._quarantine.exited(incarnation, requests)
+        if self._decides():
+            reason = "CRASH_LOOPING" if exit.is_loop else ""
+            self._journal.note(
+                EventKind.WORKER_CRASHED, worker=exit.worker, reason=reason, message=str(exit)
+            )
+        worker = self._view.lose(exit.worker, incarnation)
+        if worker is not None:
+            # Its calls go elsewhere now, not when its lease has run out.
+            await self._link.drop(worker)

@@ -1,0 +1,116 @@
+"""Which image ends the workers that take it: found by what several of them had in hand.
+
+Pure: times are monotonic seconds and arguments. Of each process that ended by its own fault it is
+known which requests were in hand (its exit), of each request that was lost its image (by digest).
+A lost request goes to its next worker as a suspect, and a worker has one suspect in hand at a time:
+so the images that two exits have in common are one, and that one is convicted. An answer acquits.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+# How long a supervisor may take to say what was in hand; without a word nobody is implicated.
+REPORT_S = 5.0
+# Lost requests and exits that are kept.
+MOST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    digest: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Exit:
+    requests: frozenset[str]
+    at: float
+
+
+class Poison:
+    """What is implicated is forgotten after `keep_s`, as is what is quarantined."""
+
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._lost: dict[tuple[str, str], _Lost] = {}  # by incarnation and request
+        self._exits: dict[str, _Exit] = {}  # by incarnation
+        self._until: dict[str, float] = {}  # of the quarantined, by digest
+
+    def is_empty(self, now: float) -> bool:
+        """Whether no image has to be looked at."""
+        if not self._lost and not self._until:
+            return True
+        self._forget(now)
+        return not self._lost and not self._until
+
+    def lost(self, incarnation: str, request: str, digest: str, now: float) -> None:
+        """A request was not answered, since its worker ended."""
+        exit = self._exits.get(incarnation)
+        if exit is None or request in exit.requests:
+            self._lost[incarnation, request] = _Lost(digest, now)
+            _bound(self._lost)
+
+    def exited(self, incarnation: str, requests: frozenset[str], now: float) -> None:
+        """A process ended; `requests` were in hand (none: it was ended from outside)."""
+        self._exits[incarnation] = _Exit(requests, now)
+        _bound(self._exits)
+        for key in [key for key in self._lost if key[0] == incarnation and key[1] not in requests]:
+            del self._lost[key]
+
+    def has_exit(self, incarnation: str) -> bool:
+        """Whether it is known what that process had in hand."""
+        return incarnation in self._exits
+
+    def had_in_hand(self, incarnation: str, request: str) -> bool:
+        exit = self._exits.get(incarnation)
+        return exit is None or request in exit.requests
+
+    def answered(self, digest: str) -> None:
+        """It did not end its worker: whatever it was near, it was another's doing."""
+        for key in [key for key, lost in self._lost.items() if lost.digest == digest]:
+            del self._lost[key]
+
+    def is_suspect(self, digest: str) -> bool:
+        """Whether it was in hand when a worker ended, as far as is known."""
+        return any(lost.digest == digest for lost in self._lost.values())
+
+    def guilty(self, incarnation: str) -> str:
+        """The digest of the one image that this exit has in common with another; empty: none, or
+        several, of whom nobody can tell yet.
+        """
+        here = {lost.digest for key, lost in self._lost.items() if key[0] == incarnation}
+        twice = {digest for digest in here if len(self._exits_of(digest)) > 1}
+        return twice.pop() if len(twice) == 1 else ""
+
+    def quarantine(self, digest: str, until: float) -> None:
+        """Refuses an image until then."""
+        self.answered(digest)
+        self._until[digest] = max(until, self._until.get(digest, until))
+        _bound(self._until)
+
+    def refused_for_s(self, digest: str, now: float) -> float:
+        """How long it is refused still; 0: it is not."""
+        return max(0.0, self._until.get(digest, now) - now)
+
+    def _exits_of(self, digest: str) -> set[str]:
+        return {
+            incarnation
+            for (incarnation, _), lost in self._lost.items()
+            if lost.digest == digest and incarnation in self._exits
+        }
+
+    def _forget(self, now: float) -> None:
+        self._exits = {k: one for k, one in self._exits.items() if now - one.at < self._keep_s}
+        self._until = {digest: until for digest, until in self._until.items() if now < until}
+        self._lost = {
+            key: lost
+            for key, lost in self._lost.items()
+            if now - lost.since < (self._keep_s if key[0] in self._exits else REPORT_S)
+        }
+
+
+def _bound(kept: dict[Key, Value]) -> None:
+    while len(kept) > MOST:
+        del kept[next(iter(kept))]

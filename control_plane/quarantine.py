@@ -1,0 +1,148 @@
+"""Refuses images that end workers: hashes where there is a reason to, and shares what is convicted.
+
+While no worker was lost nothing is hashed. Convictions are events of the fleet, from which every
+control plane learns them.
+"""
+
+import asyncio
+import hashlib
+
+import structlog
+
+from control_plane.clock import Clock
+from control_plane.event import Event, EventKind
+from control_plane.events import Journal
+from control_plane.poison import Poison
+from control_plane.registry import Registry
+from control_plane.waiters import Waiters
+from yolopool.errors import ImageQuarantined, RegistryUnavailable
+from yolopool.v1 import worker_pb2
+
+log = structlog.get_logger()
+# For a supervisor's word on the second worker that was lost with a request in hand, and then for
+# the other requests that were lost with it to be known here.
+WORD_S, SETTLE_S = 2.0, 0.05
+# Workers that one request may lose: beyond two only where it is known not to be the cause.
+MOST_LOST = 3
+# A larger image would hold the event loop up for some milliseconds.
+INLINE_BYTES = 1024**2
+# Of the stream of events: those that are read at the start, and how long to wait for the next.
+RECENT, WAIT_S, RETRY_S = 1000, 5.0, 1.0
+
+
+class Quarantine:
+    """`refuse_s`: for how long an image is refused; 0: none ever is."""
+
+    def __init__(self, registry: Registry, journal: Journal, clock: Clock, refuse_s: float) -> None:
+        self._registry = registry
+        self._journal = journal
+        self._clock = clock
+        self._refuse_s = refuse_s
+        self._poison = Poison(refuse_s)
+        self._words = Waiters()
+
+    async def check(self, body: worker_pb2.InferRequest) -> None:
+        """Marks a request whose image is a suspect. Raises ImageQuarantined."""
+        if self._poison.is_empty(self._clock.monotonic()):
+            return
+        digest = await digest_of(body)
+        self._refuse(digest)
+        body.suspect = self._poison.is_suspect(digest)
+
+    async def answered(self, body: worker_pb2.InferRequest) -> None:
+        """A suspect did not end its worker."""
+        self._poison.answered(await digest_of(body))
+
+    def exited(self, incarnation: str, requests: frozenset[str]) -> None:
+        """A supervisor said what a process had in hand when it ended."""
+        if incarnation and self._refuse_s:
+            self._poison.exited(incarnation, requests, self._clock.monotonic())
+            self._words.wake(incarnation)
+
+    async def may_go_on(
+        self, body: worker_pb2.InferRequest, incarnation: str, lost: int, deadline_s: float
+    ) -> bool:
+        """A worker ended with this request in hand, the `lost`-th: whether another may be asked, to
+        which it goes as a suspect.
+
+        Raises ImageQuarantined if that was its image's doing. deadline_s: monotonic.
+        """
+        if not self._refuse_s:
+            return lost == 1
+        digest = await digest_of(body)
+        self._refuse(digest)
+        now = self._clock.monotonic()
+        self._poison.lost(incarnation, body.request_id, digest, now)
+        body.suspect = True
+        if lost == 1:
+            return True
+        if lost >= MOST_LOST or not await self._word(incarnation, min(WORD_S, deadline_s - now)):
+            return False
+        self._convict(self._poison.guilty(incarnation), incarnation)
+        self._refuse(digest)
+        return not self._poison.had_in_hand(incarnation, body.request_id)
+
+    async def follow(self) -> None:
+        """Goes on for ever: learns what any control plane convicted."""
+        after, first = "", True
+        while self._refuse_s:
+            try:
+                if first:
+                    found = await self._registry.events("", RECENT)
+                else:
+                    found = await self._registry.next_events(after, WAIT_S)
+            except RegistryUnavailable:
+                await asyncio.sleep(RETRY_S)
+                continue
+            first = False
+            for event in found:
+                self._learn(event)
+                after = event.id
+
+    async def _word(self, incarnation: str, wait_s: float) -> bool:
+        """Whether it is known what a process had in hand, and of all that was lost with it."""
+        heard = await self._words.until(
+            incarnation, lambda: self._poison.has_exit(incarnation) or None, wait_s
+        )
+        await asyncio.sleep(SETTLE_S)
+        return heard is not None
+
+    def _convict(self, digest: str, incarnation: str) -> None:
+        if not digest:
+            return
+        log.error("image quarantined", image=digest, incarnation=incarnation)
+        self._poison.quarantine(digest, self._clock.monotonic() + self._refuse_s)
+        says = f"it was in hand when two workers ended: refused for {self._refuse_s:g} s"
+        self._journal.note(EventKind.IMAGE_QUARANTINED, message=says, image=digest)
+
+    def _refuse(self, digest: str) -> None:
+        left_s = self._poison.refused_for_s(digest, self._clock.monotonic())
+        if left_s:
+            raise ImageQuarantined(
+                f"this image ended two workers and is refused for {left_s:.0f} s more: send it "
+                "again after that, or have a look at it",
+                retry_after_s=left_s,
+                details={"sha256": digest},
+            )
+
+    def _learn(self, event: Event) -> None:
+        if event.kind is EventKind.IMAGE_QUARANTINED and event.image:
+            left_s = event.unix_s + self._refuse_s - self._clock.unix()
+            if left_s > 0:
+                self._poison.quarantine(event.image, self._clock.monotonic() + left_s)
+
+
+async def digest_of(body: worker_pb2.InferRequest) -> str:
+    """SHA-256 in hex of the image as it came; of raw pixels with their form."""
+    data = body.encoded or body.raw.data
+    raw = body.raw
+    form = "" if body.encoded else f"{raw.height} {raw.width} {raw.channel_order} "
+    if len(data) <= INLINE_BYTES:
+        return _sha256(form, data)
+    return await asyncio.to_thread(_sha256, form, data)
+
+
+def _sha256(form: str, data: bytes) -> str:
+    digest = hashlib.sha256(form.encode())
+    digest.update(data)
+    return digest.hexdigest()
