@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     drain_grace_s: float = Field(3.0, ge=0, description="time for the last tickets at the end")
     sim_faults: str = Field(
         "",
-        pattern=r"^((crash|hang)=\d+(,(?!$)|$))*$",
+        pattern=r"^(|(crash|hang)=\d+(,(crash|hang)=\d+)*)$",
         description="for tests, of simulated devices: crash=N,hang=N at images whose mean is N",
     )
     precision: Literal["fp32"] = Field("fp32", description="of the variants made here")

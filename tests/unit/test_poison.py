@@ -1,0 +1,105 @@
+"""Which image ends the workers that take it, by what several of them had in hand."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.poison import REPORT_S, Poison
+
+KEEP_S = 600.0
+
+
+def lose(poison: Poison, incarnation: str, now: float, **images: str) -> None:
+    for request, digest in images.items():
+        poison.lost(incarnation, request, digest, now)
+
+
+def test_nothing_is_looked_at_while_nobody_was_lost() -> None:
+    assert Poison(KEEP_S).is_empty(0.0)
+
+
+def test_what_two_exits_have_in_common_is_guilty() -> None:
+    poison = Poison(KEEP_S)
+    lose(poison, "one", 0.0, p="poison", a="cat", b="dog")
+    poison.exited("one", frozenset("pab"), 0.1)
+    lose(poison, "two", 1.0, p="poison", a="cat", n="fish")
+    assert poison.guilty("two") == ""
+    # The cat waited for its turn, the fish was new.
+    poison.exited("two", frozenset("pn"), 1.1)
+    assert poison.guilty("two") == "poison"
+    assert not poison.had_in_hand("two", "a")
+
+
+def test_of_two_in_common_nobody_can_tell() -> None:
+    poison = Poison(KEEP_S)
+    for incarnation in ("one", "two"):
+        lose(poison, incarnation, 0.0, p="poison", a="cat")
+        poison.exited(incarnation, frozenset("pa"), 0.0)
+    assert poison.guilty("two") == ""
+    lose(poison, "three", 1.0, p="poison")
+    poison.exited("three", frozenset("p"), 1.0)
+    assert poison.guilty("three") == "poison"
+
+
+def test_one_exit_is_no_proof_whoever_sent_the_image() -> None:
+    poison = Poison(KEEP_S)
+    lose(poison, "one", 0.0, p="poison", q="poison")
+    poison.exited("one", frozenset("pq"), 0.0)
+    assert poison.guilty("one") == ""
+
+
+def test_an_answer_acquits() -> None:
+    poison = Poison(KEEP_S)
+    lose(poison, "one", 0.0, a="cat")
+    poison.exited("one", frozenset("a"), 0.0)
+    assert poison.is_suspect("cat")
+    poison.answered("cat")
+    assert poison.is_empty(0.0)
+
+
+def test_an_end_from_outside_implicates_nobody() -> None:
+    poison = Poison(KEEP_S)
+    lose(poison, "one", 0.0, a="cat")
+    poison.exited("one", frozenset(), 0.1)
+    lose(poison, "one", 0.2, b="dog")  # told later
+    assert poison.is_empty(0.2)
+
+
+def test_without_a_word_of_the_supervisor_nobody_is_implicated_for_long() -> None:
+    poison = Poison(KEEP_S)
+    lose(poison, "one", 0.0, a="cat")
+    assert not poison.is_empty(REPORT_S - 0.1)
+    assert poison.is_empty(REPORT_S)
+
+
+def test_quarantine_ends() -> None:
+    poison = Poison(KEEP_S)
+    poison.quarantine("poison", 10.0)
+    assert poison.refused_for_s("poison", 4.0) == 6.0
+    assert poison.refused_for_s("cat", 4.0) == 0.0
+    assert not poison.is_empty(9.9)
+    assert poison.is_empty(10.0)
+
+
+IMAGES = st.lists(st.sampled_from("abcdefgh"), max_size=8)
+
+
+@given(crashes=st.lists(st.tuples(IMAGES, st.sampled_from("abcdefgh"), IMAGES), max_size=8))
+def test_the_innocent_are_never_convicted(
+    crashes: list[tuple[list[str], str, list[str]]],
+) -> None:
+    """One image is poison: each exit has it in hand, with any others that have not been lost
+    before, and at most one suspect; whoever else was lost waited for its turn.
+    """
+    poison, known = Poison(KEEP_S), {"poison"}
+    for number, (new, suspect, waiting) in enumerate(crashes):
+        incarnation, now = str(number), float(number)
+        # The poison itself is the suspect, from the second time on.
+        in_hand = {one for one in new if one not in known} | {"poison"}
+        if number == 0:
+            in_hand.add(suspect)
+        for image in {*in_hand, *waiting}:
+            poison.lost(incarnation, image, image, now)
+        poison.exited(incarnation, frozenset(in_hand), now)
+        known |= in_hand
+        assert poison.guilty(incarnation) in ("", "poison")
+        assert poison.guilty(incarnation) == ("poison" if number else "")
