@@ -36,7 +36,7 @@ SERVER_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
-POLL_S, LAST_ANSWER_S = 0.02, 0.1
+POLL_S = 0.02
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -52,6 +52,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self) -> None:
         self.open = 0
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._ending = False
 
     async def intercept_service(
         self,
@@ -69,7 +71,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         for kind in ("unary_stream", "stream_stream"):
             inner = getattr(handler, kind)
             if inner is not None:
-                return handler._replace(**{kind: _guard_stream(inner, method)})
+                return handler._replace(**{kind: self._guard_stream(inner, method)})
         return handler
 
     def _guard_call(self, inner: Any, method: str) -> Any:
@@ -84,20 +86,33 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
+    def _guard_stream(self, inner: Any, method: str) -> Any:
+        async def call(request: Any, context: Any) -> Any:
+            task = asyncio.current_task()
+            assert task is not None, "a call runs in a task"
+            self._streams.add(task)
+            try:
+                answers = inner(request, context)
+                if inspect.isawaitable(answers):
+                    await answers  # it writes to the context, as the health service's Watch does
+                else:
+                    async for answer in answers:
+                        yield answer
+            except asyncio.CancelledError:
+                if not self._ending:
+                    raise
+                task.uncancel()  # it ends in order, for the caller to ask another
+            except Exception as error:
+                await _abort(context, error, method)
+            finally:
+                self._streams.discard(task)
 
-def _guard_stream(inner: Any, method: str) -> Any:
-    async def call(request: Any, context: Any) -> Any:
-        try:
-            answers = inner(request, context)
-            if inspect.isawaitable(answers):
-                await answers  # it writes to the context, as the health service's Watch does
-            else:
-                async for answer in answers:
-                    yield answer
-        except Exception as error:
-            await _abort(context, error, method)
+        return call
 
-    return call
+    def end_streams(self) -> None:
+        self._ending = True
+        for task in self._streams:
+            task.cancel()
 
 
 async def _abort(context: Any, error: Exception, method: str) -> None:
@@ -163,9 +178,7 @@ class GrpcServer:
         stopping = asyncio.create_task(self.server.stop(grace_s))
         while self._calls.open and not stopping.done():  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(POLL_S)
-        # The last answer is on its way.
-        await asyncio.wait((stopping,), timeout=min(grace_s, LAST_ANSWER_S))
-        await self.server.stop(None)
+        self._calls.end_streams()
         await stopping
 
 
