@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from benchmarks.harness import hardware, results
 from benchmarks.harness.results import Check, Result, Row
-from tests.chaos import faults, trial
+from tests.chaos import faults, survival, trial
 from tests.chaos.pool import Shape
 from tests.chaos.report import Report
 from tests.chaos.traffic import Rate
@@ -47,8 +47,9 @@ async def run(options: argparse.Namespace) -> Result:
     checks: list[Check] = []
     for device in options.devices.split(","):
         rows: list[Row] = []
-        for scenario in faults.EVERY:
-            if options.only in scenario.name:
+        for scenario in (*faults.EVERY, *survival.EVERY):
+            possible = device == "sim" or not scenario.simulated
+            if options.only in scenario.name and possible:
                 report = await _play(scenario, device, options)
                 rows += report.rows()
                 checks += _checks(device, report)
@@ -66,7 +67,11 @@ async def run(options: argparse.Namespace) -> Result:
 async def _play(scenario: Scenario, device: str, options: argparse.Namespace) -> Report:
     if device not in DEVICES:
         raise ValueError(f"no workers of kind {device!r} are known here: give {DEVICES}")
-    shape = Shape("cpu" if device == "cpu" else "sim", sentinels=scenario.sentinels)
+    shape = Shape(
+        "cpu" if device == "cpu" else "sim",
+        sentinels=scenario.sentinels,
+        supervised=scenario.supervised,
+    )
     pace = Pace(
         calm_s=options.calm,
         away_s=options.away,

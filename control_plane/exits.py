@@ -36,9 +36,10 @@ class Exit:
 
     @property
     def last_line(self) -> str:
-        """What it said last, for one line of a log."""
+        """What it said of its end, for one line: its last error, or else its last words."""
         lines = [line.strip() for line in self.last_output.splitlines() if line.strip()]
-        return lines[-1][:_LONGEST_LINE] if lines else "it said nothing"
+        errors = [line for line in lines if "error" in line.lower()]
+        return next(reversed(errors or lines), "it said nothing")[:_LONGEST_LINE]
 
     def __str__(self) -> str:
         return (

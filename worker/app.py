@@ -251,7 +251,7 @@ class App:
         self.rpc.state = fleet_pb2.WORKER_STATE_HUNG
         self.membership.poke()
         error = DeviceHung(f"worker {self.settings.worker_id} ends, since {why}: ask another")
-        log.error("given up", requests=self.rpc.give_up(error))
+        log.info("given up", requests=self.rpc.give_up(error))
         self._last_words = asyncio.create_task(self.server.set_serving(False))
 
     async def _until(self, until: Callable[[], Awaitable[object]]) -> object:

@@ -98,7 +98,7 @@ class Watchdog:
         return ""
 
     def _give_up(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
-        log.error("hung: this process ends", why=why, threads="their stacks follow")
+        log.error("hung: this process ends, the stacks of its threads follow", why=why)
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
         loop.call_soon_threadsafe(self._hung, why)
         self._end.wait(LAST_WORDS_S)

@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -15,18 +15,34 @@ from tests.chaos.trial import Pace, Scenario
 SEED = "YOLOPOOL_CHAOS_SEED"
 
 Play = Callable[[Scenario], Awaitable[None]]
+PlayAll = Callable[[Sequence[Scenario]], Awaitable[None]]
 
 
 @pytest.fixture
-def play(capsys: pytest.CaptureFixture[str]) -> Play:
-    """Prints the account of a scenario, and asserts that all that should hold does."""
+def play(play_all: PlayAll) -> Play:
+    """Plays a scenario on a pool of its own."""
 
     async def on_a_pool(scenario: Scenario) -> None:
+        await play_all((scenario,))
+
+    return on_a_pool
+
+
+@pytest.fixture
+def play_all(capsys: pytest.CaptureFixture[str]) -> PlayAll:
+    """Prints the accounts of scenarios that share a pool (and what it must have), and asserts that
+    all that should hold does.
+    """
+
+    async def on_a_pool(scenarios: Sequence[Scenario]) -> None:
         seed = int(os.environ.get(SEED) or random.SystemRandom().randrange(10**6))
-        shape = Shape(sentinels=scenario.sentinels)
-        report = await trial.play(scenario, shape, Pace(), Rate(), seed)
-        with capsys.disabled():
-            print(f"\n{report.text()}")  # noqa: T201 - what the run was for
-        assert not report.failed, f"{report.text()}\n{report.words}"
+        shape = Shape(sentinels=scenarios[0].sentinels, supervised=scenarios[0].supervised)
+        # Of several on one pool each has had its calm in the one before.
+        pace = Pace() if len(scenarios) == 1 else Pace(calm_s=0.4, quiet_s=1.0)
+        reports = await trial.play_all(scenarios, shape, pace, Rate(), seed)
+        for report in reports:
+            with capsys.disabled():
+                print(f"\n{report.text()}")  # noqa: T201 - what the run was for
+            assert not report.failed, f"{report.text()}\n{report.words}"
 
     return on_a_pool

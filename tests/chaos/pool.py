@@ -7,13 +7,14 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+import psutil
 from redis.exceptions import RedisError
 
 from benchmarks.harness.pool import free_port
@@ -25,6 +26,9 @@ from worker.devices import find
 from yolopool.errors import YolopoolError
 
 START_LIMIT_S = 60.0
+# Levels of grey that hang and crash a simulated device, for those workers that have a supervisor.
+HANGS, CRASHES = 10, 15
+SABOTAGE = (f"sim-faults=hang={HANGS},crash={CRASHES}", "hang-floor-s=2")
 POLL_S = 0.1
 
 Probe = Callable[[], Awaitable[str]]
@@ -33,12 +37,15 @@ DeviceKind = Literal["sim", "cpu"]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many of what; `sentinels`: a replicated store instead of one server."""
+    """How many of what; `sentinels`: a replicated store instead of one server; `supervised`: each
+    worker's process has a supervisor, which is what is started and stopped here.
+    """
 
     device: DeviceKind = "sim"
     control_planes: int = 2
     workers: int = 3
     sentinels: bool = False
+    supervised: bool = False
 
 
 class Pool:
@@ -125,6 +132,18 @@ class Pool:
                 return name
         return ""
 
+    def child(self, name: str) -> int:
+        """The pid of a supervised worker's process; 0: there is none now."""
+        supervisor = psutil.Process(self.processes[name].pids[-1])
+        return max((child.pid for child in supervisor.children()), default=0)
+
+    async def next_child(self, name: str, before: Collection[int]) -> int:
+        """Waits for a process of a supervised worker that is none of these."""
+        async with asyncio.timeout(START_LIMIT_S):
+            while (pid := self.child(name)) in (0, *before):  # noqa: ASYNC110 - others' state
+                await asyncio.sleep(POLL_S)
+        return pid
+
     async def decides(self, name: str) -> bool:
         """Whether a control plane says that it is the one that decides."""
         fleet = await self.control_planes[name].client.fleet()
@@ -159,12 +178,14 @@ class Pool:
         for number in range(self.shape.workers):
             name, port = f"worker-{number}", free_port()
             asked = "cpu" if self.shape.device == "cpu" else f"sim:{number}"
+            kind = "cpu" if self.shape.device == "cpu" else "sim:1"
             device = find(asked, os.environ, compute_threads=1)
             self._add_module(
                 name,
                 "worker",
                 known,
-                f"--device={device.id}",
+                f"--devices={kind}" if self.shape.supervised else f"--device={device.id}",
+                *(f"--{flag}" for flag in SABOTAGE if self.shape.supervised),
                 f"--id={name}",
                 f"--port={port}",
                 f"--data-dir={self.folder / name}",

@@ -58,6 +58,10 @@ class Process:
         """SIGKILL: it has no time for anything."""
         self._send(signal.SIGKILL)
 
+    def terminate(self) -> None:
+        """SIGTERM: it is told to end, and nobody waits for it here."""
+        self._send(signal.SIGTERM)
+
     def freeze(self) -> None:
         """SIGSTOP: its connections stay open and nobody answers on them."""
         self._send(signal.SIGSTOP)
@@ -84,6 +88,11 @@ class Process:
         async with asyncio.timeout(limit_s):
             while self.is_running:  # noqa: ASYNC110 - another process's state
                 await asyncio.sleep(POLL_S)
+
+    def count(self, pattern: str) -> int:
+        """Lines of its log that have a pattern."""
+        text = self._log.read_text(errors="replace") if self._log.exists() else ""
+        return len(re.findall(pattern, text))
 
     def last_words(self) -> str:
         """The end of its log, without the line that each request leaves."""

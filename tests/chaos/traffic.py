@@ -80,6 +80,10 @@ class Traffic:
             if isinstance(ended, Exception):
                 raise ended  # a caller that broke is a fault of this file
 
+    @property
+    def callers(self) -> int:
+        return self._rate.callers
+
     def now(self) -> float:
         """Seconds since the first caller."""
         return self._loop.time() - self._began

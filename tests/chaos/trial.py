@@ -51,6 +51,11 @@ class Trial:
         self.checks: list[Check] = []
         self._traffic = traffic
 
+    @property
+    def callers(self) -> int:
+        """Requests in flight of those who never stop."""
+        return self._traffic.callers
+
     def now(self) -> float:
         return self._traffic.now()
 
@@ -59,6 +64,10 @@ class Trial:
         self.struck_s = self.now()
         for blow in blows:
             blow()
+
+    def check(self, what: str, holds: bool, detail: str) -> None:
+        """Notes what was seen."""
+        self.checks.append(Check(what, holds, detail))
 
     async def expect(self, what: str, probe: Probe, limit_s: float | None = None) -> bool:
         """Waits until a probe has no complaint; a check either way. Notes how long it took."""
@@ -99,7 +108,8 @@ Fault = Callable[[Trial], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`sentinels`: it needs a replicated store. `direct`: callers of the workers too.
+    """`sentinels`: it needs a replicated store; `supervised`: supervisors of its workers;
+    `simulated`: devices that can be sabotaged. `direct`: callers of the workers too.
     `failures_allowed`: reasons that callers through control planes may get in spite of their
     second try, since nobody is there to ask.
     """
@@ -107,28 +117,44 @@ class Scenario:
     name: str
     fault: Fault
     sentinels: bool = False
+    supervised: bool = False
+    simulated: bool = False
     direct: bool = False
     failures_allowed: frozenset[str] = frozenset()
 
 
 async def play(scenario: Scenario, shape: Shape, pace: Pace, rate: Rate, seed: int) -> Report:
-    """Runs a scenario on a pool of its own, in a folder that goes with it.
+    """Runs a scenario on a pool of its own; see `play_all`."""
+    (report,) = await play_all((scenario,), shape, pace, rate, seed)
+    return report
+
+
+async def play_all(
+    scenarios: Sequence[Scenario], shape: Shape, pace: Pace, rate: Rate, seed: int
+) -> tuple[Report, ...]:
+    """Runs scenarios in turn on one pool, in a folder that goes with it, as long as all holds; the
+    last report has the end of the pool too.
 
     Raises AssertionError, with the last words of all processes, if the pool does not come up.
     """
+    reports: list[Report] = []
     # Short: the path of a unix socket inside may have at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
         async with Pool(shape, Path(folder)) as pool:
             await setting.prepare(pool)
-            report = await run(pool, scenario, pace, rate, seed)
+            for scenario in scenarios:
+                reports.append(await run(pool, scenario, pace, rate, seed))
+                if reports[-1].failed:
+                    break
             stubborn = await pool.stop()
-        words = "" if not report.failed else pool.last_words()
+        last = reports.pop()
+        words = "" if not last.failed else pool.last_words()
     left = pool.left_behind()
     ended = (
         Check("all processes end when told to", not stubborn, ", ".join(stubborn) or "none killed"),
         Check("no process is left", not left, f"pids {left}" if left else "none"),
     )
-    return replace(report, checks=(*report.checks, *ended), words=words)
+    return (*reports, replace(last, checks=(*last.checks, *ended), words=words))
 
 
 async def run(pool: Pool, scenario: Scenario, pace: Pace, rate: Rate, seed: int) -> Report:

@@ -107,6 +107,12 @@ class Watch:
         counts[:] = [counts[0] if counts else (count if len(process.pids) == 1 else 0.0), count]
 
 
+async def count_of(http: str, metric: str) -> float:
+    """What a control plane counts under a name without labels."""
+    text = await asyncio.to_thread(_get, f"{http}/metrics")
+    return float(re.findall(rf"^{metric} ([0-9.e+]+)$", text, re.MULTILINE)[0])
+
+
 def _get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=_ASK_S) as answer:
         text: str = answer.read().decode()
