@@ -22,7 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from yolopool import status
-from yolopool.errors import Internal, YolopoolError
+from yolopool.errors import Draining, Internal, YolopoolError
 from yolopool.parent import die_with_parent as die_with_parent
 
 log = structlog.get_logger()
@@ -36,13 +36,17 @@ SERVER_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
-POLL_S = 0.02
+POLL_S, LAST_ANSWER_S = 0.02, 0.1
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+
+
+# Health above all: it is asked until the end.
+_OF_THE_LIBRARY = "/grpc."
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -52,6 +56,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self) -> None:
         self.open = 0
+        self.refusing = False
         self._streams: set[asyncio.Task[Any]] = set()
         self._ending = False
 
@@ -75,7 +80,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _guard_call(self, inner: Any, method: str) -> Any:
+        spared = method.startswith(_OF_THE_LIBRARY)
+
         async def call(request: Any, context: Any) -> Any:
+            if self.refusing and not spared:
+                await _abort(context, Draining("this process is ending: ask another"), method)
             self.open += 1
             try:
                 return await inner(request, context)
@@ -171,15 +180,18 @@ class GrpcServer:
             await self._health.set(name, word)
 
     async def stop(self, grace_s: float) -> None:
-        """NOT_SERVING first, then refuses new calls and gives open ones `grace_s` seconds; streams,
-        which may go on for ever, end with the last of the others.
+        """NOT_SERVING first, then refuses new calls (DRAINING) and gives open ones `grace_s`
+        seconds; streams, which may go on for ever, end with the last of the others.
         """
         await self.set_serving(False)
-        stopping = asyncio.create_task(self.server.stop(grace_s))
-        while self._calls.open and not stopping.done():  # noqa: ASYNC110 - once, at the end
+        # By us: the library's own end cuts calls that have come and were not handed over yet.
+        self._calls.refusing = grace_s > 0
+        loop = asyncio.get_running_loop()
+        until = loop.time() + grace_s
+        while self._calls.open and loop.time() < until:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(POLL_S)
         self._calls.end_streams()
-        await stopping
+        await self.server.stop(min(grace_s, LAST_ANSWER_S))
 
 
 def is_loopback(host: str) -> bool:
