@@ -49,19 +49,22 @@ class Watched(Running):
     def __init__(self, app: App, channel: grpc.aio.Channel) -> None:
         super().__init__(app, channel)
         self.died: list[int] = []
-        app.watch(self.died.append)
+
+    def watch(self) -> None:
+        self.app.watch(self.died.append)
 
 
 @pytest.fixture
 async def stuck(tmp_path: Path, zoo: Zoo) -> AsyncIterator[tuple[Stuck, Watched]]:
     device = Stuck()
     flags = ["--device=sim:0", f"--data-dir={tmp_path}", "--control-planes=127.0.0.1:1"]
-    app = App(read_settings([*flags, "--hang-floor-s=0.3", "--max-batch=1"]), device.backend)
+    app = App(read_settings([*flags, "--hang-floor-s=1", "--max-batch=1"]), device.backend)
     await app.start()
     async with grpc.aio.insecure_channel(app.identity().address) as channel:
         worker = Watched(app, channel)
         await worker.assign(zoo)
         await worker.infer()  # measured
+        worker.watch()
         yield device, worker
     device.free.set()
     await app.stop()
@@ -96,7 +99,7 @@ async def test_a_pass_that_takes_longer_than_ever_but_ends_is_no_hang(
 
 async def test_a_blocked_event_loop_ends_the_process(stuck: tuple[Stuck, Watched]) -> None:
     _, worker = stuck
-    threading.Event().wait(1.2)
+    threading.Event().wait(2.5)
     await becomes(lambda: worker.died == [HUNG])
 
 
