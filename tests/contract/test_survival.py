@@ -245,27 +245,42 @@ async def test_a_process_that_ended_gets_no_request_any_more(tmp_path: Path) -> 
 
 
 class Fatal(ScriptedWorker):
-    """Ends when it gets the poison, as a crash does; its supervisor says so."""
+    """Ends when it gets the poison, as a crash does; its supervisor says so. Like a real one it has
+    one suspect in hand at a time.
+    """
 
-    rig: Rig
     poison = OTHER
 
-    async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
-        if request.encoded == self.poison:
-            self.inferred.append(request)
-            in_hand = [one.request_id for one in self.inferred]
-            self.killing = asyncio.create_task(self._end(in_hand))
-            await asyncio.sleep(10)
-        return await super().Infer(request, context)
+    def __init__(self, name: str, rig: Rig) -> None:
+        super().__init__(name)
+        self._rig = rig
+        self._hand: set[str] = set()
+        self._suspect = asyncio.Lock()
 
-    async def _end(self, in_hand: list[str]) -> None:
+    async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
+        if not request.suspect:
+            return await self._take(request, context)
+        async with self._suspect:
+            return await self._take(request, context)
+
+    async def _take(self, request: worker_pb2.InferRequest, context: Any) -> Any:
+        self._hand.add(request.request_id)
+        try:
+            if request.encoded == self.poison:
+                self.inferred.append(request)
+                self.killing = asyncio.create_task(self._end(set(self._hand)))
+                await asyncio.sleep(10)
+            return await super().Infer(request, context)
+        finally:
+            self._hand.discard(request.request_id)
+
+    async def _end(self, in_hand: set[str]) -> None:
         await self.die()
-        await tell(self.rig, self, *in_hand)
+        await tell(self._rig, self, *in_hand)
 
 
 async def fatal(rig: Rig, name: str) -> Fatal:
-    worker = Fatal(name)
-    worker.rig = rig
+    worker = Fatal(name, rig)
     await worker.start(rig.addresses.grpc)
     return worker
 
@@ -314,7 +329,7 @@ async def test_an_image_that_ends_two_workers_is_refused_and_the_third_lives(
                 )
             )
             assert isinstance(told, errors.ImageQuarantined)
-        await alive[0].die()
+        await alive[0].die()  # the others did
 
 
 async def test_a_worker_that_was_killed_from_outside_implicates_nobody(tmp_path: Path) -> None:
