@@ -151,12 +151,14 @@ async def terminate_a_control_plane(trial: Trial) -> None:
     """SIGTERM for a control plane with requests in flight: they are answered."""
     name = trial.rng.choice(sorted(trial.pool.control_planes))
     process, door = trial.pool.processes[name], trial.pool.control_planes[name]
+    pattern = r'"outcome": "CANCELLED".*"event": "request"'
+    before = process.count(pattern)
     outcomes = await _told_to_end(trial, door, MODEL, process.terminate)
     trial.check("what was taken is answered", outcomes["OK"] > 0, _words(outcomes))
     lost = {reason: count for reason, count in outcomes.items() if reason not in _HONEST}
     trial.check("what was not taken hears so", not lost, _words(lost) or "none else")
     await process.ended(DEADLINE_S)
-    cut = process.count(r'"outcome": "CANCELLED".*"event": "request"')
+    cut = process.count(pattern) - before
     trial.check("no request was cut off", not cut, f"{cut} were")
     process.start()
     await trial.expect_whole()
