@@ -27,13 +27,14 @@ class Child:
     def __init__(self, process: Process, box: IO[bytes]) -> None:
         self._process = process
         self._box = box
+        self._left: tuple[str, tuple[str, ...]] = ("", ())
         self._tail = b""
         self._pump = asyncio.create_task(self._follow(), name=f"stderr of {process.pid}")
 
     @classmethod
     async def start(cls, command: Sequence[str], environ: Mapping[str, str]) -> "Child":
         """Raises OSError."""
-        box = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was read
+        box = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was read, at the end
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -69,15 +70,18 @@ class Child:
         text = self._tail.decode(errors="replace")
         return text.partition("\n")[2] if len(self._tail) == KEPT_BYTES and "\n" in text else text
 
-    def take_box(self) -> tuple[str, tuple[str, ...]]:
-        """Its incarnation, and what it had in hand if it ended by its own fault; once."""
-        incarnation, requests = blackbox.read(self._box)
-        self._box.close()
+    @property
+    def left(self) -> tuple[str, tuple[str, ...]]:
+        """Its incarnation, and what it had in hand if it ended by its own fault; after `wait`."""
+        incarnation, requests = self._left
         code = self._process.returncode or 0
         return incarnation, () if -code in FROM_OUTSIDE else requests
 
     async def wait(self) -> int:
         code = await self._process.wait()
+        if not self._box.closed:
+            self._left = blackbox.read(self._box)
+            self._box.close()
         await asyncio.wait((self._pump,), timeout=REST_S)
         return code
 

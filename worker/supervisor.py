@@ -155,7 +155,7 @@ class Supervisor:
         requests: tuple[str, ...] = ()
         if isinstance(last, Child):
             ended, output = last.ended, last.last_output
-            incarnation, requests = last.take_box()
+            incarnation, requests = last.left
         else:
             ended = f"not started: {last}"
         # Nobody told us to stop: a control plane drained it, for a fresh one.
@@ -197,6 +197,8 @@ class Supervisor:
         finally:
             if child.returncode is None:
                 await self._end(device, child)
+            else:
+                await child.wait()  # for what it left
 
     async def _start(self, device: Device) -> Child:
         environ = {**parent.environment(self._environ), **device.environment}
