@@ -15,7 +15,7 @@ import pytest
 
 from tests.waiting import becomes
 from worker.devices import Device, discover
-from worker.supervisor import Supervisor
+from worker.supervisor import Exit, Supervisor
 
 pytestmark = pytest.mark.e2e
 
@@ -129,6 +129,43 @@ async def test_stops_while_nothing_can_be_started(tmp_path: Path) -> None:
     assert not running.task.done()
     await running.end()
     assert running.pids.empty()
+
+
+# Notes two requests as a worker does, writes some last words, and crashes.
+CRASHING = """
+import faulthandler, os, signal
+from worker.blackbox import BlackBox
+faulthandler.enable()
+box = BlackBox(int(os.environ["YOLOPOOL_WORKER_BLACK_BOX"]), "incarnation")
+with box.holding("done"):
+    pass
+with box.holding("r1"), box.holding("r2"):
+    os.kill(os.getpid(), signal.{signal})
+"""
+
+
+@pytest.mark.parametrize(("name", "in_hand"), [("SIGSEGV", {"r1", "r2"}), ("SIGKILL", set())])
+async def test_how_a_process_ended_is_told_with_its_last_words_and_what_it_had_in_hand(
+    name: str, in_hand: set[str]
+) -> None:
+    told: asyncio.Queue[Exit] = asyncio.Queue()
+    supervisor = Supervisor(
+        discover("sim:1", {}),
+        lambda device: [sys.executable, "-c", CRASHING.replace("{signal}", name)],
+        environ=os.environ,
+        drain_grace_s=0.2,
+        tell=told.put,
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(supervisor.run(stop.wait))
+    first, second = await told.get(), await told.get()
+    stop.set()
+    await running
+    assert first.ended == f"signal {name}"
+    assert ("Segmentation fault" in first.last_output) == (name == "SIGSEGV")
+    assert first.incarnation == "incarnation"
+    assert set(first.requests) == in_hand
+    assert [first.restart.attempt, second.restart.attempt] == [1, 2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
