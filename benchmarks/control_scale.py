@@ -16,7 +16,6 @@ from random import Random
 
 from benchmarks.harness import hardware, results
 from benchmarks.harness.calls import Measured, Measurement, timed
-from benchmarks.harness.chart import line_chart
 from benchmarks.harness.results import Check, Figure, Result, Row
 from benchmarks.harness.statistics import quantile
 from benchmarks.plan_scale import plans
@@ -26,6 +25,7 @@ from control_plane.inventory import Inventory
 from control_plane.routing import choose
 from control_plane.view import View
 from control_plane.wire import worker_in
+from yolopool.chart import line_chart
 from yolopool.v1 import fleet_pb2, types_pb2
 
 NOW = 1000.0  # monotonic seconds

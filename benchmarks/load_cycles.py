@@ -15,11 +15,11 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.harness import dataset, hardware, results, weights
-from benchmarks.harness.chart import line_chart
 from benchmarks.harness.processes import memory
 from benchmarks.harness.results import Check, Result
 from benchmarks.harness.statistics import median
 from benchmarks.harness.worker import Worker
+from yolopool.chart import line_chart
 
 MIB = 2**20
 SETTLED = 50  # cycles until allocators, threads and libraries have what they keep

@@ -11,7 +11,6 @@ from itertools import cycle
 from random import Random
 
 from benchmarks.harness.calls import Measured, timed
-from benchmarks.harness.chart import line_chart
 from benchmarks.harness.results import Check, Row
 from benchmarks.harness.statistics import quantile
 from control_plane.board import Board
@@ -36,6 +35,7 @@ from control_plane.fleet import (
 )
 from control_plane.placement import plan, replan
 from yolopool.arrivals import Rates
+from yolopool.chart import line_chart
 
 MIB = 2**20
 NOW, UNIX = 1000.0, 1e6

@@ -17,6 +17,7 @@ import structlog
 
 from control_plane.artifacts import FolderArtifacts
 from control_plane.attempts import Attempts
+from control_plane.bench_rpc import BenchService
 from control_plane.changeover import Changeovers
 from control_plane.chronicler import Chronicler
 from control_plane.clock import Clock
@@ -53,6 +54,7 @@ from control_plane.worker_link import WorkerLink
 from yolopool.errors import RegistryUnavailable
 from yolopool.serving import GrpcServer, die_with_parent, set_up_logs, until_signal
 from yolopool.v1 import (
+    bench_pb2_grpc,
     detection_pb2_grpc,
     events_pb2_grpc,
     explain_pb2_grpc,
@@ -67,6 +69,7 @@ from yolopool.v1 import (
 log = structlog.get_logger()
 
 SERVICES = (
+    "yolopool.v1.BenchService",
     "yolopool.v1.DetectionService",
     "yolopool.v1.EventService",
     "yolopool.v1.ExplainService",
@@ -195,6 +198,9 @@ class ControlPlane:
                 detecting, clock, settings.default_deadline_s, settings.max_image_bytes
             ),
             server,
+        )
+        bench_pb2_grpc.add_BenchServiceServicer_to_server(
+            BenchService(self.view, self._loads, self._link, clock, random.Random()), server
         )
         self._events = EventService(self._registry)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)

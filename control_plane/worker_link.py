@@ -1,8 +1,8 @@
 """The only way out to workers: one channel each, and transport failures as our own errors."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Awaitable
+from typing import Any, TypeVar
 
 import grpc
 
@@ -18,7 +18,7 @@ from control_plane.wire import batching_out, footprint_out, key_out, settings_ou
 from yolopool.errors import DeadlineExceeded, WorkerLost, YolopoolError
 from yolopool.serving import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc
-from yolopool.v1 import types_pb2, worker_pb2, worker_pb2_grpc
+from yolopool.v1 import bench_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 
 # A machine that vanished sends no reset: pings find out where the lease would take longer.
 _KEEPALIVE = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 3_000))
@@ -88,6 +88,17 @@ class WorkerLink:
             token=token_out(token), version=key_out(key), force=force
         )
         return await _typed(worker, self._stub(worker).Release(request, timeout=timeout_s))
+
+    async def bench(
+        self, worker: WorkerInfo, request: worker_pb2.BenchRequest, timeout_s: float
+    ) -> AsyncGenerator[bench_pb2.BenchPoint, None]:
+        """Each point of a sweep when it is measured; ends with the caller."""
+        call: Any = self._stub(worker).Bench(request, timeout=timeout_s)
+        try:
+            while (point := await _typed(worker, call.read())) is not grpc.aio.EOF:
+                yield point
+        finally:
+            call.cancel()
 
     async def drain(self, worker: WorkerInfo, token: FencingToken, timeout_s: float) -> int:
         """Returns how many tickets were left open when the time was up; the process ends then."""

@@ -230,6 +230,11 @@ class Engine:
         with self._changed:
             return self._passes[version]
 
+    def note_pass(self, version: str, shape: Shape, batch: int, seconds: float) -> None:
+        """A pass that was no batch of tickets tells what one takes, too."""
+        with self._changed:
+            self._estimates.record(version, shape, batch, seconds)
+
     def note_swap(self, version: str, seconds: float) -> None:
         """What bringing a version to the device takes: tickets that wait for it wait for that.
         A batch may be as large again as the variant says.

@@ -119,6 +119,16 @@ class Ledger:
         )
         return settled._within_budget(self, key)
 
+    def widen(self, key: str, workspace_bytes: int) -> "Ledger":
+        """Gives a committed claim so much working memory instead of what it has; raises LedgerFull
+        if that is more than fits. Less always fits. KeyError for a key that is not committed.
+        """
+        claim = replace(self.committed[key], workspace_bytes=workspace_bytes)
+        changed = replace(self, committed=_with(self.committed, key, claim))
+        if changed.used_bytes <= self.used_bytes:
+            return changed
+        return changed._within_budget(self, key)
+
     def release(self, key: str) -> "Ledger":
         """Gives back all bytes of a key, reserved or committed; a key not held changes nothing."""
         return replace(

@@ -95,7 +95,7 @@ class Replicas:
         if order.warm:
             return replica
         if replica.state is ReplicaState.WARM and not replica.swaps_total:
-            await self._bring(replica)
+            await self.bring(replica)
             if replica.error is not None:
                 raise replica.error
         if not replica.swaps_total:
@@ -111,8 +111,8 @@ class Replicas:
         await self._swaps.rebatch(replica)
         self._changed()
 
-    async def _bring(self, replica: Replica) -> None:
-        """To the device, for one that was only fetched ahead."""
+    async def bring(self, replica: Replica) -> None:
+        """To the device, for one that is WARM; returns when it is HOT, failed or is to leave."""
         replica.settled.clear()
         replica.wanted = True
         self._swaps.wake()
@@ -162,18 +162,24 @@ class Replicas:
 
     @contextmanager
     def ticket(self, key: str) -> Iterator[Replica]:
-        """Holds a replica in place for one request. Raises NotAssigned."""
+        """Holds a replica in place for one request, and counts it. Raises NotAssigned."""
+        with self.hold(key) as replica:
+            replica.requests_total += 1
+            replica.hits_total += replica.state is ReplicaState.HOT
+            now = self._clock()
+            replica.arrivals = replica.arrivals.arrived(now)
+            replica.last_pass = now
+            yield replica
+
+    @contextmanager
+    def hold(self, key: str) -> Iterator[Replica]:
+        """Keeps a replica from being dropped. Raises NotAssigned."""
         replica = self._held.get(key)
         if replica is None or replica.state not in SERVING:
             state = replica.state if replica is not None else "not here"
             raise NotAssigned(f"{key} is {state} on this worker: ask another, or assign it first")
         replica.outstanding += 1
-        replica.requests_total += 1
-        replica.hits_total += replica.state is ReplicaState.HOT
         replica.last_used_unix_s = self._unix()
-        now = self._clock()
-        replica.arrivals = replica.arrivals.arrived(now)
-        replica.last_pass = now
         try:
             yield replica
         finally:

@@ -5,7 +5,8 @@ Who may give orders is decided by the fencing token: a lower one than was obeyed
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import structlog
 from worker import imaging, options, wire
 from worker.admission import Ask
 from worker.backends.base import Backend
+from worker.bench import Bench
 from worker.blackbox import BlackBox
 from worker.engine import Engine, Outcome, Request
 from worker.intake import Intake, Prepared
@@ -29,11 +31,12 @@ from yolopool.errors import (
     StaleToken,
     YolopoolError,
 )
-from yolopool.v1 import detection_pb2, fleet_pb2, types_pb2, worker_pb2, worker_pb2_grpc
+from yolopool.v1 import bench_pb2, detection_pb2, fleet_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()
 # For a caller that set no deadline.
 DEFAULT_DEADLINE_S = 30.0
+DEFAULT_BENCH_S = 600.0
 _POLL_S = 0.02
 
 
@@ -95,6 +98,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         self._intake = intake
         self._backend = backend
         self._clock = clock
+        self._bench = Bench(replicas, swaps, engine, intake, clock)
         self._box = box
         # Of the calls of Infer under way, and why they are given up.
         self._open: set[asyncio.Task[Any]] = set()
@@ -145,6 +149,17 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         finally:
             self._open.discard(task)
             self._note(request, outcome_word, response, self._clock() - began)
+
+    async def Bench(
+        self, request: worker_pb2.BenchRequest, context: Any
+    ) -> AsyncIterator[bench_pb2.BenchPoint]:
+        remaining = context.time_remaining()
+        deadline = self._clock() + (DEFAULT_BENCH_S if remaining is None else remaining)
+        log.info("bench", model=wire.key_of(request.version))
+        # Closed at once if the caller leaves, so that nothing is held for nobody.
+        async with aclosing(self._bench.points(request, deadline)) as points:
+            async for point in points:
+                yield point
 
     async def GetInventory(self, request: worker_pb2.GetInventoryRequest, context: Any) -> Any:
         return worker_pb2.GetInventoryResponse(

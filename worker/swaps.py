@@ -8,8 +8,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -306,6 +307,28 @@ class Swaps:
         options = NmsOptions((0.25,) * len(one.class_names), 0.7, 300, agnostic=False)
         model.run([image], [options])
         self._backend.synchronize()
+
+    @asynccontextmanager
+    async def room_for(
+        self, one: Replica, shape: tuple[int, int], batch: int
+    ) -> AsyncIterator[tuple[LoadedModel, int] | None]:
+        """For one pass of any batch size: keeps a replica on the device, with the working memory
+        promised; answers the model and those bytes, or None: it is not there now.
+
+        Raises LedgerFull. No swap begins inside.
+        """
+        async with self.lock:
+            model = self._engine.models.get(one.key)
+            if model is None:
+                yield None
+                return
+            needed = model.workspace_bytes(shape, batch)
+            wider = max(needed, one.claim.workspace_bytes)
+            self.ledger = self.ledger.widen(one.key, wider)
+            try:
+                yield model, needed
+            finally:
+                self.ledger = self.ledger.widen(one.key, one.claim.workspace_bytes)
 
     def _commit(self, one: Replica, model: LoadedModel) -> None:
         """What was measured takes the place of the promise; a smaller batch where it is more."""

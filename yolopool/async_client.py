@@ -23,6 +23,7 @@ from yolopool.requests import (
 )
 from yolopool.status import error_from_rpc
 from yolopool.stubs import (
+    BENCH_TIMEOUT_S,
     CHANGE_TIMEOUT_S,
     DETECT_TIMEOUT_S,
     DRAIN_TIMEOUT_S,
@@ -292,6 +293,31 @@ class AsyncClient:
         answer = await _await(self._stubs.fleet.DrainWorker, request, timeout_s)
         return names_of(answer.not_moved)
 
+    def bench(
+        self,
+        model: str,
+        *,
+        worker: str = "",
+        device_kind: str = "",
+        shapes: Sequence[tuple[int, int]] = (),
+        batch_sizes: Sequence[int] = (),
+        seconds: float = 0.0,
+        image: str | Path | bytes | None = None,
+        timeout_s: float = BENCH_TIMEOUT_S,
+    ) -> AsyncIterator[records.BenchPoint]:
+        """As `Client.bench`, for `async for`."""
+        request = requests.bench(
+            model,
+            worker=worker,
+            device_kind=device_kind,
+            shapes=shapes,
+            batch_sizes=batch_sizes,
+            seconds=seconds,
+            image=image,
+        )
+        call = self._stubs.bench.BenchModel(request, timeout=timeout_s)
+        return _each_awaited(call, records.bench_point_of)
+
     async def fleet(self) -> records.Fleet:
         """As `Client.fleet`."""
         request = fleet_pb2.GetFleetRequest()
@@ -312,7 +338,7 @@ class AsyncClient:
             after=after, last=last, kinds=kinds, model=model, worker=worker, follow=follow
         )
         call = self._stubs.events.WatchEvents(request, timeout=None if follow else READ_TIMEOUT_S)
-        return _each_awaited(call)
+        return _each_awaited(call, explanations.event_of)
 
     async def plan_load(
         self, model: str, *, replicas: int = 1, pin: bool = False
@@ -344,10 +370,10 @@ async def _await(
         raise error_from_rpc(error) from None
 
 
-async def _each_awaited(call: Any) -> AsyncIterator[explanations.Event]:
+async def _each_awaited(call: Any, read: Callable[[Any], Answer]) -> AsyncIterator[Answer]:
     try:
         async for message in call:
-            yield explanations.event_of(message)
+            yield read(message)
     except grpc.RpcError as error:
         raise error_from_rpc(error) from None
     finally:

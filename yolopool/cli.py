@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import yolopool
-from yolopool import cli_fleet, cli_models, tables, up, why
+from yolopool import cli_bench, cli_fleet, cli_models, tables, up, why
 from yolopool import demo as demo_files
 from yolopool.client import Client
 from yolopool.console import (
@@ -45,6 +45,7 @@ app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
 app.add_typer(why.explain_app, name="explain")
+app.command("bench")(cli_bench.bench)
 app.command("events")(why.events)
 cli_models.app.command("plan")(why.plan)
 

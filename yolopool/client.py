@@ -26,6 +26,7 @@ from yolopool.requests import (
 )
 from yolopool.status import error_from_rpc
 from yolopool.stubs import (
+    BENCH_TIMEOUT_S,
     CHANGE_TIMEOUT_S,
     DETECT_TIMEOUT_S,
     DRAIN_TIMEOUT_S,
@@ -315,6 +316,36 @@ class Client:
         request = fleet_pb2.DrainWorkerRequest(worker=worker, wait=wait)
         return names_of(_call(self._stubs.fleet.DrainWorker, request, timeout_s).not_moved)
 
+    def bench(
+        self,
+        model: str,
+        *,
+        worker: str = "",
+        device_kind: str = "",
+        shapes: Sequence[tuple[int, int]] = (),
+        batch_sizes: Sequence[int] = (),
+        seconds: float = 0.0,
+        image: str | Path | bytes | None = None,
+        timeout_s: float = BENCH_TIMEOUT_S,
+    ) -> Iterator[records.BenchPoint]:
+        """Measures passes by shape, (height, width), and batch size on one worker that holds the
+        version, and answers the points as they come. Each comes some times, with more passes: its
+        last counts. What is left out takes the server's defaults.
+
+        `image`: bytes or path of an encoded picture to run; none: rectangles on noise.
+        """
+        request = requests.bench(
+            model,
+            worker=worker,
+            device_kind=device_kind,
+            shapes=shapes,
+            batch_sizes=batch_sizes,
+            seconds=seconds,
+            image=image,
+        )
+        call = self._stubs.bench.BenchModel(request, timeout=timeout_s)
+        return _each(call, records.bench_point_of)
+
     def fleet(self) -> records.Fleet:
         """The whole pool in numbers."""
         request = fleet_pb2.GetFleetRequest()
@@ -340,7 +371,7 @@ class Client:
             after=after, last=last, kinds=kinds, model=model, worker=worker, follow=follow
         )
         call = self._stubs.events.WatchEvents(request, timeout=None if follow else READ_TIMEOUT_S)
-        return _each(call)
+        return _each(call, explanations.event_of)
 
     def plan_load(
         self, model: str, *, replicas: int = 1, pin: bool = False
@@ -370,10 +401,10 @@ def _call(method: Callable[..., Answer], request: Any, timeout_s: float) -> Answ
         raise error_from_rpc(error) from None
 
 
-def _each(call: Any) -> Iterator[explanations.Event]:
+def _each(call: Any, read: Callable[[Any], Answer]) -> Iterator[Answer]:
     try:
         for message in call:
-            yield explanations.event_of(message)
+            yield read(message)
     except grpc.RpcError as error:
         raise error_from_rpc(error) from None
     finally:

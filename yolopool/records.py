@@ -6,7 +6,7 @@ Frozen and plain: each reads itself from its message, and `dataclasses.asdict` g
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from yolopool.v1 import fleet_pb2, model_pb2, schedule_pb2, types_pb2
+from yolopool.v1 import bench_pb2, fleet_pb2, model_pb2, schedule_pb2, types_pb2
 
 
 def _word(enum: type, value: int, prefix: str) -> str:
@@ -243,6 +243,39 @@ class Schedule:
     last_error: str
 
 
+@dataclass(frozen=True, slots=True)
+class BenchPoint:
+    """Passes of one batch size on images of (height, width) pixels, by a version (name@version) on
+    a worker; times are milliseconds of a pass. One with a `reason` was left out.
+    """
+
+    model: str
+    worker: str
+    device_kind: str
+    device_name: str
+    precision: str
+    height: int
+    width: int
+    batch: int
+    passes: int
+    p50_ms: float
+    p99_ms: float
+    images_per_s: float
+    copy_ms: float
+    forward_ms: float
+    nms_ms: float
+    workspace_bytes: int
+    boxes: float
+    busy: float
+    reason: str
+    message: str
+
+    @property
+    def shape(self) -> str:
+        """Width x height, as the command line takes it."""
+        return f"{self.width}x{self.height}"
+
+
 def replica_of(message: types_pb2.Replica, worker: str, device: str) -> Replica:
     variant, version = message.variant, message.version
     return Replica(
@@ -352,6 +385,32 @@ def schedule_of(message: schedule_pb2.ScheduleStatus) -> Schedule:
         next_unix_s=message.next_unix_s,
         last_unix_s=message.last_unix_s,
         last_error=message.last_error,
+    )
+
+
+def bench_point_of(message: bench_pb2.BenchModelResponse) -> BenchPoint:
+    point = message.point
+    return BenchPoint(
+        model=f"{message.version.model}@{message.version.version}",
+        worker=message.worker,
+        device_kind=message.device_kind,
+        device_name=message.device_name,
+        precision=message.variant.precision,
+        height=point.shape.height,
+        width=point.shape.width,
+        batch=point.batch,
+        passes=point.passes,
+        p50_ms=point.p50_ms,
+        p99_ms=point.p99_ms,
+        images_per_s=point.images_per_s,
+        copy_ms=point.copy_ms,
+        forward_ms=point.forward_ms,
+        nms_ms=point.nms_ms,
+        workspace_bytes=point.workspace_bytes,
+        boxes=point.boxes,
+        busy=point.busy,
+        reason=point.reason,
+        message=point.message,
     )
 
 

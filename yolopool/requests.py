@@ -17,7 +17,7 @@ from PIL import Image
 from yolopool import architecture_yaml, images
 from yolopool.errors import ArtifactNotFound, InvalidOption
 from yolopool.records import Batching, Placement
-from yolopool.v1 import detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
+from yolopool.v1 import bench_pb2, detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 CHUNK_BYTES = 1024 * 1024
@@ -242,6 +242,33 @@ def residency(
         mode=_RESIDENCIES[mode], idle_release_s=idle_release_s, cpu_fallback=cpu_fallback
     )
     return model_pb2.SetResidencyRequest(model=model, residency=kept)
+
+
+def bench(
+    model: str,
+    *,
+    worker: str,
+    device_kind: str,
+    shapes: Sequence[tuple[int, int]],
+    batch_sizes: Sequence[int],
+    seconds: float,
+    image: str | Path | bytes | None,
+) -> bench_pb2.BenchModelRequest:
+    """The message that asks for a curve; shapes are (height, width). OSError for a file that cannot
+    be read.
+    """
+    sweep = bench_pb2.Sweep(
+        shapes=[
+            bench_pb2.Shape(height=_unsigned("height", height), width=_unsigned("width", width))
+            for height, width in shapes
+        ],
+        batch_sizes=[_unsigned("a batch size", size) for size in batch_sizes],
+        seconds=seconds,
+        image=Path(image).read_bytes() if isinstance(image, str | Path) else image or b"",
+    )
+    return bench_pb2.BenchModelRequest(
+        model=model, worker=worker, device_kind=device_kind, sweep=sweep
+    )
 
 
 def events(

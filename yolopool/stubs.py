@@ -6,6 +6,7 @@ from typing import Any
 from yolopool import records
 from yolopool.requests import Progress
 from yolopool.v1 import (
+    bench_pb2_grpc,
     detection_pb2_grpc,
     events_pb2_grpc,
     explain_pb2_grpc,
@@ -20,6 +21,7 @@ READ_TIMEOUT_S = 10.0
 CHANGE_TIMEOUT_S = 120.0
 UPLOAD_TIMEOUT_S = 600.0
 DRAIN_TIMEOUT_S = 600.0
+BENCH_TIMEOUT_S = 600.0
 UPLOAD_ATTEMPTS = 5
 POLL_S = 0.2
 
@@ -28,6 +30,7 @@ class Stubs:
     """The services' stubs on one channel, of either kind."""
 
     def __init__(self, channel: Any) -> None:
+        self.bench: Any = bench_pb2_grpc.BenchServiceStub(channel)
         self.detection: Any = detection_pb2_grpc.DetectionServiceStub(channel)
         self.model: Any = model_pb2_grpc.ModelServiceStub(channel)
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)

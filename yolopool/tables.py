@@ -63,7 +63,7 @@ def state(word: str) -> str:
     return f"[{colour}]{word}[/]"
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def plain_table(*columns: str, title: str | None = None) -> Table:
     table = Table(
         title=title,
         title_justify="left",
@@ -80,7 +80,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 def models(known: Iterable[Model]) -> Table:
     """A line a version: what it is, what is wanted, and who holds it."""
-    table = _table("MODEL", "STATE", "ARCHITECTURE", "SIZE ", "WANTED ", "WHERE")
+    table = plain_table("MODEL", "STATE", "ARCHITECTURE", "SIZE ", "WANTED ", "WHERE")
     for model in known:
         for version in model.versions:
             default = " *" if version.number == model.default_version else ""
@@ -136,7 +136,7 @@ def _batched(kind: str, batching: Batching) -> str:
 
 def version(one: ModelVersion) -> Table:
     """All of one version, a line a fact."""
-    table = _table("", "", title=f"[bold]{one.name}[/] {_progress(one)}")
+    table = plain_table("", "", title=f"[bold]{one.name}[/] {_progress(one)}")
     facts = {
         "message": one.message,
         "task": one.task,
@@ -176,7 +176,7 @@ def _kept(one: ModelVersion) -> str:
 
 def workers(known: Iterable[Worker]) -> Table:
     """A line a worker: device, ledger and what it holds."""
-    table = _table("WORKER", "DEVICE", "STATE", "LEDGER ", "QUEUE ", "HOLDS")
+    table = plain_table("WORKER", "DEVICE", "STATE", "LEDGER ", "QUEUE ", "HOLDS")
     for worker in known:
         held = [
             f"{replica.model} {state(replica.state)}{' pinned' if replica.pinned else ''}"
@@ -230,7 +230,7 @@ def _ledger(ledger: Ledger) -> str:
 
 def fleet(one: Fleet) -> Table:
     """The pool in numbers."""
-    table = _table("", "")
+    table = plain_table("", "")
     registry = "answers" if one.registry_available else "[red]away[/]: reads and Detect go on"
     facts = {
         "cluster": one.cluster,
@@ -259,7 +259,7 @@ def _looping(one: Fleet) -> str:
 
 def changeover(done: Changeover) -> Table:
     """A line a model: what is loaded now and where, and what is not wanted any more."""
-    table = _table("MODEL", "", "WANTED ", "WHERE")
+    table = plain_table("MODEL", "", "WANTED ", "WHERE")
     for version in done.prepared:
         table.add_row(version.name, "[green]loaded[/]", _wanted(version), _where(version))
     for name in done.released:
@@ -269,7 +269,7 @@ def changeover(done: Changeover) -> Table:
 
 def schedules(known: Iterable[Schedule]) -> Table:
     """A line a schedule: when it comes, what it changes, and how the last time went."""
-    table = _table("SCHEDULE", "WHEN", "NEXT", "CHANGE", "LAST")
+    table = plain_table("SCHEDULE", "WHEN", "NEXT", "CHANGE", "LAST")
     for one in known:
         lead = f"\nfrom {one.lead_s:g} s before" if one.lead_s else ""
         table.add_row(
@@ -311,7 +311,7 @@ def local_time(unix_s: float, time_zone: str) -> str:
 def boxes(found: Detections, name: str) -> Table:
     """A line a box."""
     title = f"[bold]{name}[/] {found.model}, {found.image_size[0]}x{found.image_size[1]} px"
-    table = _table("CLASS", "CONFIDENCE ", "X_MIN ", "Y_MIN ", "X_MAX ", "Y_MAX ", title=title)
+    table = plain_table("CLASS", "CONFIDENCE ", "X_MIN ", "Y_MIN ", "X_MAX ", "Y_MAX ", title=title)
     for one in found:
         table.add_row(one.class_name, f"{one.confidence:.3f}", *(f"{v:.1f}" for v in one.xyxy))
     return table
@@ -321,7 +321,7 @@ def timing(rows: Sequence[tuple[str, Detections]]) -> Table:
     """Where the time went, ms, a line a request."""
     stages = [name.removesuffix("_ms") for name in Timing.__slots__]
     short = {"load_wait": "load", "preprocess": "pre", "inference": "infer", "postprocess": "post"}
-    table = _table("IMAGE", "MODEL", "N ", *(f"{short.get(s, s).upper()} " for s in stages))
+    table = plain_table("IMAGE", "MODEL", "N ", *(f"{short.get(s, s).upper()} " for s in stages))
     for name, found in rows:
         values = [f"{value:.1f}" for value in found.timing.to_dict().values()]
         table.add_row(name, found.model, str(len(found)), *values)
@@ -371,7 +371,7 @@ def explanation(one: ModelExplanation) -> Table:
 
 def verdicts(workers: Iterable[WorkerVerdict]) -> Table:
     """A line a worker: whether the version is or could be there, and why."""
-    rows = _table("WORKER", "STATE", "COULD", "NEEDS ", "FREE ", "LOAD ", "WHY")
+    rows = plain_table("WORKER", "STATE", "COULD", "NEEDS ", "FREE ", "LOAD ", "WHY")
     for one in workers:
         rows.add_row(
             one.worker,
@@ -402,7 +402,7 @@ def trace(one: RequestTrace) -> Table:
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:
-    rows = _table("", "", title=f"[bold]{escape(title)}[/]")
+    rows = plain_table("", "", title=f"[bold]{escape(title)}[/]")
     for name, fact in facts.items():
         if fact:
             rows.add_row(name, escape(fact))

@@ -24,6 +24,8 @@ from yolopool.errors import LedgerFull, NotAssigned, YolopoolError
 from yolopool.serving import GrpcServer
 from yolopool.status import error_from_rpc
 from yolopool.v1 import (
+    bench_pb2,
+    bench_pb2_grpc,
     detection_pb2,
     detection_pb2_grpc,
     events_pb2_grpc,
@@ -70,6 +72,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.released: list[str] = []
         self.inferred: list[worker_pb2.InferRequest] = []
         self.cancelled = 0
+        self.benched = 0
         self.forced: list[str] = []
         self.drained: list[types_pb2.FencingToken] = []
         self.inference_ms = 0.0
@@ -235,6 +238,19 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             ledger_used_bytes=WEIGHTS * len(self.replicas),
         )
 
+    async def Bench(
+        self, request: worker_pb2.BenchRequest, context: Any
+    ) -> AsyncIterator[bench_pb2.BenchPoint]:
+        key = f"{request.version.model}@{request.version.version}"
+        if key not in self.replicas:
+            raise NotAssigned(f"{key} is not here")
+        try:
+            for batch in request.sweep.batch_sizes:
+                await asyncio.sleep(self.infer_s)
+                yield bench_pb2.BenchPoint(batch=batch, passes=5, images_per_s=10.0 * batch)
+        finally:
+            self.benched += 1
+
     async def GetInventory(self, request: worker_pb2.GetInventoryRequest, context: Any) -> Any:
         return worker_pb2.GetInventoryResponse(
             worker=self.report(), highest_token=self.fence.highest
@@ -282,6 +298,7 @@ class Rig:
         self._stack.push_async_callback(self.plane.stop)
         channel = grpc.aio.insecure_channel(self.addresses.grpc)
         await self._stack.enter_async_context(channel)
+        self.bench: Any = bench_pb2_grpc.BenchServiceStub(channel)
         self.detection: Any = detection_pb2_grpc.DetectionServiceStub(channel)
         self.models: Any = model_pb2_grpc.ModelServiceStub(channel)
         self.fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)

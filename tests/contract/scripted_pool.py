@@ -12,6 +12,8 @@ import grpc
 from yolopool import status
 from yolopool.errors import BY_REASON, YolopoolError
 from yolopool.v1 import (
+    bench_pb2,
+    bench_pb2_grpc,
     detection_pb2,
     detection_pb2_grpc,
     events_pb2,
@@ -36,6 +38,7 @@ class Script:
     stored: bytes = b""
     break_upload_at: int | None = None
     states: list[int] = field(default_factory=list)
+    batching: dict[str, types_pb2.Batching] = field(default_factory=dict)
 
     def note(self, name: str, request: Any, context: grpc.ServicerContext) -> None:
         self.calls.append((name, request, context.time_remaining()))
@@ -137,6 +140,8 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             refuse(context, BY_REASON["MODEL_NOT_FOUND"]("no model 'absent': register it"))
         model = model_pb2.Model(name="shapes", default_version=1)
         model.versions.append(a_version(1, self._state()))
+        for kind, batching in self.script.batching.items():
+            model.versions[0].batching[kind].CopyFrom(batching)
         return model_pb2.GetModelResponse(model=model)
 
     def ListModels(self, request: Any, context: Any) -> Any:
@@ -213,6 +218,32 @@ class Fleet(fleet_pb2_grpc.FleetServiceServicer):
         return fleet_pb2.GetFleetResponse(
             cluster="c1", registry_available=True, workers=1, workers_ready=1
         )
+
+
+class Bench(bench_pb2_grpc.BenchServiceServicer):
+    """A device that is busy from 4 images on, and full at 16."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+
+    def BenchModel(self, request: Any, context: Any) -> Any:
+        self.script.note("BenchModel", request, context)
+        if request.worker == "nobody":
+            refuse(context, BY_REASON["WORKER_NOT_FOUND"]("no worker 'nobody' is known"))
+        for shape in request.sweep.shapes or [bench_pb2.Shape(height=320, width=320)]:
+            for batch in request.sweep.batch_sizes:
+                point = bench_pb2.BenchPoint(shape=shape, batch=batch)
+                if batch >= 16:
+                    point.reason, point.message = "LEDGER_FULL", "it needs [more] bytes"
+                else:
+                    point.passes, point.p50_ms = 50, 8.0 + 2 * max(4, batch)
+                    point.p99_ms, point.images_per_s = 30.0, 1000 * batch / point.p50_ms
+                    point.forward_ms, point.workspace_bytes, point.busy = 14.0, 2**24, 0.25
+                yield bench_pb2.BenchModelResponse(
+                    version=types_pb2.VersionKey(model="shapes", version=1),
+                    worker="box-cpu", device_kind="cpu", device_name="a [fast] CPU",
+                    variant=types_pb2.Variant(backend="torch", precision="fp32"), point=point,
+                )  # fmt: skip
 
 
 def an_event(number: int) -> events_pb2.Event:
@@ -335,6 +366,7 @@ class ScriptedPool:
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(
             Detection(self.script), self._server
         )
+        bench_pb2_grpc.add_BenchServiceServicer_to_server(Bench(self.script), self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(Models(self.script), self._server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(Fleet(self.script), self._server)
         events_pb2_grpc.add_EventServiceServicer_to_server(Events(self.script), self._server)

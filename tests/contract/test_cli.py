@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
         ("schedules", "list"),
         ("changeover", "--load", "shapes", "--release", "old"),
         ("schedules", "set", "day", "--cron", "0 6 * * *", "--load", "shapes"),
-        ("workers", "drain", "box-cpu"),
+        ("workers", "drain", "box-cpu"), ("bench", "shapes"),
     ],
 )  # fmt: skip
 def test_every_command_speaks_both_ways(pool: ScriptedPool, command: tuple[str, ...]) -> None:
@@ -139,6 +140,62 @@ def test_a_drain_tells_what_has_no_other_place(pool: ScriptedPool) -> None:
     assert "nobody else had room for shapes@1" in done.stderr
     assert pool.script.last("DrainWorker").wait
     assert yolopool(pool, "workers", "drain", "nobody").returncode == 3
+
+
+def test_a_curve_is_drawn_and_its_knee_is_named(pool: ScriptedPool, tmp_path: Path) -> None:
+    drawn, picture = tmp_path / "curve.svg", tmp_path / "street.jpg"
+    picture.write_bytes(b"jpeg")
+    arguments = ("--batch", "1,4,8,2,16", "--shape", "640x320,64x64", "--seconds", "0.5")
+    more = ("--image", picture, "--svg", drawn, "--worker", "box-cpu", "--device", "cpu")
+    done = yolopool(pool, "bench", "shapes", *arguments, *more)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "shapes@1 fp32 on box-cpu, a [fast] CPU",
+        "left out",
+        "333.3",
+        "25%",
+        "█",
+        "> ",
+        "knee at 640x320: batch 8, 333 images",
+    ):
+        assert words in done.stdout
+    assert "640x320 x16 left out: LEDGER_FULL: it needs [more] bytes" in done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert ET.fromstring(drawn.read_text()).tag.endswith("svg")
+    sent = pool.script.last("BenchModel")
+    assert (sent.model, sent.worker, sent.device_kind) == ("shapes", "box-cpu", "cpu")
+    assert [(one.width, one.height) for one in sent.sweep.shapes] == [(640, 320), (64, 64)]
+    assert list(sent.sweep.batch_sizes) == [1, 4, 8, 2, 16]
+    assert (sent.sweep.seconds, sent.sweep.image) == (0.5, b"jpeg")
+    assert all(call != "SetBatching" for call, _, _ in pool.script.calls)
+
+
+def test_a_knee_is_stored_beside_what_is_set(pool: ScriptedPool) -> None:
+    pool.script.batching["cpu"] = types_pb2.Batching(max_batch=32, max_delay_ms=5)
+    done = yolopool(pool, "bench", "shapes", "--batch", "1,2,4,8,16", "--store", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["knees"]["320x320"]["batch"] == 8
+    assert [one["batch"] for one in answer["points"]] == [1, 2, 4, 8, 16]
+    sent = pool.script.last("SetBatching")
+    assert (sent.model, sent.device_kind) == ("shapes@1", "cpu")
+    assert sent.batching == types_pb2.Batching(
+        max_batch=8, preferred_sizes=[1, 2, 4, 8], max_delay_ms=5
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--batch", "two"), 4), (("--shape", "640"), 4), (("--worker", "nobody"), 3),
+        (("--batch", "16"), 7), (("--batch", "4", "--svg", "/nowhere/curve.svg"), 4),
+    ],
+)  # fmt: skip
+def test_a_sweep_that_says_nothing_is_an_error(
+    pool: ScriptedPool, arguments: tuple[str, ...], code: int
+) -> None:
+    done = yolopool(pool, "bench", "shapes", *arguments)
+    assert done.returncode == code, done.stderr
 
 
 def test_an_unload_by_force(pool: ScriptedPool) -> None:

@@ -269,6 +269,30 @@ def test_reads_are_plain_records(call: Call) -> None:
 # --- why -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_a_curve_comes_point_by_point(pool: ScriptedPool, kind: str) -> None:
+    asked: dict[str, Any] = {"batch_sizes": [1, 16], "shapes": [(64, 128)], "image": b"jpeg"}
+
+    async def awaited() -> list[records.BenchPoint]:
+        async with AsyncClient(pool.address) as client:
+            return [point async for point in client.bench("shapes", **asked, timeout_s=5)]
+
+    if kind == "blocking":
+        with Client(pool.address) as client:
+            points = list(client.bench("shapes", **asked, timeout_s=5))
+    else:
+        points = asyncio.run(awaited())
+    first, last = points
+    assert (first.model, first.worker, first.shape, first.batch) == (
+        "shapes@1", "box-cpu", "128x64", 1,
+    )  # fmt: skip
+    assert (first.precision, first.p50_ms, first.passes, first.reason) == ("fp32", 16.0, 50, "")
+    assert (last.batch, last.reason) == (16, "LEDGER_FULL")
+    assert pool.script.last("BenchModel").sweep.image == b"jpeg"
+    with Client(pool.address) as client, pytest.raises(errors.InvalidOption):
+        client.bench("shapes", batch_sizes=[-1])
+
+
 @pytest.fixture(params=["blocking", "asyncio"])
 def listed(request: pytest.FixtureRequest, pool: ScriptedPool) -> Callable[..., list[Event]]:
     """`listed(n, **asked)`: the first n events on either client."""

@@ -30,6 +30,28 @@ def act(ledger: Ledger, step: str, key: str, claim: Claim) -> Ledger:
     return ledger.release(key) if step == "release" else ledger
 
 
+@given(steps, st.sampled_from("abcd"), st.integers(0, 200))
+def test_a_wider_claim_fits_or_changes_nothing(
+    steps: list[tuple[str, str, Claim]], key: str, wider: int
+) -> None:
+    ledger = Ledger(budget_bytes=150, context_bytes=20)
+    for step in steps:
+        ledger = act(ledger, *step)
+    if key not in ledger.committed:
+        return
+    before = ledger.committed[key].workspace_bytes
+    try:
+        widened = ledger.widen(key, wider)
+    except LedgerFull:
+        assert wider > before
+        return
+    assert widened.free_bytes >= 0
+    assert widened.workspace_bytes >= wider
+    assert widened.widen(key, before) == ledger
+    over = widened.with_budget(0)  # less always fits, whatever the budget became
+    assert over.widen(key, 0).used_bytes <= over.used_bytes
+
+
 @given(steps)
 def test_never_over_budget(steps: list[tuple[str, str, Claim]]) -> None:
     ledger = Ledger(budget_bytes=150, context_bytes=20)

@@ -6,6 +6,7 @@ What a control plane (or, for Infer, a direct caller) asks of one worker."""
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from yolopool.v1 import bench_pb2 as _bench_pb2
 from yolopool.v1 import detection_pb2 as _detection_pb2
 from yolopool.v1 import fleet_pb2 as _fleet_pb2
 from yolopool.v1 import types_pb2 as _types_pb2
@@ -278,6 +279,30 @@ class InferResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InferResponse: _TypeAlias = InferResponse  # noqa: Y015
+
+@_typing.final
+class BenchRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    SWEEP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> _types_pb2.VersionKey: ...
+    @_builtins.property
+    def sweep(self) -> _bench_pb2.Sweep: ...
+    def __init__(
+        self,
+        *,
+        version: _types_pb2.VersionKey | None = ...,
+        sweep: _bench_pb2.Sweep | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sweep", b"sweep", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sweep", b"sweep", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BenchRequest: _TypeAlias = BenchRequest  # noqa: Y015
 
 @_typing.final
 class GetInventoryRequest(_message.Message):

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from yolopool.v1 import bench_pb2 as yolopool_dot_v1_dot_bench__pb2
 from yolopool.v1 import worker_pb2 as yolopool_dot_v1_dot_worker__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
@@ -48,6 +49,11 @@ class WorkerServiceStub:
                 '/yolopool.v1.WorkerService/Infer',
                 request_serializer=yolopool_dot_v1_dot_worker__pb2.InferRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_worker__pb2.InferResponse.FromString,
+                _registered_method=True)
+        self.Bench = channel.unary_stream(
+                '/yolopool.v1.WorkerService/Bench',
+                request_serializer=yolopool_dot_v1_dot_worker__pb2.BenchRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_bench__pb2.BenchPoint.FromString,
                 _registered_method=True)
         self.GetInventory = channel.unary_unary(
                 '/yolopool.v1.WorkerService/GetInventory',
@@ -95,6 +101,19 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Bench(self, request, context):
+        """Measures passes of a version by shape and batch, and answers as BenchService.BenchModel does.
+        Passes are run one by one behind the batches of others, and their working memory is promised by
+        the ledger while they run. Brings the version to the device where it only waits for a turn.
+        Never loads. Ends early, with NOT_ASSIGNED, when the version is released. Changes nothing; a
+        repeat measures anew. Errors: NOT_FOUND (NOT_ASSIGNED), INVALID_ARGUMENT (INVALID_OPTION,
+        IMAGE_*), RESOURCE_EXHAUSTED (LEDGER_FULL: no room on the device for the version; QUEUE_FULL:
+        for its image), UNAVAILABLE (DRAINING), INTERNAL (INFERENCE_FAILED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInventory(self, request, context):
         """Does not block.
         """
@@ -129,6 +148,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Infer,
                     request_deserializer=yolopool_dot_v1_dot_worker__pb2.InferRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_worker__pb2.InferResponse.SerializeToString,
+            ),
+            'Bench': grpc.unary_stream_rpc_method_handler(
+                    servicer.Bench,
+                    request_deserializer=yolopool_dot_v1_dot_worker__pb2.BenchRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_bench__pb2.BenchPoint.SerializeToString,
             ),
             'GetInventory': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInventory,
@@ -222,6 +246,33 @@ class WorkerService:
             '/yolopool.v1.WorkerService/Infer',
             yolopool_dot_v1_dot_worker__pb2.InferRequest.SerializeToString,
             yolopool_dot_v1_dot_worker__pb2.InferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Bench(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/yolopool.v1.WorkerService/Bench',
+            yolopool_dot_v1_dot_worker__pb2.BenchRequest.SerializeToString,
+            yolopool_dot_v1_dot_bench__pb2.BenchPoint.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ What a control plane (or, for Infer, a direct caller) asks of one worker."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from yolopool.v1 import bench_pb2 as _bench_pb2
 from yolopool.v1 import worker_pb2 as _worker_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -50,6 +51,15 @@ class WorkerServiceStub:
     RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
     refused on arrival, with the estimate), UNAVAILABLE (DEVICE_HUNG: ask another).
     """
+    Bench: _grpc.UnaryStreamMultiCallable[_worker_pb2.BenchRequest, _bench_pb2.BenchPoint]
+    """Measures passes of a version by shape and batch, and answers as BenchService.BenchModel does.
+    Passes are run one by one behind the batches of others, and their working memory is promised by
+    the ledger while they run. Brings the version to the device where it only waits for a turn.
+    Never loads. Ends early, with NOT_ASSIGNED, when the version is released. Changes nothing; a
+    repeat measures anew. Errors: NOT_FOUND (NOT_ASSIGNED), INVALID_ARGUMENT (INVALID_OPTION,
+    IMAGE_*), RESOURCE_EXHAUSTED (LEDGER_FULL: no room on the device for the version; QUEUE_FULL:
+    for its image), UNAVAILABLE (DRAINING), INTERNAL (INFERENCE_FAILED).
+    """
     GetInventory: _grpc.UnaryUnaryMultiCallable[_worker_pb2.GetInventoryRequest, _worker_pb2.GetInventoryResponse]
     """Does not block."""
     Drain: _grpc.UnaryUnaryMultiCallable[_worker_pb2.DrainRequest, _worker_pb2.DrainResponse]
@@ -80,6 +90,15 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
     RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
     refused on arrival, with the estimate), UNAVAILABLE (DEVICE_HUNG: ask another).
+    """
+    Bench: _aio.UnaryStreamMultiCallable[_worker_pb2.BenchRequest, _bench_pb2.BenchPoint]  # type: ignore[assignment]
+    """Measures passes of a version by shape and batch, and answers as BenchService.BenchModel does.
+    Passes are run one by one behind the batches of others, and their working memory is promised by
+    the ledger while they run. Brings the version to the device where it only waits for a turn.
+    Never loads. Ends early, with NOT_ASSIGNED, when the version is released. Changes nothing; a
+    repeat measures anew. Errors: NOT_FOUND (NOT_ASSIGNED), INVALID_ARGUMENT (INVALID_OPTION,
+    IMAGE_*), RESOURCE_EXHAUSTED (LEDGER_FULL: no room on the device for the version; QUEUE_FULL:
+    for its image), UNAVAILABLE (DRAINING), INTERNAL (INFERENCE_FAILED).
     """
     GetInventory: _aio.UnaryUnaryMultiCallable[_worker_pb2.GetInventoryRequest, _worker_pb2.GetInventoryResponse]  # type: ignore[assignment]
     """Does not block."""
@@ -126,6 +145,21 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         (NOT_ASSIGNED: this worker does not hold the version; nothing was run),
         RESOURCE_EXHAUSTED (QUEUE_FULL: nothing was run), DEADLINE_EXCEEDED (DEADLINE_UNMEETABLE:
         refused on arrival, with the estimate), UNAVAILABLE (DEVICE_HUNG: ask another).
+        """
+
+    @_abc_1.abstractmethod
+    def Bench(
+        self,
+        request: _worker_pb2.BenchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_bench_pb2.BenchPoint], _abc.AsyncIterator[_bench_pb2.BenchPoint]]:
+        """Measures passes of a version by shape and batch, and answers as BenchService.BenchModel does.
+        Passes are run one by one behind the batches of others, and their working memory is promised by
+        the ledger while they run. Brings the version to the device where it only waits for a turn.
+        Never loads. Ends early, with NOT_ASSIGNED, when the version is released. Changes nothing; a
+        repeat measures anew. Errors: NOT_FOUND (NOT_ASSIGNED), INVALID_ARGUMENT (INVALID_OPTION,
+        IMAGE_*), RESOURCE_EXHAUSTED (LEDGER_FULL: no room on the device for the version; QUEUE_FULL:
+        for its image), UNAVAILABLE (DRAINING), INTERNAL (INFERENCE_FAILED).
         """
 
     @_abc_1.abstractmethod

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from benchmarks.harness.chart import COLOURS, HEIGHT, TOP, line_chart, lines_chart
+from yolopool.chart import COLOURS, HEIGHT, TOP, WIDTH, line_chart, lines_chart, stacked
 
 
 def test_a_curve_is_drawn_to_scale() -> None:
@@ -37,3 +37,27 @@ def test_more_curves_than_can_be_told_apart_are_refused() -> None:
     many = {str(number): [1.0, 2.0] for number in range(len(COLOURS) + 1)}
     with pytest.raises(ValueError, match="told apart"):
         lines_chart(many, "", "", "")
+
+
+def test_a_curve_may_end_early_and_be_told_by_names() -> None:
+    chart = lines_chart(
+        {"long": [1.0, 2.0, 4.0], "short": [0.25, 0.5]}, "", "", "", x_names="abc", marked=1
+    )
+    root = ET.fromstring(stacked([chart, chart]))
+    assert root.attrib["viewBox"] == f"0 0 {WIDTH} {2 * HEIGHT}"
+    tag = "{http://www.w3.org/2000/svg}"
+    first, second = root.findall(f"{tag}svg")
+    assert (first.attrib["y"], second.attrib["y"]) == ("0", str(HEIGHT))
+    long, short = (line.attrib["points"].split() for line in first.iter(f"{tag}polyline"))
+    assert [point.split(",")[0] for point in short] == [point.split(",")[0] for point in long[:2]]
+    words = [text.text for text in first.iter(f"{tag}text")]
+    assert {"a", "b", "c", "0", "1", "2", "3", "4"} <= set(words)
+    (mark,) = (line for line in first.iter(f"{tag}line") if "stroke-dasharray" in line.attrib)
+    assert mark.attrib["x1"] == long[1].split(",")[0]
+
+
+@pytest.mark.parametrize(("top", "last"), [(0.03, "0.03"), (7.0, "6"), (900.0, "800")])
+def test_heights_are_round_numbers(top: float, last: str) -> None:
+    root = ET.fromstring(line_chart([0.0, top], "", "", ""))
+    words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert last in words

@@ -1,0 +1,90 @@
+"""BenchService: picks a worker that holds the version, and passes its points on as they come."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from random import Random
+
+import structlog
+
+from control_plane.checks import deadline_of
+from control_plane.clock import Clock
+from control_plane.fleet import VersionKey, WorkerInfo
+from control_plane.loads import Loads
+from control_plane.principal import CallContext, principal_of
+from control_plane.routing import Reject, Send, choose
+from control_plane.view import View
+from control_plane.wire import key_out, replica_out
+from control_plane.worker_link import WorkerLink
+from yolopool.errors import NotAssigned, WorkerNotFound
+from yolopool.names import parse_ref
+from yolopool.v1 import bench_pb2, bench_pb2_grpc, worker_pb2
+
+log = structlog.get_logger()
+# For a caller that set no deadline.
+DEFAULT_WAIT_S = 600.0
+
+
+class BenchService(bench_pb2_grpc.BenchServiceServicer):
+    def __init__(
+        self, view: View, loads: Loads, link: WorkerLink, clock: Clock, rng: Random
+    ) -> None:
+        self._view = view
+        self._loads = loads
+        self._link = link
+        self._clock = clock
+        self._rng = rng
+
+    async def BenchModel(
+        self, request: bench_pb2.BenchModelRequest, context: CallContext
+    ) -> AsyncIterator[bench_pb2.BenchModelResponse]:
+        deadline_s = deadline_of(context, self._clock.monotonic(), DEFAULT_WAIT_S)
+        key = self._view.catalogue.ready(parse_ref(request.model)).key
+        worker = await self._worker(key, request, deadline_s)
+        log.info("bench", version=str(key), worker=worker.id, by=principal_of(context).name)
+        body = worker_pb2.BenchRequest(version=key_out(key), sweep=request.sweep)
+        left_s = max(0.0, deadline_s - self._clock.monotonic())
+        # Counted as a ticket: its replica is not released for another's, and others are routed to
+        # workers that have less to do.
+        self._view.sent(worker.id, key)
+        variant = replica_out(worker.replicas[key]).variant
+        try:
+            async with aclosing(self._link.bench(worker, body, left_s)) as points:
+                async for point in points:
+                    yield bench_pb2.BenchModelResponse(
+                        version=body.version,
+                        worker=worker.id,
+                        device_kind=worker.device_kind,
+                        device_name=worker.device_name or worker.device,
+                        variant=variant,
+                        point=point,
+                    )
+        finally:
+            self._view.answered(worker.id, key)
+
+    async def _worker(
+        self, key: VersionKey, request: bench_pb2.BenchModelRequest, deadline_s: float
+    ) -> WorkerInfo:
+        if request.worker and request.worker not in self._view.workers:
+            raise WorkerNotFound(f"no worker {request.worker[:120]!r} is known: list the workers")
+        found = self._chosen(key, request)
+        if found is not None:
+            return found
+        if request.worker or request.device_kind:
+            where = request.worker or f"a worker of kind {request.device_kind}"
+            raise NotAssigned(
+                f"{key} is not on {where[:120]}: load it there first, or name no worker and no kind"
+            )
+        return await self._loads.serve(key, lambda: self._chosen(key, request), deadline_s)
+
+    def _chosen(self, key: VersionKey, request: bench_pb2.BenchModelRequest) -> WorkerInfo | None:
+        """The worker that a request would go to, of those that are asked for."""
+        others = {
+            worker.incarnation
+            for worker in self._view.workers.values()
+            if request.worker not in ("", worker.id)
+            or request.device_kind not in ("", worker.device_kind)
+        }
+        route = choose(self._view, key, self._clock.monotonic(), self._rng, others)
+        if isinstance(route, Reject) and not others:
+            raise route.error
+        return route.worker if isinstance(route, Send) else None

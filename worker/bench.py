@@ -1,0 +1,207 @@
+"""The batch-latency curve: passes by shape and batch size, measured on the device as it serves.
+
+Each pass is a job behind the batches of others, with its working memory promised by the ledger
+while it runs; what does not fit is left out with its reason, and so is what is larger.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
+
+import numpy as np
+
+from worker import options, wire
+from worker.backends.base import U8, LoadedModel, NmsOptions
+from worker.curve import Pass, Sweep, left_out, point_of, sweep_of
+from worker.engine import Engine
+from worker.estimates import Shape
+from worker.imaging import ShapePolicy
+from worker.intake import Framing, Intake
+from worker.lifecycle import SERVING, ReplicaState
+from worker.replica import Replica
+from worker.replicas import Replicas
+from worker.swaps import Swaps
+from yolopool.errors import DeadlineExceeded, Draining, LedgerFull, NotAssigned, OutOfMemory
+from yolopool.v1 import bench_pb2, detection_pb2, worker_pb2
+
+# The sizes of a shape are measured in turn, so many times: what a machine does beside falls on all.
+ROUNDS = 3
+LEAST_PASSES = 2  # of a point in a round
+# A pass that is under way holds up requests: none is begun that would be longer.
+LONGEST_PASS_S = 5.0
+# How much longer than the last a pass may be expected to take, and to say what was left out.
+SLOWER, ANSWERS_S = 1.5, 0.1
+RECTANGLES = 64
+LEFT_OUT = (LedgerFull, OutOfMemory, DeadlineExceeded)
+
+
+class Bench:
+    """All methods are of the event loop; nothing is kept from one sweep to the next."""
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        swaps: Swaps,
+        engine: Engine,
+        intake: Intake,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._replicas = replicas
+        self._swaps = swaps
+        self._engine = engine
+        self._intake = intake
+        self._clock = clock
+
+    async def points(
+        self, request: worker_pb2.BenchRequest, deadline: float
+    ) -> AsyncGenerator[bench_pb2.BenchPoint, None]:
+        """The points of a sweep, one by one; deadline: seconds of the clock.
+
+        Raises NotAssigned, InvalidOption, Draining, LedgerFull (the version finds no room on the
+        device), InferenceFailed, and what is wrong with the image.
+        """
+        with self._replicas.hold(wire.key_of(request.version)) as replica:
+            await self._on_device(replica)
+            sweep = sweep_of(request.sweep, replica.shape, replica.stride)
+            for shape in sweep.shapes:
+                async with aclosing(self._of_shape(replica, sweep, shape, deadline)) as points:
+                    async for point in points:
+                        yield point
+
+    async def _of_shape(
+        self, replica: Replica, sweep: Sweep, shape: Shape, deadline: float
+    ) -> AsyncGenerator[bench_pb2.BenchPoint, None]:
+        image = await self._image(sweep.image, shape, replica.stride)
+        seconds = sweep.seconds / ROUNDS
+        measured: dict[int, list[Pass]] = {}
+        largest: bench_pb2.BenchPoint | None = None
+        for batch in sweep.batches:
+            if largest is not None and (largest.reason or _too_long(largest, batch)):
+                largest = _beyond(largest, batch)
+            else:
+                try:
+                    passes = await self._passes(replica, [image] * batch, seconds, deadline)
+                    measured[batch] = passes
+                    largest = point_of(shape, batch, passes, self._busy())
+                except LEFT_OUT as error:
+                    largest = left_out(shape, batch, error.reason, error.message)
+            yield largest
+        for number in range(1, ROUNDS):
+            for batch in sorted(measured, reverse=number % 2 == 1):
+                try:
+                    more = await self._passes(replica, [image] * batch, seconds, deadline)
+                except LEFT_OUT:
+                    return  # what is known of it by now stands
+                measured[batch] += more
+                yield point_of(shape, batch, measured[batch], self._busy())
+
+    async def _passes(
+        self, replica: Replica, images: Sequence[U8], seconds: float, deadline: float
+    ) -> list[Pass]:
+        """As many as there is time for in so many seconds; the first is not among them."""
+        height, width = images[0].shape[:2]
+        passes: list[Pass] = []
+        began = self._clock()
+        while len(passes) <= LEAST_PASSES or self._clock() - began < seconds:
+            # Nobody hears of what ends after the deadline.
+            needs_s = ANSWERS_S + (SLOWER * passes[-1].seconds if passes else 0.0)
+            if self._clock() + needs_s >= deadline:
+                raise DeadlineExceeded(
+                    f"no time is left for passes of {len(images)}: allow more, or fewer points"
+                )
+            one = await self._pass(replica, images)
+            passes.append(one)
+            replica.last_pass = self._clock()
+            self._engine.note_pass(replica.key, (height, width), len(images), one.seconds)
+        return passes[1:]
+
+    async def _pass(self, replica: Replica, images: Sequence[U8]) -> Pass:
+        while True:
+            await self._on_device(replica)
+            # Goes on if the caller leaves: the ledger's promise lasts as long as the pass.
+            run = asyncio.ensure_future(self._run(replica, images))
+            if (done := await asyncio.shield(run)) is not None:
+                return done
+
+    async def _run(self, replica: Replica, images: Sequence[U8]) -> Pass | None:
+        """One pass; None: others took its place on the device before."""
+        height, width = images[0].shape[:2]
+        async with self._swaps.room_for(replica, (height, width), len(images)) as room:
+            if room is None:
+                return None
+            model, workspace_bytes = room
+            nms = options.resolve(
+                detection_pb2.DetectOptions(), replica.order.settings, len(replica.class_names)
+            )
+            done = await self._engine.job(partial(_timed, model, images, nms), idle=True)
+            return replace(done, workspace_bytes=workspace_bytes)
+
+    async def _on_device(self, replica: Replica) -> None:
+        while replica.state is not ReplicaState.HOT:
+            self._check(replica)
+            await self._replicas.bring(replica)
+            if replica.error is not None:
+                raise replica.error
+        self._check(replica)
+
+    def _check(self, replica: Replica) -> None:
+        if self._replicas.draining:
+            raise Draining("this worker is ending: measure on another")
+        if replica.state not in SERVING:
+            raise NotAssigned(f"{replica.key} was released while it was measured: load it again")
+
+    def _busy(self) -> float:
+        now = self._clock()
+        return min(1.0, sum(one.usage.busy(now) for one in self._replicas.held()))
+
+    async def _image(self, encoded: bytes, shape: Shape, stride: int) -> U8:
+        """Letterboxed to the square round a shape, of which the middle is cut out."""
+        height, width = shape
+        side = max(shape)
+        if encoded:
+            framing = Framing(side, stride, ShapePolicy.SQUARE)
+            square = (await self._intake.prepare(encoded, None, framing)).letterboxed.image
+        else:
+            square = _picture(side)
+        top, left = (side - height) // 2, (side - width) // 2
+        return np.ascontiguousarray(square[top : top + height, left : left + width])
+
+
+def _timed(model: LoadedModel, images: Sequence[U8], nms: NmsOptions) -> Pass:
+    """On the device thread."""
+    began = time.perf_counter()
+    result = model.run(images, [nms] * len(images))
+    seconds = time.perf_counter() - began
+    boxes = fmean(len(one.confidence) for one in result.candidates)
+    return Pass(seconds, result.transfer_s, result.inference_s, result.postprocess_s, boxes)
+
+
+def _too_long(largest: bench_pb2.BenchPoint, batch: int) -> bool:
+    return largest.p50_ms / 1000 * batch / largest.batch > LONGEST_PASS_S
+
+
+def _beyond(largest: bench_pb2.BenchPoint, batch: int) -> bench_pb2.BenchPoint:
+    """A larger batch than one that was left out or is as long as a pass may be."""
+    shape = (largest.shape.height, largest.shape.width)
+    if largest.reason:
+        return left_out(shape, batch, largest.reason, f"so was a batch of {largest.batch}")
+    return left_out(
+        shape,
+        batch,
+        "TOO_LONG",
+        f"a pass would hold up requests for more than {LONGEST_PASS_S:g} s",
+    )
+
+
+def _picture(side: int) -> U8:
+    """Rectangles of all sizes and colours on noise, BGR (side, side, 3): always the same."""
+    draw = np.random.default_rng(0)
+    picture = draw.integers(96, 160, (side, side, 3), np.uint8)
+    for _ in range(RECTANGLES):
+        (top, left), (height, width) = draw.integers(0, side, 2), draw.integers(4, side // 3 + 4, 2)
+        picture[top : top + height, left : left + width] = draw.integers(0, 256, 3, np.uint8)
+    return picture

@@ -1,0 +1,133 @@
+"""`yolopool bench`: the batch-latency curve of a model, its knee, and the settings made of it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.live import Live
+
+from yolopool import curves
+from yolopool.client import Client
+from yolopool.console import (
+    DEFAULT_ADDRESS,
+    Address,
+    AsJson,
+    ModelRef,
+    out,
+    plain,
+    print_json,
+    say,
+)
+from yolopool.errors import InvalidOption, ResourceExhausted
+from yolopool.knee import Knee, knee
+from yolopool.records import Batching, BenchPoint
+
+
+def bench(
+    model: ModelRef,
+    worker: Annotated[str, typer.Option(help="on this one; default: any that holds it")] = "",
+    device: Annotated[str, typer.Option(help="on one of this kind: cpu, cuda or sim")] = "",
+    batch: Annotated[str, typer.Option(help="sizes, comma separated")] = "1,2,4,8,16",
+    shape: Annotated[
+        str, typer.Option(help="WIDTHxHEIGHT, comma separated; default: the model's square")
+    ] = "",
+    seconds: Annotated[float, typer.Option(help="of passes a point")] = 1.0,
+    image: Annotated[
+        Path | None, typer.Option(help="picture to run; default: rectangles on noise")
+    ] = None,
+    store: Annotated[
+        bool, typer.Option("--store", help="batch by the knee of the first shape from now on")
+    ] = False,
+    svg: Annotated[Path | None, typer.Option(help="file for the picture of the curve")] = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="of it all, seconds")] = 600.0,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Measure passes of a model by batch size, beside its traffic, and name the knee."""
+    with Client(address) as client:
+        coming = client.bench(
+            model,
+            worker=worker,
+            device_kind=device,
+            shapes=[_shape(word) for word in _words(shape)],
+            batch_sizes=[_batch(word) for word in _words(batch)],
+            seconds=seconds,
+            image=image,
+            timeout_s=timeout_s,
+        )
+        points = _newest(coming) if as_json else _shown(coming)
+        shapes = curves.by_shape(points)
+        if not shapes:
+            raise ResourceExhausted(f"no point could be measured: {points[0].message}")
+        knees = {name: knee(them) for name, them in shapes.items()}
+        name, first = next(iter(knees.items()))
+        if store:
+            _store(client, shapes[name], first, quiet=as_json)
+    if svg is not None:
+        if all(len(them) < 2 for them in shapes.values()):
+            raise InvalidOption("a curve needs two points that were measured: give more of --batch")
+        svg.write_text(curves.picture(points, first), encoding="utf-8")
+    if as_json:
+        told = {name: plain(one) for name, one in knees.items()}
+        print_json({"points": [plain(one) for one in points], "knees": told})
+        return
+    for name, one in knees.items():
+        out.print(curves.bars(shapes[name], one))
+        out.print(f"knee at {name}: {one.says()}", highlight=False)
+
+
+def _newest(
+    coming: Iterable[BenchPoint], each: Callable[[list[BenchPoint]], None] = lambda points: None
+) -> list[BenchPoint]:
+    """The last answer of each point; `each` hears what is known whenever one comes."""
+    points: dict[tuple[str, int], BenchPoint] = {}
+    for point in coming:
+        points[point.shape, point.batch] = point
+        each(list(points.values()))
+    return list(points.values())
+
+
+def _shown(coming: Iterable[BenchPoint]) -> list[BenchPoint]:
+    """The points, in a table that grows with them where there is a terminal."""
+    with Live(console=out, auto_refresh=False) as live:
+        points = _newest(
+            coming, lambda known: live.update(curves.table(known), refresh=out.is_terminal)
+        )
+    for one in points:
+        if one.reason:
+            say(f"{one.shape} x{one.batch} left out: {one.reason}: {one.message}")
+    out.print()
+    return points
+
+
+def _store(client: Client, measured: list[BenchPoint], found: Knee, quiet: bool) -> None:
+    """The knee as the version's batching on this kind of device; what else is set stays."""
+    point = measured[0]
+    (version,) = client.model(point.model).versions
+    sizes = tuple(one.batch for one in measured if one.batch <= found.batch)
+    now = version.batching.get(point.device_kind, Batching())
+    settings = replace(now, max_batch=found.batch, preferred_sizes=sizes)
+    client.set_batching(point.model, point.device_kind, settings)
+    if not quiet:
+        words = ", ".join(map(str, sizes))
+        say(f"stored for {point.device_kind}: max batch {found.batch}, preferred {words}")
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _batch(word: str) -> int:
+    if not word.isdecimal():
+        raise InvalidOption(f"--batch has {word!r}: give whole numbers, such as 1,2,4")
+    return int(word)
+
+
+def _shape(word: str) -> tuple[int, int]:
+    """(height, width)."""
+    width, _, height = word.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise InvalidOption(f"--shape has {word!r}: give WIDTHxHEIGHT, such as 640x480")
+    return int(height), int(width)

@@ -1,0 +1,98 @@
+"""How a batch-latency curve is shown: a table, bars for a terminal, and a picture."""
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from yolopool import chart
+from yolopool.knee import Knee
+from yolopool.records import BenchPoint
+from yolopool.tables import plain_table, size
+
+BAR = 24  # characters of the longest
+
+
+def by_shape(points: Sequence[BenchPoint]) -> dict[str, list[BenchPoint]]:
+    """Points that were measured, by shape in the order of the sweep."""
+    shapes: dict[str, list[BenchPoint]] = {}
+    for one in points:
+        if not one.reason:
+            shapes.setdefault(one.shape, []).append(one)
+    return shapes
+
+
+def title(point: BenchPoint) -> str:
+    return f"{point.model} {point.precision} on {point.worker}, {point.device_name}"
+
+
+def table(points: Sequence[BenchPoint]) -> Table:
+    """A line a point: milliseconds of a pass, and of its stages."""
+    rows = plain_table(
+        "SHAPE", "BATCH ", "PASSES ", "P50 ", "P99 ", "COPY ", "FORWARD ", "NMS ",
+        "IMAGES/S ", "MEMORY ", "BUSY ", title=f"[bold]{escape(title(points[0]))}[/]",
+    )  # fmt: skip
+    for one in points:
+        if one.reason:
+            rows.add_row(one.shape, str(one.batch), "[yellow]left out[/]")
+            continue
+        times = (one.p50_ms, one.p99_ms, one.copy_ms, one.forward_ms, one.nms_ms)
+        rows.add_row(
+            one.shape,
+            str(one.batch),
+            str(one.passes),
+            *(f"{value:.1f}" for value in times),
+            f"{one.images_per_s:.1f}",
+            size(one.workspace_bytes),
+            f"{one.busy:.0%}",
+        )
+    return rows
+
+
+def bars(points: Sequence[BenchPoint], knee: Knee) -> Text:
+    """Throughput and latency of one shape by batch size, as lengths; the knee is marked."""
+    fastest = max(one.images_per_s for one in points)
+    slowest = max(one.p50_ms for one in points)
+    lines = Text(f"{'BATCH':>7}  {'IMAGES/S':<{BAR + 9}} P50 MS\n", style="bold")
+    for one in points:
+        speed = _bar(one.images_per_s / fastest, f"{one.images_per_s:.1f}")
+        latency = _bar(one.p50_ms / slowest, f"{one.p50_ms:.1f}")
+        mark = ">" if one.batch == knee.batch else " "
+        line = f"{mark} {one.batch:>5}  {speed:<{BAR + 9}} {latency}\n"
+        lines.append(line, style="green" if mark == ">" else "not bold")
+    return lines
+
+
+def _bar(share: float, word: str) -> str:
+    return f"{'█' * max(1, round(BAR * share))} {word}"
+
+
+def picture(points: Sequence[BenchPoint], knee: Knee) -> str:
+    """An SVG: images/s over batch size above, milliseconds of a pass below; a curve a shape, of a
+    sweep of one shape p50 and p99. The knee is that of the first shape.
+
+    Raises ValueError where no shape has two points.
+    """
+    shapes = {shape: them for shape, them in by_shape(points).items() if len(them) > 1}
+    longest: list[BenchPoint] = max(shapes.values(), key=len, default=[])
+    names = [str(one.batch) for one in longest]
+    if len(shapes) == 1:
+        latencies = {
+            "p50": [one.p50_ms for one in longest],
+            "p99": [one.p99_ms for one in longest],
+        }
+    else:
+        latencies = {shape: [one.p50_ms for one in them] for shape, them in shapes.items()}
+    speeds = {shape: [one.images_per_s for one in them] for shape, them in shapes.items()}
+    marked = names.index(str(knee.batch)) if str(knee.batch) in names else None
+    above = title(points[0])
+    below = f"knee: batch {knee.batch}, {knee.images_per_s:.3g} images/s at {knee.p50_ms:.3g} ms"
+    return chart.stacked(
+        [
+            chart.lines_chart(speeds, above, "batch", "images/s", x_names=names, marked=marked),
+            chart.lines_chart(
+                latencies, below, "batch", "ms of a pass", x_names=names, marked=marked
+            ),
+        ]
+    )
