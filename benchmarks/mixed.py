@@ -246,9 +246,7 @@ async def run(options: argparse.Namespace) -> Result:
     with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
         async with Pool(pool_flags, options.pool_log) as pool:
             # Blocking clients, as most callers are: beside the loop.
-            tallies, seconds = await asyncio.to_thread(
-                measure, pool.address, options, Path(folder)
-            )
+            tallies, seconds = await asyncio.to_thread(measure, pool.address, options, Path(folder))
     batches: Counter[int] = sum((one.batches for one in tallies), Counter())
     errors: Counter[str] = sum((one.errors for one in tallies), Counter())
     checked = batches.total()
