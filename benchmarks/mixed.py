@@ -213,7 +213,9 @@ def compare(
         (tally.wrong if owner in (None, ask) else tally.swapped).append(seen)
 
 
-def measure(address: str, options: argparse.Namespace, folder: Path) -> tuple[list[Tally], float]:
+def measure(
+    address: str, options: argparse.Namespace, folder: Path, workers: int
+) -> tuple[list[Tally], float]:
     """Registers the models, takes the references, lets all clients go; answers the seconds too."""
     rng = random.Random(options.seed)
     with Client(address) as client:
@@ -223,7 +225,7 @@ def measure(address: str, options: argparse.Namespace, folder: Path) -> tuple[li
             version = client.register(name, path, image_size=size)
             if version.state != "READY":
                 raise RuntimeError(f"{name} is {version.state}: {version.reason} {version.message}")
-            client.load(name, pin=True)
+            client.load(name, replicas=workers, pin=True)
         owners, known = reference(client, rng, options.distinct)
     share = Share(order(rng, known, options.requests))
     tallies = [Tally() for _ in range(options.clients)]
@@ -246,7 +248,9 @@ async def run(options: argparse.Namespace) -> Result:
     with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
         async with Pool(pool_flags, options.pool_log) as pool:
             # Blocking clients, as most callers are: beside the loop.
-            tallies, seconds = await asyncio.to_thread(measure, pool.address, options, Path(folder))
+            tallies, seconds = await asyncio.to_thread(
+                measure, pool.address, options, Path(folder), pool_flags.expected_workers
+            )
     batches: Counter[int] = sum((one.batches for one in tallies), Counter())
     errors: Counter[str] = sum((one.errors for one in tallies), Counter())
     checked = batches.total()

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -132,8 +133,8 @@ def steps(options: argparse.Namespace) -> dict[str, tuple[int, Callable[[], obje
     for count in BATCHES:
         plain = tensor([framed] * count)
         last = plain.contiguous(memory_format=torch.channels_last)
-        found[f"forward of {count}"] = (count, lambda batch=plain: forward(batch))
-        found[f"forward of {count}, channels last"] = (count, lambda batch=last: forward(batch))
+        found[f"forward of {count}"] = (count, partial(forward, plain))
+        found[f"forward of {count}, channels last"] = (count, partial(forward, last))
     prediction = forward(tensor([framed]))
     found["nms"] = (1, lambda: nms.one_to_many(prediction, [asked]))
     return found
