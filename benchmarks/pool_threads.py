@@ -27,9 +27,9 @@ from benchmarks.harness.measure import (
     measured,
     over_runs,
 )
+from benchmarks.harness.one_model import ECHO, TIMEOUT_S, environment, jpeg, started
 from benchmarks.harness.pool import PoolFlags, add_flags
 from benchmarks.harness.results import Check, Result, Row
-from benchmarks.throughput import ECHO, TIMEOUT_S, environment, jpeg, started
 from yolopool.async_client import AsyncClient
 
 _ECHO = f"exec(compile(open({ECHO + '/sitecustomize.py'!r}).read(), 'echo', 'exec'))\n"
@@ -107,7 +107,9 @@ async def measure(options: argparse.Namespace) -> dict[str, dict[int, list[Measu
             paths = (str(begin.parent), os.environ.get("PYTHONPATH", ""))
             changes = {f"YOLOPOOL_WORKER_{key}": value for key, value in way.settings}
             with environment(PYTHONPATH=os.pathsep.join(filter(None, paths)), **changes):
-                pool = await started(stack, PoolFlags(way.devices, demo=False), options)
+                pool = await started(
+                    stack, PoolFlags(way.devices, demo=False), options.image_size, options.pool_log
+                )
             pools[name] = (pool, await stack.enter_async_context(AsyncClient(pool.address)))
         for number in range(options.rounds):
             for name in names if number % 2 == 0 else names[::-1]:

@@ -10,20 +10,16 @@ nothing were done beside the floors, a second would give cores / (CPU seconds an
 import argparse
 import asyncio
 import contextlib
-import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
-from benchmarks.harness import dataset, fleet, hardware, results, weights
-from benchmarks.harness.floors import BATCHES, Floor, Floors
-from benchmarks.harness.hardware import ROOT
+from benchmarks.harness import dataset, hardware, results, weights
+from benchmarks.harness.floors import BATCHES, Floor, Floors, threads_of
 from benchmarks.harness.loadgen import closed_loop
 from benchmarks.harness.measure import (
     Measured,
@@ -33,17 +29,16 @@ from benchmarks.harness.measure import (
     measured,
     stage_row,
 )
+from benchmarks.harness.one_model import ECHO, TIMEOUT_S, environment, jpeg, started
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median, spread
+from worker.devices import Device, discover
 from worker.host import Host
 from yolopool.async_client import AsyncClient
 
-ECHO = str(ROOT / "benchmarks" / "harness" / "echo")
-SIZE = (640, 480)
 LEAST_RATIO = 0.9
 MOST_BEYOND_MS = 2.0
-TIMEOUT_S = 30.0
 # The steps every image goes through; of the forward passes the cheapest counts.
 STEPS = ("decode", "letterbox", "tensor", "nms")
 
@@ -79,40 +74,6 @@ def flags() -> argparse.ArgumentParser:
     return parser
 
 
-def jpeg() -> bytes:
-    """A labelled image of 640x480 as a camera would send it."""
-    picture = Image.open(io.BytesIO(dataset.encoded()[0])).convert("RGB").resize(SIZE)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=95)
-    return file.getvalue()
-
-
-@contextlib.contextmanager
-def environment(**changes: str) -> Iterator[None]:
-    """For the processes that are started inside."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-async def started(
-    stack: contextlib.AsyncExitStack, pool_flags: PoolFlags, options: argparse.Namespace
-) -> Pool:
-    """A pool with the demo model, on every worker."""
-    pool = await stack.enter_async_context(Pool(pool_flags, options.pool_log))
-    async with AsyncClient(pool.address) as client:
-        await fleet.register(client, "shapes", dataset.DEMO_WEIGHTS, options.image_size)
-        await client.load("shapes", replicas=pool_flags.expected_workers, pin=True)
-    return pool
-
-
 async def measure(options: argparse.Namespace) -> Rounds:
     """Floors, the pool that answers at once and the real one, in turns."""
     rounds, image = Rounds(), jpeg()
@@ -123,15 +84,23 @@ async def measure(options: argparse.Namespace) -> Rounds:
         pack = weights.pack(dataset.DEMO_WEIGHTS, folder / "packs")
         real_flags = PoolFlags(options.devices, options.memory_budget, demo=False)
         with environment(YOLOPOOL_WORKER_PRECISION=options.precision):
-            real = await started(stack, real_flags, options)
+            real = await started(stack, real_flags, options.image_size, options.pool_log)
         client = await stack.enter_async_context(AsyncClient(real.address))
         boxes = len(await client.detect(image, model="shapes"))
         path = os.pathsep.join(filter(None, (ECHO, os.environ.get("PYTHONPATH", ""))))
         with environment(PYTHONPATH=path, YOLOPOOL_ECHO_BOXES=str(boxes)):
-            echo = await started(stack, PoolFlags("sim:1", demo=False), options)
+            echo = await started(
+                stack, PoolFlags("sim:1", demo=False), options.image_size, options.pool_log
+            )
         echo_client = await stack.enter_async_context(AsyncClient(echo.address))
         floors = await stack.enter_async_context(
-            Floors(pack, file, options.image_size, options.precision)
+            Floors(
+                discover(options.devices, os.environ)[0],
+                pack,
+                file,
+                options.image_size,
+                options.precision,
+            )
         )
 
         async def load(pool: Pool, of: AsyncClient, clients: int, seconds: float) -> Measured:
@@ -239,7 +208,9 @@ def role_rows(rounds: Rounds) -> tuple[Row, ...]:
     )
 
 
-def summary(rounds: Rounds, cpu_s: float, wall_s: float) -> tuple[tuple[Row, ...], list[Check]]:
+def summary(
+    rounds: Rounds, cpu_s: float, wall_s: float, workers: Sequence[Device]
+) -> tuple[tuple[Row, ...], list[Check]]:
     """Throughput over its bound and latency beyond its floor, with what must hold."""
     cores = Host().cores()
     bound = cores / cpu_s
@@ -257,7 +228,8 @@ def summary(rounds: Rounds, cpu_s: float, wall_s: float) -> tuple[tuple[Row, ...
     rows: tuple[Row, ...] = (
         {
             "cores": cores,
-            "compute_threads": Host().compute_threads(),
+            "workers": len(workers),
+            "compute_threads": threads_of(workers[0]),
             "bound_images_per_s": bound,
             "images_per_s": rate.median,
             "images_per_s_min": rate.minimum,
@@ -290,7 +262,7 @@ async def run(options: argparse.Namespace) -> Result:
     machine, started_at = hardware.describe(), results.now()
     rounds = await measure(options)
     floors, cpu_s, wall_s = floor_rows(rounds)
-    rows, checks = summary(rounds, cpu_s, wall_s)
+    rows, checks = summary(rounds, cpu_s, wall_s, discover(options.devices, os.environ))
     loads = {"busy": rounds.busy, "alone": rounds.alone}
     return Result(
         scenario="throughput" if options.precision == "fp32" else f"throughput-{options.precision}",

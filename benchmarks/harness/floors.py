@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.harness.statistics import median
-from worker.devices import find
+from worker.devices import Device
 
 BATCHES = (1, 2, 4)
 READY_LIMIT_S = 60.0
@@ -36,9 +36,12 @@ class Floor:
 class Floors:
     """The process that measures. Raises RuntimeError with its words where it can't."""
 
-    def __init__(self, pack: Path, image: Path, image_size: int, precision: str) -> None:
+    def __init__(
+        self, device: Device, pack: Path, image: Path, image_size: int, precision: str
+    ) -> None:
+        self._environment = {**os.environ, **device.environment}
         self._arguments = (
-            *(f"--pack={pack}", f"--image={image}"),
+            *(f"--pack={pack}", f"--image={image}", f"--threads={threads_of(device)}"),
             *(f"--image-size={image_size}", f"--precision={precision}"),
         )
         self._process: asyncio.subprocess.Process | None = None
@@ -46,7 +49,7 @@ class Floors:
     async def __aenter__(self) -> "Floors":
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "benchmarks.harness.floors", *self._arguments),
-            env={**os.environ, **find("cpu", os.environ).environment},
+            env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -77,6 +80,11 @@ class Floors:
         return {name: Floor(**floor) for name, floor in json.loads(line).items()}
 
 
+def threads_of(device: Device) -> int:
+    """Compute threads of a CPU device's worker."""
+    return int(device.environment["OMP_NUM_THREADS"])
+
+
 def steps(options: argparse.Namespace) -> dict[str, tuple[int, Callable[[], object]]]:
     """By name: images a call, and the call."""
     import cv2
@@ -87,12 +95,11 @@ def steps(options: argparse.Namespace) -> dict[str, tuple[int, Callable[[], obje
     from worker.backends import nms, skeleton
     from worker.backends.base import NmsOptions
     from worker.backends.torch_backend import TorchBackend
-    from worker.host import Host
     from worker.packs import PackDoor
     from yolopool.v1.worker_pb2 import PackLocation
 
     cv2.setNumThreads(1)
-    backend = TorchBackend("cpu", Host().compute_threads())
+    backend = TorchBackend("cpu", options.threads)
     backend.open()
     folder = Path(options.pack)
     location = PackLocation(uri=folder.as_uri(), digest=folder.name)
@@ -173,5 +180,6 @@ if __name__ == "__main__":
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--image-size", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--precision", default="fp32")
     serve(parser.parse_args(), iter(sys.stdin.readline, ""))
