@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from worker import handover, wire
+from worker import core_sets, handover, wire
 from worker.backends.base import Backend
 from worker.blackbox import BlackBox
 from worker.engine import Engine
@@ -48,7 +48,15 @@ REPLY_S = 0.2
 TAKE_OVER_S = 60.0
 
 
-def backend_of(settings: Settings) -> Backend:
+def host_of(settings: Settings) -> Host:
+    """The host as this process may use it: bound to the cores that its device names, if any.
+    Raises InvalidOption, and OSError for cores that are not there.
+    """
+    kind, _, cores = settings.device.partition(":")
+    return Host().bind(core_sets.parse(cores)) if kind == "cpu" and cores else Host()
+
+
+def backend_of(settings: Settings, host: Host) -> Backend:
     """The backend of a device; torch is imported for real devices only."""
     kind, _, name = settings.device.partition(":")
     if kind == "sim":
@@ -59,7 +67,7 @@ def backend_of(settings: Settings) -> Backend:
         return SimulatedBackend(int(name or 0), settings.budget().resolve(0), look=look)
     from worker.backends.torch_backend import TorchBackend
 
-    threads = settings.compute_threads or Host().compute_threads()
+    threads = settings.compute_threads or host.compute_threads()
     # The supervisor let this process see its own device alone, so that is number 0.
     return TorchBackend("cuda:0" if kind == "cuda" else "cpu", threads if kind == "cpu" else 0)
 
@@ -67,9 +75,10 @@ def backend_of(settings: Settings) -> Backend:
 class App:
     """`await start()`, then `await run(until)`."""
 
-    def __init__(self, settings: Settings, backend: Backend) -> None:
+    def __init__(self, settings: Settings, backend: Backend, host: Host | None = None) -> None:
         self.settings = settings
         self.backend = backend
+        self._host = host or Host()
         self.port = 0
         self.incarnation = uuid.uuid4().hex
         self._box = BlackBox(settings.black_box, self.incarnation)
@@ -95,7 +104,7 @@ class App:
         )
         tiers = Tiers(
             two=kind != "cpu",
-            host_bytes=settings.host_bytes(Host().memory_bytes()),
+            host_bytes=settings.host_bytes(self._host.memory_bytes()),
             fetch_weights=kind != "sim",
             skip_warmup=settings.skip_warmup,
         )
@@ -161,7 +170,8 @@ class App:
             await self.engine.stop(CLOSING_S)
             raise OSError(f"device {self.settings.device} can't be taken: {error}") from error
         if self.settings.device_kind == "cpu":
-            total_bytes = min(total_bytes, Host().memory_bytes())  # a container's limit
+            # A container's limit, and other workers' shares.
+            total_bytes = min(total_bytes, self._host.memory_bytes())
         budget = self.settings.budget().resolve(total_bytes)
         self.upkeep.configured_bytes = budget
         self.swaps.ledger = replace(
@@ -340,7 +350,8 @@ async def _ended(task: "asyncio.Future[Any]") -> None:
 
 async def serve(settings: Settings, until: Callable[[], Awaitable[object]]) -> None:
     """One worker for one device, from start to end."""
-    app = App(settings, backend_of(settings))
+    host = host_of(settings)
+    app = App(settings, backend_of(settings, host), host)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, app.recycle, "SIGUSR1 asked for a successor")
     app.watch()

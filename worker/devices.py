@@ -12,12 +12,16 @@ from typing import Any
 import pynvml
 import structlog
 
+from worker import core_sets
 from worker.host import Host
 from yolopool.errors import InvalidOption
 
 log = structlog.get_logger()
 
-FORMS = "auto, cpu, cuda, cuda:GPU-<uuid>, cuda:MIG-<uuid>, sim:<count>, or several with commas"
+FORMS = (
+    "auto, cpu, cpu:<workers>x<cores>, cpu:<first>-<last>, cuda, cuda:GPU-<uuid>, cuda:MIG-<uuid>, "
+    "sim:<count>, or several with commas"
+)
 MAX_SIMULATED = 256
 
 
@@ -25,9 +29,9 @@ MAX_SIMULATED = 256
 class Device:
     """Something one worker process serves.
 
-    `id` is cpu, cuda:GPU-<uuid>, cuda:MIG-<uuid> or sim:N. `memory_bytes` is all its memory;
-    0 for a simulated device, which has what its budget says. `environment` holds the variables
-    its process must have before torch is imported.
+    `id` is cpu, cpu:<cores>, cuda:GPU-<uuid>, cuda:MIG-<uuid> or sim:N. `memory_bytes` is all its
+    memory; 0 for a simulated device, which has what its budget says. `environment` holds the
+    variables its process must have before torch is imported.
     """
 
     kind: str
@@ -77,8 +81,8 @@ def find(
 def _devices_of(
     term: str, environ: Mapping[str, str], compute_threads: int, host: Host
 ) -> Sequence[Device]:
-    if term == "cpu":
-        return [_cpu(compute_threads, host)]
+    if term == "cpu" or term.startswith("cpu:"):
+        return _cpus(term, compute_threads, host)
     if term.startswith("sim:"):
         return [_simulated(number) for number in range(_number(term))]
     if term == "auto":
@@ -114,10 +118,20 @@ def _simulated(number: int) -> Device:
     return Device("sim", f"sim:{number}", "simulated", 0, _without_gpu(1))
 
 
-def _cpu(compute_threads: int, host: Host) -> Device:
-    # One core is left to the event loop and to decoding, else they starve each other.
-    threads = compute_threads or host.compute_threads()
-    return Device("cpu", "cpu", host.cpu_name(), host.memory_bytes(), _without_gpu(threads))
+def _cpus(term: str, compute_threads: int, host: Host) -> Sequence[Device]:
+    if term == "cpu":
+        return [_cpu(compute_threads, host)]
+    found = core_sets.sets(term.removeprefix("cpu:"), host.allowed())
+    return [_cpu(compute_threads, host, cores) for cores in found]
+
+
+def _cpu(compute_threads: int, host: Host, cores: Sequence[int] = ()) -> Device:
+    """The CPU, or a part of it with its part of the memory."""
+    threads = compute_threads or host.compute_threads(len(cores) or None)
+    id_ = f"cpu:{core_sets.text_of(cores)}" if cores else "cpu"
+    share = len(cores) / len(host.allowed()) if cores else 1.0
+    memory_bytes = int(host.memory_bytes() * share)
+    return Device("cpu", id_, host.cpu_name(), memory_bytes, _without_gpu(threads))
 
 
 def _without_gpu(threads: int) -> dict[str, str]:

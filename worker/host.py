@@ -5,17 +5,36 @@ are not the process's. Both roots are arguments, so that tests can show any host
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where the kernel tells about this process."""
+    """Where the kernel tells about this process; `share` is its part of the host's memory, less
+    than 1 for one of several workers of the same host.
+    """
 
     proc: Path = Path("/proc")
     cgroups: Path = Path("/sys/fs/cgroup")
+    share: float = 1.0
+
+    def allowed(self) -> tuple[int, ...]:
+        """Numbers of the cores this process may run on, ascending."""
+        return tuple(sorted(os.sched_getaffinity(0)))
+
+    def bind(self, cores: Sequence[int]) -> "Host":
+        """Keeps this process, and threads it starts from now on, on these of its cores; answers
+        the host as it is for it then, with memory in proportion to the cores.
+
+        Before torch is imported: its threads inherit what they find. Raises OSError for a core
+        that is not there.
+        """
+        share = self.share * len(cores) / len(self.allowed())
+        os.sched_setaffinity(0, cores)
+        return replace(self, share=share)
 
     def cores(self) -> int:
         """Cores this process may keep busy: its affinity, less what a cgroup's quota takes.
@@ -23,22 +42,24 @@ class Host:
         A quota of 1.5 cores counts as 1: a second thread would be throttled half of the time,
         and with it the first, which waits for it.
         """
-        allowed = len(os.sched_getaffinity(0))
-        return max(1, min([allowed, *(int(quota) for quota in self._core_quotas())]))
+        return max(1, min([len(self.allowed()), *(int(quota) for quota in self._core_quotas())]))
 
-    def compute_threads(self) -> int:
-        """Threads of a model's pass: all of two cores, else one core left for the rest.
+    def compute_threads(self, most: int | None = None) -> int:
+        """Threads of a model's pass on all cores, or on `most` of them: all of two, else one core
+        left for the rest.
 
         With OpenMP waiting passive, two threads on two cores beat one alone and beside a busy
         neighbour (benchmarks/results/cpu_threads-*.json).
         """
-        cores = self.cores()
+        cores = min(self.cores(), most or sys.maxsize)
         return cores if cores <= 2 else cores - 1
 
     def memory_bytes(self) -> int:
-        """Memory this process may use: the machine's, or the least limit of its cgroups."""
+        """Memory this process may use: the machine's, or the least limit of its cgroups, times
+        its share.
+        """
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return min([machine, *self._memory_limits()])
+        return int(min([machine, *self._memory_limits()]) * self.share)
 
     def cpu_name(self) -> str:
         """As the processor calls itself, or the machine type where it does not."""

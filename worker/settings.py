@@ -76,12 +76,14 @@ class Settings(BaseSettings):
 
     device: str = Field(
         "",
-        pattern=r"^(|cpu|cuda(:[A-Za-z0-9/-]+)?|sim:\d+)$",
-        description="serve this one device (cpu, cuda:GPU-<uuid>, cuda:MIG-<uuid>, sim:N) in this "
-        "process; without it, supervise one such process a device",
+        pattern=r"^(|cpu(:[0-9+-]+)?|cuda(:[A-Za-z0-9/-]+)?|sim:\d+)$",
+        description="serve this one device (cpu, cpu:0-3, cuda:GPU-<uuid>, cuda:MIG-<uuid>, "
+        "sim:N) in this process; without it, supervise one such process a device",
     )
     devices: str = Field(
-        "auto", description="of the supervisor: auto, or a list such as cpu,sim:2 or cuda"
+        "auto",
+        description="of the supervisor: auto, or a list such as cuda, cpu,sim:2, or cpu:2x8 (two "
+        "workers bound to eight cores each)",
     )
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:50051",), description="host:port of every control plane, comma separated"

@@ -133,7 +133,9 @@ def version() -> None:
 
 Port = Annotated[int, typer.Option("--port", help="gRPC port; 0: any free one")]
 HttpPort = Annotated[int, typer.Option("--http-port", help="of /metrics and health; 0: any free")]
-Devices = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:GPU-<uuid>,... or sim:N")]
+Devices = Annotated[
+    str, typer.Option(help="auto, cpu, cpu:2x8, cuda, cuda:GPU-<uuid>,... or sim:N")
+]
 Budget = Annotated[str, typer.Option(help="a device: bytes, 4GiB, or a fraction such as 0.8")]
 Redis = Annotated[str, typer.Option(help="URL of your own Redis; without it, an embedded one")]
 

@@ -54,8 +54,11 @@ class PoolOptions:
 
     @property
     def least_workers(self) -> int:
-        kind, _, count = self.devices.partition(":")
-        return int(count) if kind == "sim" and count.isdigit() else 1
+        """Workers there are at least: sim:8 has eight, cpu:2x4 two."""
+        kind, _, part = self.devices.partition(":")
+        count, times, _ = part.partition("x")
+        many = kind == "sim" or (kind == "cpu" and times)
+        return int(count) if many and count.isdigit() else 1
 
 
 @dataclass(slots=True)

@@ -20,9 +20,11 @@ def ready_names(models: Sequence[Model]) -> list[str]:
     return [model.name for model in models if model.default_version]
 
 
-async def register(client: AsyncClient, name: str, path: Path) -> None:
+async def register(
+    client: AsyncClient, name: str, path: Path, image_size: int | None = None
+) -> None:
     """Registers a weights file and waits for its import; RuntimeError if that did not succeed."""
-    version = await client.register(name, path)
+    version = await client.register(name, path, image_size=image_size)
     if version.state != "READY":
         why = f"{version.reason}: {version.message}" if version.reason else version.step
         raise RuntimeError(f"{version.name} is {version.state}, not READY ({why})")

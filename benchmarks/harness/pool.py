@@ -24,6 +24,7 @@ from benchmarks.harness.fleet import is_serving
 from benchmarks.harness.processes import Process, descendants
 from yolopool.async_client import AsyncClient
 from yolopool.errors import YolopoolError
+from yolopool.up import PoolOptions
 
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
@@ -48,8 +49,7 @@ class PoolFlags:
     @property
     def expected_workers(self) -> int:
         """How many workers a started pool has at least."""
-        kind, _, count = self.devices.partition(":")
-        return int(count) if kind == "sim" and count else 1
+        return PoolOptions(Path(), devices=self.devices).least_workers
 
     def arguments(self, port: int, data_dir: Path) -> list[str]:
         """The arguments of `yolopool`."""
@@ -64,7 +64,9 @@ class PoolFlags:
 
 def add_flags(parser: argparse.ArgumentParser, devices: str = "cpu") -> None:
     """The flags every scenario with a pool has."""
-    parser.add_argument("--devices", default=devices, help="devices of the pool: cpu, cuda, sim:N")
+    parser.add_argument(
+        "--devices", default=devices, help="devices of the pool: cpu, cpu:2x1, cuda, sim:N"
+    )
     parser.add_argument("--memory-budget", default="", help="per device: bytes, 4GiB or 0.8")
     parser.add_argument("--pool-log", type=Path, help="keep the log of the pool's processes here")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from worker import core_sets
 from worker.devices import discover, find
 from worker.host import Host
 from yolopool.errors import InvalidOption
@@ -179,6 +180,33 @@ def test_cpu_device() -> None:
     }
     (device,) = discover("cpu", {}, compute_threads=5)
     assert device.environment["OMP_NUM_THREADS"] == "5"
+
+
+def test_cpu_workers_with_cores_of_their_own() -> None:
+    cores = Host().allowed()
+    each = len(cores) // 2 or 1
+    found = discover(f"cpu:{len(cores) // each}x{each}", {})
+    assert found[0].kind == "cpu"
+    assert [core_sets.parse(one.id.removeprefix("cpu:")) for one in found] == [
+        cores[n * each : (n + 1) * each] for n in range(len(cores) // each)
+    ]
+    assert sum(one.memory_bytes for one in found) <= Host().memory_bytes()
+    assert found[0].environment["OMP_NUM_THREADS"] == str(Host().compute_threads(each))
+    assert find(found[0].id, {}) == found[0]
+    with pytest.raises(InvalidOption, match="not there"):
+        discover("cpu:99998-99999", {})
+
+
+def test_a_bound_process_has_its_cores_and_its_share_of_memory() -> None:
+    code = (
+        "import threading, os; from worker.host import Host; whole = Host(); "
+        "cores = whole.allowed(); host = whole.bind(cores[-1:]); "
+        "assert host.allowed() == cores[-1:] and host.cores() == host.compute_threads() == 1; "
+        "assert host.memory_bytes() == whole.memory_bytes() // len(cores); "
+        "seen = []; thread = threading.Thread(target=lambda: seen.append(os.sched_getaffinity(0)))"
+        "; thread.start(); thread.join(); assert seen == [{cores[-1]}]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_simulated_devices() -> None:

@@ -1,0 +1,290 @@
+"""The whole pool against the sum of its parts: JPEG in and boxes out, saturated and one at a time.
+
+    python -m benchmarks.throughput --rounds 5 --seconds 20
+
+A step's floor is what it costs bare, in a process of its own; that of the way through client,
+control plane and worker is a pool whose worker answers at once. If no core ever waited, and
+nothing were done beside the floors, a second would give cores / (CPU seconds an image of all).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from benchmarks.harness import dataset, hardware, results, weights
+from benchmarks.harness.floors import BATCHES, Floor, Floors, threads_of
+from benchmarks.harness.loadgen import closed_loop
+from benchmarks.harness.measure import (
+    Measured,
+    detecting,
+    errors_of,
+    load_row,
+    measured,
+    stage_row,
+)
+from benchmarks.harness.one_model import ECHO, TIMEOUT_S, environment, jpeg, started
+from benchmarks.harness.pool import Pool, PoolFlags, add_flags
+from benchmarks.harness.results import Check, Result, Row
+from benchmarks.harness.statistics import median, spread
+from worker.devices import Device, discover
+from worker.host import Host
+from yolopool.async_client import AsyncClient
+
+LEAST_RATIO = 0.9
+MOST_BEYOND_MS = 2.0
+# The steps every image goes through; of the forward passes the cheapest counts.
+STEPS = ("decode", "letterbox", "tensor", "nms")
+
+
+@dataclass(slots=True)
+class Rounds:
+    """What each round measured."""
+
+    floors: list[Mapping[str, Floor]] = field(default_factory=list)
+    echo_busy: list[Measured] = field(default_factory=list)
+    echo_alone: list[Measured] = field(default_factory=list)
+    busy: list[Measured] = field(default_factory=list)
+    alone: list[Measured] = field(default_factory=list)
+
+    def floor_cpu_s(self, step: str) -> float:
+        return median([one[step].cpu_s for one in self.floors])
+
+    def floor_wall_s(self, step: str) -> float:
+        return median([one[step].wall_s for one in self.floors])
+
+
+def flags() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.throughput", description=__doc__)
+    add_flags(parser)
+    results.add_flags(parser)
+    parser.add_argument("--rounds", type=int, default=5, help="through all parts")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each round's busy load")
+    parser.add_argument("--warmup", type=float, default=2.0, help="before each load, not counted")
+    parser.add_argument("--clients", type=int, default=12, help="requests in flight when busy")
+    parser.add_argument("--image-size", type=int, default=640, help="of the version, pixels")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    return parser
+
+
+async def measure(options: argparse.Namespace) -> Rounds:
+    """Floors, the pool that answers at once and the real one, in turns."""
+    rounds, image = Rounds(), jpeg()
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yolopool-")))
+        file = folder / "image.jpg"
+        file.write_bytes(image)
+        pack = weights.pack(dataset.DEMO_WEIGHTS, folder / "packs")
+        real_flags = PoolFlags(options.devices, options.memory_budget, demo=False)
+        with environment(YOLOPOOL_WORKER_PRECISION=options.precision):
+            real = await started(stack, real_flags, options.image_size, options.pool_log)
+        client = await stack.enter_async_context(AsyncClient(real.address))
+        boxes = len(await client.detect(image, model="shapes"))
+        path = os.pathsep.join(filter(None, (ECHO, os.environ.get("PYTHONPATH", ""))))
+        with environment(PYTHONPATH=path, YOLOPOOL_ECHO_BOXES=str(boxes)):
+            echo = await started(
+                stack, PoolFlags("sim:1", demo=False), options.image_size, options.pool_log
+            )
+        echo_client = await stack.enter_async_context(AsyncClient(echo.address))
+        floors = await stack.enter_async_context(
+            Floors(
+                discover(options.devices, os.environ)[0],
+                pack,
+                file,
+                options.image_size,
+                options.precision,
+            )
+        )
+
+        async def load(pool: Pool, of: AsyncClient, clients: int, seconds: float) -> Measured:
+            call = detecting(of, [image], ["shapes"], TIMEOUT_S)
+            begin = partial(closed_loop, call, clients, options.warmup, seconds)
+            return await measured(pool, begin)
+
+        async def one_floor() -> None:
+            rounds.floors.append(await floors.measure(options.seconds / 2))
+
+        async def one_echo() -> None:
+            short = options.seconds / 4
+            rounds.echo_busy.append(await load(echo, echo_client, options.clients, short))
+            rounds.echo_alone.append(await load(echo, echo_client, 1, short))
+
+        async def one_real() -> None:
+            rounds.busy.append(await load(real, client, options.clients, options.seconds))
+            rounds.alone.append(await load(real, client, 1, options.seconds / 2))
+
+        parts = (one_floor, one_echo, one_real)
+        for number in range(options.rounds):
+            for part in parts if number % 2 == 0 else parts[::-1]:
+                await part()
+    return rounds
+
+
+def way_cpu_s(run: Measured) -> dict[str, float]:
+    """CPU seconds a request of everybody on the way, the load generator's own included."""
+    answered = max(1, run.load.finished)
+    return {**run.cpu_s_per_request, "generator": run.load.generator_cpu_s / answered}
+
+
+def forward_of(rounds: Rounds, figure: str, batches: Sequence[int]) -> tuple[str, float]:
+    """The forward pass that costs least an image, of these batch sizes and both layouts."""
+    by_name = {
+        name: median([getattr(one[name], figure) for one in rounds.floors])
+        for name in rounds.floors[0]
+        if any(name.startswith(f"forward of {count}") for count in batches)
+    }
+    name = min(by_name, key=lambda one: by_name[one])
+    return name, by_name[name]
+
+
+def floor_rows(rounds: Rounds) -> tuple[tuple[Row, ...], float, float]:
+    """The table of floors, with the sums of those that count: CPU s busy, seconds alone."""
+    busy, cpu_s = forward_of(rounds, "cpu_s", BATCHES)
+    single, wall_s = forward_of(rounds, "wall_s", BATCHES[:1])
+    rows: list[Row] = [
+        {
+            "step": name,
+            "cpu_ms_per_image": 1e3 * rounds.floor_cpu_s(name),
+            "wall_ms_per_image": 1e3 * rounds.floor_wall_s(name),
+            "counts_when_busy": name in STEPS or name == busy,
+            "counts_alone": name in STEPS or name == single,
+        }
+        for name in rounds.floors[0]
+    ]
+    cpu_s += sum(rounds.floor_cpu_s(step) for step in STEPS)
+    wall_s += sum(rounds.floor_wall_s(step) for step in STEPS)
+    for role in way_cpu_s(rounds.echo_busy[0]):
+        used_s = median([way_cpu_s(one)[role] for one in rounds.echo_busy])
+        cpu_s += used_s
+        rows.append(
+            {
+                "step": f"rpc: {role}",
+                "cpu_ms_per_image": 1e3 * used_s,
+                "wall_ms_per_image": None,
+                "counts_when_busy": True,
+                "counts_alone": False,
+            }
+        )
+    echo_s = median([one.load.latency_ms().p50 / 1e3 for one in rounds.echo_alone])
+    wall_s += echo_s
+    rows.append(
+        {
+            "step": "rpc: there and back",
+            "cpu_ms_per_image": None,
+            "wall_ms_per_image": 1e3 * echo_s,
+            "counts_when_busy": False,
+            "counts_alone": True,
+        }
+    )
+    rows.append(
+        {
+            "step": "sum",
+            "cpu_ms_per_image": 1e3 * cpu_s,
+            "wall_ms_per_image": 1e3 * wall_s,
+            "counts_when_busy": True,
+            "counts_alone": True,
+        }
+    )
+    return tuple(rows), cpu_s, wall_s
+
+
+def role_rows(rounds: Rounds) -> tuple[Row, ...]:
+    """Where the CPU of an image went in the real pool, beside what its way alone costs."""
+    return tuple(
+        {
+            "role": role,
+            "cpu_ms_per_image": 1e3 * median([way_cpu_s(one)[role] for one in rounds.busy]),
+            "of_which_rpc_floor_ms": 1e3
+            * median([way_cpu_s(one).get(role, 0.0) for one in rounds.echo_busy]),
+        }
+        for role in way_cpu_s(rounds.busy[0])
+    )
+
+
+def summary(
+    rounds: Rounds, cpu_s: float, wall_s: float, workers: Sequence[Device]
+) -> tuple[tuple[Row, ...], list[Check]]:
+    """Throughput over its bound and latency beyond its floor, with what must hold."""
+    cores = Host().cores()
+    bound = cores / cpu_s
+    rate = spread([one.load.throughput for one in rounds.busy])
+    ratio = rate.median / bound
+    used_s = [sum(way_cpu_s(one).values()) for one in rounds.busy]
+    used_cores = median(
+        [
+            s * one.load.finished / one.load.window.length_s
+            for s, one in zip(used_s, rounds.busy, strict=True)
+        ]
+    )
+    p50_ms = median([one.load.latency_ms().p50 for one in rounds.alone])
+    beyond_ms = p50_ms - 1e3 * wall_s
+    rows: tuple[Row, ...] = (
+        {
+            "cores": cores,
+            "workers": len(workers),
+            "compute_threads": threads_of(workers[0]),
+            "bound_images_per_s": bound,
+            "images_per_s": rate.median,
+            "images_per_s_min": rate.minimum,
+            "images_per_s_max": rate.maximum,
+            "ratio": ratio,
+            "cores_used": used_cores,
+            "cpu_ms_per_image": 1e3 * median(used_s),
+            "alone_p50_ms": p50_ms,
+            "alone_floor_ms": 1e3 * wall_s,
+        },
+    )
+    errors = errors_of([one.load for one in (*rounds.busy, *rounds.alone, *rounds.echo_busy)])
+    return rows, [
+        Check("every request was answered", not errors, str(errors or "no error")),
+        Check(
+            f"saturated, {LEAST_RATIO:.0%} or more of the bound",
+            ratio >= LEAST_RATIO,
+            f"{rate} images/s of {bound:.4g}: {ratio:.1%}",
+        ),
+        Check(
+            f"alone, the median is {MOST_BEYOND_MS:g} ms or less beyond the floors",
+            beyond_ms <= MOST_BEYOND_MS,
+            f"{p50_ms:.2f} ms, {beyond_ms:+.2f} ms beyond {1e3 * wall_s:.2f} ms",
+        ),
+    ]
+
+
+async def run(options: argparse.Namespace) -> Result:
+    """Measures everything in turns and puts it together."""
+    machine, started_at = hardware.describe(), results.now()
+    rounds = await measure(options)
+    floors, cpu_s, wall_s = floor_rows(rounds)
+    rows, checks = summary(rounds, cpu_s, wall_s, discover(options.devices, os.environ))
+    loads = {"busy": rounds.busy, "alone": rounds.alone}
+    return Result(
+        scenario="throughput" if options.precision == "fp32" else f"throughput-{options.precision}",
+        started_at=started_at,
+        settings=results.settings_of(options) | {"jpeg_bytes": len(jpeg())},
+        hardware=machine,
+        tables={
+            "floors": floors,
+            "throughput": rows,
+            "processes, busy": role_rows(rounds),
+            "stages, median ms": tuple(stage_row(name, of) for name, of in loads.items()),
+            "runs": tuple(load_row(name, one) for name, of in loads.items() for one in of),
+        },
+        checks=tuple(checks),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the scenario; answers the exit status."""
+    options = flags().parse_args(arguments)
+    return results.publish(asyncio.run(run(options)), options.results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
