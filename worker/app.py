@@ -16,7 +16,8 @@ from typing import Any
 
 import structlog
 
-from worker import core_sets, handover, wire
+from worker import arena, core_sets, handover, wire
+from worker.arena import Arena
 from worker.backends.base import Backend
 from worker.blackbox import BlackBox
 from worker.engine import Engine
@@ -90,10 +91,12 @@ class App:
         kind = settings.device_kind
         held: dict[str, Replica] = {}
         self.engine = Engine(settings.queue_capacity)
+        self.arena = Arena(arena.private(settings.intake_bytes()))
         self.intake = Intake(
             settings.intake_threads or (4 if kind == "cuda" else 2),
             settings.queue_capacity,
             ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+            self.arena,
         )
         self.server = GrpcServer([SERVICE])
         packs = PackDoor(
@@ -336,6 +339,7 @@ class App:
 
     def _open_device(self) -> tuple[int, int, str]:
         context_bytes = self.backend.open()
+        self.arena.pin(self.backend.pin)
         return context_bytes, self.backend.memory().total_bytes, self.backend.device_name
 
     def _changed(self) -> None:

@@ -160,13 +160,21 @@ def crop(image: U8, part: Region) -> U8:
     return image[part.y_min : part.y_max, part.x_min : part.x_max]
 
 
-def letterbox(image: U8, image_size: int, stride: int, policy: ShapePolicy) -> Letterboxed:
+def size_of(image_size: int, stride: int) -> int:
+    """Longest side of a letterboxed image, in pixels: `image_size` rounded up to whole strides."""
+    return math.ceil(image_size / stride) * stride
+
+
+def letterbox(
+    image: U8, image_size: int, stride: int, policy: ShapePolicy, into: U8 | None = None
+) -> Letterboxed:
     """Scales an image (HWC, BGR) to fit image_size, up or down, and pads it to the policy's shape.
 
-    `image_size` is rounded up to whole strides; `stride` is the model's, 32 at least. Formula:
+    `stride` is the model's, 32 at least. `into`: flat memory of 3 * size_of() ** 2 bytes or more,
+    of which the answer is the beginning; nothing is allocated then. Formula:
     ultralytics.data.augment.LetterBox(auto=policy is RECT, scaleup, center), one image.
     """
-    size = math.ceil(image_size / stride) * stride
+    size = size_of(image_size, stride)
     height, width = image.shape[:2]
     ratio = min(size / height, size / width)
     new_width, new_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
@@ -174,17 +182,21 @@ def letterbox(image: U8, image_size: int, stride: int, policy: ShapePolicy) -> L
     if policy is ShapePolicy.RECT:
         pad_x, pad_y = pad_x % stride, pad_y % stride
     # An odd pixel of padding goes to the right and the bottom.
-    left, right = round(pad_x / 2 - 0.1), round(pad_x / 2 + 0.1)
-    top, bottom = round(pad_y / 2 - 0.1), round(pad_y / 2 + 0.1)
-    scaled = image
-    if (new_width, new_height) != (width, height):
-        scaled = np.asarray(
-            cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR), np.uint8
-        )
-    padded = cv2.copyMakeBorder(
-        scaled, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(PADDING,) * 3
-    )
-    return Letterboxed(np.asarray(padded, np.uint8), (height, width))
+    left, top = round(pad_x / 2 - 0.1), round(pad_y / 2 - 0.1)
+    shape = (new_height + pad_y, new_width + pad_x, 3)
+    if into is None:
+        into = np.empty(math.prod(shape), np.uint8)
+    padded = into[: math.prod(shape)].reshape(shape)
+    inner = padded[top : top + new_height, left : left + new_width]
+    padded[:top] = padded[top + new_height :] = PADDING
+    padded[top : top + new_height, :left] = PADDING
+    padded[top : top + new_height, left + new_width :] = PADDING
+    if (new_width, new_height) == (width, height):
+        np.copyto(inner, image)
+    else:
+        # Refuses, and does not copy, should it ever not be able to write in place.
+        cv2.resize(image, (new_width, new_height), dst=inner, interpolation=cv2.INTER_LINEAR)
+    return Letterboxed(padded, (height, width))
 
 
 def to_original(xyxy: F32, letterboxed: Letterboxed, offset: tuple[int, int] = (0, 0)) -> F32:

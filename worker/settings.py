@@ -130,6 +130,16 @@ class Settings(BaseSettings):
         0, ge=0, description="of a CPU device; 0: both of two, else one less"
     )
     intake_threads: int = Field(0, ge=0, description="that decode images; 0: two, four on CUDA")
+    intake_memory: str = Field(
+        "256MiB", description="for pixels between decoding and device; pinned beside a CUDA device"
+    )
+    io_processes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="that take Infer calls and prepare images; 0: threads of the worker. With a "
+        "--port they listen on the next ones",
+    )
     queue_capacity: int = Field(64, ge=1, description="tickets that may wait for the device")
     max_batch: int = Field(0, ge=0, le=256, description="images a pass; 0: 4 on a CPU, else 16")
     max_image_bytes: int = Field(32 * 1024**2, ge=1, description="of one encoded image")
@@ -157,11 +167,13 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @field_validator("memory_budget", "host_memory", "pack_cache", "drift_limit")
+    @field_validator("memory_budget", "host_memory", "pack_cache", "drift_limit", "intake_memory")
     @classmethod
     def _check_budget(cls, value: str, info: ValidationInfo) -> str:
         if value != _NONE.get(info.field_name or ""):
-            parse_budget(value)
+            budget = parse_budget(value)
+            if info.field_name == "intake_memory" and budget.size_bytes is None:
+                raise ValueError(f"{value!r} is a part of nothing: give bytes, such as 256MiB")
         return value
 
     @field_validator("labels")
@@ -195,6 +207,10 @@ class Settings(BaseSettings):
     def pack_cache_bytes(self) -> int:
         """Weights of all versions that are taken."""
         return parse_budget(self.pack_cache).resolve(0)
+
+    def intake_bytes(self) -> int:
+        """Of one arena; each I/O process has one."""
+        return parse_budget(self.intake_memory).resolve(0)
 
     def drift_limit_bytes(self) -> int:
         """0: no limit."""

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from worker import imaging
+from worker import arena, imaging
+from worker.arena import Arena
 from worker.imaging import ChannelOrder, ImageLimits, ShapePolicy
 from worker.intake import Framing, Intake, RawPixels
 from yolopool.errors import Draining, ImageNotDecodable, ImageTooLarge, InvalidOption, QueueFull
@@ -17,6 +18,11 @@ LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
 FRAMING = Framing(image_size=64, stride=32, policy=ShapePolicy.RECT)
 PIXELS = np.random.default_rng(3).integers(0, 256, (60, 90, 3), np.uint8)
 PNG = cv2.imencode(".png", PIXELS)[1].tobytes()
+
+
+def small(slots: int = 80) -> Arena:
+    """Room for so many images of FRAMING."""
+    return Arena(arena.private(slots * FRAMING.most_bytes))
 
 
 class Gate:
@@ -34,7 +40,7 @@ class Gate:
 
 @pytest.fixture
 async def intake() -> AsyncIterator[Intake]:
-    made = Intake(threads=2, capacity=4, limits=LIMITS)
+    made = Intake(threads=2, capacity=4, limits=LIMITS, arena=small())
     yield made
     made.close()
 
@@ -77,8 +83,28 @@ async def test_errors_come_through_and_give_their_place_back(intake: Intake) -> 
             await intake.prepare(bytes(1_000_001), None, FRAMING)
 
 
+async def test_a_slot_is_lent_as_long_as_a_view_of_it_is_held() -> None:
+    intake = Intake(threads=1, capacity=9, limits=LIMITS, arena=small(2))
+    first = (await intake.prepare(PNG, None, FRAMING)).letterboxed.image
+    pixels, part = first.copy(), first[3:5, 7:]
+    held = [await intake.prepare(PNG, None, FRAMING)]
+    del first
+    with pytest.raises(QueueFull, match="2 images fill the memory"):
+        await intake.prepare(PNG, None, FRAMING)
+    np.testing.assert_array_equal(part, pixels[3:5, 7:])
+    del part
+    held.append(await intake.prepare(PNG[:-40] + PNG[-40:], (10, 10, 60, 60), FRAMING))
+    held.clear()
+    for _ in range(9):  # a failure keeps none
+        with pytest.raises(ImageNotDecodable):
+            await intake.prepare(PNG[:-40], None, FRAMING)
+    with pytest.raises(ImageTooLarge, match="--intake-memory"):
+        await intake.prepare(PNG, None, Framing(640, 32, ShapePolicy.RECT))
+    intake.close()
+
+
 async def test_refuses_at_once_when_full(gate: Gate) -> None:
-    intake = Intake(threads=1, capacity=2, limits=LIMITS, clock=gate)
+    intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
     held = [asyncio.create_task(intake.prepare(PNG, None, FRAMING)) for _ in range(2)]
     await asyncio.to_thread(gate.reached.acquire)
     with pytest.raises(QueueFull, match="2 images"):
@@ -90,7 +116,7 @@ async def test_refuses_at_once_when_full(gate: Gate) -> None:
 
 
 async def test_cancelled_work_gives_its_place_back_when_it_ends(gate: Gate) -> None:
-    intake = Intake(threads=1, capacity=2, limits=LIMITS, clock=gate)
+    intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
     running = asyncio.create_task(intake.prepare(PNG, None, FRAMING))
     await asyncio.to_thread(gate.reached.acquire)
     waiting = asyncio.create_task(intake.prepare(PNG, None, FRAMING))
@@ -111,7 +137,7 @@ async def test_cancelled_work_gives_its_place_back_when_it_ends(gate: Gate) -> N
 
 
 async def test_closed_it_refuses_and_leaves_no_thread(gate: Gate) -> None:
-    intake = Intake(threads=2, capacity=4, limits=LIMITS, clock=gate)
+    intake = Intake(threads=2, capacity=4, limits=LIMITS, arena=small(), clock=gate)
     gate.opened.set()
     await intake.prepare(PNG, None, FRAMING)
     intake.close()
