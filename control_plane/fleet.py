@@ -438,6 +438,8 @@ class WorkerInfo:
     labels: Mapping[str, str] = field(default_factory=dict)
     release: str = ""
     replaces_because: str = ""
+    # Where its Infer calls go, in turns; empty: to `address`.
+    io_addresses: tuple[str, ...] = ()
 
     def is_live(self, now: float) -> bool:
         """Whether it may be given work at monotonic time `now` (seconds)."""

@@ -25,6 +25,7 @@ log = structlog.get_logger()
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
 _KINDS = frozenset({"cpu", "cuda", "sim"})
+_MOST_IO = 64
 _MOST_LABELS = 64
 EXPIRY_TICK_S = 0.25
 
@@ -142,13 +143,16 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
 
 def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
     """Returns the announcement, or raises InvalidWorker saying what is wrong with it."""
-    address = _ADDRESS.fullmatch(worker.address)
     if not _ID.fullmatch(worker.id):
         raise InvalidWorker(f"{worker.id[:80]!r} is no worker id: 1 to 120 of A-Z a-z 0-9 . _ -")
     if not worker.incarnation or len(worker.incarnation) > 64:
         raise InvalidWorker(f"worker {worker.id} has no incarnation of 1 to 64 characters")
-    if address is None or int(address[1]) > 65535:
-        raise InvalidWorker(f"{worker.address[:80]!r} of worker {worker.id} is no host:port")
+    for text in (worker.address, *worker.io_addresses):
+        address = _ADDRESS.fullmatch(text)
+        if address is None or int(address[1]) > 65535:
+            raise InvalidWorker(f"{text[:80]!r} of worker {worker.id} is no host:port")
+    if len(worker.io_addresses) > _MOST_IO:
+        raise InvalidWorker(f"worker {worker.id} has more than {_MOST_IO} I/O processes")
     if worker.device_kind not in _KINDS or not worker.device:
         raise InvalidWorker(
             f"worker {worker.id} has device {worker.device!r} of kind {worker.device_kind!r}: "

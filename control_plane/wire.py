@@ -281,6 +281,10 @@ def worker_in(
         labels=dict(worker.labels) or (joined.labels if joined else {}),
         release=worker.release or (joined.release if joined else ""),
         replaces_because=worker.replaces_because or (joined.replaces_because if joined else ""),
+        # Empty is a word too, but of a message that has the static fields.
+        io_addresses=(
+            tuple(worker.io_addresses) if worker.address or joined is None else joined.io_addresses
+        ),
     )
 
 
@@ -373,6 +377,7 @@ def worker_out(
         replaces_because=worker.replaces_because,
         cordoned=cordoned,
         last_exit=exit_out(exit) if exit is not None else None,
+        io_addresses=worker.io_addresses,
     )
 
 

@@ -1,7 +1,9 @@
-"""The only way out to workers: one channel each, and transport failures as our own errors."""
+"""The only way out to workers: a channel to each of their processes; failures as our own errors."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Awaitable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -30,18 +32,31 @@ Answer = TypeVar("Answer")
 LAST_ANSWERS_S = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Road:
+    """A connection to one process of a worker."""
+
+    channel: grpc.aio.Channel
+    stub: "worker_pb2_grpc.WorkerServiceAsyncStub"
+
+
 class WorkerLink:
     """Every method raises the worker's typed error, WorkerLost or DeadlineExceeded."""
 
     def __init__(self) -> None:
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        # By incarnation, then address: a restarted worker must not inherit its forebear's
+        # reconnect back-off.
+        self._roads: dict[str, dict[str, _Road]] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._stubs: dict[str, worker_pb2_grpc.WorkerServiceAsyncStub] = {}
+        self._turns = itertools.count()
 
     async def infer(
         self, worker: WorkerInfo, request: worker_pb2.InferRequest, timeout_s: float
     ) -> worker_pb2.InferResponse:
-        return await _typed(worker, self._stub(worker).Infer(request, timeout=timeout_s))
+        address = worker.address
+        if worker.io_addresses:
+            address = worker.io_addresses[next(self._turns) % len(worker.io_addresses)]
+        return await _typed(worker, self._stub(worker, address).Infer(request, timeout=timeout_s))
 
     async def assign(
         self,
@@ -107,38 +122,39 @@ class WorkerLink:
 
     async def drop(self, worker: WorkerInfo) -> None:
         """Ends the calls that a lost worker still holds, with WorkerLost."""
-        self._stubs.pop(worker.incarnation, None)
-        channel = self._channels.pop(worker.incarnation, None)
-        if channel is not None:
-            await channel.close()
+        for road in self._roads.pop(worker.incarnation, {}).values():
+            await road.channel.close()
 
     def retire(self, worker: WorkerInfo) -> None:
         """Sends a worker nothing new, and lets it answer what it has: it said that it goes."""
-        self._stubs.pop(worker.incarnation, None)
-        channel = self._channels.pop(worker.incarnation, None)
-        if channel is not None:
-            closing = asyncio.create_task(channel.close(LAST_ANSWERS_S))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        for road in self._roads.pop(worker.incarnation, {}).values():
+            self._close_gently(road)
 
     async def close(self) -> None:
-        for channel in self._channels.values():
-            await channel.close()
+        for roads in self._roads.values():
+            for road in roads.values():
+                await road.channel.close()
         for closing in self._closing:
             closing.cancel()
-        self._channels.clear()
-        self._stubs.clear()
+        self._roads.clear()
 
-    def _stub(self, worker: WorkerInfo) -> "worker_pb2_grpc.WorkerServiceAsyncStub":
-        # By incarnation: a restarted worker must not inherit its forebear's reconnect back-off.
-        stub = self._stubs.get(worker.incarnation)
-        if stub is None:
+    def _stub(
+        self, worker: WorkerInfo, address: str = ""
+    ) -> "worker_pb2_grpc.WorkerServiceAsyncStub":
+        address = address or worker.address
+        roads = self._roads.setdefault(worker.incarnation, {})
+        if address not in roads:
+            for gone in roads.keys() - {worker.address, *worker.io_addresses}:
+                self._close_gently(roads.pop(gone))
             options = (*CHANNEL_OPTIONS, *_KEEPALIVE)
-            channel = grpc.aio.insecure_channel(worker.address, options=options)
-            self._channels[worker.incarnation] = channel
-            stub = worker_pb2_grpc.WorkerServiceStub(channel)
-            self._stubs[worker.incarnation] = stub
-        return stub
+            channel = grpc.aio.insecure_channel(address, options=options)
+            roads[address] = _Road(channel, worker_pb2_grpc.WorkerServiceStub(channel))
+        return roads[address].stub
+
+    def _close_gently(self, road: "_Road") -> None:
+        closing = asyncio.create_task(road.channel.close(LAST_ANSWERS_S))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 async def _typed(worker: WorkerInfo, call: Awaitable[Answer]) -> Answer:

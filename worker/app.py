@@ -24,6 +24,8 @@ from worker.engine import Engine
 from worker.host import Host
 from worker.imaging import ImageLimits
 from worker.intake import Intake
+from worker.io_link import IoSettings
+from worker.io_processes import IoProcesses
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership
@@ -140,6 +142,14 @@ class App:
             backend,
             self._box,
         )
+        self.io = IoProcesses(
+            settings.io_processes,
+            self._io_settings,
+            settings.intake_bytes(),
+            self.rpc.infer,
+            backend.pin,
+            changed=self._changed,
+        )
         self.membership = Membership(
             settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
         )
@@ -160,6 +170,7 @@ class App:
             labels=parse_labels(settings.labels),
             release=self._release,
             replaces_because=self._replaces_because,
+            io_addresses=self._io_addresses(),
         )
 
     async def start(self) -> None:
@@ -188,6 +199,7 @@ class App:
         ]
         for task in self._tasks:
             task.add_done_callback(self._died)
+        await self.io.start()
         await self._take_over()
         self.rpc.state = fleet_pb2.WORKER_STATE_READY
         await self.server.set_serving(True)
@@ -232,6 +244,7 @@ class App:
         if self._watchdog is not None:
             self._watchdog.stop()
         await self.server.stop(REPLY_S)
+        await self.io.stop()
         for task in self._tasks:
             await _ended(task)
         await self.replicas.close()
@@ -336,6 +349,23 @@ class App:
                 "a task ended: this is a bug", task=task.get_name(), exc_info=task.exception()
             )
             self.rpc.told_to_end.set()
+
+    def _io_settings(self, number: int) -> IoSettings:
+        settings = self.settings
+        return IoSettings(
+            host=settings.host,
+            port=settings.port and self.port + 1 + number,
+            threads=settings.intake_threads or 2,
+            capacity=settings.queue_capacity,
+            max_image_bytes=settings.max_image_bytes,
+            max_image_pixels=settings.max_image_pixels,
+            log_level=settings.log_level,
+            log_json=settings.log_json,
+        )
+
+    def _io_addresses(self) -> tuple[str, ...]:
+        host = self.settings.advertise.rpartition(":")[0] or self.settings.host
+        return tuple(f"{host}:{port}" for _, port in sorted(self.io.ports.items()))
 
     def _open_device(self) -> tuple[int, int, str]:
         context_bytes = self.backend.open()

@@ -5,7 +5,7 @@ Who may give orders is decided by the fencing token: a lower one than was obeyed
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from worker.backends.base import Backend
 from worker.bench import Bench
 from worker.blackbox import BlackBox
 from worker.engine import Engine, Outcome, Request
-from worker.intake import Intake, Prepared
+from worker.intake import Framing, Intake, Prepared
 from worker.lanes import SUSPECT
 from worker.replica import Replica
 from worker.replicas import Replicas, forced_out
@@ -38,6 +38,8 @@ log = structlog.get_logger()
 DEFAULT_DEADLINE_S = 30.0
 DEFAULT_BENCH_S = 600.0
 _POLL_S = 0.02
+# What decodes and letterboxes the image of one request, once it is admitted.
+Prepare = Callable[[Framing], Awaitable[Prepared]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Identity:
     labels: dict[str, str]
     release: str
     replaces_because: str
+    io_addresses: Sequence[str] = ()
 
 
 class Fence:
@@ -124,15 +127,24 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.ReleaseResponse(ledger=self._ledger(), released_bytes=released)
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
+        def prepare(framing: Framing) -> Awaitable[Prepared]:
+            source, region = wire.source_of(request), wire.region_of(request.options)
+            return self._intake.prepare(source, region, framing)
+
+        return await self.infer(request, context.time_remaining(), prepare)
+
+    async def infer(
+        self, request: worker_pb2.InferRequest, remaining_s: float | None, prepare: Prepare
+    ) -> worker_pb2.InferResponse:
+        """An Infer that came here or to an I/O process: its image is what `prepare` answers."""
         began, outcome_word = self._clock(), "OK"
         response = None
         task = asyncio.current_task()
         assert task is not None, "a call runs in a task"
         self._open.add(task)
         try:
-            remaining = context.time_remaining()
-            deadline = began + (DEFAULT_DEADLINE_S if remaining is None else remaining)
-            response = await self._infer(request, deadline)
+            deadline = began + (DEFAULT_DEADLINE_S if remaining_s is None else remaining_s)
+            response = await self._infer(request, deadline, prepare)
             return response
         except YolopoolError as error:
             outcome_word = error.reason
@@ -213,23 +225,24 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             labels=one.labels,
             release=one.release,
             replaces_because=one.replaces_because,
+            io_addresses=one.io_addresses,
         )
 
     async def _infer(
-        self, request: worker_pb2.InferRequest, deadline: float
+        self, request: worker_pb2.InferRequest, deadline: float, prepare: Prepare
     ) -> worker_pb2.InferResponse:
         if self._because is not None:
             raise self._because
         if self.state == fleet_pb2.WORKER_STATE_DRAINING:
             raise Draining("this worker is ending: ask another")
         if not request.suspect:
-            return await self._run(request, deadline)
+            return await self._run(request, deadline, prepare)
         # One at a time: should the process end, it is known by which of them.
         async with self._suspect:
-            return await self._run(request, deadline)
+            return await self._run(request, deadline, prepare)
 
     async def _run(
-        self, request: worker_pb2.InferRequest, deadline: float
+        self, request: worker_pb2.InferRequest, deadline: float, prepare: Prepare
     ) -> worker_pb2.InferResponse:
         key = wire.key_of(request.version)
         with self._replicas.ticket(key) as replica, self._box.holding(request.request_id):
@@ -241,7 +254,9 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
                 # Before any work is spent on the image: under a flood most are refused.
                 place = self._engine.reserve(ask)
                 try:
-                    prepared = await self._prepare(request, replica)
+                    prepared = await prepare(wire.framing_of(replica))
+                    if replica.forced:  # while the image was decoded
+                        raise forced_out(replica.key)
                     submission = Request(
                         replica.key,
                         prepared.letterboxed.image,
@@ -261,14 +276,6 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             device_s = stages_s / outcome.batch_size
             replica.usage = replica.usage.answered(self._clock(), outcome.queue_s, device_s)
             return self._answer(request, replica, prepared, outcome)
-
-    async def _prepare(self, request: worker_pb2.InferRequest, replica: Replica) -> Prepared:
-        prepared = await self._intake.prepare(
-            wire.source_of(request), wire.region_of(request.options), wire.framing_of(replica)
-        )
-        if replica.forced:  # while the image was decoded
-            raise forced_out(replica.key)
-        return prepared
 
     def _answer(
         self,

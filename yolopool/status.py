@@ -3,6 +3,7 @@
 The only place that knows both sides, so that client and servers cannot drift apart.
 """
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import grpc
@@ -23,6 +24,11 @@ def grpc_code(error: YolopoolError) -> grpc.StatusCode:
 
 def trailing_metadata(error: YolopoolError) -> tuple[tuple[str, bytes], ...]:
     """What a server sends beside code and message, for `error_from_rpc` to read."""
+    return ((DETAILS_KEY, to_bytes(error)),)
+
+
+def to_bytes(error: YolopoolError) -> bytes:
+    """The whole error as a google.rpc.Status."""
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.details)
     info.metadata[_RETRYABLE] = "true" if error.retryable else "false"
     status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
@@ -31,7 +37,13 @@ def trailing_metadata(error: YolopoolError) -> tuple[tuple[str, bytes], ...]:
         delay = Duration()
         delay.FromNanoseconds(round(error.retry_after_s * 1e9))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    return ((DETAILS_KEY, status.SerializeToString()),)
+    return cast("bytes", status.SerializeToString())
+
+
+def from_bytes(data: bytes) -> YolopoolError:
+    """The typed error again."""
+    status = status_pb2.Status.FromString(data)
+    return _typed(code_pb2.Code.Name(status.code), status.message, status.details)
 
 
 def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
@@ -40,15 +52,19 @@ def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
     call = cast("Any", error)
     code: grpc.StatusCode = call.code()
     message: str = call.details() or code.name
-    reason, details, retryable, retry_after_s = "", {}, None, None
     for key, value in call.trailing_metadata() or ():
-        if key != DETAILS_KEY:
-            continue
-        for detail in status_pb2.Status.FromString(value).details:
-            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-            if detail.Unpack(info) and info.domain == DOMAIN:
-                reason, details = info.reason, dict(info.metadata)
-                retryable = details.pop(_RETRYABLE, "false") == "true"
-            elif detail.Unpack(retry):
-                retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
-    return rebuild(code.name, reason or code.name, message, retryable, retry_after_s, details)
+        if key == DETAILS_KEY:
+            return _typed(code.name, message, status_pb2.Status.FromString(value).details)
+    return _typed(code.name, message, ())
+
+
+def _typed(code: str, message: str, packed: Iterable[Any]) -> YolopoolError:
+    reason, details, retryable, retry_after_s = "", {}, None, None
+    for detail in packed:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            reason, details = info.reason, dict(info.metadata)
+            retryable = details.pop(_RETRYABLE, "false") == "true"
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return rebuild(code, reason or code, message, retryable, retry_after_s, details)

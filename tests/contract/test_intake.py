@@ -1,18 +1,36 @@
-"""The intake with its real threads: what it prepares, refuses, and gives back."""
+"""The intake, on threads and in processes of its own: what it prepares, refuses, and gives back."""
 
 import asyncio
+import mmap
+import os
+import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import cv2
+import grpc
 import numpy as np
+import psutil
 import pytest
 
+from tests.waiting import becomes
 from worker import arena, imaging
 from worker.arena import Arena
 from worker.imaging import ChannelOrder, ImageLimits, ShapePolicy
-from worker.intake import Framing, Intake, RawPixels
-from yolopool.errors import Draining, ImageNotDecodable, ImageTooLarge, InvalidOption, QueueFull
+from worker.intake import Box, Framing, Intake, Prepared, RawPixels
+from worker.io_link import IoSettings
+from worker.io_processes import IoProcesses
+from worker.rpc import Prepare
+from yolopool.errors import (
+    Draining,
+    ImageNotDecodable,
+    ImageTooLarge,
+    InvalidOption,
+    QueueFull,
+    Unavailable,
+)
+from yolopool.status import error_from_rpc
+from yolopool.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
 FRAMING = Framing(image_size=64, stride=32, policy=ShapePolicy.RECT)
@@ -23,6 +41,94 @@ PNG = cv2.imencode(".png", PIXELS)[1].tobytes()
 def small(slots: int = 80) -> Arena:
     """Room for so many images of FRAMING."""
     return Arena(arena.private(slots * FRAMING.most_bytes))
+
+
+class Threads:
+    """The intake within a process."""
+
+    def __init__(self, slots: int = 80) -> None:
+        self._intake = Intake(threads=2, capacity=4, limits=LIMITS, arena=small(slots))
+        self.prepare = self._intake.prepare
+
+    async def close(self) -> None:
+        self._intake.close()
+
+
+class Processes:
+    """An I/O process over gRPC: what it prepared is what its device process sees."""
+
+    def __init__(self, slots: int = 80) -> None:
+        settings = IoSettings(
+            "127.0.0.1", 0, 2, 4, LIMITS.max_bytes, LIMITS.max_pixels, "ERROR", log_json=True
+        )
+        memory_bytes = slots * FRAMING.most_bytes
+        self.keeper = IoProcesses(
+            1, lambda number: settings, memory_bytes, self._infer, unpinned, lambda: None
+        )
+        self._asked: dict[str, Framing] = {}
+        self._prepared: dict[str, Prepared] = {}
+        self._channel: grpc.aio.Channel | None = None
+
+    async def _infer(
+        self, request: worker_pb2.InferRequest, remaining_s: float | None, prepare: Prepare
+    ) -> worker_pb2.InferResponse:
+        name = request.request_id
+        self._prepared[name] = await prepare(self._asked[name])
+        return worker_pb2.InferResponse()
+
+    async def prepare(
+        self, source: bytes | RawPixels, region: Box | None, framing: Framing
+    ) -> Prepared:
+        if self._channel is None:
+            await self.keeper.start()
+            self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.keeper.ports[0]}")
+        request = worker_pb2.InferRequest(request_id=str(len(self._asked)))
+        self._asked[request.request_id] = framing
+        if isinstance(source, RawPixels):
+            request.raw.data, request.raw.channel_order = source.data, types_pb2.CHANNEL_ORDER_BGR
+            request.raw.height, request.raw.width = source.height, source.width
+        else:
+            request.encoded = source
+        if region is not None:
+            corners = types_pb2.Box(
+                x_min=region[0], y_min=region[1], x_max=region[2], y_max=region[3]
+            )
+            request.options.region_of_interest.CopyFrom(corners)
+        try:
+            await worker_pb2_grpc.WorkerServiceStub(self._channel).Infer(request, timeout=20)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from None
+        return self._prepared.pop(request.request_id)
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+        await self.keeper.stop()
+
+
+def unpinned(memory: mmap.mmap) -> Callable[[], None]:
+    return lambda: None
+
+
+Door = Callable[..., Threads | Processes]
+
+
+@pytest.fixture(params=[Threads, Processes])
+async def door(request: pytest.FixtureRequest) -> AsyncIterator[Door]:
+    made: list[Threads | Processes] = []
+
+    def make(slots: int = 80) -> Threads | Processes:
+        made.append(request.param(slots))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.close()
+
+
+@pytest.fixture
+async def intake(door: Door) -> Threads | Processes:
+    return door()
 
 
 class Gate:
@@ -39,20 +145,13 @@ class Gate:
 
 
 @pytest.fixture
-async def intake() -> AsyncIterator[Intake]:
-    made = Intake(threads=2, capacity=4, limits=LIMITS, arena=small())
-    yield made
-    made.close()
-
-
-@pytest.fixture
 async def gate() -> AsyncIterator[Gate]:
     made = Gate()
     yield made
     made.opened.set()
 
 
-async def test_prepares_encoded_and_raw_images_alike(intake: Intake) -> None:
+async def test_prepares_encoded_and_raw_images_alike(intake: Threads | Processes) -> None:
     raw = RawPixels(PIXELS.tobytes(), 60, 90, ChannelOrder.BGR)
     expected = imaging.letterbox(PIXELS, 64, 32, ShapePolicy.RECT)
     for source in (PNG, raw):
@@ -64,7 +163,7 @@ async def test_prepares_encoded_and_raw_images_alike(intake: Intake) -> None:
         assert prepared.preprocess_s > 0
 
 
-async def test_prepares_only_the_region(intake: Intake) -> None:
+async def test_prepares_only_the_region(intake: Threads | Processes) -> None:
     prepared = await intake.prepare(PNG, (10.5, 20, 50, 60), FRAMING)
     expected = imaging.letterbox(PIXELS[20:60, 10:50].copy(), 64, 32, ShapePolicy.RECT)
     np.testing.assert_array_equal(prepared.letterboxed.image, expected.image)
@@ -73,7 +172,7 @@ async def test_prepares_only_the_region(intake: Intake) -> None:
     assert prepared.letterboxed.original_shape == (40, 40)
 
 
-async def test_errors_come_through_and_give_their_place_back(intake: Intake) -> None:
+async def test_errors_come_through_and_give_their_place_back(intake: Threads | Processes) -> None:
     for _ in range(9):
         with pytest.raises(ImageNotDecodable):
             await intake.prepare(PNG[:-40], None, FRAMING)
@@ -83,24 +182,54 @@ async def test_errors_come_through_and_give_their_place_back(intake: Intake) -> 
             await intake.prepare(bytes(1_000_001), None, FRAMING)
 
 
-async def test_a_slot_is_lent_as_long_as_a_view_of_it_is_held() -> None:
-    intake = Intake(threads=1, capacity=9, limits=LIMITS, arena=small(2))
+async def test_a_slot_is_lent_as_long_as_a_view_of_it_is_held(door: Door) -> None:
+    intake = door(slots=2)
     first = (await intake.prepare(PNG, None, FRAMING)).letterboxed.image
     pixels, part = first.copy(), first[3:5, 7:]
     held = [await intake.prepare(PNG, None, FRAMING)]
     del first
-    with pytest.raises(QueueFull, match="2 images fill the memory"):
-        await intake.prepare(PNG, None, FRAMING)
+    for _ in range(9):
+        with pytest.raises(QueueFull, match="2 images fill the memory"):
+            await intake.prepare(PNG, None, FRAMING)
     np.testing.assert_array_equal(part, pixels[3:5, 7:])
     del part
-    held.append(await intake.prepare(PNG[:-40] + PNG[-40:], (10, 10, 60, 60), FRAMING))
+    held.append(await once_there_is_room(intake))
     held.clear()
+    await once_there_is_room(intake)
     for _ in range(9):  # a failure keeps none
         with pytest.raises(ImageNotDecodable):
             await intake.prepare(PNG[:-40], None, FRAMING)
     with pytest.raises(ImageTooLarge, match="--intake-memory"):
-        await intake.prepare(PNG, None, Framing(640, 32, ShapePolicy.RECT))
-    intake.close()
+        await once_there_is_room(intake, Framing(640, 32, ShapePolicy.RECT))
+
+
+async def once_there_is_room(intake: Threads | Processes, framing: Framing = FRAMING) -> Prepared:
+    """Between processes word that a slot is free takes its way."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await intake.prepare(PNG, None, framing)
+            except QueueFull:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_killed_process_loses_its_calls_alone_and_is_started_again() -> None:
+    intake = Processes(slots=2)
+    kept = (await intake.prepare(PNG, None, FRAMING)).letterboxed.image
+    pixels, first = kept.copy(), dict(intake.keeper.pids)
+    os.kill(first[0], signal.SIGKILL)
+    with pytest.raises(Unavailable):
+        await intake.prepare(PNG, None, FRAMING)
+    np.testing.assert_array_equal(kept, pixels)  # a batch may be reading it
+    await becomes(lambda: bool(intake.keeper.pids) and intake.keeper.pids != first)
+    assert intake._channel is not None
+    await intake._channel.close()
+    intake._channel = grpc.aio.insecure_channel(f"127.0.0.1:{intake.keeper.ports[0]}")
+    held = [await intake.prepare(PNG, None, FRAMING) for _ in range(2)]
+    np.testing.assert_array_equal(held[1].letterboxed.image, pixels)
+    await intake.close()
+    assert not psutil.pid_exists(first[0])
+    assert not intake.keeper.pids
 
 
 async def test_refuses_at_once_when_full(gate: Gate) -> None:

@@ -138,6 +138,7 @@ class Worker(_message.Message):
     REPLACES_BECAUSE_FIELD_NUMBER: _builtins.int
     CORDONED_FIELD_NUMBER: _builtins.int
     LAST_EXIT_FIELD_NUMBER: _builtins.int
+    IO_ADDRESSES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     incarnation: _builtins.str
     """Drawn at each process start: a restarted worker is a new incarnation."""
@@ -171,6 +172,12 @@ class Worker(_message.Message):
     def last_exit(self) -> Global___WorkerExit:
         """Until one of its processes has stayed for a minute; unset: none ended by itself lately."""
 
+    @_builtins.property
+    def io_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """host:port of processes that take Infer for it, and no other call; they share it out among
+        themselves by being asked in turns. Empty: address takes it, as it does anyhow.
+        """
+
     def __init__(
         self,
         *,
@@ -191,10 +198,11 @@ class Worker(_message.Message):
         replaces_because: _builtins.str = ...,
         cordoned: _builtins.bool = ...,
         last_exit: Global___WorkerExit | None = ...,
+        io_addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_exit", b"last_exit", "ledger", b"ledger", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cordoned", b"cordoned", "device", b"device", "device_kind", b"device_kind", "device_name", b"device_name", "id", b"id", "incarnation", b"incarnation", "joined_unix_s", b"joined_unix_s", "labels", b"labels", "last_exit", b"last_exit", "lease_left_s", b"lease_left_s", "ledger", b"ledger", "load", b"load", "release", b"release", "replaces_because", b"replaces_because", "replicas", b"replicas", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cordoned", b"cordoned", "device", b"device", "device_kind", b"device_kind", "device_name", b"device_name", "id", b"id", "incarnation", b"incarnation", "io_addresses", b"io_addresses", "joined_unix_s", b"joined_unix_s", "labels", b"labels", "last_exit", b"last_exit", "lease_left_s", b"lease_left_s", "ledger", b"ledger", "load", b"load", "release", b"release", "replaces_because", b"replaces_because", "replicas", b"replicas", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

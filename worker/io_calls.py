@@ -1,0 +1,132 @@
+"""The device process's side of one I/O process: its calls, its memory, and what it is told.
+
+A call is admitted here before its image is decoded there. What the I/O process says of its memory
+is checked: whoever took it over with a picture reads and writes nothing but its own slots.
+"""
+
+import asyncio
+import mmap
+import struct
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+
+from worker import io_link
+from worker.arena import U8, Arena, Pin
+from worker.intake import Framing, Prepared
+from worker.io_link import Frames, Kind
+from worker.rpc import Prepare
+from yolopool import status
+from yolopool.errors import Internal, QueueFull, YolopoolError
+from yolopool.v1 import worker_pb2
+
+log = structlog.get_logger()
+Infer = Callable[
+    [worker_pb2.InferRequest, float | None, Prepare], Awaitable[worker_pb2.InferResponse]
+]
+
+
+class IoCalls:
+    """All methods are of the event loop. `infer` is `WorkerRpc.infer`; at most `capacity` calls
+    are open. `listening` has the port once it does, 0 if it never will.
+    """
+
+    def __init__(self, infer: Infer, memory: int, pin: Pin, capacity: int) -> None:
+        self.frames = Frames(self._heard, self._end)
+        self.lost = asyncio.Event()
+        self.listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._infer = infer
+        self._capacity = capacity
+        self._arena = Arena(mmap.mmap(memory, 0))
+        self._arena.pin(pin)
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        # With the most bytes that the pixels may take.
+        self._awaited: dict[int, tuple[asyncio.Future[Prepared], int]] = {}
+
+    def _heard(self, kind: Kind, call: int, payload: bytes) -> None:
+        if kind is Kind.ASK:
+            self._ask(call, payload)
+        elif kind is Kind.CANCEL:
+            if (task := self._calls.get(call)) is not None:
+                task.cancel()
+        elif kind is Kind.READY:
+            self._ready(call, payload)
+        elif kind is Kind.FAILED:
+            awaited, _ = self._awaited.get(call, (None, 0))
+            if awaited is not None and not awaited.done():
+                awaited.set_exception(status.from_bytes(payload))
+        elif kind is Kind.LISTENING and not self.listening.done():
+            self.listening.set_result(int.from_bytes(payload, "little"))
+
+    def _ask(self, call: int, payload: bytes) -> None:
+        if len(self._calls) >= self._capacity or call in self._calls:
+            full = QueueFull(
+                f"{self._capacity} calls of one I/O process are open: try again shortly"
+            )
+            self.frames.send(Kind.NO, call, status.to_bytes(full))
+            return
+        remaining_s, header = io_link.read_ask(payload)
+        request = worker_pb2.InferRequest.FromString(header)
+        task = self._loop.create_task(self._answer(call, request, remaining_s))
+        self._calls[call] = task
+        task.add_done_callback(lambda _: self._calls.pop(call, None))
+
+    async def _answer(
+        self, call: int, request: worker_pb2.InferRequest, remaining_s: float | None
+    ) -> None:
+        try:
+            response = await self._infer(request, remaining_s, partial(self._prepare, call))
+            self.frames.send(Kind.ANSWER, call, response.SerializeToString())
+        except YolopoolError as error:
+            self.frames.send(Kind.NO, call, status.to_bytes(error))
+        except Exception as error:
+            incident = uuid.uuid4().hex[:12]
+            log.error("unexpected error", method="Infer", incident=incident, exc_info=error)
+            internal = Internal(
+                f"internal error {incident}: look for this id in the server's log",
+                details={"incident": incident},
+            )
+            self.frames.send(Kind.NO, call, status.to_bytes(internal))
+
+    async def _prepare(self, call: int, framing: Framing) -> Prepared:
+        awaited: asyncio.Future[Prepared] = self._loop.create_future()
+        self._awaited[call] = (awaited, framing.most_bytes)
+        self.frames.send(Kind.GO, call, io_link.pack_framing(framing))
+        try:
+            return await awaited
+        finally:
+            del self._awaited[call]
+
+    def _ready(self, call: int, payload: bytes) -> None:
+        awaited, most_bytes = self._awaited.get(call, (None, 0))
+        if awaited is None or awaited.done():
+            self.frames.send(Kind.GIVEN, call)  # its caller went away
+            return
+        try:
+            pixels = partial(self._pixels, call, most_bytes)
+            awaited.set_result(io_link.read_prepared(payload, pixels))
+        except (ValueError, struct.error):
+            log.error("an I/O process says what can't be: it is ended")
+            self.frames.close()
+
+    def _pixels(self, call: int, most_bytes: int, offset: int, size_bytes: int) -> U8:
+        if not 0 < size_bytes <= most_bytes:
+            raise ValueError(f"{size_bytes} bytes of pixels, of at most {most_bytes}")
+        image = self._arena.view(offset, size_bytes, partial(self._gone, call))
+        image.flags.writeable = False
+        return image
+
+    def _gone(self, call: int) -> None:
+        """On the thread that held the pixels last."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.frames.send, Kind.GIVEN, call)
+
+    def _end(self) -> None:
+        self.lost.set()
+        for task in list(self._calls.values()):
+            task.cancel()
+        if not self.listening.done():
+            self.listening.set_result(0)

@@ -1,0 +1,192 @@
+"""An I/O process: takes Infer calls, decodes and letterboxes into memory it shares with the device
+process, which admits, runs and answers. `python -m worker.io_process SOCKET MEMORY` (descriptors).
+
+Several of them share what one interpreter lock can't: gRPC and protobuf. A picture that kills a
+decoder kills one of these, and not the process that holds the device. Imports no torch.
+"""
+
+import asyncio
+import itertools
+import mmap
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from worker import io_link, wire
+from worker.arena import Arena
+from worker.imaging import U8, ImageLimits
+from worker.intake import Framing, Intake, Prepared
+from worker.io_link import Frames, Kind
+from yolopool import serving, status
+from yolopool.errors import InvalidOption, QueueFull, WorkerLost, YolopoolError
+from yolopool.v1 import worker_pb2
+
+SERVICE = "yolopool.v1.WorkerService"
+CLOSING_S = 0.2
+MAX_HEADER_BYTES = 256 * 1024
+
+
+class EngineLink:
+    """Calls to the device process; at most `capacity` under way."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.started: asyncio.Future[io_link.IoSettings] = asyncio.Future()
+        self.lost = asyncio.Event()
+        self.frames = Frames(self._heard, self._end)
+        self.capacity = 0  # known once started
+        self._arena = arena
+        self._numbers = itertools.count(1)
+        # What the device process said of each call.
+        self._words: dict[int, asyncio.Queue[tuple[Kind, bytes]]] = {}
+        # Pixels that the device process may read still: longer than their call, if that is left.
+        self._lent: dict[int, U8] = {}
+
+    async def infer(
+        self,
+        header: bytes,
+        remaining_s: float | None,
+        prepare: Callable[[Framing], Awaitable[Prepared]],
+    ) -> bytes:
+        """The response, serialized; raises what the device process or `prepare` raises."""
+        if len(self._words) >= self.capacity:
+            raise QueueFull(
+                f"{self.capacity} calls are under way in this I/O process: try again shortly"
+            )
+        if self.lost.is_set():
+            raise _lost()
+        call = next(self._numbers)
+        words = self._words[call] = asyncio.Queue()
+        try:
+            self.frames.send(Kind.ASK, call, io_link.pack_ask(remaining_s, header))
+            kind, payload = await words.get()
+            if kind is Kind.GO:
+                await self._prepare(call, prepare(io_link.read_framing(payload)))
+                kind, payload = await words.get()
+        except asyncio.CancelledError:
+            self.frames.send(Kind.CANCEL, call)
+            raise
+        finally:
+            del self._words[call]
+        if kind is Kind.NO:
+            raise status.from_bytes(payload)
+        return payload
+
+    async def _prepare(self, call: int, work: Awaitable[Prepared]) -> None:
+        try:
+            prepared = await work
+        except YolopoolError as error:
+            self.frames.send(Kind.FAILED, call, status.to_bytes(error))
+            return
+        image = self._lent[call] = prepared.letterboxed.image
+        where = io_link.pack_prepared(prepared, self._arena.offset_of(image))
+        self.frames.send(Kind.READY, call, where)
+
+    def _heard(self, kind: Kind, call: int, payload: bytes) -> None:
+        if kind is Kind.START:
+            settings = io_link.read_settings(payload)
+            self.capacity = settings.capacity
+            self.started.set_result(settings)
+        elif kind is Kind.GIVEN:
+            self._lent.pop(call, None)
+        elif (words := self._words.get(call)) is not None:
+            words.put_nowait((kind, payload))
+
+    def _end(self) -> None:
+        self.lost.set()
+        if not self.started.done():
+            self.started.cancel()
+        for words in self._words.values():
+            words.put_nowait((Kind.NO, status.to_bytes(_lost())))
+
+
+class IoRpc:
+    """Infer, and nothing else: orders go to the device process."""
+
+    def __init__(self, link: EngineLink, intake: Intake) -> None:
+        self._link = link
+        self._intake = intake
+
+    async def infer(self, request: worker_pb2.InferRequest, context: Any) -> bytes:
+        # The fields of InferRequest but its image.
+        header = worker_pb2.InferRequest(
+            version=request.version,
+            options=request.options,
+            priority=request.priority,
+            request_id=request.request_id,
+        ).SerializeToString()
+        if len(header) > MAX_HEADER_BYTES:
+            raise InvalidOption(
+                f"the options of this request take {len(header)} bytes: at most "
+                f"{MAX_HEADER_BYTES} are taken"
+            )
+
+        async def prepare(framing: Framing) -> Prepared:
+            source, region = wire.source_of(request), wire.region_of(request.options)
+            return await self._intake.prepare(source, region, framing)
+
+        return await self._link.infer(header, context.time_remaining(), prepare)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The response passes as the device process serialized it."""
+        method = grpc.unary_unary_rpc_method_handler(
+            self.infer,
+            request_deserializer=worker_pb2.InferRequest.FromString,
+            response_serializer=bytes,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Infer": method})
+
+
+def _lost() -> WorkerLost:
+    return WorkerLost("the device process of this worker ended before it answered: try again")
+
+
+async def serve(door: int, memory: int) -> None:
+    """Serves until the device process closes its end, or is gone."""
+    handle = mmap.mmap(memory, 0)
+    os.close(memory)
+    arena = Arena(handle)
+    link = EngineLink(arena)
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(lambda: link.frames, sock=socket.socket(fileno=door))
+    settings = await link.started
+    serving.set_up_logs("worker-io", settings.log_level, settings.log_json)
+    limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+    intake = Intake(settings.threads, settings.capacity, limits, arena)
+    server = serving.GrpcServer([SERVICE])
+    server.server.add_generic_rpc_handlers((IoRpc(link, intake).handler(),))
+    port = await server.start(settings.host, settings.port)
+    await server.set_serving(True)
+    link.frames.send(Kind.LISTENING, 0, port.to_bytes(2, "little"))
+    await link.lost.wait()
+    await server.stop(CLOSING_S)
+
+
+def main() -> None:
+    """Ends when the device process does, whatever a decoder is at then."""
+    # A terminal and a service's host tell all processes to end: it is for the device process to
+    # say when the last calls are answered.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2])))
+
+
+async def _serve(door: int, memory: int) -> None:
+    code = 1
+    try:
+        await serve(door, memory)
+        code = 0
+    except asyncio.CancelledError:
+        code = 0  # told nothing before the device process went
+    except OSError as error:
+        sys.stderr.write(f"I/O process can't run: {error}\n")
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
