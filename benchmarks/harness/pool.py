@@ -188,7 +188,7 @@ def roles_of(processes: Sequence[Process]) -> dict[str, tuple[int, ...]]:
 
 
 def role_of(command: Sequence[str]) -> str:
-    """control_plane, worker, worker_supervisor, importer, redis; empty if it does not say."""
+    """control_plane, worker, worker_io, worker_supervisor, importer, redis; else empty."""
     # Redis writes its address behind its name, into the same word.
     program = Path(command[0].split(" ")[0]).name if command else ""
     if program.startswith(("redis-server", "valkey-server")):
@@ -197,6 +197,8 @@ def role_of(command: Sequence[str]) -> str:
         if flag == "-m" and module == "worker":
             has_device = any(word.split("=")[0] == "--device" for word in command)
             return "worker" if has_device else "worker_supervisor"
+        if flag == "-m" and module == "worker.io_process":
+            return "worker_io"
         if flag == "-m" and module in ("control_plane", "importer"):
             return module
     return ""
