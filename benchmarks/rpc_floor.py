@@ -117,16 +117,14 @@ async def send(order: dict[str, Any]) -> dict[str, Any]:
         else detection_pb2_grpc.DetectionServiceStub(one).Detect
         for one in channels
     ]
-    began = time.perf_counter()
-    until = began + order["warmup_s"] + order["seconds"]
     finished: list[tuple[float, float]] = []
-    refused = 0
-    cpu_s = 0.0
+    refused, ended = 0, False
 
     async def loop(number: int) -> None:
         nonlocal refused
         call = stubs[number % len(stubs)]
-        while (sent := time.perf_counter()) < until:
+        while not ended:
+            sent = time.perf_counter()
             try:
                 await call(request, timeout=20)
             except grpc.aio.AioRpcError:
@@ -134,21 +132,22 @@ async def send(order: dict[str, Any]) -> dict[str, Any]:
                 await asyncio.sleep(0.01)
                 continue
             now = time.perf_counter()
-            finished.append((now, now - sent))
+            finished.append((now, 1000 * (now - sent)))
 
-    async def cpu() -> None:
-        nonlocal cpu_s
-        await asyncio.sleep(order["warmup_s"])
-        before = time.process_time()
-        await asyncio.sleep(order["seconds"])
-        cpu_s = time.process_time() - before
-
-    await asyncio.gather(cpu(), *(loop(number) for number in range(order["in_flight"])))
+    loops = [asyncio.create_task(loop(number)) for number in range(order["in_flight"])]
+    await asyncio.sleep(WARMUP_S)
+    sys.stdout.write("warm\n")
+    sys.stdout.flush()
+    await asyncio.to_thread(sys.stdin.readline)  # when all are
+    first, cpu_before = time.perf_counter(), time.process_time()
+    await asyncio.sleep(order["seconds"])
+    last, cpu_s = time.perf_counter(), time.process_time() - cpu_before
+    ended = True
+    await asyncio.gather(*loops)
     for channel in channels:
         await channel.close()
-    first = began + order["warmup_s"]
-    took = sorted(took for at, took in finished if first <= at < until)
-    return {"answered": len(took), "refused": refused, "cpu_s": cpu_s, "took_ms": took}
+    took = sorted(took for at, took in finished if first <= at < last)
+    return {"per_s": len(took) / (last - first), "refused": refused, "cpu_s": cpu_s, "took": took}
 
 
 async def loaded(
@@ -161,32 +160,32 @@ async def loaded(
         "model": name_of(PICTURES[picture]),
         "direct": direct,
         "in_flight": options.in_flight,
-        "warmup_s": WARMUP_S,
         "seconds": options.seconds,
     }
     command = [sys.executable, "-m", "benchmarks.rpc_floor", "--send", json.dumps(order)]
+    pipe = asyncio.subprocess.PIPE
     clients = [
-        await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=2**26)
         for _ in range(options.clients)
     ]
-    tree = {
-        one.pid: role_of(one.command)
-        for one in descendants(root)
-        if not any(one.pid == client.pid for client in clients)
-    }
+    own = {client.pid for client in clients} | {os.getpid()}
+    tree = {one.pid: role_of(one.command) for one in descendants(root) if one.pid not in own}
     meter = CpuMeter(tree)
-    # Clients take about so long to start; the window of the processes is a little off theirs.
-    await asyncio.sleep(WARMUP_S + 1.0)
+    for client in clients:
+        assert client.stdout is not None
+        await client.stdout.readline()
+    for client in clients:
+        assert client.stdin is not None
+        client.stdin.write(b"\n")
     meter.read()
     began = time.perf_counter()
-    await asyncio.sleep(options.seconds - 1.0)
+    await asyncio.sleep(options.seconds)
     meter.read()
     length_s = time.perf_counter() - began
     told = [json.loads((await client.communicate())[0]) for client in clients]
-    answered = sum(one["answered"] for one in told)
-    rate = answered / options.seconds
-    took = sorted(ms * 1000 for one in told for ms in one["took_ms"])
-    cost = {"client": 1000 * sum(one["cpu_s"] for one in told) / answered}
+    rate = sum(one["per_s"] for one in told)
+    took = sorted(ms for one in told for ms in one["took"])
+    cost = {"client": 1000 * sum(one["cpu_s"] for one in told) / len(took)}
     by_role: dict[str, list[float]] = {}
     for pid, used_s in meter.used_s().items():
         by_role.setdefault(tree[pid], []).append(1000 * used_s / (rate * length_s))

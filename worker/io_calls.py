@@ -17,9 +17,9 @@ from worker import io_link
 from worker.arena import U8, Arena, Pin
 from worker.intake import Framing, Prepared
 from worker.io_link import Frames, Kind
-from worker.rpc import Prepare
+from worker.rpc import DEFAULT_DEADLINE_S, Prepare
 from yolopool import status
-from yolopool.errors import Internal, QueueFull, YolopoolError
+from yolopool.errors import DeadlineExceeded, Internal, QueueFull, YolopoolError
 from yolopool.v1 import worker_pb2
 
 log = structlog.get_logger()
@@ -78,7 +78,9 @@ class IoCalls:
         self, call: int, request: worker_pb2.InferRequest, remaining_s: float | None
     ) -> None:
         try:
-            response = await self._infer(request, remaining_s, partial(self._prepare, call))
+            limit_s = DEFAULT_DEADLINE_S if remaining_s is None else remaining_s
+            prepare = partial(self._prepare, call, self._loop.time() + limit_s)
+            response = await self._infer(request, remaining_s, prepare)
             self.frames.send(Kind.ANSWER, call, response.SerializeToString())
         except YolopoolError as error:
             self.frames.send(Kind.NO, call, status.to_bytes(error))
@@ -91,12 +93,18 @@ class IoCalls:
             )
             self.frames.send(Kind.NO, call, status.to_bytes(internal))
 
-    async def _prepare(self, call: int, framing: Framing) -> Prepared:
+    async def _prepare(self, call: int, until: float, framing: Framing) -> Prepared:
+        """`until`: of the loop's time; an I/O process that hangs holds no ticket beyond it."""
         awaited: asyncio.Future[Prepared] = self._loop.create_future()
         self._awaited[call] = (awaited, framing.most_bytes)
         self.frames.send(Kind.GO, call, io_link.pack_framing(framing))
         try:
-            return await awaited
+            async with asyncio.timeout_at(until):
+                return await awaited
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "the image was not decoded in time: allow more, or add I/O processes"
+            ) from None
         finally:
             del self._awaited[call]
 

@@ -67,7 +67,7 @@ class EngineLink:
             if kind is Kind.GO:
                 await self._prepare(call, prepare(io_link.read_framing(payload)))
                 kind, payload = await words.get()
-        except asyncio.CancelledError:
+        except BaseException:  # its caller left, or a fault of ours: nobody waits for the answer
             self.frames.send(Kind.CANCEL, call)
             raise
         finally:

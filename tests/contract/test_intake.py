@@ -5,7 +5,8 @@ import mmap
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import cv2
 import grpc
@@ -22,6 +23,7 @@ from worker.io_link import IoSettings
 from worker.io_processes import IoProcesses
 from worker.rpc import Prepare
 from yolopool.errors import (
+    DeadlineExceeded,
     Draining,
     ImageNotDecodable,
     ImageTooLarge,
@@ -63,21 +65,38 @@ class Processes:
         )
         memory_bytes = slots * FRAMING.most_bytes
         self.keeper = IoProcesses(
-            1, lambda number: settings, memory_bytes, self._infer, unpinned, lambda: None
+            1, lambda number: settings, memory_bytes, self._any, unpinned, lambda: None
         )
+        # Runs after an image was prepared, as a device would.
+        self.device: Callable[[], Awaitable[object]] = no_time
+        self.ended: list[type[BaseException]] = []
+        self.answering = self._infer
         self._asked: dict[str, Framing] = {}
         self._prepared: dict[str, Prepared] = {}
         self._channel: grpc.aio.Channel | None = None
+
+    async def _any(self, *asked: Any) -> worker_pb2.InferResponse:
+        return await self.answering(*asked)
 
     async def _infer(
         self, request: worker_pb2.InferRequest, remaining_s: float | None, prepare: Prepare
     ) -> worker_pb2.InferResponse:
         name = request.request_id
-        self._prepared[name] = await prepare(self._asked[name])
+        try:
+            prepared = await prepare(self._asked[name])
+            await self.device()
+        except BaseException as error:
+            self.ended.append(type(error))  # the error itself holds the pixels
+            raise
+        self._prepared[name] = prepared
         return worker_pb2.InferResponse()
 
     async def prepare(
-        self, source: bytes | RawPixels, region: Box | None, framing: Framing
+        self,
+        source: bytes | RawPixels,
+        region: Box | None,
+        framing: Framing,
+        timeout_s: float = 20.0,
     ) -> Prepared:
         if self._channel is None:
             await self.keeper.start()
@@ -95,7 +114,7 @@ class Processes:
             )
             request.options.region_of_interest.CopyFrom(corners)
         try:
-            await worker_pb2_grpc.WorkerServiceStub(self._channel).Infer(request, timeout=20)
+            await worker_pb2_grpc.WorkerServiceStub(self._channel).Infer(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from None
         return self._prepared.pop(request.request_id)
@@ -104,6 +123,10 @@ class Processes:
         if self._channel is not None:
             await self._channel.close()
         await self.keeper.stop()
+
+
+async def no_time() -> None:
+    """What a device takes that is not there."""
 
 
 def unpinned(memory: mmap.mmap) -> Callable[[], None]:
@@ -230,6 +253,48 @@ async def test_a_killed_process_loses_its_calls_alone_and_is_started_again() -> 
     await intake.close()
     assert not psutil.pid_exists(first[0])
     assert not intake.keeper.pids
+
+
+async def test_a_caller_that_leaves_is_heard_in_the_device_process() -> None:
+    intake = Processes(slots=1)
+    await intake.prepare(PNG, None, FRAMING)
+    running = asyncio.Event()
+
+    async def for_ever() -> None:
+        running.set()
+        await asyncio.Event().wait()
+
+    intake.device = for_ever
+    call = asyncio.create_task(once_there_is_room(intake))
+    await running.wait()
+    with pytest.raises(QueueFull, match="1 images fill the memory"):
+        await intake.prepare(PNG, None, FRAMING)
+    call.cancel()
+    await becomes(lambda: asyncio.CancelledError in intake.ended)
+    intake.device = no_time
+    await once_there_is_room(intake)
+    await intake.close()
+
+
+async def test_a_process_that_hangs_holds_no_call_beyond_its_deadline() -> None:
+    intake = Processes()
+    await intake.prepare(PNG, None, FRAMING)
+    gate = asyncio.Event()
+    ask = intake.answering
+
+    async def gated(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
+        os.kill(intake.keeper.pids[0], signal.SIGSTOP)  # admitted, and not a word after that
+        gate.set()
+        return await ask(request, remaining_s, prepare)
+
+    intake.answering = gated
+    call = asyncio.create_task(intake.prepare(PNG, None, FRAMING, timeout_s=0.3))
+    await gate.wait()
+    with pytest.raises(DeadlineExceeded):
+        await call
+    await becomes(lambda: bool(intake.ended))
+    assert intake.ended == [DeadlineExceeded]
+    await intake.close()  # it is killed: it does not end by itself
 
 
 async def test_refuses_at_once_when_full(gate: Gate) -> None:

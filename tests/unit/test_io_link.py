@@ -1,0 +1,52 @@
+"""What passes between the device process and an I/O process comes out as it went in."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker import io_link
+from worker.imaging import U8, Letterboxed, ShapePolicy
+from worker.intake import Framing, Prepared
+
+SIDES = st.tuples(st.integers(1, 64), st.integers(1, 64))
+SECONDS = st.floats(0, 1e6)
+
+
+@given(st.integers(32, 4096), st.sampled_from([32, 64]), st.sampled_from(ShapePolicy))
+def test_framings(image_size: int, stride: int, policy: ShapePolicy) -> None:
+    framing = Framing(image_size, stride, policy)
+    assert io_link.read_framing(io_link.pack_framing(framing)) == framing
+
+
+@given(st.none() | SECONDS, st.binary())
+def test_requests(remaining_s: float | None, request: bytes) -> None:
+    assert io_link.read_ask(io_link.pack_ask(remaining_s, request)) == (remaining_s, request)
+
+
+@given(SIDES, SIDES, SIDES, SIDES, SECONDS, SECONDS, st.integers(0, 2**40))
+def test_pixels_are_where_they_are_said_to_be(
+    shape: tuple[int, int],
+    original: tuple[int, int],
+    whole: tuple[int, int],
+    offset: tuple[int, int],
+    decode_s: float,
+    preprocess_s: float,
+    at: int,
+) -> None:
+    image = np.arange(shape[0] * shape[1] * 3).astype(np.uint8).reshape(*shape, 3)
+    sent = Prepared(Letterboxed(image, original), whole, offset, decode_s, preprocess_s)
+
+    def pixels(offset: int, size_bytes: int) -> U8:
+        assert (offset, size_bytes) == (at, image.nbytes)
+        return image.reshape(-1)
+
+    got = io_link.read_prepared(io_link.pack_prepared(sent, at), pixels)
+    np.testing.assert_array_equal(got.letterboxed.image, image)
+    assert got.letterboxed.original_shape == original
+    assert (got.image_shape, got.offset) == (whole, offset)
+    assert (got.decode_s, got.preprocess_s) == (decode_s, preprocess_s)
+
+
+def test_settings() -> None:
+    settings = io_link.IoSettings("::1", 7, 2, 64, 10, 20, "INFO", log_json=False)
+    assert io_link.read_settings(io_link.pack_settings(settings)) == settings
