@@ -261,7 +261,7 @@ async def run(options: argparse.Namespace) -> Result:
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:
-    """Medians of the rounds; and what the device process alone would bear, by its CPU."""
+    """Medians of the rounds; and what one core of the worker process would bear, by its CPU."""
     ways = dict.fromkeys((row["way"], row["picture"], row["io"]) for row in rows)
     table: list[Row] = []
     for way, picture, io in ways:
@@ -273,7 +273,7 @@ def summary(rows: Sequence[Row]) -> list[Row]:
             for name in runs[0]
             if name not in ("way", "picture", "io")
         }
-        figures["device_process_bears_per_s"] = 1000 / figures["worker_cpu_ms"]
+        figures["worker_core_bears_per_s"] = 1000 / figures["worker_cpu_ms"]
         table.append({"way": way, "picture": picture, "io": io, **figures})
     return table
 
