@@ -112,13 +112,9 @@ class IoRpc:
         self._intake = intake
 
     async def infer(self, request: worker_pb2.InferRequest, context: Any) -> bytes:
-        # The fields of InferRequest but its image.
-        header = worker_pb2.InferRequest(
-            version=request.version,
-            options=request.options,
-            priority=request.priority,
-            request_id=request.request_id,
-        ).SerializeToString()
+        source, region = wire.source_of(request), wire.region_of(request.options)
+        request.ClearField("encoded" if request.HasField("encoded") else "raw")
+        header = request.SerializeToString()
         if len(header) > MAX_HEADER_BYTES:
             raise InvalidOption(
                 f"the options of this request take {len(header)} bytes: at most "
@@ -126,7 +122,6 @@ class IoRpc:
             )
 
         async def prepare(framing: Framing) -> Prepared:
-            source, region = wire.source_of(request), wire.region_of(request.options)
             return await self._intake.prepare(source, region, framing)
 
         return await self._link.infer(header, context.time_remaining(), prepare)

@@ -49,6 +49,19 @@ WARM = types_pb2.REPLICA_STATE_WARM
 WEIGHTS = 100
 
 
+class IoDoor:
+    """What an I/O process of a worker is to a control plane."""
+
+    def __init__(self, worker: "ScriptedWorker") -> None:
+        self.server = GrpcServer([])
+        self.infers = 0
+        self._worker = worker
+
+    async def infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
+        self.infers += 1
+        return await self._worker.Infer(request, context)
+
+
 class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     """Holds as many models of WEIGHTS bytes as its budget has room for.
 
@@ -86,6 +99,23 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self._pokes: list[asyncio.Event] = []
         self._server = GrpcServer([])
         self._beats: list[asyncio.Task[None]] = []
+        self.io: dict[str, IoDoor] = {}
+
+    async def add_io(self) -> str:
+        """Another port for Infer, which it tells of; answers its address."""
+        door = IoDoor(self)
+        method = grpc.unary_unary_rpc_method_handler(
+            door.infer,
+            request_deserializer=worker_pb2.InferRequest.FromString,
+            response_serializer=worker_pb2.InferResponse.SerializeToString,
+        )
+        service = grpc.method_handlers_generic_handler(
+            "yolopool.v1.WorkerService", {"Infer": method}
+        )
+        door.server.server.add_generic_rpc_handlers((service,))
+        address = f"127.0.0.1:{await door.server.start('127.0.0.1', 0)}"
+        self.io[address] = door
+        return address
 
     async def start(self, *control_planes: str) -> None:
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self, self._server.server)
@@ -102,7 +132,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     async def die(self) -> None:
         """Ends at once, without a word."""
         await self.fall_silent()
-        await self._server.server.stop(0)
+        for server in (self._server, *(door.server for door in self.io.values())):
+            await server.server.stop(0)
 
     async def fall_silent(self) -> None:
         """Sends no more heartbeats, and goes on answering."""
@@ -146,6 +177,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             replicas=self.replicas.values(),
             replaces_because=self.replaces_because,
             labels=self.labels,
+            io_addresses=self.io,
         )
 
     def ledger(self) -> types_pb2.Ledger:

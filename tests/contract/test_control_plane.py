@@ -619,6 +619,36 @@ async def test_wrong_announcements_are_refused(rig: Rig, changes: dict[str, str]
     assert isinstance(error, errors.InvalidWorker)
 
 
+@pytest.mark.parametrize("addresses", [["127.0.0.1:5", "nowhere"], ["127.0.0.1:5"] * 65])
+async def test_wrong_io_processes_are_refused(rig: Rig, addresses: list[str]) -> None:
+    one = ScriptedWorker("w1")
+    one.address = "127.0.0.1:5"
+    report = one.report()
+    report.io_addresses.extend(addresses)
+    error = await refused(rig.membership.Join(membership_pb2.JoinRequest(worker=report)))
+    assert isinstance(error, errors.InvalidWorker)
+
+
+async def test_infers_go_to_io_processes_in_turns_and_orders_do_not(rig: Rig) -> None:
+    worker = await rig.worker("w1")
+    first, second = await worker.add_io(), await worker.add_io()
+    worker.poke()
+    await becomes(lambda: rig.plane.view.workers["w1"].io_addresses == (first, second))
+    await rig.ready("a")
+    for _ in range(6):
+        await rig.detect("a")
+    assert len(worker.inferred) == 6
+    assert [worker.io[address].infers for address in (first, second)] == [3, 3]
+    for address in (first, second):  # one that ended is not asked any more, nor are both
+        gone = worker.io.pop(address)
+        worker.poke()
+        await becomes(lambda: len(rig.plane.view.workers["w1"].io_addresses) == len(worker.io))
+        await gone.server.server.stop(0)
+        for _ in range(3):
+            await rig.detect("a")
+    assert len(worker.inferred) == 12
+
+
 async def test_metrics_health_and_index(rig: Rig) -> None:
     await rig.worker("w1")
     await rig.ready("a")
