@@ -22,6 +22,7 @@ from benchmarks.harness import dataset, hardware, results, weights
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median, quantile
 from benchmarks.harness.worker import Worker
+from worker.backends import base
 
 # Milliseconds beyond one warm pass, on a CPU where a load is a bind; by size.
 LIMITS_MS = {"n": 3.0, "x": 5.0}
@@ -77,12 +78,12 @@ class Loader:
         classes = len(self.pack.manifest.class_names)
         model = self.backend.load(self.pack, "fp32")
         everything = [NmsOptions((0.0,) * classes, 0.7, 300, agnostic=False)]
-        found = model.run([self.image], everything).candidates[0]
+        found = base.run(model, [self.image], everything).candidates[0]
         # So that random weights answer some boxes, as a trained model would.
         self.confidence = float(found.confidence[min(BOXES, len(found.confidence) - 1)])
         self.asked = [NmsOptions((self.confidence,) * classes, 0.7, 300, agnostic=False)]
         for _ in range(5):
-            self.expected = model.run([self.image], self.asked).candidates[0]
+            self.expected = base.run(model, [self.image], self.asked).candidates[0]
         model.close()
 
     def load(self, fetch: Callable[[], Any]) -> tuple[float, float]:
@@ -90,13 +91,13 @@ class Loader:
         right before and right after, so that what the machine does meanwhile is in both.
         """
         model = self.backend.load(self.pack, "fp32")
-        model.run([self.image], self.asked)
+        base.run(model, [self.image], self.asked)
         before = self._timed(model)
         model.close()
         began = time.perf_counter()
         pack = fetch()
         model = self.backend.load(pack, "fp32")
-        first = model.run([self.image], self.asked).candidates[0]
+        first = base.run(model, [self.image], self.asked).candidates[0]
         whole = time.perf_counter() - began
         warm = (before + self._timed(model)) / 2
         answers = (first.xyxy.tobytes(), first.confidence.tobytes())
@@ -153,7 +154,7 @@ class Loader:
 
     def _timed(self, model: Any) -> float:
         began = time.perf_counter()
-        model.run([self.image], self.asked)
+        base.run(model, [self.image], self.asked)
         return time.perf_counter() - began
 
 

@@ -1,9 +1,9 @@
-"""The one device thread: everything that touches the device runs here, jobs before batches.
+"""The queue and the one device thread: all that is given to the device is given here.
 
 A batch is taken when the device is free, of a version that is there; tickets of others wait until
-it is. Idle jobs run when no batch could, and after a few that could. Answers go back to the event
-loop; a ticket whose caller is gone or whose time is over is dropped, and no failure of a pass ends
-the thread.
+it is. Jobs go before batches, and run alone: no pass is under way meanwhile. Idle jobs run when no
+batch could, and after a few that could. Answers go back to the event loop; a ticket whose caller
+is gone or whose time is over is dropped.
 """
 
 import asyncio
@@ -11,36 +11,27 @@ import itertools
 import sys
 import threading
 import time
-import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
-import structlog
+from typing import Any, TypeVar
 
 from worker.admission import Ask
-from worker.backends.base import U8, Candidates, LoadedModel, NmsOptions
+from worker.backends.base import U8, LoadedModel, NmsOptions
 from worker.batching import Batch, Demand, Queue, Taken, Ticket
 from worker.estimates import Estimates, Shape
 from worker.lanes import Batching
+from worker.passes import Beside, Outcome, Passes, Reply, Work
 from worker.vigil import Running
-from yolopool.errors import (
-    DeadlineExceeded,
-    Draining,
-    InferenceFailed,
-    NotAssigned,
-    OutOfMemory,
-    YolopoolError,
-)
+from yolopool.errors import DeadlineExceeded, Draining, NotAssigned, YolopoolError
 
-log = structlog.get_logger()
 Answer = TypeVar("Answer")
-# Of images that fill a pass up, as of a letterbox's margin.
-GREY = 114
 # Batches that may go before an idle job: under full load it still comes to its end.
 PATIENCE = 8
+# Batches under way: one on the device, and one before it that is being finished or, where the
+# device runs by itself, one behind it that keeps it busy. More would only wait there.
+MOST_UNDER_WAY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +50,6 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Answer to one ticket, with its stages in seconds."""
-
-    candidates: Candidates
-    queue_s: float
-    transfer_s: float
-    inference_s: float
-    postprocess_s: float
-    batch_size: int
-
-
-@dataclass(frozen=True, slots=True)
 class Load:
     """The queue as it is now."""
 
@@ -78,19 +57,6 @@ class Load:
     capacity: int
     wait_s: float
     sequence: int
-
-
-class Reply(Protocol):
-    """Where an answer goes; called on the device thread."""
-
-    def __call__(self, answer: Any, error: Exception | None) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    image: U8
-    options: NmsOptions
-    reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +68,7 @@ class _Job:
 class Engine:
     """`models` are by version and changed by jobs alone, so only the device thread changes them;
     others may ask whether a version is there. `watch` is called when a ticket waits for one that
-    is not, and after each pass while `watching`; on any thread.
+    is not, and after each pass while `watching`; on any thread. Satisfies `passes.Account`.
     """
 
     def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -116,28 +82,37 @@ class Engine:
         self._idle_jobs: deque[_Job] = deque()
         self._passed_over = 0
         self._estimates = Estimates()
-        self._queue: Queue[_Work] = Queue(capacity, self._estimates)
+        self._queue: Queue[Work] = Queue(capacity, self._estimates)
         self._swap_s: dict[str, float] = {}
         self._passes: Counter[str] = Counter()
         # Batches that fitted where a larger one did not.
         self._fitting: dict[tuple[str, Shape], int] = {}
         self._running = 0
         self._free_at = 0.0
+        # What the device thread does, and the passes that left it and are not answered yet.
         self._work: Running | None = None
+        self._unfinished: deque[Running] = deque()
         self._stopping = False
         self._numbers = itertools.count(1)
         self._reports = itertools.count(1)
+        self._beside = Beside("finish")
+        self._runs = Passes(self, self._beside, clock)
         self._thread = threading.Thread(target=self._loop, name="device", daemon=True)
 
     def start(self) -> None:
+        self._beside.start()
         self._thread.start()
 
     async def stop(self, limit_s: float) -> None:
-        """Refuses what still waits with Draining and waits so long for the thread to end."""
+        """Refuses what still waits with Draining, and waits so long for both threads to end: a
+        pass that is under way is answered.
+        """
         with self._changed:
             self._stopping = True
             self._changed.notify()
+        until = time.monotonic() + limit_s
         await asyncio.to_thread(self._thread.join, limit_s)
+        await asyncio.to_thread(self._beside.join, max(0.0, until - time.monotonic()))
 
     async def job(self, run: Callable[[], Answer], idle: bool = False) -> Answer:
         """Runs a call on the device thread, before the batches that wait; an `idle` one behind
@@ -189,7 +164,7 @@ class Engine:
                 request.deadline,
                 now,
                 request.batching,
-                _Work(request.image, request.options, _reply_to(future)),
+                Work(request.image, request.options, _reply_to(future)),
             )
             self._queue.add(ticket, now, self._wait_s(now, ticket.ask))
             self._changed.notify()
@@ -217,8 +192,14 @@ class Engine:
             return self._estimates.pass_s(version, shape, 1) or 0.0
 
     def running(self) -> Running | None:
-        """What the device thread does now; without the lock, so that nothing can hang the asker."""
-        return self._work
+        """What the device does now: what its thread is at, or else the pass that is to be finished
+        next. Without the lock, so that nothing can hang the asker.
+        """
+        work = self._work
+        if work is None:
+            with suppress(IndexError):
+                work = self._unfinished[0]
+        return work
 
     def demand(self) -> dict[str, Demand]:
         """What waits, by version."""
@@ -272,42 +253,50 @@ class Engine:
             if isinstance(work, _Job):
                 _run_job(work)
             else:
-                self._finish(work.late)
+                self._answer_late(work.late)
                 if work.batch is not None:
                     self._run(work.batch)
-                    if self.watching:
-                        self.watch()
             # Else the last images and answers would live until the next ones come.
             del work
+        self._beside.end()
 
-    def _next(self) -> "_Job | Taken[_Work] | None":
+    def _next(self) -> "_Job | Taken[Work] | None":
         """Waits for work; None: to end, with what waited refused."""
         with self._changed:
             while True:
-                self._running = 0
-                self._work = None
-                if self._jobs:
+                self._work = until = None
+                alone = not self._unfinished
+                if self._jobs and alone:
                     return self._job(self._jobs)
-                if self._stopping:
-                    ending = Draining("this worker is ending: ask another")
-                    for ticket in self._queue.drain():
-                        ticket.payload.reply(None, ending)
-                    for job in self._idle_jobs:
-                        job.reply(None, ending)
+                if self._stopping and not self._jobs:
+                    self._refuse_all()
                     return None
-                if self._idle_jobs and self._passed_over >= PATIENCE:
+                if self._idle_jobs and self._passed_over >= PATIENCE and alone:
                     return self._idle_job()
-                taken = self._queue.next_batch(
-                    self._clock(), self.models.__contains__, self._most_images
-                )
-                if taken.batch is not None or taken.late:
-                    self._passed_over += bool(self._idle_jobs)
-                    self._note_start(taken.batch)
-                    return taken
-                if self._idle_jobs:
+                if self._may_take_batch():
+                    taken = self._queue.next_batch(
+                        self._clock(), self.models.__contains__, self._most_images
+                    )
+                    if taken.batch is not None or taken.late:
+                        self._passed_over += bool(self._idle_jobs)
+                        self._note_start(taken.batch)
+                        return taken
+                    until = taken.again_at
+                if self._idle_jobs and alone:
                     return self._idle_job()
-                until = taken.again_at
                 self._changed.wait(None if until is None else max(0.0, until - self._clock()))
+
+    def _may_take_batch(self) -> bool:
+        """Not before what goes first, which waits until it is alone."""
+        first = bool(self._jobs) or (bool(self._idle_jobs) and self._passed_over >= PATIENCE)
+        return not first and len(self._unfinished) < MOST_UNDER_WAY
+
+    def _refuse_all(self) -> None:
+        ending = Draining("this worker is ending: ask another")
+        for ticket in self._queue.drain():
+            ticket.payload.reply(None, ending)
+        for job in self._idle_jobs:
+            job.reply(None, ending)
 
     def _idle_job(self) -> _Job:
         self._passed_over = 0
@@ -320,84 +309,64 @@ class Engine:
     def _most_images(self, version: str, shape: Shape) -> int:
         return self._fitting.get((version, shape), sys.maxsize)
 
-    def _note_start(self, batch: Batch[_Work] | None) -> None:
+    def _note_start(self, batch: Batch[Work] | None) -> None:
         if batch is not None:
-            self._running = len(batch.tickets)
+            now = self._clock()
+            begins = max(now, self._free_at) if self._running else now
+            self._running += len(batch.tickets)
             expected = self._estimates.pass_s(batch.version, batch.shape, batch.images)
-            began = self._clock()
-            self._free_at = began + (expected or 0.0)
-            self._work = Running(f"a pass of {batch.version}", began, expected)
+            self._free_at = begins + (expected or 0.0)
+            self._work = Running(f"a pass of {batch.version}", now, expected)
 
-    def _finish(self, late: Sequence[Ticket[_Work]]) -> None:
+    def _answer_late(self, late: Sequence[Ticket[Work]]) -> None:
         for ticket in late:
             waited = self._clock() - ticket.arrived
             ticket.payload.reply(
                 None, DeadlineExceeded(f"the deadline passed after {waited:.3f} s in the queue")
             )
 
-    def _run(self, batch: Batch[_Work]) -> None:
+    def _run(self, batch: Batch[Work]) -> None:
         model = self.models.get(batch.version)
-        if model is None:
-            error = NotAssigned(f"{batch.version} left this worker: ask another")
-            for ticket in batch.tickets:
-                ticket.payload.reply(None, error)
+        if model is not None:
+            self._runs.run(model, batch)
             return
-        self._run_tickets(model, batch, batch.tickets, batch.images - len(batch.tickets))
+        self.failed(len(batch.tickets))
+        error = NotAssigned(f"{batch.version} left this worker: ask another")
+        for ticket in batch.tickets:
+            ticket.payload.reply(None, error)
 
-    def _run_tickets(
-        self,
-        model: LoadedModel,
-        batch: Batch[_Work],
-        tickets: Sequence[Ticket[_Work]],
-        filler: int = 0,
-        last: bool = False,
-    ) -> None:
-        """One pass, filled up with so many grey images; out of memory, two of half the size, down
-        to one image, which has another chance: the backend freed what it only cached.
-        """
-        began = self._clock()
-        size = len(tickets) + filler
-        work = [ticket.payload for ticket in tickets]
-        try:
-            grey = [np.full_like(work[0].image, GREY)] * filler
-            result = model.run(
-                [*(one.image for one in work), *grey],
-                [*(one.options for one in work), *([work[0].options] * filler)],
-            )
-            if len(result.candidates) != size:
-                raise InferenceFailed(f"{len(result.candidates)} answers to {size} images")
-        except Exception as error:
-            if isinstance(error, OutOfMemory) and size > 1:
-                half = size // 2
-                log.warning("batch out of memory", version=batch.version, images=size)
-                with self._changed:
-                    self._fitting[batch.version, batch.shape] = half
-                for part in filter(None, (tickets[:half], tickets[half:])):
-                    self._run_tickets(model, batch, part)
-                return
-            if isinstance(error, OutOfMemory) and not last:
-                self._run_tickets(model, batch, tickets, last=True)
-                return
-            told = _told(error, batch.version)
-            for ticket in tickets:
-                ticket.payload.reply(None, told)
-            return
+    # --- what passes tell -----------------------------------------------------------------------
+
+    def began(self, batch: Batch[Work]) -> None:
         with self._changed:
-            seconds = self._clock() - began
-            self._estimates.record(batch.version, batch.shape, size, seconds)
-            self._passes[batch.version] += 1
-        for ticket, candidates in zip(tickets, result.candidates, strict=False):
-            ticket.payload.reply(
-                Outcome(
-                    candidates,
-                    began - ticket.arrived,
-                    result.transfer_s,
-                    result.inference_s,
-                    result.postprocess_s,
-                    len(tickets),
-                ),
-                None,
-            )
+            under_way = self._work or Running(f"a pass of {batch.version}", self._clock(), None)
+            self._unfinished.append(under_way)
+
+    def ended(self, batch: Batch[Work], tickets: int, images: int, pass_s: float | None) -> None:
+        with self._changed:
+            self._unfinished.popleft()
+            self._running -= tickets
+            if pass_s is not None:
+                self._estimates.record(batch.version, batch.shape, images, pass_s)
+                self._passes[batch.version] += 1
+            self._changed.notify()
+        if self.watching:
+            self.watch()
+
+    def failed(self, tickets: int) -> None:
+        with self._changed:
+            self._running -= tickets
+        if self.watching:
+            self.watch()
+
+    def too_large(self, batch: Batch[Work], images: int) -> None:
+        with self._changed:
+            self._fitting[batch.version, batch.shape] = images // 2
+
+    def wait_alone(self) -> None:
+        with self._changed:
+            while self._unfinished:
+                self._changed.wait()
 
 
 def _nobody() -> None:
@@ -411,17 +380,8 @@ def _run_job(job: _Job) -> None:
         job.reply(None, error)
 
 
-def _told(error: Exception, version: str) -> YolopoolError:
-    """What the caller hears: our errors as they are, others by an id in the log."""
-    if isinstance(error, YolopoolError):
-        return error
-    incident = uuid.uuid4().hex[:12]
-    log.error("pass failed", version=version, incident=incident, exc_info=error)
-    return InferenceFailed(f"{version} failed on this image: see {incident} in the worker's log")
-
-
 def _reply_to(future: "asyncio.Future[Any]") -> Reply:
-    """Answers a future of the event loop from the device thread."""
+    """Answers a future of the event loop from another thread."""
     loop = future.get_loop()
 
     def settle(answer: Any, error: Exception | None) -> None:
@@ -433,7 +393,7 @@ def _reply_to(future: "asyncio.Future[Any]") -> Reply:
             future.set_exception(error)
 
     def reply(answer: Any, error: Exception | None) -> None:
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop ended, and its callers with it
             loop.call_soon_threadsafe(settle, answer, error)
 
     return reply

@@ -17,9 +17,10 @@ from worker.admission import Ask
 from worker.backends.base import Backend
 from worker.bench import Bench
 from worker.blackbox import BlackBox
-from worker.engine import Engine, Outcome, Request
+from worker.engine import Engine, Request
 from worker.intake import Framing, Intake, Prepared
 from worker.lanes import SUSPECT
+from worker.passes import Outcome
 from worker.replica import Replica
 from worker.replicas import Replicas, forced_out
 from worker.swaps import Swaps

@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 
 from worker import residency, tiers
-from worker.backends.base import Backend, LoadedModel, NmsOptions
+from worker.backends.base import Backend, LoadedModel, NmsOptions, run
 from worker.engine import Engine
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaEvent, ReplicaState
@@ -305,7 +305,7 @@ class Swaps:
     def _pass(self, one: Replica, model: LoadedModel) -> None:
         image = np.zeros((*one.shape, 3), np.uint8)
         options = NmsOptions((0.25,) * len(one.class_names), 0.7, 300, agnostic=False)
-        model.run([image], [options])
+        run(model, [image], [options])
         self._backend.synchronize()
 
     @asynccontextmanager

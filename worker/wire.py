@@ -4,12 +4,13 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.backends.base import Backend
-from worker.engine import Engine, Outcome
+from worker.engine import Engine
 from worker.imaging import ChannelOrder, ShapePolicy
 from worker.intake import Framing, Prepared, RawPixels
 from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching
 from worker.ledger import Claim, Ledger
 from worker.lifecycle import ReplicaState
+from worker.passes import Outcome
 from worker.replica import NOTHING, Order, Replica
 from yolopool.errors import ImageEmpty, ImageShapeMismatch
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2

@@ -17,6 +17,7 @@ from worker.batching import Taken
 from worker.engine import Engine, _Job, _run_job
 from worker.host_memory import HostMemory
 from worker.packs import Pack
+from worker.passes import Passes
 from yolopool.errors import PackNotFound
 from yolopool.v1 import pack_pb2
 from yolopool.v1.worker_pb2 import PackLocation
@@ -48,6 +49,7 @@ class VirtualEngine(Engine):
 
     def __init__(self, capacity: int, loop: VirtualLoop) -> None:
         super().__init__(capacity, clock=loop.now)
+        self._runs = Passes(self, lambda finish: finish(), loop.now)
         self._changed = _Bell(self._ring)
         self._loop_of_all = loop
         self._is_busy = False
@@ -83,11 +85,9 @@ class VirtualEngine(Engine):
         if isinstance(work, _Job):
             _run_job(work)
             return
-        self._finish(work.late)
+        self._answer_late(work.late)
         if work.batch is not None:
             self._run(work.batch)
-            if self.watching:
-                self.watch()
 
 
 @dataclass(frozen=True, slots=True)

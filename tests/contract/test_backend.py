@@ -10,7 +10,7 @@ import torch
 
 from tests.models import U8, Zoo, picture
 from worker import imaging
-from worker.backends.base import Backend, Candidates, NmsOptions
+from worker.backends.base import Backend, Candidates, NmsOptions, run
 from worker.backends.simulated import SimulatedBackend
 from worker.backends.torch_backend import TorchBackend
 from worker.packs import Pack, PackDoor
@@ -104,7 +104,7 @@ def test_opening_measures_the_context(backend_case: BackendCase) -> None:
 
 def test_finds_what_is_there(backend: Backend, pack: Pack) -> None:
     model, asked = backend.load(pack, "fp32"), options(pack)
-    result = model.run([boxed(0)], [asked])
+    result = run(model, [boxed(0)], [asked])
     (found,) = result.candidates
     assert len(found.confidence)
     assert_well_formed(found, asked)
@@ -113,7 +113,7 @@ def test_finds_what_is_there(backend: Backend, pack: Pack) -> None:
 
 def test_a_pass_says_its_times(backend: Backend, pack: Pack) -> None:
     model = backend.load(pack, "fp32")
-    result = model.run([boxed(0)], [options(pack)])
+    result = run(model, [boxed(0)], [options(pack)])
     assert min(result.transfer_s, result.inference_s, result.postprocess_s) >= 0
     assert result.inference_s > 0
     model.close()
@@ -124,9 +124,9 @@ def test_a_batch_gives_what_single_images_give(
 ) -> None:
     model = backend.load(pack, "fp32")
     images = [boxed(seed) for seed in range(4)]
-    together = model.run(images, [options(pack)] * 4).candidates
+    together = run(model, images, [options(pack)] * 4).candidates
     for image, found in zip(images, together, strict=True):
-        (alone,) = model.run([image], [options(pack)]).candidates
+        (alone,) = run(model, [image], [options(pack)]).candidates
         np.testing.assert_array_equal(found.class_id, alone.class_id)
         np.testing.assert_allclose(found.xyxy, alone.xyxy, rtol=0, atol=backend_case.tolerance)
         np.testing.assert_allclose(found.confidence, alone.confidence, rtol=0, atol=1e-4)
@@ -135,14 +135,14 @@ def test_a_batch_gives_what_single_images_give(
 
 def test_different_pixels_give_different_answers(backend: Backend, pack: Pack) -> None:
     model = backend.load(pack, "fp32")
-    results = model.run([boxed(0), boxed(1)], [options(pack)] * 2).candidates
+    results = run(model, [boxed(0), boxed(1)], [options(pack)] * 2).candidates
     assert results[0].confidence.tolist() != results[1].confidence.tolist()
     model.close()
 
 
 def test_repeats_give_the_same(backend: Backend, pack: Pack) -> None:
     model = backend.load(pack, "fp32")
-    first, second = (model.run([boxed(3)], [options(pack)]).candidates[0] for _ in range(2))
+    first, second = (run(model, [boxed(3)], [options(pack)]).candidates[0] for _ in range(2))
     np.testing.assert_array_equal(first.xyxy, second.xyxy)
     np.testing.assert_array_equal(first.confidence, second.confidence)
     model.close()
@@ -151,9 +151,9 @@ def test_repeats_give_the_same(backend: Backend, pack: Pack) -> None:
 def test_shapes_may_alternate(backend: Backend, pack: Pack) -> None:
     model = backend.load(pack, "fp32")
     wide, square = boxed(0, 200, 320), boxed(0)
-    (before,) = model.run([square], [options(pack)]).candidates
-    (other,) = model.run([wide], [options(pack)]).candidates
-    (after,) = model.run([square], [options(pack)]).candidates
+    (before,) = run(model, [square], [options(pack)]).candidates
+    (other,) = run(model, [wide], [options(pack)]).candidates
+    (after,) = run(model, [square], [options(pack)]).candidates
     np.testing.assert_array_equal(before.xyxy, after.xyxy)
     assert np.all(other.xyxy[:, 3] <= wide.shape[0] + 32)
     model.close()
@@ -162,7 +162,7 @@ def test_shapes_may_alternate(backend: Backend, pack: Pack) -> None:
 def test_options_are_of_each_image(backend: Backend, pack: Pack) -> None:
     model, image = backend.load(pack, "fp32"), boxed(0)
     asked = [options(pack), options(pack, most=1), options(pack, confidence=2.0)]
-    found = model.run([image] * 3, asked).candidates
+    found = run(model, [image] * 3, asked).candidates
     for one, wanted in zip(found, asked, strict=True):
         assert_well_formed(one, wanted)
     assert len(found[1].confidence) == 1
@@ -172,12 +172,12 @@ def test_options_are_of_each_image(backend: Backend, pack: Pack) -> None:
 
 def test_a_class_that_is_not_asked_for_is_not_given(backend: Backend, pack: Pack) -> None:
     model, asked = backend.load(pack, "fp32"), options(pack)
-    (everything,) = model.run([boxed(0)], [asked]).candidates
+    (everything,) = run(model, [boxed(0)], [asked]).candidates
     unwanted = int(everything.class_id[0])
     thresholds = tuple(
         2.0 if index == unwanted else value for index, value in enumerate(asked.class_confidence)
     )
-    (rest,) = model.run([boxed(0)], [replace(asked, class_confidence=thresholds)]).candidates
+    (rest,) = run(model, [boxed(0)], [replace(asked, class_confidence=thresholds)]).candidates
     assert unwanted not in rest.class_id
     model.close()
 
@@ -200,13 +200,13 @@ def test_workspace_grows_with_pixels_and_images(backend: Backend, pack: Pack) ->
 def test_two_models_do_not_mix(backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path) -> None:
     other_pack = PackDoor(tmp_path).fetch(zoo.pack("yolov8n"))
     model, other = backend.load(pack, "fp32"), backend.load(other_pack, "fp32")
-    (before,) = model.run([boxed(0)], [options(pack)]).candidates
-    other.run([boxed(0)], [options(other_pack)])
-    (after,) = model.run([boxed(0)], [options(pack)]).candidates
+    (before,) = run(model, [boxed(0)], [options(pack)]).candidates
+    run(other, [boxed(0)], [options(other_pack)])
+    (after,) = run(model, [boxed(0)], [options(pack)]).candidates
     np.testing.assert_array_equal(before.xyxy, after.xyxy)
     other.close()
     other_pack.close()
-    (last,) = model.run([boxed(0)], [options(pack)]).candidates
+    (last,) = run(model, [boxed(0)], [options(pack)]).candidates
     np.testing.assert_array_equal(before.xyxy, last.xyxy)
     model.close()
 
@@ -217,7 +217,7 @@ def test_closing_gives_the_weights_back(backend: Backend, zoo: Zoo, tmp_path: Pa
     def load_and_drop() -> None:
         pack = door.fetch(zoo.pack("yolov8n"))
         model = backend.load(pack, "fp32")
-        model.run([boxed(0)], [options(pack)])
+        run(model, [boxed(0)], [options(pack)])
         model.close()
         pack.close()
 
@@ -235,15 +235,15 @@ def test_closing_twice_is_closing_once(backend: Backend, pack: Pack) -> None:
     model.close()
     model.close()
     with pytest.raises((ValueError, YolopoolError)):
-        model.run([boxed(0)], [options(pack)])
+        run(model, [boxed(0)], [options(pack)])
 
 
 def test_a_model_can_be_loaded_again(backend: Backend, pack: Pack) -> None:
     first = backend.load(pack, "fp32")
-    (before,) = first.run([boxed(0)], [options(pack)]).candidates
+    (before,) = run(first, [boxed(0)], [options(pack)]).candidates
     first.close()
     second = backend.load(pack, "fp32")
-    (after,) = second.run([boxed(0)], [options(pack)]).candidates
+    (after,) = run(second, [boxed(0)], [options(pack)]).candidates
     np.testing.assert_array_equal(before.xyxy, after.xyxy)
     second.close()
 
@@ -259,9 +259,9 @@ def test_torch_maps_a_failed_allocation(pack: Pack, monkeypatch: pytest.MonkeyPa
     backend.open()
     model = backend.load(pack, "fp32")
     with monkeypatch.context() as patch:
-        patch.setattr(model, "_input", lambda images: torch.empty(2**50))
+        patch.setattr(model, "_input", lambda pixels: torch.empty(2**50))
         with pytest.raises(OutOfMemory, match="do not fit"):
-            model.run([boxed(0)], [options(pack)])
-    assert len(model.run([boxed(0)], [options(pack)]).candidates) == 1
+            run(model, [boxed(0)], [options(pack)])
+    assert len(run(model, [boxed(0)], [options(pack)]).candidates) == 1
     model.close()
     backend.close()

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from tests.models import Zoo
 from worker.app import App
 from worker.backends.base import BatchResult, Candidates, NmsOptions
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
-from worker.engine import PATIENCE, Engine, Outcome, Request
+from worker.engine import PATIENCE, Engine, Request
 from worker.lanes import Batching
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership
 from worker.packs import PackDoor
+from worker.passes import Outcome
 from worker.replica import Order, Replica
 from worker.replicas import Replicas
 from worker.settings import read_settings
@@ -54,16 +55,30 @@ class Narrow:
     def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
         return 0
 
-    def run(self, images: Any, options: Any) -> BatchResult:
-        self.began.set()
-        assert self.go_on.wait(20)
-        self.passes.append(len(images))
-        if len(images) > self.most:
-            raise OutOfMemory(f"{len(images)} images do not fit")
-        return BatchResult((NOTHING,) * self.answer(len(images)), 0.0, 0.0, 0.0)
+    def stage(self, images: Any, options: Any) -> "NarrowPass":
+        return NarrowPass(self, len(images))
 
     def close(self) -> None:
         """There is nothing to give back."""
+
+
+@dataclass
+class NarrowPass:
+    """One pass of it, in its stages."""
+
+    model: Narrow
+    images: int
+
+    def forward(self) -> "NarrowPass":
+        self.model.began.set()
+        assert self.model.go_on.wait(20)
+        self.model.passes.append(self.images)
+        if self.images > self.model.most:
+            raise OutOfMemory(f"{self.images} images do not fit")
+        return self
+
+    def finish(self) -> BatchResult:
+        return BatchResult((NOTHING,) * self.model.answer(self.images), 0.0, 0.0, 0.0)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from tests.models import U8, Zoo, picture
 from worker import imaging
-from worker.backends.base import LoadedModel, NmsOptions
+from worker.backends.base import LoadedModel, NmsOptions, run
 from worker.backends.torch_backend import TorchBackend
 from worker.packs import Pack, PackDoor
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
@@ -106,7 +106,7 @@ def ours(
         settings.max_detections,
         False,
     )
-    (found,) = model.run([boxed.image], [options]).candidates
+    (found,) = run(model, [boxed.image], [options]).candidates
     boxes = imaging.to_original(found.xyxy, boxed)
     return np.column_stack((boxes, found.confidence, found.class_id)).astype(np.float32)
 
@@ -194,7 +194,7 @@ def test_options_equal_the_librarys(
     some = list(range(0, nc, 2))
     confidence = tuple(0.4 if index in some else 2.0 for index in range(nc))
     boxed = imaging.letterbox(image, 320, pack.manifest.stride, imaging.ShapePolicy.RECT)
-    (found,) = model.run([boxed.image], [NmsOptions(confidence, 0.3, 9, True)]).candidates
+    (found,) = run(model, [boxed.image], [NmsOptions(confidence, 0.3, 9, True)]).candidates
     (result,) = library("yolo11n").predict(
         image, imgsz=320, conf=0.4, iou=0.3, max_det=9, classes=some, agnostic_nms=True,
         verbose=False, device="cpu",

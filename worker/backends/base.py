@@ -1,7 +1,7 @@
 """The door to a device: what a backend is, for the engine and for the contract suite.
 
 All of it runs on the one device thread: a model is built and used there and nowhere else. Only
-`memory` and `pin` may be called from any thread.
+`memory` and `pin` may be called from any thread, and `Raw.finish` from one other, always the same.
 Nothing here imports torch.
 """
 
@@ -47,12 +47,12 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Answer of one forward pass, with the stages' times in seconds (device work synchronised)."""
+    """Answer of one forward pass, with the stages' times in seconds."""
 
     candidates: tuple[Candidates, ...]
-    transfer_s: float  # host to device and conversion to a normalised tensor
-    inference_s: float
-    postprocess_s: float
+    transfer_s: float  # host to device, as bytes
+    inference_s: float  # normalisation to decoded boxes
+    postprocess_s: float  # suppression
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,27 @@ class DeviceMemory:
     used_bytes: int
     total_bytes: int
     available_bytes: int
+
+
+class Raw(Protocol):
+    """A pass that was given to the device."""
+
+    def finish(self) -> BatchResult:
+        """Waits for the device, once, and suppresses; touches neither model nor backend, so that
+        the device thread may go on meanwhile. Once; on any one thread.
+        """
+        ...
+
+
+class Staged(Protocol):
+    """A batch that was given to the device and not to the model yet."""
+
+    def forward(self) -> Raw:
+        """Runs the model: returns when the device thread may give the device more, which may be
+        before the device is done. Once. Raises OutOfMemory with the device as it was before,
+        InferenceFailed.
+        """
+        ...
 
 
 class LoadedModel(Protocol):
@@ -85,16 +106,24 @@ class LoadedModel(Protocol):
         """
         ...
 
-    def run(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:
-        """Runs letterboxed BGR images, uint8 HWC and all of one shape, one options an image.
+    def stage(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> Staged:
+        """Takes letterboxed BGR images, uint8 HWC and all of one shape, one options an image: the
+        first of three stages, see `run`.
 
-        Raises OutOfMemory (yolopool.errors) with the device as it was before.
+        Raises OutOfMemory (yolopool.errors) with the device as it was before, InvalidOption.
         """
         ...
 
     def close(self) -> None:
-        """Drops the weights; their memory is given back before this returns. Idempotent."""
+        """Drops the weights; their memory is given back before this returns. Idempotent. Not
+        while a pass is unfinished.
+        """
         ...
+
+
+def run(model: LoadedModel, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:
+    """A whole pass on this thread."""
+    return model.stage(images, options).forward().finish()
 
 
 class Backend(Protocol):

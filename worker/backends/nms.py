@@ -1,8 +1,7 @@
 """Non-maximum suppression, box for box what the model library's `non_max_suppression` gives.
 
-The device only picks the rows above a threshold, in one step for the batch; suppression runs on
-the host: by torchvision where it imports, else by blocks in numpy, which is much faster than
-the library's own loop (it stops at the last box that is asked for).
+All of it runs on the host, on arrays: by torchvision where it imports, else by blocks in numpy,
+which is much faster than the library's own loop (it stops at the last box that is asked for).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,51 +18,49 @@ I64 = npt.NDArray[np.int64]
 # at most so many boxes are compared: ultralytics.utils.nms, max_wh and max_nms.
 CLASS_OFFSET = 7680
 MAX_COMPARED = 30_000
-_BLOCK = 128
+_BLOCK = 64
 
+# Classes of rows (indices among n) of an image of the batch: asked only of those above a threshold.
+Classes = Callable[[int, I64], I64]
 Suppress = Callable[[F32, F32, float, int], I64]
 
 
-def one_to_many(prediction: torch.Tensor, options: Sequence[NmsOptions]) -> tuple[Candidates, ...]:
+def one_to_many(
+    boxes: F32, confidence: F32, classes: Classes, options: Sequence[NmsOptions]
+) -> tuple[Candidates, ...]:
     """Suppresses overlapping boxes of a batch.
 
-    `prediction` is float (batch, 4 + nc, n): centre x, y, width, height in letterboxed pixels,
-    then one score a class; one options an image.
+    boxes: float32 (batch, 4, n), centre x, y, width, height in letterboxed pixels; confidence:
+    float32 (batch, n), the best score of each; one options an image.
     """
-    lowest = torch.tensor([min(one.class_confidence) for one in options], dtype=torch.float32)
-    mask = prediction[:, 4:].amax(1) > lowest.to(prediction.device)[:, None]
-    rows = prediction.transpose(-1, -2)[mask]
-    best = rows[:, 4:].max(1) if len(rows) else None
-    counts = mask.sum(1).tolist()
-    if best is None:
-        return tuple(_candidates(np.zeros((0, 4), np.float32), *_none()) for _ in options)
-    boxes = _corners(_host(rows[:, :4]))
-    confidence, class_id = _host(best.values), best.indices.cpu().numpy()
-    answers, start = [], 0
-    for count, one in zip(counts, options, strict=True):
-        part = slice(start, start + count)
-        answers.append(_suppress_image(boxes[part], confidence[part], class_id[part], one))
-        start += count
-    return tuple(answers)
+    return tuple(
+        _of_image(image, boxes[image], confidence[image], classes, one)
+        for image, one in enumerate(options)
+    )
 
 
-def end_to_end(rows: torch.Tensor, options: NmsOptions) -> Candidates:
-    """Filters the final boxes of one image: float (n, 6) of corners, confidence, class."""
-    final = _host(rows)
+def end_to_end(final: F32, options: NmsOptions) -> Candidates:
+    """Filters the final boxes of one image: float32 (n, 6) of corners, confidence, class."""
     class_id = final[:, 5].astype(np.int64)
     kept = np.flatnonzero(final[:, 4] > _thresholds(options)[class_id])[: options.max_detections]
     return _candidates(final[kept, :4], final[kept, 4], class_id[kept])
 
 
-def _suppress_image(boxes: F32, confidence: F32, class_id: I64, options: NmsOptions) -> Candidates:
-    wanted = confidence > _thresholds(options)[class_id]
-    boxes, confidence, class_id = boxes[wanted], confidence[wanted], class_id[wanted]
-    if len(boxes) > MAX_COMPARED:
-        order = descending(confidence)[:MAX_COMPARED]
-        boxes, confidence, class_id = boxes[order], confidence[order], class_id[order]
+def _of_image(
+    image: int, boxes: F32, confidence: F32, classes: Classes, options: NmsOptions
+) -> Candidates:
+    thresholds = _thresholds(options)
+    rows = np.flatnonzero(confidence > thresholds.min())
+    class_id, found = classes(image, rows), confidence[rows]
+    wanted = found > thresholds[class_id]
+    rows, class_id, found = rows[wanted], class_id[wanted], found[wanted]
+    if len(rows) > MAX_COMPARED:
+        order = descending(found)[:MAX_COMPARED]
+        rows, class_id, found = rows[order], class_id[order], found[order]
+    corners = _corners(boxes[:, rows].T)
     offset = class_id.astype(np.float32) * np.float32(0 if options.agnostic else CLASS_OFFSET)
-    kept = suppress(boxes + offset[:, None], confidence, options.iou, options.max_detections)
-    return _candidates(boxes[kept], confidence[kept], class_id[kept])
+    kept = suppress(corners + offset[:, None], found, options.iou, options.max_detections)
+    return _candidates(corners[kept], found[kept], class_id[kept])
 
 
 def suppress_in_numpy(boxes: F32, scores: F32, iou: float, limit: int) -> I64:
@@ -73,12 +70,13 @@ def suppress_in_numpy(boxes: F32, scores: F32, iou: float, limit: int) -> I64:
     in every comparison, its treatment of empty boxes included.
     """
     order = descending(scores)
-    corners = boxes[order]
-    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    # A row a side: what is compared lies together in memory.
+    sides = np.ascontiguousarray(boxes[order].T)
+    areas = (sides[2] - sides[0]) * (sides[3] - sides[1])
     # An empty box can make 0/0, and what the library does then depends on the boxes left.
     ordinary = bool((areas > 0).all() and np.isfinite(areas).all())
     greedy = _greedy_blocks if ordinary else _greedy_loop
-    return order[greedy(corners, areas, iou, limit)]
+    return order[greedy(sides, areas, iou, limit)]
 
 
 def descending(scores: F32) -> I64:
@@ -86,39 +84,50 @@ def descending(scores: F32) -> I64:
     return torch.from_numpy(scores).argsort(descending=True).numpy()
 
 
-def _greedy_blocks(corners: F32, areas: F32, iou: float, limit: int) -> I64:
-    alive = np.ones(len(corners), bool)
+def _greedy_blocks(sides: F32, areas: F32, iou: float, limit: int) -> I64:
+    """The most confident block decides among itself, then takes out what it suppresses of the
+    rest, so that little is compared that is suppressed already.
+    """
+    left = np.arange(len(areas))
     kept: list[I64] = []
     found = 0
-    for start in range(0, len(corners), _BLOCK):
-        block = start + np.flatnonzero(alive[start : start + _BLOCK])
-        if not len(block):
-            continue
-        hits = ~(_overlaps(corners[block], areas[block], corners[block], areas[block]) <= iou)
-        removed = np.zeros(len(block), bool)
-        for row in range(len(block)):
-            if not removed[row]:
-                removed[row + 1 :] |= hits[row, row + 1 :]
-        fresh = block[~removed]
-        kept.append(fresh)
+    while len(left):
+        block, rest = sides[:, :_BLOCK], sides[:, _BLOCK:]
+        block_areas, rest_areas = areas[:_BLOCK], areas[_BLOCK:]
+        fresh = _greedy_bits(~(_overlaps(block, block_areas, block, block_areas) <= iou))
+        kept.append(left[fresh])
         found += len(fresh)
         if found >= limit:
             break
-        later = start + _BLOCK + np.flatnonzero(alive[start + _BLOCK :])
-        hits = ~(_overlaps(corners[fresh], areas[fresh], corners[later], areas[later]) <= iou)
-        alive[later[hits.any(0)]] = False
+        hits = ~(_overlaps(block[:, fresh], block_areas[fresh], rest, rest_areas) <= iou)
+        alive = np.flatnonzero(~hits.any(0))
+        left, sides, areas = left[_BLOCK:][alive], rest[:, alive], rest_areas[alive]
     return np.concatenate(kept)[:limit] if kept else np.zeros(0, np.int64)
 
 
-def _greedy_loop(corners: F32, areas: F32, iou: float, limit: int) -> I64:
+def _greedy_bits(hits: npt.NDArray[np.bool_]) -> I64:
+    """Rows of a square of hits that no kept row above hits; a row is one integer of bits, since
+    as many operations on arrays would take most of the time.
+    """
+    size = -(-hits.shape[1] // 8)
+    packed = np.packbits(hits, axis=1, bitorder="little").tobytes()
+    kept, removed = [], 0
+    for row in range(len(hits)):
+        if not removed >> row & 1:
+            kept.append(row)
+            removed |= int.from_bytes(packed[row * size : (row + 1) * size], "little")
+    return np.array(kept, np.int64)
+
+
+def _greedy_loop(sides: F32, areas: F32, iou: float, limit: int) -> I64:
     """The library's loop as it is, for boxes without area."""
     kept: list[int] = []
-    rest = np.arange(len(corners))
+    rest = np.arange(len(areas))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         while len(rest) and len(kept) < limit:
-            first, rest = rest[0], rest[1:]
-            kept.append(int(first))
-            inter = _intersections(corners[first], corners[rest])
+            first, rest = rest[:1], rest[1:]
+            kept.append(int(first[0]))
+            inter = _intersections(sides[:, first], sides[:, rest])[0]
             if inter.sum() == 0:
                 continue
             rest = rest[inter / (areas[first] + areas[rest] - inter) <= iou]
@@ -126,18 +135,21 @@ def _greedy_loop(corners: F32, areas: F32, iou: float, limit: int) -> I64:
 
 
 def _overlaps(left: F32, left_areas: F32, right: F32, right_areas: F32) -> F32:
-    """Intersection over union, float32 (len(left), len(right)), in the library's operations."""
-    inter = _intersections(left[:, None], right[None])
-    union = left_areas[:, None] + right_areas[None]
+    """Intersection over union, float32 (left, right), in the library's operations."""
+    inter = _intersections(left, right)
+    union = left_areas[:, None] + right_areas
     union -= inter
     inter /= union
     return inter
 
 
 def _intersections(left: F32, right: F32) -> F32:
-    width = np.minimum(left[..., 2], right[..., 2]) - np.maximum(left[..., 0], right[..., 0])
-    height = np.minimum(left[..., 3], right[..., 3]) - np.maximum(left[..., 1], right[..., 1])
+    """Of boxes as rows of sides x1, y1, x2, y2: float32 (left, right)."""
+    width = np.minimum(left[2][:, None], right[2])
+    width -= np.maximum(left[0][:, None], right[0])
     np.maximum(width, 0, out=width)
+    height = np.minimum(left[3][:, None], right[3])
+    height -= np.maximum(left[1][:, None], right[1])
     np.maximum(height, 0, out=height)
     width *= height
     return width
@@ -150,14 +162,6 @@ def _corners(centred: F32) -> F32:
 
 def _thresholds(options: NmsOptions) -> F32:
     return np.asarray(options.class_confidence, np.float32)
-
-
-def _host(tensor: torch.Tensor) -> F32:
-    return np.asarray(tensor.float().cpu().numpy(), np.float32)
-
-
-def _none() -> tuple[F32, I64]:
-    return np.zeros(0, np.float32), np.zeros(0, np.int64)
 
 
 def _candidates(boxes: F32, confidence: F32, class_id: I64) -> Candidates:

@@ -1,8 +1,8 @@
 """A device that only takes time and memory: it stands in for GPUs, so that fleets of many workers
 run for real on a small machine.
 
-Passes sleep a time curve, loads sleep their bytes' copy, a byte ledger fills up; what it detects
-is made from the pixels, so that an answer given to the wrong caller is seen.
+Passes sleep a time curve on the device thread, loads sleep their bytes' copy, a byte ledger fills
+up; what it detects is made from the pixels, so that an answer given to the wrong caller is seen.
 """
 
 import mmap
@@ -133,9 +133,13 @@ class SimulatedModel:
         activations = pixels * self._manifest.activation_bytes_per_megapixel // 10**6
         return activations + pixels * _PIXEL_BYTES
 
-    def run(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:
+    def stage(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> "_Staged":
         if not self._open:
             raise InferenceFailed("this model was closed")
+        return _Staged(self, images, options)
+
+    def forward(self, images: Sequence[U8]) -> float:
+        """Takes the time of a pass, and its memory meanwhile; answers the seconds."""
         self._backend.fail("run")
         if self._backend.look is not None:
             for image in images:
@@ -150,13 +154,33 @@ class SimulatedModel:
             self._backend.sleep(seconds)
         finally:
             self._backend.give(workspace)
-        answers = tuple(_answer(*pair) for pair in zip(images, options, strict=True))
-        return BatchResult(answers, 0.0, seconds, 0.0)
+        return seconds
 
     def close(self) -> None:
         if self._open:
             self._open = False
             self._backend.give(self.weights_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    model: SimulatedModel
+    images: Sequence[U8]
+    options: Sequence[NmsOptions]
+
+    def forward(self) -> "_Raw":
+        return _Raw(self.images, self.options, self.model.forward(self.images))
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    images: Sequence[U8]
+    options: Sequence[NmsOptions]
+    inference_s: float
+
+    def finish(self) -> BatchResult:
+        answers = tuple(_answer(*pair) for pair in zip(self.images, self.options, strict=True))
+        return BatchResult(answers, 0.0, self.inference_s, 0.0)
 
 
 def _answer(image: U8, options: NmsOptions) -> Candidates:

@@ -96,6 +96,15 @@ class Skeleton:
             views.append(typed[dtype].as_strided(shape, strides, offset // size))
         return views
 
+    def indices_under(self, module: nn.Module) -> frozenset[int]:
+        """Numbers of the tensors of a part of the tree."""
+        inside = {
+            id(store)
+            for part in module.modules()
+            for store in (part.__dict__["_parameters"], part.__dict__["_buffers"])
+        }
+        return frozenset(index for store, _, index in self._places if id(store) in inside)
+
     def bind(self, tensors: Sequence[torch.Tensor]) -> None:
         """Makes these the weights of the tree; `tensors` as `views` gives them."""
         for store, name, index in self._places:

@@ -1,0 +1,290 @@
+"""One model run by torch, in three stages: images to the device, the forward pass, suppression.
+
+On CUDA each stage has a stream of its own, and nothing waits for the device but `finish`, once.
+The finishing thread touches only what its pass left it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+
+from worker.backends import nms
+from worker.backends.architecture import Architecture
+from worker.backends.base import F32, U8, BatchResult, Candidates, NmsOptions
+from worker.packs import Pack
+from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory, PackInvalid
+from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
+
+if TYPE_CHECKING:
+    from worker.backends.torch_backend import TorchBackend
+
+_MOST_PEAKS = 256
+
+
+class Lanes:
+    """Streams of a CUDA device beside that of its computations, and marks of time in them; on a
+    CPU there is only the caller.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._in = torch.cuda.Stream(device) if self._cuda else None
+        self._out = torch.cuda.Stream(device) if self._cuda else None
+
+    def host(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """Host memory to copy from or to; torch gives it out anew only after its copies."""
+        return torch.empty(tuple(shape), dtype=dtype, pin_memory=self._cuda)
+
+    def mark(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, began: Any, ended: Any) -> float:
+        """Between two marks, once the device passed them."""
+        return float(began.elapsed_time(ended) / 1000 if self._cuda else ended - began)
+
+    def bring(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """On the device, once `mark`s made after this are passed."""
+        if self._in is None:
+            return tensor
+        with torch.cuda.stream(self._in):
+            there = tensor.to(device, non_blocking=True)
+        return there
+
+    def copying(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(self._in) if self._in is not None else nullcontext()
+
+    def after(self, mark: Any, tensor: torch.Tensor) -> None:
+        """Computations that follow wait for a copy; its memory is theirs."""
+        if self._cuda:
+            stream = torch.cuda.current_stream()
+            stream.wait_event(mark)
+            tensor.record_stream(stream)
+
+    def fetch(self, tensor: torch.Tensor, mark: Any) -> "tuple[torch.Tensor, Any]":
+        """A copy in host memory, beside the computations that follow, and what to wait for."""
+        if self._out is None:
+            return tensor, None
+        host = self.host(tensor.shape, tensor.dtype)
+        with torch.cuda.stream(self._out):
+            self._out.wait_event(mark)
+            host.copy_(tensor, non_blocking=True)
+            tensor.record_stream(self._out)
+            return host, self.mark()
+
+
+class TorchModel:
+    """Weights on the device, as views for the skeleton of their architecture."""
+
+    def __init__(self, backend: "TorchBackend", pack: Pack, dtype: torch.dtype) -> None:
+        self.backend = backend
+        self.dtype = dtype
+        self.shared: Architecture = backend.architecture(pack)
+        self._manifest = pack.manifest
+        if self.shared.end_to_end != (pack.manifest.head_mode == HEAD_MODE_END_TO_END):
+            raise PackInvalid("the pack's head is not of its head_mode: import the model again")
+        flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)
+        if backend.device.type == "cuda":
+            flat = flat.to(backend.device, non_blocking=True)  # at once if the memory is pinned
+        tensors = self.shared.skeleton.views(pack.places, flat)
+        self.weights_bytes = pack.manifest.weights_bytes
+        if dtype != torch.float32:
+            tensors = [
+                tensor.to(dtype, copy=True)
+                if tensor.dtype == torch.float32 and index not in self.shared.exact
+                else tensor.clone()
+                for index, tensor in enumerate(tensors)
+            ]
+            self.weights_bytes = sum(tensor.nbytes for tensor in tensors)
+        self.tensors = tensors
+        self.shared.users += 1
+
+    @property
+    def private_bytes(self) -> int:
+        return 0  # what is kept for passes is its architecture's, and counted as workspace
+
+    @property
+    def uses_host_memory(self) -> bool:
+        return self.backend.device.type == "cpu" and self.dtype == torch.float32
+
+    def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
+        """Live activations by the import's measurement, and the input in both forms; on CUDA the
+        peak of a pass of this size or, by pixels, of the largest that ran.
+        """
+        pixels = shape[0] * shape[1] * batch
+        peaks = {
+            size: peak for (dtype, size), peak in self.shared.peaks.items() if dtype == self.dtype
+        }
+        largest = max(peaks, default=0)
+        if largest:
+            return peaks.get(pixels) or -(-peaks[largest] * pixels // largest)
+        # The manifest's figure is of float32.
+        activations = pixels * self._manifest.activation_bytes_per_megapixel // 10**6
+        return activations * self.dtype.itemsize // 4 + pixels * 3 * (1 + self.dtype.itemsize)
+
+    def stage(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> "_Staged":
+        if not self.tensors:
+            raise ValueError("this model was closed")
+        classes = len(self._manifest.class_names)
+        if any(len(one.class_confidence) != classes for one in options):
+            raise InvalidOption(f"class_confidence must have {classes} values, one a class")
+        lanes = self.backend.lanes
+        with self._guarded(images), lanes.copying():
+            began = lanes.mark()
+            pixels = lanes.host((len(images), *images[0].shape), torch.uint8)
+            rows = pixels.numpy()
+            for row, image in zip(rows, images, strict=True):
+                cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=row)
+            pixels = lanes.bring(pixels, self.backend.device)
+            return _Staged(self, images, pixels, options, began, lanes.mark())
+
+    def forward(self, staged: "_Staged") -> "_Raw":
+        lanes = self.backend.lanes
+        with torch.inference_mode(), self._guarded(staged.images), self._measured(staged.pixels):
+            lanes.after(staged.copied, staged.pixels)
+            began = lanes.mark()
+            self.shared.bind(self, self.tensors)
+            prediction = self.shared.module(self._input(staged.pixels))
+            answer = self._answer(prediction, staged.options)
+            ended = lanes.mark()
+            rows, fetched = lanes.fetch(answer.rows, ended)
+            answer = _Answer(rows, answer.counts, answer.scores)
+        marks = (staged.began, staged.copied, began, ended)
+        return _Raw(lanes, answer, staged.options, marks, fetched)
+
+    def close(self) -> None:
+        """Drops the weights. On a CPU they are the pack's memory, which goes with `Pack.close`."""
+        if self.tensors:
+            self.shared.unbind(self)
+            self.shared.users -= 1
+            self.tensors = []
+            self.backend.reclaim()
+
+    def _input(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 RGB NHWC to NCHW in 0..1: BasePredictor.preprocess of ultralytics. The layout of
+        the bytes stays, since convolutions of such weights want it.
+        """
+        # 0..255 are exact in all three types.
+        return pixels.permute(0, 3, 1, 2).to(self.dtype).div_(255)
+
+    def _answer(self, prediction: torch.Tensor, options: Sequence[NmsOptions]) -> "_Answer":
+        """What suppression needs of a prediction, in one tensor; its sizes are known beforehand,
+        so that nothing waits for the device.
+        """
+        if self.shared.end_to_end:
+            rows = [self.shared.best(prediction[i : i + 1], one) for i, one in enumerate(options)]
+            return _Answer(torch.cat(rows), tuple(len(one) for one in rows), None)
+        boxes, scores = prediction[:, :4], prediction[:, 4:]
+        if prediction.is_cuda:
+            confidence, classes = (one[:, None] for one in scores.max(1))
+            return _Answer(torch.cat((boxes, confidence, classes.float()), 1), (), None)
+        # Here nothing is copied, and classes of the few rows above a threshold are cheaper.
+        best = scores.amax(1, keepdim=True)
+        return _Answer(torch.cat((boxes, best), 1), (), scores)
+
+    @contextmanager
+    def _guarded(self, images: Sequence[U8]) -> Iterator[None]:
+        """Maps what torch raises; memory that is only cached is given back first."""
+        try:
+            yield
+            return
+        except torch.OutOfMemoryError as error:
+            message = str(error)
+        except RuntimeError as error:
+            # The CPU's allocator raises no type of its own.
+            if "allocate memory" not in str(error):
+                raise InferenceFailed(f"the forward pass failed: {error}") from error
+            message = str(error)
+        # Out of the handlers, whose traceback held the tensors of the pass.
+        self.backend.reclaim()
+        raise OutOfMemory(
+            f"{len(images)} images of {images[0].shape[1]}x{images[0].shape[0]} do not fit beside "
+            f"the models on {self.backend.device}: send smaller ones or release a model: {message}"
+        )
+
+    @contextmanager
+    def _measured(self, pixels: torch.Tensor) -> Iterator[None]:
+        """Notes the working memory of the first pass of a size, where the device tells it."""
+        device, size = self.backend.device, (self.dtype, pixels.numel() // 3)
+        if device.type != "cuda" or size in self.shared.peaks:
+            yield
+            return
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield
+        if len(self.shared.peaks) < _MOST_PEAKS:
+            # Beside its own input, that of the next pass may be there already.
+            peak = torch.cuda.max_memory_allocated(device) - before
+            self.shared.peaks[size] = peak + 2 * pixels.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """pixels: uint8 RGB (batch, height, width, 3) on the device."""
+
+    model: TorchModel
+    images: Sequence[U8]
+    pixels: torch.Tensor
+    options: Sequence[NmsOptions]
+    began: Any
+    copied: Any
+
+    def forward(self) -> "_Raw":
+        return self.model.forward(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """rows: float32, final ones of all images, `counts` of each (k, 6), from an end-to-end head;
+    else (batch, 5 or 6, n): boxes, confidence and, unless `scores` (batch, nc, n) are at hand,
+    class.
+    """
+
+    rows: torch.Tensor
+    counts: tuple[int, ...]
+    scores: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    lanes: Lanes
+    answer: _Answer
+    options: Sequence[NmsOptions]
+    marks: tuple[Any, Any, Any, Any]
+    fetched: Any
+
+    def finish(self) -> BatchResult:
+        if self.fetched is not None:
+            self.fetched.synchronize()
+        done = time.perf_counter()
+        candidates = self._candidates()
+        began, copied, forward, ended = self.marks
+        return BatchResult(
+            candidates,
+            self.lanes.seconds(began, copied),
+            self.lanes.seconds(forward, ended),
+            time.perf_counter() - done,
+        )
+
+    def _candidates(self) -> tuple[Candidates, ...]:
+        rows: F32 = self.answer.rows.numpy()
+        if self.answer.counts:
+            parts = np.split(rows, np.cumsum(self.answer.counts)[:-1])
+            return tuple(map(nms.end_to_end, parts, self.options))
+        scores = self.answer.scores.numpy() if self.answer.scores is not None else None
+
+        def classes(image: int, chosen: nms.I64) -> nms.I64:
+            if scores is None:
+                return rows[image, 5, chosen].astype(np.int64)
+            return np.asarray(scores[image][:, chosen].argmax(0), np.int64)
+
+        return nms.one_to_many(rows[:, :4], rows[:, 4], classes, self.options)
