@@ -1,0 +1,228 @@
+"""Stages of a pass overlap, in order and bounded; a failure in any is answered; a model is closed
+only when nothing uses it.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worker.backends.base import BatchResult, Candidates, NmsOptions
+from worker.engine import MOST_UNDER_WAY, Engine, Request
+from yolopool.errors import Draining, InferenceFailed, InvalidOption, OutOfMemory, YolopoolError
+
+OPTIONS = NmsOptions((0.25,), 0.7, 300, agnostic=False)
+LIMIT_S = 20.0
+
+
+def image(number: int) -> Any:
+    return np.full((32, 32, 3), number, np.uint8)
+
+
+def candidates(number: int) -> Candidates:
+    """An answer that tells which image it is of."""
+    return Candidates(
+        np.full((1, 4), number, np.float32), np.ones(1, np.float32), np.zeros(1, np.int64)
+    )
+
+
+class Staged:
+    """A device of one image a pass, whose stages wait until they may end and say what they did."""
+
+    weights_bytes = 1
+    private_bytes = 0
+    uses_host_memory = False
+
+    def __init__(self) -> None:
+        self.may_finish = threading.Semaphore(0)
+        self.happened: list[tuple[str, int]] = []
+        self.is_new = threading.Condition()
+        self.fail: Callable[[str, int], None] = lambda stage, number: None
+        self.under_way = self.most_under_way = 0
+
+    def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
+        return 0
+
+    def stage(self, images: Any, options: Any) -> "Pass":
+        number = int(images[0][0, 0, 0])
+        self.say("stage", number, 1)
+        return Pass(self, number)
+
+    def say(self, stage: str, number: int, more: int = 0) -> None:
+        with self.is_new:
+            self.under_way += more
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            self.happened.append((stage, number))
+            self.is_new.notify_all()
+        self.fail(stage, number)
+
+    async def until(self, stage: str, number: int) -> None:
+        def wait() -> bool:
+            with self.is_new:
+                return self.is_new.wait_for(lambda: (stage, number) in self.happened, LIMIT_S)
+
+        assert await asyncio.to_thread(wait), f"no {stage} of {number}: {self.happened}"
+
+    def close(self) -> None:
+        self.say("close", 0)
+
+
+@dataclass
+class Pass:
+    """One pass of it."""
+
+    model: Staged
+    number: int
+
+    def forward(self) -> "Pass":
+        self.model.say("forward", self.number)
+        return self
+
+    def finish(self) -> BatchResult:
+        self.model.say("finish", self.number)
+        assert self.model.may_finish.acquire(timeout=LIMIT_S)
+        self.model.say("finished", self.number, -1)
+        return BatchResult((candidates(self.number),), 0.0, 0.0, 0.0)
+
+
+@asynccontextmanager
+async def engine_of(model: Staged) -> AsyncIterator[Engine]:
+    engine = Engine(64)
+    engine.models["m@1"] = model
+    engine.start()
+    try:
+        yield engine
+    finally:
+        for _ in range(100):
+            model.may_finish.release()
+        await engine.stop(LIMIT_S)
+
+
+def detect(engine: Engine, number: int) -> "asyncio.Task[Any]":
+    return asyncio.create_task(
+        engine.submit(Request("m@1", image(number), OPTIONS, 1, 1e12, max_batch=1))
+    )
+
+
+async def test_a_pass_runs_while_the_one_before_is_finished() -> None:
+    model = Staged()
+    async with engine_of(model) as engine:
+        tasks = [detect(engine, number) for number in (1, 2)]
+        await model.until("finish", 1)
+        await model.until("forward", 2)
+        assert ("finished", 1) not in model.happened
+        assert not any(task.done() for task in tasks)
+        assert engine.load().outstanding == 2
+        model.may_finish.release(2)
+        outcomes = await asyncio.gather(*tasks)
+    assert [outcome.candidates.xyxy[0, 0] for outcome in outcomes] == [1, 2]
+
+
+async def test_no_more_is_under_way_than_may_be_and_all_in_order() -> None:
+    model = Staged()
+    async with engine_of(model) as engine:
+        answered: list[int] = []
+        tasks = [detect(engine, number) for number in range(1, 9)]
+        for number, task in enumerate(tasks, 1):
+            task.add_done_callback(lambda task, number=number: answered.append(number))
+        await model.until("forward", MOST_UNDER_WAY)
+        # A job is a way to see that the device thread has nothing it may do: it waits for both.
+        job = asyncio.create_task(engine.job(lambda: list(model.happened)))
+        await asyncio.sleep(0)
+        model.may_finish.release(MOST_UNDER_WAY)
+        seen = await job
+        assert ("stage", MOST_UNDER_WAY + 1) not in seen
+        model.may_finish.release(6)
+        await asyncio.gather(*tasks)
+    assert model.most_under_way == MOST_UNDER_WAY
+    assert answered == list(range(1, 9))
+    for stage in ("stage", "forward", "finish", "finished"):
+        assert [number for what, number in model.happened if what == stage] == list(range(1, 9))
+
+
+async def test_a_model_is_closed_when_nothing_of_it_is_under_way() -> None:
+    model = Staged()
+    async with engine_of(model) as engine:
+        tasks = [detect(engine, number) for number in (1, 2)]
+        await model.until("forward", 2)
+        closing = asyncio.create_task(engine.job(model.close))
+        late = detect(engine, 3)
+        await asyncio.sleep(0)
+        assert ("close", 0) not in model.happened
+        model.may_finish.release(3)
+        await asyncio.gather(closing, late, *tasks)
+    order = [what for what in model.happened if what[0] in ("close", "finished")]
+    # Jobs go before batches that wait, however full the pipeline was.
+    assert order == [("finished", 1), ("finished", 2), ("close", 0), ("finished", 3)]
+
+
+@pytest.mark.parametrize("stage", ["stage", "forward", "finish"])
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (RuntimeError("injected"), InferenceFailed),
+        (InvalidOption("injected"), InvalidOption),
+    ],
+)
+async def test_a_failure_is_answered_to_its_ticket_alone(
+    stage: str, raised: Exception, told: type[YolopoolError]
+) -> None:
+    model = Staged()
+
+    def fail(now: str, number: int) -> None:
+        if (now, number) == (stage, 2):
+            raise raised
+
+    model.fail = fail
+    async with engine_of(model) as engine:
+        model.may_finish.release(3)
+        tasks = [detect(engine, number) for number in (1, 2, 3)]
+        one, two, three = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(two, told)
+        assert [one.candidates.xyxy[0, 0], three.candidates.xyxy[0, 0]] == [1, 3]
+        # Counted out, and the threads go on.
+        assert engine.load().outstanding == 0
+        assert engine.passes("m@1") == 2
+        model.may_finish.release()
+        await detect(engine, 4)
+
+
+async def test_out_of_memory_is_tried_again_when_the_pass_before_has_left_the_device() -> None:
+    model = Staged()
+    refused = 0
+
+    def fail(now: str, number: int) -> None:
+        nonlocal refused
+        if (now, number) == ("forward", 2) and ("finished", 1) not in model.happened:
+            refused += 1
+            raise OutOfMemory("injected")
+
+    model.fail = fail
+    async with engine_of(model) as engine:
+        tasks = [detect(engine, number) for number in (1, 2)]
+        await model.until("forward", 2)
+        model.may_finish.release(2)
+        outcomes = await asyncio.gather(*tasks)
+    assert refused == 1
+    assert [outcome.candidates.xyxy[0, 0] for outcome in outcomes] == [1, 2]
+
+
+async def test_a_stop_answers_what_is_under_way_and_refuses_what_waits() -> None:
+    model = Staged()
+    engine = Engine(64)
+    engine.models["m@1"] = model
+    engine.start()
+    tasks = [detect(engine, number) for number in (1, 2, 3)]
+    await model.until("forward", 2)
+    stopping = asyncio.create_task(engine.stop(LIMIT_S))
+    assert isinstance((await asyncio.gather(tasks[2], return_exceptions=True))[0], Draining)
+    model.may_finish.release(2)
+    outcomes = await asyncio.gather(*tasks[:2])
+    await stopping
+    assert [outcome.candidates.xyxy[0, 0] for outcome in outcomes] == [1, 2]
+    assert not {"device", "finish"} & {thread.name for thread in threading.enumerate()}
