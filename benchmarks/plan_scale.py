@@ -16,6 +16,7 @@ from benchmarks.harness.statistics import quantile
 from control_plane.board import Board
 from control_plane.commands import Command, Wait
 from control_plane.fleet import (
+    Build,
     Desired,
     Footprint,
     FootprintKey,
@@ -66,7 +67,7 @@ def a_fleet(workers: int, seed: int = 7) -> Fleet:
         settings = VersionSettings(image_size=640)
         versions[key] = ModelVersion(key, VersionState.READY, "a" * 64, settings, 0.0, pack=pack)
         measured = Footprint(size, 50 * MIB, 0, 4, swap_ms=30.0, fetch_ms=200.0)
-        footprints[FootprintKey.of(digest, "sim")] = measured
+        footprints[FootprintKey.of(digest, Build.usual("sim"))] = measured
         copies = 1 if number % 5 else 2
         wants[key] = Want(key, copies, False, WantSource.MISS, UNIX - 500)
         if number == workers * VERSIONS_A_WORKER:

@@ -12,6 +12,7 @@ from control_plane.board import Board
 from control_plane.commands import Assign, Release
 from control_plane.fleet import (
     LOADED,
+    Build,
     Footprint,
     LoadFailure,
     ModelVersion,
@@ -83,7 +84,7 @@ class Desk:
     only_cpus: bool = False
     assigned: set[VersionKey] = field(default_factory=set)
     _worth: dict[tuple[str, VersionKey], float] = field(default_factory=dict)
-    _sizes: dict[tuple[VersionKey, str], Footprint] = field(default_factory=dict)
+    _sizes: dict[tuple[VersionKey, Build], Footprint] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.only_cpus = all(w.device_kind == CPU for w in self.snapshot.workers.values())
@@ -94,10 +95,10 @@ class Desk:
         return self.snapshot.desired.versions.get(key)
 
     def size(self, version: ModelVersion, bench: Bench) -> Footprint:
-        kind = (version.key, bench.worker.device_kind)
+        kind = (version.key, bench.worker.build)
         known = self._sizes.get(kind)
         if known is None:
-            known = footprint(version, bench.worker.device_kind, self.snapshot.footprints)
+            known = footprint(version, bench.worker.build, self.snapshot.footprints)
             self._sizes[kind] = known
         return known
 

@@ -136,7 +136,7 @@ class Errands:
         version = self._view.desired.versions.get(command.key)
         size = Footprint(0, 0)
         if version is not None:
-            size = footprint(version, worker.device_kind, self._view.footprints.current)
+            size = footprint(version, worker.build, self._view.footprints.current)
         return Replica(
             command.key,
             ReplicaState.ASSIGNED,
@@ -192,9 +192,7 @@ class Errands:
             worker,
             version,
             self._pack_uri(version.pack.digest),
-            self._view.footprints.measured(
-                FootprintKey.of(version.pack.digest, worker.device_kind)
-            ),
+            self._view.footprints.measured(FootprintKey.of(version.pack.digest, worker.build)),
             command.pinned,
             command.prefetch,
             token,
@@ -268,9 +266,9 @@ class Errands:
         if not needed or version is None or version.pack is None:
             return
         footprints = self._view.footprints
-        known = footprint(version, worker.device_kind, footprints.current)
+        known = footprint(version, worker.build, footprints.current)
         # What it needs more than is taken now: its workspace counts only beyond the largest there.
         there = max((r.workspace_bytes for r in worker.replicas.values()), default=0)
         workspace = max(known.workspace_bytes, there + needed - known.kept_bytes)
-        key = FootprintKey.of(version.pack.digest, worker.device_kind)
+        key = FootprintKey.of(version.pack.digest, worker.build)
         footprints.guess(key, replace(known, workspace_bytes=workspace))

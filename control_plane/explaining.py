@@ -14,6 +14,7 @@ from control_plane.board import Board
 from control_plane.commands import Assign, Release, Wait
 from control_plane.desk import CPU
 from control_plane.fleet import (
+    Build,
     LoadFailure,
     ModelVersion,
     Placement,
@@ -117,10 +118,10 @@ def value_per_gib(snapshot: Snapshot, version: ModelVersion, rate: float) -> flo
     """Cold-start seconds that one replica saves a second and GiB, on the kind of device that is
     most frequent.
     """
-    kinds = [worker.device_kind for worker in snapshot.workers.values()]
-    kind = max(sorted(set(kinds)), key=kinds.count, default="")
-    cost_s = worth.load_s(version, kind, snapshot.footprints)
-    size = footprint(version, kind, snapshot.footprints)
+    builds = [worker.build for worker in snapshot.workers.values()]
+    build = max(sorted(set(builds)), key=builds.count, default=Build.usual(""))
+    cost_s = worth.load_s(version, build, snapshot.footprints)
+    size = footprint(version, build, snapshot.footprints)
     return worth.per_gib(rate, cost_s, size.weights_bytes)
 
 
@@ -166,9 +167,9 @@ def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Verd
 
 
 def _verdict(snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float) -> Verdict:
-    size = footprint(version, worker.device_kind, snapshot.footprints)
+    size = footprint(version, worker.build, snapshot.footprints)
     replica = worker.replicas.get(version.key)
-    cost_s = worth.load_s(version, worker.device_kind, snapshot.footprints)
+    cost_s = worth.load_s(version, worker.build, snapshot.footprints)
     feasible, reason, why = _feasible(snapshot, version, worker, now)
     return Verdict(
         worker,

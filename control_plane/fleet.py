@@ -362,8 +362,19 @@ class Footprint:
         )
 
 
-# The variant that workers of a kind make.
+# The variant that workers of a kind make where they say none.
 VARIANTS = {"cpu": "torch/fp32", "cuda": "torch/fp32", "sim": "simulated/fp32"}
+
+
+class Build(NamedTuple):
+    """What a worker makes of a version: where these are equal, so are footprints."""
+
+    variant: str  # backend/precision
+    device_kind: str
+
+    @classmethod
+    def usual(cls, device_kind: str) -> "Build":
+        return cls(VARIANTS.get(device_kind, ""), device_kind)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -375,9 +386,8 @@ class FootprintKey:
     device_kind: str
 
     @classmethod
-    def of(cls, pack: str, device_kind: str) -> "FootprintKey":
-        """Of the variant that workers of this kind make."""
-        return cls(pack, VARIANTS.get(device_kind, ""), device_kind)
+    def of(cls, pack: str, build: Build) -> "FootprintKey":
+        return cls(pack, *build)
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +450,15 @@ class WorkerInfo:
     replaces_because: str = ""
     # Where its Infer calls go, in turns; empty: to `address`.
     io_addresses: tuple[str, ...] = ()
+    # backend/precision, as it says itself.
+    variant: str = ""
+
+    @property
+    def build(self) -> Build:
+        """What it makes of a version."""
+        return (
+            Build(self.variant, self.device_kind) if self.variant else Build.usual(self.device_kind)
+        )
 
     def is_live(self, now: float) -> bool:
         """Whether it may be given work at monotonic time `now` (seconds)."""

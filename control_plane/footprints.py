@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from control_plane.fleet import (
+    Build,
     Footprint,
     FootprintKey,
     ModelVersion,
@@ -24,16 +25,16 @@ NO_REPLICAS: Mapping[VersionKey, Replica] = MappingProxyType({})
 
 
 def footprint(
-    version: ModelVersion, device_kind: str, known: Mapping[FootprintKey, Footprint]
+    version: ModelVersion, build: Build, known: Mapping[FootprintKey, Footprint]
 ) -> Footprint:
-    """Bytes of a version on a kind of device: as known, else the estimate of its import.
+    """Bytes of a version as a worker makes it: as known, else the estimate of its import.
 
     The estimate is weights + activations per megapixel x image_size^2 of one image, and that
     image as bytes and as float32, three channels each: what workers reserve before they measure.
     """
     if version.pack is None:
         return Footprint(0, 0)
-    found = known.get(FootprintKey.of(version.pack.digest, device_kind))
+    found = known.get(FootprintKey.of(version.pack.digest, build))
     if found is not None:
         return found
     size = version.settings.image_size or DEFAULT_IMAGE_SIZE

@@ -45,7 +45,7 @@ def _is_better_to_wait(desk: Desk, want: Want, bench: Bench, victims: Sequence[R
     if want.pinned:
         return False
     version = desk.version(want.key)
-    cost_s = load_s(version, bench.worker.device_kind, desk.snapshot.footprints) if version else 0
+    cost_s = load_s(version, bench.worker.build, desk.snapshot.footprints) if version else 0
     since = min(want.since_unix_s, desk.snapshot.waiting.get(want.key, want.since_unix_s))
     if desk.snapshot.unix_s - since > PATIENCE_PER_LOAD * cost_s:
         return False

@@ -10,6 +10,7 @@ from control_plane.bench import Bench
 from control_plane.commands import Assign
 from control_plane.desk import Desk, is_loaded
 from control_plane.fleet import (
+    Build,
     ModelVersion,
     Replica,
     ReplicaState,
@@ -123,14 +124,14 @@ def _likely(desk: Desk) -> Iterable[tuple[float, ModelVersion]]:
         version = _fetchable(desk, key)
         rate = arrivals.now(desk.now).estimate
         if version is not None and rate >= LIKELY_RATE:
-            yield rate * load_s(version, "", snapshot.footprints), version
+            yield rate * load_s(version, Build.usual(""), snapshot.footprints), version
     for key in list(desk.board.places):
         # The next version of a model in use is what its name means from now on.
         newer = _fetchable(desk, VersionKey(key.model, key.number + 1))
         if newer is not None and newer.key not in snapshot.departed:
             rate = _rate(desk, key)
             if rate >= LIKELY_RATE:
-                yield rate * load_s(newer, "", snapshot.footprints), newer
+                yield rate * load_s(newer, Build.usual(""), snapshot.footprints), newer
 
 
 def _fetchable(desk: Desk, key: VersionKey) -> ModelVersion | None:

@@ -251,6 +251,11 @@ def _variant_in(variant: types_pb2.Variant) -> str:
     return "/".join(filter(None, (variant.backend, variant.precision)))
 
 
+def _variant_out(variant: str, device_kind: str = "") -> types_pb2.Variant:
+    backend, _, precision = variant.partition("/")
+    return types_pb2.Variant(backend=backend, precision=precision, device_kind=device_kind)
+
+
 def worker_in(
     worker: fleet_pb2.Worker,
     lease_until_s: float,
@@ -285,6 +290,7 @@ def worker_in(
         io_addresses=(
             tuple(worker.io_addresses) if worker.address or joined is None else joined.io_addresses
         ),
+        variant=_variant_in(worker.variant) or (joined.variant if joined else ""),
     )
 
 
@@ -292,10 +298,9 @@ def worker_in(
 
 
 def replica_out(replica: Replica) -> types_pb2.Replica:
-    backend, _, precision = replica.variant.partition("/")
     return types_pb2.Replica(
         version=key_out(replica.key),
-        variant=types_pb2.Variant(backend=backend, precision=precision),
+        variant=_variant_out(replica.variant),
         state=types_pb2.ReplicaState.Value(f"REPLICA_STATE_{replica.state}"),
         pinned=replica.pinned,
         weights_bytes=replica.weights_bytes,
@@ -378,6 +383,7 @@ def worker_out(
         cordoned=cordoned,
         last_exit=exit_out(exit) if exit is not None else None,
         io_addresses=worker.io_addresses,
+        variant=_variant_out(worker.build.variant, worker.device_kind),
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import grpc
 
 from control_plane.fleet import (
-    VARIANTS,
     FencingToken,
     Footprint,
     ModelVersion,
@@ -73,8 +72,8 @@ class WorkerLink:
         `known` is what was measured of it, if anything.
         """
         assert version.pack is not None, f"{version.key} is planned without a pack: this is a bug"
-        backend, _, precision = VARIANTS.get(worker.device_kind, "torch/fp32").partition("/")
         batching = version.given.batching.get(worker.device_kind)
+        backend, _, precision = worker.build.variant.partition("/")
         request = worker_pb2.AssignRequest(
             token=token_out(token),
             version=key_out(version.key),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from control_plane.bench import Bench
 from control_plane.board import Board
 from control_plane.fleet import (
+    Build,
     Footprint,
     FootprintKey,
     ModelVersion,
@@ -33,11 +34,11 @@ def rates(board: Board, snapshot: Snapshot, key: VersionKey, now: float) -> Rate
     return total
 
 
-def load_s(version: ModelVersion, kind: str, known: Mapping[FootprintKey, Footprint]) -> float:
-    """What loading it takes where it is not: from the store and to a device of this kind."""
+def load_s(version: ModelVersion, build: Build, known: Mapping[FootprintKey, Footprint]) -> float:
+    """What loading it takes where it is not: from the store and to the device of such a worker."""
     if version.pack is None:
         return 0.0
-    measured = known.get(FootprintKey.of(version.pack.digest, kind))
+    measured = known.get(FootprintKey.of(version.pack.digest, build))
     guess = FETCH_FIXED_S + version.pack.weights_bytes / FETCH_BYTES_PER_S
     if measured is None:
         return guess
@@ -52,7 +53,7 @@ def of_seat(board: Board, snapshot: Snapshot, bench: Bench, seat: Replica, now: 
     estimate = rates(board, snapshot, seat.key, now).estimate
     if not estimate:
         return 0.0
-    cost_s = load_s(version, bench.worker.device_kind, snapshot.footprints)
+    cost_s = load_s(version, bench.worker.build, snapshot.footprints)
     copies = max(1, len(board.places.get(seat.key, ())))
     held_s = snapshot.unix_s - seat.hot_since_unix_s if seat.hot_since_unix_s else 0.0
     weight = WEIGHTS[version.given.placement.priority]

@@ -171,6 +171,7 @@ class App:
             release=self._release,
             replaces_because=self._replaces_because,
             io_addresses=self._io_addresses(),
+            precision=settings.precision,
         )
 
     async def start(self) -> None:
@@ -337,7 +338,7 @@ class App:
         for order in note.orders:
             try:
                 async with asyncio.timeout(TAKE_OVER_S):
-                    await self.replicas.assign(wire.order_of(order))
+                    await self.replicas.assign(wire.order_of(order, self.settings.precision))
             except (YolopoolError, TimeoutError) as error:
                 log.warning("not taken over", model=wire.key_of(order.version), why=str(error))
         handover.done(self.settings.handover)

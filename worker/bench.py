@@ -15,7 +15,7 @@ from statistics import fmean
 import numpy as np
 
 from worker import options, wire
-from worker.backends.base import U8, LoadedModel, NmsOptions
+from worker.backends.base import U8, LoadedModel, NmsOptions, run
 from worker.curve import Pass, Sweep, left_out, point_of, sweep_of
 from worker.engine import Engine
 from worker.estimates import Shape
@@ -174,7 +174,7 @@ class Bench:
 def _timed(model: LoadedModel, images: Sequence[U8], nms: NmsOptions) -> Pass:
     """On the device thread."""
     began = time.perf_counter()
-    result = model.run(images, [nms] * len(images))
+    result = run(model, images, [nms] * len(images))
     seconds = time.perf_counter() - began
     boxes = fmean(len(one.confidence) for one in result.candidates)
     return Pass(seconds, result.transfer_s, result.inference_s, result.postprocess_s, boxes)

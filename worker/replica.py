@@ -136,11 +136,14 @@ class Replica:
         """
         manifest = self.header.manifest
         known = self.measured or self.order.known
+        # Another precision is made from the pack's on the device.
+        transient = manifest.weights_bytes if self.order.precision != "fp32" else 0
         if known is not None and known.max_batch == self.max_batch:
-            return Claim(known.weights_bytes, known.workspace_bytes, known.private_bytes)
+            return Claim(known.weights_bytes, known.workspace_bytes, known.private_bytes, transient)
         pixels = self.shape[0] * self.shape[1] * self.max_batch
         activations = pixels * manifest.activation_bytes_per_megapixel // 10**6
-        return Claim(manifest.weights_bytes, activations + pixels * 3 * (1 + 4))
+        workspace = activations + pixels * 3 * (1 + 4)
+        return Claim(manifest.weights_bytes, workspace, transient_bytes=transient)
 
     def expected_swap_s(self) -> float:
         """What bringing it to the device takes."""

@@ -56,6 +56,7 @@ class Identity:
     labels: dict[str, str]
     release: str
     replaces_because: str
+    precision: str
     io_addresses: Sequence[str] = ()
 
 
@@ -116,7 +117,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Assign(self, request: worker_pb2.AssignRequest, context: Any) -> Any:
         self.fence.check(request.token)
-        replica = await self._replicas.assign(wire.order_of(request))
+        replica = await self._replicas.assign(wire.order_of(request, self._identity().precision))
         return worker_pb2.AssignResponse(
             replica=wire.replica_to(replica, self._backend, self._engine, self._clock()),
             ledger=self._ledger(),
@@ -226,6 +227,11 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             labels=one.labels,
             release=one.release,
             replaces_because=one.replaces_because,
+            variant=types_pb2.Variant(
+                backend=self._backend.name,
+                precision=one.precision,
+                device_kind=one.device_kind,
+            ),
             io_addresses=one.io_addresses,
         )
 

@@ -150,7 +150,9 @@ class Settings(BaseSettings):
         pattern=r"^(|(crash|hang)=\d+(,(crash|hang)=\d+)*)$",
         description="for tests, of simulated devices: crash=N,hang=N at images whose mean is N",
     )
-    precision: Literal["fp32"] = Field("fp32", description="of the variants made here")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="that models compute in here; fp16 on CUDA only"
+    )
     die_with_parent: bool = Field(False, description="end when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = Field(True, description="one JSON object a line, for machines")

@@ -276,6 +276,8 @@ class Swaps:
         began = time.perf_counter()
         model = self._backend.load(one.header, one.order.precision)
         self._backend.synchronize()
+        if not self._tiers.two and not model.uses_host_memory:
+            one.drop_weights()  # host memory is the device's, and would be taken twice
         self._engine.models[one.key] = model
         return model, time.perf_counter() - began
 

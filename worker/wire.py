@@ -39,14 +39,15 @@ def key_of(version: types_pb2.VersionKey) -> str:
     return f"{version.model}@{version.version}"
 
 
-def order_of(request: worker_pb2.AssignRequest) -> Order:
+def order_of(request: worker_pb2.AssignRequest, precision: str) -> Order:
+    """precision: of this worker, for a request that names none."""
     return Order(
         key=key_of(request.version),
         model=request.version.model,
         number=request.version.version,
         settings=request.settings,
         pack=request.pack,
-        precision=request.variant.precision or "fp32",
+        precision=request.variant.precision or precision,
         max_batch=request.variant.max_batch,
         pinned=request.pin,
         known=request.footprint if request.HasField("footprint") else None,

@@ -1,6 +1,7 @@
 """What every backend promises (worker.backends.base), run on each of them."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -251,6 +252,71 @@ def test_a_model_can_be_loaded_again(backend: Backend, pack: Pack) -> None:
 def test_an_unknown_precision_is_refused(backend: Backend, pack: Pack) -> None:
     with pytest.raises(InvalidOption, match="fp32"):
         backend.load(pack, "int4")
+
+
+def test_bf16_finds_the_same_boxes_within_a_tolerance(
+    backend_case: BackendCase, backend: Backend, pack: Pack
+) -> None:
+    """On the demo's model: every box above the threshold by 0.05 is there, of its class, within
+    2 pixels and 0.05 of confidence.
+    """
+    if backend_case.name == "simulated":
+        with pytest.raises(InvalidOption, match="fp32"):
+            backend.load(pack, "bf16")
+        return
+    exact, reduced = backend.load(pack, "fp32"), backend.load(pack, "bf16")
+    assert reduced.weights_bytes < 0.51 * exact.weights_bytes
+    assert reduced.workspace_bytes((320, 320), 2) < exact.workspace_bytes((320, 320), 2)
+    for seed in range(6):
+        image = [boxed(seed)]
+        (left,) = run(exact, image, [options(pack)]).candidates
+        (right,) = run(reduced, image, [options(pack, confidence=0.2)]).candidates
+        clear = left.confidence > 0.3
+        assert clear.any()
+        for box, confidence, class_id in zip(
+            left.xyxy[clear], left.confidence[clear], left.class_id[clear], strict=True
+        ):
+            away = np.abs(right.xyxy - box).max(1) + 1e3 * (right.class_id != class_id)
+            nearest = int(away.argmin())
+            assert away[nearest] < 2
+            assert abs(right.confidence[nearest] - confidence) < 0.05
+    exact.close()
+    # Its weights are its own.
+    assert not reduced.uses_host_memory
+    pack.close()
+    assert len(run(reduced, [boxed(0)], [options(pack)]).candidates) == 1
+    reduced.close()
+
+
+def test_a_cpu_does_not_compute_in_fp16(pack: Pack) -> None:
+    backend = TorchBackend("cpu", 1)
+    backend.open()
+    with pytest.raises(InvalidOption, match=r"fp16.*use fp32"):
+        backend.load(pack, "fp16")
+    backend.close()
+
+
+def test_what_reads_host_memory_says_so(
+    backend_case: BackendCase, backend: Backend, pack: Pack
+) -> None:
+    model = backend.load(pack, "fp32")
+    assert model.uses_host_memory == (backend_case.kind == "cpu")
+    model.close()
+
+
+def test_passes_may_be_under_way_together(backend: Backend, pack: Pack) -> None:
+    """The second is run before the first is finished, of another shape, and finished elsewhere."""
+    model = backend.load(pack, "fp32")
+    wide, square = boxed(0, 200, 320), boxed(1)
+    alone = [run(model, [image], [options(pack)]).candidates[0] for image in (wide, square)]
+    first = model.stage([wide], [options(pack)]).forward()
+    second = model.stage([square], [options(pack)]).forward()
+    with ThreadPoolExecutor(1) as beside:
+        found = [beside.submit(raw.finish).result().candidates[0] for raw in (first, second)]
+    for one, other in zip(alone, found, strict=True):
+        np.testing.assert_array_equal(one.xyxy, other.xyxy)
+        np.testing.assert_array_equal(one.confidence, other.confidence)
+    model.close()
 
 
 def test_torch_maps_a_failed_allocation(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:

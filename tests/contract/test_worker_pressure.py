@@ -45,6 +45,7 @@ class Narrow:
 
     weights_bytes = 1
     private_bytes = 0
+    uses_host_memory = False
 
     def __init__(self, most: int, answer: Callable[[int], int] = lambda images: images) -> None:
         self.most = most

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from control_plane.fleet import Footprint, FootprintKey, WorkerInfo
+from control_plane.fleet import Build, Footprint, FootprintKey, WorkerInfo
 from control_plane.footprints import Footprints
 from tests.unit.fleets import replica, worker
 
@@ -81,5 +81,8 @@ def test_a_snapshot_keeps_the_mapping_it_was_given() -> None:
 
 
 def test_a_key_is_of_the_variant_that_its_kind_makes() -> None:
-    assert FootprintKey.of(SIM.pack, "sim") == SIM
-    assert FootprintKey.of(SIM.pack, "cuda").variant == "torch/fp32"
+    assert FootprintKey.of(SIM.pack, Build.usual("sim")) == SIM
+    assert FootprintKey.of(SIM.pack, Build.usual("cuda")).variant == "torch/fp32"
+    told = replace(worker("w"), device_kind="cpu", variant="torch/bf16")
+    assert FootprintKey.of(SIM.pack, told.build) == FootprintKey(SIM.pack, "torch/bf16", "cpu")
+    assert replace(told, variant="").build == Build.usual("cpu")

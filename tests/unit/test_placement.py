@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from control_plane.commands import Assign, Command, Forget, Release, Wait
 from control_plane.fleet import (
+    Build,
     Footprint,
     LoadFailure,
     Replica,
@@ -194,9 +195,9 @@ def test_estimates_stand_until_something_is_measured() -> None:
         pack=replace(one.pack, activation_bytes_per_megapixel=1_000_000),
         settings=VersionSettings(image_size=1000),
     )
-    assert footprint(one, "sim", {}) == Footprint(100, 1_000_000 + 15_000_000)
-    assert footprint(one, "sim", {measured("a"): Footprint(7, 8)}) == Footprint(7, 8)
-    assert footprint(one, "cpu", {measured("a"): Footprint(7, 8)}).weights_bytes == 100
+    assert footprint(one, Build.usual("sim"), {}) == Footprint(100, 1_000_000 + 15_000_000)
+    assert footprint(one, Build.usual("sim"), {measured("a"): Footprint(7, 8)}) == Footprint(7, 8)
+    assert footprint(one, Build.usual("cpu"), {measured("a"): Footprint(7, 8)}).weights_bytes == 100
 
 
 # --- more than fit the device --------------------------------------------------------------------

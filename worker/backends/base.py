@@ -100,6 +100,11 @@ class LoadedModel(Protocol):
         """Bytes that the backend keeps on the device for this model alone, beside weights."""
         ...
 
+    @property
+    def uses_host_memory(self) -> bool:
+        """Whether it reads the pack's own memory, which is to stay until it is closed."""
+        ...
+
     def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
         """Working memory of a batch of letterboxed images of (height, width) pixels: measured
         where such a pass ran and the device tells, else the import's figure for its pixels.

@@ -151,8 +151,7 @@ def _intersections(left: F32, right: F32) -> F32:
     height = np.minimum(left[3][:, None], right[3])
     height -= np.maximum(left[1][:, None], right[1])
     np.maximum(height, 0, out=height)
-    width *= height
-    return width
+    return np.asarray(np.multiply(width, height, out=width), np.float32)
 
 
 def _corners(centred: F32) -> F32:

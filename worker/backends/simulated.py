@@ -128,6 +128,10 @@ class SimulatedModel:
     def private_bytes(self) -> int:
         return 0
 
+    @property
+    def uses_host_memory(self) -> bool:
+        return False
+
     def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
         pixels = shape[0] * shape[1] * batch
         activations = pixels * self._manifest.activation_bytes_per_megapixel // 10**6

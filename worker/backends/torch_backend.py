@@ -103,7 +103,7 @@ class TorchBackend:
 
     def _has_bf16(self) -> bool:
         if self.device.type == "cuda":
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
     def architecture(self, pack: Pack) -> "Architecture":

@@ -284,7 +284,7 @@ class _Raw:
 
         def classes(image: int, chosen: nms.I64) -> nms.I64:
             if scores is None:
-                return rows[image, 5, chosen].astype(np.int64)
+                return np.asarray(rows[image, 5, chosen], np.int64)
             return np.asarray(scores[image][:, chosen].argmax(0), np.int64)
 
         return nms.one_to_many(rows[:, :4], rows[:, 4], classes, self.options)

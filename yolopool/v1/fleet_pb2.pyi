@@ -139,6 +139,7 @@ class Worker(_message.Message):
     CORDONED_FIELD_NUMBER: _builtins.int
     LAST_EXIT_FIELD_NUMBER: _builtins.int
     IO_ADDRESSES_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     incarnation: _builtins.str
     """Drawn at each process start: a restarted worker is a new incarnation."""
@@ -178,6 +179,12 @@ class Worker(_message.Message):
         themselves by being asked in turns. Empty: address takes it, as it does anyhow.
         """
 
+    @_builtins.property
+    def variant(self) -> _types_pb2.Variant:
+        """What it makes of every version: backend, precision and device_kind. Not set by releases that
+        made the one of their kind of device, in fp32.
+        """
+
     def __init__(
         self,
         *,
@@ -199,10 +206,11 @@ class Worker(_message.Message):
         cordoned: _builtins.bool = ...,
         last_exit: Global___WorkerExit | None = ...,
         io_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        variant: _types_pb2.Variant | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_exit", b"last_exit", "ledger", b"ledger", "load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_exit", b"last_exit", "ledger", b"ledger", "load", b"load", "variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cordoned", b"cordoned", "device", b"device", "device_kind", b"device_kind", "device_name", b"device_name", "id", b"id", "incarnation", b"incarnation", "io_addresses", b"io_addresses", "joined_unix_s", b"joined_unix_s", "labels", b"labels", "last_exit", b"last_exit", "lease_left_s", b"lease_left_s", "ledger", b"ledger", "load", b"load", "release", b"release", "replaces_because", b"replaces_because", "replicas", b"replicas", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cordoned", b"cordoned", "device", b"device", "device_kind", b"device_kind", "device_name", b"device_name", "id", b"id", "incarnation", b"incarnation", "io_addresses", b"io_addresses", "joined_unix_s", b"joined_unix_s", "labels", b"labels", "last_exit", b"last_exit", "lease_left_s", b"lease_left_s", "ledger", b"ledger", "load", b"load", "release", b"release", "replaces_because", b"replaces_because", "replicas", b"replicas", "state", b"state", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
