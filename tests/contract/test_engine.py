@@ -15,6 +15,7 @@ import pytest
 
 from worker.backends.base import BatchResult, Candidates, NmsOptions
 from worker.engine import MOST_UNDER_WAY, Engine, Request
+from worker.lanes import Batching
 from yolopool.errors import Draining, InferenceFailed, InvalidOption, OutOfMemory, YolopoolError
 
 OPTIONS = NmsOptions((0.25,), 0.7, 300, agnostic=False)
@@ -106,7 +107,7 @@ async def engine_of(model: Staged) -> AsyncIterator[Engine]:
 
 def detect(engine: Engine, number: int) -> "asyncio.Task[Any]":
     return asyncio.create_task(
-        engine.submit(Request("m@1", image(number), OPTIONS, 1, 1e12, max_batch=1))
+        engine.submit(Request("m@1", image(number), OPTIONS, 1, 1e12, Batching(1)))
     )
 
 
@@ -126,6 +127,21 @@ async def test_a_pass_runs_while_the_one_before_is_finished() -> None:
         model.may_finish.release(2)
         outcomes = await asyncio.gather(*tasks)
     assert [outcome.candidates.xyxy[0, 0] for outcome in outcomes] == [1, 2]
+
+
+async def test_a_pass_that_is_not_finished_is_what_the_device_is_at() -> None:
+    """Else one that hangs on a device that runs by itself would be seen by nobody."""
+    model = Staged()
+    async with engine_of(model) as engine:
+        tasks = [detect(engine, number) for number in (1, 2)]
+        await model.until("forward", 2)
+        job = asyncio.create_task(engine.job(lambda: None))
+        running = engine.running()
+        assert running is not None
+        assert running.what == "a pass of m@1"
+        model.may_finish.release(2)
+        await asyncio.gather(job, *tasks)
+    assert engine.running() is None
 
 
 async def test_no_more_is_under_way_than_may_be_and_all_in_order() -> None:
