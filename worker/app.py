@@ -72,7 +72,11 @@ def backend_of(settings: Settings, host: Host) -> Backend:
 
     threads = settings.compute_threads or host.compute_threads()
     # The supervisor let this process see its own device alone, so that is number 0.
-    return TorchBackend("cuda:0" if kind == "cuda" else "cpu", threads if kind == "cpu" else 0)
+    return TorchBackend(
+        "cuda:0" if kind == "cuda" else "cpu",
+        threads if kind == "cpu" else 0,
+        settings.graph_bytes(),
+    )
 
 
 class App:
@@ -113,7 +117,7 @@ class App:
             fetch_weights=kind != "sim",
             skip_warmup=settings.skip_warmup,
         )
-        ledger = Ledger(0, max_replicas=settings.max_hot)
+        ledger = Ledger(0, graph_pool_bytes=settings.graph_bytes(), max_replicas=settings.max_hot)
         self.swaps = Swaps(self.engine, backend, packs, ledger, tiers, held, changed=self._changed)
         self.replicas = Replicas(
             held,

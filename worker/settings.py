@@ -19,7 +19,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _DEFAULT_FRACTION = {"cpu": 0.5, "cuda": 0.8}
 SIMULATED_MEMORY_BYTES = 8 * 1024**3
 # What says "no budget" where that has a meaning.
-_NONE = {"memory_budget": "", "host_memory": "0", "drift_limit": "0"}
+_NONE = {"memory_budget": "", "host_memory": "0", "drift_limit": "0", "graphs": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,9 @@ class Settings(BaseSettings):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="that models compute in here; fp16 on CUDA only"
     )
+    graphs: str = Field(
+        "0", description="what captured CUDA graphs may take of the device, e.g. 512MiB; 0: none"
+    )
     die_with_parent: bool = Field(False, description="end when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = Field(True, description="one JSON object a line, for machines")
@@ -169,7 +172,9 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @field_validator("memory_budget", "host_memory", "pack_cache", "drift_limit", "intake_memory")
+    @field_validator(
+        "memory_budget", "host_memory", "pack_cache", "drift_limit", "intake_memory", "graphs"
+    )
     @classmethod
     def _check_budget(cls, value: str, info: ValidationInfo) -> str:
         if value != _NONE.get(info.field_name or ""):
@@ -217,6 +222,12 @@ class Settings(BaseSettings):
     def drift_limit_bytes(self) -> int:
         """0: no limit."""
         return 0 if self.drift_limit == "0" else parse_budget(self.drift_limit).resolve(0)
+
+    def graph_bytes(self) -> int:
+        """0: none are captured, as on any device but CUDA."""
+        if self.graphs == "0" or self.device_kind != "cuda":
+            return 0
+        return parse_budget(self.graphs).resolve(0)
 
     def batch_limit(self) -> int:
         """Measured on CPUs: beyond four images a pass costs more an image, not less."""

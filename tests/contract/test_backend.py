@@ -33,6 +33,9 @@ class BackendCase:
 CASES = {
     "torch-cpu": BackendCase(lambda: TorchBackend("cpu", 1), "torch", "cpu", 1e-3),
     "torch-cuda": BackendCase(lambda: TorchBackend("cuda:0"), "torch", "cuda", 1e-2),
+    "torch-cuda-graphs": BackendCase(
+        lambda: TorchBackend("cuda:0", graph_bytes=512 * MIB), "torch", "cuda", 1e-2
+    ),
     "simulated": BackendCase(
         lambda: SimulatedBackend(0, 1024 * MIB, sleep=lambda _: None), "simulated", "sim"
     ),
@@ -43,11 +46,12 @@ CASES = {
     params=[
         "torch-cpu",
         pytest.param("torch-cuda", marks=pytest.mark.gpu),
+        pytest.param("torch-cuda-graphs", marks=pytest.mark.gpu),
         "simulated",
     ]
 )
 def backend_case(request: pytest.FixtureRequest) -> BackendCase:
-    if request.param == "torch-cuda" and not torch.cuda.is_available():
+    if request.param.startswith("torch-cuda") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return CASES[request.param]
 
@@ -302,6 +306,34 @@ def test_what_reads_host_memory_says_so(
     model = backend.load(pack, "fp32")
     assert model.uses_host_memory == (backend_case.kind == "cpu")
     model.close()
+
+
+def test_models_of_one_architecture_take_turns(
+    backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path
+) -> None:
+    """Often enough that their passes are captured, where they are: the same graph then runs with
+    the weights of the one and of the other, and of one that came after.
+    """
+    other_pack = PackDoor(tmp_path / "other").fetch(zoo.pack("shapes"))
+    with torch.inference_mode():
+        flipped = torch.frombuffer(other_pack.weights_buffer, dtype=torch.float32)
+        flipped[: len(flipped) // 50] *= 0.5
+    model, other = backend.load(pack, "fp32"), backend.load(other_pack, "fp32")
+    first = [run(one, [boxed(0)], [options(pack)]).candidates[0] for one in (model, other)]
+    for _ in range(6):
+        for one, wanted in zip((model, other), first, strict=True):
+            (found,) = run(one, [boxed(0)], [options(pack)]).candidates
+            np.testing.assert_array_equal(found.class_id, wanted.class_id)
+            np.testing.assert_allclose(found.xyxy, wanted.xyxy, rtol=0, atol=1e-2)
+    other.close()
+    (found,) = run(model, [boxed(0)], [options(pack)]).candidates
+    np.testing.assert_allclose(found.xyxy, first[0].xyxy, rtol=0, atol=1e-2)
+    model.close()
+    again = backend.load(pack, "fp32")
+    (found,) = run(again, [boxed(0)], [options(pack)]).candidates
+    np.testing.assert_allclose(found.xyxy, first[0].xyxy, rtol=0, atol=1e-2)
+    again.close()
+    other_pack.close()
 
 
 def test_passes_may_be_under_way_together(backend: Backend, pack: Pack) -> None:

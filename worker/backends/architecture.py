@@ -48,6 +48,10 @@ class Architecture:
             self.skeleton.unbind()
             self._bound = None
 
+    def anchors(self) -> tuple[torch.Tensor, ...]:
+        """All that passes read beside weights and input."""
+        return tuple(tensor for pair in self._anchors.values() for tensor in pair)
+
     def best(self, prediction: torch.Tensor, options: NmsOptions) -> torch.Tensor:
         """The final rows of one image of an end-to-end head: float (k, 6) of corners, confidence,
         class. prediction: (1, n, 4 + nc).

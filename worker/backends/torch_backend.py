@@ -16,7 +16,8 @@ import torch
 
 from worker.backends.architecture import Architecture
 from worker.backends.base import DeviceMemory
-from worker.backends.torch_model import Lanes, TorchModel
+from worker.backends.graphs import Graphs
+from worker.backends.torch_model import Streams, TorchModel
 from worker.packs import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
 
@@ -25,16 +26,19 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchBackend:
-    """`device` is cpu or cuda:0; `compute_threads` is for the CPU, 0 leaves torch's choice."""
+    """`device` is cpu or cuda:0; `compute_threads` is for the CPU, 0 leaves torch's choice;
+    `graph_bytes` is what captured graphs may take of a CUDA device, 0: there are none.
+    """
 
     name = "torch"
 
-    def __init__(self, device: str, compute_threads: int = 0) -> None:
+    def __init__(self, device: str, compute_threads: int = 0, graph_bytes: int = 0) -> None:
         self.device = torch.device(device)
         self._threads = compute_threads
+        self.graphs = Graphs(graph_bytes if self.device.type == "cuda" else 0)
         self._context_bytes = 0
         self._architectures: dict[str, Architecture] = {}
-        self.lanes = Lanes(torch.device("cpu"))  # until the device is taken
+        self.streams = Streams(torch.device("cpu"))  # until the device is taken
 
     @property
     def device_kind(self) -> str:
@@ -56,7 +60,7 @@ class TorchBackend:
         if self.device.type == "cuda":
             of_others_bytes = _nvml_used_bytes(self.device)
             torch.cuda.set_device(self.device)
-            self.lanes = Lanes(self.device)
+            self.streams = Streams(self.device)
             # The libraries that every model needs belong to the context, not to the first model.
             square = torch.zeros(1, 8, 32, 32, device=self.device)
             torch.nn.functional.conv2d(square, torch.zeros(8, 8, 3, 3, device=self.device))
@@ -145,6 +149,11 @@ class TorchBackend:
             torch.cuda.synchronize(self.device)
 
     def reclaim(self) -> None:
+        """Gives back what can be made again: graphs, and memory that is only cached."""
+        self.graphs.drop()
+        self.empty_cache()
+
+    def empty_cache(self) -> None:
         """Gives cached device memory back to the driver, so that others and `memory` see it."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -17,6 +17,7 @@ import torch
 from worker.backends import nms
 from worker.backends.architecture import Architecture
 from worker.backends.base import F32, U8, BatchResult, Candidates, NmsOptions
+from worker.graphing import Kind
 from worker.packs import Pack
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory, PackInvalid
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _MOST_PEAKS = 256
 
 
-class Lanes:
+class Streams:
     """Streams of a CUDA device beside that of its computations, and marks of time in them; on a
     CPU there is only the caller.
     """
@@ -137,37 +138,61 @@ class TorchModel:
         classes = len(self._manifest.class_names)
         if any(len(one.class_confidence) != classes for one in options):
             raise InvalidOption(f"class_confidence must have {classes} values, one a class")
-        lanes = self.backend.lanes
-        with self._guarded(images), lanes.copying():
-            began = lanes.mark()
-            pixels = lanes.host((len(images), *images[0].shape), torch.uint8)
+        streams = self.backend.streams
+        with self._guarded(images), streams.copying():
+            began = streams.mark()
+            pixels = streams.host((len(images), *images[0].shape), torch.uint8)
             rows = pixels.numpy()
             for row, image in zip(rows, images, strict=True):
                 cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=row)
-            pixels = lanes.bring(pixels, self.backend.device)
-            return _Staged(self, images, pixels, options, began, lanes.mark())
+            pixels = streams.bring(pixels, self.backend.device)
+            return _Staged(self, images, pixels, options, began, streams.mark())
 
     def forward(self, staged: "_Staged") -> "_Raw":
-        lanes = self.backend.lanes
+        streams = self.backend.streams
         with torch.inference_mode(), self._guarded(staged.images), self._measured(staged.pixels):
-            lanes.after(staged.copied, staged.pixels)
-            began = lanes.mark()
-            self.shared.bind(self, self.tensors)
-            prediction = self.shared.module(self._input(staged.pixels))
+            streams.after(staged.copied, staged.pixels)
+            began = streams.mark()
+            prediction = self._predict(staged.pixels)
             answer = self._answer(prediction, staged.options)
-            ended = lanes.mark()
-            rows, fetched = lanes.fetch(answer.rows, ended)
+            ended = streams.mark()
+            rows, fetched = streams.fetch(answer.rows, ended)
             answer = _Answer(rows, answer.counts, answer.scores)
         marks = (staged.began, staged.copied, began, ended)
-        return _Raw(lanes, answer, staged.options, marks, fetched)
+        return _Raw(streams, answer, staged.options, marks, fetched)
 
     def close(self) -> None:
         """Drops the weights. On a CPU they are the pack's memory, which goes with `Pack.close`."""
         if self.tensors:
             self.shared.unbind(self)
             self.shared.users -= 1
+            self.backend.graphs.closed(self.tensors)
             self.tensors = []
-            self.backend.reclaim()
+            self.backend.empty_cache()
+
+    def _predict(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(batch, 4 + nc, n) or, of an end-to-end head, (batch, n, 4 + nc); float32."""
+        prediction = self.backend.graphs.run(
+            self._kind(pixels),
+            self.shared,
+            self.tensors,
+            pixels,
+            self._forward,
+            self.workspace_bytes((pixels.shape[1], pixels.shape[2]), len(pixels)),
+        )
+        if prediction is None:
+            self.shared.bind(self, self.tensors)
+            prediction = self._forward(pixels)
+        return prediction
+
+    def _kind(self, pixels: torch.Tensor) -> Kind:
+        batch, height, width, _ = pixels.shape
+        return Kind(self._manifest.architecture_key, str(self.dtype), (height, width), batch)
+
+    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """By whatever weights are bound; no more than a graph can capture."""
+        prediction: torch.Tensor = self.shared.module(self._input(pixels))
+        return prediction
 
     def _input(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 RGB NHWC to NCHW in 0..1: BasePredictor.preprocess of ultralytics. The layout of
@@ -256,7 +281,7 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Raw:
-    lanes: Lanes
+    streams: Streams
     answer: _Answer
     options: Sequence[NmsOptions]
     marks: tuple[Any, Any, Any, Any]
@@ -270,8 +295,8 @@ class _Raw:
         began, copied, forward, ended = self.marks
         return BatchResult(
             candidates,
-            self.lanes.seconds(began, copied),
-            self.lanes.seconds(forward, ended),
+            self.streams.seconds(began, copied),
+            self.streams.seconds(forward, ended),
             time.perf_counter() - done,
         )
 

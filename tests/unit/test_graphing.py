@@ -1,0 +1,98 @@
+"""Which passes are captured: squares soon, others if they are frequent, all within one budget."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.graphing import (
+    HALF_LIFE,
+    MOST_OTHERS,
+    OTHER_AFTER,
+    SQUARE_AFTER,
+    WORTH_A_CHANGE,
+    Graphing,
+    Kind,
+    Need,
+    Verdict,
+)
+
+SQUARE = Kind("a", "fp32", (640, 640), 1)
+NEED = Need(slot_bytes=10, workspace_bytes=100, held_bytes=1)
+
+
+def passes(graphing: Graphing, kind: Kind, count: int, need: Need = NEED) -> Verdict:
+    """Runs so many passes as the verdicts say; the last one."""
+    verdict = Verdict.EAGER
+    for _ in range(count):
+        verdict = graphing.decide(kind, need)
+        if verdict is Verdict.CAPTURE:
+            graphing.note(kind, need)
+        elif verdict is Verdict.RENEW:
+            graphing.dropped()
+    return verdict
+
+
+def wide(width: int) -> Kind:
+    return replace(SQUARE, shape=(320, width))
+
+
+def test_a_square_is_captured_soon_and_then_replayed() -> None:
+    graphing = Graphing(1000)
+    assert passes(graphing, SQUARE, SQUARE_AFTER - 1) is Verdict.EAGER
+    assert passes(graphing, SQUARE, 1) is Verdict.CAPTURE
+    assert passes(graphing, SQUARE, 1) is Verdict.REPLAY
+    # Another batch is another graph.
+    assert passes(graphing, replace(SQUARE, batch=2), 1) is Verdict.EAGER
+
+
+def test_of_other_shapes_only_the_few_most_seen() -> None:
+    graphing = Graphing(10_000)
+    for number in range(MOST_OTHERS):
+        assert passes(graphing, wide(352 + 32 * number), OTHER_AFTER) is Verdict.CAPTURE
+    assert passes(graphing, wide(992), 10 * OTHER_AFTER) is Verdict.EAGER
+
+
+def test_graphs_share_weights_and_the_working_part_of_the_pool() -> None:
+    # 10 of weights, 100 of the largest pass, 1 for each: a second batch is nearly free.
+    graphing = Graphing(112)
+    passes(graphing, SQUARE, SQUARE_AFTER)
+    assert passes(graphing, replace(SQUARE, batch=2), SQUARE_AFTER) is Verdict.CAPTURE
+    assert passes(graphing, replace(SQUARE, batch=3), SQUARE_AFTER) is Verdict.EAGER
+
+
+def test_what_is_seen_much_more_often_takes_the_place_of_all() -> None:
+    graphing = Graphing(111)
+    passes(graphing, SQUARE, 10)
+    other = replace(SQUARE, architecture="b")
+    assert passes(graphing, other, 10 * WORTH_A_CHANGE - 1) is Verdict.EAGER
+    assert passes(graphing, other, 1) is Verdict.RENEW
+    assert passes(graphing, other, 1) is Verdict.CAPTURE
+    assert list(graphing.captured) == [other]
+
+
+def test_what_fits_not_even_alone_or_was_refused_stays_eager() -> None:
+    graphing = Graphing(110)
+    assert passes(graphing, SQUARE, 100) is Verdict.EAGER
+    graphing = Graphing(1000)
+    graphing.refuse(SQUARE)
+    assert passes(graphing, SQUARE, 100) is Verdict.EAGER
+
+
+def test_what_was_seen_long_ago_counts_less() -> None:
+    graphing = Graphing(111)
+    passes(graphing, SQUARE, HALF_LIFE // 2)
+    other = replace(SQUARE, architecture="b")
+    assert passes(graphing, other, 4 * HALF_LIFE) is Verdict.REPLAY
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.booleans()), max_size=300))
+def test_the_budget_holds_whatever_comes(seen: list[tuple[str, int, bool]]) -> None:
+    graphing = Graphing(250)
+    for architecture, batch, is_square in seen:
+        kind = Kind(architecture, "fp32", (64, 64 if is_square else 96), batch)
+        passes(graphing, kind, 7, Need(20, 40 * batch, batch))
+        slots = {one.slot for one in graphing.captured}
+        workspace = max((one.workspace_bytes for one in graphing.captured.values()), default=0)
+        held = sum(one.held_bytes for one in graphing.captured.values())
+        assert 20 * len(slots) + workspace + held <= graphing.budget_bytes

@@ -1,0 +1,130 @@
+"""CUDA graphs: a pass captured once for all models of an architecture, and run by one call.
+
+A graph reads weights, input and answer at fixed addresses. So each architecture has a slot, to
+which a model's weights are copied on the device when another's are there. Of the device thread.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import torch
+
+from worker.backends.architecture import Architecture
+from worker.graphing import Graphing, Kind, Need, Verdict
+
+log = structlog.get_logger()
+Forward = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Graphs:
+    """Of one device; `budget_bytes` 0: there are none."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._graphing = Graphing(budget_bytes)
+        self._graphs: dict[Kind, _Graph] = {}
+        self._slots: dict[tuple[str, str], _Slot] = {}
+        self._pool: Any = None
+
+    def run(
+        self,
+        kind: Kind,
+        shared: Architecture,
+        tensors: Sequence[torch.Tensor],
+        pixels: torch.Tensor,
+        forward: Forward,
+        workspace_bytes: int,
+    ) -> torch.Tensor | None:
+        """The prediction of `forward(pixels)` with these weights; it is overwritten by the next
+        pass. None: to be run eagerly.
+        """
+        if not self._graphing.budget_bytes:
+            return None
+        need = Need(sum(one.nbytes for one in tensors), workspace_bytes, 2 * pixels.nbytes)
+        verdict = self._graphing.decide(kind, need)
+        if verdict is Verdict.RENEW:
+            self.drop()
+        if verdict in (Verdict.EAGER, Verdict.RENEW):
+            return None
+        if verdict is Verdict.CAPTURE and not self._capture(
+            kind, need, shared, tensors, pixels, forward
+        ):
+            return None
+        graph = self._graphs[kind]
+        self._slots[kind.slot].hold(tensors)
+        graph.pixels.copy_(pixels)
+        graph.graph.replay()
+        return graph.prediction
+
+    def closed(self, tensors: Sequence[torch.Tensor]) -> None:
+        """A model's weights go: of its graphs only their own copy stays."""
+        for slot in self._slots.values():
+            slot.let_go(tensors)
+
+    def drop(self) -> None:
+        """Gives the memory of all graphs back to torch."""
+        if self._graphs:
+            torch.cuda.synchronize()  # one may be running
+        self._graphs.clear()
+        self._slots.clear()
+        self._pool = None
+        self._graphing.dropped()
+
+    def _capture(
+        self,
+        kind: Kind,
+        shared: Architecture,
+        tensors: Sequence[torch.Tensor],
+        pixels: torch.Tensor,
+        forward: Forward,
+    ) -> "_Graph | None":
+        try:
+            slot = self._slots.get(kind.slot)
+            if slot is None:
+                slot = self._slots[kind.slot] = _Slot(tensors)
+            slot.hold(tensors)
+            shared.bind(slot, slot.tensors)
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+            fixed = pixels.clone()
+            forward(fixed)  # what a first pass prepares can't be captured: anchors, libraries
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            # Other threads pin host memory and ask for events meanwhile: that is not its business.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                prediction = forward(fixed)
+        except RuntimeError as error:  # out of memory too: the pass is run eagerly
+            log.warning("a pass can't be captured", kind=str(kind), why=str(error))
+            return None
+        finally:
+            shared.unbind(self._slots.get(kind.slot))  # whoever runs eagerly binds anew
+        # The anchors that it reads stay, whatever the architecture forgets.
+        return _Graph(graph, fixed, prediction, shared.anchors())
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    graph: Any
+    pixels: torch.Tensor
+    prediction: torch.Tensor
+    keeps: tuple[torch.Tensor, ...]
+
+
+class _Slot:
+    """Weights at addresses that stay, of one model at a time."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        # Strides are kept.
+        self.tensors = [torch.empty_like(tensor) for tensor in tensors]
+        self._holds: Sequence[torch.Tensor] | None = None
+
+    def hold(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Copies them here, in the order of the device's work, unless they are here already."""
+        if self._holds is not tensors:
+            torch._foreach_copy_(self.tensors, list(tensors))
+            self._holds = tensors
+
+    def let_go(self, tensors: Sequence[torch.Tensor]) -> None:
+        if self._holds is tensors:
+            self._holds = None
