@@ -72,11 +72,9 @@ def backend_of(settings: Settings, host: Host) -> Backend:
 
     threads = settings.compute_threads or host.compute_threads()
     # The supervisor let this process see its own device alone, so that is number 0.
-    return TorchBackend(
-        "cuda:0" if kind == "cuda" else "cpu",
-        threads if kind == "cpu" else 0,
-        settings.graph_bytes(),
-    )
+    if kind == "cuda":
+        return TorchBackend("cuda:0", graph_bytes=settings.graph_bytes())
+    return TorchBackend("cpu", threads)
 
 
 class App:

@@ -47,10 +47,14 @@ class Graphs:
             self.drop()
         if verdict in (Verdict.EAGER, Verdict.RENEW):
             return None
-        if verdict is Verdict.CAPTURE and not self._capture(
-            kind, need, shared, tensors, pixels, forward
-        ):
-            return None
+        if verdict is Verdict.CAPTURE:
+            made = self._capture(kind, shared, tensors, pixels, forward)
+            if made is None:
+                self._graphing.refuse(kind)
+                return None
+            self._graphs[kind] = made
+            self._graphing.note(kind, need)
+            log.info("captured", kind=str(kind))
         graph = self._graphs[kind]
         self._slots[kind.slot].hold(tensors)
         graph.pixels.copy_(pixels)
