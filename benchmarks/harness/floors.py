@@ -142,8 +142,14 @@ def steps(options: argparse.Namespace) -> dict[str, tuple[int, Callable[[], obje
         last = plain.contiguous(memory_format=torch.channels_last)
         found[f"forward of {count}"] = (count, partial(forward, plain))
         found[f"forward of {count}, channels last"] = (count, partial(forward, last))
-    prediction = forward(tensor([framed]))
-    found["nms"] = (1, lambda: nms.one_to_many(prediction, [asked]))
+    prediction = forward(tensor([framed])).float()
+    boxes, scores = prediction[:, :4].numpy(), prediction[:, 4:].numpy()
+    best = prediction[:, 4:].amax(1).numpy()
+
+    def classes(image: int, rows: Any) -> Any:
+        return scores[image][:, rows].argmax(0)
+
+    found["nms"] = (1, lambda: nms.one_to_many(boxes, best, classes, [asked]))
     return found
 
 
