@@ -18,6 +18,7 @@ from tests.models import SHAPES, Zoo, location
 from worker.app import App
 from worker.backends.base import Backend
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
+from worker.packs import PackDoor
 from worker.settings import read_settings
 from yolopool import errors
 from yolopool.serving import GrpcServer
@@ -61,8 +62,7 @@ class Running:
             version=types_pb2.VersionKey(model=name, version=1),
             settings=SETTINGS,
             pack=zoo.pack("shapes"),
-            variant=types_pb2.Variant(precision="fp32"),
-            **fields,
+            **{"variant": types_pb2.Variant(precision="fp32"), **fields},
         )
         return await self.call("Assign", request)
 
@@ -545,3 +545,26 @@ async def test_on_the_cpu_weights_are_memory_that_comes_back(start: Start, zoo: 
     assert after.ledger.weights_bytes == before.ledger.weights_bytes
     # The mapping of the weights is gone; the allocator's own pages may stay.
     assert after.ledger.measured_bytes < both.ledger.measured_bytes - grown // 2
+
+
+async def test_a_worker_of_another_precision_says_so_and_takes_half(
+    start: Start, zoo: Zoo, tmp_path: Path
+) -> None:
+    from worker.backends.torch_backend import TorchBackend
+
+    worker = await start(TorchBackend("cpu", 1), precision="bf16")
+    told = (await worker.inventory()).variant
+    assert (told.backend, told.precision, told.device_kind) == ("torch", "bf16", "cpu")
+    # Whoever orders nothing gets what is made here.
+    await worker.assign(zoo, variant=types_pb2.Variant())
+    found = (await worker.infer()).result
+    assert [d.class_name for d in found.detections] == ["circle", "circle"]
+    assert found.variant.precision == "bf16"
+    before = await worker.inventory()
+    fp32 = PackDoor(tmp_path).fetch(zoo.pack("shapes"), weights=False).manifest.weights_bytes
+    assert before.replicas[0].footprint.weights_bytes < 0.51 * fp32
+    # The pack's memory was given back: it is not taken beside the weights.
+    assert before.ledger.host_bytes == 0
+    assert before.ledger.load_transient_bytes == 0
+    await worker.release()
+    assert (await worker.inventory()).ledger.weights_bytes == 0
