@@ -171,6 +171,8 @@ def up_command(
     with up.RunningPool(options, say) as pool:
         if demo:
             _first_detection(pool.address)
+        # Before the word: whoever reads it may end us at once.
+        stopping = up.on_signals(pool)
         out.print(f"[bold green]READY[/] gRPC {pool.address}  HTTP http://{pool.http}/metrics")
         out.print(
             f"try: yolopool detect IMAGE --model {demo_files.MAIN} --address {pool.address}\n"
@@ -178,7 +180,7 @@ def up_command(
             highlight=False,
             soft_wrap=True,
         )
-        up.wait_until_stopped(pool)
+        pool.watch(stopping)
         say("stopping")
 
 

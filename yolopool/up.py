@@ -264,9 +264,9 @@ def _first_line(pipe: IO[bytes], limit_s: float) -> bytes:
     return pipe.readline() if ready else b""
 
 
-def wait_until_stopped(pool: RunningPool) -> None:
-    """Serves until SIGINT or SIGTERM; from then on another one ends this process, and by it all,
-    at once.
+def on_signals(pool: RunningPool) -> Callable[[], bool]:
+    """From now on SIGINT and SIGTERM are only noted, which the answer tells; a second one ends this
+    process, and by it all, at once.
     """
     asked: list[int] = []
 
@@ -278,7 +278,7 @@ def wait_until_stopped(pool: RunningPool) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)
-    pool.watch(lambda: bool(asked))
+    return lambda: bool(asked)
 
 
 def refuse_busy(options: PoolOptions) -> None:

@@ -78,8 +78,8 @@ def test_a_second_ctrl_c_does_not_wait(up: subprocess.Popen[str], folder: Path) 
     (control_plane,) = [p for p in of_the_pool(folder) if "control_plane" in p.cmdline()]
     control_plane.suspend()  # can't end by itself
     up.send_signal(signal.SIGINT)
-    while "stopping" not in up.stderr.readline():
-        pass
+    while "stopping" not in (line := up.stderr.readline()):
+        assert line, "it ended without a word"
     up.send_signal(signal.SIGINT)
     up.communicate(timeout=60)
     assert up.returncode == 128 + signal.SIGINT
