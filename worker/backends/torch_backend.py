@@ -175,6 +175,8 @@ def _import_library() -> None:
         remove: Callable[[str, bool], None] = shutil.rmtree
         atexit.register(remove, folder, True)
         os.environ["YOLO_CONFIG_DIR"] = folder
+    # Else it greets on stdout, which is for whoever started us.
+    os.environ.setdefault("YOLO_VERBOSE", "false")
     import ultralytics.nn.tasks  # noqa: F401 - here, since the variables above are read at import
 
 
