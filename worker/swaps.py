@@ -296,6 +296,10 @@ class Swaps:
         # Either way: else each swap under load would wait behind the batches of others again.
         self._seen.add(kind)
 
+    async def reclaim(self) -> None:
+        """Gives back to the device what its backend only keeps for later."""
+        await self._engine.job(self._backend.reclaim, idle=True)
+
     async def warm_again(self, one: Replica) -> None:
         """One pass of a replica that has been idle, if it is still on the device."""
         async with self.lock:

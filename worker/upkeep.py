@@ -89,7 +89,7 @@ class Upkeep:
         self._recycle = recycle
         self._clock = clock
         self._drift = Drift()
-        self._recycling = False
+        self._recycling = self._reclaimed = False
 
     @property
     def foreign_bytes(self) -> int:
@@ -112,7 +112,7 @@ class Upkeep:
         """One look at the device and at what is on it."""
         memory = self._backend.memory()
         self._budget(memory)
-        self._look_for_drift(memory)
+        await self._look_for_drift(memory)
         for one in cooled(self._held(), self._clock(), self._rewarm_idle_s):
             await self._swaps.warm_again(one)
 
@@ -128,10 +128,17 @@ class Upkeep:
             )
             self._swaps.set_budget(wanted)
 
-    def _look_for_drift(self, memory: DeviceMemory) -> None:
+    async def _look_for_drift(self, memory: DeviceMemory) -> None:
         self.drift_bytes = self._drift.look(memory.used_bytes, self._swaps.ledger.used_bytes)
         over = self._drift_limit_bytes and self.drift_bytes > self._drift_limit_bytes
-        if over and not self._recycling:
+        if not over:
+            self._reclaimed = False
+        elif not self._reclaimed:
+            # It may only be kept for the next pass: looked at anew once that was given back.
+            self._reclaimed = True
+            self._drift = Drift()
+            await self._swaps.reclaim()
+        elif not self._recycling:
             self._recycling = True
             self._recycle(
                 f"{self.drift_bytes} bytes did not come back, more than the "

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import psutil
 import torch
 
+from worker.backends import heap
 from worker.backends.architecture import Architecture
 from worker.backends.base import DeviceMemory
 from worker.backends.graphs import Graphs
@@ -71,6 +72,7 @@ class TorchBackend:
             reserved = torch.cuda.memory_reserved(self.device)
             self._context_bytes = max(0, total - free - of_others_bytes - reserved)
         else:
+            heap.keep_freed()
             # Likewise the threads and buffers of the first pass.
             with torch.inference_mode():
                 torch.nn.functional.conv2d(torch.zeros(1, 8, 64, 64), torch.zeros(8, 8, 3, 3))
@@ -152,6 +154,8 @@ class TorchBackend:
         """Gives back what can be made again: graphs, and memory that is only cached."""
         self.graphs.drop()
         self.empty_cache()
+        if self.device.type == "cpu":
+            heap.give_back()
 
     def empty_cache(self) -> None:
         """Gives cached device memory back to the driver, so that others and `memory` see it."""
