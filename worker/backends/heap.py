@@ -1,6 +1,6 @@
 """The C library's heap, for passes on a CPU: what one frees the next takes, with no page fault.
 
-By default each large tensor is a mapping of its own, which the kernel has to fill with zeros page by
+By default each large tensor is a mapping of its own, which the kernel fills with zeros page by
 page, in every pass again: a fifth of its time (docs/threads.md). glibc alone knows these words;
 elsewhere nothing happens.
 """
