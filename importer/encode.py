@@ -4,16 +4,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from google.protobuf import json_format
 
-from importer import activations, checkpoint, pack_writer, skeleton_writer
-from importer.refusal import INVALID, ImportRefused
+from importer import activations, checkpoint, heads, pack_writer, skeleton_writer
 from yolopool.v1 import importing_pb2, types_pb2
 from yolopool.v1.pack_pb2 import PackManifest
-from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_ONE_TO_MANY
-
-TASK = "detect"
+from yolopool.v1.types_pb2 import (
+    HEAD_MODE_END_TO_END,
+    HEAD_MODE_ONE_TO_MANY,
+    HEAD_MODE_UNSPECIFIED,
+    HeadMode,
+)
 
 
 def encode(
@@ -35,17 +36,19 @@ def encode(
     model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
     step(0.6, "measure")
     stride = checkpoint.model_stride(model)
-    end_to_end = bool(model.model[-1].end2end)
-    head_mode = HEAD_MODE_END_TO_END if end_to_end else HEAD_MODE_ONE_TO_MANY
-    prediction, activation_bytes = activations.probe(model, stride)
-    _check_prediction(prediction, len(loaded.class_names), end_to_end)
+    task, head, head_mode = loaded.task, model.model[-1], _head_mode(model.model[-1])
+    result, activation_bytes = activations.probe(model, stride)
+    extra, end_to_end = heads.attributes(task, head), head_mode == HEAD_MODE_END_TO_END
+    found = heads.answer(result)
+    heads.check_answer(task, found, len(loaded.class_names), extra, end_to_end)
     step(0.7, "encode")
     skeleton = skeleton_writer.write_skeleton(model)
     resolved = pack_writer.resolve(settings, loaded.trained_size, stride)
     resolved.head_mode = head_mode
     manifest = PackManifest(
-        architecture=checkpoint.architecture_name(loaded.family),
-        task=TASK,
+        architecture=checkpoint.architecture_name(loaded.family, task.name),
+        task=task.name,
+        head=extra,
         class_names=loaded.class_names,
         stride=stride,
         head_mode=head_mode,
@@ -76,16 +79,7 @@ def encode(
     return fields
 
 
-def _check_prediction(prediction: Any, classes: int, end_to_end: bool) -> None:
-    """A model whose answer has another form would fail in every worker."""
-    channels = -1 if end_to_end else 1
-    wanted = 6 if end_to_end else 4 + classes
-    fits = (
-        isinstance(prediction, torch.Tensor)
-        and prediction.ndim == 3
-        and prediction.shape[channels] == wanted
-    )
-    if not fits:
-        raise ImportRefused(
-            INVALID, "the model's answer has not the form of boxes with classes: save it again"
-        )
+def _head_mode(head: Any) -> "HeadMode.ValueType":
+    if not hasattr(head, "end2end"):
+        return HEAD_MODE_UNSPECIFIED
+    return HEAD_MODE_END_TO_END if head.end2end else HEAD_MODE_ONE_TO_MANY

@@ -18,7 +18,10 @@ from yolopool.v1.pack_pb2 import TensorEntry
 
 FORMAT = 1
 ALIGNMENT_BYTES = 256
-ROOT_CLASS = "ultralytics.nn.tasks.DetectionModel"
+ROOT_CLASSES = tuple(
+    f"ultralytics.nn.tasks.{name}Model"
+    for name in ("Detection", "Segmentation", "Pose", "OBB", "Classification")
+)
 # What the reader builds and how much of it: a test holds the two equal. A pack that no worker
 # takes must fail here, where someone is told.
 LAYER_MODULES = frozenset(
@@ -123,12 +126,12 @@ def write_skeleton(model: nn.Module) -> Skeleton:
 
 def _check_layer(module: nn.Module, path: str) -> None:
     name = f"{type(module).__module__}.{type(module).__qualname__}"
-    known = name == ROOT_CLASS if not path else type(module).__module__ in LAYER_MODULES
+    known = name in ROOT_CLASSES if not path else type(module).__module__ in LAYER_MODULES
     if not known or path.count(".") >= MAX_DEPTH:
         raise ImportRefused(
             UNSUPPORTED,
             f"{path or 'the model'} is a {name}, which is not served there: build the model of the "
-            "library's layers for detection, without transformers",
+            "library's convolutional layers, without transformers",
         )
 
 

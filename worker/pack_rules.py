@@ -15,6 +15,7 @@ from yolopool.v1.pack_pb2 import PackManifest, TensorEntry
 from yolopool.v1.types_pb2 import HEAD_MODE_UNSPECIFIED
 
 FORMAT = 1
+TASKS = ("detect", "segment", "pose", "obb", "classify")
 ALIGNMENT_BYTES = 256
 MAX_MANIFEST_BYTES = 32 * 1024**2
 MAX_SKELETON_BYTES = 32 * 1024**2
@@ -34,6 +35,7 @@ _MAX_DIMENSIONS = 8
 _MAX_CLASSES = 100_000
 _MAX_NAME_LENGTH = 1_000
 _MAX_ACTIVATION_BYTES = 2**40
+_MAX_KEYPOINTS, _MAX_MASK_COEFFICIENTS = 500, 1_024
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 _TENSOR_NAME = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
 
@@ -71,9 +73,9 @@ def check_manifest(manifest: PackManifest) -> None:
     )
     check_digest(manifest.architecture_key, "architecture_key")
     check_digest(manifest.weights_sha256, "weights_sha256")
-    _require(manifest.task == "detect", f"its task {manifest.task!r} is not served, only detect is")
+    _require(manifest.task in TASKS, f"its task {manifest.task[:40]!r} is none of {TASKS}")
+    _check_head(manifest)
     _require(8 <= manifest.stride <= 1024, f"stride {manifest.stride} is not within 8..1024")
-    _require(manifest.head_mode != HEAD_MODE_UNSPECIFIED, "head_mode is not set")
     _require(
         1 <= len(manifest.class_names) <= _MAX_CLASSES,
         f"{len(manifest.class_names)} class names are not within 1..{_MAX_CLASSES}",
@@ -96,6 +98,24 @@ def check_manifest(manifest: PackManifest) -> None:
     )
     _check_settings(manifest.settings)
     _check_tensors(manifest.tensors, manifest.weights_bytes)
+
+
+def _check_head(manifest: PackManifest) -> None:
+    task, head = manifest.task, manifest.head
+    _require(
+        (manifest.head_mode == HEAD_MODE_UNSPECIFIED) == (task == "classify"),
+        f"head_mode is {manifest.head_mode} for the task {task}",
+    )
+    counts = (head.keypoints, head.keypoint_values, head.mask_coefficients, head.angles)
+    if task == "pose":
+        holds = 1 <= head.keypoints <= _MAX_KEYPOINTS and head.keypoint_values in (2, 3)
+        holds &= not any(counts[2:])
+    elif task == "segment":
+        holds = counts == (0, 0, head.mask_coefficients, 0)
+        holds &= 1 <= head.mask_coefficients <= _MAX_MASK_COEFFICIENTS
+    else:
+        holds = counts == (0, 0, 0, 1 if task == "obb" else 0)
+    _require(holds, f"head attributes {counts} do not fit the task {task}")
 
 
 def _check_settings(settings: types_pb2.VersionSettings) -> None:

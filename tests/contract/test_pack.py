@@ -229,7 +229,10 @@ def test_another_digest_is_another_pack(folder: Path, door: PackDoor) -> None:
 HOSTILE_MANIFESTS: dict[str, Change] = {
     "format": lambda m: m.update(format=2),
     "unknown field": lambda m: m.update(run="me"),
-    "task": lambda m: m.update(task="segment"),
+    "task": lambda m: m.update(task="semantic"),
+    "task without its head": lambda m: m.update(task="segment"),
+    "head of another task": lambda m: m.update(head={"mask_coefficients": 32}),
+    "keypoints": lambda m: m.update(task="pose", head={"keypoints": 9, "keypoint_values": 4}),
     "stride": lambda m: m.update(stride=0),
     "head": lambda m: m.pop("head_mode"),
     "no classes": lambda m: m.update(class_names=[]),

@@ -82,6 +82,10 @@ class TorchBackend:
         Raises InvalidOption for a precision that this device does not compute in.
         """
         dtype = self._dtype(precision)
+        if pack.manifest.task != "detect":
+            raise LoadFailed(
+                f"the task {pack.manifest.task} is not served by workers yet: use detect"
+            )
         message = ""
         try:
             return TorchModel(self, pack, dtype)

@@ -47,6 +47,7 @@ class PackManifest(_message.Message):
     MADE_WITH_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     GFLOPS_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """Of this format; a reader refuses one it does not know."""
     release: _builtins.str
@@ -55,8 +56,10 @@ class PackManifest(_message.Message):
     architecture: _builtins.str
     """For people, e.g. yolo11n-detect."""
     task: _builtins.str
+    """detect | segment | pose | obb | classify"""
     stride: _builtins.int
     head_mode: _types_pb2.HeadMode.ValueType
+    """Unset for classify, which has no boxes."""
     weights_bytes: _builtins.int
     weights_sha256: _builtins.str
     skeleton_bytes: _builtins.int
@@ -84,6 +87,10 @@ class PackManifest(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def head(self) -> Global___HeadAttributes:
+        """Unset: detect and classify need none."""
+
     def __init__(
         self,
         *,
@@ -106,14 +113,51 @@ class PackManifest(_message.Message):
         made_with: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         gflops: _builtins.float = ...,
+        head: Global___HeadAttributes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head_mode", b"head_mode", "made_with", b"made_with", "parameters", b"parameters", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head", b"head", "head_mode", b"head_mode", "made_with", b"made_with", "parameters", b"parameters", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PackManifest: _TypeAlias = PackManifest  # noqa: Y015
+
+@_typing.final
+class HeadAttributes(_message.Message):
+    """What a head gives beside boxes and classes. A row of its answer is 4 + nc + extra values
+    (one-to-many) or 6 + extra (end-to-end), extra being the sum of what is set here; of
+    classify it is nc probabilities.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYPOINTS_FIELD_NUMBER: _builtins.int
+    KEYPOINT_VALUES_FIELD_NUMBER: _builtins.int
+    MASK_COEFFICIENTS_FIELD_NUMBER: _builtins.int
+    ANGLES_FIELD_NUMBER: _builtins.int
+    keypoints: _builtins.int
+    """Of pose: keypoints an object, and values a keypoint, which are x, y [, visibility]."""
+    keypoint_values: _builtins.int
+    mask_coefficients: _builtins.int
+    """Of segment: coefficients an object, as many as there are prototypes."""
+    angles: _builtins.int
+    """Of obb: 1, the rotation in radians."""
+    def __init__(
+        self,
+        *,
+        keypoints: _builtins.int = ...,
+        keypoint_values: _builtins.int = ...,
+        mask_coefficients: _builtins.int = ...,
+        angles: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["angles", b"angles", "keypoint_values", b"keypoint_values", "keypoints", b"keypoints", "mask_coefficients", b"mask_coefficients"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeadAttributes: _TypeAlias = HeadAttributes  # noqa: Y015
 
 @_typing.final
 class TensorEntry(_message.Message):
