@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> Result:
         hardware=machine,
         tables={"served": tuple(served), "not served": tuple(refused)},
         checks=(
-            Check("no difference to the library", not unlike, f"unlike: {unlike}"),
+            Check("no difference to the library", not unlike, f"{counts}; unlike: {unlike}"),
             Check(
                 "only odd ones are refused", not ours, f"{len(refused)} refused, of ours: {ours}"
             ),

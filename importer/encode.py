@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import ultralytics
 from google.protobuf import json_format
 
 from importer import activations, checkpoint, heads, pack_writer, skeleton_writer
-from yolopool.v1 import importing_pb2, types_pb2
+from importer.refusal import INVALID, ImportRefused
+from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
@@ -27,8 +30,14 @@ def encode(
     """Makes the pack in `folder`; returns an ImportedPack as JSON. Raises ImportRefused."""
     settings = json_format.ParseDict(order["settings"], types_pb2.VersionSettings())
     step(0.1, "load")
-    if order["architecture_yaml"]:
-        yaml, names = order["architecture_yaml"], order["class_names"]
+    yaml, names = order["architecture_yaml"], order["class_names"]
+    if bool(yaml) != bool(names) or settings.output_layout:
+        raise ImportRefused(
+            INVALID,
+            "of a .pt file --arch and --names belong together, and --layout has no meaning: give "
+            "both or none, and no layout",
+        )
+    if yaml:
         loaded = checkpoint.load_weights_only(artifact, yaml, names)
     else:
         loaded = checkpoint.load(artifact)
@@ -57,26 +66,17 @@ def encode(
         activation_bytes_per_megapixel=activation_bytes,
         artifact=order["sha256"],
         warnings=warnings,
+        backend="torch",
+        weights_bytes=skeleton.weights_bytes,
+        tensors=skeleton.entries,
+        parameters=skeleton.parameters,
+        # The libraries whose classes the skeleton names.
+        made_with=[f"ultralytics {ultralytics.__version__}", f"torch {torch.__version__}"],
     )
     step(0.8, "write")
-    manifest.weights_sha256 = pack_writer.write_weights(folder, skeleton)
-    digest = pack_writer.write_manifest(folder, manifest, skeleton)
-    report = importing_pb2.ImportedPack(
-        digest=digest,
-        architecture=manifest.architecture,
-        task=manifest.task,
-        class_names=manifest.class_names,
-        settings=manifest.settings,
-        weights_bytes=manifest.weights_bytes,
-        activation_bytes_per_megapixel=activation_bytes,
-        parameters=manifest.parameters,
-        warnings=manifest.warnings,
-        gflops=manifest.gflops,
-        artifact_bytes=artifact.stat().st_size,
-        pack_bytes=sum(file.stat().st_size for file in pack_writer.files(folder)),
-    )
-    fields: dict[str, Any] = json_format.MessageToDict(report, preserving_proto_field_name=True)
-    return fields
+    manifest.weights_sha256 = pack_writer.write_weights(folder, skeleton.parts())
+    digest = pack_writer.write_manifest(folder, manifest, skeleton.text)
+    return pack_writer.report(folder, manifest, digest, artifact)
 
 
 def _head_mode(head: Any) -> "HeadMode.ValueType":

@@ -6,7 +6,7 @@ keep their strides, so that a layout chosen here (channels last) costs nothing a
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,20 @@ class Skeleton:
     entries: list[TensorEntry]
     tensors: list[torch.Tensor]
     weights_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that training finds: all tensors but buffers."""
+        pairs = zip(self.entries, self.tensors, strict=True)
+        return sum(tensor.numel() for entry, tensor in pairs if not entry.is_buffer)
+
+    def parts(self) -> Iterator[bytes]:
+        """The bytes of weights.bin: each tensor at its offset with its strides."""
+        written = 0
+        for entry, tensor in zip(self.entries, self.tensors, strict=True):
+            yield bytes(entry.offset - written)
+            yield _raw_bytes(tensor)
+            written = entry.offset + tensor.numel() * tensor.element_size()
 
 
 @dataclass(slots=True)
@@ -224,6 +238,12 @@ def _is_dense(tensor: torch.Tensor) -> bool:
                 return False
             expected *= size
     return True
+
+
+def _raw_bytes(tensor: torch.Tensor) -> bytes:
+    """The bytes of a dense tensor in the order in which it lies in memory."""
+    flat = tensor.as_strided((tensor.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
 
 
 def _join(path: str, name: str) -> str:

@@ -57,9 +57,10 @@ def build(yaml_name: str, seed: int) -> Any:
     kind = next(kind for words, kind in _KINDS if re.search(words, yaml_name))
     torch.manual_seed(seed)
     model: Any = getattr(tasks, kind)(yaml_name, verbose=False)
-    module: Any
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if type(module) is nn.BatchNorm2d:
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     return model

@@ -40,8 +40,8 @@ def library_files(every_scale: bool) -> Iterator[LibraryFile]:
     for path in sorted((Path(ROOT) / "cfg" / "models").glob("*/*.yaml")):
         scales = yaml.safe_load(path.read_text()).get("scales") or {"": None}
         for scale in list(scales)[: None if every_scale else 1]:
-            # rtdetr-l.yaml says its scale in its name already.
-            fits = re.fullmatch(r"(yoloe?-?v?\d+)(.*)", path.stem)
+            # yolov9c.yaml says its scale in its name already.
+            fits = re.fullmatch(r"(yoloe?-?v?\d+)((?:-.*)?)", path.stem)
             name = f"{fits[1]}{scale}{fits[2]}" if fits else path.stem
             yield LibraryFile(name, path.parent.name)
 
