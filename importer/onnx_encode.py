@@ -3,16 +3,17 @@
 The file itself becomes the pack's weights; the manifest says what it takes and gives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 from google.protobuf import json_format
+from onnx import TypeProto
 
-from importer import onnx_cost, onnx_graph, onnx_layout, pack_writer
+from importer import onnx_graph, onnx_layout, onnx_shapes, pack_writer
 from importer.onnx_graph import Graph
-from importer.onnx_layout import Decision, Known, Layout, Undecided
+from importer.onnx_layout import Decision, Known, Layout, Output, Shape, Undecided
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
 from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import OnnxGraph, OnnxOutput, PackManifest
@@ -44,14 +45,18 @@ def encode(
     graph = onnx_graph.read(data)
     _check_kind(graph)
     names = _class_names(graph, order["class_names"])
+    settings = _resolved(asked, graph)
+    step(0.4, "measure")
+    size = settings.image_size
+    types = onnx_shapes.inferred(graph.model, size, size)
+    cost = onnx_shapes.cost(graph.model.graph, types)
+    known = _known(graph, types, names, size)
     try:
-        decision = onnx_layout.decide(_known(graph, names), _LAYOUTS.get(asked.output_layout))
+        decision = onnx_layout.decide(known, _LAYOUTS.get(asked.output_layout))
     except Undecided as undecided:
         raise ImportRefused(UNSUPPORTED, f"the ONNX file is refused: {undecided}") from undecided
-    settings = _resolved(asked, graph, decision)
-    step(0.5, "measure")
-    size = settings.image_size
-    cost = onnx_cost.cost(graph.model, size, size)
+    settings.output_layout = _NUMBERS[decision.layout]
+    settings.head_mode = _head_mode(asked, decision)
     manifest = PackManifest(
         architecture=f"onnx-{decision.layout.value}-detect",
         task="detect",
@@ -66,7 +71,7 @@ def encode(
         backend="onnx",
         onnx=_described(graph, decision),
         weights_bytes=len(data),
-        parameters=onnx_cost.parameters(graph.model.graph),
+        parameters=onnx_shapes.parameters(graph.model.graph),
         made_with=[f"onnx {onnx.__version__}"],
     )
     step(0.8, "write")
@@ -108,28 +113,43 @@ def _class_names(graph: Graph, said: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _known(graph: Graph, names: Sequence[str]) -> Known:
-    image, words = graph.input, graph.words
+def _known(graph: Graph, types: Mapping[str, TypeProto], names: Sequence[str], size: int) -> Known:
+    """What the file says and, where that leaves sizes free, what follows for images of `size`."""
+    words = graph.words
+    inferred = {name: onnx_shapes.shape_of(kind) for name, kind in types.items()}
     return Known(
-        outputs=graph.outputs,
+        outputs=tuple(
+            Output(one.name, _completed(one.shape, inferred.get(one.name, ())))
+            for one in graph.outputs
+        ),
         classes=len(names),
-        size=(image.height, image.width) if image.height else None,
+        size=(size, size),
         names_in_file=bool(words.class_names),
         final=words.final,
         suppresses=graph.suppresses,
     )
 
 
-def _resolved(
-    asked: types_pb2.VersionSettings, graph: Graph, decision: Decision
-) -> types_pb2.VersionSettings:
-    image, stride = graph.input, graph.words.stride or _STRIDE
+def _completed(said: Shape, inferred: Shape) -> Shape:
+    if len(said) != len(inferred):
+        return said or inferred
+    return tuple(a if a is not None else b for a, b in zip(said, inferred, strict=True))
+
+
+def _head_mode(
+    asked: types_pb2.VersionSettings, decision: Decision
+) -> "types_pb2.HeadMode.ValueType":
     final = decision.layout is Layout.END_TO_END
-    head_mode = types_pb2.HEAD_MODE_END_TO_END if final else types_pb2.HEAD_MODE_ONE_TO_MANY
-    if asked.head_mode not in (types_pb2.HEAD_MODE_UNSPECIFIED, head_mode):
+    mode = types_pb2.HEAD_MODE_END_TO_END if final else types_pb2.HEAD_MODE_ONE_TO_MANY
+    if asked.head_mode not in (types_pb2.HEAD_MODE_UNSPECIFIED, mode):
         raise ImportRefused(
             UNSUPPORTED, "an ONNX file has the head it was exported with: give it without --head"
         )
+    return mode
+
+
+def _resolved(asked: types_pb2.VersionSettings, graph: Graph) -> types_pb2.VersionSettings:
+    image, stride = graph.input, graph.words.stride or _STRIDE
     if not 8 <= stride <= 1024:
         raise ImportRefused(INVALID, f"the file's stride is {stride}: export it again")
     resolved = types_pb2.VersionSettings()
@@ -138,9 +158,7 @@ def _resolved(
         _check_fixed(asked, image, stride)
         resolved.image_size = image.height
         resolved.shape_policy = types_pb2.SHAPE_POLICY_SQUARE
-    resolved = pack_writer.resolve(resolved, graph.words.image_size or _IMAGE_SIZE, stride)
-    resolved.head_mode, resolved.output_layout = head_mode, _NUMBERS[decision.layout]
-    return resolved
+    return pack_writer.resolve(resolved, graph.words.image_size or _IMAGE_SIZE, stride)
 
 
 def _check_fixed(asked: types_pb2.VersionSettings, image: onnx_graph.Input, stride: int) -> None:

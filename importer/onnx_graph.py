@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from importer.onnx_layout import Output
+from importer.onnx_shapes import shape_of
 from importer.refusal import INVALID, UNSAFE, UNSUPPORTED, ImportRefused
 
 _STANDARD = ("", "ai.onnx")
@@ -162,7 +163,7 @@ def _input(graph: GraphProto) -> Input:
             UNSUPPORTED, f"it has {len(images)} inputs ({_some(images)}), served is one: the images"
         )
     (image,) = images
-    shape, kind = _shape(image), image.type.tensor_type.elem_type
+    shape, kind = shape_of(image.type), image.type.tensor_type.elem_type
     if kind not in _DTYPES:
         name = TensorProto.DataType.Name(kind) if kind else "no tensor"
         raise ImportRefused(
@@ -189,17 +190,7 @@ def _input(graph: GraphProto) -> Input:
 def _outputs(graph: GraphProto) -> tuple[Output, ...]:
     if len(graph.output) > _MAX_OUTPUTS:
         raise _invalid(f"{len(graph.output)} outputs")
-    return tuple(Output(one.name, _shape(one)) for one in graph.output)
-
-
-def _shape(value: ValueInfoProto) -> tuple[int | None, ...]:
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return ()
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
-        for dim in tensor.shape.dim
-    )
+    return tuple(Output(one.name, shape_of(one.type)) for one in graph.output)
 
 
 def _words(model: ModelProto) -> Words:

@@ -73,8 +73,9 @@ class Undecided(Exception):
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     decision: Decision
-    proven: bool  # by more than its width
-    denied: bool  # by a count of rows that no grid gives
+    sure: bool  # the file says the width of its rows
+    proven: bool = False  # by more than its width
+    denied: bool = False  # by a count of rows that no grid gives
 
 
 def decide(known: Known, asked: Layout | None) -> Decision:
@@ -82,6 +83,8 @@ def decide(known: Known, asked: Layout | None) -> Decision:
     not proven and was not asked for, or what was asked for does not fit.
     """
     found = [one for one in _candidates(known) if not _contradicted(one, known)]
+    # Who leaves sizes free leaves those of images and rows free, hardly ever the width of a row.
+    found = [one for one in found if one.sure] or found
     if asked is not None:
         said = [one for one in found if one.decision.layout is asked]
         if len(said) != 1:
@@ -90,7 +93,7 @@ def decide(known: Known, asked: Layout | None) -> Decision:
                 f"{known.classes} classes{_final_word(known)}: {_expected(asked, known.classes)}"
             )
         return said[0].decision
-    likely = [one for one in found if not one.denied]
+    likely = [one for one in found if one.sure and not one.denied]
     if len(likely) == 1 and likely[0].proven:
         return likely[0].decision
     if not found:
@@ -115,7 +118,8 @@ def _candidates(known: Known) -> Iterator[_Candidate]:
     (output,) = rows
     if len(output.shape) == 2:
         if _may_be(output.shape[1], 7):
-            yield _final(output, known.suppresses and output.shape[1] == 7)
+            sure = output.shape[1] == 7
+            yield _final(output, sure, proven=sure and known.suppresses)
         return
     _, middle, last = output.shape
     if _may_be(middle, 4 + known.classes):
@@ -125,7 +129,8 @@ def _candidates(known: Known) -> Iterator[_Candidate]:
         sure = last == 5 + known.classes
         yield _counted(Layout.OBJECTNESS, (output.name,), middle, _ANCHORS, sure, known)
     if _may_be(last, 6) and (middle is None or middle <= MAX_FINAL_BOXES):
-        yield _final(output, known.final is True and last == 6)
+        sure = last == 6
+        yield _final(output, sure, proven=sure and known.final is True)
 
 
 def _pair(known: Known, rows: list[Output]) -> _Candidate | None:
@@ -145,8 +150,8 @@ def _pair(known: Known, rows: list[Output]) -> _Candidate | None:
     return _counted(Layout.PAIR, names, boxes.shape[1], _ANCHORS, sure, known)
 
 
-def _final(output: Output, proven: bool) -> _Candidate:
-    return _Candidate(Decision(Layout.END_TO_END, (output.name,)), proven, denied=False)
+def _final(output: Output, sure: bool, proven: bool) -> _Candidate:
+    return _Candidate(Decision(Layout.END_TO_END, (output.name,)), sure, proven)
 
 
 def _counted(
@@ -156,7 +161,7 @@ def _counted(
     counts = {a_cell * cells for cells in _cells(known.size)} if known.size else set()
     checked = rows is not None and bool(counts)
     proven = sure and (rows in counts if checked else known.names_in_file)
-    return _Candidate(Decision(layout, names), proven, denied=checked and rows not in counts)
+    return _Candidate(Decision(layout, names), sure, proven, checked and rows not in counts)
 
 
 def _cells(size: tuple[int, int]) -> Iterator[int]:

@@ -80,7 +80,8 @@ def _objectness(answers: list[F32], classes: int, batch: int, size: tuple[int, i
     confidence = rows[..., 5:].max(2) * rows[..., 4]
 
     def of(image: int, some: I64) -> I64:
-        return (rows[image, some, 5:] * rows[image, some, 4:5]).argmax(1)
+        best: I64 = np.argmax(rows[image, some, 5:] * rows[image, some, 4:5], axis=1)
+        return best
 
     return Scored(np.ascontiguousarray(rows[..., :4].transpose(0, 2, 1)), confidence, of)
 
@@ -89,7 +90,8 @@ def _plain(answers: list[F32], classes: int, batch: int, size: tuple[int, int]) 
     columns = _shaped(answers[0], (batch, 4 + classes, None))
 
     def of(image: int, some: I64) -> I64:
-        return columns[image, 4:, some].argmax(1)
+        best: I64 = np.argmax(columns[image][4:, some], axis=0)
+        return best
 
     return Scored(columns[:, :4], columns[:, 4:].max(1), of)
 
@@ -104,7 +106,7 @@ def _pair(answers: list[F32], classes: int, batch: int, size: tuple[int, int]) -
     low, high = corners[:, :2], corners[:, 2:]
     centred = np.concatenate(((low + high) / 2, high - low), axis=1)
     pixels = centred * np.array([width, height, width, height], np.float32)[:, None]
-    return Scored(pixels, confidence, lambda image, some: scores[image, some].argmax(1))
+    return Scored(pixels, confidence, lambda image, some: np.argmax(scores[image, some], axis=1))
 
 
 def _end_to_end(answer: F32, classes: int, batch: int) -> Final:
