@@ -206,7 +206,9 @@ async def test_an_export_gives_what_the_model_gives(name: str, free: bool, tmp_p
     rows = seen(found, 0)
     if isinstance(found, Final):
         sure = expected[0][expected[0][:, 4] > 0.25]
-        np.testing.assert_allclose(rows[: len(sure)], sure, atol=2e-3)
+        # Rows of nearly one score change places.
+        apart = np.abs(sure[:, None] - rows[None]).max(2).min(1)
+        assert apart.max() < 2e-3
     else:
         sure = np.flatnonzero(expected[0, 4:].max(0) > 0.25)
         np.testing.assert_allclose(found.boxes[0][:, sure], expected[0, :4, sure].T, atol=2e-3)
