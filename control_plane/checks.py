@@ -98,6 +98,8 @@ def check_settings(settings: types_pb2.VersionSettings) -> types_pb2.VersionSett
         raise InvalidOption(
             f"head_mode {settings.head_mode} is not known: one-to-many or end-to-end"
         )
+    if settings.output_layout not in types_pb2.OutputLayout.values():
+        raise InvalidOption(f"output_layout {settings.output_layout} is not known: leave it out")
     if settings.shape_policy not in types_pb2.ShapePolicy.values():
         raise InvalidOption(f"shape_policy {settings.shape_policy} is not known: rect or square")
     return settings
@@ -165,9 +167,11 @@ def check_device_kind(device_kind: str) -> str:
 
 
 def check_architecture(yaml: str, class_names: Sequence[str]) -> None:
-    """What names the architecture of a file that holds weights alone."""
-    if bool(yaml) != bool(class_names):
-        raise InvalidOption("architecture_yaml and class_names belong together: give both or none")
+    """What names the architecture of a file that holds weights alone, or only the classes of an
+    ONNX file.
+    """
+    if yaml and not class_names:
+        raise InvalidOption("architecture_yaml needs class_names: give both or none")
     if len(yaml) > MOST_YAML:
         raise InvalidOption(f"architecture_yaml has {len(yaml)} characters, at most {MOST_YAML}")
     if len(class_names) > MOST_CLASSES or any(not 0 < len(n) <= 1000 for n in class_names):

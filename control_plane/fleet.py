@@ -98,6 +98,15 @@ class ShapePolicy(StrEnum):
     SQUARE = "square"  # always the full square
 
 
+class OutputLayout(StrEnum):
+    """Of an ONNX file: as types.proto has them."""
+
+    OBJECTNESS = "objectness"
+    PLAIN = "plain"
+    END_TO_END = "end-to-end"
+    PAIR = "pair"
+
+
 @dataclass(frozen=True, slots=True)
 class VersionSettings:
     """Semantics of a version; None or 0: not said, filled by the import."""
@@ -108,6 +117,7 @@ class VersionSettings:
     max_detections: int | None = None
     shape_policy: ShapePolicy | None = None
     head_mode: HeadMode | None = None
+    output_layout: OutputLayout | None = None
 
 
 # Of a version that is kept on demand only, where nothing else is said.

@@ -17,6 +17,7 @@ from control_plane.fleet import (
     Ledger,
     LoadReport,
     ModelVersion,
+    OutputLayout,
     Pack,
     Placement,
     Priority,
@@ -71,10 +72,13 @@ def version_of(text: str) -> ModelVersion:
 
 
 def _settings_of(raw: Mapping[str, Any]) -> VersionSettings:
-    policy, head = raw.get("shape_policy"), raw.get("head_mode")
+    policy, head, layout = (
+        raw.get(name) for name in ("shape_policy", "head_mode", "output_layout")
+    )
     words = {
         "shape_policy": ShapePolicy(policy) if policy else None,
         "head_mode": HeadMode(head) if head else None,
+        "output_layout": OutputLayout(layout) if layout else None,
     }
     return _make(VersionSettings, {**raw, **words})
 

@@ -15,6 +15,7 @@ from control_plane.fleet import (
     Ledger,
     LoadReport,
     ModelVersion,
+    OutputLayout,
     Placement,
     Priority,
     Replica,
@@ -40,6 +41,13 @@ _HEAD_MODES = {
     HeadMode.END_TO_END: types_pb2.HEAD_MODE_END_TO_END,
 }
 _HEAD_MODES_IN = {number: mode for mode, number in _HEAD_MODES.items()}
+_LAYOUTS = {
+    OutputLayout.OBJECTNESS: types_pb2.OUTPUT_LAYOUT_OBJECTNESS,
+    OutputLayout.PLAIN: types_pb2.OUTPUT_LAYOUT_PLAIN,
+    OutputLayout.END_TO_END: types_pb2.OUTPUT_LAYOUT_END_TO_END,
+    OutputLayout.PAIR: types_pb2.OUTPUT_LAYOUT_PAIR,
+}
+_LAYOUTS_IN = {number: layout for layout, number in _LAYOUTS.items()}
 _RESIDENCY_MODES = {
     ResidencyMode.NORMAL: types_pb2.RESIDENCY_MODE_NORMAL,
     ResidencyMode.HOT_STANDBY: types_pb2.RESIDENCY_MODE_HOT_STANDBY,
@@ -80,6 +88,7 @@ def settings_in(settings: types_pb2.VersionSettings) -> VersionSettings:
         max_detections=settings.max_detections if settings.HasField("max_detections") else None,
         shape_policy=_SHAPE_POLICIES_IN.get(settings.shape_policy),
         head_mode=_HEAD_MODES_IN.get(settings.head_mode),
+        output_layout=_LAYOUTS_IN.get(settings.output_layout),
     )
 
 
@@ -87,6 +96,9 @@ def settings_out(settings: VersionSettings) -> types_pb2.VersionSettings:
     policy, head = types_pb2.SHAPE_POLICY_UNSPECIFIED, types_pb2.HEAD_MODE_UNSPECIFIED
     if settings.head_mode is not None:
         head = _HEAD_MODES[settings.head_mode]
+    layout = types_pb2.OUTPUT_LAYOUT_UNSPECIFIED
+    if settings.output_layout is not None:
+        layout = _LAYOUTS[settings.output_layout]
     if settings.shape_policy is not None:
         policy = _SHAPE_POLICIES[settings.shape_policy]
     return types_pb2.VersionSettings(
@@ -96,6 +108,7 @@ def settings_out(settings: VersionSettings) -> types_pb2.VersionSettings:
         max_detections=settings.max_detections,
         shape_policy=policy,
         head_mode=head,
+        output_layout=layout,
     )
 
 

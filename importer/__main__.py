@@ -21,6 +21,11 @@ from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
     HEAD_MODE_ONE_TO_MANY,
     HEAD_MODE_UNSPECIFIED,
+    OUTPUT_LAYOUT_END_TO_END,
+    OUTPUT_LAYOUT_OBJECTNESS,
+    OUTPUT_LAYOUT_PAIR,
+    OUTPUT_LAYOUT_PLAIN,
+    OUTPUT_LAYOUT_UNSPECIFIED,
     VersionSettings,
 )
 
@@ -28,6 +33,13 @@ _HEADS = {
     "": HEAD_MODE_UNSPECIFIED,
     "one-to-many": HEAD_MODE_ONE_TO_MANY,
     "end-to-end": HEAD_MODE_END_TO_END,
+}
+_LAYOUTS = {
+    "": OUTPUT_LAYOUT_UNSPECIFIED,
+    "objectness": OUTPUT_LAYOUT_OBJECTNESS,
+    "plain": OUTPUT_LAYOUT_PLAIN,
+    "end-to-end": OUTPUT_LAYOUT_END_TO_END,
+    "pair": OUTPUT_LAYOUT_PAIR,
 }
 
 
@@ -73,7 +85,9 @@ async def _one_pack(settings: Settings) -> ImportedPack:
         limits = child.Limits(
             settings.memory_limit_bytes, settings.time_limit_s, settings.require_sandbox
         )
-        asked = VersionSettings(head_mode=_HEADS[settings.head])
+        asked = VersionSettings(
+            head_mode=_HEADS[settings.head], output_layout=_LAYOUTS[settings.layout]
+        )
         pack = await child.run(artifact, digest, asked, folder, limits, show, _weights_of(settings))
         store.verify_pack(folder, pack.digest)
         store.publish(folder, settings.out.absolute().as_uri(), pack.digest)
@@ -82,10 +96,8 @@ async def _one_pack(settings: Settings) -> ImportedPack:
 
 def _weights_of(settings: Settings) -> child.Architecture:
     names = tuple(name.strip() for name in settings.names.split(",") if name.strip())
-    if bool(settings.arch) != bool(names):
-        raise ImportRefused(INVALID, "--arch and --names belong together: give both or none")
     if not settings.arch:
-        return child.Architecture()
+        return child.Architecture("", names)
     try:
         return child.Architecture(architecture_yaml.read(settings.arch), names)
     except OSError as error:
@@ -95,7 +107,7 @@ def _weights_of(settings: Settings) -> child.Architecture:
 def _take(settings: Settings, folder: Path) -> tuple[Path, str]:
     source = Path(settings.file)
     if not source.is_file():
-        raise ImportRefused(NOT_FOUND, f"{source} is no file: give the path of a .pt checkpoint")
+        raise ImportRefused(NOT_FOUND, f"{source} is no file: give the path of a .pt or .onnx file")
     uri = source.absolute().as_uri()
     artifact = store.fetch_artifact(uri, folder, settings.max_artifact_bytes)
     with source.open("rb") as file:

@@ -40,16 +40,15 @@ class _LiveBytes(TorchDispatchMode):
         self.now -= self._alive.pop(key, 0)
 
 
-def probe(model: nn.Module, stride: int) -> tuple[torch.Tensor, int]:
-    """Runs one grey image: the prediction, and activation bytes per image and megapixel (fp32),
-    which grow with pixels and images alike.
+def probe(model: nn.Module, stride: int) -> tuple[Any, int]:
+    """Runs one grey image: what the model gives, and activation bytes per image and megapixel
+    (fp32), which grow with pixels and images alike.
     """
     size = -(-PROBE_SIZE // stride) * stride
     image = torch.full((1, 3, size, size), 114 / 255)
     with torch.inference_mode(), _LiveBytes() as live:
         result = model(image)
-    prediction = result[0] if isinstance(result, tuple) else result
-    return prediction, round(live.peak * 1_000_000 / (size * size))
+    return result, round(live.peak * 1_000_000 / (size * size))
 
 
 def gflops(model: nn.Module, stride: int, image_size: int) -> float:

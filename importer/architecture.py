@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 from torch import nn
-from ultralytics.nn import modules, tasks
+from ultralytics.nn import modules
 from ultralytics.utils import ROOT
 
 from importer.refusal import INVALID, UNSAFE, UNSUPPORTED, ImportRefused
@@ -23,7 +23,7 @@ MAX_TEXT = 64 * 1024
 _LIBRARY_NAME = re.compile(r"[a-z0-9_-]{1,60}\.yaml")
 _KEYS = frozenset(
     {"nc", "scales", "scale", "depth_multiple", "width_multiple", "max_channels", "reg_max"}
-    | {"end2end", "backbone", "head", "activation"}
+    | {"end2end", "backbone", "head", "activation", "kpt_shape"}
 )
 _TORCH_LAYERS = frozenset(
     {"nn.Upsample", "nn.MaxPool2d", "nn.AvgPool2d", "nn.ConvTranspose2d", "nn.Conv2d"}
@@ -31,13 +31,16 @@ _TORCH_LAYERS = frozenset(
 )
 # What the library adds to the keys; not read here.
 _KNOWN_BESIDE = frozenset({"yaml_file", "channels", "ch"})
-# What does more than compute (TorchVision loads models by name), and heads of other tasks.
+# What does more than compute: TorchVision loads models by name.
 _REFUSED_LAYERS = frozenset({"TorchVision", "Index"})
 # Words that the library replaces by numbers, and modes of interpolation.
-_WORDS = frozenset({"nc", "reg_max", "end2end", "None", "True", "False", "nearest", "bilinear"})
+_WORDS = frozenset(
+    {"nc", "reg_max", "end2end", "kpt_shape", "None", "True", "False", "nearest", "bilinear"}
+)
 _ACTIVATION = re.compile(r"(?:torch\.)?nn\.(\w{1,40})\((.{0,80})\)")
 _MAX_LAYERS, _MAX_REPEATS, _MAX_ARGUMENTS = 500, 100, 20
 _MAX_NUMBER, _MAX_MULTIPLE = 16_384, 8
+MAX_KEYPOINTS = 500
 # Of all layers together, multiplied out: the library's deepest have some 80.
 _MAX_DEEP = 1_000
 # How the arguments of torch's activations are said, beside numbers.
@@ -104,6 +107,7 @@ def checked(fields: Any) -> dict[str, Any]:
             _number(known[key], key, _MAX_MULTIPLE)
     if not isinstance(known.get("end2end", False), bool):
         raise _invalid("end2end is neither true nor false")
+    _check_keypoints(known.get("kpt_shape", [1, 2]))
     _check_scales(known)
     _check_depth(known)
     if "activation" in known:
@@ -111,15 +115,17 @@ def checked(fields: Any) -> dict[str, Any]:
     return known
 
 
-def build(known: dict[str, Any], classes: int) -> Any:
-    """A model of a checked architecture with random weights. Raises ImportRefused."""
+def build(known: dict[str, Any], classes: int, kind: type[nn.Module]) -> Any:
+    """A model of a checked architecture and of one of the library's kinds, with random weights.
+    Raises ImportRefused.
+    """
     fields = {key: value for key, value in known.items() if key != "activation"} | {"nc": classes}
     usual: nn.Module = modules.Conv.default_act
     if "activation" in known:
         # Instead of the library's own way from word to layer.
         setattr(modules.Conv, "default_act", _activation(known["activation"]))  # noqa: B010 - typed narrower
     try:
-        return tasks.DetectionModel(fields, ch=3, nc=classes, verbose=False)
+        return kind(fields, ch=3, nc=classes, verbose=False)
     except MemoryError:
         raise
     except Exception as error:
@@ -211,6 +217,13 @@ def _number(value: Any, where: str, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
         raise _invalid(f"{where} is {str(value)[:40]!r}: a number up to {most:g} is read")
     return value
+
+
+def _check_keypoints(shape: Any) -> None:
+    """The head's layers grow with the square of the keypoints."""
+    whole = isinstance(shape, list | tuple) and all(type(one) is int for one in shape)
+    if not whole or len(shape) != 2 or not 1 <= shape[0] <= MAX_KEYPOINTS or shape[1] not in (2, 3):
+        raise _invalid(f"kpt_shape {str(shape)[:40]} is not [1..{MAX_KEYPOINTS}, 2 or 3]")
 
 
 def _check_scales(known: Mapping[str, Any]) -> None:

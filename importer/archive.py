@@ -1,23 +1,37 @@
-"""The form of an uploaded file, looked at before torch is: a zip archive as torch writes it."""
+"""The form of an uploaded file, looked at before any library is: a zip archive as torch writes it,
+or an ONNX model.
+"""
 
 import zipfile
 from pathlib import Path
 
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
 
+_ZIP, _ONNX = b"PK\x03\x04", b"\x08"
+# What protobuf can hold in one message.
+_MOST_ONNX_BYTES = 2 * 1024**3
 
-def check(path: Path, limit_bytes: int) -> None:
-    """Refuses what is no checkpoint before torch looks at it."""
-    if path.stat().st_size == 0:
-        raise ImportRefused(INVALID, "the file is empty: upload the checkpoint again")
+
+def is_onnx(path: Path) -> bool:
+    """Whether it begins as ONNX files do: with the version of their format, a small number. Raises
+    ImportRefused for what is neither this nor a torch archive.
+    """
     with path.open("rb") as file:
-        magic = file.read(4)
-    if magic != b"PK\x03\x04":
+        begin = file.read(4)
+    if not begin:
+        raise ImportRefused(INVALID, "the file is empty: upload the model again")
+    if begin != _ZIP and not begin.startswith(_ONNX):
         raise ImportRefused(
             INVALID,
-            "the file is no PyTorch checkpoint (a zip archive): upload the .pt file that training "
-            "wrote, such as weights/best.pt; one saved before torch 1.6 must be saved again",
+            "the file is neither a PyTorch checkpoint (a zip archive) nor an ONNX model: upload "
+            "the .pt file that training wrote, such as weights/best.pt, or an .onnx file; a "
+            "checkpoint saved before torch 1.6 must be saved again",
         )
+    return begin != _ZIP
+
+
+def check(path: Path, limit_bytes: int) -> None:
+    """Refuses what is no torch checkpoint before torch looks at it."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -37,3 +51,9 @@ def check(path: Path, limit_bytes: int) -> None:
     # torch stores without compression; anything else could unpack to far more than was sent.
     if sum(member.file_size for member in members) > min(limit_bytes, 2 * path.stat().st_size):
         raise ImportRefused(INVALID, "the archive unpacks to more than it should: save it again")
+
+
+def check_onnx(path: Path) -> None:
+    """Refuses what could not be parsed for its size."""
+    if path.stat().st_size >= _MOST_ONNX_BYTES:
+        raise ImportRefused(INVALID, "an ONNX file of 2 GiB or more is not served: export less")

@@ -17,17 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import head as heads
 from ultralytics.utils import SAFE_LOAD
 
-from importer import architecture, state_dict
+from importer import architecture, heads, state_dict, transforms
 from importer.refusal import CRASHED, INVALID, UNSAFE, UNSUPPORTED, ImportRefused
-from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_ONE_TO_MANY, HeadMode
+from yolopool.v1.types_pb2 import (
+    HEAD_MODE_END_TO_END,
+    HEAD_MODE_ONE_TO_MANY,
+    HEAD_MODE_UNSPECIFIED,
+    HeadMode,
+)
 
-DEFAULT_IMAGE_SIZE = 640
 _PROBE = 64
-_HEADS = (heads.Detect, heads.v10Detect)
-_NOT_THIS_TASK = ("segment", "pose", "obb", "classify", "semantic", "depth")
 _MAX_CLASSES = 100_000
 _MAX_CLASS_NAME = 1_000
 
@@ -37,15 +38,17 @@ class Checkpoint:
     """A loaded model before fusing, with what the file says of it."""
 
     model: Any
+    task: heads.Task
     class_names: tuple[str, ...]
     trained_size: int
     family: str
 
 
 def load(path: Path) -> Checkpoint:
-    """Loads a checkpoint of a detection model; raises ImportRefused."""
+    """Loads a checkpoint of a model of a task that is served; raises ImportRefused."""
     if not (SAFE_LOAD and tasks._SafeLoad.SUPPORTED):
         raise ImportRefused(CRASHED, "safe loading is off: install torch 2.6 or newer")
+    transforms.permit()
     content = _load(path)
     model = content.get("ema") or content.get("model")
     if not isinstance(model, nn.Module):
@@ -58,8 +61,7 @@ def load(path: Path) -> Checkpoint:
         raise ImportRefused(
             UNSUPPORTED, "models trained with quantisation are not served: train without it"
         )
-    _check_kind(model)
-    return _described(model, content)
+    return _described(model, heads.task_of(model), content)
 
 
 def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint:
@@ -74,7 +76,7 @@ def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint
         if "allocate memory" in str(error):
             raise MemoryError(str(error)) from error
         foreign = _foreign_globals(str(error))
-        if "ultralytics.nn.tasks.DetectionModel" in foreign:
+        if any(f"ultralytics.nn.tasks.{task.model.__name__}" in foreign for task in heads.TASKS):
             raise ImportRefused(
                 INVALID, "the file holds a whole model, not weights alone: give it without --arch"
             ) from error
@@ -85,13 +87,13 @@ def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint
         ) from error
     weights = state_dict.tensors_of(content)
     known = architecture.from_text(text)
-    model = architecture.build(known, len(names))
+    task = heads.task_of_layers(known)
+    model = architecture.build(known, len(names), task.model)
     architecture.load_weights(model, weights, "the architecture")
     model.names = dict(enumerate(names))
     if architecture.is_library_name(text):
         model.yaml["yaml_file"] = text.strip()  # only to be called by it
-    _check_kind(model)
-    return _described(model, {})
+    return _described(model, heads.task_of(model), {})
 
 
 def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
@@ -103,7 +105,7 @@ def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
     original = checkpoint.model
     head = _chosen_head(original, head)
     known = architecture.checked(getattr(original, "yaml", None) or {})
-    model = architecture.build(known, len(checkpoint.class_names))
+    model = architecture.build(known, len(checkpoint.class_names), checkpoint.task.model)
     end_to_end = head == HEAD_MODE_END_TO_END
     original = original.float().eval()
     if original.is_fused():
@@ -115,7 +117,7 @@ def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
         architecture.load_weights(model, original.state_dict(), "the file's own architecture")
         model = fuse(model, end_to_end)
     original = fuse(original, end_to_end)
-    if not torch.equal(_answer(model), _answer(original)):
+    if not all(map(torch.equal, _answer(model), _answer(original))):
         raise ImportRefused(
             INVALID,
             "the layers in the file give other answers than its own architecture: they were "
@@ -147,9 +149,17 @@ def fuse(model: Any, end_to_end: bool) -> nn.Module:
 
 def _chosen_head(model: Any, asked: "HeadMode.ValueType") -> "HeadMode.ValueType":
     """One-to-many by default, like the library; a checkpoint that was fused already may have the
-    other head alone. Raises ImportRefused for one that the model does not have.
+    other head alone; none where there are no boxes. Raises ImportRefused for one that the model
+    does not have.
     """
     head = model.model[-1]
+    if not hasattr(head, "end2end"):
+        if asked != HEAD_MODE_UNSPECIFIED:
+            raise ImportRefused(
+                UNSUPPORTED,
+                "a model that classifies has no heads to choose from: give it without --head",
+            )
+        return asked
     has_many = getattr(head, "cv2", None) is not None
     has_one = getattr(head, "one2one_cv2", None) is not None
     if asked == HEAD_MODE_END_TO_END:
@@ -163,19 +173,18 @@ def _chosen_head(model: Any, asked: "HeadMode.ValueType") -> "HeadMode.ValueType
     return HEAD_MODE_ONE_TO_MANY
 
 
-def _answer(model: Any) -> torch.Tensor:
+def _answer(model: Any) -> tuple[torch.Tensor, ...]:
     """On a picture of noise, so that every weight has a say."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand((1, 3, _PROBE, _PROBE), generator=generator)
     with torch.inference_mode():
-        result = model(image)
-    answer: torch.Tensor = result[0] if isinstance(result, tuple) else result
-    return torch.nan_to_num(answer)
+        return tuple(torch.nan_to_num(one) for one in heads.answer(model(image)))
 
 
-def architecture_name(family: str) -> str:
+def architecture_name(family: str, task: str) -> str:
     """For people: yolo11n-detect."""
-    return f"{family}-detect"
+    stem = re.sub(r"-(seg|pose|obb|cls)(?=-|$)", "", family)
+    return f"{stem}-{task}"
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -227,36 +236,17 @@ def _unsafe(foreign: list[str]) -> ImportRefused:
     )
 
 
-def _check_kind(model: Any) -> None:
-    if type(model) is not tasks.DetectionModel:
-        name = type(model).__name__
-        task = next((task for task in _NOT_THIS_TASK if task in name.lower()), "")
-        what = f"models for the task {task}" if task else f"models of the kind {name}"
-        raise ImportRefused(
-            UNSUPPORTED, f"{what} are not served yet: upload a detection model (YOLOv3 to YOLO26)"
-        )
-    layers = model._modules.get("model")
-    if not isinstance(layers, nn.Sequential) or not len(layers):
-        raise ImportRefused(INVALID, "the model has no layers: upload the .pt of a training")
-    if type(layers[-1]) not in _HEADS:
-        raise ImportRefused(
-            UNSUPPORTED, f"the head {type(layers[-1]).__name__} is not served: only boxes are"
-        )
-    first = next((layer for layer in layers.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is None or first.in_channels != 3:
-        raise ImportRefused(UNSUPPORTED, "the model does not take images of three channels")
-
-
-def _described(model: Any, content: dict[str, Any]) -> Checkpoint:
-    head = model.model[-1]
+def _described(model: Any, task: heads.Task, content: dict[str, Any]) -> Checkpoint:
+    transforms.check(model)
+    classes = heads.class_count(task, model.model[-1])
     given: Any = getattr(model, "names", None)
     if isinstance(given, dict):
         given = [given.get(index) for index in range(len(given))]
     names: list[Any] = list(given) if isinstance(given, list | tuple) else []
     plain = all(isinstance(name, str) for name in names)
-    if not plain or not 1 <= len(names) <= _MAX_CLASSES or len(names) != head.nc:
+    if not plain or not 1 <= len(names) <= _MAX_CLASSES or len(names) != classes:
         raise ImportRefused(
-            INVALID, f"the class names do not fit the {head.nc} classes of the head: save it again"
+            INVALID, f"the class names do not fit the {classes} classes of the head: save it again"
         )
     if any(len(name) > _MAX_CLASS_NAME for name in names):
         raise ImportRefused(INVALID, "a class name is longer than 1000 characters: rename it")
@@ -267,8 +257,8 @@ def _described(model: Any, content: dict[str, Any]) -> Checkpoint:
     size = arguments.get("imgsz") if isinstance(arguments, dict) else None
     if isinstance(size, list | tuple) and size:
         size = max(size)
-    trained = size if isinstance(size, int) and 32 <= size <= 4096 else DEFAULT_IMAGE_SIZE
-    return Checkpoint(model, tuple(names), trained, _family(model))
+    trained = size if isinstance(size, int) and 32 <= size <= 4096 else task.image_size
+    return Checkpoint(model, task, tuple(names), trained, _family(model))
 
 
 def _family(model: Any) -> str:

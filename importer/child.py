@@ -41,7 +41,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a file of weights alone is of; empty for a whole checkpoint."""
+    """What a file of weights alone is of; empty for a whole checkpoint. An ONNX file that does not
+    say its classes needs their names alone.
+    """
 
     architecture_yaml: str = ""
     class_names: tuple[str, ...] = ()

@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import ultralytics
 from google.protobuf import json_format
 
-from importer import activations, checkpoint, pack_writer, skeleton_writer
+from importer import activations, checkpoint, heads, pack_writer, skeleton_writer
 from importer.refusal import INVALID, ImportRefused
-from yolopool.v1 import importing_pb2, types_pb2
+from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import PackManifest
-from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_ONE_TO_MANY
-
-TASK = "detect"
+from yolopool.v1.types_pb2 import (
+    HEAD_MODE_END_TO_END,
+    HEAD_MODE_ONE_TO_MANY,
+    HEAD_MODE_UNSPECIFIED,
+    HeadMode,
+)
 
 
 def encode(
@@ -26,8 +30,14 @@ def encode(
     """Makes the pack in `folder`; returns an ImportedPack as JSON. Raises ImportRefused."""
     settings = json_format.ParseDict(order["settings"], types_pb2.VersionSettings())
     step(0.1, "load")
-    if order["architecture_yaml"]:
-        yaml, names = order["architecture_yaml"], order["class_names"]
+    yaml, names = order["architecture_yaml"], order["class_names"]
+    if bool(yaml) != bool(names) or settings.output_layout:
+        raise ImportRefused(
+            INVALID,
+            "of a .pt file --arch and --names belong together, and --layout has no meaning: give "
+            "both or none, and no layout",
+        )
+    if yaml:
         loaded = checkpoint.load_weights_only(artifact, yaml, names)
     else:
         loaded = checkpoint.load(artifact)
@@ -35,17 +45,19 @@ def encode(
     model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
     step(0.6, "measure")
     stride = checkpoint.model_stride(model)
-    end_to_end = bool(model.model[-1].end2end)
-    head_mode = HEAD_MODE_END_TO_END if end_to_end else HEAD_MODE_ONE_TO_MANY
-    prediction, activation_bytes = activations.probe(model, stride)
-    _check_prediction(prediction, len(loaded.class_names), end_to_end)
+    task, head, head_mode = loaded.task, model.model[-1], _head_mode(model.model[-1])
+    result, activation_bytes = activations.probe(model, stride)
+    extra, end_to_end = heads.attributes(task, head), head_mode == HEAD_MODE_END_TO_END
+    found = heads.answer(result)
+    heads.check_answer(task, found, len(loaded.class_names), extra, end_to_end)
     step(0.7, "encode")
     skeleton = skeleton_writer.write_skeleton(model)
     resolved = pack_writer.resolve(settings, loaded.trained_size, stride)
     resolved.head_mode = head_mode
     manifest = PackManifest(
-        architecture=checkpoint.architecture_name(loaded.family),
-        task=TASK,
+        architecture=checkpoint.architecture_name(loaded.family, task.name),
+        task=task.name,
+        head=extra,
         class_names=loaded.class_names,
         stride=stride,
         head_mode=head_mode,
@@ -54,38 +66,20 @@ def encode(
         activation_bytes_per_megapixel=activation_bytes,
         artifact=order["sha256"],
         warnings=warnings,
+        backend="torch",
+        weights_bytes=skeleton.weights_bytes,
+        tensors=skeleton.entries,
+        parameters=skeleton.parameters,
+        # The libraries whose classes the skeleton names.
+        made_with=[f"ultralytics {ultralytics.__version__}", f"torch {torch.__version__}"],
     )
     step(0.8, "write")
-    manifest.weights_sha256 = pack_writer.write_weights(folder, skeleton)
-    digest = pack_writer.write_manifest(folder, manifest, skeleton)
-    report = importing_pb2.ImportedPack(
-        digest=digest,
-        architecture=manifest.architecture,
-        task=manifest.task,
-        class_names=manifest.class_names,
-        settings=manifest.settings,
-        weights_bytes=manifest.weights_bytes,
-        activation_bytes_per_megapixel=activation_bytes,
-        parameters=manifest.parameters,
-        warnings=manifest.warnings,
-        gflops=manifest.gflops,
-        artifact_bytes=artifact.stat().st_size,
-        pack_bytes=sum(file.stat().st_size for file in pack_writer.files(folder)),
-    )
-    fields: dict[str, Any] = json_format.MessageToDict(report, preserving_proto_field_name=True)
-    return fields
+    manifest.weights_sha256 = pack_writer.write_weights(folder, skeleton.parts())
+    digest = pack_writer.write_manifest(folder, manifest, skeleton.text)
+    return pack_writer.report(folder, manifest, digest, artifact)
 
 
-def _check_prediction(prediction: Any, classes: int, end_to_end: bool) -> None:
-    """A model whose answer has another form would fail in every worker."""
-    channels = -1 if end_to_end else 1
-    wanted = 6 if end_to_end else 4 + classes
-    fits = (
-        isinstance(prediction, torch.Tensor)
-        and prediction.ndim == 3
-        and prediction.shape[channels] == wanted
-    )
-    if not fits:
-        raise ImportRefused(
-            INVALID, "the model's answer has not the form of boxes with classes: save it again"
-        )
+def _head_mode(head: Any) -> "HeadMode.ValueType":
+    if not hasattr(head, "end2end"):
+        return HEAD_MODE_UNSPECIFIED
+    return HEAD_MODE_END_TO_END if head.end2end else HEAD_MODE_ONE_TO_MANY

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,16 @@ from importer.refusal import (
     CRASHED,
     INVALID,
     OUT_OF_MEMORY,
+    UNSUPPORTED,
     WEAK_SANDBOX,
     ImportRefused,
 )
 
 Say = Callable[[dict[str, Any]], None]
+# Order, artifact, folder, warnings, and what hears of each step; the ImportedPack as JSON.
+Encode = Callable[
+    [dict[str, Any], Path, Path, Sequence[str], Callable[[float, str], None]], dict[str, Any]
+]
 _CHUNK_BYTES = 4 * 1024**2
 
 
@@ -56,14 +61,9 @@ def out_of_memory(limit_bytes: int) -> str:
 
 def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]:
     _step(say, 0.02, "verify")
-    # Heavy, and needed before the filter: they look for libraries and the machine's kind.
-    import torch
-    import torch.utils.flop_counter
-    import ultralytics.nn.tasks  # noqa: F401
-
-    torch.set_num_threads(1)
-    from importer import encode
-
+    artifact, folder = Path(order["artifact"]), Path(order["folder"])
+    of_onnx = archive.is_onnx(artifact)
+    encode = _for_onnx() if of_onnx else _for_torch()
     warnings += sandbox.after_imports(
         order["memory_bytes"], order["file_bytes"], order["processor_s"]
     )
@@ -73,9 +73,11 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
             f"{'; '.join(warnings)}: run the importer where these are allowed, or without "
             "--require-sandbox",
         )
-    artifact, folder = Path(order["artifact"]), Path(order["folder"])
-    # Before the whole of it is read: what is no archive may be very large.
-    archive.check(artifact, order["file_bytes"])
+    # Before the whole of it is read: what is no model may be very large.
+    if of_onnx:
+        archive.check_onnx(artifact)
+    else:
+        archive.check(artifact, order["file_bytes"])
     found = _sha256(artifact)
     if found != order["sha256"]:
         raise ImportRefused(
@@ -83,7 +85,7 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
             f"the stored file has SHA-256 {found[:12]}…, not {order['sha256'][:12]}…: upload again",
         )
     try:
-        return encode.encode(order, artifact, folder, warnings, lambda f, s: _step(say, f, s))
+        return encode(order, artifact, folder, warnings, lambda f, s: _step(say, f, s))
     except (ImportRefused, MemoryError):
         raise
     except OSError as error:
@@ -97,6 +99,32 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
             raise MemoryError(str(error)) from error
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ImportRefused(INVALID, f"the model can't be run ({why}): save it again") from error
+
+
+def _for_torch() -> Encode:
+    """The steps of a checkpoint. The libraries are heavy, and needed before the filter: they look
+    for others and for the machine's kind.
+    """
+    import torch
+    import torch.utils.flop_counter
+    import ultralytics.nn.tasks  # noqa: F401
+
+    torch.set_num_threads(1)
+    from importer import encode
+
+    return encode.encode
+
+
+def _for_onnx() -> Encode:
+    """The steps of an ONNX file. Raises ImportRefused where its library is not installed."""
+    try:
+        from importer import onnx_encode
+    except ImportError as error:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"ONNX files are not read here ({error}): install yolopool[onnx] for the importer",
+        ) from error
+    return onnx_encode.encode
 
 
 def _step(say: Say, fraction: float, step: str) -> None:

@@ -3,17 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import ultralytics
 from google.protobuf import json_format
 
 import yolopool
-from importer.skeleton_writer import Skeleton
-from yolopool.v1 import types_pb2
+from yolopool.v1 import importing_pb2, types_pb2
 from yolopool.v1.pack_pb2 import PackManifest
 
 FORMAT = 1
@@ -40,55 +37,54 @@ def resolve(
     return resolved
 
 
-def write_weights(folder: Path, skeleton: Skeleton) -> str:
-    """Writes weights.bin, each tensor at its offset with its strides; returns its SHA-256."""
-    digest, written = hashlib.sha256(), 0
+def write_weights(folder: Path, parts: Iterable[bytes]) -> str:
+    """Writes weights.bin of its parts, one after the other; returns its SHA-256."""
+    digest = hashlib.sha256()
     with (folder / "weights.bin").open("wb") as file:
-        for entry, tensor in zip(skeleton.entries, skeleton.tensors, strict=True):
-            for part in (bytes(entry.offset - written), _raw_bytes(tensor)):
-                file.write(part)
-                digest.update(part)
-            written = entry.offset + tensor.numel() * tensor.element_size()
+        for part in parts:
+            file.write(part)
+            digest.update(part)
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
 
 
-def write_manifest(folder: Path, manifest: PackManifest, skeleton: Skeleton) -> str:
+def write_manifest(folder: Path, manifest: PackManifest, skeleton: bytes) -> str:
     """Completes the manifest, writes it with skeleton.json; returns the digest of the pack."""
     manifest.format = FORMAT
     manifest.release = yolopool.__version__
-    manifest.architecture_key = hashlib.sha256(skeleton.text).hexdigest()
-    manifest.skeleton_bytes = len(skeleton.text)
-    manifest.weights_bytes = skeleton.weights_bytes
-    manifest.tensors.extend(skeleton.entries)
-    manifest.parameters = sum(
-        tensor.numel()
-        for entry, tensor in zip(skeleton.entries, skeleton.tensors, strict=True)
-        if not entry.is_buffer
-    )
-    manifest.made_with.extend(made_with())
+    manifest.architecture_key = hashlib.sha256(skeleton).hexdigest()
+    manifest.skeleton_bytes = len(skeleton)
     fields: Any = json_format.MessageToDict(manifest, preserving_proto_field_name=True)
     text = json.dumps(fields, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
-    _write(folder / "skeleton.json", skeleton.text)
+    _write(folder / "skeleton.json", skeleton)
     _write(folder / "manifest.json", text)
     return hashlib.sha256(text).hexdigest()
+
+
+def report(folder: Path, manifest: PackManifest, digest: str, artifact: Path) -> dict[str, Any]:
+    """The ImportedPack of a pack that was written, as JSON."""
+    told = importing_pb2.ImportedPack(
+        digest=digest,
+        architecture=manifest.architecture,
+        task=manifest.task,
+        class_names=manifest.class_names,
+        settings=manifest.settings,
+        weights_bytes=manifest.weights_bytes,
+        activation_bytes_per_megapixel=manifest.activation_bytes_per_megapixel,
+        parameters=manifest.parameters,
+        warnings=manifest.warnings,
+        gflops=manifest.gflops,
+        artifact_bytes=artifact.stat().st_size,
+        pack_bytes=sum(file.stat().st_size for file in files(folder)),
+    )
+    fields: dict[str, Any] = json_format.MessageToDict(told, preserving_proto_field_name=True)
+    return fields
 
 
 def files(folder: Path) -> Sequence[Path]:
     """All files of a pack."""
     return [folder / name for name in ("weights.bin", "skeleton.json", "manifest.json")]
-
-
-def made_with() -> Sequence[str]:
-    """The libraries whose classes a pack names."""
-    return [f"ultralytics {ultralytics.__version__}", f"torch {torch.__version__}"]
-
-
-def _raw_bytes(tensor: torch.Tensor) -> bytes:
-    """The bytes of a dense tensor in the order in which it lies in memory."""
-    flat = tensor.as_strided((tensor.numel(),), (1,))
-    return flat.view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
 
 
 def _write(path: Path, data: bytes) -> None:

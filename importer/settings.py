@@ -38,9 +38,14 @@ class Settings(BaseSettings):
         description="of a FILE that holds weights alone: YAML file of the architecture, or the "
         "name of one of the library's, such as yolo11n.yaml",
     )
-    names: str = Field("", description="with --arch: its classes, comma separated")
+    names: str = Field(
+        "", description="with --arch, or of an ONNX file: its classes, comma separated"
+    )
     head: Literal["", "one-to-many", "end-to-end"] = Field(
         "", description="of FILE: one-to-many unless the file has the other alone"
+    )
+    layout: Literal["", "objectness", "plain", "end-to-end", "pair"] = Field(
+        "", description="of an ONNX FILE: how its answer is laid out, where the file does not tell"
     )
     out: Path = Field(Path("packs"), description="folder that the pack of FILE goes to")
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(

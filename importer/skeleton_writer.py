@@ -6,7 +6,7 @@ keep their strides, so that a layout chosen here (channels last) costs nothing a
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,10 @@ from yolopool.v1.pack_pb2 import TensorEntry
 
 FORMAT = 1
 ALIGNMENT_BYTES = 256
-ROOT_CLASS = "ultralytics.nn.tasks.DetectionModel"
+ROOT_CLASSES = tuple(
+    f"ultralytics.nn.tasks.{name}Model"
+    for name in ("Detection", "Segmentation", "Pose", "OBB", "Classification")
+)
 # What the reader builds and how much of it: a test holds the two equal. A pack that no worker
 # takes must fail here, where someone is told.
 LAYER_MODULES = frozenset(
@@ -68,6 +71,20 @@ class Skeleton:
     entries: list[TensorEntry]
     tensors: list[torch.Tensor]
     weights_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that training finds: all tensors but buffers."""
+        pairs = zip(self.entries, self.tensors, strict=True)
+        return sum(tensor.numel() for entry, tensor in pairs if not entry.is_buffer)
+
+    def parts(self) -> Iterator[bytes]:
+        """The bytes of weights.bin: each tensor at its offset with its strides."""
+        written = 0
+        for entry, tensor in zip(self.entries, self.tensors, strict=True):
+            yield bytes(entry.offset - written)
+            yield _raw_bytes(tensor)
+            written = entry.offset + tensor.numel() * tensor.element_size()
 
 
 @dataclass(slots=True)
@@ -123,12 +140,12 @@ def write_skeleton(model: nn.Module) -> Skeleton:
 
 def _check_layer(module: nn.Module, path: str) -> None:
     name = f"{type(module).__module__}.{type(module).__qualname__}"
-    known = name == ROOT_CLASS if not path else type(module).__module__ in LAYER_MODULES
+    known = name in ROOT_CLASSES if not path else type(module).__module__ in LAYER_MODULES
     if not known or path.count(".") >= MAX_DEPTH:
         raise ImportRefused(
             UNSUPPORTED,
             f"{path or 'the model'} is a {name}, which is not served there: build the model of the "
-            "library's layers for detection, without transformers",
+            "library's convolutional layers, without transformers",
         )
 
 
@@ -221,6 +238,12 @@ def _is_dense(tensor: torch.Tensor) -> bool:
                 return False
             expected *= size
     return True
+
+
+def _raw_bytes(tensor: torch.Tensor) -> bytes:
+    """The bytes of a dense tensor in the order in which it lies in memory."""
+    flat = tensor.as_strided((tensor.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
 
 
 def _join(path: str, name: str) -> str:

@@ -6,6 +6,7 @@ and shifts its class biases, so that many boxes pass and every stage has somethi
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -21,6 +22,20 @@ from yolopool.v1.worker_pb2 import PackLocation
 U8 = npt.NDArray[np.uint8]
 SHAPES = Path(__file__).parents[1] / "examples" / "shapes"
 _SCALES = (320, 333, 501, 260)
+# What the library makes of a file, by its name; the first that fits.
+_KINDS = (
+    ("yoloe.*-seg", "YOLOESegModel"),
+    ("yoloe", "YOLOEModel"),
+    ("world", "WorldModel"),
+    ("rtdetr", "RTDETRDetectionModel"),
+    ("-seg", "SegmentationModel"),
+    ("-pose", "PoseModel"),
+    ("-obb", "OBBModel"),
+    ("-cls", "ClassificationModel"),
+    ("-sem", "SemanticSegmentationModel"),
+    ("-depth", "DepthModel"),
+    ("", "DetectionModel"),
+)
 _PASSING = 0.01  # of the cells of a picture, above the default confidence, for each class
 
 
@@ -33,16 +48,32 @@ def picture(seed: int, height: int, width: int) -> U8:
     return np.ascontiguousarray(np.tile(image, (rows, columns, 1))[:height, :width], np.uint8)
 
 
+def build(yaml_name: str, seed: int) -> Any:
+    """A model of the library's yaml, of any task, with random weights and statistics."""
+    import torch
+    from torch import nn
+    from ultralytics.nn import tasks
+
+    kind = next(kind for words, kind in _KINDS if re.search(words, yaml_name))
+    torch.manual_seed(seed)
+    model: Any = getattr(tasks, kind)(yaml_name, verbose=False)
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model
+
+
 def build_woken(yaml_name: str, seed: int, *, end_to_end_only: bool = False) -> Any:
-    """A detection model of the library's yaml that gives dozens of boxes on `picture`s.
+    """A model of the library's yaml, of any task, that gives dozens of boxes on `picture`s.
 
     With `end_to_end_only` it is fused to its one-to-one head, as some published files are.
     """
     import torch
-    from ultralytics.nn.tasks import DetectionModel
 
-    torch.manual_seed(seed)
-    model = DetectionModel(yaml_name, verbose=False)
+    model = build(yaml_name, seed)
     # Scaling takes the noise away that such weights live on: some of each.
     scaled = [cv2.resize(picture(i, size, size), (320, 320)) for i, size in enumerate(_SCALES)]
     images = torch.from_numpy(np.stack(scaled))
@@ -50,8 +81,9 @@ def build_woken(yaml_name: str, seed: int, *, end_to_end_only: bool = False) -> 
     _calibrate(model, batch)
     layers: Any = model.model
     head: Any = layers[-1]
-    # Both heads, whichever is used later.
-    for branch in ("one2many", "one2one") if hasattr(head, "one2one_cv2") else ("one2many",):
+    # Both heads, whichever is used later; what classifies has none of them.
+    branches = ("one2many", "one2one") if hasattr(head, "one2one_cv2") else ("one2many",)
+    for branch in branches if hasattr(head, "cv2") else ():
         _shrink_boxes(head, branch)
         _shift_classes(model, head, batch, branch)
     model.eval()

@@ -12,9 +12,18 @@ from typing import NamedTuple
 from yolopool.errors import PackInvalid
 from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import PackManifest, TensorEntry
-from yolopool.v1.types_pb2 import HEAD_MODE_UNSPECIFIED
+from yolopool.v1.types_pb2 import (
+    HEAD_MODE_END_TO_END,
+    HEAD_MODE_UNSPECIFIED,
+    OUTPUT_LAYOUT_END_TO_END,
+    OUTPUT_LAYOUT_OBJECTNESS,
+    OUTPUT_LAYOUT_PAIR,
+    OUTPUT_LAYOUT_PLAIN,
+)
 
 FORMAT = 1
+BACKENDS = ("", "torch", "onnx")  # of packs made before there was another, it is empty
+TASKS = ("detect", "segment", "pose", "obb", "classify")
 ALIGNMENT_BYTES = 256
 MAX_MANIFEST_BYTES = 32 * 1024**2
 MAX_SKELETON_BYTES = 32 * 1024**2
@@ -29,11 +38,19 @@ ITEM_BYTES = {
     "bool": 1,
 }
 
+# How many outputs each layout is read from.
+_OUTPUTS = {
+    OUTPUT_LAYOUT_OBJECTNESS: 1,
+    OUTPUT_LAYOUT_PLAIN: 1,
+    OUTPUT_LAYOUT_END_TO_END: 1,
+    OUTPUT_LAYOUT_PAIR: 2,
+}
 _MAX_TENSORS = 100_000
 _MAX_DIMENSIONS = 8
 _MAX_CLASSES = 100_000
 _MAX_NAME_LENGTH = 1_000
 _MAX_ACTIVATION_BYTES = 2**40
+_MAX_KEYPOINTS, _MAX_MASK_COEFFICIENTS = 500, 1_024
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 _TENSOR_NAME = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
 
@@ -71,9 +88,9 @@ def check_manifest(manifest: PackManifest) -> None:
     )
     check_digest(manifest.architecture_key, "architecture_key")
     check_digest(manifest.weights_sha256, "weights_sha256")
-    _require(manifest.task == "detect", f"its task {manifest.task!r} is not served, only detect is")
+    _require(manifest.task in TASKS, f"its task {manifest.task[:40]!r} is none of {TASKS}")
+    _check_head(manifest)
     _require(8 <= manifest.stride <= 1024, f"stride {manifest.stride} is not within 8..1024")
-    _require(manifest.head_mode != HEAD_MODE_UNSPECIFIED, "head_mode is not set")
     _require(
         1 <= len(manifest.class_names) <= _MAX_CLASSES,
         f"{len(manifest.class_names)} class names are not within 1..{_MAX_CLASSES}",
@@ -95,7 +112,33 @@ def check_manifest(manifest: PackManifest) -> None:
         f"weights_bytes {manifest.weights_bytes} is not within 1..{MAX_WEIGHTS_BYTES}",
     )
     _check_settings(manifest.settings)
-    _check_tensors(manifest.tensors, manifest.weights_bytes)
+    _require(manifest.backend in BACKENDS, f"its backend {manifest.backend[:40]!r} is not known")
+    _require(
+        manifest.HasField("onnx") == (manifest.backend == "onnx"),
+        f"it does not say what its backend {manifest.backend or 'torch'} needs",
+    )
+    if manifest.backend == "onnx":
+        _check_onnx(manifest)
+    else:
+        _check_tensors(manifest.tensors, manifest.weights_bytes)
+
+
+def _check_head(manifest: PackManifest) -> None:
+    task, head = manifest.task, manifest.head
+    _require(
+        (manifest.head_mode == HEAD_MODE_UNSPECIFIED) == (task == "classify"),
+        f"head_mode is {manifest.head_mode} for the task {task}",
+    )
+    counts = (head.keypoints, head.keypoint_values, head.mask_coefficients, head.angles)
+    if task == "pose":
+        holds = 1 <= head.keypoints <= _MAX_KEYPOINTS and head.keypoint_values in (2, 3)
+        holds &= not any(counts[2:])
+    elif task == "segment":
+        holds = counts == (0, 0, head.mask_coefficients, 0)
+        holds &= 1 <= head.mask_coefficients <= _MAX_MASK_COEFFICIENTS
+    else:
+        holds = counts == (0, 0, 0, 1 if task == "obb" else 0)
+    _require(holds, f"head attributes {counts} do not fit the task {task}")
 
 
 def _check_settings(settings: types_pb2.VersionSettings) -> None:
@@ -114,6 +157,32 @@ def _check_settings(settings: types_pb2.VersionSettings) -> None:
     _require(
         settings.shape_policy in (types_pb2.SHAPE_POLICY_RECT, types_pb2.SHAPE_POLICY_SQUARE),
         "settings.shape_policy is not resolved",
+    )
+
+
+def _check_onnx(manifest: PackManifest) -> None:
+    graph, end_to_end = manifest.onnx, manifest.onnx.layout == OUTPUT_LAYOUT_END_TO_END
+    _require(not manifest.tensors, "it has an ONNX graph and tensors too")
+    _require(manifest.task == "detect", f"an ONNX graph of the task {manifest.task} is not served")
+    _require(graph.dtype in ("float32", "float16", "uint8"), "its input has an unknown dtype")
+    _require(0 < graph.scale <= 1, f"its scale {graph.scale} is not within 0..1")
+    _require(graph.layout in _OUTPUTS, f"its layout {graph.layout} is not known")
+    _require(
+        len(graph.outputs) == _OUTPUTS[graph.layout] and all(one.name for one in graph.outputs),
+        f"{len(graph.outputs)} outputs do not fit its layout",
+    )
+    _require(
+        end_to_end == (manifest.head_mode == HEAD_MODE_END_TO_END),
+        "its head_mode does not fit its layout",
+    )
+    size = manifest.settings.image_size
+    _require(
+        (graph.height, graph.width) in ((0, 0), (size, size)),
+        f"its graph takes {graph.width}x{graph.height} pixels, its settings say {size}",
+    )
+    _require(
+        not graph.height or manifest.settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE,
+        "its graph takes one size, its shape policy is not square",
     )
 
 

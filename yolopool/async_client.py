@@ -16,6 +16,7 @@ from yolopool.images import ImageLike, Order
 from yolopool.requests import (
     Artifact,
     HeadModeName,
+    OutputLayoutName,
     PriorityName,
     Progress,
     ResidencyModeName,
@@ -132,6 +133,7 @@ class AsyncClient:
         max_detections: int | None = None,
         shape_policy: ShapePolicyName | None = None,
         head_mode: HeadModeName | None = None,
+        output_layout: OutputLayoutName | None = None,
         architecture: str | Path | None = None,
         class_names: Sequence[str] = (),
         placement: records.Placement | None = None,
@@ -151,6 +153,7 @@ class AsyncClient:
             max_detections=max_detections,
             shape_policy=shape_policy,
             head_mode=head_mode,
+            output_layout=output_layout,
             architecture=architecture,
             class_names=class_names,
             where=placement,

@@ -72,7 +72,7 @@ def models_show(
 @app.command("register")
 def models_register(
     name: Annotated[str, typer.Argument(help="name or team/name")],
-    path: Annotated[Path, typer.Argument(help="model file (.pt)")],
+    path: Annotated[Path, typer.Argument(help="model file (.pt, .onnx)")],
     image_size: Annotated[int | None, typer.Option("--imgsz", help="longest side, pixels")] = None,
     confidence: Annotated[float | None, typer.Option("--conf", help="default 0.25")] = None,
     iou: Annotated[float | None, typer.Option("--iou", help="default 0.7")] = None,
@@ -80,6 +80,13 @@ def models_register(
     shape_policy: Annotated[str | None, typer.Option(help="rect (default) or square")] = None,
     head_mode: Annotated[
         str | None, typer.Option("--head", help="one-to-many (default) or end-to-end")
+    ] = None,
+    output_layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            help="of an .onnx that does not tell: objectness, plain, end-to-end or pair",
+        ),
     ] = None,
     architecture: Annotated[
         Path | None, typer.Option("--arch", help="YAML of the architecture, of a file of weights")
@@ -102,6 +109,7 @@ def models_register(
             max_detections=max_detections,
             shape_policy=shape_policy,  # type: ignore[arg-type] # checked by the client
             head_mode=head_mode,  # type: ignore[arg-type] # checked by the client
+            output_layout=output_layout,  # type: ignore[arg-type] # checked by the client
             architecture=architecture,
             class_names=[name.strip() for name in class_names.split(",") if name.strip()],
             wait=wait,

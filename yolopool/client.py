@@ -19,6 +19,7 @@ from yolopool.images import ImageLike, Order
 from yolopool.requests import (
     Artifact,
     HeadModeName,
+    OutputLayoutName,
     PriorityName,
     Progress,
     ResidencyModeName,
@@ -143,6 +144,7 @@ class Client:
         max_detections: int | None = None,
         shape_policy: ShapePolicyName | None = None,
         head_mode: HeadModeName | None = None,
+        output_layout: OutputLayoutName | None = None,
         architecture: str | Path | None = None,
         class_names: Sequence[str] = (),
         placement: records.Placement | None = None,
@@ -150,9 +152,11 @@ class Client:
         progress: Progress | None = None,
         timeout_s: float = UPLOAD_TIMEOUT_S,
     ) -> records.ModelVersion:
-        """Uploads a model file and makes it the next version of `name`.
+        """Uploads a model file (.pt or .onnx) and makes it the next version of `name`.
 
-        With wait, returns when the import is READY or FAILED (see `state`, `reason`).
+        `output_layout` is of an ONNX file that does not tell how its answer is laid out, and such
+        a file may need `class_names`. With wait, returns when the import is READY or FAILED (see
+        `state`, `reason`).
         """
         until = time.monotonic() + timeout_s
         artifact = self.upload(path, progress=progress, timeout_s=timeout_s)
@@ -165,6 +169,7 @@ class Client:
             max_detections=max_detections,
             shape_policy=shape_policy,
             head_mode=head_mode,
+            output_layout=output_layout,
             architecture=architecture,
             class_names=class_names,
             where=placement,

@@ -67,6 +67,7 @@ Progress = Callable[[str, float], None]  # the step under way and its fraction, 
 PriorityName = Literal["interactive", "normal", "bulk"]
 ShapePolicyName = Literal["rect", "square"]
 HeadModeName = Literal["one-to-many", "end-to-end"]
+OutputLayoutName = Literal["objectness", "plain", "end-to-end", "pair"]
 ResidencyModeName = Literal["normal", "hot-standby", "on-demand"]
 _PRIORITIES = {
     "interactive": types_pb2.PRIORITY_INTERACTIVE,
@@ -82,6 +83,13 @@ _HEADS = {
     None: types_pb2.HEAD_MODE_UNSPECIFIED,
     "one-to-many": types_pb2.HEAD_MODE_ONE_TO_MANY,
     "end-to-end": types_pb2.HEAD_MODE_END_TO_END,
+}
+_LAYOUTS = {
+    None: types_pb2.OUTPUT_LAYOUT_UNSPECIFIED,
+    "objectness": types_pb2.OUTPUT_LAYOUT_OBJECTNESS,
+    "plain": types_pb2.OUTPUT_LAYOUT_PLAIN,
+    "end-to-end": types_pb2.OUTPUT_LAYOUT_END_TO_END,
+    "pair": types_pb2.OUTPUT_LAYOUT_PAIR,
 }
 _KIND = "EVENT_KIND_"
 _RESIDENCIES = {
@@ -156,6 +164,7 @@ def register(
     max_detections: int | None,
     shape_policy: ShapePolicyName | None,
     head_mode: HeadModeName | None,
+    output_layout: OutputLayoutName | None,
     architecture: str | Path | None,
     class_names: Sequence[str],
     where: Placement | None,
@@ -163,6 +172,9 @@ def register(
     """The message that makes a version of an uploaded file; safe to send again."""
     if head_mode not in _HEADS:
         raise InvalidOption(f"head_mode {head_mode!r}: one-to-many or end-to-end")
+    if output_layout not in _LAYOUTS:
+        words = ", ".join(str(word) for word in _LAYOUTS if word)
+        raise InvalidOption(f"output_layout {output_layout!r}: one of {words}")
     if shape_policy not in _POLICIES:
         raise InvalidOption(f"shape_policy {shape_policy!r}: rect or square")
     settings = types_pb2.VersionSettings(
@@ -172,6 +184,7 @@ def register(
         max_detections=max_detections,
         shape_policy=_POLICIES[shape_policy],
         head_mode=_HEADS[head_mode],
+        output_layout=_LAYOUTS[output_layout],
     )
     return model_pb2.RegisterModelRequest(
         name=name,

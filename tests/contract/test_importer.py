@@ -177,9 +177,9 @@ def weights_only(path: Path, zoo: Zoo) -> None:
 
 
 def of_another_task(path: Path, zoo: Zoo) -> None:
-    from ultralytics.nn.tasks import SegmentationModel
+    from ultralytics.nn.tasks import SemanticSegmentationModel
 
-    save(SegmentationModel("yolo11n-seg.yaml", verbose=False), path)
+    save(SemanticSegmentationModel("yolo26n-sem.yaml", verbose=False), path)
 
 
 def of_four_channels(path: Path, zoo: Zoo) -> None:
@@ -205,7 +205,7 @@ BAD: dict[str, tuple[Callable[[Path, Zoo], Any], str]] = {
     "a list": (lambda path, zoo: torch.save([1, 2], path), "ARTIFACT_INVALID"),
     "wrong names": (of_wrong_names, "ARTIFACT_INVALID"),
     "weights only": (weights_only, "ARTIFACT_UNSUPPORTED"),
-    "segmentation": (of_another_task, "ARTIFACT_UNSUPPORTED"),
+    "another task": (of_another_task, "ARTIFACT_UNSUPPORTED"),
     "four channels": (of_four_channels, "ARTIFACT_UNSUPPORTED"),
 }
 

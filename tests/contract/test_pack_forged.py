@@ -40,7 +40,7 @@ def canary(tmp_path: Path) -> Iterator[Path]:
 
 def test_writer_and_reader_know_the_same_layers() -> None:
     assert skeleton_writer.LAYER_MODULES == skeleton.LAYER_MODULES
-    assert skeleton_writer.ROOT_CLASS == skeleton.ROOT_CLASS
+    assert skeleton_writer.ROOT_CLASSES == skeleton.ROOT_CLASSES
     assert skeleton_writer.FORMAT == skeleton.FORMAT
 
 

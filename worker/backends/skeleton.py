@@ -18,7 +18,10 @@ from worker.pack_rules import ITEM_BYTES, TensorPlace
 from yolopool.errors import PackInvalid
 
 FORMAT = 1
-ROOT_CLASS = "ultralytics.nn.tasks.DetectionModel"
+ROOT_CLASSES = tuple(
+    f"ultralytics.nn.tasks.{name}Model"
+    for name in ("Detection", "Segmentation", "Pose", "OBB", "Classification")
+)
 # Where layers live. Importing one of these runs no code but the libraries' own.
 LAYER_MODULES = frozenset(
     {f"ultralytics.nn.modules.{name}" for name in ("activation", "block", "conv", "head")}
@@ -68,7 +71,7 @@ class Skeleton:
             raise _refusal(f"its format is {root['format']!r}, this release reads {FORMAT}")
         builder = _Builder()
         try:
-            self.module = builder.module(root["root"], (ROOT_CLASS,), 0)
+            self.module = builder.module(root["root"], ROOT_CLASSES, 0)
         except RecursionError as error:
             raise _refusal("it is nested too deeply") from error
         self._places = tuple(builder.places)

@@ -4,6 +4,7 @@ isort:skip_file
 The manifest of a pack, stored as proto JSON (manifest.json) beside two files:
   skeleton.json  the module tree: allow-listed classes with plain attributes, no code
   weights.bin    every parameter and buffer, each at a multiple of 256 bytes
+A pack of an ONNX file has the file as its weights.bin and only its SHA-256 in skeleton.json.
 The digest of a pack is the SHA-256 of manifest.json. Nothing in a pack is executable;
 a reader must refuse a class, shape, stride or offset that the rules here do not allow.
 """
@@ -47,6 +48,9 @@ class PackManifest(_message.Message):
     MADE_WITH_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     GFLOPS_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    ONNX_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """Of this format; a reader refuses one it does not know."""
     release: _builtins.str
@@ -55,8 +59,10 @@ class PackManifest(_message.Message):
     architecture: _builtins.str
     """For people, e.g. yolo11n-detect."""
     task: _builtins.str
+    """detect | segment | pose | obb | classify"""
     stride: _builtins.int
     head_mode: _types_pb2.HeadMode.ValueType
+    """Unset for classify, which has no boxes."""
     weights_bytes: _builtins.int
     weights_sha256: _builtins.str
     skeleton_bytes: _builtins.int
@@ -68,6 +74,8 @@ class PackManifest(_message.Message):
     """Billions of floating point operations of one image at settings.image_size (a multiply and
     an add are two).
     """
+    backend: _builtins.str
+    """What runs it: torch (also where it is empty) | onnx."""
     @_builtins.property
     def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -84,6 +92,14 @@ class PackManifest(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def head(self) -> Global___HeadAttributes:
+        """Unset: detect and classify need none."""
+
+    @_builtins.property
+    def onnx(self) -> Global___OnnxGraph:
+        """Of onnx; then there are no tensors."""
+
     def __init__(
         self,
         *,
@@ -106,14 +122,131 @@ class PackManifest(_message.Message):
         made_with: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         gflops: _builtins.float = ...,
+        head: Global___HeadAttributes | None = ...,
+        backend: _builtins.str = ...,
+        onnx: Global___OnnxGraph | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "onnx", b"onnx", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head_mode", b"head_mode", "made_with", b"made_with", "parameters", b"parameters", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "backend", b"backend", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head", b"head", "head_mode", b"head_mode", "made_with", b"made_with", "onnx", b"onnx", "parameters", b"parameters", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PackManifest: _TypeAlias = PackManifest  # noqa: Y015
+
+@_typing.final
+class OnnxGraph(_message.Message):
+    """An ONNX graph: one input of NCHW images, RGB, and what its answer means."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPSET_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    opset: _builtins.int
+    input: _builtins.str
+    dtype: _builtins.str
+    """float32 | float16 | uint8"""
+    scale: _builtins.float
+    """Pixels 0..255 times this are what the graph takes: 1/255 of floats, 1 of uint8, which
+    normalises by itself.
+    """
+    batch: _builtins.int
+    """Sizes that the file fixes; 0: any batch, any height and width of whole strides."""
+    height: _builtins.int
+    width: _builtins.int
+    layout: _types_pb2.OutputLayout.ValueType
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OnnxOutput]:
+        """Those that the layout is read from, in its order."""
+
+    def __init__(
+        self,
+        *,
+        opset: _builtins.int = ...,
+        input: _builtins.str = ...,
+        dtype: _builtins.str = ...,
+        scale: _builtins.float = ...,
+        batch: _builtins.int = ...,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        layout: _types_pb2.OutputLayout.ValueType = ...,
+        outputs: _abc.Iterable[Global___OnnxOutput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "dtype", b"dtype", "height", b"height", "input", b"input", "layout", b"layout", "opset", b"opset", "outputs", b"outputs", "scale", b"scale", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OnnxGraph: _TypeAlias = OnnxGraph  # noqa: Y015
+
+@_typing.final
+class OnnxOutput(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """0: free."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OnnxOutput: _TypeAlias = OnnxOutput  # noqa: Y015
+
+@_typing.final
+class HeadAttributes(_message.Message):
+    """What a head gives beside boxes and classes. A row of its answer is 4 + nc + extra values
+    (one-to-many) or 6 + extra (end-to-end), extra being the sum of what is set here; of
+    classify it is nc probabilities.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYPOINTS_FIELD_NUMBER: _builtins.int
+    KEYPOINT_VALUES_FIELD_NUMBER: _builtins.int
+    MASK_COEFFICIENTS_FIELD_NUMBER: _builtins.int
+    ANGLES_FIELD_NUMBER: _builtins.int
+    keypoints: _builtins.int
+    """Of pose: keypoints an object, and values a keypoint, which are x, y [, visibility]."""
+    keypoint_values: _builtins.int
+    mask_coefficients: _builtins.int
+    """Of segment: coefficients an object, as many as there are prototypes."""
+    angles: _builtins.int
+    """Of obb: 1, the rotation in radians."""
+    def __init__(
+        self,
+        *,
+        keypoints: _builtins.int = ...,
+        keypoint_values: _builtins.int = ...,
+        mask_coefficients: _builtins.int = ...,
+        angles: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["angles", b"angles", "keypoint_values", b"keypoint_values", "keypoints", b"keypoints", "mask_coefficients", b"mask_coefficients"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeadAttributes: _TypeAlias = HeadAttributes  # noqa: Y015
 
 @_typing.final
 class TensorEntry(_message.Message):

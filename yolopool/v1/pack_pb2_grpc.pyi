@@ -4,6 +4,7 @@ isort:skip_file
 The manifest of a pack, stored as proto JSON (manifest.json) beside two files:
   skeleton.json  the module tree: allow-listed classes with plain attributes, no code
   weights.bin    every parameter and buffer, each at a multiple of 256 bytes
+A pack of an ONNX file has the file as its weights.bin and only its SHA-256 in skeleton.json.
 The digest of a pack is the SHA-256 of manifest.json. Nothing in a pack is executable;
 a reader must refuse a class, shape, stride or offset that the rules here do not allow.
 """

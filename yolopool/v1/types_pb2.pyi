@@ -83,6 +83,46 @@ HEAD_MODE_END_TO_END: HeadMode.ValueType  # 2
 """At most 300 final boxes, no NMS: for architectures that have such a head."""
 Global___HeadMode: _TypeAlias = HeadMode  # noqa: Y015
 
+class _OutputLayout:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutputLayoutEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutputLayout.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTPUT_LAYOUT_UNSPECIFIED: _OutputLayout.ValueType  # 0
+    """Recognised from the file; an import that can't be sure fails and says what to ask for."""
+    OUTPUT_LAYOUT_OBJECTNESS: _OutputLayout.ValueType  # 1
+    """(b, n, 5 + nc): centre x, y, width, height in pixels of the input, objectness, a score a class,
+    confidence being their product. YOLOv5 of its own repository, YOLOv7.
+    """
+    OUTPUT_LAYOUT_PLAIN: _OutputLayout.ValueType  # 2
+    """(b, 4 + nc, n): the same without objectness. YOLOv8 and later."""
+    OUTPUT_LAYOUT_END_TO_END: _OutputLayout.ValueType  # 3
+    """Final boxes, no NMS. (b, n, 6): corners, confidence, class. Or (n, 7): index of the image,
+    corners, class, confidence, as YOLOv7 exports them.
+    """
+    OUTPUT_LAYOUT_PAIR: _OutputLayout.ValueType  # 4
+    """Two outputs, (b, n, 1, 4): corners as shares of the input, and (b, n, nc): scores. YOLOv4."""
+
+class OutputLayout(_OutputLayout, metaclass=_OutputLayoutEnumTypeWrapper):
+    """How the answer of an ONNX graph is laid out; b images, n rows, nc classes."""
+
+OUTPUT_LAYOUT_UNSPECIFIED: OutputLayout.ValueType  # 0
+"""Recognised from the file; an import that can't be sure fails and says what to ask for."""
+OUTPUT_LAYOUT_OBJECTNESS: OutputLayout.ValueType  # 1
+"""(b, n, 5 + nc): centre x, y, width, height in pixels of the input, objectness, a score a class,
+confidence being their product. YOLOv5 of its own repository, YOLOv7.
+"""
+OUTPUT_LAYOUT_PLAIN: OutputLayout.ValueType  # 2
+"""(b, 4 + nc, n): the same without objectness. YOLOv8 and later."""
+OUTPUT_LAYOUT_END_TO_END: OutputLayout.ValueType  # 3
+"""Final boxes, no NMS. (b, n, 6): corners, confidence, class. Or (n, 7): index of the image,
+corners, class, confidence, as YOLOv7 exports them.
+"""
+OUTPUT_LAYOUT_PAIR: OutputLayout.ValueType  # 4
+"""Two outputs, (b, n, 1, 4): corners as shares of the input, and (b, n, nc): scores. YOLOv4."""
+Global___OutputLayout: _TypeAlias = OutputLayout  # noqa: Y015
+
 class _ResidencyMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -302,6 +342,7 @@ class VersionSettings(_message.Message):
     MAX_DETECTIONS_FIELD_NUMBER: _builtins.int
     SHAPE_POLICY_FIELD_NUMBER: _builtins.int
     HEAD_MODE_FIELD_NUMBER: _builtins.int
+    OUTPUT_LAYOUT_FIELD_NUMBER: _builtins.int
     image_size: _builtins.int
     """Longest side in pixels the image is letterboxed to; 32..4096, rounded up to the stride.
     0: the size the model was trained with.
@@ -318,6 +359,8 @@ class VersionSettings(_message.Message):
     """Default one-to-many, as in the model library's predict; a checkpoint that was fused to its
     end-to-end head has only that.
     """
+    output_layout: Global___OutputLayout.ValueType
+    """Of an ONNX file; a .pt has none."""
     def __init__(
         self,
         *,
@@ -327,10 +370,11 @@ class VersionSettings(_message.Message):
         max_detections: _builtins.int | None = ...,
         shape_policy: Global___ShapePolicy.ValueType = ...,
         head_mode: Global___HeadMode.ValueType = ...,
+        output_layout: Global___OutputLayout.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "iou", b"iou", "max_detections", b"max_detections"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "head_mode", b"head_mode", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "shape_policy", b"shape_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "head_mode", b"head_mode", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "output_layout", b"output_layout", "shape_policy", b"shape_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015

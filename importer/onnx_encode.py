@@ -1,0 +1,203 @@
+"""The steps of an import of an ONNX file inside the child: read, decide, measure, write.
+
+The file itself becomes the pack's weights; the manifest says what it takes and gives.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf import json_format
+from onnx import TypeProto
+
+from importer import onnx_graph, onnx_layout, onnx_shapes, pack_writer
+from importer.onnx_graph import Graph
+from importer.onnx_layout import Decision, Known, Layout, Output, Shape, Undecided
+from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
+from yolopool.v1 import types_pb2
+from yolopool.v1.pack_pb2 import OnnxGraph, OnnxOutput, PackManifest
+
+_STRIDE, _IMAGE_SIZE = 32, 640  # where the file says nothing: the library's own
+_MAX_CLASSES, _MAX_CLASS_NAME = 100_000, 1_000
+_LAYOUTS = {
+    types_pb2.OUTPUT_LAYOUT_OBJECTNESS: Layout.OBJECTNESS,
+    types_pb2.OUTPUT_LAYOUT_PLAIN: Layout.PLAIN,
+    types_pb2.OUTPUT_LAYOUT_END_TO_END: Layout.END_TO_END,
+    types_pb2.OUTPUT_LAYOUT_PAIR: Layout.PAIR,
+}
+_NUMBERS = {layout: number for number, layout in _LAYOUTS.items()}
+
+
+def encode(
+    order: dict[str, Any],
+    artifact: Path,
+    folder: Path,
+    warnings: Sequence[str],
+    step: Callable[[float, str], None],
+) -> dict[str, Any]:
+    """Makes the pack in `folder`; returns an ImportedPack as JSON. Raises ImportRefused."""
+    asked = json_format.ParseDict(order["settings"], types_pb2.VersionSettings())
+    if order["architecture_yaml"]:
+        raise ImportRefused(INVALID, "an ONNX file is its own architecture: give it without --arch")
+    step(0.1, "load")
+    data = artifact.read_bytes()
+    graph = onnx_graph.read(data)
+    _check_kind(graph)
+    names = _class_names(graph, order["class_names"])
+    settings = _resolved(asked, graph)
+    step(0.4, "measure")
+    size = settings.image_size
+    types = onnx_shapes.inferred(graph.model, size, size)
+    cost = onnx_shapes.cost(graph.model.graph, types)
+    known = _known(graph, types, names, size)
+    try:
+        decision = onnx_layout.decide(known, _LAYOUTS.get(asked.output_layout))
+    except Undecided as undecided:
+        raise ImportRefused(UNSUPPORTED, f"the ONNX file is refused: {undecided}") from undecided
+    settings.output_layout = _NUMBERS[decision.layout]
+    settings.head_mode = _head_mode(asked, decision)
+    manifest = PackManifest(
+        architecture=f"onnx-{decision.layout.value}-detect",
+        task="detect",
+        class_names=names,
+        stride=graph.words.stride or _STRIDE,
+        head_mode=settings.head_mode,
+        settings=settings,
+        gflops=cost.gflops,
+        activation_bytes_per_megapixel=max(1, cost.activation_bytes * 1_000_000 // size**2),
+        artifact=order["sha256"],
+        warnings=warnings,
+        backend="onnx",
+        onnx=_described(graph, decision),
+        weights_bytes=len(data),
+        parameters=onnx_shapes.parameters(graph.model.graph),
+        made_with=[f"onnx {onnx.__version__}"],
+    )
+    step(0.8, "write")
+    manifest.weights_sha256 = pack_writer.write_weights(folder, [data])
+    # Two graphs never share what a worker builds: their digest is their architecture.
+    skeleton = f'{{"format":{pack_writer.FORMAT},"onnx":"{manifest.weights_sha256}"}}'.encode()
+    digest = pack_writer.write_manifest(folder, manifest, skeleton)
+    return pack_writer.report(folder, manifest, digest, artifact)
+
+
+def _check_kind(graph: Graph) -> None:
+    task = graph.words.task or "detect"
+    if task != "detect":
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"an ONNX file of the task {task[:40]} is not served, one that detects is: upload the "
+            ".pt it was made from",
+        )
+    if graph.words.head == "RTDETRDecoder":
+        raise ImportRefused(
+            UNSUPPORTED, "RT-DETR stretches images instead of letterboxing them: use a YOLO model"
+        )
+
+
+def _class_names(graph: Graph, said: Sequence[str]) -> tuple[str, ...]:
+    found = graph.words.class_names
+    if said and found and len(said) != len(found):
+        raise ImportRefused(
+            INVALID,
+            f"{len(said)} class names were given, the file has {len(found)}: give as many, or none",
+        )
+    names = tuple(said) or found
+    if not names:
+        raise ImportRefused(
+            INVALID, "the file does not say its class names: give them with --names, in order"
+        )
+    if len(names) > _MAX_CLASSES or any(len(name) > _MAX_CLASS_NAME for name in names):
+        raise ImportRefused(INVALID, "there are too many class names, or one is too long: rename")
+    return names
+
+
+def _known(graph: Graph, types: Mapping[str, TypeProto], names: Sequence[str], size: int) -> Known:
+    """What the file says and, where that leaves sizes free, what follows for images of `size`."""
+    words = graph.words
+    inferred = {name: onnx_shapes.shape_of(kind) for name, kind in types.items()}
+    return Known(
+        outputs=tuple(
+            Output(one.name, _completed(one.shape, inferred.get(one.name, ())))
+            for one in graph.outputs
+        ),
+        classes=len(names),
+        size=(size, size),
+        names_in_file=bool(words.class_names),
+        final=words.final,
+        suppresses=graph.suppresses,
+    )
+
+
+def _completed(said: Shape, inferred: Shape) -> Shape:
+    if len(said) != len(inferred):
+        return said or inferred
+    return tuple(a if a is not None else b for a, b in zip(said, inferred, strict=True))
+
+
+def _head_mode(
+    asked: types_pb2.VersionSettings, decision: Decision
+) -> "types_pb2.HeadMode.ValueType":
+    final = decision.layout is Layout.END_TO_END
+    mode = types_pb2.HEAD_MODE_END_TO_END if final else types_pb2.HEAD_MODE_ONE_TO_MANY
+    if asked.head_mode not in (types_pb2.HEAD_MODE_UNSPECIFIED, mode):
+        raise ImportRefused(
+            UNSUPPORTED, "an ONNX file has the head it was exported with: give it without --head"
+        )
+    return mode
+
+
+def _resolved(asked: types_pb2.VersionSettings, graph: Graph) -> types_pb2.VersionSettings:
+    image, stride = graph.input, graph.words.stride or _STRIDE
+    if not 8 <= stride <= 1024:
+        raise ImportRefused(INVALID, f"the file's stride is {stride}: export it again")
+    resolved = types_pb2.VersionSettings()
+    resolved.CopyFrom(asked)
+    if image.height:
+        _check_fixed(asked, image, stride)
+        resolved.image_size = image.height
+        resolved.shape_policy = types_pb2.SHAPE_POLICY_SQUARE
+    return pack_writer.resolve(resolved, graph.words.image_size or _IMAGE_SIZE, stride)
+
+
+def _check_fixed(asked: types_pb2.VersionSettings, image: onnx_graph.Input, stride: int) -> None:
+    """A graph of one size takes no other, and no rectangles."""
+    remedy = "export it with free sizes (dynamic=True, --dynamic)"
+    if image.height != image.width or image.height % stride:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"the file takes {image.width}x{image.height} pixels alone, served are squares of "
+            f"whole strides ({stride}): {remedy}",
+        )
+    if asked.image_size not in (0, image.height):
+        raise ImportRefused(
+            INVALID,
+            f"the file takes {image.height} pixels alone, {asked.image_size} were asked for: leave "
+            f"the size out, or {remedy}",
+        )
+    if asked.shape_policy == types_pb2.SHAPE_POLICY_RECT:
+        raise ImportRefused(
+            INVALID,
+            f"the file takes squares of {image.height} pixels alone, rectangles were asked for: "
+            f"leave the shape policy out, or {remedy}",
+        )
+
+
+def _described(graph: Graph, decision: Decision) -> OnnxGraph:
+    image = graph.input
+    shapes = {one.name: one.shape for one in graph.outputs}
+    return OnnxGraph(
+        opset=graph.opset,
+        input=image.name,
+        dtype=image.dtype,
+        scale=1.0 if image.dtype == "uint8" else 1 / 255,
+        batch=image.batch,
+        height=image.height,
+        width=image.width,
+        layout=_NUMBERS[decision.layout],
+        outputs=[
+            OnnxOutput(name=name, shape=[size or 0 for size in shapes[name]])
+            for name in decision.outputs
+        ],
+    )

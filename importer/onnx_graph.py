@@ -1,0 +1,252 @@
+"""What an ONNX file says of itself: read and checked, never run.
+
+Refused is what would make it more than arithmetic on its input: operators outside the standard,
+functions of its own, tensors kept in other files.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from importer.onnx_layout import Output
+from importer.onnx_shapes import shape_of
+from importer.refusal import INVALID, UNSAFE, UNSUPPORTED, ImportRefused
+
+_STANDARD = ("", "ai.onnx")
+_OLDEST_OPSET = 9
+_MAX_NODES, _MAX_DEPTH, _MAX_OUTPUTS = 50_000, 8, 64
+_MAX_TEXT = 4 * 1024**2
+_DTYPES: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.UINT8: "uint8",
+}
+_EXPORT = "export it again from its .pt, with its usual tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """The images: NCHW with three channels; 0 where the file leaves a size free."""
+
+    name: str
+    dtype: str
+    batch: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the exporting tool wrote beside the graph; empty or None where it did not."""
+
+    class_names: tuple[str, ...] = ()
+    stride: int | None = None
+    task: str = ""
+    head: str = ""
+    image_size: int | None = None
+    final: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A checked file."""
+
+    model: ModelProto
+    opset: int
+    input: Input
+    outputs: tuple[Output, ...]
+    words: Words
+    suppresses: bool
+
+
+def read(data: bytes) -> Graph:
+    """Parses and checks a file. Raises ImportRefused."""
+    model = _parsed(data)
+    if model.functions:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"the graph brings functions of its own ({_some(model.functions)}): {_EXPORT}",
+        )
+    opset = _opset(model)
+    nodes = list(_nodes(model.graph, 0))
+    strange = {f"{one.domain}.{one.op_type}" for one in nodes if one.domain not in _STANDARD}
+    if strange:
+        words = ", ".join(sorted(strange))[:200]
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"the graph uses operators outside the ONNX standard ({words}), which not every "
+            f"runtime has: {_EXPORT}, without plugins (of TensorRT and others)",
+        )
+    _check_tensors(model.graph, nodes)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise _invalid(_line(error)) from error
+    suppresses = any(one.op_type == "NonMaxSuppression" for one in nodes)
+    return Graph(
+        model, opset, _input(model.graph), _outputs(model.graph), _words(model), suppresses
+    )
+
+
+def _parsed(data: bytes) -> ModelProto:
+    try:
+        model = ModelProto.FromString(data)
+    except MemoryError:
+        raise
+    except Exception as error:  # of protobuf, whose own types differ between its versions
+        raise _invalid("it can't be parsed, it may be cut short") from error
+    if not model.graph.node or not model.graph.output:
+        raise _invalid("it holds no graph")
+    return model
+
+
+def _opset(model: ModelProto) -> int:
+    versions = [one.version for one in model.opset_import if one.domain in _STANDARD]
+    newest = onnx.defs.onnx_opset_version()
+    if len(versions) != 1 or not _OLDEST_OPSET <= versions[0] <= newest:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"its opset is {versions or 'missing'}, served are {_OLDEST_OPSET} to {newest}: "
+            f"{_EXPORT} and another opset",
+        )
+    return int(versions[0])
+
+
+def _nodes(graph: GraphProto, depth: int) -> Iterator[NodeProto]:
+    """Those of branches and loops too."""
+    if depth > _MAX_DEPTH or len(graph.node) > _MAX_NODES:
+        raise _invalid(
+            f"more than {_MAX_NODES} operators, or {_MAX_DEPTH} graphs within each other"
+        )
+    for node in graph.node:
+        yield node
+        for inside in _subgraphs(node):
+            yield from _nodes(inside, depth + 1)
+
+
+def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _check_tensors(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
+    """No tensor may lie in another file: a path in the model would be read by whoever runs it."""
+    graphs = [graph, *(inside for node in nodes for inside in _subgraphs(node))]
+    for one in graphs:
+        tensors = [*one.initializer]
+        for sparse in one.sparse_initializer:
+            tensors += [sparse.values, sparse.indices]
+        for node in one.node:
+            for attribute in node.attribute:
+                tensors += [attribute.t, *attribute.tensors]
+                for kept in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                    tensors += [kept.values, kept.indices]
+        if any(t.data_location == TensorProto.EXTERNAL or t.external_data for t in tensors):
+            raise ImportRefused(
+                UNSAFE,
+                "the graph keeps weights in other files, which are not read: save it as one file "
+                "(onnx.save with save_as_external_data=False)",
+            )
+
+
+def _input(graph: GraphProto) -> Input:
+    weights = {one.name for one in graph.initializer}
+    images = [one for one in graph.input if one.name not in weights]
+    if len(images) != 1:
+        raise ImportRefused(
+            UNSUPPORTED, f"it has {len(images)} inputs ({_some(images)}), served is one: the images"
+        )
+    (image,) = images
+    shape, kind = shape_of(image.type), image.type.tensor_type.elem_type
+    if kind not in _DTYPES:
+        name = TensorProto.DataType.Name(kind) if kind else "no tensor"
+        raise ImportRefused(
+            UNSUPPORTED, f"its input is {name}, served are float32, float16 and uint8: {_EXPORT}"
+        )
+    if len(shape) != 4 or shape[1] != 3:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"its input is {_said(shape)}, served is (batch, 3, height, width): {_EXPORT}, with "
+            "the channels first",
+        )
+    batch, _, height, width = (0 if size is None else size for size in shape)
+    if any(size and not 32 <= size <= 4096 for size in (height, width)) or batch > 1024:
+        raise ImportRefused(
+            UNSUPPORTED, f"its input is {_said(shape)}: served are 32 to 4096 pixels"
+        )
+    if bool(height) != bool(width):
+        raise ImportRefused(
+            UNSUPPORTED, f"its input is {_said(shape)}: {_EXPORT}, with both sides free or none"
+        )
+    return Input(image.name, _DTYPES[kind], batch, height, width)
+
+
+def _outputs(graph: GraphProto) -> tuple[Output, ...]:
+    if len(graph.output) > _MAX_OUTPUTS:
+        raise _invalid(f"{len(graph.output)} outputs")
+    return tuple(Output(one.name, shape_of(one.type)) for one in graph.output)
+
+
+def _words(model: ModelProto) -> Words:
+    """The metadata that the exports of Ultralytics and of the YOLOv5 repository carry."""
+    said = {one.key: one.value for one in model.metadata_props}
+    if sum(len(value) for value in said.values()) > _MAX_TEXT:
+        raise _invalid("more than 4 MiB of metadata")
+    names, size = _literal(said, "names"), _literal(said, "imgsz")
+    size = max(size) if isinstance(size, list | tuple) and size else size
+    stride = _literal(said, "stride")
+    return Words(
+        class_names=_class_names(names),
+        stride=int(stride) if isinstance(stride, int | float) else None,
+        task=said.get("task", ""),
+        head=said.get("head", ""),
+        image_size=size if type(size) is int and 32 <= size <= 4096 else None,
+        final=_is_final(said),
+    )
+
+
+def _is_final(said: dict[str, str]) -> bool | None:
+    """Whether suppression or an end-to-end head is inside: exports since YOLOv8 tell."""
+    arguments = _literal(said, "args")
+    told = isinstance(arguments, dict) and "nms" in arguments
+    if "end2end" not in said and not told:
+        return None
+    return said.get("end2end") == "True" or (told and arguments["nms"] is True)
+
+
+def _class_names(names: Any) -> tuple[str, ...]:
+    if isinstance(names, dict):
+        names = [names.get(index) for index in range(len(names))]
+    if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
+        return ()
+    return tuple(names)
+
+
+def _literal(said: dict[str, str], key: str) -> Any:
+    """A value as the tool printed it: text of Python's plain values, parsed and not evaluated."""
+    try:
+        return ast.literal_eval(said[key]) if key in said else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise _invalid(f"its metadata {key} can't be read") from error
+
+
+def _said(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("?" if size is None else str(size) for size in shape) + ")"
+
+
+def _some(named: Iterable[Any]) -> str:
+    return ", ".join(one.name for one in named)[:200]
+
+
+def _line(error: object) -> str:
+    return (str(error).strip().splitlines() or ["not valid"])[0][:200]
+
+
+def _invalid(wrong: str) -> ImportRefused:
+    return ImportRefused(INVALID, f"the ONNX file is refused: {wrong}: {_EXPORT}")
