@@ -1,0 +1,87 @@
+"""Rotated boxes: corners, hulls, and suppression by ProbIoU, as the model library computes them.
+
+A rotated box is float32 (5,): centre x, y, width, height in pixels, and the angle in radians,
+clockwise as images are drawn. Pure: numpy alone.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+_EPSILON = np.float32(1e-7)
+# Pairs are compared in blocks, so that 30,000 boxes do not make a matrix of 3.6 GB.
+_BLOCK = 128
+
+
+def corners(boxes: F32) -> F32:
+    """float32 (n, 4, 2) of boxes (n, 5): ops.xywhr2xyxyxyxy, from the corner that is right and
+    below when the angle is 0, on round by the one above it.
+    """
+    cos, sin = np.cos(boxes[:, 4:]), np.sin(boxes[:, 4:])
+    centre, half_width, half_height = boxes[:, :2], boxes[:, 2:3] / 2, boxes[:, 3:4] / 2
+    along = np.concatenate((half_width * cos, half_width * sin), axis=1)
+    across = np.concatenate((-half_height * sin, half_height * cos), axis=1)
+    four = (centre + along + across, centre + along - across)
+    four += (centre - along - across, centre - along + across)
+    return np.stack(four, axis=1)
+
+
+def hulls(boxes: F32) -> F32:
+    """float32 (n, 4): the upright boxes round rotated ones (n, 5)."""
+    points = corners(boxes)
+    return np.concatenate((points.min(1), points.max(1)), axis=1)
+
+
+def probiou(left: F32, right: F32) -> F32:
+    """Similarity of each of `left` (n, 5) with each of `right` (m, 5), float32 (n, m) in 0..1.
+
+    ultralytics.utils.metrics.batch_probiou, after https://arxiv.org/abs/2106.06072.
+    """
+    x1, y1, x2, y2 = left[:, :1], left[:, 1:2], right[None, :, 0], right[None, :, 1]
+    a1, b1, c1 = (one[:, None] for one in _covariance(left))
+    a2, b2, c2 = (one[None] for one in _covariance(right))
+    spread = (a1 + a2) * (b1 + b2) - (c1 + c2) ** 2
+    distance = ((a1 + a2) * (y1 - y2) ** 2 + (b1 + b2) * (x1 - x2) ** 2) / (spread + _EPSILON)
+    skew = ((c1 + c2) * (x2 - x1) * (y1 - y2)) / (spread + _EPSILON)
+    sizes = np.maximum(a1 * b1 - c1**2, 0) * np.maximum(a2 * b2 - c2**2, 0)
+    shape = np.log(spread / (4 * np.sqrt(sizes) + _EPSILON) + _EPSILON)
+    apart = np.clip(distance * np.float32(0.25) + (skew + shape) * np.float32(0.5), _EPSILON, 100)
+    return np.asarray(1 - np.sqrt(1 - np.exp(-apart) + _EPSILON), np.float32)
+
+
+def suppress(boxes: F32, order: I64, iou: float, limit: int) -> I64:
+    """Indices of the first `limit` boxes that have no ProbIoU above `iou` with any box before
+    them in `order`, kept or not: TorchNMS.fast_nms of ultralytics.
+
+    boxes: float32 (n, 5); order: int64 (n,), most confident first.
+    """
+    ordered = boxes[order]
+    kept: list[I64] = []
+    found = 0
+    for start in range(0, len(ordered), _BLOCK):
+        block = ordered[start : start + _BLOCK]
+        hidden = (np.triu(probiou(block, block), 1) > iou).any(0)
+        for before in range(0, start, _BLOCK):
+            open_ = np.flatnonzero(~hidden)
+            if not len(open_):
+                break
+            hits = probiou(ordered[before : before + _BLOCK], block[open_]) > iou
+            hidden[open_[hits.any(0)]] = True
+        fresh = start + np.flatnonzero(~hidden)
+        kept.append(fresh)
+        found += len(fresh)
+        if found >= limit:
+            break
+    return order[np.concatenate(kept)[:limit]] if kept else np.zeros(0, np.int64)
+
+
+def _covariance(boxes: F32) -> tuple[F32, F32, F32]:
+    """a, b, c of the matrices [[a, c], [c, b]] of boxes as normal distributions, each (n,)."""
+    along, across = boxes[:, 2] ** 2 / 12, boxes[:, 3] ** 2 / 12
+    cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
+    return (
+        along * cos**2 + across * sin**2,
+        along * sin**2 + across * cos**2,
+        (along - across) * cos * sin,
+    )
