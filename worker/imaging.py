@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from worker.image_header import read_header
 from yolopool.errors import (
@@ -199,22 +200,80 @@ def letterbox(
     return Letterboxed(padded, (height, width))
 
 
+def centre_crop(image: U8, image_size: int, stride: int) -> Letterboxed:
+    """Scales an image (HWC, BGR) until its shorter side fills the square and cuts the middle out:
+    what a model that classifies sees, without padding.
+
+    Formula: classify_transforms of ultralytics.data.augment, which is Resize and CenterCrop of
+    torchvision on PIL images: antialiased bilinear, the longer side cut to whole pixels.
+    """
+    size = math.ceil(image_size / stride) * stride
+    height, width = image.shape[:2]
+    shorter, longer = min(height, width), max(height, width)
+    if shorter != size:
+        other = int(size * longer / shorter)
+        scaled = (size, other) if width <= height else (other, size)
+        # Neither PIL nor its filter knows channels: BGR may pass for RGB.
+        picture = Image.fromarray(image).resize(scaled, Image.Resampling.BILINEAR)
+        image = np.asarray(picture, np.uint8)
+    top = round((image.shape[0] - size) / 2)
+    left = round((image.shape[1] - size) / 2)
+    cut = np.ascontiguousarray(image[top : top + size, left : left + size])
+    return Letterboxed(cut, (height, width))
+
+
 def to_original(xyxy: F32, letterboxed: Letterboxed, offset: tuple[int, int] = (0, 0)) -> F32:
     """Boxes float32 (n, 4) from letterboxed to original pixels, clipped; a new array.
 
     `offset` is the (x, y) of the part the letterboxed image was cropped to. Formula:
     ultralytics.utils.ops.scale_boxes and clip_boxes, in the same order of float32 operations.
     """
+    corners = points_to_original(xyxy.reshape(-1, 2, 2), letterboxed, offset)
+    return corners.reshape(-1, 4)
+
+
+def points_to_original(
+    points: F32, letterboxed: Letterboxed, offset: tuple[int, int] = (0, 0)
+) -> F32:
+    """Points float32 (..., 2) of x and y likewise: ultralytics.utils.ops.scale_coords."""
     height, width = letterboxed.original_shape
-    new_height, new_width = letterboxed.image.shape[:2]
-    gain = min(new_height / height, new_width / width)
-    scaled_height, scaled_width = max(round(height * gain), 1), max(round(width * gain), 1)
-    gain_x, gain_y = scaled_width / width, scaled_height / height
-    pad_x = round((new_width - scaled_width) / 2 - 0.1)
-    pad_y = round((new_height - scaled_height) / 2 - 0.1)
-    boxes = xyxy - np.array((pad_x, pad_y, pad_x, pad_y), np.float32)
-    boxes /= np.array((gain_x, gain_y, gain_x, gain_y), np.float32)
-    boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
-    boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
-    boxes += np.array((*offset, *offset), np.float32)
-    return boxes
+    back = _Back.of(letterboxed)
+    moved = (points - back.padding) / back.gain
+    moved[..., 0] = moved[..., 0].clip(0, width)
+    moved[..., 1] = moved[..., 1].clip(0, height)
+    moved += np.array(offset, np.float32)
+    return np.asarray(moved, np.float32)
+
+
+def rotated_to_original(
+    boxes: F32, letterboxed: Letterboxed, offset: tuple[int, int] = (0, 0)
+) -> F32:
+    """Rotated boxes float32 (n, 5) of centre x, y, width, height, angle likewise, not clipped:
+    scale_boxes(xywh=True). The angle stays, since both sides scale alike but for rounding.
+    """
+    back = _Back.of(letterboxed)
+    moved = boxes.copy()
+    moved[:, :2] = (boxes[:, :2] - back.padding) / back.gain + np.array(offset, np.float32)
+    moved[:, 2:4] = boxes[:, 2:4] / back.gain
+    return moved
+
+
+@dataclass(frozen=True, slots=True)
+class _Back:
+    """The way from letterboxed to original pixels: x and y of what is taken off and divided by."""
+
+    padding: F32
+    gain: F32
+
+    @staticmethod
+    def of(letterboxed: Letterboxed) -> "_Back":
+        height, width = letterboxed.original_shape
+        new_height, new_width = letterboxed.image.shape[:2]
+        gain = min(new_height / height, new_width / width)
+        scaled_height, scaled_width = max(round(height * gain), 1), max(round(width * gain), 1)
+        pad_x = round((new_width - scaled_width) / 2 - 0.1)
+        pad_y = round((new_height - scaled_height) / 2 - 0.1)
+        return _Back(
+            np.array((pad_x, pad_y), np.float32),
+            np.array((scaled_width / width, scaled_height / height), np.float32),
+        )

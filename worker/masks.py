@@ -81,7 +81,10 @@ def at_input(
             yield _NOTHING
             continue
         left, top, right, bottom = inside
-        rows, columns = _axis(top, bottom, samples[0], shape[0]), _axis(left, right, samples[1], shape[1])
+        rows, columns = (
+            _axis(top, bottom, samples[0], shape[0]),
+            _axis(left, right, samples[1], shape[1]),
+        )
         yield Crop(_positive(_summed(one, prototypes, rows, columns), rows, columns), left, top)
 
 
@@ -108,9 +111,7 @@ def at_original(
         first_rows = _axis(*rows.span, high, finer[0])
         first_columns = _axis(*columns.span, wide, finer[1])
         logits = _summed(one, prototypes, first_rows, first_columns)
-        patch = _Patch(
-            _stretched(logits, first_rows, first_columns), rows.span[0], columns.span[0]
-        )
+        patch = _Patch(_stretched(logits, first_rows, first_columns), rows.span[0], columns.span[0])
         yield Crop(_positive(patch, rows, columns), left, top)
 
 
@@ -165,12 +166,16 @@ def _positive(patch: _Patch, rows: _Axis, columns: _Axis) -> U8:
     pixels = np.empty((height, width), np.uint8)
     for begin in range(0, height, step):
         band = slice(begin, begin + step)
-        np.greater(_stretched(patch, rows.part(begin, begin + step), columns), 0, out=pixels[band].view(bool))
+        np.greater(
+            _stretched(patch, rows.part(begin, begin + step), columns),
+            0,
+            out=pixels[band].view(bool),
+        )
     return pixels
 
 
 def _content(finer: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
-    """Top and left edge, and (height, width), of the image within a padded grid: ops.scale_masks."""
+    """Top and left edge, and (height, width), of the image in a padded grid: ops.scale_masks."""
     gain = min(finer[0] / shape[0], finer[1] / shape[1])
     height, width = max(round(shape[0] * gain), 1), max(round(shape[1] * gain), 1)
     top, left = round((finer[0] - height) / 2 - 0.1), round((finer[1] - width) / 2 - 0.1)

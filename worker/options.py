@@ -1,14 +1,26 @@
 """Options of a request over the settings of its version, resolved and checked."""
 
 import math
+from dataclasses import dataclass
 
 from worker.backends.base import NmsOptions
+from worker.results import MaskFormat
+from worker.tiles import Tiling
 from yolopool.errors import InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
 
 MAX_DETECTIONS = 3000
 # No confidence is above it: a class with this threshold is not asked for.
 NEVER = 2.0
+SEGMENT, CLASSIFY = "segment", "classify"
+DEFAULT_TOP_K, MAX_TOP_K = 5, 1000
+MIN_TILE, DEFAULT_OVERLAP, MAX_OVERLAP = 32, 0.2, 0.9
+_FORMATS = {
+    detection_pb2.MASK_FORMAT_UNSPECIFIED: MaskFormat.POLYGON,
+    detection_pb2.MASK_FORMAT_NONE: MaskFormat.NONE,
+    detection_pb2.MASK_FORMAT_POLYGON: MaskFormat.POLYGON,
+    detection_pb2.MASK_FORMAT_RLE: MaskFormat.RLE,
+}
 
 
 def resolve(
@@ -30,7 +42,66 @@ def resolve(
     if not 1 <= most <= MAX_DETECTIONS:
         raise InvalidOption(f"max_detections is {most}: give 1 to {MAX_DETECTIONS}")
     iou = _fraction("iou", options.iou if options.HasField("iou") else settings.iou)
-    return NmsOptions(tuple(thresholds), iou, most, options.agnostic_nms)
+    masks = options.mask_format != detection_pb2.MASK_FORMAT_NONE
+    return NmsOptions(tuple(thresholds), iou, most, options.agnostic_nms, masks)
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How the results of an image are told, and at which size and in what tiles it is run.
+
+    `image_size` in pixels, before it is rounded up to strides; `tiling` None: as one.
+    """
+
+    masks: MaskFormat
+    top_k: int
+    all_probabilities: bool
+    image_size: int
+    tiling: Tiling | None
+
+
+def telling(
+    options: detection_pb2.DetectOptions, settings: types_pb2.VersionSettings, task: str
+) -> Telling:
+    """The rest of the options, for a model of this task. Raises InvalidOption, also for what the
+    task does not know: an option that does nothing would be a promise broken in silence.
+    """
+    if options.mask_format and task != SEGMENT:
+        raise InvalidOption(f"mask_format is for models that segment, this one is of {task}")
+    if task != CLASSIFY and (options.HasField("top_k") or options.all_probabilities):
+        raise InvalidOption(
+            f"top_k and all_probabilities are for models that classify, this one is of {task}"
+        )
+    if task == CLASSIFY and options.HasField("tiling"):
+        raise InvalidOption("tiling is for models that find objects, this one is of classify")
+    top_k = options.top_k if options.HasField("top_k") else DEFAULT_TOP_K
+    if not 1 <= top_k <= MAX_TOP_K:
+        raise InvalidOption(f"top_k is {top_k}: give 1 to {MAX_TOP_K}")
+    masks = _FORMATS.get(options.mask_format)
+    if masks is None:
+        raise InvalidOption(f"mask_format {options.mask_format} is unknown: NONE, POLYGON or RLE")
+    size = _image_size(options.image_size, settings)
+    return Telling(masks, top_k, options.all_probabilities, size, _tiling(options, size))
+
+
+def _image_size(asked: int, settings: types_pb2.VersionSettings) -> int:
+    allowed = {settings.image_size, *settings.image_sizes}
+    if asked and asked not in allowed:
+        sizes = ", ".join(str(size) for size in sorted(allowed))
+        raise InvalidOption(f"image_size {asked}: this version takes {sizes}")
+    return asked or settings.image_size
+
+
+def _tiling(options: detection_pb2.DetectOptions, image_size: int) -> Tiling | None:
+    if not options.HasField("tiling"):
+        return None
+    size = options.tiling.tile_size or image_size
+    if size < MIN_TILE:
+        raise InvalidOption(f"tile_size is {size}: give at least {MIN_TILE} pixels")
+    overlap = options.tiling.overlap if options.tiling.HasField("overlap") else DEFAULT_OVERLAP
+    if not 0 <= overlap <= MAX_OVERLAP:
+        raise InvalidOption(f"overlap is {overlap:g}: give 0 to {MAX_OVERLAP}")
+    return Tiling(size, float(f"{overlap:.7g}"))
 
 
 def _fraction(what: str, value: float) -> float:

@@ -76,5 +76,5 @@ def compressed(lengths: I64) -> bytes:
         written = (low | np.where(more, _MORE, 0)) + _FIRST
         digits.append(np.where(goes_on, written, 0).astype(np.uint8))
         goes_on = goes_on & more
-    table = np.stack(digits, axis=1).reshape(-1) if digits else np.zeros(0, np.uint8)
-    return table[table != 0].tobytes()
+    table = np.stack(digits, axis=1)
+    return bytes(table[table != 0])

@@ -22,9 +22,9 @@ def corners(boxes: F32) -> F32:
     centre, half_width, half_height = boxes[:, :2], boxes[:, 2:3] / 2, boxes[:, 3:4] / 2
     along = np.concatenate((half_width * cos, half_width * sin), axis=1)
     across = np.concatenate((-half_height * sin, half_height * cos), axis=1)
-    four = (centre + along + across, centre + along - across)
-    four += (centre - along - across, centre - along + across)
-    return np.stack(four, axis=1)
+    right, left = centre + along, centre - along
+    four = (right + across, right - across, left - across, left + across)
+    return np.stack(four, axis=1).astype(np.float32)
 
 
 def hulls(boxes: F32) -> F32:
@@ -61,7 +61,8 @@ def suppress(boxes: F32, order: I64, iou: float, limit: int) -> I64:
     found = 0
     for start in range(0, len(ordered), _BLOCK):
         block = ordered[start : start + _BLOCK]
-        hidden = (np.triu(probiou(block, block), 1) > iou).any(0)
+        hidden = np.zeros(len(block), bool)
+        hidden |= (np.triu(probiou(block, block), 1) > iou).any(0)
         for before in range(0, start, _BLOCK):
             open_ = np.flatnonzero(~hidden)
             if not len(open_):
@@ -78,10 +79,9 @@ def suppress(boxes: F32, order: I64, iou: float, limit: int) -> I64:
 
 def _covariance(boxes: F32) -> tuple[F32, F32, F32]:
     """a, b, c of the matrices [[a, c], [c, b]] of boxes as normal distributions, each (n,)."""
-    along, across = boxes[:, 2] ** 2 / 12, boxes[:, 3] ** 2 / 12
+    along: F32 = boxes[:, 2] ** 2 / np.float32(12)
+    across: F32 = boxes[:, 3] ** 2 / np.float32(12)
     cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
-    return (
-        along * cos**2 + across * sin**2,
-        along * sin**2 + across * cos**2,
-        (along - across) * cos * sin,
-    )
+    wide: F32 = along * cos**2 + across * sin**2
+    high: F32 = along * sin**2 + across * cos**2
+    return wide, high, (along - across) * cos * sin

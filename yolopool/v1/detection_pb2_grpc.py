@@ -45,13 +45,15 @@ class DetectionServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Detect(self, request, context):
-        """Detects objects on one image with one model.
+        """Runs one model on one image: boxes, and with them masks, keypoints or rotated boxes; or the
+        classes of the whole image.
         Blocks until the answer, at most to the call's deadline (one is required of good clients;
         without one the server applies its default). A model that is not loaded is loaded first.
         Safe to repeat: it changes nothing but what is loaded.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE, INVALID_OPTION, IMAGE_EMPTY,
         IMAGE_NOT_DECODABLE, IMAGE_TOO_LARGE, IMAGE_SHAPE_MISMATCH, IMAGE_QUARANTINED: it ended two
-        workers and is refused until the retry delay is over), NOT_FOUND (MODEL_NOT_FOUND,
+        workers and is refused until the retry delay is over; INVALID_OPTION also for options that the
+        version's task or settings do not take), NOT_FOUND (MODEL_NOT_FOUND,
         VERSION_NOT_FOUND, ALIAS_NOT_FOUND, NOT_ASSIGNED: it was unloaded by force),
         FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
         RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),

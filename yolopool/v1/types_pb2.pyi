@@ -342,6 +342,7 @@ class VersionSettings(_message.Message):
     MAX_DETECTIONS_FIELD_NUMBER: _builtins.int
     SHAPE_POLICY_FIELD_NUMBER: _builtins.int
     HEAD_MODE_FIELD_NUMBER: _builtins.int
+    IMAGE_SIZES_FIELD_NUMBER: _builtins.int
     OUTPUT_LAYOUT_FIELD_NUMBER: _builtins.int
     image_size: _builtins.int
     """Longest side in pixels the image is letterboxed to; 32..4096, rounded up to the stride.
@@ -361,6 +362,12 @@ class VersionSettings(_message.Message):
     """
     output_layout: Global___OutputLayout.ValueType
     """Of an ONNX file; a .pt has none."""
+    @_builtins.property
+    def image_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Longest sides that a request may ask for instead (DetectOptions.image_size), at most 16, each as
+        image_size is; memory is kept for the largest. Empty: none but image_size.
+        """
+
     def __init__(
         self,
         *,
@@ -370,11 +377,12 @@ class VersionSettings(_message.Message):
         max_detections: _builtins.int | None = ...,
         shape_policy: Global___ShapePolicy.ValueType = ...,
         head_mode: Global___HeadMode.ValueType = ...,
+        image_sizes: _abc.Iterable[_builtins.int] | None = ...,
         output_layout: Global___OutputLayout.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "iou", b"iou", "max_detections", b"max_detections"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "head_mode", b"head_mode", "image_size", b"image_size", "iou", b"iou", "max_detections", b"max_detections", "output_layout", b"output_layout", "shape_policy", b"shape_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "head_mode", b"head_mode", "image_size", b"image_size", "image_sizes", b"image_sizes", "iou", b"iou", "max_detections", b"max_detections", "output_layout", b"output_layout", "shape_policy", b"shape_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015

@@ -1,0 +1,80 @@
+"""From typed results to the answer's message: translation alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.outlines import RunLengths
+from worker.results import Found, Mask
+from worker.rotated import corners
+from yolopool.v1 import detection_pb2, types_pb2
+
+F32 = npt.NDArray[np.float32]
+
+
+def detections_to(found: Found, class_names: Sequence[str]) -> list[detection_pb2.Detection]:
+    """One message an object, in order."""
+    rows = zip(found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist(), strict=True)
+    messages = [
+        detection_pb2.Detection(
+            class_id=class_id,
+            class_name=class_names[class_id],
+            confidence=confidence,
+            box=types_pb2.Box(x_min=box[0], y_min=box[1], x_max=box[2], y_max=box[3]),
+        )
+        for box, confidence, class_id in rows
+    ]
+    if found.masks is not None:
+        for message, mask in zip(messages, found.masks, strict=True):
+            message.mask.CopyFrom(_mask_to(mask))
+    if found.keypoints is not None:
+        for message, points in zip(messages, found.keypoints.tolist(), strict=True):
+            message.keypoints.extend(_keypoint_to(point) for point in points)
+    if found.rotated is not None:
+        boxes = zip(found.rotated.tolist(), corners(found.rotated), strict=True)
+        for message, (box, four) in zip(messages, boxes, strict=True):
+            message.rotated_box.CopyFrom(_rotated_to(box, four))
+    return messages
+
+
+def classification_to(
+    probabilities: F32, class_names: Sequence[str], top_k: int, everything: bool
+) -> detection_pb2.Classification:
+    """The likeliest classes; of equals the lower class id first."""
+    order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+    return detection_pb2.Classification(
+        top=[
+            detection_pb2.ClassProbability(
+                class_id=index,
+                class_name=class_names[index],
+                probability=float(probabilities[index]),
+            )
+            for index in order
+        ],
+        probabilities=probabilities.tolist() if everything else (),
+    )
+
+
+def _mask_to(mask: Mask) -> detection_pb2.Mask:
+    if isinstance(mask, RunLengths):
+        told = detection_pb2.RunLengths(height=mask.height, width=mask.width, counts=mask.counts)
+        return detection_pb2.Mask(rle=told)
+    parts = [detection_pb2.Polygon(points=part.reshape(-1).tolist()) for part in mask]
+    return detection_pb2.Mask(polygons=detection_pb2.Polygons(parts=parts))
+
+
+def _keypoint_to(point: list[float]) -> detection_pb2.Keypoint:
+    visibility = point[2] if len(point) == 3 else None
+    return detection_pb2.Keypoint(x=point[0], y=point[1], visibility=visibility)
+
+
+def _rotated_to(box: list[float], four: F32) -> detection_pb2.RotatedBox:
+    return detection_pb2.RotatedBox(
+        center_x=box[0],
+        center_y=box[1],
+        width=box[2],
+        height=box[3],
+        rotation=box[4],
+        corners=four.reshape(-1).tolist(),
+    )

@@ -1,0 +1,45 @@
+"""What a head gives of one image beside boxes, in letterboxed pixels, on the host.
+
+Plain arrays, made at the device and turned into results away from it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskParts:
+    """What masks are made of: coefficients float32 (n, nm) of the objects, and the image's
+    prototypes float32 (nm, h, w), at a quarter of its resolution.
+    """
+
+    coefficients: F32
+    prototypes: F32
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoints:
+    """float32 (n, k, 2 or 3): x, y and, where the model says it, visibility 0..1."""
+
+    points: F32
+
+
+@dataclass(frozen=True, slots=True)
+class Rotations:
+    """float32 (n, 5): centre x, y, width, height and the angle in radians."""
+
+    boxes: F32
+
+
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """float32 (nc,), of the whole image; there are no boxes then."""
+
+    values: F32
+
+
+Beside = MaskParts | Keypoints | Rotations | Probabilities

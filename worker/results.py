@@ -1,0 +1,147 @@
+"""What is on one image, in its own pixels: from a pass's candidates to typed results.
+
+Pure: numpy and OpenCV. Masks take milliseconds to seconds: call it away from the event loop and
+from the device.
+"""
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from worker import imaging, masks, outlines, rotated
+from worker.backends.base import Candidates
+from worker.backends.beside import Keypoints, MaskParts, Probabilities, Rotations
+from worker.imaging import Letterboxed
+from worker.outlines import RunLengths
+from yolopool.errors import InvalidOption
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+# Of one answer: noise for masks must not become a message that nobody can send.
+MAX_MASK_BYTES = 16 * 1024**2
+
+Polygons = tuple[F32, ...]
+Mask = Polygons | RunLengths
+
+
+class MaskFormat(enum.StrEnum):
+    """How masks are told: not at all, by outlines, or pixel by pixel."""
+
+    NONE = "none"
+    POLYGON = "polygon"
+    RLE = "rle"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Results of one image, most confident first, in pixels of the whole original image.
+
+    xyxy: float32 (n, 4); confidence: float32 (n,); class_id: int64 (n,). Of their tasks: `masks`
+    one an object, polygons being float32 (points, 2); keypoints: float32 (n, k, 2 or 3) of x, y
+    and visibility; rotated: float32 (n, 5) of centre, width, height, radians; probabilities:
+    float32 (nc,), then there are no boxes.
+    """
+
+    xyxy: F32
+    confidence: F32
+    class_id: I64
+    masks: tuple[Mask, ...] | None = None
+    keypoints: F32 | None = None
+    rotated: F32 | None = None
+    probabilities: F32 | None = None
+
+    def chosen(self, rows: I64) -> "Found":
+        """Only these objects, in this order."""
+        return replace(
+            self,
+            xyxy=self.xyxy[rows],
+            confidence=self.confidence[rows],
+            class_id=self.class_id[rows],
+            masks=None if self.masks is None else tuple(self.masks[row] for row in rows),
+            keypoints=None if self.keypoints is None else self.keypoints[rows],
+            rotated=None if self.rotated is None else self.rotated[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a letterboxed image is from: `offset` the (x, y) of its part in the whole image, which
+    has (height, width) `image_shape`.
+    """
+
+    letterboxed: Letterboxed
+    offset: tuple[int, int]
+    image_shape: tuple[int, int]
+
+
+def found(candidates: Candidates, place: Place, mask_format: MaskFormat) -> Found:
+    """Results of one letterboxed image. Raises InvalidOption for masks of too many bytes."""
+    boxes = imaging.to_original(candidates.xyxy, place.letterboxed, place.offset)
+    plain = Found(boxes, candidates.confidence, candidates.class_id)
+    beside = candidates.beside
+    if isinstance(beside, Keypoints):
+        return replace(plain, keypoints=_keypoints(beside.points, place))
+    if isinstance(beside, Rotations):
+        return _rotated(plain, beside.boxes, place)
+    if isinstance(beside, Probabilities):
+        return replace(plain, probabilities=beside.values)
+    if isinstance(beside, MaskParts) and mask_format is not MaskFormat.NONE:
+        told = list(_masks(candidates.xyxy, beside, place, mask_format))
+        rows = np.array([row for row, _ in told], np.int64)
+        return replace(plain.chosen(rows), masks=tuple(mask for _, mask in told))
+    return plain
+
+
+def _keypoints(points: F32, place: Place) -> F32:
+    moved = points.copy()
+    moved[..., :2] = imaging.points_to_original(points[..., :2], place.letterboxed, place.offset)
+    return moved
+
+
+def _rotated(plain: Found, boxes: F32, place: Place) -> Found:
+    moved = imaging.rotated_to_original(boxes, place.letterboxed, place.offset)
+    height, width = place.image_shape
+    hulls = rotated.hulls(moved).clip(0, (width, height, width, height)).astype(np.float32)
+    return replace(plain, xyxy=hulls, rotated=moved)
+
+
+def _masks(
+    xyxy: F32, parts: MaskParts, place: Place, mask_format: MaskFormat
+) -> Iterator[tuple[int, Mask]]:
+    """The masks that are not empty, each with its row."""
+    letterboxed, size = place.letterboxed, 0
+    for row, crop in enumerate(_crops(xyxy, parts, letterboxed, mask_format)):
+        if crop.is_empty:
+            continue
+        mask: Mask
+        if mask_format is MaskFormat.RLE:
+            x, y = place.offset
+            moved = replace(crop, x=crop.x + x, y=crop.y + y)
+            mask = outlines.run_lengths(moved, place.image_shape)
+            size += len(mask.counts)
+        else:
+            mask = tuple(
+                imaging.points_to_original(one, letterboxed, place.offset)
+                for one in outlines.outlines(crop)
+            )
+            size += sum(one.nbytes for one in mask)
+        if size > MAX_MASK_BYTES:
+            raise InvalidOption(
+                f"the masks of {row + 1} of {len(xyxy)} objects have more than {MAX_MASK_BYTES} "
+                "bytes: ask for fewer detections, a higher confidence, or no masks"
+            )
+        yield row, mask
+
+
+def _crops(
+    xyxy: F32, parts: MaskParts, letterboxed: Letterboxed, mask_format: MaskFormat
+) -> Iterator[masks.Crop]:
+    height, width = letterboxed.image.shape[:2]
+    if mask_format is MaskFormat.POLYGON:
+        return masks.at_input(parts.coefficients, parts.prototypes, xyxy, (height, width))
+    boxes = imaging.to_original(xyxy, letterboxed)
+    shape = letterboxed.original_shape
+    return masks.at_original(parts.coefficients, parts.prototypes, boxes, shape)

@@ -1,0 +1,162 @@
+"""A large image in tiles: where they lie, and one answer made of theirs. Pure: numpy alone."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.imaging import Region
+from worker.results import Found, Mask
+from worker.rotated import probiou
+from yolopool.errors import InvalidOption
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+MAX_TILES = 64
+# Of the most confident boxes of all tiles: what is compared takes time.
+MAX_COMPARED = 10_000
+# Share of the smaller of two boxes that lies in the other, from which a cut one is a piece of it.
+PIECE = 0.5
+# A box this near to an inner border of its tile, in pixels, is taken for cut by it.
+_NEAR = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """Side of the tiles in pixels of the image, and the share that neighbours have in common."""
+
+    size: int
+    overlap: float
+
+
+def layout(part: Region, tiling: Tiling) -> tuple[Region, ...]:
+    """Tiles that cover a part of an image, row by row, evenly spread; none is larger than a tile
+    or leaves the part. Raises InvalidOption for more than MAX_TILES.
+    """
+    columns = _positions(part.x_max - part.x_min, tiling)
+    rows = _positions(part.y_max - part.y_min, tiling)
+    if len(columns) * len(rows) > MAX_TILES:
+        raise InvalidOption(
+            f"{len(columns)} x {len(rows)} tiles of {tiling.size} pixels: at most {MAX_TILES} are "
+            "cut; give a larger tile_size, less overlap, or a region of interest"
+        )
+    return tuple(
+        Region(
+            part.x_min + x,
+            part.y_min + y,
+            min(part.x_min + x + tiling.size, part.x_max),
+            min(part.y_min + y + tiling.size, part.y_max),
+        )
+        for y in rows
+        for x in columns
+    )
+
+
+def _positions(length: int, tiling: Tiling) -> tuple[int, ...]:
+    rest = length - tiling.size
+    if rest <= 0:
+        return (0,)
+    step = max(1.0, tiling.size * (1 - tiling.overlap))
+    count = math.ceil(rest / step) + 1
+    return tuple(round(index * rest / (count - 1)) for index in range(count))
+
+
+def merge(
+    parts: Sequence[tuple[Region, Found]],
+    whole: Region,
+    iou: float,
+    agnostic: bool,
+    max_detections: int,
+) -> Found:
+    """One answer of what was found in tiles of `whole`, in pixels of the image.
+
+    Boxes of one tile were suppressed there and are not compared again. Whole boxes of different
+    tiles are compared by IoU, or ProbIoU if they are rotated; one that a border cut is a piece of
+    another where the smaller lies in the larger by more than PIECE.
+    """
+    everything = _together([found for _, found in parts])
+    counts = [len(found.confidence) for _, found in parts]
+    tile = np.repeat(np.arange(len(parts)), counts)
+    cut = np.concatenate([_cut(found.xyxy, one, whole) for one, found in parts])
+    most = np.argsort(-everything.confidence, kind="stable")[:MAX_COMPARED]
+    # Whole ones first, so that a piece never stands for what was seen whole.
+    rest = most[np.argsort(cut[most], kind="stable")]
+    kept: list[int] = []
+    while len(rest):
+        first, rest = rest[0], rest[1:]
+        kept.append(int(first))
+        rival = tile[rest] != tile[first]
+        if not agnostic:
+            rival &= everything.class_id[rest] == everything.class_id[first]
+        rivals = np.flatnonzero(rival)
+        gone = rivals[_same(everything, cut, first, rest[rivals], iou)]
+        rest = np.delete(rest, gone)
+    order = np.array(kept, np.int64)
+    order = order[np.argsort(-everything.confidence[order], kind="stable")]
+    return everything.chosen(order[:max_detections])
+
+
+def _together(found: Sequence[Found]) -> Found:
+    """All that was found, tile after tile."""
+
+    def joined(name: str) -> npt.NDArray[np.float32] | None:
+        values = [getattr(one, name) for one in found]
+        return None if values[0] is None else np.concatenate(values)
+
+    return Found(
+        np.concatenate([one.xyxy for one in found]),
+        np.concatenate([one.confidence for one in found]),
+        np.concatenate([one.class_id for one in found]),
+        masks=_all_masks(found),
+        keypoints=joined("keypoints"),
+        rotated=joined("rotated"),
+    )
+
+
+def _all_masks(found: Sequence[Found]) -> tuple[Mask, ...] | None:
+    if found[0].masks is None:
+        return None
+    return tuple(mask for one in found for mask in one.masks or ())
+
+
+def _cut(xyxy: F32, tile: Region, whole: Region) -> npt.NDArray[np.bool_]:
+    """Which boxes touch a border of their tile that is none of the whole."""
+    hits = np.zeros(len(xyxy), bool)
+    if tile.x_min > whole.x_min:
+        hits |= xyxy[:, 0] <= tile.x_min + _NEAR
+    if tile.y_min > whole.y_min:
+        hits |= xyxy[:, 1] <= tile.y_min + _NEAR
+    if tile.x_max < whole.x_max:
+        hits |= xyxy[:, 2] >= tile.x_max - _NEAR
+    if tile.y_max < whole.y_max:
+        hits |= xyxy[:, 3] >= tile.y_max - _NEAR
+    return hits
+
+
+def _same(
+    everything: Found, cut: npt.NDArray[np.bool_], first: int, others: I64, iou: float
+) -> npt.NDArray[np.bool_]:
+    """Which of `others` are the object of `first`, or a piece of it."""
+    own, boxes = everything.xyxy[first], everything.xyxy[others]
+    shared = _shared(own, boxes)
+    own_area, areas = _area(own[None]), _area(boxes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inside = shared / np.minimum(own_area, areas) > PIECE
+        if everything.rotated is None:
+            equal = shared / (own_area + areas - shared) > iou
+        else:
+            both = everything.rotated
+            equal = probiou(both[first : first + 1], both[others])[0] > iou
+    return np.where(cut[first] | cut[others], inside, equal)
+
+
+def _shared(own: F32, boxes: F32) -> F32:
+    width = np.minimum(own[2], boxes[:, 2]) - np.maximum(own[0], boxes[:, 0])
+    height = np.minimum(own[3], boxes[:, 3]) - np.maximum(own[1], boxes[:, 1])
+    return np.asarray(np.maximum(width, 0) * np.maximum(height, 0), np.float32)
+
+
+def _area(boxes: F32) -> F32:
+    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), np.float32)
