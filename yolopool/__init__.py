@@ -10,16 +10,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from yolopool.async_client import AsyncClient
     from yolopool.client import Client
-    from yolopool.detections import Detections, Timing
+    from yolopool.detections import Classification, Detection, Detections, Timing
     from yolopool.errors import YolopoolError
+    from yolopool.masks import Mask
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "Detections", "Timing", "YolopoolError", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "Classification",
+    "Client",
+    "Detection",
+    "Detections",
+    "Mask",
+    "Timing",
+    "YolopoolError",
+    "__version__",
+]
 
 _HOMES = {
     "AsyncClient": "yolopool.async_client",
     "Client": "yolopool.client",
+    "Classification": "yolopool.detections",
+    "Detection": "yolopool.detections",
     "Detections": "yolopool.detections",
+    "Mask": "yolopool.masks",
     "Timing": "yolopool.detections",
     "YolopoolError": "yolopool.errors",
 }

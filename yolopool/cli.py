@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -28,6 +28,7 @@ from yolopool.console import (
     say,
 )
 from yolopool.errors import YolopoolError
+from yolopool.requests import MaskFormatName
 
 HELP = """yolopool: many YOLO models from few GPUs.
 
@@ -77,6 +78,17 @@ def detect(
     iou: Annotated[float | None, typer.Option("--iou", help="NMS overlap, 0..1")] = None,
     max_detections: Annotated[int | None, typer.Option("--max-det", help="at most so many")] = None,
     classes: Annotated[list[int] | None, typer.Option("--class", help="only this class id")] = None,
+    masks: Annotated[str | None, typer.Option("--masks", help="none, polygon or rle")] = None,
+    top_k: Annotated[int | None, typer.Option("--top", help="classes of a classification")] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--imgsz", help="longest side, one that the version allows")
+    ] = None,
+    tile_size: Annotated[
+        int | None, typer.Option("--tile", help="cut into tiles of so many pixels; 0: model's size")
+    ] = None,
+    tile_overlap: Annotated[
+        float | None, typer.Option("--overlap", help="of neighbouring tiles, 0..0.9")
+    ] = None,
     save: Annotated[
         Path | None, typer.Option("--save", help="annotated picture, or folder")
     ] = None,
@@ -84,7 +96,7 @@ def detect(
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Detect objects on images."""
+    """Detect objects on images, or classify them: what the model was made for."""
     answers = []
     with Client(address) as client:
         for image in images:
@@ -95,6 +107,11 @@ def detect(
                 iou=iou,
                 max_detections=max_detections,
                 classes=classes or (),
+                masks=cast(MaskFormatName | None, masks),
+                top_k=top_k,
+                image_size=image_size,
+                tile_size=tile_size,
+                tile_overlap=tile_overlap,
                 timeout_s=timeout_s,
             )
             answers.append((image, found))
@@ -104,7 +121,7 @@ def detect(
         print_json([{"path": str(image), **found.to_dict()} for image, found in answers])
         return
     for image, found in answers:
-        out.print(tables.boxes(found, image.name))
+        out.print(tables.results(found, image.name))
         out.print()
     out.print(tables.timing([(image.name, found) for image, found in answers]))
 
@@ -204,7 +221,7 @@ def demo_command(
         with up.RunningPool(options, say) as pool, Client(pool.address) as client:
             answers = demo_files.run(client, say)
     for image, found in answers[:1]:
-        out.print(tables.boxes(found, image.name))
+        out.print(tables.results(found, image.name))
         out.print()
         found.save(save)
     out.print(tables.timing([(image.name, found) for image, found in answers]))

@@ -74,6 +74,9 @@ def models_register(
     name: Annotated[str, typer.Argument(help="name or team/name")],
     path: Annotated[Path, typer.Argument(help="model file (.pt, .onnx)")],
     image_size: Annotated[int | None, typer.Option("--imgsz", help="longest side, pixels")] = None,
+    image_sizes: Annotated[
+        list[int] | None, typer.Option("--also-imgsz", help="one that requests may ask for too")
+    ] = None,
     confidence: Annotated[float | None, typer.Option("--conf", help="default 0.25")] = None,
     iou: Annotated[float | None, typer.Option("--iou", help="default 0.7")] = None,
     max_detections: Annotated[int | None, typer.Option("--max-det", help="default 300")] = None,
@@ -104,6 +107,7 @@ def models_register(
             name,
             path,
             image_size=image_size,
+            image_sizes=image_sizes or (),
             confidence=confidence,
             iou=iou,
             max_detections=max_detections,

@@ -19,6 +19,7 @@ from yolopool.images import ImageLike, Order
 from yolopool.requests import (
     Artifact,
     HeadModeName,
+    MaskFormatName,
     OutputLayoutName,
     PriorityName,
     Progress,
@@ -83,15 +84,24 @@ class Client:
         classes: Sequence[int] = (),
         agnostic_nms: bool = False,
         region_of_interest: Sequence[float] | None = None,
+        masks: MaskFormatName | None = None,
+        top_k: int | None = None,
+        all_probabilities: bool = False,
+        image_size: int | None = None,
+        tile_size: int | None = None,
+        tile_overlap: float | None = None,
         priority: PriorityName = "normal",
         request_id: str = "",
         timeout_s: float = DETECT_TIMEOUT_S,
     ) -> Detections:
-        """Detects objects on one image: a path, bytes of a file, a PIL image, or a uint8 array
-        of (height, width, 3) with its channel order said, or (height, width) for grey.
+        """Runs a model on one image: a path, bytes of a file, a PIL image, or a uint8 array of
+        (height, width, 3) with its channel order said, or (height, width) for grey.
 
-        Options left out take the version's settings. Raises YolopoolError; OSError for a file
-        that cannot be read.
+        Options left out take the version's settings. `masks` ("polygon" by default, "rle",
+        "none") is of models that segment; `top_k` and `all_probabilities` of those that classify.
+        `image_size` is one that the version allows. `tile_size` or `tile_overlap` (a share, 0.2)
+        cut a large image into tiles, 0 meaning the model's own size. Raises YolopoolError; OSError
+        for a file that cannot be read.
 
         >>> Client("localhost:50051").detect("street.jpg", model="shapes").xyxy
         """
@@ -106,6 +116,12 @@ class Client:
             classes=classes,
             agnostic_nms=agnostic_nms,
             region_of_interest=region_of_interest,
+            masks=masks,
+            top_k=top_k,
+            all_probabilities=all_probabilities,
+            image_size=image_size,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
             priority=priority,
             request_id=request_id,
         )
@@ -139,6 +155,7 @@ class Client:
         path: str | Path,
         *,
         image_size: int | None = None,
+        image_sizes: Sequence[int] = (),
         confidence: float | None = None,
         iou: float | None = None,
         max_detections: int | None = None,
@@ -164,6 +181,7 @@ class Client:
             name,
             artifact,
             image_size=image_size,
+            image_sizes=image_sizes,
             confidence=confidence,
             iou=iou,
             max_detections=max_detections,

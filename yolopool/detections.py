@@ -1,25 +1,24 @@
-"""What a Detect gives: boxes as numpy arrays, with where and how fast they were found.
+"""What a Detect gives: results as numpy arrays, with where and how fast they were found.
 
 Drawing needs pillow alone; `to_supervision` needs that library.
 """
 
-import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 
+from yolopool import drawing, masks
+from yolopool.drawing import Drawable
+from yolopool.masks import Mask
 from yolopool.v1 import detection_pb2
 
-# Of distinct hue and enough contrast to white letters; a class takes one by its id.
-_PALETTE = (
-    "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#e0700b", "#8c564b", "#c2399b", "#17899b",
-    "#7f7f7f", "#8a8b1c", "#0b5d8f", "#a11d33",
-)  # fmt: skip
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +40,86 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One box: `xyxy` in pixels of the original image, confidence 0..1."""
+    """One object: `xyxy` in pixels of the original image, confidence 0..1; what its model's task
+    gives more is as in Detections, without the first dimension, and not looked at by ==.
+    """
 
     xyxy: tuple[float, float, float, float]
     confidence: float
     class_id: int
     class_name: str
+    mask: Mask | None = field(default=None, compare=False)
+    keypoints: F32 | None = field(default=None, compare=False)
+    xywhr: F32 | None = field(default=None, compare=False)
+    corners: F32 | None = field(default=None, compare=False)
+
+    @property
+    def corner(self) -> tuple[float, float]:
+        """(x, y) of its upper left corner; of a rotated box the uppermost one."""
+        if self.corners is None:
+            return self.xyxy[0], self.xyxy[1]
+        x, y = self.corners[self.corners[:, 1].argmin()].tolist()
+        return x, y
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, ready for JSON."""
+        plain: dict[str, Any] = {
+            "class_id": self.class_id,
+            "class_name": self.class_name,
+            "confidence": round(self.confidence, 6),
+            "xyxy": [round(value, 3) for value in self.xyxy],
+        }
+        if self.mask is not None:
+            plain["segmentation"] = self.mask.to_coco()
+        if self.keypoints is not None:
+            plain["keypoints"] = _plain(self.keypoints)
+        if self.xywhr is not None and self.corners is not None:
+            plain |= {"xywhr": _plain(self.xywhr), "corners": _plain(self.corners)}
+        return plain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classification:
+    """What a whole image is, likeliest class first.
+
+    class_id: int64 (k,); class_name: k names; probability: float32 (k,), 0..1. probabilities:
+    float32 (classes,) by class id if all were asked for, else (0,).
+    """
+
+    class_id: I64
+    class_name: tuple[str, ...]
+    probability: F32
+    probabilities: F32
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, ready for JSON."""
+        rows = zip(self.class_id.tolist(), self.class_name, self.probability.tolist(), strict=True)
+        top = [
+            {"class_id": class_id, "class_name": name, "probability": round(probability, 6)}
+            for class_id, name, probability in rows
+        ]
+        return {"top": top, "probabilities": self.probabilities.tolist()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """The boxes of one image, most confident first.
+    """What is on one image, most confident first.
 
     xyxy: float32 (n, 4) in pixels of the original image; confidence: float32 (n,), 0..1;
     class_id: int64 (n,); class_name: n names. `model` is name@version, `image_size` is
     (width, height). Indexing by a slice, a mask or indices gives Detections, by a number a
     Detection.
+
+    By `task`, else None: segment has masks, one an object, unless none were asked for; pose has
+    keypoints float32 (n, k, 3) of x, y and visibility 0..1, or (n, k, 2) if the model says none;
+    obb has xywhr float32 (n, 5), centre, width, height and radians, and corners float32
+    (n, 4, 2), while xyxy are the upright boxes round them; classify has a classification, and
+    no boxes.
     """
 
-    xyxy: npt.NDArray[np.float32]
-    confidence: npt.NDArray[np.float32]
-    class_id: npt.NDArray[np.int64]
+    xyxy: F32
+    confidence: F32
+    class_id: I64
     class_name: tuple[str, ...]
     model: str = ""
     image_size: tuple[int, int] = (0, 0)
@@ -72,6 +130,13 @@ class Detections:
     timing: Timing = Timing()
     request_id: str = ""
     source: Image.Image | bytes | None = None
+    task: str = "detect"
+    masks: tuple[Mask, ...] | None = None
+    keypoints: F32 | None = None
+    xywhr: F32 | None = None
+    corners: F32 | None = None
+    classification: Classification | None = None
+    tiles: int = 0
 
     def __len__(self) -> int:
         return len(self.class_id)
@@ -95,6 +160,10 @@ class Detections:
                 float(self.confidence[key]),
                 int(self.class_id[key]),
                 self.class_name[int(key)],
+                mask=None if self.masks is None else self.masks[int(key)],
+                keypoints=_rows(self.keypoints, key),
+                xywhr=_rows(self.xywhr, key),
+                corners=_rows(self.corners, key),
             )
         chosen = np.arange(len(self))[key]
         return replace(
@@ -103,6 +172,10 @@ class Detections:
             confidence=self.confidence[chosen],
             class_id=self.class_id[chosen],
             class_name=tuple(self.class_name[index] for index in chosen),
+            masks=None if self.masks is None else tuple(self.masks[index] for index in chosen),
+            keypoints=_rows(self.keypoints, chosen),
+            xywhr=_rows(self.xywhr, chosen),
+            corners=_rows(self.corners, chosen),
         )
 
     def __repr__(self) -> str:
@@ -110,62 +183,64 @@ class Detections:
         for name in self.class_name:
             counts[name] = counts.get(name, 0) + 1
         found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+        if self.classification is not None:
+            likeliest = zip(
+                self.classification.class_name, self.classification.probability, strict=True
+            )
+            found = ", ".join(f"{name} {probability:.2f}" for name, probability in likeliest)
         return f"<Detections of {self.model}: {found}; {self.timing.total_ms:.1f} ms>"
 
-    def plot(self, image: "Image.Image | bytes | str | Path | None" = None) -> Image.Image:
-        """A copy of the image with the boxes drawn; by default the image that was detected on.
+    def plot(self, image: Drawable | None = None) -> Image.Image:
+        """A copy of the image with the results drawn; by default the image that was detected on.
 
         Raises ValueError if there is none, or if its size is not `image_size`.
         """
-        picture = _open(self.source if image is None else image)
+        picture = drawing.picture_of(self.source if image is None else image)
         if picture.size != self.image_size:
             raise ValueError(f"the image is {picture.size}, the boxes are of {self.image_size}")
-        draw = ImageDraw.Draw(picture)
-        scale = max(picture.size) / 640
-        line, font = max(2, round(2.5 * scale)), ImageFont.load_default(max(11, 13 * scale))
-        for one in reversed(list(self)):  # the most confident on top
-            colour = _PALETTE[one.class_id % len(_PALETTE)]
-            draw.rectangle(one.xyxy, outline=colour, width=line)
-            _label(draw, one, f"{one.class_name} {one.confidence:.2f}", colour, font)
-        return picture
+        return drawing.draw(self, picture)
 
-    def save(
-        self, path: str | Path, image: "Image.Image | bytes | str | Path | None" = None
-    ) -> None:
+    def save(self, path: str | Path, image: Drawable | None = None) -> None:
         """Draws and writes; the format follows the file's ending."""
         self.plot(image).save(path)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, ready for JSON."""
-        return {
+        """Plain numbers and strings, ready for JSON; masks as COCO's `segmentation`."""
+        plain: dict[str, Any] = {
             "model": self.model,
+            "task": self.task,
             "request_id": self.request_id,
             "image": {"width": self.image_size[0], "height": self.image_size[1]},
-            "detections": [
-                {
-                    "class_id": one.class_id,
-                    "class_name": one.class_name,
-                    "confidence": round(one.confidence, 6),
-                    "xyxy": [round(value, 3) for value in one.xyxy],
-                }
-                for one in self
-            ],
+            "detections": [one.to_dict() for one in self],
             "variant": self.variant,
             "worker": self.worker,
             "device": self.device,
             "batch_size": self.batch_size,
             "timing": {name: round(value, 3) for name, value in self.timing.to_dict().items()},
         }
+        if self.classification is not None:
+            plain["classification"] = self.classification.to_dict()
+        return plain
 
-    def to_supervision(self) -> Any:
-        """As `supervision.Detections`, class names in its data. Raises ImportError without it."""
+    def to_supervision(self, *, masks: bool = True) -> Any:
+        """As `supervision.Detections`, class names in its data and the corners of rotated boxes
+        too; masks as one bool array (n, height, width), which is large, unless left out. Raises
+        ImportError without that library.
+        """
         import supervision
 
+        data: dict[str, Any] = {"class_name": np.array(self.class_name, dtype=str)}
+        if self.corners is not None:
+            data["xyxyxyxy"] = self.corners.copy()
+        arrays = None
+        if masks and self.masks:
+            arrays = np.stack([mask.to_array() for mask in self.masks])
         return supervision.Detections(
             xyxy=self.xyxy.copy(),
+            mask=arrays,
             confidence=self.confidence.copy(),
             class_id=self.class_id.astype(int),
-            data={"class_name": np.array(self.class_name, dtype=str)},
+            data=data,
         )
 
 
@@ -173,7 +248,7 @@ def from_response(
     response: detection_pb2.DetectResponse, source: Image.Image | bytes | None = None
 ) -> Detections:
     """Reads an answer; `source` is the image it belongs to, for drawing."""
-    found = response.detections
+    found, size = response.detections, (response.image_width, response.image_height)
     boxes = [(d.box.x_min, d.box.y_min, d.box.x_max, d.box.y_max) for d in found]
     variant, version = response.variant, response.version
     return Detections(
@@ -182,7 +257,7 @@ def from_response(
         class_id=np.array([d.class_id for d in found], dtype=np.int64),
         class_name=tuple(d.class_name for d in found),
         model=f"{version.model}@{version.version}",
-        image_size=(response.image_width, response.image_height),
+        image_size=size,
         variant=f"{variant.backend}/{variant.precision}/{variant.device_kind}",
         worker=response.worker,
         device=response.device,
@@ -190,25 +265,53 @@ def from_response(
         timing=Timing(*(getattr(response.timing, name) for name in Timing.__slots__)),
         request_id=response.request_id,
         source=source,
+        task=response.task or "detect",
+        tiles=response.tiles,
+        **_of_task(response, size),
     )
 
 
-def _open(image: Image.Image | bytes | str | Path | None) -> Image.Image:
-    """A picture in RGB with EXIF orientation applied, never the caller's own."""
-    if image is None:
-        raise ValueError("no image to draw on: give the one the boxes were found on")
-    if isinstance(image, bytes):
-        image = Image.open(io.BytesIO(image))
-    elif isinstance(image, str | Path):
-        image = Image.open(image)
-    return ImageOps.exif_transpose(image).convert("RGB")
+def _of_task(response: detection_pb2.DetectResponse, size: tuple[int, int]) -> dict[str, Any]:
+    """What the task gives beside boxes."""
+    found = response.detections
+    if response.task == "segment" and (not found or found[0].HasField("mask")):
+        return {"masks": tuple(masks.from_message(one.mask, size) for one in found)}
+    if response.task == "pose":
+        return {"keypoints": _keypoints(found)}
+    if response.task == "obb":
+        boxes = [one.rotated_box for one in found]
+        rows = [(b.center_x, b.center_y, b.width, b.height, b.rotation) for b in boxes]
+        corners = [tuple(box.corners) for box in boxes]
+        return {
+            "xywhr": np.array(rows, np.float32).reshape(-1, 5),
+            "corners": np.array(corners, np.float32).reshape(-1, 4, 2),
+        }
+    if response.HasField("classification"):
+        return {"classification": _classification(response.classification)}
+    return {}
 
 
-def _label(draw: ImageDraw.ImageDraw, one: Detection, text: str, colour: str, font: Any) -> None:
-    """Writes above the box, or inside it where there is no room above."""
-    x, y = one.xyxy[0], one.xyxy[1]
-    left, top, right, bottom = draw.textbbox((x, y), text, font=font)
-    height = bottom - top + 4
-    shift = -height if y >= height else 0.0
-    draw.rectangle((x, y + shift, x + right - left + 6, y + shift + height), fill=colour)
-    draw.text((x + 3, y + shift + 2 - (top - y)), text, fill="white", font=font)
+def _keypoints(found: Sequence[detection_pb2.Detection]) -> F32:
+    if not found:
+        return np.zeros((0, 0, 3), np.float32)
+    with_visibility = all(point.HasField("visibility") for point in found[0].keypoints)
+    width = 3 if with_visibility else 2
+    rows = [[(p.x, p.y, p.visibility)[:width] for p in one.keypoints] for one in found]
+    return np.array(rows, np.float32).reshape(len(found), -1, width)
+
+
+def _classification(message: detection_pb2.Classification) -> Classification:
+    return Classification(
+        class_id=np.array([one.class_id for one in message.top], np.int64),
+        class_name=tuple(one.class_name for one in message.top),
+        probability=np.array([one.probability for one in message.top], np.float32),
+        probabilities=np.array(message.probabilities, np.float32),
+    )
+
+
+def _rows(values: F32 | None, key: Any) -> F32 | None:
+    return None if values is None else values[key]
+
+
+def _plain(values: F32) -> Any:
+    return np.round(values.astype(float), 4).tolist()

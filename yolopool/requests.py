@@ -74,6 +74,13 @@ _PRIORITIES = {
     "normal": types_pb2.PRIORITY_NORMAL,
     "bulk": types_pb2.PRIORITY_BULK,
 }
+MaskFormatName = Literal["none", "polygon", "rle"]
+_MASKS = {
+    None: detection_pb2.MASK_FORMAT_UNSPECIFIED,
+    "none": detection_pb2.MASK_FORMAT_NONE,
+    "polygon": detection_pb2.MASK_FORMAT_POLYGON,
+    "rle": detection_pb2.MASK_FORMAT_RLE,
+}
 _POLICIES = {
     None: types_pb2.SHAPE_POLICY_UNSPECIFIED,
     "rect": types_pb2.SHAPE_POLICY_RECT,
@@ -116,6 +123,12 @@ def detect(
     classes: Sequence[int],
     agnostic_nms: bool,
     region_of_interest: Sequence[float] | None,
+    masks: MaskFormatName | None,
+    top_k: int | None,
+    all_probabilities: bool,
+    image_size: int | None,
+    tile_size: int | None,
+    tile_overlap: float | None,
     priority: PriorityName,
     request_id: str,
 ) -> tuple[detection_pb2.DetectRequest, Image.Image | bytes]:
@@ -127,14 +140,7 @@ def detect(
     )
     source = images.put(image, channel_order, request)
     options = request.options
-    if confidence is not None:
-        options.confidence = confidence
-    if iou is not None:
-        options.iou = iou
-    if max_detections is not None:
-        options.max_detections = _unsigned("max_detections", max_detections)
-    for class_id, value in (class_confidences or {}).items():
-        options.class_confidences.add(class_id=_unsigned("class id", class_id), confidence=value)
+    _put_thresholds(options, confidence, class_confidences or {}, iou, max_detections)
     options.classes.extend(_unsigned("class id", class_id) for class_id in classes)
     options.agnostic_nms = agnostic_nms
     if region_of_interest is not None:
@@ -144,7 +150,45 @@ def detect(
         options.region_of_interest.CopyFrom(
             types_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
         )
+    _put_form(options, masks, top_k, all_probabilities)
+    options.image_size = _unsigned("image_size", image_size or 0)
+    if tile_size is not None or tile_overlap is not None:
+        options.tiling.tile_size = _unsigned("tile_size", tile_size or 0)
+        if tile_overlap is not None:
+            options.tiling.overlap = tile_overlap
     return request, source
+
+
+def _put_thresholds(
+    options: detection_pb2.DetectOptions,
+    confidence: float | None,
+    class_confidences: Mapping[int, float],
+    iou: float | None,
+    max_detections: int | None,
+) -> None:
+    if confidence is not None:
+        options.confidence = confidence
+    if iou is not None:
+        options.iou = iou
+    if max_detections is not None:
+        options.max_detections = _unsigned("max_detections", max_detections)
+    for class_id, value in class_confidences.items():
+        options.class_confidences.add(class_id=_unsigned("class id", class_id), confidence=value)
+
+
+def _put_form(
+    options: detection_pb2.DetectOptions,
+    masks: MaskFormatName | None,
+    top_k: int | None,
+    all_probabilities: bool,
+) -> None:
+    """In which form results are told."""
+    if masks not in _MASKS:
+        raise InvalidOption(f"masks {masks!r}: none, polygon or rle")
+    options.mask_format = _MASKS[masks]
+    if top_k is not None:
+        options.top_k = _unsigned("top_k", top_k)
+    options.all_probabilities = all_probabilities
 
 
 def _unsigned(what: str, value: int) -> int:
@@ -159,6 +203,7 @@ def register(
     artifact: "Artifact",
     *,
     image_size: int | None,
+    image_sizes: Sequence[int],
     confidence: float | None,
     iou: float | None,
     max_detections: int | None,
@@ -179,6 +224,7 @@ def register(
         raise InvalidOption(f"shape_policy {shape_policy!r}: rect or square")
     settings = types_pb2.VersionSettings(
         image_size=_unsigned("image_size", image_size or 0),
+        image_sizes=[_unsigned("image_sizes", size) for size in image_sizes],
         confidence=confidence,
         iou=iou,
         max_detections=max_detections,

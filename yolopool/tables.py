@@ -1,5 +1,6 @@
 """How the command line shows records to people: tables that fit 80 columns, and lines."""
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from yolopool.detections import Detections, Timing
+from yolopool.drawing import VISIBLE
 from yolopool.explanations import (
     Event,
     ModelExplanation,
@@ -16,6 +18,7 @@ from yolopool.explanations import (
     RequestTrace,
     WorkerVerdict,
 )
+from yolopool.masks import Mask
 from yolopool.records import (
     Batching,
     Changeover,
@@ -308,13 +311,44 @@ def local_time(unix_s: float, time_zone: str) -> str:
         return "never"
 
 
-def boxes(found: Detections, name: str) -> Table:
-    """A line a box."""
+def results(found: Detections, name: str) -> Table:
+    """A line an object, with what its task gives; of a classification a line a class."""
     title = f"[bold]{name}[/] {found.model}, {found.image_size[0]}x{found.image_size[1]} px"
-    table = plain_table("CLASS", "CONFIDENCE ", "X_MIN ", "Y_MIN ", "X_MAX ", "Y_MAX ", title=title)
+    if found.classification is not None:
+        table = plain_table("CLASS", "PROBABILITY ", title=title)
+        top = found.classification
+        for class_name, probability in zip(top.class_name, top.probability, strict=True):
+            table.add_row(class_name, f"{probability:.4f}")
+        return table
+    upright = ("X_MIN ", "Y_MIN ", "X_MAX ", "Y_MAX ")
+    box = upright if found.xywhr is None else ("X ", "Y ", "WIDTH ", "HEIGHT ", "DEGREES ")
+    more = {"segment": ("MASK ",), "pose": ("KEYPOINTS ",)}.get(found.task, ())
+    table = plain_table("CLASS", "CONFIDENCE ", *box, *more, title=title)
     for one in found:
-        table.add_row(one.class_name, f"{one.confidence:.3f}", *(f"{v:.1f}" for v in one.xyxy))
+        places = one.xyxy if one.xywhr is None else _degrees(one.xywhr.tolist())
+        cells = [f"{value:.1f}" for value in places]
+        if one.mask is not None:
+            cells.append(_mask(one.mask))
+        elif one.keypoints is not None:
+            cells.append(_seen(one.keypoints.tolist()))
+        table.add_row(one.class_name, f"{one.confidence:.3f}", *cells)
     return table
+
+
+def _degrees(xywhr: list[float]) -> list[float]:
+    return [*xywhr[:4], math.degrees(xywhr[4])]
+
+
+def _mask(mask: Mask) -> str:
+    if mask.counts:
+        return f"{int(mask.to_array().sum())} px"
+    points = sum(len(part) for part in mask.polygons)
+    return f"{points} points" if len(mask.polygons) == 1 else f"{points} in {len(mask.polygons)}"
+
+
+def _seen(points: list[list[float]]) -> str:
+    seen = sum(len(point) < 3 or point[2] >= VISIBLE for point in points)
+    return f"{seen} of {len(points)}"
 
 
 def timing(rows: Sequence[tuple[str, Detections]]) -> Table:

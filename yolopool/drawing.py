@@ -1,0 +1,119 @@
+"""Results of every task drawn on their image, with pillow alone."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from yolopool.masks import Mask, fill
+
+if TYPE_CHECKING:
+    from yolopool.detections import Detection, Detections
+
+Drawable = Image.Image | bytes | str | Path
+# Of distinct hue and enough contrast to white letters; a class takes one by its id.
+_PALETTE = (
+    "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#e0700b", "#8c564b", "#c2399b", "#17899b",
+    "#7f7f7f", "#8a8b1c", "#0b5d8f", "#a11d33",
+)  # fmt: skip
+_MASK_OPACITY = 110  # of 255
+# Below it a keypoint is taken for hidden: the model library's threshold for drawing.
+VISIBLE = 0.25
+# Pairs of COCO's 17 keypoints of a person, from 0; other models' points are not joined.
+_PERSON = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
+    (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
+
+
+def picture_of(image: Drawable | None) -> Image.Image:
+    """A picture in RGB with EXIF orientation applied, never the caller's own."""
+    if image is None:
+        raise ValueError("no image to draw on: give the one the boxes were found on")
+    if isinstance(image, bytes):
+        image = Image.open(io.BytesIO(image))
+    elif isinstance(image, str | Path):
+        image = Image.open(image)
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def draw(found: "Detections", picture: Image.Image) -> Image.Image:
+    """Draws on the picture and answers it; the most confident lie on top."""
+    pen = _Pen(picture)
+    objects = list(reversed(list(found)))
+    for one in objects:
+        if one.mask is not None:
+            pen.mask(one.mask, _colour(one))
+    for one in objects:
+        pen.outline(one)
+        if one.keypoints is not None:
+            pen.keypoints(one.keypoints, _colour(one))
+    for one in objects:
+        pen.label(one.corner, f"{one.class_name} {one.confidence:.2f}", _colour(one))
+    if found.classification is not None:
+        named = zip(found.classification.class_name, found.classification.probability, strict=True)
+        pen.lines([f"{name} {probability:.3f}" for name, probability in named])
+    return picture
+
+
+def _colour(one: "Detection") -> str:
+    return _PALETTE[one.class_id % len(_PALETTE)]
+
+
+class _Pen:
+    """Line and letters that fit the picture's size."""
+
+    def __init__(self, picture: Image.Image) -> None:
+        scale = max(picture.size) / 640
+        self._picture = picture
+        self._draw = ImageDraw.Draw(picture)
+        self._line = max(2, round(2.5 * scale))
+        self._font: Any = ImageFont.load_default(max(11, 13 * scale))
+
+    def mask(self, mask: Mask, colour: str) -> None:
+        if mask.counts:
+            cover = Image.fromarray(mask.to_array().astype(np.uint8) * _MASK_OPACITY)
+        else:
+            cover = Image.new("L", self._picture.size)
+            brush = ImageDraw.Draw(cover)
+            for part in mask.polygons:
+                fill(brush, part, _MASK_OPACITY)
+        self._picture.paste(colour, (0, 0), cover)
+
+    def outline(self, one: "Detection") -> None:
+        if one.corners is None:
+            self._draw.rectangle(one.xyxy, outline=_colour(one), width=self._line)
+            return
+        points = [(float(x), float(y)) for x, y in one.corners]
+        self._draw.line([*points, points[0]], fill=_colour(one), width=self._line, joint="curve")
+
+    def keypoints(self, points: "np.ndarray[Any, np.dtype[np.float32]]", colour: str) -> None:
+        seen = [len(point) < 3 or point[2] >= VISIBLE for point in points]
+        if len(points) == 17:
+            for begin, end in _PERSON:
+                if seen[begin] and seen[end]:
+                    both = [tuple(map(float, points[index][:2])) for index in (begin, end)]
+                    self._draw.line(both, fill=colour, width=max(1, self._line // 2))
+        radius = self._line
+        for (x, y, *_), is_seen in zip(points.tolist(), seen, strict=True):
+            if is_seen:
+                spot = (x - radius, y - radius, x + radius, y + radius)
+                self._draw.ellipse(spot, fill="white", outline=colour, width=max(1, radius // 2))
+
+    def label(self, place: tuple[float, float], text: str, colour: str) -> None:
+        """Writes above the place, or below it where there is no room above."""
+        x, y = place
+        left, top, right, bottom = self._draw.textbbox((x, y), text, font=self._font)
+        height = bottom - top + 4
+        shift = -height if y >= height else 0.0
+        self._draw.rectangle((x, y + shift, x + right - left + 6, y + shift + height), fill=colour)
+        self._draw.text((x + 3, y + shift + 2 - (top - y)), text, fill="white", font=self._font)
+
+    def lines(self, texts: list[str]) -> None:
+        """Writes one below the other, from the upper left corner."""
+        text = "\n".join(texts)
+        left, top, right, bottom = self._draw.multiline_textbbox((8, 8), text, font=self._font)
+        self._draw.rectangle((left - 4, top - 4, right + 4, bottom + 4), fill=_PALETTE[0])
+        self._draw.multiline_text((8, 8), text, fill="white", font=self._font)
