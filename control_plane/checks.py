@@ -16,6 +16,7 @@ from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 MOST_DETECTIONS = 3000
 MOST_CLASSES = 10_000
 SMALLEST_IMAGE, LARGEST_IMAGE = 32, 4096
+MOST_IMAGE_SIZES = 16
 MOST_LABELS, LONGEST_LABEL = 16, 120
 MOST_REPLICAS = 1000
 MOST_YAML = 64 * 1024
@@ -72,6 +73,8 @@ def check_options(options: detection_pb2.DetectOptions) -> None:
         raise InvalidOption(f"at most {MOST_CLASSES} classes can be named")
     for single in options.class_confidences:
         _check_fraction(f"confidence of class {single.class_id}", single.confidence)
+    if options.HasField("tiling") and options.tiling.HasField("overlap"):
+        _check_fraction("overlap of tiles", options.tiling.overlap)
     if options.HasField("region_of_interest"):
         box = options.region_of_interest
         if not (0 <= box.x_min < box.x_max and 0 <= box.y_min < box.y_max):
@@ -88,6 +91,13 @@ def check_settings(settings: types_pb2.VersionSettings) -> types_pb2.VersionSett
             f"image_size is {size}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels, "
             "or 0 for the size the model was trained with"
         )
+    if len(settings.image_sizes) > MOST_IMAGE_SIZES:
+        raise InvalidOption(f"at most {MOST_IMAGE_SIZES} image_sizes can be named")
+    for other in settings.image_sizes:
+        if not SMALLEST_IMAGE <= other <= LARGEST_IMAGE:
+            raise InvalidOption(
+                f"image_sizes has {other}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels"
+            )
     if settings.HasField("confidence"):
         _check_fraction("confidence", settings.confidence)
     if settings.HasField("iou"):

@@ -118,6 +118,13 @@ class VersionSettings:
     shape_policy: ShapePolicy | None = None
     head_mode: HeadMode | None = None
     output_layout: OutputLayout | None = None
+    # Sizes that a request may ask for beside image_size.
+    image_sizes: tuple[int, ...] = ()
+
+    @property
+    def largest_image(self) -> int:
+        """Longest side that memory is kept for; 0: not said."""
+        return max(self.image_size, *self.image_sizes, 0)
 
 
 # Of a version that is kept on demand only, where nothing else is said.

@@ -29,15 +29,16 @@ def footprint(
 ) -> Footprint:
     """Bytes of a version as a worker makes it: as known, else the estimate of its import.
 
-    The estimate is weights + activations per megapixel x image_size^2 of one image, and that
-    image as bytes and as float32, three channels each: what workers reserve before they measure.
+    The estimate is weights + activations per megapixel x image_size^2 of one image, the largest
+    that may be asked for, and that image as bytes and as float32, three channels each: what
+    workers reserve before they measure.
     """
     if version.pack is None:
         return Footprint(0, 0)
     found = known.get(FootprintKey.of(version.pack.digest, build))
     if found is not None:
         return found
-    size = version.settings.image_size or DEFAULT_IMAGE_SIZE
+    size = version.settings.largest_image or DEFAULT_IMAGE_SIZE
     pixels = size * size
     activations = version.pack.activation_bytes_per_megapixel * pixels // PIXELS_PER_MEGAPIXEL
     return Footprint(version.pack.weights_bytes, activations + pixels * INPUT_BYTES_PER_PIXEL)

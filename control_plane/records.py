@@ -76,6 +76,7 @@ def _settings_of(raw: Mapping[str, Any]) -> VersionSettings:
         raw.get(name) for name in ("shape_policy", "head_mode", "output_layout")
     )
     words = {
+        "image_sizes": tuple(raw.get("image_sizes", ())),
         "shape_policy": ShapePolicy(policy) if policy else None,
         "head_mode": HeadMode(head) if head else None,
         "output_layout": OutputLayout(layout) if layout else None,

@@ -89,6 +89,7 @@ def settings_in(settings: types_pb2.VersionSettings) -> VersionSettings:
         shape_policy=_SHAPE_POLICIES_IN.get(settings.shape_policy),
         head_mode=_HEAD_MODES_IN.get(settings.head_mode),
         output_layout=_LAYOUTS_IN.get(settings.output_layout),
+        image_sizes=tuple(sorted({*settings.image_sizes} - {settings.image_size})),
     )
 
 
@@ -109,6 +110,7 @@ def settings_out(settings: VersionSettings) -> types_pb2.VersionSettings:
         shape_policy=policy,
         head_mode=head,
         output_layout=layout,
+        image_sizes=settings.image_sizes,
     )
 
 

@@ -145,6 +145,9 @@ def _check_settings(settings: types_pb2.VersionSettings) -> None:
     _require(
         32 <= settings.image_size <= 4096, f"image_size {settings.image_size} is not in 32..4096"
     )
+    _require(len(settings.image_sizes) <= 16, f"{len(settings.image_sizes)} image_sizes, not <= 16")
+    for size in settings.image_sizes:
+        _require(32 <= size <= 4096, f"one of image_sizes, {size}, is not in 32..4096")
     for name in ("confidence", "iou", "max_detections"):
         _require(settings.HasField(name), f"settings.{name} is not resolved")
     # Written so that NaN fails too.

@@ -252,8 +252,10 @@ class Replicas:
         replica.pack = pack
         replica.class_names = tuple(manifest.class_names)
         replica.stride = max(manifest.stride, 32)
-        # Beyond whole strides, as `letterbox` rounds.
-        size = -(-replica.order.settings.image_size // replica.stride) * replica.stride
+        # Of the largest image that may be asked for; beyond whole strides, as `letterbox` rounds.
+        settings = replica.order.settings
+        largest = max(settings.image_size, *settings.image_sizes, 0)
+        size = -(-largest // replica.stride) * replica.stride
         replica.shape = (size, size)
         replica.limit_batch(self._max_batch)
 

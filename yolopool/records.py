@@ -92,6 +92,7 @@ class ModelVersion:
     class_names: tuple[str, ...]
     architecture: str
     image_size: int
+    image_sizes: tuple[int, ...]
     confidence: float
     iou: float
     max_detections: int
@@ -341,6 +342,7 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         class_names=tuple(message.class_names),
         architecture=message.architecture,
         image_size=settings.image_size,
+        image_sizes=tuple(settings.image_sizes),
         confidence=settings.confidence,
         iou=settings.iou,
         max_detections=settings.max_detections,

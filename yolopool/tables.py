@@ -146,6 +146,7 @@ def version(one: ModelVersion) -> Table:
         "architecture": one.architecture,
         "classes": f"{len(one.class_names)}: {', '.join(one.class_names[:12])}",
         "image size": f"{one.image_size} px, {one.shape_policy}",
+        "also": ", ".join(f"{size} px" for size in one.image_sizes),
         "may run": _place(one.placement),
         "batches": "\n".join(_batched(kind, batch) for kind, batch in one.batching.items()),
         "thresholds": f"confidence {one.confidence:g}, iou {one.iou:g}",
