@@ -35,6 +35,7 @@ from worker.replicas import Replicas
 from worker.rpc import Identity, WorkerRpc
 from worker.settings import Settings, parse_labels
 from worker.swaps import Swaps, Tiers
+from worker.teller import Teller
 from worker.upkeep import Upkeep, budget_bytes
 from worker.vigil import Bounds
 from worker.watchdog import Watchdog
@@ -96,8 +97,10 @@ class App:
         held: dict[str, Replica] = {}
         self.engine = Engine(settings.queue_capacity)
         self.arena = Arena(arena.private(settings.intake_bytes()))
+        intake_threads = settings.intake_threads or (4 if kind == "cuda" else 2)
+        self.teller = Teller(intake_threads, settings.queue_capacity)
         self.intake = Intake(
-            settings.intake_threads or (4 if kind == "cuda" else 2),
+            intake_threads,
             settings.queue_capacity,
             ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
             self.arena,
@@ -141,6 +144,7 @@ class App:
             self.upkeep,
             self.engine,
             self.intake,
+            self.teller,
             backend,
             self._box,
         )
@@ -256,6 +260,7 @@ class App:
                 await self.engine.job(self.backend.close)
         await self.engine.stop(CLOSING_S)
         self.intake.close()
+        self.teller.close()
 
     async def _drain(self, hurry: Callable[[], Awaitable[object]] | None) -> int:
         """Finishes what is queued; answers how many had to be refused."""

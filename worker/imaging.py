@@ -82,6 +82,11 @@ class Region:
         """(x, y) of its top left corner in the whole image."""
         return self.x_min, self.y_min
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.y_max - self.y_min, self.x_max - self.x_min
+
 
 @dataclass(frozen=True, slots=True)
 class Letterboxed:
@@ -93,6 +98,17 @@ class Letterboxed:
 
     image: U8
     original_shape: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a letterboxed image is from: `offset` the (x, y) of its part in the whole image, which
+    has (height, width) `image_shape`.
+    """
+
+    letterboxed: Letterboxed
+    offset: tuple[int, int]
+    image_shape: tuple[int, int]
 
 
 def decode(encoded: bytes, limits: ImageLimits) -> U8:
@@ -200,14 +216,14 @@ def letterbox(
     return Letterboxed(padded, (height, width))
 
 
-def centre_crop(image: U8, image_size: int, stride: int) -> Letterboxed:
+def centre_crop(image: U8, image_size: int, stride: int, into: U8 | None = None) -> Letterboxed:
     """Scales an image (HWC, BGR) until its shorter side fills the square and cuts the middle out:
-    what a model that classifies sees, without padding.
+    what a model that classifies sees, without padding. Else as `letterbox`.
 
     Formula: classify_transforms of ultralytics.data.augment, which is Resize and CenterCrop of
     torchvision on PIL images: antialiased bilinear, the longer side cut to whole pixels.
     """
-    size = math.ceil(image_size / stride) * stride
+    size = size_of(image_size, stride)
     height, width = image.shape[:2]
     shorter, longer = min(height, width), max(height, width)
     if shorter != size:
@@ -218,7 +234,10 @@ def centre_crop(image: U8, image_size: int, stride: int) -> Letterboxed:
         image = np.asarray(picture, np.uint8)
     top = round((image.shape[0] - size) / 2)
     left = round((image.shape[1] - size) / 2)
-    cut = np.ascontiguousarray(image[top : top + size, left : left + size])
+    if into is None:
+        into = np.empty(size * size * 3, np.uint8)
+    cut = into[: size * size * 3].reshape(size, size, 3)
+    np.copyto(cut, image[top : top + size, left : left + size])
     return Letterboxed(cut, (height, width))
 
 

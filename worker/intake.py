@@ -13,10 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
+import numpy as np
 
 from worker import imaging
 from worker.arena import Arena
-from worker.imaging import U8, ChannelOrder, ImageLimits, Letterboxed, ShapePolicy
+from worker.imaging import (
+    U8,
+    ChannelOrder,
+    ImageLimits,
+    Letterboxed,
+    Place,
+    Region,
+    ShapePolicy,
+)
+from worker.tiling import MAX_TILES, Tiling, layout
 from yolopool.errors import Draining, QueueFull
 
 Box = tuple[float, float, float, float]
@@ -34,17 +44,21 @@ class RawPixels:
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """How a version wants its images: longest side and stride in pixels, and the policy."""
+    """How a version wants its images: longest side and stride in pixels, and the policy; `crop`:
+    the middle of the image, as models that classify want it, instead. `tiling` None: in one.
+    """
 
     image_size: int
     stride: int
     policy: ShapePolicy
+    crop: bool = False
+    tiling: Tiling | None = None
 
     @property
     def most_bytes(self) -> int:
-        """Of a letterboxed image: the whole square."""
+        """Of a letterboxed image: the whole square; of all tiles, if it is cut."""
         side = imaging.size_of(self.image_size, self.stride)
-        return 3 * side * side
+        return 3 * side * side * (MAX_TILES if self.tiling is not None else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +67,8 @@ class Prepared:
     held.
 
     `image_shape` is the (height, width) of the whole image, upright; `offset` the (x, y) of the
-    region of interest in it, for `imaging.to_original`. Times are seconds of this image's thread.
+    region of interest in it, for `imaging.to_original`. Of tiles, `letterboxed` has them one
+    beneath the other: see `places`. Times are seconds of this image's thread.
     """
 
     letterboxed: Letterboxed
@@ -61,6 +76,23 @@ class Prepared:
     offset: tuple[int, int]
     decode_s: float
     preprocess_s: float
+
+    @property
+    def part(self) -> Region:
+        """The region of interest, or all of the image."""
+        (x, y), (height, width) = self.offset, self.letterboxed.original_shape
+        return Region(x, y, x + width, y + height)
+
+    def places(self, tiling: Tiling | None) -> tuple[Place, ...]:
+        """What is to be run, each with where it is from; `tiling` as it was framed with."""
+        if tiling is None:
+            return (Place(self.letterboxed, self.offset, self.image_shape),)
+        tiles = layout(self.part, tiling)
+        images = np.split(self.letterboxed.image, len(tiles))
+        return tuple(
+            Place(Letterboxed(image, tile.shape), tile.offset, self.image_shape)
+            for image, tile in zip(images, tiles, strict=True)
+        )
 
 
 class Intake:
@@ -99,8 +131,9 @@ class Intake:
         """
         if self._closed:
             raise Draining("this worker is ending: ask another")
-        # The largest it may become: how large it does is known when it is decoded.
-        slot = self._arena.room(framing.most_bytes)
+        # The largest it may become: how large it does is known when it is decoded. Only then is
+        # there a slot for tiles, for as many as there are.
+        slot = self._arena.room(framing.most_bytes) if framing.tiling is None else None
         if not self._places.acquire(blocking=False):
             raise QueueFull(
                 f"{self._capacity} images are being decoded or wait for it: try again shortly"
@@ -116,7 +149,7 @@ class Intake:
         source: bytes | RawPixels,
         region_of_interest: Box | None,
         framing: Framing,
-        slot: U8,
+        slot: U8 | None,
     ) -> Prepared:
         started = self._clock()
         try:
@@ -125,9 +158,10 @@ class Intake:
             del slot
             raise
         decoded = self._clock()
-        letterboxed = imaging.letterbox(
-            image, framing.image_size, framing.stride, framing.policy, slot
-        )
+        if framing.tiling is not None:
+            letterboxed = self._tiles(image, framing, framing.tiling)
+        else:
+            letterboxed = _framed(image, framing, slot)
         return Prepared(
             letterboxed,
             image_shape,
@@ -135,6 +169,18 @@ class Intake:
             decode_s=decoded - started,
             preprocess_s=self._clock() - decoded,
         )
+
+    def _tiles(self, image: U8, framing: Framing, tiling: Tiling) -> Letterboxed:
+        """All tiles one beneath the other: they are of one shape."""
+        height, width = image.shape[:2]
+        tiles = layout(Region(0, 0, width, height), tiling)
+        side = imaging.size_of(framing.image_size, framing.stride)
+        slot = self._arena.room(3 * side * side * len(tiles))
+        first = _framed(imaging.crop(image, tiles[0]), framing, slot).image
+        for number, tile in enumerate(tiles[1:], start=1):
+            _framed(imaging.crop(image, tile), framing, slot[number * first.nbytes :])
+        stack = slot[: len(tiles) * first.nbytes].reshape(-1, *first.shape[1:])
+        return Letterboxed(stack, (height, width))
 
     def _read(
         self, source: bytes | RawPixels, region_of_interest: Box | None
@@ -156,3 +202,9 @@ class Intake:
         """Refuses new images, cancels those that wait, and returns when the threads have ended."""
         self._closed = True
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _framed(image: U8, framing: Framing, slot: U8 | None) -> Letterboxed:
+    if framing.crop:
+        return imaging.centre_crop(image, framing.image_size, framing.stride, slot)
+    return imaging.letterbox(image, framing.image_size, framing.stride, framing.policy, slot)

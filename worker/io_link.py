@@ -14,11 +14,13 @@ from typing import cast
 
 from worker.imaging import U8, Letterboxed, ShapePolicy
 from worker.intake import Framing, Prepared
+from worker.tiling import Tiling
 
-# A length, a kind and a call; a message is a few hundred bytes, an answer of 3,000 boxes 200 KB.
+# A length, a kind and a call; a message is a few hundred bytes, an answer of 3,000 boxes 200 KB,
+# and masks at most results.MAX_MASK_BYTES.
 _HEAD = struct.Struct("<IBQ")
-MAX_BYTES = 4 * 1024**2
-_FRAMING = struct.Struct("<II?")
+MAX_BYTES = 32 * 1024**2
+_FRAMING = struct.Struct("<II??Id")
 _PREPARED = struct.Struct("<Q8I2d")
 _REMAINING = struct.Struct("<d")
 
@@ -121,12 +123,16 @@ def read_ask(payload: bytes) -> tuple[float | None, bytes]:
 
 def pack_framing(framing: Framing) -> bytes:
     square = framing.policy is ShapePolicy.SQUARE
-    return _FRAMING.pack(framing.image_size, framing.stride, square)
+    tiling = framing.tiling or Tiling(0, 0.0)
+    return _FRAMING.pack(
+        framing.image_size, framing.stride, square, framing.crop, tiling.size, tiling.overlap
+    )
 
 
 def read_framing(payload: bytes) -> Framing:
-    image_size, stride, square = _FRAMING.unpack(payload)
-    return Framing(image_size, stride, ShapePolicy.SQUARE if square else ShapePolicy.RECT)
+    image_size, stride, square, crop, side, overlap = _FRAMING.unpack(payload)
+    policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
+    return Framing(image_size, stride, policy, crop, Tiling(side, overlap) if side else None)
 
 
 def pack_prepared(prepared: Prepared, at: int) -> bytes:

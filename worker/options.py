@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from worker.backends.base import NmsOptions
 from worker.results import MaskFormat
-from worker.tiles import Tiling
+from worker.tiling import Tiling
 from yolopool.errors import InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
 

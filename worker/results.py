@@ -14,7 +14,7 @@ import numpy.typing as npt
 from worker import imaging, masks, outlines, rotated
 from worker.backends.base import Candidates
 from worker.backends.beside import Keypoints, MaskParts, Probabilities, Rotations
-from worker.imaging import Letterboxed
+from worker.imaging import Letterboxed, Place
 from worker.outlines import RunLengths
 from yolopool.errors import InvalidOption
 
@@ -64,17 +64,6 @@ class Found:
             keypoints=None if self.keypoints is None else self.keypoints[rows],
             rotated=None if self.rotated is None else self.rotated[rows],
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a letterboxed image is from: `offset` the (x, y) of its part in the whole image, which
-    has (height, width) `image_shape`.
-    """
-
-    letterboxed: Letterboxed
-    offset: tuple[int, int]
-    image_shape: tuple[int, int]
 
 
 def found(candidates: Candidates, place: Place, mask_format: MaskFormat) -> Found:

@@ -12,18 +12,19 @@ from typing import Any
 
 import structlog
 
-from worker import imaging, options, wire
+from worker import answers, options, wire
 from worker.admission import Ask
 from worker.backends.base import Backend
 from worker.bench import Bench
 from worker.blackbox import BlackBox
 from worker.engine import Engine, Request
+from worker.inference import Inference, infer
 from worker.intake import Framing, Intake, Prepared
 from worker.lanes import SUSPECT
-from worker.passes import Outcome
 from worker.replica import Replica
 from worker.replicas import Replicas, forced_out
 from worker.swaps import Swaps
+from worker.teller import Teller
 from worker.upkeep import Upkeep
 from yolopool.errors import (
     DeadlineExceeded,
@@ -88,6 +89,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         upkeep: Upkeep,
         engine: Engine,
         intake: Intake,
+        teller: Teller,
         backend: Backend,
         box: BlackBox,
         clock: Callable[[], float] = time.monotonic,
@@ -101,6 +103,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         self._upkeep = upkeep
         self._engine = engine
         self._intake = intake
+        self._teller = teller
         self._backend = backend
         self._clock = clock
         self._bench = Bench(replicas, swaps, engine, intake, clock)
@@ -253,15 +256,19 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
     ) -> worker_pb2.InferResponse:
         key = wire.key_of(request.version)
         with self._replicas.ticket(key) as replica, self._box.holding(request.request_id):
-            nms = options.resolve(request.options, replica.order.settings, len(replica.class_names))
+            settings, task = replica.order.settings, replica.header.manifest.task
+            nms = options.resolve(request.options, settings, len(replica.class_names))
+            telling = options.telling(request.options, settings, task)
             # A suspect goes first and shares no pass, since it is the only one of its priority.
             priority = SUSPECT if request.suspect else wire.priority_of(request)
             ask = Ask(replica.key, priority, deadline, replica.batching)
             try:
+                if task == options.SEGMENT and nms.masks:
+                    self._teller.check()
                 # Before any work is spent on the image: under a flood most are refused.
                 place = self._engine.reserve(ask)
                 try:
-                    prepared = await prepare(wire.framing_of(replica))
+                    prepared = await prepare(wire.framing_of(replica, telling))
                     if replica.forced:  # while the image was decoded
                         raise forced_out(replica.key)
                     submission = Request(
@@ -273,29 +280,31 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
                         replica.batching,
                         place,
                     )
-                    outcome = await self._engine.submit(submission)
+                    inference = await infer(
+                        self._engine, self._teller, submission, prepared, telling
+                    )
                 finally:
                     self._engine.free(place)
             except (QueueFull, DeadlineExceeded):
                 replica.usage = replica.usage.refused(self._clock())
                 raise
-            stages_s = outcome.transfer_s + outcome.inference_s + outcome.postprocess_s
-            device_s = stages_s / outcome.batch_size
-            replica.usage = replica.usage.answered(self._clock(), outcome.queue_s, device_s)
-            return self._answer(request, replica, prepared, outcome)
+            replica.usage = replica.usage.answered(
+                self._clock(), inference.outcome.queue_s, inference.device_s
+            )
+            return self._answer(request, replica, prepared, inference, telling)
 
     def _answer(
         self,
         request: worker_pb2.InferRequest,
         replica: Replica,
         prepared: Prepared,
-        outcome: Outcome,
+        inference: Inference,
+        telling: options.Telling,
     ) -> worker_pb2.InferResponse:
-        boxes = imaging.to_original(outcome.candidates.xyxy, prepared.letterboxed, prepared.offset)
-        one = self._identity()
+        one, found, outcome = self._identity(), inference.found, inference.outcome
         height, width = prepared.image_shape
         result = detection_pb2.DetectResponse(
-            detections=wire.detections_to(outcome, boxes, replica),
+            detections=answers.detections_to(found, replica.class_names),
             image_width=width,
             image_height=height,
             version=wire.version_of(replica),
@@ -305,7 +314,14 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             batch_size=outcome.batch_size,
             timing=wire.timing_to(outcome, prepared),
             request_id=request.request_id,
+            task=replica.header.manifest.task,
+            tiles=inference.tiles,
         )
+        if found.probabilities is not None:
+            top = answers.classification_to(
+                found.probabilities, replica.class_names, telling.top_k, telling.all_probabilities
+            )
+            result.classification.CopyFrom(top)
         return worker_pb2.InferResponse(
             result=result,
             load=wire.load_to(self._engine),

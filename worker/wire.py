@@ -1,8 +1,5 @@
 """Between this worker's records and the protos: translation alone."""
 
-import numpy as np
-import numpy.typing as npt
-
 from worker.backends.base import Backend
 from worker.engine import Engine
 from worker.imaging import ChannelOrder, ShapePolicy
@@ -11,6 +8,7 @@ from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching
 from worker.ledger import Claim, Ledger
 from worker.lifecycle import ReplicaState
 from worker.passes import Outcome
+from worker.options import CLASSIFY, Telling
 from worker.replica import NOTHING, Order, Replica
 from yolopool.errors import ImageEmpty, ImageShapeMismatch
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
@@ -111,11 +109,12 @@ def region_of(options: detection_pb2.DetectOptions) -> tuple[float, float, float
     return (box.x_min, box.y_min, box.x_max, box.y_max)
 
 
-def framing_of(replica: Replica) -> Framing:
+def framing_of(replica: Replica, telling: Telling) -> Framing:
     settings = replica.order.settings
     square = settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
-    return Framing(settings.image_size, replica.stride, policy)
+    crop = replica.header.manifest.task == CLASSIFY
+    return Framing(telling.image_size, replica.stride, policy, crop, telling.tiling)
 
 
 def priority_of(request: worker_pb2.InferRequest) -> int:
@@ -205,28 +204,6 @@ def load_to(engine: Engine) -> types_pb2.LoadReport:
         estimated_wait_ms=load.wait_s * 1000,
         sequence=load.sequence,
     )
-
-
-def detections_to(
-    outcome: Outcome, boxes: npt.NDArray[np.float32], replica: Replica
-) -> list[detection_pb2.Detection]:
-    """Boxes in original pixels, float32 (n, 4), with their classes."""
-    candidates = outcome.candidates
-    rows = zip(
-        boxes.tolist(),
-        candidates.confidence.tolist(),
-        candidates.class_id.tolist(),
-        strict=True,
-    )
-    return [
-        detection_pb2.Detection(
-            class_id=class_id,
-            class_name=replica.class_names[class_id],
-            confidence=confidence,
-            box=types_pb2.Box(x_min=box[0], y_min=box[1], x_max=box[2], y_max=box[3]),
-        )
-        for box, confidence, class_id in rows
-    ]
 
 
 def timing_to(outcome: Outcome, prepared: Prepared) -> detection_pb2.Timing:

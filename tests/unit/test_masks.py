@@ -1,6 +1,7 @@
 """Masks, outlines and run lengths equal the model library's, and cost one object's memory."""
 
 import tracemalloc
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,6 +35,13 @@ def parts(seed: int, shape: tuple[int, int], count: int) -> tuple[F32, F32, F32]
     return rng.normal(size=(count, 32)).astype(np.float32), prototypes, boxes
 
 
+def library(
+    function: Any, prototypes: F32, coefficients: F32, boxes: F32, *args: Any, **more: Any
+) -> np.ndarray:
+    tensors = (torch.from_numpy(one) for one in (prototypes, coefficients, boxes))
+    return np.asarray(function(*tensors, *args, **more).numpy())
+
+
 def whole(crop: masks.Crop, shape: tuple[int, int]) -> np.ndarray:
     image = np.zeros(shape, np.uint8)
     height, width = crop.pixels.shape
@@ -46,9 +54,7 @@ def test_masks_at_the_input_equal_the_librarys(
     shape: tuple[int, int], original: tuple[int, int]
 ) -> None:
     coefficients, prototypes, boxes = parts(1, shape, 12)
-    theirs = ops.process_mask(
-        *map(torch.from_numpy, (prototypes, coefficients, boxes)), shape, upsample=True
-    ).numpy()
+    theirs = library(ops.process_mask, prototypes, coefficients, boxes, shape, upsample=True)
     ours = [whole(one, shape) for one in masks.at_input(coefficients, prototypes, boxes, shape)]
     assert theirs.any()
     np.testing.assert_array_equal(np.stack(ours), theirs)
@@ -59,10 +65,8 @@ def test_masks_at_the_original_equal_the_librarys(
     shape: tuple[int, int], original: tuple[int, int]
 ) -> None:
     coefficients, prototypes, boxes = parts(2, shape, 12)
-    boxes = ops.scale_boxes(shape, torch.from_numpy(boxes), original).numpy()
-    theirs = ops.process_mask_native(
-        *map(torch.from_numpy, (prototypes, coefficients, boxes)), original
-    ).numpy()
+    boxes = np.asarray(ops.scale_boxes(shape, boxes, original))
+    theirs = library(ops.process_mask_native, prototypes, coefficients, boxes, original)
     crops = masks.at_original(coefficients, prototypes, boxes, original)
     assert theirs.any()
     np.testing.assert_array_equal(np.stack([whole(one, original) for one in crops]), theirs)
@@ -72,10 +76,9 @@ def test_a_mask_taller_than_a_band_is_one_mask() -> None:
     coefficients, prototypes, _ = parts(3, (1280, 1280), 1)
     boxes = np.array([[0, 0, 1280, 1280]], np.float32)
     (crop,) = masks.at_input(coefficients, prototypes, boxes, (1280, 1280))
-    theirs = ops.process_mask(
-        *map(torch.from_numpy, (prototypes, coefficients, boxes)), (1280, 1280), upsample=True
-    )
-    np.testing.assert_array_equal(crop.pixels, theirs[0].numpy())
+    shape = (1280, 1280)
+    theirs = library(ops.process_mask, prototypes, coefficients, boxes, shape, upsample=True)
+    np.testing.assert_array_equal(crop.pixels, theirs[0])
 
 
 def test_boxes_without_pixels_give_empty_masks() -> None:

@@ -602,7 +602,9 @@ Global___ClassProbability: _TypeAlias = ClassProbability  # noqa: Y015
 
 @_typing.final
 class Timing(_message.Message):
-    """Where the time of one request went."""
+    """Where the time of one request went. Of tiles: the longest wait, and each tile's share of its
+    passes, added up.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -626,7 +628,7 @@ class Timing(_message.Message):
     inference_ms: _builtins.float
     """Forward pass of the batch."""
     postprocess_ms: _builtins.float
-    """NMS and scaling to original pixels."""
+    """NMS, scaling to original pixels, masks."""
     total_ms: _builtins.float
     """From the arrival at the control plane to its answer."""
     def __init__(

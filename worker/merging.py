@@ -1,8 +1,6 @@
-"""A large image in tiles: where they lie, and one answer made of theirs. Pure: numpy alone."""
+"""One answer made of those of overlapping tiles. Pure: numpy alone."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,57 +8,15 @@ import numpy.typing as npt
 from worker.imaging import Region
 from worker.results import Found, Mask
 from worker.rotated import probiou
-from yolopool.errors import InvalidOption
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
-MAX_TILES = 64
 # Of the most confident boxes of all tiles: what is compared takes time.
 MAX_COMPARED = 10_000
 # Share of the smaller of two boxes that lies in the other, from which a cut one is a piece of it.
 PIECE = 0.5
 # A box this near to an inner border of its tile, in pixels, is taken for cut by it.
 _NEAR = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """Side of the tiles in pixels of the image, and the share that neighbours have in common."""
-
-    size: int
-    overlap: float
-
-
-def layout(part: Region, tiling: Tiling) -> tuple[Region, ...]:
-    """Tiles that cover a part of an image, row by row, evenly spread; none is larger than a tile
-    or leaves the part. Raises InvalidOption for more than MAX_TILES.
-    """
-    columns = _positions(part.x_max - part.x_min, tiling)
-    rows = _positions(part.y_max - part.y_min, tiling)
-    if len(columns) * len(rows) > MAX_TILES:
-        raise InvalidOption(
-            f"{len(columns)} x {len(rows)} tiles of {tiling.size} pixels: at most {MAX_TILES} are "
-            "cut; give a larger tile_size, less overlap, or a region of interest"
-        )
-    return tuple(
-        Region(
-            part.x_min + x,
-            part.y_min + y,
-            min(part.x_min + x + tiling.size, part.x_max),
-            min(part.y_min + y + tiling.size, part.y_max),
-        )
-        for y in rows
-        for x in columns
-    )
-
-
-def _positions(length: int, tiling: Tiling) -> tuple[int, ...]:
-    rest = length - tiling.size
-    if rest <= 0:
-        return (0,)
-    step = max(1.0, tiling.size * (1 - tiling.overlap))
-    count = math.ceil(rest / step) + 1
-    return tuple(round(index * rest / (count - 1)) for index in range(count))
 
 
 def merge(
