@@ -144,8 +144,7 @@ def _summed(coefficients: F32, prototypes: F32, rows: _Axis, columns: _Axis) -> 
     """The weighted sum of the prototypes where these axes take samples."""
     (top, bottom), (left, right) = rows.span, columns.span
     part = prototypes[:, top:bottom, left:right]
-    summed = coefficients @ part.reshape(len(part), -1)
-    return _Patch(summed.reshape(part.shape[1:]), top, left)
+    return _Patch(np.tensordot(coefficients, part, 1), top, left)
 
 
 def _stretched(patch: _Patch, rows: _Axis, columns: _Axis) -> F32:

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from worker.backends import skeleton
+from worker.backends import heads, skeleton
 from worker.backends.base import NmsOptions
 from yolopool.errors import PackInvalid
 
 _KEPT_ANCHORS = 64
 Anchors = tuple[torch.Tensor, torch.Tensor]
+# A prediction; of segment with its prototypes.
+Output = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 class Architecture:
@@ -25,13 +27,17 @@ class Architecture:
         self.module: Any = self.skeleton.module
         head = self._head = _head_of(self.module)
         head.export = True  # only the answer; the feature maps may go
-        head._inference = self._decode
-        self.end_to_end = bool(head.end2end)
+        self.head = _layout_of(head)
+        # Of the decoding, which is in float32.
+        self.exact: frozenset[int] = frozenset()
+        self.end_to_end = False
+        if self.head.task != heads.CLASSIFY:
+            head._inference = self._decode
+            self.exact = self.skeleton.indices_under(head.dfl)
+            self.end_to_end = bool(head.end2end)
         if self.end_to_end:
             # Limits differ from image to image: taken out here, applied to each in `best`.
             head.postprocess = _unchanged
-        # Of the decoding, which is in float32.
-        self.exact = self.skeleton.indices_under(head.dfl)
         self.users = 0
         # Measured working memory by pixels of a pass; CUDA alone tells it.
         self.peaks: dict[tuple[torch.dtype, int], int] = {}
@@ -53,8 +59,8 @@ class Architecture:
         return tuple(tensor for pair in self._anchors.values() for tensor in pair)
 
     def best(self, prediction: torch.Tensor, options: NmsOptions) -> torch.Tensor:
-        """The final rows of one image of an end-to-end head: float (k, 6) of corners, confidence,
-        class. prediction: (1, n, 4 + nc).
+        """The final rows of one image of an end-to-end head: float (k, 6 + extra) of box,
+        confidence, class and extra. prediction: (1, n, 4 + nc + extra).
         """
         head = self._head
         # As BasePredictor does it: never fewer than the head gives by itself.
@@ -63,13 +69,26 @@ class Architecture:
         return rows
 
     def _decode(self, answer: dict[str, Any]) -> torch.Tensor:
-        """Detect._inference of ultralytics, in float32: half of it has steps of half a pixel
-        beyond 512.
+        """`_inference` of ultralytics' heads, in float32: half of it has steps of half a pixel
+        beyond 512. (batch, 4 + nc + extra, n).
         """
+        head, task = self._head, self.head.task
         anchors, strides = self._anchors_of(answer["feats"])
-        distances = self._head.dfl(answer["boxes"].float())
-        boxes = self._head.decode_bboxes(distances, anchors.unsqueeze(0)) * strides
-        return torch.cat((boxes, answer["scores"].float().sigmoid()), 1)
+        distances = head.dfl(answer["boxes"].float())
+        rows = [answer["scores"].float().sigmoid()]
+        if task == heads.OBB:
+            angle = answer["angle"].float()
+            boxes = head.decode_bboxes(distances, anchors.unsqueeze(0), angle)
+            rows.append(angle)
+        else:
+            boxes = head.decode_bboxes(distances, anchors.unsqueeze(0))
+        if task == heads.SEGMENT:
+            rows.append(answer["mask_coefficient"].float())
+        if task == heads.POSE:
+            # It takes them from the module.
+            head.anchors, head.strides = anchors, strides
+            rows.append(head.kpts_decode(answer["kpts"].float()))
+        return torch.cat((boxes * strides, *rows), 1)
 
     def _anchors_of(self, features: Sequence[torch.Tensor]) -> Anchors:
         """Tensors that stay as they are: a captured graph goes on reading them."""
@@ -93,12 +112,28 @@ def _unchanged(prediction: torch.Tensor) -> torch.Tensor:
 
 
 def _head_of(module: Any) -> Any:
-    from ultralytics.nn.modules.head import Detect
+    from ultralytics.nn.modules import head as library
 
     try:
         head = module.model[-1]
     except (AttributeError, TypeError, IndexError) as error:
         raise PackInvalid("the pack's model has no layers: import the model again") from error
-    if not isinstance(head, Detect) or type(head)._inference is not Detect._inference:
-        raise PackInvalid(f"the pack's last layer {type(head).__name__} is no detection head")
-    return head
+    known = (library.Detect, library.Segment, library.Pose, library.OBB)
+    if isinstance(head, library.Detect):
+        if type(head)._inference in [one._inference for one in known]:
+            return head
+    elif isinstance(head, library.Classify):
+        return head
+    raise PackInvalid(f"the pack's last layer {type(head).__name__} is no head that is served")
+
+
+def _layout_of(head: Any) -> heads.Head:
+    from ultralytics.nn.modules import head as library
+
+    if isinstance(head, library.Classify):
+        return heads.Head(heads.CLASSIFY, int(head.linear.out_features))
+    if isinstance(head, library.Pose):
+        return heads.Head(heads.POSE, head.nc, int(head.kpt_shape[1]))
+    kinds = ((library.Segment, heads.SEGMENT), (library.OBB, heads.OBB))
+    task = next((task for kind, task in kinds if isinstance(head, kind)), heads.DETECT)
+    return heads.Head(task, head.nc)

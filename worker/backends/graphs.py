@@ -11,11 +11,11 @@ from typing import Any
 import structlog
 import torch
 
-from worker.backends.architecture import Architecture
+from worker.backends.architecture import Architecture, Output
 from worker.graphing import Graphing, Kind, Need, Verdict
 
 log = structlog.get_logger()
-Forward = Callable[[torch.Tensor], torch.Tensor]
+Forward = Callable[[torch.Tensor], Output]
 
 
 class Graphs:
@@ -35,7 +35,7 @@ class Graphs:
         pixels: torch.Tensor,
         forward: Forward,
         workspace_bytes: int,
-    ) -> torch.Tensor | None:
+    ) -> Output | None:
         """The prediction of `forward(pixels)` with these weights; it is overwritten by the next
         pass. None: to be run eagerly.
         """
@@ -111,7 +111,7 @@ class Graphs:
 class _Graph:
     graph: Any
     pixels: torch.Tensor
-    prediction: torch.Tensor
+    prediction: Output
     keeps: tuple[torch.Tensor, ...]
 
 

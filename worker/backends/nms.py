@@ -5,12 +5,15 @@ which is much faster than the library's own loop (it stops at the last box that 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from worker.backends.base import Candidates, NmsOptions
+from worker import rotated
+from worker.backends.base import NmsOptions
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -25,42 +28,74 @@ Classes = Callable[[int, I64], I64]
 Suppress = Callable[[F32, F32, float, int], I64]
 
 
+class Kept(NamedTuple):
+    """Rows of an image that are left, most confident first: indices int64 (n,), boxes float32
+    (n, 4), confidence float32 (n,) and class int64 (n,).
+    """
+
+    rows: I64
+    boxes: F32
+    confidence: F32
+    class_id: I64
+
+
 def one_to_many(
-    boxes: F32, confidence: F32, classes: Classes, options: Sequence[NmsOptions]
-) -> tuple[Candidates, ...]:
+    boxes: F32,
+    confidence: F32,
+    classes: Classes,
+    options: Sequence[NmsOptions],
+    angles: F32 | None = None,
+) -> tuple[Kept, ...]:
     """Suppresses overlapping boxes of a batch.
 
     boxes: float32 (batch, 4, n), centre x, y, width, height in letterboxed pixels; confidence:
-    float32 (batch, n), the best score of each; one options an image.
+    float32 (batch, n), the best score of each; one options an image. The boxes that are left have
+    corners; but with angles, float32 (batch, n), they are compared by ProbIoU and stay as given.
     """
     return tuple(
-        _of_image(image, boxes[image], confidence[image], classes, one)
+        _of_image(
+            boxes[image],
+            confidence[image],
+            partial(classes, image),
+            None if angles is None else angles[image],
+            one,
+        )
         for image, one in enumerate(options)
     )
 
 
-def end_to_end(final: F32, options: NmsOptions) -> Candidates:
-    """Filters the final boxes of one image: float32 (n, 6) of corners, confidence, class."""
+def end_to_end(final: F32, options: NmsOptions) -> Kept:
+    """Filters the final rows of one image: float32 (n, 6 or more) of box, confidence, class."""
     class_id = final[:, 5].astype(np.int64)
     kept = np.flatnonzero(final[:, 4] > _thresholds(options)[class_id])[: options.max_detections]
-    return _candidates(final[kept, :4], final[kept, 4], class_id[kept])
+    return Kept(kept, final[kept, :4], final[kept, 4], class_id[kept])
 
 
 def _of_image(
-    image: int, boxes: F32, confidence: F32, classes: Classes, options: NmsOptions
-) -> Candidates:
+    boxes: F32,
+    confidence: F32,
+    classes: Callable[[I64], I64],
+    angles: F32 | None,
+    options: NmsOptions,
+) -> Kept:
     thresholds = _thresholds(options)
     rows = np.flatnonzero(confidence > thresholds.min())
-    class_id, found = classes(image, rows), confidence[rows]
+    class_id, found = classes(rows), confidence[rows]
     wanted = found > thresholds[class_id]
     rows, class_id, found = rows[wanted], class_id[wanted], found[wanted]
     if len(rows) > MAX_COMPARED:
         order = descending(found)[:MAX_COMPARED]
         rows, class_id, found = rows[order], class_id[order], found[order]
-    corners = _corners(boxes[:, rows].T)
     offset = class_id.astype(np.float32) * np.float32(0 if options.agnostic else CLASS_OFFSET)
-    kept = suppress(corners + offset[:, None], found, options.iou, options.max_detections)
-    return _candidates(corners[kept], found[kept], class_id[kept])
+    own = boxes[:, rows].T
+    if angles is None:
+        own = _corners(own)
+        kept = suppress(own + offset[:, None], found, options.iou, options.max_detections)
+    else:
+        moved = np.column_stack((own[:, :2] + offset[:, None], own[:, 2:], angles[rows]))
+        order = descending(found)
+        kept = rotated.suppress(moved, order, options.iou, options.max_detections)
+    return Kept(rows[kept], own[kept], found[kept], class_id[kept])
 
 
 def suppress_in_numpy(boxes: F32, scores: F32, iou: float, limit: int) -> I64:
@@ -161,12 +196,6 @@ def _corners(centred: F32) -> F32:
 
 def _thresholds(options: NmsOptions) -> F32:
     return np.asarray(options.class_confidence, np.float32)
-
-
-def _candidates(boxes: F32, confidence: F32, class_id: I64) -> Candidates:
-    return Candidates(
-        np.ascontiguousarray(boxes), np.ascontiguousarray(confidence), class_id.astype(np.int64)
-    )
 
 
 def _fastest() -> Suppress:

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import torch
 
-from worker.backends import nms
-from worker.backends.architecture import Architecture
+from worker.backends import heads, nms
+from worker.backends.architecture import Architecture, Output
 from worker.backends.base import F32, U8, BatchResult, Candidates, NmsOptions
 from worker.graphing import Kind
 from worker.packs import Pack
@@ -156,10 +156,9 @@ class TorchModel:
             prediction = self._predict(staged.pixels)
             answer = self._answer(prediction, staged.options)
             ended = streams.mark()
-            rows, fetched = streams.fetch(answer.rows, ended)
-            answer = _Answer(rows, answer.counts, answer.scores)
+            answer, fetched = answer.fetched(streams, ended)
         marks = (staged.began, staged.copied, began, ended)
-        return _Raw(streams, answer, staged.options, marks, fetched)
+        return _Raw(self.shared.head, streams, answer, staged.options, marks, fetched)
 
     def close(self) -> None:
         """Drops the weights. On a CPU they are the pack's memory, which goes with `Pack.close`."""
@@ -170,8 +169,10 @@ class TorchModel:
             self.tensors = []
             self.backend.empty_cache()
 
-    def _predict(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(batch, 4 + nc, n) or, of an end-to-end head, (batch, n, 4 + nc); float32."""
+    def _predict(self, pixels: torch.Tensor) -> Output:
+        """(batch, 4 + nc + extra, n) or, of an end-to-end head, (batch, n, 4 + nc + extra); float32.
+        Of segment with prototypes (batch, nm, h, w), of classify (batch, nc), as layers compute.
+        """
         prediction = self.backend.graphs.run(
             self._kind(pixels),
             self.shared,
@@ -189,9 +190,9 @@ class TorchModel:
         batch, height, width, _ = pixels.shape
         return Kind(self._manifest.architecture_key, str(self.dtype), (height, width), batch)
 
-    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _forward(self, pixels: torch.Tensor) -> Output:
         """By whatever weights are bound; no more than a graph can capture."""
-        prediction: torch.Tensor = self.shared.module(self._input(pixels))
+        prediction: Output = self.shared.module(self._input(pixels))
         return prediction
 
     def _input(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -201,20 +202,30 @@ class TorchModel:
         # 0..255 are exact in all three types.
         return pixels.permute(0, 3, 1, 2).to(self.dtype).div_(255)
 
-    def _answer(self, prediction: torch.Tensor, options: Sequence[NmsOptions]) -> "_Answer":
-        """What suppression needs of a prediction, in one tensor; its sizes are known beforehand,
-        so that nothing waits for the device.
+    def _answer(self, output: Output, options: Sequence[NmsOptions]) -> "_Answer":
+        """What is left to do on the host needs of an output, in tensors of its own, since a graph
+        overwrites it; their sizes are known beforehand, so that nothing waits for the device.
         """
+        prediction, prototypes = output if isinstance(output, tuple) else (output, None)
+        if not any(one.masks for one in options):
+            prototypes = None
+        if prototypes is not None and prototypes.is_cuda:
+            prototypes = prototypes.clone()
+        head = self.shared.head
+        if head.task == heads.CLASSIFY:
+            return _Answer(prediction.to(torch.float32, copy=True))
         if self.shared.end_to_end:
             rows = [self.shared.best(prediction[i : i + 1], one) for i, one in enumerate(options)]
-            return _Answer(torch.cat(rows), tuple(len(one) for one in rows), None)
-        boxes, scores = prediction[:, :4], prediction[:, 4:]
+            counts = tuple(len(one) for one in rows)
+            return _Answer(torch.cat(rows), counts, prototypes=prototypes)
+        boxes, scores, extra = prediction.tensor_split((4, 4 + head.classes), dim=1)
         if prediction.is_cuda:
             confidence, classes = (one[:, None] for one in scores.max(1))
-            return _Answer(torch.cat((boxes, confidence, classes.float()), 1), (), None)
+            answer = torch.cat((boxes, confidence, classes.float(), extra), 1)
+            return _Answer(answer, prototypes=prototypes)
         # Here nothing is copied, and classes of the few rows above a threshold are cheaper.
         best = scores.amax(1, keepdim=True)
-        return _Answer(torch.cat((boxes, best), 1), (), scores)
+        return _Answer(torch.cat((boxes, best), 1), (), scores, extra, prototypes)
 
     @contextmanager
     def _guarded(self, images: Sequence[U8]) -> Iterator[None]:
@@ -269,18 +280,30 @@ class _Staged:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """rows: float32, final ones of all images, `counts` of each (k, 6), from an end-to-end head;
-    else (batch, 5 or 6, n): boxes, confidence and, unless `scores` (batch, nc, n) are at hand,
-    class.
+    """rows: float32, final ones of all images, `counts` of each (k, 6 + extra), from an end-to-end
+    head; of a model that classifies, its probabilities (batch, nc); else (batch, 6 + extra, n):
+    boxes, confidence, class and what is beside, or (batch, 5, n) where `scores` (batch, nc, n) and
+    `extra` (batch, extra, n) are at hand. prototypes: (batch, nm, h, w), of masks that are wanted.
     """
 
     rows: torch.Tensor
-    counts: tuple[int, ...]
-    scores: torch.Tensor | None
+    counts: tuple[int, ...] = ()
+    scores: torch.Tensor | None = None
+    extra: torch.Tensor | None = None
+    prototypes: torch.Tensor | None = None
+
+    def fetched(self, streams: Streams, ended: Any) -> "tuple[_Answer, Any]":
+        """All of it on the host, and what to wait for."""
+        rows, mark = streams.fetch(self.rows, ended)
+        prototypes = self.prototypes
+        if prototypes is not None:
+            prototypes, mark = streams.fetch(prototypes, ended)
+        return _Answer(rows, self.counts, self.scores, self.extra, prototypes), mark
 
 
 @dataclass(frozen=True, slots=True)
 class _Raw:
+    head: heads.Head
     streams: Streams
     answer: _Answer
     options: Sequence[NmsOptions]
@@ -301,15 +324,28 @@ class _Raw:
         )
 
     def _candidates(self) -> tuple[Candidates, ...]:
-        rows: F32 = self.answer.rows.numpy()
-        if self.answer.counts:
-            parts = np.split(rows, np.cumsum(self.answer.counts)[:-1])
-            return tuple(map(nms.end_to_end, parts, self.options))
-        scores = self.answer.scores.numpy() if self.answer.scores is not None else None
+        answer, rows = self.answer, _host(self.answer.rows)
+        if self.head.task == heads.CLASSIFY:
+            return heads.classified(rows)
+        prototypes = None if answer.prototypes is None else _host(answer.prototypes)
+        if answer.counts:
+            finals = np.split(rows, np.cumsum(answer.counts)[:-1])
+            return self.head.end_to_end(finals, prototypes, self.options)
+        if answer.scores is None or answer.extra is None:
+            scores, extra = None, rows[:, 6:]
+        else:
+            scores, extra = answer.scores.numpy(), answer.extra.numpy()
 
         def classes(image: int, chosen: nms.I64) -> nms.I64:
             if scores is None:
-                return np.asarray(rows[image, 5, chosen], np.int64)
+                return rows[image, 5, chosen].astype(np.int64)
             return np.asarray(scores[image][:, chosen].argmax(0), np.int64)
 
-        return nms.one_to_many(rows[:, :4], rows[:, 4], classes, self.options)
+        return self.head.one_to_many(
+            rows[:, :4], rows[:, 4], classes, extra, prototypes, self.options
+        )
+
+
+def _host(tensor: torch.Tensor) -> F32:
+    """As float32 in numpy, which knows no bfloat16."""
+    return np.asarray(tensor.float().numpy(), np.float32)
