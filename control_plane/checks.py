@@ -85,19 +85,7 @@ def check_options(options: detection_pb2.DetectOptions) -> None:
 
 def check_settings(settings: types_pb2.VersionSettings) -> types_pb2.VersionSettings:
     """Of a version to be registered; what is unset stays for the import to fill in."""
-    size = settings.image_size
-    if size and not SMALLEST_IMAGE <= size <= LARGEST_IMAGE:
-        raise InvalidOption(
-            f"image_size is {size}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels, "
-            "or 0 for the size the model was trained with"
-        )
-    if len(settings.image_sizes) > MOST_IMAGE_SIZES:
-        raise InvalidOption(f"at most {MOST_IMAGE_SIZES} image_sizes can be named")
-    for other in settings.image_sizes:
-        if not SMALLEST_IMAGE <= other <= LARGEST_IMAGE:
-            raise InvalidOption(
-                f"image_sizes has {other}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels"
-            )
+    _check_sizes(settings)
     if settings.HasField("confidence"):
         _check_fraction("confidence", settings.confidence)
     if settings.HasField("iou"):
@@ -113,6 +101,22 @@ def check_settings(settings: types_pb2.VersionSettings) -> types_pb2.VersionSett
     if settings.shape_policy not in types_pb2.ShapePolicy.values():
         raise InvalidOption(f"shape_policy {settings.shape_policy} is not known: rect or square")
     return settings
+
+
+def _check_sizes(settings: types_pb2.VersionSettings) -> None:
+    size = settings.image_size
+    if size and not SMALLEST_IMAGE <= size <= LARGEST_IMAGE:
+        raise InvalidOption(
+            f"image_size is {size}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels, "
+            "or 0 for the size the model was trained with"
+        )
+    if len(settings.image_sizes) > MOST_IMAGE_SIZES:
+        raise InvalidOption(f"at most {MOST_IMAGE_SIZES} image_sizes can be named")
+    for other in settings.image_sizes:
+        if not SMALLEST_IMAGE <= other <= LARGEST_IMAGE:
+            raise InvalidOption(
+                f"image_sizes has {other}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels"
+            )
 
 
 def check_residency(residency: types_pb2.Residency) -> types_pb2.Residency:

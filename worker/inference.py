@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from worker.engine import Engine, Request
-from worker.passes import Outcome
 from worker.imaging import Place, Region
 from worker.intake import Prepared
 from worker.options import Telling
+from worker.passes import Outcome
 from worker.results import Found
 from worker.teller import Teller
 

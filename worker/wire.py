@@ -7,8 +7,8 @@ from worker.intake import Framing, Prepared, RawPixels
 from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching
 from worker.ledger import Claim, Ledger
 from worker.lifecycle import ReplicaState
-from worker.passes import Outcome
 from worker.options import CLASSIFY, Telling
+from worker.passes import Outcome
 from worker.replica import NOTHING, Order, Replica
 from yolopool.errors import ImageEmpty, ImageShapeMismatch
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2

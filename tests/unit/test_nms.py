@@ -9,7 +9,7 @@ import torch
 from ultralytics.utils.nms import TorchNMS, non_max_suppression
 
 from worker.backends import nms
-from worker.backends.base import Candidates, NmsOptions
+from worker.backends.base import NmsOptions
 
 OPTIONS = NmsOptions((0.25,) * 4, 0.7, 300, False)
 
@@ -31,7 +31,7 @@ def predictions(rng: np.random.Generator, batch: int, classes: int, count: int) 
     return torch.from_numpy(np.concatenate((boxes, scores), 1).astype(np.float32))
 
 
-def one_to_many(prediction: torch.Tensor, options: Sequence[NmsOptions]) -> tuple[Candidates, ...]:
+def one_to_many(prediction: torch.Tensor, options: Sequence[NmsOptions]) -> tuple[nms.Kept, ...]:
     """Ours, of the library's own form: float (batch, 4 + nc, n)."""
     boxes, scores = prediction[:, :4].numpy(), prediction[:, 4:].numpy()
     return nms.one_to_many(
@@ -39,9 +39,9 @@ def one_to_many(prediction: torch.Tensor, options: Sequence[NmsOptions]) -> tupl
     )
 
 
-def assert_equal(ours: Candidates, theirs: torch.Tensor) -> None:
+def assert_equal(ours: nms.Kept, theirs: torch.Tensor) -> None:
     rows = theirs.numpy()
-    np.testing.assert_array_equal(ours.xyxy, rows[:, :4])
+    np.testing.assert_array_equal(ours.boxes, rows[:, :4])
     np.testing.assert_array_equal(ours.confidence, rows[:, 4])
     np.testing.assert_array_equal(ours.class_id, rows[:, 5].astype(np.int64))
 
@@ -88,7 +88,7 @@ def test_a_batch_equals_the_library(
     ours = one_to_many(prediction.clone(), [options] * 3)
     theirs = non_max_suppression(prediction, confidence, iou, agnostic=agnostic, max_det=most)
     for one, other in zip(ours, theirs, strict=True):
-        assert len(one.xyxy)
+        assert len(one.boxes)
         assert_equal(one, other)
 
 
@@ -114,14 +114,14 @@ def test_a_class_may_have_its_own_threshold() -> None:
     everything = one_to_many(prediction, [replace(OPTIONS, iou=1.0)])[0]
     wanted = (everything.class_id != 1) | (everything.confidence > np.float32(0.8))
     assert not wanted.all()
-    np.testing.assert_array_equal(ours.xyxy, everything.xyxy[wanted])
+    np.testing.assert_array_equal(ours.boxes, everything.boxes[wanted])
 
 
 def test_nothing_above_the_threshold_is_no_box() -> None:
     prediction = predictions(np.random.default_rng(4), 2, 4, 50)
     nothing = replace(OPTIONS, class_confidence=(2.0,) * 4)
     for answer in one_to_many(prediction, [nothing, nothing]):
-        assert answer.xyxy.shape == (0, 4)
+        assert answer.boxes.shape == (0, 4)
         assert answer.confidence.shape == answer.class_id.shape == (0,)
 
 
