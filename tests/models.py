@@ -98,8 +98,11 @@ def build_woken(yaml_name: str, seed: int, *, end_to_end_only: bool = False) -> 
 def save(model: Any, path: Path, image_size: int = 320) -> Path:
     """Writes a checkpoint as the library's training does."""
     import torch
+    from ultralytics.nn.tasks import guess_model_task
 
-    torch.save({"model": model, "ema": None, "train_args": {"imgsz": image_size}}, path)
+    # The library takes a checkpoint for what its arguments say.
+    arguments = {"imgsz": image_size, "task": guess_model_task(model)}
+    torch.save({"model": model, "ema": None, "train_args": arguments}, path)
     return path
 
 
@@ -180,8 +183,9 @@ class Zoo:
             return SHAPES / "models" / "shapes.pt"
         path = self.folder / f"{name}.pt"
         if not path.exists():
-            family, _, only = name.partition("-")
-            save(build_woken(f"{family}.yaml", 7, end_to_end_only=bool(only)), path)
+            architecture = name.removesuffix("-end-to-end")
+            only = architecture != name
+            save(build_woken(f"{architecture}.yaml", 7, end_to_end_only=only), path)
         return path
 
     def pack(self, name: str, *flags: str) -> PackLocation:

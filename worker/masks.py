@@ -16,7 +16,7 @@ U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 # Rows are upsampled in bands of at most so many pixels: floats never exist for a whole image.
-_BAND_PIXELS = 2**19
+_BAND_PIXELS = 2**16
 # Letterboxed pixels of a prototype's pixel: the finest feature map has stride 8, Proto doubles it.
 _STRIDE = 4
 
@@ -149,12 +149,19 @@ def _summed(coefficients: F32, prototypes: F32, rows: _Axis, columns: _Axis) -> 
 
 def _stretched(patch: _Patch, rows: _Axis, columns: _Axis) -> F32:
     """float32 (rows, columns): across first, then down, as torch does."""
-    low, high = columns.low - patch.left, columns.high - patch.left
-    across = patch.values[:, low] * (1 - columns.weight)
-    across += patch.values[:, high] * columns.weight
+    top, bottom = rows.span
+    needed = patch.values[top - patch.top : bottom - patch.top]
+    across = np.take(needed, columns.low - patch.left, axis=1)
+    across *= 1 - columns.weight
+    other = np.take(needed, columns.high - patch.left, axis=1)
+    other *= columns.weight
+    across += other
     weight = rows.weight[:, None]
-    down = across[rows.low - patch.top] * (1 - weight)
-    down += across[rows.high - patch.top] * weight
+    down = np.take(across, rows.low - top, axis=0)
+    down *= 1 - weight
+    other = np.take(across, rows.high - top, axis=0)
+    other *= weight
+    down += other
     return down
 
 
@@ -164,12 +171,9 @@ def _positive(patch: _Patch, rows: _Axis, columns: _Axis) -> U8:
     step = max(1, _BAND_PIXELS // width)
     pixels = np.empty((height, width), np.uint8)
     for begin in range(0, height, step):
-        band = slice(begin, begin + step)
-        np.greater(
-            _stretched(patch, rows.part(begin, begin + step), columns),
-            0,
-            out=pixels[band].view(bool),
-        )
+        end = min(begin + step, height)
+        band = _stretched(patch, rows.part(begin, end), columns)
+        np.greater(band, 0, out=pixels[begin:end].view(bool))
     return pixels
 
 

@@ -43,22 +43,29 @@ def run_lengths(crop: Crop, shape: tuple[int, int]) -> RunLengths:
     """A mask of an image of (height, width) pixels from its crop, without the pixels outside."""
     height, width = shape
     runs = _runs(crop, height)
+    if len(runs):
+        # Runs that touch are one.
+        apart = runs[1:, 0] != runs[:-1, 1]
+        runs = np.stack((runs[np.append(True, apart), 0], runs[np.append(apart, True), 1]), axis=1)
     # What is left at the end is a run of zeros; of none, if the last pixel is in the mask.
-    ends = np.unique(np.append(runs.reshape(-1), height * width))
+    ends = runs.reshape(-1)
+    if not len(runs) or ends[-1] < height * width:
+        ends = np.append(ends, height * width)
     return RunLengths(height, width, compressed(np.diff(ends, prepend=0)))
 
 
 def _runs(crop: Crop, height: int) -> I64:
-    """Begin and end of each run of ones, int64 (n, 2), counting down the columns of the image."""
-    columns = crop.pixels.T
-    edges = np.diff(columns.astype(np.int8), axis=1, prepend=0, append=0)
-    column, row = np.nonzero(edges)
-    places = ((column + crop.x) * height + row + crop.y).reshape(-1, 2)
-    # A run that reaches the lower border goes on where the next column begins.
-    joined = places[1:, 0] == places[:-1, 1]
-    begins = places[np.append(True, ~joined)[: len(places)], 0]
-    ends = places[np.append(~joined, True)[: len(places)], 1]
-    return np.stack((begins, ends), axis=1).astype(np.int64)
+    """Begin and end of each run of ones, int64 (n, 2), counting down the columns of the image; one
+    that reaches the lower border may end where the next begins.
+    """
+    rows, count = crop.pixels.shape
+    # A column and a zero, a column and a zero: so that no run goes from one to the next.
+    columns = np.zeros((count, rows + 1), np.uint8)
+    columns[:, :rows] = cv2.transpose(crop.pixels) if crop.pixels.size else 0
+    flat = columns.reshape(-1)
+    edges = np.flatnonzero(np.diff(flat.view(bool), prepend=False))
+    column, row = np.divmod(edges, rows + 1)
+    return ((column + crop.x) * height + row + crop.y).reshape(-1, 2)
 
 
 def compressed(lengths: I64) -> bytes:
