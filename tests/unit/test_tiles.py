@@ -1,0 +1,139 @@
+"""Tiles cover the image; what they find becomes one answer without doubles."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.imaging import Region
+from worker.merging import merge
+from worker.results import Found
+from worker.tiling import MAX_TILES, Tiling, layout
+from yolopool.errors import InvalidOption
+
+WHOLE = Region(0, 0, 200, 100)
+LEFT, RIGHT = Region(0, 0, 120, 100), Region(80, 0, 200, 100)
+
+
+def found(*rows: tuple[float, float, float, float, float, int]) -> Found:
+    """Rows of corners, confidence, class."""
+    values = np.array(rows, np.float32).reshape(-1, 6)
+    return Found(values[:, :4], values[:, 4], values[:, 5].astype(np.int64))
+
+
+def merged(left: Found, right: Found, agnostic: bool = False, most: int = 300) -> list[list[float]]:
+    answer = merge([(LEFT, left), (RIGHT, right)], WHOLE, 0.5, agnostic, most)
+    return answer.xyxy.tolist()
+
+
+@given(
+    width=st.integers(1, 3000),
+    height=st.integers(1, 3000),
+    size=st.integers(400, 3000),
+    overlap=st.floats(0, 0.5),
+    x=st.integers(0, 50),
+)
+def test_tiles_cover_the_part_with_their_overlap(
+    width: int, height: int, size: int, overlap: float, x: int
+) -> None:
+    part = Region(x, 7, x + width, 7 + height)
+    try:
+        tiles = layout(part, Tiling(size, overlap))
+    except InvalidOption:
+        return
+    assert len(tiles) <= MAX_TILES
+    assert len({tile.shape for tile in tiles}) == 1
+    columns = sorted({(tile.x_min, tile.x_max) for tile in tiles})
+    rows = sorted({(tile.y_min, tile.y_max) for tile in tiles})
+    assert len(columns) * len(rows) == len(tiles)
+    for spans, low, high in ((columns, part.x_min, part.x_max), (rows, part.y_min, part.y_max)):
+        assert spans[0][0] == low
+        assert spans[-1][1] == high
+        for (begin, end), (following, _) in pairwise(spans):
+            assert end - begin == size
+            # Whole pixels may take one of the overlap.
+            assert end - following >= size * overlap - 1
+
+
+def test_a_small_image_is_one_tile() -> None:
+    assert layout(WHOLE, Tiling(640, 0.2)) == (WHOLE,)
+
+
+def test_too_many_tiles_are_refused() -> None:
+    with pytest.raises(InvalidOption, match="at most 64"):
+        layout(Region(0, 0, 10_000, 10_000), Tiling(640, 0.2))
+
+
+def test_what_two_tiles_see_is_one() -> None:
+    boxes = merged(found((85, 10, 105, 30, 0.8, 0)), found((86, 10, 106, 30, 0.9, 0)))
+    assert boxes == [[86, 10, 106, 30]]
+
+
+def test_a_piece_goes_before_a_whole_even_if_it_is_surer() -> None:
+    piece, whole = (100, 10, 120, 30, 0.9, 0), (100, 10, 160, 30, 0.5, 0)
+    assert merged(found(piece), found(whole)) == [[100, 10, 160, 30]]
+
+
+def test_pieces_that_hardly_overlap_stay() -> None:
+    left, right = (60, 10, 120, 30, 0.9, 0), (80, 10, 200, 30, 0.8, 0)
+    boxes = merged(found((20, 10, 120, 30, 0.9, 0)), found((110, 10, 190, 30, 0.8, 0)))
+    assert len(boxes) == 2
+    assert len(merged(found(left), found(right))) == 1
+
+
+def test_whole_boxes_within_each_other_stay() -> None:
+    small, large = (90, 40, 100, 50, 0.9, 0), (85, 20, 118, 80, 0.8, 0)
+    assert len(merged(found(small), found(large))) == 2
+
+
+def test_classes_are_apart_unless_they_are_not_to_be() -> None:
+    left, right = found((85, 10, 105, 30, 0.8, 0)), found((85, 10, 105, 30, 0.9, 1))
+    assert len(merged(left, right)) == 2
+    assert len(merged(left, right, agnostic=True)) == 1
+
+
+def test_boxes_of_one_tile_are_left_alone() -> None:
+    left = found((10, 10, 50, 50, 0.9, 0), (12, 10, 50, 50, 0.8, 0))
+    assert len(merged(left, found())) == 2
+
+
+def test_the_surest_are_kept_and_come_first() -> None:
+    left = found((10, 10, 20, 20, 0.3, 0), (30, 10, 40, 20, 0.2, 0))
+    right = found((150, 10, 160, 20, 0.9, 0), (170, 10, 180, 20, 0.25, 0))
+    answer = merge([(LEFT, left), (RIGHT, right)], WHOLE, 0.5, False, 3)
+    assert answer.confidence.tolist() == pytest.approx([0.9, 0.3, 0.25])
+
+
+def test_nothing_is_nothing() -> None:
+    answer = merge([(LEFT, found()), (RIGHT, found())], WHOLE, 0.5, False, 300)
+    assert len(answer.confidence) == 0
+
+
+def test_rotated_boxes_are_compared_as_such() -> None:
+    """Two that cross lie in one hull, and are two."""
+
+    def rotated(angle: float, confidence: float) -> Found:
+        box = np.array([[100, 50, 30, 4, angle]], np.float32)
+        one = found((88, 38, 112, 62, confidence, 0))
+        return Found(one.xyxy, one.confidence, one.class_id, rotated=box)
+
+    parts = [(LEFT, rotated(0.78, 0.9)), (RIGHT, rotated(-0.78, 0.8))]
+    assert len(merge(parts, WHOLE, 0.5, False, 300).confidence) == 2
+    parts = [(LEFT, rotated(0.78, 0.9)), (RIGHT, rotated(0.78, 0.8))]
+    answer = merge(parts, WHOLE, 0.5, False, 300)
+    assert answer.rotated is not None
+    assert answer.rotated.shape == (1, 5)
+
+
+def test_masks_follow_their_boxes() -> None:
+    def with_mask(one: Found, x: float) -> Found:
+        outline = (np.full((3, 2), x, np.float32),)
+        return Found(one.xyxy, one.confidence, one.class_id, masks=(outline,) * len(one.confidence))
+
+    left = with_mask(found((85, 10, 105, 30, 0.8, 0)), 1)
+    right = with_mask(found((86, 10, 106, 30, 0.9, 0), (150, 10, 160, 20, 0.5, 0)), 2)
+    answer = merge([(LEFT, left), (RIGHT, right)], WHOLE, 0.5, False, 300)
+    assert answer.masks is not None
+    assert [float(mask[0][0, 0]) for mask in answer.masks if isinstance(mask, tuple)] == [2, 2]
