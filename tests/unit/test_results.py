@@ -53,7 +53,8 @@ def test_boxes_come_back() -> None:
     answer = sent(found, "detect")
     np.testing.assert_array_equal(answer.xyxy, found.xyxy)
     assert answer.class_name == ("dog", "cat")
-    assert answer.masks is answer.keypoints is answer.xywhr is answer.classification is None
+    assert (answer.masks, answer.keypoints, answer.xywhr) == (None, None, None)
+    assert answer.classification is None
     assert drawn(answer)
 
 

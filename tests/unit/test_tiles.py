@@ -25,7 +25,8 @@ def found(*rows: tuple[float, float, float, float, float, int]) -> Found:
 
 def merged(left: Found, right: Found, agnostic: bool = False, most: int = 300) -> list[list[float]]:
     answer = merge([(LEFT, left), (RIGHT, right)], WHOLE, 0.5, agnostic, most)
-    return answer.xyxy.tolist()
+    boxes: list[list[float]] = answer.xyxy.tolist()
+    return boxes
 
 
 @given(

@@ -170,8 +170,9 @@ class TorchModel:
             self.backend.empty_cache()
 
     def _predict(self, pixels: torch.Tensor) -> Output:
-        """(batch, 4 + nc + extra, n) or, of an end-to-end head, (batch, n, 4 + nc + extra); float32.
-        Of segment with prototypes (batch, nm, h, w), of classify (batch, nc), as layers compute.
+        """float32 (batch, 4 + nc + extra, n) or, of an end-to-end head, the last two the other way
+        round. Of segment with prototypes (batch, nm, h, w), of classify (batch, nc), as layers
+        compute.
         """
         prediction = self.backend.graphs.run(
             self._kind(pixels),
@@ -339,7 +340,8 @@ class _Raw:
         def classes(image: int, chosen: nms.I64) -> nms.I64:
             if scores is None:
                 return rows[image, 5, chosen].astype(np.int64)
-            return np.asarray(scores[image][:, chosen].argmax(0), np.int64)
+            best: nms.I64 = scores[image][:, chosen].argmax(0)
+            return best
 
         return self.head.one_to_many(
             rows[:, :4], rows[:, 4], classes, extra, prototypes, self.options
