@@ -96,7 +96,7 @@ class _Pen:
                 if seen[begin] and seen[end]:
                     both = [tuple(map(float, points[index][:2])) for index in (begin, end)]
                     self._draw.line(both, fill=colour, width=max(1, self._line // 2))
-        radius = self._line
+        radius = max(3, self._line)
         for (x, y, *_), is_seen in zip(points.tolist(), seen, strict=True):
             if is_seen:
                 spot = (x - radius, y - radius, x + radius, y + radius)
