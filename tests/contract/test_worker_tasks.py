@@ -48,13 +48,13 @@ class Running:
     ) -> Detections:
         version = types_pb2.VersionKey(model=name, version=1)
         if name not in self._assigned:
-            request = worker_pb2.AssignRequest(
+            order = worker_pb2.AssignRequest(
                 version=version,
                 settings=SETTINGS,
                 pack=await asyncio.to_thread(self._zoo.pack, name),
                 variant=types_pb2.Variant(precision="fp32"),
             )
-            await self._assign(request, timeout=60)
+            await self._assign(order, timeout=60)
             self._assigned.add(name)
         encoded = cv2.imencode(".png", image)[1].tobytes()
         request = worker_pb2.InferRequest(version=version, encoded=encoded, options=options)

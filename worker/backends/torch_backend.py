@@ -86,10 +86,6 @@ class TorchBackend:
         dtype = self._dtype(precision)
         if pack.manifest.backend == "onnx":
             raise LoadFailed("an ONNX file needs a worker with ONNX Runtime: this one runs torch")
-        if pack.manifest.task != "detect":
-            raise LoadFailed(
-                f"the task {pack.manifest.task} is not served by workers yet: use detect"
-            )
         message = ""
         try:
             return TorchModel(self, pack, dtype)

@@ -332,15 +332,15 @@ class _Raw:
         if answer.counts:
             finals = np.split(rows, np.cumsum(answer.counts)[:-1])
             return self.head.end_to_end(finals, prototypes, self.options)
-        if answer.scores is None or answer.extra is None:
-            scores, extra = None, rows[:, 6:]
-        else:
-            scores, extra = answer.scores.numpy(), answer.extra.numpy()
+        scores: F32 | None = None if answer.scores is None else answer.scores.numpy()
+        extra: F32 = rows[:, 6:] if answer.extra is None else answer.extra.numpy()
 
         def classes(image: int, chosen: nms.I64) -> nms.I64:
+            best: nms.I64
             if scores is None:
-                return rows[image, 5, chosen].astype(np.int64)
-            best: nms.I64 = scores[image][:, chosen].argmax(0)
+                best = rows[image, 5, chosen].astype(np.int64)
+            else:
+                best = scores[image][:, chosen].argmax(0)
             return best
 
         return self.head.one_to_many(
