@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.backends.layouts import F32, Final, Scored, decode
+from worker.backends.base import NmsOptions
+from worker.backends.layouts import F32, Final, Scored, candidates, decode
 from yolopool.errors import InferenceFailed
 from yolopool.v1.types_pb2 import (
     OUTPUT_LAYOUT_END_TO_END,
@@ -163,3 +164,21 @@ def test_images_beyond_the_batch_are_refused() -> None:
     answer = Boxes(3, 2, 20, 3).answer(OUTPUT_LAYOUT_END_TO_END, flat=True)
     with pytest.raises(InferenceFailed, match="batch"):
         decode(OUTPUT_LAYOUT_END_TO_END, answer, 3, 1, SIZE)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_left_is_the_same_whatever_the_layout(
+    layout: "OutputLayout.ValueType",
+) -> None:
+    """Two objects far apart, one of them found twice; final boxes come without the second."""
+    boxes = Boxes(3, 2, 3, 2)
+    boxes.corners[:] = [[20, 20, 80, 90], [200, 100, 280, 160], [21, 20, 80, 91]]
+    boxes.score[:], boxes.class_id[:] = [0.9, 0.8, 0.7], [1, 0, 1]
+    answer = boxes.answer(layout)
+    if layout == OUTPUT_LAYOUT_END_TO_END:
+        answer = [answer[0][:, :2]]
+    options = [NmsOptions((0.25, 0.25), 0.7, 300, False), NmsOptions((0.85, 0.25), 0.7, 300, False)]
+    first, second = candidates(decode(layout, answer, 2, 2, SIZE), options)
+    np.testing.assert_allclose(first.xyxy, boxes.corners[0, :2], atol=1e-3)
+    np.testing.assert_array_equal(first.class_id, [1, 0])
+    np.testing.assert_array_equal(second.class_id, [1])

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from worker.backends import nms
+from worker.backends.base import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed
 from yolopool.v1.types_pb2 import (
     OUTPUT_LAYOUT_END_TO_END,
@@ -72,6 +74,17 @@ def decode(
     sure = scored.confidence > _SURE
     _check_pixels(scored.boxes.transpose(0, 2, 1)[sure])
     return scored
+
+
+def candidates(answer: Scored | Final, options: Sequence[NmsOptions]) -> tuple[Candidates, ...]:
+    """What is left of each image of a batch after suppression, or of its final boxes above the
+    thresholds; one options an image.
+    """
+    if isinstance(answer, Final):
+        left = [nms.end_to_end(*pair) for pair in zip(answer.rows, options, strict=True)]
+    else:
+        left = list(nms.one_to_many(answer.boxes, answer.confidence, answer.classes, options))
+    return tuple(Candidates(one.boxes, one.confidence, one.class_id) for one in left)
 
 
 def _objectness(answers: list[F32], classes: int, batch: int, size: tuple[int, int]) -> Scored:
