@@ -136,6 +136,34 @@ def build(known: dict[str, Any], classes: int, kind: type[nn.Module]) -> Any:
         setattr(modules.Conv, "default_act", usual)  # noqa: B010
 
 
+def build_for(
+    weights: Mapping[str, torch.Tensor],
+    known: dict[str, Any],
+    classes: int,
+    kind: type[nn.Module],
+) -> Any:
+    """As `build`, with branches for classes as wide as those of `weights`. A training that started
+    from a model of other classes keeps that one's width (ultralytics BaseModel.load), of which its
+    architecture says nothing.
+    """
+    model = build(known, classes, kind)
+    place, head = len(model.model) - 1, model.model[-1]
+    for name in ("cv3", "one2one_cv3"):
+        branches = getattr(head, name, None)
+        if branches is None:
+            continue
+        weight = weights.get(f"model.{place}.{name}.0.{len(branches[0]) - 1}.weight")
+        width = weight.shape[1] if weight is not None and weight.ndim == 4 else 0
+        if not 1 <= width <= _MAX_NUMBER or width == branches[0][-1].in_channels:
+            continue
+        # The width follows from the classes; one that no number of them gives fits no weights.
+        wide = getattr(build(known, width, kind).model[-1], name)
+        for branch in wide:
+            branch[-1] = nn.Conv2d(branch[-1].in_channels, classes, 1)
+        setattr(head, name, wide)
+    return model
+
+
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], what: str) -> None:
     """Puts all weights into a model: each key there, in its shape, and none besides.
 

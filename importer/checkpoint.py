@@ -88,7 +88,7 @@ def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint
     weights = state_dict.tensors_of(content)
     known = architecture.from_text(text)
     task = heads.task_of_layers(known)
-    model = architecture.build(known, len(names), task.model)
+    model = architecture.build_for(weights, known, len(names), task.model)
     architecture.load_weights(model, weights, "the architecture")
     model.names = dict(enumerate(names))
     if architecture.is_library_name(text):
@@ -105,7 +105,9 @@ def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
     original = checkpoint.model
     head = _chosen_head(original, head)
     known = architecture.checked(getattr(original, "yaml", None) or {})
-    model = architecture.build(known, len(checkpoint.class_names), checkpoint.task.model)
+    weights = original.state_dict()
+    classes = len(checkpoint.class_names)
+    model = architecture.build_for(weights, known, classes, checkpoint.task.model)
     end_to_end = head == HEAD_MODE_END_TO_END
     original = original.float().eval()
     if original.is_fused():

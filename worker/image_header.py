@@ -41,7 +41,7 @@ def read_header(encoded: bytes) -> ImageHeader:
             continue
         try:
             width, height = size_of(encoded)
-        except (struct.error, IndexError) as error:
+        except (struct.error, IndexError, OverflowError) as error:
             raise ImageNotDecodable(
                 f"the image ends within its {name} header: send the whole file"
             ) from error

@@ -11,7 +11,7 @@ import torch
 
 from importer import child
 from tests.contract.imports import import_in_child, refusal_of
-from tests.models import Zoo, build_woken, import_checkpoint, save
+from tests.models import SHAPES, Zoo, build_woken, import_checkpoint, save
 from yolopool import architecture_yaml
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
@@ -57,6 +57,31 @@ async def test_weights_alone_give_the_pack_of_the_whole_checkpoint(
     assert (alone.parameters, alone.weights_bytes) == (whole.parameters, whole.weights_bytes)
     for name in ("weights.bin", "skeleton.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+async def test_a_model_that_was_tuned_from_one_of_more_classes_keeps_its_width(
+    tmp_path: Path,
+) -> None:
+    from ultralytics.nn.tasks import DetectionModel
+
+    tuned = DetectionModel("yolo26n.yaml", nc=3, verbose=False)
+    tuned.load(DetectionModel("yolo26n.yaml", nc=80, verbose=False), verbose=False)
+    tuned.names = {0: "a", 1: "b", 2: "c"}
+    usual = DetectionModel("yolo26n.yaml", nc=3, verbose=False)
+    widths = [one.model[-1].one2one_cv3[0][-1].in_channels for one in (tuned, usual)]
+    assert widths == [80, 64]
+    pack = await import_in_child(save(tuned, tmp_path / "tuned.pt"), tmp_path / "pack")
+    assert list(pack.class_names) == ["a", "b", "c"]
+    torch.save(weights_of(tuned), tmp_path / "weights.pt")
+    given = child.Architecture("yolo26n.yaml", ("a", "b", "c"))
+    alone = await import_in_child(tmp_path / "weights.pt", tmp_path / "two", weights_of=given)
+    assert alone.parameters == pack.parameters
+
+
+@pytest.mark.parametrize("name", ["shapes", "shapes-v8", "shapes-26"])
+async def test_the_demo_models_are_imported(name: str, tmp_path: Path) -> None:
+    pack = await import_in_child(SHAPES / "models" / f"{name}.pt", tmp_path / "pack")
+    assert list(pack.class_names) == ["circle", "square", "triangle"]
 
 
 async def test_what_does_not_fit_is_listed_and_never_loaded_in_part(

@@ -304,6 +304,13 @@ def test_damaged_headers_are_refused_or_read(
     assert header.pixels > 0
 
 
+def test_a_directory_beyond_all_numbers_is_refused() -> None:
+    encoded = bytearray(ALL["tiff big"])
+    encoded[8:16] = b"\xff" * 8
+    with pytest.raises(ImageNotDecodable, match="ends within its TIFF header"):
+        read_header(bytes(encoded))
+
+
 # --- Raw pixels ------------------------------------------------------------------------------
 
 

@@ -76,7 +76,9 @@ class Head:
         if self.task == SEGMENT and prototypes is not None:
             return MaskParts(np.ascontiguousarray(extra), prototypes)
         if self.task == POSE:
-            points = np.ascontiguousarray(extra).reshape(len(extra), -1, self.keypoint_values)
+            # Said, not inferred: an image without detections has no rows to infer from.
+            each = extra.shape[1] // self.keypoint_values
+            points = np.ascontiguousarray(extra).reshape(len(extra), each, self.keypoint_values)
             return Keypoints(points)
         if self.task == OBB:
             return Rotations(np.concatenate((boxes, extra[:, :1]), axis=1))
