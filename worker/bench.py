@@ -80,15 +80,16 @@ class Bench:
         measured: dict[int, list[Pass]] = {}
         largest: bench_pb2.BenchPoint | None = None
         for batch in sweep.batches:
+            if largest is None and batch > 1:
+                # Nothing is known of the shape: one image tells how long more would take.
+                largest, _ = await self._point(replica, [image], 0.0, deadline)
             if largest is not None and (largest.reason or _too_long(largest, batch)):
                 largest = _beyond(largest, batch)
             else:
-                try:
-                    passes = await self._passes(replica, [image] * batch, seconds, deadline)
+                images = [image] * batch
+                largest, passes = await self._point(replica, images, seconds, deadline)
+                if passes:
                     measured[batch] = passes
-                    largest = point_of(shape, batch, passes, self._busy())
-                except LEFT_OUT as error:
-                    largest = left_out(shape, batch, error.reason, error.message)
             yield largest
         for number in range(1, ROUNDS):
             for batch in sorted(measured, reverse=number % 2 == 1):
@@ -98,6 +99,17 @@ class Bench:
                     return  # what is known of it by now stands
                 measured[batch] += more
                 yield point_of(shape, batch, measured[batch], self._busy())
+
+    async def _point(
+        self, replica: Replica, images: Sequence[U8], seconds: float, deadline: float
+    ) -> tuple[bench_pb2.BenchPoint, list[Pass]]:
+        """A first point and its passes, or why there is none."""
+        height, width = images[0].shape[:2]
+        try:
+            passes = await self._passes(replica, images, seconds, deadline)
+        except LEFT_OUT as error:
+            return left_out((height, width), len(images), error.reason, error.message), []
+        return point_of((height, width), len(images), passes, self._busy()), passes
 
     async def _passes(
         self, replica: Replica, images: Sequence[U8], seconds: float, deadline: float

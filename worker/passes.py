@@ -188,8 +188,8 @@ class Passes:
             result = raw.finish()
             if len(result.candidates) != size:
                 raise InferenceFailed(f"{len(result.candidates)} answers to {size} images")
-            device_s = result.transfer_s + result.inference_s
-            pass_s = max(busy_s, device_s, result.postprocess_s)
+            stages = (result.transfer_s, result.inference_s, result.postprocess_s)
+            pass_s = max(busy_s, *stages)
         except Exception as failure:
             error = _told(failure, batch.version)
         # What was given to the device is done with, whoever still waits for an answer of it.

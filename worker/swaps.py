@@ -344,6 +344,7 @@ class Swaps:
                 weights_bytes=model.weights_bytes,
                 workspace_bytes=model.workspace_bytes(one.shape, one.max_batch),
                 private_bytes=model.private_bytes,
+                transient_bytes=0,
             )
             try:
                 self.ledger = self.ledger.commit(one.key, claim)

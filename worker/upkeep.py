@@ -45,10 +45,10 @@ class Drift:
     def __init__(self, looks: int = LOOKS) -> None:
         self._looks: deque[int] = deque(maxlen=looks)
 
-    def look(self, measured_bytes: int, ledger_bytes: int) -> int:
-        """Takes one more look; 0 until there were enough."""
+    def look(self, measured_bytes: int, ledger_bytes: int) -> int | None:
+        """Takes one more look; None until there were enough."""
         self._looks.append(max(0, measured_bytes - ledger_bytes))
-        return min(self._looks) if len(self._looks) == self._looks.maxlen else 0
+        return min(self._looks) if len(self._looks) == self._looks.maxlen else None
 
 
 def cooled(replicas: Sequence[Replica], now: float, idle_s: float) -> list[Replica]:
@@ -129,7 +129,10 @@ class Upkeep:
             self._swaps.set_budget(wanted)
 
     async def _look_for_drift(self, memory: DeviceMemory) -> None:
-        self.drift_bytes = self._drift.look(memory.used_bytes, self._swaps.ledger.used_bytes)
+        drift_bytes = self._drift.look(memory.used_bytes, self._swaps.ledger.used_bytes)
+        if drift_bytes is None:
+            return
+        self.drift_bytes = drift_bytes
         over = self._drift_limit_bytes and self.drift_bytes > self._drift_limit_bytes
         if not over:
             self._reclaimed = False

@@ -64,10 +64,10 @@ async def test_a_model_that_was_tuned_from_one_of_more_classes_keeps_its_width(
 ) -> None:
     from ultralytics.nn.tasks import DetectionModel
 
-    tuned = DetectionModel("yolo26n.yaml", nc=3, verbose=False)
+    tuned: Any = DetectionModel("yolo26n.yaml", nc=3, verbose=False)
     tuned.load(DetectionModel("yolo26n.yaml", nc=80, verbose=False), verbose=False)
     tuned.names = {0: "a", 1: "b", 2: "c"}
-    usual = DetectionModel("yolo26n.yaml", nc=3, verbose=False)
+    usual: Any = DetectionModel("yolo26n.yaml", nc=3, verbose=False)
     widths = [one.model[-1].one2one_cv3[0][-1].in_channels for one in (tuned, usual)]
     assert widths == [80, 64]
     pack = await import_in_child(save(tuned, tmp_path / "tuned.pt"), tmp_path / "pack")

@@ -155,14 +155,16 @@ class TorchBackend:
     def reclaim(self) -> None:
         """Gives back what can be made again: graphs, and memory that is only cached."""
         self.graphs.drop()
-        self.empty_cache()
-        if self.device.type == "cpu":
-            heap.give_back()
+        self.empty_cache(of_weights=True)
 
-    def empty_cache(self) -> None:
-        """Gives cached device memory back to the driver, so that others and `memory` see it."""
+    def empty_cache(self, of_weights: bool = False) -> None:
+        """Gives cached memory back, so that others and `memory` see it: on a CPU only what a model
+        had `of_weights` of its own, since the next pass takes the rest.
+        """
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif of_weights:
+            heap.give_back()
 
     def close(self) -> None:
         self._architectures.clear()

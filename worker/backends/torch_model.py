@@ -5,6 +5,7 @@ The finishing thread touches only what its pass left it.
 """
 
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -140,11 +141,11 @@ class TorchModel:
             raise InvalidOption(f"class_confidence must have {classes} values, one a class")
         streams = self.backend.streams
         with self._guarded(images), streams.copying():
-            began = streams.mark()
             pixels = streams.host((len(images), *images[0].shape), torch.uint8)
             rows = pixels.numpy()
             for row, image in zip(rows, images, strict=True):
                 cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=row)
+            began = streams.mark()
             pixels = streams.bring(pixels, self.backend.device)
             return _Staged(self, images, pixels, options, began, streams.mark())
 
@@ -167,7 +168,7 @@ class TorchModel:
             self.shared.users -= 1
             self.backend.graphs.closed(self.tensors)
             self.tensors = []
-            self.backend.empty_cache()
+            self.backend.empty_cache(of_weights=not self.uses_host_memory)
 
     def _predict(self, pixels: torch.Tensor) -> Output:
         """float32 (batch, 4 + nc + extra, n) or, of an end-to-end head, the last two the other way
@@ -233,19 +234,22 @@ class TorchModel:
         """Maps what torch raises; memory that is only cached is given back first."""
         try:
             yield
-            return
         except torch.OutOfMemoryError as error:
-            message = str(error)
+            raise self._out_of_memory(images, error) from None
         except RuntimeError as error:
             # The CPU's allocator raises no type of its own.
             if "allocate memory" not in str(error):
                 raise InferenceFailed(f"the forward pass failed: {error}") from error
-            message = str(error)
-        # Out of the handlers, whose traceback held the tensors of the pass.
+            raise self._out_of_memory(images, error) from None
+
+    def _out_of_memory(self, images: Sequence[U8], error: RuntimeError) -> OutOfMemory:
+        # Frames hold the tensors of the pass for as long as anybody holds the error: one that is
+        # told to callers outlives them, and what is cached could not be given back.
+        traceback.clear_frames(error.__traceback__)
         self.backend.reclaim()
-        raise OutOfMemory(
+        return OutOfMemory(
             f"{len(images)} images of {images[0].shape[1]}x{images[0].shape[0]} do not fit beside "
-            f"the models on {self.backend.device}: send smaller ones or release a model: {message}"
+            f"the models on {self.backend.device}: send smaller ones or release a model: {error}"
         )
 
     @contextmanager
