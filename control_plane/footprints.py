@@ -78,7 +78,9 @@ class Footprints:
             if told is None or not replica.pack or not told.differs(self._told.get(place)):
                 continue
             self._told[place] = told
-            kind = FootprintKey(replica.pack, replica.variant, worker.device_kind)
+            # By what the worker makes, as it is looked up before the pack ever ran: of a graph that
+            # computes in a precision of its own, the replica's variant says another.
+            kind = FootprintKey.of(replica.pack, worker.build)
             self._guessed.pop(kind, None)
             if told.differs(self._measured.get(kind)):
                 self._measured[kind] = self.unrecorded[kind] = told

@@ -88,7 +88,10 @@ async def _one_pack(settings: Settings) -> ImportedPack:
         asked = VersionSettings(
             head_mode=_HEADS[settings.head], output_layout=_LAYOUTS[settings.layout]
         )
-        pack = await child.run(artifact, digest, asked, folder, limits, show, _weights_of(settings))
+        build = child.Build(settings.backend.replace("torch", ""), settings.precision)
+        pack = await child.run(
+            artifact, digest, asked, folder, limits, show, _weights_of(settings), build
+        )
         store.verify_pack(folder, pack.digest)
         store.publish(folder, settings.out.absolute().as_uri(), pack.digest)
         return pack

@@ -49,6 +49,16 @@ class Architecture:
     class_names: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Which backend the pack is for (onnx, openvino, tensorrt) and what it computes in; empty for
+    what the file is of: torch, or ONNX Runtime in fp32.
+    """
+
+    backend: str = ""
+    precision: str = ""
+
+
 async def run(
     artifact: Path,
     sha256: str,
@@ -57,12 +67,13 @@ async def run(
     limits: Limits,
     on_progress: OnProgress,
     weights_of: Architecture | None = None,
+    build: Build | None = None,
 ) -> ImportedPack:
     """Imports a local file into `folder`; `weights_of` is what a file of weights alone is of.
     Raises ImportRefused; no process is left in any case.
     """
     order = _order(artifact, sha256, settings, folder, limits)
-    order |= asdict(weights_of or Architecture())
+    order |= asdict(weights_of or Architecture()) | {"build": asdict(build or Build())}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
     _step(say, 0.02, "verify")
     artifact, folder = Path(order["artifact"]), Path(order["folder"])
     of_onnx = archive.is_onnx(artifact)
-    encode = _for_onnx() if of_onnx else _for_torch()
+    encode = _for_onnx() if of_onnx else _for_torch(order["build"]["backend"])
     warnings += sandbox.after_imports(
         order["memory_bytes"], order["file_bytes"], order["processor_s"]
     )
@@ -101,15 +102,22 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
         raise ImportRefused(INVALID, f"the model can't be run ({why}): save it again") from error
 
 
-def _for_torch() -> Encode:
-    """The steps of a checkpoint. The libraries are heavy, and needed before the filter: they look
-    for others and for the machine's kind.
+def _for_torch(backend: str) -> Encode:
+    """The steps of a checkpoint, to a pack of torch or of an ONNX graph. The libraries are heavy,
+    and needed before the filter: they look for others and for the machine's kind.
     """
     import torch
     import torch.utils.flop_counter
     import ultralytics.nn.tasks  # noqa: F401
 
     torch.set_num_threads(1)
+    if backend:
+        of_graph = _for_onnx()
+        import torch.onnx.utils  # imported at an export else, behind the filter
+
+        from importer import onnx_export
+
+        return partial(onnx_export.encode, of_graph)
     from importer import encode
 
     return encode.encode

@@ -1,6 +1,7 @@
 """The steps of an import of an ONNX file inside the child: read, decide, measure, write.
 
-The file itself becomes the pack's weights; the manifest says what it takes and gives.
+The file itself becomes the pack's weights; the manifest says what it takes and gives, and which
+backend is to run it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,8 @@ def encode(
         activation_bytes_per_megapixel=max(1, cost.activation_bytes * 1_000_000 // size**2),
         artifact=order["sha256"],
         warnings=warnings,
-        backend="onnx",
+        backend=order["build"]["backend"] or "onnx",
+        precision=order["build"]["precision"] or "fp32",
         onnx=_described(graph, decision),
         weights_bytes=len(data),
         parameters=onnx_shapes.parameters(graph.model.graph),

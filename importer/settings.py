@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     layout: Literal["", "objectness", "plain", "end-to-end", "pair"] = Field(
         "", description="of an ONNX FILE: how its answer is laid out, where the file does not tell"
     )
+    backend: Literal["", "torch", "onnx", "openvino", "tensorrt"] = Field(
+        "", description="that the pack of FILE is for: torch, or onnx for an ONNX file"
+    )
+    precision: Literal["", "fp32", "bf16"] = Field(
+        "", description="with --backend openvino: what the graph computes in, bf16 or fp32"
+    )
     out: Path = Field(Path("packs"), description="folder that the pack of FILE goes to")
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:50051",), description="host:port of every control plane, comma separated"

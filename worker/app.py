@@ -69,13 +69,20 @@ def backend_of(settings: Settings, host: Host) -> Backend:
 
         look = saboteur(settings.sim_faults)
         return SimulatedBackend(int(name or 0), settings.budget().resolve(0), look=look)
+    from worker.backends.composite import Composite
+    from worker.backends.onnx_backend import OnnxRuntime
+    from worker.backends.openvino_backend import OpenVino
     from worker.backends.torch_backend import TorchBackend
 
     threads = settings.compute_threads or host.compute_threads()
+    if kind == "cpu":
+        return Composite(TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads))
     # The supervisor let this process see its own device alone, so that is number 0.
-    if kind == "cuda":
-        return TorchBackend("cuda:0", graph_bytes=settings.graph_bytes())
-    return TorchBackend("cpu", threads)
+    device = TorchBackend("cuda:0", graph_bytes=settings.graph_bytes())
+    runtimes = [OnnxRuntime("cuda", used_bytes=device.in_use_bytes)]
+    if settings.tensorrt:
+        runtimes.append(OnnxRuntime("cuda", used_bytes=device.in_use_bytes, tensorrt=True))
+    return Composite(device, *runtimes)
 
 
 class App:

@@ -22,7 +22,12 @@ from yolopool.v1.types_pb2 import (
 )
 
 FORMAT = 1
-BACKENDS = ("", "torch", "onnx")  # of packs made before there was another, it is empty
+TORCH = ("", "torch")  # of packs made before there was another, it is empty
+GRAPHS = {  # what runs ONNX graphs, and in which precisions; empty is fp32
+    "onnx": ("", "fp32", "int8"),
+    "openvino": ("", "fp32", "bf16", "int8"),
+    "tensorrt": ("", "fp32"),
+}
 TASKS = ("detect", "segment", "pose", "obb", "classify")
 ALIGNMENT_BYTES = 256
 MAX_MANIFEST_BYTES = 32 * 1024**2
@@ -112,12 +117,19 @@ def check_manifest(manifest: PackManifest) -> None:
         f"weights_bytes {manifest.weights_bytes} is not within 1..{MAX_WEIGHTS_BYTES}",
     )
     _check_settings(manifest.settings)
-    _require(manifest.backend in BACKENDS, f"its backend {manifest.backend[:40]!r} is not known")
     _require(
-        manifest.HasField("onnx") == (manifest.backend == "onnx"),
+        manifest.backend in (*TORCH, *GRAPHS), f"its backend {manifest.backend[:40]!r} is not known"
+    )
+    of_graph = manifest.backend in GRAPHS
+    _require(
+        manifest.HasField("onnx") == of_graph,
         f"it does not say what its backend {manifest.backend or 'torch'} needs",
     )
-    if manifest.backend == "onnx":
+    _require(
+        manifest.precision in GRAPHS.get(manifest.backend, ("",)),
+        f"its precision {manifest.precision[:40]!r} is none of {manifest.backend or 'torch'}",
+    )
+    if of_graph:
         _check_onnx(manifest)
     else:
         _check_tensors(manifest.tensors, manifest.weights_bytes)

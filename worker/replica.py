@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from worker.lanes import Batching
 from worker.ledger import Claim
 from worker.lifecycle import Life, ReplicaState
+from worker.pack_rules import GRAPHS
 from worker.packs import Pack
 from worker.usage import Usage
 from yolopool.arrivals import Arrivals
@@ -136,8 +137,11 @@ class Replica:
         """
         manifest = self.header.manifest
         known = self.measured or self.order.known
-        # Another precision is made from the pack's on the device.
-        transient = manifest.weights_bytes if self.order.precision != "fp32" else 0
+        transient = 0
+        if manifest.backend in GRAPHS:
+            transient = 2 * manifest.weights_bytes  # the file, and a runtime's copy of it
+        elif self.order.precision != "fp32":
+            transient = manifest.weights_bytes  # of which another precision is made
         if known is not None and known.max_batch == self.max_batch:
             return Claim(known.weights_bytes, known.workspace_bytes, known.private_bytes, transient)
         pixels = self.shape[0] * self.shape[1] * self.max_batch

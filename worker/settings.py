@@ -156,6 +156,9 @@ class Settings(BaseSettings):
     graphs: str = Field(
         "0", description="what captured CUDA graphs may take of the device, e.g. 512MiB; 0: none"
     )
+    tensorrt: bool = Field(
+        False, description="of a CUDA device: run packs built for TensorRT too; experimental"
+    )
     die_with_parent: bool = Field(False, description="end when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = Field(True, description="one JSON object a line, for machines")

@@ -122,9 +122,12 @@ def priority_of(request: worker_pb2.InferRequest) -> int:
 
 
 def variant_of(replica: Replica, backend: Backend) -> types_pb2.Variant:
+    name, precision = backend.name, replica.order.precision
+    if replica.pack is not None:
+        name, precision = backend.variant(replica.pack.manifest, precision)
     return types_pb2.Variant(
-        backend=backend.name,
-        precision=replica.order.precision,
+        backend=name,
+        precision=precision,
         device_kind=backend.device_kind,
         max_batch=replica.max_batch,
     )

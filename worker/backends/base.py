@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from worker.backends.beside import Beside
 from worker.packs import Pack
+from yolopool.v1.pack_pb2 import PackManifest
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -141,7 +142,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """`torch` or `simulated`: the backend of the variants it makes."""
+        """`torch` or `simulated`: what runs packs that need nothing else."""
         ...
 
     @property
@@ -156,6 +157,10 @@ class Backend(Protocol):
 
     def open(self) -> int:
         """Takes the device; returns the context's bytes, measured. Called once, first."""
+        ...
+
+    def variant(self, manifest: PackManifest, precision: str) -> tuple[str, str]:
+        """Backend and precision that a pack is run with, where `precision` is ordered."""
         ...
 
     def load(self, pack: Pack, precision: str) -> LoadedModel:

@@ -8,10 +8,37 @@ elsewhere nothing happens.
 import ctypes
 from typing import Any
 
+import psutil
+
 # mallopt(3): the numbers of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 # As much of what is free is kept at the top of the heap.
 KEPT_BYTES = 2**30
+
+
+class _Info(ctypes.Structure):
+    """struct mallinfo2 of malloc.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def allocated_bytes() -> int:
+    """Bytes that are allocated now, by all threads: what is resident does not tell what a load
+    took, since it may be served from what another left free. With a C library that does not tell
+    (glibc before 2.33, musl), resident bytes all the same.
+    """
+    function = _function("mallinfo2")
+    if function is None:
+        return int(psutil.Process().memory_info().rss)
+    function.restype = _Info
+    info = function()
+    return int(info.uordblks + info.hblkhd)
 
 
 def keep_freed() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from worker.backends.base import U8, BatchResult, Candidates, DeviceMemory, NmsOptions
 from worker.packs import Pack
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
+from yolopool.v1.pack_pb2 import PackManifest
 
 CONTEXT_BYTES = 256 * 1024**2
 _PIXEL_BYTES = 3 * (1 + 4)
@@ -73,6 +74,9 @@ class SimulatedBackend:
     def open(self) -> int:
         self._used_bytes = CONTEXT_BYTES
         return self._used_bytes
+
+    def variant(self, manifest: PackManifest, precision: str) -> tuple[str, str]:
+        return self.name, precision
 
     def load(self, pack: Pack, precision: str) -> "SimulatedModel":
         if precision != "fp32":

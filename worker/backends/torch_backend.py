@@ -21,6 +21,7 @@ from worker.backends.graphs import Graphs
 from worker.backends.torch_model import Streams, TorchModel
 from worker.packs import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
+from yolopool.v1.pack_pb2 import PackManifest
 
 _KEPT_ARCHITECTURES = 64
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -78,14 +79,15 @@ class TorchBackend:
                 torch.nn.functional.conv2d(torch.zeros(1, 8, 64, 64), torch.zeros(8, 8, 3, 3))
         return self.memory().used_bytes
 
+    def variant(self, manifest: PackManifest, precision: str) -> tuple[str, str]:
+        return self.name, precision
+
     def load(self, pack: Pack, precision: str) -> "TorchModel":
         """Binds a pack: in fp32 on a CPU to the pack's own memory, else to a copy of it.
 
         Raises InvalidOption for a precision that this device does not compute in.
         """
         dtype = self._dtype(precision)
-        if pack.manifest.backend == "onnx":
-            raise LoadFailed("an ONNX file needs a worker with ONNX Runtime: this one runs torch")
         message = ""
         try:
             return TorchModel(self, pack, dtype)
@@ -135,6 +137,11 @@ class TorchBackend:
             return DeviceMemory(used, total, free)
         host = psutil.virtual_memory()
         return DeviceMemory(psutil.Process().memory_info().rss, host.total, host.available)
+
+    def in_use_bytes(self) -> int:
+        """Of a CUDA device: what all its users have of it."""
+        free, total = torch.cuda.mem_get_info(self.device)
+        return total - free
 
     def pin(self, memory: mmap.mmap) -> Callable[[], None]:
         """Page-locks host memory, so that a copy to the device is one transfer; answers what

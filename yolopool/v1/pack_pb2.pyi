@@ -51,6 +51,7 @@ class PackManifest(_message.Message):
     HEAD_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     ONNX_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """Of this format; a reader refuses one it does not know."""
     release: _builtins.str
@@ -75,7 +76,11 @@ class PackManifest(_message.Message):
     an add are two).
     """
     backend: _builtins.str
-    """What runs it: torch (also where it is empty) | onnx."""
+    """What runs it: torch (also where it is empty) | onnx (ONNX Runtime) | openvino | tensorrt."""
+    precision: _builtins.str
+    """With onnx: what the graph computes in, fp32 (also where it is empty) | bf16 | int8. A model of
+    torch computes in what its worker says.
+    """
     @_builtins.property
     def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -98,7 +103,7 @@ class PackManifest(_message.Message):
 
     @_builtins.property
     def onnx(self) -> Global___OnnxGraph:
-        """Of onnx; then there are no tensors."""
+        """Of all but torch; then there are no tensors."""
 
     def __init__(
         self,
@@ -125,10 +130,11 @@ class PackManifest(_message.Message):
         head: Global___HeadAttributes | None = ...,
         backend: _builtins.str = ...,
         onnx: Global___OnnxGraph | None = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "onnx", b"onnx", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "backend", b"backend", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head", b"head", "head_mode", b"head_mode", "made_with", b"made_with", "onnx", b"onnx", "parameters", b"parameters", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "backend", b"backend", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head", b"head", "head_mode", b"head_mode", "made_with", b"made_with", "onnx", b"onnx", "parameters", b"parameters", "precision", b"precision", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -306,9 +306,9 @@ class Variant(_message.Message):
     DEVICE_KIND_FIELD_NUMBER: _builtins.int
     MAX_BATCH_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
-    """torch | simulated"""
+    """torch | onnx | openvino | tensorrt | simulated"""
     precision: _builtins.str
-    """fp32 | fp16 | bf16"""
+    """fp32 | fp16 | bf16 | int8"""
     device_kind: _builtins.str
     """cpu | cuda | sim"""
     max_batch: _builtins.int

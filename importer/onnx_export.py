@@ -1,0 +1,130 @@
+"""The steps that make a pack of an ONNX graph from a checkpoint: load, fuse, export, and what is
+done with any ONNX file.
+
+The graph takes uint8 pixels and normalises them itself, leaves batch and sizes free, and ends
+before suppression. Its metadata is what the library's own export writes.
+"""
+
+import warnings as python_warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from google.protobuf import json_format
+from torch import nn
+
+from importer import checkpoint, heads
+from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
+from yolopool.v1 import types_pb2
+
+if TYPE_CHECKING:
+    from importer.job import Encode
+
+_OPSET = 17
+_EXAMPLE = (2, 3, 128, 96)  # no two sizes alike, so that none is taken for another
+
+
+def encode(
+    of_graph: "Encode",
+    order: dict[str, Any],
+    artifact: Path,
+    folder: Path,
+    warnings: Sequence[str],
+    step: Callable[[float, str], None],
+) -> dict[str, Any]:
+    """Makes the pack in `folder` by `of_graph`, the steps of an ONNX file; returns an ImportedPack
+    as JSON. Raises ImportRefused.
+    """
+    settings = json_format.ParseDict(order["settings"], types_pb2.VersionSettings())
+    step(0.1, "load")
+    if order["architecture_yaml"]:
+        loaded = checkpoint.load_weights_only(
+            artifact, order["architecture_yaml"], order["class_names"]
+        )
+    else:
+        loaded = checkpoint.load(artifact)
+    if loaded.task.name != "detect":
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"a model of the task {loaded.task.name} is built for torch alone: detect is for "
+            "others too",
+        )
+    model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
+    step(0.3, "export")
+    path = folder / "exported.onnx"
+    _export(model, path)
+    _describe(model, loaded, path)
+    # A checkpoint's versions have their head and layout; the graph's are proved by its shapes.
+    settings.head_mode = types_pb2.HEAD_MODE_UNSPECIFIED
+    settings.output_layout = types_pb2.OUTPUT_LAYOUT_UNSPECIFIED
+    asked = {
+        "settings": json_format.MessageToDict(settings, preserving_proto_field_name=True),
+        "architecture_yaml": "",
+        "class_names": (),
+    }
+    try:
+        return of_graph(
+            order | asked, path, folder, warnings, lambda done, what: step(0.5 + done / 2, what)
+        )
+    finally:
+        path.unlink()
+
+
+class _FromPixels(nn.Module):
+    """uint8 RGB NCHW to the head's rows."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return heads.answer(self.model(pixels.float() / 255))[0]
+
+
+def _export(model: Any, path: Path) -> None:
+    head = model.model[-1]
+    # Anchors are then made of the sizes at hand, not of those of the example.
+    head.export = head.dynamic = True
+    head.format = "onnx"
+    free = {"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch", 2: "rows"}}
+    if getattr(head, "end2end", False):
+        free["output0"] = {0: "batch"}
+    try:
+        with torch.no_grad(), python_warnings.catch_warnings():
+            # Of the tracer, about sizes that are read in Python; the exporter, about its age.
+            python_warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _FromPixels(model).eval(),
+                (torch.zeros(_EXAMPLE, dtype=torch.uint8),),
+                str(path),
+                dynamo=False,
+                opset_version=_OPSET,
+                input_names=["images"],
+                output_names=["output0"],
+                dynamic_axes=free,
+            )
+    except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ImportRefused(
+            UNSUPPORTED, f"the model can't be exported to ONNX ({line}): serve it by torch"
+        ) from error
+
+
+def _describe(model: Any, loaded: checkpoint.Checkpoint, path: Path) -> None:
+    graph = onnx.load(path)
+    words = {
+        "names": str(dict(enumerate(loaded.class_names))),
+        "stride": str(checkpoint.model_stride(model)),
+        "task": loaded.task.name,
+        "imgsz": str([loaded.trained_size] * 2),
+        "end2end": str(bool(getattr(model.model[-1], "end2end", False))),
+        "args": "{'nms': False}",
+        "head": type(model.model[-1]).__name__,
+    }
+    onnx.helper.set_model_props(graph, words)
+    try:
+        onnx.save(graph, path)
+    except ValueError as error:
+        raise ImportRefused(INVALID, "the model is too large for one ONNX file") from error

@@ -1,0 +1,168 @@
+"""One ONNX graph in three stages, whichever runtime runs it: images together, the pass, boxes.
+
+The pack says what the graph takes and how its answer is read; sizes that the file fixes are kept:
+a batch is cut into pieces of the fixed size, the last one filled up, other pixels are refused.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.backends import layouts, nms
+from worker.backends.base import U8, BatchResult, Candidates, NmsOptions
+from worker.packs import Pack
+from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
+
+Outputs = Sequence[npt.NDArray[np.generic]]
+
+
+class Session(Protocol):
+    """A graph that a runtime made ready, and its memory."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What it took of the device, measured: weights and what the runtime made of them."""
+        ...
+
+    def run(self, images: U8) -> Outputs:
+        """BGR images, uint8 (batch, height, width, 3), to the outputs that the pack names, in its
+        order, of memory that no later pass writes to. Raises what the runtime raises.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives all of it back."""
+        ...
+
+
+class GraphModel:
+    """Satisfies LoadedModel; weights are the session's own copy."""
+
+    uses_host_memory = False
+
+    def __init__(self, pack: Pack, session: Session) -> None:
+        self.manifest = pack.manifest
+        self.graph = pack.manifest.onnx
+        self.session: Session | None = session
+        self._made_bytes = session.held_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """All that it has of the device now, between passes."""
+        return self._made_bytes if self.session is not None else 0
+
+    @property
+    def weights_bytes(self) -> int:
+        return min(self._made_bytes, self.manifest.weights_bytes)
+
+    @property
+    def private_bytes(self) -> int:
+        """What runtimes keep beside the weights: copies in another order, the prepared graph."""
+        return self._made_bytes - self.weights_bytes
+
+    def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
+        """Live activations by the import's figure, and the input as uint8 and as float32."""
+        pieces = -(-batch // self.graph.batch) if self.graph.batch else 1
+        pixels = shape[0] * shape[1] * max(batch // pieces, self.graph.batch)
+        return pixels * self.manifest.activation_bytes_per_megapixel // 10**6 + pixels * 3 * 5
+
+    def stage(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> "_Staged":
+        if self.session is None:
+            raise ValueError("this model was closed")
+        classes, graph = len(self.manifest.class_names), self.graph
+        if any(len(one.class_confidence) != classes for one in options):
+            raise InvalidOption(f"class_confidence must have {classes} values, one a class")
+        height, width = images[0].shape[:2]
+        if graph.height and (height, width) != (graph.height, graph.width):
+            raise InvalidOption(
+                f"this version is a graph of {graph.width}x{graph.height} pixels alone, the image "
+                f"was to be {width}x{height}: leave the size out, or export it with free sizes"
+            )
+        began = time.perf_counter()
+        try:
+            pixels = np.stack(images)
+        except MemoryError as error:
+            raise _too_large(images, error) from error
+        return _Staged(self, self.session, pixels, options, time.perf_counter() - began)
+
+    def close(self) -> None:
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """pixels: uint8 BGR (batch, height, width, 3)."""
+
+    model: GraphModel
+    session: Session
+    pixels: U8
+    options: Sequence[NmsOptions]
+    staged_s: float
+
+    def forward(self) -> "_Raw":
+        began = time.perf_counter()
+        try:
+            answers = [self.session.run(piece) for piece in self._pieces()]
+        except MemoryError as error:
+            raise _too_large(self.pixels, error) from error
+        except Exception as error:  # each runtime has types of its own
+            if "alloc" in str(error):
+                raise _too_large(self.pixels, error) from error
+            raise InferenceFailed(f"the forward pass failed: {_line(error)}") from error
+        return _Raw(self, answers, time.perf_counter() - began)
+
+    def _pieces(self) -> list[U8]:
+        """The batch as the graph takes it."""
+        fixed = self.model.graph.batch
+        if not fixed:
+            return [self.pixels]
+        missing = -len(self.pixels) % fixed
+        full = np.concatenate((self.pixels, np.repeat(self.pixels[-1:], missing, axis=0)))
+        return [full[start : start + fixed] for start in range(0, len(full), fixed)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    staged: _Staged
+    answers: Sequence[Outputs]
+    inference_s: float
+
+    def finish(self) -> BatchResult:
+        began = time.perf_counter()
+        found: list[Candidates] = []
+        batch, height, width, _ = self.staged.pixels.shape
+        batch = self.staged.model.graph.batch or batch
+        for number, outputs in enumerate(self.answers):
+            options = self.staged.options[number * batch : (number + 1) * batch]
+            found += self._of_piece(outputs, options, batch, (height, width))
+        finished_s = time.perf_counter() - began
+        return BatchResult(tuple(found), self.staged.staged_s, self.inference_s, finished_s)
+
+    def _of_piece(
+        self, outputs: Outputs, options: Sequence[NmsOptions], batch: int, size: tuple[int, int]
+    ) -> tuple[Candidates, ...]:
+        """One options an image; what filled the batch up has none, and no answer."""
+        model = self.staged.model
+        classes = len(model.manifest.class_names)
+        read = layouts.decode(model.graph.layout, outputs, classes, batch, size)
+        if isinstance(read, layouts.Final):
+            return tuple(map(nms.end_to_end, read.rows, options))
+        return nms.one_to_many(read.boxes, read.confidence, read.classes, options)
+
+
+def _too_large(images: Sequence[U8] | U8, error: Exception) -> OutOfMemory:
+    height, width = images[0].shape[:2]
+    return OutOfMemory(
+        f"{len(images)} images of {width}x{height} do not fit beside the models: send smaller ones "
+        f"or release a model: {_line(error)}"
+    )
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

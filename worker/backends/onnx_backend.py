@@ -1,0 +1,106 @@
+"""The door to ONNX Runtime: sessions of graphs on a CPU or a CUDA device.
+
+`tensorrt` is the same door with another provider, experimental: it was run on no hardware yet, and
+is on only where a worker is told so.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from worker.backends import heap
+from worker.backends.base import U8
+from worker.backends.graph_model import GraphModel, Outputs
+from worker.packs import Pack
+from yolopool.errors import LoadFailed
+from yolopool.v1.pack_pb2 import OnnxGraph
+
+_DTYPES = {"uint8": np.uint8, "float32": np.float32, "float16": np.float16}
+_NEEDED = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+class OnnxRuntime:
+    """`device_kind` is cpu or cuda; `compute_threads` of a CPU; `used_bytes` measures what the
+    device has in use. With `tensorrt` graphs are given to TensorRT, and to CUDA what it can't run.
+    """
+
+    def __init__(
+        self,
+        device_kind: str,
+        compute_threads: int = 0,
+        used_bytes: Callable[[], int] = heap.allocated_bytes,
+        tensorrt: bool = False,
+    ) -> None:
+        self.name = "tensorrt" if tensorrt else "onnx"
+        self._kinds = ("tensorrt", "cuda") if tensorrt else (device_kind,)
+        self._threads = compute_threads
+        self._used_bytes = used_bytes
+
+    def load(self, pack: Pack) -> GraphModel:
+        """A session of its own memory. Raises LoadFailed, OutOfMemory."""
+        runtime = _library()
+        wanted = [_NEEDED[kind] for kind in self._kinds]
+        missing = [one for one in wanted if one not in runtime.get_available_providers()]
+        if missing:
+            raise LoadFailed(
+                f"the ONNX Runtime installed here has no {' and no '.join(missing)}: install "
+                "onnxruntime-gpu in place of onnxruntime, or build the version for torch"
+            )
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        # An arena would keep the activations of the largest batch for each model for good.
+        options.enable_cpu_mem_arena = False
+        # Threads that spin while they wait take the cores of whoever shares them.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        before = self._used_bytes()
+        session = runtime.InferenceSession(pack.weights.tobytes(), options, providers=wanted)
+        return GraphModel(pack, _Session(session, pack.manifest.onnx, self._used_bytes() - before))
+
+
+class _Session:
+    """Normalisation is in the graph where that takes uint8, as all of our own builds do."""
+
+    def __init__(self, session: Any, graph: OnnxGraph, held_bytes: int) -> None:
+        self.held_bytes = max(1, held_bytes)
+        self._session = session
+        self._input = graph.input
+        self._dtype, self._scale = _DTYPES[graph.dtype], np.float32(graph.scale)
+        self._outputs = [one.name for one in graph.outputs]
+
+    def run(self, images: U8) -> Outputs:
+        outputs: Sequence[Any] = self._session.run(self._outputs, {self._input: self._taken(images)})
+        return outputs
+
+    def close(self) -> None:
+        self._session = None
+        heap.trim()
+
+    def _taken(self, images: U8) -> Any:
+        """NCHW, RGB."""
+        batch, height, width, _ = images.shape
+        planes = np.empty((batch, 3, height, width), np.uint8)
+        for image, into in zip(images, planes, strict=True):
+            for channel in range(3):
+                cv2.extractChannel(image, 2 - channel, dst=into[channel])
+        if self._dtype == np.uint8:
+            return planes
+        return (planes * self._scale).astype(self._dtype, copy=False)
+
+
+def _library() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise LoadFailed(
+            f"this version needs ONNX Runtime, which this worker lacks ({error}): "
+            "pip install yolopool[onnx]"
+        ) from error
+    return onnxruntime

@@ -1,0 +1,101 @@
+"""The door to OpenVINO: ONNX graphs compiled for the CPU, normalisation within them."""
+
+from typing import Any
+
+import numpy as np
+
+from worker.backends import heap
+from worker.backends.base import U8
+from worker.backends.graph_model import GraphModel, Outputs
+from worker.packs import Pack
+from yolopool.errors import LoadFailed
+from yolopool.v1.pack_pb2 import OnnxGraph
+
+# By default OpenVINO computes in bf16 wherever the CPU can. Layers of an int8 graph that are not
+# quantised compute in f32.
+_HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+class OpenVino:
+    """One stream of `compute_threads` threads, 0: OpenVINO's choice: a worker runs one pass at a
+    time.
+    """
+
+    name = "openvino"
+
+    def __init__(self, compute_threads: int = 0) -> None:
+        self._threads = compute_threads
+        self._core: Any = None
+
+    def load(self, pack: Pack) -> GraphModel:
+        """A compiled graph of its own memory. Raises LoadFailed, OutOfMemory."""
+        openvino = _library()
+        if self._core is None:
+            self._core = openvino.Core()
+            # What the device needs for any model is the context's, not the first model's.
+            self._core.get_property("CPU", "FULL_DEVICE_NAME")
+        hint = _HINTS[pack.manifest.precision]
+        if hint == "bf16" and "BF16" not in self._core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        ):
+            raise LoadFailed("this CPU does not compute in bf16: build the version in fp32 or int8")
+        before = heap.allocated_bytes()
+        graph = _with_input(openvino, self._core.read_model(pack.weights.tobytes()), pack)
+        compiled = self._core.compile_model(
+            graph,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": hint,
+                "PERFORMANCE_HINT": "LATENCY",
+                "NUM_STREAMS": 1,
+                "INFERENCE_NUM_THREADS": self._threads,
+            },
+        )
+        del graph
+        return GraphModel(pack, _Session(compiled, pack.manifest.onnx, before))
+
+
+class _Session:
+    def __init__(self, compiled: Any, graph: OnnxGraph, before_bytes: int) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._outputs = [one.name for one in graph.outputs]
+        self.held_bytes = max(1, heap.allocated_bytes() - before_bytes)
+
+    def run(self, images: U8) -> Outputs:
+        self._request.infer({0: images}, share_inputs=True)
+        outputs = [np.array(self._request.get_tensor(name).data) for name in self._outputs]
+        # Else each model would keep the activations of its largest batch; costs 0.1 ms.
+        self._compiled.release_memory()
+        return outputs
+
+    def close(self) -> None:
+        self._request = self._compiled = None
+        heap.trim()
+
+
+def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:
+    """The graph with what prepares an image in front: from uint8 BGR NHWC to what it takes."""
+    from openvino.preprocess import ColorFormat, PrePostProcessor
+
+    about, kinds = pack.manifest.onnx, openvino.Type
+    steps = PrePostProcessor(graph)
+    image = steps.input()
+    image.tensor().set_element_type(kinds.u8).set_layout(openvino.Layout("NHWC"))
+    image.tensor().set_color_format(ColorFormat.BGR)
+    image.model().set_layout(openvino.Layout("NCHW"))
+    image.preprocess().convert_color(ColorFormat.RGB)
+    if about.dtype != "uint8":
+        image.preprocess().convert_element_type(kinds.f32).scale(1 / about.scale)
+    return steps.build()
+
+
+def _library() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise LoadFailed(
+            f"this version needs OpenVINO, which this worker lacks ({error}): "
+            "pip install yolopool[openvino]"
+        ) from error
+    return openvino
