@@ -88,7 +88,7 @@ async def _one_pack(settings: Settings) -> ImportedPack:
         asked = VersionSettings(
             head_mode=_HEADS[settings.head], output_layout=_LAYOUTS[settings.layout]
         )
-        build = child.Build(settings.backend.replace("torch", ""), settings.precision)
+        build = child.Build(settings.backend, settings.precision)
         pack = await child.run(
             artifact, digest, asked, folder, limits, show, _weights_of(settings), build
         )

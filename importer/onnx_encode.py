@@ -21,6 +21,7 @@ from yolopool.v1.pack_pb2 import OnnxGraph, OnnxOutput, PackManifest
 
 _STRIDE, _IMAGE_SIZE = 32, 640  # where the file says nothing: the library's own
 _MAX_CLASSES, _MAX_CLASS_NAME = 100_000, 1_000
+_PRECISIONS = {"onnx": ("fp32",), "openvino": ("fp32", "bf16"), "tensorrt": ("fp32",)}
 _LAYOUTS = {
     types_pb2.OUTPUT_LAYOUT_OBJECTNESS: Layout.OBJECTNESS,
     types_pb2.OUTPUT_LAYOUT_PLAIN: Layout.PLAIN,
@@ -39,6 +40,7 @@ def encode(
 ) -> dict[str, Any]:
     """Makes the pack in `folder`; returns an ImportedPack as JSON. Raises ImportRefused."""
     asked = json_format.ParseDict(order["settings"], types_pb2.VersionSettings())
+    backend, precision = _build(order)
     if order["architecture_yaml"]:
         raise ImportRefused(INVALID, "an ONNX file is its own architecture: give it without --arch")
     step(0.1, "load")
@@ -69,8 +71,8 @@ def encode(
         activation_bytes_per_megapixel=max(1, cost.activation_bytes * 1_000_000 // size**2),
         artifact=order["sha256"],
         warnings=warnings,
-        backend=order["build"]["backend"] or "onnx",
-        precision=order["build"]["precision"] or "fp32",
+        backend=backend,
+        precision=precision,
         onnx=_described(graph, decision),
         weights_bytes=len(data),
         parameters=onnx_shapes.parameters(graph.model.graph),
@@ -81,7 +83,20 @@ def encode(
     # Two graphs never share what a worker builds: their digest is their architecture.
     skeleton = f'{{"format":{pack_writer.FORMAT},"onnx":"{manifest.weights_sha256}"}}'.encode()
     digest = pack_writer.write_manifest(folder, manifest, skeleton)
-    return pack_writer.report(folder, manifest, digest, artifact)
+    return pack_writer.report(folder, manifest, digest, Path(order["artifact"]))
+
+
+def _build(order: dict[str, Any]) -> tuple[str, str]:
+    """Backend and precision that the pack is to be for. Raises ImportRefused."""
+    asked = order["build"]
+    backend, precision = asked["backend"] or "onnx", asked["precision"] or "fp32"
+    if precision not in _PRECISIONS[backend]:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"{backend} does not compute a graph in {precision}: choose "
+            + " or ".join(_PRECISIONS[backend]),
+        )
+    return backend, precision
 
 
 def _check_kind(graph: Graph) -> None:

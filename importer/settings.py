@@ -47,8 +47,8 @@ class Settings(BaseSettings):
     layout: Literal["", "objectness", "plain", "end-to-end", "pair"] = Field(
         "", description="of an ONNX FILE: how its answer is laid out, where the file does not tell"
     )
-    backend: Literal["", "torch", "onnx", "openvino", "tensorrt"] = Field(
-        "", description="that the pack of FILE is for: torch, or onnx for an ONNX file"
+    backend: Literal["", "onnx", "openvino", "tensorrt"] = Field(
+        "", description="that the pack of FILE is for; torch, or onnx where FILE is of ONNX"
     )
     precision: Literal["", "fp32", "bf16"] = Field(
         "", description="with --backend openvino: what the graph computes in, bf16 or fp32"

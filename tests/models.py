@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,9 +179,9 @@ class Zoo:
     folder: Path
 
     def checkpoint(self, name: str) -> Path:
-        """A .pt file: shapes, yolov8n, yolo11n, yolo26n, yolov10n, yolo26n-end-to-end, ..."""
-        if name == "shapes":
-            return SHAPES / "models" / "shapes.pt"
+        """A .pt file: shapes, shapes-26, yolov8n, yolo11n, yolo26n, yolov10n, yolo26n-end-to-end, ..."""
+        if name.startswith("shapes"):
+            return SHAPES / "models" / f"{name}.pt"
         path = self.folder / f"{name}.pt"
         if not path.exists():
             architecture = name.removesuffix("-end-to-end")
@@ -190,9 +191,26 @@ class Zoo:
 
     def pack(self, name: str, *flags: str) -> PackLocation:
         """The pack of a checkpoint, made by the importer with these flags."""
+        return self._packed(self.checkpoint(name), name, flags)
+
+    def graph(self, name: str, *flags: str) -> Path:
+        """The ONNX file that is exported of a checkpoint: batch and sizes free, uint8."""
+        folder = self._packed(self.checkpoint(name), name, ("--backend=onnx", *flags)).uri
+        return Path(folder.removeprefix("file://")) / "weights.bin"
+
+    def built(
+        self, name: str, backend: str, precision: str = "fp32", head: str = "one-to-many"
+    ) -> PackLocation:
+        """The pack of a checkpoint for a backend; exported once for all of them."""
+        if backend == "torch":
+            return self.pack(name, f"--head={head}")
+        flags = (f"--backend={backend}", f"--precision={precision}")
+        return self._packed(self.graph(name, f"--head={head}"), f"{name}.{head}", flags)
+
+    def _packed(self, file: Path, name: str, flags: Sequence[str]) -> PackLocation:
         note = self.folder / f"{name}{''.join(flags)}.pack"
         if not note.exists():
-            report = import_checkpoint(self.checkpoint(name), self.folder / "packs", *flags)
+            report = import_checkpoint(file, self.folder / "packs", *flags)
             assert "pack" in report, report
             note.write_text(report["pack"])
         return location(Path(note.read_text()))

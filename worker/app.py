@@ -76,7 +76,9 @@ def backend_of(settings: Settings, host: Host) -> Backend:
 
     threads = settings.compute_threads or host.compute_threads()
     if kind == "cpu":
-        return Composite(TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads))
+        return Composite(
+            TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads)
+        )
     # The supervisor let this process see its own device alone, so that is number 0.
     device = TorchBackend("cuda:0", graph_bytes=settings.graph_bytes())
     runtimes = [OnnxRuntime("cuda", used_bytes=device.in_use_bytes)]

@@ -16,15 +16,17 @@ async def ignore(progress: pb.ImportProgress) -> None: ...
 
 
 async def import_in_child(path: Path, folder: Path, **changes: Any) -> pb.ImportedPack:
-    """Imports a file into `folder`; changes are of the limits, and sha256, settings, on_progress
-    and weights_of.
+    """Imports a file into `folder`; changes are of the limits, and sha256, settings, on_progress,
+    weights_of and build.
     """
     artifact, digest = _take(path, folder, changes.pop("sha256", None))
     settings = changes.pop("settings", VersionSettings())
     on_progress = changes.pop("on_progress", ignore)
-    weights_of = changes.pop("weights_of", None)
+    weights_of, build = changes.pop("weights_of", None), changes.pop("build", None)
     limits = child.Limits(**{"memory_bytes": 2 * 1024**3, "time_s": 60, **changes})
-    return await child.run(artifact, digest, settings, folder, limits, on_progress, weights_of)
+    return await child.run(
+        artifact, digest, settings, folder, limits, on_progress, weights_of, build
+    )
 
 
 def _take(path: Path, folder: Path, sha256: str | None) -> tuple[Path, str]:

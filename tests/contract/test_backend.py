@@ -11,7 +11,10 @@ import torch
 
 from tests.models import U8, Zoo, picture
 from worker import imaging
-from worker.backends.base import Backend, Candidates, NmsOptions, run
+from worker.backends.base import Backend, Candidates, LoadedModel, NmsOptions, run
+from worker.backends.composite import Composite
+from worker.backends.onnx_backend import OnnxRuntime
+from worker.backends.openvino_backend import OpenVino
 from worker.backends.simulated import SimulatedBackend
 from worker.backends.torch_backend import TorchBackend
 from worker.packs import Pack, PackDoor
@@ -22,12 +25,20 @@ MIB = 1024**2
 
 @dataclass(frozen=True)
 class BackendCase:
-    """One backend under test. `tolerance` is in pixels, between a batch and single images."""
+    """One backend under test, and what it runs: packs of `runs` (torch for all that read no
+    graph). `tolerance` is in pixels, between a batch and single images.
+    """
 
     make: Callable[[], Backend]
     name: str
     kind: str
     tolerance: float = 0.0
+    runs: str = "torch"
+
+
+def on_the_cpu() -> Composite:
+    """As a worker has it."""
+    return Composite(TorchBackend("cpu", 1), OnnxRuntime("cpu", 1), OpenVino(1))
 
 
 CASES = {
@@ -36,6 +47,9 @@ CASES = {
     "torch-cuda-graphs": BackendCase(
         lambda: TorchBackend("cuda:0", graph_bytes=512 * MIB), "torch", "cuda", 1e-2
     ),
+    "torch-of-several": BackendCase(on_the_cpu, "torch", "cpu", 1e-3),
+    "onnx-cpu": BackendCase(on_the_cpu, "torch", "cpu", 1e-3, "onnx"),
+    "openvino-cpu": BackendCase(on_the_cpu, "torch", "cpu", 1e-3, "openvino"),
     "simulated": BackendCase(
         lambda: SimulatedBackend(0, 1024 * MIB, sleep=lambda _: None), "simulated", "sim"
     ),
@@ -47,6 +61,9 @@ CASES = {
         "torch-cpu",
         pytest.param("torch-cuda", marks=pytest.mark.gpu),
         pytest.param("torch-cuda-graphs", marks=pytest.mark.gpu),
+        "torch-of-several",
+        "onnx-cpu",
+        "openvino-cpu",
         "simulated",
     ]
 )
@@ -65,7 +82,14 @@ def backend(backend_case: BackendCase) -> Iterator[Backend]:
 
 
 @pytest.fixture
-def pack(zoo: Zoo, tmp_path: Path) -> Iterator[Pack]:
+def pack(backend_case: BackendCase, zoo: Zoo, tmp_path: Path) -> Iterator[Pack]:
+    pack = PackDoor(tmp_path).fetch(zoo.built("shapes", backend_case.runs))
+    yield pack
+    pack.close()
+
+
+@pytest.fixture
+def torch_pack(zoo: Zoo, tmp_path: Path) -> Iterator[Pack]:
     pack = PackDoor(tmp_path).fetch(zoo.pack("shapes"))
     yield pack
     pack.close()
@@ -187,10 +211,25 @@ def test_a_class_that_is_not_asked_for_is_not_given(backend: Backend, pack: Pack
     model.close()
 
 
-def test_weights_are_counted(backend: Backend, pack: Pack) -> None:
-    model = backend.load(pack, "fp32")
-    assert model.weights_bytes == pack.manifest.weights_bytes
-    model.close()
+def test_weights_are_counted(
+    backend_case: BackendCase, backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path
+) -> None:
+    for _ in range(3):  # the second is served from what the first left in the allocator
+        model = backend.load(pack, "fp32")
+        assert model.weights_bytes == pack.manifest.weights_bytes
+        if backend_case.runs == "torch":
+            assert model.private_bytes == 0
+        else:
+            assert 0 < model.private_bytes < 4 * model.weights_bytes
+        model.close()
+
+
+def test_says_what_it_makes_of_a_pack(
+    backend_case: BackendCase, backend: Backend, pack: Pack
+) -> None:
+    of_graph = backend_case.runs != "torch"
+    made = (backend_case.runs, "fp32") if of_graph else (backend_case.name, "bf16")
+    assert backend.variant(pack.manifest, "bf16") == made
 
 
 def test_workspace_grows_with_pixels_and_images(backend: Backend, pack: Pack) -> None:
@@ -202,8 +241,10 @@ def test_workspace_grows_with_pixels_and_images(backend: Backend, pack: Pack) ->
     model.close()
 
 
-def test_two_models_do_not_mix(backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path) -> None:
-    other_pack = PackDoor(tmp_path).fetch(zoo.pack("yolov8n"))
+def test_two_models_do_not_mix(
+    backend_case: BackendCase, backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path
+) -> None:
+    other_pack = PackDoor(tmp_path).fetch(zoo.built("yolov8n", backend_case.runs))
     model, other = backend.load(pack, "fp32"), backend.load(other_pack, "fp32")
     (before,) = run(model, [boxed(0)], [options(pack)]).candidates
     run(other, [boxed(0)], [options(other_pack)])
@@ -216,11 +257,13 @@ def test_two_models_do_not_mix(backend: Backend, pack: Pack, zoo: Zoo, tmp_path:
     model.close()
 
 
-def test_closing_gives_the_weights_back(backend: Backend, zoo: Zoo, tmp_path: Path) -> None:
+def test_closing_gives_the_weights_back(
+    backend_case: BackendCase, backend: Backend, zoo: Zoo, tmp_path: Path
+) -> None:
     door = PackDoor(tmp_path)
 
     def load_and_drop() -> None:
-        pack = door.fetch(zoo.pack("yolov8n"))
+        pack = door.fetch(zoo.built("yolov8n", backend_case.runs))
         model = backend.load(pack, "fp32")
         run(model, [boxed(0)], [options(pack)])
         model.close()
@@ -259,7 +302,7 @@ def test_an_unknown_precision_is_refused(backend: Backend, pack: Pack) -> None:
 
 
 def test_bf16_finds_the_same_boxes_within_a_tolerance(
-    backend_case: BackendCase, backend: Backend, pack: Pack
+    backend_case: BackendCase, backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path
 ) -> None:
     """On the demo's model: every box above the threshold by 0.05 is there, of its class, within
     2 pixels and 0.05 of confidence.
@@ -268,22 +311,20 @@ def test_bf16_finds_the_same_boxes_within_a_tolerance(
         with pytest.raises(InvalidOption, match="fp32"):
             backend.load(pack, "bf16")
         return
+    if backend_case.runs == "onnx":
+        same = backend.load(pack, "bf16")  # what a worker computes in is of packs of torch
+        assert_found_again(backend.load(pack, "fp32"), same, pack, pixels=0, confidence=0)
+        return
+    if backend_case.runs == "openvino":
+        other_pack = PackDoor(tmp_path / "bf16").fetch(zoo.built("shapes", "openvino", "bf16"))
+        assert backend.variant(other_pack.manifest, "fp32") == ("openvino", "bf16")
+        exact, reduced = backend.load(pack, "fp32"), backend.load(other_pack, "fp32")
+        assert_found_again(exact, reduced, pack, pixels=2, confidence=0.05)
+        return
     exact, reduced = backend.load(pack, "fp32"), backend.load(pack, "bf16")
     assert reduced.weights_bytes < 0.51 * exact.weights_bytes
     assert reduced.workspace_bytes((320, 320), 2) < exact.workspace_bytes((320, 320), 2)
-    for seed in range(6):
-        image = [boxed(seed)]
-        (left,) = run(exact, image, [options(pack)]).candidates
-        (right,) = run(reduced, image, [options(pack, confidence=0.2)]).candidates
-        clear = left.confidence > 0.3
-        assert clear.any()
-        for box, confidence, class_id in zip(
-            left.xyxy[clear], left.confidence[clear], left.class_id[clear], strict=True
-        ):
-            away = np.abs(right.xyxy - box).max(1) + 1e3 * (right.class_id != class_id)
-            nearest = int(away.argmin())
-            assert away[nearest] < 2
-            assert abs(right.confidence[nearest] - confidence) < 0.05
+    assert_found_again(exact, reduced, pack, pixels=2, confidence=0.05)
     exact.close()
     # Its weights are its own.
     assert not reduced.uses_host_memory
@@ -292,11 +333,29 @@ def test_bf16_finds_the_same_boxes_within_a_tolerance(
     reduced.close()
 
 
-def test_a_cpu_does_not_compute_in_fp16(pack: Pack) -> None:
+def assert_found_again(
+    exact: LoadedModel, reduced: LoadedModel, pack: Pack, pixels: float, confidence: float
+) -> None:
+    for seed in range(6):
+        image = [boxed(seed)]
+        (left,) = run(exact, image, [options(pack)]).candidates
+        (right,) = run(reduced, image, [options(pack, confidence=0.2)]).candidates
+        clear = left.confidence > 0.3
+        assert clear.any()
+        for box, sure, class_id in zip(
+            left.xyxy[clear], left.confidence[clear], left.class_id[clear], strict=True
+        ):
+            away = np.abs(right.xyxy - box).max(1) + 1e3 * (right.class_id != class_id)
+            nearest = int(away.argmin())
+            assert away[nearest] <= pixels
+            assert abs(right.confidence[nearest] - sure) <= confidence
+
+
+def test_a_cpu_does_not_compute_in_fp16(torch_pack: Pack) -> None:
     backend = TorchBackend("cpu", 1)
     backend.open()
     with pytest.raises(InvalidOption, match=r"fp16.*use fp32"):
-        backend.load(pack, "fp16")
+        backend.load(torch_pack, "fp16")
     backend.close()
 
 
@@ -304,20 +363,21 @@ def test_what_reads_host_memory_says_so(
     backend_case: BackendCase, backend: Backend, pack: Pack
 ) -> None:
     model = backend.load(pack, "fp32")
-    assert model.uses_host_memory == (backend_case.kind == "cpu")
+    assert model.uses_host_memory == (backend_case.kind == "cpu" and backend_case.runs == "torch")
     model.close()
 
 
 def test_models_of_one_architecture_take_turns(
-    backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path
+    backend_case: BackendCase, backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path
 ) -> None:
     """Often enough that their passes are captured, where they are: the same graph then runs with
     the weights of the one and of the other, and of one that came after.
     """
-    other_pack = PackDoor(tmp_path / "other").fetch(zoo.pack("shapes"))
-    with torch.inference_mode():
-        flipped = torch.frombuffer(other_pack.weights_buffer, dtype=torch.float32)
-        flipped[: len(flipped) // 50] *= 0.5
+    other_pack = PackDoor(tmp_path / "other").fetch(zoo.built("shapes", backend_case.runs))
+    if backend_case.runs == "torch":
+        with torch.inference_mode():
+            flipped = torch.frombuffer(other_pack.weights_buffer, dtype=torch.float32)
+            flipped[: len(flipped) // 50] *= 0.5
     model, other = backend.load(pack, "fp32"), backend.load(other_pack, "fp32")
     first = [run(one, [boxed(0)], [options(pack)]).candidates[0] for one in (model, other)]
     for _ in range(6):
@@ -351,15 +411,15 @@ def test_passes_may_be_under_way_together(backend: Backend, pack: Pack) -> None:
     model.close()
 
 
-def test_torch_maps_a_failed_allocation(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_maps_a_failed_allocation(torch_pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real message of torch's CPU allocator, by asking it for more than any host has."""
     backend = TorchBackend("cpu", 1)
     backend.open()
-    model = backend.load(pack, "fp32")
+    model = backend.load(torch_pack, "fp32")
     with monkeypatch.context() as patch:
         patch.setattr(model, "_input", lambda pixels: torch.empty(2**50))
         with pytest.raises(OutOfMemory, match="do not fit"):
-            run(model, [boxed(0)], [options(pack)])
-    assert len(run(model, [boxed(0)], [options(pack)]).candidates) == 1
+            run(model, [boxed(0)], [options(torch_pack)])
+    assert len(run(model, [boxed(0)], [options(torch_pack)]).candidates) == 1
     model.close()
     backend.close()

@@ -76,7 +76,9 @@ class _Session:
         self._outputs = [one.name for one in graph.outputs]
 
     def run(self, images: U8) -> Outputs:
-        outputs: Sequence[Any] = self._session.run(self._outputs, {self._input: self._taken(images)})
+        outputs: Sequence[Any] = self._session.run(
+            self._outputs, {self._input: self._taken(images)}
+        )
         return outputs
 
     def close(self) -> None:

@@ -1,0 +1,268 @@
+"""Graphs in a worker: ONNX Runtime and OpenVINO give what torch gives, in every layout; what they
+can not do is said.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from importer import child
+from tests import onnx_graphs
+from tests.contract.imports import import_in_child, refusal_of
+from tests.contract.test_backend import boxed, on_the_cpu, options
+from tests.contract.test_onnx import BY_HAND, NAMES, OF_THREE, V8, outputs_of, rows_of
+from tests.models import Zoo, build, location, save
+from tests.unit.test_layouts import Boxes
+from worker.backends.base import Backend, Candidates, run
+from worker.backends.composite import Composite
+from worker.backends.onnx_backend import OnnxRuntime
+from worker.backends.simulated import SimulatedBackend
+from worker.backends.torch_backend import TorchBackend
+from worker.packs import Pack, PackDoor
+from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed
+from yolopool.v1.types_pb2 import OUTPUT_LAYOUT_END_TO_END, OUTPUT_LAYOUT_PLAIN
+
+GRAPHS = ("onnx", "openvino")
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    backend = on_the_cpu()
+    backend.open()
+    yield backend
+    backend.close()
+
+
+async def pack_of(model: onnx.ModelProto, folder: Path, backend: str, **changes: Any) -> Pack:
+    path = onnx_graphs.write(model, folder / f"{backend}.onnx")
+    build = child.Build(backend)
+    await import_in_child(path, folder / backend, build=build, **changes)
+    return PackDoor(folder).fetch(location(folder / backend))
+
+
+def found(backend: Backend, pack: Pack, *images: Any, confidence: float = 0.25) -> Any:
+    model = backend.load(pack, "fp32")
+    asked = [options(pack, confidence)] * len(images)
+    candidates = run(model, images, asked).candidates
+    model.close()
+    return candidates
+
+
+def assert_same(one: Candidates, other: Candidates, pixels: float = 1e-2) -> None:
+    np.testing.assert_array_equal(one.class_id, other.class_id)
+    np.testing.assert_allclose(one.xyxy, other.xyxy, rtol=0, atol=pixels)
+    np.testing.assert_allclose(one.confidence, other.confidence, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("shapes", "one-to-many"),
+        ("shapes-v8", "one-to-many"),
+        ("shapes-26", "one-to-many"),
+        ("shapes-26", "end-to-end"),
+    ],
+)
+def test_what_torch_finds_is_found(
+    name: str, head: str, kind: str, backend: Backend, zoo: Zoo, tmp_path: Path
+) -> None:
+    """Alone and in a batch, squares and rectangles; with either head."""
+    door = PackDoor(tmp_path)
+    left, right = (door.fetch(zoo.built(name, one, head=head)) for one in ("torch", kind))
+    assert right.manifest.head_mode == left.manifest.head_mode
+    count = 0
+    for height, width in ((320, 320), (200, 320)):
+        images = [boxed(seed, height, width) for seed in range(3)]
+        together = found(backend, right, *images)
+        for image, one in zip(images, together, strict=True):
+            (expected,) = found(backend, left, image)
+            (alone,) = found(backend, right, image)
+            assert_same(alone, expected)
+            assert_same(one, expected)
+            count += len(expected.confidence)
+    assert count > 6
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("by_hand", BY_HAND)
+async def test_known_boxes_come_out_of_every_layout(
+    by_hand: str, kind: str, backend: Backend, tmp_path: Path
+) -> None:
+    """Of a file that takes one image at a time: a batch of three is three passes."""
+    layout, metadata = BY_HAND[by_hand]
+    model = onnx_graphs.answering(outputs_of(layout), metadata=metadata)
+    of = child.Architecture() if metadata else OF_THREE
+    pack = await pack_of(model, tmp_path, kind, weights_of=of)
+    boxes = Boxes(5, 1, rows_of(layout), len(NAMES))
+    (one, *others) = found(backend, pack, *[boxed(seed) for seed in range(3)])
+    assert len(one.confidence)
+    assert one.confidence[0] == pytest.approx(boxes.score[0].max(), abs=1e-5)
+    for other in others:
+        assert_same(one, other, 0)
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+async def test_a_fixed_batch_is_filled_up(kind: str, backend: Backend, tmp_path: Path) -> None:
+    """Of four: five images are two passes, and nobody gets the answer of what filled them up."""
+    rows = np.concatenate([outputs_of(OUTPUT_LAYOUT_END_TO_END)["output"]] * 4)
+    rows[:, 0, :4] = (100, 100, 150, 150)
+    rows[:, 0, :4] += np.arange(4, dtype=np.float32)[:, None]  # who was where in its pass
+    rows[:, 0, 4] = 1
+    metadata = {**V8, "end2end": "True"}
+    graph = onnx_graphs.answering({"output": rows}, size=(4, 3, 320, 320), metadata=metadata)
+    pack = await pack_of(graph, tmp_path, kind)
+    answers = found(backend, pack, *[boxed(seed) for seed in range(5)])
+    first = [float(one.xyxy[0, 0]) for one in answers]
+    assert [round(x - first[0]) for x in first] == [0, 1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8])
+async def test_pixels_arrive_as_the_graph_takes_them(
+    kind: str, dtype: int, backend: Backend, tmp_path: Path
+) -> None:
+    """The confidence that it answers is the red of the first pixel, as it came, of 0..1."""
+    graph = onnx_graphs.answering(outputs_of(OUTPUT_LAYOUT_PLAIN), dtype=dtype, metadata=V8)
+    tell_red(graph.graph, scale=1 / 255 if dtype == TensorProto.UINT8 else 1)
+    pack = await pack_of(graph, tmp_path, kind)
+    image = np.zeros((320, 320, 3), np.uint8)
+    image[0, 0] = (10, 20, 204)
+    (one,) = found(backend, pack, image, confidence=0.5)
+    assert one.confidence[0] == pytest.approx(0.8, abs=1e-3)
+
+
+def tell_red(graph: onnx.GraphProto, scale: float) -> None:
+    """Every score of every row becomes the red of the first pixel times `scale`."""
+    constants: dict[str, Any] = {
+        "starts": np.zeros(4, np.int64),
+        "ends": np.ones(4, np.int64),
+        "scale": np.array(scale, np.float32),
+        "form": np.array([1, 1, 1], np.int64),
+        "of boxes": np.array([1] * 4 + [0] * 3, np.float32).reshape(1, 7, 1),
+        "of scores": np.array([0] * 4 + [1] * 3, np.float32).reshape(1, 7, 1),
+    }
+    for name, value in constants.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    last = graph.node[-1]
+    last.output[0] = "rows"
+    graph.node.extend(
+        [
+            helper.make_node("Slice", ["cast", "starts", "ends"], ["pixel"]),
+            helper.make_node("Mul", ["pixel", "scale"], ["red"]),
+            helper.make_node("Reshape", ["red", "form"], ["of image"]),
+            helper.make_node("Mul", ["of scores", "of image"], ["scores"]),
+            helper.make_node("Mul", ["rows", "of boxes"], ["boxes"]),
+            helper.make_node("Add", ["boxes", "scores"], ["output"]),
+        ]
+    )
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+async def test_another_size_than_the_file_fixes_is_refused(
+    kind: str, backend: Backend, tmp_path: Path
+) -> None:
+    graph = onnx_graphs.answering(outputs_of(OUTPUT_LAYOUT_PLAIN), metadata=V8)
+    pack = await pack_of(graph, tmp_path, kind)
+    with pytest.raises(InvalidOption, match=r"320x320 pixels alone.*was to be 320x224"):
+        found(backend, pack, boxed(0, 200, 320))
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+async def test_an_answer_of_another_layout_is_an_error(
+    kind: str, backend: Backend, tmp_path: Path
+) -> None:
+    outputs = outputs_of(OUTPUT_LAYOUT_PLAIN)
+    outputs["output"][:, 4:] *= 50  # what gives logits, say
+    pack = await pack_of(onnx_graphs.answering(outputs, metadata=V8), tmp_path, kind)
+    with pytest.raises(InferenceFailed, match="not of its layout"):
+        found(backend, pack, boxed(0))
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+async def test_a_graph_that_a_runtime_does_not_take_is_refused(
+    kind: str, backend: Backend, tmp_path: Path
+) -> None:
+    """Valid ONNX, of an operator that the one has for no bf16, and the other not at all."""
+    graph = onnx_graphs.answering(outputs_of(OUTPUT_LAYOUT_PLAIN), metadata=V8)
+    (cast,) = [node for node in graph.graph.node if node.op_type == "Cast"]
+    cast.output[0] = "before"
+    strange = {
+        "onnx": [
+            helper.make_node("Cast", ["before"], ["half"], to=TensorProto.BFLOAT16),
+            helper.make_node("Erf", ["half"], ["odd"]),
+            helper.make_node("Cast", ["odd"], ["cast"], to=TensorProto.FLOAT),
+        ],
+        "openvino": [helper.make_node("Det", ["before"], ["cast"])],
+    }
+    for number, node in enumerate(strange[kind]):
+        graph.graph.node.insert(1 + number, node)
+    pack = await pack_of(graph, tmp_path, kind)
+    with pytest.raises(LoadFailed, match=f"{kind} does not take this graph"):
+        found(backend, pack, boxed(0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "library", "extra"),
+    [("onnx", "onnxruntime", "yolopool[onnx]"), ("openvino", "openvino", "yolopool[openvino]")],
+)
+def test_a_missing_library_is_named_with_its_extra(
+    kind: str,
+    library: str,
+    extra: str,
+    zoo: Zoo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)  # as where it is not installed
+    pack = PackDoor(tmp_path).fetch(zoo.built("shapes", kind))
+    with pytest.raises(LoadFailed) as caught:
+        on_the_cpu().load(pack, "fp32")
+    assert extra in caught.value.message
+
+
+UNABLE: dict[str, tuple[Callable[[], Backend], str]] = {
+    "no runtime": (lambda: Composite(TorchBackend("cpu", 1)), r"not run on this cpu worker.*torch"),
+    "no provider": (
+        lambda: Composite(TorchBackend("cpu", 1), OnnxRuntime("cuda", used_bytes=lambda: 0)),
+        "no CUDAExecutionProvider: install onnxruntime-gpu",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNABLE)
+def test_a_worker_that_can_not_run_a_pack_says_why(kind: str, zoo: Zoo, tmp_path: Path) -> None:
+    make, words = UNABLE[kind]
+    pack = PackDoor(tmp_path).fetch(zoo.built("shapes", "onnx"))
+    with pytest.raises(LoadFailed, match=words):
+        make().load(pack, "fp32")
+
+
+def test_what_runs_beside_torch_on_a_device_of_its_own_is_counted(zoo: Zoo, tmp_path: Path) -> None:
+    device = SimulatedBackend(0, 2**30, sleep=lambda _: None)
+    backend = Composite(device, OnnxRuntime("cpu", 1))
+    before = backend.memory().used_bytes
+    model = backend.load(PackDoor(tmp_path).fetch(zoo.built("shapes", "onnx")), "fp32")
+    held = model.weights_bytes + model.private_bytes
+    assert backend.memory().used_bytes == before + held
+    model.close()
+    assert backend.memory().used_bytes == before
+
+
+async def test_a_precision_that_a_backend_lacks_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    refusal = await refusal_of(
+        zoo.graph("shapes"), tmp_path / "work", build=child.Build("onnx", "bf16")
+    )
+    assert "onnx does not compute a graph in bf16: choose fp32" in refusal.message
+
+
+async def test_another_task_is_not_exported(tmp_path: Path) -> None:
+    path = save(build("yolo11n-seg.yaml", 1), tmp_path / "segment.pt")
+    refusal = await refusal_of(path, tmp_path / "work", build=child.Build("onnx"))
+    assert "segment is built for torch alone" in refusal.message
