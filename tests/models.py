@@ -179,7 +179,7 @@ class Zoo:
     folder: Path
 
     def checkpoint(self, name: str) -> Path:
-        """A .pt file: shapes, shapes-26, yolov8n, yolo11n, yolo26n, yolov10n, yolo26n-end-to-end, ..."""
+        """A .pt file: shapes, shapes-26, yolov8n, yolo26n, yolov10n, yolo26n-end-to-end, ..."""
         if name.startswith("shapes"):
             return SHAPES / "models" / f"{name}.pt"
         path = self.folder / f"{name}.pt"

@@ -66,12 +66,12 @@ def _written(script: str, arguments: Sequence[str], path: Path) -> Path:
     return path
 
 
-def pack(checkpoint: Path, out: Path) -> Path:
-    """Imports a weights file as the pool would; answers the folder of its pack.
+def pack(checkpoint: Path, out: Path, *flags: str) -> Path:
+    """Imports a weights file as the pool would, or with more flags; answers the folder of its pack.
 
     Raises RuntimeError with the importer's words if it can't.
     """
-    command = [sys.executable, "-m", "importer", str(checkpoint), f"--out={out}"]
+    command = [sys.executable, "-m", "importer", str(checkpoint), f"--out={out}", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     if done.returncode:
         raise RuntimeError(f"cannot import {checkpoint.name}: {done.stdout[-500:]}")

@@ -17,9 +17,7 @@ from tests.contract.imports import import_in_child, refusal_of
 from tests.models import Zoo, build_woken, import_checkpoint, location, picture
 from tests.unit.test_layouts import Boxes, seen
 from worker.backends.layouts import Final, decode
-from worker.backends.torch_backend import TorchBackend
 from worker.packs import Pack, PackDoor
-from yolopool.errors import LoadFailed
 from yolopool.v1 import types_pb2
 from yolopool.v1.types_pb2 import (
     OUTPUT_LAYOUT_END_TO_END,
@@ -132,18 +130,6 @@ async def test_a_layout_that_is_said_is_taken(tmp_path: Path) -> None:
         "not of the layout plain"
         in (await refusal_of(path, tmp_path / "two", settings=wrong)).message
     )
-
-
-async def test_a_worker_of_torch_does_not_take_it(tmp_path: Path) -> None:
-    path = onnx_graphs.write(
-        onnx_graphs.answering(outputs_of(OUTPUT_LAYOUT_PLAIN), metadata=V8), tmp_path / "a.onnx"
-    )
-    pack = await pack_of(path, tmp_path)
-    backend = TorchBackend("cpu", 1)
-    backend.open()
-    with pytest.raises(LoadFailed, match="ONNX"):
-        backend.load(pack, "fp32")
-    backend.close()
 
 
 def test_the_command_line_takes_names_and_layout(tmp_path: Path) -> None:

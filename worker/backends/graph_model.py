@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.backends import layouts, nms
+from worker.backends import layouts
 from worker.backends.base import U8, BatchResult, Candidates, NmsOptions
 from worker.packs import Pack
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
@@ -152,8 +152,8 @@ class _Raw:
         classes = len(model.manifest.class_names)
         read = layouts.decode(model.graph.layout, outputs, classes, batch, size)
         if isinstance(read, layouts.Final):
-            return tuple(map(nms.end_to_end, read.rows, options))
-        return nms.one_to_many(read.boxes, read.confidence, read.classes, options)
+            read = layouts.Final(read.rows[: len(options)])
+        return layouts.candidates(read, options)
 
 
 def _too_large(images: Sequence[U8] | U8, error: Exception) -> OutOfMemory:

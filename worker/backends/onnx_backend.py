@@ -83,7 +83,7 @@ class _Session:
 
     def close(self) -> None:
         self._session = None
-        heap.trim()
+        heap.give_back()
 
     def _taken(self, images: U8) -> Any:
         """NCHW, RGB."""

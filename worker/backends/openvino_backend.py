@@ -71,7 +71,7 @@ class _Session:
 
     def close(self) -> None:
         self._request = self._compiled = None
-        heap.trim()
+        heap.give_back()
 
 
 def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:
