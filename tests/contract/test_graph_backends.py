@@ -17,6 +17,8 @@ from tests import onnx_graphs
 from tests.contract.imports import import_in_child, refusal_of
 from tests.contract.test_backend import boxed, on_the_cpu, options
 from tests.contract.test_onnx import BY_HAND, NAMES, OF_THREE, V8, outputs_of, rows_of
+from tests.contract.test_worker import Start
+from tests.contract.test_worker import start as start
 from tests.models import Zoo, build, location, save
 from tests.unit.test_layouts import Boxes
 from worker.backends.base import Backend, Candidates, run
@@ -266,3 +268,24 @@ async def test_another_task_is_not_exported(tmp_path: Path) -> None:
     path = save(build("yolo11n-seg.yaml", 1), tmp_path / "segment.pt")
     refusal = await refusal_of(path, tmp_path / "work", build=child.Build("onnx"))
     assert "segment is built for torch alone" in refusal.message
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+async def test_a_worker_serves_a_graph_beside_torch(kind: str, start: Start, zoo: Zoo) -> None:
+    """Answers say what made them, the ledger counts what was measured, and all of it comes back."""
+    worker = await start(on_the_cpu())
+    await worker.assign(zoo)
+    assigned = await worker.assign(zoo, "graph", pack=zoo.built("shapes", kind))
+    replica, footprint = assigned.replica, assigned.replica.footprint
+    assert (replica.variant.backend, replica.variant.precision) == (kind, "fp32")
+    assert footprint.private_bytes == assigned.ledger.backend_private_bytes > 0
+    answers = [(await worker.infer(name)).result for name in ("shapes", "graph")]
+    made = [(one.variant.backend, one.variant.precision) for one in answers]
+    assert made == [("torch", "fp32"), (kind, "fp32")]
+    left, right = (one.detections for one in answers)
+    assert len(left) == len(right) > 0
+    for one, other in zip(left, right, strict=True):
+        assert one.box.x_min == pytest.approx(other.box.x_min, abs=0.01)
+        assert one.class_id == other.class_id
+    released = await worker.release("graph")
+    assert released.ledger.backend_private_bytes == 0
