@@ -11,9 +11,8 @@ from worker.packs import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
 
-# By default OpenVINO computes in bf16 wherever the CPU can. Layers of an int8 graph that are not
-# quantised compute in f32.
-_HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "int8": "f32"}
+# By default OpenVINO computes in bf16 wherever the CPU can.
+_HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVino:
@@ -38,7 +37,7 @@ class OpenVino:
         if hint == "bf16" and "BF16" not in self._core.get_property(
             "CPU", "OPTIMIZATION_CAPABILITIES"
         ):
-            raise LoadFailed("this CPU does not compute in bf16: build the version in fp32 or int8")
+            raise LoadFailed("this CPU does not compute in bf16: build the version in fp32")
         before = heap.allocated_bytes()
         graph = _with_input(openvino, self._core.read_model(pack.weights.tobytes()), pack)
         compiled = self._core.compile_model(

@@ -308,7 +308,7 @@ class Variant(_message.Message):
     backend: _builtins.str
     """torch | onnx | openvino | tensorrt | simulated"""
     precision: _builtins.str
-    """fp32 | fp16 | bf16 | int8"""
+    """fp32 | fp16 | bf16"""
     device_kind: _builtins.str
     """cpu | cuda | sim"""
     max_batch: _builtins.int
