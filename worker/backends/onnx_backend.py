@@ -62,6 +62,9 @@ class OnnxRuntime:
         options.log_severity_level = 3
         before = self._used_bytes()
         session = runtime.InferenceSession(pack.weights.tobytes(), options, providers=wanted)
+        # The library keeps the file to begin anew with another provider: as much again as weights.
+        session.disable_fallback()
+        session._model_bytes = b""
         return GraphModel(pack, _Session(session, pack.manifest.onnx, self._used_bytes() - before))
 
 
