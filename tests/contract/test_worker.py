@@ -61,8 +61,11 @@ class Running:
         request = worker_pb2.AssignRequest(
             version=types_pb2.VersionKey(model=name, version=1),
             settings=SETTINGS,
-            pack=zoo.pack("shapes"),
-            **{"variant": types_pb2.Variant(precision="fp32"), **fields},
+            **{
+                "pack": zoo.pack("shapes"),
+                "variant": types_pb2.Variant(precision="fp32"),
+                **fields,
+            },
         )
         return await self.call("Assign", request)
 
