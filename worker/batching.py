@@ -232,7 +232,8 @@ class Queue(Generic[P]):
                         firsts[version] = lane
             if firsts:
                 shares = self._shares[priority]
-                chosen = shares.choose({version: one.keys[0] for version, one in firsts.items()})
+                keys = {version: one.keys[0] for version, one in firsts.items()}
+                chosen = shares.choose(keys, now)
                 return Taken(self._cut(firsts[chosen], now, most), late)
         return Taken(None, late, min(due, default=None))
 

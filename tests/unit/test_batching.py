@@ -13,7 +13,7 @@ from worker.admission import Ask, room
 from worker.batching import BULK_PASS_S, INTERACTIVE_MEMORY_S, Batch, Queue, Ticket
 from worker.estimates import Estimates
 from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching
-from worker.shares import SLACK_S
+from worker.shares import SLACK_S, Shares
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 FOREVER = 1e9
@@ -421,6 +421,18 @@ def test_two_versions_that_always_wait_have_equal_time(
         queue.add(replace(ticket, number=next(count)), 0.0, 0.0)
         # Once both have waited, neither is further ahead than the slack and a pass.
         assert abs(given_s["a@1"] - given_s["b@1"]) <= SLACK_S + max(a_s, b_s) + 1e-9
+
+
+@pytest.mark.parametrize(("share", "is_held_back"), [(0.45, False), (0.9, True)])
+def test_only_who_takes_more_than_half_of_the_device_waits_for_others(
+    share: float, is_held_back: bool
+) -> None:
+    shares, urgent_first = Shares(), {"a@1": (1.0, 0), "b@1": (2.0, 1)}
+    ran = []
+    for number in range(30):
+        ran.append(shares.choose(urgent_first, number * 0.01 / share))
+        shares.charge(ran[-1], 0.01)
+    assert ("b@1" in ran) is is_held_back
 
 
 def test_who_was_away_has_no_time_saved_up() -> None:
