@@ -1,6 +1,7 @@
 """Where workers join, send their heartbeats and leave; and the end of leases that ran out."""
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator
 
@@ -28,6 +29,8 @@ _KINDS = frozenset({"cpu", "cuda", "sim"})
 _MOST_IO = 64
 _MOST_LABELS = 64
 EXPIRY_TICK_S = 0.25
+# Of what a supervisor reports: requests in hand, characters of an id, seconds.
+_MOST_IN_HAND, _LONGEST_REQUEST_ID, _LONGEST_RESTART_S = 512, 128, 3600.0
 
 
 class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
@@ -104,7 +107,14 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     ) -> membership_pb2.ReportExitResponse:
         if not _ID.fullmatch(request.worker):
             raise InvalidWorker(f"{request.worker[:80]!r} is no worker id: see Join")
+        if len(request.requests) > _MOST_IN_HAND or not _ID.fullmatch(request.incarnation or "-"):
+            raise InvalidWorker(
+                f"an exit with {len(request.requests)} requests in hand: at most {_MOST_IN_HAND} "
+                "are noted, of an incarnation as Join has it"
+            )
         told, now = request.exit, self._clock.unix()
+        is_number = math.isfinite(told.restart_in_s)
+        restart_in_s = min(max(0.0, told.restart_in_s), _LONGEST_RESTART_S) if is_number else 0.0
         exit = Exit(
             worker=request.worker,
             device=request.device[:120],
@@ -113,10 +123,11 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             last_output=told.last_output[-LONGEST_OUTPUT:],
             in_a_row=told.in_a_row,
             ran_s=told.ran_s,
-            restart_in_s=told.restart_in_s,
+            restart_in_s=restart_in_s,
             unix_s=now,
         )
-        await self._crashes.report(exit, request.incarnation, frozenset(request.requests))
+        in_hand = frozenset(one for one in request.requests if len(one) <= _LONGEST_REQUEST_ID)
+        await self._crashes.report(exit, request.incarnation, in_hand)
         return membership_pb2.ReportExitResponse()
 
     async def expire(self) -> None:

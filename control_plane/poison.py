@@ -54,6 +54,7 @@ class Poison:
 
     def exited(self, incarnation: str, requests: frozenset[str], now: float) -> None:
         """A process ended; `requests` were in hand (none: it was ended from outside)."""
+        self._forget(now)
         self._exits[incarnation] = _Exit(requests, now)
         _bound(self._exits)
         for key in [key for key in self._lost if key[0] == incarnation and key[1] not in requests]:

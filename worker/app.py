@@ -407,4 +407,6 @@ async def serve(settings: Settings, until: Callable[[], Awaitable[object]]) -> N
     loop.add_signal_handler(signal.SIGUSR1, app.recycle, "SIGUSR1 asked for a successor")
     app.watch()
     await app.start()
-    await app.run(until, hurry=until)
+    # A supervisor's child may hear of one signal twice, from the terminal and from its parent,
+    # which ends it when the grace is over.
+    await app.run(until, hurry=None if settings.die_with_parent else until)

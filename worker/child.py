@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
-import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
 from typing import IO
@@ -18,6 +18,7 @@ READ_BYTES = 64 * 1024
 # For the rest of its output, once it has ended; what it has started may hold the pipe open.
 REST_S = 0.2
 # By which others end a process: they say nothing of what it had in hand.
+_SIGNALS = {int(one): one.name for one in signal.Signals}
 FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
@@ -34,7 +35,8 @@ class Child:
     @classmethod
     async def start(cls, command: Sequence[str], environ: Mapping[str, str]) -> "Child":
         """Raises OSError."""
-        box = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was read, at the end
+        # Of memory: on a disk that is full a write to it would end the worker.
+        box = os.fdopen(os.memfd_create("black box"), "r+b")
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -61,7 +63,7 @@ class Child:
         """How: exit code 1, signal SIGSEGV, hung."""
         code = self._process.returncode
         if code is not None and code < 0:
-            return f"signal {signal.Signals(-code).name}"
+            return f"signal {_SIGNALS.get(-code, -code)}"
         return "hung" if code == HUNG else f"exit code {code}"
 
     @property

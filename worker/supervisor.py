@@ -137,10 +137,13 @@ class Supervisor:
             if child is not None:
                 attempt = 0
                 continue
-            if note is not None and handover.there(note):
+            made_room = isinstance(last, Child) and last.ended == DRAINED
+            if note is not None and handover.there(note) and made_room:
                 log.info("worker process made room for its successor", device=device.id)
                 attempt = 0
                 continue
+            if note is not None:
+                handover.clear(note)  # whoever was to take over did not come to it
             ran_s = self._clock() - began
             restart = after_exit(attempt, ran_s)
             attempt = restart.attempt

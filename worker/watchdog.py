@@ -24,8 +24,11 @@ TICK_S = 0.1
 STDERR = 2
 # For the event loop to answer what is open and to tell the control planes.
 LAST_WORDS_S = 0.5
-# Nothing in Python has run for so long: not even this thread.
-LOCKED_S, ARM_EVERY_S = 60.0, 5.0
+# For the stacks to be written.
+WRITING_S = 2.0
+# Nothing in Python has run for so long: not even this thread. It counts the time in which a process
+# was frozen too, so it is longer than anybody freezes one.
+LOCKED_S, ARM_EVERY_S = 600.0, 5.0
 
 
 class Watchdog:
@@ -98,8 +101,13 @@ class Watchdog:
         return ""
 
     def _give_up(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
+        # First: nobody may be reading what is written from here on.
+        end = threading.Timer(LAST_WORDS_S + WRITING_S, self._die, (HUNG,))
+        end.daemon = True
+        end.start()
         log.error("hung: this process ends, the stacks of its threads follow", why=why)
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
         loop.call_soon_threadsafe(self._hung, why)
         self._end.wait(LAST_WORDS_S)
+        end.cancel()
         self._die(HUNG)

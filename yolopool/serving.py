@@ -191,7 +191,8 @@ class GrpcServer:
         while self._calls.open and loop.time() < until:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(POLL_S)
         self._calls.end_streams()
-        await self.server.stop(min(grace_s, LAST_ANSWER_S))
+        # Answers may be on their way still; it returns as soon as none is.
+        await self.server.stop(max(min(grace_s, LAST_ANSWER_S), until - loop.time()))
 
 
 def is_loopback(host: str) -> bool:

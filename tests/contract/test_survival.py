@@ -1,6 +1,7 @@
 """A worker that hangs, callers who leave, and images that end workers, over real gRPC."""
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -209,6 +210,16 @@ async def tell(
 async def listed(rig: Rig) -> dict[str, Any]:
     answer = await rig.fleet.ListWorkers(fleet_pb2.ListWorkersRequest(), timeout=5)
     return {one.id: one for one in answer.workers}
+
+
+async def test_a_report_that_would_fill_memory_is_refused(tmp_path: Path) -> None:
+    async with Rig(tmp_path) as rig:
+        worker = ScriptedWorker("never")
+        with pytest.raises(grpc.aio.AioRpcError) as too_many:
+            await tell(rig, worker, *map(str, range(513)))
+        assert too_many.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await tell(rig, worker, in_a_row=3, restart_in_s=math.inf)
+        assert (await listed(rig))["never"].last_exit.restart_in_s == 0.0
 
 
 async def test_a_crash_loop_is_a_state_with_its_last_output(tmp_path: Path) -> None:
