@@ -216,18 +216,32 @@ def letterbox(
     return Letterboxed(padded, (height, width))
 
 
-def centre_crop(image: U8, image_size: int, stride: int, into: U8 | None = None) -> Letterboxed:
+def centre_crop(
+    image: U8,
+    image_size: int,
+    stride: int,
+    into: U8 | None = None,
+    max_pixels: int | None = None,
+) -> Letterboxed:
     """Scales an image (HWC, BGR) until its shorter side fills the square and cuts the middle out:
     what a model that classifies sees, without padding. Else as `letterbox`.
 
     Formula: classify_transforms of ultralytics.data.augment, which is Resize and CenterCrop of
-    torchvision on PIL images: antialiased bilinear, the longer side cut to whole pixels.
+    torchvision on PIL images: antialiased bilinear, the longer side cut to whole pixels. Raises
+    ImageTooLarge if a thin image would be scaled to more than `max_pixels` (and the square's).
     """
     size = size_of(image_size, stride)
     height, width = image.shape[:2]
     shorter, longer = min(height, width), max(height, width)
     if shorter != size:
         other = int(size * longer / shorter)
+        # A line of pixels within the limit grows by the square of what its width grows by.
+        if max_pixels is not None and size * other > max(max_pixels, size * size):
+            raise ImageTooLarge(
+                f"the image of {width}x{height} pixels is too thin to classify: scaled until its "
+                f"shorter side has {size}, it has {size * other} pixels, at most {max_pixels} are "
+                "taken; send its middle, by a region of interest"
+            )
         scaled = (size, other) if width <= height else (other, size)
         # Neither PIL nor its filter knows channels: BGR may pass for RGB.
         picture = Image.fromarray(image).resize(scaled, Image.Resampling.BILINEAR)

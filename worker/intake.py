@@ -161,7 +161,7 @@ class Intake:
         if framing.tiling is not None:
             letterboxed = self._tiles(image, framing, framing.tiling)
         else:
-            letterboxed = _framed(image, framing, slot)
+            letterboxed = _framed(image, framing, slot, self._limits)
         return Prepared(
             letterboxed,
             image_shape,
@@ -176,9 +176,9 @@ class Intake:
         tiles = layout(Region(0, 0, width, height), tiling)
         side = imaging.size_of(framing.image_size, framing.stride)
         slot = self._arena.room(3 * side * side * len(tiles))
-        first = _framed(imaging.crop(image, tiles[0]), framing, slot).image
+        first = _framed(imaging.crop(image, tiles[0]), framing, slot, self._limits).image
         for number, tile in enumerate(tiles[1:], start=1):
-            _framed(imaging.crop(image, tile), framing, slot[number * first.nbytes :])
+            _framed(imaging.crop(image, tile), framing, slot[number * first.nbytes :], self._limits)
         stack = slot[: len(tiles) * first.nbytes].reshape(-1, *first.shape[1:])
         return Letterboxed(stack, (height, width))
 
@@ -204,7 +204,9 @@ class Intake:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _framed(image: U8, framing: Framing, slot: U8 | None) -> Letterboxed:
+def _framed(image: U8, framing: Framing, slot: U8 | None, limits: ImageLimits) -> Letterboxed:
     if framing.crop:
-        return imaging.centre_crop(image, framing.image_size, framing.stride, slot)
+        return imaging.centre_crop(
+            image, framing.image_size, framing.stride, slot, limits.max_pixels
+        )
     return imaging.letterbox(image, framing.image_size, framing.stride, framing.policy, slot)

@@ -445,3 +445,15 @@ def test_to_original_adds_the_offset_of_a_region() -> None:
     )
     np.testing.assert_array_equal(boxes, [[-9, -9, 999, 999]])
     assert imaging.to_original(np.empty((0, 4), np.float32), part).shape == (0, 4)
+
+
+@pytest.mark.parametrize("shape", [(1, 65_500), (65_500, 1), (11_000_000, 1)])
+def test_a_line_of_pixels_is_not_scaled_to_a_square(shape: tuple[int, int]) -> None:
+    line = np.zeros((*shape, 3), np.uint8)
+    with pytest.raises(ImageTooLarge, match="region of interest"):
+        imaging.centre_crop(line, 224, 32, max_pixels=100_000_000)
+
+
+def test_a_small_limit_still_takes_small_squares() -> None:
+    square = np.zeros((8, 8, 3), np.uint8)
+    assert imaging.centre_crop(square, 224, 32, max_pixels=64).image.shape == (224, 224, 3)
