@@ -13,7 +13,8 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 # Of the most confident boxes of all tiles: what is compared takes time.
 MAX_COMPARED = 10_000
-# Share of the smaller of two boxes that lies in the other, from which a cut one is a piece of it.
+# Share of a cut box that lies in another, from which it is a piece of it; of two cut ones the
+# smaller's.
 PIECE = 0.5
 # A box this near to an inner border of its tile, in pixels, is taken for cut by it.
 _NEAR = 2.0
@@ -30,7 +31,7 @@ def merge(
 
     Boxes of one tile were suppressed there and are not compared again. Whole boxes of different
     tiles are compared by IoU, or ProbIoU if they are rotated; one that a border cut is a piece of
-    another where the smaller lies in the larger by more than PIECE.
+    another where it lies in it by more than PIECE; of two pieces the smaller in the larger.
     """
     everything = _together([found for _, found in parts])
     counts = [len(found.confidence) for _, found in parts]
@@ -99,7 +100,13 @@ def _same(
     shared = _shared(own, boxes)
     own_area, areas = _area(own[None]), _area(boxes)
     with np.errstate(invalid="ignore", divide="ignore"):
-        inside = shared / np.minimum(own_area, areas) > PIECE
+        # What is cut is the piece; a small whole box in a large cut one is an object of its own.
+        piece = (
+            areas
+            if not cut[first]
+            else np.where(cut[others], np.minimum(own_area, areas), own_area)
+        )
+        inside = shared / piece > PIECE
         if everything.rotated is None:
             equal = shared / (own_area + areas - shared) > iou
         else:

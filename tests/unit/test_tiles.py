@@ -1,5 +1,6 @@
 """Tiles cover the image; what they find becomes one answer without doubles."""
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -65,6 +66,21 @@ def test_a_small_image_is_one_tile() -> None:
 def test_too_many_tiles_are_refused() -> None:
     with pytest.raises(InvalidOption, match="at most 64"):
         layout(Region(0, 0, 10_000, 10_000), Tiling(640, 0.2))
+
+
+def test_too_many_tiles_are_counted_and_not_made() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidOption, match="at most 64"):
+            layout(Region(0, 0, 10_000_000, 10), Tiling(32, 0.5))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_small_whole_box_in_a_large_cut_one_is_another_object() -> None:
+    large, small = (10, 10, 120, 90, 0.95, 0), (90, 40, 100, 50, 0.3, 0)
+    assert merged(found(large), found(small)) == [[10, 10, 120, 90], [90, 40, 100, 50]]
 
 
 def test_what_two_tiles_see_is_one() -> None:

@@ -196,9 +196,9 @@ Global___DetectOptions: _TypeAlias = DetectOptions  # noqa: Y015
 class Tiling(_message.Message):
     """The image (or region of interest) is cut into overlapping square tiles, each is run like an image
     of its own, and what they find is merged. A box that an inner border of its tile cuts goes where
-    it lies to more than half in a box of its class from another tile, or that one in it; of two that
-    are whole, the less confident goes where they overlap by more than `iou`. An object larger than a
-    tile is found in pieces.
+    it lies to more than half in a whole box of its class from another tile; of two that are cut, the
+    less confident goes where the smaller lies to more than half in the larger; of two that are
+    whole, where they overlap by more than `iou`. An object larger than a tile is found in pieces.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
