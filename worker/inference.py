@@ -41,7 +41,7 @@ async def infer(
     if telling.tiling is None:
         outcome = await engine.submit(request)
         began = clock()
-        found = await teller.tell(outcome.candidates, places[0], telling.masks)
+        found = await teller.tell(outcome.candidates, places[0], telling.masks, request.deadline)
         told = replace(outcome, postprocess_s=outcome.postprocess_s + clock() - began)
         return Inference(found, told, _device_s(outcome), 0)
 
@@ -54,7 +54,7 @@ async def infer(
             # The first takes the place that was kept while the image was decoded.
             ask = replace(request, image=image, place=0 if number else request.place)
             outcome = await engine.submit(ask)
-            found = await teller.tell(outcome.candidates, place, telling.masks)
+            found = await teller.tell(outcome.candidates, place, telling.masks, request.deadline)
             return outcome, found
 
     runs = [asyncio.create_task(run(number, place)) for number, place in enumerate(places)]

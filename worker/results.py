@@ -5,7 +5,7 @@ from the device.
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from worker.backends.base import Candidates
 from worker.backends.beside import Keypoints, MaskParts, Probabilities, Rotations
 from worker.imaging import Letterboxed, Place
 from worker.outlines import RunLengths
-from yolopool.errors import InvalidOption
+from yolopool.errors import DeadlineExceeded, InvalidOption
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -66,8 +66,19 @@ class Found:
         )
 
 
-def found(candidates: Candidates, place: Place, mask_format: MaskFormat) -> Found:
-    """Results of one letterboxed image. Raises InvalidOption for masks of too many bytes."""
+def _never() -> bool:
+    return False
+
+
+def found(
+    candidates: Candidates,
+    place: Place,
+    mask_format: MaskFormat,
+    stop: Callable[[], bool] = _never,
+) -> Found:
+    """Results of one letterboxed image. Raises InvalidOption for masks of too many bytes, and
+    DeadlineExceeded once `stop`, asked before each mask, says that nobody waits for them.
+    """
     boxes = imaging.to_original(candidates.xyxy, place.letterboxed, place.offset)
     plain = Found(boxes, candidates.confidence, candidates.class_id)
     beside = candidates.beside
@@ -78,7 +89,7 @@ def found(candidates: Candidates, place: Place, mask_format: MaskFormat) -> Foun
     if isinstance(beside, Probabilities):
         return replace(plain, probabilities=beside.values)
     if isinstance(beside, MaskParts) and mask_format is not MaskFormat.NONE:
-        told = list(_masks(candidates.xyxy, beside, place, mask_format))
+        told = list(_masks(candidates.xyxy, beside, place, mask_format, stop))
         rows = np.array([row for row, _ in told], np.int64)
         return replace(plain.chosen(rows), masks=tuple(mask for _, mask in told))
     return plain
@@ -98,11 +109,20 @@ def _rotated(plain: Found, boxes: F32, place: Place) -> Found:
 
 
 def _masks(
-    xyxy: F32, parts: MaskParts, place: Place, mask_format: MaskFormat
+    xyxy: F32,
+    parts: MaskParts,
+    place: Place,
+    mask_format: MaskFormat,
+    stop: Callable[[], bool],
 ) -> Iterator[tuple[int, Mask]]:
     """The masks that are not empty, each with its row."""
     letterboxed, size = place.letterboxed, 0
     for row, crop in enumerate(_crops(xyxy, parts, letterboxed, mask_format)):
+        if stop():
+            raise DeadlineExceeded(
+                f"{row} of {len(xyxy)} masks were made in time: allow more, or ask for fewer "
+                "detections, a higher confidence, or no masks"
+            )
         if crop.is_empty:
             continue
         mask: Mask

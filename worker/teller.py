@@ -4,7 +4,8 @@ masks, and many tiles. What does not fit in the bounded backlog is refused at on
 
 import asyncio
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from worker import merging, results
@@ -17,10 +18,14 @@ from yolopool.errors import QueueFull
 
 class Teller:
     """Works on `threads` threads, and takes no request for masks while `capacity` images wait for
-    theirs: each holds some megabytes of prototypes.
+    theirs: each holds some megabytes of prototypes. Deadlines are of `clock`, the engine's.
     """
 
-    def __init__(self, threads: int, capacity: int) -> None:
+    def __init__(
+        self, threads: int, capacity: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._closed = threading.Event()
         self._capacity = capacity
         self._lock = threading.Lock()
         self._waiting = 0
@@ -31,15 +36,25 @@ class Teller:
         if self._waiting >= self._capacity:
             raise QueueFull(f"{self._waiting} images wait for their masks: try again shortly")
 
-    async def tell(self, candidates: Candidates, place: Place, mask_format: MaskFormat) -> Found:
-        """As results.found. Cancelled while it waits, nothing is done."""
+    async def tell(
+        self, candidates: Candidates, place: Place, mask_format: MaskFormat, deadline: float
+    ) -> Found:
+        """As results.found; cancelled, too late or closed, it ends before the next mask."""
         if not isinstance(candidates.beside, MaskParts):
             return results.found(candidates, place, mask_format)
         with self._lock:
             self._waiting += 1
-        work = self._threads.submit(results.found, candidates, place, mask_format)
+        left = threading.Event()
+
+        def stop() -> bool:
+            return left.is_set() or self._closed.is_set() or self._clock() >= deadline
+
+        work = self._threads.submit(results.found, candidates, place, mask_format, stop)
         work.add_done_callback(lambda _: self._done())
-        return await asyncio.wrap_future(work)
+        try:
+            return await asyncio.wrap_future(work)
+        finally:
+            left.set()
 
     async def merge(
         self, parts: Sequence[tuple[Region, Found]], whole: Region, nms: NmsOptions
@@ -55,5 +70,8 @@ class Teller:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Cancels what waits, and returns when the threads have ended."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """Cancels what waits. The threads end by themselves after the mask or merge they are at:
+        an event loop must not wait for them.
+        """
+        self._closed.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -15,7 +15,7 @@ from worker.imaging import Letterboxed, Place
 from worker.results import Found, MaskFormat
 from yolopool import detections, tables
 from yolopool.detections import Detections
-from yolopool.errors import InvalidOption
+from yolopool.errors import DeadlineExceeded, InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
 
 NAMES = ("cat", "dog", "cow")
@@ -145,6 +145,17 @@ def test_masks_of_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(results, "MAX_MASK_BYTES", 8)
     with pytest.raises(InvalidOption, match="fewer detections"):
         results.found(candidates(mask_parts()), PLACE, MaskFormat.POLYGON)
+
+
+def test_masks_end_when_nobody_waits_for_them() -> None:
+    asked = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 1
+
+    with pytest.raises(DeadlineExceeded, match="1 of 2 masks"):
+        results.found(candidates(mask_parts()), PLACE, MaskFormat.POLYGON, stop)
 
 
 def test_a_classification_comes_back() -> None:

@@ -1,0 +1,61 @@
+"""Masks are made for those who wait for them."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worker import results
+from worker.backends.base import Candidates
+from worker.backends.beside import MaskParts
+from worker.imaging import Letterboxed, Place
+from worker.results import MaskFormat
+from worker.teller import Teller
+from yolopool.errors import DeadlineExceeded
+
+PLACE = Place(Letterboxed(np.zeros((64, 64, 3), np.uint8), (64, 64)), (0, 0), (64, 64))
+
+
+def candidates(boxes: int) -> Candidates:
+    corners = np.tile(np.array([8, 8, 56, 56], np.float32), (boxes, 1))
+    parts = MaskParts(np.ones((boxes, 1), np.float32), np.ones((1, 16, 16), np.float32))
+    return Candidates(corners, np.full(boxes, 0.5, np.float32), np.zeros(boxes, np.int64), parts)
+
+
+async def test_a_passed_deadline_ends_the_masks() -> None:
+    teller = Teller(1, 1, clock=lambda: 5.0)
+    with pytest.raises(DeadlineExceeded, match="masks"):
+        await teller.tell(candidates(3), PLACE, MaskFormat.RLE, 4.0)
+    found = await teller.tell(candidates(3), PLACE, MaskFormat.RLE, 6.0)
+    assert len(found.masks or ()) == 3
+    teller.close()
+
+
+@pytest.mark.parametrize("how", ["left", "closed"])
+async def test_masks_end_after_the_one_under_way(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    said: list[bool] = []
+
+    def slow(_: Any, __: Any, ___: Any, stop: Callable[[], bool]) -> None:
+        began.set()
+        go_on.wait(10)
+        said.append(stop())
+        ended.set()
+
+    monkeypatch.setattr(results, "found", slow)
+    teller = Teller(1, 1)
+    call = asyncio.ensure_future(teller.tell(candidates(1), PLACE, MaskFormat.RLE, float("inf")))
+    await asyncio.to_thread(began.wait, 10)
+    if how == "left":
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    else:
+        teller.close()  # returns while a mask is being made
+    go_on.set()
+    await asyncio.to_thread(ended.wait, 10)
+    assert said == [True]
+    await asyncio.gather(call, return_exceptions=True)
+    teller.close()
