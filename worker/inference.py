@@ -8,10 +8,15 @@ from dataclasses import dataclass, replace
 from worker.engine import Engine, Request
 from worker.imaging import Place, Region
 from worker.intake import Prepared
+from worker.lanes import Batching
 from worker.options import Telling
 from worker.passes import Outcome
-from worker.results import Found
+from worker.results import Found, check_mask_bytes
 from worker.teller import Teller
+from yolopool.errors import DeadlineUnmeetable, QueueFull
+
+# Until a tile that found no room in the queue asks for it again.
+_AGAIN_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +50,21 @@ async def infer(
         told = replace(outcome, postprocess_s=outcome.postprocess_s + clock() - began)
         return Inference(found, told, _device_s(outcome), 0)
 
-    # As many at a time as keep the device busy, so that one request does not fill the queue.
-    room = asyncio.Semaphore(2 * max(1, request.batching.max_batch))
+    _check_deadline(engine, request, places)
+    room = asyncio.Semaphore(at_a_time(request.batching, engine.load().capacity))
+    mask_bytes = 0
 
     async def run(number: int, place: Place) -> tuple[Outcome, Found]:
+        nonlocal mask_bytes
         async with room:
             image = place.letterboxed.image
             # The first takes the place that was kept while the image was decoded.
             ask = replace(request, image=image, place=0 if number else request.place)
-            outcome = await engine.submit(ask)
+            outcome = await _submit(engine, ask, patient=number > 0)
             found = await teller.tell(outcome.candidates, place, telling.masks, request.deadline)
+            # Before more of them are made; merged there are no more.
+            mask_bytes += found.mask_bytes
+            check_mask_bytes(mask_bytes)
             return outcome, found
 
     runs = [asyncio.create_task(run(number, place)) for number, place in enumerate(places)]
@@ -71,6 +81,39 @@ async def infer(
     merged = await teller.merge(parts, prepared.part, request.options)
     outcome = _added_up(outcomes, clock() - began)
     return Inference(merged, outcome, sum(map(_device_s, outcomes)), len(places))
+
+
+def at_a_time(batching: Batching, capacity: int) -> int:
+    """Tiles of one request in the queue: as many as keep the device busy, and at most a quarter of
+    the room that the worker's queue and the version's have for all requests.
+    """
+    room = min(capacity, batching.queue_capacity or capacity)
+    return max(1, min(2 * batching.max_batch, room // 4))
+
+
+def _check_deadline(engine: Engine, request: Request, places: Sequence[Place]) -> None:
+    """Only now is it known how many tiles there are. Raises DeadlineUnmeetable."""
+    height, width = places[0].letterboxed.image.shape[:2]
+    # In full passes; of an image alone it is known what it takes, and a tile takes no more.
+    passes = -(-len(places) // max(1, request.batching.max_batch))
+    least_s = passes * engine.image_s(request.version, (height, width))
+    left_s = request.deadline - time.monotonic()
+    if least_s > left_s:
+        raise DeadlineUnmeetable(
+            f"{len(places)} tiles take {least_s:.3f} s at least and the deadline is in "
+            f"{left_s:.3f} s: allow more time, or cut fewer tiles by a larger tile_size"
+        )
+
+
+async def _submit(engine: Engine, request: Request, patient: bool) -> Outcome:
+    """As Engine.submit; a patient one asks until there is room, or its deadline passed."""
+    while True:
+        try:
+            return await engine.submit(request)
+        except QueueFull:
+            if not patient or time.monotonic() >= request.deadline:
+                raise
+        await asyncio.sleep(_AGAIN_S)
 
 
 def _region(place: Place) -> Region:

@@ -53,6 +53,11 @@ class Found:
     rotated: F32 | None = None
     probabilities: F32 | None = None
 
+    @property
+    def mask_bytes(self) -> int:
+        """Of all masks, as `check_mask_bytes` counts them."""
+        return sum(_bytes(mask) for mask in self.masks or ())
+
     def chosen(self, rows: I64) -> "Found":
         """Only these objects, in this order."""
         return replace(
@@ -130,19 +135,29 @@ def _masks(
             x, y = place.offset
             moved = replace(crop, x=crop.x + x, y=crop.y + y)
             mask = outlines.run_lengths(moved, place.image_shape)
-            size += len(mask.counts)
         else:
             mask = tuple(
                 imaging.points_to_original(one, letterboxed, place.offset)
                 for one in outlines.outlines(crop)
             )
-            size += sum(one.nbytes for one in mask)
-        if size > MAX_MASK_BYTES:
-            raise InvalidOption(
-                f"the masks of {row + 1} of {len(xyxy)} objects have more than {MAX_MASK_BYTES} "
-                "bytes: ask for fewer detections, a higher confidence, or no masks"
-            )
+        size += _bytes(mask)
+        check_mask_bytes(size)
         yield row, mask
+
+
+def check_mask_bytes(size: int) -> None:
+    """Raises InvalidOption for more than one answer may have, whatever tiles it is of."""
+    if size > MAX_MASK_BYTES:
+        raise InvalidOption(
+            f"the masks of the image have more than {MAX_MASK_BYTES} bytes: ask for fewer "
+            "detections, a higher confidence, or no masks"
+        )
+
+
+def _bytes(mask: Mask) -> int:
+    if isinstance(mask, RunLengths):
+        return len(mask.counts)
+    return sum(one.nbytes for one in mask)
 
 
 def _crops(

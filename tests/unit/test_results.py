@@ -147,6 +147,16 @@ def test_masks_of_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         results.found(candidates(mask_parts()), PLACE, MaskFormat.POLYGON)
 
 
+def test_mask_bytes_of_tiles_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (MaskFormat.POLYGON, MaskFormat.RLE):
+        tile = results.found(candidates(mask_parts()), PLACE, kind)
+        with monkeypatch.context() as patch:
+            patch.setattr(results, "MAX_MASK_BYTES", tile.mask_bytes)
+            results.check_mask_bytes(tile.mask_bytes)
+            with pytest.raises(InvalidOption, match="fewer detections"):
+                results.check_mask_bytes(2 * tile.mask_bytes)
+
+
 def test_masks_end_when_nobody_waits_for_them() -> None:
     asked = []
 

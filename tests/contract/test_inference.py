@@ -1,0 +1,101 @@
+"""A tiled request takes its share of the queue, and waits where there is no room."""
+
+import time
+from typing import cast
+
+import numpy as np
+import pytest
+
+from worker import inference, results
+from worker.backends.base import Candidates, NmsOptions
+from worker.backends.beside import MaskParts
+from worker.engine import Engine, Load, Request
+from worker.imaging import Letterboxed
+from worker.intake import Prepared
+from worker.lanes import Batching
+from worker.options import Telling
+from worker.passes import Outcome
+from worker.results import MaskFormat
+from worker.teller import Teller
+from worker.tiling import Tiling
+from yolopool.errors import DeadlineUnmeetable, InvalidOption, QueueFull
+
+
+@pytest.mark.parametrize(
+    ("batching", "capacity", "most"),
+    [
+        (Batching(max_batch=16), 256, 32),
+        (Batching(max_batch=16), 64, 16),
+        (Batching(max_batch=16, queue_capacity=8), 256, 2),
+        (Batching(max_batch=1, queue_capacity=1), 256, 1),
+    ],
+)
+def test_tiles_take_a_share_of_the_queue(batching: Batching, capacity: int, most: int) -> None:
+    assert inference.at_a_time(batching, capacity) == most
+
+
+TILING = Tiling(32, 0.0)
+CAPACITY = 8
+
+
+class Scripted:
+    """An engine without a device, which refuses the second image `full` times."""
+
+    def __init__(self, full: int = 0, image_s: float = 0.0) -> None:
+        self.full, self.seconds, self.asked = full, image_s, 0
+
+    def load(self) -> Load:
+        return Load(0, CAPACITY, 0.0, 1)
+
+    def image_s(self, version: str, shape: tuple[int, int]) -> float:
+        assert shape == (32, 32)
+        return self.seconds
+
+    async def submit(self, request: Request) -> Outcome:
+        self.asked += 1
+        if self.asked > 1 and self.full:
+            self.full -= 1
+            raise QueueFull("full")
+        parts = MaskParts(np.ones((1, 1), np.float32), np.ones((1, 8, 8), np.float32))
+        box = np.array([[4, 4, 28, 28]], np.float32)
+        found = Candidates(box, np.ones(1, np.float32), np.zeros(1, np.int64), parts)
+        return Outcome(found, 0.0, 0.0, 0.0, 0.0, 1)
+
+
+async def run(engine: Scripted, left_s: float = 30.0) -> inference.Inference:
+    stack = np.zeros((4 * 32, 32, 3), np.uint8)
+    prepared = Prepared(Letterboxed(stack, (64, 64)), (64, 64), (0, 0), 0.0, 0.0)
+    nms = NmsOptions((0.25,), 0.5, 10, False)
+    deadline = time.monotonic() + left_s
+    request = Request("m@1", stack, nms, 1, deadline, Batching(max_batch=2))
+    telling = Telling(MaskFormat.RLE, 5, False, 32, TILING)
+    teller = Teller(1, 8)
+    try:
+        return await inference.infer(cast(Engine, engine), teller, request, prepared, telling)
+    finally:
+        teller.close()
+
+
+async def test_later_tiles_wait_for_room() -> None:
+    engine = Scripted(full=5)
+    answer = await run(engine)
+    assert (answer.tiles, engine.asked, len(answer.found.class_id)) == (4, 9, 4)
+
+
+async def test_room_that_never_comes_ends_with_the_deadline() -> None:
+    with pytest.raises(QueueFull):
+        await run(Scripted(full=1_000_000), 0.2)
+
+
+async def test_tiles_that_cannot_be_done_in_time_are_refused_at_once() -> None:
+    engine = Scripted(image_s=20.0)
+    with pytest.raises(DeadlineUnmeetable, match="4 tiles"):
+        await run(engine)
+    assert engine.asked == 0
+
+
+async def test_masks_of_all_tiles_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = (await run(Scripted())).found.mask_bytes // 4
+    monkeypatch.setattr(results, "MAX_MASK_BYTES", 3 * one)
+    with pytest.raises(InvalidOption, match="fewer detections"):
+        await run(Scripted())
