@@ -187,12 +187,13 @@ def _check_fixed(asked: types_pb2.VersionSettings, image: onnx_graph.Input, stri
             f"the file takes {image.width}x{image.height} pixels alone, served are squares of "
             f"whole strides ({stride}): {remedy}",
         )
-    if asked.image_size not in (0, image.height):
-        raise ImportRefused(
-            INVALID,
-            f"the file takes {image.height} pixels alone, {asked.image_size} were asked for: leave "
-            f"the size out, or {remedy}",
-        )
+    for size in (asked.image_size or image.height, *asked.image_sizes):
+        if size != image.height:
+            raise ImportRefused(
+                INVALID,
+                f"the file takes {image.height} pixels alone, {size} were asked for: leave the "
+                f"size out, or {remedy}",
+            )
     if asked.shape_policy == types_pb2.SHAPE_POLICY_RECT:
         raise ImportRefused(
             INVALID,

@@ -196,6 +196,10 @@ def _check_onnx(manifest: PackManifest) -> None:
         f"its graph takes {graph.width}x{graph.height} pixels, its settings say {size}",
     )
     _require(
+        not graph.height or set(manifest.settings.image_sizes) <= {size},
+        f"its graph takes {size} pixels alone, its image_sizes have others",
+    )
+    _require(
         not graph.height or manifest.settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE,
         "its graph takes one size, its shape policy is not square",
     )

@@ -16,9 +16,12 @@ from tests import onnx_graphs
 from tests.contract.imports import import_in_child, refusal_of
 from tests.models import Zoo, build_woken, import_checkpoint, location, picture
 from tests.unit.test_layouts import Boxes, seen
+from worker import pack_rules
 from worker.backends.layouts import Final, decode
 from worker.packs import Pack, PackDoor
+from yolopool.errors import PackInvalid
 from yolopool.v1 import types_pb2
+from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.types_pb2 import (
     OUTPUT_LAYOUT_END_TO_END,
     OUTPUT_LAYOUT_OBJECTNESS,
@@ -327,6 +330,7 @@ async def test_what_is_refused_says_what_to_do(kind: str, tmp_path: Path) -> Non
 
 ASKED: dict[str, tuple[dict[str, Any], child.Architecture, str]] = {
     "another size": ({"image_size": 640}, child.Architecture(), "320 pixels alone"),
+    "other sizes": ({"image_sizes": [320, 640]}, child.Architecture(), "320 pixels alone"),
     "rectangles": (
         {"shape_policy": types_pb2.SHAPE_POLICY_RECT}, child.Architecture(), "rectangles",
     ),
@@ -365,3 +369,11 @@ async def test_without_the_library_the_extra_is_named(
     path = onnx_graphs.write(plain(), tmp_path / "a.onnx")
     refusal = await refusal_of(path, tmp_path / "work")
     assert "yolopool[onnx]" in refusal.message
+
+
+async def test_a_worker_refuses_other_sizes_of_a_graph_of_one(tmp_path: Path) -> None:
+    pack = await pack_of(onnx_graphs.write(plain(), tmp_path / "a.onnx"), tmp_path)
+    forged = PackManifest.FromString(pack.manifest.SerializeToString())
+    forged.settings.image_sizes.append(640)
+    with pytest.raises(PackInvalid, match="320 pixels alone"):
+        pack_rules.check_manifest(forged)
