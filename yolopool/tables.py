@@ -144,7 +144,7 @@ def version(one: ModelVersion) -> Table:
         "message": one.message,
         "task": one.task,
         "architecture": one.architecture,
-        "classes": f"{len(one.class_names)}: {', '.join(one.class_names[:12])}",
+        "classes": f"{len(one.class_names)}: {escape(', '.join(one.class_names[:12]))}",
         "image size": f"{one.image_size} px, {one.shape_policy}",
         "also": ", ".join(f"{size} px" for size in one.image_sizes),
         "may run": _place(one.placement),
@@ -154,7 +154,7 @@ def version(one: ModelVersion) -> Table:
         "head": one.head_mode if one.state == "READY" else "",
         "weights": f"{size(one.weights_bytes)}, {one.parameters:,} parameters",
         "compute": f"{one.gflops:.1f} GFLOPs an image" if one.gflops else "",
-        "file": f"{one.source_name} {_bytes(one.artifact_bytes)}sha256 {one.artifact[:12]}",
+        "file": f"{escape(one.source_name)} {_bytes(one.artifact_bytes)}sha256 {one.artifact[:12]}",
         "pack": f"{_bytes(one.pack_bytes)}sha256 {one.pack[:12]}" if one.pack else "",
         "kept": _kept(one),
         "wanted": f"{_many(one.wanted_replicas, 'replica')}{', pinned' if one.pinned else ''}",
@@ -314,12 +314,12 @@ def local_time(unix_s: float, time_zone: str) -> str:
 
 def results(found: Detections, name: str) -> Table:
     """A line an object, with what its task gives; of a classification a line a class."""
-    title = f"[bold]{name}[/] {found.model}, {found.image_size[0]}x{found.image_size[1]} px"
+    title = f"[bold]{escape(name)}[/] {found.model}, {found.image_size[0]}x{found.image_size[1]} px"
     if found.classification is not None:
         table = plain_table("CLASS", "PROBABILITY ", title=title)
         top = found.classification
         for class_name, probability in zip(top.class_name, top.probability, strict=True):
-            table.add_row(class_name, f"{probability:.4f}")
+            table.add_row(escape(class_name), f"{probability:.4f}")
         return table
     upright = ("X_MIN ", "Y_MIN ", "X_MAX ", "Y_MAX ")
     box = upright if found.xywhr is None else ("X ", "Y ", "WIDTH ", "HEIGHT ", "DEGREES ")
@@ -332,7 +332,7 @@ def results(found: Detections, name: str) -> Table:
             cells.append(_mask(one.mask))
         elif one.keypoints is not None:
             cells.append(_seen(one.keypoints.tolist()))
-        table.add_row(one.class_name, f"{one.confidence:.3f}", *cells)
+        table.add_row(escape(one.class_name), f"{one.confidence:.3f}", *cells)
     return table
 
 
@@ -359,7 +359,7 @@ def timing(rows: Sequence[tuple[str, Detections]]) -> Table:
     table = plain_table("IMAGE", "MODEL", "N ", *(f"{short.get(s, s).upper()} " for s in stages))
     for name, found in rows:
         values = [f"{value:.1f}" for value in found.timing.to_dict().values()]
-        table.add_row(name, found.model, str(len(found)), *values)
+        table.add_row(escape(name), found.model, str(len(found)), *values)
     return table
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from worker import answers, options, results
 from worker.backends.base import Candidates
@@ -166,6 +167,18 @@ def test_masks_end_when_nobody_waits_for_them() -> None:
 
     with pytest.raises(DeadlineExceeded, match="1 of 2 masks"):
         results.found(candidates(mask_parts()), PLACE, MaskFormat.POLYGON, stop)
+
+
+def test_names_are_no_markup() -> None:
+    found = replace(
+        sent(results.found(candidates(None), PLACE, MaskFormat.NONE), "detect"),
+        class_name=("[/]", "[red]cat"),
+    )
+    console = Console(width=200, file=io.StringIO())
+    console.print(tables.results(found, "[/x].jpg"), tables.timing([("[/x].jpg", found)]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+    assert text.count("[/x].jpg") == 2
+    assert "[red]cat" in text
 
 
 def test_a_classification_comes_back() -> None:
