@@ -107,7 +107,7 @@ def checked(fields: Any) -> dict[str, Any]:
             _number(known[key], key, _MAX_MULTIPLE)
     if not isinstance(known.get("end2end", False), bool):
         raise _invalid("end2end is neither true nor false")
-    _check_keypoints(known.get("kpt_shape", [1, 2]))
+    check_keypoints(known.get("kpt_shape", [1, 2]))
     _check_scales(known)
     _check_depth(known)
     if "activation" in known:
@@ -247,7 +247,7 @@ def _number(value: Any, where: str, most: float) -> float:
     return value
 
 
-def _check_keypoints(shape: Any) -> None:
+def check_keypoints(shape: Any) -> None:
     """The head's layers grow with the square of the keypoints."""
     whole = isinstance(shape, list | tuple) and all(type(one) is int for one in shape)
     if not whole or len(shape) != 2 or not 1 <= shape[0] <= MAX_KEYPOINTS or shape[1] not in (2, 3):

@@ -12,6 +12,7 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import head as heads
 
+from importer.architecture import check_keypoints
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
 from yolopool.v1.pack_pb2 import HeadAttributes
 
@@ -88,7 +89,8 @@ def attributes(task: Task, head: Any) -> HeadAttributes:
     """What post-processing has to know of a head. Raises ImportRefused for odd values."""
     found = HeadAttributes()
     if task.name == "pose":
-        # Checked with the architecture that the head was built of.
+        # An architecture may give it among the layer's arguments too, where none looked at it.
+        check_keypoints(head.kpt_shape)
         found.keypoints, found.keypoint_values = head.kpt_shape
     elif task.name == "segment":
         if not 1 <= head.nm <= _MAX_MASK_COEFFICIENTS:
