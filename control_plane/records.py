@@ -176,6 +176,7 @@ def worker_of(text: str) -> WorkerInfo:
             "ledger": _make(Ledger, raw["ledger"]),
             "load": _make(LoadReport, raw["load"]),
             "replicas": {replica.key: replica for replica in replicas},
+            "io_addresses": tuple(raw.get("io_addresses", ())),
         },
     )
 
