@@ -107,7 +107,9 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     ) -> membership_pb2.ReportExitResponse:
         if not _ID.fullmatch(request.worker):
             raise InvalidWorker(f"{request.worker[:80]!r} is no worker id: see Join")
-        if len(request.requests) > _MOST_IN_HAND or not _ID.fullmatch(request.incarnation or "-"):
+        # A process that ended before it could draw one has no incarnation.
+        known = not request.incarnation or _ID.fullmatch(request.incarnation)
+        if len(request.requests) > _MOST_IN_HAND or not known:
             raise InvalidWorker(
                 f"an exit with {len(request.requests)} requests in hand: at most {_MOST_IN_HAND} "
                 "are noted, of an incarnation as Join has it"
