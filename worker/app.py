@@ -98,8 +98,9 @@ class App:
         self.incarnation = uuid.uuid4().hex
         self._box = BlackBox(settings.black_box, self.incarnation)
         self._device_name = ""
-        # Once: both read files, and an identity rides on every answer.
+        # Once: two of them read files, and an identity rides on every answer.
         self._id, self._release = settings.worker_id, version("yolopool")
+        self._labels = parse_labels(settings.labels)
         self._replaces_because = ""
         self._recycle_because = asyncio.Event()
         kind = settings.device_kind
@@ -182,7 +183,7 @@ class App:
             device=settings.device,
             device_kind=settings.device_kind,
             device_name=self._device_name,
-            labels=parse_labels(settings.labels),
+            labels=self._labels,
             release=self._release,
             replaces_because=self._replaces_because,
             io_addresses=self._io_addresses(),
@@ -293,7 +294,7 @@ class App:
         self._box.seal()
         self.rpc.state = fleet_pb2.WORKER_STATE_HUNG
         self.membership.poke()
-        error = DeviceHung(f"worker {self.settings.worker_id} ends, since {why}: ask another")
+        error = DeviceHung(f"worker {self._id} ends, since {why}: ask another")
         log.info("given up", requests=self.rpc.give_up(error))
         self._last_words = asyncio.create_task(self.server.set_serving(False))
 

@@ -35,8 +35,11 @@ class Shares:
     def choose(self, firsts: Mapping[str, tuple[float, int]], now: float) -> str:
         """Of versions (at least one) with the key of their most urgent ticket, whose turn it is."""
         leaked_s, self._leaked_at = LEAK * max(0.0, now - self._leaked_at), now
-        ahead = {one: tag - leaked_s for one, tag in self._tags.items()}
-        self._tags = {one: tag for one, tag in ahead.items() if tag > self.virtual_s}
+        self._tags = {
+            one: tag - leaked_s
+            for one, tag in self._tags.items()
+            if tag - leaked_s > self.virtual_s
+        }
         self.virtual_s = min(map(self.tag_s, firsts))
         eligible = (one for one in firsts if self.tag_s(one) <= self.virtual_s + SLACK_S)
         return min(eligible, key=firsts.__getitem__)
