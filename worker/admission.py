@@ -17,13 +17,14 @@ LEAST_RETRY_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Who wants to wait; `shape` is None while the image is not decoded. `deadline` is in seconds
-    of the queue's clock.
+    """Who wants to wait; `shape` is None while the image is not decoded. `deadline` and `arrived`
+    are in seconds of the queue's clock.
     """
 
     version: str
     priority: int
     deadline: float
+    arrived: float
     batching: Batching
     shape: Shape | None = None
 

@@ -1,7 +1,7 @@
 """The bounded queue of tickets before the device, and which of them run together.
 
 Pure. Priority is strict: while an urgent ticket can run, no other does. Within a priority versions
-share the device fairly (`shares`), and within a version the earliest deadline goes first. Who may
+share the device fairly (`shares`), and within a version what is `due` first goes first. Who may
 wait is decided without a look at those who do: by counts, and by each lane's work.
 """
 
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from worker.admission import Ask, check_room, check_time
 from worker.estimates import Estimates, Shape
-from worker.lanes import BULK, INTERACTIVE, SUSPECT, Batching, Key, Lane
+from worker.lanes import BULK, INTERACTIVE, SUSPECT, Batching, Key, Lane, due
 from worker.shares import Shares
 
 P = TypeVar("P")
@@ -55,11 +55,13 @@ class Ticket(Generic[P]):
 
     @property
     def key(self) -> Key:
-        return (self.deadline, self.number)
+        return (due(self.deadline, self.arrived), self.number)
 
     @property
     def ask(self) -> Ask:
-        return Ask(self.version, self.priority, self.deadline, self.batching, self.shape)
+        return Ask(
+            self.version, self.priority, self.deadline, self.arrived, self.batching, self.shape
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,7 @@ class Queue(Generic[P]):
         total = 0.0
         for shape, lane in lanes.items():
             own = int(shape == ask.shape)
-            total += lane.seconds_before(ask.deadline, own, self._estimates)
+            total += lane.seconds_before(due(ask.deadline, ask.arrived), own, self._estimates)
         if ask.shape is not None and ask.shape not in lanes:
             total += self._estimates.pass_s(ask.version, ask.shape, 1) or 0.0
         return total
@@ -285,7 +287,7 @@ class Queue(Generic[P]):
     def _take_late(self, now: float) -> tuple[Ticket[P], ...]:
         late: list[Ticket[P]] = []
         for lane in list(self._lanes()):
-            late += self._out(lane, lane.take_late(now, self._estimates))
+            late += self._out(lane, lane.take_late(now, self._deadline, self._estimates))
         return tuple(late)
 
     def _take_all(self, lanes: list[Lane]) -> tuple[Ticket[P], ...]:
@@ -321,6 +323,9 @@ class Queue(Generic[P]):
 
     def _arrived(self, number: int) -> float:
         return self._live[number].arrived
+
+    def _deadline(self, number: int) -> float:
+        return self._live[number].deadline
 
     def _of(self, version: str) -> Iterator[dict[Shape, Lane]]:
         return (flows[version] for flows in self._classes.values() if version in flows)

@@ -4,6 +4,7 @@ Pure. Only tickets of one lane share a pass, so an image's answer does not depen
 not of two priorities, so that a pass of the urgent is no longer than they make it themselves.
 """
 
+import math
 import sys
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
@@ -13,9 +14,23 @@ from worker.estimates import Estimates, Shape
 
 # Priorities: lower goes first. A suspect is a request whose worker was lost; one at a time.
 SUSPECT, INTERACTIVE, NORMAL, BULK = range(-1, 3)
-# Deadline, and the number of a ticket: equal deadlines go in order of arrival.
+# When it is due, and the number of a ticket: what is due at once goes in order of arrival.
 Key = tuple[float, int]
 _LAST = sys.maxsize
+
+
+def due(deadline: float, arrived: float) -> float:
+    """When a ticket is due, by which those of one class are ordered; before its deadline, seconds.
+
+    What it was given is taken to two digits, and all but a twentieth of that. A deadline comes over
+    gRPC in three digits rounded up, 119.9 s as 120 or 121: of callers who allow the same, whoever
+    came first goes first.
+    """
+    given_s = deadline - arrived
+    if not 0.0 < given_s < math.inf:
+        return deadline
+    step_s = 10.0 ** (math.floor(math.log10(given_s)) - 1)
+    return arrived + 0.95 * step_s * round(given_s / step_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,7 @@ class Batching:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Tickets by deadline. `keys` is sorted: a place is found by halving, and what lies behind it
+    """Tickets as they are due. `keys` is sorted: a place is found by halving, and what lies behind it
     is moved as one block of memory, which for thousands takes less than a heap's comparisons.
     """
 
@@ -83,25 +98,33 @@ class Lane:
         self._changed(estimates)
         return taken
 
-    def take_late(self, now: float, estimates: Estimates) -> list[Key]:
-        """Takes out those whose deadline has passed."""
+    def take_late(
+        self, now: float, deadline: Callable[[int], float], estimates: Estimates
+    ) -> list[Key]:
+        """Takes out those whose deadline has passed: they were due before."""
         if not self.keys or self.keys[0][0] > now:
             return []
-        return self.take(bisect_right(self.keys, (now, _LAST)), estimates)
+        overdue = self.keys[: bisect_right(self.keys, (now, _LAST))]
+        late = [key for key in overdue if deadline(key[1]) <= now]
+        if late:
+            left = set(late)
+            self.keys[: len(overdue)] = [key for key in overdue if key not in left]
+            self._changed(estimates)
+        return late
 
     def seconds_of(self, count: int, estimates: Estimates) -> float:
         """What the passes of so many take; 0 while nothing was measured."""
         return estimates.passes_s(self.version, self.shape, count, self.batching.full)
 
-    def seconds_before(self, deadline: float, more: int, estimates: Estimates) -> float:
-        """What the passes take of those that are due by a deadline, and of `more` with them."""
-        return self.seconds_of(bisect_right(self.keys, (deadline, _LAST)) + more, estimates)
+    def seconds_before(self, due_at: float, more: int, estimates: Estimates) -> float:
+        """What the passes take of those that are due until then, and of `more` with them."""
+        return self.seconds_of(bisect_right(self.keys, (due_at, _LAST)) + more, estimates)
 
     def ripe_at(
         self, most: int, arrived: Callable[[int], float], estimates: Estimates
     ) -> float | None:
         """When a pass is due though it is not full; None: now. Nobody waits for company longer
-        than max_delay_s, nor so long that the pass would end behind the first deadline.
+        than max_delay_s, nor so long that the pass would end when the first is overdue.
         """
         batching = self.batching
         if not batching.max_delay_s or len(self.keys) >= min(batching.full, most):

@@ -261,7 +261,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             telling = options.telling(request.options, settings, task)
             # A suspect goes first and shares no pass, since it is the only one of its priority.
             priority = SUSPECT if request.suspect else wire.priority_of(request)
-            ask = Ask(replica.key, priority, deadline, replica.batching)
+            ask = Ask(replica.key, priority, deadline, self._clock(), replica.batching)
             try:
                 if task == options.SEGMENT and nms.masks:
                     self._teller.check()

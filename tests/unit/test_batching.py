@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker import batching
 from worker.admission import Ask, room
 from worker.batching import BULK_PASS_S, INTERACTIVE_MEMORY_S, Batch, Queue, Ticket
 from worker.estimates import Estimates
-from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching
+from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching, due
 from worker.shares import SLACK_S, Shares
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
@@ -147,7 +148,7 @@ def test_a_flood_of_bulk_leaves_room_for_others() -> None:
 
 def test_a_reserved_place_counts_and_is_its_tickets() -> None:
     queue = filled([a_ticket(0)], capacity=2)
-    ask = Ask("m@1", NORMAL, FOREVER, Batching(4))
+    ask = Ask("m@1", NORMAL, FOREVER, 0.0, Batching(4))
     queue.reserve(1, ask, 0.0, 0.0)
     with pytest.raises(QueueFull):
         queue.add(a_ticket(2), 0.0, 0.0)
@@ -166,7 +167,7 @@ def test_a_reserved_place_counts_and_is_its_tickets() -> None:
 
 def test_a_reserved_place_is_kept_though_more_urgent_ones_came() -> None:
     queue = filled([], capacity=8)
-    queue.reserve(0, Ask("m@1", BULK, FOREVER, Batching(4)), 0.0, 0.0)
+    queue.reserve(0, Ask("m@1", BULK, FOREVER, 0.0, Batching(4)), 0.0, 0.0)
     for number in range(1, 8):
         queue.add(a_ticket(number, priority=INTERACTIVE), 0.0, 0.0)
     queue.add(a_ticket(0, priority=BULK), 0.0, 0.0)
@@ -208,7 +209,7 @@ def test_a_wait_is_that_of_what_goes_before() -> None:
         estimates=taking(a=1.0, b=10.0),
     )
     assert queue.wait_s() == pytest.approx(13.0)
-    ask = Ask("a@1", NORMAL, 55.0, one, SQUARE)
+    ask = Ask("a@1", NORMAL, 55.0, 0.0, one, SQUARE)
     assert queue.wait_s(ask) == pytest.approx(12.0)
     assert queue.wait_s(replace(ask, shape=None)) == pytest.approx(11.0)
     assert queue.wait_s(replace(ask, priority=INTERACTIVE)) == pytest.approx(2.0)
@@ -220,15 +221,16 @@ def test_another_versions_flood_delays_by_no_more_than_a_fair_share() -> None:
     one = Batching(1)
     flood = [a_ticket(n, "a@1", batching=one) for n in range(100)]
     queue = filled(flood, estimates=taking(a=1.0, b=1.0))
-    assert queue.wait_s(Ask("b@1", NORMAL, FOREVER, one, SQUARE)) == pytest.approx(2.0)
-    assert queue.wait_s(Ask("a@1", NORMAL, FOREVER, one, SQUARE)) == pytest.approx(101.0)
+    assert queue.wait_s(Ask("b@1", NORMAL, FOREVER, 0.0, one, SQUARE)) == pytest.approx(2.0)
+    assert queue.wait_s(Ask("a@1", NORMAL, FOREVER, 0.0, one, SQUARE)) == pytest.approx(101.0)
 
 
 def test_demand_is_the_count_and_the_most_urgent() -> None:
     queue = filled([a_ticket(0), a_ticket(1, priority=INTERACTIVE), a_ticket(2, "b@1", deadline=7)])
     demand = queue.demand()
-    assert (demand["m@1"].count, demand["m@1"].order) == (2, (INTERACTIVE, FOREVER, 1))
-    assert (demand["b@1"].count, demand["b@1"].order) == (1, (NORMAL, 7, 2))
+    first = (INTERACTIVE, due(FOREVER, 0.0), 1)
+    assert (demand["m@1"].count, demand["m@1"].order) == (2, first)
+    assert (demand["b@1"].count, demand["b@1"].order) == (1, (NORMAL, due(7.0, 0.0), 2))
 
 
 class Counting(float):
@@ -252,13 +254,16 @@ class Counting(float):
 
 
 @pytest.mark.parametrize("waiting", [100, 10_000])
-def test_a_decision_does_not_look_at_all_that_wait(waiting: int) -> None:
+def test_a_decision_does_not_look_at_all_that_wait(
+    waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "due", lambda deadline, arrived: deadline)
     tickets = [
         a_ticket(n, priority=INTERACTIVE, deadline=Counting(1000 + n)) for n in range(waiting)
     ]
     queue = filled(tickets, capacity=waiting, estimates=taking(m=0.01))
     Counting.looks = 0
-    ask = Ask("m@1", INTERACTIVE, Counting(5000), Batching(4), SQUARE)
+    ask = Ask("m@1", INTERACTIVE, Counting(5000), 0.0, Batching(4), SQUARE)
     with pytest.raises(QueueFull):
         queue.reserve(-1, ask, 0.0, queue.wait_s(ask))
     queue.demand()
@@ -266,6 +271,20 @@ def test_a_decision_does_not_look_at_all_that_wait(waiting: int) -> None:
     queue.discard(tickets[waiting // 2])
     assert numbers(queue.next_batch(0.0).batch) == [0, 1, 2, 3]
     assert Counting.looks < 150
+
+
+@pytest.mark.parametrize(("given_s", "rounded_up_s"), [(30.0, 30.1), (120.0, 121.0), (9.5, 9.51)])
+def test_a_deadlines_rounding_changes_no_order(given_s: float, rounded_up_s: float) -> None:
+    first = a_ticket(0, deadline=rounded_up_s)
+    second = a_ticket(1, deadline=0.001 + given_s, arrived=0.001)
+    assert numbers(filled([second, first]).next_batch(0.01).batch) == [0, 1]
+
+
+@given(st.floats(0.001, 1e6), st.floats(0.0, 1e6))
+def test_all_is_due_before_its_deadline_and_the_shorter_not_later(left: float, more: float) -> None:
+    assert due(left, 0.0) <= left
+    assert due(left, 0.0) <= due(left + more, 0.0)
+    assert due(left, 0.0) >= 0.9 * left
 
 
 # --- batches ------------------------------------------------------------------------------------
@@ -302,7 +321,7 @@ def test_no_deadline_is_missed_by_waiting_for_company() -> None:
     patient = Batching(4, max_delay_s=5.0)
     ticket = a_ticket(0, deadline=3.0, batching=patient)
     queue = filled([ticket], estimates=taking(m=1.0))
-    assert queue.next_batch(1.0).again_at == pytest.approx(2.0)
+    assert queue.next_batch(1.0).again_at == pytest.approx(due(3.0, 0.0) - 1.0)
     assert numbers(queue.next_batch(2.0).batch) == [0]
 
 
