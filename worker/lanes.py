@@ -70,8 +70,8 @@ class Batching:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Tickets as they are due. `keys` is sorted: a place is found by halving, and what lies behind it
-    is moved as one block of memory, which for thousands takes less than a heap's comparisons.
+    """Tickets as they are due. `keys` is sorted: a place is found by halving, and what lies behind
+    it is moved as one block of memory, which for thousands takes less than a heap's comparisons.
     """
 
     priority: int

@@ -430,8 +430,8 @@ def test_two_versions_that_always_wait_have_equal_time(
     queue = filled([], estimates=taking(a=a_s, b=b_s))
     count = itertools.count()
     given_s = dict.fromkeys(("a@1", "b@1"), 0.0)
-    for version, due in (("a@1", a_due), ("b@1", b_due)):
-        queue.add(a_ticket(next(count), version, deadline=1000 + due, batching=one), 0.0, 0.0)
+    for version, more in (("a@1", a_due), ("b@1", b_due)):
+        queue.add(a_ticket(next(count), version, deadline=1000 + more, batching=one), 0.0, 0.0)
     for _ in range(60):
         batch = queue.next_batch(0.0).batch
         assert batch is not None
