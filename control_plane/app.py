@@ -18,6 +18,7 @@ import structlog
 from control_plane.artifacts import FolderArtifacts
 from control_plane.attempts import Attempts
 from control_plane.bench_rpc import BenchService
+from control_plane.builds import Builds
 from control_plane.changeover import Changeovers
 from control_plane.chronicler import Chronicler
 from control_plane.clock import Clock
@@ -227,6 +228,7 @@ class ControlPlane:
                 self._registry,
                 self.view,
                 self._artifacts,
+                Builds(self._registry, self.view, self._artifacts, clock),
                 self._loads,
                 self._changeovers,
                 self._journal,

@@ -271,6 +271,9 @@ class Bench:
     def batch(self, key: VersionKey, batching: Batching | None) -> None:
         self._own()[key] = replace(self.seats[key], batching=batching)
 
+    def remake(self, key: VersionKey) -> None:
+        self._own()[key] = replace(self.seats[key], state=ReplicaState.ASSIGNED)
+
 
 def newcomer(
     size: Footprint,

@@ -121,9 +121,19 @@ class Desk:
         if self.snapshot.desired.cordons and self.snapshot.desired.is_cordoned(bench.worker):
             return False
         version = self.version(key)
-        if version is None or version.given.placement == ANYWHERE:
+        if version is None:
+            return True
+        if not version.given.runs_on(bench.worker.device_kind):
+            return False
+        if version.given.placement == ANYWHERE:
             return True
         return version.given.placement.allows(bench.worker.labels)
+
+    def may_use_cpus(self, version: ModelVersion) -> bool:
+        """In a fleet with accelerators a CPU takes only what was built for it, and what falls back
+        to it.
+        """
+        return self.only_cpus or version.given.build_of is not None
 
     def failure(self, bench: Bench, key: VersionKey) -> LoadFailure | None:
         """The failure that forbids a load there now."""
@@ -188,6 +198,12 @@ class Desk:
         bench.batch(want.key, batching)
         pinned = replace(want, pinned=bench.seats[want.key].pinned)
         return self.pin(bench, pinned, "it is batched otherwise from now on")
+
+    def remake(self, bench: Bench, want: Want) -> Assign:
+        """Assigned once more: its worker drops what it has behind its last tickets, and loads."""
+        bench.remake(want.key)
+        pinned = replace(want, pinned=bench.seats[want.key].pinned)
+        return self.pin(bench, pinned, "it is served by another build from now on")
 
     def release(
         self,

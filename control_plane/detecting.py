@@ -10,6 +10,7 @@ from random import Random
 
 from control_plane import requestlog
 from control_plane.attempts import Attempt, Attempts
+from control_plane.build_wire import drift_out
 from control_plane.clock import Clock
 from control_plane.fleet import VersionKey, WorkerInfo
 from control_plane.loads import Loads
@@ -245,6 +246,18 @@ class Detecting:
         requestlog.write(record, outcome, total_ms, message=message)
         self._traces.add(requestlog.trace(record, outcome, total_ms, now, message=message))
 
+    def _tell_drift(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
+        version = self._view.desired.versions.get(record.key) if record.key is not None else None
+        if version is None or not version.given.served:
+            return
+        variant = answer.variant
+        served = version.given.served.get(variant.device_kind)
+        # A replica that was not loaded anew yet is of another.
+        if served is None or served.variant != f"{variant.backend}/{variant.precision}":
+            return
+        if served.drift is not None:
+            answer.drift.CopyFrom(drift_out(served.drift))
+
     def _fill_in(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
         total_s = self._clock.monotonic() - record.arrived_s
         timing = answer.timing
@@ -253,6 +266,7 @@ class Detecting:
         timing.route_ms = (total_s - record.load_wait_s - record.call_s) * 1000
         answer.request_id = record.request_id
         answer.worker = record.worker
+        self._tell_drift(record, answer)
         self._metrics.request_ended("OK")
         self._metrics.request_answered(answer)
         requestlog.write(record, "OK", timing.total_ms, answer)

@@ -130,6 +130,7 @@ class Errands:
         if here is not None and here.state is not ReplicaState.FAILED:
             # One that waits for its first turn is being loaded still: no plan is to take it away.
             waits = here.state is ReplicaState.WARM and here.footprint is None
+            waits = waits or self._is_made_otherwise(worker, here)
             state = ReplicaState.ASSIGNED if waits else here.state
             batching = self._batching(command.key, worker)
             return replace(here, state=state, pinned=command.pinned, batching=batching)
@@ -148,6 +149,10 @@ class Errands:
     def _batching(self, key: VersionKey, worker: WorkerInfo) -> Batching | None:
         version = self._view.desired.versions.get(key)
         return version.given.batching.get(worker.device_kind) if version is not None else None
+
+    def _is_made_otherwise(self, worker: WorkerInfo, replica: Replica) -> bool:
+        version = self._view.desired.versions.get(replica.key)
+        return version is not None and version.is_made_otherwise(replica, worker.build)
 
     def _ended(self, place: Place) -> None:
         self._pending.pop(place, None)
@@ -185,14 +190,15 @@ class Errands:
             if earlier is not None:
                 await earlier.replied.wait()
         version = self._view.desired.versions.get(command.key)
-        if version is None or version.pack is None:
+        pack, made = version.made_by(worker.build) if version is not None else (None, None)
+        if version is None or pack is None or made is None:
             return  # deleted meanwhile
         began = self._clock.monotonic()
         await self._link.assign(
             worker,
             version,
-            self._pack_uri(version.pack.digest),
-            self._view.footprints.measured(FootprintKey.of(version.pack.digest, worker.build)),
+            self._pack_uri(pack.digest),
+            self._view.footprints.measured(FootprintKey.of(pack.digest, made)),
             command.pinned,
             command.prefetch,
             token,
@@ -231,6 +237,8 @@ class Errands:
                 return True if replica is None else None
             if replica is None or replica.state not in LOADED:
                 return None
+            if self._is_made_otherwise(now, replica):
+                return None
             asked = (command.pinned, self._batching(command.key, worker))
             return True if (replica.pinned, replica.batching) == asked else None
 
@@ -263,12 +271,13 @@ class Errands:
         """Keeps what the worker said it needs: by the estimate it fitted, and would for ever."""
         needed = int(error.details.get("needed_bytes", "0"))
         version = self._view.desired.versions.get(command.key)
-        if not needed or version is None or version.pack is None:
+        pack, made = version.made_by(worker.build) if version is not None else (None, None)
+        if not needed or version is None or pack is None or made is None:
             return
         footprints = self._view.footprints
         known = footprint(version, worker.build, footprints.current)
         # What it needs more than is taken now: its workspace counts only beyond the largest there.
         there = max((r.workspace_bytes for r in worker.replicas.values()), default=0)
         workspace = max(known.workspace_bytes, there + needed - known.kept_bytes)
-        key = FootprintKey.of(version.pack.digest, worker.build)
+        key = FootprintKey.of(pack.digest, made)
         footprints.guess(key, replace(known, workspace_bytes=workspace))

@@ -198,6 +198,8 @@ def _feasible(
     if snapshot.desired.is_cordoned(worker):
         return False, "DRAINING", "the worker is to drain: nothing new is loaded there"
     placement = version.given.placement
+    if not version.given.runs_on(worker.device_kind):
+        return False, "NO_WORKER", f"it was built for {', '.join(version.given.served)}"
     if not placement.allows(worker.labels):
         return False, "NO_WORKER", f"it may only run on workers with {placement.says}"
     return _as_planned(snapshot, version, worker, now)

@@ -174,9 +174,45 @@ POOL = "pool"
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the answers of one build were from another's, as types.proto has it."""
+
+    exact: str = ""
+    images: int = 0
+    objects: int = 0
+    matched: int = 0
+    extra: int = 0
+    largest_px: float = 0.0
+    largest_confidence: float = 0.0
+    exact_map50: float | None = None
+    exact_map50_95: float | None = None
+    map50: float | None = None
+    map50_95: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The build that serves a version on one kind of device. `pack` None: the version's own;
+    `drift` None: it was not compared.
+    """
+
+    backend: str
+    precision: str
+    pack: "Pack | None" = None
+    drift: Drift | None = None
+
+    @property
+    def variant(self) -> str:
+        return f"{self.backend}/{self.precision}"
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
     """What a registration gives beside file and settings: how and where the version is kept and,
     of a file of weights alone, the YAML text of its architecture and its class names.
+
+    `served` are builds by kind of device. A row that is itself a build (of the version `build_of`)
+    has one, and runs on that kind alone; `calibration` is the SHA-256 of the images it is made by.
     """
 
     residency: Residency = Residency()
@@ -185,6 +221,19 @@ class Given:
     placement: Placement = Placement()
     # By kind of device; none: the workers' own.
     batching: Mapping[str, Batching] = field(default_factory=dict)
+    served: Mapping[str, Served] = field(default_factory=dict)
+    build_of: VersionKey | None = None
+    calibration: str = ""
+
+    def runs_on(self, device_kind: str) -> bool:
+        """Whether a worker on such a device can make anything of it."""
+        return self.build_of is None or device_kind in self.served
+
+    def served_by(self, device_kind: str, served: Served | None) -> "Given":
+        """With another build on a kind of device; None: what its workers make of the version."""
+        others = {kind: one for kind, one in self.served.items() if kind != device_kind}
+        more = {device_kind: served} if served is not None else {}
+        return replace(self, served={**others, **more})
 
     def batched(self, device_kind: str, batching: Batching | None) -> "Given":
         """With another batching on a kind of device; None: the workers' own."""
@@ -208,6 +257,9 @@ class Pack:
     gflops: float = 0.0
     artifact_bytes: int = 0
     pack_bytes: int = 0
+    # Of a graph, which computes in a precision of its own; empty: torch.
+    backend: str = ""
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +282,24 @@ class ModelVersion:
     pack: Pack | None = None
     asked: VersionSettings | None = None
     given: Given = Given()
+
+    def made_by(self, build: "Build") -> "tuple[Pack | None, Build]":
+        """The pack that a worker which makes `build` of most versions is given of this one, and
+        what it is to make of it.
+        """
+        served = self.given.served.get(build.device_kind)
+        if served is None:
+            return self.pack, build
+        return served.pack or self.pack, Build(served.variant, build.device_kind)
+
+    def is_made_otherwise(self, replica: "Replica", build: "Build") -> bool:
+        """Whether a replica on such a worker is of another pack or precision than is served."""
+        pack, wanted = self.made_by(build)
+        if pack is None or not replica.pack:
+            return False
+        if replica.pack != pack.digest:
+            return True
+        return not pack.backend and replica.precision not in ("", wanted.precision)
 
     @property
     def off_standby(self) -> "ModelVersion":
@@ -389,6 +459,10 @@ class Build(NamedTuple):
     variant: str  # backend/precision
     device_kind: str
 
+    @property
+    def precision(self) -> str:
+        return self.variant.partition("/")[2]
+
     @classmethod
     def usual(cls, device_kind: str) -> "Build":
         return cls(VARIANTS.get(device_kind, ""), device_kind)
@@ -434,6 +508,10 @@ class Replica:
     hot_since_unix_s: float = 0.0
     hits_total: int = 0
     batching: Batching | None = None
+
+    @property
+    def precision(self) -> str:
+        return self.variant.partition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,15 +33,16 @@ def footprint(
     that may be asked for, and that image as bytes and as float32, three channels each: what
     workers reserve before they measure.
     """
-    if version.pack is None:
+    pack, made = version.made_by(build)
+    if pack is None:
         return Footprint(0, 0)
-    found = known.get(FootprintKey.of(version.pack.digest, build))
+    found = known.get(FootprintKey.of(pack.digest, made))
     if found is not None:
         return found
     size = version.settings.largest_image or DEFAULT_IMAGE_SIZE
     pixels = size * size
-    activations = version.pack.activation_bytes_per_megapixel * pixels // PIXELS_PER_MEGAPIXEL
-    return Footprint(version.pack.weights_bytes, activations + pixels * INPUT_BYTES_PER_PIXEL)
+    activations = pack.activation_bytes_per_megapixel * pixels // PIXELS_PER_MEGAPIXEL
+    return Footprint(pack.weights_bytes, activations + pixels * INPUT_BYTES_PER_PIXEL)
 
 
 class Footprints:
@@ -65,7 +66,12 @@ class Footprints:
                 self.unrecorded[key] = footprint
         self._renew()
 
-    def hear(self, worker: WorkerInfo, before: Mapping[VersionKey, Replica] = NO_REPLICAS) -> None:
+    def hear(
+        self,
+        worker: WorkerInfo,
+        versions: Mapping[VersionKey, ModelVersion],
+        before: Mapping[VersionKey, Replica] = NO_REPLICAS,
+    ) -> None:
         """Learns what a worker measured, where it differs from what it told before: two workers of
         one kind that measure apart would else overwrite each other at every heartbeat. `before`
         are its replicas as they were heard last: what is the same object is no news.
@@ -78,9 +84,11 @@ class Footprints:
             if told is None or not replica.pack or not told.differs(self._told.get(place)):
                 continue
             self._told[place] = told
-            # By what the worker makes, as it is looked up before the pack ever ran: of a graph that
-            # computes in a precision of its own, the replica's variant says another.
-            kind = FootprintKey.of(replica.pack, worker.build)
+            # By what the worker was told to make, as it is looked up before the pack ever ran: of
+            # a graph that computes in a precision of its own, the replica's variant says another.
+            version = versions.get(key)
+            made = version.made_by(worker.build)[1] if version is not None else worker.build
+            kind = FootprintKey.of(replica.pack, made)
             self._guessed.pop(kind, None)
             if told.differs(self._measured.get(kind)):
                 self._measured[kind] = self.unrecorded[kind] = told

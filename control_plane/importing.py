@@ -73,7 +73,8 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
         return len(self._seen)
 
     def _job(self, version: ModelVersion) -> importing_pb2.ImportJob:
-        return importing_pb2.ImportJob(
+        given = version.given
+        job = importing_pb2.ImportJob(
             version=key_out(version.key),
             settings=settings_out(version.settings),
             artifact_uri=self._artifacts.uri(version.artifact),
@@ -81,9 +82,16 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
             source_name=version.source_name,
             pack_store_uri=self._artifacts.pack_store_uri,
             lease_s=LEASE_S,
-            architecture_yaml=version.given.architecture_yaml,
-            class_names=version.given.class_names,
+            architecture_yaml=given.architecture_yaml,
+            class_names=given.class_names,
         )
+        if given.build_of is not None:
+            (made,) = given.served.values()
+            job.build.backend, job.build.precision = made.backend, made.precision
+        if given.calibration:
+            job.calibration = given.calibration
+            job.calibration_uri = self._artifacts.uri(given.calibration)
+        return job
 
     async def _progress(self, importer: str, request: importing_pb2.ReportImportRequest) -> None:
         fraction = min(max(request.progress.fraction, 0.0), 1.0)
@@ -132,6 +140,8 @@ def pack_in(pack: importing_pb2.ImportedPack) -> Pack:
         gflops=pack.gflops,
         artifact_bytes=pack.artifact_bytes,
         pack_bytes=pack.pack_bytes,
+        backend="" if pack.backend == "torch" else pack.backend,
+        precision=pack.precision,
     )
 
 

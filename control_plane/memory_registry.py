@@ -26,6 +26,7 @@ from control_plane.fleet import (
     Pack,
     Placement,
     Residency,
+    Served,
     VersionKey,
     VersionSettings,
     VersionState,
@@ -199,6 +200,21 @@ class MemoryRegistry:
             self._requests[request_id] = (key, now)
         self._bump(versions={key})
         return version
+
+    async def add_build(self, build: ModelVersion) -> ModelVersion | None:
+        self._stands()
+        if build.given.build_of not in self._versions:
+            return None
+        old = self._versions.get(build.key)
+        if old is not None and old.state is not VersionState.FAILED:
+            return old
+        self._versions.pop(build.key, None)  # to the end of the queue
+        return self._put(build)
+
+    async def set_served(
+        self, key: VersionKey, device_kind: str, served: Served | None
+    ) -> ModelVersion | None:
+        return self._set_given(key, lambda given: given.served_by(device_kind, served))
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
         self._stands()

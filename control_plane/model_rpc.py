@@ -6,6 +6,8 @@ from dataclasses import replace
 import structlog
 
 from control_plane.artifacts import FolderArtifacts, check_digest
+from control_plane.build_wire import drift_in
+from control_plane.builds import Builds
 from control_plane.change_wire import change_in
 from control_plane.changeover import Changeovers
 from control_plane.checks import (
@@ -52,7 +54,7 @@ from yolopool.errors import (
     InvalidOption,
     VersionNotFound,
 )
-from yolopool.names import check_name, parse_ref
+from yolopool.names import check_name, is_build, parse_ref
 from yolopool.v1 import model_pb2, model_pb2_grpc
 
 log = structlog.get_logger()
@@ -68,6 +70,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         registry: Registry,
         view: View,
         artifacts: FolderArtifacts,
+        builds: Builds,
         loads: Loads,
         changeovers: Changeovers,
         journal: Journal,
@@ -76,6 +79,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._registry = registry
         self._view = view
         self._artifacts = artifacts
+        self._builds = builds
         self._loads = loads
         self._journal = journal
         self._changeovers = changeovers
@@ -133,7 +137,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.ListModelsRequest, context: CallContext
     ) -> model_pb2.ListModelsResponse:
         models = self._view.catalogue.models
-        names = sorted(name for name in models if name.startswith(request.name_prefix))
+        prefix = request.name_prefix
+        names = sorted(n for n in models if n.startswith(prefix) and not is_build(n))
         return model_pb2.ListModelsResponse(
             models=[self._model(name, models[name]) for name in names]
         )
@@ -149,7 +154,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.DeleteModelRequest, context: CallContext
     ) -> model_pb2.DeleteModelResponse:
         versions = self._view.catalogue.versions(parse_ref(request.model))
-        deleted = await self._registry.delete([version.key for version in versions])
+        builds = [build for version in versions for build in self._builds.of(version.key)]
+        deleted = await self._registry.delete([one.key for one in (*versions, *builds)])
         self._view.drop_versions(deleted)
         by = principal_of(context).name
         log.info("deleted", versions=[str(key) for key in deleted], by=by)
@@ -236,6 +242,37 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             raise VersionNotFound(f"{version.key} does not exist any more")
         self._view.put_version(batched)
         return model_pb2.SetBatchingResponse(version=self._full(batched))
+
+    async def BuildModel(
+        self, request: model_pb2.BuildModelRequest, context: CallContext
+    ) -> model_pb2.BuildModelResponse:
+        calibration = check_digest(request.calibration) if request.calibration else ""
+        row = await self._builds.build(
+            parse_ref(request.model),
+            request.backend,
+            request.precision,
+            request.device_kind,
+            calibration,
+        )
+        log.info("build wanted", build=str(row.key), by=principal_of(context).name)
+        if request.wait and row.state not in IMPORTED:
+            row = await self._imported(row, self._deadline(context))
+        return model_pb2.BuildModelResponse(build=self._full(row))
+
+    async def SetVariant(
+        self, request: model_pb2.SetVariantRequest, context: CallContext
+    ) -> model_pb2.SetVariantResponse:
+        drift = drift_in(request.drift) if request.HasField("drift") else None
+        kind = check_device_kind(request.device_kind)
+        version = await self._builds.serve(parse_ref(request.model), kind, request.variant, drift)
+        log.info(
+            "variant set",
+            version=str(version.key),
+            device_kind=kind,
+            variant=request.variant,
+            by=principal_of(context).name,
+        )
+        return model_pb2.SetVariantResponse(version=self._full(version))
 
     async def Changeover(
         self, request: model_pb2.ChangeoverRequest, context: CallContext
@@ -344,6 +381,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             answer.replicas.add(
                 worker=worker.id, device=worker.device, replica=replica_out(replica)
             )
+        for build in self._builds.of(key) if version.given.build_of is None else ():
+            answer.builds.append(self._full(build))
         wait = self._view.waits.get(key)
         if wait is not None:
             answer.waiting_reason = f"{wait.reason}: {wait.why}"
@@ -374,6 +413,7 @@ def _is_twin(one: ModelVersion, new: ModelVersion) -> bool:
         and one.asked == new.asked
         and one.given.architecture_yaml == new.given.architecture_yaml
         and one.given.class_names == new.given.class_names
+        and one.given.build_of is None
     )
 
 

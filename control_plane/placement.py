@@ -100,6 +100,7 @@ def _serve(desk: Desk, want: Want) -> Iterable[Command]:
         desk.wants.add(replace(want, source=WantSource.MISS))
         yield Adopt(want.key)
     yield from _finished(desk, want, at_home)
+    yield from _remade(desk, want, version, at_home)
     yield from _batched(desk, want, version, at_home)
     # One that can't be pinned where it is serves on there until another worker has it.
     missing = want.replicas - len(at_home) + len(refused)
@@ -131,6 +132,7 @@ def _is_settled(desk: Desk, want: Want, version: ModelVersion, holders: list[Ben
         and desk.at_home(want.key, bench)
         and not _is_half_loaded(want, bench.seats[want.key])
         and not _is_batched_otherwise(version, bench)
+        and not _is_made_otherwise(version, bench)
         for bench in holders
     )
 
@@ -156,6 +158,23 @@ def _finished(desk: Desk, want: Want, holders: list[Bench]) -> Iterable[Command]
         # One that pinned ones keep from the device is to leave it when it can.
         if bench.fits(size_of(seat), pinned=seat.pinned, without=[want.key]):
             yield desk.pin(bench, replace(want, pinned=seat.pinned), "it was only fetched ahead")
+
+
+def _remade(
+    desk: Desk, want: Want, version: ModelVersion, holders: list[Bench]
+) -> Iterable[Command]:
+    """Those that are of another build than is served now are loaded anew, one at a time."""
+    if any(not is_loaded(bench.seats[want.key]) for bench in holders):
+        return
+    for bench in holders:
+        failed = desk.failure(bench, want.key) is not None
+        if want.key not in desk.assigned and not failed and _is_made_otherwise(version, bench):
+            yield desk.remake(bench, want)
+
+
+def _is_made_otherwise(version: ModelVersion, bench: Bench) -> bool:
+    seat = bench.seats[version.key]
+    return is_loaded(seat) and version.is_made_otherwise(seat, bench.worker.build)
 
 
 def _batched(
@@ -202,7 +221,7 @@ def _one_more(desk: Desk, want: Want, version: ModelVersion) -> list[Command]:
         return [refusals.too_few_workers(want.key, want.replicas, len(benches))]
     at_home = [b for b in free if desk.at_home(want.key, b)]
     if not at_home:
-        return [refusals.nowhere_allowed(want.key, version.given.placement)]
+        return [refusals.nowhere_allowed(want.key, version.given)]
     sizes = {b.worker.id: desk.size(version, b) for b in at_home}
     allowed = _allowed(desk, version, at_home, sizes)
     if not allowed:
@@ -223,7 +242,7 @@ def _where_it_fits(desk: Desk, want: Want, version: ModelVersion) -> Bench | Non
     def suits(bench: Bench) -> bool:
         if bench.holds(want.key) or desk.failure(bench, want.key) is not None:
             return False
-        if bench.worker.device_kind == CPU and not desk.only_cpus:
+        if bench.worker.device_kind == CPU and not desk.may_use_cpus(version):
             return False
         size = desk.size(version, bench)
         return (
@@ -242,7 +261,7 @@ def _allowed(
     """Those of `free` that the version may run on: in a fleet with accelerators a CPU only
     takes what falls back to it, once every accelerator there is has failed to load it.
     """
-    if desk.only_cpus:
+    if desk.may_use_cpus(version):
         return free
     fast = [b for b in free if b.worker.device_kind != CPU]
     failed = all(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from control_plane.batching import batching_of
 from control_plane.event import Event, EventKind
 from control_plane.fleet import (
+    Drift,
     Footprint,
     FootprintKey,
     Given,
@@ -25,6 +26,7 @@ from control_plane.fleet import (
     ReplicaState,
     Residency,
     ResidencyMode,
+    Served,
     ShapePolicy,
     VersionKey,
     VersionSettings,
@@ -53,10 +55,7 @@ def version_to(version: ModelVersion) -> str:
 
 def version_of(text: str) -> ModelVersion:
     raw = json.loads(text)
-    pack, asked = raw["pack"], raw.get("asked")
-    if pack is not None:
-        tuples = {name: tuple(pack[name]) for name in ("class_names", "warnings")}
-        pack = _make(Pack, {**pack, **tuples})
+    asked = raw.get("asked")
     return _make(
         ModelVersion,
         {
@@ -64,11 +63,17 @@ def version_of(text: str) -> ModelVersion:
             "key": key_of(raw["key"]),
             "state": VersionState(raw["state"]),
             "settings": _settings_of(raw["settings"]),
-            "pack": pack,
+            "pack": _pack_of(raw["pack"]),
             "asked": _settings_of(asked) if asked is not None else None,
             "given": _given_of(raw.get("given", {})),
         },
     )
+
+
+def _pack_of(raw: Mapping[str, Any] | None) -> Pack | None:
+    if raw is None:
+        return None
+    return _make(Pack, {**raw, **{name: tuple(raw[name]) for name in ("class_names", "warnings")}})
 
 
 def _settings_of(raw: Mapping[str, Any]) -> VersionSettings:
@@ -92,8 +97,19 @@ def _given_of(raw: Mapping[str, Any]) -> Given:
         "placement": _placement_of(raw.get("placement", {})),
         "class_names": tuple(raw.get("class_names", ())),
         "batching": {kind: batching_of(one) for kind, one in raw.get("batching", {}).items()},
+        "served": {kind: _served_of(one) for kind, one in raw.get("served", {}).items()},
+        "build_of": VersionKey(*raw["build_of"]) if raw.get("build_of") else None,
     }
     return _make(Given, {**raw, **parts})
+
+
+def _served_of(raw: Mapping[str, Any]) -> Served:
+    drift = raw.get("drift")
+    parts = {
+        "pack": _pack_of(raw.get("pack")),
+        "drift": _make(Drift, drift) if drift is not None else None,
+    }
+    return _make(Served, {**raw, **parts})
 
 
 def _placement_of(raw: Mapping[str, Any]) -> Placement:

@@ -27,6 +27,7 @@ from control_plane.fleet import (
     Pack,
     Placement,
     Residency,
+    Served,
     VersionKey,
     VersionSettings,
     VersionState,
@@ -206,6 +207,26 @@ class RedisRegistry:
             )
 
         return await self._store.write(decide)
+
+    async def add_build(self, build: ModelVersion) -> ModelVersion | None:
+        async def decide(change: Change) -> ModelVersion | None:
+            of = build.given.build_of
+            if of is None or await change.version(of) is None:
+                return None
+            old = await change.version(build.key)
+            if old is not None and old.state is not VersionState.FAILED:
+                return old
+            if build.state is VersionState.UPLOADED:
+                job = import_job(int(change.revision))
+                change.commands.append(["HSET", IMPORTS, str(build.key), job])
+            return change.put(build)
+
+        return await self._store.write(decide)
+
+    async def set_served(
+        self, key: VersionKey, device_kind: str, served: Served | None
+    ) -> ModelVersion | None:
+        return await self._set_given(key, lambda given: given.served_by(device_kind, served))
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
         async def decide(change: Change) -> tuple[VersionKey, ...]:

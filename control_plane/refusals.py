@@ -9,9 +9,9 @@ from control_plane.bench import Bench
 from control_plane.commands import Wait
 from control_plane.fleet import (
     Footprint,
+    Given,
     LoadFailure,
     ModelVersion,
-    Placement,
     VersionKey,
     VersionState,
 )
@@ -45,8 +45,12 @@ def only_cpus(key: VersionKey) -> Wait:
     return Wait(key, "NO_WORKER", why)
 
 
-def nowhere_allowed(key: VersionKey, placement: Placement) -> Wait:
-    if not placement.says:
+def nowhere_allowed(key: VersionKey, given: Given) -> Wait:
+    placement = given.placement
+    if given.build_of is not None:
+        asked = " and ".join(filter(None, (" or ".join(given.served), placement.says)))
+        why = f"it is a build for {asked}, and no such worker takes work: start one"
+    elif not placement.says:
         why = "every worker that does not have it yet is to drain: start another"
     else:
         why = f"no worker that takes work has {placement.says}: start one, or place {key} elsewhere"

@@ -23,6 +23,7 @@ from control_plane.fleet import (
     Pack,
     Placement,
     Residency,
+    Served,
     VersionKey,
     VersionSettings,
     Want,
@@ -108,6 +109,21 @@ class Registry(Protocol):
         """A new version, numbered one above the highest the name ever had, UPLOADED.
 
         The same non-empty request_id within a day answers the version it made.
+        """
+        ...
+
+    async def add_build(self, build: ModelVersion) -> ModelVersion | None:
+        """Keeps the row of a build, and queues it for an importer where it is UPLOADED. One that is
+        there and did not fail stays as it is. Answers what holds now; None if the version that it
+        is of does not exist.
+        """
+        ...
+
+    async def set_served(
+        self, key: VersionKey, device_kind: str, served: Served | None
+    ) -> ModelVersion | None:
+        """By which build a version is served on a kind of device from now on (None: as its workers
+        make it); None if there is no such version.
         """
         ...
 

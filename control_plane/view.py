@@ -364,7 +364,7 @@ class View:
 
     def _learn(self, worker: WorkerInfo, before: Mapping[VersionKey, Replica]) -> None:
         """Keeps what was measured, whose tickets are not ours, and failures of others' loads."""
-        self.footprints.hear(worker, before)
+        self.footprints.hear(worker, self.desired.versions, before)
         for key, replica in worker.replicas.items():
             tickets = self._tickets.get((worker.id, key))
             if tickets is None and replica.outstanding:

@@ -6,6 +6,7 @@ Translation only; what a message may hold is checked where it arrives.
 from dataclasses import fields
 
 from control_plane.batching import Batching
+from control_plane.build_wire import served_out
 from control_plane.exits import Exit
 from control_plane.fleet import (
     IDLE_RELEASE_S,
@@ -418,7 +419,10 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         residency=residency_out(version.given.residency),
         placement=placement_out(version.given.placement),
         batching={kind: batching_out(one) for kind, one in version.given.batching.items()},
+        served={kind: served_out(one, kind) for kind, one in version.given.served.items()},
     )
+    if version.given.build_of is not None:
+        answer.build_of.CopyFrom(key_out(version.given.build_of))
     if version.pack is not None:
         answer.task = version.pack.task
         answer.class_names.extend(version.pack.class_names)

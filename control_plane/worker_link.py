@@ -71,14 +71,15 @@ class WorkerLink:
         """Returns when the version is HOT (a prefetch: beside the device). The version has a pack;
         `known` is what was measured of it, if anything.
         """
-        assert version.pack is not None, f"{version.key} is planned without a pack: this is a bug"
+        pack, made = version.made_by(worker.build)
+        assert pack is not None, f"{version.key} is planned without a pack: this is a bug"
         batching = version.given.batching.get(worker.device_kind)
-        backend, _, precision = worker.build.variant.partition("/")
+        backend, _, precision = made.variant.partition("/")
         request = worker_pb2.AssignRequest(
             token=token_out(token),
             version=key_out(version.key),
             settings=settings_out(version.settings),
-            pack=worker_pb2.PackLocation(uri=pack_uri, digest=version.pack.digest),
+            pack=worker_pb2.PackLocation(uri=pack_uri, digest=pack.digest),
             variant=types_pb2.Variant(
                 backend=backend, precision=precision, device_kind=worker.device_kind
             ),

@@ -36,10 +36,11 @@ def rates(board: Board, snapshot: Snapshot, key: VersionKey, now: float) -> Rate
 
 def load_s(version: ModelVersion, build: Build, known: Mapping[FootprintKey, Footprint]) -> float:
     """What loading it takes where it is not: from the store and to the device of such a worker."""
-    if version.pack is None:
+    pack, made = version.made_by(build)
+    if pack is None:
         return 0.0
-    measured = known.get(FootprintKey.of(version.pack.digest, build))
-    guess = FETCH_FIXED_S + version.pack.weights_bytes / FETCH_BYTES_PER_S
+    measured = known.get(FootprintKey.of(pack.digest, made))
+    guess = FETCH_FIXED_S + pack.weights_bytes / FETCH_BYTES_PER_S
     if measured is None:
         return guess
     return (measured.fetch_ms / 1000 or guess) + measured.swap_ms / 1000

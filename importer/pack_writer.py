@@ -77,6 +77,8 @@ def report(folder: Path, manifest: PackManifest, digest: str, artifact: Path) ->
         gflops=manifest.gflops,
         artifact_bytes=artifact.stat().st_size,
         pack_bytes=sum(file.stat().st_size for file in files(folder)),
+        backend=manifest.backend,
+        precision=manifest.precision,
     )
     fields: dict[str, Any] = json_format.MessageToDict(told, preserving_proto_field_name=True)
     return fields

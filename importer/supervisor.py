@@ -145,8 +145,9 @@ class Supervisor:
                 store.fetch_artifact, job.artifact_uri, folder, self._settings.max_artifact_bytes
             )
             weights_of = child.Architecture(job.architecture_yaml, tuple(job.class_names))
+            build = child.Build(job.build.backend, job.build.precision)
             pack = await child.run(
-                artifact, job.artifact, job.settings, folder, self._limits, note, weights_of
+                artifact, job.artifact, job.settings, folder, self._limits, note, weights_of, build
             )
             await asyncio.to_thread(store.verify_pack, folder, pack.digest)
             await asyncio.to_thread(store.publish, folder, job.pack_store_uri, pack.digest)

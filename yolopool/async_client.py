@@ -1,6 +1,7 @@
 """The client for asyncio: `Client`'s methods, awaited."""
 
 import asyncio
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from yolopool import calibration as calibrations
 from yolopool import explanations, records, requests
 from yolopool.detections import Detections, from_response
 from yolopool.errors import InvalidOffset, Unavailable
@@ -289,6 +291,48 @@ class AsyncClient:
         """As `Client.set_batching`."""
         request = requests.batching(model, device_kind, batching)
         answer = await _await(self._stubs.model.SetBatching, request, READ_TIMEOUT_S)
+        return records.version_of(answer.version)
+
+    async def build(
+        self,
+        model: str,
+        *,
+        backend: str,
+        precision: str,
+        device_kind: str = "cpu",
+        calibration: str | Path | None = None,
+        wait: bool = True,
+        progress: Progress | None = None,
+        timeout_s: float = UPLOAD_TIMEOUT_S,
+    ) -> records.ModelVersion:
+        """As `Client.build`."""
+        until, digest = time.monotonic() + timeout_s, ""
+        if calibration is not None:
+            with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
+                path = Path(folder) / "calibration.zip"
+                await asyncio.to_thread(calibrations.write, Path(calibration), path)
+                artifact = await self.upload(path, progress=progress, timeout_s=timeout_s)
+                digest = artifact.sha256
+        request = model_pb2.BuildModelRequest(
+            model=model,
+            backend=backend,
+            precision=precision,
+            device_kind=device_kind,
+            calibration=digest,
+        )
+        answer = await _await(self._stubs.model.BuildModel, request, READ_TIMEOUT_S)
+        build = records.version_of(answer.build)
+        while wait and is_importing(build, progress) and time.monotonic() < until:
+            await asyncio.sleep(POLL_S)
+            build = (await self.model(build.name)).versions[0]
+        return build
+
+    async def set_variant(
+        self, model: str, device_kind: str, variant: str, drift: records.Drift | None = None
+    ) -> records.ModelVersion:
+        """As `Client.set_variant`."""
+        request = requests.variant(model, device_kind, variant, drift)
+        answer = await _await(self._stubs.model.SetVariant, request, READ_TIMEOUT_S)
         return records.version_of(answer.version)
 
     async def delete(self, model: str) -> tuple[str, ...]:

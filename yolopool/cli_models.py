@@ -1,14 +1,11 @@
 """`yolopool models`: the registry, what is loaded, and how and where."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn
 
-from yolopool import tables
+from yolopool import cli_builds, tables
 from yolopool.client import Client
 from yolopool.console import (
     DEFAULT_ADDRESS,
@@ -16,16 +13,18 @@ from yolopool.console import (
     Address,
     AsJson,
     ModelRef,
-    err,
     out,
     plain,
     print_error,
     print_json,
 )
 from yolopool.errors import InvalidOption
+from yolopool.progress import progress_bar
 from yolopool.records import Batching, ModelVersion, Placement
 
 app = typer.Typer(help="The registry of models.", no_args_is_help=True)
+app.command("build")(cli_builds.build)
+app.command("variant")(cli_builds.variant)
 
 Pool = Annotated[
     str | None, typer.Option("--pool", help="only on workers of this pool (label pool)")
@@ -102,7 +101,7 @@ def models_register(
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Upload a model file and make it the next version of a name."""
-    with Client(address) as client, _progress_bar(quiet=as_json) as progress:
+    with Client(address) as client, progress_bar(quiet=as_json) as progress:
         version = client.register(
             name,
             path,
@@ -293,16 +292,3 @@ def models_delete(
     with Client(address) as client:
         deleted = client.delete(model)
     print_json(list(deleted)) if as_json else out.print("deleted " + ", ".join(deleted))
-
-
-@contextmanager
-def _progress_bar(quiet: bool) -> Iterator[Any]:
-    """A callable that takes (step, fraction)."""
-    columns = (
-        TextColumn("{task.description:10}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-    )
-    with Progress(*columns, console=err, disable=quiet) as bar:
-        task = bar.add_task("read", total=1.0)
-        yield lambda step, fraction: bar.update(task, description=step, completed=fraction)

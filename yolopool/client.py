@@ -4,6 +4,7 @@ Both are thin: `requests` makes the messages, `detections` and `records` read th
 call has a deadline, and every failure is a YolopoolError with reason, retryable, retry_after_s.
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from yolopool import calibration as calibrations
 from yolopool import explanations, records, requests
 from yolopool.detections import Detections, from_response
 from yolopool.errors import InvalidOffset, Unavailable
@@ -317,6 +319,54 @@ class Client:
         """
         request = requests.batching(model, device_kind, batching)
         answer = _call(self._stubs.model.SetBatching, request, READ_TIMEOUT_S)
+        return records.version_of(answer.version)
+
+    def build(
+        self,
+        model: str,
+        *,
+        backend: str,
+        precision: str,
+        device_kind: str = "cpu",
+        calibration: str | Path | None = None,
+        wait: bool = True,
+        progress: Progress | None = None,
+        timeout_s: float = UPLOAD_TIMEOUT_S,
+    ) -> records.ModelVersion:
+        """Makes a build of a version: for torch, onnx, openvino or tensorrt in fp32, fp16, bf16 or
+        int8 (which takes `calibration`: a folder of images like those that will be asked about).
+        Answers it as a model of its own, to be asked for by its name; `set_variant` serves the
+        version by it. With wait, returns when it is READY or FAILED (see `state`, `reason`).
+        """
+        until, digest = time.monotonic() + timeout_s, ""
+        if calibration is not None:
+            with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
+                path = Path(folder) / "calibration.zip"
+                calibrations.write(Path(calibration), path)
+                digest = self.upload(path, progress=progress, timeout_s=timeout_s).sha256
+        request = model_pb2.BuildModelRequest(
+            model=model,
+            backend=backend,
+            precision=precision,
+            device_kind=device_kind,
+            calibration=digest,
+        )
+        answer = _call(self._stubs.model.BuildModel, request, READ_TIMEOUT_S)
+        build = records.version_of(answer.build)
+        while wait and is_importing(build, progress) and time.monotonic() < until:
+            time.sleep(POLL_S)
+            build = self.model(build.name).versions[0]
+        return build
+
+    def set_variant(
+        self, model: str, device_kind: str, variant: str, drift: records.Drift | None = None
+    ) -> records.ModelVersion:
+        """Serves a version by one of its builds (backend/precision; empty: as its workers make it)
+        on cpu or cuda from now on. Replicas are loaded anew behind their last tickets. `drift` is
+        kept with it, and told with each answer.
+        """
+        request = requests.variant(model, device_kind, variant, drift)
+        answer = _call(self._stubs.model.SetVariant, request, READ_TIMEOUT_S)
         return records.version_of(answer.version)
 
     def delete(self, model: str) -> tuple[str, ...]:

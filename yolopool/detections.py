@@ -4,7 +4,7 @@ Drawing needs pillow alone; `to_supervision` needs that library.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,6 +15,7 @@ from PIL import Image
 from yolopool import drawing, masks
 from yolopool.drawing import Drawable
 from yolopool.masks import Mask
+from yolopool.records import Drift, drift_of
 from yolopool.v1 import detection_pb2
 
 F32 = npt.NDArray[np.float32]
@@ -114,7 +115,7 @@ class Detections:
     keypoints float32 (n, k, 3) of x, y and visibility 0..1, or (n, k, 2) if the model says none;
     obb has xywhr float32 (n, 5), centre, width, height and radians, and corners float32
     (n, 4, 2), while xyxy are the upright boxes round them; classify has a classification, and
-    no boxes.
+    no boxes. `drift` is of the build that answered; None: it is exact, or was not compared.
     """
 
     xyxy: F32
@@ -137,6 +138,7 @@ class Detections:
     corners: F32 | None = None
     classification: Classification | None = None
     tiles: int = 0
+    drift: Drift | None = None
 
     def __len__(self) -> int:
         return len(self.class_id)
@@ -218,6 +220,8 @@ class Detections:
             "batch_size": self.batch_size,
             "timing": {name: round(value, 3) for name, value in self.timing.to_dict().items()},
         }
+        if self.drift is not None:
+            plain["drift"] = asdict(self.drift)
         if self.classification is not None:
             plain["classification"] = self.classification.to_dict()
         return plain
@@ -267,6 +271,7 @@ def from_response(
         source=source,
         task=response.task or "detect",
         tiles=response.tiles,
+        drift=drift_of(response.drift) if response.HasField("drift") else None,
         **_of_task(response, size),
     )
 

@@ -1,4 +1,5 @@
-"""Names and model references: `shapes`, `team/shapes`, `shapes@3`, `shapes:stable`.
+"""Names and model references: `shapes`, `team/shapes`, `shapes@3`, `shapes:stable`, and of builds
+`shapes+openvino-bf16-cpu@3`.
 
 Pure; the same rules at the client, the doors and the registry.
 """
@@ -10,8 +11,10 @@ from yolopool.errors import InvalidModelName, InvalidModelReference
 
 _PART = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})?")
+# A build of a version: what made it, what it computes in, what it runs on.
+_BUILD = r"\+[a-z]{1,20}-[a-z0-9]{1,10}-[a-z]{1,10}"
 _REFERENCE = re.compile(
-    rf"(?P<name>{_PART}(?:/{_PART})?)(?:@(?P<version>[1-9][0-9]{{0,8}})|:(?P<alias>{_PART}))?"
+    rf"(?P<name>{_PART}(?:/{_PART})?(?:{_BUILD})?)(?:@(?P<version>[1-9][0-9]{{0,8}})|:(?P<alias>{_PART}))?"
 )
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 RULE = (
@@ -32,6 +35,16 @@ class ModelRef:
         if self.version is not None:
             return f"{self.name}@{self.version}"
         return f"{self.name}:{self.alias}" if self.alias is not None else self.name
+
+
+def build_name(model: str, backend: str, precision: str, device_kind: str) -> str:
+    """Name of a build, as the rest of a reference's name: shapes+openvino-bf16-cpu."""
+    return f"{model}+{backend}-{precision}-{device_kind}"
+
+
+def is_build(name: str) -> bool:
+    """Whether a name is of a build."""
+    return "+" in name
 
 
 def check_name(name: str) -> str:

@@ -75,10 +75,50 @@ class Batching:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the answers of a build are from those of the exact one (`exact`: backend/precision),
+    on so many images: of its objects so many were found again (same class, overlap of at least one
+    half), and so many more were; the largest difference of a side in pixels and of a confidence.
+    Mean average precision as COCO has it, where there are labels.
+    """
+
+    images: int = 0
+    objects: int = 0
+    matched: int = 0
+    extra: int = 0
+    largest_px: float = 0.0
+    largest_confidence: float = 0.0
+    exact_map50: float | None = None
+    exact_map50_95: float | None = None
+    map50: float | None = None
+    map50_95: float | None = None
+    exact: str = ""
+
+    @property
+    def map_loss(self) -> float | None:
+        """mAP50-95 lost; None without labels."""
+        if self.map50_95 is None or self.exact_map50_95 is None:
+            return None
+        return self.exact_map50_95 - self.map50_95
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVariant:
+    """The build (backend/precision) that serves a version on a kind of device; `drift` None: it was
+    not compared.
+    """
+
+    variant: str
+    pack: str
+    drift: Drift | None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """A version as registered, what is wanted of it and where it is.
 
-    `name` is name@version; `state` one of UPLOADED, IMPORTING, READY, FAILED.
+    `name` is name@version; `state` one of UPLOADED, IMPORTING, READY, FAILED. `served` are builds
+    by kind of device, `builds` those that were made; of a build `build_of` is its version.
     """
 
     name: str
@@ -115,6 +155,9 @@ class ModelVersion:
     artifact: str
     source_name: str
     created_unix_s: float
+    served: Mapping[str, ServedVariant] = field(default_factory=dict)
+    builds: "tuple[ModelVersion, ...]" = ()
+    build_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +369,24 @@ def batching_of(message: types_pb2.Batching) -> Batching:
     )
 
 
+def drift_of(message: types_pb2.Drift) -> Drift:
+    absent = {"exact_map50", "exact_map50_95", "map50", "map50_95"}
+    told = (name for name in Drift.__slots__ if name not in absent or message.HasField(name))  # type: ignore[arg-type] # their names
+    return Drift(**{name: getattr(message, name) for name in told})
+
+
+def drift_to(drift: Drift) -> types_pb2.Drift:
+    return types_pb2.Drift(**{name: getattr(drift, name) for name in Drift.__slots__})
+
+
+def served_of(message: model_pb2.ServedVariant) -> ServedVariant:
+    return ServedVariant(
+        variant=f"{message.variant.backend}/{message.variant.precision}",
+        pack=message.pack,
+        drift=drift_of(message.drift) if message.HasField("drift") else None,
+    )
+
+
 def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
     settings = message.settings
     policy = _word(types_pb2.ShapePolicy, settings.shape_policy, "SHAPE_POLICY_")
@@ -365,6 +426,11 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         artifact=message.artifact,
         source_name=message.source_name,
         created_unix_s=message.created_unix_s,
+        served={kind: served_of(one) for kind, one in sorted(message.served.items())},
+        builds=tuple(version_of(build) for build in message.builds),
+        build_of=f"{message.build_of.model}@{message.build_of.version}"
+        if message.HasField("build_of")
+        else "",
     )
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from yolopool import architecture_yaml, images
 from yolopool.errors import ArtifactNotFound, InvalidOption
-from yolopool.records import Batching, Placement
+from yolopool.records import Batching, Drift, Placement, drift_to
 from yolopool.v1 import bench_pb2, detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -275,6 +275,16 @@ def batching(model: str, device_kind: str, one: Batching | None) -> model_pb2.Se
         request.batching.queue_capacity = _unsigned("queue_capacity", one.queue_capacity)
         request.batching.fixed = one.fixed
         request.batching.SetInParent()
+    return request
+
+
+def variant(
+    model: str, device_kind: str, variant: str, drift: Drift | None
+) -> model_pb2.SetVariantRequest:
+    """The message that says which build serves a version."""
+    request = model_pb2.SetVariantRequest(model=model, device_kind=device_kind, variant=variant)
+    if drift is not None:
+        request.drift.CopyFrom(drift_to(drift))
     return request
 
 

@@ -1,7 +1,7 @@
 """How the command line shows records to people: tables that fit 80 columns, and lines."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
@@ -22,6 +22,7 @@ from yolopool.masks import Mask
 from yolopool.records import (
     Batching,
     Changeover,
+    Drift,
     Fleet,
     Ledger,
     Model,
@@ -29,8 +30,10 @@ from yolopool.records import (
     Placement,
     Preparation,
     Schedule,
+    ServedVariant,
     Worker,
 )
+from yolopool.trial import Trial
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 # Of a process' memory: allocators and libraries come and go by as much.
@@ -156,6 +159,9 @@ def version(one: ModelVersion) -> Table:
         "compute": f"{one.gflops:.1f} GFLOPs an image" if one.gflops else "",
         "file": f"{escape(one.source_name)} {_bytes(one.artifact_bytes)}sha256 {one.artifact[:12]}",
         "pack": f"{_bytes(one.pack_bytes)}sha256 {one.pack[:12]}" if one.pack else "",
+        "served by": "\n".join(_served(kind, by) for kind, by in one.served.items()),
+        "builds": "\n".join(f"{build.name} {_progress(build)}" for build in one.builds),
+        "build of": one.build_of,
         "kept": _kept(one),
         "wanted": f"{_many(one.wanted_replicas, 'replica')}{', pinned' if one.pinned else ''}",
         "where": _where(one),
@@ -176,6 +182,44 @@ def _kept(one: ModelVersion) -> str:
     if words == "on-demand":
         words += f", released when idle for {one.residency.idle_release_s:g} s"
     return f"{words}, on a CPU if need be" if one.residency.cpu_fallback else words
+
+
+def trials(tried: Mapping[str, Trial], beyond: Mapping[str, str]) -> Table:
+    """A line a build: how far it is from the exact one, and how fast."""
+    exact = next((one.drift.exact for one in tried.values()), "")
+    table = plain_table(
+        "BUILD", "FOUND ", "MORE ", "PIXELS ", "SCORE ", "mAP50-95 ", "MS ", "BOUNDS",
+        title=f"against {exact}" if exact else None,
+    )  # fmt: skip
+    for name, one in tried.items():
+        drift, why = one.drift, beyond[name]
+        table.add_row(
+            name,
+            f"{drift.matched}/{drift.objects}",
+            str(drift.extra),
+            f"{drift.largest_px:.2f}",
+            f"{drift.largest_confidence:.3f}",
+            _precisions(drift),
+            f"{one.exact_ms:.1f} -> {one.ms:.1f}",
+            f"[red]{why}[/]" if why else "[green]within[/]",
+        )
+    return table
+
+
+def _precisions(drift: Drift) -> str:
+    if drift.map50_95 is None or drift.exact_map50_95 is None:
+        return "-"
+    return f"{drift.exact_map50_95:.3f} -> {drift.map50_95:.3f}"
+
+
+def _served(kind: str, one: ServedVariant) -> str:
+    words = f"{kind}: {one.variant}"
+    if one.drift is None:
+        return f"{words}, not compared"
+    drift = one.drift
+    said = f"{drift.matched} of {drift.objects} objects, {drift.largest_px:.2f} px at most"
+    more = f", mAP50-95 {_precisions(drift)}" if drift.map50_95 is not None else ""
+    return f"{words}, {said}{more} on {_many(drift.images, 'image')}"
 
 
 def workers(known: Iterable[Worker]) -> Table:

@@ -201,15 +201,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             raise LedgerFull(f"no room for {key}")
         if request.HasField("footprint"):
             self.footprints.append(request.footprint)
-        replica = types_pb2.Replica(
-            version=request.version,
-            state=ASSIGNED,
-            weights_bytes=WEIGHTS,
-            pinned=request.pin,
-            pack=request.pack.digest,
-            variant=types_pb2.Variant(backend="simulated", precision="fp32"),
-        )
-        replica = self.replicas.setdefault(key, replica)
+        replica = self._seat(request)
         replica.ClearField("batching")
         if request.HasField("batching"):
             replica.batching.CopyFrom(request.batching)
@@ -234,6 +226,23 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         replica.footprint.max_batch = 1
         self.poke()
         return worker_pb2.AssignResponse(replica=replica, ledger=self.ledger())
+
+    def _seat(self, request: worker_pb2.AssignRequest) -> types_pb2.Replica:
+        """What it has of a version; of another build it has nothing, as a worker."""
+        key = f"{request.version.model}@{request.version.version}"
+        replica = types_pb2.Replica(
+            version=request.version,
+            state=ASSIGNED,
+            weights_bytes=WEIGHTS,
+            pinned=request.pin,
+            pack=request.pack.digest,
+            variant=request.variant,
+        )
+        there = self.replicas.get(key)
+        if there is not None and (there.pack, there.variant) == (replica.pack, replica.variant):
+            return there
+        self.replicas[key] = replica
+        return replica
 
     async def Release(self, request: worker_pb2.ReleaseRequest, context: Any) -> Any:
         key = f"{request.version.model}@{request.version.version}"
@@ -262,6 +271,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.InferResponse(
             result=detection_pb2.DetectResponse(
                 version=request.version,
+                variant=self.replicas[key].variant if key in self.replicas else None,
                 batch_size=1,
                 timing=detection_pb2.Timing(inference_ms=2.0, queue_ms=1.0),
                 detections=[detection_pb2.Detection(class_name="circle", confidence=0.5)],
@@ -395,7 +405,7 @@ class Rig:
         return job
 
     def pack(self, job: importing_pb2.ImportJob) -> importing_pb2.ImportedPack:
-        manifest = f"{job.artifact} {job.settings}".encode()
+        manifest = f"{job.artifact} {job.settings} {job.build}".encode()
         digest = hashlib.sha256(manifest).hexdigest()
         folder = self.store / "packs" / digest
         folder.mkdir(parents=True, exist_ok=True)
@@ -407,6 +417,7 @@ class Rig:
         return importing_pb2.ImportedPack(
             digest=digest, architecture="yolo", task="detect", class_names=["circle"],
             settings=settings, weights_bytes=WEIGHTS - 15, parameters=1,
+            backend=job.build.backend, precision=job.build.precision,
         )  # fmt: skip
 
     async def ready(self, *names: str) -> None:

@@ -14,6 +14,7 @@ from control_plane import records
 from control_plane.batching import Batching
 from control_plane.event import EVENTS_KEPT, Event, EventKind
 from control_plane.fleet import (
+    Drift,
     FencingToken,
     Footprint,
     FootprintKey,
@@ -22,6 +23,7 @@ from control_plane.fleet import (
     Holder,
     Ledger,
     LoadReport,
+    ModelVersion,
     Pack,
     Placement,
     Priority,
@@ -29,6 +31,7 @@ from control_plane.fleet import (
     ReplicaState,
     Residency,
     ResidencyMode,
+    Served,
     ShapePolicy,
     VersionKey,
     VersionSettings,
@@ -203,6 +206,38 @@ async def test_a_version_is_batched_by_kind_of_device_as_it_was_said_last(case: 
     await case.registry.set_batching(key, "cpu", None)
     assert (await case.other.desired()).versions[key].given.batching == {"cuda": fast}
     assert await case.registry.set_batching(VersionKey("absent", 1), "cpu", slow) is None
+
+
+async def test_a_build_is_a_row_of_its_own_and_its_version_may_be_served_by_it(case: Case) -> None:
+    key = await register(case.registry)
+    built = Given(served={"cpu": Served("openvino", "int8")}, build_of=key, calibration="c" * 64)
+    name = VersionKey("a+openvino-int8-cpu", key.number)
+    row = ModelVersion(name, VersionState.UPLOADED, "f" * 64, SETTINGS, 1.0, given=built)
+    assert await case.registry.add_build(row) == row
+    assert await case.other.add_build(replace(row, created_unix_s=2.0)) == row
+    first = await case.registry.claim_import("i", 10.0, 1.0)
+    second = await case.registry.claim_import("i", 10.0, 1.0)
+    assert [one.key for one in (first, second) if one is not None] == [key, name]
+    await case.registry.fail_import("i", name, "IMPORT_CRASHED", "why", 2.0)
+    again = await case.registry.add_build(row)
+    assert again == row
+    claimed = await case.registry.claim_import("i", 10.0, 1.0)
+    assert claimed is not None
+    assert (claimed.key, claimed.given) == (name, built)
+    made = await case.registry.finish_import(
+        "i", name, replace(PACK, backend="openvino"), SETTINGS, 2
+    )
+    drift = Drift("torch/fp32", 5, 9, 8, 1, 0.5, 0.25, map50=0.5)
+    served = Served("openvino", "int8", made.pack, drift)
+    changed = await case.registry.set_served(key, "cpu", served)
+    desired = await case.other.desired()
+    assert desired.versions[key] == changed
+    assert desired.versions[key].given.served == {"cpu": served}
+    await case.registry.set_served(key, "cpu", None)
+    assert not (await case.other.desired()).versions[key].given.served
+    await case.registry.delete([key])
+    orphan = replace(row, key=VersionKey("a+onnx-fp32-cpu", key.number))
+    assert await case.registry.add_build(orphan) is None
 
 
 async def test_a_cordon_is_of_one_process(case: Case) -> None:

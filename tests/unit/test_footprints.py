@@ -18,21 +18,21 @@ def telling(name: str, footprint: Footprint | None) -> WorkerInfo:
 
 def test_what_is_measured_is_current_and_to_be_recorded_once() -> None:
     known = Footprints()
-    known.hear(telling("w1", None))
+    known.hear(telling("w1", None), {})
     assert known.current == known.unrecorded == {}
-    known.hear(telling("w1", SMALL))
+    known.hear(telling("w1", SMALL), {})
     assert known.current == known.unrecorded == {SIM: SMALL}
     known.recorded(SIM, SMALL)
-    known.hear(telling("w1", replace(SMALL, weights_bytes=101, swap_ms=9.0)))
+    known.hear(telling("w1", replace(SMALL, weights_bytes=101, swap_ms=9.0)), {})
     assert known.unrecorded == {}
-    known.hear(telling("w1", LARGE))
+    known.hear(telling("w1", LARGE), {})
     assert known.unrecorded == {SIM: LARGE}
 
 
 def test_what_was_measured_anew_while_it_was_recorded_is_recorded_again() -> None:
     known = Footprints()
-    known.hear(telling("w1", SMALL))
-    known.hear(telling("w1", LARGE))
+    known.hear(telling("w1", SMALL), {})
+    known.hear(telling("w1", LARGE), {})
     known.recorded(SIM, SMALL)
     assert known.unrecorded == {SIM: LARGE}
 
@@ -40,14 +40,14 @@ def test_what_was_measured_anew_while_it_was_recorded_is_recorded_again() -> Non
 def test_workers_that_measure_apart_do_not_overwrite_each_other_for_ever() -> None:
     known = Footprints()
     for one in (telling("w1", SMALL), telling("w2", LARGE)):
-        known.hear(one)
+        known.hear(one, {})
     known.recorded(SIM, LARGE)
     for _ in range(3):
-        known.hear(telling("w1", SMALL))
-        known.hear(telling("w2", LARGE))
+        known.hear(telling("w1", SMALL), {})
+        known.hear(telling("w2", LARGE), {})
     assert (known.measured(SIM), known.unrecorded) == (LARGE, {})
     known.forget_worker("w1")
-    known.hear(telling("w1", SMALL))
+    known.hear(telling("w1", SMALL), {})
     assert known.unrecorded == {SIM: SMALL}
 
 
@@ -55,16 +55,16 @@ def test_a_guess_is_planned_with_and_neither_measured_nor_recorded() -> None:
     known = Footprints()
     known.take({SIM: SMALL})
     known.guess(SIM, LARGE)
-    known.hear(telling("w1", None))
+    known.hear(telling("w1", None), {})
     assert (known.current[SIM], known.measured(SIM), known.unrecorded) == (LARGE, SMALL, {})
-    known.hear(telling("w1", SMALL))
+    known.hear(telling("w1", SMALL), {})
     assert known.current[SIM] == SMALL
 
 
 def test_what_workers_told_is_newer_than_the_record_and_missing_in_an_emptied_one() -> None:
     known = Footprints()
     cpu = FootprintKey(SIM.pack, "torch/fp32", "cpu")
-    known.hear(telling("w1", SMALL))
+    known.hear(telling("w1", SMALL), {})
     known.take({SIM: LARGE, cpu: LARGE})
     assert known.current == {SIM: SMALL, cpu: LARGE}
     assert known.unrecorded == {SIM: SMALL}
@@ -76,7 +76,7 @@ def test_what_workers_told_is_newer_than_the_record_and_missing_in_an_emptied_on
 def test_a_snapshot_keeps_the_mapping_it_was_given() -> None:
     known = Footprints()
     before = known.current
-    known.hear(telling("w1", SMALL))
+    known.hear(telling("w1", SMALL), {})
     assert before == {}
 
 

@@ -268,6 +268,7 @@ class DetectResponse(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     CLASSIFICATION_FIELD_NUMBER: _builtins.int
     TILES_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     image_width: _builtins.int
     image_height: _builtins.int
     worker: _builtins.str
@@ -296,6 +297,12 @@ class DetectResponse(_message.Message):
     def classification(self) -> Global___Classification:
         """Of classify."""
 
+    @_builtins.property
+    def drift(self) -> _types_pb2.Drift:
+        """Of a version that is served by a build: how far that was from the exact one when it was tried.
+        Unset: it is exact, or was not compared.
+        """
+
     def __init__(
         self,
         *,
@@ -312,10 +319,11 @@ class DetectResponse(_message.Message):
         task: _builtins.str = ...,
         classification: Global___Classification | None = ...,
         tiles: _builtins.int = ...,
+        drift: _types_pb2.Drift | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "timing", b"timing", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "drift", b"drift", "timing", b"timing", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classification", b"classification", "detections", b"detections", "device", b"device", "image_height", b"image_height", "image_width", b"image_width", "request_id", b"request_id", "task", b"task", "tiles", b"tiles", "timing", b"timing", "variant", b"variant", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classification", b"classification", "detections", b"detections", "device", b"device", "drift", b"drift", "image_height", b"image_height", "image_width", b"image_width", "request_id", b"request_id", "task", b"task", "tiles", b"tiles", "timing", b"timing", "variant", b"variant", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

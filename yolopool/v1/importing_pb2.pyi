@@ -77,6 +77,9 @@ class ImportJob(_message.Message):
     LEASE_S_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_YAML_FIELD_NUMBER: _builtins.int
     CLASS_NAMES_FIELD_NUMBER: _builtins.int
+    BUILD_FIELD_NUMBER: _builtins.int
+    CALIBRATION_URI_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
     artifact_uri: _builtins.str
     artifact: _builtins.str
     """SHA-256 of the artifact."""
@@ -86,12 +89,19 @@ class ImportJob(_message.Message):
     lease_s: _builtins.float
     architecture_yaml: _builtins.str
     """As in RegisterModelRequest."""
+    calibration_uri: _builtins.str
+    """Of an int8 build: a zip of images, and its SHA-256."""
+    calibration: _builtins.str
     @_builtins.property
     def version(self) -> _types_pb2.VersionKey: ...
     @_builtins.property
     def settings(self) -> _types_pb2.VersionSettings: ...
     @_builtins.property
     def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def build(self) -> Global___Build:
+        """Unset: as the artifact is."""
+
     def __init__(
         self,
         *,
@@ -104,14 +114,41 @@ class ImportJob(_message.Message):
         lease_s: _builtins.float = ...,
         architecture_yaml: _builtins.str = ...,
         class_names: _abc.Iterable[_builtins.str] | None = ...,
+        build: Global___Build | None = ...,
+        calibration_uri: _builtins.str = ...,
+        calibration: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "artifact_uri", b"artifact_uri", "class_names", b"class_names", "lease_s", b"lease_s", "pack_store_uri", b"pack_store_uri", "settings", b"settings", "source_name", b"source_name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "artifact_uri", b"artifact_uri", "build", b"build", "calibration", b"calibration", "calibration_uri", b"calibration_uri", "class_names", b"class_names", "lease_s", b"lease_s", "pack_store_uri", b"pack_store_uri", "settings", b"settings", "source_name", b"source_name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportJob: _TypeAlias = ImportJob  # noqa: Y015
+
+@_typing.final
+class Build(_message.Message):
+    """What a pack is made for; as in the manifest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    precision: _builtins.str
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        precision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "precision", b"precision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Build: _TypeAlias = Build  # noqa: Y015
 
 @_typing.final
 class ReportImportRequest(_message.Message):
@@ -191,6 +228,8 @@ class ImportedPack(_message.Message):
     GFLOPS_FIELD_NUMBER: _builtins.int
     ARTIFACT_BYTES_FIELD_NUMBER: _builtins.int
     PACK_BYTES_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     architecture: _builtins.str
     task: _builtins.str
@@ -203,6 +242,9 @@ class ImportedPack(_message.Message):
     artifact_bytes: _builtins.int
     pack_bytes: _builtins.int
     """Of all files of the pack."""
+    backend: _builtins.str
+    """As in the manifest; empty: torch."""
+    precision: _builtins.str
     @_builtins.property
     def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -226,10 +268,12 @@ class ImportedPack(_message.Message):
         gflops: _builtins.float = ...,
         artifact_bytes: _builtins.int = ...,
         pack_bytes: _builtins.int = ...,
+        backend: _builtins.str = ...,
+        precision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "artifact_bytes", b"artifact_bytes", "class_names", b"class_names", "digest", b"digest", "gflops", b"gflops", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "settings", b"settings", "task", b"task", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "artifact_bytes", b"artifact_bytes", "backend", b"backend", "class_names", b"class_names", "digest", b"digest", "gflops", b"gflops", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "precision", b"precision", "settings", b"settings", "task", b"task", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

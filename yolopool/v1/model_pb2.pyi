@@ -228,6 +228,27 @@ class ModelVersion(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ServedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___ServedVariant: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___ServedVariant | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
@@ -255,6 +276,9 @@ class ModelVersion(_message.Message):
     PACK_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     BATCHING_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
+    BUILDS_FIELD_NUMBER: _builtins.int
+    BUILD_OF_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
     progress: _builtins.float
     """0..1 while IMPORTING, with the step under way."""
@@ -300,6 +324,18 @@ class ModelVersion(_message.Message):
     def batching(self) -> _containers.MessageMap[_builtins.str, _types_pb2.Batching]:
         """By kind of device; none: the workers' own."""
 
+    @_builtins.property
+    def served(self) -> _containers.MessageMap[_builtins.str, Global___ServedVariant]:
+        """What serves it, by kind of device; none: what its workers make of it."""
+
+    @_builtins.property
+    def builds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVersion]:
+        """Builds that were made of it, by name."""
+
+    @_builtins.property
+    def build_of(self) -> _types_pb2.VersionKey:
+        """Of a build: the version that it is of."""
+
     def __init__(
         self,
         *,
@@ -330,14 +366,49 @@ class ModelVersion(_message.Message):
         pack: _builtins.str = ...,
         placement: _types_pb2.Placement | None = ...,
         batching: _abc.Mapping[_builtins.str, _types_pb2.Batching] | None = ...,
+        served: _abc.Mapping[_builtins.str, Global___ServedVariant] | None = ...,
+        builds: _abc.Iterable[Global___ModelVersion] | None = ...,
+        build_of: _types_pb2.VersionKey | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "residency", b"residency", "settings", b"settings", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "residency", b"residency", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "settings", b"settings", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
+
+@_typing.final
+class ServedVariant(_message.Message):
+    """A build that serves a version, and how far it is from what it took the place of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    PACK_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
+    pack: _builtins.str
+    """Digest of its pack."""
+    @_builtins.property
+    def variant(self) -> _types_pb2.Variant: ...
+    @_builtins.property
+    def drift(self) -> _types_pb2.Drift:
+        """Unset: it was not compared."""
+
+    def __init__(
+        self,
+        *,
+        variant: _types_pb2.Variant | None = ...,
+        pack: _builtins.str = ...,
+        drift: _types_pb2.Drift | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift", "variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift", "pack", b"pack", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServedVariant: _TypeAlias = ServedVariant  # noqa: Y015
 
 @_typing.final
 class ReplicaPlace(_message.Message):
@@ -752,6 +823,118 @@ class SetBatchingResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetBatchingResponse: _TypeAlias = SetBatchingResponse  # noqa: Y015
+
+@_typing.final
+class BuildModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    DEVICE_KIND_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """name | name@version"""
+    backend: _builtins.str
+    """torch | onnx | openvino | tensorrt"""
+    precision: _builtins.str
+    """fp32 | fp16 | bf16 | int8"""
+    device_kind: _builtins.str
+    """cpu | cuda"""
+    calibration: _builtins.str
+    """Of int8: SHA-256 of an uploaded zip of images like those that will be asked about."""
+    wait: _builtins.bool
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        backend: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        device_kind: _builtins.str = ...,
+        calibration: _builtins.str = ...,
+        wait: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "calibration", b"calibration", "device_kind", b"device_kind", "model", b"model", "precision", b"precision", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildModelRequest: _TypeAlias = BuildModelRequest  # noqa: Y015
+
+@_typing.final
+class BuildModelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def build(self) -> Global___ModelVersion: ...
+    def __init__(
+        self,
+        *,
+        build: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildModelResponse: _TypeAlias = BuildModelResponse  # noqa: Y015
+
+@_typing.final
+class SetVariantRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEVICE_KIND_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    device_kind: _builtins.str
+    """cpu | cuda"""
+    variant: _builtins.str
+    """backend/precision of a build of it for that kind; empty: none, as its workers make it."""
+    @_builtins.property
+    def drift(self) -> _types_pb2.Drift:
+        """What a comparison found; kept with it, and told with each answer."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        device_kind: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        drift: _types_pb2.Drift | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_kind", b"device_kind", "drift", b"drift", "model", b"model", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetVariantRequest: _TypeAlias = SetVariantRequest  # noqa: Y015
+
+@_typing.final
+class SetVariantResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___ModelVersion: ...
+    def __init__(
+        self,
+        *,
+        version: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetVariantResponse: _TypeAlias = SetVariantResponse  # noqa: Y015
 
 @_typing.final
 class ChangeoverRequest(_message.Message):

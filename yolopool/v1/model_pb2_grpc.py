@@ -84,6 +84,16 @@ class ModelServiceStub:
                 request_serializer=yolopool_dot_v1_dot_model__pb2.SetBatchingRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_model__pb2.SetBatchingResponse.FromString,
                 _registered_method=True)
+        self.BuildModel = channel.unary_unary(
+                '/yolopool.v1.ModelService/BuildModel',
+                request_serializer=yolopool_dot_v1_dot_model__pb2.BuildModelRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_model__pb2.BuildModelResponse.FromString,
+                _registered_method=True)
+        self.SetVariant = channel.unary_unary(
+                '/yolopool.v1.ModelService/SetVariant',
+                request_serializer=yolopool_dot_v1_dot_model__pb2.SetVariantRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_model__pb2.SetVariantResponse.FromString,
+                _registered_method=True)
         self.Changeover = channel.unary_unary(
                 '/yolopool.v1.ModelService/Changeover',
                 request_serializer=yolopool_dot_v1_dot_model__pb2.ChangeoverRequest.SerializeToString,
@@ -191,6 +201,30 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BuildModel(self, request, context):
+        """Makes a build of a version for one kind of device: `model`+`backend`-`precision`-`device_kind`,
+        to be asked for by that name like any model, and served in the version's place by SetVariant.
+        A bare name means the default version. Queues the work of an importer; a build by torch needs
+        none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
+        there is; of one that FAILED, tries again.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
+        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        A build that failed is no error here: the answer says FAILED and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetVariant(self, request, context):
+        """Serves a version by one of its builds on a kind of device from now on, or by what its workers
+        make of it again. Does not block: replicas there are loaded anew behind their last tickets.
+        Repeat: same answer. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, FAILED_PRECONDITION
+        (MODEL_NOT_READY, MODEL_IMPORT_FAILED: of the build), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Changeover(self, request, context):
         """Loads one set of models and releases another, all or nothing: blocks until each of `prepare`
         is loaded as LoadModel with wait does, and only then, in one step, ends what is wanted of
@@ -255,6 +289,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.SetBatching,
                     request_deserializer=yolopool_dot_v1_dot_model__pb2.SetBatchingRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_model__pb2.SetBatchingResponse.SerializeToString,
+            ),
+            'BuildModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.BuildModel,
+                    request_deserializer=yolopool_dot_v1_dot_model__pb2.BuildModelRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_model__pb2.BuildModelResponse.SerializeToString,
+            ),
+            'SetVariant': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetVariant,
+                    request_deserializer=yolopool_dot_v1_dot_model__pb2.SetVariantRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_model__pb2.SetVariantResponse.SerializeToString,
             ),
             'Changeover': grpc.unary_unary_rpc_method_handler(
                     servicer.Changeover,
@@ -532,6 +576,60 @@ class ModelService:
             '/yolopool.v1.ModelService/SetBatching',
             yolopool_dot_v1_dot_model__pb2.SetBatchingRequest.SerializeToString,
             yolopool_dot_v1_dot_model__pb2.SetBatchingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BuildModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.ModelService/BuildModel',
+            yolopool_dot_v1_dot_model__pb2.BuildModelRequest.SerializeToString,
+            yolopool_dot_v1_dot_model__pb2.BuildModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetVariant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.ModelService/SetVariant',
+            yolopool_dot_v1_dot_model__pb2.SetVariantRequest.SerializeToString,
+            yolopool_dot_v1_dot_model__pb2.SetVariantResponse.FromString,
             options,
             channel_credentials,
             insecure,

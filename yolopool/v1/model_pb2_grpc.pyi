@@ -86,6 +86,22 @@ class ModelServiceStub:
     Replicas take it over where they are, at once and without a gap. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
+    BuildModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.BuildModelRequest, _model_pb2.BuildModelResponse]
+    """Makes a build of a version for one kind of device: `model`+`backend`-`precision`-`device_kind`,
+    to be asked for by that name like any model, and served in the version's place by SetVariant.
+    A bare name means the default version. Queues the work of an importer; a build by torch needs
+    none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
+    there is; of one that FAILED, tries again.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
+    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    A build that failed is no error here: the answer says FAILED and why.
+    """
+    SetVariant: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetVariantRequest, _model_pb2.SetVariantResponse]
+    """Serves a version by one of its builds on a kind of device from now on, or by what its workers
+    make of it again. Does not block: replicas there are loaded anew behind their last tickets.
+    Repeat: same answer. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, FAILED_PRECONDITION
+    (MODEL_NOT_READY, MODEL_IMPORT_FAILED: of the build), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
     Changeover: _grpc.UnaryUnaryMultiCallable[_model_pb2.ChangeoverRequest, _model_pb2.ChangeoverResponse]
     """Loads one set of models and releases another, all or nothing: blocks until each of `prepare`
     is loaded as LoadModel with wait does, and only then, in one step, ends what is wanted of
@@ -152,6 +168,22 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Sets how a version is batched on one kind of device; a bare name means its default version.
     Replicas take it over where they are, at once and without a gap. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    """
+    BuildModel: _aio.UnaryUnaryMultiCallable[_model_pb2.BuildModelRequest, _model_pb2.BuildModelResponse]  # type: ignore[assignment]
+    """Makes a build of a version for one kind of device: `model`+`backend`-`precision`-`device_kind`,
+    to be asked for by that name like any model, and served in the version's place by SetVariant.
+    A bare name means the default version. Queues the work of an importer; a build by torch needs
+    none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
+    there is; of one that FAILED, tries again.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
+    FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    A build that failed is no error here: the answer says FAILED and why.
+    """
+    SetVariant: _aio.UnaryUnaryMultiCallable[_model_pb2.SetVariantRequest, _model_pb2.SetVariantResponse]  # type: ignore[assignment]
+    """Serves a version by one of its builds on a kind of device from now on, or by what its workers
+    make of it again. Does not block: replicas there are loaded anew behind their last tickets.
+    Repeat: same answer. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, FAILED_PRECONDITION
+    (MODEL_NOT_READY, MODEL_IMPORT_FAILED: of the build), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     Changeover: _aio.UnaryUnaryMultiCallable[_model_pb2.ChangeoverRequest, _model_pb2.ChangeoverResponse]  # type: ignore[assignment]
     """Loads one set of models and releases another, all or nothing: blocks until each of `prepare`
@@ -276,6 +308,34 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sets how a version is batched on one kind of device; a bare name means its default version.
         Replicas take it over where they are, at once and without a gap. Repeat: same answer.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        """
+
+    @_abc_1.abstractmethod
+    def BuildModel(
+        self,
+        request: _model_pb2.BuildModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.BuildModelResponse, _abc.Awaitable[_model_pb2.BuildModelResponse]]:
+        """Makes a build of a version for one kind of device: `model`+`backend`-`precision`-`device_kind`,
+        to be asked for by that name like any model, and served in the version's place by SetVariant.
+        A bare name means the default version. Queues the work of an importer; a build by torch needs
+        none and is READY at once. With wait, blocks as RegisterModel does. Repeat: answers the build
+        there is; of one that FAILED, tries again.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND (also ARTIFACT_NOT_FOUND: the calibration),
+        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        A build that failed is no error here: the answer says FAILED and why.
+        """
+
+    @_abc_1.abstractmethod
+    def SetVariant(
+        self,
+        request: _model_pb2.SetVariantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.SetVariantResponse, _abc.Awaitable[_model_pb2.SetVariantResponse]]:
+        """Serves a version by one of its builds on a kind of device from now on, or by what its workers
+        make of it again. Does not block: replicas there are loaded anew behind their last tickets.
+        Repeat: same answer. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, FAILED_PRECONDITION
+        (MODEL_NOT_READY, MODEL_IMPORT_FAILED: of the build), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod

@@ -329,6 +329,81 @@ class Variant(_message.Message):
 Global___Variant: _TypeAlias = Variant  # noqa: Y015
 
 @_typing.final
+class Drift(_message.Message):
+    """How far the answers of one build are from another's, on images that were tried with both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
+    LARGEST_PX_FIELD_NUMBER: _builtins.int
+    LARGEST_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    EXACT_MAP50_FIELD_NUMBER: _builtins.int
+    EXACT_MAP50_95_FIELD_NUMBER: _builtins.int
+    MAP50_FIELD_NUMBER: _builtins.int
+    MAP50_95_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    images: _builtins.int
+    objects: _builtins.int
+    """Of the exact one: objects (of classify: images), and how many of them the other found again:
+    same class, overlap of at least one half.
+    """
+    matched: _builtins.int
+    extra: _builtins.int
+    """Objects that the exact one does not have."""
+    largest_px: _builtins.float
+    """Largest difference of a side (or a keypoint) of a matched object, pixels of the image; and of a
+    confidence.
+    """
+    largest_confidence: _builtins.float
+    exact_map50: _builtins.float
+    """With labels: mean average precision of the exact one and of this, as COCO has it, 0..1."""
+    exact_map50_95: _builtins.float
+    map50: _builtins.float
+    map50_95: _builtins.float
+    exact: _builtins.str
+    """backend/precision of the exact one."""
+    def __init__(
+        self,
+        *,
+        images: _builtins.int = ...,
+        objects: _builtins.int = ...,
+        matched: _builtins.int = ...,
+        extra: _builtins.int = ...,
+        largest_px: _builtins.float = ...,
+        largest_confidence: _builtins.float = ...,
+        exact_map50: _builtins.float | None = ...,
+        exact_map50_95: _builtins.float | None = ...,
+        map50: _builtins.float | None = ...,
+        map50_95: _builtins.float | None = ...,
+        exact: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exact_map50", b"_exact_map50", "_exact_map50_95", b"_exact_map50_95", "_map50", b"_map50", "_map50_95", b"_map50_95", "exact_map50", b"exact_map50", "exact_map50_95", b"exact_map50_95", "map50", b"map50", "map50_95", b"map50_95"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exact_map50", b"_exact_map50", "_exact_map50_95", b"_exact_map50_95", "_map50", b"_map50", "_map50_95", b"_map50_95", "exact", b"exact", "exact_map50", b"exact_map50", "exact_map50_95", b"exact_map50_95", "extra", b"extra", "images", b"images", "largest_confidence", b"largest_confidence", "largest_px", b"largest_px", "map50", b"map50", "map50_95", b"map50_95", "matched", b"matched", "objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exact_map50: _TypeAlias = _typing.Literal["exact_map50"]  # noqa: Y015
+    _WhichOneofArgType__exact_map50: _TypeAlias = _typing.Literal["_exact_map50", b"_exact_map50"]  # noqa: Y015
+    _WhichOneofReturnType__exact_map50_95: _TypeAlias = _typing.Literal["exact_map50_95"]  # noqa: Y015
+    _WhichOneofArgType__exact_map50_95: _TypeAlias = _typing.Literal["_exact_map50_95", b"_exact_map50_95"]  # noqa: Y015
+    _WhichOneofReturnType__map50: _TypeAlias = _typing.Literal["map50"]  # noqa: Y015
+    _WhichOneofArgType__map50: _TypeAlias = _typing.Literal["_map50", b"_map50"]  # noqa: Y015
+    _WhichOneofReturnType__map50_95: _TypeAlias = _typing.Literal["map50_95"]  # noqa: Y015
+    _WhichOneofArgType__map50_95: _TypeAlias = _typing.Literal["_map50_95", b"_map50_95"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exact_map50) -> _WhichOneofReturnType__exact_map50 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exact_map50_95) -> _WhichOneofReturnType__exact_map50_95 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__map50) -> _WhichOneofReturnType__map50 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__map50_95) -> _WhichOneofReturnType__map50_95 | None: ...
+
+Global___Drift: _TypeAlias = Drift  # noqa: Y015
+
+@_typing.final
 class VersionSettings(_message.Message):
     """Semantics of a version. Unset fields take the model library's defaults at registration
     and are stored resolved, so that a later default changes no existing version.

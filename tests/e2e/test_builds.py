@@ -1,0 +1,110 @@
+"""Builds through a whole pool: other backends and precisions, tried, served, and told of."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from examples.shapes import make_data
+from yolopool import Client, demo
+from yolopool.cli import app
+from yolopool.up import PoolOptions, RunningPool
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+SHAPES = Path(__file__).parents[2] / "examples" / "shapes" / "images"
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """Of a pool of this host's CPU that has the demo's detector."""
+    with tempfile.TemporaryDirectory(prefix="yp-") as folder:
+        options = PoolOptions(Path(folder), port=0, http_port=0, devices="cpu")
+        with RunningPool(options, lambda text: None) as pool, Client(pool.address) as client:
+            demo.register(client, "shapes", demo.find().models["shapes"])
+            yield client
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the demo's pictures, a .txt each."""
+    folder = tmp_path_factory.mktemp("labels")
+    truths = json.loads((SHAPES / "gt.json").read_text())["images"]
+    for name, objects in truths.items():
+        width, height = Image.open(SHAPES / name).size
+        lines = []
+        for one in objects:
+            left, top, right, bottom = one["xyxy"]
+            centre = ((left + right) / 2 / width, (top + bottom) / 2 / height)
+            size = ((right - left) / width, (bottom - top) / height)
+            lines.append(" ".join(map(str, (one["cls"], *centre, *size))))
+        (folder / Path(name).with_suffix(".txt").name).write_text("\n".join(lines))
+    assert len(make_data.NAMES) == 3
+    return folder
+
+
+def run(client: Client, *words: str | Path, status: int = 0) -> Any:
+    """What a command prints as JSON."""
+    arguments = ["models", *map(str, words), "--address", client.address]
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == status, (done.output, done.exception)
+    return json.loads(done.stdout)
+
+
+def test_a_build_says_how_far_it_drifts(client: Client, labels: Path) -> None:
+    asked = ("--backend", "openvino", "--precision", "fp32", "--images", SHAPES)
+    (row,) = run(client, "build", "shapes", *asked, "--labels", labels)["builds"]
+    assert row["variant"] == "openvino/fp32"
+    assert row["exact"] == "torch/fp32"
+    assert row["objects"] == row["matched"] > 20
+    assert row["largest_px"] < 0.05
+    assert row["map50_95"] == pytest.approx(row["exact_map50_95"], abs=1e-3)
+    assert row["exact_map50_95"] > 0.8
+    (version,) = client.model("shapes").versions
+    assert [one.name for one in version.builds] == ["shapes+openvino-fp32-cpu@1"]
+    assert not version.served
+
+
+def test_auto_serves_the_fastest_within_its_bounds(client: Client) -> None:
+    found = run(client, "build", "shapes", "--backend", "onnx", "--images", SHAPES)
+    (row,) = found["builds"]
+    assert row["variant"] == "onnx/fp32"
+    faster = row["ms"] < row["exact_ms"]
+    assert found["serves"] == ("onnx/fp32" if faster else "")
+    answer = client.detect(SHAPES / "00000.png", "shapes")
+    if faster:
+        assert answer.drift is not None
+        assert (answer.drift.exact, answer.drift.matched) == ("torch/fp32", row["matched"])
+    else:
+        assert answer.drift is None
+
+
+def test_nothing_beyond_a_bound_serves(client: Client) -> None:
+    # No side of any box is allowed to move, and sums in another order move all of them.
+    asked = ("--backend", "openvino", "--precision", "fp32", "--images", SHAPES)
+    client.set_variant("shapes", "cpu", "")
+    found = run(client, "build", "shapes", *asked, "--serve", "--max-px", "-1", status=8)
+    assert "moved" in found["builds"][0]["beyond"]
+    assert found["serves"] == ""
+    assert client.detect(SHAPES / "00000.png", "shapes").variant == "torch/fp32/cpu"
+
+
+def test_a_version_is_served_by_its_build_and_by_itself_again(client: Client) -> None:
+    image = SHAPES / "00000.png"
+    client.build("shapes", backend="openvino", precision="fp32")
+    before = client.detect(image, "shapes")
+    run(client, "variant", "shapes", "openvino/fp32")
+    pending = 100
+    while (answer := client.detect(image, "shapes")).variant != "openvino/fp32/cpu" and pending:
+        pending -= 1
+    assert answer.variant == "openvino/fp32/cpu"
+    assert abs(answer.xyxy - before.xyxy).max() < 0.05
+    run(client, "variant", "shapes", "none")
+    pending = 100
+    while (answer := client.detect(image, "shapes")).variant != "torch/fp32/cpu" and pending:
+        pending -= 1
+    assert (answer.xyxy == before.xyxy).all()

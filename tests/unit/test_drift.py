@@ -1,0 +1,88 @@
+"""Drift between two builds, by hand-made boxes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from yolopool import drift
+from yolopool.detections import Classification, Detections
+from yolopool.drift import Bound
+from yolopool.records import Drift
+
+BOX = (10.0, 10.0, 50.0, 50.0)
+
+
+def found(*rows: tuple[tuple[float, ...], float, int]) -> Detections:
+    return Detections(
+        np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
+        np.array([row[1] for row in rows], np.float32),
+        np.array([row[2] for row in rows], np.int64),
+        tuple(str(row[2]) for row in rows),
+    )
+
+
+CAR = found((BOX, 0.9, 0))
+
+
+def test_equal_boxes_do_not_drift() -> None:
+    assert drift.between(CAR, CAR) == Drift(1, 1, 1)
+    assert drift.between(found(), found()) == Drift(1)
+    assert drift.total([]) == Drift()
+
+
+def test_the_largest_difference_counts() -> None:
+    moved = drift.between(CAR, found(((10.0, 12.0, 50.0, 47.0), 0.85, 0)))
+    assert (moved.matched, moved.largest_px) == (1, 3.0)
+    assert moved.largest_confidence == pytest.approx(0.05)
+    both = drift.total([moved, Drift(1, 2, 1, 1, 1.0, 0.2)])
+    assert both == Drift(2, 3, 2, 1, 3.0, 0.2)
+
+
+def test_another_class_or_place_is_no_match() -> None:
+    other = found((BOX, 0.9, 1), ((60.0, 60.0, 90.0, 90.0), 0.9, 0))
+    assert drift.between(CAR, other) == Drift(1, 1, 0, 2)
+
+
+def test_an_object_is_found_again_once() -> None:
+    two = found((BOX, 0.9, 0), ((11.0, 10.0, 50.0, 50.0), 0.8, 0))
+    assert drift.between(two, CAR) == Drift(1, 2, 1, 0)
+
+
+def test_keypoints_count_as_sides_do() -> None:
+    points = np.zeros((1, 2, 3), np.float32)
+    left, right = replace(CAR, keypoints=points), replace(CAR, keypoints=points + 4.0)
+    assert drift.between(left, right).largest_px == 4.0
+
+
+def test_of_classes_the_likeliest_is_compared() -> None:
+    def of(class_id: int, probability: float) -> Detections:
+        top = Classification(
+            np.array([class_id]),
+            ("a",),
+            np.array([probability], np.float32),
+            np.zeros(0, np.float32),
+        )
+        return replace(found(), task="classify", classification=top)
+
+    same = drift.between(of(1, 0.75), of(1, 0.5))
+    assert (same.objects, same.matched, same.largest_confidence) == (1, 1, 0.25)
+    assert drift.between(of(1, 0.75), of(2, 0.5)) == Drift(1, 1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("moved", "word"),
+    [
+        (Drift(1, 100, 100, 0, 1.9, 0.5), ""),
+        (Drift(1, 100, 99, 1, 0.0, 0.0), ""),
+        (Drift(1, 100, 98, 0, 0.0, 0.0), "missed"),
+        (Drift(1, 100, 100, 2, 0.0, 0.0), "more"),
+        (Drift(1, 100, 100, 0, 2.5, 0.0), "moved"),
+        (Drift(0), "found nothing"),
+        (Drift(1, 100, 100, exact_map50_95=0.5, map50_95=0.48), "mAP50-95"),
+        (Drift(1, 100, 100, exact_map50_95=0.5, map50_95=0.495), ""),
+    ],
+)
+def test_a_bound_says_what_is_beyond(moved: Drift, word: str) -> None:
+    said = Bound().exceeded_by(moved)
+    assert (word in said) if word else not said

@@ -1,0 +1,235 @@
+"""`yolopool models build` and `variant`: builds of a version, tried against the exact one."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from yolopool import tables, trial
+from yolopool.calibration import images_in
+from yolopool.client import Client
+from yolopool.console import (
+    DEFAULT_ADDRESS,
+    EXIT_CODES,
+    Address,
+    AsJson,
+    ModelRef,
+    out,
+    plain,
+    print_error,
+    print_json,
+    say,
+)
+from yolopool.drift import Bound
+from yolopool.errors import InvalidOption, YolopoolError
+from yolopool.progress import progress_bar
+from yolopool.records import ModelVersion
+from yolopool.trial import Trial
+from yolopool.variants import INT8, PRECISIONS, TORCH
+
+AUTO = "auto"
+DeviceKind = Annotated[str, typer.Option("--device", help="kind of device: cpu or cuda")]
+
+
+def build(
+    model: ModelRef,
+    backend: Annotated[
+        str, typer.Option("--backend", help="torch, onnx, openvino or tensorrt; all: every one")
+    ] = "all",
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, fp16, bf16, int8; auto: the best of all")
+    ] = AUTO,
+    device: DeviceKind = "cpu",
+    images: Annotated[
+        Path | None, typer.Option("--images", help="folder to try it on, as it will be asked")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", help="folder of their labels: a .txt each, class x y w h"),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="of int8: folder of other such images")
+    ] = None,
+    serve: Annotated[
+        bool | None, typer.Option(help="serve the model by it, if it is within the bounds")
+    ] = None,
+    max_px: Annotated[float, typer.Option("--max-px", help="a side may move so far")] = 2.0,
+    max_missed: Annotated[
+        float, typer.Option("--max-missed", help="share of objects missed, and of others found")
+    ] = 0.01,
+    max_map_loss: Annotated[
+        float, typer.Option("--max-map-loss", help="mAP50-95 that may be lost")
+    ] = 0.01,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Build a model for another backend or precision, and say how far it drifts.
+
+    Each build is tried on the images beside the exact one, in turns. With --precision auto the
+    fastest build within the bounds serves the model from then on, and else the exact one does.
+    """
+    chosen = _candidates(device, backend, precision, calibration is not None)
+    serve = precision == AUTO if serve is None else serve
+    bound = Bound(max_px, max_missed, max_map_loss)
+    with Client(address) as client, progress_bar(quiet=as_json) as progress:
+        bench = _Bench(client, _exactly(client, model), device, calibration, progress)
+        trials, failed = bench.try_all(chosen, _pictures(images or calibration), labels, precision)
+        best = _best(trials, bound, precision)
+        if serve and (best or precision == AUTO):
+            drift = trials[best].drift if best else None
+            client.set_variant(bench.model, device, best, drift)
+    beyond = {name: bound.exceeded_by(one.drift) for name, one in trials.items()}
+    if as_json:
+        print_json(_as_json(bench.model, trials, beyond, failed, best if serve else ""))
+    else:
+        out.print(tables.trials(trials, beyond))
+        for name, why in failed.items():
+            say(f"{name}: {why}")
+        _say_served(bench.model, device, serve, best)
+    if precision != AUTO and any(beyond.values()):
+        print_error(f"beyond the bounds: {'; '.join(filter(None, beyond.values()))}")
+        raise typer.Exit(EXIT_CODES["FAILED_PRECONDITION"])
+
+
+def variant(
+    model: ModelRef,
+    which: Annotated[
+        str, typer.Argument(metavar="[VARIANT]", help="backend/precision of a build; none: no one")
+    ] = "none",
+    device: DeviceKind = "cpu",
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Serve a model by one of its builds on a kind of device, compared or not."""
+    with Client(address) as client:
+        version = client.set_variant(model, device, "" if which == "none" else which)
+    print_json(plain(version)) if as_json else out.print(tables.version(version))
+
+
+def _candidates(device: str, backend: str, precision: str, calibrated: bool) -> Sequence[str]:
+    """backend/precision of every build that is asked for."""
+    backends = PRECISIONS.get(device)
+    if backends is None:
+        raise InvalidOption(f"--device {device}: one of {', '.join(PRECISIONS)}")
+    if precision != AUTO:
+        if backend == "all":
+            raise InvalidOption("give --backend, or --precision auto alone")
+        return [f"{backend}/{precision}"]
+    if backend not in ("all", *backends):
+        raise InvalidOption(f"--backend {backend}: one of {', '.join(backends)}")
+    found = [
+        f"{name}/{one}"
+        for name, precisions in backends.items()
+        for one in precisions
+        if backend in ("all", name) and (one != INT8 or calibrated)
+    ]
+    return [name for name in found if name != f"{TORCH}/fp32"]
+
+
+def _exactly(client: Client, model: str) -> str:
+    """name@version of what a reference means now: it is to mean the same all along."""
+    known = client.model(model)
+    return model if "@" in model else f"{known.name}@{known.default_version}"
+
+
+def _pictures(folder: Path | None) -> Sequence[Path]:
+    if folder is None:
+        raise InvalidOption("give --images: a folder of images to try the build on")
+    return images_in(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Builds of one version (name@version) for one kind of device."""
+
+    client: Client
+    model: str
+    device: str
+    calibration: Path | None
+    progress: Any
+
+    def try_all(
+        self, chosen: Sequence[str], images: Sequence[Path], labels: Path | None, precision: str
+    ) -> tuple[dict[str, Trial], dict[str, str]]:
+        """What became of each, by name; of those that could not be tried, why. One that was asked
+        for by name raises instead.
+        """
+        exact, mine = self._exact()
+        trials: dict[str, Trial] = {}
+        failed: dict[str, str] = {}
+        for name in chosen:
+            try:
+                made = self._made(name)
+                told = partial(self.progress, name)
+                trials[name] = trial.run(self.client, exact, made, images, labels, told)
+                self.client.unload(made.name, wait=False)
+            except YolopoolError as error:
+                if precision != AUTO:
+                    raise
+                failed[name] = f"{error.reason}: {error.message}"
+        if mine:
+            self.client.delete(exact.name)
+        return trials, failed
+
+    def _exact(self) -> tuple[ModelVersion, bool]:
+        """The build that others are held to, which is the version's own pack in fp32; and whether
+        it was made for this.
+        """
+        before = {one.name for one in self.client.model(self.model).versions[0].builds}
+        try:
+            exact = self._build(TORCH, "fp32")
+        except InvalidOption:  # an ONNX file
+            exact = self._build("onnx", "fp32")
+        return exact, exact.name not in before
+
+    def _made(self, name: str) -> ModelVersion:
+        backend, _, precision = name.partition("/")
+        made = self._build(backend, precision)
+        if made.state == "FAILED":
+            raise InvalidOption(f"{made.name} FAILED: {made.reason}: {made.message}")
+        return made
+
+    def _build(self, backend: str, precision: str) -> ModelVersion:
+        return self.client.build(
+            self.model,
+            backend=backend,
+            precision=precision,
+            device_kind=self.device,
+            calibration=self.calibration if precision == INT8 else None,
+            progress=self.progress,
+        )
+
+
+def _best(trials: dict[str, Trial], bound: Bound, precision: str) -> str:
+    """What is to serve; empty: what does without."""
+    if precision == AUTO:
+        return trial.fastest(trials, bound)
+    fits = (name for name, one in trials.items() if not bound.exceeded_by(one.drift))
+    return next(fits, "")
+
+
+def _as_json(
+    model: str,
+    trials: dict[str, Trial],
+    verdicts: dict[str, str],
+    failed: dict[str, str],
+    served: str,
+) -> dict[str, Any]:
+    rows = [
+        {"variant": name, **asdict(one.drift), "exact_ms": one.exact_ms, "ms": one.ms}
+        | {"beyond": verdicts[name]}
+        for name, one in trials.items()
+    ]
+    return {"model": model, "builds": rows, "failed": failed, "serves": served}
+
+
+def _say_served(model: str, device: str, serve: bool, best: str) -> None:
+    if serve and best:
+        out.print(f"{model} is served by {best} on {device} from now on")
+    elif serve:
+        out.print(f"{model} is served by the exact build on {device}: none was better")
+    elif best:
+        out.print(f"serve it: yolopool models variant {model} {best} --device {device}")

@@ -1,0 +1,114 @@
+"""How far the answers of one build are from those of another, on the same images. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from yolopool.detections import Detections
+from yolopool.records import Drift
+
+# Objects of one class that overlap so much are one, seen twice.
+SAME = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a build may differ by and still serve in the exact one's place: a side, pixels; objects
+    of the exact one that it misses, and objects of its own, as shares of what there is; and mean
+    average precision (IoU .50 to .95), where there are labels.
+    """
+
+    largest_px: float = 2.0
+    missed: float = 0.01
+    map_loss: float = 0.01
+
+    def exceeded_by(self, drift: Drift) -> str:
+        """What of a drift is beyond, for people; empty: nothing."""
+        least = max(1, drift.objects)
+        said = []
+        if not drift.objects:
+            said.append("the exact build found nothing on the images: give others")
+        if drift.largest_px > self.largest_px:
+            said.append(f"a side moved by {drift.largest_px:.2f} px, allowed {self.largest_px:g}")
+        for count, what in ((drift.objects - drift.matched, "missed"), (drift.extra, "more")):
+            if count > self.missed * least:
+                said.append(f"{count} of {drift.objects} objects {what}, allowed {self.missed:.0%}")
+        if drift.map_loss is not None and drift.map_loss > self.map_loss:
+            said.append(f"{drift.map_loss:.4f} mAP50-95 lost, allowed {self.map_loss:g}")
+        return "; ".join(said)
+
+
+def between(exact: Detections, other: Detections) -> Drift:
+    """Of one image. Exact objects, most confident first, each take the free one of their class with
+    the largest overlap of at least SAME; of a classification the likeliest class is compared.
+    """
+    if exact.classification is not None and other.classification is not None:
+        return _between_classes(exact, other)
+    overlaps = _overlaps(exact, other)
+    free = np.ones(len(other), np.bool_)
+    matched, pixels, confidence = 0, 0.0, 0.0
+    for index in np.argsort(-exact.confidence, kind="stable"):
+        fits = free & (other.class_id == exact.class_id[index]) & (overlaps[index] >= SAME)
+        if not fits.any():
+            continue
+        best = int(np.where(fits, overlaps[index], -1.0).argmax())
+        free[best] = False
+        matched += 1
+        pixels = max(pixels, _distance(exact, int(index), other, best))
+        moved = abs(float(exact.confidence[index]) - float(other.confidence[best]))
+        confidence = max(confidence, moved)
+    return Drift(
+        images=1,
+        objects=len(exact),
+        matched=matched,
+        extra=int(free.sum()),
+        largest_px=pixels,
+        largest_confidence=confidence,
+    )
+
+
+def total(drifts: Iterable[Drift]) -> Drift:
+    """Over images: sums of counts, the largest of differences."""
+    whole = Drift()
+    for one in drifts:
+        whole = replace(
+            whole,
+            images=whole.images + one.images,
+            objects=whole.objects + one.objects,
+            matched=whole.matched + one.matched,
+            extra=whole.extra + one.extra,
+            largest_px=max(whole.largest_px, one.largest_px),
+            largest_confidence=max(whole.largest_confidence, one.largest_confidence),
+        )
+    return whole
+
+
+def _between_classes(exact: Detections, other: Detections) -> Drift:
+    left, right = exact.classification, other.classification
+    assert left is not None
+    assert right is not None
+    same = bool(left.class_id[0] == right.class_id[0])
+    moved = abs(float(left.probability[0]) - float(right.probability[0])) if same else 0.0
+    return Drift(
+        images=1, objects=1, matched=int(same), extra=int(not same), largest_confidence=moved
+    )
+
+
+def _overlaps(left: Detections, right: Detections) -> np.ndarray:
+    """Intersection over union of the boxes: float (n, m), 0..1."""
+    one, two = left.xyxy.astype(np.float64), right.xyxy.astype(np.float64)
+    low = np.maximum(one[:, None, :2], two[None, :, :2])
+    high = np.minimum(one[:, None, 2:], two[None, :, 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=2)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (one, two)]
+    union = areas[0][:, None] + areas[1][None, :] - common
+    return np.asarray(common / np.maximum(union, 1e-12))
+
+
+def _distance(left: Detections, one: int, right: Detections, two: int) -> float:
+    """Largest difference of a side, a keypoint's place or a rotated corner, pixels."""
+    pairs = [(left.xyxy[one], right.xyxy[two])]
+    if left.keypoints is not None and right.keypoints is not None:
+        pairs.append((left.keypoints[one][:, :2], right.keypoints[two][:, :2]))
+    return max(float(np.abs(a.astype(np.float64) - b).max(initial=0.0)) for a, b in pairs)
