@@ -25,10 +25,11 @@ from benchmarks.harness.drift import Drift
 from benchmarks.harness.matching import Detected
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median
-from examples.shapes import evaluate, make_data
+from examples.shapes import make_data
 from worker.backends.base import Backend, LoadedModel, NmsOptions, run
 from worker.host import Host
 from worker.packs import Pack, PackDoor
+from yolopool.evaluation import mean_precision
 from yolopool.v1.worker_pb2 import PackLocation
 
 U8 = npt.NDArray[np.uint8]
@@ -169,7 +170,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[
         drifts[f"{name}/{precision}"] = moved
         detections = {name: one.rows for (name, _, _), one in zip(drawn, found, strict=True)}
         truths = {name: wanted for name, _, wanted in drawn}
-        map50, map50_95 = evaluate.mean_precision(detections, truths, len(NAMES))
+        map50, map50_95 = mean_precision(detections, truths, len(NAMES))
         figures |= rates(model, images, options.repeats)
         rows.append(
             {

@@ -7,12 +7,10 @@ from yolopool.v1 import model_pb2, types_pb2
 
 # The words are the same on both sides; what was not measured is absent there and None here.
 _FIELDS = tuple(field.name for field in fields(Drift))
-_OPTIONAL = frozenset({"exact_map50", "exact_map50_95", "map50", "map50_95"})
 
 
 def drift_in(drift: types_pb2.Drift) -> Drift:
-    told = (name for name in _FIELDS if name not in _OPTIONAL or drift.HasField(name))
-    return Drift(**{name: getattr(drift, name) for name in told})
+    return Drift(**{field.name: value for field, value in drift.ListFields()})
 
 
 def drift_out(drift: Drift) -> types_pb2.Drift:

@@ -370,9 +370,7 @@ def batching_of(message: types_pb2.Batching) -> Batching:
 
 
 def drift_of(message: types_pb2.Drift) -> Drift:
-    absent = {"exact_map50", "exact_map50_95", "map50", "map50_95"}
-    told = (name for name in Drift.__slots__ if name not in absent or message.HasField(name))  # type: ignore[arg-type] # their names
-    return Drift(**{name: getattr(message, name) for name in told})
+    return Drift(**{field.name: value for field, value in message.ListFields()})
 
 
 def drift_to(drift: Drift) -> types_pb2.Drift:

@@ -181,6 +181,23 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             version.batching[request.device_kind].CopyFrom(request.batching)
         return model_pb2.SetBatchingResponse(version=version)
 
+    def BuildModel(self, request: Any, context: Any) -> Any:
+        self.script.note("BuildModel", request, context)
+        build = a_version(state=self._state())
+        build.version.model = f"shapes+{request.backend}-{request.precision}-{request.device_kind}"
+        build.build_of.model, build.build_of.version = "shapes", 1
+        return model_pb2.BuildModelResponse(build=build)
+
+    def SetVariant(self, request: Any, context: Any) -> Any:
+        self.script.note("SetVariant", request, context)
+        version = a_version()
+        backend, _, precision = request.variant.partition("/")
+        served = version.served[request.device_kind]
+        served.variant.backend, served.variant.precision = backend, precision
+        if request.HasField("drift"):
+            served.drift.CopyFrom(request.drift)
+        return model_pb2.SetVariantResponse(version=version)
+
     def Changeover(self, request: Any, context: Any) -> Any:
         self.script.note("Changeover", request, context)
         keys = [types_pb2.VersionKey(model="old", version=2)]

@@ -358,6 +358,28 @@ def test_batching_is_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
         call("set_batching", "shapes", "cpu", records.Batching(-1))
 
 
+def test_builds_are_sent_and_shown(call: Call, pool: ScriptedPool, tmp_path: Path) -> None:
+    made = call("build", "shapes", backend="openvino", precision="bf16")
+    assert (made.name, made.build_of) == ("shapes+openvino-bf16-cpu@1", "shapes@1")
+    assert not pool.script.last("BuildModel").calibration
+    folder = tmp_path / "images"
+    folder.mkdir()
+    with pytest.raises(errors.InvalidOption, match="no images"):
+        call("build", "shapes", backend="onnx", precision="int8", calibration=folder)
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    for _ in range(2):  # the same images are the same upload
+        call("build", "shapes", backend="onnx", precision="int8", calibration=folder)
+        sent = pool.script.last("BuildModel")
+        assert len(sent.calibration) == 64
+    drift = records.Drift(3, 9, 8, 1, 0.5, 0.25, 0.9, 0.8, 0.0, 0.75, "torch/fp32")
+    assert drift.map_loss == pytest.approx(0.05)
+    version = call("set_variant", "shapes", "cpu", "openvino/bf16", drift)
+    assert version.served["cpu"].variant == "openvino/bf16"
+    kept = version.served["cpu"].drift
+    assert (kept.objects, kept.map50, kept.exact) == (9, 0.0, "torch/fp32")
+    assert call("set_variant", "shapes", "cpu", "openvino/bf16").served["cpu"].drift is None
+
+
 def test_placement_is_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
     where = records.Placement("day", {"site": "berlin"}, 3, "interactive")
     call("set_placement", "shapes", where)

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from examples.shapes import make_data
 from yolopool import Client, demo
 from yolopool.cli import app
 from yolopool.up import PoolOptions, RunningPool
@@ -35,7 +34,8 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("labels")
     truths = json.loads((SHAPES / "gt.json").read_text())["images"]
     for name, objects in truths.items():
-        width, height = Image.open(SHAPES / name).size
+        with Image.open(SHAPES / name) as picture:
+            width, height = picture.size
         lines = []
         for one in objects:
             left, top, right, bottom = one["xyxy"]
@@ -43,7 +43,6 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
             size = ((right - left) / width, (bottom - top) / height)
             lines.append(" ".join(map(str, (one["cls"], *centre, *size))))
         (folder / Path(name).with_suffix(".txt").name).write_text("\n".join(lines))
-    assert len(make_data.NAMES) == 3
     return folder
 
 
