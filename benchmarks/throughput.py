@@ -3,8 +3,9 @@
     python -m benchmarks.throughput --rounds 5 --seconds 20
 
 A step's floor is what it costs bare, in a process of its own; that of the way through client,
-control plane and worker is a pool whose worker answers at once. If no core ever waited, and
-nothing were done beside the floors, a second would give cores / (CPU seconds an image of all).
+control plane and worker is a pool whose worker answers at once (one at a time: asked as seldom as
+the real one). If no core ever waited, and nothing were done beside the floors, a second would give
+cores / (CPU seconds an image of all).
 """
 
 import argparse
@@ -103,9 +104,11 @@ async def measure(options: argparse.Namespace) -> Rounds:
             )
         )
 
-        async def load(pool: Pool, of: AsyncClient, clients: int, seconds: float) -> Measured:
+        async def load(
+            pool: Pool, of: AsyncClient, clients: int, seconds: float, pause_s: float = 0.0
+        ) -> Measured:
             call = detecting(of, [image], ["shapes"], TIMEOUT_S)
-            begin = partial(closed_loop, call, clients, options.warmup, seconds)
+            begin = partial(closed_loop, call, clients, options.warmup, seconds, pause_s=pause_s)
             return await measured(pool, begin)
 
         async def one_floor() -> None:
@@ -114,7 +117,9 @@ async def measure(options: argparse.Namespace) -> Rounds:
         async def one_echo() -> None:
             short = options.seconds / 4
             rounds.echo_busy.append(await load(echo, echo_client, options.clients, short))
-            rounds.echo_alone.append(await load(echo, echo_client, 1, short))
+            # As far apart as the real pool's: a way that was walked just now is warm.
+            apart_s = rounds.floor_wall_s(f"forward of {BATCHES[0]}")
+            rounds.echo_alone.append(await load(echo, echo_client, 1, short, apart_s))
 
         async def one_real() -> None:
             rounds.busy.append(await load(real, client, options.clients, options.seconds))

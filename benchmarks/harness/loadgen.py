@@ -134,9 +134,17 @@ def zipf_choices(count: int, items: int, exponent: float, seed: int) -> tuple[in
 
 
 async def closed_loop(
-    call: Call, clients: int, warmup_s: float, duration_s: float, edge: Edge | None = None
+    call: Call,
+    clients: int,
+    warmup_s: float,
+    duration_s: float,
+    edge: Edge | None = None,
+    *,
+    pause_s: float = 0.0,
 ) -> Load:
-    """Keeps `clients` requests in flight for warmup_s + duration_s, then waits for the last."""
+    """Keeps `clients` requests in flight for warmup_s + duration_s, then waits for the last. Each
+    client waits `pause_s` between an answer and its next request.
+    """
     window = Window(warmup_s, warmup_s + duration_s)
     recorder = _Recorder(call)
 
@@ -144,6 +152,8 @@ async def closed_loop(
         while recorder.now() < window.end_s:
             if not await recorder.record(recorder.now()):
                 await asyncio.sleep(REFUSED_PAUSE_S)
+            if pause_s:
+                await asyncio.sleep(pause_s)
 
     return await _measure(recorder, window, edge, [client() for _ in range(clients)])
 
