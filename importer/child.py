@@ -28,6 +28,8 @@ _WATCH_S = 0.1
 _LINE_BYTES = 4 * 1024**2
 # torch and the library in memory before any model is.
 _LIBRARIES_BYTES = 1024**3
+# Of an image for calibration: OpenCV then decodes no larger one.
+_MOST_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,15 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Which backend the pack is for (onnx, openvino, tensorrt) and what it computes in; empty for
-    what the file is of: torch, or ONNX Runtime in fp32.
+    """Which backend the pack is for (torch, onnx, openvino, tensorrt) and what it computes in;
+    empty for what the file is of: torch, or ONNX Runtime in fp32. int8 needs `calibration`: the
+    path of a local zip of images as yolopool.calibration makes it, and its SHA-256.
     """
 
     backend: str = ""
     precision: str = ""
+    calibration: str = ""
+    calibration_sha256: str = ""
 
 
 async def run(
@@ -239,5 +244,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "YOLO_AUTOINSTALL": "false",
         "YOLO_CONFIG_DIR": str(folder),
         "YOLO_VERBOSE": "false",
+        "OPENCV_IO_MAX_IMAGE_PIXELS": str(_MOST_PIXELS),
+        "NNCF_CI": "1",  # else it would tell its maker of each use
         "ULTRALYTICS_SAFE_LOAD": "1",
     }

@@ -50,8 +50,11 @@ class Settings(BaseSettings):
     backend: Literal["", "onnx", "openvino", "tensorrt"] = Field(
         "", description="that the pack of FILE is for; torch, or onnx where FILE is of ONNX"
     )
-    precision: Literal["", "fp32", "bf16"] = Field(
-        "", description="with --backend openvino: what the graph computes in, bf16 or fp32"
+    precision: Literal["", "fp32", "bf16", "int8"] = Field(
+        "", description="what the graph computes in: fp32, of openvino bf16, of both runtimes int8"
+    )
+    calibration: Path | None = Field(
+        None, description="with --precision int8: folder of JPEG or PNG images as it will see them"
     )
     out: Path = Field(Path("packs"), description="folder that the pack of FILE goes to")
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -11,11 +11,15 @@ import pytest
 
 from importer import skeleton_writer
 from tests.contract.forging import Change, build, first_layer, rewrite, rewrite_text
-from tests.models import Zoo, location
+from tests.models import Zoo, location, picture
 from worker.backends import skeleton
+from worker.backends.base import NmsOptions, run
+from worker.backends.torch_backend import TorchBackend
 from worker.packs import PackDoor
 from yolopool.errors import DigestMismatch, PackInvalid
 from yolopool.v1.worker_pb2 import PackLocation
+
+POSE = "yolo11n-pose"
 
 
 @pytest.fixture
@@ -214,6 +218,79 @@ def test_a_class_name_that_is_no_text_is_refused(folder: Path, door: PackDoor) -
     (folder / "manifest.json").write_bytes(data.replace(b'"circle"', b'"circ\xff"', 1))
     with pytest.raises(PackInvalid):
         door.fetch(location(folder))
+
+
+# --- a head that is not the manifest's ------------------------------------------------------------
+
+
+def head(tree: dict[str, Any]) -> dict[str, Any]:
+    layers = tree["root"]["children"]["model"]["children"]
+    found: dict[str, Any] = layers[max(layers, key=int)]["attributes"]
+    return found
+
+
+HEADS: dict[str, tuple[str, str, Change]] = {
+    "one more class": ("shapes", "manifest.json", lambda m: m["class_names"].append("more")),
+    "fewer classes": ("shapes", "skeleton.json", lambda t: head(t).update(nc=2)),
+    "classes as text": ("shapes", "skeleton.json", lambda t: head(t).update(nc="3")),
+    "no classes": ("shapes", "skeleton.json", lambda t: head(t).pop("nc")),
+    "another task": (
+        "shapes",
+        "manifest.json",
+        lambda m: m.update(task="segment", head={"mask_coefficients": 32}),
+    ),
+    "fewer keypoints": (POSE, "manifest.json", lambda m: m["head"].update(keypoints=3)),
+    "keypoints of two": (POSE, "manifest.json", lambda m: m["head"].update(keypoint_values=2)),
+    "keypoints of none": (POSE, "skeleton.json", lambda t: head(t).update(kpt_shape=[17, 0])),
+    "half a shape": (POSE, "skeleton.json", lambda t: head(t).update(kpt_shape=[17])),
+    "a shape that is none": (POSE, "skeleton.json", lambda t: head(t).update(kpt_shape=17)),
+    "more coefficients": (
+        "yolo11n-seg",
+        "manifest.json",
+        lambda m: m["head"].update(mask_coefficients=33),
+    ),
+    "another number of coefficients": (
+        "yolo11n-seg",
+        "skeleton.json",
+        lambda t: head(t).update(nm=31),
+    ),
+}
+
+
+def copied(zoo: Zoo, name: str, tmp_path: Path) -> Path:
+    source = Path(zoo.pack(name).uri.removeprefix("file://"))
+    return Path(shutil.copytree(source, tmp_path / name))
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_that_the_manifest_does_not_say_is_refused_at_load(
+    kind: str, zoo: Zoo, door: PackDoor, tmp_path: Path
+) -> None:
+    name, file, change = HEADS[kind]
+    place = rewrite(copied(zoo, name, tmp_path), change, file)
+    with pytest.raises(PackInvalid, match="head"):
+        TorchBackend("cpu", 1).load(door.fetch(place), "fp32")
+
+
+LIES: dict[str, tuple[str, dict[str, Any], Change]] = {
+    "classes": ("shapes", {"nc": 4}, lambda m: m["class_names"].append("more")),
+    "keypoints": (POSE, {"kpt_shape": [18, 3]}, lambda m: m["head"].update(keypoints=18)),
+    "coefficients": ("yolo11n-seg", {"nm": 31}, lambda m: m["head"].update(mask_coefficients=31)),
+}
+
+
+@pytest.mark.parametrize("kind", LIES)
+def test_layers_that_both_are_wrong_about_are_refused_with_the_first_pass(
+    kind: str, zoo: Zoo, door: PackDoor, tmp_path: Path
+) -> None:
+    name, attributes, change = LIES[kind]
+    folder = copied(zoo, name, tmp_path)
+    rewrite(folder, lambda tree: head(tree).update(attributes), "skeleton.json")
+    pack = door.fetch(rewrite(folder, change))
+    model = TorchBackend("cpu", 1).load(pack, "fp32")
+    asked = NmsOptions((0.25,) * len(pack.manifest.class_names), 0.7, 300, False)
+    with pytest.raises(PackInvalid, match="which is no answer of"):
+        run(model, [picture(0, 64, 64)], [asked])
 
 
 # --- files that are not the pack's ----------------------------------------------------------------
