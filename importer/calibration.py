@@ -59,7 +59,9 @@ def _members(path: Path) -> list[zipfile.ZipInfo]:
     if not 1 <= len(members) <= _MOST_IMAGES:
         raise _refused(f"the archive holds {len(members)} files")
     # Without compression nothing unpacks to more than was sent.
-    packed = [one for one in members if one.compress_type != zipfile.ZIP_STORED or one.flag_bits & 1]
+    packed = [
+        one for one in members if one.compress_type != zipfile.ZIP_STORED or one.flag_bits & 1
+    ]
     if packed:
         raise _refused(f"{_name(packed[0])} in the archive is compressed or encrypted")
     sizes = [one.file_size for one in members]

@@ -65,11 +65,10 @@ def decoding(graph: GraphProto) -> list[str]:
         node.name = node.name or f"node {number}"
     waiting, found = [one.name for one in graph.output], dict[str, None]()
     while waiting:
-        node = makers.get(waiting.pop())
-        if node is None or node.name in found or _ends(node, weights):
-            continue
-        found[node.name] = None
-        waiting += node.input
+        maker = makers.get(waiting.pop())
+        if maker is not None and maker.name not in found and not _ends(maker, weights):
+            found[maker.name] = None
+            waiting += maker.input
     return list(found)
 
 

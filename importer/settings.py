@@ -66,7 +66,9 @@ class Settings(BaseSettings):
     memory_limit_bytes: int = Field(
         4 * 1024**3, ge=64 * 1024**2, description="of one import, beside the libraries themselves"
     )
-    time_limit_s: float = Field(300.0, gt=0, description="of one import")
+    time_limit_s: float = Field(
+        300.0, gt=0, description="of one import; int8 has four times as long"
+    )
     max_artifact_bytes: int = Field(4 * 1024**3, ge=1, description="of one uploaded file")
     require_sandbox: bool = Field(
         False, description="refuse to import where this host can't have every layer of the sandbox"

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from benchmarks.harness import drift
 from benchmarks.harness.matching import Detected
 from importer import child
+from importer.refusal import ImportRefused
 from tests import onnx_graphs
 from tests.contract.imports import import_in_child, refusal_of
 from tests.contract.test_backend import boxed, on_the_cpu, options
@@ -307,7 +308,7 @@ async def test_a_worker_serves_a_graph_beside_torch(kind: str, start: Start, zoo
 def test_int8_finds_what_fp32_finds(
     head: str, kind: str, backend: Backend, zoo: Zoo, tmp_path: Path
 ) -> None:
-    """Within a pixel or two, alone and in a batch; in less memory than its float weights have."""
+    """Within a few pixels, alone and in a batch; in less memory than its float weights have."""
     name = "shapes-26" if head == "end-to-end" else "shapes-v8"
     door = PackDoor(tmp_path)
     exact, small = (door.fetch(zoo.built(name, kind, one, head)) for one in ("fp32", "int8"))
@@ -323,7 +324,7 @@ def test_int8_finds_what_fp32_finds(
         matched = drift.between(seen(expected), seen(alone))
         assert (matched.boxes, matched.extra) == (matched.matched, 0)
         assert matched.pixels < 4
-        assert matched.score < 0.1
+        assert matched.score < 0.15
         count += matched.boxes
     assert count > 6
 
@@ -333,11 +334,14 @@ def seen(found: Candidates) -> list[Detected]:
     return [Detected(str(kind), tuple(box), float(score)) for kind, box, score in rows]
 
 
-async def calibrated(path: Path, folder: Path, images: Path, **changes: Any) -> Any:
+async def calibrated(path: Path, folder: Path, images: Path, digest: str = "") -> ImportRefused:
     """The refusal of an int8 build with this as its images."""
-    digest = hashlib.sha256(images.read_bytes()).hexdigest()
-    build = child.Build("onnx", "int8", str(images), changes.pop("sha256", digest))
+    build = child.Build("onnx", "int8", str(images), digest or sha256(images))
     return await refusal_of(path, folder, build=build)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 async def test_int8_without_images_is_refused(zoo: Zoo, tmp_path: Path) -> None:
@@ -358,23 +362,24 @@ async def test_images_that_are_none_end_the_build(zoo: Zoo, tmp_path: Path) -> N
 
 
 async def test_an_image_of_too_many_pixels_is_not_decoded(zoo: Zoo, tmp_path: Path) -> None:
-    """A PNG of 900 million of them, in a few bytes."""
-    size = struct.pack(">II", 30_000, 30_000)
-    header = b"IHDR" + size + b"\x08\x02\x00\x00\x00"
-    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header
-    png += struct.pack(">I", zlib.crc32(header))
+    """A whole PNG of 110 million of them, in a few bytes."""
+    rows = zlib.compress(bytes((1 + 11_000 // 8) * 10_000))
+    png = b"\x89PNG\r\n\x1a\n"
+    size = struct.pack(">IIBBBBB", 11_000, 10_000, 1, 0, 0, 0, 0)
+    for chunk in (b"IHDR" + size, b"IDAT" + rows, b"IEND"):
+        png += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     images = tmp_path / "images.zip"
     with zipfile.ZipFile(images, "w") as archive:
-        archive.writestr("a.png", png + bytes(1000))
+        archive.writestr("a.png", png)
     refusal = await calibrated(zoo.graph("shapes"), tmp_path / "work", images)
     assert refusal.reason == "CALIBRATION_INVALID"
-    assert "can't be read" in refusal.message
+    assert "'a.png'" in refusal.message
 
 
 async def test_images_that_changed_are_refused(zoo: Zoo, tmp_path: Path) -> None:
     images = calibration.pack(SHAPES / "images", tmp_path / "images.zip")
     path = zoo.graph("shapes")
-    refusal = await calibrated(path, tmp_path / "work", images, sha256="0" * 64)
+    refusal = await calibrated(path, tmp_path / "work", images, "0" * 64)
     assert refusal.reason == "DIGEST_MISMATCH"
     assert "images.zip" in refusal.message
 
@@ -400,13 +405,12 @@ async def test_a_graph_that_can_not_be_put_into_int8_says_so(tmp_path: Path) -> 
 
 async def test_progress_is_told_while_it_calibrates(zoo: Zoo, tmp_path: Path) -> None:
     images = calibration.pack(SHAPES / "images", tmp_path / "images.zip")
-    digest = hashlib.sha256(images.read_bytes()).hexdigest()
     told: list[tuple[str, float]] = []
 
     async def note(progress: pb.ImportProgress) -> None:
         told.append((progress.step, progress.fraction))
 
-    build = child.Build("openvino", "int8", str(images), digest)
+    build = child.Build("openvino", "int8", str(images), sha256(images))
     path = zoo.checkpoint("shapes")
     pack = await import_in_child(path, tmp_path / "work", build=build, on_progress=note)
     assert len([step for step, _ in told if step == "calibrate"]) >= 12

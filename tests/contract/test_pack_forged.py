@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from importer import skeleton_writer
 from tests.contract.forging import Change, build, first_layer, rewrite, rewrite_text
 from tests.models import Zoo, location, picture
 from worker.backends import skeleton
+from worker.backends.architecture import Architecture
 from worker.backends.base import NmsOptions, run
 from worker.backends.torch_backend import TorchBackend
 from worker.packs import PackDoor
@@ -272,25 +274,30 @@ def test_a_head_that_the_manifest_does_not_say_is_refused_at_load(
         TorchBackend("cpu", 1).load(door.fetch(place), "fp32")
 
 
-LIES: dict[str, tuple[str, dict[str, Any], Change]] = {
-    "classes": ("shapes", {"nc": 4}, lambda m: m["class_names"].append("more")),
-    "keypoints": (POSE, {"kpt_shape": [18, 3]}, lambda m: m["head"].update(keypoints=18)),
-    "coefficients": ("yolo11n-seg", {"nm": 31}, lambda m: m["head"].update(mask_coefficients=31)),
-}
-
-
-@pytest.mark.parametrize("kind", LIES)
-def test_layers_that_both_are_wrong_about_are_refused_with_the_first_pass(
-    kind: str, zoo: Zoo, door: PackDoor, tmp_path: Path
+def test_layers_that_give_other_classes_are_refused_with_the_first_pass(
+    zoo: Zoo, door: PackDoor, tmp_path: Path
 ) -> None:
-    name, attributes, change = LIES[kind]
-    folder = copied(zoo, name, tmp_path)
-    rewrite(folder, lambda tree: head(tree).update(attributes), "skeleton.json")
-    pack = door.fetch(rewrite(folder, change))
+    """Where head and manifest agree, and the weights are of fewer."""
+    folder = copied(zoo, "yolo11n-cls", tmp_path)
+
+    def one_more(tree: dict[str, Any]) -> None:
+        layers = tree["root"]["children"]["model"]["children"]
+        linear = layers[max(layers, key=int)]["children"]["linear"]["attributes"]
+        linear["out_features"] += 1
+
+    rewrite(folder, one_more, "skeleton.json")
+    pack = door.fetch(rewrite(folder, lambda m: m["class_names"].append("more")))
     model = TorchBackend("cpu", 1).load(pack, "fp32")
     asked = NmsOptions((0.25,) * len(pack.manifest.class_names), 0.7, 300, False)
-    with pytest.raises(PackInvalid, match="which is no answer of"):
-        run(model, [picture(0, 64, 64)], [asked])
+    with pytest.raises(PackInvalid, match="its head says"):
+        run(model, [picture(0, 224, 224)], [asked])
+
+
+def test_other_prototypes_than_coefficients_are_refused(zoo: Zoo, door: PackDoor) -> None:
+    shared = Architecture(door.fetch(zoo.pack("yolo11n-seg")).skeleton)
+    shared.check_answer(torch.zeros(1, 116, 84), torch.zeros(1, 32, 16, 16))
+    with pytest.raises(PackInvalid, match="31 classes or prototypes"):
+        shared.check_answer(torch.zeros(1, 116, 84), torch.zeros(1, 31, 16, 16))
 
 
 # --- files that are not the pack's ----------------------------------------------------------------

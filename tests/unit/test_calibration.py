@@ -3,9 +3,11 @@
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from importer import builds
@@ -73,7 +75,7 @@ def test_images_come_as_the_graph_takes_them(image: Input, blue: float, tmp_path
     told = list[float]()
     images = Images(path, image, 32, told.append)
     (given,) = images
-    pixels = given["images"]
+    pixels: npt.NDArray[Any] = given["images"]
     assert pixels.shape == (max(1, image.batch), 3, 32, 32)
     assert pixels.dtype == image.dtype
     scale = 1 if image.dtype == "uint8" else 255

@@ -67,19 +67,19 @@ class Architecture:
             raise PackInvalid("the pack's head is not of its head_mode: import the model again")
 
     def check_answer(self, prediction: torch.Tensor, prototypes: torch.Tensor | None) -> None:
-        """Raises PackInvalid where the layers give another form than the head says."""
-        head = self.head
-        if head.task == heads.CLASSIFY:
-            fits = prediction.shape[1:] == (head.classes,)
+        """Raises PackInvalid where layers give what the head does not say; where rows have
+        another width, the head itself fails.
+        """
+        if self.head.task == heads.CLASSIFY:
+            given, said = prediction.shape[1], self.head.classes
+        elif self.head.task == heads.SEGMENT and prototypes is not None:
+            given, said = prototypes.shape[1], self.head.mask_coefficients
         else:
-            width = prediction.shape[2 if self.end_to_end else 1] if prediction.ndim == 3 else 0
-            fits = width == head.width
-        if head.task == heads.SEGMENT:
-            fits &= prototypes is not None and prototypes.shape[1] == head.mask_coefficients
-        if not fits:
+            return
+        if given != said:
             raise PackInvalid(
-                f"the pack's layers answer {tuple(prediction.shape)}, which is no answer of "
-                f"{head}: import the model again; the pack is damaged or forged"
+                f"the pack's layers give {given} classes or prototypes, its head says {said}: "
+                "import the model again; the pack is damaged or forged"
             )
 
     def bind(self, owner: object, tensors: Sequence[torch.Tensor]) -> None:

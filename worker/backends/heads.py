@@ -34,12 +34,6 @@ class Head:
     mask_coefficients: int = 0
     angles: int = 0
 
-    @property
-    def width(self) -> int:
-        """Numbers of a row: box, scores and what is beside."""
-        beside = self.keypoints * self.keypoint_values + self.mask_coefficients + self.angles
-        return 4 + self.classes + beside
-
     def one_to_many(
         self,
         boxes: F32,
