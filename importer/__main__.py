@@ -16,7 +16,7 @@ from importer.refusal import CALIBRATION, INVALID, NOT_FOUND, ImportRefused
 from importer.settings import Settings, read_settings
 from importer.supervisor import Supervisor
 from yolopool import architecture_yaml, calibration, serving
-from yolopool.errors import InvalidArgument
+from yolopool.errors import InvalidOption
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
@@ -117,9 +117,10 @@ def _weights_of(settings: Settings) -> child.Architecture:
 def _build_of(settings: Settings, folder: Path) -> child.Build:
     if settings.calibration is None:
         return child.Build(settings.backend, settings.precision)
+    path = folder / "calibration.zip"
     try:
-        path = calibration.pack(settings.calibration, folder / "calibration.zip")
-    except InvalidArgument as error:
+        calibration.write(settings.calibration, path)
+    except InvalidOption as error:
         raise ImportRefused(CALIBRATION, error.message) from error
     return child.Build(settings.backend, settings.precision, str(path), _sha256(path))
 

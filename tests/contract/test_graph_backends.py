@@ -344,6 +344,13 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def of_the_demo(folder: Path) -> Path:
+    """A zip of its pictures."""
+    path = folder / "images.zip"
+    calibration.write(SHAPES / "images", path)
+    return path
+
+
 async def test_int8_without_images_is_refused(zoo: Zoo, tmp_path: Path) -> None:
     build = child.Build("onnx", "int8")
     refusal = await refusal_of(zoo.graph("shapes"), tmp_path / "work", build=build)
@@ -377,7 +384,7 @@ async def test_an_image_of_too_many_pixels_is_not_decoded(zoo: Zoo, tmp_path: Pa
 
 
 async def test_images_that_changed_are_refused(zoo: Zoo, tmp_path: Path) -> None:
-    images = calibration.pack(SHAPES / "images", tmp_path / "images.zip")
+    images = of_the_demo(tmp_path)
     path = zoo.graph("shapes")
     refusal = await calibrated(path, tmp_path / "work", images, "0" * 64)
     assert refusal.reason == "DIGEST_MISMATCH"
@@ -389,7 +396,7 @@ async def test_a_missing_quantiser_is_named_with_its_extra(
 ) -> None:
     (tmp_path / "nncf.py").write_text("raise ImportError('No module named nncf')")
     monkeypatch.syspath_prepend(str(tmp_path))  # of the child too
-    images = calibration.pack(SHAPES / "images", tmp_path / "images.zip")
+    images = of_the_demo(tmp_path)
     refusal = await calibrated(zoo.graph("shapes"), tmp_path / "work", images)
     assert refusal.reason == "ARTIFACT_UNSUPPORTED"
     assert "yolopool[int8]" in refusal.message
@@ -398,13 +405,13 @@ async def test_a_missing_quantiser_is_named_with_its_extra(
 async def test_a_graph_that_can_not_be_put_into_int8_says_so(tmp_path: Path) -> None:
     model = onnx_graphs.answering(outputs_of(OUTPUT_LAYOUT_PLAIN), metadata=V8, opset=12)
     path = onnx_graphs.write(model, tmp_path / "old.onnx")
-    images = calibration.pack(SHAPES / "images", tmp_path / "images.zip")
+    images = of_the_demo(tmp_path)
     refusal = await calibrated(path, tmp_path / "work", images)
     assert "opset 12, int8 needs 13" in refusal.message
 
 
 async def test_progress_is_told_while_it_calibrates(zoo: Zoo, tmp_path: Path) -> None:
-    images = calibration.pack(SHAPES / "images", tmp_path / "images.zip")
+    images = of_the_demo(tmp_path)
     told: list[tuple[str, float]] = []
 
     async def note(progress: pb.ImportProgress) -> None:

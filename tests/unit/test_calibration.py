@@ -17,6 +17,12 @@ from importer.refusal import CALIBRATION, ImportRefused
 from yolopool import calibration
 from yolopool.errors import InvalidOption
 
+
+def packed(folder: Path, path: Path) -> Path:
+    calibration.write(folder, path)
+    return path
+
+
 UINT8 = Input("images", "uint8", 0, 0, 0)
 
 
@@ -29,26 +35,27 @@ def picture(path: Path, value: int = 200, height: int = 20, width: int = 40) -> 
     return path
 
 
-def test_a_folder_is_packed_by_name_and_without_what_is_no_image(tmp_path: Path) -> None:
+def test_a_folder_is_packed_by_name_and_without_what_is_not_decoded(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     (folder / "inside.png").mkdir(parents=True)
     (folder / "notes.txt").write_text("no image")
+    (folder / "d.webp").write_bytes(b"is not decoded there")
     for name in ("b.JPG", "a.png", "c.jpeg"):
         picture(folder / name)
-    once, again = (calibration.pack(folder, tmp_path / name) for name in ("1.zip", "2.zip"))
+    once, again = (packed(folder, tmp_path / name) for name in ("1.zip", "2.zip"))
     assert once.read_bytes() == again.read_bytes()
     with zipfile.ZipFile(once) as archive:
-        assert archive.namelist() == ["0000.png", "0001.jpg", "0002.jpeg"]
-        assert archive.read("0000.png") == (folder / "a.png").read_bytes()
+        assert archive.namelist() == ["a.png", "b.JPG", "c.jpeg"]
+        assert archive.read("a.png") == (folder / "a.png").read_bytes()
 
 
 def test_of_many_images_some_are_taken_from_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "IMAGES", 3)
+    monkeypatch.setattr(calibration, "MOST_IMAGES", 3)
     for value in range(8):
         picture(tmp_path / f"{value}.png", value * 20)
-    path = calibration.pack(tmp_path, tmp_path / "some.zip")
+    path = packed(tmp_path, tmp_path / "some.zip")
     shown = [one["images"][0, 2, 16, 16] for one in Images(path, UINT8, 32, unheard)]
     assert shown == [0, 60, 120]
 
@@ -60,8 +67,8 @@ def test_a_folder_without_images_is_refused(kind: str, tmp_path: Path) -> None:
         folder.mkdir()
     elif kind == "a file":
         folder.write_text("no folder")
-    with pytest.raises(InvalidOption, match="no JPEG or PNG"):
-        calibration.pack(folder, tmp_path / "some.zip")
+    with pytest.raises(InvalidOption, match="has no images"):
+        packed(folder, tmp_path / "some.zip")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_a_folder_without_images_is_refused(kind: str, tmp_path: Path) -> None:
 def test_images_come_as_the_graph_takes_them(image: Input, blue: float, tmp_path: Path) -> None:
     """RGB, in the middle of a grey square, as often as its batch."""
     picture(tmp_path / "wide.png")
-    path = calibration.pack(tmp_path, tmp_path / "some.zip")
+    path = packed(tmp_path, tmp_path / "some.zip")
     told = list[float]()
     images = Images(path, image, 32, told.append)
     (given,) = images
