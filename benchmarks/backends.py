@@ -36,6 +36,8 @@ U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 NAMES = make_data.NAMES
 HELD_OUT_SEED = 3
+# What int8 is calibrated on: of those that the model was trained on.
+CALIBRATION_SEED, CALIBRATION_IMAGES = 1, 200
 # Backend and precision, and what a worker is told for it; the first is what others are held to.
 WAYS = (
     ("torch", "fp32"),
@@ -43,6 +45,8 @@ WAYS = (
     ("onnx", "fp32"),
     ("openvino", "fp32"),
     ("openvino", "bf16"),
+    ("onnx", "int8"),
+    ("openvino", "int8"),
 )
 # At fp32, in pixels: sums in another order, and nothing more.
 EXACT_PIXELS, EXACT_SCORE = 0.01, 0.001
@@ -196,9 +200,21 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[
 
 def built(backend: str, precision: str, folder: Path) -> PackLocation:
     """The demo model's pack for a backend, made as the importer does."""
-    asked = () if backend == "torch" else (f"--backend={backend}", f"--precision={precision}")
+    asked = [] if backend == "torch" else [f"--backend={backend}", f"--precision={precision}"]
+    if precision == "int8":
+        asked.append(f"--calibration={calibration(folder.parent / 'calibration')}")
     pack = weights.pack(dataset.DEMO_WEIGHTS, folder, *asked)
     return PackLocation(uri=pack.as_uri(), digest=pack.name)
+
+
+def calibration(folder: Path) -> Path:
+    """A folder of pictures that are none of the held-out ones."""
+    if not folder.exists():
+        folder.mkdir()
+        drawn = make_data.scenes(CALIBRATION_SEED, CALIBRATION_IMAGES)
+        for number, (picture, _) in enumerate(drawn):
+            picture.save(folder / f"{number:04}.png")
+    return folder
 
 
 def checks(rows: Sequence[Row], drifts: dict[str, Drift]) -> list[Check]:

@@ -12,10 +12,11 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from importer import child, store
-from importer.refusal import INVALID, NOT_FOUND, ImportRefused
+from importer.refusal import CALIBRATION, INVALID, NOT_FOUND, ImportRefused
 from importer.settings import Settings, read_settings
 from importer.supervisor import Supervisor
-from yolopool import architecture_yaml, serving
+from yolopool import architecture_yaml, calibration, serving
+from yolopool.errors import InvalidOption
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
@@ -88,9 +89,15 @@ async def _one_pack(settings: Settings) -> ImportedPack:
         asked = VersionSettings(
             head_mode=_HEADS[settings.head], output_layout=_LAYOUTS[settings.layout]
         )
-        build = child.Build(settings.backend, settings.precision)
         pack = await child.run(
-            artifact, digest, asked, folder, limits, show, _weights_of(settings), build
+            artifact,
+            digest,
+            asked,
+            folder,
+            limits,
+            show,
+            _weights_of(settings),
+            _build_of(settings, folder),
         )
         store.verify_pack(folder, pack.digest)
         store.publish(folder, settings.out.absolute().as_uri(), pack.digest)
@@ -107,14 +114,29 @@ def _weights_of(settings: Settings) -> child.Architecture:
         raise ImportRefused(INVALID, f"{settings.arch} can't be read ({error})") from error
 
 
+def _build_of(settings: Settings, folder: Path) -> child.Build:
+    if settings.calibration is None:
+        return child.Build(settings.backend, settings.precision)
+    path = folder / "calibration.zip"
+    try:
+        calibration.write(settings.calibration, path)
+    except InvalidOption as error:
+        raise ImportRefused(CALIBRATION, error.message) from error
+    return child.Build(settings.backend, settings.precision, str(path), _sha256(path))
+
+
 def _take(settings: Settings, folder: Path) -> tuple[Path, str]:
     source = Path(settings.file)
     if not source.is_file():
         raise ImportRefused(NOT_FOUND, f"{source} is no file: give the path of a .pt or .onnx file")
     uri = source.absolute().as_uri()
     artifact = store.fetch_artifact(uri, folder, settings.max_artifact_bytes)
-    with source.open("rb") as file:
-        return artifact, hashlib.file_digest(file, "sha256").hexdigest()
+    return artifact, _sha256(source)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ _TORCH_LAYERS = frozenset(
 _KNOWN_BESIDE = frozenset({"yaml_file", "channels", "ch"})
 # What does more than compute: TorchVision loads models by name.
 _REFUSED_LAYERS = frozenset({"TorchVision", "Index"})
+# Heads whose second argument is the shape of keypoints.
+_OF_KEYPOINTS = frozenset({"Pose", "Pose26"})
 # Words that the library replaces by numbers, and modes of interpolation.
 _WORDS = frozenset(
     {"nc", "reg_max", "end2end", "kpt_shape", "None", "True", "False", "nearest", "bilinear"}
@@ -203,6 +205,8 @@ def _layer(layer: Any, where: str) -> list[Any]:
     if not isinstance(arguments, list | tuple) or len(arguments) > _MAX_ARGUMENTS:
         raise _invalid(f"{where} has no list of arguments")
     plain = [_argument(argument, where, 0) for argument in arguments]
+    if name in _OF_KEYPOINTS and len(plain) > 1 and plain[1] != "kpt_shape":
+        check_keypoints(plain[1])
     return [list(sources) if isinstance(source, list | tuple) else source, repeats, name, plain]
 
 

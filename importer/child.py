@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ _WATCH_S = 0.1
 _LINE_BYTES = 4 * 1024**2
 # torch and the library in memory before any model is.
 _LIBRARIES_BYTES = 1024**3
+# As long as another import may an int8 build take, which runs the model some hundred times.
+_CALIBRATION_TIMES = 4
+# Of an image for calibration: OpenCV then decodes no larger one.
+_MOST_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,15 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Which backend the pack is for (onnx, openvino, tensorrt) and what it computes in; empty for
-    what the file is of: torch, or ONNX Runtime in fp32.
+    """Which backend the pack is for (torch, onnx, openvino, tensorrt) and what it computes in;
+    empty for what the file is of: torch, or ONNX Runtime in fp32. int8 needs `calibration`: the
+    path of a local zip of images as yolopool.calibration makes it, and its SHA-256.
     """
 
     backend: str = ""
     precision: str = ""
+    calibration: str = ""
+    calibration_sha256: str = ""
 
 
 async def run(
@@ -72,6 +79,8 @@ async def run(
     """Imports a local file into `folder`; `weights_of` is what a file of weights alone is of.
     Raises ImportRefused; no process is left in any case.
     """
+    if build is not None and build.calibration:
+        limits = replace(limits, time_s=_CALIBRATION_TIMES * limits.time_s)
     order = _order(artifact, sha256, settings, folder, limits)
     order |= asdict(weights_of or Architecture()) | {"build": asdict(build or Build())}
     process = await asyncio.create_subprocess_exec(
@@ -96,7 +105,7 @@ async def run(
         raise ImportRefused(
             TIMEOUT,
             f"the import took longer than {limits.time_s:g} s: raise the importer's --time-limit-s "
-            "if the model is very large or the host slow",
+            "if the model is very large or the host slow, or calibrate on fewer images",
         ) from None
     finally:
         watch.cancel()
@@ -239,5 +248,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "YOLO_AUTOINSTALL": "false",
         "YOLO_CONFIG_DIR": str(folder),
         "YOLO_VERBOSE": "false",
+        "OPENCV_IO_MAX_IMAGE_PIXELS": str(_MOST_PIXELS),
+        "NNCF_CI": "1",  # else it would tell its maker of each use
         "ULTRALYTICS_SAFE_LOAD": "1",
     }

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from importer import archive, sandbox
+from importer import archive, builds, sandbox
 from importer.refusal import (
     CHANGED,
     CRASHED,
@@ -62,9 +62,10 @@ def out_of_memory(limit_bytes: int) -> str:
 
 def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]:
     _step(say, 0.02, "verify")
-    artifact, folder = Path(order["artifact"]), Path(order["folder"])
+    artifact, folder, build = Path(order["artifact"]), Path(order["folder"]), order["build"]
     of_onnx = archive.is_onnx(artifact)
-    encode = _for_onnx() if of_onnx else _for_torch(order["build"]["backend"])
+    build |= builds.resolved(of_onnx, **build)
+    encode = _for_onnx(build) if of_onnx else _for_torch(build)
     warnings += sandbox.after_imports(
         order["memory_bytes"], order["file_bytes"], order["processor_s"]
     )
@@ -79,12 +80,9 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
         archive.check_onnx(artifact)
     else:
         archive.check(artifact, order["file_bytes"])
-    found = _sha256(artifact)
-    if found != order["sha256"]:
-        raise ImportRefused(
-            CHANGED,
-            f"the stored file has SHA-256 {found[:12]}…, not {order['sha256'][:12]}…: upload again",
-        )
+    _check_digest(artifact, order["sha256"])
+    if build["calibration"]:
+        _check_digest(Path(build["calibration"]), build["calibration_sha256"])
     try:
         return encode(order, artifact, folder, warnings, lambda f, s: _step(say, f, s))
     except (ImportRefused, MemoryError):
@@ -102,7 +100,16 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
         raise ImportRefused(INVALID, f"the model can't be run ({why}): save it again") from error
 
 
-def _for_torch(backend: str) -> Encode:
+def _check_digest(path: Path, wanted: str) -> None:
+    found = _sha256(path)
+    if found != wanted:
+        raise ImportRefused(
+            CHANGED,
+            f"the stored {path.name} has SHA-256 {found[:12]}…, not {wanted[:12]}…: upload again",
+        )
+
+
+def _for_torch(build: dict[str, str]) -> Encode:
     """The steps of a checkpoint, to a pack of torch or of an ONNX graph. The libraries are heavy,
     and needed before the filter: they look for others and for the machine's kind.
     """
@@ -111,8 +118,8 @@ def _for_torch(backend: str) -> Encode:
     import ultralytics.nn.tasks  # noqa: F401
 
     torch.set_num_threads(1)
-    if backend:
-        of_graph = _for_onnx()
+    if build["backend"] != "torch":
+        of_graph = _for_onnx(build)
         import torch.onnx.utils  # imported at an export else, behind the filter
 
         from importer import onnx_export
@@ -123,8 +130,10 @@ def _for_torch(backend: str) -> Encode:
     return encode.encode
 
 
-def _for_onnx() -> Encode:
-    """The steps of an ONNX file. Raises ImportRefused where its library is not installed."""
+def _for_onnx(build: dict[str, str]) -> Encode:
+    """The steps of an ONNX file. Raises ImportRefused where its library, or that of int8, is not
+    installed.
+    """
     try:
         from importer import onnx_encode
     except ImportError as error:
@@ -132,7 +141,16 @@ def _for_onnx() -> Encode:
             UNSUPPORTED,
             f"ONNX files are not read here ({error}): install yolopool[onnx] for the importer",
         ) from error
-    return onnx_encode.encode
+    if build["precision"] != "int8":
+        return onnx_encode.encode
+    try:
+        from importer import quantise
+    except ImportError as error:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"nothing is built in int8 here ({error}): install yolopool[int8] for the importer",
+        ) from error
+    return partial(onnx_encode.encode, quantise=quantise.quantised)
 
 
 def _step(say: Say, fraction: float, step: str) -> None:

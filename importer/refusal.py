@@ -4,6 +4,7 @@ UNSAFE = "ARTIFACT_UNSAFE"  # it names code outside the allow-list
 INVALID = "ARTIFACT_INVALID"  # no checkpoint, or a damaged one
 UNSUPPORTED = "ARTIFACT_UNSUPPORTED"  # a checkpoint of a kind that is not served
 CHANGED = "DIGEST_MISMATCH"  # not the bytes that were registered
+CALIBRATION = "CALIBRATION_INVALID"  # int8 without images to calibrate it on, or no such images
 NOT_FOUND = "ARTIFACT_NOT_FOUND"
 TOO_LARGE = "ARTIFACT_TOO_LARGE"
 TIMEOUT = "IMPORT_TIMEOUT"

@@ -50,8 +50,11 @@ class Settings(BaseSettings):
     backend: Literal["", "onnx", "openvino", "tensorrt"] = Field(
         "", description="that the pack of FILE is for; torch, or onnx where FILE is of ONNX"
     )
-    precision: Literal["", "fp32", "bf16"] = Field(
-        "", description="with --backend openvino: what the graph computes in, bf16 or fp32"
+    precision: Literal["", "fp32", "bf16", "int8"] = Field(
+        "", description="what the graph computes in: fp32, of openvino bf16, of both runtimes int8"
+    )
+    calibration: Path | None = Field(
+        None, description="with --precision int8: folder of JPEG or PNG images as it will see them"
     )
     out: Path = Field(Path("packs"), description="folder that the pack of FILE goes to")
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -63,7 +66,9 @@ class Settings(BaseSettings):
     memory_limit_bytes: int = Field(
         4 * 1024**3, ge=64 * 1024**2, description="of one import, beside the libraries themselves"
     )
-    time_limit_s: float = Field(300.0, gt=0, description="of one import")
+    time_limit_s: float = Field(
+        300.0, gt=0, description="of one import; int8 has four times as long"
+    )
     max_artifact_bytes: int = Field(4 * 1024**3, ge=1, description="of one uploaded file")
     require_sandbox: bool = Field(
         False, description="refuse to import where this host can't have every layer of the sandbox"

@@ -39,12 +39,12 @@ def sweep_scratch(folder: Path, time_limit_s: float) -> None:
     _sweep(folder, _SCRATCH, _STALE_S + time_limit_s)
 
 
-def fetch_artifact(uri: str, folder: Path, max_bytes: int) -> Path:
-    """A path of the artifact with the ending .pt, which the library insists on, in `folder`.
+def fetch_artifact(uri: str, folder: Path, max_bytes: int, name: str = "artifact.pt") -> Path:
+    """A path of the artifact in `folder`, with the ending .pt, which the library insists on.
 
     A local file is linked, not copied. Raises ImportRefused.
     """
-    target = folder / "artifact.pt"
+    target = folder / name
     store, path = fsspec.core.url_to_fs(uri)
     try:
         size = int(store.size(path))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +142,22 @@ class Supervisor:
     ) -> pb.ImportedPack:
         with store.scratch(self._settings.scratch_dir) as name:
             folder = Path(name)
-            artifact = await asyncio.to_thread(
-                store.fetch_artifact, job.artifact_uri, folder, self._settings.max_artifact_bytes
-            )
-            weights_of = child.Architecture(job.architecture_yaml, tuple(job.class_names))
+            artifact = await self._fetch(job.artifact_uri, folder, "artifact.pt")
             build = child.Build(job.build.backend, job.build.precision)
+            if job.calibration_uri:
+                images = await self._fetch(job.calibration_uri, folder, "calibration.zip")
+                build = replace(build, calibration=str(images), calibration_sha256=job.calibration)
+            weights_of = child.Architecture(job.architecture_yaml, tuple(job.class_names))
             pack = await child.run(
                 artifact, job.artifact, job.settings, folder, self._limits, note, weights_of, build
             )
             await asyncio.to_thread(store.verify_pack, folder, pack.digest)
             await asyncio.to_thread(store.publish, folder, job.pack_store_uri, pack.digest)
             return pack
+
+    async def _fetch(self, uri: str, folder: Path, name: str) -> Path:
+        most = self._settings.max_artifact_bytes
+        return await asyncio.to_thread(store.fetch_artifact, uri, folder, most, name)
 
     async def _keep_lease(
         self, job: pb.ImportJob, progress: pb.ImportProgress, fresh: asyncio.Event

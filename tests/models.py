@@ -204,11 +204,14 @@ class Zoo:
         """The pack of a checkpoint for a backend; exported once for all of them."""
         if backend == "torch":
             return self.pack(name, f"--head={head}")
-        flags = (f"--backend={backend}", f"--precision={precision}")
+        flags = [f"--backend={backend}", f"--precision={precision}"]
+        if precision == "int8":
+            flags.append(f"--calibration={SHAPES / 'images'}")
         return self._packed(self.graph(name, f"--head={head}"), f"{name}.{head}", flags)
 
     def _packed(self, file: Path, name: str, flags: Sequence[str]) -> PackLocation:
-        note = self.folder / f"{name}{''.join(flags)}.pack"
+        words = "".join(flags).replace("/", "-")
+        note = self.folder / f"{name}{words}.pack"
         if not note.exists():
             report = import_checkpoint(file, self.folder / "packs", *flags)
             assert "pack" in report, report

@@ -24,8 +24,8 @@ from yolopool.v1.types_pb2 import (
 FORMAT = 1
 TORCH = ("", "torch")  # of packs made before there was another, it is empty
 GRAPHS = {  # what runs ONNX graphs, and in which precisions; empty is fp32
-    "onnx": ("", "fp32"),
-    "openvino": ("", "fp32", "bf16"),
+    "onnx": ("", "fp32", "int8"),
+    "openvino": ("", "fp32", "bf16", "int8"),
     "tensorrt": ("", "fp32"),
 }
 TASKS = ("detect", "segment", "pose", "obb", "classify")

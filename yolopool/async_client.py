@@ -112,7 +112,7 @@ class AsyncClient:
             request_id=request_id,
         )
         answer = await _await(self._stubs.detection.Detect, request, timeout_s)
-        return from_response(answer, source)
+        return from_response(answer, source, masks != "none")
 
     async def upload(
         self,

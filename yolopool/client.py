@@ -127,7 +127,8 @@ class Client:
             priority=priority,
             request_id=request_id,
         )
-        return from_response(_call(self._stubs.detection.Detect, request, timeout_s), source)
+        answer = _call(self._stubs.detection.Detect, request, timeout_s)
+        return from_response(answer, source, masks != "none")
 
     def upload(
         self,

@@ -111,7 +111,7 @@ class Detections:
     (width, height). Indexing by a slice, a mask or indices gives Detections, by a number a
     Detection.
 
-    By `task`, else None: segment has masks, one an object, unless none were asked for; pose has
+    By `task`, else None: segment has masks, one an object, or None if none were asked for; pose has
     keypoints float32 (n, k, 3) of x, y and visibility 0..1, or (n, k, 2) if the model says none;
     obb has xywhr float32 (n, 5), centre, width, height and radians, and corners float32
     (n, 4, 2), while xyxy are the upright boxes round them; classify has a classification, and
@@ -249,9 +249,13 @@ class Detections:
 
 
 def from_response(
-    response: detection_pb2.DetectResponse, source: Image.Image | bytes | None = None
+    response: detection_pb2.DetectResponse,
+    source: Image.Image | bytes | None = None,
+    with_masks: bool = True,
 ) -> Detections:
-    """Reads an answer; `source` is the image it belongs to, for drawing."""
+    """Reads an answer; `source` is the image it belongs to, for drawing. Whether masks were asked
+    for is not in an answer that found nothing.
+    """
     found, size = response.detections, (response.image_width, response.image_height)
     boxes = [(d.box.x_min, d.box.y_min, d.box.x_max, d.box.y_max) for d in found]
     variant, version = response.variant, response.version
@@ -272,14 +276,18 @@ def from_response(
         task=response.task or "detect",
         tiles=response.tiles,
         drift=drift_of(response.drift) if response.HasField("drift") else None,
-        **_of_task(response, size),
+        **_of_task(response, size, with_masks),
     )
 
 
-def _of_task(response: detection_pb2.DetectResponse, size: tuple[int, int]) -> dict[str, Any]:
+def _of_task(
+    response: detection_pb2.DetectResponse, size: tuple[int, int], with_masks: bool
+) -> dict[str, Any]:
     """What the task gives beside boxes."""
     found = response.detections
-    if response.task == "segment" and (not found or found[0].HasField("mask")):
+    if response.task == "segment":
+        if not with_masks or (found and not found[0].HasField("mask")):
+            return {}
         return {"masks": tuple(masks.from_message(one.mask, size) for one in found)}
     if response.task == "pose":
         return {"keypoints": _keypoints(found)}

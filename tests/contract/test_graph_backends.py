@@ -2,7 +2,11 @@
 can not do is said.
 """
 
+import hashlib
+import struct
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +16,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from benchmarks.harness import drift
+from benchmarks.harness.matching import Detected
 from importer import child
+from importer.refusal import ImportRefused
 from tests import onnx_graphs
 from tests.contract.imports import import_in_child, refusal_of
 from tests.contract.test_backend import boxed, on_the_cpu, options
 from tests.contract.test_onnx import BY_HAND, NAMES, OF_THREE, V8, outputs_of, rows_of
 from tests.contract.test_worker import Start
 from tests.contract.test_worker import start as start
-from tests.models import Zoo, build, location, save
+from tests.models import SHAPES, Zoo, build, location, save
 from tests.unit.test_layouts import Boxes
 from worker.backends.base import Backend, Candidates, run
 from worker.backends.composite import Composite
@@ -27,7 +34,9 @@ from worker.backends.onnx_backend import OnnxRuntime
 from worker.backends.simulated import SimulatedBackend
 from worker.backends.torch_backend import TorchBackend
 from worker.packs import Pack, PackDoor
+from yolopool import calibration
 from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed
+from yolopool.v1 import importing_pb2 as pb
 from yolopool.v1.types_pb2 import OUTPUT_LAYOUT_END_TO_END, OUTPUT_LAYOUT_PLAIN
 
 GRAPHS = ("onnx", "openvino")
@@ -261,7 +270,7 @@ async def test_a_precision_that_a_backend_lacks_is_refused(zoo: Zoo, tmp_path: P
     refusal = await refusal_of(
         zoo.graph("shapes"), tmp_path / "work", build=child.Build("onnx", "bf16")
     )
-    assert "onnx does not compute a graph in bf16: choose fp32" in refusal.message
+    assert "onnx packs are not built in bf16 but in fp32 or int8" in refusal.message
 
 
 async def test_another_task_is_not_exported(tmp_path: Path) -> None:
@@ -289,3 +298,128 @@ async def test_a_worker_serves_a_graph_beside_torch(kind: str, start: Start, zoo
         assert one.class_id == other.class_id
     released = await worker.release("graph")
     assert released.ledger.backend_private_bytes == 0
+
+
+# --- int8 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("head", ["one-to-many", "end-to-end"])
+def test_int8_finds_what_fp32_finds(
+    head: str, kind: str, backend: Backend, zoo: Zoo, tmp_path: Path
+) -> None:
+    """Within a few pixels, alone and in a batch; in less memory than its float weights have."""
+    name = "shapes-26" if head == "end-to-end" else "shapes-v8"
+    door = PackDoor(tmp_path)
+    exact, small = (door.fetch(zoo.built(name, kind, one, head)) for one in ("fp32", "int8"))
+    assert small.manifest.weights_bytes < exact.manifest.weights_bytes / 2
+    assert small.manifest.parameters == exact.manifest.parameters
+    assert any(one.startswith("nncf") for one in small.manifest.made_with)
+    images = [boxed(seed, 320, 320) for seed in range(4)]
+    count = 0
+    for one, together in zip(images, found(backend, small, *images), strict=True):
+        (expected,) = found(backend, exact, one)
+        (alone,) = found(backend, small, one)
+        assert_same(together, alone)
+        matched = drift.between(seen(expected), seen(alone))
+        assert (matched.boxes, matched.extra) == (matched.matched, 0)
+        assert matched.pixels < 4
+        assert matched.score < 0.15
+        count += matched.boxes
+    assert count > 6
+
+
+def seen(found: Candidates) -> list[Detected]:
+    rows = zip(found.class_id, found.xyxy.tolist(), found.confidence, strict=True)
+    return [Detected(str(kind), tuple(box), float(score)) for kind, box, score in rows]
+
+
+async def calibrated(path: Path, folder: Path, images: Path, digest: str = "") -> ImportRefused:
+    """The refusal of an int8 build with this as its images."""
+    build = child.Build("onnx", "int8", str(images), digest or sha256(images))
+    return await refusal_of(path, folder, build=build)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def of_the_demo(folder: Path) -> Path:
+    """A zip of its pictures."""
+    path = folder / "images.zip"
+    calibration.write(SHAPES / "images", path)
+    return path
+
+
+async def test_int8_without_images_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    build = child.Build("onnx", "int8")
+    refusal = await refusal_of(zoo.graph("shapes"), tmp_path / "work", build=build)
+    assert refusal.reason == "CALIBRATION_INVALID"
+    assert "add --calibration FOLDER" in refusal.message
+
+
+async def test_images_that_are_none_end_the_build(zoo: Zoo, tmp_path: Path) -> None:
+    """Of their bytes nothing reaches a library but what begins as JPEG and PNG do."""
+    images = tmp_path / "images.zip"
+    with zipfile.ZipFile(images, "w") as archive:
+        archive.writestr("a.png", "no image")
+    refusal = await calibrated(zoo.graph("shapes"), tmp_path / "work", images)
+    assert refusal.reason == "CALIBRATION_INVALID"
+    assert "no JPEG or PNG image" in refusal.message
+
+
+async def test_an_image_of_too_many_pixels_is_not_decoded(zoo: Zoo, tmp_path: Path) -> None:
+    """A whole PNG of 110 million of them, in a few bytes."""
+    rows = zlib.compress(bytes((1 + 11_000 // 8) * 10_000))
+    png = b"\x89PNG\r\n\x1a\n"
+    size = struct.pack(">IIBBBBB", 11_000, 10_000, 1, 0, 0, 0, 0)
+    for chunk in (b"IHDR" + size, b"IDAT" + rows, b"IEND"):
+        png += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    images = tmp_path / "images.zip"
+    with zipfile.ZipFile(images, "w") as archive:
+        archive.writestr("a.png", png)
+    refusal = await calibrated(zoo.graph("shapes"), tmp_path / "work", images)
+    assert refusal.reason == "CALIBRATION_INVALID"
+    assert "'a.png'" in refusal.message
+
+
+async def test_images_that_changed_are_refused(zoo: Zoo, tmp_path: Path) -> None:
+    images = of_the_demo(tmp_path)
+    path = zoo.graph("shapes")
+    refusal = await calibrated(path, tmp_path / "work", images, "0" * 64)
+    assert refusal.reason == "DIGEST_MISMATCH"
+    assert "images.zip" in refusal.message
+
+
+async def test_a_missing_quantiser_is_named_with_its_extra(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nncf.py").write_text("raise ImportError('No module named nncf')")
+    monkeypatch.syspath_prepend(str(tmp_path))  # of the child too
+    images = of_the_demo(tmp_path)
+    refusal = await calibrated(zoo.graph("shapes"), tmp_path / "work", images)
+    assert refusal.reason == "ARTIFACT_UNSUPPORTED"
+    assert "yolopool[int8]" in refusal.message
+
+
+async def test_a_graph_that_can_not_be_put_into_int8_says_so(tmp_path: Path) -> None:
+    model = onnx_graphs.answering(outputs_of(OUTPUT_LAYOUT_PLAIN), metadata=V8, opset=12)
+    path = onnx_graphs.write(model, tmp_path / "old.onnx")
+    images = of_the_demo(tmp_path)
+    refusal = await calibrated(path, tmp_path / "work", images)
+    assert "opset 12, int8 needs 13" in refusal.message
+
+
+async def test_progress_is_told_while_it_calibrates(zoo: Zoo, tmp_path: Path) -> None:
+    images = of_the_demo(tmp_path)
+    told: list[tuple[str, float]] = []
+
+    async def note(progress: pb.ImportProgress) -> None:
+        told.append((progress.step, progress.fraction))
+
+    build = child.Build("openvino", "int8", str(images), sha256(images))
+    path = zoo.checkpoint("shapes")
+    pack = await import_in_child(path, tmp_path / "work", build=build, on_progress=note)
+    assert len([step for step, _ in told if step == "calibrate"]) >= 12
+    assert [share for _, share in told] == sorted(share for _, share in told)
+    assert pack.weights_bytes < zoo.graph("shapes").stat().st_size / 2

@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from importer import skeleton_writer
 from tests.contract.forging import Change, build, first_layer, rewrite, rewrite_text
-from tests.models import Zoo, location
+from tests.models import Zoo, location, picture
 from worker.backends import skeleton
+from worker.backends.architecture import Architecture
+from worker.backends.base import NmsOptions, run
+from worker.backends.torch_backend import TorchBackend
 from worker.packs import PackDoor
 from yolopool.errors import DigestMismatch, PackInvalid
 from yolopool.v1.worker_pb2 import PackLocation
+
+POSE = "yolo11n-pose"
 
 
 @pytest.fixture
@@ -214,6 +220,84 @@ def test_a_class_name_that_is_no_text_is_refused(folder: Path, door: PackDoor) -
     (folder / "manifest.json").write_bytes(data.replace(b'"circle"', b'"circ\xff"', 1))
     with pytest.raises(PackInvalid):
         door.fetch(location(folder))
+
+
+# --- a head that is not the manifest's ------------------------------------------------------------
+
+
+def head(tree: dict[str, Any]) -> dict[str, Any]:
+    layers = tree["root"]["children"]["model"]["children"]
+    found: dict[str, Any] = layers[max(layers, key=int)]["attributes"]
+    return found
+
+
+HEADS: dict[str, tuple[str, str, Change]] = {
+    "one more class": ("shapes", "manifest.json", lambda m: m["class_names"].append("more")),
+    "fewer classes": ("shapes", "skeleton.json", lambda t: head(t).update(nc=2)),
+    "classes as text": ("shapes", "skeleton.json", lambda t: head(t).update(nc="3")),
+    "no classes": ("shapes", "skeleton.json", lambda t: head(t).pop("nc")),
+    "another task": (
+        "shapes",
+        "manifest.json",
+        lambda m: m.update(task="segment", head={"mask_coefficients": 32}),
+    ),
+    "fewer keypoints": (POSE, "manifest.json", lambda m: m["head"].update(keypoints=3)),
+    "keypoints of two": (POSE, "manifest.json", lambda m: m["head"].update(keypoint_values=2)),
+    "keypoints of none": (POSE, "skeleton.json", lambda t: head(t).update(kpt_shape=[17, 0])),
+    "half a shape": (POSE, "skeleton.json", lambda t: head(t).update(kpt_shape=[17])),
+    "a shape that is none": (POSE, "skeleton.json", lambda t: head(t).update(kpt_shape=17)),
+    "more coefficients": (
+        "yolo11n-seg",
+        "manifest.json",
+        lambda m: m["head"].update(mask_coefficients=33),
+    ),
+    "another number of coefficients": (
+        "yolo11n-seg",
+        "skeleton.json",
+        lambda t: head(t).update(nm=31),
+    ),
+}
+
+
+def copied(zoo: Zoo, name: str, tmp_path: Path) -> Path:
+    source = Path(zoo.pack(name).uri.removeprefix("file://"))
+    return Path(shutil.copytree(source, tmp_path / name))
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_that_the_manifest_does_not_say_is_refused_at_load(
+    kind: str, zoo: Zoo, door: PackDoor, tmp_path: Path
+) -> None:
+    name, file, change = HEADS[kind]
+    place = rewrite(copied(zoo, name, tmp_path), change, file)
+    with pytest.raises(PackInvalid, match="head"):
+        TorchBackend("cpu", 1).load(door.fetch(place), "fp32")
+
+
+def test_layers_that_give_other_classes_are_refused_with_the_first_pass(
+    zoo: Zoo, door: PackDoor, tmp_path: Path
+) -> None:
+    """Where head and manifest agree, and the weights are of fewer."""
+    folder = copied(zoo, "yolo11n-cls", tmp_path)
+
+    def one_more(tree: dict[str, Any]) -> None:
+        layers = tree["root"]["children"]["model"]["children"]
+        linear = layers[max(layers, key=int)]["children"]["linear"]["attributes"]
+        linear["out_features"] += 1
+
+    rewrite(folder, one_more, "skeleton.json")
+    pack = door.fetch(rewrite(folder, lambda m: m["class_names"].append("more")))
+    model = TorchBackend("cpu", 1).load(pack, "fp32")
+    asked = NmsOptions((0.25,) * len(pack.manifest.class_names), 0.7, 300, False)
+    with pytest.raises(PackInvalid, match="its head says"):
+        run(model, [picture(0, 224, 224)], [asked])
+
+
+def test_other_prototypes_than_coefficients_are_refused(zoo: Zoo, door: PackDoor) -> None:
+    shared = Architecture(door.fetch(zoo.pack("yolo11n-seg")).skeleton)
+    shared.check_answer(torch.zeros(1, 116, 84), torch.zeros(1, 32, 16, 16))
+    with pytest.raises(PackInvalid, match="31 classes or prototypes"):
+        shared.check_answer(torch.zeros(1, 116, 84), torch.zeros(1, 31, 16, 16))
 
 
 # --- files that are not the pack's ----------------------------------------------------------------

@@ -14,14 +14,14 @@ from worker.backends.beside import MaskParts
 from worker.imaging import Letterboxed, Place
 from worker.results import MaskFormat
 from worker.teller import Teller
-from yolopool.errors import DeadlineExceeded
+from yolopool.errors import DeadlineExceeded, QueueFull
 
 PLACE = Place(Letterboxed(np.zeros((64, 64, 3), np.uint8), (64, 64)), (0, 0), (64, 64))
 
 
-def candidates(boxes: int) -> Candidates:
+def candidates(boxes: int, side: int = 16) -> Candidates:
     corners = np.tile(np.array([8, 8, 56, 56], np.float32), (boxes, 1))
-    parts = MaskParts(np.ones((boxes, 1), np.float32), np.ones((1, 16, 16), np.float32))
+    parts = MaskParts(np.ones((boxes, 1), np.float32), np.ones((1, side, side), np.float32))
     return Candidates(corners, np.full(boxes, 0.5, np.float32), np.zeros(boxes, np.int64), parts)
 
 
@@ -31,6 +31,28 @@ async def test_a_passed_deadline_ends_the_masks() -> None:
         await teller.tell(candidates(3), PLACE, MaskFormat.RLE, 4.0)
     found = await teller.tell(candidates(3), PLACE, MaskFormat.RLE, 6.0)
     assert len(found.masks or ()) == 3
+    teller.close()
+
+
+async def test_what_waits_for_masks_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By those that were let in before anybody knew their size, too; one alone is always made."""
+    go_on = threading.Event()
+    monkeypatch.setattr(results, "found", lambda *_: go_on.wait(10))
+    parts = candidates(1)
+    assert isinstance(parts.beside, MaskParts)
+    teller = Teller(1, 8, capacity_bytes=parts.beside.prototypes.nbytes)
+    teller.check()
+    first = asyncio.ensure_future(teller.tell(parts, PLACE, MaskFormat.RLE, float("inf")))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFull, match="1 images wait for their masks"):
+        teller.check()
+    with pytest.raises(QueueFull):
+        await teller.tell(parts, PLACE, MaskFormat.RLE, float("inf"))
+    go_on.set()
+    await first
+    teller.check()
+    await teller.tell(candidates(1, 99), PLACE, MaskFormat.RLE, float("inf"))
+    teller.check()
     teller.close()
 
 

@@ -68,6 +68,16 @@ def test_a_build_says_how_far_it_drifts(client: Client, labels: Path) -> None:
     assert not version.served
 
 
+def test_int8_is_calibrated_on_what_is_uploaded(client: Client, labels: Path) -> None:
+    asked = ("--backend", "openvino", "--precision", "int8", "--calibration", SHAPES)
+    tried = ("--images", SHAPES, "--labels", labels, "--max-px", "8")
+    (row,) = run(client, "build", "shapes", *asked, *tried)["builds"]
+    assert row["variant"] == "openvino/int8"
+    assert row["objects"] == row["matched"] > 20
+    assert 0.1 < row["largest_px"] < 8
+    assert row["map50_95"] == pytest.approx(row["exact_map50_95"], abs=0.03)
+
+
 def test_auto_serves_the_fastest_within_its_bounds(client: Client) -> None:
     found = run(client, "build", "shapes", "--backend", "onnx", "--images", SHAPES)
     (row,) = found["builds"]

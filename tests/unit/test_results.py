@@ -29,7 +29,7 @@ def candidates(beside: Beside | None) -> Candidates:
     return Candidates(BOXES, np.array([0.9, 0.5], np.float32), np.array([1, 0]), beside)
 
 
-def sent(found: Found, task: str, **more: Any) -> Detections:
+def sent(found: Found, task: str, with_masks: bool = True, **more: Any) -> Detections:
     """As a client reads it, after the wire."""
     response = detection_pb2.DetectResponse(
         detections=answers.detections_to(found, NAMES),
@@ -39,7 +39,7 @@ def sent(found: Found, task: str, **more: Any) -> Detections:
         **more,
     )
     read = detection_pb2.DetectResponse.FromString(response.SerializeToString())
-    return detections.from_response(read, Image.new("RGB", (160, 120), (20, 20, 20)))
+    return detections.from_response(read, Image.new("RGB", (160, 120), (20, 20, 20)), with_masks)
 
 
 def drawn(answer: Detections) -> int:
@@ -140,6 +140,13 @@ def test_without_masks_every_box_stays() -> None:
     answer = sent(found, "segment")
     assert len(answer) == 2
     assert answer.masks is None
+
+
+def test_nothing_found_is_told_from_no_masks_wanted() -> None:
+    nothing = Candidates(BOXES[:0], np.zeros(0, np.float32), np.zeros(0, np.int64), None)
+    found = results.found(nothing, PLACE, MaskFormat.POLYGON)
+    assert sent(found, "segment").masks == ()
+    assert sent(found, "segment", with_masks=False).masks is None
 
 
 def test_masks_of_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ shape, where the library keeps one shape in the module. Of the device thread.
 """
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ import torch
 from worker.backends import heads, skeleton
 from worker.backends.base import NmsOptions
 from yolopool.errors import PackInvalid
+from yolopool.v1.pack_pb2 import PackManifest
+from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
 
 _KEPT_ANCHORS = 64
 Anchors = tuple[torch.Tensor, torch.Tensor]
@@ -43,6 +46,41 @@ class Architecture:
         self.peaks: dict[tuple[torch.dtype, int], int] = {}
         self._anchors: dict[tuple[torch.Size, ...], Anchors] = {}
         self._bound: object = None
+
+    def check(self, manifest: PackManifest) -> None:
+        """Raises PackInvalid where a manifest says another head than the skeleton has."""
+        said = manifest.head
+        told = heads.Head(
+            manifest.task,
+            len(manifest.class_names),
+            said.keypoints,
+            said.keypoint_values,
+            said.mask_coefficients,
+            said.angles,
+        )
+        if told != self.head:
+            raise PackInvalid(
+                f"the pack's skeleton has the head {self.head}, its manifest says {told}: import "
+                "the model again; the pack is damaged or forged"
+            )
+        if self.end_to_end != (manifest.head_mode == HEAD_MODE_END_TO_END):
+            raise PackInvalid("the pack's head is not of its head_mode: import the model again")
+
+    def check_answer(self, prediction: torch.Tensor, prototypes: torch.Tensor | None) -> None:
+        """Raises PackInvalid where layers give what the head does not say; where rows have
+        another width, the head itself fails.
+        """
+        if self.head.task == heads.CLASSIFY:
+            given, said = prediction.shape[1], self.head.classes
+        elif self.head.task == heads.SEGMENT and prototypes is not None:
+            given, said = prototypes.shape[1], self.head.mask_coefficients
+        else:
+            return
+        if given != said:
+            raise PackInvalid(
+                f"the pack's layers give {given} classes or prototypes, its head says {said}: "
+                "import the model again; the pack is damaged or forged"
+            )
 
     def bind(self, owner: object, tensors: Sequence[torch.Tensor]) -> None:
         if self._bound is not owner:
@@ -128,12 +166,28 @@ def _head_of(module: Any) -> Any:
 
 
 def _layout_of(head: Any) -> heads.Head:
+    """Raises PackInvalid for a head that does not say it in whole numbers."""
+    try:
+        found = _said(head)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PackInvalid(
+            f"the pack's head does not say what it gives ({error}): import the model again"
+        ) from error
+    if not all(type(one) is int for one in astuple(found)[1:]):
+        raise PackInvalid(f"the pack's head says {found}: import the model again")
+    return found
+
+
+def _said(head: Any) -> heads.Head:
     from ultralytics.nn.modules import head as library
 
     if isinstance(head, library.Classify):
-        return heads.Head(heads.CLASSIFY, int(head.linear.out_features))
+        return heads.Head(heads.CLASSIFY, head.linear.out_features)
     if isinstance(head, library.Pose):
-        return heads.Head(heads.POSE, head.nc, int(head.kpt_shape[1]))
-    kinds = ((library.Segment, heads.SEGMENT), (library.OBB, heads.OBB))
-    task = next((task for kind, task in kinds if isinstance(head, kind)), heads.DETECT)
-    return heads.Head(task, head.nc)
+        keypoints, values = head.kpt_shape
+        return heads.Head(heads.POSE, head.nc, keypoints, values)
+    if isinstance(head, library.Segment):
+        return heads.Head(heads.SEGMENT, head.nc, mask_coefficients=head.nm)
+    if isinstance(head, library.OBB):
+        return heads.Head(heads.OBB, head.nc, angles=head.ne)
+    return heads.Head(heads.DETECT, head.nc)

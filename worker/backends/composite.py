@@ -17,7 +17,7 @@ from worker.packs import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory, YolopoolError
 from yolopool.v1.pack_pb2 import PackManifest
 
-_PRECISIONS = ("fp32", "fp16", "bf16")
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class Runtime(Protocol):

@@ -23,11 +23,16 @@ OBB, CLASSIFY = "obb", "classify"
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a head gives: `classes` scores a row; of pose, `keypoint_values` of each keypoint."""
+    """What a head gives: `classes` scores a row, and beside them what its task has: of pose,
+    `keypoint_values` of each of `keypoints`.
+    """
 
     task: str
     classes: int
+    keypoints: int = 0
     keypoint_values: int = 0
+    mask_coefficients: int = 0
+    angles: int = 0
 
     def one_to_many(
         self,
@@ -77,9 +82,8 @@ class Head:
             return MaskParts(np.ascontiguousarray(extra), prototypes)
         if self.task == POSE:
             # Said, not inferred: an image without detections has no rows to infer from.
-            each = extra.shape[1] // self.keypoint_values
-            points = np.ascontiguousarray(extra).reshape(len(extra), each, self.keypoint_values)
-            return Keypoints(points)
+            form = len(extra), self.keypoints, self.keypoint_values
+            return Keypoints(np.ascontiguousarray(extra).reshape(form))
         if self.task == OBB:
             return Rotations(np.concatenate((boxes, extra[:, :1]), axis=1))
         return None

@@ -11,8 +11,8 @@ from worker.packs import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
 
-# By default OpenVINO computes in bf16 wherever the CPU can.
-_HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16"}
+# By default OpenVINO computes in bf16 wherever the CPU can; of int8 what the graph keeps in float.
+_HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVino:

@@ -20,8 +20,7 @@ from worker.backends.architecture import Architecture, Output
 from worker.backends.base import F32, U8, BatchResult, Candidates, NmsOptions
 from worker.graphing import Kind
 from worker.packs import Pack
-from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory, PackInvalid
-from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
+from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 
 if TYPE_CHECKING:
     from worker.backends.torch_backend import TorchBackend
@@ -92,8 +91,7 @@ class TorchModel:
         self.dtype = dtype
         self.shared: Architecture = backend.architecture(pack)
         self._manifest = pack.manifest
-        if self.shared.end_to_end != (pack.manifest.head_mode == HEAD_MODE_END_TO_END):
-            raise PackInvalid("the pack's head is not of its head_mode: import the model again")
+        self.shared.check(pack.manifest)
         flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)
         if backend.device.type == "cuda":
             flat = flat.to(backend.device, non_blocking=True)  # at once if the memory is pinned
@@ -209,6 +207,7 @@ class TorchModel:
         overwrites it; their sizes are known beforehand, so that nothing waits for the device.
         """
         prediction, prototypes = output if isinstance(output, tuple) else (output, None)
+        self.shared.check_answer(prediction, prototypes)
         if not any(one.masks for one in options):
             prototypes = None
         if prototypes is not None and prototypes.is_cuda:

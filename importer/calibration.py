@@ -1,0 +1,111 @@
+"""The images that int8 is calibrated on: a stranger's zip, read as the graph takes its input.
+
+Nothing is unpacked to disk, no name in it is used as a path, and only JPEG and PNG are decoded.
+"""
+
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from importer.onnx_graph import Input
+from importer.refusal import CALIBRATION, ImportRefused
+
+U8 = npt.NDArray[np.uint8]
+_MOST_IMAGES, _MOST_IMAGE_BYTES, _MOST_BYTES = 1_000, 64 * 1024**2, 2 * 1024**3
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+_TOLD = 20  # times in one iteration
+_GREY = 114  # of the border, as a worker's
+
+
+class Images:
+    """What an archive holds, in squares of `size`: each iteration reads it anew, one image at a
+    time, and tells `heard` the share that is done.
+    """
+
+    def __init__(self, path: Path, image: Input, size: int, heard: Callable[[float], None]) -> None:
+        """Raises ImportRefused for what is no such archive."""
+        self._path, self._input, self._size, self._heard = path, image, size, heard
+        self._members = _members(path)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+        """What the graph takes, by its name: (batch, 3, size, size). Raises ImportRefused."""
+        with zipfile.ZipFile(self._path) as archive:
+            for number, member in enumerate(self._members):
+                if number % (1 + len(self._members) // _TOLD) == 0:
+                    self._heard(number / len(self._members))
+                yield {self._input.name: self._taken(_decoded(archive, member))}
+
+    def _taken(self, image: U8) -> npt.NDArray[np.generic]:
+        planes = _letterboxed(image, self._size)[None, :, :, ::-1].transpose(0, 3, 1, 2)
+        batch = np.repeat(planes, self._input.batch or 1, axis=0)
+        if self._input.dtype == "uint8":
+            return np.ascontiguousarray(batch)
+        return np.ascontiguousarray(batch / np.float32(255), self._input.dtype)
+
+
+def _members(path: Path) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _refused(f"they are no zip archive ({error})") from error
+    if not 1 <= len(members) <= _MOST_IMAGES:
+        raise _refused(f"the archive holds {len(members)} files")
+    # Without compression nothing unpacks to more than was sent.
+    packed = [
+        one for one in members if one.compress_type != zipfile.ZIP_STORED or one.flag_bits & 1
+    ]
+    if packed:
+        raise _refused(f"{_name(packed[0])} in the archive is compressed or encrypted")
+    sizes = [one.file_size for one in members]
+    if max(sizes) > _MOST_IMAGE_BYTES or sum(sizes) > min(_MOST_BYTES, path.stat().st_size):
+        raise _refused(f"the archive holds {sum(sizes)} bytes, or {max(sizes)} in one file")
+    return members
+
+
+def _decoded(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> U8:
+    """uint8 BGR (height, width, 3)."""
+    image = None
+    try:
+        data = archive.read(member)
+        if data.startswith(_BEGINNINGS):
+            # Of more pixels than the environment of this process allows it decodes none.
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, cv2.error) as error:
+        raise _refused(f"{_name(member)} can't be read ({_line(error)})") from error
+    if image is None:
+        raise _refused(f"{_name(member)} is no JPEG or PNG image that can be decoded")
+    return np.asarray(image, np.uint8)
+
+
+def _letterboxed(image: U8, size: int) -> U8:
+    """Scaled to fit, in the middle of a grey square."""
+    gain = size / max(image.shape[:2])
+    height, width = (max(1, round(side * gain)) for side in image.shape[:2])
+    top, left = (size - height) // 2, (size - width) // 2
+    square = np.full((size, size, 3), _GREY, np.uint8)
+    square[top : top + height, left : left + width] = cv2.resize(image, (width, height))
+    return square
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    return repr(member.filename[:60])
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _refused(wrong: str) -> ImportRefused:
+    return ImportRefused(
+        CALIBRATION,
+        f"the images for calibration are refused: {wrong}: give a folder, or an uncompressed zip, "
+        f"of 1 to {_MOST_IMAGES} JPEG or PNG images",
+    )
