@@ -20,16 +20,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import dataset, drift, hardware, results, weights
-from benchmarks.harness.drift import Drift
-from benchmarks.harness.matching import Detected
+from benchmarks.harness import dataset, hardware, results, weights
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median
 from examples.shapes import make_data
 from worker.backends.base import Backend, LoadedModel, NmsOptions, run
 from worker.host import Host
 from worker.packs import Pack, PackDoor
+from yolopool import drift
+from yolopool.detections import Detections
 from yolopool.evaluation import mean_precision
+from yolopool.records import Drift
 from yolopool.v1.worker_pb2 import PackLocation
 
 U8 = npt.NDArray[np.uint8]
@@ -60,13 +61,16 @@ class Found:
 
     rows: F64
 
-    def served(self) -> list[Detected]:
+    def served(self) -> Detections:
         """Those above the threshold of serving."""
-        return [
-            Detected(NAMES[int(row[5])], (row[0], row[1], row[2], row[3]), row[4])
-            for row in self.rows.tolist()
-            if row[4] > SERVED_SCORE
-        ]
+        rows = self.rows[self.rows[:, 4] > SERVED_SCORE]
+        classes = rows[:, 5].astype(np.int64)
+        return Detections(
+            rows[:, :4].astype(np.float32),
+            rows[:, 4].astype(np.float32),
+            classes,
+            tuple(NAMES[number] for number in classes),
+        )
 
 
 def flags() -> argparse.ArgumentParser:
@@ -182,11 +186,11 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[
                 "precision": precision,
                 "map50": round(map50, 4),
                 "map50_95": round(map50_95, 4),
-                "boxes": moved.boxes,
+                "boxes": moved.objects,
                 "matched": moved.matched,
                 "extra": moved.extra,
-                "worst_px": moved.pixels,
-                "worst_score": moved.score,
+                "worst_px": moved.largest_px,
+                "worst_score": moved.largest_confidence,
                 **figures,
                 "weights_mb": model.weights_bytes / 1e6,
                 "private_mb": model.private_bytes / 1e6,
@@ -222,9 +226,9 @@ def checks(rows: Sequence[Row], drifts: dict[str, Drift]) -> list[Check]:
     found = []
     for name in ("onnx/fp32", "openvino/fp32"):
         one = drifts[name]
-        holds = one.matched == one.boxes and one.extra == 0
-        holds &= one.pixels <= EXACT_PIXELS and one.score <= EXACT_SCORE
-        said = f"{one.matched} of {one.boxes}, {one.extra} extra, {one.pixels:.4f} px"
+        holds = one.matched == one.objects and one.extra == 0
+        holds &= one.largest_px <= EXACT_PIXELS and one.largest_confidence <= EXACT_SCORE
+        said = f"{one.matched} of {one.objects}, {one.extra} extra, {one.largest_px:.4f} px"
         found.append(Check(f"{name} gives torch's boxes", holds, said))
     lost = [float(rows[0]["map50_95"] or 0) - float(row["map50_95"] or 0) for row in rows]
     found.append(

@@ -16,8 +16,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks.harness import drift
-from benchmarks.harness.matching import Detected
 from importer import child
 from importer.refusal import ImportRefused
 from tests import onnx_graphs
@@ -34,7 +32,8 @@ from worker.backends.onnx_backend import OnnxRuntime
 from worker.backends.simulated import SimulatedBackend
 from worker.backends.torch_backend import TorchBackend
 from worker.packs import Pack, PackDoor
-from yolopool import calibration
+from yolopool import calibration, drift
+from yolopool.detections import Detections
 from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed
 from yolopool.v1 import importing_pb2 as pb
 from yolopool.v1.types_pb2 import OUTPUT_LAYOUT_END_TO_END, OUTPUT_LAYOUT_PLAIN
@@ -322,16 +321,16 @@ def test_int8_finds_what_fp32_finds(
         (alone,) = found(backend, small, one)
         assert_same(together, alone)
         matched = drift.between(seen(expected), seen(alone))
-        assert (matched.boxes, matched.extra) == (matched.matched, 0)
-        assert matched.pixels < 4
-        assert matched.score < 0.15
-        count += matched.boxes
+        assert (matched.objects, matched.extra) == (matched.matched, 0)
+        assert matched.largest_px < 4
+        assert matched.largest_confidence < 0.15
+        count += matched.objects
     assert count > 6
 
 
-def seen(found: Candidates) -> list[Detected]:
-    rows = zip(found.class_id, found.xyxy.tolist(), found.confidence, strict=True)
-    return [Detected(str(kind), tuple(box), float(score)) for kind, box, score in rows]
+def seen(found: Candidates) -> Detections:
+    names = tuple(map(str, found.class_id))
+    return Detections(found.xyxy, found.confidence, found.class_id, names)
 
 
 async def calibrated(path: Path, folder: Path, images: Path, digest: str = "") -> ImportRefused:

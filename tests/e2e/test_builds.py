@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from yolopool import Client, demo
 from yolopool.cli import app
+from yolopool.detections import Detections
 from yolopool.up import PoolOptions, RunningPool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -107,13 +109,15 @@ def test_a_version_is_served_by_its_build_and_by_itself_again(client: Client) ->
     client.build("shapes", backend="openvino", precision="fp32")
     before = client.detect(image, "shapes")
     run(client, "variant", "shapes", "openvino/fp32")
-    pending = 100
-    while (answer := client.detect(image, "shapes")).variant != "openvino/fp32/cpu" and pending:
-        pending -= 1
-    assert answer.variant == "openvino/fp32/cpu"
+    answer = answered_by(client, "openvino/fp32/cpu")
     assert abs(answer.xyxy - before.xyxy).max() < 0.05
     run(client, "variant", "shapes", "none")
-    pending = 100
-    while (answer := client.detect(image, "shapes")).variant != "torch/fp32/cpu" and pending:
-        pending -= 1
-    assert (answer.xyxy == before.xyxy).all()
+    assert (answered_by(client, "torch/fp32/cpu").xyxy == before.xyxy).all()
+
+
+def answered_by(client: Client, variant: str) -> Detections:
+    """The first answer of a build that replicas are being loaded anew for."""
+    until = time.monotonic() + 30
+    while (answer := client.detect(SHAPES / "00000.png", "shapes")).variant != variant:
+        assert time.monotonic() < until, answer.variant
+    return answer

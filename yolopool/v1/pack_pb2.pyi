@@ -78,7 +78,7 @@ class PackManifest(_message.Message):
     backend: _builtins.str
     """What runs it: torch (also where it is empty) | onnx (ONNX Runtime) | openvino | tensorrt."""
     precision: _builtins.str
-    """With onnx: what the graph computes in, fp32 (also where it is empty) | bf16. A model of torch
+    """With onnx: what the graph computes in, fp32 (also where it is empty) | bf16 | int8. A model of torch
     computes in what its worker says.
     """
     @_builtins.property
