@@ -85,6 +85,8 @@ class Engine:
         self._queue: Queue[Work] = Queue(capacity, self._estimates)
         self._swap_s: dict[str, float] = {}
         self._passes: Counter[str] = Counter()
+        # Images a pass that the ledger promises memory for, whatever a ticket was queued with.
+        self._limits: dict[str, int] = {}
         # Batches that fitted where a larger one did not.
         self._fitting: dict[tuple[str, Shape], int] = {}
         self._running = 0
@@ -224,6 +226,11 @@ class Engine:
             self._swap_s[version] = seconds
             self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
 
+    def limit(self, version: str, images: int) -> None:
+        """No pass of a version has more images from now on, those that wait included."""
+        with self._changed:
+            self._limits[version] = images
+
     def refuse(self, version: str, error: YolopoolError) -> None:
         """Answers all that waits for a version with an error."""
         with self._changed:
@@ -236,6 +243,7 @@ class Engine:
         with self._changed:
             self._estimates.forget(version)
             self._swap_s.pop(version, None)
+            self._limits.pop(version, None)
             self._passes.pop(version, None)
             self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
 
@@ -307,7 +315,8 @@ class Engine:
         return jobs.popleft()
 
     def _most_images(self, version: str, shape: Shape) -> int:
-        return self._fitting.get((version, shape), sys.maxsize)
+        limit = self._limits.get(version, sys.maxsize)
+        return min(limit, self._fitting.get((version, shape), limit))
 
     def _note_start(self, batch: Batch[Work] | None) -> None:
         if batch is not None:
