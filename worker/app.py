@@ -163,7 +163,6 @@ class App:
             self._io_settings,
             settings.intake_bytes(),
             self.rpc.infer,
-            backend.pin,
             changed=self._changed,
         )
         self.membership = Membership(
@@ -387,7 +386,6 @@ class App:
 
     def _open_device(self) -> tuple[int, int, str]:
         context_bytes = self.backend.open()
-        self.arena.pin(self.backend.pin)
         return context_bytes, self.backend.memory().total_bytes, self.backend.device_name
 
     def _changed(self) -> None:

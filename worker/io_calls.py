@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from worker import io_link
-from worker.arena import U8, Arena, Pin
+from worker.arena import U8, Arena
 from worker.intake import Framing, Prepared
 from worker.io_link import Frames, Kind
 from worker.rpc import DEFAULT_DEADLINE_S, Prepare
@@ -33,7 +33,7 @@ class IoCalls:
     are open. `listening` has the port once it does, 0 if it never will.
     """
 
-    def __init__(self, infer: Infer, memory: int, pin: Pin, capacity: int) -> None:
+    def __init__(self, infer: Infer, memory: int, capacity: int) -> None:
         self.frames = Frames(self._heard, self._end)
         self.lost = asyncio.Event()
         self.listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -41,7 +41,6 @@ class IoCalls:
         self._infer = infer
         self._capacity = capacity
         self._arena = Arena(mmap.mmap(memory, 0))
-        self._arena.pin(pin)
         self._calls: dict[int, asyncio.Task[None]] = {}
         # With the most bytes that the pixels may take.
         self._awaited: dict[int, tuple[asyncio.Future[Prepared], int]] = {}

@@ -14,7 +14,6 @@ from collections.abc import Callable
 import structlog
 
 from worker import arena, io_link
-from worker.arena import Pin
 from worker.io_calls import Infer, IoCalls
 from worker.io_link import IoSettings, Kind
 from worker.supervisor import after_exit
@@ -35,7 +34,6 @@ class IoProcesses:
         settings: Callable[[int], IoSettings],
         memory_bytes: int,
         infer: Infer,
-        pin: Pin,
         changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -45,7 +43,6 @@ class IoProcesses:
         self._settings = settings
         self._memory_bytes = memory_bytes
         self._infer = infer
-        self._pin = pin
         self._changed = changed
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
@@ -93,7 +90,7 @@ class IoProcesses:
         with theirs:
             memory = arena.shared(self._memory_bytes)
             try:
-                calls = IoCalls(self._infer, memory, self._pin, settings.capacity)
+                calls = IoCalls(self._infer, memory, settings.capacity)
                 loop = asyncio.get_running_loop()
                 await loop.create_connection(lambda: calls.frames, sock=ours)
                 process = await asyncio.create_subprocess_exec(

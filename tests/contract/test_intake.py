@@ -1,7 +1,6 @@
 """The intake, on threads and in processes of its own: what it prepares, refuses, and gives back."""
 
 import asyncio
-import mmap
 import os
 import signal
 import threading
@@ -64,9 +63,7 @@ class Processes:
             "127.0.0.1", 0, 2, 4, LIMITS.max_bytes, LIMITS.max_pixels, "ERROR", log_json=True
         )
         memory_bytes = slots * FRAMING.most_bytes
-        self.keeper = IoProcesses(
-            1, lambda number: settings, memory_bytes, self._any, unpinned, lambda: None
-        )
+        self.keeper = IoProcesses(1, lambda number: settings, memory_bytes, self._any, lambda: None)
         # Runs after an image was prepared, as a device would.
         self.device: Callable[[], Awaitable[object]] = no_time
         self.ended: list[type[BaseException]] = []
@@ -127,10 +124,6 @@ class Processes:
 
 async def no_time() -> None:
     """What a device takes that is not there."""
-
-
-def unpinned(memory: mmap.mmap) -> Callable[[], None]:
-    return lambda: None
 
 
 Door = Callable[..., Threads | Processes]
