@@ -261,7 +261,9 @@ class Fatal(ScriptedWorker):
     one suspect in hand at a time.
     """
 
-    poison = OTHER
+    @staticmethod
+    def kills(request: worker_pb2.InferRequest) -> bool:
+        return request.version.model == "shapes" and request.encoded == OTHER
 
     def __init__(self, name: str, rig: Rig) -> None:
         super().__init__(name)
@@ -278,7 +280,7 @@ class Fatal(ScriptedWorker):
     async def _take(self, request: worker_pb2.InferRequest, context: Any) -> Any:
         self._hand.add(request.request_id)
         try:
-            if request.encoded == self.poison:
+            if self.kills(request):
                 self.inferred.append(request)
                 self.killing = asyncio.create_task(self._end(set(self._hand)))
                 await asyncio.sleep(10)
@@ -342,6 +344,59 @@ async def test_an_image_that_ends_two_workers_is_refused_and_the_third_lives(
             )
             assert isinstance(told, errors.ImageQuarantined)
         await alive[0].die()  # the others did
+
+
+async def test_what_ends_the_workers_of_one_version_is_fine_for_another(tmp_path: Path) -> None:
+    async with Rig(tmp_path) as rig:
+        workers = [await fatal(rig, name) for name in ("one", "two", "three")]
+        for model in ("shapes", "other"):
+            await rig.ready(model)
+            await rig.load(model, replicas=3)
+
+        def detect(model: str) -> Any:
+            request = detection_pb2.DetectRequest(model=model, encoded=OTHER)
+            return rig.detection.Detect(request, timeout=20)
+
+        assert isinstance(await refused(detect("shapes")), errors.ImageQuarantined)
+        assert (await detect("other")).version.model == "other"
+        assert isinstance(await refused(detect("shapes")), errors.ImageQuarantined)
+        for one in workers:
+            if one.inferred[-1].version.model == "other":
+                await one.die()  # the others did
+
+
+async def test_a_version_that_ends_its_workers_with_every_image_is_refused_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fatal, "kills", lambda self, request: request.version.model == "shapes")
+    async with Rig(tmp_path) as rig:
+        names = ("one", "two", "three", "four", "five")
+        workers = [await fatal(rig, name) for name in names]
+        for model in ("shapes", "other"):
+            await rig.ready(model)
+            await rig.load(model, replicas=len(names))
+
+        def detect(model: str, image: bytes) -> Any:
+            request = detection_pb2.DetectRequest(model=model, encoded=image)
+            return rig.detection.Detect(request, timeout=20)
+
+        assert isinstance(await refused(detect("shapes", IMAGE)), errors.ImageQuarantined)
+        told = await refused(detect("shapes", OTHER))
+        assert isinstance(told, errors.VersionQuarantined)
+        assert not told.retryable
+        assert told.retry_after_s is not None
+        # Another innocent image is not tried at the cost of two more.
+        before = sum(len(one.inferred) for one in workers)
+        assert isinstance(await refused(detect("shapes", IMAGE + b"\0")), errors.VersionQuarantined)
+        assert sum(len(one.inferred) for one in workers) == before
+        assert (await detect("other", IMAGE)).version.model == "other"
+        stream = rig.events.WatchEvents(
+            events_pb2.WatchEventsRequest(kinds=[events_pb2.EVENT_KIND_VERSION_QUARANTINED]),
+            timeout=5,
+        )
+        assert [one.version.model async for one in stream] == ["shapes"]
+        (alive,) = (one for one in workers if one.inferred[-1:] and not hasattr(one, "killing"))
+        await alive.die()
 
 
 async def test_a_worker_that_was_killed_from_outside_implicates_nobody(tmp_path: Path) -> None:
