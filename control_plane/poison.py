@@ -46,8 +46,10 @@ class Poison:
 
     def __init__(self, keep_s: float) -> None:
         self._keep_s = keep_s
-        self._lost: dict[tuple[str, str], _Lost] = {}  # by incarnation and request
-        self._exits: dict[str, _Exit] = {}  # by incarnation
+        self._lost: dict[tuple[str, str], _Lost] = {}  # by process and request
+        self._exits: dict[str, _Exit] = {}  # by process: an incarnation, or an I/O process's id
+        # Of (incarnation, request): the I/O process that had it in hand.
+        self._io: dict[tuple[str, str], str] = {}
         self._until: dict[Image | VersionKey, float] = {}  # of what is quarantined
         # Convicted here since the last answer of their version.
         self._convicted: dict[VersionKey, set[Image]] = {}
@@ -60,26 +62,39 @@ class Poison:
         return not self._lost and not self._until
 
     def lost(self, incarnation: str, request: str, image: Image, now: float) -> None:
-        """A request was not answered, since its worker ended."""
-        exit = self._exits.get(incarnation)
+        """A request was not answered, since its worker ended, or an I/O process of it."""
+        process = self._process(incarnation, request)
+        exit = self._exits.get(process)
         if exit is None or request in exit.requests:
-            self._lost[incarnation, request] = _Lost(image, now)
+            self._lost[process, request] = _Lost(image, now)
             _bound(self._lost)
 
-    def exited(self, incarnation: str, requests: frozenset[str], now: float) -> None:
-        """A process ended; `requests` were in hand (none: it was ended from outside)."""
+    def exited(
+        self, incarnation: str, requests: frozenset[str], now: float, io_process: str = ""
+    ) -> None:
+        """A process ended; `requests` were in hand (none: it was ended from outside). With
+        `io_process` it was that one of the worker's, which lives on with all its other requests.
+        """
         self._forget(now)
-        self._exits[incarnation] = _Exit(requests, now)
+        self._exits[io_process or incarnation] = _Exit(requests, now)
         _bound(self._exits)
-        for key in [key for key in self._lost if key[0] == incarnation and key[1] not in requests]:
-            del self._lost[key]
+        if not io_process:
+            mine = [key for key in self._lost if key[0] == incarnation and key[1] not in requests]
+            for key in mine:
+                del self._lost[key]
+            return
+        for request in requests:
+            self._io[incarnation, request] = io_process
+            if (lost := self._lost.pop((incarnation, request), None)) is not None:
+                self._lost[io_process, request] = lost
+        _bound(self._io)
 
-    def has_exit(self, incarnation: str) -> bool:
-        """Whether it is known what that process had in hand."""
-        return incarnation in self._exits
+    def has_exit(self, incarnation: str, request: str) -> bool:
+        """Whether it is known what the process that had this request ended with."""
+        return self._process(incarnation, request) in self._exits
 
     def had_in_hand(self, incarnation: str, request: str) -> bool:
-        exit = self._exits.get(incarnation)
+        exit = self._exits.get(self._process(incarnation, request))
         return exit is None or request in exit.requests
 
     def answered(self, image: Image) -> None:
@@ -96,11 +111,16 @@ class Poison:
         """Whether it was in hand when a worker ended, as far as is known."""
         return any(lost.image == image for lost in self._lost.values())
 
-    def guilty(self, incarnation: str) -> Image | None:
-        """The one image that this exit has in common with another; None: there is none, or there
-        are several, of whom nobody can tell yet.
+    def is_recurrent(self, incarnation: str, request: str, image: Image) -> bool:
+        """Whether it was in hand when another process ended than the one that took this request."""
+        return bool(self._exits_of(image) - {self._process(incarnation, request)})
+
+    def guilty(self, incarnation: str, request: str) -> Image | None:
+        """The one image that the exit that took this request has in common with another; None:
+        there is none, or there are several, of whom nobody can tell yet.
         """
-        here = {lost.image for key, lost in self._lost.items() if key[0] == incarnation}
+        process = self._process(incarnation, request)
+        here = {lost.image for key, lost in self._lost.items() if key[0] == process}
         twice = {image for image in here if len(self._exits_of(image)) > 1}
         return twice.pop() if len(twice) == 1 else None
 
@@ -129,13 +149,17 @@ class Poison:
 
     def _exits_of(self, image: Image) -> set[str]:
         return {
-            incarnation
-            for (incarnation, _), lost in self._lost.items()
-            if lost.image == image and incarnation in self._exits
+            process
+            for (process, _), lost in self._lost.items()
+            if lost.image == image and process in self._exits
         }
+
+    def _process(self, incarnation: str, request: str) -> str:
+        return self._io.get((incarnation, request), incarnation)
 
     def _forget(self, now: float) -> None:
         self._exits = {k: one for k, one in self._exits.items() if now - one.at < self._keep_s}
+        self._io = {key: process for key, process in self._io.items() if process in self._exits}
         self._until = {what: until for what, until in self._until.items() if now < until}
         for version, images in tuple(self._convicted.items()):
             images &= self._until.keys()

@@ -60,17 +60,17 @@ class Quarantine:
         else:
             self._poison.works(key_in(body.version))
 
-    def exited(self, incarnation: str, requests: frozenset[str]) -> None:
-        """A supervisor said what a process had in hand when it ended."""
+    def exited(self, incarnation: str, requests: frozenset[str], io_process: str = "") -> None:
+        """It was said what a process had in hand when it ended; see `Poison.exited`."""
         if incarnation and self._refuse_s:
-            self._poison.exited(incarnation, requests, self._clock.monotonic())
+            self._poison.exited(incarnation, requests, self._clock.monotonic(), io_process)
             self._words.wake(incarnation)
 
     async def may_go_on(
         self, body: worker_pb2.InferRequest, incarnation: str, lost: int, deadline_s: float
     ) -> bool:
-        """A worker ended with this request in hand, the `lost`-th: whether another may be asked, to
-        which it goes as a suspect.
+        """A worker or its I/O process ended with this request in hand, the `lost`-th: whether
+        another may be asked, to which it goes as a suspect.
 
         Raises ImageQuarantined if that was its image's doing, VersionQuarantined if its version's.
         deadline_s: monotonic.
@@ -79,16 +79,18 @@ class Quarantine:
             return lost == 1
         image = await image_of(body)
         self._refuse(image)
-        now = self._clock.monotonic()
-        self._poison.lost(incarnation, body.request_id, image, now)
+        now, request = self._clock.monotonic(), body.request_id
+        self._poison.lost(incarnation, request, image, now)
         body.suspect = True
-        if lost == 1:
+        # It may have been another request's before: who sends it again is not to end a third one.
+        if lost == 1 and not self._poison.is_recurrent(incarnation, request, image):
             return True
-        if lost >= MOST_LOST or not await self._word(incarnation, min(WORD_S, deadline_s - now)):
-            return False
-        self._convict(self._poison.guilty(incarnation), incarnation)
+        wait_s = min(WORD_S, deadline_s - now)
+        if lost >= MOST_LOST or not await self._word(incarnation, request, wait_s):
+            return lost == 1
+        self._convict(self._poison.guilty(incarnation, request), incarnation)
         self._refuse(image)
-        return not self._poison.had_in_hand(incarnation, body.request_id)
+        return lost == 1 or not self._poison.had_in_hand(incarnation, request)
 
     async def follow(self) -> None:
         """Goes on for ever: learns what any control plane convicted."""
@@ -107,10 +109,10 @@ class Quarantine:
                 self._learn(event)
                 after = event.id
 
-    async def _word(self, incarnation: str, wait_s: float) -> bool:
+    async def _word(self, incarnation: str, request: str, wait_s: float) -> bool:
         """Whether it is known what a process had in hand, and of all that was lost with it."""
         heard = await self._words.until(
-            incarnation, lambda: self._poison.has_exit(incarnation) or None, wait_s
+            incarnation, lambda: self._poison.has_exit(incarnation, request) or None, wait_s
         )
         await asyncio.sleep(SETTLE_S)
         return heard is not None

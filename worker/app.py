@@ -25,10 +25,10 @@ from worker.host import Host
 from worker.imaging import ImageLimits
 from worker.intake import Intake
 from worker.io_link import IoSettings
-from worker.io_processes import IoProcesses
+from worker.io_processes import IoExit, IoProcesses
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
-from worker.membership import Membership
+from worker.membership import Membership, report_exit
 from worker.packs import PackDoor
 from worker.replica import Replica
 from worker.replicas import Replicas
@@ -41,7 +41,7 @@ from worker.vigil import Bounds
 from worker.watchdog import Watchdog
 from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.serving import GrpcServer
-from yolopool.v1 import fleet_pb2, worker_pb2_grpc
+from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
@@ -164,6 +164,8 @@ class App:
             settings.intake_bytes(),
             self.rpc.infer,
             changed=self._changed,
+            tell=self._tell_io_exit,
+            hang_s=settings.hang_floor_s,
         )
         self.membership = Membership(
             settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
@@ -379,6 +381,24 @@ class App:
             log_level=settings.log_level,
             log_json=settings.log_json,
         )
+
+    async def _tell_io_exit(self, exit: IoExit) -> None:
+        one = self.identity()
+        report = membership_pb2.ReportExitRequest(
+            worker=one.id,
+            device=one.device,
+            device_kind=one.device_kind,
+            incarnation=one.incarnation,
+            io_process=exit.id,
+            exit=fleet_pb2.WorkerExit(
+                ended=exit.ended,
+                in_a_row=exit.restart.attempt,
+                ran_s=exit.ran_s,
+                restart_in_s=exit.restart.delay_s,
+            ),
+            requests=exit.requests,
+        )
+        await report_exit(self.settings.control_planes, report)
 
     def _io_addresses(self) -> tuple[str, ...]:
         host = self.settings.advertise.rpartition(":")[0] or self.settings.host

@@ -22,6 +22,13 @@ _SIGNALS = {int(one): one.name for one in signal.Signals}
 FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
+def how(code: int | None) -> str:
+    """How a process ended, by what `Process.returncode` says."""
+    if code is not None and code < 0:
+        return f"signal {_SIGNALS.get(-code, -code)}"
+    return "hung" if code == HUNG else f"exit code {code}"
+
+
 class Child:
     """`await Child.start(...)`. What it writes on stderr goes to ours, and its end is kept."""
 
@@ -61,10 +68,7 @@ class Child:
     @property
     def ended(self) -> str:
         """How: exit code 1, signal SIGSEGV, hung."""
-        code = self._process.returncode
-        if code is not None and code < 0:
-            return f"signal {_SIGNALS.get(-code, -code)}"
-        return "hung" if code == HUNG else f"exit code {code}"
+        return how(self._process.returncode)
 
     @property
     def last_output(self) -> str:

@@ -28,10 +28,10 @@ def test_what_two_exits_have_in_common_is_guilty() -> None:
     lose(poison, "one", 0.0, p="poison", a="cat", b="dog")
     poison.exited("one", frozenset("pab"), 0.1)
     lose(poison, "two", 1.0, p="poison", a="cat", n="fish")
-    assert poison.guilty("two") is None
+    assert poison.guilty("two", "p") is None
     # The cat waited for its turn, the fish was new.
     poison.exited("two", frozenset("pn"), 1.1)
-    assert poison.guilty("two") == image("poison")
+    assert poison.guilty("two", "p") == image("poison")
     assert not poison.had_in_hand("two", "a")
 
 
@@ -40,17 +40,17 @@ def test_of_two_in_common_nobody_can_tell() -> None:
     for incarnation in ("one", "two"):
         lose(poison, incarnation, 0.0, p="poison", a="cat")
         poison.exited(incarnation, frozenset("pa"), 0.0)
-    assert poison.guilty("two") is None
+    assert poison.guilty("two", "p") is None
     lose(poison, "three", 1.0, p="poison")
     poison.exited("three", frozenset("p"), 1.0)
-    assert poison.guilty("three") == image("poison")
+    assert poison.guilty("three", "p") == image("poison")
 
 
 def test_one_exit_is_no_proof_whoever_sent_the_image() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, p="poison", q="poison")
     poison.exited("one", frozenset("pq"), 0.0)
-    assert poison.guilty("one") is None
+    assert poison.guilty("one", "p") is None
 
 
 def test_an_answer_acquits() -> None:
@@ -68,6 +68,25 @@ def test_an_end_from_outside_implicates_nobody() -> None:
     poison.exited("one", frozenset(), 0.1)
     lose(poison, "one", 0.2, b="dog")  # told later
     assert poison.is_empty(0.2)
+
+
+def test_an_image_that_ends_io_processes_of_a_worker_that_lives_is_guilty() -> None:
+    poison = Poison(KEEP_S)
+    # Told before or after it is known here that they were lost.
+    lose(poison, "one", 0.0, p="poison", a="cat", n="fish")
+    poison.exited("one", frozenset("pa"), 0.1, io_process="io-1")
+    assert poison.guilty("one", "p") is None
+    assert not poison.has_exit("one", "n")
+    poison.answered(image("cat"))
+    poison.exited("one", frozenset("q"), 1.0, io_process="io-2")
+    lose(poison, "one", 1.1, q="poison")
+    assert poison.has_exit("one", "q")
+    assert poison.guilty("one", "q") == image("poison")
+    assert poison.is_recurrent("one", "q", image("poison"))
+    # The worker process itself may end, too.
+    poison.exited("one", frozenset("n"), 2.0)
+    assert poison.has_exit("one", "n")
+    assert poison.is_suspect(image("fish"))
 
 
 def test_without_a_word_of_the_supervisor_nobody_is_implicated_for_long() -> None:
@@ -92,7 +111,7 @@ def test_what_is_poison_for_one_version_is_none_for_another() -> None:
     poison.exited("one", frozenset("p"), 0.0)
     poison.lost("two", "q", Image(OTHER, "cat"), 1.0)
     poison.exited("two", frozenset("q"), 1.0)
-    assert poison.guilty("two") is None
+    assert poison.guilty("two", "q") is None
     poison.quarantine(Image(VERSION, "cat"), 10.0)
     assert poison.refused_for_s(Image(OTHER, "cat"), 4.0) == 0.0
 
@@ -142,5 +161,5 @@ def test_the_innocent_are_never_convicted(
             poison.lost(incarnation, one, image(one), now)
         poison.exited(incarnation, frozenset(in_hand), now)
         known |= in_hand
-        assert poison.guilty(incarnation) in (None, image("poison"))
-        assert poison.guilty(incarnation) == (image("poison") if number else None)
+        assert poison.guilty(incarnation, "poison") in (None, image("poison"))
+        assert poison.guilty(incarnation, "poison") == (image("poison") if number else None)
