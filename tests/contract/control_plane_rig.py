@@ -289,7 +289,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         try:
             for batch in request.sweep.batch_sizes:
                 await asyncio.sleep(self.infer_s)
-                yield bench_pb2.BenchPoint(batch=batch, passes=5, images_per_s=10.0 * batch)
+                yield bench_pb2.BenchPoint(
+                    batch=batch, passes=5, images_per_s=10.0 * batch, done=True
+                )
         finally:
             self.benched += 1
 
