@@ -57,6 +57,9 @@ class Load:
     capacity: int
     wait_s: float
     sequence: int
+    # Since the process began: passes that were answered, and the images that they were asked for.
+    passes_total: int = 0
+    images_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Engine:
         self._queue: Queue[Work] = Queue(capacity, self._estimates)
         self._swap_s: dict[str, float] = {}
         self._passes: Counter[str] = Counter()
+        self._passes_total = self._images_total = 0
         # Images a pass that the ledger promises memory for, whatever a ticket was queued with.
         self._limits: dict[str, int] = {}
         # Batches that fitted where a larger one did not.
@@ -186,6 +190,8 @@ class Engine:
                 self._queue.capacity,
                 self._wait_s(self._clock()),
                 next(self._reports),
+                self._passes_total,
+                self._images_total,
             )
 
     def image_s(self, version: str, shape: tuple[int, int]) -> float:
@@ -358,6 +364,8 @@ class Engine:
             if pass_s is not None:
                 self._estimates.record(batch.version, batch.shape, images, pass_s)
                 self._passes[batch.version] += 1
+                self._passes_total += 1
+                self._images_total += tickets
             self._changed.notify()
         if self.watching:
             self.watch()

@@ -173,7 +173,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             device_kind=self.kind,
             state=fleet_pb2.WORKER_STATE_READY,
             ledger=self.ledger(),
-            load=types_pb2.LoadReport(queue_capacity=8, sequence=self._sequence),
+            load=types_pb2.LoadReport(
+                queue_capacity=8, sequence=self._sequence, passes_total=4, images_total=10
+            ),
             replicas=self.replicas.values(),
             replaces_because=self.replaces_because,
             labels=self.labels,

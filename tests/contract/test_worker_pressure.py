@@ -114,7 +114,9 @@ async def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
         tasks = await queued_behind_one(engine, model, 8)
         model.go_on.set()
         outcomes = await asyncio.gather(*tasks)
+        load = engine.load()
     assert model.passes == [1, 8, 4, 2, 2, 4, 2, 2]
+    assert (load.passes_total, load.images_total) == (5, 9)  # that fitted
     assert [outcome.batch_size for outcome in outcomes] == [1] + [2] * 8
 
 
