@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from worker import blackbox
@@ -30,9 +29,12 @@ def how(code: int | None) -> str:
 
 
 class Child:
-    """`await Child.start(...)`. What it writes on stderr goes to ours, and its end is kept."""
+    """`await Child.start(...)`. What it writes on stderr goes to `output`, which never blocks, and
+    the end of it is kept.
+    """
 
-    def __init__(self, process: Process, box: IO[bytes]) -> None:
+    def __init__(self, process: Process, box: IO[bytes], output: Callable[[bytes], object]) -> None:
+        self._output = output
         self._process = process
         self._box = box
         self._left: tuple[str, tuple[str, ...]] = ("", ())
@@ -40,7 +42,12 @@ class Child:
         self._pump = asyncio.create_task(self._follow(), name=f"stderr of {process.pid}")
 
     @classmethod
-    async def start(cls, command: Sequence[str], environ: Mapping[str, str]) -> "Child":
+    async def start(
+        cls,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        output: Callable[[bytes], object],
+    ) -> "Child":
         """Raises OSError."""
         # Of memory: on a disk that is full a write to it would end the worker.
         box = os.fdopen(os.memfd_create("black box"), "r+b")
@@ -55,7 +62,7 @@ class Child:
         except BaseException:
             box.close()
             raise
-        return cls(process, box)
+        return cls(process, box, output)
 
     @property
     def pid(self) -> int:
@@ -104,6 +111,4 @@ class Child:
         assert stream is not None, "it was started with a pipe"
         while data := await stream.read(READ_BYTES):
             self._tail = (self._tail + data)[-KEPT_BYTES:]
-            with contextlib.suppress(OSError):
-                sys.stderr.buffer.write(data)
-                sys.stderr.flush()
+            self._output(data)
