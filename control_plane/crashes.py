@@ -39,8 +39,24 @@ class Crashes:
         self._clock = clock
         self._decides = decides
 
-    async def report(self, exit: Exit, incarnation: str, requests: frozenset[str]) -> None:
-        """A process of `exit.worker` ended with `requests` in hand."""
+    async def report(
+        self, exit: Exit, incarnation: str, requests: frozenset[str], io_process: str = ""
+    ) -> None:
+        """A process of `exit.worker` ended with `requests` in hand; with `io_process` that
+        was one of its I/O processes, beside which it serves on.
+        """
+        if io_process:
+            log.error("I/O process ended", worker=exit.worker, how=str(exit), in_hand=len(requests))
+            self._quarantine.exited(incarnation, requests, io_process)
+            if self._decides():
+                message = f"an I/O process: {exit}"
+                self._journal.note(
+                    EventKind.WORKER_CRASHED,
+                    worker=exit.worker,
+                    reason="IO_PROCESS",
+                    message=message,
+                )
+            return
         log.error("worker process ended", worker=exit.worker, how=str(exit), in_hand=len(requests))
         self._metrics.worker_exits.inc()
         self._view.exits.note(exit, self._clock.monotonic())

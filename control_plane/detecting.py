@@ -94,8 +94,7 @@ class Detecting:
             raise
         finally:
             self._metrics.in_flight.dec()
-        if body.suspect:
-            await self._quarantine.answered(body)
+        await self._quarantine.answered(body)
         self._fill_in(record, answer)
         return answer
 

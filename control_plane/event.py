@@ -35,6 +35,7 @@ class EventKind(StrEnum):
     DIFFERENCE = "DIFFERENCE"
     WORKER_CRASHED = "WORKER_CRASHED"  # a process ended by itself
     IMAGE_QUARANTINED = "IMAGE_QUARANTINED"  # it ended two of them
+    VERSION_QUARANTINED = "VERSION_QUARANTINED"  # several of its images did, and none was answered
 
 
 @dataclass(frozen=True, slots=True)

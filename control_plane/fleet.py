@@ -522,6 +522,8 @@ class LoadReport:
     queue_capacity: int = 0
     estimated_wait_ms: float = 0.0
     sequence: int = 0
+    passes_total: int = 0
+    images_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,9 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         if not _ID.fullmatch(request.worker):
             raise InvalidWorker(f"{request.worker[:80]!r} is no worker id: see Join")
         # A process that ended before it could draw one has no incarnation.
-        known = not request.incarnation or _ID.fullmatch(request.incarnation)
+        known = all(
+            not id_ or _ID.fullmatch(id_) for id_ in (request.incarnation, request.io_process)
+        )
         if len(request.requests) > _MOST_IN_HAND or not known:
             raise InvalidWorker(
                 f"an exit with {len(request.requests)} requests in hand: at most {_MOST_IN_HAND} "
@@ -129,7 +131,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             unix_s=now,
         )
         in_hand = frozenset(one for one in request.requests if len(one) <= _LONGEST_REQUEST_ID)
-        await self._crashes.report(exit, request.incarnation, in_hand)
+        await self._crashes.report(exit, request.incarnation, in_hand, request.io_process)
         return membership_pb2.ReportExitResponse()
 
     async def expire(self) -> None:

@@ -94,6 +94,18 @@ class Metrics:
             ["worker"],
             registry=own,
         )
+        self.passes = Gauge(
+            "yolopool_worker_passes",
+            "Passes that a worker process ran for requests since it began",
+            ["worker"],
+            registry=own,
+        )
+        self.images = Gauge(
+            "yolopool_worker_images",
+            "Images in the passes of a worker process: by its passes, the mean batch",
+            ["worker"],
+            registry=own,
+        )
         self.ledger_bytes = Gauge(
             "yolopool_ledger_bytes",
             "Memory account of a device by term",
@@ -146,11 +158,14 @@ class Metrics:
         self.crash_looping.set(crash_looping)
         self.queue.clear()
         self.ledger_bytes.clear()
-        self.swaps.clear()
+        for gauge in (self.swaps, self.passes, self.images):
+            gauge.clear()
         here = [w for w in workers.values() if w.state is not WorkerState.LOST]
         for worker in here:
             report = loads.get(worker.id, worker.load)
             self.queue.labels(worker=worker.id).set(report.outstanding)
+            self.passes.labels(worker=worker.id).set(report.passes_total)
+            self.images.labels(worker=worker.id).set(report.images_total)
             self._set_ledger(worker.id, worker.ledger)
             swaps = sum(replica.swaps_total for replica in worker.replicas.values())
             self.swaps.labels(worker=worker.id).set(swaps)

@@ -1,13 +1,16 @@
 """Which image ends the workers that take it: found by what several of them had in hand.
 
 Pure: times are monotonic seconds and arguments. Of each process that ended by its own fault it is
-known which requests were in hand (its exit), of each request that was lost its image (by digest).
+known which requests were in hand (its exit), of each request that was lost its image.
 A lost request goes to its next worker as a suspect, and a worker has one suspect in hand at a time:
 so the images that two exits have in common are one, and that one is convicted. An answer acquits.
+A version whose images are convicted one by one, with no answer between, is at fault itself.
 """
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+
+from control_plane.fleet import VersionKey
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -15,11 +18,20 @@ Value = TypeVar("Value")
 REPORT_S = 5.0
 # Lost requests and exits that are kept.
 MOST = 4096
+# Images of one version, none of its answered between, after which it is not they that end workers.
+IMAGES_OF_A_VERSION = 2
+
+
+class Image(NamedTuple):
+    """As one version sees it: what ends that one's workers may be fine for another."""
+
+    version: VersionKey
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Lost:
-    digest: str
+    image: Image
     since: float
 
 
@@ -34,9 +46,13 @@ class Poison:
 
     def __init__(self, keep_s: float) -> None:
         self._keep_s = keep_s
-        self._lost: dict[tuple[str, str], _Lost] = {}  # by incarnation and request
-        self._exits: dict[str, _Exit] = {}  # by incarnation
-        self._until: dict[str, float] = {}  # of the quarantined, by digest
+        self._lost: dict[tuple[str, str], _Lost] = {}  # by process and request
+        self._exits: dict[str, _Exit] = {}  # by process: an incarnation, or an I/O process's id
+        # Of (incarnation, request): the I/O process that had it in hand.
+        self._io: dict[tuple[str, str], str] = {}
+        self._until: dict[Image | VersionKey, float] = {}  # of what is quarantined
+        # Convicted here since the last answer of their version.
+        self._convicted: dict[VersionKey, set[Image]] = {}
 
     def is_empty(self, now: float) -> bool:
         """Whether no image has to be looked at."""
@@ -45,66 +61,110 @@ class Poison:
         self._forget(now)
         return not self._lost and not self._until
 
-    def lost(self, incarnation: str, request: str, digest: str, now: float) -> None:
-        """A request was not answered, since its worker ended."""
-        exit = self._exits.get(incarnation)
+    def lost(self, incarnation: str, request: str, image: Image, now: float) -> None:
+        """A request was not answered, since its worker ended, or an I/O process of it."""
+        process = self._process(incarnation, request)
+        exit = self._exits.get(process)
         if exit is None or request in exit.requests:
-            self._lost[incarnation, request] = _Lost(digest, now)
+            self._lost[process, request] = _Lost(image, now)
             _bound(self._lost)
 
-    def exited(self, incarnation: str, requests: frozenset[str], now: float) -> None:
-        """A process ended; `requests` were in hand (none: it was ended from outside)."""
+    def exited(
+        self, incarnation: str, requests: frozenset[str], now: float, io_process: str = ""
+    ) -> None:
+        """A process ended; `requests` were in hand (none: it was ended from outside). With
+        `io_process` it was that one of the worker's, which lives on with all its other requests.
+        """
         self._forget(now)
-        self._exits[incarnation] = _Exit(requests, now)
+        self._exits[io_process or incarnation] = _Exit(requests, now)
         _bound(self._exits)
-        for key in [key for key in self._lost if key[0] == incarnation and key[1] not in requests]:
-            del self._lost[key]
+        if not io_process:
+            mine = [key for key in self._lost if key[0] == incarnation and key[1] not in requests]
+            for key in mine:
+                del self._lost[key]
+            return
+        for request in requests:
+            self._io[incarnation, request] = io_process
+            if (lost := self._lost.pop((incarnation, request), None)) is not None:
+                self._lost[io_process, request] = lost
+        _bound(self._io)
 
-    def has_exit(self, incarnation: str) -> bool:
-        """Whether it is known what that process had in hand."""
-        return incarnation in self._exits
+    def has_exit(self, incarnation: str, request: str) -> bool:
+        """Whether it is known what the process that had this request ended with."""
+        return self._process(incarnation, request) in self._exits
 
     def had_in_hand(self, incarnation: str, request: str) -> bool:
-        exit = self._exits.get(incarnation)
+        exit = self._exits.get(self._process(incarnation, request))
         return exit is None or request in exit.requests
 
-    def answered(self, digest: str) -> None:
+    def answered(self, image: Image) -> None:
         """It did not end its worker: whatever it was near, it was another's doing."""
-        for key in [key for key, lost in self._lost.items() if lost.digest == digest]:
-            del self._lost[key]
+        self._convicted.pop(image.version, None)
+        self._acquit(image)
 
-    def is_suspect(self, digest: str) -> bool:
+    def works(self, version: VersionKey) -> None:
+        """An image of this version was answered."""
+        if self._convicted:
+            self._convicted.pop(version, None)
+
+    def is_suspect(self, image: Image) -> bool:
         """Whether it was in hand when a worker ended, as far as is known."""
-        return any(lost.digest == digest for lost in self._lost.values())
+        return any(lost.image == image for lost in self._lost.values())
 
-    def guilty(self, incarnation: str) -> str:
-        """The digest of the one image that this exit has in common with another; empty: none, or
-        several, of whom nobody can tell yet.
+    def is_recurrent(self, incarnation: str, request: str, image: Image) -> bool:
+        """Whether it was in hand when another process ended than the one that took this request."""
+        return bool(self._exits_of(image) - {self._process(incarnation, request)})
+
+    def guilty(self, incarnation: str, request: str) -> Image | None:
+        """The one image that the exit that took this request has in common with another; None:
+        there is none, or there are several, of whom nobody can tell yet.
         """
-        here = {lost.digest for key, lost in self._lost.items() if key[0] == incarnation}
-        twice = {digest for digest in here if len(self._exits_of(digest)) > 1}
-        return twice.pop() if len(twice) == 1 else ""
+        process = self._process(incarnation, request)
+        here = {lost.image for key, lost in self._lost.items() if key[0] == process}
+        twice = {image for image in here if len(self._exits_of(image)) > 1}
+        return twice.pop() if len(twice) == 1 else None
 
-    def quarantine(self, digest: str, until: float) -> None:
-        """Refuses an image until then."""
-        self.answered(digest)
-        self._until[digest] = max(until, self._until.get(digest, until))
+    def convict(self, image: Image, until: float) -> bool:
+        """Refuses an image until then; whether its version is to be refused, too."""
+        self.quarantine(image, until)
+        convicted = self._convicted.setdefault(image.version, set())
+        convicted.add(image)
+        _bound(self._convicted)
+        return len(convicted) >= IMAGES_OF_A_VERSION
+
+    def quarantine(self, what: Image | VersionKey, until: float) -> None:
+        """Refuses an image, or all images of a version, until then."""
+        if isinstance(what, Image):
+            self._acquit(what)
+        self._until[what] = max(until, self._until.get(what, until))
         _bound(self._until)
 
-    def refused_for_s(self, digest: str, now: float) -> float:
+    def refused_for_s(self, what: Image | VersionKey, now: float) -> float:
         """How long it is refused still; 0: it is not."""
-        return max(0.0, self._until.get(digest, now) - now)
+        return max(0.0, self._until.get(what, now) - now)
 
-    def _exits_of(self, digest: str) -> set[str]:
+    def _acquit(self, image: Image) -> None:
+        for key in [key for key, lost in self._lost.items() if lost.image == image]:
+            del self._lost[key]
+
+    def _exits_of(self, image: Image) -> set[str]:
         return {
-            incarnation
-            for (incarnation, _), lost in self._lost.items()
-            if lost.digest == digest and incarnation in self._exits
+            process
+            for (process, _), lost in self._lost.items()
+            if lost.image == image and process in self._exits
         }
+
+    def _process(self, incarnation: str, request: str) -> str:
+        return self._io.get((incarnation, request), incarnation)
 
     def _forget(self, now: float) -> None:
         self._exits = {k: one for k, one in self._exits.items() if now - one.at < self._keep_s}
-        self._until = {digest: until for digest, until in self._until.items() if now < until}
+        self._io = {key: process for key, process in self._io.items() if process in self._exits}
+        self._until = {what: until for what, until in self._until.items() if now < until}
+        for version, images in tuple(self._convicted.items()):
+            images &= self._until.keys()
+            if not images:
+                del self._convicted[version]
         self._lost = {
             key: lost
             for key, lost in self._lost.items()

@@ -1,4 +1,5 @@
-"""Refuses images that end workers: hashes where there is a reason to, and shares what is convicted.
+"""Refuses images that end workers, and versions that do: hashes where there is a reason to, and
+shares what is convicted.
 
 While no worker was lost nothing is hashed. Convictions are events of the fleet, from which every
 control plane learns them.
@@ -12,10 +13,12 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.event import Event, EventKind
 from control_plane.events import Journal
-from control_plane.poison import Poison
+from control_plane.fleet import VersionKey
+from control_plane.poison import Image, Poison
 from control_plane.registry import Registry
 from control_plane.waiters import Waiters
-from yolopool.errors import ImageQuarantined, RegistryUnavailable
+from control_plane.wire import key_in
+from yolopool.errors import ImageQuarantined, RegistryUnavailable, VersionQuarantined
 from yolopool.v1 import worker_pb2
 
 log = structlog.get_logger()
@@ -31,7 +34,7 @@ RECENT, WAIT_S, RETRY_S = 1000, 5.0, 1.0
 
 
 class Quarantine:
-    """`refuse_s`: for how long an image is refused; 0: none ever is."""
+    """`refuse_s`: for how long an image or a version is refused; 0: none ever is."""
 
     def __init__(self, registry: Registry, journal: Journal, clock: Clock, refuse_s: float) -> None:
         self._registry = registry
@@ -42,45 +45,52 @@ class Quarantine:
         self._words = Waiters()
 
     async def check(self, body: worker_pb2.InferRequest) -> None:
-        """Marks a request whose image is a suspect. Raises ImageQuarantined."""
+        """Marks a request whose image is a suspect. Raises ImageQuarantined, VersionQuarantined."""
         if self._poison.is_empty(self._clock.monotonic()):
             return
-        digest = await digest_of(body)
-        self._refuse(digest)
-        body.suspect = self._poison.is_suspect(digest)
+        self._refuse_version(key_in(body.version))
+        image = await image_of(body)
+        self._refuse(image)
+        body.suspect = self._poison.is_suspect(image)
 
     async def answered(self, body: worker_pb2.InferRequest) -> None:
-        """A suspect did not end its worker."""
-        self._poison.answered(await digest_of(body))
+        """It did not end its worker."""
+        if body.suspect:
+            self._poison.answered(await image_of(body))
+        else:
+            self._poison.works(key_in(body.version))
 
-    def exited(self, incarnation: str, requests: frozenset[str]) -> None:
-        """A supervisor said what a process had in hand when it ended."""
+    def exited(self, incarnation: str, requests: frozenset[str], io_process: str = "") -> None:
+        """It was said what a process had in hand when it ended; see `Poison.exited`."""
         if incarnation and self._refuse_s:
-            self._poison.exited(incarnation, requests, self._clock.monotonic())
+            self._poison.exited(incarnation, requests, self._clock.monotonic(), io_process)
             self._words.wake(incarnation)
 
     async def may_go_on(
         self, body: worker_pb2.InferRequest, incarnation: str, lost: int, deadline_s: float
     ) -> bool:
-        """A worker ended with this request in hand, the `lost`-th: whether another may be asked, to
-        which it goes as a suspect.
+        """A worker or its I/O process ended with this request in hand, the `lost`-th: whether
+        another may be asked, to which it goes as a suspect.
 
-        Raises ImageQuarantined if that was its image's doing. deadline_s: monotonic.
+        Raises ImageQuarantined if that was its image's doing, VersionQuarantined if its version's.
+        deadline_s: monotonic.
         """
         if not self._refuse_s:
             return lost == 1
-        digest = await digest_of(body)
-        self._refuse(digest)
-        now = self._clock.monotonic()
-        self._poison.lost(incarnation, body.request_id, digest, now)
+        image = await image_of(body)
+        self._refuse(image)
+        now, request = self._clock.monotonic(), body.request_id
+        self._poison.lost(incarnation, request, image, now)
         body.suspect = True
-        if lost == 1:
+        # It may have been another request's before: who sends it again is not to end a third one.
+        if lost == 1 and not self._poison.is_recurrent(incarnation, request, image):
             return True
-        if lost >= MOST_LOST or not await self._word(incarnation, min(WORD_S, deadline_s - now)):
-            return False
-        self._convict(self._poison.guilty(incarnation), incarnation)
-        self._refuse(digest)
-        return not self._poison.had_in_hand(incarnation, body.request_id)
+        wait_s = min(WORD_S, deadline_s - now)
+        if lost >= MOST_LOST or not await self._word(incarnation, request, wait_s):
+            return lost == 1
+        self._convict(self._poison.guilty(incarnation, request), incarnation)
+        self._refuse(image)
+        return lost == 1 or not self._poison.had_in_hand(incarnation, request)
 
     async def follow(self) -> None:
         """Goes on for ever: learns what any control plane convicted."""
@@ -99,41 +109,69 @@ class Quarantine:
                 self._learn(event)
                 after = event.id
 
-    async def _word(self, incarnation: str, wait_s: float) -> bool:
+    async def _word(self, incarnation: str, request: str, wait_s: float) -> bool:
         """Whether it is known what a process had in hand, and of all that was lost with it."""
         heard = await self._words.until(
-            incarnation, lambda: self._poison.has_exit(incarnation) or None, wait_s
+            incarnation, lambda: self._poison.has_exit(incarnation, request) or None, wait_s
         )
         await asyncio.sleep(SETTLE_S)
         return heard is not None
 
-    def _convict(self, digest: str, incarnation: str) -> None:
-        if not digest:
+    def _convict(self, image: Image | None, incarnation: str) -> None:
+        if image is None:
             return
-        log.error("image quarantined", image=digest, incarnation=incarnation)
-        self._poison.quarantine(digest, self._clock.monotonic() + self._refuse_s)
-        says = f"it was in hand when two workers ended: refused for {self._refuse_s:g} s"
-        self._journal.note(EventKind.IMAGE_QUARANTINED, message=says, image=digest)
+        key, digest = image
+        log.error("image quarantined", image=digest, version=str(key), incarnation=incarnation)
+        until = self._clock.monotonic() + self._refuse_s
+        for_s = f"refused for {self._refuse_s:g} s"
+        says = f"it was in hand when two workers ended: {for_s} by {key}"
+        self._journal.note(EventKind.IMAGE_QUARANTINED, version=key, message=says, image=digest)
+        if self._poison.convict(image, until):
+            log.error("version quarantined", version=str(key))
+            self._poison.quarantine(key, until)
+            says = (
+                "several of its images ended two workers each and none was answered between: it is "
+                f"{for_s}; have a look at it, or put another version in its place"
+            )
+            self._journal.note(EventKind.VERSION_QUARANTINED, version=key, message=says)
 
-    def _refuse(self, digest: str) -> None:
-        left_s = self._poison.refused_for_s(digest, self._clock.monotonic())
+    def _refuse(self, image: Image) -> None:
+        self._refuse_version(image.version)
+        left_s = self._poison.refused_for_s(image, self._clock.monotonic())
         if left_s:
             raise ImageQuarantined(
-                f"this image ended two workers and is refused for {left_s:.0f} s more: send it "
-                "again after that, or have a look at it",
+                f"this image ended two workers of {image.version} and is refused by it for "
+                f"{left_s:.0f} s more: send it again after that, or have a look at it",
                 retry_after_s=left_s,
-                details={"sha256": digest},
+                details={"sha256": image.digest},
+            )
+
+    def _refuse_version(self, key: VersionKey) -> None:
+        left_s = self._poison.refused_for_s(key, self._clock.monotonic())
+        if left_s:
+            raise VersionQuarantined(
+                f"{key} ended its workers with several images and answered none: it is refused for "
+                f"{left_s:.0f} s more; use another version, or have a look at this one",
+                retry_after_s=left_s,
             )
 
     def _learn(self, event: Event) -> None:
-        if event.kind is EventKind.IMAGE_QUARANTINED and event.image:
-            left_s = event.unix_s + self._refuse_s - self._clock.unix()
-            if left_s > 0:
-                self._poison.quarantine(event.image, self._clock.monotonic() + left_s)
+        what: Image | VersionKey | None = None
+        if event.kind is EventKind.VERSION_QUARANTINED:
+            what = event.version
+        elif event.kind is EventKind.IMAGE_QUARANTINED and event.version is not None:
+            what = Image(event.version, event.image)
+        left_s = event.unix_s + self._refuse_s - self._clock.unix()
+        if what is not None and left_s > 0:
+            self._poison.quarantine(what, self._clock.monotonic() + left_s)
 
 
-async def digest_of(body: worker_pb2.InferRequest) -> str:
-    """SHA-256 in hex of the image as it came; of raw pixels with their form."""
+async def image_of(body: worker_pb2.InferRequest) -> Image:
+    """By the SHA-256 in hex of the image as it came; of raw pixels with their form."""
+    return Image(key_in(body.version), await _digest_of(body))
+
+
+async def _digest_of(body: worker_pb2.InferRequest) -> str:
     data = body.encoded or body.raw.data
     raw = body.raw
     form = "" if body.encoded else f"{raw.height} {raw.width} {raw.channel_order} "

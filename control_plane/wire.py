@@ -217,7 +217,14 @@ def ledger_out(ledger: Ledger) -> types_pb2.Ledger:
 
 
 def load_in(load: types_pb2.LoadReport) -> LoadReport:
-    return LoadReport(load.outstanding, load.queue_capacity, load.estimated_wait_ms, load.sequence)
+    return LoadReport(
+        load.outstanding,
+        load.queue_capacity,
+        load.estimated_wait_ms,
+        load.sequence,
+        load.passes_total,
+        load.images_total,
+    )
 
 
 def replica_in(
@@ -391,6 +398,8 @@ def worker_out(
             queue_capacity=load.queue_capacity,
             estimated_wait_ms=load.estimated_wait_ms,
             sequence=load.sequence,
+            passes_total=load.passes_total,
+            images_total=load.images_total,
         ),
         replicas=[replica_out(worker.replicas[key]) for key in sorted(worker.replicas)],
         labels=worker.labels,

@@ -7,12 +7,14 @@ import sys
 
 import structlog
 
+from worker.relay import Relay
 from worker.settings import Settings, read_settings
 from worker.supervisor import supervisor_of
 from yolopool import serving
 from yolopool.errors import YolopoolError
 
 log = structlog.get_logger()
+LAST_WORDS_S = 1.0
 
 
 def main() -> int:
@@ -20,20 +22,27 @@ def main() -> int:
     settings = read_settings()
     # Where a crash in native code happened is the last that such a process says.
     faulthandler.enable()
-    serving.set_up_logs("worker", settings.log_level, settings.log_json)
+    # A supervisor is not to be held up by whoever reads its log; a worker's goes to its supervisor,
+    # and has a watchdog.
+    relay = Relay() if not settings.device else None
+    serving.set_up_logs("worker", settings.log_level, settings.log_json, relay)
     if settings.die_with_parent:
         serving.die_with_parent()
     try:
-        asyncio.run(_run(settings))
+        asyncio.run(_run(settings, relay))
     except (YolopoolError, OSError) as error:
         log.error("worker can't run", why=str(error))
         return 1
+    finally:
+        if relay is not None:
+            relay.drain(LAST_WORDS_S)
     return 0
 
 
-async def _run(settings: Settings) -> None:
-    if not settings.device:
-        await supervisor_of(settings, os.environ).run(serving.until_signal)
+async def _run(settings: Settings, relay: Relay | None) -> None:
+    if relay is not None:
+        supervisor = supervisor_of(settings, os.environ, relay.pass_on)
+        await supervisor.run(serving.until_signal)
         return
     # Not for the supervisor, which stays light: this imports OpenCV.
     from worker.app import serve

@@ -25,10 +25,10 @@ from worker.host import Host
 from worker.imaging import ImageLimits
 from worker.intake import Intake
 from worker.io_link import IoSettings
-from worker.io_processes import IoProcesses
+from worker.io_processes import IoExit, IoProcesses
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
-from worker.membership import Membership
+from worker.membership import Membership, report_exit
 from worker.packs import PackDoor
 from worker.replica import Replica
 from worker.replicas import Replicas
@@ -41,7 +41,7 @@ from worker.vigil import Bounds
 from worker.watchdog import Watchdog
 from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.serving import GrpcServer
-from yolopool.v1 import fleet_pb2, worker_pb2_grpc
+from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
@@ -163,8 +163,9 @@ class App:
             self._io_settings,
             settings.intake_bytes(),
             self.rpc.infer,
-            backend.pin,
             changed=self._changed,
+            tell=self._tell_io_exit,
+            hang_s=settings.hang_floor_s,
         )
         self.membership = Membership(
             settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
@@ -381,13 +382,30 @@ class App:
             log_json=settings.log_json,
         )
 
+    async def _tell_io_exit(self, exit: IoExit) -> None:
+        one = self.identity()
+        report = membership_pb2.ReportExitRequest(
+            worker=one.id,
+            device=one.device,
+            device_kind=one.device_kind,
+            incarnation=one.incarnation,
+            io_process=exit.id,
+            exit=fleet_pb2.WorkerExit(
+                ended=exit.ended,
+                in_a_row=exit.restart.attempt,
+                ran_s=exit.ran_s,
+                restart_in_s=exit.restart.delay_s,
+            ),
+            requests=exit.requests,
+        )
+        await report_exit(self.settings.control_planes, report)
+
     def _io_addresses(self) -> tuple[str, ...]:
         host = self.settings.advertise.rpartition(":")[0] or self.settings.host
         return tuple(f"{host}:{port}" for _, port in sorted(self.io.ports.items()))
 
     def _open_device(self) -> tuple[int, int, str]:
         context_bytes = self.backend.open()
-        self.arena.pin(self.backend.pin)
         return context_bytes, self.backend.memory().total_bytes, self.backend.device_name
 
     def _changed(self) -> None:

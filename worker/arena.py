@@ -1,4 +1,5 @@
-"""Memory that images are letterboxed into: taken once, lent by the slot, pinned where that helps.
+"""Memory that images are letterboxed into: taken once, lent by the slot. It is not pinned:
+backends put the images of a pass together in memory of their own.
 
 A slot belongs to whoever holds its array: the thread that writes it, the ticket, the batch that
 copies it. It is free again when the last array of it is gone, so that no caller that leaves can
@@ -20,7 +21,6 @@ from worker.slots import Slots
 from yolopool.errors import ImageTooLarge, QueueFull
 
 U8 = npt.NDArray[np.uint8]
-Pin = Callable[[mmap.mmap], Callable[[], None]]
 
 
 def private(size_bytes: int) -> mmap.mmap:
@@ -36,7 +36,7 @@ def shared(size_bytes: int) -> int:
 
 
 class Arena:
-    """Any thread may call. Lives as long as one of its arrays does, and is unpinned then."""
+    """Any thread may call. Lives as long as one of its arrays does."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
@@ -45,12 +45,6 @@ class Arena:
         # An array may go at any moment, inside the lock too: it only leaves word.
         self._back: deque[int] = deque()
         self._address = np.frombuffer(memory, np.uint8).ctypes.data
-
-    def pin(self, pin: Pin) -> None:
-        """Makes copies to the device fast, by `Backend.pin` of one that is open."""
-        # The memory is among the arguments: it is unmapped after this.
-        undo = weakref.finalize(self, _undo, pin(self._memory), self._memory)
-        undo.atexit = False
 
     def room(self, size_bytes: int) -> U8:
         """A slot, uint8 (size_bytes,), with what was there before.
@@ -86,10 +80,6 @@ class Arena:
     def offset_of(self, array: U8) -> int:
         """Where an array that was lent lies."""
         return array.ctypes.data - self._address
-
-
-def _undo(unpin: Callable[[], None], memory: mmap.mmap) -> None:
-    unpin()
 
 
 def _gone(arena: Arena, gone: Callable[[], object]) -> None:

@@ -96,9 +96,10 @@ class Bench:
                 try:
                     more = await self._passes(replica, [image] * batch, seconds, deadline)
                 except LEFT_OUT:
-                    return  # what is known of it by now stands
+                    return  # what is known of it by now stands, and is not done
                 measured[batch] += more
-                yield point_of(shape, batch, measured[batch], self._busy())
+                done = number == ROUNDS - 1
+                yield point_of(shape, batch, measured[batch], self._busy(), done)
 
     async def _point(
         self, replica: Replica, images: Sequence[U8], seconds: float, deadline: float

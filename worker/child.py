@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from worker import blackbox
@@ -22,10 +21,20 @@ _SIGNALS = {int(one): one.name for one in signal.Signals}
 FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
-class Child:
-    """`await Child.start(...)`. What it writes on stderr goes to ours, and its end is kept."""
+def how(code: int | None) -> str:
+    """How a process ended, by what `Process.returncode` says."""
+    if code is not None and code < 0:
+        return f"signal {_SIGNALS.get(-code, -code)}"
+    return "hung" if code == HUNG else f"exit code {code}"
 
-    def __init__(self, process: Process, box: IO[bytes]) -> None:
+
+class Child:
+    """`await Child.start(...)`. What it writes on stderr goes to `output`, which never blocks, and
+    the end of it is kept.
+    """
+
+    def __init__(self, process: Process, box: IO[bytes], output: Callable[[bytes], object]) -> None:
+        self._output = output
         self._process = process
         self._box = box
         self._left: tuple[str, tuple[str, ...]] = ("", ())
@@ -33,7 +42,12 @@ class Child:
         self._pump = asyncio.create_task(self._follow(), name=f"stderr of {process.pid}")
 
     @classmethod
-    async def start(cls, command: Sequence[str], environ: Mapping[str, str]) -> "Child":
+    async def start(
+        cls,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        output: Callable[[bytes], object],
+    ) -> "Child":
         """Raises OSError."""
         # Of memory: on a disk that is full a write to it would end the worker.
         box = os.fdopen(os.memfd_create("black box"), "r+b")
@@ -48,7 +62,7 @@ class Child:
         except BaseException:
             box.close()
             raise
-        return cls(process, box)
+        return cls(process, box, output)
 
     @property
     def pid(self) -> int:
@@ -61,10 +75,7 @@ class Child:
     @property
     def ended(self) -> str:
         """How: exit code 1, signal SIGSEGV, hung."""
-        code = self._process.returncode
-        if code is not None and code < 0:
-            return f"signal {_SIGNALS.get(-code, -code)}"
-        return "hung" if code == HUNG else f"exit code {code}"
+        return how(self._process.returncode)
 
     @property
     def last_output(self) -> str:
@@ -100,6 +111,4 @@ class Child:
         assert stream is not None, "it was started with a pipe"
         while data := await stream.read(READ_BYTES):
             self._tail = (self._tail + data)[-KEPT_BYTES:]
-            with contextlib.suppress(OSError):
-                sys.stderr.buffer.write(data)
-                sys.stderr.flush()
+            self._output(data)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from worker.estimates import Shape
-from yolopool.errors import InvalidOption
+from yolopool.errors import DeadlineExceeded, InvalidOption
 from yolopool.v1 import bench_pb2
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -62,8 +62,12 @@ def sweep_of(message: bench_pb2.Sweep, square: Shape, stride: int) -> Sweep:
     return Sweep(tuple(dict.fromkeys(shapes)), tuple(batches), seconds, message.image)
 
 
-def point_of(shape: Shape, batch: int, passes: Sequence[Pass], busy: float) -> bench_pb2.BenchPoint:
-    """The figures of passes (never none); `busy`: share of the time that went to requests."""
+def point_of(
+    shape: Shape, batch: int, passes: Sequence[Pass], busy: float, done: bool = False
+) -> bench_pb2.BenchPoint:
+    """The figures of passes (never none); `busy`: share of the time that went to requests; `done`:
+    no more will come.
+    """
     times = sorted(one.seconds for one in passes)
     middle = median(times)
     return bench_pb2.BenchPoint(
@@ -80,11 +84,15 @@ def point_of(shape: Shape, batch: int, passes: Sequence[Pass], busy: float) -> b
         workspace_bytes=passes[-1].workspace_bytes,
         boxes=fmean(one.boxes for one in passes),
         busy=busy,
+        done=done,
     )
 
 
 def left_out(shape: Shape, batch: int, reason: str, message: str) -> bench_pb2.BenchPoint:
-    return bench_pb2.BenchPoint(shape=_shape_to(shape), batch=batch, reason=reason, message=message)
+    done = reason != DeadlineExceeded.reason
+    return bench_pb2.BenchPoint(
+        shape=_shape_to(shape), batch=batch, reason=reason, message=message, done=done
+    )
 
 
 def _shape_to(shape: Shape) -> bench_pb2.Shape:

@@ -57,6 +57,9 @@ class Load:
     capacity: int
     wait_s: float
     sequence: int
+    # Since the process began: passes that were answered, and the images that they were asked for.
+    passes_total: int = 0
+    images_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,9 @@ class Engine:
         self._queue: Queue[Work] = Queue(capacity, self._estimates)
         self._swap_s: dict[str, float] = {}
         self._passes: Counter[str] = Counter()
+        self._passes_total = self._images_total = 0
+        # Images a pass that the ledger promises memory for, whatever a ticket was queued with.
+        self._limits: dict[str, int] = {}
         # Batches that fitted where a larger one did not.
         self._fitting: dict[tuple[str, Shape], int] = {}
         self._running = 0
@@ -184,6 +190,8 @@ class Engine:
                 self._queue.capacity,
                 self._wait_s(self._clock()),
                 next(self._reports),
+                self._passes_total,
+                self._images_total,
             )
 
     def image_s(self, version: str, shape: tuple[int, int]) -> float:
@@ -224,6 +232,11 @@ class Engine:
             self._swap_s[version] = seconds
             self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
 
+    def limit(self, version: str, images: int) -> None:
+        """No pass of a version has more images from now on, those that wait included."""
+        with self._changed:
+            self._limits[version] = images
+
     def refuse(self, version: str, error: YolopoolError) -> None:
         """Answers all that waits for a version with an error."""
         with self._changed:
@@ -236,6 +249,7 @@ class Engine:
         with self._changed:
             self._estimates.forget(version)
             self._swap_s.pop(version, None)
+            self._limits.pop(version, None)
             self._passes.pop(version, None)
             self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
 
@@ -307,7 +321,8 @@ class Engine:
         return jobs.popleft()
 
     def _most_images(self, version: str, shape: Shape) -> int:
-        return self._fitting.get((version, shape), sys.maxsize)
+        limit = self._limits.get(version, sys.maxsize)
+        return min(limit, self._fitting.get((version, shape), limit))
 
     def _note_start(self, batch: Batch[Work] | None) -> None:
         if batch is not None:
@@ -349,6 +364,8 @@ class Engine:
             if pass_s is not None:
                 self._estimates.record(batch.version, batch.shape, images, pass_s)
                 self._passes[batch.version] += 1
+                self._passes_total += 1
+                self._images_total += tickets
             self._changed.notify()
         if self.watching:
             self.watch()

@@ -81,12 +81,15 @@ class Graphing:
         self.captured[kind] = need
 
     def refuse(self, kind: Kind) -> None:
-        """It can't be captured: never again."""
+        """It can't be captured now; when all are gone or after HALF_LIFE passes it is tried again,
+        since memory may have been what was missing.
+        """
         self._refused.add(kind)
 
     def dropped(self) -> None:
         """All graphs are gone."""
         self.captured.clear()
+        self._refused.clear()
 
     def _is_often(self, kind: Kind) -> bool:
         if kind.is_square:
@@ -98,6 +101,7 @@ class Graphing:
         self._seen[kind] = self._seen.get(kind, 0.0) + 1
         self._passes += 1
         if self._passes % HALF_LIFE == 0:
+            self._refused.clear()
             # What was not seen for long is forgotten, so that this stays small.
             self._seen = {one: n / 2 for one, n in self._seen.items() if n >= 1 or one == kind}
 

@@ -6,6 +6,7 @@ lateness.
 """
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -118,6 +119,9 @@ class Intake:
         self._clock = clock
         self._places = threading.BoundedSemaphore(capacity)
         self._closed = False
+        self._numbers = itertools.count(1)
+        # Of the images that threads are at.
+        self._at: set[int] = set()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="intake")
 
     async def prepare(
@@ -138,19 +142,31 @@ class Intake:
             raise QueueFull(
                 f"{self._capacity} images are being decoded or wait for it: try again shortly"
             )
-        work = self._threads.submit(self._prepare, source, region_of_interest, framing, slot)
+        number = next(self._numbers)
+        work = self._threads.submit(
+            self._prepare, number, source, region_of_interest, framing, slot
+        )
         del slot  # whoever keeps an error keeps the variables of all it came through
         # Given back when the work is over, not when its caller goes: a thread is still busy then.
-        work.add_done_callback(lambda _: self._places.release())
+        work.add_done_callback(lambda _: self._over(number))
         return await asyncio.wrap_future(work)
+
+    @property
+    def oldest(self) -> int:
+        """The number of the image that a thread has been at for the longest time; 0: there is none.
+        Who sees the same one for long sees a decoder that hangs.
+        """
+        return min(tuple(self._at), default=0)
 
     def _prepare(
         self,
+        number: int,
         source: bytes | RawPixels,
         region_of_interest: Box | None,
         framing: Framing,
         slot: U8 | None,
     ) -> Prepared:
+        self._at.add(number)
         started = self._clock()
         try:
             image, image_shape, offset = self._read(source, region_of_interest)
@@ -197,6 +213,10 @@ class Intake:
             return image, (height, width), (0, 0)
         part = imaging.region(region_of_interest, (height, width))
         return imaging.crop(image, part), (height, width), part.offset
+
+    def _over(self, number: int) -> None:
+        self._at.discard(number)
+        self._places.release()
 
     def close(self) -> None:
         """Refuses new images, cancels those that wait, and returns when the threads have ended."""

@@ -9,12 +9,13 @@ import mmap
 import struct
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 from worker import io_link
-from worker.arena import U8, Arena, Pin
+from worker.arena import U8, Arena
 from worker.intake import Framing, Prepared
 from worker.io_link import Frames, Kind
 from worker.rpc import DEFAULT_DEADLINE_S, Prepare
@@ -28,23 +29,42 @@ Infer = Callable[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """An image that is being prepared there; its pixels take so many bytes at most."""
+
+    request: str
+    prepared: "asyncio.Future[Prepared]"
+    most_bytes: int
+
+
 class IoCalls:
     """All methods are of the event loop. `infer` is `WorkerRpc.infer`; at most `capacity` calls
-    are open. `listening` has the port once it does, 0 if it never will.
+    are open. `listening` has the port once it does, 0 if it never will. `pongs` counts answers to
+    pings, `oldest` is what the last one said. `in_hand`: requests whose images were being prepared
+    when it was lost, by id.
     """
 
-    def __init__(self, infer: Infer, memory: int, pin: Pin, capacity: int) -> None:
+    def __init__(self, infer: Infer, memory: int, capacity: int) -> None:
         self.frames = Frames(self._heard, self._end)
         self.lost = asyncio.Event()
         self.listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.pongs = self.oldest = 0
+        self.in_hand: tuple[str, ...] = ()
         self._loop = asyncio.get_running_loop()
         self._infer = infer
         self._capacity = capacity
         self._arena = Arena(mmap.mmap(memory, 0))
-        self._arena.pin(pin)
         self._calls: dict[int, asyncio.Task[None]] = {}
-        # With the most bytes that the pixels may take.
-        self._awaited: dict[int, tuple[asyncio.Future[Prepared], int]] = {}
+        self._awaited: dict[int, _Awaited] = {}
+
+    async def end(self, limit_s: float) -> None:
+        """Drops the connection once open calls are answered and the answers have gone out; what is
+        not answered in so many seconds is cut.
+        """
+        if self._calls:
+            await asyncio.wait(tuple(self._calls.values()), timeout=limit_s)
+        self.frames.end()
 
     def _heard(self, kind: Kind, call: int, payload: bytes) -> None:
         if kind is Kind.ASK:
@@ -55,9 +75,11 @@ class IoCalls:
         elif kind is Kind.READY:
             self._ready(call, payload)
         elif kind is Kind.FAILED:
-            awaited, _ = self._awaited.get(call, (None, 0))
-            if awaited is not None and not awaited.done():
-                awaited.set_exception(status.from_bytes(payload))
+            one = self._awaited.get(call)
+            if one is not None and not one.prepared.done():
+                one.prepared.set_exception(status.from_bytes(payload))
+        elif kind is Kind.PONG:
+            self.pongs, self.oldest = self.pongs + 1, io_link.read_number(payload)
         elif kind is Kind.LISTENING and not self.listening.done():
             self.listening.set_result(int.from_bytes(payload, "little"))
 
@@ -79,7 +101,8 @@ class IoCalls:
     ) -> None:
         try:
             limit_s = DEFAULT_DEADLINE_S if remaining_s is None else remaining_s
-            prepare = partial(self._prepare, call, self._loop.time() + limit_s)
+            until = self._loop.time() + limit_s
+            prepare = partial(self._prepare, call, request.request_id, until)
             response = await self._infer(request, remaining_s, prepare)
             self.frames.send(Kind.ANSWER, call, response.SerializeToString())
         except YolopoolError as error:
@@ -93,10 +116,10 @@ class IoCalls:
             )
             self.frames.send(Kind.NO, call, status.to_bytes(internal))
 
-    async def _prepare(self, call: int, until: float, framing: Framing) -> Prepared:
+    async def _prepare(self, call: int, request: str, until: float, framing: Framing) -> Prepared:
         """`until`: of the loop's time; an I/O process that hangs holds no ticket beyond it."""
         awaited: asyncio.Future[Prepared] = self._loop.create_future()
-        self._awaited[call] = (awaited, framing.most_bytes)
+        self._awaited[call] = _Awaited(request, awaited, framing.most_bytes)
         self.frames.send(Kind.GO, call, io_link.pack_framing(framing))
         try:
             async with asyncio.timeout_at(until):
@@ -109,13 +132,13 @@ class IoCalls:
             del self._awaited[call]
 
     def _ready(self, call: int, payload: bytes) -> None:
-        awaited, most_bytes = self._awaited.get(call, (None, 0))
-        if awaited is None or awaited.done():
+        one = self._awaited.get(call)
+        if one is None or one.prepared.done():
             self.frames.send(Kind.GIVEN, call)  # its caller went away
             return
         try:
-            pixels = partial(self._pixels, call, most_bytes)
-            awaited.set_result(io_link.read_prepared(payload, pixels))
+            pixels = partial(self._pixels, call, one.most_bytes)
+            one.prepared.set_result(io_link.read_prepared(payload, pixels))
         except (ValueError, struct.error):
             log.error("an I/O process says what can't be: it is ended")
             self.frames.close()
@@ -133,6 +156,8 @@ class IoCalls:
             self._loop.call_soon_threadsafe(self.frames.send, Kind.GIVEN, call)
 
     def _end(self) -> None:
+        awaited = self._awaited.values()
+        self.in_hand = tuple(one.request for one in awaited if not one.prepared.done())
         self.lost.set()
         for task in list(self._calls.values()):
             task.cancel()

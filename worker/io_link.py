@@ -23,10 +23,11 @@ MAX_BYTES = 32 * 1024**2
 _FRAMING = struct.Struct("<II??Id")
 _PREPARED = struct.Struct("<Q8I2d")
 _REMAINING = struct.Struct("<d")
+_NUMBER = struct.Struct("<Q")
 
 
 class Kind(enum.IntEnum):
-    """What a message says; all but START, LISTENING are of one call."""
+    """What a message says; all but START, LISTENING, PING and PONG are of one call."""
 
     START = 0  # to the I/O process: IoSettings
     LISTENING = 1  # from it: its port
@@ -38,6 +39,8 @@ class Kind(enum.IntEnum):
     NO = 7  # an error
     GIVEN = 8  # nobody reads the pixels any more
     CANCEL = 9  # from it: the caller went away
+    PING = 10  # to it: to be answered at once
+    PONG = 11  # from it: the number of the image that it prepares for the longest time, 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,12 @@ class Frames(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._out.append(_HEAD.pack(len(payload), kind, call) + payload)
 
+    def end(self) -> None:
+        """Drops the connection once all that was said has gone out; `lost` follows."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
     def close(self) -> None:
         """Drops the connection; `lost` follows."""
         if self._transport is not None:
@@ -100,7 +109,7 @@ class Frames(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if self._transport is not None:
+        if out and self._transport is not None:
             self._transport.write(b"".join(out))
 
 
@@ -110,6 +119,15 @@ def pack_settings(settings: IoSettings) -> bytes:
 
 def read_settings(payload: bytes) -> IoSettings:
     return IoSettings(**json.loads(payload))
+
+
+def pack_number(number: int) -> bytes:
+    return _NUMBER.pack(number)
+
+
+def read_number(payload: bytes) -> int:
+    (number,) = _NUMBER.unpack(payload)
+    return int(number)
 
 
 def pack_ask(remaining_s: float | None, request: bytes) -> bytes:

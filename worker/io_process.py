@@ -6,6 +6,7 @@ decoder kills one of these, and not the process that holds the device. Imports n
 """
 
 import asyncio
+import faulthandler
 import itertools
 import mmap
 import os
@@ -35,6 +36,7 @@ class EngineLink:
     """Calls to the device process; at most `capacity` under way."""
 
     def __init__(self, arena: Arena) -> None:
+        self.oldest: Callable[[], int] = lambda: 0  # `Intake.oldest`, once there is one
         self.started: asyncio.Future[io_link.IoSettings] = asyncio.Future()
         self.lost = asyncio.Event()
         self.frames = Frames(self._heard, self._end)
@@ -93,6 +95,8 @@ class EngineLink:
             self.started.set_result(settings)
         elif kind is Kind.GIVEN:
             self._lent.pop(call, None)
+        elif kind is Kind.PING:
+            self.frames.send(Kind.PONG, 0, io_link.pack_number(self.oldest()))
         elif (words := self._words.get(call)) is not None:
             words.put_nowait((kind, payload))
 
@@ -152,6 +156,7 @@ async def serve(door: int, memory: int) -> None:
     serving.set_up_logs("worker-io", settings.log_level, settings.log_json)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     intake = Intake(settings.threads, settings.capacity, limits, arena)
+    link.oldest = lambda: intake.oldest
     server = serving.GrpcServer([SERVICE])
     server.server.add_generic_rpc_handlers((IoRpc(link, intake).handler(),))
     port = await server.start(settings.host, settings.port)
@@ -163,6 +168,8 @@ async def serve(door: int, memory: int) -> None:
 
 def main() -> None:
     """Ends when the device process does, whatever a decoder is at then."""
+    # The stacks of one that crashes, or hangs and is told to abort.
+    faulthandler.enable()
     # A terminal and a service's host tell all processes to end: it is for the device process to
     # say when the last calls are answered.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,32 +1,59 @@
 """The I/O processes of a worker: started, started again when they die, and ended with it.
 
-One that dies loses its own calls alone: its memory is its own, and goes once no batch reads it.
+One that dies loses its own calls alone: its memory is its own, and goes once no batch reads it. One
+that hangs is ended: it does not answer, or is at one image for too long.
 """
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import time
+import uuid
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 
 import structlog
 
 from worker import arena, io_link
-from worker.arena import Pin
+from worker.child import how
 from worker.io_calls import Infer, IoCalls
 from worker.io_link import IoSettings, Kind
-from worker.supervisor import after_exit
+from worker.supervisor import Restart, after_exit
+from worker.vigil import Standing
 
 log = structlog.get_logger()
 CLOSING_S = 1.0
 START_S = 30.0
+# For the last answers, beside what it takes to send them.
+LAST_ANSWERS_S = 0.2
+PING_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class IoExit:
+    """How one of them ended by itself: `id` is of this process alone, `requests` are those whose
+    images it had.
+    """
+
+    id: str
+    ended: str
+    requests: tuple[str, ...]
+    ran_s: float
+    restart: Restart
+
+
+async def tell_nobody(exit: IoExit) -> None:
+    """For one whose log is enough."""
 
 
 class IoProcesses:
     """`count` of them, each with an arena of `memory_bytes`. `settings(i)`: those of the one with
-    this number. `changed` is called when one listens, or does no longer.
+    this number. `changed` is called when one listens, or does no longer; `tell` passes on how one
+    ended by itself, and is not waited for. One that stands for `hang_s` is ended.
     """
 
     def __init__(
@@ -35,8 +62,9 @@ class IoProcesses:
         settings: Callable[[int], IoSettings],
         memory_bytes: int,
         infer: Infer,
-        pin: Pin,
         changed: Callable[[], None],
+        tell: Callable[[IoExit], Awaitable[None]] = tell_nobody,
+        hang_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ports: dict[int, int] = {}
@@ -45,8 +73,10 @@ class IoProcesses:
         self._settings = settings
         self._memory_bytes = memory_bytes
         self._infer = infer
-        self._pin = pin
         self._changed = changed
+        self._tell = tell
+        self._telling: set[asyncio.Future[None]] = set()
+        self._hang_s = hang_s
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -71,29 +101,37 @@ class IoProcesses:
     async def _keep(self, number: int, ready: "asyncio.Future[None]") -> None:
         attempt = 0
         while True:
-            began, why = self._clock(), ""
+            began = self._clock()
+            requests: tuple[str, ...] = ()
             try:
-                why = await self._run(number, ready)
+                ended, requests = await self._run(number, ready)
             except OSError as error:  # no memory or process number left: it may pass
-                why = str(error)
-            restart = after_exit(attempt, self._clock() - began)
+                ended = str(error)
+            ran_s = self._clock() - began
+            restart = after_exit(attempt, ran_s)
             attempt = restart.attempt
             log.error(
                 "I/O process ended, starting it again",
                 number=number,
-                ended=why,
+                ended=ended,
+                in_hand=len(requests),
                 restart_in_s=restart.delay_s,
             )
+            telling = asyncio.ensure_future(
+                self._tell(IoExit(uuid.uuid4().hex, ended, requests, ran_s, restart))
+            )
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
             await asyncio.sleep(restart.delay_s)
 
-    async def _run(self, number: int, ready: "asyncio.Future[None]") -> str:
-        """One process from start to end; says how it ended."""
+    async def _run(self, number: int, ready: "asyncio.Future[None]") -> tuple[str, tuple[str, ...]]:
+        """One process from start to end; says how it ended, and what it had in hand."""
         settings = self._settings(number)
         ours, theirs = socket.socketpair()
         with theirs:
             memory = arena.shared(self._memory_bytes)
             try:
-                calls = IoCalls(self._infer, memory, self._pin, settings.capacity)
+                calls = IoCalls(self._infer, memory, settings.capacity)
                 loop = asyncio.get_running_loop()
                 await loop.create_connection(lambda: calls.frames, sock=ours)
                 process = await asyncio.create_subprocess_exec(
@@ -105,21 +143,51 @@ class IoProcesses:
                 os.close(memory)
         try:
             calls.frames.send(Kind.START, 0, io_link.pack_settings(settings))
-            if port := await calls.listening:
+            if port := await _listening(calls):
                 self.ports[number] = port
                 self.pids[number] = process.pid
                 log.info("I/O process listens", number=number, port=self.ports[number])
                 self._changed()
                 if not ready.done():
                     ready.set_result(None)
-            await calls.lost.wait()
-            return f"exit status {await _ended(process)}"
+            if await self._hangs(calls):
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGABRT)  # it writes its stacks down
+                calls.frames.close()
+                await calls.lost.wait()
+                await _ended(process)
+                return "hung", calls.in_hand
+            return how(await _ended(process)), calls.in_hand
         finally:
             self.pids.pop(number, None)
             if self.ports.pop(number, None) is not None:
                 self._changed()
-            calls.frames.close()
+            await calls.end(LAST_ANSWERS_S)
             await _ended(process)
+            calls.frames.close()
+
+    async def _hangs(self, calls: IoCalls) -> bool:
+        """Returns when the process is lost, or stands."""
+        answers, image = Standing(2 * PING_S), Standing(2 * PING_S)
+        while not calls.lost.is_set():
+            calls.frames.send(Kind.PING)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PING_S):
+                    await calls.lost.wait()
+            now = self._clock()
+            silent_s, same_s = answers.look(calls.pongs, now), image.look(calls.oldest, now)
+            if max(silent_s, same_s if calls.oldest else 0.0) > self._hang_s:
+                return not calls.lost.is_set()
+        return False
+
+
+async def _listening(calls: IoCalls) -> int:
+    """Its port; 0: it was lost. OSError if it takes too long."""
+    try:
+        async with asyncio.timeout(START_S):
+            return await calls.listening
+    except TimeoutError:
+        raise OSError(f"it did not listen within {START_S:g} s") from None
 
 
 async def _ended(process: Process) -> int | None:

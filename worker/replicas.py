@@ -107,8 +107,7 @@ class Replicas:
         if replica.order.batching == order.batching:
             return
         replica.order = replace(replica.order, batching=order.batching)
-        replica.limit_batch(self._max_batch)
-        await self._swaps.rebatch(replica)
+        await self._swaps.rebatch(replica, self._max_batch)
         self._changed()
 
     async def bring(self, replica: Replica) -> None:

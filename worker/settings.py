@@ -130,9 +130,7 @@ class Settings(BaseSettings):
         0, ge=0, description="of a CPU device; 0: both of two, else one less"
     )
     intake_threads: int = Field(0, ge=0, description="that decode images; 0: two, four on CUDA")
-    intake_memory: str = Field(
-        "256MiB", description="for pixels between decoding and device; pinned beside a CUDA device"
-    )
+    intake_memory: str = Field("256MiB", description="for pixels between decoding and device")
     io_processes: int = Field(
         0,
         ge=0,

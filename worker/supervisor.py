@@ -22,6 +22,7 @@ from worker import handover
 from worker.child import Child
 from worker.devices import Device, discover
 from worker.membership import report_exit
+from worker.relay import Relay
 from worker.settings import Settings
 from yolopool import parent
 from yolopool.errors import InvalidOption
@@ -92,7 +93,8 @@ class Supervisor:
     `environ` is what children inherit, below what their device needs; a child has
     `drain_grace_s` (and a second) to end after SIGTERM. `started` is told of each process; `note`
     says where the process of a device leaves word that it wants a successor; `tell` passes on how
-    one ended by itself, and is not waited for.
+    one ended by itself, and is not waited for; `output` takes what processes write on stderr, and
+    never blocks.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Supervisor:
         started: Callable[[Device, int], None] = say_started,
         note: Callable[[Device], Path | None] = lambda device: None,
         tell: Callable[[Exit], Awaitable[None]] = tell_nobody,
+        output: Callable[[bytes], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._devices = tuple(devices)
@@ -114,6 +117,7 @@ class Supervisor:
         self._started = started
         self._note = note
         self._tell = tell
+        self._output = output if output is not None else Relay().pass_on
         self._telling: set[asyncio.Future[None]] = set()
         self._clock = clock
 
@@ -205,7 +209,7 @@ class Supervisor:
 
     async def _start(self, device: Device) -> Child:
         environ = {**parent.environment(self._environ), **device.environment}
-        child = await Child.start(self._command(device), environ)
+        child = await Child.start(self._command(device), environ, self._output)
         self._started(device, child.pid)
         return child
 
@@ -316,7 +320,11 @@ def note_of(settings: Settings, device: Device) -> Path:
     return settings.data_dir / "handover" / name
 
 
-def supervisor_of(settings: Settings, environ: Mapping[str, str]) -> Supervisor:
+def supervisor_of(
+    settings: Settings,
+    environ: Mapping[str, str],
+    output: Callable[[bytes], object] | None = None,
+) -> Supervisor:
     """A supervisor of one worker a device of `settings.devices`, not yet running.
 
     Raises InvalidOption for a device that is not there, and for a port or an address that
@@ -339,4 +347,5 @@ def supervisor_of(settings: Settings, environ: Mapping[str, str]) -> Supervisor:
         drain_grace_s=settings.drain_grace_s,
         note=partial(note_of, settings),
         tell=partial(tell_control_planes, settings, alone),
+        output=output,
     )

@@ -207,6 +207,7 @@ class Swaps:
         claim = one.expected()
         self.ledger = self.ledger.reserve(one.key, claim)
         one.claim = claim
+        self._engine.limit(one.key, one.max_batch)
         try:
             read_s = await self._read(one)
             model, copy_s = await self._engine.job(partial(self._open, one))
@@ -354,6 +355,7 @@ class Swaps:
                     raise
                 one.max_batch //= 2
         one.claim = claim
+        self._engine.limit(one.key, one.max_batch)
         one.measured = types_pb2.Footprint(
             weights_bytes=claim.weights_bytes,
             workspace_bytes=claim.workspace_bytes,
@@ -363,11 +365,13 @@ class Swaps:
             fetch_ms=one.fetch_ms,
         )
 
-    async def rebatch(self, one: Replica) -> None:
-        """Claims the workspace of the batch it is to have from now on, less where that is more than
-        there is.
+    async def rebatch(self, one: Replica, own: int) -> None:
+        """Claims the workspace of the batch that is ordered from now on (`own`: this worker's),
+        less where that is more than there is.
         """
         async with self.lock:
+            # Not before: a larger pass would run before its memory is promised.
+            one.limit_batch(own)
             model, before = self._engine.models.get(one.key), self.ledger
             if model is None or not before.holds(one.key):
                 return
@@ -376,6 +380,7 @@ class Swaps:
                 self._commit(one, model)
             except LedgerFull:  # over its budget already: what is held stays as it is
                 self.ledger, one.max_batch = before, 1
+                self._engine.limit(one.key, 1)
 
     # --- off the device -----------------------------------------------------------------------
 

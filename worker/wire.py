@@ -206,6 +206,8 @@ def load_to(engine: Engine) -> types_pb2.LoadReport:
         queue_capacity=load.capacity,
         estimated_wait_ms=load.wait_s * 1000,
         sequence=load.sequence,
+        passes_total=load.passes_total,
+        images_total=load.images_total,
     )
 
 

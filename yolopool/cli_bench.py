@@ -9,6 +9,7 @@ import typer
 from rich.live import Live
 
 from yolopool import curves
+from yolopool.chart import COLOURS
 from yolopool.client import Client
 from yolopool.console import (
     DEFAULT_ADDRESS,
@@ -20,7 +21,7 @@ from yolopool.console import (
     print_json,
     say,
 )
-from yolopool.errors import InvalidOption, ResourceExhausted
+from yolopool.errors import DeadlineExceeded, InvalidOption, ResourceExhausted
 from yolopool.knee import Knee, knee
 from yolopool.records import Batching, BenchPoint
 
@@ -46,12 +47,15 @@ def bench(
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Measure passes of a model by batch size, beside its traffic, and name the knee."""
+    asked = list(dict.fromkeys(_shape(word) for word in _words(shape)))
+    if svg is not None and len(asked) > len(COLOURS):
+        raise InvalidOption(f"--svg tells {len(COLOURS)} shapes apart: give that many at most")
     with Client(address) as client:
         coming = client.bench(
             model,
             worker=worker,
             device_kind=device,
-            shapes=[_shape(word) for word in _words(shape)],
+            shapes=asked,
             batch_sizes=[_batch(word) for word in _words(batch)],
             seconds=seconds,
             image=image,
@@ -63,19 +67,27 @@ def bench(
             raise ResourceExhausted(f"no point could be measured: {points[0].message}")
         knees = {name: knee(them) for name, them in shapes.items()}
         name, first = next(iter(knees.items()))
-        if store:
+        whole = curves.is_whole(points, max(1, len(asked)))
+        if store and whole:
             _store(client, shapes[name], first, quiet=as_json)
     if svg is not None:
         if all(len(them) < 2 for them in shapes.values()):
             raise InvalidOption("a curve needs two points that were measured: give more of --batch")
-        svg.write_text(curves.picture(points, first), encoding="utf-8")
+        svg.write_text(curves.picture(points, first, whole), encoding="utf-8")
     if as_json:
         told = {name: plain(one) for name, one in knees.items()}
-        print_json({"points": [plain(one) for one in points], "knees": told})
-        return
-    for name, one in knees.items():
-        out.print(curves.bars(shapes[name], one))
-        out.print(f"knee at {name}: {one.says()}", highlight=False)
+        print_json({"points": [plain(one) for one in points], "knees": told, "whole": whole})
+    else:
+        for name, one in knees.items():
+            out.print(curves.bars(shapes[name], one))
+            out.print(f"knee at {name}: {one.says()}", highlight=False)
+    if not whole:
+        say("the sweep was cut before its end: a knee is that of what was measured")
+        if store:
+            raise DeadlineExceeded(
+                "nothing is stored of a sweep that was cut: allow more by --timeout, ask for fewer "
+                "points, or see whether its worker is there still"
+            )
 
 
 def _newest(

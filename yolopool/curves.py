@@ -23,6 +23,11 @@ def by_shape(points: Sequence[BenchPoint]) -> dict[str, list[BenchPoint]]:
     return shapes
 
 
+def is_whole(points: Sequence[BenchPoint], shapes: int) -> bool:
+    """Whether a sweep of so many shapes came to its end: else a larger batch may be missing."""
+    return all(one.done for one in points) and len({one.shape for one in points}) >= shapes
+
+
 def title(point: BenchPoint) -> str:
     return f"{point.model} {point.precision} on {point.worker}, {point.device_name}"
 
@@ -68,11 +73,12 @@ def _bar(share: float, word: str) -> str:
     return f"{'█' * max(1, round(BAR * share))} {word}"
 
 
-def picture(points: Sequence[BenchPoint], knee: Knee) -> str:
+def picture(points: Sequence[BenchPoint], knee: Knee, whole: bool) -> str:
     """An SVG: images/s over batch size above, milliseconds of a pass below; a curve a shape, of a
-    sweep of one shape p50 and p99. The knee is that of the first shape.
+    sweep of one shape p50 and p99. The knee is that of the first shape; of a sweep that is not
+    `whole` it says so.
 
-    Raises ValueError where no shape has two points.
+    Raises ValueError where no shape has two points, or there are more of them than colours.
     """
     shapes = {shape: them for shape, them in by_shape(points).items() if len(them) > 1}
     longest: list[BenchPoint] = max(shapes.values(), key=len, default=[])
@@ -86,7 +92,7 @@ def picture(points: Sequence[BenchPoint], knee: Knee) -> str:
         latencies = {shape: [one.p50_ms for one in them] for shape, them in shapes.items()}
     speeds = {shape: [one.images_per_s for one in them] for shape, them in shapes.items()}
     marked = names.index(str(knee.batch)) if str(knee.batch) in names else None
-    above = title(points[0])
+    above = title(points[0]) + ("" if whole else ": cut before its end")
     below = f"knee: batch {knee.batch}, {knee.images_per_s:.3g} images/s at {knee.p50_ms:.3g} ms"
     return chart.stacked(
         [

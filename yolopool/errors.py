@@ -161,7 +161,7 @@ class ImageShapeMismatch(InvalidArgument):
 
 
 class ImageQuarantined(InvalidArgument):
-    """It ended two workers: refused for a while, `retry_after_s` from now."""
+    """It ended two workers: refused by its version for a while, `retry_after_s` from now."""
 
     reason = "IMAGE_QUARANTINED"
 
@@ -234,6 +234,12 @@ class ModelTooLarge(FailedPrecondition):
     """Fits no worker of the fleet, even an empty one."""
 
     reason = "MODEL_TOO_LARGE"
+
+
+class VersionQuarantined(FailedPrecondition):
+    """It ended its workers, whatever the image: refused for a while, `retry_after_s` from now."""
+
+    reason = "VERSION_QUARANTINED"
 
 
 class StaleToken(FailedPrecondition):

@@ -290,7 +290,8 @@ class Schedule:
 @dataclass(frozen=True, slots=True)
 class BenchPoint:
     """Passes of one batch size on images of (height, width) pixels, by a version (name@version) on
-    a worker; times are milliseconds of a pass. One with a `reason` was left out.
+    a worker; times are milliseconds of a pass. One with a `reason` was left out; one that is not
+    `done` lacks passes that it was to have.
     """
 
     model: str
@@ -313,6 +314,7 @@ class BenchPoint:
     busy: float
     reason: str
     message: str
+    done: bool
 
     @property
     def shape(self) -> str:
@@ -477,6 +479,7 @@ def bench_point_of(message: bench_pb2.BenchModelResponse) -> BenchPoint:
         busy=point.busy,
         reason=point.reason,
         message=point.message,
+        done=point.done,
     )
 
 

@@ -230,8 +230,12 @@ class _Stderr(io.TextIOBase):
             sys.stderr.flush()
 
 
-def set_up_logs(process: str, level: str = "INFO", json: bool = True) -> None:
-    """Structured logs on stderr: one JSON object a line, or readable lines for a terminal."""
+def set_up_logs(
+    process: str, level: str = "INFO", json: bool = True, stream: io.TextIOBase | None = None
+) -> None:
+    """Structured logs on a stream, by default stderr: one JSON object a line, or readable lines for
+    a terminal.
+    """
     renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[
@@ -242,7 +246,7 @@ def set_up_logs(process: str, level: str = "INFO", json: bool = True) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", stream or _Stderr())),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)

@@ -42,6 +42,7 @@ _EVENT_COLOURS = {
     "ASSIGNED": "green", "WORKER_JOINED": "green", "WORKER_LOST": "red", "LOAD_FAILED": "red",
     "VERSION_FAILED": "red", "DIFFERENCE": "red", "WORKER_CRASHED": "red",
     "IMAGE_QUARANTINED": "red",
+    "VERSION_QUARANTINED": "red",
 }  # fmt: skip
 _WIDEST_KIND = len("WORKER_CORDONED")
 # Of what a process wrote before it ended.

@@ -173,7 +173,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             device_kind=self.kind,
             state=fleet_pb2.WORKER_STATE_READY,
             ledger=self.ledger(),
-            load=types_pb2.LoadReport(queue_capacity=8, sequence=self._sequence),
+            load=types_pb2.LoadReport(
+                queue_capacity=8, sequence=self._sequence, passes_total=4, images_total=10
+            ),
             replicas=self.replicas.values(),
             replaces_because=self.replaces_because,
             labels=self.labels,
@@ -289,7 +291,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         try:
             for batch in request.sweep.batch_sizes:
                 await asyncio.sleep(self.infer_s)
-                yield bench_pb2.BenchPoint(batch=batch, passes=5, images_per_s=10.0 * batch)
+                yield bench_pb2.BenchPoint(
+                    batch=batch, passes=5, images_per_s=10.0 * batch, done=True
+                )
         finally:
             self.benched += 1
 

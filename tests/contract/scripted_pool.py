@@ -249,7 +249,8 @@ class Bench(bench_pb2_grpc.BenchServiceServicer):
             refuse(context, BY_REASON["WORKER_NOT_FOUND"]("no worker 'nobody' is known"))
         for shape in request.sweep.shapes or [bench_pb2.Shape(height=320, width=320)]:
             for batch in request.sweep.batch_sizes:
-                point = bench_pb2.BenchPoint(shape=shape, batch=batch)
+                cut = request.worker == "leaver" and batch > 1
+                point = bench_pb2.BenchPoint(shape=shape, batch=batch, done=not cut)
                 if batch >= 16:
                     point.reason, point.message = "LEDGER_FULL", "it needs [more] bytes"
                 else:

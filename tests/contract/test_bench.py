@@ -61,7 +61,7 @@ async def test_a_sweep_of_a_simulated_device(start: Start, zoo: Zoo) -> None:
         (320, 320, 1), (320, 320, 4), (320, 320, 64), (64, 128, 1), (64, 128, 4), (64, 128, 64),
     ]  # fmt: skip
     for one in points:
-        assert (one.reason, one.boxes) == ("", 1.0)
+        assert (one.reason, one.boxes, one.done) == ("", 1.0, True)
         assert one.passes >= 5
         assert 0 < one.forward_ms <= one.p50_ms <= one.p99_ms
         assert one.workspace_bytes > 0
@@ -122,6 +122,7 @@ async def test_what_does_not_fit_is_left_out_and_all_that_is_larger(start: Start
     assert [one.reason for one in points] == ["", "", "", "LEDGER_FULL", "LEDGER_FULL"]
     assert "--memory-budget" in points[3].message
     assert "128" in points[4].message
+    assert all(one.done for one in points)
     assert points[2].workspace_bytes <= most
     assert used < peak <= budget
     assert (await worker.inventory()).ledger == before
@@ -155,7 +156,7 @@ async def test_a_deadline_ends_a_sweep_with_what_was_measured(start: Start, zoo:
     await worker.assign(zoo)
     points = await points_of(bench(worker, batch_sizes=[1, 2, 4], seconds=60, timeout=1.5))
     assert {one.reason for one in points} == {"DEADLINE_EXCEEDED"}
-    assert len(points) == 3
+    assert [one.done for one in points] == [False] * 3
 
 
 async def test_requests_go_before_passes_and_are_answered_meanwhile(start: Start, zoo: Zoo) -> None:

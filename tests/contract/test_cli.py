@@ -184,6 +184,31 @@ def test_a_knee_is_stored_beside_what_is_set(pool: ScriptedPool) -> None:
     )
 
 
+def test_of_a_sweep_that_was_cut_nothing_is_stored(pool: ScriptedPool, tmp_path: Path) -> None:
+    drawn = tmp_path / "curve.svg"
+    cut = ("bench", "shapes", "--batch", "1,2,4", "--worker", "leaver")
+    done = yolopool(pool, *cut, "--store", "--svg", drawn)
+    assert done.returncode == 6, done.stderr
+    assert "knee at" in done.stdout
+    assert "cut before its end" in done.stderr
+    assert "nothing is stored" in done.stderr
+    assert "cut before its end" in drawn.read_text()
+    assert all(call != "SetBatching" for call, _, _ in pool.script.calls)
+    done = yolopool(pool, *cut, "--json")
+    assert (done.returncode, json.loads(done.stdout)["whole"]) == (0, False)
+
+
+def test_more_shapes_than_can_be_told_apart_are_refused_before_the_sweep(
+    pool: ScriptedPool, tmp_path: Path
+) -> None:
+    shapes = ",".join(f"64x{32 * number}" for number in range(1, 8))
+    svg = ("--svg", tmp_path / "curve.svg")
+    done = yolopool(pool, "bench", "shapes", "--shape", shapes, *svg)
+    assert done.returncode == 4, done.stderr
+    assert "6 shapes" in done.stderr
+    assert all(call != "BenchModel" for call, _, _ in pool.script.calls)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

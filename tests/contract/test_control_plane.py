@@ -574,6 +574,8 @@ async def test_a_worker_says_its_ledger_and_whom_it_replaces(rig: Rig) -> None:
     async with httpx.AsyncClient(base_url=f"http://{rig.addresses.http}") as http:
         text = (await http.get("/metrics")).text
     families = {f.name: f for f in text_string_to_metric_families(text)}
+    (passes,), (images,) = (families[f"yolopool_worker_{n}"].samples for n in ("passes", "images"))
+    assert (passes.value, images.value) == (4, 10)
     terms = {s.labels["term"]: s.value for s in families["yolopool_ledger_bytes"].samples}
     assert (terms["foreign"], terms["drift"], terms["host"], terms["assignable"]) == (5, 3, 7, 300)
 
@@ -665,6 +667,7 @@ async def test_metrics_health_and_index(rig: Rig) -> None:
     for name in (
         "stage_seconds", "request_seconds", "batch_size", "model_requests", "loads",
         "load_seconds", "releases", "replicas", "workers", "ledger_bytes", "worker_outstanding",
+        "worker_passes", "worker_images",
         "registry_available", "requests_in_flight",
     ):  # fmt: skip
         assert f"yolopool_{name}" in families

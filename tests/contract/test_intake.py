@@ -1,11 +1,12 @@
 """The intake, on threads and in processes of its own: what it prepares, refuses, and gives back."""
 
 import asyncio
-import mmap
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,12 +16,12 @@ import psutil
 import pytest
 
 from tests.waiting import becomes
-from worker import arena, imaging
+from worker import arena, imaging, io_processes
 from worker.arena import Arena
 from worker.imaging import ChannelOrder, ImageLimits, ShapePolicy
 from worker.intake import Box, Framing, Intake, Prepared, RawPixels
 from worker.io_link import IoSettings
-from worker.io_processes import IoProcesses
+from worker.io_processes import IoExit, IoProcesses
 from worker.rpc import Prepare
 from yolopool.errors import (
     DeadlineExceeded,
@@ -32,7 +33,7 @@ from yolopool.errors import (
     Unavailable,
 )
 from yolopool.status import error_from_rpc
-from yolopool.v1 import types_pb2, worker_pb2, worker_pb2_grpc
+from yolopool.v1 import detection_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
 FRAMING = Framing(image_size=64, stride=32, policy=ShapePolicy.RECT)
@@ -59,14 +60,15 @@ class Threads:
 class Processes:
     """An I/O process over gRPC: what it prepared is what its device process sees."""
 
-    def __init__(self, slots: int = 80) -> None:
+    def __init__(self, slots: int = 80, hang_s: float = 10.0) -> None:
         settings = IoSettings(
             "127.0.0.1", 0, 2, 4, LIMITS.max_bytes, LIMITS.max_pixels, "ERROR", log_json=True
         )
         memory_bytes = slots * FRAMING.most_bytes
         self.keeper = IoProcesses(
-            1, lambda number: settings, memory_bytes, self._any, unpinned, lambda: None
+            1, lambda _: settings, memory_bytes, self._any, lambda: None, self._exited, hang_s
         )
+        self.exits: list[IoExit] = []
         # Runs after an image was prepared, as a device would.
         self.device: Callable[[], Awaitable[object]] = no_time
         self.ended: list[type[BaseException]] = []
@@ -74,6 +76,9 @@ class Processes:
         self._asked: dict[str, Framing] = {}
         self._prepared: dict[str, Prepared] = {}
         self._channel: grpc.aio.Channel | None = None
+
+    async def _exited(self, exit: IoExit) -> None:
+        self.exits.append(exit)
 
     async def _any(self, *asked: Any) -> worker_pb2.InferResponse:
         return await self.answering(*asked)
@@ -127,10 +132,6 @@ class Processes:
 
 async def no_time() -> None:
     """What a device takes that is not there."""
-
-
-def unpinned(memory: mmap.mmap) -> Callable[[], None]:
-    return lambda: None
 
 
 Door = Callable[..., Threads | Processes]
@@ -297,14 +298,110 @@ async def test_a_process_that_hangs_holds_no_call_beyond_its_deadline() -> None:
     await intake.close()  # it is killed: it does not end by itself
 
 
+async def test_what_one_had_in_hand_when_it_was_killed_is_told() -> None:
+    """As by the kernel, when an image takes more memory than there is."""
+    intake = Processes()
+    await intake.prepare(PNG, None, FRAMING)
+    ask = intake.answering
+
+    async def killed(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
+        os.kill(intake.keeper.pids[0], signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(0.2, os.kill, intake.keeper.pids[0], signal.SIGKILL)
+        return await ask(request, remaining_s, prepare)
+
+    intake.answering = killed
+    with pytest.raises(Unavailable):
+        await intake.prepare(PNG, None, FRAMING)
+    await becomes(lambda: bool(intake.exits))
+    (exit,) = intake.exits
+    assert (exit.ended, exit.requests, exit.restart.attempt) == ("signal SIGKILL", ("1",), 1)
+    await intake.close()
+    assert len(intake.exits) == 1  # a stop is no exit
+
+
+async def test_one_that_hangs_is_ended_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io_processes, "PING_S", 0.1)
+    intake = Processes(hang_s=0.5)
+    await intake.prepare(PNG, None, FRAMING)
+    first = dict(intake.keeper.pids)
+    os.kill(first[0], signal.SIGSTOP)
+    await becomes(lambda: bool(intake.keeper.pids) and intake.keeper.pids != first)
+    assert [exit.ended for exit in intake.exits] == ["hung"]
+    assert not psutil.pid_exists(first[0])
+    await intake.close()
+
+
+class Answering:
+    """An I/O process that answers pings, while one image is never done."""
+
+    def __init__(self) -> None:
+        self.frames = self
+        self.lost = asyncio.Event()
+        self.pongs = self.oldest = 0
+
+    def send(self, kind: object) -> None:
+        self.pongs += 1
+
+
+async def test_one_whose_decoder_hangs_has_hung_and_one_that_is_idle_has_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(io_processes, "PING_S", 0.02)
+    keeper, calls = Processes(hang_s=0.2).keeper, Answering()
+    looking = asyncio.create_task(keeper._hangs(calls))  # type: ignore[arg-type] # its face
+    await asyncio.sleep(0.5)
+    assert not looking.done()
+    calls.oldest = 7
+    assert await looking
+
+
+async def test_one_that_never_listens_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    intake = Processes()
+    await intake.prepare(PNG, None, FRAMING)
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+    sleeper.chmod(0o700)
+    monkeypatch.setattr(io_processes, "START_S", 0.2)
+    monkeypatch.setattr(sys, "executable", str(sleeper))
+    os.kill(intake.keeper.pids[0], signal.SIGKILL)
+    await becomes(lambda: len(intake.exits) == 2)
+    assert "did not listen" in intake.exits[1].ended
+    await intake.close()
+
+
+async def test_answers_that_were_given_go_out_before_the_end() -> None:
+    intake = Processes()
+    await intake.prepare(PNG, None, FRAMING)
+    answered = asyncio.Event()
+
+    async def long(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
+        answered.set()
+        result = detection_pb2.DetectResponse(request_id="x" * 3_000_000)
+        return worker_pb2.InferResponse(result=result)
+
+    intake.answering = long
+    assert intake._channel is not None
+    stub = worker_pb2_grpc.WorkerServiceStub(intake._channel)
+    call = stub.Infer(worker_pb2.InferRequest(encoded=PNG), timeout=20)
+    reading = asyncio.ensure_future(call)
+    await answered.wait()
+    await intake.keeper.stop()
+    assert len((await reading).result.request_id) == 3_000_000
+    await intake.close()
+
+
 async def test_refuses_at_once_when_full(gate: Gate) -> None:
     intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
     held = [asyncio.create_task(intake.prepare(PNG, None, FRAMING)) for _ in range(2)]
     await asyncio.to_thread(gate.reached.acquire)
+    assert intake.oldest == 1
     with pytest.raises(QueueFull, match="2 images"):
         await intake.prepare(PNG, None, FRAMING)
     gate.opened.set()
     assert len(await asyncio.gather(*held)) == 2
+    assert intake.oldest == 0
     await intake.prepare(PNG, None, FRAMING)
     intake.close()
 

@@ -185,9 +185,16 @@ async def test_a_cancelled_detect_is_cancelled_at_its_worker(tmp_path: Path) -> 
 
 
 async def tell(
-    rig: Rig, worker: ScriptedWorker, *requests: str, in_a_row: int = 1, restart_in_s: float = 1.0
+    rig: Rig,
+    worker: ScriptedWorker,
+    *requests: str,
+    in_a_row: int = 1,
+    restart_in_s: float = 1.0,
+    io_process: str = "",
 ) -> None:
-    """As the supervisor of a worker does, when its process ended."""
+    """As the supervisor of a worker does, when its process ended, or the worker for an I/O process
+    of its own.
+    """
     await rig.membership.ReportExit(
         membership_pb2.ReportExitRequest(
             worker=worker.name,
@@ -202,6 +209,7 @@ async def tell(
                 restart_in_s=restart_in_s,
             ),
             requests=requests,
+            io_process=io_process,
         ),
         timeout=5,
     )
@@ -261,7 +269,9 @@ class Fatal(ScriptedWorker):
     one suspect in hand at a time.
     """
 
-    poison = OTHER
+    @staticmethod
+    def kills(request: worker_pb2.InferRequest) -> bool:
+        return request.version.model == "shapes" and request.encoded == OTHER
 
     def __init__(self, name: str, rig: Rig) -> None:
         super().__init__(name)
@@ -278,7 +288,7 @@ class Fatal(ScriptedWorker):
     async def _take(self, request: worker_pb2.InferRequest, context: Any) -> Any:
         self._hand.add(request.request_id)
         try:
-            if request.encoded == self.poison:
+            if self.kills(request):
                 self.inferred.append(request)
                 self.killing = asyncio.create_task(self._end(set(self._hand)))
                 await asyncio.sleep(10)
@@ -342,6 +352,111 @@ async def test_an_image_that_ends_two_workers_is_refused_and_the_third_lives(
             )
             assert isinstance(told, errors.ImageQuarantined)
         await alive[0].die()  # the others did
+
+
+async def test_what_ends_the_workers_of_one_version_is_fine_for_another(tmp_path: Path) -> None:
+    async with Rig(tmp_path) as rig:
+        workers = [await fatal(rig, name) for name in ("one", "two", "three")]
+        for model in ("shapes", "other"):
+            await rig.ready(model)
+            await rig.load(model, replicas=3)
+
+        def detect(model: str) -> Any:
+            request = detection_pb2.DetectRequest(model=model, encoded=OTHER)
+            return rig.detection.Detect(request, timeout=20)
+
+        assert isinstance(await refused(detect("shapes")), errors.ImageQuarantined)
+        assert (await detect("other")).version.model == "other"
+        assert isinstance(await refused(detect("shapes")), errors.ImageQuarantined)
+        for one in workers:
+            if one.inferred[-1].version.model == "other":
+                await one.die()  # the others did
+
+
+async def test_a_version_that_ends_its_workers_with_every_image_is_refused_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fatal, "kills", lambda self, request: request.version.model == "shapes")
+    async with Rig(tmp_path) as rig:
+        names = ("one", "two", "three", "four", "five")
+        workers = [await fatal(rig, name) for name in names]
+        for model in ("shapes", "other"):
+            await rig.ready(model)
+            await rig.load(model, replicas=len(names))
+
+        def detect(model: str, image: bytes) -> Any:
+            request = detection_pb2.DetectRequest(model=model, encoded=image)
+            return rig.detection.Detect(request, timeout=20)
+
+        assert isinstance(await refused(detect("shapes", IMAGE)), errors.ImageQuarantined)
+        told = await refused(detect("shapes", OTHER))
+        assert isinstance(told, errors.VersionQuarantined)
+        assert not told.retryable
+        assert told.retry_after_s is not None
+        # Another innocent image is not tried at the cost of two more.
+        before = sum(len(one.inferred) for one in workers)
+        assert isinstance(await refused(detect("shapes", IMAGE + b"\0")), errors.VersionQuarantined)
+        assert sum(len(one.inferred) for one in workers) == before
+        assert (await detect("other", IMAGE)).version.model == "other"
+        stream = rig.events.WatchEvents(
+            events_pb2.WatchEventsRequest(kinds=[events_pb2.EVENT_KIND_VERSION_QUARANTINED]),
+            timeout=5,
+        )
+        assert [one.version.model async for one in stream] == ["shapes"]
+        (alive,) = (one for one in workers if one.inferred[-1:] and not hasattr(one, "killing"))
+        await alive.die()
+
+
+class Breaking(ScriptedWorker):
+    """Loses an I/O process to the poison, tells so, and serves on."""
+
+    def __init__(self, name: str, rig: Rig) -> None:
+        super().__init__(name)
+        self._rig = rig
+        self.lost = 0
+
+    async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
+        if request.encoded != OTHER:
+            return await super().Infer(request, context)
+        self.lost += 1
+        io_process = f"{self.name}-{self.lost}"
+        self.telling = asyncio.create_task(
+            tell(self._rig, self, request.request_id, io_process=io_process)
+        )
+        raise errors.WorkerLost("the connection is gone")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_an_image_that_ends_two_io_processes_is_refused_and_their_workers_serve_on(
+    count: int, tmp_path: Path
+) -> None:
+    async with Rig(tmp_path) as rig:
+        workers = [Breaking(f"w{number}", rig) for number in range(count)]
+        for worker in workers:
+            await worker.start(rig.addresses.grpc)
+        await rig.ready("shapes")
+        await rig.load("shapes", replicas=count)
+
+        def detect(image: bytes) -> Any:
+            request = detection_pb2.DetectRequest(model="shapes", encoded=image)
+            return rig.detection.Detect(request, timeout=3 if count == 1 else 20)
+
+        told = await refused(detect(OTHER))
+        if count == 1:  # there was no other to try; whoever sends it again has ended two
+            assert isinstance(told, errors.DeadlineExceeded)
+            told = await refused(detect(OTHER))
+        assert isinstance(told, errors.ImageQuarantined)
+        assert isinstance(await refused(detect(OTHER)), errors.ImageQuarantined)
+        assert sum(one.lost for one in workers) == 2
+        await detect(IMAGE)
+        states = {one.state for one in (await listed(rig)).values()}
+        assert states == {fleet_pb2.WORKER_STATE_READY}
+        stream = rig.events.WatchEvents(
+            events_pb2.WatchEventsRequest(kinds=[events_pb2.EVENT_KIND_WORKER_CRASHED]), timeout=5
+        )
+        assert [one.reason async for one in stream] == ["IO_PROCESS"] * 2
+        for worker in workers:
+            await worker.die()
 
 
 async def test_a_worker_that_was_killed_from_outside_implicates_nobody(tmp_path: Path) -> None:

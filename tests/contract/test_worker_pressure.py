@@ -114,7 +114,9 @@ async def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
         tasks = await queued_behind_one(engine, model, 8)
         model.go_on.set()
         outcomes = await asyncio.gather(*tasks)
+        load = engine.load()
     assert model.passes == [1, 8, 4, 2, 2, 4, 2, 2]
+    assert (load.passes_total, load.images_total) == (5, 9)  # that fitted
     assert [outcome.batch_size for outcome in outcomes] == [1] + [2] * 8
 
 
@@ -131,6 +133,16 @@ async def test_a_size_that_did_not_fit_is_not_tried_again() -> None:
         model.go_on.set()
         await asyncio.gather(*tasks)
     assert model.passes == [1, 2, 2, 2]
+
+
+async def test_what_waits_keeps_to_a_limit_that_came_later() -> None:
+    model = Narrow(most=8)
+    async with engine_with(model) as engine:
+        tasks = await queued_behind_one(engine, model, 8)
+        engine.limit("m@1", 2)
+        model.go_on.set()
+        await asyncio.gather(*tasks)
+    assert model.passes == [1, 2, 2, 2, 2]
 
 
 async def test_idle_jobs_go_behind_batches_but_not_for_ever() -> None:
@@ -410,6 +422,35 @@ async def test_out_of_memory_once_on_the_way_is_tried_again(
         replica = await two.replicas.assign(two.order("a"))
         assert (replica.state, replica.max_batch) == ("HOT", 2)
         two.assert_exact()
+
+
+async def test_tickets_that_waited_for_it_run_in_passes_that_the_ledger_knows(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    async with room(zoo, tmp_path, room_for=1, max_batch=4) as one:
+        await one.replicas.assign(one.order("a"))
+        await one.replicas.assign(one.order("b"))
+        one.fail = failing("load", times=1)
+        answers = await asyncio.gather(*(one.infer("a") for _ in range(6)))
+        assert max(answer.batch_size for answer in answers) == 2
+        assert one.ledger.committed["a@1"].workspace_bytes == one.workspace(2)
+
+
+async def test_a_larger_batch_is_not_run_before_its_memory_is_promised(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    async with room(zoo, tmp_path, max_batch=4) as two:
+        order = replace(two.order("a"), batching=Batching(2))
+        replica = await two.replicas.assign(order)
+        async with two.swaps.lock:
+            wider = replace(order, batching=Batching(4))
+            rebatched = asyncio.create_task(two.replicas.assign(wider))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert replica.batching.max_batch == 2
+        await rebatched
+        assert replica.batching.max_batch == 4
+        assert two.ledger.committed["a@1"].workspace_bytes == two.workspace(4)
 
 
 @pytest.mark.parametrize("step", ["load", "run"])

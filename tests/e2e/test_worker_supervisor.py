@@ -189,3 +189,26 @@ async def test_however_the_supervisor_ends_no_child_survives(
     assert code == (-number if number == signal.SIGKILL else 0)
     for line in lines:
         await becomes(partial(is_gone, line["pid"]))
+
+
+LOUD = """
+import pathlib, signal, sys
+sys.stderr.write("x" * 3_000_000)
+sys.stderr.flush()
+pathlib.Path(sys.argv[1], sys.argv[2]).touch()
+signal.pause()
+"""
+
+
+async def test_nobody_waits_for_a_reader_that_stands_still(tmp_path: Path) -> None:
+    unread, stderr = os.pipe()
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PARENT, LOUD, str(tmp_path), "written"),
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+    )
+    os.close(stderr)
+    await becomes((tmp_path / "written").exists)
+    parent.send_signal(signal.SIGTERM)
+    assert await parent.wait() == 0
+    os.close(unread)

@@ -92,6 +92,23 @@ def test_compose_flags_exist_and_the_store_has_one_path() -> None:
         assert [v.split(":")[1] for v in stores] == [STORE]
 
 
+def test_workers_run_under_their_supervisor() -> None:
+    """Without it nobody tells the control planes of a crash loop or of what was in hand."""
+    compose_workers = [s for n, s in compose()["services"].items() if n.startswith("worker")]
+    commands = [one["command"] for one in compose_workers]
+    commands.append(containers("base")["worker"]["args"])
+    for path in DOCKERFILES:
+        if MODULE_OF_IMAGE[path.name] == "worker":
+            (command,) = re.findall(r"^CMD (\[.*\])$", path.read_text(), re.MULTILINE)
+            commands.append(json.loads(command))
+    for command in commands:
+        flags = {flag.partition("=")[0] for flag in command}
+        assert "--devices" in flags
+        assert "--device" not in flags
+    patches = yaml.safe_load((DEPLOY / "k8s" / "cpu" / "kustomization.yaml").read_text())["patches"]
+    assert any("--devices=cpu" in patch["patch"] for patch in patches)
+
+
 @pytest.mark.parametrize("overlay", ["base", "cpu"])
 def test_kubernetes_manifests_are_valid(overlay: str) -> None:
     rendered = manifests(overlay)
@@ -136,7 +153,7 @@ def test_the_cpu_overlay_asks_for_no_gpu() -> None:
     worker = containers("base")["worker"]
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
     # The flag is replaced by its place in the list.
-    assert worker["args"][0] == "--device=cuda"
+    assert worker["args"][0] == "--devices=cuda"
     assert {step["path"].rpartition("/containers/0/")[2] for step in steps} == {
         "image",
         "args/0",

@@ -53,6 +53,22 @@ def test_of_other_shapes_only_the_few_most_seen() -> None:
     assert passes(graphing, wide(992), 10 * OTHER_AFTER) is Verdict.EAGER
 
 
+def test_what_could_not_be_captured_is_tried_again_when_memory_may_be_there() -> None:
+    graphing = Graphing(1000)
+    passes(graphing, SQUARE, SQUARE_AFTER - 1)
+    graphing.refuse(SQUARE)
+    assert passes(graphing, SQUARE, 10) is Verdict.EAGER
+    graphing.dropped()
+    assert passes(graphing, SQUARE, 1) is Verdict.CAPTURE
+    other = replace(SQUARE, batch=2)
+    passes(graphing, other, SQUARE_AFTER - 1)
+    graphing.refuse(other)
+    assert passes(graphing, other, 10) is Verdict.EAGER
+    passes(graphing, SQUARE, HALF_LIFE)
+    passes(graphing, other, SQUARE_AFTER)
+    assert passes(graphing, other, 1) is Verdict.REPLAY
+
+
 def test_graphs_share_weights_and_the_working_part_of_the_pool() -> None:
     # 10 of weights, 100 of the largest pass, 1 for each: a second batch is nearly free.
     graphing = Graphing(112)

@@ -3,14 +3,20 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.poison import REPORT_S, Poison
+from control_plane.fleet import VersionKey
+from control_plane.poison import REPORT_S, Image, Poison
 
 KEEP_S = 600.0
+VERSION, OTHER = VersionKey("m", 1), VersionKey("m", 2)
+
+
+def image(digest: str) -> Image:
+    return Image(VERSION, digest)
 
 
 def lose(poison: Poison, incarnation: str, now: float, **images: str) -> None:
     for request, digest in images.items():
-        poison.lost(incarnation, request, digest, now)
+        poison.lost(incarnation, request, image(digest), now)
 
 
 def test_nothing_is_looked_at_while_nobody_was_lost() -> None:
@@ -22,10 +28,10 @@ def test_what_two_exits_have_in_common_is_guilty() -> None:
     lose(poison, "one", 0.0, p="poison", a="cat", b="dog")
     poison.exited("one", frozenset("pab"), 0.1)
     lose(poison, "two", 1.0, p="poison", a="cat", n="fish")
-    assert poison.guilty("two") == ""
+    assert poison.guilty("two", "p") is None
     # The cat waited for its turn, the fish was new.
     poison.exited("two", frozenset("pn"), 1.1)
-    assert poison.guilty("two") == "poison"
+    assert poison.guilty("two", "p") == image("poison")
     assert not poison.had_in_hand("two", "a")
 
 
@@ -34,25 +40,25 @@ def test_of_two_in_common_nobody_can_tell() -> None:
     for incarnation in ("one", "two"):
         lose(poison, incarnation, 0.0, p="poison", a="cat")
         poison.exited(incarnation, frozenset("pa"), 0.0)
-    assert poison.guilty("two") == ""
+    assert poison.guilty("two", "p") is None
     lose(poison, "three", 1.0, p="poison")
     poison.exited("three", frozenset("p"), 1.0)
-    assert poison.guilty("three") == "poison"
+    assert poison.guilty("three", "p") == image("poison")
 
 
 def test_one_exit_is_no_proof_whoever_sent_the_image() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, p="poison", q="poison")
     poison.exited("one", frozenset("pq"), 0.0)
-    assert poison.guilty("one") == ""
+    assert poison.guilty("one", "p") is None
 
 
 def test_an_answer_acquits() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, a="cat")
     poison.exited("one", frozenset("a"), 0.0)
-    assert poison.is_suspect("cat")
-    poison.answered("cat")
+    assert poison.is_suspect(image("cat"))
+    poison.answered(image("cat"))
     assert poison.is_empty(0.0)
 
 
@@ -64,6 +70,25 @@ def test_an_end_from_outside_implicates_nobody() -> None:
     assert poison.is_empty(0.2)
 
 
+def test_an_image_that_ends_io_processes_of_a_worker_that_lives_is_guilty() -> None:
+    poison = Poison(KEEP_S)
+    # Told before or after it is known here that they were lost.
+    lose(poison, "one", 0.0, p="poison", a="cat", n="fish")
+    poison.exited("one", frozenset("pa"), 0.1, io_process="io-1")
+    assert poison.guilty("one", "p") is None
+    assert not poison.has_exit("one", "n")
+    poison.answered(image("cat"))
+    poison.exited("one", frozenset("q"), 1.0, io_process="io-2")
+    lose(poison, "one", 1.1, q="poison")
+    assert poison.has_exit("one", "q")
+    assert poison.guilty("one", "q") == image("poison")
+    assert poison.is_recurrent("one", "q", image("poison"))
+    # The worker process itself may end, too.
+    poison.exited("one", frozenset("n"), 2.0)
+    assert poison.has_exit("one", "n")
+    assert poison.is_suspect(image("fish"))
+
+
 def test_without_a_word_of_the_supervisor_nobody_is_implicated_for_long() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, a="cat")
@@ -73,11 +98,46 @@ def test_without_a_word_of_the_supervisor_nobody_is_implicated_for_long() -> Non
 
 def test_quarantine_ends() -> None:
     poison = Poison(KEEP_S)
-    poison.quarantine("poison", 10.0)
-    assert poison.refused_for_s("poison", 4.0) == 6.0
-    assert poison.refused_for_s("cat", 4.0) == 0.0
+    poison.quarantine(image("poison"), 10.0)
+    assert poison.refused_for_s(image("poison"), 4.0) == 6.0
+    assert poison.refused_for_s(image("cat"), 4.0) == 0.0
     assert not poison.is_empty(9.9)
     assert poison.is_empty(10.0)
+
+
+def test_what_is_poison_for_one_version_is_none_for_another() -> None:
+    poison = Poison(KEEP_S)
+    poison.lost("one", "p", Image(VERSION, "cat"), 0.0)
+    poison.exited("one", frozenset("p"), 0.0)
+    poison.lost("two", "q", Image(OTHER, "cat"), 1.0)
+    poison.exited("two", frozenset("q"), 1.0)
+    assert poison.guilty("two", "q") is None
+    poison.quarantine(Image(VERSION, "cat"), 10.0)
+    assert poison.refused_for_s(Image(OTHER, "cat"), 4.0) == 0.0
+
+
+def test_a_version_whose_images_are_convicted_one_after_the_other_is_at_fault() -> None:
+    poison = Poison(KEEP_S)
+    assert not poison.convict(image("cat"), 600.0)
+    assert not poison.convict(image("cat"), 600.0)
+    assert not poison.convict(Image(OTHER, "dog"), 600.0)
+    assert poison.convict(image("dog"), 600.0)
+
+
+def test_an_answer_between_says_that_it_was_the_images() -> None:
+    poison = Poison(KEEP_S)
+    assert not poison.convict(image("cat"), 600.0)
+    poison.works(VERSION)
+    assert not poison.convict(image("dog"), 600.0)
+    poison.answered(image("fish"))  # of a suspect
+    assert not poison.convict(image("bird"), 600.0)
+
+
+def test_convictions_of_long_ago_do_not_count() -> None:
+    poison = Poison(KEEP_S)
+    assert not poison.convict(image("cat"), 600.0)
+    assert poison.is_empty(600.0)
+    assert not poison.convict(image("dog"), 1200.0)
 
 
 IMAGES = st.lists(st.sampled_from("abcdefgh"), max_size=8)
@@ -97,9 +157,9 @@ def test_the_innocent_are_never_convicted(
         in_hand = {one for one in new if one not in known} | {"poison"}
         if number == 0:
             in_hand.add(suspect)
-        for image in {*in_hand, *waiting}:
-            poison.lost(incarnation, image, image, now)
+        for one in {*in_hand, *waiting}:
+            poison.lost(incarnation, one, image(one), now)
         poison.exited(incarnation, frozenset(in_hand), now)
         known |= in_hand
-        assert poison.guilty(incarnation) in ("", "poison")
-        assert poison.guilty(incarnation) == ("poison" if number else "")
+        assert poison.guilty(incarnation, "poison") in (None, image("poison"))
+        assert poison.guilty(incarnation, "poison") == (image("poison") if number else None)

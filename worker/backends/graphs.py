@@ -51,6 +51,7 @@ class Graphs:
             made = self._capture(kind, shared, tensors, pixels, forward)
             if made is None:
                 self._graphing.refuse(kind)
+                self._tidy()
                 return None
             self._graphs[kind] = made
             self._graphing.note(kind, need)
@@ -75,6 +76,13 @@ class Graphs:
         self._pool = None
         self._graphing.dropped()
 
+    def _tidy(self) -> None:
+        """Keeps no memory for graphs that did not come about: no budget knows of it."""
+        used = {kind.slot for kind in self._graphs}
+        self._slots = {key: slot for key, slot in self._slots.items() if key in used}
+        if not self._graphs:
+            self._pool = None
+
     def _capture(
         self,
         kind: Kind,
@@ -83,6 +91,7 @@ class Graphs:
         pixels: torch.Tensor,
         forward: Forward,
     ) -> "_Graph | None":
+        stream = torch.cuda.current_stream()
         try:
             slot = self._slots.get(kind.slot)
             if slot is None:
@@ -100,6 +109,8 @@ class Graphs:
                 prediction = forward(fixed)
         except RuntimeError as error:  # out of memory too: the pass is run eagerly
             log.warning("a pass can't be captured", kind=str(kind), why=str(error))
+            # torch does not come back from its stream if the end of a capture fails.
+            torch.cuda.set_stream(stream)
             return None
         finally:
             shared.unbind(self._slots.get(kind.slot))  # whoever runs eagerly binds anew

@@ -105,6 +105,7 @@ class BenchPoint(_message.Message):
     BUSY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
     batch: _builtins.int
     passes: _builtins.int
     """Passes that were counted."""
@@ -129,6 +130,10 @@ class BenchPoint(_message.Message):
     DEADLINE_EXCEEDED, and a sentence; all else is 0 then.
     """
     message: _builtins.str
+    done: _builtins.bool
+    """The last answer of this point: it had all its turns, or is left out for good. A sweep that ends
+    without it for one of its points was cut: time ran out, or the worker left.
+    """
     @_builtins.property
     def shape(self) -> Global___Shape: ...
     def __init__(
@@ -148,10 +153,11 @@ class BenchPoint(_message.Message):
         busy: _builtins.float = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
+        done: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "boxes", b"boxes", "busy", b"busy", "copy_ms", b"copy_ms", "forward_ms", b"forward_ms", "images_per_s", b"images_per_s", "message", b"message", "nms_ms", b"nms_ms", "p50_ms", b"p50_ms", "p99_ms", b"p99_ms", "passes", b"passes", "reason", b"reason", "shape", b"shape", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "boxes", b"boxes", "busy", b"busy", "copy_ms", b"copy_ms", "done", b"done", "forward_ms", b"forward_ms", "images_per_s", b"images_per_s", "message", b"message", "nms_ms", b"nms_ms", "p50_ms", b"p50_ms", "p99_ms", b"p99_ms", "passes", b"passes", "reason", b"reason", "shape", b"shape", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

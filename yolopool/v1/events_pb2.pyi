@@ -49,9 +49,15 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_DIFFERENCE: _EventKind.ValueType  # 15
     """A worker reports what it should not hold, or uses memory that nobody accounts for."""
     EVENT_KIND_WORKER_CRASHED: _EventKind.ValueType  # 16
-    """A worker process ended by itself; the reason is CRASH_LOOPING where several did in a row."""
+    """A worker process ended by itself; the reason is CRASH_LOOPING where several did in a row,
+    IO_PROCESS where it was one of its I/O processes, beside which it serves on.
+    """
     EVENT_KIND_IMAGE_QUARANTINED: _EventKind.ValueType  # 17
-    """An image that ended two worker processes is refused for a while."""
+    """An image that ended two worker processes is refused for a while, by the version it ended."""
+    EVENT_KIND_VERSION_QUARANTINED: _EventKind.ValueType  # 18
+    """Several images of a version ended two worker processes each and none was answered between: it is
+    refused for a while.
+    """
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -78,9 +84,15 @@ EVENT_KIND_SCHEDULE: EventKind.ValueType  # 14
 EVENT_KIND_DIFFERENCE: EventKind.ValueType  # 15
 """A worker reports what it should not hold, or uses memory that nobody accounts for."""
 EVENT_KIND_WORKER_CRASHED: EventKind.ValueType  # 16
-"""A worker process ended by itself; the reason is CRASH_LOOPING where several did in a row."""
+"""A worker process ended by itself; the reason is CRASH_LOOPING where several did in a row,
+IO_PROCESS where it was one of its I/O processes, beside which it serves on.
+"""
 EVENT_KIND_IMAGE_QUARANTINED: EventKind.ValueType  # 17
-"""An image that ended two worker processes is refused for a while."""
+"""An image that ended two worker processes is refused for a while, by the version it ended."""
+EVENT_KIND_VERSION_QUARANTINED: EventKind.ValueType  # 18
+"""Several images of a version ended two worker processes each and none was answered between: it is
+refused for a while.
+"""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final

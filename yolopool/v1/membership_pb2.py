@@ -26,7 +26,7 @@ from yolopool.v1 import fleet_pb2 as yolopool_dot_v1_dot_fleet__pb2
 from yolopool.v1 import types_pb2 as yolopool_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cyolopool/v1/membership.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/fleet.proto\x1a\x17yolopool/v1/types.proto\"d\n\x0bJoinRequest\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.Worker\x12\x30\n\rhighest_token\x18\x02 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\"N\n\x0cJoinResponse\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x1c\n\x14heartbeat_interval_s\x18\x02 \x01(\x02\x12\x0f\n\x07lease_s\x18\x03 \x01(\x02\"i\n\x10HeartbeatRequest\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.Worker\x12\x30\n\rhighest_token\x18\x02 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\"$\n\x11HeartbeatResponse\x12\x0f\n\x07lease_s\x18\x01 \x01(\x02\"3\n\x0cLeaveRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"\x0f\n\rLeaveResponse\"\x96\x01\n\x11ReportExitRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_kind\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12%\n\x04\x65xit\x18\x05 \x01(\x0b\x32\x17.yolopool.v1.WorkerExit\x12\x10\n\x08requests\x18\x06 \x03(\t\"\x14\n\x12ReportExitResponse2\xaf\x02\n\x11MembershipService\x12;\n\x04Join\x12\x18.yolopool.v1.JoinRequest\x1a\x19.yolopool.v1.JoinResponse\x12N\n\tHeartbeat\x12\x1d.yolopool.v1.HeartbeatRequest\x1a\x1e.yolopool.v1.HeartbeatResponse(\x01\x30\x01\x12>\n\x05Leave\x12\x19.yolopool.v1.LeaveRequest\x1a\x1a.yolopool.v1.LeaveResponse\x12M\n\nReportExit\x12\x1e.yolopool.v1.ReportExitRequest\x1a\x1f.yolopool.v1.ReportExitResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cyolopool/v1/membership.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/fleet.proto\x1a\x17yolopool/v1/types.proto\"d\n\x0bJoinRequest\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.Worker\x12\x30\n\rhighest_token\x18\x02 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\"N\n\x0cJoinResponse\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x1c\n\x14heartbeat_interval_s\x18\x02 \x01(\x02\x12\x0f\n\x07lease_s\x18\x03 \x01(\x02\"i\n\x10HeartbeatRequest\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.Worker\x12\x30\n\rhighest_token\x18\x02 \x01(\x0b\x32\x19.yolopool.v1.FencingToken\"$\n\x11HeartbeatResponse\x12\x0f\n\x07lease_s\x18\x01 \x01(\x02\"3\n\x0cLeaveRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"\x0f\n\rLeaveResponse\"\xaa\x01\n\x11ReportExitRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_kind\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12%\n\x04\x65xit\x18\x05 \x01(\x0b\x32\x17.yolopool.v1.WorkerExit\x12\x10\n\x08requests\x18\x06 \x03(\t\x12\x12\n\nio_process\x18\x07 \x01(\t\"\x14\n\x12ReportExitResponse2\xaf\x02\n\x11MembershipService\x12;\n\x04Join\x12\x18.yolopool.v1.JoinRequest\x1a\x19.yolopool.v1.JoinResponse\x12N\n\tHeartbeat\x12\x1d.yolopool.v1.HeartbeatRequest\x1a\x1e.yolopool.v1.HeartbeatResponse(\x01\x30\x01\x12>\n\x05Leave\x12\x19.yolopool.v1.LeaveRequest\x1a\x1a.yolopool.v1.LeaveResponse\x12M\n\nReportExit\x12\x1e.yolopool.v1.ReportExitRequest\x1a\x1f.yolopool.v1.ReportExitResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,9 +46,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEAVERESPONSE']._serialized_start=475
   _globals['_LEAVERESPONSE']._serialized_end=490
   _globals['_REPORTEXITREQUEST']._serialized_start=493
-  _globals['_REPORTEXITREQUEST']._serialized_end=643
-  _globals['_REPORTEXITRESPONSE']._serialized_start=645
-  _globals['_REPORTEXITRESPONSE']._serialized_end=665
-  _globals['_MEMBERSHIPSERVICE']._serialized_start=668
-  _globals['_MEMBERSHIPSERVICE']._serialized_end=971
+  _globals['_REPORTEXITREQUEST']._serialized_end=663
+  _globals['_REPORTEXITRESPONSE']._serialized_start=665
+  _globals['_REPORTEXITRESPONSE']._serialized_end=685
+  _globals['_MEMBERSHIPSERVICE']._serialized_start=688
+  _globals['_MEMBERSHIPSERVICE']._serialized_end=991
 # @@protoc_insertion_point(module_scope)

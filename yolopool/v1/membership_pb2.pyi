@@ -163,12 +163,18 @@ class ReportExitRequest(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    IO_PROCESS_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     device: _builtins.str
     device_kind: _builtins.str
     """cpu | cuda | sim"""
     incarnation: _builtins.str
     """Of the process that ended; empty: it ended before it had one."""
+    io_process: _builtins.str
+    """Of an I/O process of the worker, an id of its own; empty: the worker process ended. The requests
+    are those whose images it had then, and count however it ended: an image that takes too much
+    memory has the kernel kill it.
+    """
     @_builtins.property
     def exit(self) -> _fleet_pb2.WorkerExit: ...
     @_builtins.property
@@ -186,10 +192,11 @@ class ReportExitRequest(_message.Message):
         incarnation: _builtins.str = ...,
         exit: _fleet_pb2.WorkerExit | None = ...,
         requests: _abc.Iterable[_builtins.str] | None = ...,
+        io_process: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_kind", b"device_kind", "exit", b"exit", "incarnation", b"incarnation", "requests", b"requests", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_kind", b"device_kind", "exit", b"exit", "incarnation", b"incarnation", "io_process", b"io_process", "requests", b"requests", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -86,8 +86,9 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportExit(self, request, context):
-        """A supervisor's word that a worker process ended by itself, sent to every control plane it knows.
-        Does not block. The process is taken out at once if it is still here. Repeat: OK.
+        """A supervisor's word that a worker process ended by itself, or a worker's that one of its I/O
+        processes did, sent to every control plane it knows. Does not block. A worker process is taken
+        out at once if it is still here; one that lost an I/O process serves on. Repeat: OK.
         Errors: INVALID_ARGUMENT (INVALID_WORKER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

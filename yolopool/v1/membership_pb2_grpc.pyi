@@ -45,8 +45,9 @@ class MembershipServiceStub:
     Leave: _grpc.UnaryUnaryMultiCallable[_membership_pb2.LeaveRequest, _membership_pb2.LeaveResponse]
     """Takes a worker out at once, without waiting for its lease. Repeat: OK."""
     ReportExit: _grpc.UnaryUnaryMultiCallable[_membership_pb2.ReportExitRequest, _membership_pb2.ReportExitResponse]
-    """A supervisor's word that a worker process ended by itself, sent to every control plane it knows.
-    Does not block. The process is taken out at once if it is still here. Repeat: OK.
+    """A supervisor's word that a worker process ended by itself, or a worker's that one of its I/O
+    processes did, sent to every control plane it knows. Does not block. A worker process is taken
+    out at once if it is still here; one that lost an I/O process serves on. Repeat: OK.
     Errors: INVALID_ARGUMENT (INVALID_WORKER).
     """
 
@@ -67,8 +68,9 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     Leave: _aio.UnaryUnaryMultiCallable[_membership_pb2.LeaveRequest, _membership_pb2.LeaveResponse]  # type: ignore[assignment]
     """Takes a worker out at once, without waiting for its lease. Repeat: OK."""
     ReportExit: _aio.UnaryUnaryMultiCallable[_membership_pb2.ReportExitRequest, _membership_pb2.ReportExitResponse]  # type: ignore[assignment]
-    """A supervisor's word that a worker process ended by itself, sent to every control plane it knows.
-    Does not block. The process is taken out at once if it is still here. Repeat: OK.
+    """A supervisor's word that a worker process ended by itself, or a worker's that one of its I/O
+    processes did, sent to every control plane it knows. Does not block. A worker process is taken
+    out at once if it is still here; one that lost an I/O process serves on. Repeat: OK.
     Errors: INVALID_ARGUMENT (INVALID_WORKER).
     """
 
@@ -110,8 +112,9 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _membership_pb2.ReportExitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_membership_pb2.ReportExitResponse, _abc.Awaitable[_membership_pb2.ReportExitResponse]]:
-        """A supervisor's word that a worker process ended by itself, sent to every control plane it knows.
-        Does not block. The process is taken out at once if it is still here. Repeat: OK.
+        """A supervisor's word that a worker process ended by itself, or a worker's that one of its I/O
+        processes did, sent to every control plane it knows. Does not block. A worker process is taken
+        out at once if it is still here; one that lost an I/O process serves on. Repeat: OK.
         Errors: INVALID_ARGUMENT (INVALID_WORKER).
         """
 

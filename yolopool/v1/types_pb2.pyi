@@ -875,6 +875,8 @@ class LoadReport(_message.Message):
     QUEUE_CAPACITY_FIELD_NUMBER: _builtins.int
     ESTIMATED_WAIT_MS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    PASSES_TOTAL_FIELD_NUMBER: _builtins.int
+    IMAGES_TOTAL_FIELD_NUMBER: _builtins.int
     outstanding: _builtins.int
     """Tickets queued or running."""
     queue_capacity: _builtins.int
@@ -882,6 +884,11 @@ class LoadReport(_message.Message):
     """When a ticket that arrives now would start."""
     sequence: _builtins.int
     """Counts reports of one process: a reader keeps the highest."""
+    passes_total: _builtins.int
+    """Passes that this process ran for requests, and the images in them, without those that filled a
+    fixed batch up: the one by the other is how well passes are used.
+    """
+    images_total: _builtins.int
     def __init__(
         self,
         *,
@@ -889,10 +896,12 @@ class LoadReport(_message.Message):
         queue_capacity: _builtins.int = ...,
         estimated_wait_ms: _builtins.float = ...,
         sequence: _builtins.int = ...,
+        passes_total: _builtins.int = ...,
+        images_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait_ms", b"estimated_wait_ms", "outstanding", b"outstanding", "queue_capacity", b"queue_capacity", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_wait_ms", b"estimated_wait_ms", "images_total", b"images_total", "outstanding", b"outstanding", "passes_total", b"passes_total", "queue_capacity", b"queue_capacity", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
