@@ -55,7 +55,8 @@ class DetectionServiceServicer:
         workers and is refused until the retry delay is over; INVALID_OPTION also for options that the
         version's task or settings do not take), NOT_FOUND (MODEL_NOT_FOUND,
         VERSION_NOT_FOUND, ALIAS_NOT_FOUND, NOT_ASSIGNED: it was unloaded by force),
-        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE),
+        FAILED_PRECONDITION (MODEL_IMPORT_FAILED, MODEL_NOT_READY, MODEL_TOO_LARGE, VERSION_QUARANTINED:
+        several images ended workers),
         RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
         UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
         REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: refused on
