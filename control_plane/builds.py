@@ -16,6 +16,7 @@ from control_plane.fleet import (
     Served,
     VersionKey,
     VersionState,
+    builds_of,
 )
 from control_plane.registry import Registry
 from control_plane.view import View
@@ -61,21 +62,26 @@ class Builds:
         now = await self._registry.set_served(version.key, device_kind, served)
         if now is None:
             raise VersionNotFound(f"{version.key} does not exist any more")
+        # What could not be loaded was of another build: it is tried at once.
+        self._view.ask_again(version.key)
         self._view.put_version(now)
         return now
 
     def of(self, key: VersionKey) -> tuple[ModelVersion, ...]:
         """The builds of a version, by name."""
-        # A handful of names at most: every backend in every precision on every kind.
-        names = (
-            build_name(key.model, backend, precision, kind)
-            for kind, backends in PRECISIONS.items()
-            for backend, precisions in backends.items()
-            for precision in precisions
-        )
         versions = self._view.desired.versions
-        found = (versions.get(VersionKey(name, key.number)) for name in sorted(names))
-        return tuple(row for row in found if row is not None)
+        return tuple(row for one in builds_of(key) if (row := versions.get(one)) is not None)
+
+    def serving(self, row: ModelVersion) -> VersionKey | None:
+        """The version that this build serves now, if it is one and does."""
+        of = row.given.build_of
+        version = self._view.desired.versions.get(of) if of is not None else None
+        if version is None:
+            return None
+        kinds = row.given.served.items()
+        now = version.given.served
+        serves = any(kind in now and now[kind].variant == one.variant for kind, one in kinds)
+        return of if serves else None
 
     def _served(
         self, version: ModelVersion, device_kind: str, variant: str, drift: Drift | None

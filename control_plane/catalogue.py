@@ -5,6 +5,7 @@ a change those of its own name.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 
 from control_plane.fleet import ModelVersion, VersionKey, VersionState
@@ -15,7 +16,7 @@ from yolopool.errors import (
     ModelNotReady,
     VersionNotFound,
 )
-from yolopool.names import ModelRef
+from yolopool.names import ModelRef, base_name, is_build
 
 
 class Catalogue:
@@ -34,6 +35,10 @@ class Catalogue:
     @property
     def models(self) -> Mapping[str, tuple[ModelVersion, ...]]:
         return self._models
+
+    def count(self) -> int:
+        """Models; builds of them are none."""
+        return sum(not is_build(name) for name in self._models)
 
     def put(self, version: ModelVersion) -> None:
         """Adds a version, or takes it for what was known of it."""
@@ -83,6 +88,11 @@ class Catalogue:
 
     def find(self, ref: ModelRef) -> ModelVersion:
         """The version a reference means, ready or not: the default, else the newest."""
+        if ref.version is None and is_build(ref.name):
+            # Of the version that the model's own name means.
+            base = self._defaults.get(base_name(ref.name))
+            if base is not None:
+                ref = replace(ref, version=base.key.number)
         versions = self.versions(ref)
         return (self._defaults.get(ref.name) if ref.version is None else None) or versions[0]
 
@@ -107,7 +117,8 @@ class Catalogue:
         )
 
     def _unknown(self, name: str) -> str:
-        close = get_close_matches(name, self._models, n=3, cutoff=0.6)
+        known = [one for one in self._models if is_build(one) == is_build(name)]
+        close = get_close_matches(name, known, n=3, cutoff=0.6)
         if close:
             return f"there is no model {name!r}: did you mean {' or '.join(close)}?"
         if not self._models:

@@ -1,5 +1,6 @@
 """What a request may hold, checked once at the door. Each refusal says what to change."""
 
+import math
 from collections.abc import Sequence
 
 from control_plane.fleet import VARIANTS
@@ -178,6 +179,18 @@ def check_device_kind(device_kind: str) -> str:
         kinds = ", ".join(sorted(VARIANTS))
         raise InvalidOption(f"device_kind {device_kind!r} is not known: one of {kinds}")
     return device_kind
+
+
+def check_drift(drift: types_pb2.Drift) -> types_pb2.Drift:
+    """What a comparison found: told with each answer from then on."""
+    shares = (drift.exact_map50, drift.exact_map50_95, drift.map50, drift.map50_95)
+    # Written so that NaN is refused as well.
+    sizes = all(0.0 <= one < math.inf for one in (drift.largest_px, drift.largest_confidence))
+    if not sizes or not all(0.0 <= one <= 1.0 for one in shares):
+        raise InvalidOption("drift: sizes are 0 or more, and mean average precision is 0 to 1")
+    if drift.matched > drift.objects or len(drift.exact) > LONGEST_LABEL:
+        raise InvalidOption("drift: at most as many matched as objects, exact is backend/precision")
+    return drift
 
 
 def check_architecture(yaml: str, class_names: Sequence[str]) -> None:

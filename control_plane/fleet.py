@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from control_plane.batching import Batching
 from yolopool.arrivals import NEVER, Arrivals, Rates
+from yolopool.names import build_name, is_build
+from yolopool.variants import PRECISIONS
 
 if TYPE_CHECKING:
     from control_plane.schedules import Schedule
@@ -25,6 +27,19 @@ class VersionKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.model}@{self.number}"
+
+
+def builds_of(key: VersionKey) -> tuple[VersionKey, ...]:
+    """Keys of all builds that there can be of a version; of a build there are none."""
+    if is_build(key.model):
+        return ()
+    names = (
+        build_name(key.model, backend, precision, kind)
+        for kind, backends in PRECISIONS.items()
+        for backend, precisions in backends.items()
+        for precision in precisions
+    )
+    return tuple(VersionKey(name, key.number) for name in sorted(names))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -300,6 +315,11 @@ class ModelVersion:
         if replica.pack != pack.digest:
             return True
         return not pack.backend and replica.precision not in ("", wanted.precision)
+
+    def stands_for(self, build: "ModelVersion") -> bool:
+        """Whether this row of a build is what another of its name is to become."""
+        same = self.given.calibration == build.given.calibration
+        return same and self.state is not VersionState.FAILED
 
     @property
     def off_standby(self) -> "ModelVersion":

@@ -46,7 +46,7 @@ def build(view: View, metrics: Metrics, is_reconciler: Callable[[], bool]) -> St
                 "name": "yolopool control plane",
                 "release": __version__,
                 "cluster": view.desired.cluster,
-                "models": len(view.catalogue.models),
+                "models": view.catalogue.count(),
                 "workers": len(view.workers),
                 "registry_available": view.registry_available,
                 "see": ["/metrics", "/healthz", "/readyz"],

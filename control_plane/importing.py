@@ -4,7 +4,7 @@ import structlog
 
 from control_plane.artifacts import FolderArtifacts
 from control_plane.clock import Clock
-from control_plane.fleet import ModelVersion, Pack
+from control_plane.fleet import ModelVersion, Pack, VersionKey
 from control_plane.principal import CallContext
 from control_plane.registry import Registry
 from control_plane.view import View
@@ -106,6 +106,7 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
 
     async def _finish(self, importer: str, request: importing_pb2.ReportImportRequest) -> None:
         key, settings = key_in(request.version), settings_in(request.pack.settings)
+        self._check_build(key, request.pack)
         # A pack that is not where workers will look must not become READY.
         self._artifacts.check_pack(request.pack.digest)
         version = await self._registry.finish_import(
@@ -113,6 +114,19 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
         )
         log.info("import finished", version=str(key), pack=request.pack.digest)
         self._view.put_version(version)
+
+    def _check_build(self, key: VersionKey, pack: importing_pb2.ImportedPack) -> None:
+        """An importer of an earlier release knows of no builds, and makes what it always made."""
+        version = self._view.desired.versions.get(key)
+        if version is None or version.given.build_of is None:
+            return
+        (ordered,) = version.given.served.values()
+        made = f"{pack.backend or 'torch'}/{pack.precision or 'fp32'}"
+        if made != ordered.variant:
+            raise InvalidOption(
+                f"{key} is to be of {ordered.variant}, and a pack of {made} was made: bring the "
+                "importer to this release"
+            )
 
     async def _fail(self, importer: str, request: importing_pb2.ReportImportRequest) -> None:
         key, failure = key_in(request.version), request.failure

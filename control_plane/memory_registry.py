@@ -32,6 +32,7 @@ from control_plane.fleet import (
     VersionState,
     Want,
     WorkerInfo,
+    builds_of,
 )
 from control_plane.memory_events import MemoryEvents
 from control_plane.registry import LOG_KEPT, REQUEST_ID_KEPT_S, StoreEmptied
@@ -206,7 +207,7 @@ class MemoryRegistry:
         if build.given.build_of not in self._versions:
             return None
         old = self._versions.get(build.key)
-        if old is not None and old.state is not VersionState.FAILED:
+        if old is not None and old.stands_for(build):
             return old
         self._versions.pop(build.key, None)  # to the end of the queue
         return self._put(build)
@@ -218,7 +219,8 @@ class MemoryRegistry:
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
         self._stands()
-        there = tuple(key for key in dict.fromkeys(keys) if key in self._versions)
+        named = dict.fromkeys([*keys, *(build for key in keys for build in builds_of(key))])
+        there = tuple(key for key in named if key in self._versions)
         for key in there:
             del self._versions[key]
             self._wants.pop(key, None)

@@ -14,6 +14,7 @@ from control_plane.checks import (
     check_architecture,
     check_batching,
     check_device_kind,
+    check_drift,
     check_placement,
     check_replicas,
     check_request_id,
@@ -154,8 +155,13 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.DeleteModelRequest, context: CallContext
     ) -> model_pb2.DeleteModelResponse:
         versions = self._view.catalogue.versions(parse_ref(request.model))
-        builds = [build for version in versions for build in self._builds.of(version.key)]
-        deleted = await self._registry.delete([one.key for one in (*versions, *builds)])
+        for version in versions:
+            serves = self._builds.serving(version)
+            if serves is not None:
+                raise InvalidOption(
+                    f"{version.key} serves {serves}: serve that by another build, or none, first"
+                )
+        deleted = await self._registry.delete([version.key for version in versions])
         self._view.drop_versions(deleted)
         by = principal_of(context).name
         log.info("deleted", versions=[str(key) for key in deleted], by=by)
@@ -262,7 +268,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     async def SetVariant(
         self, request: model_pb2.SetVariantRequest, context: CallContext
     ) -> model_pb2.SetVariantResponse:
-        drift = drift_in(request.drift) if request.HasField("drift") else None
+        drift = drift_in(check_drift(request.drift)) if request.HasField("drift") else None
         kind = check_device_kind(request.device_kind)
         version = await self._builds.serve(parse_ref(request.model), kind, request.variant, drift)
         log.info(

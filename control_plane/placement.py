@@ -164,11 +164,18 @@ def _remade(
     desk: Desk, want: Want, version: ModelVersion, holders: list[Bench]
 ) -> Iterable[Command]:
     """Those that are of another build than is served now are loaded anew, one at a time."""
-    if any(not is_loaded(bench.seats[want.key]) for bench in holders):
+    others = [bench for bench in holders if _is_made_otherwise(version, bench)]
+    if not others or any(not is_loaded(bench.seats[want.key]) for bench in holders):
         return
-    for bench in holders:
-        failed = desk.failure(bench, want.key) is not None
-        if want.key not in desk.assigned and not failed and _is_made_otherwise(version, bench):
+    kinds = {bench.worker.device_kind for bench in others}
+    # What failed on one is not to take the version off the next.
+    if any(
+        bench.worker.device_kind in kinds and desk.failure(bench, want.key) is not None
+        for bench in desk.board.benches.values()
+    ):
+        return
+    for bench in others:
+        if want.key not in desk.assigned:
             yield desk.remake(bench, want)
 
 

@@ -84,8 +84,12 @@ class Poison:
                 del self._lost[key]
             return
         for request in requests:
+            before = self._process(incarnation, request)
             self._io[incarnation, request] = io_process
-            if (lost := self._lost.pop((incarnation, request), None)) is not None:
+            if (lost := self._lost.get((before, request))) is not None:
+                if before == incarnation:
+                    del self._lost[before, request]
+                # Else a caller sent it again by the same name: it was in hand of both.
                 self._lost[io_process, request] = lost
         _bound(self._io)
 

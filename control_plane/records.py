@@ -73,7 +73,10 @@ def version_of(text: str) -> ModelVersion:
 def _pack_of(raw: Mapping[str, Any] | None) -> Pack | None:
     if raw is None:
         return None
-    return _make(Pack, {**raw, **{name: tuple(raw[name]) for name in ("class_names", "warnings")}})
+    parts: dict[str, Any] = {name: tuple(raw[name]) for name in ("class_names", "warnings")}
+    if "backend" not in raw and raw["architecture"].startswith("onnx-"):
+        parts |= {"backend": "onnx", "precision": "fp32"}  # of a release that did not say it
+    return _make(Pack, {**raw, **parts})
 
 
 def _settings_of(raw: Mapping[str, Any]) -> VersionSettings:

@@ -33,6 +33,7 @@ from control_plane.fleet import (
     VersionState,
     Want,
     WorkerInfo,
+    builds_of,
 )
 from control_plane.redis_events import RedisEvents
 from control_plane.redis_lease import RedisLease
@@ -214,7 +215,7 @@ class RedisRegistry:
             if of is None or await change.version(of) is None:
                 return None
             old = await change.version(build.key)
-            if old is not None and old.state is not VersionState.FAILED:
+            if old is not None and old.stands_for(build):
                 return old
             if build.state is VersionState.UPLOADED:
                 job = import_job(int(change.revision))
@@ -230,9 +231,8 @@ class RedisRegistry:
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
         async def decide(change: Change) -> tuple[VersionKey, ...]:
-            there = tuple(
-                [key for key in dict.fromkeys(keys) if await change.version(key) is not None]
-            )
+            named = dict.fromkeys([*keys, *(build for key in keys for build in builds_of(key))])
+            there = tuple([key for key in named if await change.version(key) is not None])
             for name in (VERSIONS, WANTS, IMPORTS):
                 change.commands += [["HDEL", name, str(key)] for key in there]
             return there

@@ -114,8 +114,8 @@ class Registry(Protocol):
 
     async def add_build(self, build: ModelVersion) -> ModelVersion | None:
         """Keeps the row of a build, and queues it for an importer where it is UPLOADED. One that is
-        there and did not fail stays as it is. Answers what holds now; None if the version that it
-        is of does not exist.
+        there, did not fail and is calibrated by the same images stays as it is. Answers what holds
+        now; None if the version that it is of does not exist.
         """
         ...
 
@@ -128,7 +128,9 @@ class Registry(Protocol):
         ...
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
-        """Removes versions with their wants; answers those that were there. Numbers stay used."""
+        """Removes versions with their builds and wants; answers those that were there. Numbers stay
+        used.
+        """
         ...
 
     async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:

@@ -29,7 +29,7 @@ _LINE_BYTES = 4 * 1024**2
 # torch and the library in memory before any model is.
 _LIBRARIES_BYTES = 1024**3
 # As long as another import may an int8 build take, which runs the model some hundred times.
-_CALIBRATION_TIMES = 4
+CALIBRATION_TIMES = 4
 # Of an image for calibration: OpenCV then decodes no larger one.
 _MOST_PIXELS = 100_000_000
 
@@ -80,7 +80,7 @@ async def run(
     Raises ImportRefused; no process is left in any case.
     """
     if build is not None and build.calibration:
-        limits = replace(limits, time_s=_CALIBRATION_TIMES * limits.time_s)
+        limits = replace(limits, time_s=CALIBRATION_TIMES * limits.time_s)
     order = _order(artifact, sha256, settings, folder, limits)
     order |= asdict(weights_of or Architecture()) | {"build": asdict(build or Build())}
     process = await asyncio.create_subprocess_exec(

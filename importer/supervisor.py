@@ -73,7 +73,9 @@ class Supervisor:
         failures = 0
         log.info("importer started", id=self._id, control_planes=self._settings.control_planes)
         await asyncio.to_thread(
-            store.sweep_scratch, self._settings.scratch_dir, self._settings.time_limit_s
+            store.sweep_scratch,
+            self._settings.scratch_dir,
+            child.CALIBRATION_TIMES * self._settings.time_limit_s,
         )
         try:
             while True:

@@ -89,8 +89,8 @@ class Swaps:
         self._unix = unix
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
-        # (architecture, shape, batch) that have run on this device.
-        self._seen: set[tuple[str, tuple[int, int], int]] = set()
+        # (architecture, precision, shape, batch) that have run on this device.
+        self._seen: set[tuple[str, str, tuple[int, int], int]] = set()
         self._readers = ThreadPoolExecutor(
             2, thread_name_prefix="packs", initializer=_lower_priority
         )
@@ -286,7 +286,7 @@ class Swaps:
         """Runs what its architecture has not run here: passes of one image, each behind the
         batches of others.
         """
-        kind = (one.header.manifest.architecture_key, one.shape, 1)
+        kind = (one.header.manifest.architecture_key, one.order.precision, one.shape, 1)
         if self._tiers.skip_warmup or kind in self._seen:
             return
         before = self._engine.passes(one.key)

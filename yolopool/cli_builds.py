@@ -69,16 +69,20 @@ def build(
     """Build a model for another backend or precision, and say how far it drifts.
 
     Each build is tried on the images beside the exact one, in turns. With --precision auto the
-    fastest build within the bounds serves the model from then on, and else the exact one does.
+    fastest build within the bounds serves the model from then on; if none is faster, it is served
+    as its workers make it.
     """
     chosen = _candidates(device, backend, precision, calibration is not None)
+    pictures = _pictures(images, calibration)
     serve = precision == AUTO if serve is None else serve
     bound = Bound(max_px, max_missed, max_map_loss)
     with Client(address) as client, progress_bar(quiet=as_json) as progress:
         bench = _Bench(client, _exactly(client, model), device, calibration, progress)
-        trials, failed = bench.try_all(chosen, _pictures(images or calibration), labels, precision)
+        trials, failed = bench.try_all(chosen, pictures, labels, precision)
         best = _best(trials, bound, precision)
-        if serve and (best or precision == AUTO):
+        # What could not be tried now may be what serves, and well.
+        serve = serve and bool(best or (precision == AUTO and not failed))
+        if serve:
             drift = trials[best].drift if best else None
             client.set_variant(bench.model, device, best, drift)
     beyond = {name: bound.exceeded_by(one.drift) for name, one in trials.items()}
@@ -126,7 +130,7 @@ def _candidates(device: str, backend: str, precision: str, calibrated: bool) -> 
         for one in precisions
         if backend in ("all", name) and (one != INT8 or calibrated)
     ]
-    return [name for name in found if name != f"{TORCH}/fp32"]
+    return found
 
 
 def _exactly(client: Client, model: str) -> str:
@@ -135,9 +139,11 @@ def _exactly(client: Client, model: str) -> str:
     return model if "@" in model else f"{known.name}@{known.default_version}"
 
 
-def _pictures(folder: Path | None) -> Sequence[Path]:
+def _pictures(folder: Path | None, calibration: Path | None) -> Sequence[Path]:
     if folder is None:
         raise InvalidOption("give --images: a folder of images to try the build on")
+    if calibration is not None and folder.resolve() == calibration.resolve():
+        raise InvalidOption("give --images other than --calibration: ranges were learnt from those")
     return images_in(folder)
 
 
@@ -158,21 +164,32 @@ class _Bench:
         for by name raises instead.
         """
         exact, mine = self._exact()
+        truths = trial.read_all(labels, images, len(exact.class_names)) if labels else None
         trials: dict[str, Trial] = {}
         failed: dict[str, str] = {}
-        for name in chosen:
-            try:
-                made = self._made(name)
-                told = partial(self.progress, name)
-                trials[name] = trial.run(self.client, exact, made, images, labels, told)
-                self.client.unload(made.name, wait=False)
-            except YolopoolError as error:
-                if precision != AUTO:
-                    raise
-                failed[name] = f"{error.reason}: {error.message}"
-        if mine:
-            self.client.delete(exact.name)
+        try:
+            for name in self._others(chosen, exact, precision):
+                try:
+                    made = self._made(name)
+                    told = partial(self.progress, name)
+                    trials[name] = trial.run(self.client, exact, made, images, truths, told)
+                    self.client.unload(made.name, wait=False)
+                except YolopoolError as error:
+                    if precision != AUTO:
+                        raise
+                    failed[name] = f"{error.reason}: {error.message}"
+        finally:
+            if mine:
+                self.client.delete(exact.name)
         return trials, failed
+
+    def _others(self, chosen: Sequence[str], exact: ModelVersion, precision: str) -> list[str]:
+        """Those of `chosen` that are not the exact build itself."""
+        its = exact.name.partition("+")[2].partition("@")[0]
+        others = [one for one in chosen if f"{one.replace('/', '-')}-{self.device}" != its]
+        if not others and precision != AUTO:
+            raise InvalidOption(f"{chosen[0]} is the exact build, which others are compared with")
+        return others
 
     def _exact(self) -> tuple[ModelVersion, bool]:
         """The build that others are held to, which is the version's own pack in fp32; and whether
@@ -230,6 +247,6 @@ def _say_served(model: str, device: str, serve: bool, best: str) -> None:
     if serve and best:
         out.print(f"{model} is served by {best} on {device} from now on")
     elif serve:
-        out.print(f"{model} is served by the exact build on {device}: none was better")
+        out.print(f"{model} is served on {device} as its workers make it: none was better")
     elif best:
         out.print(f"serve it: yolopool models variant {model} {best} --device {device}")

@@ -45,7 +45,7 @@ def between(exact: Detections, other: Detections) -> Drift:
     """
     if exact.classification is not None and other.classification is not None:
         return _between_classes(exact, other)
-    overlaps = _overlaps(exact, other)
+    overlaps = np.minimum(_overlaps(exact, other), _mask_overlaps(exact, other))
     free = np.ones(len(other), np.bool_)
     matched, pixels, confidence = 0, 0.0, 0.0
     for index in np.argsort(-exact.confidence, kind="stable"):
@@ -106,9 +106,31 @@ def _overlaps(left: Detections, right: Detections) -> np.ndarray:
     return np.asarray(common / np.maximum(union, 1e-12))
 
 
+def _mask_overlaps(left: Detections, right: Detections) -> np.ndarray:
+    """Intersection over union of the masks, where both have some: float (n, m); else ones."""
+    found = np.ones((len(left), len(right)))
+    if left.masks is None or right.masks is None:
+        return found
+    ones = [mask.to_array() for mask in left.masks]
+    twos = [mask.to_array() for mask in right.masks]
+    near = _overlaps(left, right) >= SAME
+    for one, two in zip(*np.nonzero(near), strict=True):
+        union = int(np.count_nonzero(ones[one] | twos[two]))
+        found[one, two] = int(np.count_nonzero(ones[one] & twos[two])) / max(1, union)
+    return found
+
+
 def _distance(left: Detections, one: int, right: Detections, two: int) -> float:
     """Largest difference of a side, a keypoint's place or a rotated corner, pixels."""
     pairs = [(left.xyxy[one], right.xyxy[two])]
     if left.keypoints is not None and right.keypoints is not None:
         pairs.append((left.keypoints[one][:, :2], right.keypoints[two][:, :2]))
-    return max(float(np.abs(a.astype(np.float64) - b).max(initial=0.0)) for a, b in pairs)
+    found = max(float(np.abs(a.astype(np.float64) - b).max(initial=0.0)) for a, b in pairs)
+    if left.corners is None or right.corners is None:
+        return found
+    # The same box may be told from another of its corners.
+    turned = (np.roll(right.corners[two], turn, axis=0) for turn in range(4))
+    apart = (
+        float(np.abs(left.corners[one].astype(np.float64) - corners).max()) for corners in turned
+    )
+    return max(found, min(apart))

@@ -42,6 +42,11 @@ def build_name(model: str, backend: str, precision: str, device_kind: str) -> st
     return f"{model}+{backend}-{precision}-{device_kind}"
 
 
+def base_name(name: str) -> str:
+    """Of a build: the model's own name."""
+    return name.partition("+")[0]
+
+
 def is_build(name: str) -> bool:
     """Whether a name is of a build."""
     return "+" in name

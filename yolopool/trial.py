@@ -20,6 +20,8 @@ from yolopool.records import Drift, ModelVersion
 
 # Average precision looks at the whole curve.
 LEAST_CONFIDENCE = 0.001
+# Of one image: class, centre x and y, width and height in its shares; float64 (n, 5).
+Labels = NDArray[np.float64]
 # Before times count: builds are loaded and warmed up.
 WARM_UPS = 2
 
@@ -38,14 +40,13 @@ def run(
     exact: ModelVersion,
     other: ModelVersion,
     images: Sequence[Path],
-    labels: Path | None,
+    truths: Sequence[Labels] | None,
     told: Callable[[float], None] = lambda _: None,
 ) -> Trial:
-    """Tries `other` beside `exact`, both builds of one version; `labels`: a folder of one .txt an
-    image, a line an object: class, centre x and y, width and height in shares of the image. Raises
-    what Detect raises, and InvalidOption for labels that are none.
+    """Tries `other` beside `exact`, both builds of one version; `truths`: what is on each image, as
+    `read_all` answers it. Raises what Detect raises.
     """
-    asked = LEAST_CONFIDENCE if labels is not None else None
+    asked = LEAST_CONFIDENCE if truths is not None else None
     for build in (exact, other):
         for _ in range(WARM_UPS):
             client.detect(images[0], build.name)
@@ -57,8 +58,8 @@ def run(
     served = [(_served(a, exact.confidence), _served(b, exact.confidence)) for a, b in pairs]
     moved = drift.total(drift.between(a, b) for a, b in served)
     moved = replace(moved, exact=pairs[0][0].variant.rpartition("/")[0])
-    if labels is not None:
-        moved = _with_precision(moved, exact, images, pairs, labels)
+    if truths is not None:
+        moved = _with_precision(moved, len(exact.class_names), pairs, truths)
     times = [[side.timing.inference_ms for side in sides] for sides in zip(*pairs, strict=True)]
     return Trial(moved, median(times[0]), median(times[1]))
 
@@ -70,24 +71,28 @@ def _served(found: Detections, confidence: float) -> Detections:
 
 def _with_precision(
     moved: Drift,
-    exact: ModelVersion,
-    images: Sequence[Path],
+    classes: int,
     pairs: Sequence[tuple[Detections, Detections]],
-    labels: Path,
+    truths: Sequence[Labels],
 ) -> Drift:
-    truths = {
-        image.name: read_labels(labels / f"{image.stem}.txt", pair[0].image_size)
-        for image, pair in zip(images, pairs, strict=True)
+    sizes = [pair[0].image_size for pair in pairs]
+    real = {
+        str(number): _corners(rows, size)
+        for number, (rows, size) in enumerate(zip(truths, sizes, strict=True))
     }
-    if not any(len(rows) for rows in truths.values()):
-        raise InvalidOption(f"{labels} has no labels of these images: one .txt an image")
-    classes = len(exact.class_names)
     precisions = []
     for side in zip(*pairs, strict=True):
-        rows = {image.name: _rows(one) for image, one in zip(images, side, strict=True)}
-        precisions.append(evaluation.mean_precision(rows, truths, classes))
+        rows = {str(number): _rows(one) for number, one in enumerate(side)}
+        precisions.append(evaluation.mean_precision(rows, real, classes))
     (exact50, exact95), (map50, map95) = precisions
     return replace(moved, exact_map50=exact50, exact_map50_95=exact95, map50=map50, map50_95=map95)
+
+
+def _corners(labels: Labels, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Of labels of an image of (width, height) pixels: corners and class, float64 (n, 5)."""
+    cls, centre, extent = labels[:, :1], labels[:, 1:3], labels[:, 3:]
+    low, high = (centre - extent / 2) * size, (centre + extent / 2) * size
+    return np.concatenate((low, high, cls), axis=1)
 
 
 def _rows(found: Detections) -> NDArray[np.float64]:
@@ -95,25 +100,32 @@ def _rows(found: Detections) -> NDArray[np.float64]:
     return np.column_stack(columns).astype(np.float64).reshape(-1, 6)
 
 
-def read_labels(path: Path, size: tuple[int, int]) -> NDArray[np.float64]:
-    """Objects of one image of (width, height) pixels: float64 (n, 5) of corners and class; none
-    where there is no file. Raises InvalidOption.
+def read_all(folder: Path, images: Sequence[Path], classes: int) -> list[Labels]:
+    """What is on each image, from a folder of one .txt an image (none: nothing is on it), a line an
+    object: class, centre x and y, width and height in shares of the image. Raises InvalidOption.
     """
-    if not path.is_file():
-        return np.zeros((0, 5))
+    found = [_read(folder / f"{image.stem}.txt", classes) for image in images]
+    if not any(len(rows) for rows in found):
+        raise InvalidOption(f"{folder} has no labels of these images: one .txt an image")
+    return found
+
+
+def _read(path: Path, classes: int) -> Labels:
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        words = line.split()
-        if not words:
-            continue
+    for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
         try:
-            cls, x, y, width, height = (float(word) for word in words)
-        except ValueError as error:
+            cls, *box = (float(word) for word in line.split())
+            good = len(box) == 4 and all(0.0 <= one <= 1.0 for one in box)
+        except ValueError:
+            good = not line.strip()
+            if good:
+                continue
+        if not good or cls not in range(classes):
             raise InvalidOption(
-                f"{path}:{number} is no label: class, centre x and y, width and height"
-            ) from error
-        left, top = (x - width / 2) * size[0], (y - height / 2) * size[1]
-        rows.append((left, top, left + width * size[0], top + height * size[1], cls))
+                f"{path}:{number} is no label: class 0 to {classes - 1}, centre x and y, width and "
+                "height in shares of the image"
+            )
+        rows.append((cls, *box))
     return np.array(rows, np.float64).reshape(-1, 5)
 
 

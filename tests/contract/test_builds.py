@@ -1,5 +1,6 @@
 """Builds of a version: made, placed and asked for like a version, and served in its place."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,68 @@ async def test_nonsense_about_builds_is_refused(rig: Rig) -> None:
     failure = importing_pb2.ImportFailure(reason="ARTIFACT_UNSUPPORTED", message="no such operator")
     await rig.import_next(failure)
     assert isinstance(await refused(serve(rig, "openvino/bf16")), errors.ModelImportFailed)
+
+
+async def test_a_build_that_does_not_load_takes_no_other_replica_away(rig: Rig) -> None:
+    workers = [await cpu(rig, name) for name in ("w1", "w2")]
+    await rig.ready("a")
+    await rig.load("a", replicas=2)
+    own = workers[0].replicas["a@1"].pack
+    await build(rig)
+    await rig.import_next()
+    for one in workers:
+        one.refuse["a@1"] = errors.LoadFailed("OpenVINO is not installed")
+    await serve(rig, "openvino/bf16")
+    await becomes(lambda: any(len(one.assigned) > 1 for one in workers))
+    await asyncio.sleep(1.2)  # two looks at the whole fleet
+    assert sum(len(one.assigned) > 1 for one in workers) == 1
+    assert any(one.replicas["a@1"].pack == own for one in workers)
+    for one in workers:
+        one.refuse.clear()
+    await serve(rig, "")
+    await becomes(lambda: all(one.replicas["a@1"].pack == own for one in workers))
+
+
+async def test_an_importer_that_knows_of_no_builds_makes_none(rig: Rig) -> None:
+    await rig.ready("a")
+    await build(rig)
+    claim = importing_pb2.ClaimImportRequest(importer="i", wait_s=1)
+    job = (await rig.importing.ClaimImport(claim, timeout=5)).job
+    job.ClearField("build")
+    report = importing_pb2.ReportImportRequest(importer="i", version=job.version)
+    report.pack.CopyFrom(rig.pack(job))
+    error = await refused(rig.importing.ReportImport(report, timeout=5))
+    assert "bring the importer to this release" in error.message
+
+
+async def test_a_build_that_serves_is_not_deleted(rig: Rig) -> None:
+    await rig.ready("a")
+    await build(rig, backend="torch")
+    await serve(rig, "torch/bf16")
+    request = model_pb2.DeleteModelRequest(model="a+torch-bf16-cpu@1")
+    error = await refused(rig.models.DeleteModel(request, timeout=5))
+    assert "serves a@1" in error.message
+    await serve(rig, "")
+    await rig.models.DeleteModel(request, timeout=5)
+
+
+async def test_a_bare_name_of_a_build_is_of_the_default_version(rig: Rig) -> None:
+    await cpu(rig)
+    await rig.ready("a")
+    await build(rig, backend="torch")
+    await rig.register("a", b"another")
+    await rig.import_next()
+    error = await refused(rig.detect("a+torch-bf16-cpu"))
+    assert isinstance(error, errors.VersionNotFound)
+    await rig.detect("a+torch-bf16-cpu@1")
+
+
+@pytest.mark.parametrize("wrong", [{"largest_px": float("nan")}, {"matched": 3}, {"map50": 2.0}])
+async def test_a_drift_that_is_none_is_refused(rig: Rig, wrong: dict[str, Any]) -> None:
+    await rig.ready("a")
+    await build(rig, backend="torch")
+    error = await refused(serve(rig, "torch/bf16", drift=types_pb2.Drift(objects=2, **wrong)))
+    assert isinstance(error, errors.InvalidOption)
 
 
 async def test_builds_go_with_their_version(rig: Rig) -> None:

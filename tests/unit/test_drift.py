@@ -1,13 +1,16 @@
 """Drift between two builds, by hand-made boxes."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from yolopool import drift
+from yolopool import drift, trial
 from yolopool.detections import Classification, Detections
 from yolopool.drift import Bound
+from yolopool.errors import InvalidOption
 from yolopool.records import Drift
 
 BOX = (10.0, 10.0, 50.0, 50.0)
@@ -86,3 +89,47 @@ def test_of_classes_the_likeliest_is_compared() -> None:
 def test_a_bound_says_what_is_beyond(moved: Drift, word: str) -> None:
     said = Bound().exceeded_by(moved)
     assert (word in said) if word else not said
+
+
+def test_a_rotated_box_is_the_same_from_any_of_its_corners() -> None:
+    corners = np.array([[[0, 0], [9, 0], [9, 4], [0, 4]]], np.float32)
+    left = replace(CAR, corners=corners)
+    assert drift.between(left, replace(CAR, corners=np.roll(corners, 1, axis=1))).largest_px == 0
+    assert drift.between(left, replace(CAR, corners=corners + 3)).largest_px == 3
+
+
+def test_a_mask_that_fell_apart_is_not_found_again() -> None:
+    def masked(rows: slice) -> Detections:
+        filled = np.zeros((60, 60), np.bool_)
+        filled[rows, 10:50] = True
+        return replace(CAR, task="segment", masks=(_mask(filled),))
+
+    whole, part = masked(slice(10, 50)), masked(slice(10, 20))
+    assert drift.between(whole, whole).matched == 1
+    assert drift.between(whole, part).matched == 0
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """As yolopool.masks.Mask, of pixels that are at hand."""
+
+    pixels: np.ndarray
+
+    def to_array(self) -> np.ndarray:
+        return self.pixels
+
+
+def _mask(pixels: np.ndarray) -> Any:
+    return _Pixels(pixels)
+
+
+def test_labels_are_checked_before_anything_runs(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    label = tmp_path / "a.txt"
+    label.write_text("1 0.5 0.5 0.2 0.4\n\n")
+    (rows,) = trial.read_all(tmp_path, [image], 2)
+    assert rows.tolist() == [[1, 0.5, 0.5, 0.2, 0.4]]
+    for wrong in ("2 0.5 0.5 0.2 0.4", "0 0.5 0.5 0.2", "0 0.5 0.5 nan 0.1", "cat 1 1 1 1", ""):
+        label.write_text(wrong)
+        with pytest.raises(InvalidOption):
+            trial.read_all(tmp_path, [image], 2)
