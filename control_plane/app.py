@@ -31,6 +31,7 @@ from control_plane.event import EventKind
 from control_plane.event_rpc import EventService
 from control_plane.events import Journal
 from control_plane.explain_rpc import ExplainService
+from control_plane.fleet import VersionKey
 from control_plane.forwarding import Forwarding, Peers
 from control_plane.http import HttpServer, build
 from control_plane.importing import ImportService
@@ -141,7 +142,9 @@ class ControlPlane:
             self.view, self._link, self._journal, clock, lambda: self._reconciler.acting_token
         )
         self._server = GrpcServer(SERVICES, [Forwarding(self._peers, self._watch.refresh)])
-        self._quarantine = Quarantine(registry, self._journal, clock, settings.quarantine_s)
+        self._quarantine = Quarantine(
+            registry, self._journal, clock, settings.quarantine_s, self._works
+        )
         crashes = Crashes(
             self.view,
             self._link,
@@ -164,6 +167,10 @@ class ControlPlane:
         self._http = HttpServer(build(self.view, self._metrics, lambda: self._reconciler.is_holder))
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
+
+    def _works(self, key: VersionKey) -> bool:
+        """Whether a device worked for a version in the last seconds, and its worker told of it."""
+        return any(replica.busy > 0 for _, replica in self.view.replicas(key))
 
     def _restored(self, message: str) -> None:
         self._journal.note(EventKind.RESTORED, message=message)

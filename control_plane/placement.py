@@ -10,7 +10,7 @@ from dataclasses import replace
 from control_plane import leaving, refusals, room, scaling
 from control_plane.bench import Bench, size_of
 from control_plane.board import Board
-from control_plane.commands import Adopt, Command, Forget, Wait
+from control_plane.commands import Adopt, Assign, Command, Forget, Release, Wait
 from control_plane.desk import CPU, Desk, Wants, is_loaded
 from control_plane.fleet import (
     Footprint,
@@ -59,6 +59,9 @@ def replan(
         commands += leaving.unwanted(desk, _benches(board, desk.wants.forgotten))
     if about is None and not any(_wants_room(command) for command in commands):
         commands += scaling.prefetch(desk)
+    # One that is unpinned and then leaves only leaves.
+    gone = {(c.worker, c.key) for c in commands if isinstance(c, Release)}
+    commands = [c for c in commands if not isinstance(c, Assign) or (c.worker, c.key) not in gone]
     return [c for c in commands if not isinstance(c, Wait) or c.final or c.key in desk.wants]
 
 

@@ -7,6 +7,7 @@ control plane learns them.
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 
 import structlog
 
@@ -34,13 +35,23 @@ RECENT, WAIT_S, RETRY_S = 1000, 5.0, 1.0
 
 
 class Quarantine:
-    """`refuse_s`: for how long an image or a version is refused; 0: none ever is."""
+    """`refuse_s`: for how long an image or a version is refused; 0: none ever is. `works`: whether
+    any worker answers for a version these days, whoever asked it.
+    """
 
-    def __init__(self, registry: Registry, journal: Journal, clock: Clock, refuse_s: float) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        journal: Journal,
+        clock: Clock,
+        refuse_s: float,
+        works: Callable[[VersionKey], bool],
+    ) -> None:
         self._registry = registry
         self._journal = journal
         self._clock = clock
         self._refuse_s = refuse_s
+        self._works = works
         self._poison = Poison(refuse_s)
         self._words = Waiters()
 
@@ -126,7 +137,7 @@ class Quarantine:
         for_s = f"refused for {self._refuse_s:g} s"
         says = f"it was in hand when two workers ended: {for_s} by {key}"
         self._journal.note(EventKind.IMAGE_QUARANTINED, version=key, message=says, image=digest)
-        if self._poison.convict(image, until):
+        if self._poison.convict(image, until) and not self._works(key):
             log.error("version quarantined", version=str(key))
             self._poison.quarantine(key, until)
             says = (

@@ -502,6 +502,23 @@ def test_no_plan_overruns_a_ledger(before: Snapshot) -> None:
         assert one.ledger.used_bytes <= one.ledger.budget_bytes
 
 
+def test_a_pinned_copy_too_many_is_told_to_leave_and_nothing_else() -> None:
+    def seat(name: str, pinned: bool = False) -> Replica:
+        return replace(
+            replica(name, pinned=pinned),
+            state=ReplicaState.WARM, weights_bytes=1, workspace_bytes=0,
+        )  # fmt: skip
+
+    workers = [
+        worker("w0", 2, [seat("b"), seat("a", pinned=True)], tier=3),
+        worker("w2", 1, [seat("a")], tier=2),
+    ]
+    sizes = {measured(name): Footprint(1, 0) for name in "ab"}
+    before = snapshot(workers, [want("a"), want("b")], [version("a"), version("b")], {}, sizes)
+    about = [c for c in plan(before, NOW) if not isinstance(c, Wait) and c.key == key("a")]
+    assert [type(command) for command in about] == [Release]
+
+
 def deeds(commands: list[Command]) -> list[Command]:
     return [command for command in commands if not isinstance(command, Wait)]
 
