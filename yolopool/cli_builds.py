@@ -56,7 +56,7 @@ def build(
     serve: Annotated[
         bool | None, typer.Option(help="serve the model by it, if it is within the bounds")
     ] = None,
-    max_px: Annotated[float, typer.Option("--max-px", help="a side may move so far")] = 2.0,
+    max_px: Annotated[float, typer.Option("--max-px", help="a side may move so far")] = 5.0,
     max_missed: Annotated[
         float, typer.Option("--max-missed", help="share of objects missed, and of others found")
     ] = 0.01,

@@ -19,7 +19,7 @@ class Bound:
     average precision (IoU .50 to .95), where there are labels.
     """
 
-    largest_px: float = 2.0
+    largest_px: float = 5.0
     missed: float = 0.01
     map_loss: float = 0.01
 

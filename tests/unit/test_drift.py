@@ -76,11 +76,11 @@ def test_of_classes_the_likeliest_is_compared() -> None:
 @pytest.mark.parametrize(
     ("moved", "word"),
     [
-        (Drift(1, 100, 100, 0, 1.9, 0.5), ""),
+        (Drift(1, 100, 100, 0, 4.9, 0.5), ""),
         (Drift(1, 100, 99, 1, 0.0, 0.0), ""),
         (Drift(1, 100, 98, 0, 0.0, 0.0), "missed"),
         (Drift(1, 100, 100, 2, 0.0, 0.0), "more"),
-        (Drift(1, 100, 100, 0, 2.5, 0.0), "moved"),
+        (Drift(1, 100, 100, 0, 5.1, 0.0), "moved"),
         (Drift(0), "found nothing"),
         (Drift(1, 100, 100, exact_map50_95=0.5, map50_95=0.48), "mAP50-95"),
         (Drift(1, 100, 100, exact_map50_95=0.5, map50_95=0.495), ""),
