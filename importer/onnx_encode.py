@@ -5,6 +5,7 @@ backend is to run it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from importer.onnx_graph import Graph
 from importer.onnx_layout import Decision, Known, Layout, Output, Shape, Undecided
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
 from yolopool.v1 import types_pb2
-from yolopool.v1.pack_pb2 import OnnxGraph, OnnxOutput, PackManifest
+from yolopool.v1.pack_pb2 import HeadAttributes, OnnxGraph, OnnxOutput, PackManifest
 
 _STRIDE, _IMAGE_SIZE = 32, 640  # where the file says nothing: the library's own
 _MAX_CLASSES, _MAX_CLASS_NAME = 100_000, 1_000
@@ -31,6 +32,17 @@ _LAYOUTS = {
 # and what made it.
 Quantise = Callable[[Graph, Path, int, Callable[[float], None]], tuple[bytes, str]]
 _NUMBERS = {layout: number for number, layout in _LAYOUTS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A graph that was made here of a checkpoint: its task, its outputs, and what its rows have
+    beside boxes and classes (HeadAttributes).
+    """
+
+    task: str
+    outputs: tuple[str, ...]
+    head: dict[str, int]
 
 
 def encode(
@@ -50,20 +62,27 @@ def encode(
     step(0.1, "load")
     data = artifact.read_bytes()
     graph = onnx_graph.read(data)
-    _check_kind(graph)
+    made = Exported(**order["exported"]) if order.get("exported") else None
+    if made is None or made.task == "detect":
+        made = None  # what its file says is proof enough
+        _check_kind(graph)
+    elif quantise is not None:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"int8 is of models that detect, this one is of the task {made.task}: choose another "
+            "precision",
+        )
     names = _class_names(graph, order["class_names"])
     settings = _resolved(asked, graph)
     step(0.4, "measure")
     size = settings.image_size
     types = onnx_shapes.inferred(graph.model, size, size)
     cost = onnx_shapes.cost(graph.model.graph, types)
-    known = _known(graph, types, names, size)
-    try:
-        decision = onnx_layout.decide(known, _LAYOUTS.get(asked.output_layout))
-    except Undecided as undecided:
-        raise ImportRefused(UNSUPPORTED, f"the ONNX file is refused: {undecided}") from undecided
-    settings.output_layout = _NUMBERS[decision.layout]
-    settings.head_mode = _head_mode(asked, decision)
+    decision = _decided(graph, types, names, size, asked, made)
+    task = made.task if made is not None else "detect"
+    if task != "classify":  # it has no boxes, so no layout of them
+        settings.output_layout = _NUMBERS[decision.layout]
+        settings.head_mode = _head_mode(asked, decision)
     made_with, parameters = [f"onnx {onnx.__version__}"], onnx_shapes.parameters(graph.model.graph)
     if quantise is not None:
         # What a pass takes stays the figure of the graph before: runtimes differ in what they keep
@@ -77,8 +96,9 @@ def encode(
         graph = onnx_graph.read(data)
         made_with.append(made_by)
     manifest = PackManifest(
-        architecture=f"onnx-{decision.layout.value}-detect",
-        task="detect",
+        architecture=f"onnx-{decision.layout.value}-{task}",
+        task=task,
+        head=HeadAttributes(**made.head) if made is not None else None,
         class_names=names,
         stride=graph.words.stride or _STRIDE,
         head_mode=settings.head_mode,
@@ -89,7 +109,7 @@ def encode(
         warnings=warnings,
         backend=order["build"]["backend"],
         precision=order["build"]["precision"],
-        onnx=_described(graph, decision),
+        onnx=_described(graph, decision, settings),
         weights_bytes=len(data),
         parameters=parameters,
         made_with=made_with,
@@ -100,6 +120,24 @@ def encode(
     skeleton = f'{{"format":{pack_writer.FORMAT},"onnx":"{manifest.weights_sha256}"}}'.encode()
     digest = pack_writer.write_manifest(folder, manifest, skeleton)
     return pack_writer.report(folder, manifest, digest, Path(order["artifact"]))
+
+
+def _decided(
+    graph: Graph,
+    types: Mapping[str, TypeProto],
+    names: Sequence[str],
+    size: int,
+    asked: types_pb2.VersionSettings,
+    made: Exported | None,
+) -> Decision:
+    """How the answer is laid out. Raises ImportRefused."""
+    if made is not None:
+        return Decision(Layout.PLAIN, made.outputs)
+    try:
+        known = _known(graph, types, names, size)
+        return onnx_layout.decide(known, _LAYOUTS.get(asked.output_layout))
+    except Undecided as undecided:
+        raise ImportRefused(UNSUPPORTED, f"the ONNX file is refused: {undecided}") from undecided
 
 
 def _check_kind(graph: Graph) -> None:
@@ -205,7 +243,7 @@ def _check_fixed(asked: types_pb2.VersionSettings, image: onnx_graph.Input, stri
         )
 
 
-def _described(graph: Graph, decision: Decision) -> OnnxGraph:
+def _described(graph: Graph, decision: Decision, settings: types_pb2.VersionSettings) -> OnnxGraph:
     image = graph.input
     shapes = {one.name: one.shape for one in graph.outputs}
     return OnnxGraph(
@@ -216,7 +254,7 @@ def _described(graph: Graph, decision: Decision) -> OnnxGraph:
         batch=image.batch,
         height=image.height,
         width=image.width,
-        layout=_NUMBERS[decision.layout],
+        layout=settings.output_layout,
         outputs=[
             OnnxOutput(name=name, shape=[size or 0 for size in shapes[name]])
             for name in decision.outputs

@@ -7,6 +7,7 @@ before suppression. Its metadata is what the library's own export writes.
 
 import warnings as python_warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from google.protobuf import json_format
 from torch import nn
 
 from importer import checkpoint, heads
+from importer.onnx_encode import Exported
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
 from yolopool.v1 import types_pb2
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 _OPSET = 17
 _EXAMPLE = (2, 3, 128, 96)  # no two sizes alike, so that none is taken for another
+_ROWS, _PROTOTYPES = "output0", "output1"
 
 
 def encode(
@@ -45,16 +48,10 @@ def encode(
         )
     else:
         loaded = checkpoint.load(artifact)
-    if loaded.task.name != "detect":
-        raise ImportRefused(
-            UNSUPPORTED,
-            f"a model of the task {loaded.task.name} is built for torch alone: detect is for "
-            "others too",
-        )
     model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
     step(0.3, "export")
     path = folder / "exported.onnx"
-    _export(model, path)
+    exported = _export(model, loaded, path)
     _describe(model, loaded, path)
     # A checkpoint's versions have their head and layout; the graph's are proved by its shapes.
     settings.head_mode = types_pb2.HEAD_MODE_UNSPECIFIED
@@ -63,6 +60,7 @@ def encode(
         "settings": json_format.MessageToDict(settings, preserving_proto_field_name=True),
         "architecture_yaml": "",
         "class_names": (),
+        "exported": asdict(exported),
     }
     try:
         return of_graph(
@@ -73,36 +71,53 @@ def encode(
 
 
 class _FromPixels(nn.Module):
-    """uint8 RGB NCHW to the head's rows."""
+    """uint8 RGB NCHW to the head's rows, and to prototypes where it makes masks."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return heads.answer(self.model(pixels.float() / 255))[0]
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        answer = self.model(pixels.float() / 255)
+        return answer if isinstance(answer, tuple) else (answer,)
 
 
-def _export(model: Any, path: Path) -> None:
+def _export(model: Any, loaded: checkpoint.Checkpoint, path: Path) -> Exported:
+    """Writes the graph; answers what it gives. Raises ImportRefused."""
     head = model.model[-1]
     # Anchors are then made of the sizes at hand, not of those of the example.
     head.export = head.dynamic = True
     head.format = "onnx"
-    free = {"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch", 2: "rows"}}
-    if getattr(head, "end2end", False):
-        free["output0"] = {0: "batch"}
+    final = bool(getattr(head, "end2end", False))
+    if final and loaded.task.name != "detect":
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"the end-to-end head of a model of the task {loaded.task.name} is built for torch "
+            "alone: register it with the one-to-many head (--head one-to-many)",
+        )
+    whole, extra = _FromPixels(model).eval(), heads.attributes(loaded.task, head)
+    free = {"images": {0: "batch", 2: "height", 3: "width"}, _ROWS: {0: "batch"}}
+    if not final and loaded.task.name != "classify":
+        free[_ROWS][2] = "rows"
+    outputs = [_ROWS]
+    if extra.mask_coefficients:
+        outputs.append(_PROTOTYPES)
+        free[_PROTOTYPES] = {0: "batch", 2: "mask_height", 3: "mask_width"}
     try:
+        with torch.no_grad():
+            one = whole(torch.zeros((1, *_EXAMPLE[1:]), dtype=torch.uint8))
+        heads.check_answer(loaded.task, one, len(loaded.class_names), extra, final)
         with torch.no_grad(), python_warnings.catch_warnings():
             # Of the tracer, about sizes that are read in Python; the exporter, about its age.
             python_warnings.simplefilter("ignore")
             torch.onnx.export(
-                _FromPixels(model).eval(),
+                whole,
                 (torch.zeros(_EXAMPLE, dtype=torch.uint8),),
                 str(path),
                 dynamo=False,
                 opset_version=_OPSET,
                 input_names=["images"],
-                output_names=["output0"],
+                output_names=outputs,
                 dynamic_axes=free,
             )
     except (RuntimeError, ValueError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
@@ -110,6 +125,8 @@ def _export(model: Any, path: Path) -> None:
         raise ImportRefused(
             UNSUPPORTED, f"the model can't be exported to ONNX ({line}): serve it by torch"
         ) from error
+    told = json_format.MessageToDict(extra, preserving_proto_field_name=True)
+    return Exported(loaded.task.name, tuple(outputs), told)
 
 
 def _describe(model: Any, loaded: checkpoint.Checkpoint, path: Path) -> None:

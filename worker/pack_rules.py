@@ -19,6 +19,7 @@ from yolopool.v1.types_pb2 import (
     OUTPUT_LAYOUT_OBJECTNESS,
     OUTPUT_LAYOUT_PAIR,
     OUTPUT_LAYOUT_PLAIN,
+    OUTPUT_LAYOUT_UNSPECIFIED,
 )
 
 FORMAT = 1
@@ -49,6 +50,20 @@ _OUTPUTS = {
     OUTPUT_LAYOUT_PLAIN: 1,
     OUTPUT_LAYOUT_END_TO_END: 1,
     OUTPUT_LAYOUT_PAIR: 2,
+    OUTPUT_LAYOUT_UNSPECIFIED: 1,
+}
+# Of a graph, by task.
+_LAYOUTS = {
+    "detect": (
+        OUTPUT_LAYOUT_OBJECTNESS,
+        OUTPUT_LAYOUT_PLAIN,
+        OUTPUT_LAYOUT_END_TO_END,
+        OUTPUT_LAYOUT_PAIR,
+    ),
+    "segment": (OUTPUT_LAYOUT_PLAIN,),
+    "pose": (OUTPUT_LAYOUT_PLAIN,),
+    "obb": (OUTPUT_LAYOUT_PLAIN,),
+    "classify": (OUTPUT_LAYOUT_UNSPECIFIED,),
 }
 _MAX_TENSORS = 100_000
 _MAX_DIMENSIONS = 8
@@ -178,12 +193,15 @@ def _check_settings(settings: types_pb2.VersionSettings) -> None:
 def _check_onnx(manifest: PackManifest) -> None:
     graph, end_to_end = manifest.onnx, manifest.onnx.layout == OUTPUT_LAYOUT_END_TO_END
     _require(not manifest.tensors, "it has an ONNX graph and tensors too")
-    _require(manifest.task == "detect", f"an ONNX graph of the task {manifest.task} is not served")
     _require(graph.dtype in ("float32", "float16", "uint8"), "its input has an unknown dtype")
     _require(0 < graph.scale <= 1, f"its scale {graph.scale} is not within 0..1")
-    _require(graph.layout in _OUTPUTS, f"its layout {graph.layout} is not known")
     _require(
-        len(graph.outputs) == _OUTPUTS[graph.layout] and all(one.name for one in graph.outputs),
+        graph.layout in _LAYOUTS[manifest.task],
+        f"its layout {graph.layout} is none of {manifest.task}",
+    )
+    outputs = _OUTPUTS[graph.layout] + (manifest.task == "segment")  # with prototypes
+    _require(
+        len(graph.outputs) == outputs and all(one.name for one in graph.outputs),
         f"{len(graph.outputs)} outputs do not fit its layout",
     )
     _require(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from worker.backends import heads, skeleton
+from worker.backends import graph_heads, heads, skeleton
 from worker.backends.base import NmsOptions
 from yolopool.errors import PackInvalid
 from yolopool.v1.pack_pb2 import PackManifest
@@ -49,15 +49,7 @@ class Architecture:
 
     def check(self, manifest: PackManifest) -> None:
         """Raises PackInvalid where a manifest says another head than the skeleton has."""
-        said = manifest.head
-        told = heads.Head(
-            manifest.task,
-            len(manifest.class_names),
-            said.keypoints,
-            said.keypoint_values,
-            said.mask_coefficients,
-            said.angles,
-        )
+        told = graph_heads.head_of(manifest)
         if told != self.head:
             raise PackInvalid(
                 f"the pack's skeleton has the head {self.head}, its manifest says {told}: import "
