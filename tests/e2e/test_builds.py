@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from examples.shapes import make_data
 from yolopool import Client, demo
 from yolopool.cli import app
 from yolopool.detections import Detections
@@ -70,8 +71,12 @@ def test_a_build_says_how_far_it_drifts(client: Client, labels: Path) -> None:
     assert not version.served
 
 
-def test_int8_is_calibrated_on_what_is_uploaded(client: Client, labels: Path) -> None:
-    asked = ("--backend", "openvino", "--precision", "int8", "--calibration", SHAPES)
+def test_int8_is_calibrated_on_what_is_uploaded(
+    client: Client, labels: Path, tmp_path: Path
+) -> None:
+    for number, (shown, _) in enumerate(make_data.scenes(1, 20)):
+        shown.save(tmp_path / f"{number}.png")
+    asked = ("--backend", "openvino", "--precision", "int8", "--calibration", tmp_path)
     tried = ("--images", SHAPES, "--labels", labels, "--max-px", "8")
     (row,) = run(client, "build", "shapes", *asked, *tried)["builds"]
     assert row["variant"] == "openvino/int8"
