@@ -55,6 +55,9 @@ def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
     for key, value in call.trailing_metadata() or ():
         if key == DETAILS_KEY:
             return _typed(code.name, message, status_pb2.Status.FromString(value).details)
+    if code is grpc.StatusCode.CANCELLED:
+        # Not by the caller, who hears no answer then: of a server that was about to end.
+        return _typed("UNAVAILABLE", f"{message}: the server ends, ask again", ())
     return _typed(code.name, message, ())
 
 

@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from yolopool import errors
+from yolopool import errors, status
 from yolopool.errors import BY_CODE, BY_REASON, YolopoolError, rebuild
 
 
@@ -46,3 +46,21 @@ def test_rebuild_trusts_the_code_over_a_reason_of_another_code() -> None:
 def test_unknown_code_is_internal() -> None:
     assert type(rebuild("OUT_OF_RANGE", "OUT_OF_RANGE", "odd")) is errors.Internal
     assert "OUT_OF_RANGE" not in BY_CODE
+
+
+class Cut(grpc.RpcError):
+    """A call that a server's transport ended while the server was about to end."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.CANCELLED
+
+    def details(self) -> str:
+        return "CANCELLED"
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
+
+
+def test_a_call_that_a_server_cut_off_unheard_may_be_sent_again() -> None:
+    error = status.error_from_rpc(Cut())
+    assert (error.code, error.retryable) == ("UNAVAILABLE", True)
