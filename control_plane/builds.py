@@ -56,8 +56,7 @@ class Builds:
     ) -> ModelVersion:
         """The version, which this build (backend/precision; empty: none) serves from now on."""
         version = self._view.catalogue.find(ref)
-        if version.given.build_of is not None:
-            raise InvalidOption(f"{version.key} is a build itself: name {version.given.build_of}")
+        _check_version(version)
         served = self._served(version, device_kind, variant, drift) if variant else None
         now = await self._registry.set_served(version.key, device_kind, served)
         if now is None:
@@ -102,8 +101,7 @@ def check_build(
     version: ModelVersion, backend: str, precision: str, device_kind: str, calibration: str
 ) -> None:
     """Raises InvalidOption where no such build can be made of the version."""
-    if version.given.build_of is not None:
-        raise InvalidOption(f"{version.key} is a build itself: name {version.given.build_of}")
+    _check_version(version)
     backends = PRECISIONS.get(device_kind)
     if backends is None:
         kinds = ", ".join(PRECISIONS)
@@ -125,6 +123,11 @@ def check_build(
             if precision == INT8
             else "calibration is of int8 alone: leave it out"
         )
+
+
+def _check_version(version: ModelVersion) -> None:
+    if version.given.build_of is not None:
+        raise InvalidOption(f"{version.key} is a build itself: name {version.given.build_of}")
 
 
 def row_of(

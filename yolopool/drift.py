@@ -1,11 +1,14 @@
 """How far the answers of one build are from those of another, on the same images. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from yolopool import evaluation
 from yolopool.detections import Detections
+from yolopool.evaluation import Array
+from yolopool.masks import Mask
 from yolopool.records import Drift
 
 # Objects of one class that overlap so much are one, seen twice.
@@ -45,7 +48,9 @@ def between(exact: Detections, other: Detections) -> Drift:
     """
     if exact.classification is not None and other.classification is not None:
         return _between_classes(exact, other)
-    overlaps = np.minimum(_overlaps(exact, other), _mask_overlaps(exact, other))
+    overlaps = evaluation.iou(exact.xyxy.astype(np.float64), other.xyxy.astype(np.float64))
+    if exact.masks is not None and other.masks is not None:
+        overlaps = _mask_overlaps(exact.masks, other.masks, overlaps)
     free = np.ones(len(other), np.bool_)
     matched, pixels, confidence = 0, 0.0, 0.0
     for index in np.argsort(-exact.confidence, kind="stable"):
@@ -95,28 +100,14 @@ def _between_classes(exact: Detections, other: Detections) -> Drift:
     )
 
 
-def _overlaps(left: Detections, right: Detections) -> np.ndarray:
-    """Intersection over union of the boxes: float (n, m), 0..1."""
-    one, two = left.xyxy.astype(np.float64), right.xyxy.astype(np.float64)
-    low = np.maximum(one[:, None, :2], two[None, :, :2])
-    high = np.minimum(one[:, None, 2:], two[None, :, 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (one, two)]
-    union = areas[0][:, None] + areas[1][None, :] - common
-    return np.asarray(common / np.maximum(union, 1e-12))
-
-
-def _mask_overlaps(left: Detections, right: Detections) -> np.ndarray:
-    """Intersection over union of the masks, where both have some: float (n, m); else ones."""
-    found = np.ones((len(left), len(right)))
-    if left.masks is None or right.masks is None:
-        return found
-    ones = [mask.to_array() for mask in left.masks]
-    twos = [mask.to_array() for mask in right.masks]
-    near = _overlaps(left, right) >= SAME
-    for one, two in zip(*np.nonzero(near), strict=True):
+def _mask_overlaps(left: Sequence[Mask], right: Sequence[Mask], boxes: Array) -> Array:
+    """The lesser of the overlaps of masks and of boxes, (n, m); only those near are looked at."""
+    ones, twos = ([mask.to_array() for mask in masks] for masks in (left, right))
+    found = boxes.copy()
+    for one, two in zip(*np.nonzero(boxes >= SAME), strict=True):
         union = int(np.count_nonzero(ones[one] | twos[two]))
-        found[one, two] = int(np.count_nonzero(ones[one] & twos[two])) / max(1, union)
+        both = int(np.count_nonzero(ones[one] & twos[two])) / max(1, union)
+        found[one, two] = min(boxes[one, two], both)
     return found
 
 
