@@ -106,7 +106,7 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
 
     async def _finish(self, importer: str, request: importing_pb2.ReportImportRequest) -> None:
         key, settings = key_in(request.version), settings_in(request.pack.settings)
-        self._check_build(key, request.pack)
+        await self._check_build(importer, key, request.pack)
         # A pack that is not where workers will look must not become READY.
         self._artifacts.check_pack(request.pack.digest)
         version = await self._registry.finish_import(
@@ -115,18 +115,26 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
         log.info("import finished", version=str(key), pack=request.pack.digest)
         self._view.put_version(version)
 
-    def _check_build(self, key: VersionKey, pack: importing_pb2.ImportedPack) -> None:
-        """An importer of an earlier release knows of no builds, and makes what it always made."""
+    async def _check_build(
+        self, importer: str, key: VersionKey, pack: importing_pb2.ImportedPack
+    ) -> None:
+        """An importer of an earlier release knows of no builds, and makes what it always made: the
+        build has failed, or it would claim it for ever.
+        """
         version = self._view.desired.versions.get(key)
         if version is None or version.given.build_of is None:
             return
         (ordered,) = version.given.served.values()
         made = f"{pack.backend or 'torch'}/{pack.precision or 'fp32'}"
         if made != ordered.variant:
-            raise InvalidOption(
+            why = (
                 f"{key} is to be of {ordered.variant}, and a pack of {made} was made: bring the "
                 "importer to this release"
             )
+            failure = importing_pb2.ImportFailure(reason="ARTIFACT_UNSUPPORTED", message=why)
+            report = importing_pb2.ReportImportRequest(version=key_out(key), failure=failure)
+            await self._fail(importer, report)
+            raise InvalidOption(why)
 
     async def _fail(self, importer: str, request: importing_pb2.ReportImportRequest) -> None:
         key, failure = key_in(request.version), request.failure

@@ -387,7 +387,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             answer.replicas.add(
                 worker=worker.id, device=worker.device, replica=replica_out(replica)
             )
-        for build in self._builds.of(key) if version.given.build_of is None else ():
+        for build in self._builds.of(key):
             answer.builds.append(self._full(build))
         wait = self._view.waits.get(key)
         if wait is not None:

@@ -177,9 +177,8 @@ def _remade(
         for bench in desk.board.benches.values()
     ):
         return
-    for bench in others:
-        if want.key not in desk.assigned:
-            yield desk.remake(bench, want)
+    if want.key not in desk.assigned:
+        yield desk.remake(others[0], want)
 
 
 def _is_made_otherwise(version: ModelVersion, bench: Bench) -> bool:

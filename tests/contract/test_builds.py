@@ -176,6 +176,8 @@ async def test_an_importer_that_knows_of_no_builds_makes_none(rig: Rig) -> None:
     report.pack.CopyFrom(rig.pack(job))
     error = await refused(rig.importing.ReportImport(report, timeout=5))
     assert "bring the importer to this release" in error.message
+    again = await build(rig)  # it failed, so it may be tried again
+    assert again.state == model_pb2.VERSION_STATE_UPLOADED
 
 
 async def test_a_build_that_serves_is_not_deleted(rig: Rig) -> None:
