@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import random
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from benchmarks.harness.measure import (
     Measured,
     detecting,
     errors_of,
+    joined,
     load_row,
     measured,
     stage_row,
@@ -43,17 +45,30 @@ MOST_BEYOND_MS = 2.0
 # The steps every image goes through, beside a forward pass.
 STEPS = ("decode", "letterbox", "tensor", "nms")
 ALONE = "forward of 1"
+# Longer than a pass.
+PHASES_S = 0.5
 
 
 @dataclass(slots=True)
 class Rounds:
-    """What each round measured: the machine drifts, so each is compared with its own floors."""
+    """What each round measured, or each part of one. The machine drifts, so a round is compared
+    with its own floors.
+    """
 
     floors: list[Mapping[str, Floor]] = field(default_factory=list)
     echo_busy: list[Measured] = field(default_factory=list)
     echo_alone: list[Measured] = field(default_factory=list)
     busy: list[Measured] = field(default_factory=list)
     alone: list[Measured] = field(default_factory=list)
+
+    def add(self, parts: "Rounds") -> None:
+        """A round that was measured in parts."""
+        names = parts.floors[0]
+        self.floors.append({n: Floor.joined([one[n] for one in parts.floors]) for n in names})
+        self.echo_busy.append(joined(parts.echo_busy))
+        self.echo_alone.append(joined(parts.echo_alone))
+        self.busy.append(joined(parts.busy))
+        self.alone.append(joined(parts.alone))
 
     @property
     def numbers(self) -> range:
@@ -89,9 +104,10 @@ def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmarks.throughput", description=__doc__)
     add_flags(parser)
     results.add_flags(parser)
-    parser.add_argument("--rounds", type=int, default=5, help="through all parts")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each round's busy load")
-    parser.add_argument("--warmup", type=float, default=2.0, help="before each load, not counted")
+    parser.add_argument("--rounds", type=int, default=5, help="each with figures of its own")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of a round's busy load")
+    parser.add_argument("--slice", type=float, default=2.5, help="of it at a time, in turns, s")
+    parser.add_argument("--warmup", type=float, default=1.0, help="before each load, not counted")
     parser.add_argument("--clients", type=int, default=16, help="requests in flight when busy")
     parser.add_argument("--image-size", type=int, default=640, help="of the version, pixels")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
@@ -99,8 +115,8 @@ def flags() -> argparse.ArgumentParser:
 
 
 async def measure(options: argparse.Namespace) -> Rounds:
-    """Floors, the pool that answers at once and the real one, in turns."""
-    rounds, image = Rounds(), jpeg()
+    """Floors, the pool that answers at once and the real one, in turns of a few seconds."""
+    rounds, image, phases = Rounds(), jpeg(), random.Random(0)
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yolopool-")))
         file = folder / "image.jpg"
@@ -131,27 +147,32 @@ async def measure(options: argparse.Namespace) -> Rounds:
             pool: Pool, of: AsyncClient, clients: int, seconds: float, pause_s: float = 0.0
         ) -> Measured:
             call = detecting(of, [image], ["shapes"], TIMEOUT_S)
-            begin = partial(closed_loop, call, clients, options.warmup, seconds, pause_s=pause_s)
+            # Answers come a pass at a time: windows of one phase would all miss the same one.
+            warmup_s = options.warmup + phases.uniform(0.0, PHASES_S)
+            begin = partial(closed_loop, call, clients, warmup_s, seconds, pause_s=pause_s)
             return await measured(pool, begin)
 
-        async def one_floor() -> None:
-            rounds.floors.append(await floors.measure(options.seconds))
+        async def one_floor(parts: Rounds) -> None:
+            parts.floors.append(await floors.measure(options.slice))
 
-        async def one_echo() -> None:
-            short = options.seconds / 4
-            rounds.echo_busy.append(await load(echo, echo_client, options.clients, short))
+        async def one_echo(parts: Rounds) -> None:
+            short = options.slice / 4
+            parts.echo_busy.append(await load(echo, echo_client, options.clients, short))
             # As far apart as the real pool's: a way that was walked just now is warm.
-            apart_s = rounds.floor_wall_s(ALONE)
-            rounds.echo_alone.append(await load(echo, echo_client, 1, short, apart_s))
+            apart_s = parts.floors[0][ALONE].wall_s
+            parts.echo_alone.append(await load(echo, echo_client, 1, 2 * short, apart_s))
 
-        async def one_real() -> None:
-            rounds.busy.append(await load(real, client, options.clients, options.seconds))
-            rounds.alone.append(await load(real, client, 1, options.seconds / 2))
+        async def one_real(parts: Rounds) -> None:
+            parts.busy.append(await load(real, client, options.clients, options.slice))
+            parts.alone.append(await load(real, client, 1, options.slice / 2))
 
-        parts = (one_floor, one_echo, one_real)
-        for number in range(options.rounds):
-            for part in parts if number % 2 == 0 else parts[::-1]:
-                await part()
+        slices = max(1, round(options.seconds / options.slice))
+        for _ in range(options.rounds):
+            parts = Rounds()
+            for number in range(slices):
+                for part in (one_floor, one_echo, one_real)[:: 1 if number % 2 == 0 else -1]:
+                    await part(parts)
+            rounds.add(parts)
     return rounds
 
 

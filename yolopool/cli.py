@@ -28,7 +28,7 @@ from yolopool.console import (
     say,
 )
 from yolopool.errors import YolopoolError
-from yolopool.requests import MaskFormatName
+from yolopool.requests import MaskFormatName, PriorityName
 
 HELP = """yolopool: many YOLO models from few GPUs.
 
@@ -92,6 +92,9 @@ def detect(
     save: Annotated[
         Path | None, typer.Option("--save", help="annotated picture, or folder")
     ] = None,
+    priority: Annotated[
+        str, typer.Option("--priority", help="interactive, normal or bulk")
+    ] = "normal",
     timeout_s: Annotated[float, typer.Option("--timeout", help="deadline of each, seconds")] = 30.0,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
@@ -112,6 +115,7 @@ def detect(
                 image_size=image_size,
                 tile_size=tile_size,
                 tile_overlap=tile_overlap,
+                priority=cast(PriorityName, priority),
                 timeout_s=timeout_s,
             )
             answers.append((image, found))

@@ -24,7 +24,6 @@ from worker.devices import Device
 BATCHES = (1, 2, 4)
 # Forward passes are most of an image and vary most: their time against that of another step.
 FORWARD_SHARE = 6
-TURNS = 5
 READY_LIMIT_S = 60.0
 # By name: images a call, and the call.
 Steps = Mapping[str, tuple[int, Callable[[], object]]]
@@ -36,6 +35,12 @@ class Floor:
 
     cpu_s: float
     wall_s: float
+
+    @staticmethod
+    def joined(parts: "Sequence[Floor]") -> "Floor":
+        """That of several measurements: the mean of what it costs, the median of what it takes."""
+        cpu_s = sum(one.cpu_s for one in parts) / len(parts)
+        return Floor(cpu_s, median([one.wall_s for one in parts]))
 
 
 class Floors:
@@ -157,50 +162,29 @@ def steps(options: argparse.Namespace) -> Steps:
     return found
 
 
-class Cost:
-    """What a step costs, measured a little at a time."""
-
-    def __init__(self, images: int, call: Callable[[], object], share: float) -> None:
-        self._images, self._call, self._share = images, call, share
-        self._walls: list[float] = []
-        self._cpu_s = 0.0
-
-    def measure(self, seconds: float) -> None:
-        """Calls for its share of so long, once at least."""
-        cpu_s, until = time.process_time(), time.perf_counter() + seconds * self._share
-        while True:
-            began = time.perf_counter()
-            self._call()
-            ended = time.perf_counter()
-            self._walls.append(ended - began)
-            if ended >= until:
-                break
-        self._cpu_s += time.process_time() - cpu_s
-
-    def floor(self) -> Floor:
-        images = len(self._walls) * self._images
-        return Floor(self._cpu_s / images, median(self._walls) / self._images)
-
-
-def measure(found: Steps, seconds: float) -> dict[str, Floor]:
-    """All steps in turns: a machine that is slow for a moment is so for each of them."""
-    shares = {name: FORWARD_SHARE if name.startswith("forward") else 1 for name in found}
-    costs = {
-        name: Cost(images, call, shares[name] / sum(shares.values()))
-        for name, (images, call) in found.items()
-    }
-    for _ in range(TURNS):
-        for one in costs.values():
-            one.measure(seconds / TURNS)
-    return {name: one.floor() for name, one in costs.items()}
+def cost(images: int, call: Callable[[], object], seconds: float) -> Floor:
+    """Calls for so long, once at least."""
+    walls: list[float] = []
+    cpu_s, until = time.process_time(), time.perf_counter() + seconds
+    while not walls or time.perf_counter() < until:
+        began = time.perf_counter()
+        call()
+        walls.append(time.perf_counter() - began)
+    cpu_s = time.process_time() - cpu_s
+    return Floor(cpu_s / len(walls) / images, median(walls) / images)
 
 
 def serve(options: argparse.Namespace, asked: Iterator[str]) -> None:
     """A line of results for each line of seconds."""
     found = steps(options)
+    shares = {name: FORWARD_SHARE if name.startswith("forward") else 1 for name in found}
     for line in asked:
-        floors = measure(found, float(line)).items()
-        told = {name: {"cpu_s": one.cpu_s, "wall_s": one.wall_s} for name, one in floors}
+        share_s = float(line) / sum(shares.values())
+        floors = {
+            name: cost(images, call, share_s * shares[name])
+            for name, (images, call) in found.items()
+        }
+        told = {name: {"cpu_s": one.cpu_s, "wall_s": one.wall_s} for name, one in floors.items()}
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
 

@@ -44,6 +44,11 @@ class Outcome:
         """How long after its intended start the generator sent it: the generator's own fault."""
         return self.started_s - self.intended_s
 
+    def moved(self, seconds: float) -> "Outcome":
+        """The same, so much later."""
+        times = (self.intended_s + seconds, self.started_s + seconds, self.finished_s + seconds)
+        return Outcome(*times, self.reason, self.stages_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Window:

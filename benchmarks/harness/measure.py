@@ -1,10 +1,11 @@
 """One load on a pool with its cost: who spent how much CPU per request, and memory by role."""
 
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.harness.loadgen import Call, Edge, Load
+from benchmarks.harness.loadgen import Call, Edge, Load, Outcome, Window
 from benchmarks.harness.pool import Pool
 from benchmarks.harness.processes import CpuMeter, by_role, memory
 from benchmarks.harness.results import Figure, Row
@@ -34,6 +35,30 @@ async def measured(pool: Pool, begin: Begin) -> Measured:
     meter = CpuMeter(pid for pids in roles.values() for pid in pids)
     load = await begin(meter.read)
     return Measured(load, by_role(meter.used_s(), roles, load.finished))
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """Several runs of one load as one: their windows one behind the other, with what was answered
+    in them; an error outside them counts as an error all the same.
+    """
+    outcomes: list[Outcome] = []
+    cpu_s: Counter[str] = Counter()
+    end_s = 0.0
+    for part in parts:
+        load = part.load
+        later_s = end_s - load.window.begin_s
+        for one in load.outcomes:
+            if one.finished_s in load.window:
+                outcomes.append(one.moved(later_s))
+            elif one.reason:
+                outcomes.append(one.moved(-math.inf))
+        for role, seconds in part.cpu_s_per_request.items():
+            cpu_s[role] += seconds * load.finished
+        end_s += load.window.length_s
+    generator_cpu_s = sum(part.load.generator_cpu_s for part in parts)
+    whole = Load(tuple(outcomes), Window(0.0, end_s), generator_cpu_s)
+    answered = max(1, whole.finished)
+    return Measured(whole, {role: seconds / answered for role, seconds in cpu_s.items()})
 
 
 def detecting(

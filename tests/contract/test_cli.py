@@ -55,10 +55,13 @@ def test_detect_for_people(pool: ScriptedPool, image: Path, tmp_path: Path) -> N
 
 
 def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
-    done = yolopool(pool, "detect", image, "--model", "shapes", "--conf", "0.4", "--json")
+    flags = ("--model", "shapes", "--conf", "0.4", "--priority", "bulk", "--json")
+    done = yolopool(pool, "detect", image, *flags)
     (answer,) = json.loads(done.stdout)
     assert answer["detections"][0]["class_name"] == "square"
-    assert pool.script.last("Detect").options.confidence == pytest.approx(0.4)
+    asked = pool.script.last("Detect")
+    assert asked.options.confidence == pytest.approx(0.4)
+    assert asked.priority == types_pb2.PRIORITY_BULK
 
 
 @pytest.mark.parametrize(
@@ -295,6 +298,9 @@ def test_no_pool_and_no_file(image: Path) -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (5, 1)
     done = yolopool(None, "detect", "/nowhere.png", "--model", "shapes")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    done = yolopool(None, "detect", image, "--model", "shapes", "--priority", "urgent")
+    assert done.returncode == 4
+    assert "'urgent': one of interactive, normal, bulk" in done.stderr
 
 
 def test_events_are_a_line_each(pool: ScriptedPool) -> None:
