@@ -2,10 +2,11 @@
 
     python -m benchmarks.throughput --rounds 5 --seconds 20
 
-A step's floor is what it costs bare, in a process of its own; that of the way through client,
-control plane and worker is a pool whose worker answers at once (one at a time: asked as seldom as
-the real one). If no core ever waited, and nothing were done beside the floors, a second would give
-cores / (CPU seconds an image of all).
+A floor is what a step costs bare, in a process of its own; that of the way through client, control
+plane and worker is a pool whose worker answers at once; one at a time, after a sleep as long as a
+forward pass, which is taken off: the way back is as cold as that of the real pool. If no core ever
+waited, and nothing were done beside the floors, a second would give cores / (CPU seconds an image
+of all).
 """
 
 import argparse
@@ -39,6 +40,7 @@ from benchmarks.harness.statistics import median, spread
 from worker.devices import Device, discover
 from worker.host import Host
 from yolopool.async_client import AsyncClient
+from yolopool.requests import PriorityName
 
 LEAST_RATIO = 0.9
 MOST_BEYOND_MS = 2.0
@@ -96,7 +98,7 @@ class Rounds:
         """The time that an image alone takes by the floors of a round."""
         floors = self.floors[number]
         of_steps = sum(floors[step].wall_s for step in (*STEPS, ALONE))
-        return of_steps + self.echo_alone[number].load.latency_ms().p50 / 1e3
+        return of_steps + way_s(self.echo_alone[number])
 
 
 def flags() -> argparse.ArgumentParser:
@@ -127,12 +129,6 @@ async def measure(options: argparse.Namespace) -> Rounds:
             real = await started(stack, real_flags, options.image_size, options.pool_log)
         client = await stack.enter_async_context(AsyncClient(real.address))
         boxes = len(await client.detect(image, model="shapes"))
-        path = os.pathsep.join(filter(None, (ECHO, os.environ.get("PYTHONPATH", ""))))
-        with environment(PYTHONPATH=path, YOLOPOOL_ECHO_BOXES=str(boxes)):
-            echo = await started(
-                stack, PoolFlags("sim:1", demo=False), options.image_size, options.pool_log
-            )
-        echo_client = await stack.enter_async_context(AsyncClient(echo.address))
         floors = await stack.enter_async_context(
             Floors(
                 discover(options.devices, os.environ)[0],
@@ -143,13 +139,27 @@ async def measure(options: argparse.Namespace) -> Rounds:
             )
         )
 
+        sleep_s = (await floors.measure(options.slice))[ALONE].wall_s
+        path = os.pathsep.join(filter(None, (ECHO, os.environ.get("PYTHONPATH", ""))))
+        with environment(
+            PYTHONPATH=path, YOLOPOOL_ECHO_BOXES=str(boxes), YOLOPOOL_ECHO_SLEEP_S=str(sleep_s)
+        ):
+            echo = await started(
+                stack, PoolFlags("sim:1", demo=False), options.image_size, options.pool_log
+            )
+        echo_client = await stack.enter_async_context(AsyncClient(echo.address))
+
         async def load(
-            pool: Pool, of: AsyncClient, clients: int, seconds: float, pause_s: float = 0.0
+            pool: Pool,
+            of: AsyncClient,
+            clients: int,
+            seconds: float,
+            priority: PriorityName = "normal",
         ) -> Measured:
-            call = detecting(of, [image], ["shapes"], TIMEOUT_S)
+            call = detecting(of, [image], ["shapes"], TIMEOUT_S, priority)
             # Answers come a pass at a time: windows of one phase would all miss the same one.
             warmup_s = options.warmup + phases.uniform(0.0, PHASES_S)
-            begin = partial(closed_loop, call, clients, warmup_s, seconds, pause_s=pause_s)
+            begin = partial(closed_loop, call, clients, warmup_s, seconds)
             return await measured(pool, begin)
 
         async def one_floor(parts: Rounds) -> None:
@@ -158,9 +168,7 @@ async def measure(options: argparse.Namespace) -> Rounds:
         async def one_echo(parts: Rounds) -> None:
             short = options.slice / 4
             parts.echo_busy.append(await load(echo, echo_client, options.clients, short))
-            # As far apart as the real pool's: a way that was walked just now is warm.
-            apart_s = parts.floors[0][ALONE].wall_s
-            parts.echo_alone.append(await load(echo, echo_client, 1, 2 * short, apart_s))
+            parts.echo_alone.append(await load(echo, echo_client, 1, 2 * short, "bulk"))
 
         async def one_real(parts: Rounds) -> None:
             parts.busy.append(await load(real, client, options.clients, options.slice))
@@ -182,6 +190,12 @@ def way_cpu_s(run: Measured) -> dict[str, float]:
     return {**run.cpu_s_per_request, "generator": run.load.generator_cpu_s / answered}
 
 
+def way_s(run: Measured) -> float:
+    """Seconds there and back, less those that the worker slept (median)."""
+    answered = [one for one in run.load.measured() if not one.reason]
+    return median([one.latency_s - one.stages_ms["inference_ms"] / 1e3 for one in answered])
+
+
 def floor_rows(rounds: Rounds) -> tuple[Row, ...]:
     """The table of floors, medians over the rounds, with the sums of those that count."""
     rows: list[Row] = [
@@ -197,8 +211,7 @@ def floor_rows(rounds: Rounds) -> tuple[Row, ...]:
     for role in way_cpu_s(rounds.echo_busy[0]):
         used_s = median([way_cpu_s(one)[role] for one in rounds.echo_busy])
         rows.append(_row(f"rpc: {role}", cpu_s=used_s))
-    echo_ms = median([one.load.latency_ms().p50 for one in rounds.echo_alone])
-    rows.append(_row("rpc: there and back", wall_s=echo_ms / 1e3))
+    rows.append(_row("rpc: there and back", wall_s=median(list(map(way_s, rounds.echo_alone)))))
     cpu_s = median([rounds.cpu_s(number) for number in rounds.numbers])
     wall_s = median([rounds.wall_s(number) for number in rounds.numbers])
     return (*rows, _row("sum", cpu_s=cpu_s, wall_s=wall_s))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
@@ -13,7 +13,8 @@ from worker.watchdog import HUNG
 
 # Of what it wrote last.
 KEPT_BYTES = 8 * 1024
-READ_BYTES = 64 * 1024
+# Between two looks at what it wrote: not one for every line.
+PAUSE_S = 0.05
 # For the rest of its output, once it has ended; what it has started may hold the pipe open.
 REST_S = 0.2
 # By which others end a process: they say nothing of what it had in hand.
@@ -28,18 +29,42 @@ def how(code: int | None) -> str:
     return "hung" if code == HUNG else f"exit code {code}"
 
 
+class Output(asyncio.Protocol):
+    """What a process writes into a pipe: given on now and then, the end of it kept. `ended` is set
+    when nobody can write any more.
+    """
+
+    def __init__(self, given: Callable[[bytes], object]) -> None:
+        self.tail = b""
+        self.ended = asyncio.Event()
+        self._given = given
+        self._transport: asyncio.ReadTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.ReadTransport), "it is the end of a pipe"
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None, "it is connected"
+        self.tail = (self.tail + data)[-KEPT_BYTES:]
+        self._given(data)
+        self._transport.pause_reading()
+        asyncio.get_running_loop().call_later(PAUSE_S, self._transport.resume_reading)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.ended.set()
+
+
 class Child:
     """`await Child.start(...)`. What it writes on stderr goes to `output`, which never blocks, and
     the end of it is kept.
     """
 
-    def __init__(self, process: Process, box: IO[bytes], output: Callable[[bytes], object]) -> None:
-        self._output = output
+    def __init__(self, process: Process, box: IO[bytes], output: Output) -> None:
         self._process = process
         self._box = box
+        self._output = output
         self._left: tuple[str, tuple[str, ...]] = ("", ())
-        self._tail = b""
-        self._pump = asyncio.create_task(self._follow(), name=f"stderr of {process.pid}")
 
     @classmethod
     async def start(
@@ -51,18 +76,25 @@ class Child:
         """Raises OSError."""
         # Of memory: on a disk that is full a write to it would end the worker.
         box = os.fdopen(os.memfd_create("black box"), "r+b")
+        reading, writing = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 env={**environ, "YOLOPOOL_WORKER_BLACK_BOX": str(box.fileno())},
                 stdin=DEVNULL,
-                stderr=PIPE,
+                stderr=writing,
                 pass_fds=(box.fileno(),),
             )
         except BaseException:
+            os.close(reading)
             box.close()
             raise
-        return cls(process, box, output)
+        finally:
+            os.close(writing)
+        _, followed = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: Output(output), os.fdopen(reading, "rb", 0)
+        )
+        return cls(process, box, followed)
 
     @property
     def pid(self) -> int:
@@ -80,8 +112,9 @@ class Child:
     @property
     def last_output(self) -> str:
         """Whole lines, where there is more than one."""
-        text = self._tail.decode(errors="replace")
-        return text.partition("\n")[2] if len(self._tail) == KEPT_BYTES and "\n" in text else text
+        tail = self._output.tail
+        text = tail.decode(errors="replace")
+        return text.partition("\n")[2] if len(tail) == KEPT_BYTES and "\n" in text else text
 
     @property
     def left(self) -> tuple[str, tuple[str, ...]]:
@@ -95,7 +128,9 @@ class Child:
         if not self._box.closed:
             self._left = blackbox.read(self._box)
             self._box.close()
-        await asyncio.wait((self._pump,), timeout=REST_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REST_S):
+                await self._output.ended.wait()
         return code
 
     def terminate(self) -> None:
@@ -105,10 +140,3 @@ class Child:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-
-    async def _follow(self) -> None:
-        stream = self._process.stderr
-        assert stream is not None, "it was started with a pipe"
-        while data := await stream.read(READ_BYTES):
-            self._tail = (self._tail + data)[-KEPT_BYTES:]
-            self._output(data)

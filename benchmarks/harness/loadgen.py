@@ -144,12 +144,8 @@ async def closed_loop(
     warmup_s: float,
     duration_s: float,
     edge: Edge | None = None,
-    *,
-    pause_s: float = 0.0,
 ) -> Load:
-    """Keeps `clients` requests in flight for warmup_s + duration_s, then waits for the last. Each
-    client waits `pause_s` between an answer and its next request.
-    """
+    """Keeps `clients` requests in flight for warmup_s + duration_s, then waits for the last."""
     window = Window(warmup_s, warmup_s + duration_s)
     recorder = _Recorder(call)
 
@@ -157,8 +153,6 @@ async def closed_loop(
         while recorder.now() < window.end_s:
             if not await recorder.record(recorder.now()):
                 await asyncio.sleep(REFUSED_PAUSE_S)
-            if pause_s:
-                await asyncio.sleep(pause_s)
 
     return await _measure(recorder, window, edge, [client() for _ in range(clients)])
 

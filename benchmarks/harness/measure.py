@@ -1,7 +1,7 @@
 """One load on a pool with its cost: who spent how much CPU per request, and memory by role."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from benchmarks.harness.processes import CpuMeter, by_role, memory
 from benchmarks.harness.results import Figure, Row
 from benchmarks.harness.statistics import median, spread
 from yolopool.async_client import AsyncClient
+from yolopool.requests import PriorityName
 
 STAGES = (
     "route_ms", "load_wait_ms", "queue_ms", "decode_ms", "preprocess_ms", "inference_ms",
@@ -42,7 +43,7 @@ def joined(parts: Sequence[Measured]) -> Measured:
     in them; an error outside them counts as an error all the same.
     """
     outcomes: list[Outcome] = []
-    cpu_s: Counter[str] = Counter()
+    cpu_s: defaultdict[str, float] = defaultdict(float)
     end_s = 0.0
     for part in parts:
         load = part.load
@@ -62,13 +63,20 @@ def joined(parts: Sequence[Measured]) -> Measured:
 
 
 def detecting(
-    client: AsyncClient, images: Sequence[bytes], models: Sequence[str], timeout_s: float
+    client: AsyncClient,
+    images: Sequence[bytes],
+    models: Sequence[str],
+    timeout_s: float,
+    priority: PriorityName = "normal",
 ) -> Call:
     """A call that sends the images in turn to the models in turn (both wrap round)."""
 
     async def call(number: int) -> Mapping[str, float]:
         answer = await client.detect(
-            images[number % len(images)], model=models[number % len(models)], timeout_s=timeout_s
+            images[number % len(images)],
+            model=models[number % len(models)],
+            priority=priority,
+            timeout_s=timeout_s,
         )
         return {stage: getattr(answer.timing, stage) for stage in STAGES}
 

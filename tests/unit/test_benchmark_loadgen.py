@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.harness import loadgen
-from benchmarks.harness.loadgen import Load
+from benchmarks.harness.loadgen import Load, Outcome, Window
+from benchmarks.harness.measure import Measured, joined
 from yolopool.errors import QueueFull
 
 
@@ -157,6 +158,30 @@ def test_the_edges_of_the_window_are_told() -> None:
 
     play(run)
     assert edges == pytest.approx([2.0, 5.0], abs=0.01)
+
+
+def test_runs_that_are_joined_count_what_was_answered_in_their_windows() -> None:
+    def run(*outcomes: Outcome, cpu_s: float) -> Measured:
+        return Measured(Load(outcomes, Window(1.0, 3.0), 0.1), {"worker": cpu_s})
+
+    whole = joined(
+        [
+            run(
+                Outcome(0.5, 0.5, 1.5, "", {}),  # sent before
+                Outcome(1.5, 1.5, 2.0, "", {}),
+                Outcome(2.5, 2.5, 3.5, "", {}),  # answered behind
+                Outcome(0.1, 0.1, 0.2, "QUEUE_FULL", {}),
+                cpu_s=0.1,
+            ),
+            run(Outcome(1.0, 1.0, 2.0, "", {}), cpu_s=0.4),
+        ]
+    )
+    assert whole.load.window == Window(0.0, 4.0)
+    assert (whole.load.finished, whole.load.throughput) == (3, 3 / 4)
+    assert whole.load.errors == {"QUEUE_FULL": 1}
+    assert sorted(one.latency_s for one in whole.load.measured()) == [0.5, 1.0]
+    assert whole.load.generator_cpu_s == pytest.approx(0.2)
+    assert whole.cpu_s_per_request["worker"] == pytest.approx((2 * 0.1 + 0.4) / 3)
 
 
 @given(st.floats(0.5, 50), st.floats(1, 20), st.integers(0, 100))

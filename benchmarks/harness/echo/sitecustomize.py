@@ -1,14 +1,18 @@
 """Run by Python at its start where this folder is on PYTHONPATH: workers that answer at once.
 
 No image is decoded and no device is asked; the answer is as long as a real one. What is left of a
-request is its way through client, control plane and worker: the floor of everything else.
+request is its way through client, control plane and worker: the floor of everything else. One of
+bulk sleeps in the middle, and says in `inference_ms` how long.
 """
 
+import asyncio
 import os
 import sys
+import time
 from typing import Any
 
 BOXES = int(os.environ.get("YOLOPOOL_ECHO_BOXES", "6"))
+SLEEP_S = float(os.environ.get("YOLOPOOL_ECHO_SLEEP_S", "0"))
 
 # Of the processes of a pool, a worker's own alone.
 if any(word.startswith("--device=") for word in sys.orig_argv):
@@ -20,6 +24,10 @@ if any(word.startswith("--device=") for word in sys.orig_argv):
         self: WorkerRpc, request: worker_pb2.InferRequest, context: Any
     ) -> worker_pb2.InferResponse:
         """In place of WorkerRpc.Infer."""
+        began = time.perf_counter()
+        if request.priority == types_pb2.PRIORITY_BULK:
+            await asyncio.sleep(SLEEP_S)
+        slept_ms = 1e3 * (time.perf_counter() - began)
         one = self._identity()
         found = [
             detection_pb2.Detection(
@@ -39,7 +47,7 @@ if any(word.startswith("--device=") for word in sys.orig_argv):
             worker=one.id,
             device=one.device,
             batch_size=1,
-            timing=detection_pb2.Timing(queue_ms=1.5, decode_ms=1.5, inference_ms=1.5),
+            timing=detection_pb2.Timing(queue_ms=1.5, decode_ms=1.5, inference_ms=slept_ms),
             request_id=request.request_id,
         )
         return worker_pb2.InferResponse(result=result, load=wire.load_to(self._engine))
