@@ -54,7 +54,7 @@ from control_plane.view import View
 from control_plane.watch import Watch
 from control_plane.worker_link import WorkerLink
 from yolopool.errors import RegistryUnavailable
-from yolopool.serving import GrpcServer, die_with_parent, set_up_logs, until_signal
+from yolopool.serving import GrpcServer, die_with_parent, set_up_logs, settle, until_signal
 from yolopool.v1 import (
     bench_pb2_grpc,
     detection_pb2_grpc,
@@ -359,6 +359,7 @@ async def run(settings: Settings) -> None:
     """Serves until a signal."""
     control_plane = ControlPlane(settings, build_registry(settings))
     addresses = await control_plane.start()
+    settle()
     line = {"event": "listening", "grpc": addresses.grpc, "http": addresses.http}
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()

@@ -40,7 +40,7 @@ from worker.upkeep import Upkeep, budget_bytes
 from worker.vigil import Bounds
 from worker.watchdog import Watchdog
 from yolopool.errors import DeviceHung, Draining, YolopoolError
-from yolopool.serving import GrpcServer
+from yolopool.serving import GrpcServer, settle
 from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()
@@ -426,6 +426,7 @@ async def serve(settings: Settings, until: Callable[[], Awaitable[object]]) -> N
     loop.add_signal_handler(signal.SIGUSR1, app.recycle, "SIGUSR1 asked for a successor")
     app.watch()
     await app.start()
+    settle()
     # A supervisor's child may hear of one signal twice, from the terminal and from its parent,
     # which ends it when the grace is over.
     await app.run(until, hurry=None if settings.die_with_parent else until)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 from asyncio.subprocess import DEVNULL, Process
@@ -13,10 +14,12 @@ from worker.watchdog import HUNG
 
 # Of what it wrote last.
 KEPT_BYTES = 8 * 1024
-# Between two looks at what it wrote: not one for every line.
-PAUSE_S = 0.05
+# What it writes is looked at now and then, not line by line, unless it writes so much.
+PAUSE_S, MUCH_BYTES = 0.2, 64 * 1024
+# Room in the pipe until then, as much as anybody may have.
+PIPE_BYTES = 1024 * 1024
 # For the rest of its output, once it has ended; what it has started may hold the pipe open.
-REST_S = 0.2
+REST_S = 2 * PAUSE_S
 # By which others end a process: they say nothing of what it had in hand.
 _SIGNALS = {int(one): one.name for one in signal.Signals}
 FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -48,11 +51,20 @@ class Output(asyncio.Protocol):
         assert self._transport is not None, "it is connected"
         self.tail = (self.tail + data)[-KEPT_BYTES:]
         self._given(data)
-        self._transport.pause_reading()
-        asyncio.get_running_loop().call_later(PAUSE_S, self._transport.resume_reading)
+        if len(data) < MUCH_BYTES:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(PAUSE_S, self._transport.resume_reading)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended.set()
+
+    async def rest(self, limit_s: float) -> None:
+        """Waits so long for the end of it, and takes no more then."""
+        assert self._transport is not None, "it is connected"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self.ended.wait()
+        self._transport.close()
 
 
 class Child:
@@ -77,6 +89,8 @@ class Child:
         # Of memory: on a disk that is full a write to it would end the worker.
         box = os.fdopen(os.memfd_create("black box"), "r+b")
         reading, writing = os.pipe()
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -128,9 +142,7 @@ class Child:
         if not self._box.closed:
             self._left = blackbox.read(self._box)
             self._box.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REST_S):
-                await self._output.ended.wait()
+        await self._output.rest(REST_S)
         return code
 
     def terminate(self) -> None:

@@ -161,6 +161,7 @@ async def serve(door: int, memory: int) -> None:
     server.server.add_generic_rpc_handlers((IoRpc(link, intake).handler(),))
     port = await server.start(settings.host, settings.port)
     await server.set_serving(True)
+    serving.settle()
     link.frames.send(Kind.LISTENING, 0, port.to_bytes(2, "little"))
     await link.lost.wait()
     await server.stop(CLOSING_S)

@@ -256,18 +256,19 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
     ) -> worker_pb2.InferResponse:
         key = wire.key_of(request.version)
         with self._replicas.ticket(key) as replica, self._box.holding(request.request_id):
-            settings, task = replica.order.settings, replica.header.manifest.task
-            nms = options.resolve(request.options, settings, len(replica.class_names))
-            telling = options.telling(request.options, settings, task)
             # A suspect goes first and shares no pass, since it is the only one of its priority.
             priority = SUSPECT if request.suspect else wire.priority_of(request)
-            ask = Ask(replica.key, priority, deadline, self._clock(), replica.batching)
             try:
-                if task == options.SEGMENT and nms.masks:
-                    self._teller.check()
-                # Before any work is spent on the image: under a flood most are refused.
-                place = self._engine.reserve(ask)
+                # Before any work is spent on it: under a flood most are refused.
+                place = self._engine.reserve(
+                    Ask(replica.key, priority, deadline, self._clock(), replica.batching)
+                )
                 try:
+                    settings, task = replica.order.settings, replica.header.manifest.task
+                    nms = options.resolve(request.options, settings, len(replica.class_names))
+                    telling = options.telling(request.options, settings, task)
+                    if task == options.SEGMENT and nms.masks:
+                        self._teller.check()
                     prepared = await prepare(wire.framing_of(replica, telling))
                     if replica.forced:  # while the image was decoded
                         raise forced_out(replica.key)

@@ -6,6 +6,7 @@ For control_plane, worker and importer only: the client never imports this.
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import io
 import ipaddress
@@ -250,6 +251,15 @@ def set_up_logs(
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
+
+
+def settle() -> None:
+    """To be called once, when a process is ready: what is there now stays until its end, and the
+    collector of cycles looks at it no more. All that torch and gRPC import took it a tenth of a
+    second each time, in which nothing else ran.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def until_signal() -> str:
