@@ -40,6 +40,7 @@ from control_plane.local_copy import LocalCopy
 from control_plane.membership import MembershipService
 from control_plane.metrics import Metrics
 from control_plane.model_rpc import ModelService
+from control_plane.opening import Opening
 from control_plane.peer_rpc import PeerService
 from control_plane.planning import ahead
 from control_plane.quarantine import Quarantine
@@ -141,7 +142,9 @@ class ControlPlane:
         self._departures = Departures(
             self.view, self._link, self._journal, clock, lambda: self._reconciler.acting_token
         )
-        self._server = GrpcServer(SERVICES, [Forwarding(self._peers, self._watch.refresh)])
+        opening = Opening(lambda: self.view.is_loaded)
+        forwarding = Forwarding(self._peers, self._watch.refresh)
+        self._server = GrpcServer(SERVICES, [opening, forwarding])
         self._quarantine = Quarantine(
             registry, self._journal, clock, settings.quarantine_s, self._works
         )

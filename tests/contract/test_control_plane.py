@@ -13,6 +13,8 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from control_plane.app import ControlPlane
+from control_plane.fleet import Desired
+from control_plane.memory_registry import MemoryRegistry
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
 from yolopool import errors
@@ -515,6 +517,35 @@ async def test_a_cpu_steps_in_where_it_may(rig: Rig) -> None:
     assert slow.assigned == []
     await rig.keep("a", cpu_fallback=True)
     assert (await rig.detect("a")).worker == "slow"
+
+
+async def test_until_the_registry_was_read_no_model_is_told_to_be_missing(tmp_path: Path) -> None:
+    answers = asyncio.Event()
+
+    class Late(MemoryRegistry):
+        async def desired(self) -> Desired:
+            await answers.wait()
+            return await super().desired()
+
+    async with Rig(tmp_path) as rig:
+        await rig.ready("a")
+        late = Late()
+        late.__dict__.update(rig.registry.__dict__)
+        another = ControlPlane(rig.settings, late)
+        addresses = await another.start()
+        async with grpc.aio.insecure_channel(addresses.grpc) as channel:
+            models: Any = model_pb2_grpc.ModelServiceStub(channel)
+
+            async def asked() -> Any:
+                return await models.GetModel(model_pb2.GetModelRequest(model="a"), timeout=5)
+
+            error = await refused(asked())
+            assert isinstance(error, errors.RegistryUnavailable)
+            assert error.retryable
+            answers.set()
+            await another.view.waiters.until("loaded", lambda: another.view.is_loaded or None, 5)
+            assert (await asked()).model.versions
+        await another.stop()
 
 
 @pytest.mark.parametrize(
