@@ -254,9 +254,9 @@ def set_up_logs(
 
 
 def settle() -> None:
-    """To be called once, when a process is ready: what is there now stays until its end, and the
-    collector of cycles looks at it no more. All that torch and gRPC import took it a tenth of a
-    second each time, in which nothing else ran.
+    """To be called once, when a process has begun: what is there now stays until its end, and the
+    collector of cycles looks at it no more. With torch a full pass took a tenth of a second, in
+    which nothing else ran.
     """
     gc.collect()
     gc.freeze()
