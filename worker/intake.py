@@ -143,10 +143,13 @@ class Intake:
                 f"{self._capacity} images are being decoded or wait for it: try again shortly"
             )
         number = next(self._numbers)
+        # In a list for the thread to take it out of: a pool keeps what it calls with for a moment
+        # after the caller was told, and whoever keeps an error keeps the variables on its way.
+        handed = [slot]
+        del slot
         work = self._threads.submit(
-            self._prepare, number, source, region_of_interest, framing, slot
+            self._prepare, number, source, region_of_interest, framing, handed
         )
-        del slot  # whoever keeps an error keeps the variables of all it came through
         # Given back when the work is over, not when its caller goes: a thread is still busy then.
         work.add_done_callback(lambda _: self._over(number))
         return await asyncio.wrap_future(work)
@@ -164,8 +167,9 @@ class Intake:
         source: bytes | RawPixels,
         region_of_interest: Box | None,
         framing: Framing,
-        slot: U8 | None,
+        handed: list[U8 | None],
     ) -> Prepared:
+        slot = handed.pop()
         self._at.add(number)
         started = self._clock()
         try:
