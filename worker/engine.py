@@ -22,7 +22,8 @@ from worker.backends.base import U8, LoadedModel, NmsOptions
 from worker.batching import Batch, Demand, Queue, Taken, Ticket
 from worker.estimates import Estimates, Shape
 from worker.lanes import Batching
-from worker.passes import Beside, Outcome, Passes, Reply, Work
+from worker.passes import Beside, Outcome, Passes, Work
+from worker.replies import Reply, tell
 from worker.vigil import Running
 from yolopool.errors import DeadlineExceeded, Draining, NotAssigned, YolopoolError
 
@@ -128,7 +129,7 @@ class Engine:
         with self._changed:
             if self._stopping:
                 raise Draining("this worker is ending: ask another")
-            (self._idle_jobs if idle else self._jobs).append(_Job(run, _reply_to(future)))
+            (self._idle_jobs if idle else self._jobs).append(_Job(run, Reply(future)))
             self._changed.notify()
         return await future
 
@@ -170,7 +171,7 @@ class Engine:
                 request.deadline,
                 now,
                 request.batching,
-                Work(request.image, request.options, _reply_to(future)),
+                Work(request.image, request.options, Reply(future)),
             )
             self._queue.add(ticket, now, self._wait_s(now, ticket.ask))
             self._changed.notify()
@@ -241,8 +242,7 @@ class Engine:
         """Answers all that waits for a version with an error."""
         with self._changed:
             tickets = self._queue.take(version)
-        for ticket in tickets:
-            ticket.payload.reply(None, error)
+        tell((ticket.payload.reply, None, error) for ticket in tickets)
 
     def forget(self, version: str) -> None:
         """Drops the estimates of a version that is gone."""
@@ -307,8 +307,7 @@ class Engine:
 
     def _refuse_all(self) -> None:
         ending = Draining("this worker is ending: ask another")
-        for ticket in self._queue.drain():
-            ticket.payload.reply(None, ending)
+        tell((ticket.payload.reply, None, ending) for ticket in self._queue.drain())
         for job in self._idle_jobs:
             job.reply(None, ending)
 
@@ -347,8 +346,7 @@ class Engine:
             return
         self.failed(len(batch.tickets))
         error = NotAssigned(f"{batch.version} left this worker: ask another")
-        for ticket in batch.tickets:
-            ticket.payload.reply(None, error)
+        tell((ticket.payload.reply, None, error) for ticket in batch.tickets)
 
     # --- what passes tell -----------------------------------------------------------------------
 
@@ -395,22 +393,3 @@ def _run_job(job: _Job) -> None:
         job.reply(job.run(), None)
     except Exception as error:
         job.reply(None, error)
-
-
-def _reply_to(future: "asyncio.Future[Any]") -> Reply:
-    """Answers a future of the event loop from another thread."""
-    loop = future.get_loop()
-
-    def settle(answer: Any, error: Exception | None) -> None:
-        if future.done():
-            return  # its caller went away
-        if error is None:
-            future.set_result(answer)
-        else:
-            future.set_exception(error)
-
-    def reply(answer: Any, error: Exception | None) -> None:
-        with suppress(RuntimeError):  # the loop ended, and its callers with it
-            loop.call_soon_threadsafe(settle, answer, error)
-
-    return reply

@@ -10,24 +10,19 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import structlog
 
 from worker.backends.base import U8, Candidates, LoadedModel, NmsOptions, Raw
 from worker.batching import Batch, Ticket
+from worker.replies import Reply, tell
 from yolopool.errors import InferenceFailed, OutOfMemory, YolopoolError
 
 log = structlog.get_logger()
 # Of images that fill a pass up, as of a letterbox's margin.
 GREY = 114
-
-
-class Reply(Protocol):
-    """Where an answer goes; called on the device thread or the one that finishes."""
-
-    def __call__(self, answer: Any, error: Exception | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +165,7 @@ class Passes:
     def _fail(self, batch: Batch[Work], tickets: Sequence[Ticket[Work]], error: Exception) -> None:
         self._account.failed(len(tickets))
         told = _told(error, batch.version)
-        for ticket in tickets:
-            ticket.payload.reply(None, told)
+        tell((ticket.payload.reply, None, told) for ticket in tickets)
 
     def _finish(
         self,
@@ -195,19 +189,24 @@ class Passes:
         # What was given to the device is done with, whoever still waits for an answer of it.
         self._account.ended(batch, len(tickets), size, pass_s)
         if error is not None:
-            for ticket in tickets:
-                ticket.payload.reply(None, error)
+            tell((ticket.payload.reply, None, error) for ticket in tickets)
             return
-        for ticket, candidates in zip(tickets, result.candidates, strict=False):
-            outcome = Outcome(
-                candidates,
-                began - ticket.arrived,
-                result.transfer_s,
-                result.inference_s,
-                result.postprocess_s,
-                len(tickets),
+        answers = zip(tickets, result.candidates, strict=False)
+        tell(
+            (
+                ticket.payload.reply,
+                Outcome(
+                    candidates,
+                    began - ticket.arrived,
+                    result.transfer_s,
+                    result.inference_s,
+                    result.postprocess_s,
+                    len(tickets),
+                ),
+                None,
             )
-            ticket.payload.reply(outcome, None)
+            for ticket, candidates in answers
+        )
 
 
 def _told(error: Exception, version: str) -> YolopoolError:

@@ -1,0 +1,36 @@
+"""Answers of other threads to callers who wait on the event loop."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+
+class Reply:
+    """Where one answer goes; may be called on any thread. A caller who went away hears nothing."""
+
+    def __init__(self, future: "asyncio.Future[Any]") -> None:
+        self.future = future
+
+    def __call__(self, answer: Any, error: Exception | None) -> None:
+        tell([(self, answer, error)])
+
+
+def tell(answers: Iterable[tuple[Reply, Any, Exception | None]]) -> None:
+    """All of them, of one event loop, in one word: each word wakes its thread, which then wants the
+    interpreter lock of the one that answers.
+    """
+    answers = tuple(answers)
+    if answers:
+        with suppress(RuntimeError):  # the loop ended, and its callers with it
+            answers[0][0].future.get_loop().call_soon_threadsafe(_settle, answers)
+
+
+def _settle(answers: Iterable[tuple[Reply, Any, Exception | None]]) -> None:
+    for reply, answer, error in answers:
+        if reply.future.done():
+            continue
+        if error is None:
+            reply.future.set_result(answer)
+        else:
+            reply.future.set_exception(error)
