@@ -192,9 +192,11 @@ class _Raw:
 
 
 def _answer(image: U8, options: NmsOptions) -> Candidates:
-    """One box in the middle half; its class and its confidence of 0.5..1 tell the pixels' mean."""
+    """One box in the middle half; its class and its confidence of 0.5..1 tell the mean of some of the
+    pixels: of all of them it would take the time of the cores, not of the device.
+    """
     height, width = image.shape[:2]
-    mean = float(image.mean())
+    mean = float(image[::8, ::8].mean())
     class_id = int(mean) % len(options.class_confidence)
     confidence = np.float32(0.5 + mean / 510)
     found = confidence > options.class_confidence[class_id] and options.max_detections > 0
