@@ -3,10 +3,11 @@
     python -m benchmarks.throughput --rounds 5 --seconds 20
 
 A floor is what a step costs bare, in a process of its own; that of the way through client, control
-plane and worker is a pool whose worker answers at once; one at a time, after a sleep as long as a
-forward pass, which is taken off: the way back is as cold as that of the real pool. If no core ever
-waited, and nothing were done beside the floors, a second would give cores / (CPU seconds an image
-of all).
+plane and worker is a pool whose worker answers at once. If no core ever waited, and nothing were
+done beside the floors, a second would give cores / (CPU seconds an image of all).
+
+One at a time, caches are cold: the floor is all steps of one image in turn, and the way of a pool
+whose worker sleeps as long as a forward pass, which is taken off.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import dataset, hardware, results, weights
-from benchmarks.harness.floors import Floor, Floors, threads_of
+from benchmarks.harness.floors import IN_TURN, Floor, Floors, threads_of
 from benchmarks.harness.loadgen import closed_loop
 from benchmarks.harness.measure import (
     Measured,
@@ -46,7 +47,6 @@ LEAST_RATIO = 0.9
 MOST_BEYOND_MS = 2.0
 # The steps every image goes through, beside a forward pass.
 STEPS = ("decode", "letterbox", "tensor", "nms")
-ALONE = "forward of 1"
 # Longer than a pass.
 PHASES_S = 0.5
 
@@ -104,9 +104,7 @@ class Rounds:
 
     def wall_s(self, number: int) -> float:
         """The time that an image alone takes by the floors."""
-        floors = self.floors[number]
-        of_steps = sum(floors[step].wall_s for step in (*STEPS, ALONE))
-        return of_steps + way_s(self.echo_alone[number])
+        return self.floors[number][IN_TURN].wall_s + way_s(self.echo_alone[number])
 
 
 def flags() -> argparse.ArgumentParser:
@@ -147,7 +145,7 @@ async def measure(options: argparse.Namespace) -> Rounds:
             )
         )
 
-        sleep_s = (await floors.measure(options.slice))[ALONE].wall_s
+        sleep_s = (await floors.measure(options.slice))["forward of 1"].wall_s
         path = os.pathsep.join(filter(None, (ECHO, os.environ.get("PYTHONPATH", ""))))
         with environment(
             PYTHONPATH=path, YOLOPOOL_ECHO_BOXES=str(boxes), YOLOPOOL_ECHO_SLEEP_S=str(sleep_s)
@@ -212,7 +210,7 @@ def floor_rows(rounds: Rounds) -> tuple[Row, ...]:
             "cpu_ms_per_image": 1e3 * rounds.floor_cpu_s(name),
             "wall_ms_per_image": 1e3 * rounds.floor_wall_s(name),
             "counts_when_busy": name in (*STEPS, rounds.forward),
-            "counts_alone": name in (*STEPS, ALONE),
+            "counts_alone": name == IN_TURN,
         }
         for name in rounds.floors[0]
     ]
