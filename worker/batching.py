@@ -90,7 +90,7 @@ class Batch(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[P]):
-    """What left the queue: a batch to run, if any, and tickets that can't be done in time.
+    """What left the queue: a batch to run, if any, and tickets whose deadline has passed.
 
     `again_at`: without a batch, when one will be due though nobody comes; None: not before.
     """
@@ -219,7 +219,7 @@ class Queue(Generic[P]):
 
         Late tickets are taken out too, of any version, for the shell to answer.
         """
-        late = self._take_late(now, most)
+        late = self._take_late(now)
         due: list[float] = []
         for priority, flows in self._classes.items():
             firsts: dict[str, Lane] = {}
@@ -268,7 +268,9 @@ class Queue(Generic[P]):
         return total
 
     def _cut(self, lane: Lane, now: float, most: Callable[[str, Shape], int]) -> Batch[P]:
-        limit = self._limit(lane, now, most)
+        limit = most(lane.version, lane.shape)
+        if lane.priority == BULK and not lane.batching.fixed:
+            limit = min(limit, self._bulk_limit(lane, now))
         keys = lane.take(lane.batching.cut(len(lane.keys), limit), self._estimates)
         images = lane.batching.images(len(keys), limit)
         spent_s = self._estimates.pass_s(lane.version, lane.shape, images) or 0.0
@@ -276,22 +278,16 @@ class Queue(Generic[P]):
         tickets = self._out(lane, keys)
         return Batch(lane.version, lane.shape, tickets, images)
 
-    def _limit(self, lane: Lane, now: float, most: Callable[[str, Shape], int]) -> int:
-        """Images of its next pass at most."""
-        limit = most(lane.version, lane.shape)
-        may_be_long = lane.priority != BULK or lane.batching.fixed
-        if may_be_long or now - self._interactive_at >= INTERACTIVE_MEMORY_S:
-            return limit
-        full = lane.batching.full
-        cut = self._estimates.most_within(lane.version, lane.shape, full, BULK_PASS_S)
-        return min(limit, cut)
+    def _bulk_limit(self, lane: Lane, now: float) -> int:
+        if now - self._interactive_at >= INTERACTIVE_MEMORY_S:
+            return sys.maxsize
+        most = lane.batching.full
+        return self._estimates.most_within(lane.version, lane.shape, most, BULK_PASS_S)
 
-    def _take_late(self, now: float, most: Callable[[str, Shape], int]) -> tuple[Ticket[P], ...]:
+    def _take_late(self, now: float) -> tuple[Ticket[P], ...]:
         late: list[Ticket[P]] = []
         for lane in list(self._lanes()):
-            limit = self._limit(lane, now, most)
-            keys = lane.take_late(now, limit, self._deadline, self._estimates)
-            late += self._out(lane, keys)
+            late += self._out(lane, lane.take_late(now, self._deadline, self._estimates))
         return tuple(late)
 
     def _take_all(self, lanes: list[Lane]) -> tuple[Ticket[P], ...]:

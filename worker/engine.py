@@ -336,8 +336,7 @@ class Engine:
         for ticket in late:
             waited = self._clock() - ticket.arrived
             ticket.payload.reply(
-                None,
-                DeadlineExceeded(f"no time was left to answer after {waited:.3f} s in the queue"),
+                None, DeadlineExceeded(f"the deadline passed after {waited:.3f} s in the queue")
             )
 
     def _run(self, batch: Batch[Work]) -> None:

@@ -99,22 +99,16 @@ class Lane:
         return taken
 
     def take_late(
-        self, now: float, most: int, deadline: Callable[[int], float], estimates: Estimates
+        self, now: float, deadline: Callable[[int], float], estimates: Estimates
     ) -> list[Key]:
-        """Takes out those whose deadline has passed, and those whose pass, of at most `most`
-        images, would end behind it, for the sake of others who can be done in time: where nobody
-        can, the estimate may be wrong, and the next pass puts it right.
-        """
-        ends = now + self._next_pass_s(most, estimates)
-        if not self.keys or self.keys[0][0] > ends:
-            return []  # it was due before its deadline
-        early = self.keys[: bisect_right(self.keys, (ends, _LAST))]
-        late = [key for key in early if deadline(key[1]) <= ends]
-        if len(late) == len(self.keys):
-            late = [key for key in late if deadline(key[1]) <= now]
+        """Takes out those whose deadline has passed: they were due before."""
+        if not self.keys or self.keys[0][0] > now:
+            return []
+        overdue = self.keys[: bisect_right(self.keys, (now, _LAST))]
+        late = [key for key in overdue if deadline(key[1]) <= now]
         if late:
             left = set(late)
-            self.keys[: len(early)] = [key for key in early if key not in left]
+            self.keys[: len(overdue)] = [key for key in overdue if key not in left]
             self._changed(estimates)
         return late
 
@@ -135,14 +129,10 @@ class Lane:
         batching = self.batching
         if not batching.max_delay_s or len(self.keys) >= min(batching.full, most):
             return None
+        images = batching.images(len(self.keys), most)
+        pass_s = estimates.pass_s(self.version, self.shape, images) or 0.0
         oldest = min(arrived(number) for _, number in self.keys)
-        return min(
-            oldest + batching.max_delay_s, self.keys[0][0] - self._next_pass_s(most, estimates)
-        )
-
-    def _next_pass_s(self, most: int, estimates: Estimates) -> float:
-        images = self.batching.images(self.batching.cut(len(self.keys), most), most)
-        return estimates.pass_s(self.version, self.shape, images) or 0.0
+        return min(oldest + batching.max_delay_s, self.keys[0][0] - pass_s)
 
     def _changed(self, estimates: Estimates) -> None:
         self.work_s = self.seconds_of(len(self.keys), estimates)
