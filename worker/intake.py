@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -135,23 +136,27 @@ class Intake:
         """
         if self._closed:
             raise Draining("this worker is ending: ask another")
-        # The largest it may become: how large it does is known when it is decoded. Only then is
-        # there a slot for tiles, for as many as there are.
-        slot = self._arena.room(framing.most_bytes) if framing.tiling is None else None
         if not self._places.acquire(blocking=False):
             raise QueueFull(
                 f"{self._capacity} images are being decoded or wait for it: try again shortly"
             )
         number = next(self._numbers)
-        # In a list for the thread to take it out of: a pool keeps what it calls with for a moment
-        # after the caller was told, and whoever keeps an error keeps the variables on its way.
-        handed = [slot]
-        del slot
-        work = self._threads.submit(
-            self._prepare, number, source, region_of_interest, framing, handed
-        )
+        # In a list, since whoever keeps an error keeps the variables on its way, and a pool of
+        # threads keeps what it was given for a while.
+        slots: list[U8] = []
+        try:
+            if framing.tiling is None:
+                # The largest it may become: how large it does is known when it is decoded. Only
+                # then is there a slot for tiles, for as many as there are.
+                slots.append(self._arena.room(framing.most_bytes))
+            work = self._threads.submit(
+                self._prepare, number, source, region_of_interest, framing, slots
+            )
+        except BaseException:
+            self._over(number, slots)
+            raise
         # Given back when the work is over, not when its caller goes: a thread is still busy then.
-        work.add_done_callback(lambda _: self._over(number))
+        work.add_done_callback(lambda _: self._over(number, slots))
         return await asyncio.wrap_future(work)
 
     @property
@@ -167,21 +172,21 @@ class Intake:
         source: bytes | RawPixels,
         region_of_interest: Box | None,
         framing: Framing,
-        handed: list[U8 | None],
+        slots: list[U8],
     ) -> Prepared:
-        slot = handed.pop()
         self._at.add(number)
         started = self._clock()
-        try:
-            image, image_shape, offset = self._read(source, region_of_interest)
-        except BaseException:
-            del slot
-            raise
+        image, image_shape, offset = self._read(source, region_of_interest)
         decoded = self._clock()
-        if framing.tiling is not None:
-            letterboxed = self._tiles(image, framing, framing.tiling)
-        else:
-            letterboxed = _framed(image, framing, slot, self._limits)
+        try:
+            if framing.tiling is not None:
+                letterboxed = self._tiles(image, framing, framing.tiling)
+            else:
+                letterboxed = _framed(image, framing, slots.pop(), self._limits)
+        except BaseException as error:
+            # Its frames hold views of the slot, for as long as anybody holds the error.
+            traceback.clear_frames(error.__traceback__)
+            raise
         return Prepared(
             letterboxed,
             image_shape,
@@ -218,7 +223,8 @@ class Intake:
         part = imaging.region(region_of_interest, (height, width))
         return imaging.crop(image, part), (height, width), part.offset
 
-    def _over(self, number: int) -> None:
+    def _over(self, number: int, slots: list[U8]) -> None:
+        slots.clear()
         self._at.discard(number)
         self._places.release()
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,40 @@ async def test_a_slot_is_lent_as_long_as_a_view_of_it_is_held(door: Door) -> Non
             await intake.prepare(PNG[:-40], None, FRAMING)
     with pytest.raises(ImageTooLarge, match="--intake-memory"):
         await once_there_is_room(intake, Framing(640, 32, ShapePolicy.RECT))
+
+
+async def test_who_keeps_an_error_keeps_no_slot() -> None:
+    intake = Threads(slots=1)
+    line = cv2.imencode(".png", np.zeros((1, 5000), np.uint8))[1].tobytes()
+    kept = []
+    for source, framing in 3 * ((PNG[:-40], FRAMING), (line, replace(FRAMING, crop=True))):
+        with pytest.raises((ImageNotDecodable, ImageTooLarge)) as caught:
+            await intake.prepare(source, None, framing)
+        kept.append(caught.value)
+    assert {type(error) for error in kept} == {ImageNotDecodable, ImageTooLarge}
+    await intake.close()
+
+
+async def test_who_found_no_place_or_left_it_keeps_no_slot(gate: Gate) -> None:
+    intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(2), clock=gate)
+
+    async def another() -> asyncio.Task[Prepared]:
+        task = asyncio.create_task(intake.prepare(PNG, None, FRAMING))
+        await asyncio.sleep(0)
+        return task
+
+    first = await another()
+    await asyncio.to_thread(gate.reached.acquire)
+    second = await another()
+    with pytest.raises(QueueFull, match="2 images are being decoded") as refused:
+        await intake.prepare(PNG, None, FRAMING)
+    second.cancel()
+    await asyncio.wait([second])
+    third = await another()
+    gate.opened.set()
+    np.testing.assert_array_equal((await first).letterboxed.image, (await third).letterboxed.image)
+    assert refused.value
+    await asyncio.to_thread(intake.close)
 
 
 async def once_there_is_room(intake: Threads | Processes, framing: Framing = FRAMING) -> Prepared:
