@@ -14,7 +14,13 @@ from control_plane.fleet import VersionKey, WorkerInfo
 from control_plane.view import View
 from control_plane.wire import load_in
 from control_plane.worker_link import WorkerLink
-from yolopool.errors import DeadlineExceeded, WorkerLost, WorkerSilent, YolopoolError
+from yolopool.errors import (
+    DeadlineExceeded,
+    DeadlineUnmeetable,
+    WorkerLost,
+    WorkerSilent,
+    YolopoolError,
+)
 from yolopool.v1 import worker_pb2
 
 
@@ -70,6 +76,9 @@ class Attempts:
             except WorkerLost:
                 # The next goes elsewhere, if it can, until this one is heard again.
                 self._view.suspects.doubt(worker.incarnation, self._clock.monotonic())
+                raise
+            except DeadlineUnmeetable:
+                self._heard(worker, calls)  # refused on arrival: that is a word of it
                 raise
             except DeadlineExceeded:
                 if calls.ended_s < began:

@@ -110,6 +110,7 @@ async def test_what_cannot_make_its_deadline_is_asked_elsewhere_or_told(rig: Rig
     first.on_infer = no_time
     assert (await rig.detect("a")).worker == second.name
     assert retries(rig, "DEADLINE_UNMEETABLE") == 1
+    assert not len(rig.plane.view.suspects)  # who refuses at once stands not still
     second.on_infer = no_time
     error = await refused(rig.detect("a"))
     assert isinstance(error, errors.DeadlineUnmeetable)
