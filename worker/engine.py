@@ -333,11 +333,17 @@ class Engine:
             self._work = Running(f"a pass of {batch.version}", now, expected)
 
     def _answer_late(self, late: Sequence[Ticket[Work]]) -> None:
-        for ticket in late:
-            waited = self._clock() - ticket.arrived
-            ticket.payload.reply(
-                None, DeadlineExceeded(f"the deadline passed after {waited:.3f} s in the queue")
+        now = self._clock()
+        tell(
+            (
+                ticket.payload.reply,
+                None,
+                DeadlineExceeded(
+                    f"the deadline passed after {now - ticket.arrived:.3f} s in the queue"
+                ),
             )
+            for ticket in late
+        )
 
     def _run(self, batch: Batch[Work]) -> None:
         model = self.models.get(batch.version)

@@ -192,8 +192,8 @@ class _Raw:
 
 
 def _answer(image: U8, options: NmsOptions) -> Candidates:
-    """One box in the middle half; its class and its confidence of 0.5..1 tell the mean of some of the
-    pixels: of all of them it would take the time of the cores, not of the device.
+    """One box in the middle half; its class and its confidence of 0.5..1 tell the mean of some
+    pixels: that of all would take the time of the cores, not of the device.
     """
     height, width = image.shape[:2]
     mean = float(image[::8, ::8].mean())
