@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.harness import dataset, hardware, results, weights
 from benchmarks.harness.floors import IN_TURN, Floor, Floors, threads_of
-from benchmarks.harness.loadgen import closed_loop
+from benchmarks.harness.loadgen import Outcome, closed_loop
 from benchmarks.harness.measure import (
     Measured,
     detecting,
@@ -68,7 +68,11 @@ class Rounds:
 
     def add(self, parts: "Rounds") -> None:
         """A round that was measured in parts."""
-        self.beyond_s += [parts.alone_s(part) - parts.wall_s(part) for part in parts.numbers]
+        self.beyond_s += [
+            parts.alone_s(part) - parts.wall_s(part)
+            for part in parts.numbers
+            if answered(parts.alone[part]) and answered(parts.echo_alone[part])
+        ]
         names = parts.floors[0]
         self.floors.append({n: Floor.joined([one[n] for one in parts.floors]) for n in names})
         self.echo_busy.append(joined(parts.echo_busy))
@@ -192,14 +196,18 @@ async def measure(options: argparse.Namespace) -> Rounds:
 
 def way_cpu_s(run: Measured) -> dict[str, float]:
     """CPU seconds a request of everybody on the way, the load generator's own included."""
-    answered = max(1, run.load.finished)
-    return {**run.cpu_s_per_request, "generator": run.load.generator_cpu_s / answered}
+    finished = max(1, run.load.finished)
+    return {**run.cpu_s_per_request, "generator": run.load.generator_cpu_s / finished}
 
 
 def way_s(run: Measured) -> float:
     """Seconds there and back, less those that the worker slept (median)."""
-    answered = [one for one in run.load.measured() if not one.reason]
-    return median([one.latency_s - one.stages_ms["inference_ms"] / 1e3 for one in answered])
+    return median([one.latency_s - one.stages_ms["inference_ms"] / 1e3 for one in answered(run)])
+
+
+def answered(run: Measured) -> list[Outcome]:
+    """What was answered of it."""
+    return [one for one in run.load.measured() if not one.reason]
 
 
 def floor_rows(rounds: Rounds) -> tuple[Row, ...]:
@@ -288,7 +296,8 @@ def summary(rounds: Rounds, workers: Sequence[Device]) -> tuple[tuple[Row, ...],
             "alone_beyond_q3_ms": beyond[2],
         },
     )
-    errors = errors_of([one.load for one in (*rounds.busy, *rounds.alone, *rounds.echo_busy)])
+    echoes = (*rounds.echo_busy, *rounds.echo_alone)
+    errors = errors_of([one.load for one in (*rounds.busy, *rounds.alone, *echoes)])
     return rows, [
         Check("every request was answered", not errors, str(errors or "no error")),
         Check(

@@ -22,8 +22,8 @@ from benchmarks.harness.statistics import median
 from worker.devices import Device
 
 BATCHES = (1, 2, 4)
-# Every step of one image after the other: each finds the caches as those before it left them, which
-# is what an image alone meets. A step over and over is up to some times faster.
+# Every step of one image, each with what the one before it made, as an image alone meets them: a
+# step over and over finds its caches warm.
 IN_TURN = "all in turn"
 # Forward passes are most of an image and vary most: their time against that of another step.
 FORWARD_SHARE = 6
@@ -101,11 +101,10 @@ def threads_of(device: Device) -> int:
 def steps(options: argparse.Namespace) -> Steps:
     """The functions of the worker, with the pack and the picture they are for."""
     import cv2
-    import numpy as np
     import torch
 
     from worker import imaging
-    from worker.backends import nms, skeleton
+    from worker.backends import nms
     from worker.backends.base import NmsOptions
     from worker.backends.torch_backend import TorchBackend
     from worker.packs import PackDoor
@@ -119,56 +118,44 @@ def steps(options: argparse.Namespace) -> Steps:
     pack = PackDoor(folder.parent).fetch(location)
     limits = imaging.ImageLimits(2**25, 10**8)
     encoded = Path(options.image).read_bytes()
-    picture = imaging.decode(encoded, limits)
     stride = max(32, pack.manifest.stride)
-    framed = imaging.letterbox(picture, options.image_size, stride, imaging.ShapePolicy.RECT).image
     asked = NmsOptions((0.25,) * len(pack.manifest.class_names), 0.7, 300, agnostic=False)
 
-    built = skeleton.Skeleton(pack.skeleton)
-    flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)
-    built.bind(built.views(pack.places, flat))
-    module: Any = built.module
-    module.model[-1].export = True
+    model = backend.load(pack, options.precision)
+    model.shared.bind(model, model.tensors)
 
     def tensor(images: Sequence[Any]) -> Any:
-        pixels = torch.from_numpy(np.stack(images))
-        return pixels.permute(0, 3, 1, 2).contiguous().flip(1).float().div_(255)
-
-    half = torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16")
+        pixels = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
+        for row, image in zip(pixels.numpy(), images, strict=True):
+            cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=row)
+        return pixels.permute(0, 3, 1, 2).to(model.dtype).div_(255)
 
     def forward(batch: Any) -> Any:
-        with torch.inference_mode(), half:
-            return module(batch)
+        with torch.inference_mode():
+            return model.shared.module(batch)
 
+    def suppress(prediction: Any) -> None:
+        boxes, scores = prediction[:, :4].numpy(), prediction[:, 4:].numpy()
+        best = prediction[:, 4:].amax(1).numpy()
+        nms.one_to_many(boxes, best, lambda image, rows: scores[image][:, rows].argmax(0), [asked])
+
+    def letterbox(image: Any) -> Any:
+        return imaging.letterbox(image, options.image_size, stride, imaging.ShapePolicy.RECT).image
+
+    def decode() -> Any:
+        return imaging.decode(encoded, limits)
+
+    framed = letterbox(decode())
+    prediction = forward(tensor([framed]))
     found: dict[str, tuple[int, Callable[[], object]]] = {
-        "decode": (1, lambda: imaging.decode(encoded, limits)),
-        "letterbox": (
-            1,
-            lambda: imaging.letterbox(
-                picture, options.image_size, stride, imaging.ShapePolicy.RECT
-            ),
-        ),
-        "tensor": (1, lambda: tensor([framed])),
+        "decode": (1, decode),
+        "letterbox": (1, partial(letterbox, decode())),
+        "tensor": (1, partial(tensor, [framed])),
+        "nms": (1, partial(suppress, prediction)),
     }
     for count in BATCHES:
-        # The layout that the worker's tensors have; the other one takes as long.
-        batch = tensor([framed] * count).contiguous(memory_format=torch.channels_last)
-        found[f"forward of {count}"] = (count, partial(forward, batch))
-    prediction = forward(tensor([framed])).float()
-    boxes, scores = prediction[:, :4].numpy(), prediction[:, 4:].numpy()
-    best = prediction[:, 4:].amax(1).numpy()
-
-    def classes(image: int, rows: Any) -> Any:
-        return scores[image][:, rows].argmax(0)
-
-    found["nms"] = (1, lambda: nms.one_to_many(boxes, best, classes, [asked]))
-    calls = [found[name][1] for name in ("decode", "letterbox", "tensor", "forward of 1", "nms")]
-
-    def in_turn() -> None:
-        for call in calls:
-            call()
-
-    found[IN_TURN] = (1, in_turn)
+        found[f"forward of {count}"] = (count, partial(forward, tensor([framed] * count)))
+    found[IN_TURN] = (1, lambda: suppress(forward(tensor([letterbox(decode())]))))
     return found
 
 
