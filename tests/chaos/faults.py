@@ -12,7 +12,8 @@ from tests.chaos.stores import connected
 from tests.chaos.trial import Scenario, Trial
 from yolopool.errors import Unavailable
 
-CONTROL_PLANES_GONE = frozenset({"UNAVAILABLE"})
+# One that has just begun has yet to read the registry.
+CONTROL_PLANES_GONE = frozenset({"UNAVAILABLE", "REGISTRY_UNAVAILABLE"})
 
 
 async def kill_the_reconciler(trial: Trial) -> None:

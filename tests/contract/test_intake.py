@@ -223,7 +223,7 @@ async def test_a_slot_is_lent_as_long_as_a_view_of_it_is_held(door: Door) -> Non
     await once_there_is_room(intake)
     for _ in range(9):  # a failure keeps none
         with pytest.raises(ImageNotDecodable):
-            await intake.prepare(PNG[:-40], None, FRAMING)
+            await once_there_is_room(intake, source=PNG[:-40])
     with pytest.raises(ImageTooLarge, match="--intake-memory"):
         await once_there_is_room(intake, Framing(640, 32, ShapePolicy.RECT))
 
@@ -262,12 +262,16 @@ async def test_who_found_no_place_or_left_it_keeps_no_slot(gate: Gate) -> None:
     await asyncio.to_thread(intake.close)
 
 
-async def once_there_is_room(intake: Threads | Processes, framing: Framing = FRAMING) -> Prepared:
-    """Between processes word that a slot is free takes its way."""
+async def once_there_is_room(
+    intake: Threads | Processes, framing: Framing = FRAMING, source: bytes = PNG
+) -> Prepared:
+    """Between processes word that a slot is free takes its way, and a thread keeps what it answered
+    until it gets to run again.
+    """
     async with asyncio.timeout(20):
         while True:
             try:
-                return await intake.prepare(PNG, None, framing)
+                return await intake.prepare(source, None, framing)
             except QueueFull:
                 await asyncio.sleep(0.01)
 
