@@ -6,8 +6,9 @@ A floor is what a step costs bare, in a process of its own; that of the way thro
 plane and worker is a pool whose worker answers at once. If no core ever waited, and nothing were
 done beside the floors, a second would give cores / (CPU seconds an image of all).
 
-One at a time, caches are cold: the floor is all steps of one image in turn, and the way of a pool
-whose worker sleeps as long as a forward pass, which is taken off.
+As many processes measure floors at once as there are workers, since a busy core slows the other.
+One at a time, the floor is all steps of one image in turn and the way of a pool whose worker sleeps
+as long as a forward pass, which is taken off. These two and the real pool take turns by the image.
 """
 
 import argparse
@@ -17,14 +18,15 @@ import os
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import dataset, hardware, results, weights
-from benchmarks.harness.floors import IN_TURN, Floor, Floors, threads_of
-from benchmarks.harness.loadgen import Outcome, closed_loop
+from benchmarks.harness.floors import Floor, Floors, threads_of
+from benchmarks.harness.loadgen import Call, closed_loop
 from benchmarks.harness.measure import (
     Measured,
     detecting,
@@ -41,7 +43,6 @@ from benchmarks.harness.statistics import median, quantile, spread
 from worker.devices import Device, discover
 from worker.host import Host
 from yolopool.async_client import AsyncClient
-from yolopool.requests import PriorityName
 
 LEAST_RATIO = 0.9
 MOST_BEYOND_MS = 2.0
@@ -49,6 +50,19 @@ MOST_BEYOND_MS = 2.0
 STEPS = ("decode", "letterbox", "tensor", "nms")
 # Longer than a pass.
 PHASES_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Seconds of one image through the pool, and of the floors right before."""
+
+    steps_s: float
+    way_s: float
+    pool_s: float
+
+    @property
+    def floor_s(self) -> float:
+        return self.steps_s + self.way_s
 
 
 @dataclass(slots=True)
@@ -59,26 +73,19 @@ class Rounds:
 
     floors: list[Mapping[str, Floor]] = field(default_factory=list)
     echo_busy: list[Measured] = field(default_factory=list)
-    echo_alone: list[Measured] = field(default_factory=list)
     busy: list[Measured] = field(default_factory=list)
     alone: list[Measured] = field(default_factory=list)
-    # Of a request alone, beyond the floors of its part of a round: few milliseconds of many, which
-    # a drift within a round would hide.
-    beyond_s: list[float] = field(default_factory=list)
+    # Of all rounds, image by image.
+    in_turn: list[Alone] = field(default_factory=list)
 
     def add(self, parts: "Rounds") -> None:
         """A round that was measured in parts."""
-        self.beyond_s += [
-            parts.alone_s(part) - parts.wall_s(part)
-            for part in parts.numbers
-            if answered(parts.alone[part]) and answered(parts.echo_alone[part])
-        ]
         names = parts.floors[0]
         self.floors.append({n: Floor.joined([one[n] for one in parts.floors]) for n in names})
         self.echo_busy.append(joined(parts.echo_busy))
-        self.echo_alone.append(joined(parts.echo_alone))
         self.busy.append(joined(parts.busy))
         self.alone.append(joined(parts.alone))
+        self.in_turn += parts.in_turn
 
     @property
     def numbers(self) -> range:
@@ -101,14 +108,6 @@ class Rounds:
         floors = self.floors[number]
         of_steps = sum(floors[step].cpu_s for step in (*STEPS, self.forward))
         return of_steps + sum(way_cpu_s(self.echo_busy[number]).values())
-
-    def alone_s(self, number: int) -> float:
-        """The time that an image alone takes (median)."""
-        return self.alone[number].load.latency_ms().p50 / 1e3
-
-    def wall_s(self, number: int) -> float:
-        """The time that an image alone takes by the floors."""
-        return self.floors[number][IN_TURN].wall_s + way_s(self.echo_alone[number])
 
 
 def flags() -> argparse.ArgumentParser:
@@ -139,17 +138,14 @@ async def measure(options: argparse.Namespace) -> Rounds:
             real = await started(stack, real_flags, options.image_size, options.pool_log)
         client = await stack.enter_async_context(AsyncClient(real.address))
         boxes = len(await client.detect(image, model="shapes"))
-        floors = await stack.enter_async_context(
-            Floors(
-                discover(options.devices, os.environ)[0],
-                pack,
-                file,
-                options.image_size,
-                options.precision,
+        floors = [
+            await stack.enter_async_context(
+                Floors(device, pack, file, options.image_size, options.precision)
             )
-        )
+            for device in discover(options.devices, os.environ)
+        ]
 
-        sleep_s = (await floors.measure(options.slice))["forward of 1"].wall_s
+        sleep_s = (await floors[0].measure(options.slice))["forward of 1"].wall_s
         path = os.pathsep.join(filter(None, (ECHO, os.environ.get("PYTHONPATH", ""))))
         with environment(
             PYTHONPATH=path, YOLOPOOL_ECHO_BOXES=str(boxes), YOLOPOOL_ECHO_SLEEP_S=str(sleep_s)
@@ -159,36 +155,43 @@ async def measure(options: argparse.Namespace) -> Rounds:
             )
         echo_client = await stack.enter_async_context(AsyncClient(echo.address))
 
-        async def load(
-            pool: Pool,
-            of: AsyncClient,
-            clients: int,
-            seconds: float,
-            priority: PriorityName = "normal",
-        ) -> Measured:
-            call = detecting(of, [image], ["shapes"], TIMEOUT_S, priority)
+        async def load(pool: Pool, of: AsyncClient, clients: int, seconds: float) -> Measured:
+            call = detecting(of, [image], ["shapes"], TIMEOUT_S)
             # Answers come a pass at a time: windows of one phase would all miss the same one.
             warmup_s = options.warmup + phases.uniform(0.0, PHASES_S)
             begin = partial(closed_loop, call, clients, warmup_s, seconds)
             return await measured(pool, begin)
 
         async def one_floor(parts: Rounds) -> None:
-            parts.floors.append(await floors.measure(options.slice))
+            told = await asyncio.gather(*(one.measure(options.slice) for one in floors))
+            parts.floors.append({n: Floor.joined([one[n] for one in told]) for n in told[0]})
 
         async def one_echo(parts: Rounds) -> None:
-            short = options.slice / 4
-            parts.echo_busy.append(await load(echo, echo_client, options.clients, short))
-            parts.echo_alone.append(await load(echo, echo_client, 1, 2 * short, "bulk"))
+            parts.echo_busy.append(
+                await load(echo, echo_client, options.clients, options.slice / 4)
+            )
 
         async def one_real(parts: Rounds) -> None:
             parts.busy.append(await load(real, client, options.clients, options.slice))
-            parts.alone.append(await load(real, client, 1, options.slice / 2))
+
+        async def one_alone(parts: Rounds) -> None:
+            parts.alone.append(await load(real, client, 1, options.slice / 4))
+            sleeps = detecting(echo_client, [image], ["shapes"], TIMEOUT_S, "bulk")
+            detects = detecting(client, [image], ["shapes"], TIMEOUT_S)
+            until = time.perf_counter() + options.slice / 2
+            while time.perf_counter() < until:
+                steps_s = await floors[0].in_turn()
+                way_s, slept_ms = await timed(sleeps)
+                pool_s, _ = await timed(detects)
+                parts.in_turn.append(Alone(steps_s, way_s - slept_ms / 1e3, pool_s))
 
         slices = max(1, round(options.seconds / options.slice))
         for _ in range(options.rounds):
             parts = Rounds()
             for number in range(slices):
-                for part in (one_floor, one_echo, one_real)[:: 1 if number % 2 == 0 else -1]:
+                for part in (one_floor, one_echo, one_real, one_alone)[
+                    :: 1 if number % 2 == 0 else -1
+                ]:
                     await part(parts)
             rounds.add(parts)
     return rounds
@@ -200,14 +203,11 @@ def way_cpu_s(run: Measured) -> dict[str, float]:
     return {**run.cpu_s_per_request, "generator": run.load.generator_cpu_s / finished}
 
 
-def way_s(run: Measured) -> float:
-    """Seconds there and back, less those that the worker slept (median)."""
-    return median([one.latency_s - one.stages_ms["inference_ms"] / 1e3 for one in answered(run)])
-
-
-def answered(run: Measured) -> list[Outcome]:
-    """What was answered of it."""
-    return [one for one in run.load.measured() if not one.reason]
+async def timed(call: Call) -> tuple[float, float]:
+    """Seconds of one call, and the milliseconds that its worker says it was at the device."""
+    began = time.perf_counter()
+    stages_ms = await call(0)
+    return time.perf_counter() - began, stages_ms["inference_ms"]
 
 
 def floor_rows(rounds: Rounds) -> tuple[Row, ...]:
@@ -218,16 +218,17 @@ def floor_rows(rounds: Rounds) -> tuple[Row, ...]:
             "cpu_ms_per_image": 1e3 * rounds.floor_cpu_s(name),
             "wall_ms_per_image": 1e3 * rounds.floor_wall_s(name),
             "counts_when_busy": name in (*STEPS, rounds.forward),
-            "counts_alone": name == IN_TURN,
+            "counts_alone": False,
         }
         for name in rounds.floors[0]
     ]
     for role in way_cpu_s(rounds.echo_busy[0]):
         used_s = median([way_cpu_s(one)[role] for one in rounds.echo_busy])
         rows.append(_row(f"rpc: {role}", cpu_s=used_s))
-    rows.append(_row("rpc: there and back", wall_s=median(list(map(way_s, rounds.echo_alone)))))
+    rows.append(_row("image by image", wall_s=median([one.steps_s for one in rounds.in_turn])))
+    rows.append(_row("rpc: there and back", wall_s=median([one.way_s for one in rounds.in_turn])))
     cpu_s = median([rounds.cpu_s(number) for number in rounds.numbers])
-    wall_s = median([rounds.wall_s(number) for number in rounds.numbers])
+    wall_s = median([one.floor_s for one in rounds.in_turn])
     return (*rows, _row("sum", cpu_s=cpu_s, wall_s=wall_s))
 
 
@@ -271,9 +272,9 @@ def summary(rounds: Rounds, workers: Sequence[Device]) -> tuple[tuple[Row, ...],
             for s, one in zip(used_s, rounds.busy, strict=True)
         ]
     )
-    floors_ms = [1e3 * rounds.wall_s(number) for number in rounds.numbers]
-    alone_ms = [1e3 * rounds.alone_s(number) for number in rounds.numbers]
-    beyond_ms = [1e3 * seconds for seconds in rounds.beyond_s]
+    floor_ms = 1e3 * median([one.floor_s for one in rounds.in_turn])
+    alone_ms = 1e3 * median([one.pool_s for one in rounds.in_turn])
+    beyond_ms = [1e3 * (one.pool_s - one.floor_s) for one in rounds.in_turn]
     beyond = [quantile(beyond_ms, share) for share in (0.25, 0.5, 0.75)]
     rows: tuple[Row, ...] = (
         {
@@ -289,15 +290,14 @@ def summary(rounds: Rounds, workers: Sequence[Device]) -> tuple[tuple[Row, ...],
             "ratio_max": ratio.maximum,
             "cores_used": used_cores,
             "cpu_ms_per_image": 1e3 * median(used_s),
-            "alone_p50_ms": median(alone_ms),
-            "alone_floor_ms": median(floors_ms),
+            "alone_p50_ms": alone_ms,
+            "alone_floor_ms": floor_ms,
             "alone_beyond_q1_ms": beyond[0],
             "alone_beyond_ms": beyond[1],
             "alone_beyond_q3_ms": beyond[2],
         },
     )
-    echoes = (*rounds.echo_busy, *rounds.echo_alone)
-    errors = errors_of([one.load for one in (*rounds.busy, *rounds.alone, *echoes)])
+    errors = errors_of([one.load for one in (*rounds.busy, *rounds.alone, *rounds.echo_busy)])
     return rows, [
         Check("every request was answered", not errors, str(errors or "no error")),
         Check(
@@ -308,8 +308,8 @@ def summary(rounds: Rounds, workers: Sequence[Device]) -> tuple[tuple[Row, ...],
         Check(
             f"alone, the median is {MOST_BEYOND_MS:g} ms or less beyond the floors",
             beyond[1] <= MOST_BEYOND_MS,
-            f"{median(alone_ms):.2f} ms of {median(floors_ms):.2f}, part by part {beyond[1]:.2f} "
-            f"beyond (quartiles {beyond[0]:.2f} and {beyond[2]:.2f}, {len(beyond_ms)} parts)",
+            f"{alone_ms:.2f} ms of {floor_ms:.2f}, image by image {beyond[1]:.2f} beyond "
+            f"(quartiles {beyond[0]:.2f} and {beyond[2]:.2f} of {len(beyond_ms)})",
         ),
     ]
 

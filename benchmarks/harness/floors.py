@@ -1,7 +1,8 @@
 """What the steps of an answer cost bare: the product's own functions, or the least that anybody
 has to do, in a process of its own with a worker's threads, environment and nothing else.
 
-`async with Floors(...)` keeps the process; `measure(seconds)` asks it for all steps once.
+`async with Floors(...)` keeps the process; `measure(seconds)` asks it for all steps once, and
+`in_turn()` for those of one image.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -28,8 +29,6 @@ IN_TURN = "all in turn"
 # Forward passes are most of an image and vary most: their time against that of another step.
 FORWARD_SHARE = 6
 READY_LIMIT_S = 60.0
-# By name: images a call, and the call.
-Steps = Mapping[str, tuple[int, Callable[[], object]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +81,24 @@ class Floors:
 
     async def measure(self, seconds: float) -> Mapping[str, Floor]:
         """All steps by name, `seconds` in all."""
+        told = await self._ask(str(seconds), READY_LIMIT_S + 2 * seconds)
+        return {name: Floor(**floor) for name, floor in told.items()}
+
+    async def in_turn(self) -> float:
+        """All steps of one image, once: seconds by the clock."""
+        return float((await self._ask(IN_TURN, READY_LIMIT_S))["wall_s"])
+
+    async def _ask(self, what: str, limit_s: float) -> Mapping[str, Any]:
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{seconds}\n".encode())
-        async with asyncio.timeout(READY_LIMIT_S + 2 * seconds):
+        self._process.stdin.write(f"{what}\n".encode())
+        async with asyncio.timeout(limit_s):
             line = await self._process.stdout.readline()
         if not line:
             raise RuntimeError("the process of the floors ended: see its words above")
-        return {name: Floor(**floor) for name, floor in json.loads(line).items()}
+        told: Mapping[str, Any] = json.loads(line)
+        return told
 
 
 def threads_of(device: Device) -> int:
@@ -98,8 +106,8 @@ def threads_of(device: Device) -> int:
     return int(device.environment["OMP_NUM_THREADS"])
 
 
-def steps(options: argparse.Namespace) -> Steps:
-    """The functions of the worker, with the pack and the picture they are for."""
+def steps(options: argparse.Namespace) -> dict[str, tuple[int, Callable[[], object]]]:
+    """By name images a call and the call: functions of the worker on the pack and the picture."""
     import cv2
     import torch
 
@@ -172,17 +180,18 @@ def cost(images: int, call: Callable[[], object], seconds: float) -> Floor:
 
 
 def serve(options: argparse.Namespace, asked: Iterator[str]) -> None:
-    """A line of results for each line of seconds."""
+    """A line of results for each line of seconds, or of IN_TURN."""
     found = steps(options)
-    long = {name for name in found if name.startswith("forward")} | {IN_TURN}
-    shares = {name: FORWARD_SHARE if name in long else 1 for name in found}
+    in_turn = found.pop(IN_TURN)
+    shares = {name: FORWARD_SHARE if name.startswith("forward") else 1 for name in found}
     for line in asked:
-        share_s = float(line) / sum(shares.values())
-        floors = {
-            name: cost(images, call, share_s * shares[name])
-            for name, (images, call) in found.items()
-        }
-        told = {name: {"cpu_s": one.cpu_s, "wall_s": one.wall_s} for name, one in floors.items()}
+        told: dict[str, object] = {}
+        if line.strip() == IN_TURN:
+            told = asdict(cost(*in_turn, seconds=0.0))
+        else:
+            share_s = float(line) / sum(shares.values())
+            for name, (images, call) in found.items():
+                told[name] = asdict(cost(images, call, share_s * shares[name]))
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
 
