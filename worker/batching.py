@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from worker.admission import Ask, check_room, check_time
+from worker.admission import MARGIN, Ask, check_room, check_time
 from worker.estimates import Estimates, Shape
 from worker.lanes import BULK, INTERACTIVE, SUSPECT, Batching, Key, Lane, due
 from worker.shares import Shares
@@ -140,11 +140,13 @@ class Queue(Generic[P]):
         """Takes a ticket, into its reserved place if it has one, or raises QueueFull (no room) or
         DeadlineUnmeetable (no time). `done_s` estimates when it would be answered.
         """
+        margin = MARGIN
         if ticket.number in self._reserved:
             self.free(ticket.number)
+            margin = 1.0  # it was let in by it, and its image is decoded
         else:
             self._check_room(ticket.ask, done_s)
-        check_time(ticket.ask, self._waiting, done_s, now)
+        check_time(ticket.ask, self._waiting, done_s, now, margin)
         self._places[ticket.version] += 1
         self._live[ticket.number] = ticket
         for known in self._of(ticket.version):

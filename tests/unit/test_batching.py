@@ -181,8 +181,20 @@ def test_what_cannot_make_its_deadline_is_refused_unless_nobody_waits() -> None:
         queue.add(a_ticket(1, deadline=11.5), now=10.0, done_s=2.0)
     assert refused.value.details == {"estimated_wait_s": "2.000", "deadline_in_s": "1.500"}
     assert len(queue) == 1
-    queue.add(a_ticket(1, deadline=11.5), now=10.0, done_s=1.45)
+    queue.add(a_ticket(1, deadline=11.5), now=10.0, done_s=1.35)
     filled([]).add(a_ticket(1, deadline=11.5), now=10.0, done_s=2.6)
+
+
+def test_who_was_let_in_with_time_to_spare_may_use_it_up_while_its_image_is_decoded() -> None:
+    queue = filled([a_ticket(0)])
+    ask = Ask("m@1", NORMAL, 11.5, 10.0, Batching(4))
+    with pytest.raises(DeadlineUnmeetable, match="a tenth to spare"):
+        queue.reserve(1, ask, now=10.0, done_s=1.45)
+    queue.reserve(1, ask, now=10.0, done_s=1.35)
+    queue.add(a_ticket(1, deadline=11.5), now=10.0, done_s=1.45)
+    queue.reserve(2, ask, now=10.0, done_s=1.35)
+    with pytest.raises(DeadlineUnmeetable):
+        queue.add(a_ticket(2, deadline=11.5), now=10.0, done_s=1.55)
 
 
 def test_a_discarded_ticket_frees_its_place_and_never_runs() -> None:
