@@ -234,7 +234,7 @@ class Intake:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _framed(image: U8, framing: Framing, slot: U8 | None, limits: ImageLimits) -> Letterboxed:
+def _framed(image: U8, framing: Framing, slot: U8, limits: ImageLimits) -> Letterboxed:
     if framing.crop:
         return imaging.centre_crop(
             image, framing.image_size, framing.stride, slot, limits.max_pixels
