@@ -202,9 +202,10 @@ class Flood:
         return sum(not one.reason for one in self.load.measured())
 
     @property
-    def lost(self) -> int:
-        """Those that were let in and not answered."""
-        return sum(one.reason not in ("", *REFUSALS) for one in self.load.measured())
+    def lost(self) -> Counter[str]:
+        """Those that were let in and not answered, by reason."""
+        measured = self.load.measured()
+        return Counter(one.reason for one in measured if one.reason not in ("", *REFUSALS))
 
     @property
     def refused_ms(self) -> list[float]:
@@ -224,7 +225,7 @@ async def floods(subject: Subject) -> tuple[list[Row], list[Check]]:
     share = spread([one.share for one in runs])
     refused_ms = [ms for one in runs for ms in one.refused_ms] or [0.0]
     p99_ms, limit_ms = quantile(refused_ms, 0.99), REFUSED_MS[subject.kind]
-    lost = sum(one.lost for one in runs)
+    lost = sum(one.lost.total() for one in runs)
     let_in = lost + sum(one.answered for one in runs)
     recovery = spread([one.recovery_s for one in runs])
     return [_flood_row(subject, one) for one in runs], [
@@ -268,7 +269,6 @@ async def flood(subject: Subject, rate: float) -> tuple[Load, Load, float]:
 
 def _flood_row(subject: Subject, one: Flood) -> Row:
     load, refused_ms = one.load, one.refused_ms or [0.0]
-    other = Counter(one.reason for one in load.measured() if one.reason not in ("", *REFUSALS))
     return {
         "device": subject.device,
         "capacity_a_second": one.capacity,
@@ -278,7 +278,7 @@ def _flood_row(subject: Subject, one: Flood) -> Row:
         "refused": len(one.refused_ms),
         "refused_p50_ms": quantile(refused_ms, 0.5),
         "refused_p99_ms": quantile(refused_ms, 0.99),
-        "other_errors": str(dict(other)) if other else "",
+        "other_errors": str(dict(one.lost)) if one.lost else "",
         "answered_p99_ms": load.latency_ms().p99,
         "sent_late_p99_ms": load.late_ms().p99,
         "before_p99_ms": one.before.latency_ms().p99,

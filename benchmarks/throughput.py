@@ -163,8 +163,7 @@ async def measure(options: argparse.Namespace) -> Rounds:
             return await measured(pool, begin)
 
         async def one_floor(parts: Rounds) -> None:
-            told = await asyncio.gather(*(one.measure(options.slice) for one in floors))
-            parts.floors.append({n: Floor.joined([one[n] for one in told]) for n in told[0]})
+            parts.floors += await asyncio.gather(*(one.measure(options.slice) for one in floors))
 
         async def one_echo(parts: Rounds) -> None:
             parts.echo_busy.append(
