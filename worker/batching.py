@@ -90,7 +90,8 @@ class Batch(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[P]):
-    """What left the queue: a batch to run, if any, and tickets whose deadline has passed.
+    """What left the queue: a batch to run, if any, and tickets whose deadline has passed, or would
+    in this batch while others can be in time.
 
     `again_at`: without a batch, when one will be due though nobody comes; None: not before.
     """
@@ -215,13 +216,15 @@ class Queue(Generic[P]):
         now: float,
         ready: Callable[[str], bool] = _any_version,
         most: Callable[[str, Shape], int] = _no_limit,
+        begins: float | None = None,
     ) -> Taken[P]:
         """Takes the batch that is due, of versions that are `ready`, of at most `most` images of a
-        version and shape; never waits.
+        version and shape; never waits. It `begins` on the device then; None: now.
 
         Late tickets are taken out too, of any version, for the shell to answer.
         """
         late = self._take_late(now)
+        begins = now if begins is None else begins
         due: list[float] = []
         for priority, flows in self._classes.items():
             firsts: dict[str, Lane] = {}
@@ -238,7 +241,8 @@ class Queue(Generic[P]):
                 shares = self._shares[priority]
                 keys = {version: one.keys[0] for version, one in firsts.items()}
                 chosen = shares.choose(keys, now)
-                return Taken(self._cut(firsts[chosen], now, most), late)
+                batch, given_up = self._cut(firsts[chosen], now, begins, most)
+                return Taken(batch, late + given_up)
         return Taken(None, late, min(due, default=None))
 
     def take(self, version: str) -> tuple[Ticket[P], ...]:
@@ -269,16 +273,20 @@ class Queue(Generic[P]):
             total += self._estimates.pass_s(ask.version, ask.shape, 1) or 0.0
         return total
 
-    def _cut(self, lane: Lane, now: float, most: Callable[[str, Shape], int]) -> Batch[P]:
+    def _cut(
+        self, lane: Lane, now: float, begins: float, most: Callable[[str, Shape], int]
+    ) -> tuple[Batch[P], tuple[Ticket[P], ...]]:
+        """The next batch of a lane, and those who give their places in it up."""
         limit = most(lane.version, lane.shape)
         if lane.priority == BULK and not lane.batching.fixed:
             limit = min(limit, self._bulk_limit(lane, now))
-        keys = lane.take(lane.batching.cut(len(lane.keys), limit), self._estimates)
-        images = lane.batching.images(len(keys), limit)
+        late, count = lane.cut(limit, begins, self._deadline, self._estimates)
+        given_up = self._out(lane, lane.take(late, self._estimates))
+        keys = lane.take(count, self._estimates)
+        images = lane.batching.images(count, limit)
         spent_s = self._estimates.pass_s(lane.version, lane.shape, images) or 0.0
         self._shares[lane.priority].charge(lane.version, spent_s)
-        tickets = self._out(lane, keys)
-        return Batch(lane.version, lane.shape, tickets, images)
+        return Batch(lane.version, lane.shape, self._out(lane, keys), images), given_up
 
     def _bulk_limit(self, lane: Lane, now: float) -> int:
         if now - self._interactive_at >= INTERACTIVE_MEMORY_S:

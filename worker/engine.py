@@ -288,8 +288,9 @@ class Engine:
                 if self._idle_jobs and self._passed_over >= PATIENCE and alone:
                     return self._idle_job()
                 if self._may_take_batch():
+                    now = self._clock()
                     taken = self._queue.next_batch(
-                        self._clock(), self.models.__contains__, self._most_images
+                        now, self.models.__contains__, self._most_images, self._begins_at(now)
                     )
                     if taken.batch is not None or taken.late:
                         self._passed_over += bool(self._idle_jobs)
@@ -326,24 +327,19 @@ class Engine:
     def _note_start(self, batch: Batch[Work] | None) -> None:
         if batch is not None:
             now = self._clock()
-            begins = max(now, self._free_at) if self._running else now
+            begins = self._begins_at(now)
             self._running += len(batch.tickets)
             expected = self._estimates.pass_s(batch.version, batch.shape, batch.images)
             self._free_at = begins + (expected or 0.0)
             self._work = Running(f"a pass of {batch.version}", now, expected)
 
+    def _begins_at(self, now: float) -> float:
+        """When the device is at a batch that is taken now."""
+        return max(now, self._free_at) if self._running else now
+
     def _answer_late(self, late: Sequence[Ticket[Work]]) -> None:
         now = self._clock()
-        tell(
-            (
-                ticket.payload.reply,
-                None,
-                DeadlineExceeded(
-                    f"the deadline passed after {now - ticket.arrived:.3f} s in the queue"
-                ),
-            )
-            for ticket in late
-        )
+        tell((ticket.payload.reply, None, _too_late(ticket, now)) for ticket in late)
 
     def _run(self, batch: Batch[Work]) -> None:
         model = self.models.get(batch.version)
@@ -392,6 +388,16 @@ class Engine:
 
 def _nobody() -> None:
     """Nobody watches."""
+
+
+def _too_late(ticket: Ticket[Work], now: float) -> DeadlineExceeded:
+    waited_s, left_s = now - ticket.arrived, ticket.deadline - now
+    if left_s <= 0:
+        return DeadlineExceeded(f"the deadline passed after {waited_s:.3f} s in the queue")
+    return DeadlineExceeded(
+        f"after {waited_s:.3f} s in the queue the deadline is in {left_s:.3f} s, before a pass "
+        "ends, and others wait who can be in time"
+    )
 
 
 def _run_job(job: _Job) -> None:

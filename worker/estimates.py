@@ -9,7 +9,7 @@ from collections import deque
 from statistics import median
 
 Shape = tuple[int, int]
-_WINDOW = 32
+_WINDOW = 9
 
 
 class _Passes:

@@ -9,6 +9,7 @@ import sys
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from worker.estimates import Estimates, Shape
 
@@ -111,6 +112,33 @@ class Lane:
             self.keys[: len(overdue)] = [key for key in overdue if key not in left]
             self._changed(estimates)
         return late
+
+    def cut(
+        self, most: int, begins: float, deadline: Callable[[int], float], estimates: Estimates
+    ) -> tuple[int, int]:
+        """How many of the first are given up, and how many of the next share a pass of at most
+        `most` images that `begins` then.
+
+        The pass is as large as it may be. Those whose deadline would be over go in one of their
+        own, if they and those behind them can be in time by it; else they give way to as many
+        others: where more wait than can be answered, a pass for one that is late makes the next
+        one late (early drop of Nexus: Shen and others, SOSP 2019).
+        """
+        count = self.batching.cut(len(self.keys), most)
+        ends = begins + self._pass_s(count, most, estimates)
+        hurried = list(takewhile(lambda key: deadline(key[1]) <= ends, self.keys))
+        if not hurried or len(hurried) == len(self.keys):
+            return 0, count
+        alone = self.batching.cut(len(hurried), most)
+        alone_s = self._pass_s(alone, most, estimates)
+        behind = deadline(self.keys[len(hurried)][1])
+        if min(deadline(hurried[0][1]) - begins, behind - ends) > alone_s:
+            return 0, alone
+        return min(len(hurried), len(self.keys) - count), count
+
+    def _pass_s(self, count: int, most: int, estimates: Estimates) -> float:
+        images = self.batching.images(count, most)
+        return estimates.pass_s(self.version, self.shape, images) or 0.0
 
     def seconds_of(self, count: int, estimates: Estimates) -> float:
         """What the passes of so many take; 0 while nothing was measured."""

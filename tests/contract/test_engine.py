@@ -4,6 +4,7 @@ only when nothing uses it.
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,14 @@ import pytest
 from worker.backends.base import BatchResult, Candidates, NmsOptions
 from worker.engine import MOST_UNDER_WAY, Engine, Request
 from worker.lanes import Batching
-from yolopool.errors import Draining, InferenceFailed, InvalidOption, OutOfMemory, YolopoolError
+from yolopool.errors import (
+    DeadlineExceeded,
+    Draining,
+    InferenceFailed,
+    InvalidOption,
+    OutOfMemory,
+    YolopoolError,
+)
 
 OPTIONS = NmsOptions((0.25,), 0.7, 300, agnostic=False)
 LIMIT_S = 20.0
@@ -93,8 +101,10 @@ class Pass:
 
 
 @asynccontextmanager
-async def engine_of(model: Staged) -> AsyncIterator[Engine]:
-    engine = Engine(64)
+async def engine_of(
+    model: Staged, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Engine]:
+    engine = Engine(64, clock)
     engine.models["m@1"] = model
     engine.start()
     try:
@@ -105,9 +115,9 @@ async def engine_of(model: Staged) -> AsyncIterator[Engine]:
         await engine.stop(LIMIT_S)
 
 
-def detect(engine: Engine, number: int) -> "asyncio.Task[Any]":
+def detect(engine: Engine, number: int, deadline: float = 1e12) -> "asyncio.Task[Any]":
     return asyncio.create_task(
-        engine.submit(Request("m@1", image(number), OPTIONS, 1, 1e12, Batching(1)))
+        engine.submit(Request("m@1", image(number), OPTIONS, 1, deadline, Batching(1)))
     )
 
 
@@ -164,6 +174,23 @@ async def test_no_more_is_under_way_than_may_be_and_all_in_order() -> None:
     assert answered == list(range(1, 9))
     for stage in ("stage", "forward", "finish", "finished"):
         assert [number for what, number in model.happened if what == stage] == list(range(1, 9))
+
+
+async def test_who_would_be_late_gives_way_and_hears_it_before_its_deadline() -> None:
+    model = Staged()
+    async with engine_of(model, clock=lambda: 0.0) as engine:
+        engine.note_pass("m@1", (32, 32), 1, 1.0)
+        under_way = [detect(engine, number) for number in (1, 2)]
+        await model.until("forward", 2)
+        # The device is at the second pass until 2.
+        late, patient = detect(engine, 3, deadline=1.5), detect(engine, 4)
+        model.may_finish.release()
+        with pytest.raises(DeadlineExceeded, match="others wait who can be in time"):
+            await asyncio.wait_for(late, LIMIT_S)
+        assert not patient.done()
+        model.may_finish.release(2)
+        await asyncio.gather(*under_way, patient)
+    assert ("stage", 3) not in model.happened
 
 
 async def test_a_model_is_closed_when_nothing_of_it_is_under_way() -> None:
