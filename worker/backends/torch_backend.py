@@ -39,6 +39,7 @@ class TorchBackend:
         self._threads = compute_threads
         self.graphs = Graphs(graph_bytes if self.device.type == "cuda" else 0)
         self._context_bytes = 0
+        self._process = psutil.Process()
         self._architectures: dict[str, Architecture] = {}
         self.streams = Streams(torch.device("cpu"))  # until the device is taken
 
@@ -136,7 +137,7 @@ class TorchBackend:
             used = self._context_bytes + torch.cuda.memory_reserved(self.device)
             return DeviceMemory(used, total, free)
         host = psutil.virtual_memory()
-        return DeviceMemory(psutil.Process().memory_info().rss, host.total, host.available)
+        return DeviceMemory(self._process.memory_info().rss, host.total, host.available)
 
     def in_use_bytes(self) -> int:
         """Of a CUDA device: what all its users have of it."""
