@@ -19,7 +19,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ PHASES_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Seconds of one image through the pool, and of the floors right before."""
+    """Seconds of one image through the pool, and of the floors right before or after."""
 
     steps_s: float
     way_s: float
@@ -177,12 +177,11 @@ async def measure(options: argparse.Namespace) -> Rounds:
             parts.alone.append(await load(real, client, 1, options.slice / 4))
             sleeps = detecting(echo_client, [image], ["shapes"], TIMEOUT_S, "bulk")
             detects = detecting(client, [image], ["shapes"], TIMEOUT_S)
-            until = time.perf_counter() + options.slice / 2
-            while time.perf_counter() < until:
-                steps_s = await floors[0].in_turn()
-                way_s, slept_ms = await timed(sleeps)
-                pool_s, _ = await timed(detects)
-                parts.in_turn.append(Alone(steps_s, way_s - slept_ms / 1e3, pool_s))
+            ways = (steps, partial(timed, sleeps), partial(timed, detects))
+            parts.in_turn += await in_turn(ways, options.slice / 2)
+
+        async def steps() -> tuple[float, float]:
+            return await floors[0].in_turn(), 0.0
 
         slices = max(1, round(options.seconds / options.slice))
         for _ in range(options.rounds):
@@ -200,6 +199,23 @@ def way_cpu_s(run: Measured) -> dict[str, float]:
     """CPU seconds a request of everybody on the way, the load generator's own included."""
     finished = max(1, run.load.finished)
     return {**run.cpu_s_per_request, "generator": run.load.generator_cpu_s / finished}
+
+
+async def in_turn(
+    ways: Sequence[Callable[[], Awaitable[tuple[float, float]]]], seconds: float
+) -> list[Alone]:
+    """The steps, the way and the pool image by image for so long: from both ends in turns, so that
+    each is behind an idle device as often. All answer their seconds and the device's milliseconds.
+    """
+    found: list[Alone] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        took = [(0.0, 0.0)] * len(ways)
+        for way in range(len(ways))[:: -1 if len(found) % 2 else 1]:
+            took[way] = await ways[way]()
+        (steps_s, _), (way_s, slept_ms), (pool_s, _) = took
+        found.append(Alone(steps_s, way_s - slept_ms / 1e3, pool_s))
+    return found
 
 
 async def timed(call: Call) -> tuple[float, float]:
