@@ -1,7 +1,7 @@
 """Which devices this machine has for workers: GPUs and MIG slices by NVML, the CPU, simulated ones.
 
 The door to NVML. Torch is never imported here: each device comes with the environment that its
-process must begin with.
+process must have before torch is.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +23,6 @@ FORMS = (
     "sim:<count>, or several with commas"
 )
 MAX_SIMULATED = 256
-# What an image or a pass frees is for the next one. As glibc comes, memory that is free at the end
-# of an arena goes back to the system, and is faulted in anew page by page, unless something larger
-# was freed before. With these, see mallopt(3), an arena keeps so much whatever came first.
-_ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most there is
-    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +31,7 @@ class Device:
 
     `id` is cpu, cpu:<cores>, cuda:GPU-<uuid>, cuda:MIG-<uuid> or sim:N. `memory_bytes` is all its
     memory; 0 for a simulated device, which has what its budget says. `environment` holds the
-    variables its process must have when it begins.
+    variables its process must have before torch is imported.
     """
 
     kind: str
@@ -145,7 +138,6 @@ def _without_gpu(threads: int) -> dict[str, str]:
     # OpenMP's threads spin while they wait by default; beside any busy neighbour that made a
     # frame six times slower.
     return {
-        **_ALLOCATOR,
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -265,7 +257,7 @@ def _device(handle: Any, host: Host) -> Device:
         f"cuda:{uuid}",
         pynvml.nvmlDeviceGetName(handle),
         memory_bytes,
-        {**_ALLOCATOR, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuid},
+        {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": uuid},
     )
 
 

@@ -15,7 +15,6 @@ from worker.host import Host
 from yolopool.errors import InvalidOption
 
 GIB = 2**30
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "67108864"}
 ASK = """
 import json, os, sys
 from worker import devices
@@ -75,11 +74,7 @@ def test_finds_every_gpu(driver: Path, spec: str, count: int) -> None:
         gpu(0),
         "NVIDIA Fake",
         80 * GIB,
-        {
-            **ALLOCATOR,
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            "CUDA_VISIBLE_DEVICES": "GPU-00000000-0000",
-        },
+        {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "GPU-00000000-0000"},
     ]
 
 
@@ -178,7 +173,6 @@ def test_cpu_device() -> None:
     assert (device.kind, device.id) == ("cpu", "cpu")
     assert device.memory_bytes == Host().memory_bytes()
     assert device.environment == {
-        **ALLOCATOR,
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": str(Host().compute_threads()),
         "OMP_WAIT_POLICY": "PASSIVE",
