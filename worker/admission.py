@@ -5,15 +5,12 @@ Pure.
 
 from dataclasses import dataclass
 
-from worker.estimates import Shape
+from worker.estimates import MARGIN, Shape
 from worker.lanes import BULK, INTERACTIVE, NORMAL, SUSPECT, Batching
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 # Of the places that a less urgent class may not fill: a flood of bulk leaves room for others.
 _EIGHTHS_KEPT_FREE = {SUSPECT: 0, INTERACTIVE: 0, NORMAL: 1, BULK: 2}
-# Estimates are medians: who is let in with just enough time is late every other time, and its pass
-# is spent for nothing. A wait of many passes is off in proportion.
-MARGIN = 1.1
 # The least that a refused caller is told to wait, seconds.
 LEAST_RETRY_S = 0.01
 

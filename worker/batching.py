@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from worker.admission import MARGIN, Ask, check_room, check_time
-from worker.estimates import Estimates, Shape
+from worker.admission import Ask, check_room, check_time
+from worker.estimates import MARGIN, Estimates, Shape
 from worker.lanes import BULK, INTERACTIVE, SUSPECT, Batching, Key, Lane, due
 from worker.shares import Shares
 
@@ -90,14 +90,15 @@ class Batch(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[P]):
-    """What left the queue: a batch to run, if any, and tickets whose deadline has passed, or would
-    in this batch while others can be in time.
+    """What left the queue: a batch to run, if any, tickets whose deadline has passed, and those who
+    gave way, since they would be late and others can be in time.
 
     `again_at`: without a batch, when one will be due though nobody comes; None: not before.
     """
 
     batch: Batch[P] | None
     late: tuple[Ticket[P], ...]
+    gave_way: tuple[Ticket[P], ...] = ()
     again_at: float | None = None
 
 
@@ -221,7 +222,7 @@ class Queue(Generic[P]):
         """Takes the batch that is due, of versions that are `ready`, of at most `most` images of a
         version and shape; never waits. It `begins` on the device then; None: now.
 
-        Late tickets are taken out too, of any version, for the shell to answer.
+        Late tickets are taken out too, of any version, and who gives way: for the shell to answer.
         """
         late = self._take_late(now)
         begins = now if begins is None else begins
@@ -241,9 +242,8 @@ class Queue(Generic[P]):
                 shares = self._shares[priority]
                 keys = {version: one.keys[0] for version, one in firsts.items()}
                 chosen = shares.choose(keys, now)
-                batch, given_up = self._cut(firsts[chosen], now, begins, most)
-                return Taken(batch, late + given_up)
-        return Taken(None, late, min(due, default=None))
+                return self._cut(firsts[chosen], now, begins, most, late)
+        return Taken(None, late, again_at=min(due, default=None))
 
     def take(self, version: str) -> tuple[Ticket[P], ...]:
         """Takes all tickets of one version, in order of arrival."""
@@ -274,19 +274,24 @@ class Queue(Generic[P]):
         return total
 
     def _cut(
-        self, lane: Lane, now: float, begins: float, most: Callable[[str, Shape], int]
-    ) -> tuple[Batch[P], tuple[Ticket[P], ...]]:
-        """The next batch of a lane, and those who give their places in it up."""
+        self,
+        lane: Lane,
+        now: float,
+        begins: float,
+        most: Callable[[str, Shape], int],
+        late: tuple[Ticket[P], ...],
+    ) -> Taken[P]:
         limit = most(lane.version, lane.shape)
         if lane.priority == BULK and not lane.batching.fixed:
             limit = min(limit, self._bulk_limit(lane, now))
-        late, count = lane.cut(limit, begins, self._deadline, self._estimates)
-        given_up = self._out(lane, lane.take(late, self._estimates))
+        giving_way, count = lane.cut(limit, begins, self._deadline, self._estimates)
+        gave_way = self._out(lane, lane.take(giving_way, self._estimates))
         keys = lane.take(count, self._estimates)
         images = lane.batching.images(count, limit)
         spent_s = self._estimates.pass_s(lane.version, lane.shape, images) or 0.0
         self._shares[lane.priority].charge(lane.version, spent_s)
-        return Batch(lane.version, lane.shape, self._out(lane, keys), images), given_up
+        batch = Batch(lane.version, lane.shape, self._out(lane, keys), images)
+        return Taken(batch, late, gave_way)
 
     def _bulk_limit(self, lane: Lane, now: float) -> int:
         if now - self._interactive_at >= INTERACTIVE_MEMORY_S:

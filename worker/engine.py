@@ -3,7 +3,7 @@
 A batch is taken when the device is free, of a version that is there; tickets of others wait until
 it is. Jobs go before batches, and run alone: no pass is under way meanwhile. Idle jobs run when no
 batch could, and after a few that could. Answers go back to the event loop; a ticket whose caller
-is gone or whose time is over is dropped.
+is gone or whose time is over is dropped, and one that would be late may give way to others.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,7 +25,13 @@ from worker.lanes import Batching
 from worker.passes import Beside, Outcome, Passes, Work
 from worker.replies import Reply, tell
 from worker.vigil import Running
-from yolopool.errors import DeadlineExceeded, Draining, NotAssigned, YolopoolError
+from yolopool.errors import (
+    DeadlineExceeded,
+    DeadlineUnmeetable,
+    Draining,
+    NotAssigned,
+    YolopoolError,
+)
 
 Answer = TypeVar("Answer")
 # Batches that may go before an idle job: under full load it still comes to its end.
@@ -267,7 +273,7 @@ class Engine:
             if isinstance(work, _Job):
                 _run_job(work)
             else:
-                self._answer_late(work.late)
+                self._answer_late(work)
                 if work.batch is not None:
                     self._run(work.batch)
             # Else the last images and answers would live until the next ones come.
@@ -333,13 +339,19 @@ class Engine:
             self._free_at = begins + (expected or 0.0)
             self._work = Running(f"a pass of {batch.version}", now, expected)
 
+    def _left_s(self, done: Running) -> float:
+        """What the passes take at most that are under way beside one that is done."""
+        others = {id(one): one for one in (*self._unfinished, self._work) if one is not done}
+        return sum(one.expected_s or 0.0 for one in others.values() if one is not None)
+
     def _begins_at(self, now: float) -> float:
         """When the device is at a batch that is taken now."""
         return max(now, self._free_at) if self._running else now
 
-    def _answer_late(self, late: Sequence[Ticket[Work]]) -> None:
+    def _answer_late(self, taken: Taken[Work]) -> None:
         now = self._clock()
-        tell((ticket.payload.reply, None, _too_late(ticket, now)) for ticket in late)
+        tell((ticket.payload.reply, None, _too_late(ticket, now)) for ticket in taken.late)
+        tell((ticket.payload.reply, None, _gave_way(ticket, now)) for ticket in taken.gave_way)
 
     def _run(self, batch: Batch[Work]) -> None:
         model = self.models.get(batch.version)
@@ -359,8 +371,9 @@ class Engine:
 
     def ended(self, batch: Batch[Work], tickets: int, images: int, pass_s: float | None) -> None:
         with self._changed:
-            self._unfinished.popleft()
+            done = self._unfinished.popleft()
             self._running -= tickets
+            self._free_at = min(self._free_at, self._clock() + self._left_s(done))
             if pass_s is not None:
                 self._estimates.record(batch.version, batch.shape, images, pass_s)
                 self._passes[batch.version] += 1
@@ -391,12 +404,16 @@ def _nobody() -> None:
 
 
 def _too_late(ticket: Ticket[Work], now: float) -> DeadlineExceeded:
+    waited_s = now - ticket.arrived
+    return DeadlineExceeded(f"the deadline passed after {waited_s:.3f} s in the queue")
+
+
+def _gave_way(ticket: Ticket[Work], now: float) -> DeadlineUnmeetable:
     waited_s, left_s = now - ticket.arrived, ticket.deadline - now
-    if left_s <= 0:
-        return DeadlineExceeded(f"the deadline passed after {waited_s:.3f} s in the queue")
-    return DeadlineExceeded(
-        f"after {waited_s:.3f} s in the queue the deadline is in {left_s:.3f} s, before a pass "
-        "ends, and others wait who can be in time"
+    return DeadlineUnmeetable(
+        f"after {waited_s:.3f} s in the queue a pass would end after the deadline in {left_s:.3f} "
+        "s, and others wait who can be in time: allow more time, or add workers",
+        details={"waited_s": f"{waited_s:.3f}", "deadline_in_s": f"{left_s:.3f}"},
     )
 
 

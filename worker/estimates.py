@@ -9,7 +9,12 @@ from collections import deque
 from statistics import median
 
 Shape = tuple[int, int]
+# A device whose passes become slower is to be noticed before a queue that was let in by the old
+# ones is through; four that are off change nothing.
 _WINDOW = 9
+# They are medians: who has just enough time is late every other time, and a pass is spent for
+# nothing. A wait of many passes is off in proportion.
+MARGIN = 1.1
 
 
 class _Passes:
@@ -28,6 +33,10 @@ class _Passes:
             self._is_first = False
         self._times.append(seconds)
         self.median_s = median(self._times)
+
+    @property
+    def is_sure(self) -> bool:
+        return not self._is_first
 
 
 class _Version:
@@ -80,6 +89,12 @@ class Estimates:
         """
         known = self._versions.get(version)
         return known.pass_s(shape, batch) if known is not None else None
+
+    def is_sure(self, version: str, shape: Shape, batch: int) -> bool:
+        """Whether just such passes were measured, and more than the first."""
+        known = self._versions.get(version)
+        passes = known.passes.get(shape, {}).get(batch) if known is not None else None
+        return passes is not None and passes.is_sure
 
     def passes_s(self, version: str, shape: Shape, images: int, batch: int) -> float:
         """Expected seconds of so many images, `batch` at a time; 0 for one that has not run."""

@@ -7,11 +7,12 @@ not of two priorities, so that a pass of the urgent is no longer than they make 
 import math
 import sys
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
+from typing import NamedTuple
 
-from worker.estimates import Estimates, Shape
+from worker.estimates import MARGIN, Estimates, Shape
 
 # Priorities: lower goes first. A suspect is a request whose worker was lost; one at a time.
 SUSPECT, INTERACTIVE, NORMAL, BULK = range(-1, 3)
@@ -69,6 +70,40 @@ class Batching:
         return max(tickets, min(self.max_batch, most)) if self.fixed else tickets
 
 
+class Smaller(NamedTuple):
+    """Passes for those who can't wait for a full one: tickets in the first of them (0: it would be
+    late too), and whether nobody is late by all of them.
+    """
+
+    first: int
+    nobody_late: bool
+
+
+def smaller_passes(
+    deadlines: Sequence[float],
+    ends: float,
+    begins: float,
+    sizes: Sequence[int],
+    takes: Callable[[int], float],
+) -> Smaller:
+    """Passes from `begins` on for those of `deadlines`, in their order, who would be late if a full
+    pass `ends` then: each as large as may be (`sizes` descend, `takes` tells the seconds), and a
+    full one for those behind. More than one full pass of them are not tried.
+    """
+    hurried = max(number for number, at in enumerate(deadlines, 1) if at <= ends)
+    full = sizes[0]
+    at, done, first = begins, 0, 0
+    while done < hurried <= full:
+        left = deadlines[done:]
+        size = next((n for n in sizes if at + takes(n) < min(left[:n])), 0)
+        if not size:
+            return Smaller(first, False)
+        first = first or size
+        at, done = at + takes(size), done + size
+    behind = deadlines[done : done + full]
+    return Smaller(first, hurried <= full and at + takes(full) < min(behind, default=math.inf))
+
+
 @dataclass(slots=True, eq=False)
 class Lane:
     """Tickets as they are due. `keys` is sorted: a place is found by halving, and what lies behind
@@ -116,28 +151,35 @@ class Lane:
     def cut(
         self, most: int, begins: float, deadline: Callable[[int], float], estimates: Estimates
     ) -> tuple[int, int]:
-        """How many of the first are given up, and how many of the next share a pass of at most
-        `most` images that `begins` then.
+        """How many of the first give way, and how many of the next share a pass of at most `most`
+        images that `begins` then: as many as may, if all of them can be in time.
 
-        The pass is as large as it may be. Those whose deadline would be over go in one of their
-        own, if they and those behind them can be in time by it; else they give way to as many
-        others: where more wait than can be answered, a pass for one that is late makes the next
-        one late (early drop of Nexus: Shen and others, SOSP 2019).
+        Those who would be late by it go in smaller passes first, if all can be in time so. Else
+        they give way to as many others: where more wait than can be answered, a pass for one that
+        is late makes the next one late (early drop of Nexus: Shen and others, SOSP 2019).
         """
         count = self.batching.cut(len(self.keys), most)
-        ends = begins + self._pass_s(count, most, estimates)
-        hurried = list(takewhile(lambda key: deadline(key[1]) <= ends, self.keys))
-        if not hurried or len(hurried) == len(self.keys):
-            return 0, count
-        alone = self.batching.cut(len(hurried), most)
-        alone_s = self._pass_s(alone, most, estimates)
-        behind = deadline(self.keys[len(hurried)][1])
-        if min(deadline(hurried[0][1]) - begins, behind - ends) > alone_s:
-            return 0, alone
-        return min(len(hurried), len(self.keys) - count), count
-
-    def _pass_s(self, count: int, most: int, estimates: Estimates) -> float:
         images = self.batching.images(count, most)
+        if not estimates.is_sure(self.version, self.shape, images):
+            return 0, count
+        deadlines = [deadline(number) for _, number in self.keys[: 2 * count]]
+
+        def takes(tickets: int) -> float:
+            return MARGIN * self._pass_s(tickets, most, estimates)
+
+        ends = begins + takes(count)
+        if ends < min(deadlines[:count]):
+            return 0, count
+        sizes = sorted({self.batching.cut(n, most) for n in range(1, count + 1)}, reverse=True)
+        smaller = smaller_passes(deadlines, ends, begins, sizes, takes)
+        if smaller.nobody_late:
+            return 0, smaller.first
+        hurried = sum(1 for _ in takewhile(lambda at: at <= ends, deadlines[:count]))
+        giving_way = min(hurried, len(self.keys) - count)
+        return giving_way, count if giving_way else smaller.first or count
+
+    def _pass_s(self, tickets: int, most: int, estimates: Estimates) -> float:
+        images = self.batching.images(tickets, most)
         return estimates.pass_s(self.version, self.shape, images) or 0.0
 
     def seconds_of(self, count: int, estimates: Estimates) -> float:
@@ -157,9 +199,8 @@ class Lane:
         batching = self.batching
         if not batching.max_delay_s or len(self.keys) >= min(batching.full, most):
             return None
-        images = batching.images(len(self.keys), most)
-        pass_s = estimates.pass_s(self.version, self.shape, images) or 0.0
         oldest = min(arrived(number) for _, number in self.keys)
+        pass_s = self._pass_s(len(self.keys), most, estimates)
         return min(oldest + batching.max_delay_s, self.keys[0][0] - pass_s)
 
     def _changed(self, estimates: Estimates) -> None:

@@ -311,7 +311,9 @@ class RegistryUnavailable(Unavailable):
 
 
 class DeadlineUnmeetable(DeadlineExceeded):
-    """Refused on arrival: by the worker's estimate the answer would come too late."""
+    """Refused, on arrival or when others could be in time in its place: by the worker's estimate
+    the answer would come too late. Nothing was run.
+    """
 
     reason = "DEADLINE_UNMEETABLE"
 

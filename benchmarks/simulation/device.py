@@ -85,7 +85,7 @@ class VirtualEngine(Engine):
         if isinstance(work, _Job):
             _run_job(work)
             return
-        self._answer_late(work.late)
+        self._answer_late(work)
         if work.batch is not None:
             self._run(work.batch)
 

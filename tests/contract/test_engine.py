@@ -18,7 +18,7 @@ from worker.backends.base import BatchResult, Candidates, NmsOptions
 from worker.engine import MOST_UNDER_WAY, Engine, Request
 from worker.lanes import Batching
 from yolopool.errors import (
-    DeadlineExceeded,
+    DeadlineUnmeetable,
     Draining,
     InferenceFailed,
     InvalidOption,
@@ -179,18 +179,34 @@ async def test_no_more_is_under_way_than_may_be_and_all_in_order() -> None:
 async def test_who_would_be_late_gives_way_and_hears_it_before_its_deadline() -> None:
     model = Staged()
     async with engine_of(model, clock=lambda: 0.0) as engine:
-        engine.note_pass("m@1", (32, 32), 1, 1.0)
+        for _ in range(3):
+            engine.note_pass("m@1", (32, 32), 1, 1.0)
         under_way = [detect(engine, number) for number in (1, 2)]
         await model.until("forward", 2)
-        # The device is at the second pass until 2.
-        late, patient = detect(engine, 3, deadline=1.5), detect(engine, 4)
+        # By then the device is at the second pass.
+        late, patient = detect(engine, 3, deadline=0.5), detect(engine, 4)
         model.may_finish.release()
-        with pytest.raises(DeadlineExceeded, match="others wait who can be in time"):
+        with pytest.raises(DeadlineUnmeetable, match="others wait who can be in time"):
             await asyncio.wait_for(late, LIMIT_S)
         assert not patient.done()
         model.may_finish.release(2)
         await asyncio.gather(*under_way, patient)
     assert ("stage", 3) not in model.happened
+
+
+async def test_a_pass_that_is_done_early_brings_forward_what_is_behind_it() -> None:
+    model, now = Staged(), [0.0]
+    async with engine_of(model, clock=lambda: now[0]) as engine:
+        engine.note_pass("m@1", (32, 32), 1, 1.0)
+        first, second = detect(engine, 1), detect(engine, 2)
+        await model.until("forward", 2)
+        assert engine.load().wait_s == 2.0
+        now[0] = 0.25
+        model.may_finish.release()
+        await asyncio.wait_for(first, LIMIT_S)
+        assert engine.load().wait_s == 1.0
+        model.may_finish.release()
+        await second
 
 
 async def test_a_model_is_closed_when_nothing_of_it_is_under_way() -> None:

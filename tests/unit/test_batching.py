@@ -18,6 +18,7 @@ from worker.shares import SLACK_S, Shares
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 FOREVER = 1e9
+Cut = tuple[list[int], list[int]]
 SQUARE = (640, 640)
 
 
@@ -112,31 +113,49 @@ def test_late_tickets_of_a_version_that_is_not_there_free_their_places() -> None
     assert ([ticket.number for ticket in taken.late], len(queue)) == ([0], 0)
 
 
+def cut(deadlines: Sequence[float], one_s: float, most: int = 4, begins: float = 0.0) -> Cut:
+    """Numbers that run, and that give way, of tickets in a queue whose passes are known."""
+    estimates = taking(m=one_s)
+    for size in range(1, most + 1):
+        for _ in range(2):
+            estimates.record("m@1", SQUARE, size, size * one_s)
+    tickets = [a_ticket(n, deadline=at, batching=Batching(most)) for n, at in enumerate(deadlines)]
+    taken = filled(tickets, estimates=estimates).next_batch(0.0, begins=begins)
+    return numbers(taken.batch), [ticket.number for ticket in taken.gave_way]
+
+
 def test_who_would_be_late_gives_way_to_as_many_who_can_be_in_time() -> None:
-    two = Batching(2)
-    tickets = [a_ticket(n, deadline=at, batching=two) for n, at in enumerate((0.9, 1.9, 3.1, 3.2))]
-    taken = filled(tickets, estimates=taking(m=1.0)).next_batch(0.0)
-    assert (numbers(taken.batch), [one.number for one in taken.late]) == ([2, 3], [0, 1])
-    taken = filled(tickets[:3], estimates=taking(m=1.0)).next_batch(0.0)
-    assert (numbers(taken.batch), [one.number for one in taken.late]) == ([1, 2], [0])
-    # Not before a pass was measured, and counted from its begin.
-    assert numbers(filled(tickets).next_batch(0.0).batch) == [0, 1]
-    taken = filled(tickets, estimates=taking(m=0.4)).next_batch(0.0, begins=1.2)
-    assert (numbers(taken.batch), [one.number for one in taken.late]) == ([2, 3], [0, 1])
+    assert cut((0.9, 1.9, 3.1, 3.2), 1.0, most=2) == ([2, 3], [0, 1])
+    assert cut((0.9, 0.9, 0.9, 9.0, 9.0, 9.0), 1.0, most=2) == ([2, 3], [0, 1])
+    # The device is busy until then.
+    assert cut((1.3, 1.3, 9.0, 9.0), 0.1, most=2, begins=1.2) == ([2, 3], [0, 1])
+    # A flood, every place of which is at its deadline.
+    assert cut([0.1 * n for n in range(1, 40)], 0.1) == ([4, 5, 6, 7], [0, 1, 2, 3])
 
 
 def test_nobody_gives_way_where_the_pass_would_be_smaller_for_it() -> None:
-    queue = filled([a_ticket(n, deadline=0.5) for n in range(2)], estimates=taking(m=1.0))
-    taken = queue.next_batch(0.0)
-    assert (numbers(taken.batch), taken.late) == ([0, 1], ())
+    assert cut((0.5, 0.5), 1.0) == ([0, 1], [])
+    assert cut((0.5, 9.0, 9.0, 9.0, 9.0), 1.0) == ([1, 2, 3, 4], [0])
+    # Neither both nor one after the other: at least the first.
+    assert cut((1.5, 1.6), 1.0) == ([0], [])
 
 
-def test_who_is_in_a_hurry_goes_alone_where_the_others_can_wait() -> None:
-    tickets = [a_ticket(0, deadline=1.5), *(a_ticket(n, deadline=9.0) for n in range(1, 8))]
+def test_nobody_gives_way_before_such_passes_were_measured() -> None:
+    tickets = [a_ticket(n, deadline=0.5, batching=Batching(2)) for n in range(4)]
     queue = filled(tickets, estimates=taking(m=1.0))
-    taken = queue.next_batch(0.0)
-    assert (numbers(taken.batch), taken.late) == ([0], ())
-    assert numbers(queue.next_batch(1.0).batch) == [1, 2, 3, 4]
+    assert numbers(queue.next_batch(0.0).batch) == [0, 1]
+
+
+def test_who_is_in_a_hurry_goes_in_smaller_passes_where_nobody_is_late_by_it() -> None:
+    patient = [20.0] * 5
+    assert cut((1.5, *patient), 1.0) == ([0], [])
+    assert cut((1.5, 3.5, 3.6, *patient), 1.0) == ([0], [])
+    # Whoever fits beside them goes with them.
+    assert cut((3.5, *patient), 1.0) == ([0, 1, 2], [])
+    # Three now and one after them, all in time.
+    assert cut((3.5, 3.5, 3.5, 4.45), 1.0) == ([0, 1, 2], [])
+    # Those behind would be late by it.
+    assert cut((1.5, 5.0, 5.0, 5.0, 5.0), 1.0) == ([1, 2, 3, 4], [0])
 
 
 # --- who may wait -------------------------------------------------------------------------------
@@ -419,17 +438,21 @@ def test_no_ticket_is_lost_doubled_or_run_late(
     drawn: list[Ticket[str]], discarded: set[int], step: int, measured: bool
 ) -> None:
     tickets = numbered(drawn)
-    queue = filled(tickets, estimates=taking(a=0.02, b=0.3) if measured else None)
+    estimates = taking(a=0.02, b=0.3)
+    for version, size in itertools.product(("a@1", "b@1"), (1, 2, 3)):
+        estimates.record(version, SQUARE, size, 0.2 * size)
+        estimates.record(version, SQUARE, size, 0.3 * size)
+    queue = filled(tickets, estimates=estimates if measured else None)
     gone = {n for n in discarded if n < len(tickets) and queue.discard(tickets[n])}
     newest = {ticket.version: ticket.batching for ticket in tickets}
     seen: list[int] = []
     for pops in itertools.count():
         now = pops * step / 4
         taken = queue.next_batch(now)
-        seen += [ticket.number for ticket in taken.late]
-        in_vain = [ticket for ticket in taken.late if ticket.deadline > now]
-        assert measured or not in_vain
-        assert not in_vain or taken.batch is not None
+        seen += [ticket.number for ticket in (*taken.late, *taken.gave_way)]
+        assert all(ticket.deadline <= now for ticket in taken.late)
+        ran = 0 if taken.batch is None else len(taken.batch.tickets)
+        assert len(taken.gave_way) <= ran * measured
         if taken.batch is None and taken.again_at is None:
             break
         if taken.batch is None:

@@ -59,8 +59,8 @@ class DetectionServiceServicer:
         several images ended workers),
         RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
         UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
-        REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: refused on
-        arrival, with the estimate), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
+        REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
+        run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
         have the request_id, for ExplainRequest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

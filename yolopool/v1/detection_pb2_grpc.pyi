@@ -48,8 +48,8 @@ class DetectionServiceStub:
     several images ended workers),
     RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
     UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
-    REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: refused on
-    arrival, with the estimate), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
+    REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
+    run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
     have the request_id, for ExplainRequest.
     """
 
@@ -71,8 +71,8 @@ class DetectionServiceAsyncStub(DetectionServiceStub):
     several images ended workers),
     RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
     UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
-    REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: refused on
-    arrival, with the estimate), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
+    REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
+    run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
     have the request_id, for ExplainRequest.
     """
 
@@ -97,8 +97,8 @@ class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
         several images ended workers),
         RESOURCE_EXHAUSTED (QUEUE_FULL, OUT_OF_MEMORY, LEDGER_FULL: pinned models leave no room),
         UNAVAILABLE (NO_WORKER, WORKER_LOST, WORKER_SILENT, DEVICE_HUNG, DRAINING,
-        REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: refused on
-        arrival, with the estimate), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
+        REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
+        run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
         have the request_id, for ExplainRequest.
         """
 
