@@ -12,7 +12,7 @@ Shape = tuple[int, int]
 # A device whose passes become slower is to be noticed before a queue that was let in by the old
 # ones is through; four that are off change nothing.
 _WINDOW = 9
-# They are medians: who has just enough time is late every other time, and a pass is spent for
+# Estimates are medians: who has just enough time is late every other time, and a pass is spent for
 # nothing. A wait of many passes is off in proportion.
 MARGIN = 1.1
 

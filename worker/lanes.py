@@ -95,7 +95,7 @@ def smaller_passes(
     at, done, first = begins, 0, 0
     while done < hurried <= full:
         left = deadlines[done:]
-        size = next((n for n in sizes if at + takes(n) < min(left[:n])), 0)
+        size = next((n for n in sizes if n <= len(left) and at + takes(n) < min(left[:n])), 0)
         if not size:
             return Smaller(first, False)
         first = first or size
