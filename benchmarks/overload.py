@@ -237,8 +237,9 @@ async def floods(subject: Subject) -> tuple[list[Row], list[Check]]:
     share = spread([one.share for one in runs])
     refused_ms = [ms for one in runs for ms in one.refused_ms] or [0.0]
     p99_ms, limit_ms = quantile(refused_ms, 0.99), REFUSED_MS[subject.kind]
-    lost = sum(one.lost.total() for one in runs)
-    let_in = lost + sum(one.answered for one in runs)
+    gave_way = sum(one.lost[GaveWay.reason] for one in runs)
+    lost = sum(one.lost.total() for one in runs) - gave_way
+    let_in = lost + gave_way + sum(one.answered for one in runs)
     recovery = spread([one.recovery_s for one in runs])
     return [_flood_row(subject, one) for one in runs], [
         Check(
@@ -252,9 +253,9 @@ async def floods(subject: Subject) -> tuple[list[Row], list[Check]]:
             f"p99 {p99_ms:.1f} ms of {len(refused_ms)}",
         ),
         Check(
-            f"{subject.device}: at most {1 - OF_ADMITTED:.0%} of those let in are not answered",
+            f"{subject.device}: at most {1 - OF_ADMITTED:.0%} of those let in run out of time",
             let_in > 0 and lost <= (1 - OF_ADMITTED) * let_in,
-            f"{lost} of {let_in}",
+            f"{lost} of {let_in}, and {gave_way} gave way",
         ),
         Check(
             f"{subject.device}: recovery within {RECOVERY_S:g} s",
