@@ -50,6 +50,8 @@ MOST_BEYOND_MS = 2.0
 STEPS = ("decode", "letterbox", "tensor", "nms")
 # Longer than a pass.
 PHASES_S = 0.5
+# Seconds of one call, and the milliseconds at the device.
+TimedCall = Callable[[], Awaitable[tuple[float, float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +203,7 @@ def way_cpu_s(run: Measured) -> dict[str, float]:
     return {**run.cpu_s_per_request, "generator": run.load.generator_cpu_s / finished}
 
 
-async def in_turn(
-    ways: Sequence[Callable[[], Awaitable[tuple[float, float]]]], seconds: float
-) -> list[Alone]:
+async def in_turn(ways: tuple[TimedCall, TimedCall, TimedCall], seconds: float) -> list[Alone]:
     """The steps, the way and the pool image by image for so long: from both ends in turns, so that
     each is behind an idle device as often. All answer their seconds and the device's milliseconds.
     """

@@ -242,7 +242,8 @@ class Queue(Generic[P]):
                 shares = self._shares[priority]
                 keys = {version: one.keys[0] for version, one in firsts.items()}
                 chosen = shares.choose(keys, now)
-                return self._cut(firsts[chosen], now, begins, most, late)
+                batch, gave_way = self._cut(firsts[chosen], now, begins, most)
+                return Taken(batch, late, gave_way)
         return Taken(None, late, again_at=min(due, default=None))
 
     def take(self, version: str) -> tuple[Ticket[P], ...]:
@@ -274,24 +275,19 @@ class Queue(Generic[P]):
         return total
 
     def _cut(
-        self,
-        lane: Lane,
-        now: float,
-        begins: float,
-        most: Callable[[str, Shape], int],
-        late: tuple[Ticket[P], ...],
-    ) -> Taken[P]:
+        self, lane: Lane, now: float, begins: float, most: Callable[[str, Shape], int]
+    ) -> tuple[Batch[P], tuple[Ticket[P], ...]]:
+        """The next batch of a lane, and those who gave way to it."""
         limit = most(lane.version, lane.shape)
         if lane.priority == BULK and not lane.batching.fixed:
             limit = min(limit, self._bulk_limit(lane, now))
         giving_way, count = lane.cut(limit, begins, self._deadline, self._estimates)
         gave_way = self._out(lane, lane.take(giving_way, self._estimates))
         keys = lane.take(count, self._estimates)
-        images = lane.batching.images(count, limit)
-        spent_s = self._estimates.pass_s(lane.version, lane.shape, images) or 0.0
+        spent_s = lane.pass_s(count, limit, self._estimates)
         self._shares[lane.priority].charge(lane.version, spent_s)
-        batch = Batch(lane.version, lane.shape, self._out(lane, keys), images)
-        return Taken(batch, late, gave_way)
+        images = lane.batching.images(count, limit)
+        return Batch(lane.version, lane.shape, self._out(lane, keys), images), gave_way
 
     def _bulk_limit(self, lane: Lane, now: float) -> int:
         if now - self._interactive_at >= INTERACTIVE_MEMORY_S:

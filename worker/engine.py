@@ -295,12 +295,13 @@ class Engine:
                     return self._idle_job()
                 if self._may_take_batch():
                     now = self._clock()
+                    begins = max(now, self._free_at) if self._running else now
                     taken = self._queue.next_batch(
-                        now, self.models.__contains__, self._most_images, self._begins_at(now)
+                        now, self.models.__contains__, self._most_images, begins
                     )
                     if taken.batch is not None or taken.late:
                         self._passed_over += bool(self._idle_jobs)
-                        self._note_start(taken.batch)
+                        self._note_start(taken.batch, now, begins)
                         return taken
                     until = taken.again_at
                 if self._idle_jobs and alone:
@@ -330,10 +331,9 @@ class Engine:
         limit = self._limits.get(version, sys.maxsize)
         return min(limit, self._fitting.get((version, shape), limit))
 
-    def _note_start(self, batch: Batch[Work] | None) -> None:
+    def _note_start(self, batch: Batch[Work] | None, now: float, begins: float) -> None:
+        """A batch was taken now; it begins on the device behind what is there."""
         if batch is not None:
-            now = self._clock()
-            begins = self._begins_at(now)
             self._running += len(batch.tickets)
             expected = self._estimates.pass_s(batch.version, batch.shape, batch.images)
             self._free_at = begins + (expected or 0.0)
@@ -343,10 +343,6 @@ class Engine:
         """What the passes take at most that are under way beside one that is done."""
         others = {id(one): one for one in (*self._unfinished, self._work) if one is not done}
         return sum(one.expected_s or 0.0 for one in others.values() if one is not None)
-
-    def _begins_at(self, now: float) -> float:
-        """When the device is at a batch that is taken now."""
-        return max(now, self._free_at) if self._running else now
 
     def _answer_late(self, taken: Taken[Work]) -> None:
         now = self._clock()

@@ -24,19 +24,15 @@ class _Passes:
 
     def __init__(self, window: int) -> None:
         self._times: deque[float] = deque(maxlen=window)
-        self._is_first = True
+        self.is_sure = False
         self.median_s = 0.0
 
     def record(self, seconds: float) -> None:
-        if self._times and self._is_first:
+        if self._times and not self.is_sure:
             self._times.clear()
-            self._is_first = False
+            self.is_sure = True
         self._times.append(seconds)
         self.median_s = median(self._times)
-
-    @property
-    def is_sure(self) -> bool:
-        return not self._is_first
 
 
 class _Version:

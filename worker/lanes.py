@@ -165,7 +165,7 @@ class Lane:
         deadlines = [deadline(number) for _, number in self.keys[: 2 * count]]
 
         def takes(tickets: int) -> float:
-            return MARGIN * self._pass_s(tickets, most, estimates)
+            return MARGIN * self.pass_s(tickets, most, estimates)
 
         ends = begins + takes(count)
         if ends < min(deadlines[:count]):
@@ -178,7 +178,8 @@ class Lane:
         giving_way = min(hurried, len(self.keys) - count)
         return giving_way, count if giving_way else smaller.first or count
 
-    def _pass_s(self, tickets: int, most: int, estimates: Estimates) -> float:
+    def pass_s(self, tickets: int, most: int, estimates: Estimates) -> float:
+        """Seconds of the pass of so many, of `most` images at most; 0 before any was measured."""
         images = self.batching.images(tickets, most)
         return estimates.pass_s(self.version, self.shape, images) or 0.0
 
@@ -200,7 +201,7 @@ class Lane:
         if not batching.max_delay_s or len(self.keys) >= min(batching.full, most):
             return None
         oldest = min(arrived(number) for _, number in self.keys)
-        pass_s = self._pass_s(len(self.keys), most, estimates)
+        pass_s = self.pass_s(len(self.keys), most, estimates)
         return min(oldest + batching.max_delay_s, self.keys[0][0] - pass_s)
 
     def _changed(self, estimates: Estimates) -> None:

@@ -167,9 +167,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             self._open.discard(task)
             took_s = self._clock() - began
             # Behind what sends the answer.
-            asyncio.get_running_loop().call_soon(
-                self._note, request, outcome_word, response, took_s
-            )
+            task.get_loop().call_soon(self._note, request, outcome_word, response, took_s)
 
     async def Bench(
         self, request: worker_pb2.BenchRequest, context: Any
