@@ -3,7 +3,8 @@
     python -m benchmarks.overload --devices cpu,sim:1 --rounds 5 --seconds 20 --floods 3
 
 One worker, asked directly. A simulated device runs a large model on large images, so that it is the
-limit and not the cores of this machine, which the generator shares.
+limit and not the cores of this machine, which the generator shares. A refusal takes milliseconds:
+those that were under way while the machine itself stood still are told apart.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from benchmarks.harness.loadgen import (
     poisson_arrivals,
 )
 from benchmarks.harness.results import Check, Result, Row
+from benchmarks.harness.standstill import Standstills, stood_s, undisturbed
 from benchmarks.harness.statistics import quantile, spread
 from benchmarks.harness.worker import Worker
 from yolopool.errors import DeadlineUnmeetable
@@ -76,6 +78,7 @@ class Subject:
 
     device: str
     worker: Worker
+    stood: Standstills
     options: argparse.Namespace
     capacity: float = 0.0
     alone: list[Load] = field(default_factory=list)
@@ -221,8 +224,15 @@ class Flood:
 
     @property
     def refused_ms(self) -> list[float]:
-        measured = self.load.measured()
-        return [one.latency_s * 1e3 for one in measured if one.reason in REFUSALS]
+        return _refused_ms(self.load.measured())
+
+    def undisturbed_ms(self, stood: Standstills) -> list[float]:
+        """Of refusals while the machine ran."""
+        return _refused_ms(undisturbed(self.load, stood.spans))
+
+
+def _refused_ms(outcomes: Sequence[Outcome]) -> list[float]:
+    return [one.latency_s * 1e3 for one in outcomes if one.reason in REFUSALS]
 
 
 async def floods(subject: Subject) -> tuple[list[Row], list[Check]]:
@@ -236,7 +246,8 @@ async def floods(subject: Subject) -> tuple[list[Row], list[Check]]:
         runs.append(Flood(load, before, (was + capacity) / 2, recovery_s))
     share = spread([one.share for one in runs])
     refused_ms = [ms for one in runs for ms in one.refused_ms] or [0.0]
-    p99_ms, limit_ms = quantile(refused_ms, 0.99), REFUSED_MS[subject.kind]
+    running_ms = [ms for one in runs for ms in one.undisturbed_ms(subject.stood)] or [0.0]
+    p99_ms, limit_ms = quantile(running_ms, 0.99), REFUSED_MS[subject.kind]
     gave_way = sum(one.lost[GaveWay.reason] for one in runs)
     lost = sum(one.lost.total() for one in runs) - gave_way
     let_in = lost + gave_way + sum(one.answered for one in runs)
@@ -250,7 +261,8 @@ async def floods(subject: Subject) -> tuple[list[Row], list[Check]]:
         Check(
             f"{subject.device}: refusals within {limit_ms:g} ms",
             0.0 < p99_ms < limit_ms,
-            f"p99 {p99_ms:.1f} ms of {len(refused_ms)}",
+            f"p99 {p99_ms:.1f} ms of the {len(running_ms)} while the machine ran, "
+            f"{quantile(refused_ms, 0.99):.1f} ms of all {len(refused_ms)}",
         ),
         Check(
             f"{subject.device}: at most {1 - OF_ADMITTED:.0%} of those let in run out of time",
@@ -282,6 +294,8 @@ async def flood(subject: Subject, rate: float) -> tuple[Load, Load, float]:
 
 def _flood_row(subject: Subject, one: Flood) -> Row:
     load, refused_ms = one.load, one.refused_ms or [0.0]
+    running_ms = one.undisturbed_ms(subject.stood) or [0.0]
+    stood = stood_s(load, subject.stood.spans) / load.window.length_s
     return {
         "device": subject.device,
         "capacity_a_second": one.capacity,
@@ -291,6 +305,9 @@ def _flood_row(subject: Subject, one: Flood) -> Row:
         "refused": len(one.refused_ms),
         "refused_p50_ms": quantile(refused_ms, 0.5),
         "refused_p99_ms": quantile(refused_ms, 0.99),
+        "stood_still": stood if subject.stood.is_known else None,
+        "refused_while_it_ran": len(running_ms),
+        "refused_while_it_ran_p99_ms": quantile(running_ms, 0.99),
         "other_errors": str(dict(one.lost)) if one.lost else "",
         "answered_p99_ms": load.latency_ms().p99,
         "sent_late_p99_ms": load.late_ms().p99,
@@ -335,10 +352,10 @@ async def run(options: argparse.Namespace) -> Result:
                 weights.make(architecture, 0, folder / "model.pt"), folder / "packs"
             )
             worker_flags = ["--host-memory=0"] if simulated else []
-            async with Worker(device, worker_flags) as worker:
+            async with Standstills() as stood, Worker(device, worker_flags) as worker:
                 size = options.simulated_size if simulated else options.image_size
                 await worker.assign(MODEL, pack, size)
-                subject = Subject(device, worker, options)
+                subject = Subject(device, worker, stood, options)
                 subject.capacity = await capacity_of(subject)
                 more, found = await priorities(subject)
                 under, told = await floods(subject)

@@ -6,9 +6,10 @@ A floor is what a step costs bare, in a process of its own; that of the way thro
 plane and worker is a pool whose worker answers at once. If no core ever waited, and nothing were
 done beside the floors, a second would give cores / (CPU seconds an image of all).
 
-As many processes measure floors at once as there are workers, since a busy core slows the other.
-One at a time, the floor is all steps of one image in turn and the way of a pool whose worker sleeps
-as long as a forward pass, which is taken off. These two and the real pool take turns by the image.
+As many processes measure floors at once as there are workers, each on the cores of one, since a
+busy core slows the other. One at a time, the floor is all steps of one image, on the cores of the
+worker that answers, and the way of a pool whose worker sleeps as long as a forward pass, which is
+taken off. These two and the real pool take turns by the image.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.harness import dataset, hardware, results, weights
 from benchmarks.harness.floors import Floor, Floors, threads_of
-from benchmarks.harness.loadgen import Call, closed_loop
+from benchmarks.harness.loadgen import closed_loop
 from benchmarks.harness.measure import (
     Measured,
     detecting,
@@ -43,6 +44,8 @@ from benchmarks.harness.statistics import median, quantile, spread
 from worker.devices import Device, discover
 from worker.host import Host
 from yolopool.async_client import AsyncClient
+from yolopool.detections import Detections
+from yolopool.requests import PriorityName
 
 LEAST_RATIO = 0.9
 MOST_BEYOND_MS = 2.0
@@ -50,8 +53,8 @@ MOST_BEYOND_MS = 2.0
 STEPS = ("decode", "letterbox", "tensor", "nms")
 # Longer than a pass.
 PHASES_S = 0.5
-# Seconds of one call, and the milliseconds at the device.
-TimedCall = Callable[[], Awaitable[tuple[float, float]]]
+# One image: seconds by the clock, and what was answered.
+Ask = Callable[[], Awaitable[tuple[float, Detections]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,8 @@ class Rounds:
     echo_busy: list[Measured] = field(default_factory=list)
     busy: list[Measured] = field(default_factory=list)
     alone: list[Measured] = field(default_factory=list)
-    # Of all rounds, image by image.
-    in_turn: list[Alone] = field(default_factory=list)
+    # Of all rounds.
+    image_by_image: list[Alone] = field(default_factory=list)
 
     def add(self, parts: "Rounds") -> None:
         """A round that was measured in parts."""
@@ -87,7 +90,7 @@ class Rounds:
         self.echo_busy.append(joined(parts.echo_busy))
         self.busy.append(joined(parts.busy))
         self.alone.append(joined(parts.alone))
-        self.in_turn += parts.in_turn
+        self.image_by_image += parts.image_by_image
 
     @property
     def numbers(self) -> range:
@@ -140,14 +143,15 @@ async def measure(options: argparse.Namespace) -> Rounds:
             real = await started(stack, real_flags, options.image_size, options.pool_log)
         client = await stack.enter_async_context(AsyncClient(real.address))
         boxes = len(await client.detect(image, model="shapes"))
-        floors = [
-            await stack.enter_async_context(
+        floors = {
+            device.id: await stack.enter_async_context(
                 Floors(device, pack, file, options.image_size, options.precision)
             )
             for device in discover(options.devices, os.environ)
-        ]
+        }
 
-        sleep_s = (await floors[0].measure(options.slice))["forward of 1"].wall_s
+        first, *_ = floors.values()
+        sleep_s = (await first.measure(options.slice))["forward of 1"].wall_s
         path = os.pathsep.join(filter(None, (ECHO, os.environ.get("PYTHONPATH", ""))))
         with environment(
             PYTHONPATH=path, YOLOPOOL_ECHO_BOXES=str(boxes), YOLOPOOL_ECHO_SLEEP_S=str(sleep_s)
@@ -165,7 +169,9 @@ async def measure(options: argparse.Namespace) -> Rounds:
             return await measured(pool, begin)
 
         async def one_floor(parts: Rounds) -> None:
-            parts.floors += await asyncio.gather(*(one.measure(options.slice) for one in floors))
+            parts.floors += await asyncio.gather(
+                *(one.measure(options.slice) for one in floors.values())
+            )
 
         async def one_echo(parts: Rounds) -> None:
             parts.echo_busy.append(
@@ -177,13 +183,9 @@ async def measure(options: argparse.Namespace) -> Rounds:
 
         async def one_alone(parts: Rounds) -> None:
             parts.alone.append(await load(real, client, 1, options.slice / 4))
-            sleeps = detecting(echo_client, [image], ["shapes"], TIMEOUT_S, "bulk")
-            detects = detecting(client, [image], ["shapes"], TIMEOUT_S)
-            ways = (steps, partial(timed, sleeps), partial(timed, detects))
-            parts.in_turn += await in_turn(ways, options.slice / 2)
-
-        async def steps() -> tuple[float, float]:
-            return await floors[0].in_turn(), 0.0
+            way = partial(asked, echo_client, image, "bulk")
+            pool = partial(asked, client, image, "normal")
+            parts.image_by_image += await image_by_image(floors, way, pool, options.slice / 2)
 
         slices = max(1, round(options.seconds / options.slice))
         for _ in range(options.rounds):
@@ -203,26 +205,36 @@ def way_cpu_s(run: Measured) -> dict[str, float]:
     return {**run.cpu_s_per_request, "generator": run.load.generator_cpu_s / finished}
 
 
-async def in_turn(ways: tuple[TimedCall, TimedCall, TimedCall], seconds: float) -> list[Alone]:
-    """The steps, the way and the pool image by image for so long: from both ends in turns, so that
-    each is behind an idle device as often. All answer their seconds and the device's milliseconds.
+async def image_by_image(
+    floors: Mapping[str, Floors], way: Ask, pool: Ask, seconds: float
+) -> list[Alone]:
+    """The steps, the way and the pool by turns for so long: from both ends, so that each is behind
+    an idle device as often. The steps are those on the device that answered last; an answer of
+    another, whose cores may be slower, does not count.
     """
     found: list[Alone] = []
-    until = time.perf_counter() + seconds
+    device = (await pool())[1].device
+    until, backwards = time.perf_counter() + seconds, False
     while time.perf_counter() < until:
-        took = [(0.0, 0.0)] * len(ways)
-        for way in range(len(ways))[:: -1 if len(found) % 2 else 1]:
-            took[way] = await ways[way]()
-        (steps_s, _), (way_s, slept_ms), (pool_s, _) = took
-        found.append(Alone(steps_s, way_s - slept_ms / 1e3, pool_s))
+        if backwards:
+            (pool_s, answer), (way_s, echo) = await pool(), await way()
+            steps_s = await floors[device].one_image()
+        else:
+            steps_s = await floors[device].one_image()
+            (way_s, echo), (pool_s, answer) = await way(), await pool()
+        if answer.device == device:
+            found.append(Alone(steps_s, way_s - echo.timing.inference_ms / 1e3, pool_s))
+        device, backwards = answer.device, not backwards
     return found
 
 
-async def timed(call: Call) -> tuple[float, float]:
-    """Seconds of one call, and the milliseconds that its worker says it was at the device."""
+async def asked(
+    client: AsyncClient, image: bytes, priority: PriorityName
+) -> tuple[float, Detections]:
+    """One call; the echo sleeps for one of bulk, and says so as the device's time."""
     began = time.perf_counter()
-    stages_ms = await call(0)
-    return time.perf_counter() - began, stages_ms["inference_ms"]
+    answer = await client.detect(image, model="shapes", priority=priority, timeout_s=TIMEOUT_S)
+    return time.perf_counter() - began, answer
 
 
 def floor_rows(rounds: Rounds) -> tuple[Row, ...]:
@@ -240,10 +252,14 @@ def floor_rows(rounds: Rounds) -> tuple[Row, ...]:
     for role in way_cpu_s(rounds.echo_busy[0]):
         used_s = median([way_cpu_s(one)[role] for one in rounds.echo_busy])
         rows.append(_row(f"rpc: {role}", cpu_s=used_s))
-    rows.append(_row("image by image", wall_s=median([one.steps_s for one in rounds.in_turn])))
-    rows.append(_row("rpc: there and back", wall_s=median([one.way_s for one in rounds.in_turn])))
+    rows.append(
+        _row("image by image", wall_s=median([one.steps_s for one in rounds.image_by_image]))
+    )
+    rows.append(
+        _row("rpc: there and back", wall_s=median([one.way_s for one in rounds.image_by_image]))
+    )
     cpu_s = median([rounds.cpu_s(number) for number in rounds.numbers])
-    wall_s = median([one.floor_s for one in rounds.in_turn])
+    wall_s = median([one.floor_s for one in rounds.image_by_image])
     return (*rows, _row("sum", cpu_s=cpu_s, wall_s=wall_s))
 
 
@@ -287,9 +303,9 @@ def summary(rounds: Rounds, workers: Sequence[Device]) -> tuple[tuple[Row, ...],
             for s, one in zip(used_s, rounds.busy, strict=True)
         ]
     )
-    floor_ms = 1e3 * median([one.floor_s for one in rounds.in_turn])
-    alone_ms = 1e3 * median([one.pool_s for one in rounds.in_turn])
-    beyond_ms = [1e3 * (one.pool_s - one.floor_s) for one in rounds.in_turn]
+    floor_ms = 1e3 * median([one.floor_s for one in rounds.image_by_image])
+    alone_ms = 1e3 * median([one.pool_s for one in rounds.image_by_image])
+    beyond_ms = [1e3 * (one.pool_s - one.floor_s) for one in rounds.image_by_image]
     beyond = [quantile(beyond_ms, share) for share in (0.25, 0.5, 0.75)]
     rows: tuple[Row, ...] = (
         {

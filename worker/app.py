@@ -16,10 +16,11 @@ from typing import Any
 
 import structlog
 
-from worker import arena, core_sets, handover, wire
+from worker import arena, handover, wire
 from worker.arena import Arena
 from worker.backends.base import Backend
 from worker.blackbox import BlackBox
+from worker.devices import host_of
 from worker.engine import Engine
 from worker.host import Host
 from worker.imaging import ImageLimits
@@ -50,14 +51,6 @@ CLOSING_S = 1.0
 REPLY_S = 0.2
 # For one model of the process before this one.
 TAKE_OVER_S = 60.0
-
-
-def host_of(settings: Settings) -> Host:
-    """The host as this process may use it: bound to the cores that its device names, if any.
-    Raises InvalidOption, and OSError for cores that are not there.
-    """
-    kind, _, cores = settings.device.partition(":")
-    return Host().bind(core_sets.parse(cores)) if kind == "cpu" and cores else Host()
 
 
 def backend_of(settings: Settings, host: Host) -> Backend:
@@ -420,7 +413,7 @@ async def _ended(task: "asyncio.Future[Any]") -> None:
 
 async def serve(settings: Settings, until: Callable[[], Awaitable[object]]) -> None:
     """One worker for one device, from start to end."""
-    host = host_of(settings)
+    host = host_of(settings.device)
     app = App(settings, backend_of(settings, host), host)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, app.recycle, "SIGUSR1 asked for a successor")

@@ -78,6 +78,14 @@ def find(
     return devices[0]
 
 
+def host_of(device_id: str) -> Host:
+    """The host as a process of this device may use it: bound, from now on, to the cores that its
+    id names, if any. Raises InvalidOption, and OSError for cores that are not there.
+    """
+    kind, _, cores = device_id.partition(":")
+    return Host().bind(core_sets.parse(cores)) if kind == "cpu" and cores else Host()
+
+
 def _devices_of(
     term: str, environ: Mapping[str, str], compute_threads: int, host: Host
 ) -> Sequence[Device]:

@@ -19,7 +19,7 @@ from worker.vigil import Bounds, Running, Standing
 log = structlog.get_logger()
 # Exit status of a process that gave itself up.
 HUNG = 70
-TICK_S = 0.1
+TICK_S = 0.25
 # The descriptor: whatever the interpreter makes of its streams.
 STDERR = 2
 # For the event loop to answer what is open and to tell the control planes.

@@ -1,8 +1,8 @@
 """What the steps of an answer cost bare: the product's own functions, or the least that anybody
-has to do, in a process of its own with a worker's threads, environment and nothing else.
+has to do, in a process of its own with a worker's threads, cores, environment and nothing else.
 
 `async with Floors(...)` keeps the process; `measure(seconds)` asks it for all steps once, and
-`in_turn()` for those of one image.
+`one_image()` for those of one image, each once.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.harness.statistics import median
-from worker.devices import Device
+from worker.devices import Device, host_of
 
 BATCHES = (1, 2, 4)
 # Every step of one image, each with what the one before it made, as an image alone meets them: a
 # step over and over finds its caches warm.
-IN_TURN = "all in turn"
+ONE_IMAGE = "one image"
 # Forward passes are most of an image and vary most: their time against that of another step.
 FORWARD_SHARE = 6
 READY_LIMIT_S = 60.0
@@ -53,7 +53,8 @@ class Floors:
     ) -> None:
         self._environment = {**os.environ, **device.environment}
         self._arguments = (
-            *(f"--pack={pack}", f"--image={image}", f"--threads={threads_of(device)}"),
+            *(f"--device={device.id}", f"--threads={threads_of(device)}"),
+            *(f"--pack={pack}", f"--image={image}"),
             *(f"--image-size={image_size}", f"--precision={precision}"),
         )
         self._process: asyncio.subprocess.Process | None = None
@@ -84,9 +85,9 @@ class Floors:
         told = await self._ask(str(seconds), READY_LIMIT_S + 2 * seconds)
         return {name: Floor(**floor) for name, floor in told.items()}
 
-    async def in_turn(self) -> float:
+    async def one_image(self) -> float:
         """All steps of one image, once: seconds by the clock."""
-        return float((await self._ask(IN_TURN, READY_LIMIT_S))["wall_s"])
+        return float((await self._ask(ONE_IMAGE, READY_LIMIT_S))["wall_s"])
 
     async def _ask(self, what: str, limit_s: float) -> Mapping[str, Any]:
         assert self._process is not None
@@ -163,7 +164,7 @@ def steps(options: argparse.Namespace) -> dict[str, tuple[int, Callable[[], obje
     }
     for count in BATCHES:
         found[f"forward of {count}"] = (count, partial(forward, tensor([framed] * count)))
-    found[IN_TURN] = (1, lambda: suppress(forward(tensor([letterbox(decode())]))))
+    found[ONE_IMAGE] = (1, lambda: suppress(forward(tensor([letterbox(decode())]))))
     return found
 
 
@@ -180,14 +181,14 @@ def cost(images: int, call: Callable[[], object], seconds: float) -> Floor:
 
 
 def serve(options: argparse.Namespace, asked: Iterator[str]) -> None:
-    """A line of results for each line of seconds, or of IN_TURN."""
+    """A line of results for each line of seconds, or of ONE_IMAGE."""
     found = steps(options)
-    in_turn = found.pop(IN_TURN)
+    one_image = found.pop(ONE_IMAGE)
     shares = {name: FORWARD_SHARE if name.startswith("forward") else 1 for name in found}
     for line in asked:
         told: dict[str, object] = {}
-        if line.strip() == IN_TURN:
-            told = asdict(cost(*in_turn, seconds=0.0))
+        if line.strip() == ONE_IMAGE:
+            told = asdict(cost(*one_image, seconds=0.0))
         else:
             share_s = float(line) / sum(shares.values())
             for name, (images, call) in found.items():
@@ -198,9 +199,12 @@ def serve(options: argparse.Namespace, asked: Iterator[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
+    parser.add_argument("--device", required=True)
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--image-size", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--precision", default="fp32")
-    serve(parser.parse_args(), iter(sys.stdin.readline, ""))
+    arguments = parser.parse_args()
+    host_of(arguments.device)
+    serve(arguments, iter(sys.stdin.readline, ""))

@@ -68,11 +68,14 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class Load:
     """A finished load. Latencies are of requests meant to start in the window, throughput is of
-    those that finished in it, so that neither end of the window flatters."""
+    those that finished in it, so that neither end of the window flatters. It began at `began_s`
+    of the event loop's clock.
+    """
 
     outcomes: tuple[Outcome, ...]
     window: Window
     generator_cpu_s: float
+    began_s: float = 0.0
 
     def measured(self) -> tuple[Outcome, ...]:
         """The requests meant to start in the window."""
@@ -185,12 +188,12 @@ class _Recorder:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._loop = asyncio.get_running_loop()
-        self._begin = self._loop.time()
+        self.began_s = self._loop.time()
         self._sent = 0
         self.outcomes: list[Outcome] = []
 
     def now(self) -> float:
-        return self._loop.time() - self._begin
+        return self._loop.time() - self.began_s
 
     async def record(self, intended_s: float) -> bool:
         """Makes one request and keeps its outcome; answers whether it was answered."""
@@ -220,4 +223,4 @@ async def _measure(
                 edge()
 
     await asyncio.gather(watch(), *senders)
-    return Load(tuple(recorder.outcomes), window, cpu_s[1] - cpu_s[0])
+    return Load(tuple(recorder.outcomes), window, cpu_s[1] - cpu_s[0], recorder.began_s)
