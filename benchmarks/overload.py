@@ -3,8 +3,8 @@
     python -m benchmarks.overload --devices cpu,sim:1 --rounds 5 --seconds 20 --floods 3
 
 One worker, asked directly. A simulated device runs a large model on large images, so that it is the
-limit and not the cores of this machine, which the generator shares. A refusal takes milliseconds:
-those that were under way while the machine itself stood still are told apart.
+limit and not the cores of this machine, which the generator shares. Latencies are judged without
+the requests that were under way while the machine itself stood still, and told with them too.
 """
 
 import argparse
@@ -138,15 +138,15 @@ async def priorities(subject: Subject) -> tuple[list[Row], list[Check]]:
             await beside(subject, seed)
         else:
             subject.alone.append(await interactive(subject, seed))
-    longest_ms = max(
-        one.stages_ms["pass_ms"] for load in subject.bulk for one in load.outcomes if not one.reason
-    )
+    bulk = [one for load in subject.bulk for one in undisturbed(load, subject.stood.spans)]
+    longest_ms = max(one.stages_ms["pass_ms"] for one in bulk if not one.reason)
     rows = [
         _latencies(subject, "interactive alone", subject.alone),
         _latencies(subject, "interactive beside bulk", subject.beside),
         {**_latencies(subject, "bulk", subject.bulk), "longest_pass_ms": longest_ms},
     ]
-    alone_ms, beside_ms = float(rows[0]["p99_ms"] or 0), float(rows[1]["p99_ms"] or 0)
+    alone_ms, beside_ms = (float(row["while_it_ran_p99_ms"] or 0) for row in rows[:2])
+    all_alone_ms, all_beside_ms = (float(row["p99_ms"] or 0) for row in rows[:2])
     limit_ms = alone_ms + OF_LONGEST * longest_ms
     failed = sum(sum(load.errors.values()) for load in (*subject.alone, *subject.beside))
     return rows, [
@@ -154,8 +154,9 @@ async def priorities(subject: Subject) -> tuple[list[Row], list[Check]]:
         Check(
             f"{subject.device}: interactive p99 beside bulk",
             beside_ms <= limit_ms,
-            f"{beside_ms:.1f} ms, alone {alone_ms:.1f} ms + {OF_LONGEST} x {longest_ms:.1f} ms "
-            f"allow {limit_ms:.1f} ms",
+            f"{beside_ms:.1f} ms while the machine ran, alone {alone_ms:.1f} ms + {OF_LONGEST} x "
+            f"{longest_ms:.1f} ms allow {limit_ms:.1f} ms; of all {all_beside_ms:.1f} ms, alone "
+            f"{all_alone_ms:.1f}",
         ),
     ]
 
@@ -179,8 +180,11 @@ async def beside(subject: Subject, seed: int) -> None:
 
 
 def _latencies(subject: Subject, name: str, loads: Sequence[Load]) -> Row:
+    spans = subject.stood.spans
     measured = [one for load in loads for one in load.measured()]
     times_ms = [one.latency_s * 1e3 for one in measured if not one.reason]
+    running = [one for load in loads for one in undisturbed(load, spans)]
+    running_ms = [one.latency_s * 1e3 for one in running if not one.reason]
     return {
         "device": subject.device,
         "requests": name,
@@ -190,7 +194,19 @@ def _latencies(subject: Subject, name: str, loads: Sequence[Load]) -> Row:
         "a_second": sum(load.throughput for load in loads) / len(loads),
         "p50_ms": quantile(times_ms, 0.5),
         "p99_ms": quantile(times_ms, 0.99),
+        **_while_it_ran(subject.stood, loads, running_ms),
         "generator_cores": max(load.generator_cores for load in loads),
+    }
+
+
+def _while_it_ran(stood: Standstills, loads: Sequence[Load], running_ms: list[float]) -> Row:
+    """The share of the time in which the machine stood still, and what was told apart by it."""
+    windows_s = sum(load.window.length_s for load in loads)
+    share = sum(stood_s(load, stood.spans) for load in loads) / windows_s
+    return {
+        "stood_still": share if stood.is_known else None,
+        "while_it_ran": len(running_ms),
+        "while_it_ran_p99_ms": quantile(running_ms, 0.99),
     }
 
 
@@ -295,7 +311,6 @@ async def flood(subject: Subject, rate: float) -> tuple[Load, Load, float]:
 def _flood_row(subject: Subject, one: Flood) -> Row:
     load, refused_ms = one.load, one.refused_ms or [0.0]
     running_ms = one.undisturbed_ms(subject.stood) or [0.0]
-    stood = stood_s(load, subject.stood.spans) / load.window.length_s
     return {
         "device": subject.device,
         "capacity_a_second": one.capacity,
@@ -305,9 +320,7 @@ def _flood_row(subject: Subject, one: Flood) -> Row:
         "refused": len(one.refused_ms),
         "refused_p50_ms": quantile(refused_ms, 0.5),
         "refused_p99_ms": quantile(refused_ms, 0.99),
-        "stood_still": stood if subject.stood.is_known else None,
-        "refused_while_it_ran": len(running_ms),
-        "refused_while_it_ran_p99_ms": quantile(running_ms, 0.99),
+        **_while_it_ran(subject.stood, [load], running_ms),
         "other_errors": str(dict(one.lost)) if one.lost else "",
         "answered_p99_ms": load.latency_ms().p99,
         "sent_late_p99_ms": load.late_ms().p99,
