@@ -270,10 +270,11 @@ def points_to_original(
 ) -> F32:
     """Points float32 (..., 2) of x and y likewise: ultralytics.utils.ops.scale_coords."""
     height, width = letterboxed.original_shape
-    back = _Back.of(letterboxed)
-    moved = (points - back.padding) / back.gain
-    moved[..., 0] = moved[..., 0].clip(0, width)
-    moved[..., 1] = moved[..., 1].clip(0, height)
+    padding, gain = _back(letterboxed)
+    moved = (points - padding) / gain
+    # In place, and of both at once: `clip` is a call of Python for each.
+    np.maximum(moved, 0, out=moved)
+    np.minimum(moved, np.array((width, height), np.float32), out=moved)
     moved += np.array(offset, np.float32)
     return np.asarray(moved, np.float32)
 
@@ -284,29 +285,22 @@ def rotated_to_original(
     """Rotated boxes float32 (n, 5) of centre x, y, width, height, angle likewise, not clipped:
     scale_boxes(xywh=True). The angle stays, since both sides scale alike but for rounding.
     """
-    back = _Back.of(letterboxed)
+    padding, gain = _back(letterboxed)
     moved = boxes.copy()
-    moved[:, :2] = (boxes[:, :2] - back.padding) / back.gain + np.array(offset, np.float32)
-    moved[:, 2:4] = boxes[:, 2:4] / back.gain
+    moved[:, :2] = (boxes[:, :2] - padding) / gain + np.array(offset, np.float32)
+    moved[:, 2:4] = boxes[:, 2:4] / gain
     return moved
 
 
-@dataclass(frozen=True, slots=True)
-class _Back:
+def _back(letterboxed: Letterboxed) -> tuple[F32, F32]:
     """The way from letterboxed to original pixels: x and y of what is taken off and divided by."""
-
-    padding: F32
-    gain: F32
-
-    @staticmethod
-    def of(letterboxed: Letterboxed) -> "_Back":
-        height, width = letterboxed.original_shape
-        new_height, new_width = letterboxed.image.shape[:2]
-        gain = min(new_height / height, new_width / width)
-        scaled_height, scaled_width = max(round(height * gain), 1), max(round(width * gain), 1)
-        pad_x = round((new_width - scaled_width) / 2 - 0.1)
-        pad_y = round((new_height - scaled_height) / 2 - 0.1)
-        return _Back(
-            np.array((pad_x, pad_y), np.float32),
-            np.array((scaled_width / width, scaled_height / height), np.float32),
-        )
+    height, width = letterboxed.original_shape
+    new_height, new_width = letterboxed.image.shape[:2]
+    gain = min(new_height / height, new_width / width)
+    scaled_height, scaled_width = max(round(height * gain), 1), max(round(width * gain), 1)
+    pad_x = round((new_width - scaled_width) / 2 - 0.1)
+    pad_y = round((new_height - scaled_height) / 2 - 0.1)
+    return (
+        np.array((pad_x, pad_y), np.float32),
+        np.array((scaled_width / width, scaled_height / height), np.float32),
+    )
