@@ -3,13 +3,13 @@
     python -m benchmarks.throughput --rounds 5 --seconds 20
 
 A floor is what a step costs bare, in a process of its own; that of the way through client, control
-plane and worker is a pool whose worker answers at once. If no core ever waited, and nothing were
-done beside the floors, a second would give cores / (CPU seconds an image of all).
+plane and worker is the same pool with workers that answer at once. If no core ever waited, and
+nothing were done beside the floors, a second would give cores / (CPU seconds an image of all).
 
 As many processes measure floors at once as there are workers, each on the cores of one, since a
 busy core slows the other. One at a time, the floor is all steps of one image, on the cores of the
-worker that answers, and the way of a pool whose worker sleeps as long as a forward pass, which is
-taken off. These two and the real pool take turns by the image.
+worker that answers, and the way of the pool whose workers sleep as long as a forward pass, which
+is taken off. These two and the real pool take turns by the image.
 """
 
 import argparse
@@ -156,9 +156,8 @@ async def measure(options: argparse.Namespace) -> Rounds:
         with environment(
             PYTHONPATH=path, YOLOPOOL_ECHO_BOXES=str(boxes), YOLOPOOL_ECHO_SLEEP_S=str(sleep_s)
         ):
-            echo = await started(
-                stack, PoolFlags("sim:1", demo=False), options.image_size, options.pool_log
-            )
+            # The same pool but for what its workers do: as many, on the same cores.
+            echo = await started(stack, real_flags, options.image_size, options.pool_log)
         echo_client = await stack.enter_async_context(AsyncClient(echo.address))
 
         async def load(pool: Pool, of: AsyncClient, clients: int, seconds: float) -> Measured:
