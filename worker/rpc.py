@@ -163,7 +163,9 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             raise
         finally:
             self._open.discard(task)
-            self._note(request, outcome_word, self._clock() - began)
+            took_s = self._clock() - began
+            # Behind what sends the answer.
+            task.get_loop().call_soon(self._note, request, outcome_word, took_s)
 
     async def Bench(
         self, request: worker_pb2.BenchRequest, context: Any
@@ -339,7 +341,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
 
     def _note(self, request: worker_pb2.InferRequest, outcome: str, seconds: float) -> None:
         """A line of a request that was not answered, joined with the control plane's by its id; of
-        one that was, the control plane's says all, and a second line takes half a millisecond.
+        one that was, the control plane's says all.
         """
         say = log.debug if outcome == "OK" else log.info
         say(

@@ -206,5 +206,6 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--precision", default="fp32")
     arguments = parser.parse_args()
+    # Its cores alone, before torch is imported.
     host_of(arguments.device)
     serve(arguments, iter(sys.stdin.readline, ""))

@@ -81,7 +81,7 @@ def undisturbed(load: Load, spans: Sequence[Span]) -> tuple[Outcome, ...]:
     """The measured requests that were not under way in a standstill, nor for as long behind it,
     while what it kept waiting is worked off.
     """
-    busy = sorted((begin - load.began_s, 2 * end - begin - load.began_s) for begin, end in spans)
+    busy = [(begin - load.began_s, 2 * end - begin - load.began_s) for begin, end in spans]
     return tuple(
         one
         for one in load.measured()
