@@ -22,7 +22,7 @@ from worker.backends.base import Backend
 from worker.blackbox import BlackBox
 from worker.devices import host_of
 from worker.engine import Engine
-from worker.host import Host
+from worker.host import Host, take_turns
 from worker.imaging import ImageLimits
 from worker.intake import Intake
 from worker.io_link import IoSettings
@@ -414,6 +414,8 @@ async def _ended(task: "asyncio.Future[Any]") -> None:
 async def serve(settings: Settings, until: Callable[[], Awaitable[object]]) -> None:
     """One worker for one device, from start to end."""
     host = host_of(settings.device)
+    if settings.device_kind == "cpu":
+        take_turns()
     app = App(settings, backend_of(settings, host), host)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, app.recycle, "SIGUSR1 asked for a successor")

@@ -144,12 +144,15 @@ def _cpu(compute_threads: int, host: Host, cores: Sequence[int] = ()) -> Device:
 
 def _without_gpu(threads: int) -> dict[str, str]:
     # OpenMP's threads spin while they wait by default; beside any busy neighbour that made a
-    # frame six times slower.
+    # frame six times slower. And the C library gives a thread a heap of its own if it is the first
+    # to want one, as the device thread is now and then: such a heap goes back to the kernel behind
+    # every pass, and the next one faults it in again, which took a fifth of its time.
     return {
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
+        "MALLOC_ARENA_MAX": "1",
     }
 
 

@@ -1,4 +1,5 @@
-"""What this process may use of the host: cores, memory, and the processor's name.
+"""What this process may use of the host: cores, memory, and the processor's name; and how its
+threads share the cores with a model that computes on them.
 
 Reads /proc and /sys/fs/cgroup (v1 and v2), since inside a container the machine's own numbers
 are not the process's. Both roots are arguments, so that tests can show any host.
@@ -9,6 +10,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,17 @@ class Host:
             while here.is_relative_to(root):
                 yield here
                 here = here.parent
+
+
+def take_turns() -> None:
+    """Of this thread and those it starts from now on, none that wakes takes its core from another
+    before that one's turn, a few milliseconds, is over (SCHED_BATCH): a pass that is interrupted
+    finds its caches cold.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError as error:  # a sandbox may forbid it
+        log.info("threads do not take turns", why=str(error))
 
 
 def _read(path: Path) -> str:

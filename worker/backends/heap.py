@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 # mallopt(3): the numbers of malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # As much of what is free is kept at the top of the heap.
 KEPT_BYTES = 2**30
 
@@ -42,10 +42,11 @@ def allocated_bytes() -> int:
 
 
 def keep_freed() -> None:
-    """Keeps freed memory for the next pass; in one heap, so that no thread keeps its own."""
+    """Keeps freed memory for the next pass, in the one heap that all threads of a worker have by
+    the environment it is started with (`worker.devices`).
+    """
     mallopt = _function("mallopt")
     if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
