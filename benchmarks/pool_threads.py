@@ -36,18 +36,8 @@ _ECHO = f"exec(compile(open({ECHO + '/sitecustomize.py'!r}).read(), 'echo', 'exe
 _UVLOOP = "import asyncio, uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())\n"
 # After the supervisor's word and before torch reads it.
 _SPIN = "import os; [os.environ.pop(n, 0) for n in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')]\n"
-# Threads that decode give way to those of a pass, and fill what these leave.
-_NICE = """
-import os, threading
-from concurrent.futures import ThreadPoolExecutor
-before = ThreadPoolExecutor.__init__
-def patched(self, *arguments, **named):
-    if named.get("thread_name_prefix") == "intake":
-        named["initializer"] = lambda: os.setpriority(
-            os.PRIO_PROCESS, threading.get_native_id(), 10)
-    before(self, *arguments, **named)
-ThreadPoolExecutor.__init__ = patched
-"""
+# A thread that wakes takes its core from a pass at once.
+_AT_ONCE = "import os; os.sched_setscheduler = lambda *_: None\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +56,8 @@ WAYS = {
     "two-unbound": Way("cpu:2x1", begin="import os; os.sched_setaffinity = lambda *_: None\n"),
     "intake-1": Way(settings=(("INTAKE_THREADS", "1"),)),
     "intake-4": Way(settings=(("INTAKE_THREADS", "4"),)),
-    "intake-nice": Way(begin=_NICE),
+    "at-once": Way(begin=_AT_ONCE),
+    "two-at-once": Way("cpu:2x1", begin=_AT_ONCE),
     "spin": Way(begin=_SPIN),
     "spin-short": Way(begin="import os; os.environ['GOMP_SPINCOUNT'] = '20000'\n"),
     "switch-0.5ms": Way(begin="import sys; sys.setswitchinterval(0.0005)\n"),

@@ -2,12 +2,14 @@
 
     python -m benchmarks.throughput --rounds 5 --seconds 20
 
-A floor is what a step costs bare, in a process of its own; that of the way through client, control
-plane and worker is the same pool with workers that answer at once. If no core ever waited, and
-nothing were done beside the floors, a second would give cores / (CPU seconds an image of all).
+A floor is what a step costs bare, in a process of its own that does one batch after the other; that
+of the way through client, control plane and worker is the same pool with workers that answer at
+once. If no core ever waited, and nothing were done beside the floors, a second would give cores /
+(CPU seconds an image of all), less what that other pool takes of them while it has nothing to do.
 
 As many processes measure floors at once as there are workers, each on the cores of one, since a
-busy core slows the other. One at a time, the floor is all steps of one image, on the cores of the
+busy core slows the other. Every round has processes of its own: where their memory happens to lie
+makes them faster or slower. One at a time, the floor is all steps of one image, on the cores of the
 worker that answers, and the way of the pool whose workers sleep as long as a forward pass, which
 is taken off. These two and the real pool take turns by the image.
 """
@@ -20,15 +22,16 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import dataset, hardware, results, weights
-from benchmarks.harness.floors import Floor, Floors, threads_of
-from benchmarks.harness.loadgen import closed_loop
+from benchmarks.harness.floors import BATCHES, STEPS, Floor, Floors, Table, threads_of
+from benchmarks.harness.loadgen import Edge, Load, closed_loop
 from benchmarks.harness.measure import (
+    Begin,
     Measured,
     detecting,
     errors_of,
@@ -39,6 +42,7 @@ from benchmarks.harness.measure import (
 )
 from benchmarks.harness.one_model import ECHO, TIMEOUT_S, environment, jpeg, started
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
+from benchmarks.harness.processes import CpuMeter
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median, quantile, spread
 from worker.devices import Device, discover
@@ -49,8 +53,6 @@ from yolopool.requests import PriorityName
 
 LEAST_RATIO = 0.9
 MOST_BEYOND_MS = 2.0
-# The steps every image goes through, beside a forward pass.
-STEPS = ("decode", "letterbox", "tensor", "nms")
 # Longer than a pass.
 PHASES_S = 0.5
 # One image: seconds by the clock, and what was answered.
@@ -76,19 +78,28 @@ class Rounds:
     with its own floors.
     """
 
-    floors: list[Mapping[str, Floor]] = field(default_factory=list)
+    floors: list[Table] = field(default_factory=list)
     echo_busy: list[Measured] = field(default_factory=list)
     busy: list[Measured] = field(default_factory=list)
+    # CPU seconds of the pool that answers at once, idle beside `busy`.
+    beside_s: list[float] = field(default_factory=list)
     alone: list[Measured] = field(default_factory=list)
     # Of all rounds.
     image_by_image: list[Alone] = field(default_factory=list)
 
     def add(self, parts: "Rounds") -> None:
         """A round that was measured in parts."""
-        names = parts.floors[0]
-        self.floors.append({n: Floor.joined([one[n] for one in parts.floors]) for n in names})
+        self.floors.append(
+            {
+                size: {
+                    step: Floor.joined([one[size][step] for one in parts.floors]) for step in STEPS
+                }
+                for size in BATCHES
+            }
+        )
         self.echo_busy.append(joined(parts.echo_busy))
         self.busy.append(joined(parts.busy))
+        self.beside_s.append(sum(parts.beside_s))
         self.alone.append(joined(parts.alone))
         self.image_by_image += parts.image_by_image
 
@@ -96,23 +107,27 @@ class Rounds:
     def numbers(self) -> range:
         return range(len(self.busy))
 
-    def floor_cpu_s(self, step: str) -> float:
-        return median([one[step].cpu_s for one in self.floors])
-
-    def floor_wall_s(self, step: str) -> float:
-        return median([one[step].wall_s for one in self.floors])
-
     @property
-    def forward(self) -> str:
-        """The forward pass whose image takes the least CPU."""
-        names = [name for name in self.floors[0] if name.startswith("forward")]
-        return min(names, key=self.floor_cpu_s)
+    def batch(self) -> int:
+        """The size of a batch whose images take the least CPU."""
+        return min(BATCHES, key=lambda size: median([_cpu_s(one[size]) for one in self.floors]))
 
     def cpu_s(self, number: int) -> float:
         """The CPU that an image of a round takes by its floors."""
-        floors = self.floors[number]
-        of_steps = sum(floors[step].cpu_s for step in (*STEPS, self.forward))
+        of_steps = _cpu_s(self.floors[number][self.batch])
         return of_steps + sum(way_cpu_s(self.echo_busy[number]).values())
+
+    def cores(self, number: int) -> float:
+        """What the pool had of the machine's cores in a round."""
+        return Host().cores() - self.beside_s[number] / self.busy[number].load.window.length_s
+
+    def bound(self, number: int) -> float:
+        """Images a second in a round if nothing were done beside the floors."""
+        return self.cores(number) / self.cpu_s(number)
+
+
+def _cpu_s(steps: Mapping[str, Floor]) -> float:
+    return sum(floor.cpu_s for floor in steps.values())
 
 
 def flags() -> argparse.ArgumentParser:
@@ -122,25 +137,81 @@ def flags() -> argparse.ArgumentParser:
     results.add_flags(parser)
     parser.add_argument("--rounds", type=int, default=5, help="each with figures of its own")
     parser.add_argument("--seconds", type=float, default=20.0, help="of a round's busy load")
-    parser.add_argument("--slice", type=float, default=2.5, help="of it at a time, in turns, s")
+    parser.add_argument("--slice", type=float, default=4.0, help="of it at a time, in turns, s")
     parser.add_argument("--warmup", type=float, default=1.0, help="before each load, not counted")
-    parser.add_argument("--clients", type=int, default=16, help="requests in flight when busy")
+    parser.add_argument("--clients", type=int, default=32, help="requests in flight when busy")
     parser.add_argument("--image-size", type=int, default=640, help="of the version, pixels")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     return parser
 
 
-async def measure(options: argparse.Namespace) -> Rounds:
-    """Floors, the pool that answers at once and the real one, in turns of a few seconds."""
-    rounds, image, phases = Rounds(), jpeg(), random.Random(0)
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a round has of its own, each part of it for a few seconds at a time."""
+
+    options: argparse.Namespace
+    image: bytes
+    phases: random.Random
+    floors: Mapping[str, Floors]
+    echo: Pool
+    echo_client: AsyncClient
+    real: Pool
+    client: AsyncClient
+
+    async def floor(self, parts: Rounds) -> None:
+        """Of each device, at the same time."""
+        parts.floors += await asyncio.gather(
+            *(one.measure(self.options.slice) for one in self.floors.values())
+        )
+
+    async def way(self, parts: Rounds) -> None:
+        """The pool that answers at once, saturated."""
+        begin = self._load(self.echo_client, self.options.clients, self.options.slice / 4)
+        parts.echo_busy.append(await measured(self.echo, begin))
+
+    async def busy(self, parts: Rounds) -> None:
+        """The real one, saturated."""
+        beside = CpuMeter(process.pid for process in self.echo.processes())
+        begin = self._load(self.client, self.options.clients, self.options.slice, beside)
+        parts.busy.append(await measured(self.real, begin))
+        parts.beside_s.append(sum(beside.used_s().values()))
+
+    async def alone(self, parts: Rounds) -> None:
+        """The real one, one at a time: by itself, and by turns with its floors."""
+        begin = self._load(self.client, 1, self.options.slice / 4)
+        parts.alone.append(await measured(self.real, begin))
+        way = partial(asked, self.echo_client, self.image, "bulk")
+        pool = partial(asked, self.client, self.image, "normal")
+        parts.image_by_image += await image_by_image(self.floors, way, pool, self.options.slice / 2)
+
+    def _load(
+        self, of: AsyncClient, clients: int, seconds: float, meter: CpuMeter | None = None
+    ) -> Begin:
+        call = detecting(of, [self.image], ["shapes"], TIMEOUT_S)
+        # Answers come a pass at a time: windows of one phase would all miss the same one.
+        warmup_s = self.options.warmup + self.phases.uniform(0.0, PHASES_S)
+
+        def begin(edge: Edge) -> Awaitable[Load]:
+            def read() -> None:
+                edge()
+                if meter is not None:
+                    meter.read()
+
+            return closed_loop(call, clients, warmup_s, seconds, read)
+
+        return begin
+
+
+@contextlib.asynccontextmanager
+async def setting(
+    options: argparse.Namespace, phases: random.Random, pack: Path, file: Path
+) -> AsyncIterator[Setting]:
+    """Starts the processes of a round, and ends them."""
+    image = jpeg()
     async with contextlib.AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yolopool-")))
-        file = folder / "image.jpg"
-        file.write_bytes(image)
-        pack = weights.pack(dataset.DEMO_WEIGHTS, folder / "packs")
-        real_flags = PoolFlags(options.devices, options.memory_budget, demo=False)
+        flags = PoolFlags(options.devices, options.memory_budget, demo=False)
         with environment(YOLOPOOL_WORKER_PRECISION=options.precision):
-            real = await started(stack, real_flags, options.image_size, options.pool_log)
+            real = await started(stack, flags, options.image_size, options.pool_log)
         client = await stack.enter_async_context(AsyncClient(real.address))
         boxes = len(await client.detect(image, model="shapes"))
         floors = {
@@ -151,49 +222,31 @@ async def measure(options: argparse.Namespace) -> Rounds:
         }
 
         first, *_ = floors.values()
-        sleep_s = (await first.measure(options.slice))["forward of 1"].wall_s
+        sleep_s = (await first.measure(options.slice))[1]["forward"].wall_s
         path = os.pathsep.join(filter(None, (ECHO, os.environ.get("PYTHONPATH", ""))))
         with environment(
             PYTHONPATH=path, YOLOPOOL_ECHO_BOXES=str(boxes), YOLOPOOL_ECHO_SLEEP_S=str(sleep_s)
         ):
             # The same pool but for what its workers do: as many, on the same cores.
-            echo = await started(stack, real_flags, options.image_size, options.pool_log)
+            echo = await started(stack, flags, options.image_size, options.pool_log)
         echo_client = await stack.enter_async_context(AsyncClient(echo.address))
+        yield Setting(options, image, phases, floors, echo, echo_client, real, client)
 
-        async def load(pool: Pool, of: AsyncClient, clients: int, seconds: float) -> Measured:
-            call = detecting(of, [image], ["shapes"], TIMEOUT_S)
-            # Answers come a pass at a time: windows of one phase would all miss the same one.
-            warmup_s = options.warmup + phases.uniform(0.0, PHASES_S)
-            begin = partial(closed_loop, call, clients, warmup_s, seconds)
-            return await measured(pool, begin)
 
-        async def one_floor(parts: Rounds) -> None:
-            parts.floors += await asyncio.gather(
-                *(one.measure(options.slice) for one in floors.values())
-            )
-
-        async def one_echo(parts: Rounds) -> None:
-            parts.echo_busy.append(
-                await load(echo, echo_client, options.clients, options.slice / 4)
-            )
-
-        async def one_real(parts: Rounds) -> None:
-            parts.busy.append(await load(real, client, options.clients, options.slice))
-
-        async def one_alone(parts: Rounds) -> None:
-            parts.alone.append(await load(real, client, 1, options.slice / 4))
-            way = partial(asked, echo_client, image, "bulk")
-            pool = partial(asked, client, image, "normal")
-            parts.image_by_image += await image_by_image(floors, way, pool, options.slice / 2)
-
-        slices = max(1, round(options.seconds / options.slice))
+async def measure(options: argparse.Namespace) -> Rounds:
+    """All rounds; the parts of one go back and forth, so that each is early as often as late."""
+    rounds, phases = Rounds(), random.Random(0)
+    with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
+        file = Path(folder) / "image.jpg"
+        file.write_bytes(jpeg())
+        pack = weights.pack(dataset.DEMO_WEIGHTS, Path(folder) / "packs")
         for _ in range(options.rounds):
             parts = Rounds()
-            for number in range(slices):
-                for part in (one_floor, one_echo, one_real, one_alone)[
-                    :: 1 if number % 2 == 0 else -1
-                ]:
-                    await part(parts)
+            async with setting(options, phases, pack, file) as one:
+                for number in range(max(1, round(options.seconds / options.slice))):
+                    forth = (one.floor, one.way, one.busy, one.alone)
+                    for part in forth if number % 2 == 0 else forth[::-1]:
+                        await part(parts)
             rounds.add(parts)
     return rounds
 
@@ -240,13 +293,14 @@ def floor_rows(rounds: Rounds) -> tuple[Row, ...]:
     """The table of floors, medians over the rounds, with the sums of those that count."""
     rows: list[Row] = [
         {
-            "step": name,
-            "cpu_ms_per_image": 1e3 * rounds.floor_cpu_s(name),
-            "wall_ms_per_image": 1e3 * rounds.floor_wall_s(name),
-            "counts_when_busy": name in (*STEPS, rounds.forward),
+            "step": f"{step}, batch of {size}",
+            "cpu_ms_per_image": 1e3 * median([one[size][step].cpu_s for one in rounds.floors]),
+            "wall_ms_per_image": 1e3 * median([one[size][step].wall_s for one in rounds.floors]),
+            "counts_when_busy": size == rounds.batch,
             "counts_alone": False,
         }
-        for name in rounds.floors[0]
+        for size in BATCHES
+        for step in STEPS
     ]
     for role in way_cpu_s(rounds.echo_busy[0]):
         used_s = median([way_cpu_s(one)[role] for one in rounds.echo_busy])
@@ -289,8 +343,7 @@ def summary(rounds: Rounds, workers: Sequence[Device]) -> tuple[tuple[Row, ...],
     """Throughput over its bound and latency beyond its floor, round by round, with what must
     hold of their medians.
     """
-    cores = Host().cores()
-    bounds = [cores / rounds.cpu_s(number) for number in rounds.numbers]
+    bounds = [rounds.bound(number) for number in rounds.numbers]
     rate = spread([one.load.throughput for one in rounds.busy])
     ratio = spread(
         [one.load.throughput / bound for one, bound in zip(rounds.busy, bounds, strict=True)]
@@ -308,7 +361,8 @@ def summary(rounds: Rounds, workers: Sequence[Device]) -> tuple[tuple[Row, ...],
     beyond = [quantile(beyond_ms, share) for share in (0.25, 0.5, 0.75)]
     rows: tuple[Row, ...] = (
         {
-            "cores": cores,
+            "cores": Host().cores(),
+            "cores_for_the_pool": median([rounds.cores(number) for number in rounds.numbers]),
             "workers": len(workers),
             "compute_threads": threads_of(workers[0]),
             "bound_images_per_s": median(bounds),

@@ -1,8 +1,9 @@
 """What the steps of an answer cost bare: the product's own functions, or the least that anybody
 has to do, in a process of its own with a worker's threads, cores, environment and nothing else.
 
-`async with Floors(...)` keeps the process; `measure(seconds)` asks it for all steps once, and
-`one_image()` for those of one image, each once.
+The steps of a batch follow each other, as in a loop written by hand: one step over and over would
+find its caches warm, as no image does. `async with Floors(...)` keeps the process;
+`measure(seconds)` asks it for batches of every size, and `one_image()` for one of one.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,17 +23,15 @@ from benchmarks.harness.statistics import median
 from worker.devices import Device, host_of
 
 BATCHES = (1, 2, 4)
-# Every step of one image, each with what the one before it made, as an image alone meets them: a
-# step over and over finds its caches warm.
-ONE_IMAGE = "one image"
-# Forward passes are most of an image and vary most: their time against that of another step.
-FORWARD_SHARE = 6
+STEPS = ("decode", "letterbox", "tensor", "forward", "nms")
 READY_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """One step, for one image: CPU seconds of all threads, and seconds by the clock (median)."""
+    """One step, for one image of its batch: CPU seconds of all threads (mean), and seconds by the
+    clock (median).
+    """
 
     cpu_s: float
     wall_s: float
@@ -43,6 +41,10 @@ class Floor:
         """That of several measurements: the mean of what it costs, the median of what it takes."""
         cpu_s = sum(one.cpu_s for one in parts) / len(parts)
         return Floor(cpu_s, median([one.wall_s for one in parts]))
+
+
+# By the images of a batch and the name of the step.
+Table = Mapping[int, Mapping[str, Floor]]
 
 
 class Floors:
@@ -80,26 +82,29 @@ class Floors:
             self._process.kill()
         await self._process.wait()
 
-    async def measure(self, seconds: float) -> Mapping[str, Floor]:
-        """All steps by name, `seconds` in all."""
-        told = await self._ask(str(seconds), READY_LIMIT_S + 2 * seconds)
-        return {name: Floor(**floor) for name, floor in told.items()}
+    async def measure(self, seconds: float) -> Table:
+        """Batches of all sizes by turns, for so long and once at least."""
+        return await self._ask(seconds, BATCHES)
 
     async def one_image(self) -> float:
         """All steps of one image, once: seconds by the clock."""
-        return float((await self._ask(ONE_IMAGE, READY_LIMIT_S))["wall_s"])
+        told = await self._ask(0.0, (1,))
+        return sum(step.wall_s for step in told[1].values())
 
-    async def _ask(self, what: str, limit_s: float) -> Mapping[str, Any]:
+    async def _ask(self, seconds: float, batches: Sequence[int]) -> Table:
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{what}\n".encode())
-        async with asyncio.timeout(limit_s):
+        self._process.stdin.write(f"{json.dumps([seconds, batches])}\n".encode())
+        async with asyncio.timeout(READY_LIMIT_S + 2 * seconds):
             line = await self._process.stdout.readline()
         if not line:
             raise RuntimeError("the process of the floors ended: see its words above")
-        told: Mapping[str, Any] = json.loads(line)
-        return told
+        told = json.loads(line)
+        return {
+            int(size): {name: Floor(**floor) for name, floor in steps.items()}
+            for size, steps in told.items()
+        }
 
 
 def threads_of(device: Device) -> int:
@@ -107,8 +112,10 @@ def threads_of(device: Device) -> int:
     return int(device.environment["OMP_NUM_THREADS"])
 
 
-def steps(options: argparse.Namespace) -> dict[str, tuple[int, Callable[[], object]]]:
-    """By name images a call and the call: functions of the worker on the pack and the picture."""
+def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
+    """Functions of the worker in the order of STEPS, each of a batch: the first takes its encoded
+    images, any other what the one before it answers.
+    """
     import cv2
     import torch
 
@@ -126,12 +133,18 @@ def steps(options: argparse.Namespace) -> dict[str, tuple[int, Callable[[], obje
     location = PackLocation(uri=folder.as_uri(), digest=folder.name)
     pack = PackDoor(folder.parent).fetch(location)
     limits = imaging.ImageLimits(2**25, 10**8)
-    encoded = Path(options.image).read_bytes()
     stride = max(32, pack.manifest.stride)
     asked = NmsOptions((0.25,) * len(pack.manifest.class_names), 0.7, 300, agnostic=False)
 
     model = backend.load(pack, options.precision)
     model.shared.bind(model, model.tensors)
+
+    def decode(encoded: Sequence[bytes]) -> Any:
+        return [imaging.decode(one, limits) for one in encoded]
+
+    def letterbox(images: Sequence[Any]) -> Any:
+        policy = imaging.ShapePolicy.RECT
+        return [imaging.letterbox(one, options.image_size, stride, policy).image for one in images]
 
     def tensor(images: Sequence[Any]) -> Any:
         pixels = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)
@@ -146,53 +159,43 @@ def steps(options: argparse.Namespace) -> dict[str, tuple[int, Callable[[], obje
     def suppress(prediction: Any) -> None:
         boxes, scores = prediction[:, :4].numpy(), prediction[:, 4:].numpy()
         best = prediction[:, 4:].amax(1).numpy()
-        nms.one_to_many(boxes, best, lambda image, rows: scores[image][:, rows].argmax(0), [asked])
+        classes = lambda image, rows: scores[image][:, rows].argmax(0)  # noqa: E731
+        nms.one_to_many(boxes, best, classes, [asked] * len(prediction))
 
-    def letterbox(image: Any) -> Any:
-        return imaging.letterbox(image, options.image_size, stride, imaging.ShapePolicy.RECT).image
-
-    def decode() -> Any:
-        return imaging.decode(encoded, limits)
-
-    framed = letterbox(decode())
-    prediction = forward(tensor([framed]))
-    found: dict[str, tuple[int, Callable[[], object]]] = {
-        "decode": (1, decode),
-        "letterbox": (1, partial(letterbox, decode())),
-        "tensor": (1, partial(tensor, [framed])),
-        "nms": (1, partial(suppress, prediction)),
-    }
-    for count in BATCHES:
-        found[f"forward of {count}"] = (count, partial(forward, tensor([framed] * count)))
-    found[ONE_IMAGE] = (1, lambda: suppress(forward(tensor([letterbox(decode())]))))
-    return found
+    return decode, letterbox, tensor, forward, suppress
 
 
-def cost(images: int, call: Callable[[], object], seconds: float) -> Floor:
-    """Calls for so long, once at least."""
-    walls: list[float] = []
-    cpu_s, until = time.process_time(), time.perf_counter() + seconds
-    while not walls or time.perf_counter() < until:
-        began = time.perf_counter()
-        call()
-        walls.append(time.perf_counter() - began)
-    cpu_s = time.process_time() - cpu_s
-    return Floor(cpu_s / len(walls) / images, median(walls) / images)
+def measure(
+    found: Sequence[Callable[[Any], Any]], encoded: bytes, batches: Sequence[int], seconds: float
+) -> Table:
+    """Batches of these sizes by turns, for so long and once at least."""
+    parts: dict[int, list[list[Floor]]] = {size: [[] for _ in found] for size in batches}
+    until = time.perf_counter() + seconds
+    while True:
+        for size, so_far in parts.items():
+            value: Any = [encoded] * size
+            cpu_s, began = time.process_time(), time.perf_counter()
+            for step, floors in zip(found, so_far, strict=True):
+                value = step(value)
+                cpu_now_s, now = time.process_time(), time.perf_counter()
+                floors.append(Floor((cpu_now_s - cpu_s) / size, (now - began) / size))
+                cpu_s, began = cpu_now_s, now
+        if time.perf_counter() >= until:
+            return {
+                size: dict(zip(STEPS, map(Floor.joined, so_far), strict=True))
+                for size, so_far in parts.items()
+            }
 
 
 def serve(options: argparse.Namespace, asked: Iterator[str]) -> None:
-    """A line of results for each line of seconds, or of ONE_IMAGE."""
-    found = steps(options)
-    one_image = found.pop(ONE_IMAGE)
-    shares = {name: FORWARD_SHARE if name.startswith("forward") else 1 for name in found}
+    """A line of results for each line of seconds and sizes."""
+    found, encoded = steps(options), options.image.read_bytes()
     for line in asked:
-        told: dict[str, object] = {}
-        if line.strip() == ONE_IMAGE:
-            told = asdict(cost(*one_image, seconds=0.0))
-        else:
-            share_s = float(line) / sum(shares.values())
-            for name, (images, call) in found.items():
-                told[name] = asdict(cost(images, call, share_s * shares[name]))
+        seconds, batches = json.loads(line)
+        table = measure(found, encoded, batches, seconds)
+        told = {
+            size: {name: asdict(floor) for name, floor in of.items()} for size, of in table.items()
+        }
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
 
