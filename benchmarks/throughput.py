@@ -209,9 +209,9 @@ async def setting(
     """Starts the processes of a round, and ends them."""
     image = jpeg()
     async with contextlib.AsyncExitStack() as stack:
-        flags = PoolFlags(options.devices, options.memory_budget, demo=False)
+        pool_flags = PoolFlags(options.devices, options.memory_budget, demo=False)
         with environment(YOLOPOOL_WORKER_PRECISION=options.precision):
-            real = await started(stack, flags, options.image_size, options.pool_log)
+            real = await started(stack, pool_flags, options.image_size, options.pool_log)
         client = await stack.enter_async_context(AsyncClient(real.address))
         boxes = len(await client.detect(image, model="shapes"))
         floors = {
@@ -228,7 +228,7 @@ async def setting(
             PYTHONPATH=path, YOLOPOOL_ECHO_BOXES=str(boxes), YOLOPOOL_ECHO_SLEEP_S=str(sleep_s)
         ):
             # The same pool but for what its workers do: as many, on the same cores.
-            echo = await started(stack, flags, options.image_size, options.pool_log)
+            echo = await started(stack, pool_flags, options.image_size, options.pool_log)
         echo_client = await stack.enter_async_context(AsyncClient(echo.address))
         yield Setting(options, image, phases, floors, echo, echo_client, real, client)
 
