@@ -159,7 +159,10 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     def suppress(prediction: Any) -> None:
         boxes, scores = prediction[:, :4].numpy(), prediction[:, 4:].numpy()
         best = prediction[:, 4:].amax(1).numpy()
-        classes = lambda image, rows: scores[image][:, rows].argmax(0)  # noqa: E731
+
+        def classes(image: int, rows: Any) -> Any:
+            return scores[image][:, rows].argmax(0)
+
         nms.one_to_many(boxes, best, classes, [asked] * len(prediction))
 
     return decode, letterbox, tensor, forward, suppress

@@ -31,7 +31,7 @@ assert not {"torch", "ultralytics", "cv2"} & set(sys.modules)
 
 # How many heaps threads have that want memory at the same time, by malloc_info(3).
 HEAPS = """
-import ctypes, sys, threading
+import ctypes, threading
 library, met = ctypes.CDLL(None), threading.Barrier(4)
 library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 def want():
