@@ -93,18 +93,15 @@ class Poison:
                 self._lost[io_process, request] = lost
         _bound(self._io)
 
-    def has_exit(self, incarnation: str, request: str) -> bool:
-        """Whether it is known what the process that had this request ended with."""
-        return self._process(incarnation, request) in self._exits
-
-    def had_in_hand(self, incarnation: str, request: str) -> bool:
-        exit = self._exits.get(self._process(incarnation, request))
-        return exit is None or request in exit.requests
+    def is_accused(self, incarnation: str, request: str) -> bool:
+        """Whether the process that took this request may have ended by it, as far as is known."""
+        return (self._process(incarnation, request), request) in self._lost
 
     def answered(self, image: Image) -> None:
         """It did not end its worker: whatever it was near, it was another's doing."""
         self._convicted.pop(image.version, None)
-        self._acquit(image)
+        for key in [key for key, lost in self._lost.items() if lost.image == image]:
+            del self._lost[key]
 
     def works(self, version: VersionKey) -> None:
         """An image of this version was answered."""
@@ -115,18 +112,24 @@ class Poison:
         """Whether it was in hand when a worker ended, as far as is known."""
         return any(lost.image == image for lost in self._lost.values())
 
-    def is_recurrent(self, incarnation: str, request: str, image: Image) -> bool:
-        """Whether it was in hand when another process ended than the one that took this request."""
-        return bool(self._exits_of(image) - {self._process(incarnation, request)})
+    def is_recurrent(self, image: Image) -> bool:
+        """Whether several processes may have ended by it."""
+        return len(self._lost_with(image)) > 1
 
-    def guilty(self, incarnation: str, request: str) -> Image | None:
-        """The one image that the exit that took this request has in common with another; None:
+    def is_heard(self, image: Image) -> bool:
+        """Whether it is known what they had in hand, of all processes that it was lost with."""
+        return self._lost_with(image) <= self._exits.keys()
+
+    def guilty(self, image: Image) -> Image | None:
+        """The one image that an exit with this one in hand has in common with another exit; None:
         there is none, or there are several, of whom nobody can tell yet.
         """
-        process = self._process(incarnation, request)
-        here = {lost.image for key, lost in self._lost.items() if key[0] == process}
-        twice = {image for image in here if len(self._exits_of(image)) > 1}
-        return twice.pop() if len(twice) == 1 else None
+        for process in self._exits_of(image):
+            here = {lost.image for (where, _), lost in self._lost.items() if where == process}
+            twice = {one for one in here if len(self._exits_of(one)) > 1}
+            if len(twice) == 1:
+                return twice.pop()
+        return None
 
     def convict(self, image: Image, until: float) -> bool:
         """Refuses an image until then; whether its version is to be refused, too."""
@@ -137,9 +140,14 @@ class Poison:
         return len(convicted) >= IMAGES_OF_A_VERSION
 
     def quarantine(self, what: Image | VersionKey, until: float) -> None:
-        """Refuses an image, or all images of a version, until then."""
+        """Refuses an image, or all images of a version, until then.
+
+        What an image ended is explained, so it is held against no other that was in hand there.
+        """
         if isinstance(what, Image):
-            self._acquit(what)
+            explained = self._lost_with(what)
+            for key in [key for key in self._lost if key[0] in explained]:
+                del self._lost[key]
         self._until[what] = max(until, self._until.get(what, until))
         _bound(self._until)
 
@@ -147,16 +155,11 @@ class Poison:
         """How long it is refused still; 0: it is not."""
         return max(0.0, self._until.get(what, now) - now)
 
-    def _acquit(self, image: Image) -> None:
-        for key in [key for key, lost in self._lost.items() if lost.image == image]:
-            del self._lost[key]
-
     def _exits_of(self, image: Image) -> set[str]:
-        return {
-            process
-            for (process, _), lost in self._lost.items()
-            if lost.image == image and process in self._exits
-        }
+        return self._lost_with(image) & self._exits.keys()
+
+    def _lost_with(self, image: Image) -> set[str]:
+        return {process for (process, _), lost in self._lost.items() if lost.image == image}
 
     def _process(self, incarnation: str, request: str) -> str:
         return self._io.get((incarnation, request), incarnation)

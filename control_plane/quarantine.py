@@ -23,11 +23,12 @@ from yolopool.errors import ImageQuarantined, RegistryUnavailable, VersionQuaran
 from yolopool.v1 import worker_pb2
 
 log = structlog.get_logger()
-# For a supervisor's word on the second worker that was lost with a request in hand, and then for
-# the other requests that were lost with it to be known here.
+# For the words of the supervisors on those workers that an image was lost with, once there are two,
+# and then for the other requests that were lost with them to be known here.
 WORD_S, SETTLE_S = 2.0, 0.05
 # Workers that one request may lose: beyond two only where it is known not to be the cause.
 MOST_LOST = 3
+_EXIT = "exit"  # what those wait for who wait for a word
 # A larger image would hold the event loop up for some milliseconds.
 INLINE_BYTES = 1024**2
 # Of the stream of events: those that are read at the start, and how long to wait for the next.
@@ -62,6 +63,8 @@ class Quarantine:
         self._refuse_version(key_in(body.version))
         image = await image_of(body)
         self._refuse(image)
+        if self._poison.is_recurrent(image) and not self._poison.is_heard(image):
+            await self._judge(image, WORD_S)
         body.suspect = self._poison.is_suspect(image)
 
     async def answered(self, body: worker_pb2.InferRequest) -> None:
@@ -75,7 +78,7 @@ class Quarantine:
         """It was said what a process had in hand when it ended; see `Poison.exited`."""
         if incarnation and self._refuse_s:
             self._poison.exited(incarnation, requests, self._clock.monotonic(), io_process)
-            self._words.wake(incarnation)
+            self._words.wake(_EXIT)
 
     async def may_go_on(
         self, body: worker_pb2.InferRequest, incarnation: str, lost: int, deadline_s: float
@@ -94,14 +97,12 @@ class Quarantine:
         self._poison.lost(incarnation, request, image, now)
         body.suspect = True
         # It may have been another request's before: who sends it again is not to end a third one.
-        if lost == 1 and not self._poison.is_recurrent(incarnation, request, image):
+        if lost == 1 and not self._poison.is_recurrent(image):
             return True
-        wait_s = min(WORD_S, deadline_s - now)
-        if lost >= MOST_LOST or not await self._word(incarnation, request, wait_s):
-            return lost == 1
-        self._convict(self._poison.guilty(incarnation, request), incarnation)
-        self._refuse(image)
-        return lost == 1 or not self._poison.had_in_hand(incarnation, request)
+        if lost >= MOST_LOST:
+            return False
+        await self._judge(image, min(WORD_S, deadline_s - now))
+        return lost == 1 or not self._poison.is_accused(incarnation, request)
 
     async def follow(self) -> None:
         """Goes on for ever: learns what any control plane convicted."""
@@ -120,19 +121,22 @@ class Quarantine:
                 self._learn(event)
                 after = event.id
 
-    async def _word(self, incarnation: str, request: str, wait_s: float) -> bool:
-        """Whether it is known what a process had in hand, and of all that was lost with it."""
-        heard = await self._words.until(
-            incarnation, lambda: self._poison.has_exit(incarnation, request) or None, wait_s
-        )
-        await asyncio.sleep(SETTLE_S)
-        return heard is not None
+    async def _judge(self, image: Image, wait_s: float) -> None:
+        """Waits until it is known what the processes had in hand that this image was lost with, the
+        first as well as the last (who tells first is chance), and convicts whom that proves guilty.
 
-    def _convict(self, image: Image | None, incarnation: str) -> None:
-        if image is None:
-            return
+        Raises as `_refuse` if it is this one.
+        """
+        await self._words.until(_EXIT, lambda: self._poison.is_heard(image) or None, wait_s)
+        await asyncio.sleep(SETTLE_S)
+        guilty = self._poison.guilty(image)
+        if guilty is not None:
+            self._convict(guilty)
+        self._refuse(image)
+
+    def _convict(self, image: Image) -> None:
         key, digest = image
-        log.error("image quarantined", image=digest, version=str(key), incarnation=incarnation)
+        log.error("image quarantined", image=digest, version=str(key))
         until = self._clock.monotonic() + self._refuse_s
         for_s = f"refused for {self._refuse_s:g} s"
         says = f"it was in hand when two workers ended: {for_s} by {key}"

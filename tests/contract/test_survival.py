@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pytest
@@ -301,8 +301,8 @@ class Fatal(ScriptedWorker):
         await tell(self._rig, self, *in_hand)
 
 
-async def fatal(rig: Rig, name: str) -> Fatal:
-    worker = Fatal(name, rig)
+async def fatal(rig: Rig, name: str, kind: type[Fatal] = Fatal) -> Fatal:
+    worker = kind(name, rig)
     await worker.start(rig.addresses.grpc)
     return worker
 
@@ -352,6 +352,43 @@ async def test_an_image_that_ends_two_workers_is_refused_and_the_third_lives(
             )
             assert isinstance(told, errors.ImageQuarantined)
         await alive[0].die()  # the others did
+
+
+class ToldLate(Fatal):
+    """The supervisor of the first that ends tells so when two have."""
+
+    ended: ClassVar[list[str]] = []
+
+    async def _end(self, in_hand: set[str]) -> None:
+        self.ended.append(self.name)
+        await self.die()
+        if self.ended[0] == self.name:
+            await becomes(lambda: len(self.ended) > 1)
+            await asyncio.sleep(0.3)
+        await tell(self._rig, self, *in_hand)
+
+
+async def test_an_image_is_convicted_though_the_first_end_is_told_after_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToldLate, "ended", [])
+    async with Rig(tmp_path) as rig:
+        workers = [await fatal(rig, name, ToldLate) for name in ("one", "two", "three")]
+        await rig.ready("shapes")
+        await rig.load("shapes", replicas=3)
+
+        def detect() -> Any:
+            request = detection_pb2.DetectRequest(model="shapes", encoded=OTHER)
+            return rig.detection.Detect(request, timeout=20)
+
+        first = asyncio.ensure_future(refused(detect()))
+        await becomes(lambda: len(ToldLate.ended) == 2)
+        # Neither who waits for the word nor who sends it again meanwhile ends a third.
+        for told in await asyncio.gather(first, refused(detect())):
+            assert isinstance(told, errors.ImageQuarantined)
+        assert len(ToldLate.ended) == 2
+        (alive,) = (one for one in workers if one.name not in ToldLate.ended)
+        await alive.die()
 
 
 async def test_what_ends_the_workers_of_one_version_is_fine_for_another(tmp_path: Path) -> None:

@@ -28,11 +28,11 @@ def test_what_two_exits_have_in_common_is_guilty() -> None:
     lose(poison, "one", 0.0, p="poison", a="cat", b="dog")
     poison.exited("one", frozenset("pab"), 0.1)
     lose(poison, "two", 1.0, p="poison", a="cat", n="fish")
-    assert poison.guilty("two", "p") is None
+    assert poison.guilty(image("poison")) is None
     # The cat waited for its turn, the fish was new.
     poison.exited("two", frozenset("pn"), 1.1)
-    assert poison.guilty("two", "p") == image("poison")
-    assert not poison.had_in_hand("two", "a")
+    assert poison.guilty(image("poison")) == image("poison")
+    assert not poison.is_accused("two", "a")
 
 
 def test_of_two_in_common_nobody_can_tell() -> None:
@@ -40,17 +40,43 @@ def test_of_two_in_common_nobody_can_tell() -> None:
     for incarnation in ("one", "two"):
         lose(poison, incarnation, 0.0, p="poison", a="cat")
         poison.exited(incarnation, frozenset("pa"), 0.0)
-    assert poison.guilty("two", "p") is None
+    assert poison.guilty(image("poison")) is None
     lose(poison, "three", 1.0, p="poison")
     poison.exited("three", frozenset("p"), 1.0)
-    assert poison.guilty("three", "p") == image("poison")
+    assert poison.guilty(image("poison")) == image("poison")
+
+
+def test_the_first_exit_may_be_told_after_the_second() -> None:
+    poison = Poison(KEEP_S)
+    lose(poison, "one", 0.0, p="poison", a="cat")
+    lose(poison, "two", 0.2, p="poison")
+    poison.exited("two", frozenset("p"), 0.3)
+    assert poison.is_recurrent(image("poison"))
+    assert not poison.is_heard(image("poison"))
+    assert poison.guilty(image("poison")) is None
+    poison.exited("one", frozenset("pa"), 0.5)
+    assert poison.is_heard(image("poison"))
+    assert poison.guilty(image("poison")) == image("poison")
+
+
+def test_what_a_convict_ended_is_held_against_no_other() -> None:
+    poison = Poison(KEEP_S)
+    lose(poison, "one", 0.0, p="poison", a="cat")
+    poison.exited("one", frozenset("pa"), 0.1)
+    lose(poison, "two", 0.2, q="poison", a="cat")
+    poison.exited("two", frozenset("qa"), 0.3)
+    lose(poison, "three", 0.4, p="poison")
+    poison.exited("three", frozenset("p"), 0.5)
+    poison.convict(image("poison"), 600.0)
+    assert not poison.is_accused("two", "a")
+    assert poison.guilty(image("cat")) is None
 
 
 def test_one_exit_is_no_proof_whoever_sent_the_image() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, p="poison", q="poison")
     poison.exited("one", frozenset("pq"), 0.0)
-    assert poison.guilty("one", "p") is None
+    assert poison.guilty(image("poison")) is None
 
 
 def test_an_answer_acquits() -> None:
@@ -75,17 +101,17 @@ def test_an_image_that_ends_io_processes_of_a_worker_that_lives_is_guilty() -> N
     # Told before or after it is known here that they were lost.
     lose(poison, "one", 0.0, p="poison", a="cat", n="fish")
     poison.exited("one", frozenset("pa"), 0.1, io_process="io-1")
-    assert poison.guilty("one", "p") is None
-    assert not poison.has_exit("one", "n")
+    assert poison.guilty(image("poison")) is None
+    assert not poison.is_heard(image("fish"))
     poison.answered(image("cat"))
     poison.exited("one", frozenset("q"), 1.0, io_process="io-2")
     lose(poison, "one", 1.1, q="poison")
-    assert poison.has_exit("one", "q")
-    assert poison.guilty("one", "q") == image("poison")
-    assert poison.is_recurrent("one", "q", image("poison"))
+    assert poison.is_heard(image("poison"))
+    assert poison.guilty(image("poison")) == image("poison")
+    assert poison.is_recurrent(image("poison"))
     # The worker process itself may end, too.
     poison.exited("one", frozenset("n"), 2.0)
-    assert poison.has_exit("one", "n")
+    assert poison.is_heard(image("fish"))
     assert poison.is_suspect(image("fish"))
 
 
@@ -111,7 +137,7 @@ def test_what_is_poison_for_one_version_is_none_for_another() -> None:
     poison.exited("one", frozenset("p"), 0.0)
     poison.lost("two", "q", Image(OTHER, "cat"), 1.0)
     poison.exited("two", frozenset("q"), 1.0)
-    assert poison.guilty("two", "q") is None
+    assert poison.guilty(image("poison")) is None
     poison.quarantine(Image(VERSION, "cat"), 10.0)
     assert poison.refused_for_s(Image(OTHER, "cat"), 4.0) == 0.0
 
@@ -161,5 +187,5 @@ def test_the_innocent_are_never_convicted(
             poison.lost(incarnation, one, image(one), now)
         poison.exited(incarnation, frozenset(in_hand), now)
         known |= in_hand
-        assert poison.guilty(incarnation, "poison") in (None, image("poison"))
-        assert poison.guilty(incarnation, "poison") == (image("poison") if number else None)
+        assert poison.guilty(image("poison")) in (None, image("poison"))
+        assert poison.guilty(image("poison")) == (image("poison") if number else None)
