@@ -11,7 +11,7 @@ As many processes measure floors at once as there are workers, each on the cores
 busy core slows the other. Every round has processes of its own: where their memory happens to lie
 makes them faster or slower. One at a time, the floor is all steps of one image, on the cores of the
 worker that answers, and the way of the pool whose workers sleep as long as a forward pass, which
-is taken off. These two and the real pool take turns by the image.
+is taken off. These two and the real pool take turns by the image, there and back.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 from benchmarks.harness import dataset, hardware, results, weights
 from benchmarks.harness.floors import BATCHES, STEPS, Floor, Floors, Table, threads_of
@@ -61,7 +62,9 @@ Ask = Callable[[], Awaitable[tuple[float, Detections]]]
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Seconds of one image through the pool, and of the floors right before or after."""
+    """Seconds of an image through the pool and of its floors, in turns there and back: each the mean
+    of one right behind another of its kind, whose traces the caches still hold, and one that is not.
+    """
 
     steps_s: float
     way_s: float
@@ -182,7 +185,7 @@ class Setting:
         parts.alone.append(await measured(self.real, begin))
         way = partial(asked, self.echo_client, self.image, "bulk")
         pool = partial(asked, self.client, self.image, "normal")
-        parts.image_by_image += await image_by_image(self.floors, way, pool, self.options.slice / 2)
+        parts.image_by_image += await image_by_image(self.floors, way, pool, self.options.slice)
 
     def _load(
         self, of: AsyncClient, clients: int, seconds: float, meter: CpuMeter | None = None
@@ -260,23 +263,23 @@ def way_cpu_s(run: Measured) -> dict[str, float]:
 async def image_by_image(
     floors: Mapping[str, Floors], way: Ask, pool: Ask, seconds: float
 ) -> list[Alone]:
-    """The steps, the way and the pool by turns for so long: from both ends, so that each is behind
-    an idle device as often. The steps are those on the device that answered last; an answer of
-    another, whose cores may be slower, does not count.
+    """The steps, the way and the pool by turns there and back for so long. The steps are those on
+    the device that answered last; where another answers, whose cores may be slower, it does not
+    count.
     """
     found: list[Alone] = []
     device = (await pool())[1].device
-    until, backwards = time.perf_counter() + seconds, False
+    until = time.perf_counter() + seconds
     while time.perf_counter() < until:
-        if backwards:
-            (pool_s, answer), (way_s, echo) = await pool(), await way()
-            steps_s = await floors[device].one_image()
-        else:
-            steps_s = await floors[device].one_image()
-            (way_s, echo), (pool_s, answer) = await way(), await pool()
-        if answer.device == device:
-            found.append(Alone(steps_s, way_s - echo.timing.inference_ms / 1e3, pool_s))
-        device, backwards = answer.device, not backwards
+        steps = [await floors[device].one_image()]
+        ways = [await way()]
+        pools = [await pool(), await pool()]
+        ways.append(await way())
+        steps.append(await floors[device].one_image())
+        if {answer.device for _, answer in pools} == {device}:
+            way_s = [took_s - echo.timing.inference_ms / 1e3 for took_s, echo in ways]
+            found.append(Alone(mean(steps), mean(way_s), mean([took_s for took_s, _ in pools])))
+        device = pools[-1][1].device
     return found
 
 
@@ -392,7 +395,7 @@ def summary(rounds: Rounds, workers: Sequence[Device]) -> tuple[tuple[Row, ...],
         Check(
             f"alone, the median is {MOST_BEYOND_MS:g} ms or less beyond the floors",
             beyond[1] <= MOST_BEYOND_MS,
-            f"{alone_ms:.2f} ms of {floor_ms:.2f}, image by image {beyond[1]:.2f} beyond "
+            f"{alone_ms:.2f} ms of {floor_ms:.2f}, turn by turn {beyond[1]:.2f} beyond "
             f"(quartiles {beyond[0]:.2f} and {beyond[2]:.2f} of {len(beyond_ms)})",
         ),
     ]
