@@ -62,8 +62,9 @@ Ask = Callable[[], Awaitable[tuple[float, Detections]]]
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Seconds of an image through the pool and of its floors, in turns there and back: each the mean
-    of one right behind another of its kind, whose traces the caches still hold, and one that is not.
+    """Seconds of an image through the pool and of its floors, in turns there and back: each is the
+    mean of one right behind another of its kind, whose traces the caches still hold, and of one
+    that is not.
     """
 
     steps_s: float
