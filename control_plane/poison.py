@@ -100,8 +100,7 @@ class Poison:
     def answered(self, image: Image) -> None:
         """It did not end its worker: whatever it was near, it was another's doing."""
         self._convicted.pop(image.version, None)
-        for key in [key for key, lost in self._lost.items() if lost.image == image]:
-            del self._lost[key]
+        self._lost = {key: lost for key, lost in self._lost.items() if lost.image != image}
 
     def works(self, version: VersionKey) -> None:
         """An image of this version was answered."""
@@ -146,8 +145,7 @@ class Poison:
         """
         if isinstance(what, Image):
             explained = self._lost_with(what)
-            for key in [key for key in self._lost if key[0] in explained]:
-                del self._lost[key]
+            self._lost = {k: lost for k, lost in self._lost.items() if k[0] not in explained}
         self._until[what] = max(until, self._until.get(what, until))
         _bound(self._until)
 

@@ -17,7 +17,7 @@ from control_plane.events import Journal
 from control_plane.fleet import VersionKey
 from control_plane.poison import Image, Poison
 from control_plane.registry import Registry
-from control_plane.waiters import Waiters
+from control_plane.waiters import ANY, Waiters
 from control_plane.wire import key_in
 from yolopool.errors import ImageQuarantined, RegistryUnavailable, VersionQuarantined
 from yolopool.v1 import worker_pb2
@@ -28,7 +28,6 @@ log = structlog.get_logger()
 WORD_S, SETTLE_S = 2.0, 0.05
 # Workers that one request may lose: beyond two only where it is known not to be the cause.
 MOST_LOST = 3
-_EXIT = "exit"  # what those wait for who wait for a word
 # A larger image would hold the event loop up for some milliseconds.
 INLINE_BYTES = 1024**2
 # Of the stream of events: those that are read at the start, and how long to wait for the next.
@@ -78,7 +77,7 @@ class Quarantine:
         """It was said what a process had in hand when it ended; see `Poison.exited`."""
         if incarnation and self._refuse_s:
             self._poison.exited(incarnation, requests, self._clock.monotonic(), io_process)
-            self._words.wake(_EXIT)
+            self._words.wake(ANY)
 
     async def may_go_on(
         self, body: worker_pb2.InferRequest, incarnation: str, lost: int, deadline_s: float
@@ -127,7 +126,7 @@ class Quarantine:
 
         Raises as `_refuse` if it is this one.
         """
-        await self._words.until(_EXIT, lambda: self._poison.is_heard(image) or None, wait_s)
+        await self._words.until(ANY, lambda: self._poison.is_heard(image) or None, wait_s)
         await asyncio.sleep(SETTLE_S)
         guilty = self._poison.guilty(image)
         if guilty is not None:

@@ -137,7 +137,8 @@ def test_what_is_poison_for_one_version_is_none_for_another() -> None:
     poison.exited("one", frozenset("p"), 0.0)
     poison.lost("two", "q", Image(OTHER, "cat"), 1.0)
     poison.exited("two", frozenset("q"), 1.0)
-    assert poison.guilty(image("poison")) is None
+    assert poison.guilty(Image(OTHER, "cat")) is None
+    assert poison.guilty(Image(VERSION, "cat")) is None
     poison.quarantine(Image(VERSION, "cat"), 10.0)
     assert poison.refused_for_s(Image(OTHER, "cat"), 4.0) == 0.0
 
@@ -187,5 +188,6 @@ def test_the_innocent_are_never_convicted(
             poison.lost(incarnation, one, image(one), now)
         poison.exited(incarnation, frozenset(in_hand), now)
         known |= in_hand
-        assert poison.guilty(image("poison")) in (None, image("poison"))
+        for one in known | {*waiting}:
+            assert poison.guilty(image(one)) in (None, image("poison"))
         assert poison.guilty(image("poison")) == (image("poison") if number else None)
