@@ -132,18 +132,31 @@ class Queue(Generic[P]):
         self._places[ask.version] += 1
         self._saw(ask.priority, now)
 
-    def free(self, number: int) -> None:
-        """Gives a reserved place back, if it was not taken."""
+    def reserved(self, number: int) -> bool:
+        """Whether a place is kept for the ticket of this number, which has not come."""
+        return number in self._reserved
+
+    def free(self, number: int) -> bool:
+        """Gives a place back, reserved or of a ticket that waits; False if there was none."""
         version = self._reserved.pop(number, None)
         if version is not None:
             self._left(version)
+            return True
+        ticket = self._live.pop(number, None)
+        if ticket is None:
+            return False
+        lane = self._classes[ticket.priority][ticket.version][ticket.shape]
+        lane.discard(ticket.key, self._estimates)
+        self._left(ticket.version)
+        self._tidy(lane)
+        return True
 
     def add(self, ticket: Ticket[P], now: float, done_s: float) -> None:
         """Takes a ticket, into its reserved place if it has one, or raises QueueFull (no room) or
         DeadlineUnmeetable (no time). `done_s` estimates when it would be answered.
         """
         margin = MARGIN
-        if ticket.number in self._reserved:
+        if self.reserved(ticket.number):
             self.free(ticket.number)
             margin = 1.0  # it was let in by it, and its image is decoded
         else:
@@ -160,16 +173,6 @@ class Queue(Generic[P]):
             lanes[ticket.shape] = fresh
         lanes[ticket.shape].add(ticket.key, self._estimates)
         self._saw(ticket.priority, now)
-
-    def discard(self, ticket: Ticket[P]) -> bool:
-        """Frees the place of a ticket that nobody waits for; False if it left already."""
-        if self._live.pop(ticket.number, None) is None:
-            return False
-        lane = self._classes[ticket.priority][ticket.version][ticket.shape]
-        lane.discard(ticket.key, self._estimates)
-        self._left(ticket.version)
-        self._tidy(lane)
-        return True
 
     def wait_s(self, ask: Ask | None = None, away_s: Callable[[str], float] = _no_time) -> float:
         """Seconds until all that waits is done; of an `ask`: until it is, or until its turn while

@@ -43,12 +43,11 @@ MOST_UNDER_WAY = 2
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a caller wants run; `deadline` is of the engine's clock, a lower priority goes first.
-    `place` is what `reserve` answered; 0: it has none yet.
+    """How a caller wants an image run; `deadline` is of the engine's clock, a lower priority goes
+    first. `place` is what `reserve` answered; 0: it has none yet.
     """
 
     version: str
-    image: U8
     options: NmsOptions
     priority: int
     deadline: float
@@ -72,7 +71,7 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class _Job:
     run: Callable[[], Any]
-    reply: Reply
+    reply: Reply[Any]
 
 
 class Engine:
@@ -98,6 +97,7 @@ class Engine:
         self._passes_total = self._images_total = 0
         # Images a pass that the ledger promises memory for, whatever a ticket was queued with.
         self._limits: dict[str, int] = {}
+        self._refused: dict[str, YolopoolError] = {}
         # Batches that fitted where a larger one did not.
         self._fitting: dict[tuple[str, Shape], int] = {}
         self._running = 0
@@ -131,13 +131,13 @@ class Engine:
         """Runs a call on the device thread, before the batches that wait; an `idle` one behind
         them. Not cancelled with its caller: what it changes is changed.
         """
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        reply = Reply[Answer]()
         with self._changed:
             if self._stopping:
                 raise Draining("this worker is ending: ask another")
-            (self._idle_jobs if idle else self._jobs).append(_Job(run, Reply(future)))
+            (self._idle_jobs if idle else self._jobs).append(_Job(run, reply))
             self._changed.notify()
-        return await future
+        return await reply.future
 
     def reserve(self, ask: Ask) -> int:
         """Keeps a place in the queue while an image is decoded; to be given back by `free`.
@@ -153,22 +153,38 @@ class Engine:
         return place
 
     def free(self, place: int) -> None:
-        """Gives a place back, unless a request has taken it."""
+        """Gives a place back, and takes the request out of the queue that waits in it."""
         with self._changed:
             self._queue.free(place)
 
-    async def submit(self, request: Request) -> Outcome:
+    async def submit(self, request: Request, image: U8) -> Outcome:
         """Queues one image and waits for its answer; a cancelled call frees its place.
 
         Raises QueueFull and DeadlineUnmeetable at once, DeadlineExceeded, NotAssigned,
         OutOfMemory, InferenceFailed, Draining.
         """
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        reply = Reply[Outcome]()
+        place = self.put(request, image, reply)
+        try:
+            return await reply.future
+        finally:
+            self.free(place)
+
+    def put(self, request: Request, image: U8, reply: Reply[Outcome]) -> int:
+        """Queues one image, on any thread; its place, to be given back when nobody waits for the
+        reply any more. Who gave it back already is not queued.
+
+        Raises QueueFull, DeadlineUnmeetable, Draining, and what its version is refused with.
+        """
         now = self._clock()
-        height, width = request.image.shape[:2]
+        height, width = image.shape[:2]
         with self._changed:
             if self._stopping:
                 raise Draining("this worker is ending: ask another")
+            if request.version in self._refused:
+                raise self._refused[request.version].with_traceback(None)
+            if request.place and not self._queue.reserved(request.place):
+                return request.place
             ticket = Ticket(
                 request.place or next(self._numbers),
                 request.version,
@@ -177,17 +193,13 @@ class Engine:
                 request.deadline,
                 now,
                 request.batching,
-                Work(request.image, request.options, Reply(future)),
+                Work(image, request.options, reply),
             )
             self._queue.add(ticket, now, self._wait_s(now, ticket.ask))
             self._changed.notify()
         if request.version not in self.models:
             self.watch()
-        try:
-            return await future
-        finally:
-            with self._changed:
-                self._queue.discard(ticket)
+        return ticket.number
 
     def load(self) -> Load:
         """What rides on every reply."""
@@ -244,9 +256,13 @@ class Engine:
         with self._changed:
             self._limits[version] = images
 
-    def refuse(self, version: str, error: YolopoolError) -> None:
-        """Answers all that waits for a version with an error."""
+    def refuse(self, version: str, error: YolopoolError, for_good: bool = False) -> None:
+        """Answers all that waits for a version with an error; `for_good`: all that comes, too,
+        until it is forgotten.
+        """
         with self._changed:
+            if for_good:
+                self._refused[version] = error
             tickets = self._queue.take(version)
         tell((ticket.payload.reply, None, error) for ticket in tickets)
 
@@ -256,6 +272,7 @@ class Engine:
             self._estimates.forget(version)
             self._swap_s.pop(version, None)
             self._limits.pop(version, None)
+            self._refused.pop(version, None)
             self._passes.pop(version, None)
             self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from worker.engine import Engine, Request
-from worker.imaging import Place, Region
-from worker.intake import Prepared
+from worker.imaging import U8, Place, Region
+from worker.intake import Framing, Prepare, Prepared, as_it_is
 from worker.lanes import Batching
 from worker.options import Telling
 from worker.passes import Outcome
+from worker.replies import Reply
 from worker.results import Found, check_mask_bytes
 from worker.teller import Teller
 from yolopool.errors import DeadlineUnmeetable, QueueFull
@@ -21,10 +22,12 @@ _AGAIN_S = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What was found, and the passes it took: of tiles their shares of passes, added up, and the
-    longest wait. `device_s`: the request's share of the device; `tiles` 0: it was run as one.
+    """What was found on an image, and the passes it took: of tiles their shares of passes, added
+    up, and the longest wait. `device_s`: the request's share of the device; `tiles` 0: it was run
+    as one.
     """
 
+    prepared: Prepared
     found: Found
     outcome: Outcome
     device_s: float
@@ -35,21 +38,25 @@ async def infer(
     engine: Engine,
     teller: Teller,
     request: Request,
-    prepared: Prepared,
+    prepare: Prepare,
+    framing: Framing,
     telling: Telling,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Inference:
-    """Runs what was prepared; `request` has the image of it all. Raises as Engine.submit, and
-    InvalidOption for too large an answer. When one tile fails, or the caller leaves, all end.
+    """Runs what is prepared; `request.place` is the caller's to give back. Raises as Engine.submit
+    and Intake.prepare, and InvalidOption for too large an answer. When one tile fails, or the
+    caller leaves, all end.
     """
-    places = prepared.places(telling.tiling)
     if telling.tiling is None:
-        outcome = await engine.submit(request)
+        prepared, outcome = await _whole(engine, request, prepare, framing)
+        (place,) = prepared.places(None)
         began = clock()
-        found = await teller.tell(outcome.candidates, places[0], telling.masks, request.deadline)
+        found = await teller.tell(outcome.candidates, place, telling.masks, request.deadline)
         told = replace(outcome, postprocess_s=outcome.postprocess_s + clock() - began)
-        return Inference(found, told, _device_s(outcome), 0)
+        return Inference(prepared, found, told, _device_s(outcome), 0)
 
+    prepared = await prepare(framing, as_it_is)
+    places = prepared.places(telling.tiling)
     _check_deadline(engine, request, places)
     room = asyncio.Semaphore(at_a_time(request.batching, engine.load().capacity))
     mask_bytes = 0
@@ -59,8 +66,8 @@ async def infer(
         async with room:
             image = place.letterboxed.image
             # The first takes the place that was kept while the image was decoded.
-            ask = replace(request, image=image, place=0 if number else request.place)
-            outcome = await _submit(engine, ask, patient=number > 0)
+            ask = replace(request, place=0 if number else request.place)
+            outcome = await _submit(engine, ask, image, patient=number > 0)
             found = await teller.tell(outcome.candidates, place, telling.masks, request.deadline)
             # Before more of them are made; merged there are no more.
             mask_bytes += found.mask_bytes
@@ -80,7 +87,25 @@ async def infer(
     parts = [(_region(place), found) for place, (_, found) in zip(places, done, strict=True)]
     merged = await teller.merge(parts, prepared.part, request.options)
     outcome = _added_up(outcomes, clock() - began)
-    return Inference(merged, outcome, sum(map(_device_s, outcomes)), len(places))
+    return Inference(prepared, merged, outcome, sum(map(_device_s, outcomes)), len(places))
+
+
+async def _whole(
+    engine: Engine, request: Request, prepare: Prepare, framing: Framing
+) -> tuple[Prepared, Outcome]:
+    """The image as one, from the thread that prepared it straight to the queue: each turn of the
+    event loop in between would take the device's thread a tenth of a millisecond and more.
+    """
+    image: Prepared | None = None
+
+    def put(prepared: Prepared, reply: Reply[Outcome]) -> None:
+        nonlocal image
+        image = prepared
+        engine.put(request, prepared.letterboxed.image, reply)
+
+    outcome = await prepare(framing, put)
+    assert image is not None, "there is an outcome of it"
+    return image, outcome
 
 
 def at_a_time(batching: Batching, capacity: int) -> int:
@@ -105,11 +130,11 @@ def _check_deadline(engine: Engine, request: Request, places: Sequence[Place]) -
         )
 
 
-async def _submit(engine: Engine, request: Request, patient: bool) -> Outcome:
+async def _submit(engine: Engine, request: Request, image: U8, patient: bool) -> Outcome:
     """As Engine.submit; a patient one asks until there is room, or its deadline passed."""
     while True:
         try:
-            return await engine.submit(request)
+            return await engine.submit(request, image)
         except QueueFull:
             if not patient or time.monotonic() >= request.deadline:
                 raise

@@ -5,14 +5,15 @@ in the bounded backlog, or finds no slot for its pixels, is refused at once, not
 lateness.
 """
 
-import asyncio
 import itertools
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -28,10 +29,12 @@ from worker.imaging import (
     Region,
     ShapePolicy,
 )
+from worker.replies import Reply
 from worker.tiling import MAX_TILES, Tiling, layout
 from yolopool.errors import Draining, QueueFull
 
 Box = tuple[float, float, float, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,21 @@ class Prepared:
         )
 
 
+# What is done with an image at once, on the thread that prepared it, and who waits for the outcome.
+Then = Callable[[Prepared, Reply[T]], None]
+
+
+class Prepare(Protocol):
+    """What prepares the image of one request, once it is admitted, and hands it on: the outcome."""
+
+    async def __call__(self, framing: Framing, then: Then[T]) -> T: ...
+
+
+def as_it_is(prepared: Prepared, reply: Reply[Prepared]) -> None:
+    """For who wants the image itself."""
+    reply(prepared, None)
+
+
 class Intake:
     """Prepares images on `threads` threads, at most `capacity` waiting or under way, into slots
     of `arena`.
@@ -134,6 +152,18 @@ class Intake:
         QueueFull at once when the backlog or the arena is full, Draining when closed, ImageEmpty,
         ImageNotDecodable, ImageTooLarge, ImageShapeMismatch, and InvalidOption for the region.
         """
+        return await self.hand_on(source, region_of_interest, framing, as_it_is)
+
+    async def hand_on(
+        self,
+        source: bytes | RawPixels,
+        region_of_interest: Box | None,
+        framing: Framing,
+        then: Then[T],
+    ) -> T:
+        """As `prepare`, with no way back to the event loop between the image and what is done with
+        it: the answer is what `then` has replied, or raised.
+        """
         if self._closed:
             raise Draining("this worker is ending: ask another")
         if not self._places.acquire(blocking=False):
@@ -149,15 +179,17 @@ class Intake:
                 # The largest it may become: how large it does is known when it is decoded. Only
                 # then is there a slot for tiles, for as many as there are.
                 slots.append(self._arena.room(framing.most_bytes))
-            work = self._threads.submit(
-                self._prepare, number, source, region_of_interest, framing, slots
-            )
+            reply = Reply[T]()
+            prepare = partial(self._prepare, number, source, region_of_interest, framing, slots)
+            work = self._threads.submit(self._hand_on, prepare, then, reply)
         except BaseException:
             self._over(number, slots)
             raise
-        # Given back when the work is over, not when its caller goes: a thread is still busy then.
-        work.add_done_callback(lambda _: self._over(number, slots))
-        return await asyncio.wrap_future(work)
+        work.add_done_callback(partial(self._ended, number, slots, reply))
+        try:
+            return await reply.future
+        finally:
+            work.cancel()
 
     @property
     def oldest(self) -> int:
@@ -165,6 +197,15 @@ class Intake:
         Who sees the same one for long sees a decoder that hangs.
         """
         return min(tuple(self._at), default=0)
+
+    def _hand_on(self, prepare: Callable[[], Prepared], then: Then[T], reply: Reply[T]) -> None:
+        try:
+            then(prepare(), reply)
+        except Exception as error:
+            reply(None, error)
+        finally:
+            # Whoever keeps the error keeps this frame, and the reply keeps the error.
+            del prepare, then, reply
 
     def _prepare(
         self,
@@ -175,10 +216,10 @@ class Intake:
         slots: list[U8],
     ) -> Prepared:
         self._at.add(number)
-        started = self._clock()
-        image, image_shape, offset = self._read(source, region_of_interest)
-        decoded = self._clock()
         try:
+            started = self._clock()
+            image, image_shape, offset = self._read(source, region_of_interest)
+            decoded = self._clock()
             if framing.tiling is not None:
                 letterboxed = self._tiles(image, framing, framing.tiling)
             else:
@@ -187,6 +228,9 @@ class Intake:
             # Its frames hold views of the slot, for as long as anybody holds the error.
             traceback.clear_frames(error.__traceback__)
             raise
+        finally:
+            # Not when its caller goes: this thread would still be busy.
+            self._over(number, slots)
         return Prepared(
             letterboxed,
             image_shape,
@@ -222,6 +266,11 @@ class Intake:
             return image, (height, width), (0, 0)
         part = imaging.region(region_of_interest, (height, width))
         return imaging.crop(image, part), (height, width), part.offset
+
+    def _ended(self, number: int, slots: list[U8], reply: Reply[T], work: "Future[None]") -> None:
+        if work.cancelled():  # by `close`, or because nobody waits
+            self._over(number, slots)
+            reply(None, Draining("this worker is ending: ask another"))
 
     def _over(self, number: int, slots: list[U8]) -> None:
         slots.clear()

@@ -11,14 +11,16 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import structlog
 
 from worker import io_link
 from worker.arena import U8, Arena
-from worker.intake import Framing, Prepared
+from worker.intake import Framing, Prepare, T, Then
 from worker.io_link import Frames, Kind
-from worker.rpc import DEFAULT_DEADLINE_S, Prepare
+from worker.replies import Reply
+from worker.rpc import DEFAULT_DEADLINE_S
 from yolopool import status
 from yolopool.errors import DeadlineExceeded, Internal, QueueFull, YolopoolError
 from yolopool.v1 import worker_pb2
@@ -34,8 +36,9 @@ class _Awaited:
     """An image that is being prepared there; its pixels take so many bytes at most."""
 
     request: str
-    prepared: "asyncio.Future[Prepared]"
     most_bytes: int
+    then: Then[Any]
+    reply: Reply[Any]
 
 
 class IoCalls:
@@ -75,9 +78,8 @@ class IoCalls:
         elif kind is Kind.READY:
             self._ready(call, payload)
         elif kind is Kind.FAILED:
-            one = self._awaited.get(call)
-            if one is not None and not one.prepared.done():
-                one.prepared.set_exception(status.from_bytes(payload))
+            if (one := self._awaited.pop(call, None)) is not None:
+                one.reply(None, status.from_bytes(payload))
         elif kind is Kind.PONG:
             self.pongs, self.oldest = self.pongs + 1, io_link.read_number(payload)
         elif kind is Kind.LISTENING and not self.listening.done():
@@ -116,32 +118,42 @@ class IoCalls:
             )
             self.frames.send(Kind.NO, call, status.to_bytes(internal))
 
-    async def _prepare(self, call: int, request: str, until: float, framing: Framing) -> Prepared:
+    async def _prepare(
+        self, call: int, request: str, until: float, framing: Framing, then: Then[T]
+    ) -> T:
         """`until`: of the loop's time; an I/O process that hangs holds no ticket beyond it."""
-        awaited: asyncio.Future[Prepared] = self._loop.create_future()
-        self._awaited[call] = _Awaited(request, awaited, framing.most_bytes)
+        reply = Reply[T]()
+        self._awaited[call] = _Awaited(request, framing.most_bytes, then, reply)
         self.frames.send(Kind.GO, call, io_link.pack_framing(framing))
+        late = self._loop.call_at(until, self._late, call)
         try:
-            async with asyncio.timeout_at(until):
-                return await awaited
-        except TimeoutError:
-            raise DeadlineExceeded(
-                "the image was not decoded in time: allow more, or add I/O processes"
-            ) from None
+            return await reply.future
         finally:
-            del self._awaited[call]
+            late.cancel()
+            self._awaited.pop(call, None)
+
+    def _late(self, call: int) -> None:
+        if (one := self._awaited.pop(call, None)) is not None:
+            why = "the image was not decoded in time: allow more, or add I/O processes"
+            one.reply(None, DeadlineExceeded(why))
 
     def _ready(self, call: int, payload: bytes) -> None:
         one = self._awaited.get(call)
-        if one is None or one.prepared.done():
+        if one is None or one.reply.future.done():
             self.frames.send(Kind.GIVEN, call)  # its caller went away
             return
         try:
             pixels = partial(self._pixels, call, one.most_bytes)
-            one.prepared.set_result(io_link.read_prepared(payload, pixels))
+            prepared = io_link.read_prepared(payload, pixels)
         except (ValueError, struct.error):
             log.error("an I/O process says what can't be: it is ended")
             self.frames.close()
+            return
+        del self._awaited[call]
+        try:
+            one.then(prepared, one.reply)
+        except Exception as error:
+            one.reply(None, error)
 
     def _pixels(self, call: int, most_bytes: int, offset: int, size_bytes: int) -> U8:
         if not 0 < size_bytes <= most_bytes:
@@ -157,7 +169,7 @@ class IoCalls:
 
     def _end(self) -> None:
         awaited = self._awaited.values()
-        self.in_hand = tuple(one.request for one in awaited if not one.prepared.done())
+        self.in_hand = tuple(one.request for one in awaited if not one.reply.future.done())
         self.lost.set()
         for task in list(self._calls.values()):
             task.cancel()

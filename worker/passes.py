@@ -31,7 +31,7 @@ class Work:
 
     image: U8
     options: NmsOptions
-    reply: Reply
+    reply: "Reply[Outcome]"
 
 
 @dataclass(frozen=True, slots=True)

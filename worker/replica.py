@@ -76,8 +76,6 @@ class Replica:
     hot_since_unix_s: float = 0.0
     last_pass: float = 0.0
     wanted: bool = False
-    # Released without waiting for its tickets: those that come to the queue now are refused.
-    forced: bool = False
     # Ran out of memory on its way to the device once: the next time it is told so.
     short: bool = False
     load_s: float = 0.0

@@ -152,8 +152,8 @@ class Replicas:
                 replica.settled.set()
                 replica.work = asyncio.create_task(self._drop(replica))
             if force:
-                replica.forced = True
-                self._engine.refuse(key, forced_out(key))
+                # With those whose images are being decoded.
+                self._engine.refuse(key, forced_out(key), for_good=True)
             released = replica.work
         assert released is not None, "a RELEASING replica has its release under way"
         await asyncio.shield(released)

@@ -3,20 +3,24 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
-class Reply:
-    """Where one answer goes; may be called on any thread. A caller who went away hears nothing."""
+class Reply(Generic[T]):
+    """Where one answer goes, made on the event loop that waits for it; may be called on any thread.
+    The first answer counts, and a caller who went away hears nothing.
+    """
 
-    def __init__(self, future: "asyncio.Future[Any]") -> None:
-        self.future = future
+    def __init__(self) -> None:
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-    def __call__(self, answer: Any, error: Exception | None) -> None:
+    def __call__(self, answer: T | None, error: Exception | None) -> None:
         tell([(self, answer, error)])
 
 
-def tell(answers: Iterable[tuple[Reply, Any, Exception | None]]) -> None:
+def tell(answers: Iterable[tuple[Reply[Any], Any, Exception | None]]) -> None:
     """All of them, of one event loop, in one word: each word wakes its thread, which then wants the
     interpreter lock of the one that answers.
     """
@@ -26,7 +30,7 @@ def tell(answers: Iterable[tuple[Reply, Any, Exception | None]]) -> None:
             answers[0][0].future.get_loop().call_soon_threadsafe(_settle, answers)
 
 
-def _settle(answers: Iterable[tuple[Reply, Any, Exception | None]]) -> None:
+def _settle(answers: Iterable[tuple[Reply[Any], Any, Exception | None]]) -> None:
     for reply, answer, error in answers:
         if reply.future.done():
             continue

@@ -5,7 +5,7 @@ Who may give orders is decided by the fencing token: a lower one than was obeyed
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +19,10 @@ from worker.bench import Bench
 from worker.blackbox import BlackBox
 from worker.engine import Engine, Request
 from worker.inference import Inference, infer
-from worker.intake import Framing, Intake, Prepared
+from worker.intake import Framing, Intake, Prepare, T, Then
 from worker.lanes import SUSPECT
 from worker.replica import Replica
-from worker.replicas import Replicas, forced_out
+from worker.replicas import Replicas
 from worker.swaps import Swaps
 from worker.teller import Teller
 from worker.upkeep import Upkeep
@@ -40,8 +40,6 @@ log = structlog.get_logger()
 DEFAULT_DEADLINE_S = 30.0
 DEFAULT_BENCH_S = 600.0
 _POLL_S = 0.02
-# What decodes and letterboxes the image of one request, once it is admitted.
-Prepare = Callable[[Framing], Awaitable[Prepared]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +130,16 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.ReleaseResponse(ledger=self._ledger(), released_bytes=released)
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
-        def prepare(framing: Framing) -> Awaitable[Prepared]:
+        async def prepare(framing: Framing, then: Then[T]) -> T:
             source, region = wire.source_of(request), wire.region_of(request.options)
-            return self._intake.prepare(source, region, framing)
+            return await self._intake.hand_on(source, region, framing, then)
 
         return await self.infer(request, context.time_remaining(), prepare)
 
     async def infer(
         self, request: worker_pb2.InferRequest, remaining_s: float | None, prepare: Prepare
     ) -> worker_pb2.InferResponse:
-        """An Infer that came here or to an I/O process: its image is what `prepare` answers."""
+        """An Infer that came here or to an I/O process: its image is what `prepare` hands on."""
         began, outcome_word = self._clock(), "OK"
         task = asyncio.current_task()
         assert task is not None, "a call runs in a task"
@@ -269,20 +267,13 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
                     telling = options.telling(request.options, settings, task)
                     if task == options.SEGMENT and nms.masks:
                         self._teller.check()
-                    prepared = await prepare(wire.framing_of(replica, telling))
-                    if replica.forced:  # while the image was decoded
-                        raise forced_out(replica.key)
-                    submission = Request(
-                        replica.key,
-                        prepared.letterboxed.image,
-                        nms,
-                        priority,
-                        deadline,
-                        replica.batching,
-                        place,
-                    )
                     inference = await infer(
-                        self._engine, self._teller, submission, prepared, telling
+                        self._engine,
+                        self._teller,
+                        Request(replica.key, nms, priority, deadline, replica.batching, place),
+                        prepare,
+                        wire.framing_of(replica, telling),
+                        telling,
                     )
                 finally:
                     self._engine.free(place)
@@ -292,18 +283,17 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             replica.usage = replica.usage.answered(
                 self._clock(), inference.outcome.queue_s, inference.device_s
             )
-            return self._answer(request, replica, prepared, inference, telling)
+            return self._answer(request, replica, inference, telling)
 
     def _answer(
         self,
         request: worker_pb2.InferRequest,
         replica: Replica,
-        prepared: Prepared,
         inference: Inference,
         telling: options.Telling,
     ) -> worker_pb2.InferResponse:
         one, found, outcome = self._identity(), inference.found, inference.outcome
-        height, width = prepared.image_shape
+        height, width = inference.prepared.image_shape
         result = detection_pb2.DetectResponse(
             detections=answers.detections_to(found, replica.class_names),
             image_width=width,
@@ -313,7 +303,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             worker=one.id,
             device=one.device,
             batch_size=outcome.batch_size,
-            timing=wire.timing_to(outcome, prepared),
+            timing=wire.timing_to(outcome, inference.prepared),
             request_id=request.request_id,
             task=replica.header.manifest.task,
             tiles=inference.tiles,

@@ -86,8 +86,8 @@ class Worker:
     async def infer(self, key: str, deadline: float) -> LoadReport:
         """One image; answers what rides on the reply."""
         with self.hands.replicas.ticket(key) as replica:
-            request = Request(key, IMAGE, OPTIONS, 1, deadline, replica.batching)
-            answer = await self.hands.engine.submit(request)
+            request = Request(key, OPTIONS, 1, deadline, replica.batching)
+            answer = await self.hands.engine.submit(request, IMAGE)
             device_s = answer.inference_s / answer.batch_size
             now = self._loop.time()
             replica.usage = replica.usage.answered(now, answer.queue_s, device_s)

@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from worker.admission import Ask
 from worker.backends.base import BatchResult, Candidates, NmsOptions
 from worker.engine import MOST_UNDER_WAY, Engine, Request
 from worker.lanes import Batching
+from worker.passes import Outcome
+from worker.replies import Reply
 from yolopool.errors import (
     DeadlineUnmeetable,
     Draining,
     InferenceFailed,
     InvalidOption,
+    NotAssigned,
     OutOfMemory,
     YolopoolError,
 )
@@ -117,7 +121,7 @@ async def engine_of(
 
 def detect(engine: Engine, number: int, deadline: float = 1e12) -> "asyncio.Task[Any]":
     return asyncio.create_task(
-        engine.submit(Request("m@1", image(number), OPTIONS, 1, deadline, Batching(1)))
+        engine.submit(Request("m@1", OPTIONS, 1, deadline, Batching(1)), image(number))
     )
 
 
@@ -275,6 +279,31 @@ async def test_out_of_memory_is_tried_again_when_the_pass_before_has_left_the_de
         outcomes = await asyncio.gather(*tasks)
     assert refused == 1
     assert [outcome.candidates.xyxy[0, 0] for outcome in outcomes] == [1, 2]
+
+
+async def test_who_gave_its_place_back_while_its_image_was_decoded_is_not_queued() -> None:
+    async with engine_of(Staged()) as engine:
+        ask = Ask("m@1", 1, 1e12, time.monotonic(), Batching(1))
+        request = Request("m@1", OPTIONS, 1, 1e12, Batching(1), engine.reserve(ask))
+        engine.free(request.place)
+        reply = Reply[Outcome]()
+        engine.put(request, image(1), reply)
+        assert engine.load().outstanding == 0
+        assert not engine.demand()
+
+
+async def test_what_comes_to_a_version_that_leaves_hears_why_until_it_is_forgotten() -> None:
+    model = Staged()
+    async with engine_of(model) as engine:
+        model.may_finish.release(2)
+        engine.refuse("m@1", OutOfMemory("for now"))
+        await detect(engine, 1)
+        engine.refuse("m@1", NotAssigned("it leaves"), for_good=True)
+        for number in (2, 3):
+            with pytest.raises(NotAssigned, match="it leaves"):
+                await detect(engine, number)
+        engine.forget("m@1")
+        await detect(engine, 4)
 
 
 async def test_a_stop_answers_what_is_under_way_and_refuses_what_waits() -> None:

@@ -10,11 +10,12 @@ from worker import inference, results
 from worker.backends.base import Candidates, NmsOptions
 from worker.backends.beside import MaskParts
 from worker.engine import Engine, Load, Request
-from worker.imaging import Letterboxed
-from worker.intake import Prepared
+from worker.imaging import U8, Letterboxed, ShapePolicy
+from worker.intake import Framing, Prepared, T, Then
 from worker.lanes import Batching
 from worker.options import Telling
 from worker.passes import Outcome
+from worker.replies import Reply
 from worker.results import MaskFormat
 from worker.teller import Teller
 from worker.tiling import Tiling
@@ -35,6 +36,7 @@ def test_tiles_take_a_share_of_the_queue(batching: Batching, capacity: int, most
 
 
 TILING = Tiling(32, 0.0)
+FRAMING = Framing(32, 32, ShapePolicy.SQUARE, tiling=TILING)
 CAPACITY = 8
 
 
@@ -51,7 +53,7 @@ class Scripted:
         assert shape == (32, 32)
         return self.seconds
 
-    async def submit(self, request: Request) -> Outcome:
+    async def submit(self, request: Request, image: U8) -> Outcome:
         self.asked += 1
         if self.asked > 1 and self.full:
             self.full -= 1
@@ -67,11 +69,19 @@ async def run(engine: Scripted, left_s: float = 30.0) -> inference.Inference:
     prepared = Prepared(Letterboxed(stack, (64, 64)), (64, 64), (0, 0), 0.0, 0.0)
     nms = NmsOptions((0.25,), 0.5, 10, False)
     deadline = time.monotonic() + left_s
-    request = Request("m@1", stack, nms, 1, deadline, Batching(max_batch=2))
+    request = Request("m@1", nms, 1, deadline, Batching(max_batch=2))
+
+    async def prepare(framing: Framing, then: Then[T]) -> T:
+        reply = Reply[T]()
+        then(prepared, reply)
+        return await reply.future
+
     telling = Telling(MaskFormat.RLE, 5, False, 32, TILING)
     teller = Teller(1, 8)
     try:
-        return await inference.infer(cast(Engine, engine), teller, request, prepared, telling)
+        return await inference.infer(
+            cast(Engine, engine), teller, request, prepare, FRAMING, telling
+        )
     finally:
         teller.close()
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from tests.waiting import becomes
 from worker import arena, imaging, io_processes
 from worker.arena import Arena
 from worker.imaging import ChannelOrder, ImageLimits, ShapePolicy
-from worker.intake import Box, Framing, Intake, Prepared, RawPixels
+from worker.intake import Box, Framing, Intake, Prepare, Prepared, RawPixels, Then, as_it_is
 from worker.io_link import IoSettings
 from worker.io_processes import IoExit, IoProcesses
-from worker.rpc import Prepare
+from worker.replies import Reply
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,
@@ -53,6 +54,9 @@ class Threads:
     def __init__(self, slots: int = 80) -> None:
         self._intake = Intake(threads=2, capacity=4, limits=LIMITS, arena=small(slots))
         self.prepare = self._intake.prepare
+
+    async def hand_on(self, source: bytes, then: Then[int]) -> int:
+        return await self._intake.hand_on(source, None, FRAMING, then)
 
     async def close(self) -> None:
         self._intake.close()
@@ -89,7 +93,7 @@ class Processes:
     ) -> worker_pb2.InferResponse:
         name = request.request_id
         try:
-            prepared = await prepare(self._asked[name])
+            prepared = await prepare(self._asked[name], as_it_is)
             await self.device()
         except BaseException as error:
             self.ended.append(type(error))  # the error itself holds the pixels
@@ -124,6 +128,22 @@ class Processes:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from None
         return self._prepared.pop(request.request_id)
+
+    async def hand_on(self, source: bytes, then: Then[int]) -> int:
+        await self.prepare(PNG, None, FRAMING)
+        answered: list[int] = []
+
+        async def answer(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
+            answered.append(await prepare(FRAMING, then))
+            return worker_pb2.InferResponse()
+
+        self.answering = answer
+        try:
+            with suppress(KeyError):  # nothing was prepared for this harness
+                await self.prepare(source, None, FRAMING)
+        finally:
+            self.answering = self._infer
+        return answered[0]
 
     async def close(self) -> None:
         if self._channel is not None:
@@ -464,6 +484,31 @@ async def test_cancelled_work_gives_its_place_back_when_it_ends(gate: Gate) -> N
     gate.opened.set()
     assert (await third).image_shape == (60, 90)
     intake.close()
+
+
+async def test_what_is_done_with_an_image_may_fail_as_its_decoding_may(
+    intake: Threads | Processes,
+) -> None:
+    def refuses(prepared: Prepared, reply: Reply[int]) -> None:
+        raise QueueFull(f"no room for one of {prepared.image_shape}")
+
+    with pytest.raises(QueueFull, match="no room for one of"):
+        await intake.hand_on(PNG, refuses)
+    with pytest.raises(ImageNotDecodable):
+        await intake.hand_on(PNG[:-40], refuses)
+    assert await intake.hand_on(PNG, lambda prepared, reply: reply(7, None)) == 7
+
+
+async def test_what_waits_for_a_thread_when_it_closes_is_refused(gate: Gate) -> None:
+    intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
+    running, waiting = (asyncio.create_task(intake.prepare(PNG, None, FRAMING)) for _ in range(2))
+    await asyncio.to_thread(gate.reached.acquire)
+    closing = asyncio.create_task(asyncio.to_thread(intake.close))
+    with pytest.raises(Draining):
+        await waiting
+    gate.opened.set()
+    assert (await running).image_shape == (60, 90)
+    await closing
 
 
 async def test_closed_it_refuses_and_leaves_no_thread(gate: Gate) -> None:

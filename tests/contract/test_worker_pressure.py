@@ -95,14 +95,14 @@ async def engine_with(model: Narrow, capacity: int = 64) -> AsyncIterator[Engine
 
 
 def request(version: str = "m@1") -> Request:
-    return Request(version, IMAGE, OPTIONS, priority=1, deadline=1e12, batching=Batching(8))
+    return Request(version, OPTIONS, priority=1, deadline=1e12, batching=Batching(8))
 
 
 async def queued_behind_one(engine: Engine, model: Narrow, count: int) -> list[Any]:
     """Tasks of `count` images that wait together while a first one runs, and that one's."""
-    tasks = [asyncio.create_task(engine.submit(request()))]
+    tasks = [asyncio.create_task(engine.submit(request(), IMAGE))]
     await asyncio.to_thread(model.began.wait, 20)
-    tasks += [asyncio.create_task(engine.submit(request())) for _ in range(count)]
+    tasks += [asyncio.create_task(engine.submit(request(), IMAGE)) for _ in range(count)]
     await asyncio.sleep(0)
     assert engine.load().outstanding == count + 1
     return tasks
@@ -155,7 +155,7 @@ async def test_idle_jobs_go_behind_batches_but_not_for_ever() -> None:
     model = Narrow(most=1, answer=note)
     async with engine_with(model) as engine:
         one = replace(request(), batching=Batching(1))
-        tasks = [asyncio.create_task(engine.submit(one)) for _ in range(PATIENCE + 5)]
+        tasks = [asyncio.create_task(engine.submit(one, IMAGE)) for _ in range(PATIENCE + 5)]
         await asyncio.to_thread(model.began.wait, 20)
         idle = asyncio.create_task(engine.job(lambda: order.append("idle"), idle=True))
         urgent = asyncio.create_task(engine.job(lambda: order.append("urgent")))
@@ -182,7 +182,7 @@ async def test_answers_that_are_not_one_an_image_are_given_to_nobody() -> None:
     async with engine_with(model) as engine:
         model.go_on.set()
         with pytest.raises(InferenceFailed, match="0 answers to 1 images"):
-            await engine.submit(request())
+            await engine.submit(request(), IMAGE)
 
 
 async def test_a_cancelled_call_frees_its_place() -> None:
@@ -190,11 +190,11 @@ async def test_a_cancelled_call_frees_its_place() -> None:
     async with engine_with(model, capacity=2) as engine:
         tasks = await queued_behind_one(engine, model, 2)
         with pytest.raises(QueueFull):
-            await engine.submit(request())
+            await engine.submit(request(), IMAGE)
         gone = tasks.pop()
         gone.cancel()
         await asyncio.wait([gone])
-        tasks.append(asyncio.create_task(engine.submit(request())))
+        tasks.append(asyncio.create_task(engine.submit(request(), IMAGE)))
         await asyncio.sleep(0)
         model.go_on.set()
         await asyncio.gather(*tasks)
@@ -263,12 +263,12 @@ class Room:
             return await self.engine.submit(
                 Request(
                     f"{name}@1",
-                    np.zeros((320, 320, 3), np.uint8),
                     NmsOptions((0.25,) * 3, 0.7, 300, agnostic=False),
                     priority,
                     time.monotonic() + deadline_s,
                     Batching(self.max_batch),
-                )
+                ),
+                np.zeros((320, 320, 3), np.uint8),
             )
 
     def assert_exact(self) -> None:

@@ -198,14 +198,16 @@ def test_a_reserved_place_counts_and_is_its_tickets() -> None:
     queue.reserve(1, ask, 0.0, 0.0)
     with pytest.raises(QueueFull):
         queue.add(a_ticket(2), 0.0, 0.0)
+    assert queue.reserved(1)
     queue.add(a_ticket(1), 0.0, 0.0)
-    queue.free(1)
+    assert not queue.reserved(1)
     assert len(queue) == 2
     queue.next_batch(0.0)
+    assert not queue.free(1)
     queue.reserve(3, ask, 0.0, 0.0)
     queue.reserve(4, ask, 0.0, 0.0)
-    queue.free(3)
-    queue.free(3)
+    assert queue.free(3)
+    assert not queue.free(3)
     queue.reserve(5, ask, 0.0, 0.0)
     with pytest.raises(QueueFull):
         queue.reserve(6, ask, 0.0, 0.0)
@@ -246,8 +248,8 @@ def test_who_was_let_in_with_time_to_spare_may_use_it_up_while_its_image_is_deco
 def test_a_discarded_ticket_frees_its_place_and_never_runs() -> None:
     tickets = [a_ticket(0), a_ticket(1)]
     queue = filled(tickets, capacity=2)
-    assert queue.discard(tickets[0])
-    assert not queue.discard(tickets[0])
+    assert queue.free(tickets[0].number)
+    assert not queue.free(tickets[0].number)
     queue.add(a_ticket(2), now=0.0, done_s=0.0)
     assert numbers(queue.next_batch(0.0).batch) == [1, 2]
 
@@ -326,7 +328,7 @@ def test_a_decision_does_not_look_at_all_that_wait(
         queue.reserve(-1, ask, 0.0, queue.wait_s(ask))
     queue.demand()
     queue.wait_s()
-    queue.discard(tickets[waiting // 2])
+    queue.free(tickets[waiting // 2].number)
     assert numbers(queue.next_batch(0.0).batch) == [0, 1, 2, 3]
     assert Counting.looks < 150
 
@@ -443,7 +445,7 @@ def test_no_ticket_is_lost_doubled_or_run_late(
         estimates.record(version, SQUARE, size, 0.2 * size)
         estimates.record(version, SQUARE, size, 0.3 * size)
     queue = filled(tickets, estimates=estimates if measured else None)
-    gone = {n for n in discarded if n < len(tickets) and queue.discard(tickets[n])}
+    gone = {n for n in discarded if n < len(tickets) and queue.free(tickets[n].number)}
     newest = {ticket.version: ticket.batching for ticket in tickets}
     seen: list[int] = []
     for pops in itertools.count():

@@ -27,6 +27,11 @@ class Graphs:
         self._slots: dict[tuple[str, str], _Slot] = {}
         self._pool: Any = None
 
+    @property
+    def enabled(self) -> bool:
+        """Whether there may be one."""
+        return self._graphing.budget_bytes > 0
+
     def run(
         self,
         kind: Kind,
@@ -37,10 +42,8 @@ class Graphs:
         workspace_bytes: int,
     ) -> Output | None:
         """The prediction of `forward(pixels)` with these weights; it is overwritten by the next
-        pass. None: to be run eagerly.
+        pass. None: to be run eagerly. Only where they are `enabled`.
         """
-        if not self._graphing.budget_bytes:
-            return None
         need = Need(sum(one.nbytes for one in tensors), workspace_bytes, 2 * pixels.nbytes)
         verdict = self._graphing.decide(kind, need)
         if verdict is Verdict.RENEW:

@@ -173,7 +173,15 @@ class TorchModel:
         round. Of segment with prototypes (batch, nm, h, w), of classify (batch, nc), as layers
         compute.
         """
-        prediction = self.backend.graphs.run(
+        prediction = self._replayed(pixels) if self.backend.graphs.enabled else None
+        if prediction is None:
+            self.shared.bind(self, self.tensors)
+            prediction = self._forward(pixels)
+        return prediction
+
+    def _replayed(self, pixels: torch.Tensor) -> Output | None:
+        """The prediction by a graph, if one is to run it."""
+        return self.backend.graphs.run(
             self._kind(pixels),
             self.shared,
             self.tensors,
@@ -181,10 +189,6 @@ class TorchModel:
             self._forward,
             self.workspace_bytes((pixels.shape[1], pixels.shape[2]), len(pixels)),
         )
-        if prediction is None:
-            self.shared.bind(self, self.tensors)
-            prediction = self._forward(pixels)
-        return prediction
 
     def _kind(self, pixels: torch.Tensor) -> Kind:
         batch, height, width, _ = pixels.shape
