@@ -169,6 +169,7 @@ class Engine:
             return await reply.future
         finally:
             self.free(place)
+            del reply  # an error keeps this frame, and it keeps the error
 
     def put(self, request: Request, image: U8, reply: Reply[Outcome]) -> int:
         """Queues one image, on any thread; its place, to be given back when nobody waits for the

@@ -190,6 +190,8 @@ class Intake:
             return await reply.future
         finally:
             work.cancel()
+            # An error keeps this frame, and both of these keep the error.
+            del reply, work
 
     @property
     def oldest(self) -> int:
@@ -202,10 +204,7 @@ class Intake:
         try:
             then(prepare(), reply)
         except Exception as error:
-            reply(None, error)
-        finally:
-            # Whoever keeps the error keeps this frame, and the reply keeps the error.
-            del prepare, then, reply
+            reply.fail(error)
 
     def _prepare(
         self,

@@ -131,6 +131,7 @@ class IoCalls:
         finally:
             late.cancel()
             self._awaited.pop(call, None)
+            del reply  # an error keeps this frame, and it keeps the error
 
     def _late(self, call: int) -> None:
         if (one := self._awaited.pop(call, None)) is not None:
@@ -153,7 +154,7 @@ class IoCalls:
         try:
             one.then(prepared, one.reply)
         except Exception as error:
-            one.reply(None, error)
+            one.reply.fail(error)
 
     def _pixels(self, call: int, most_bytes: int, offset: int, size_bytes: int) -> U8:
         if not 0 < size_bytes <= most_bytes:

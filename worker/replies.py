@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from yolopool.errors import YolopoolError
+
 T = TypeVar("T")
 
 
@@ -18,6 +20,12 @@ class Reply(Generic[T]):
 
     def __call__(self, answer: T | None, error: Exception | None) -> None:
         tell([(self, answer, error)])
+
+    def fail(self, error: Exception) -> None:
+        """Tells an error. One of ours goes without its frames: they have this reply, which has the
+        error, and images, which would be kept until the ring is collected.
+        """
+        self(None, error.with_traceback(None) if isinstance(error, YolopoolError) else error)
 
 
 def tell(answers: Iterable[tuple[Reply[Any], Any, Exception | None]]) -> None:

@@ -1,6 +1,7 @@
 """The intake, on threads and in processes of its own: what it prepares, refuses, and gives back."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -130,7 +131,6 @@ class Processes:
         return self._prepared.pop(request.request_id)
 
     async def hand_on(self, source: bytes, then: Then[int]) -> int:
-        await self.prepare(PNG, None, FRAMING)
         answered: list[int] = []
 
         async def answer(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
@@ -497,6 +497,31 @@ async def test_what_is_done_with_an_image_may_fail_as_its_decoding_may(
     with pytest.raises(ImageNotDecodable):
         await intake.hand_on(PNG[:-40], refuses)
     assert await intake.hand_on(PNG, lambda prepared, reply: reply(7, None)) == 7
+
+
+async def test_an_image_that_is_refused_behind_its_decoding_keeps_no_slot(door: Door) -> None:
+    intake = door(slots=1)
+
+    def refuses(prepared: Prepared, reply: Reply[int]) -> None:
+        raise QueueFull("refused behind its decoding")
+
+    async def refused_behind() -> None:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await intake.hand_on(PNG, refuses)
+                except QueueFull as error:
+                    if "behind its decoding" in error.message:
+                        return
+                await asyncio.sleep(0.01)
+
+    gc.disable()
+    try:
+        for _ in range(3):
+            await refused_behind()
+        await once_there_is_room(intake)
+    finally:
+        gc.enable()
 
 
 async def test_what_waits_for_a_thread_when_it_closes_is_refused(gate: Gate) -> None:
