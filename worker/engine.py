@@ -131,7 +131,7 @@ class Engine:
         """Runs a call on the device thread, before the batches that wait; an `idle` one behind
         them. Not cancelled with its caller: what it changes is changed.
         """
-        reply = Reply[Answer]()
+        reply: Reply[Answer] = Reply()
         with self._changed:
             if self._stopping:
                 raise Draining("this worker is ending: ask another")
@@ -163,7 +163,7 @@ class Engine:
         Raises QueueFull and DeadlineUnmeetable at once, DeadlineExceeded, NotAssigned,
         OutOfMemory, InferenceFailed, Draining.
         """
-        reply = Reply[Outcome]()
+        reply: Reply[Outcome] = Reply()
         place = self.put(request, image, reply)
         try:
             return await reply.future

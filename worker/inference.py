@@ -98,7 +98,8 @@ async def _whole(
     """
     image: Prepared | None = None
 
-    def put(prepared: Prepared, reply: Reply[Outcome]) -> None:
+    # Quoted, since a plain annotation would be made anew for each request.
+    def put(prepared: Prepared, reply: "Reply[Outcome]") -> None:
         nonlocal image
         image = prepared
         engine.put(request, prepared.letterboxed.image, reply)

@@ -179,7 +179,7 @@ class Intake:
                 # The largest it may become: how large it does is known when it is decoded. Only
                 # then is there a slot for tiles, for as many as there are.
                 slots.append(self._arena.room(framing.most_bytes))
-            reply = Reply[T]()
+            reply: Reply[T] = Reply()
             prepare = partial(self._prepare, number, source, region_of_interest, framing, slots)
             work = self._threads.submit(self._hand_on, prepare, then, reply)
         except BaseException:

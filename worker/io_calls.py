@@ -122,7 +122,7 @@ class IoCalls:
         self, call: int, request: str, until: float, framing: Framing, then: Then[T]
     ) -> T:
         """`until`: of the loop's time; an I/O process that hangs holds no ticket beyond it."""
-        reply = Reply[T]()
+        reply: Reply[T] = Reply()
         self._awaited[call] = _Awaited(request, framing.most_bytes, then, reply)
         self.frames.send(Kind.GO, call, io_link.pack_framing(framing))
         late = self._loop.call_at(until, self._late, call)

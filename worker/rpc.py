@@ -130,7 +130,8 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.ReleaseResponse(ledger=self._ledger(), released_bytes=released)
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
-        async def prepare(framing: Framing, then: Then[T]) -> T:
+        # Quoted, since a plain annotation would be made anew for each request.
+        async def prepare(framing: Framing, then: "Then[T]") -> T:
             source, region = wire.source_of(request), wire.region_of(request.options)
             return await self._intake.hand_on(source, region, framing, then)
 
@@ -256,10 +257,11 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         with self._replicas.ticket(key) as replica, self._box.holding(request.request_id):
             # A suspect goes first and shares no pass, since it is the only one of its priority.
             priority = SUSPECT if request.suspect else wire.priority_of(request)
+            batching = replica.batching
             try:
                 # Before any work is spent on it: under a flood most are refused.
                 place = self._engine.reserve(
-                    Ask(replica.key, priority, deadline, self._clock(), replica.batching)
+                    Ask(replica.key, priority, deadline, self._clock(), batching)
                 )
                 try:
                     settings, task = replica.order.settings, replica.header.manifest.task
@@ -270,7 +272,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
                     inference = await infer(
                         self._engine,
                         self._teller,
-                        Request(replica.key, nms, priority, deadline, replica.batching, place),
+                        Request(replica.key, nms, priority, deadline, batching, place),
                         prepare,
                         wire.framing_of(replica, telling),
                         telling,
