@@ -183,6 +183,7 @@ class Engine:
             if self._stopping:
                 raise Draining("this worker is ending: ask another")
             if request.version in self._refused:
+                # One for all: each raise would add its frames to those of the last.
                 raise self._refused[request.version].with_traceback(None)
             if request.place and not self._queue.reserved(request.place):
                 return request.place

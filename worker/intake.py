@@ -8,7 +8,6 @@ lateness.
 import itertools
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -223,10 +222,6 @@ class Intake:
                 letterboxed = self._tiles(image, framing, framing.tiling)
             else:
                 letterboxed = _framed(image, framing, slots.pop(), self._limits)
-        except BaseException as error:
-            # Its frames hold views of the slot, for as long as anybody holds the error.
-            traceback.clear_frames(error.__traceback__)
-            raise
         finally:
             # Not when its caller goes: this thread would still be busy.
             self._over(number, slots)
@@ -269,7 +264,7 @@ class Intake:
     def _ended(self, number: int, slots: list[U8], reply: Reply[T], work: "Future[None]") -> None:
         if work.cancelled():  # by `close`, or because nobody waits
             self._over(number, slots)
-            reply(None, Draining("this worker is ending: ask another"))
+            reply.fail(Draining("this worker is ending: ask another"))
 
     def _over(self, number: int, slots: list[U8]) -> None:
         slots.clear()

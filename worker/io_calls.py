@@ -79,7 +79,7 @@ class IoCalls:
             self._ready(call, payload)
         elif kind is Kind.FAILED:
             if (one := self._awaited.pop(call, None)) is not None:
-                one.reply(None, status.from_bytes(payload))
+                one.reply.fail(status.from_bytes(payload))
         elif kind is Kind.PONG:
             self.pongs, self.oldest = self.pongs + 1, io_link.read_number(payload)
         elif kind is Kind.LISTENING and not self.listening.done():
@@ -136,7 +136,7 @@ class IoCalls:
     def _late(self, call: int) -> None:
         if (one := self._awaited.pop(call, None)) is not None:
             why = "the image was not decoded in time: allow more, or add I/O processes"
-            one.reply(None, DeadlineExceeded(why))
+            one.reply.fail(DeadlineExceeded(why))
 
     def _ready(self, call: int, payload: bytes) -> None:
         one = self._awaited.get(call)

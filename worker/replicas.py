@@ -26,7 +26,7 @@ log = structlog.get_logger()
 CLOSING_S = 1.0
 
 
-def forced_out(key: str) -> NotAssigned:
+def _forced_out(key: str) -> NotAssigned:
     """What the tickets of a version hear that is released by force; not to be tried elsewhere."""
     why = f"{key} was unloaded by force before this request was run: send it again to load it anew"
     return NotAssigned(why, details={"forced": "true"})
@@ -153,7 +153,7 @@ class Replicas:
                 replica.work = asyncio.create_task(self._drop(replica))
             if force:
                 # With those whose images are being decoded.
-                self._engine.refuse(key, forced_out(key), for_good=True)
+                self._engine.refuse(key, _forced_out(key), for_good=True)
             released = replica.work
         assert released is not None, "a RELEASING replica has its release under way"
         await asyncio.shield(released)

@@ -1,6 +1,7 @@
 """Answers of other threads to callers who wait on the event loop."""
 
 import asyncio
+import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -22,9 +23,11 @@ class Reply(Generic[T]):
         tell([(self, answer, error)])
 
     def fail(self, error: Exception) -> None:
-        """Tells an error. One of ours goes without its frames: they have this reply, which has the
-        error, and images, which would be kept until the ring is collected.
+        """Tells an error, and clears its frames: whoever keeps it would keep their images. One of
+        ours goes without them: they have this reply, which has the error, and would be kept until
+        the ring is collected.
         """
+        traceback.clear_frames(error.__traceback__)
         self(None, error.with_traceback(None) if isinstance(error, YolopoolError) else error)
 
 
