@@ -136,6 +136,12 @@ class Queue(Generic[P]):
         """Whether a place is kept for the ticket of this number, which has not come."""
         return number in self._reserved
 
+    def alone(self, number: int) -> bool:
+        """Whether nobody but the ticket of this number has a place: it goes next, whatever an
+        estimate says.
+        """
+        return self._waiting == self.reserved(number)
+
     def free(self, number: int) -> bool:
         """Gives a place back, reserved or of a ticket that waits; False if there was none."""
         version = self._reserved.pop(number, None)

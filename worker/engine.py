@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 from worker.admission import Ask
 from worker.backends.base import U8, LoadedModel, NmsOptions
 from worker.batching import Batch, Demand, Queue, Taken, Ticket
+from worker.crew import Crew
 from worker.estimates import Estimates, Shape
 from worker.lanes import Batching
-from worker.passes import Beside, Outcome, Passes, Work
+from worker.passes import Outcome, Passes, Work
 from worker.replies import Reply, tell
 from worker.vigil import Running
 from yolopool.errors import (
@@ -108,7 +109,7 @@ class Engine:
         self._stopping = False
         self._numbers = itertools.count(1)
         self._reports = itertools.count(1)
-        self._beside = Beside("finish")
+        self._beside = Crew("finish", 1)
         self._runs = Passes(self, self._beside, clock)
         self._thread = threading.Thread(target=self._loop, name="device", daemon=True)
 
@@ -149,7 +150,7 @@ class Engine:
             if self._stopping:
                 raise Draining("this worker is ending: ask another")
             place = next(self._numbers)
-            self._queue.reserve(place, ask, now, self._wait_s(now, ask))
+            self._queue.reserve(place, ask, now, self._done_s(place, ask, now))
         return place
 
     def free(self, place: int) -> None:
@@ -197,7 +198,7 @@ class Engine:
                 request.batching,
                 Work(image, request.options, reply),
             )
-            self._queue.add(ticket, now, self._wait_s(now, ticket.ask))
+            self._queue.add(ticket, now, self._done_s(ticket.number, ticket.ask, now))
             self._changed.notify()
         if request.version not in self.models:
             self.watch()
@@ -277,6 +278,10 @@ class Engine:
             self._refused.pop(version, None)
             self._passes.pop(version, None)
             self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
+
+    def _done_s(self, number: int, ask: Ask, now: float) -> float:
+        """When an ask would be answered; not reckoned where it is not asked for."""
+        return 0.0 if self._queue.alone(number) else self._wait_s(now, ask)
 
     def _wait_s(self, now: float, ask: Ask | None = None) -> float:
         """When all that waits is done; of an `ask`: with what goes before it, as `Queue.wait_s`."""

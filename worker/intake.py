@@ -9,16 +9,16 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
 
 from worker import imaging
 from worker.arena import Arena
+from worker.crew import Crew
 from worker.imaging import (
     U8,
     ChannelOrder,
@@ -34,6 +34,7 @@ from yolopool.errors import Draining, QueueFull
 
 Box = tuple[float, float, float, float]
 T = TypeVar("T")
+_ENDING = "this worker is ending: ask another"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,21 @@ def as_it_is(prepared: Prepared, reply: Reply[Prepared]) -> None:
     reply(prepared, None)
 
 
+@dataclass(slots=True, eq=False)
+class _Image(Generic[T]):
+    """One that waits for a thread, or has one. `slot`: None of tiles, which get theirs when it is
+    known how many there are, and once it is used or given back.
+    """
+
+    number: int
+    source: bytes | RawPixels
+    region_of_interest: Box | None
+    framing: Framing
+    then: Then[T]
+    reply: Reply[T]
+    slot: U8 | None
+
+
 class Intake:
     """Prepares images on `threads` threads, at most `capacity` waiting or under way, into slots
     of `arena`.
@@ -138,9 +154,12 @@ class Intake:
         self._places = threading.BoundedSemaphore(capacity)
         self._closed = False
         self._numbers = itertools.count(1)
+        # By number; who takes one out of it has to see to it, be it a thread or its caller.
+        self._waiting: dict[int, _Image[Any]] = {}
         # Of the images that threads are at.
         self._at: set[int] = set()
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="intake")
+        self._crew = Crew("intake", threads)
+        self._crew.start()
 
     async def prepare(
         self, source: bytes | RawPixels, region_of_interest: Box | None, framing: Framing
@@ -164,33 +183,29 @@ class Intake:
         it: the answer is what `then` has replied, or raised.
         """
         if self._closed:
-            raise Draining("this worker is ending: ask another")
+            raise Draining(_ENDING)
         if not self._places.acquire(blocking=False):
             raise QueueFull(
                 f"{self._capacity} images are being decoded or wait for it: try again shortly"
             )
-        number = next(self._numbers)
-        # In a list, since whoever keeps an error keeps the variables on its way, and a pool of
-        # threads keeps what it was given for a while.
-        slots: list[U8] = []
         try:
-            if framing.tiling is None:
-                # The largest it may become: how large it does is known when it is decoded. Only
-                # then is there a slot for tiles, for as many as there are.
-                slots.append(self._arena.room(framing.most_bytes))
-            reply: Reply[T] = Reply()
-            prepare = partial(self._prepare, number, source, region_of_interest, framing, slots)
-            work = self._threads.submit(self._hand_on, prepare, then, reply)
+            # The largest it may become: how large it does is known when it is decoded.
+            slot = self._arena.room(framing.most_bytes) if framing.tiling is None else None
         except BaseException:
-            self._over(number, slots)
+            self._places.release()
             raise
-        work.add_done_callback(partial(self._ended, number, slots, reply))
+        number = next(self._numbers)
+        reply: Reply[T] = Reply()
+        self._waiting[number] = _Image(
+            number, source, region_of_interest, framing, then, reply, slot
+        )
+        del slot  # an error keeps this frame, and both of these keep what it is about
+        self._crew(partial(self._hand_on, number))
         try:
             return await reply.future
         finally:
-            work.cancel()
-            # An error keeps this frame, and both of these keep the error.
-            del reply, work
+            self._give_up(number)
+            del reply
 
     @property
     def oldest(self) -> int:
@@ -199,32 +214,36 @@ class Intake:
         """
         return min(tuple(self._at), default=0)
 
-    def _hand_on(self, prepare: Callable[[], Prepared], then: Then[T], reply: Reply[T]) -> None:
-        try:
-            then(prepare(), reply)
-        except Exception as error:
-            reply.fail(error)
-
-    def _prepare(
-        self,
-        number: int,
-        source: bytes | RawPixels,
-        region_of_interest: Box | None,
-        framing: Framing,
-        slots: list[U8],
-    ) -> Prepared:
+    def _hand_on(self, number: int) -> None:
+        image = self._waiting.pop(number, None)
+        if image is None:
+            return
         self._at.add(number)
         try:
+            image.then(self._prepare(image), image.reply)
+        except Exception as error:
+            image.reply.fail(error)
+
+    def _give_up(self, number: int) -> "_Image[Any] | None":
+        """One that no thread has taken yet, and none will."""
+        image = self._waiting.pop(number, None)
+        if image is not None:
+            self._over(image)
+        return image
+
+    def _prepare(self, image: "_Image[Any]") -> Prepared:
+        try:
             started = self._clock()
-            image, image_shape, offset = self._read(source, region_of_interest)
+            pixels, image_shape, offset = self._read(image.source, image.region_of_interest)
             decoded = self._clock()
-            if framing.tiling is not None:
-                letterboxed = self._tiles(image, framing, framing.tiling)
+            if image.framing.tiling is not None:
+                letterboxed = self._tiles(pixels, image.framing, image.framing.tiling)
             else:
-                letterboxed = _framed(image, framing, slots.pop(), self._limits)
+                assert image.slot is not None, "it was lent with the place"
+                letterboxed = _framed(pixels, image.framing, image.slot, self._limits)
         finally:
             # Not when its caller goes: this thread would still be busy.
-            self._over(number, slots)
+            self._over(image)
         return Prepared(
             letterboxed,
             image_shape,
@@ -261,20 +280,19 @@ class Intake:
         part = imaging.region(region_of_interest, (height, width))
         return imaging.crop(image, part), (height, width), part.offset
 
-    def _ended(self, number: int, slots: list[U8], reply: Reply[T], work: "Future[None]") -> None:
-        if work.cancelled():  # by `close`, or because nobody waits
-            self._over(number, slots)
-            reply.fail(Draining("this worker is ending: ask another"))
-
-    def _over(self, number: int, slots: list[U8]) -> None:
-        slots.clear()
-        self._at.discard(number)
+    def _over(self, image: "_Image[Any]") -> None:
+        image.slot = None
+        self._at.discard(image.number)
         self._places.release()
 
     def close(self) -> None:
-        """Refuses new images, cancels those that wait, and returns when the threads have ended."""
+        """Refuses new images and those that wait, and returns when the threads have ended."""
         self._closed = True
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for number in tuple(self._waiting):
+            if (image := self._give_up(number)) is not None:
+                image.reply.fail(Draining(_ENDING))
+        self._crew.end()
+        self._crew.join()
 
 
 def _framed(image: U8, framing: Framing, slot: U8, limits: ImageLimits) -> Letterboxed:

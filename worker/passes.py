@@ -4,8 +4,6 @@ The device thread goes on to the next batch while one other thread suppresses an
 order. A failure in any stage is the answer to its tickets, and ends neither thread.
 """
 
-import queue
-import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,36 +66,6 @@ class Account(Protocol):
     def wait_alone(self) -> None:
         """On the device thread: returns when no pass is left to be finished."""
         ...
-
-
-class Beside:
-    """One thread that runs calls in their order, until it is ended."""
-
-    def __init__(self, name: str) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def __call__(self, run: Callable[[], None]) -> None:
-        self._calls.put(run)
-
-    def end(self) -> None:
-        """Once what was given is done."""
-        self._calls.put(None)
-
-    def join(self, limit_s: float) -> None:
-        self._thread.join(limit_s)
-
-    def _loop(self) -> None:
-        while (run := self._calls.get()) is not None:
-            try:
-                run()
-            except Exception as error:
-                log.error("finishing a pass failed: this is a bug", exc_info=error)
-            # Else the last images and answers would live until the next ones come.
-            del run
 
 
 class Passes:
