@@ -12,7 +12,7 @@ from typing import Any
 import pynvml
 import structlog
 
-from worker import core_sets
+from worker import core_sets, heap
 from worker.host import Host
 from yolopool.errors import InvalidOption
 
@@ -139,9 +139,7 @@ def _cpu(compute_threads: int, host: Host, cores: Sequence[int] = ()) -> Device:
     id_ = f"cpu:{core_sets.text_of(cores)}" if cores else "cpu"
     share = len(cores) / len(host.allowed()) if cores else 1.0
     memory_bytes = int(host.memory_bytes() * share)
-    # The C library may give the device thread a heap of its own: it goes back to the kernel behind
-    # every pass, and the next one faults it in again, which took a fifth of its time.
-    environment = {**_without_gpu(threads), "MALLOC_ARENA_MAX": "1"}
+    environment = {**_without_gpu(threads), **heap.environment()}
     return Device("cpu", id_, host.cpu_name(), memory_bytes, environment)
 
 

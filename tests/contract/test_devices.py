@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.worker import Worker
-from worker import core_sets
+from worker import core_sets, heap
 from worker.devices import discover, find
 from worker.host import Host
 from yolopool.errors import InvalidOption
@@ -27,30 +27,6 @@ except InvalidOption as error:
 else:
     print(json.dumps([[d.kind, d.id, d.name, d.memory_bytes, dict(d.environment)] for d in found]))
 assert not {"torch", "ultralytics", "cv2"} & set(sys.modules)
-"""
-
-# How many heaps threads have that want memory at the same time, by malloc_info(3).
-HEAPS = """
-import ctypes, threading
-library, met = ctypes.CDLL(None), threading.Barrier(4)
-library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-def want():
-    met.wait()
-    held = [library.malloc(2**20) for _ in range(20)]
-    met.wait()
-    for one in held:
-        library.free(one)
-threads = [threading.Thread(target=want) for _ in range(4)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-library.open_memstream.restype = ctypes.c_void_p
-text, size = ctypes.c_char_p(), ctypes.c_size_t()
-stream = ctypes.c_void_p(library.open_memstream(ctypes.byref(text), ctypes.byref(size)))
-library.malloc_info(0, stream)
-library.fclose(stream)
-print(text.value.count(b"<heap nr="))
 """
 
 
@@ -202,21 +178,10 @@ def test_cpu_device() -> None:
         "OMP_NUM_THREADS": str(Host().compute_threads()),
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
-        "MALLOC_ARENA_MAX": "1",
+        **heap.environment(),
     }
     (device,) = discover("cpu", {}, compute_threads=5)
     assert device.environment["OMP_NUM_THREADS"] == "5"
-
-
-def test_all_threads_of_a_cpu_worker_have_one_heap() -> None:
-    (device,) = discover("cpu", {})
-    command = [sys.executable, "-c", HEAPS]
-    usual, own = (
-        subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-        for environment in (dict(os.environ), {**os.environ, **device.environment})
-    )
-    assert int(usual) > 1, "this C library has one heap anyway, and the next line shows nothing"
-    assert int(own) == 1
 
 
 def test_cpu_workers_with_cores_of_their_own() -> None:

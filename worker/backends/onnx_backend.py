@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from worker.backends import heap
+from worker import heap
 from worker.backends.base import U8
 from worker.backends.graph_model import GraphModel, Outputs
 from worker.packs import Pack

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import psutil
 import torch
 
-from worker.backends import heap
+from worker import heap
 from worker.backends.architecture import Architecture
 from worker.backends.base import DeviceMemory
 from worker.backends.graphs import Graphs
