@@ -54,6 +54,12 @@ class Batching:
         """Images of a pass where enough wait: more are not waited for."""
         return self.preferred_sizes[-1] if self.preferred_sizes else self.max_batch
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Images that a pass may have, ascending."""
+        most = self.max_batch
+        return tuple(sorted({self.images(self.cut(n, most), most) for n in range(1, most + 1)}))
+
     def within(self, limit: int) -> "Batching":
         """The same with at most `limit` images a pass, at least one."""
         most = max(1, min(self.max_batch, limit))

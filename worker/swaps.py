@@ -5,6 +5,7 @@ fails leaves nothing in it. Requests of what is on the device run on meanwhile.
 """
 
 import asyncio
+import math
 import os
 import threading
 import time
@@ -33,8 +34,14 @@ log = structlog.get_logger()
 Answer = TypeVar("Answer")
 # The first prepares a runtime's kernels, the second its memory; later ones change nothing.
 WARM_UP_PASSES = 3
+# Nobody is to wait longer for a pass that only warms up: of a batch, as expected from one image.
+MOST_WARM_UP_S = 0.5
 # Readers give way to the model's threads: a load is never what a request waits for.
 READER_NICE = 10
+
+
+# Architecture, precision, shape, and images of a pass.
+_Kind = tuple[str, str, tuple[int, int], int]
 
 
 class PackSource(Protocol):
@@ -89,8 +96,8 @@ class Swaps:
         self._unix = unix
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
-        # (architecture, precision, shape, batch) that have run on this device.
-        self._seen: set[tuple[str, str, tuple[int, int], int]] = set()
+        # What has run on this device, with the seconds of its last pass to warm up.
+        self._warm_s: dict[_Kind, float] = {}
         self._readers = ThreadPoolExecutor(
             2, thread_name_prefix="packs", initializer=_lower_priority
         )
@@ -286,16 +293,16 @@ class Swaps:
         """Runs what its architecture has not run here: passes of one image, each behind the
         batches of others.
         """
-        kind = (one.header.manifest.architecture_key, one.order.precision, one.shape, 1)
-        if self._tiers.skip_warmup or kind in self._seen:
+        kind = _kind(one, 1)
+        if self._tiers.skip_warmup or kind in self._warm_s:
             return
-        before = self._engine.passes(one.key)
+        before, took_s = self._engine.passes(one.key), 0.0
         for _ in range(WARM_UP_PASSES):
             if self._engine.passes(one.key) > before:
                 break  # a ticket that waited for it has warmed it up, in its own shape
-            await self._engine.job(partial(self._pass, one, model), idle=True)
+            took_s = await self._engine.job(partial(self._pass, one, model), idle=True)
         # Either way: else each swap under load would wait behind the batches of others again.
-        self._seen.add(kind)
+        self._warm_s[kind] = took_s or self._engine.image_s(one.key, one.shape)
 
     async def reclaim(self) -> None:
         """Gives back to the device what its backend only keeps for later."""
@@ -309,11 +316,46 @@ class Swaps:
                 one.last_pass = self._clock()
                 await self._engine.job(partial(self._pass, one, model), idle=True)
 
-    def _pass(self, one: Replica, model: LoadedModel) -> None:
+    async def warm_batch(self) -> None:
+        """While nobody waits, one pass of a batch size that a version on a CPU has not run there:
+        kernels are made for a size when it comes first, which takes up to a second, and would be
+        when most requests come.
+        """
+        if self._tiers.skip_warmup or self._backend.device_kind != "cpu":
+            return
+        async with self.lock:
+            if self._engine.load().outstanding:
+                return
+            for key, model in self._engine.models.items():
+                images = self._cold_batch(self._held[key])
+                if images:
+                    await self._warm_batch(self._held[key], model, images)
+                    return
+
+    async def _warm_batch(self, one: Replica, model: LoadedModel, images: int) -> None:
+        self._warm_s[_kind(one, images)] = 0.0  # once, whatever becomes of it
+        try:
+            await self._engine.job(partial(self._pass, one, model, images), idle=True)
+        except YolopoolError as error:
+            log.warning("no warm-up", model=one.key, images=images, why=error.message)
+
+    def _cold_batch(self, one: Replica) -> int:
+        """Images of the smallest pass that it may have and has not had; 0: none, or none so short
+        that nobody minds.
+        """
+        image_s = self._warm_s.get(_kind(one, 1), math.inf)
+        cold = (images for images in one.batching.sizes if _kind(one, images) not in self._warm_s)
+        images = next(cold, 0)
+        return images if images * image_s <= MOST_WARM_UP_S else 0
+
+    def _pass(self, one: Replica, model: LoadedModel, images: int = 1) -> float:
+        """On the device thread: answers the seconds that it took."""
+        began = time.perf_counter()
         image = np.zeros((*one.shape, 3), np.uint8)
         options = NmsOptions((0.25,) * len(one.class_names), 0.7, 300, agnostic=False)
-        run(model, [image], [options])
+        run(model, [image] * images, [options] * images)
         self._backend.synchronize()
+        return time.perf_counter() - began
 
     @asynccontextmanager
     async def room_for(
@@ -470,3 +512,7 @@ def _close_late(reading: "asyncio.Future[Pack]") -> None:
 def _lower_priority() -> None:
     # Linux keeps it by thread.
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), READER_NICE)
+
+
+def _kind(one: Replica, images: int) -> _Kind:
+    return (one.header.manifest.architecture_key, one.order.precision, one.shape, images)

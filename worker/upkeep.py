@@ -115,6 +115,7 @@ class Upkeep:
         await self._look_for_drift(memory)
         for one in cooled(self._held(), self._clock(), self._rewarm_idle_s):
             await self._swaps.warm_again(one)
+        await self._swaps.warm_batch()
 
     def _budget(self, memory: DeviceMemory) -> None:
         current = self._swaps.ledger.budget_bytes

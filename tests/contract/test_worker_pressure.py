@@ -17,7 +17,7 @@ import pytest
 
 from tests.models import Zoo
 from worker.app import App
-from worker.backends.base import BatchResult, Candidates, NmsOptions
+from worker.backends.base import BatchResult, Candidates, LoadedModel, NmsOptions
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
 from worker.engine import PATIENCE, Engine, Request
 from worker.lanes import Batching
@@ -461,7 +461,7 @@ async def test_out_of_memory_again_fails_the_load_and_leaves_nothing(
         await two.replicas.assign(two.order("b"))
         before = two.ledger
         two.fail = failing(step, times=2)
-        two.swaps._seen.clear()  # so that there is a warm-up pass to fail
+        two.swaps._warm_s.clear()  # so that there is a warm-up pass to fail
         with pytest.raises(OutOfMemory, match="injected"):
             await two.replicas.assign(two.order("a"))
         assert two.ledger == before
@@ -589,6 +589,66 @@ async def test_what_has_been_idle_is_warmed_again(zoo: Zoo, tmp_path: Path) -> N
         await asyncio.sleep(0.02)
         await upkeep.look()
         assert passes == ["run"]
+
+
+def sizes_of_passes(model: LoadedModel, fail_at: int = 0) -> list[int]:
+    """Images of each pass from now on, of which those of one size find no memory."""
+    sizes: list[int] = []
+    stage = model.stage
+
+    def noted(images: Any, options: Any) -> Any:
+        sizes.append(len(images))
+        if len(images) == fail_at:
+            raise OutOfMemory(f"{fail_at} images do not fit")
+        return stage(images, options)
+
+    model.stage = noted  # type: ignore[method-assign]  # listens
+    return sizes
+
+
+async def test_batches_are_warmed_up_on_a_cpu_once_each(zoo: Zoo, tmp_path: Path) -> None:
+    async with room(zoo, tmp_path, max_batch=4) as two:
+        upkeep = Upkeep(two.backend, two.swaps, two.replicas.held, 0.0, 0, lambda why: None)
+        upkeep.configured_bytes = two.ledger.budget_bytes
+        await two.replicas.assign(two.order("a"))
+        sizes = sizes_of_passes(two.engine.models["a@1"], fail_at=3)
+        await upkeep.look()
+        assert sizes == [], "other devices have their kernels"
+        two.backend.device_kind = "cpu"
+        for _ in range(5):
+            await upkeep.look()
+        assert sizes == [2, 3, 4]
+        # Its architecture has run them.
+        await two.replicas.assign(two.order("b"))
+        sizes = sizes_of_passes(two.engine.models["b@1"])
+        await upkeep.look()
+        assert sizes == []
+
+
+class Slow(TimeCurve):
+    """Each pass takes as long."""
+
+    def pass_s(self, shape: tuple[int, int], images: int, parameters: int) -> float:
+        return 0.2
+
+
+async def test_no_batch_is_warmed_up_that_is_long_or_while_somebody_waits(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    async with room(zoo, tmp_path, max_batch=4) as two:
+        two.backend.device_kind = "cpu"
+        two.backend.curve = Slow(load_fixed_s=0.01)
+        await two.replicas.assign(two.order("a"))
+        sizes = sizes_of_passes(two.engine.models["a@1"])
+        asked = asyncio.create_task(two.infer("a"))
+        while not two.engine.load().outstanding:  # noqa: ASYNC110 - a few turns
+            await asyncio.sleep(0)
+        await two.swaps.warm_batch()
+        await asked
+        assert sizes == [1]
+        for _ in range(3):
+            await two.swaps.warm_batch()
+        assert sizes == [1, 2], "two are expected to take 0.4 s, three 0.6"
 
 
 # --- A control plane that goes silent -------------------------------------------------------------
