@@ -193,7 +193,7 @@ class Replicas:
             replica.settled.set()
         if work:
             await asyncio.wait(work, timeout=CLOSING_S)
-        self._swaps.close()
+        await self._swaps.close(CLOSING_S)
 
     # --- one load --------------------------------------------------------------------------
 

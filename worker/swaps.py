@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -490,11 +490,18 @@ class Swaps:
         one.life = one.life.apply(event)
         self._changed()
 
-    def close(self) -> None:
-        """Ends the readers and gives all host memory back; nothing is swapped any more."""
+    async def close(self, limit_s: float) -> None:
+        """Ends the readers and gives all host memory back, behind a pass that is under way: whoever
+        began it may be cancelled, it reads its weights. One that takes longer keeps them.
+        """
         if self._alarm is not None:
             self._alarm.cancel()
         self._readers.shutdown(wait=False, cancel_futures=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._engine.job(self._drop_all)
+
+    def _drop_all(self) -> None:
         for one in self._held.values():
             one.drop_weights()
 

@@ -591,6 +591,34 @@ async def test_what_has_been_idle_is_warmed_again(zoo: Zoo, tmp_path: Path) -> N
         assert passes == ["run"]
 
 
+async def test_no_weights_go_under_a_pass_whose_caller_was_cancelled(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    began, go_on = threading.Event(), threading.Event()
+
+    def holds(step: str) -> None:
+        began.set()
+        assert go_on.wait(20)
+        order.append(step)
+
+    async with room(zoo, tmp_path, max_batch=4) as two:
+        await two.replicas.assign(two.order("a"))
+        monkeypatch.setattr(Replica, "drop_weights", lambda one: order.append("dropped"))
+        two.backend.device_kind = "cpu"
+        two.fail = holds
+        warming = asyncio.create_task(two.swaps.warm_batch())
+        await asyncio.to_thread(began.wait, 20)
+        warming.cancel()
+        await asyncio.wait([warming])
+        closing = asyncio.create_task(two.replicas.close())
+        await asyncio.sleep(0.05)
+        assert order == []
+        go_on.set()
+        await closing
+        assert order == ["run", "dropped"]
+
+
 def sizes_of_passes(model: LoadedModel, fail_at: int = 0) -> list[int]:
     """Images of each pass from now on, of which those of one size find no memory."""
     sizes: list[int] = []
