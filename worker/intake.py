@@ -199,7 +199,8 @@ class Intake:
         self._waiting[number] = _Image(
             number, source, region_of_interest, framing, then, reply, slot
         )
-        del slot  # an error keeps this frame, and both of these keep what it is about
+        # Whoever keeps an error keeps this frame: neither a slot, nor what has the error itself.
+        del slot
         self._crew(partial(self._hand_on, number))
         try:
             return await reply.future
