@@ -22,10 +22,10 @@ from benchmarks.harness.floors import BATCHES, Floor, Floors
 from benchmarks.harness.one_model import jpeg
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median, spread
-from worker import heap
 from worker.devices import Device, discover
 
 GLIBC, JEMALLOC = "glibc", "jemalloc"
+PRELOADED = {"LD_PRELOAD", "MALLOC_CONF"}
 # What belongs to a pass.
 STEPS = ("tensor", "forward")
 # CPU seconds an image of a round, by precision, heap and images of a pass.
@@ -39,25 +39,27 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="each with new processes")
     parser.add_argument("--turns", type=int, default=3, help="there and back, of a round")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each at a time")
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--image-size", type=int, default=640, help="of the version, pixels")
     return parser
 
 
 def with_heap(device: Device, library: str) -> Device:
     """The device as its worker would be started. Raises RuntimeError without jemalloc."""
-    own = heap.environment()
-    if "LD_PRELOAD" not in own:
-        raise RuntimeError("there is no jemalloc here: install libjemalloc2")
-    names = own if library == JEMALLOC else {"MALLOC_ARENA_MAX"}
-    others = {name: text for name, text in device.environment.items() if name not in own}
-    return replace(device, environment={**others, **{name: own[name] for name in names}})
+    own = device.environment
+    if not own.keys() >= PRELOADED:
+        raise RuntimeError("no jemalloc here, or LD_PRELOAD is set: install libjemalloc2, unset it")
+    if library == JEMALLOC:
+        return device
+    rest = {name: text for name, text in own.items() if name not in PRELOADED}
+    return replace(device, environment=rest)
 
 
 async def one_round(options: argparse.Namespace, pack: Path, file: Path) -> dict[Way, float]:
     """Of new processes, in turns."""
     device = discover("cpu:1x1", os.environ)[0]
     kinds = [
-        (precision, library) for precision in ("fp32", "bf16") for library in (GLIBC, JEMALLOC)
+        (precision, library) for precision in options.precision for library in (GLIBC, JEMALLOC)
     ]
     found: dict[Way, list[Floor]] = {}
     async with contextlib.AsyncExitStack() as stack:
@@ -85,7 +87,7 @@ async def run(options: argparse.Namespace) -> Result:
         rounds = [await one_round(options, pack, file) for _ in range(options.rounds)]
     rows: list[Row] = []
     ratios: dict[str, float] = {}
-    for precision in ("fp32", "bf16"):
+    for precision in options.precision:
         for size in BATCHES:
             glibc, jemalloc = (
                 [one[precision, library, size] for one in rounds] for library in (GLIBC, JEMALLOC)

@@ -204,6 +204,7 @@ class App:
             budget_bytes=budget_bytes(budget, budget, self.backend.memory()),
             context_bytes=context_bytes,
         )
+        self.intake.start()
         self._tasks = [
             asyncio.create_task(self.swaps.run(), name="swaps"),
             asyncio.create_task(self.upkeep.run(), name="upkeep"),

@@ -137,9 +137,7 @@ class Queue(Generic[P]):
         return number in self._reserved
 
     def alone(self, number: int) -> bool:
-        """Whether nobody but the ticket of this number has a place: it goes next, whatever an
-        estimate says.
-        """
+        """Whether nobody but the ticket of this number has a place: `check_time` lets it in."""
         return self._waiting == self.reserved(number)
 
     def free(self, number: int) -> bool:

@@ -23,6 +23,9 @@ FORMS = (
     "sim:<count>, or several with commas"
 )
 MAX_SIMULATED = 256
+# Those oneDNN keeps on a CPU, up to 90 KB each. A pass has some 50, others for each architecture,
+# shape and batch size; where 1024, its own choice, are too few, each pass makes them again.
+KERNELS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +93,14 @@ def _devices_of(
     term: str, environ: Mapping[str, str], compute_threads: int, host: Host
 ) -> Sequence[Device]:
     if term == "cpu" or term.startswith("cpu:"):
-        return _cpus(term, compute_threads, host)
+        return _cpus(term, environ, compute_threads, host)
     if term.startswith("sim:"):
         return [_simulated(number) for number in range(_number(term))]
     if term == "auto":
         gpus, why_none = _cuda(environ, host)
         if not gpus:
             log.info("no CUDA device, serving the CPU", reason=why_none)
-        return gpus or [_cpu(compute_threads, host)]
+        return gpus or [_cpu(environ, compute_threads, host)]
     if term == "cuda":
         gpus, why_none = _cuda(environ, host)
         if not gpus:
@@ -126,20 +129,28 @@ def _simulated(number: int) -> Device:
     return Device("sim", f"sim:{number}", "simulated", 0, _without_gpu(1))
 
 
-def _cpus(term: str, compute_threads: int, host: Host) -> Sequence[Device]:
+def _cpus(
+    term: str, environ: Mapping[str, str], compute_threads: int, host: Host
+) -> Sequence[Device]:
     if term == "cpu":
-        return [_cpu(compute_threads, host)]
+        return [_cpu(environ, compute_threads, host)]
     found = core_sets.sets(term.removeprefix("cpu:"), host.allowed())
-    return [_cpu(compute_threads, host, cores) for cores in found]
+    return [_cpu(environ, compute_threads, host, cores) for cores in found]
 
 
-def _cpu(compute_threads: int, host: Host, cores: Sequence[int] = ()) -> Device:
+def _cpu(
+    environ: Mapping[str, str], compute_threads: int, host: Host, cores: Sequence[int] = ()
+) -> Device:
     """The CPU, or a part of it with its part of the memory."""
     threads = compute_threads or host.compute_threads(len(cores) or None)
     id_ = f"cpu:{core_sets.text_of(cores)}" if cores else "cpu"
     share = len(cores) / len(host.allowed()) if cores else 1.0
     memory_bytes = int(host.memory_bytes() * share)
-    environment = {**_without_gpu(threads), **heap.environment()}
+    environment = {
+        **_without_gpu(threads),
+        **heap.environment(environ),
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(KERNELS),
+    }
     return Device("cpu", id_, host.cpu_name(), memory_bytes, environment)
 
 

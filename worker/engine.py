@@ -221,6 +221,11 @@ class Engine:
         with self._changed:
             return self._estimates.pass_s(version, shape, 1) or 0.0
 
+    def measured(self, version: str) -> dict[Shape, tuple[int, ...]]:
+        """Images of the passes that a version had, by shape."""
+        with self._changed:
+            return self._estimates.measured(version)
+
     def running(self) -> Running | None:
         """What the device does now: what its thread is at, or else the pass that is to be finished
         next. Without the lock, so that nothing can hang the asker.

@@ -86,6 +86,13 @@ class Estimates:
         known = self._versions.get(version)
         return known.pass_s(shape, batch) if known is not None else None
 
+    def measured(self, version: str) -> dict[Shape, tuple[int, ...]]:
+        """Images of the passes that were measured, by shape."""
+        known = self._versions.get(version)
+        if known is None:
+            return {}
+        return {shape: tuple(sizes) for shape, sizes in known.passes.items()}
+
     def is_sure(self, version: str, shape: Shape, batch: int) -> bool:
         """Whether just such passes were measured, and more than the first."""
         known = self._versions.get(version)

@@ -8,22 +8,22 @@ pages (docs/threads.md). With any other library nothing happens.
 """
 
 import ctypes
-import os
 from collections.abc import Mapping
 from ctypes.util import find_library
+from itertools import product
 from typing import Any
 
 import psutil
 
 # mallopt(3): the numbers of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# As much of what is free is kept at the top of the heap.
+# As much of what is free glibc keeps at the top of the heap; jemalloc keeps all.
 KEPT_BYTES = 2**30
-# The name says the interface: what is said to it below.
-_JEMALLOC = "libjemalloc.so.2"
+# What is said to it here, 5.2 and newer understand.
+_JEMALLOC, _TUNED_BY = "libjemalloc.so.2", "MALLOC_CONF"
 # One arena for all threads, without another for what is large, in huge pages.
 _CONF = "narenas:1,oversize_threshold:0,thp:always,metadata_thp:auto"
-_ARENA, _FOR_EVER_MS = 0, -1
+_ALL_ARENAS, _FOR_EVER_MS = 4096, -1  # MALLCTL_ARENAS_ALL of jemalloc.h
 
 
 class _Info(ctypes.Structure):
@@ -38,14 +38,21 @@ class _Info(ctypes.Structure):
     )
 
 
-def environment() -> Mapping[str, str]:
-    """What a process must be started with. Who preloads something already is left alone."""
-    # glibc may give the device thread a heap of its own: it goes back to the kernel behind every
-    # pass, and the next one faults it in again, which took a fifth of its time.
-    one_heap = {"MALLOC_ARENA_MAX": "1"}
-    if find_library("jemalloc") != _JEMALLOC or "LD_PRELOAD" in os.environ:
-        return one_heap
-    return {**one_heap, "LD_PRELOAD": _JEMALLOC, "MALLOC_CONF": _CONF}
+def environment(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """What a process must be started with, beside `environ`: who preloads something, or tunes
+    jemalloc, is left alone.
+    """
+    own = {
+        # glibc may give the device thread a heap of its own: it goes back to the kernel behind
+        # every pass, and the next one faults it in again, which took a fifth of its time.
+        "MALLOC_ARENA_MAX": "1",
+        # oneTBB, of OpenVINO, finds its topology by a library with a heap of its own scope, which
+        # ends the process beside any other heap (uxlfoundation/oneTBB#1645). Not with this.
+        "TBB_ENABLE_SANITIZERS": "1",
+    }
+    if find_library("jemalloc") == _JEMALLOC and not environ.keys() & {"LD_PRELOAD", _TUNED_BY}:
+        own |= {"LD_PRELOAD": _JEMALLOC, _TUNED_BY: _CONF}
+    return own
 
 
 def allocated_bytes() -> int:
@@ -53,9 +60,10 @@ def allocated_bytes() -> int:
     took, since it may be served from what another left free. With a C library that does not tell
     (glibc before 2.33, musl), resident bytes all the same.
     """
-    if _has_jemalloc():
-        _mallctl("epoch", ctypes.c_uint64(1))  # its figures are as of now
-        return _size("stats.allocated")
+    if _mallctl("epoch", ctypes.c_uint64(1)):  # its figures are as of now
+        allocated = _size("stats.allocated")
+        if allocated is not None:
+            return allocated
     function = _function("mallinfo2")
     if function is None:
         return int(psutil.Process().memory_info().rss)
@@ -69,8 +77,8 @@ def keep_freed() -> None:
     the environment it is started with (`worker.devices`).
     """
     if _has_jemalloc():
-        for state in ("dirty", "muzzy"):
-            _mallctl(f"arena.{_ARENA}.{state}_decay_ms", ctypes.c_ssize_t(_FOR_EVER_MS))
+        for arenas, state in product(("arena.0", "arenas"), ("dirty", "muzzy")):  # and new ones
+            _mallctl(f"{arenas}.{state}_decay_ms", ctypes.c_ssize_t(_FOR_EVER_MS))
         return
     mallopt = _function("mallopt")
     if mallopt is not None:
@@ -81,7 +89,7 @@ def keep_freed() -> None:
 def give_back() -> None:
     """Gives all that is free back to the kernel; takes milliseconds, and the next pass faults."""
     if _has_jemalloc():
-        _mallctl(f"arena.{_ARENA}.purge")
+        _mallctl(f"arena.{_ALL_ARENAS}.purge")
         return
     trim = _function("malloc_trim")
     if trim is not None:
@@ -92,20 +100,23 @@ def _has_jemalloc() -> bool:
     return _function("mallctl") is not None
 
 
-def _mallctl(name: str, new: Any = None) -> None:
-    """Sets a value of jemalloc, or does what the name says."""
+def _mallctl(name: str, new: Any = None) -> bool:
+    """Sets a value of jemalloc, or does what the name says; False without it, or if it can't."""
+    function = _function("mallctl")
+    if function is None:
+        return False
     new_at, size = (ctypes.byref(new), ctypes.sizeof(new)) if new is not None else (None, 0)
-    _function("mallctl")(name.encode(), None, None, new_at, ctypes.c_size_t(size))
+    return bool(function(name.encode(), None, None, new_at, ctypes.c_size_t(size)) == 0)
 
 
-def _size(name: str) -> int:
-    """Reads a value of jemalloc."""
+def _size(name: str) -> int | None:
+    """Reads a value of jemalloc; None: it keeps no statistics."""
     found = ctypes.c_size_t()
     length = ctypes.c_size_t(ctypes.sizeof(found))
-    _function("mallctl")(
+    failed = _function("mallctl")(
         name.encode(), ctypes.byref(found), ctypes.byref(length), None, ctypes.c_size_t(0)
     )
-    return found.value
+    return None if failed else found.value
 
 
 def _function(name: str) -> Any:

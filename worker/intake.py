@@ -132,7 +132,7 @@ class _Image(Generic[T]):
 
 class Intake:
     """Prepares images on `threads` threads, at most `capacity` waiting or under way, into slots
-    of `arena`.
+    of `arena`; none before `start`.
     """
 
     def __init__(
@@ -159,6 +159,8 @@ class Intake:
         # Of the images that threads are at.
         self._at: set[int] = set()
         self._crew = Crew("intake", threads)
+
+    def start(self) -> None:
         self._crew.start()
 
     async def prepare(

@@ -156,6 +156,7 @@ async def serve(door: int, memory: int) -> None:
     serving.set_up_logs("worker-io", settings.log_level, settings.log_json)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     intake = Intake(settings.threads, settings.capacity, limits, arena)
+    intake.start()
     link.oldest = lambda: intake.oldest
     server = serving.GrpcServer([SERVICE])
     server.server.add_generic_rpc_handlers((IoRpc(link, intake).handler(),))

@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ import structlog
 from worker import residency, tiers
 from worker.backends.base import Backend, LoadedModel, NmsOptions, run
 from worker.engine import Engine
+from worker.estimates import Shape
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaEvent, ReplicaState
 from worker.packs import Pack
@@ -34,14 +35,18 @@ log = structlog.get_logger()
 Answer = TypeVar("Answer")
 # The first prepares a runtime's kernels, the second its memory; later ones change nothing.
 WARM_UP_PASSES = 3
-# Nobody is to wait longer for a pass that only warms up: of a batch, as expected from one image.
+# A pass of a batch that only warms up is expected to take no more, from what one image takes with
+# its kernels made; who comes while they are made for the batch waits for that as well.
 MOST_WARM_UP_S = 0.5
+# Kinds of passes whose kernels are kept on a CPU (`devices.KERNELS`): those in use are not to make
+# room for others that may never be.
+MOST_KINDS = 32
 # Readers give way to the model's threads: a load is never what a request waits for.
 READER_NICE = 10
 
 
 # Architecture, precision, shape, and images of a pass.
-_Kind = tuple[str, str, tuple[int, int], int]
+_Kind = tuple[str, str, Shape, int]
 
 
 class PackSource(Protocol):
@@ -96,7 +101,7 @@ class Swaps:
         self._unix = unix
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
-        # What has run on this device, with the seconds of its last pass to warm up.
+        # What has run on this device, with the seconds of an image.
         self._warm_s: dict[_Kind, float] = {}
         self._readers = ThreadPoolExecutor(
             2, thread_name_prefix="packs", initializer=_lower_priority
@@ -293,14 +298,14 @@ class Swaps:
         """Runs what its architecture has not run here: passes of one image, each behind the
         batches of others.
         """
-        kind = _kind(one, 1)
+        kind = _kind(one, one.shape, 1)
         if self._tiers.skip_warmup or kind in self._warm_s:
             return
         before, took_s = self._engine.passes(one.key), 0.0
         for _ in range(WARM_UP_PASSES):
             if self._engine.passes(one.key) > before:
                 break  # a ticket that waited for it has warmed it up, in its own shape
-            took_s = await self._engine.job(partial(self._pass, one, model), idle=True)
+            took_s = await self._engine.job(partial(self._pass, one, model, one.shape), idle=True)
         # Either way: else each swap under load would wait behind the batches of others again.
         self._warm_s[kind] = took_s or self._engine.image_s(one.key, one.shape)
 
@@ -314,47 +319,68 @@ class Swaps:
             model = self._engine.models.get(one.key)
             if model is not None:
                 one.last_pass = self._clock()
-                await self._engine.job(partial(self._pass, one, model), idle=True)
+                await self._engine.job(partial(self._pass, one, model, one.shape), idle=True)
 
     async def warm_batch(self) -> None:
-        """While nobody waits, one pass of a batch size that a version on a CPU has not run there:
-        kernels are made for a size when it comes first, which takes up to a second, and would be
-        when most requests come.
+        """While nobody waits, one pass of a batch size that a version on a CPU may have and has not
+        had: kernels are made for each size and shape when it comes first, which takes up to a
+        second, and would be when most requests come.
         """
         if self._tiers.skip_warmup or self._backend.device_kind != "cpu":
             return
+        if len(self._warm_s) >= MOST_KINDS:
+            return
+        # A load may take minutes; what else is looked after does not wait for it.
+        if self.lock.locked() or any(one.outstanding for one in self._held.values()):
+            return
         async with self.lock:
-            if self._engine.load().outstanding:
-                return
             for key, model in self._engine.models.items():
-                images = self._cold_batch(self._held[key])
-                if images:
-                    await self._warm_batch(self._held[key], model, images)
+                one = self._held[key]
+                cold = self._cold_batch(one)
+                if cold is not None:
+                    await self._warm_batch(one, model, *cold)
                     return
 
-    async def _warm_batch(self, one: Replica, model: LoadedModel, images: int) -> None:
-        self._warm_s[_kind(one, images)] = 0.0  # once, whatever becomes of it
+    async def _warm_batch(
+        self, one: Replica, model: LoadedModel, shape: Shape, images: int
+    ) -> None:
+        self._warm_s[_kind(one, shape, images)] = 0.0  # once, whatever becomes of it
         try:
-            await self._engine.job(partial(self._pass, one, model, images), idle=True)
-        except YolopoolError as error:
-            log.warning("no warm-up", model=one.key, images=images, why=error.message)
+            await self._engine.job(partial(self._pass, one, model, shape, images), idle=True)
+        except Exception as error:  # requests of that size will be told; the device is not lost
+            log.warning("no warm-up", model=one.key, images=images, why=str(error))
 
-    def _cold_batch(self, one: Replica) -> int:
-        """Images of the smallest pass that it may have and has not had; 0: none, or none so short
-        that nobody minds.
+    def _cold_batch(self, one: Replica) -> tuple[Shape, int] | None:
+        """A shape and a number of images that it has not run, the smallest first: of shapes that
+        have come, or before any has, of its own. None: none that is expected to be short.
         """
-        image_s = self._warm_s.get(_kind(one, 1), math.inf)
-        cold = (images for images in one.batching.sizes if _kind(one, images) not in self._warm_s)
-        images = next(cold, 0)
-        return images if images * image_s <= MOST_WARM_UP_S else 0
+        measured = {
+            shape: sizes
+            for shape, sizes in self._engine.measured(one.key).items()
+            if math.prod(shape) <= math.prod(one.shape)  # memory is promised for no more
+        }
+        for shape in measured or (one.shape,):
+            known_s = self._warm_s.get(_kind(one, shape, 1), math.inf)
+            image_s = self._engine.image_s(one.key, shape) or known_s
+            for images in one.batching.sizes:
+                if images in measured.get(shape, ()):
+                    self._warm_s[_kind(one, shape, images)] = image_s
+                elif _kind(one, shape, images) not in self._warm_s:
+                    if images * image_s <= MOST_WARM_UP_S:
+                        return shape, images
+                    break
+        return None
 
-    def _pass(self, one: Replica, model: LoadedModel, images: int = 1) -> float:
-        """On the device thread: answers the seconds that it took."""
+    def _pass(self, one: Replica, model: LoadedModel, shape: Shape, images: int = 1) -> float:
+        """On the device thread: answers the seconds that it took; nothing is run of what has left
+        the device meanwhile.
+        """
         began = time.perf_counter()
-        image = np.zeros((*one.shape, 3), np.uint8)
-        options = NmsOptions((0.25,) * len(one.class_names), 0.7, 300, agnostic=False)
-        run(model, [image] * images, [options] * images)
-        self._backend.synchronize()
+        if self._engine.models.get(one.key) is model:
+            image = np.zeros((*shape, 3), np.uint8)
+            options = NmsOptions((0.25,) * len(one.class_names), 0.7, 300, agnostic=False)
+            run(model, [image] * images, [options] * images)
+            self._backend.synchronize()
         return time.perf_counter() - began
 
     @asynccontextmanager
@@ -492,17 +518,20 @@ class Swaps:
 
     async def close(self, limit_s: float) -> None:
         """Ends the readers and gives all host memory back, behind a pass that is under way: whoever
-        began it may be cancelled, it reads its weights. One that takes longer keeps them.
+        began it may be cancelled, it reads its weights. Nothing is run behind that. Returns after
+        `limit_s` at the latest.
         """
         if self._alarm is not None:
             self._alarm.cancel()
         self._readers.shutdown(wait=False, cancel_futures=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                await self._engine.job(self._drop_all)
+                await self._engine.job(partial(self._drop, tuple(self._held.values())))
 
-    def _drop_all(self) -> None:
-        for one in self._held.values():
+    def _drop(self, held: Sequence[Replica]) -> None:
+        """On the device thread: idle jobs and batches that still wait find no model."""
+        self._engine.models.clear()
+        for one in held:
             one.drop_weights()
 
 
@@ -521,5 +550,5 @@ def _lower_priority() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), READER_NICE)
 
 
-def _kind(one: Replica, images: int) -> _Kind:
-    return (one.header.manifest.architecture_key, one.order.precision, one.shape, images)
+def _kind(one: Replica, shape: Shape, images: int) -> _Kind:
+    return (one.header.manifest.architecture_key, one.order.precision, shape, images)

@@ -1,5 +1,8 @@
 """What every backend promises (worker.backends.base), run on each of them."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -299,6 +302,19 @@ def test_a_model_can_be_loaded_again(backend: Backend, pack: Pack) -> None:
 def test_an_unknown_precision_is_refused(backend: Backend, pack: Pack) -> None:
     with pytest.raises(InvalidOption, match="fp32"):
         backend.load(pack, "int4")
+
+
+def test_nothing_is_reported_to_the_makers_of_a_runtime() -> None:
+    code = """
+import sys
+from worker.backends import openvino_backend
+assert openvino_backend._library().Core().available_devices
+print([name for name in sys.modules if name.startswith("openvino_telemetry.")])
+"""
+    users = {name: text for name, text in os.environ.items() if name != "CI"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=users)
+    assert done.stdout == "[]\n"
 
 
 def test_bf16_finds_the_same_boxes_within_a_tolerance(

@@ -178,10 +178,31 @@ def test_cpu_device() -> None:
         "OMP_NUM_THREADS": str(Host().compute_threads()),
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
-        **heap.environment(),
+        **heap.environment({}),
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "2048",
     }
     (device,) = discover("cpu", {}, compute_threads=5)
     assert device.environment["OMP_NUM_THREADS"] == "5"
+
+
+def test_the_kernels_of_many_passes_are_kept_on_a_cpu() -> None:
+    """More than oneDNN keeps by itself; each of these is a convolution and two reorders."""
+    code = """
+import torch
+weight, rest = torch.zeros(1, 1, 1, 1), (None, (0, 0), (1, 1), (1, 1), 1)
+for turn in range(2):
+    print("turn", flush=True)
+    for width in range(1, 501):
+        torch.mkldnn_convolution(torch.zeros(1, 1, 1, width), weight, *rest)
+"""
+    (device,) = discover("cpu", {})
+    environment = {**os.environ, **device.environment, "ONEDNN_VERBOSE": "profile_create"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    _, first, second = done.stdout.split("turn\n")
+    assert first.count("create:cache_miss") >= 1500
+    assert second.count("create:cache_hit") >= 1500
+    assert "create:cache_miss" not in second
 
 
 def test_cpu_workers_with_cores_of_their_own() -> None:

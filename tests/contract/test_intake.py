@@ -54,6 +54,7 @@ class Threads:
 
     def __init__(self, slots: int = 80) -> None:
         self._intake = Intake(threads=2, capacity=4, limits=LIMITS, arena=small(slots))
+        self._intake.start()
         self.prepare = self._intake.prepare
 
     async def hand_on(self, source: bytes, then: Then[int]) -> int:
@@ -262,6 +263,7 @@ async def test_who_keeps_an_error_keeps_no_slot() -> None:
 
 async def test_who_found_no_place_or_left_it_keeps_no_slot(gate: Gate) -> None:
     intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(2), clock=gate)
+    intake.start()
 
     async def another() -> asyncio.Task[Prepared]:
         task = asyncio.create_task(intake.prepare(PNG, None, FRAMING))
@@ -453,6 +455,7 @@ async def test_answers_that_were_given_go_out_before_the_end() -> None:
 
 async def test_refuses_at_once_when_full(gate: Gate) -> None:
     intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
+    intake.start()
     held = [asyncio.create_task(intake.prepare(PNG, None, FRAMING)) for _ in range(2)]
     await asyncio.to_thread(gate.reached.acquire)
     assert intake.oldest == 1
@@ -467,6 +470,7 @@ async def test_refuses_at_once_when_full(gate: Gate) -> None:
 
 async def test_cancelled_work_gives_its_place_back_when_it_ends(gate: Gate) -> None:
     intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
+    intake.start()
     running = asyncio.create_task(intake.prepare(PNG, None, FRAMING))
     await asyncio.to_thread(gate.reached.acquire)
     waiting = asyncio.create_task(intake.prepare(PNG, None, FRAMING))
@@ -526,6 +530,7 @@ async def test_an_image_that_is_refused_behind_its_decoding_keeps_no_slot(door: 
 
 async def test_what_waits_for_a_thread_when_it_closes_is_refused(gate: Gate) -> None:
     intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
+    intake.start()
     running, waiting = (asyncio.create_task(intake.prepare(PNG, None, FRAMING)) for _ in range(2))
     await asyncio.to_thread(gate.reached.acquire)
     closing = asyncio.create_task(asyncio.to_thread(intake.close))
@@ -538,6 +543,7 @@ async def test_what_waits_for_a_thread_when_it_closes_is_refused(gate: Gate) -> 
 
 async def test_closed_it_refuses_and_leaves_no_thread(gate: Gate) -> None:
     intake = Intake(threads=2, capacity=4, limits=LIMITS, arena=small(), clock=gate)
+    intake.start()
     gate.opened.set()
     await intake.prepare(PNG, None, FRAMING)
     intake.close()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.models import Zoo
+from worker import swaps
 from worker.app import App
 from worker.backends.base import BatchResult, Candidates, LoadedModel, NmsOptions
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
@@ -258,7 +259,13 @@ class Room:
     def hot(self) -> set[str]:
         return {name for name, state in self.states().items() if state is ReplicaState.HOT}
 
-    async def infer(self, name: str, deadline_s: float = 60.0, priority: int = 1) -> Outcome:
+    async def infer(
+        self,
+        name: str,
+        deadline_s: float = 60.0,
+        priority: int = 1,
+        shape: tuple[int, int] = (320, 320),
+    ) -> Outcome:
         with self.replicas.ticket(f"{name}@1"):
             return await self.engine.submit(
                 Request(
@@ -268,7 +275,7 @@ class Room:
                     time.monotonic() + deadline_s,
                     Batching(self.max_batch),
                 ),
-                np.zeros((320, 320, 3), np.uint8),
+                np.zeros((*shape, 3), np.uint8),
             )
 
     def assert_exact(self) -> None:
@@ -591,8 +598,9 @@ async def test_what_has_been_idle_is_warmed_again(zoo: Zoo, tmp_path: Path) -> N
         assert passes == ["run"]
 
 
+@pytest.mark.parametrize("begun", [True, False])
 async def test_no_weights_go_under_a_pass_whose_caller_was_cancelled(
-    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
     order: list[str] = []
     began, go_on = threading.Event(), threading.Event()
@@ -606,7 +614,11 @@ async def test_no_weights_go_under_a_pass_whose_caller_was_cancelled(
         await two.replicas.assign(two.order("a"))
         monkeypatch.setattr(Replica, "drop_weights", lambda one: order.append("dropped"))
         two.backend.device_kind = "cpu"
-        two.fail = holds
+        if begun:
+            two.fail = holds
+        else:
+            before = asyncio.create_task(two.engine.job(partial(holds, "another")))
+            await asyncio.sleep(0)
         warming = asyncio.create_task(two.swaps.warm_batch())
         await asyncio.to_thread(began.wait, 20)
         warming.cancel()
@@ -616,67 +628,86 @@ async def test_no_weights_go_under_a_pass_whose_caller_was_cancelled(
         assert order == []
         go_on.set()
         await closing
-        assert order == ["run", "dropped"]
+        if not begun:
+            await before
+        # Behind all: nothing is run of what has gone.
+        await two.engine.job(lambda: None, idle=True)
+        assert order == ["run" if begun else "another", "dropped"]
 
 
-def sizes_of_passes(model: LoadedModel, fail_at: int = 0) -> list[int]:
-    """Images of each pass from now on, of which those of one size find no memory."""
-    sizes: list[int] = []
+def passes_of(model: LoadedModel, fail_at: int = 0) -> list[tuple[int, tuple[int, int]]]:
+    """Images of each pass from now on and their shape; those of one number fail."""
+    passes: list[tuple[int, tuple[int, int]]] = []
     stage = model.stage
 
     def noted(images: Any, options: Any) -> Any:
-        sizes.append(len(images))
+        passes.append((len(images), images[0].shape[:2]))
         if len(images) == fail_at:
-            raise OutOfMemory(f"{fail_at} images do not fit")
+            raise ValueError(f"{fail_at} images are too many")
         return stage(images, options)
 
     model.stage = noted  # type: ignore[method-assign]  # listens
-    return sizes
+    return passes
 
 
-async def test_batches_are_warmed_up_on_a_cpu_once_each(zoo: Zoo, tmp_path: Path) -> None:
+async def test_batches_are_warmed_up_on_a_cpu_once_each(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    square = (320, 320)
     async with room(zoo, tmp_path, max_batch=4) as two:
-        upkeep = Upkeep(two.backend, two.swaps, two.replicas.held, 0.0, 0, lambda why: None)
-        upkeep.configured_bytes = two.ledger.budget_bytes
+        upkeep = upkeep_of(two, [])
         await two.replicas.assign(two.order("a"))
-        sizes = sizes_of_passes(two.engine.models["a@1"], fail_at=3)
+        passes = passes_of(two.engine.models["a@1"], fail_at=3)
         await upkeep.look()
-        assert sizes == [], "other devices have their kernels"
+        assert passes == [], "other devices have their kernels"
         two.backend.device_kind = "cpu"
         for _ in range(5):
             await upkeep.look()
-        assert sizes == [2, 3, 4]
+        assert passes == [(2, square), (3, square), (4, square)]
         # Its architecture has run them.
         await two.replicas.assign(two.order("b"))
-        sizes = sizes_of_passes(two.engine.models["b@1"])
+        passes = passes_of(two.engine.models["b@1"])
         await upkeep.look()
-        assert sizes == []
+        assert passes == []
+        # Of what its images come in; of larger ones no memory is promised.
+        two.engine.note_pass("b@1", (640, 640), 1, 0.01)
+        wide = (192, 320)
+        await two.infer("b", shape=wide)
+        await two.infer("b", shape=wide)
+        await upkeep.look()
+        assert passes == [(1, wide), (1, wide), (2, wide)]
+        monkeypatch.setattr(swaps, "MOST_KINDS", 7)
+        for _ in range(2):
+            await upkeep.look()
+        assert passes[3:] == [(3, wide)], "no more kernels are kept"
 
 
 class Slow(TimeCurve):
     """Each pass takes as long."""
 
     def pass_s(self, shape: tuple[int, int], images: int, parameters: int) -> float:
-        return 0.2
+        return 0.05
 
 
 async def test_no_batch_is_warmed_up_that_is_long_or_while_somebody_waits(
-    zoo: Zoo, tmp_path: Path
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with room(zoo, tmp_path, max_batch=4) as two:
         two.backend.device_kind = "cpu"
         two.backend.curve = Slow(load_fixed_s=0.01)
         await two.replicas.assign(two.order("a"))
-        sizes = sizes_of_passes(two.engine.models["a@1"])
-        asked = asyncio.create_task(two.infer("a"))
-        while not two.engine.load().outstanding:  # noqa: ASYNC110 - a few turns
-            await asyncio.sleep(0)
-        await two.swaps.warm_batch()
-        await asked
-        assert sizes == [1]
+        passes = passes_of(two.engine.models["a@1"])
+        with two.replicas.hold("a@1"):  # an image of it is decoded
+            await two.swaps.warm_batch()
+        async with two.swaps.lock:  # another is loaded: it is not waited for
+            await asyncio.wait_for(two.swaps.warm_batch(), 20)
+        assert passes == []
+        await two.infer("a")
+        image_s = two.engine.image_s("a@1", (320, 320))
+        monkeypatch.setattr(swaps, "MOST_WARM_UP_S", 2.5 * image_s)
         for _ in range(3):
             await two.swaps.warm_batch()
-        assert sizes == [1, 2], "two are expected to take 0.4 s, three 0.6"
+        assert [images for images, _ in passes] == [1, 2]
 
 
 # --- A control plane that goes silent -------------------------------------------------------------

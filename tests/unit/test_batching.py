@@ -233,6 +233,18 @@ def test_what_cannot_make_its_deadline_is_refused_unless_nobody_waits() -> None:
     filled([]).add(a_ticket(1, deadline=11.5), now=10.0, done_s=2.6)
 
 
+def test_who_is_alone_is_let_in_whatever_an_estimate_says() -> None:
+    queue, ask = filled([]), Ask("m@1", NORMAL, 11.5, 10.0, Batching(4))
+    assert queue.alone(1)
+    queue.reserve(1, ask, now=10.0, done_s=99.0)
+    assert queue.alone(1)
+    assert not queue.alone(2)
+    queue.add(a_ticket(1, deadline=11.5), now=10.0, done_s=99.0)
+    assert not queue.alone(2)
+    with pytest.raises(DeadlineUnmeetable):
+        queue.reserve(2, ask, now=10.0, done_s=99.0)
+
+
 def test_who_was_let_in_with_time_to_spare_may_use_it_up_while_its_image_is_decoded() -> None:
     queue = filled([a_ticket(0)])
     ask = Ask("m@1", NORMAL, 11.5, 10.0, Batching(4))
@@ -355,6 +367,25 @@ def test_a_batch_is_cut_to_a_preferred_size() -> None:
     queue = filled([a_ticket(n, batching=four_or_eight) for n in range(15)])
     sizes = [len(numbers(queue.next_batch(0.0).batch)) for _ in range(3)]
     assert sizes == [8, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("batching", "sizes"),
+    [
+        (Batching(4), (1, 2, 3, 4)),
+        (Batching(8, preferred_sizes=(4, 8)), (1, 2, 3, 4, 8)),
+        (Batching(8, preferred_sizes=(2, 4)), (1, 2, 4)),
+        (Batching(4, fixed=True), (4,)),
+    ],
+)
+def test_the_sizes_that_a_pass_may_have(batching: Batching, sizes: tuple[int, ...]) -> None:
+    assert batching.sizes == sizes
+    seen = set()
+    for waiting in range(1, 2 * batching.max_batch):
+        batch = filled([a_ticket(n, batching=batching) for n in range(waiting)]).next_batch(0).batch
+        assert batch is not None
+        seen.add(batch.images)
+    assert seen == set(sizes)
 
 
 def test_the_newest_ticket_says_how_its_version_is_batched() -> None:

@@ -1,6 +1,8 @@
 """The door to OpenVINO: ONNX graphs compiled for the CPU, normalisation within them."""
 
-from typing import Any
+import sys
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 
@@ -90,6 +92,8 @@ def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:
 
 
 def _library() -> Any:
+    # It would report each start to its makers, from a process forked off this one; it does without.
+    sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))
     try:
         import openvino
     except ImportError as error:
