@@ -143,7 +143,6 @@ def _for_onnx(build: dict[str, str]) -> Encode:
         ) from error
     if build["precision"] != "int8":
         return onnx_encode.encode
-    os.environ["NNCF_CI"] = "1"  # else it reports what it is used for to its makers
     try:
         from importer import quantise
     except ImportError as error:
