@@ -1,4 +1,4 @@
-"""The C library's heap, for passes on a CPU: what one frees the next takes, with no page fault.
+"""The heap of passes on a CPU: what one frees the next takes, with no page fault.
 
 By default each large tensor is a mapping of its own, which the kernel fills with zeros page by
 page, in every pass again: a fifth of its time. glibc can be told to keep it, but its heap comes
