@@ -3,8 +3,8 @@
 By default each large tensor is a mapping of its own, which the kernel fills with zeros page by
 page, in every pass again: a fifth of its time. glibc can be told to keep it, but its heap comes
 apart: 64 bytes of alignment leave a splinter beside each tensor, and what lives long settles among
-what does not. jemalloc (3), where the host has it, takes 4 % less of a pass in fp32 and 6 to 8 in bf16
-(docs/threads.md). With any other library nothing happens.
+what does not. jemalloc (3), where the host has it, takes 4 % less of a pass in fp32 and 6 to 8 in
+bf16 (docs/threads.md). With any other library nothing happens.
 """
 
 import ctypes
