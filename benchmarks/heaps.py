@@ -39,7 +39,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="each with new processes")
     parser.add_argument("--turns", type=int, default=3, help="there and back, of a round")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each at a time")
-    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--precision", default="fp32,bf16", help="one, or both with a comma")
     parser.add_argument("--image-size", type=int, default=640, help="of the version, pixels")
     return parser
 
@@ -59,7 +59,9 @@ async def one_round(options: argparse.Namespace, pack: Path, file: Path) -> dict
     """Of new processes, in turns."""
     device = discover("cpu:1x1", os.environ)[0]
     kinds = [
-        (precision, library) for precision in options.precision for library in (GLIBC, JEMALLOC)
+        (precision, library)
+        for precision in options.precision.split(",")
+        for library in (GLIBC, JEMALLOC)
     ]
     found: dict[Way, list[Floor]] = {}
     async with contextlib.AsyncExitStack() as stack:
@@ -87,7 +89,7 @@ async def run(options: argparse.Namespace) -> Result:
         rounds = [await one_round(options, pack, file) for _ in range(options.rounds)]
     rows: list[Row] = []
     ratios: dict[str, float] = {}
-    for precision in options.precision:
+    for precision in options.precision.split(","):
         for size in BATCHES:
             glibc, jemalloc = (
                 [one[precision, library, size] for one in rounds] for library in (GLIBC, JEMALLOC)

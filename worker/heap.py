@@ -60,16 +60,12 @@ def allocated_bytes() -> int:
     took, since it may be served from what another left free. With a C library that does not tell
     (glibc before 2.33, musl), resident bytes all the same.
     """
-    if _mallctl("epoch", ctypes.c_uint64(1)):  # its figures are as of now
+    if _has_jemalloc():
+        _mallctl("epoch", ctypes.c_uint64(1))  # its figures are as of now
         allocated = _size("stats.allocated")
-        if allocated is not None:
-            return allocated
-    function = _function("mallinfo2")
-    if function is None:
-        return int(psutil.Process().memory_info().rss)
-    function.restype = _Info
-    info = function()
-    return int(info.uordblks + info.hblkhd)
+    else:
+        allocated = _of_glibc()
+    return int(psutil.Process().memory_info().rss) if allocated is None else allocated
 
 
 def keep_freed() -> None:
@@ -96,17 +92,23 @@ def give_back() -> None:
         trim(0)
 
 
+def _of_glibc() -> int | None:
+    function = _function("mallinfo2")
+    if function is None:
+        return None
+    function.restype = _Info
+    info = function()
+    return int(info.uordblks + info.hblkhd)
+
+
 def _has_jemalloc() -> bool:
     return _function("mallctl") is not None
 
 
-def _mallctl(name: str, new: Any = None) -> bool:
-    """Sets a value of jemalloc, or does what the name says; False without it, or if it can't."""
-    function = _function("mallctl")
-    if function is None:
-        return False
+def _mallctl(name: str, new: Any = None) -> None:
+    """Sets a value of jemalloc, or does what the name says; nothing if it does not know it."""
     new_at, size = (ctypes.byref(new), ctypes.sizeof(new)) if new is not None else (None, 0)
-    return bool(function(name.encode(), None, None, new_at, ctypes.c_size_t(size)) == 0)
+    _function("mallctl")(name.encode(), None, None, new_at, ctypes.c_size_t(size))
 
 
 def _size(name: str) -> int | None:

@@ -38,8 +38,8 @@ WARM_UP_PASSES = 3
 # A pass of a batch that only warms up is expected to take no more, from what one image takes with
 # its kernels made; who comes while they are made for the batch waits for that as well.
 MOST_WARM_UP_S = 0.5
-# Kinds of passes whose kernels are kept on a CPU (`devices.KERNELS`): those in use are not to make
-# room for others that may never be.
+# Kinds of passes, of what is on a CPU, whose kernels are kept (`devices.KERNELS`): those in use are
+# not to make room for others that may never be.
 MOST_KINDS = 32
 # Readers give way to the model's threads: a load is never what a request waits for.
 READER_NICE = 10
@@ -314,10 +314,12 @@ class Swaps:
         await self._engine.job(self._backend.reclaim, idle=True)
 
     async def warm_again(self, one: Replica) -> None:
-        """One pass of a replica that has been idle, if it is still on the device."""
-        async with self.lock:
+        """One pass of a replica that has been idle, if it is still on the device and no swap is
+        under way.
+        """
+        async with self._no_swap() as quiet:
             model = self._engine.models.get(one.key)
-            if model is not None:
+            if quiet and model is not None:
                 one.last_pass = self._clock()
                 await self._engine.job(partial(self._pass, one, model, one.shape), idle=True)
 
@@ -328,60 +330,75 @@ class Swaps:
         """
         if self._tiers.skip_warmup or self._backend.device_kind != "cpu":
             return
-        if len(self._warm_s) >= MOST_KINDS:
+        if any(one.outstanding for one in self._held.values()):
             return
-        # A load may take minutes; what else is looked after does not wait for it.
-        if self.lock.locked() or any(one.outstanding for one in self._held.values()):
-            return
-        async with self.lock:
-            for key, model in self._engine.models.items():
-                one = self._held[key]
-                cold = self._cold_batch(one)
-                if cold is not None:
-                    await self._warm_batch(one, model, *cold)
-                    return
+        async with self._no_swap() as quiet:
+            if quiet and (cold := self._cold_batch()) is not None:
+                await self._warm_batch(*cold)
 
-    async def _warm_batch(
-        self, one: Replica, model: LoadedModel, shape: Shape, images: int
-    ) -> None:
-        self._warm_s[_kind(one, shape, images)] = 0.0  # once, whatever becomes of it
+    async def _warm_batch(self, one: Replica, shape: Shape, images: int, image_s: float) -> None:
+        self._warm_s[_kind(one, shape, images)] = image_s  # once, whatever becomes of it
+        model = self._engine.models[one.key]
         try:
             await self._engine.job(partial(self._pass, one, model, shape, images), idle=True)
         except Exception as error:  # requests of that size will be told; the device is not lost
             log.warning("no warm-up", model=one.key, images=images, why=str(error))
 
-    def _cold_batch(self, one: Replica) -> tuple[Shape, int] | None:
-        """A shape and a number of images that it has not run, the smallest first: of shapes that
-        have come, or before any has, of its own. None: none that is expected to be short.
+    def _cold_batch(self) -> tuple[Replica, Shape, int, float] | None:
+        """A version on the device with a shape and a number of images that it has not run, the
+        smallest first, and the seconds of one image: of shapes that were measured, or before any
+        was, of its own. None: none that is expected to be short, or enough for all kernels.
         """
-        measured = {
-            shape: sizes
-            for shape, sizes in self._engine.measured(one.key).items()
-            if math.prod(shape) <= math.prod(one.shape)  # memory is promised for no more
-        }
-        for shape in measured or (one.shape,):
-            known_s = self._warm_s.get(_kind(one, shape, 1), math.inf)
-            image_s = self._engine.image_s(one.key, shape) or known_s
-            for images in one.batching.sizes:
-                if images in measured.get(shape, ()):
-                    self._warm_s[_kind(one, shape, images)] = image_s
-                elif _kind(one, shape, images) not in self._warm_s:
-                    if images * image_s <= MOST_WARM_UP_S:
-                        return shape, images
-                    break
+        hot = [self._held[key] for key in self._engine.models]
+        for one in hot:
+            self._note_measured(one)
+        architectures = {one.header.manifest.architecture_key for one in hot}
+        if sum(kind[0] in architectures for kind in self._warm_s) >= MOST_KINDS:
+            return None
+        for one in hot:
+            for shape in self._measured(one) or (one.shape,):
+                known_s = self._warm_s.get(_kind(one, shape, 1), math.inf)
+                image_s = self._engine.image_s(one.key, shape) or known_s
+                cold = (n for n in one.batching.sizes if _kind(one, shape, n) not in self._warm_s)
+                images = next(cold, 0)
+                if images and images * image_s <= MOST_WARM_UP_S:
+                    return one, shape, images, image_s
         return None
 
+    def _note_measured(self, one: Replica) -> None:
+        for shape, sizes in self._measured(one).items():
+            image_s = self._engine.image_s(one.key, shape)
+            self._warm_s.update({_kind(one, shape, images): image_s for images in sizes})
+
+    def _measured(self, one: Replica) -> Mapping[Shape, Sequence[int]]:
+        """Images of the passes that it had, by shape; of larger ones no memory is promised."""
+        measured, most = self._engine.measured(one.key), math.prod(one.shape)
+        return {shape: sizes for shape, sizes in measured.items() if math.prod(shape) <= most}
+
     def _pass(self, one: Replica, model: LoadedModel, shape: Shape, images: int = 1) -> float:
-        """On the device thread: answers the seconds that it took; nothing is run of what has left
-        the device meanwhile.
-        """
+        """On the device thread: answers the seconds that it took."""
         began = time.perf_counter()
-        if self._engine.models.get(one.key) is model:
-            image = np.zeros((*shape, 3), np.uint8)
-            options = NmsOptions((0.25,) * len(one.class_names), 0.7, 300, agnostic=False)
-            run(model, [image] * images, [options] * images)
-            self._backend.synchronize()
+        image = np.zeros((*shape, 3), np.uint8)
+        options = NmsOptions((0.25,) * len(one.class_names), 0.7, 300, agnostic=False)
+        run(model, [image] * images, [options] * images)
+        self._backend.synchronize()
         return time.perf_counter() - began
+
+    @asynccontextmanager
+    async def _no_swap(self) -> AsyncIterator[bool]:
+        """Keeps swaps away; False: one is under way or next. That may take minutes, for which
+        whoever looks after more than this does not wait.
+        """
+        try:
+            async with asyncio.timeout(0):
+                await self.lock.acquire()
+        except TimeoutError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self.lock.release()
 
     @asynccontextmanager
     async def room_for(
@@ -517,19 +534,19 @@ class Swaps:
         self._changed()
 
     async def close(self, limit_s: float) -> None:
-        """Ends the readers and gives all host memory back, behind a pass that is under way: whoever
-        began it may be cancelled, it reads its weights. Nothing is run behind that. Returns after
-        `limit_s` at the latest.
+        """Ends the readers and gives all host memory back, behind every pass that is under way or
+        waits: whoever asked for it may be cancelled, it reads its weights. Returns after `limit_s`
+        at the latest.
         """
         if self._alarm is not None:
             self._alarm.cancel()
         self._readers.shutdown(wait=False, cancel_futures=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                await self._engine.job(partial(self._drop, tuple(self._held.values())))
+                await self._engine.job(partial(self._drop, tuple(self._held.values())), idle=True)
 
     def _drop(self, held: Sequence[Replica]) -> None:
-        """On the device thread: idle jobs and batches that still wait find no model."""
+        """On the device thread: what comes later finds no model."""
         self._engine.models.clear()
         for one in held:
             one.drop_weights()
