@@ -350,13 +350,12 @@ class Swaps:
         was, of its own. None: none that is expected to be short, or enough for all kernels.
         """
         hot = [self._held[key] for key in self._engine.models]
-        for one in hot:
-            self._note_measured(one)
+        measured = {one.key: self._note_measured(one) for one in hot}
         architectures = {one.header.manifest.architecture_key for one in hot}
         if sum(kind[0] in architectures for kind in self._warm_s) >= MOST_KINDS:
             return None
         for one in hot:
-            for shape in self._measured(one) or (one.shape,):
+            for shape in measured[one.key] or (one.shape,):
                 known_s = self._warm_s.get(_kind(one, shape, 1), math.inf)
                 image_s = self._engine.image_s(one.key, shape) or known_s
                 cold = (n for n in one.batching.sizes if _kind(one, shape, n) not in self._warm_s)
@@ -365,15 +364,15 @@ class Swaps:
                     return one, shape, images, image_s
         return None
 
-    def _note_measured(self, one: Replica) -> None:
-        for shape, sizes in self._measured(one).items():
-            image_s = self._engine.image_s(one.key, shape)
-            self._warm_s.update({_kind(one, shape, images): image_s for images in sizes})
-
-    def _measured(self, one: Replica) -> Mapping[Shape, Sequence[int]]:
-        """Images of the passes that it had, by shape; of larger ones no memory is promised."""
-        measured, most = self._engine.measured(one.key), math.prod(one.shape)
-        return {shape: sizes for shape, sizes in measured.items() if math.prod(shape) <= most}
+    def _note_measured(self, one: Replica) -> Sequence[Shape]:
+        """Shapes of the passes that it had; of larger ones no memory is promised."""
+        shapes = []
+        for shape, sizes in self._engine.measured(one.key).items():
+            if math.prod(shape) <= math.prod(one.shape):
+                image_s = self._engine.image_s(one.key, shape)
+                self._warm_s.update({_kind(one, shape, images): image_s for images in sizes})
+                shapes.append(shape)
+        return shapes
 
     def _pass(self, one: Replica, model: LoadedModel, shape: Shape, images: int = 1) -> float:
         """On the device thread: answers the seconds that it took."""
