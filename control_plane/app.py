@@ -33,7 +33,7 @@ from control_plane.events import Journal
 from control_plane.explain_rpc import ExplainService
 from control_plane.fleet import VersionKey
 from control_plane.forwarding import Forwarding, Peers
-from control_plane.http import HttpServer, build
+from control_plane.http_server import HttpServer, build
 from control_plane.importing import ImportService
 from control_plane.loads import Loads
 from control_plane.local_copy import LocalCopy
@@ -53,7 +53,7 @@ from control_plane.settings import Settings
 from control_plane.traces import Traces
 from control_plane.view import View
 from control_plane.watch import Watch
-from control_plane.worker_link import WorkerLink
+from control_plane.worker_client import WorkerLink
 from yolopool.errors import RegistryUnavailable
 from yolopool.serving import GrpcServer, die_with_parent, set_up_logs, settle, until_signal
 from yolopool.v1 import (

@@ -13,7 +13,7 @@ from control_plane.clock import Clock
 from control_plane.fleet import VersionKey, WorkerInfo
 from control_plane.view import View
 from control_plane.wire import load_in
-from control_plane.worker_link import WorkerLink
+from control_plane.worker_client import WorkerLink
 from yolopool.errors import (
     DeadlineExceeded,
     DeadlineUnmeetable,

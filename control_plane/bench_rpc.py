@@ -6,15 +6,15 @@ from random import Random
 
 import structlog
 
+from control_plane.caller import CallContext, principal_of
 from control_plane.checks import deadline_of
 from control_plane.clock import Clock
 from control_plane.fleet import VersionKey, WorkerInfo
 from control_plane.loads import Loads
-from control_plane.principal import CallContext, principal_of
 from control_plane.routing import Reject, Send, choose
 from control_plane.view import View
 from control_plane.wire import key_out, replica_out
-from control_plane.worker_link import WorkerLink
+from control_plane.worker_client import WorkerLink
 from yolopool.errors import NotAssigned, WorkerNotFound
 from yolopool.names import parse_ref
 from yolopool.v1 import bench_pb2, bench_pb2_grpc, worker_pb2

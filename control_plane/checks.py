@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from control_plane.caller import CallContext
 from control_plane.fleet import VARIANTS
-from control_plane.principal import CallContext
 from yolopool.errors import (
     ImageEmpty,
     ImageShapeMismatch,

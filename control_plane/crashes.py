@@ -13,7 +13,7 @@ from control_plane.exits import Exit
 from control_plane.metrics import Metrics
 from control_plane.quarantine import Quarantine
 from control_plane.view import View
-from control_plane.worker_link import WorkerLink
+from control_plane.worker_client import WorkerLink
 
 log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ from control_plane.event import EventKind
 from control_plane.events import Journal
 from control_plane.fleet import FencingToken, VersionKey, WorkerInfo, WorkerState
 from control_plane.view import View
-from control_plane.worker_link import WorkerLink
+from control_plane.worker_client import WorkerLink
 from yolopool.errors import YolopoolError
 
 log = structlog.get_logger()

@@ -31,7 +31,7 @@ from control_plane.metrics import Metrics
 from control_plane.refusals import PASSING
 from control_plane.view import View
 from control_plane.waiters import ANY
-from control_plane.worker_link import WorkerLink
+from control_plane.worker_client import WorkerLink
 from yolopool.errors import YolopoolError
 
 log = structlog.get_logger()

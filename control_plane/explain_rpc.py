@@ -6,12 +6,12 @@ Translation and checks; nothing here changes anything or waits for anyone.
 from collections.abc import Callable
 
 from control_plane import explaining
+from control_plane.caller import CallContext
 from control_plane.checks import check_placement, check_replicas
 from control_plane.clock import Clock
 from control_plane.commands import Assign, Release, Wait
 from control_plane.explaining import Verdict
 from control_plane.fleet import Snapshot, Want, WantSource
-from control_plane.principal import CallContext
 from control_plane.traces import Trace, Traces
 from control_plane.view import View
 from control_plane.wire import key_out, placement_in, rates_out

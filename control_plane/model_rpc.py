@@ -8,6 +8,7 @@ import structlog
 from control_plane.artifacts import FolderArtifacts, check_digest
 from control_plane.build_wire import drift_in
 from control_plane.builds import Builds
+from control_plane.caller import CallContext, principal_of
 from control_plane.change_wire import change_in
 from control_plane.changeover import Changeovers
 from control_plane.checks import (
@@ -37,7 +38,6 @@ from control_plane.fleet import (
     WantSource,
 )
 from control_plane.loads import Loads
-from control_plane.principal import CallContext, principal_of
 from control_plane.registry import Registry
 from control_plane.view import View
 from control_plane.wire import (

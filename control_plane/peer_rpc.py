@@ -2,11 +2,11 @@
 
 from random import Random
 
+from control_plane.caller import CallContext
 from control_plane.checks import deadline_of
 from control_plane.clock import Clock
 from control_plane.fleet import VersionKey, WorkerInfo
 from control_plane.loads import Loads
-from control_plane.principal import CallContext
 from control_plane.routing import Hold, Reject, choose
 from control_plane.view import View
 from control_plane.wire import key_in

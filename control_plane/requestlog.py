@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from control_plane.caller import Principal
 from control_plane.fleet import VersionKey
-from control_plane.principal import Principal
 from control_plane.traces import Trace
 from yolopool.v1 import detection_pb2
 

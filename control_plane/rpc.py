@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from control_plane.caller import CallContext, principal_of
 from control_plane.checks import deadline_of, infer_request
 from control_plane.clock import Clock
 from control_plane.departures import Departures
@@ -11,7 +12,6 @@ from control_plane.detecting import Detecting
 from control_plane.fleet import ReplicaState, WorkerState
 from control_plane.importing import ImportService
 from control_plane.metrics import Metrics
-from control_plane.principal import CallContext, principal_of
 from control_plane.registry import Registry
 from control_plane.view import View
 from control_plane.waiters import ANY

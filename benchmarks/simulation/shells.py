@@ -38,7 +38,7 @@ from control_plane.reconciler import Pace, Reconciler
 from control_plane.view import View
 from control_plane.waiters import Waiters
 from control_plane.watch import Watch
-from control_plane.worker_link import WorkerLink
+from control_plane.worker_client import WorkerLink
 from worker import ledger as worker_ledger
 from worker import replica as worker_replica
 from worker.backends.simulated import TimeCurve

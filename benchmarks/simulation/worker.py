@@ -19,7 +19,7 @@ from control_plane.fleet import (
     WorkerState,
 )
 from control_plane.view import View
-from control_plane.worker_link import WorkerLink
+from control_plane.worker_client import WorkerLink
 from worker.backends.base import NmsOptions
 from worker.engine import Request
 from worker.replica import Order
