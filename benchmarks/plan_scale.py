@@ -14,8 +14,9 @@ from benchmarks.harness.calls import Measured, timed
 from benchmarks.harness.results import Check, Row
 from benchmarks.harness.statistics import quantile
 from control_plane.board import Board
-from control_plane.commands import Command, Wait
-from control_plane.fleet import (
+from control_plane.placement import plan, replan
+from control_plane.types.command import Command, Wait
+from control_plane.types.desired import (
     Build,
     Desired,
     Footprint,
@@ -34,7 +35,6 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.placement import plan, replan
 from yolopool.arrivals import Rates
 from yolopool.chart import line_chart
 

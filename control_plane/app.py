@@ -27,11 +27,9 @@ from control_plane.declared import Declared
 from control_plane.departures import Departures
 from control_plane.detecting import Detecting
 from control_plane.errands import Errands
-from control_plane.event import EventKind
 from control_plane.event_rpc import EventService
 from control_plane.events import Journal
 from control_plane.explain_rpc import ExplainService
-from control_plane.fleet import VersionKey
 from control_plane.forwarding import Forwarding, Peers
 from control_plane.http_server import HttpServer, build
 from control_plane.importing import ImportService
@@ -51,6 +49,8 @@ from control_plane.schedule_rpc import ScheduleService
 from control_plane.scheduler import Scheduler
 from control_plane.settings import Settings
 from control_plane.traces import Traces
+from control_plane.types.desired import VersionKey
+from control_plane.types.event import EventKind
 from control_plane.view import View
 from control_plane.watch import Watch
 from control_plane.worker_client import WorkerLink

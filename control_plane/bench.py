@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from control_plane.batching import Batching
-from control_plane.fleet import (
+from control_plane.types.desired import (
     LOADED,
     Footprint,
     Replica,

@@ -8,7 +8,7 @@ import heapq
 from collections.abc import Callable, Iterator
 
 from control_plane.bench import Bench
-from control_plane.fleet import Footprint, Snapshot, VersionKey, WorkerInfo
+from control_plane.types.desired import Footprint, Snapshot, VersionKey, WorkerInfo
 
 
 class Board:

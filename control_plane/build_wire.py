@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from control_plane.fleet import Drift, Served
+from control_plane.types.desired import Drift, Served
 from yolopool.v1 import model_pb2, types_pb2
 
 # The words are the same on both sides; what was not measured is absent there and None here.

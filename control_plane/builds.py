@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from control_plane.artifacts import FolderArtifacts
 from control_plane.clock import Clock
-from control_plane.fleet import (
+from control_plane.registry import Registry
+from control_plane.types.desired import (
     Drift,
     Given,
     ModelVersion,
@@ -18,7 +19,6 @@ from control_plane.fleet import (
     VersionState,
     builds_of,
 )
-from control_plane.registry import Registry
 from control_plane.view import View
 from yolopool.errors import ArtifactNotFound, InvalidOption, VersionNotFound
 from yolopool.names import ModelRef, build_name

@@ -14,12 +14,12 @@ import structlog
 
 from control_plane.catalogue import Catalogue
 from control_plane.clock import Clock
-from control_plane.event import EventKind
 from control_plane.events import Journal
-from control_plane.fleet import Desired, Placement, VersionKey, Want, WantSource
 from control_plane.loads import Loads
 from control_plane.registry import Registry
-from control_plane.schedules import Changeover
+from control_plane.types.desired import Desired, Placement, VersionKey, Want, WantSource
+from control_plane.types.event import EventKind
+from control_plane.types.schedule import Changeover
 from control_plane.view import View
 from yolopool.errors import (
     Cancelled,

@@ -6,8 +6,8 @@ What a store answers in place of everything, so that one change costs the same w
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from control_plane.fleet import ModelVersion, VersionKey, Want
-from control_plane.schedules import Schedule
+from control_plane.types.desired import ModelVersion, VersionKey, Want
+from control_plane.types.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)

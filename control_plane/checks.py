@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from control_plane.caller import CallContext
-from control_plane.fleet import VARIANTS
+from control_plane.types.desired import VARIANTS
 from yolopool.errors import (
     ImageEmpty,
     ImageShapeMismatch,

@@ -7,15 +7,15 @@ Level-triggered, so that whoever takes over reports what happened while nobody d
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from control_plane.commands import Wait
-from control_plane.event import EventKind
-from control_plane.fleet import (
+from control_plane.types.command import Wait
+from control_plane.types.desired import (
     LOADED,
     FencingToken,
     VersionKey,
     WorkerInfo,
     WorkerState,
 )
+from control_plane.types.event import EventKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.event import EventKind
 from control_plane.events import Journal
 from control_plane.exits import Exit
 from control_plane.metrics import Metrics
 from control_plane.quarantine import Quarantine
+from control_plane.types.event import EventKind
 from control_plane.view import View
 from control_plane.worker_client import WorkerLink
 

@@ -12,9 +12,9 @@ import structlog
 from control_plane import draining
 from control_plane.clock import Clock
 from control_plane.draining import Progress
-from control_plane.event import EventKind
 from control_plane.events import Journal
-from control_plane.fleet import FencingToken, VersionKey, WorkerInfo, WorkerState
+from control_plane.types.desired import FencingToken, VersionKey, WorkerInfo, WorkerState
+from control_plane.types.event import EventKind
 from control_plane.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import YolopoolError

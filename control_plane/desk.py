@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from control_plane.batching import Batching
 from control_plane.bench import PRESENT, Bench
 from control_plane.board import Board
-from control_plane.commands import Assign, Release
-from control_plane.fleet import (
+from control_plane.footprints import footprint
+from control_plane.types.command import Assign, Release
+from control_plane.types.desired import (
     LOADED,
     Build,
     Footprint,
@@ -24,7 +25,6 @@ from control_plane.fleet import (
     Want,
     WantSource,
 )
-from control_plane.footprints import footprint
 from control_plane.worth import of_seat
 
 CPU = "cpu"

@@ -6,7 +6,7 @@ use. It is told, since someone may have to look after it.
 
 from collections.abc import Iterable, Mapping
 
-from control_plane.fleet import Desired, VersionKey, WorkerInfo, WorkerState
+from control_plane.types.desired import Desired, VersionKey, WorkerInfo, WorkerState
 
 # Of a worker's budget; less comes and goes.
 WORTH_TELLING = 0.05

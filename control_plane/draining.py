@@ -7,8 +7,8 @@ is room; the plan loads it there, this only tells when the worker may go.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from control_plane.commands import Wait
-from control_plane.fleet import LOADED, Desired, VersionKey, WantSource, WorkerInfo
+from control_plane.types.command import Wait
+from control_plane.types.desired import LOADED, Desired, VersionKey, WantSource, WorkerInfo
 
 
 @dataclass(frozen=True, slots=True)

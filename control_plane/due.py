@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from control_plane.moments import latest_at, next_after
-from control_plane.schedules import Schedule
+from control_plane.types.cron import latest_at, next_after
+from control_plane.types.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,13 @@ import structlog
 
 from control_plane.batching import Batching
 from control_plane.clock import Clock
-from control_plane.commands import Assign, Release
-from control_plane.event import EventKind
 from control_plane.events import Journal
 from control_plane.failures import Place
-from control_plane.fleet import (
+from control_plane.footprints import footprint
+from control_plane.metrics import Metrics
+from control_plane.refusals import PASSING
+from control_plane.types.command import Assign, Release
+from control_plane.types.desired import (
     LOADED,
     FencingToken,
     Footprint,
@@ -26,9 +28,7 @@ from control_plane.fleet import (
     VersionKey,
     WorkerInfo,
 )
-from control_plane.footprints import footprint
-from control_plane.metrics import Metrics
-from control_plane.refusals import PASSING
+from control_plane.types.event import EventKind
 from control_plane.view import View
 from control_plane.waiters import ANY
 from control_plane.worker_client import WorkerLink

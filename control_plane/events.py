@@ -9,9 +9,9 @@ from collections import deque
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.event import Event, EventKind
-from control_plane.fleet import VersionKey
 from control_plane.registry import Registry
+from control_plane.types.desired import VersionKey
+from control_plane.types.event import Event, EventKind
 from yolopool.errors import RegistryUnavailable
 
 log = structlog.get_logger()

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from control_plane import refusals, worth
 from control_plane.bench import Bench
 from control_plane.board import Board
-from control_plane.commands import Assign, Release, Wait
 from control_plane.desk import CPU
-from control_plane.fleet import (
+from control_plane.footprints import footprint
+from control_plane.placement import replan
+from control_plane.types.command import Assign, Release, Wait
+from control_plane.types.desired import (
     Build,
     LoadFailure,
     ModelVersion,
@@ -28,8 +30,6 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.footprints import footprint
-from control_plane.placement import replan
 
 _THERE = {
     ReplicaState.HOT: "it is on the device",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from control_plane.fleet import LoadFailure, VersionKey
+from control_plane.types.desired import LoadFailure, VersionKey
 
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 300.0

@@ -7,7 +7,7 @@ version knows what to reserve. What is new of it waits in `unrecorded` to be put
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from control_plane.fleet import (
+from control_plane.types.desired import (
     Build,
     Footprint,
     FootprintKey,

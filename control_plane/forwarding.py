@@ -12,7 +12,7 @@ from uuid import uuid4
 import grpc
 import structlog
 
-from control_plane.fleet import VersionKey
+from control_plane.types.desired import VersionKey
 from control_plane.view import HOLDER, View
 from control_plane.wire import key_out
 from yolopool.errors import RegistryUnavailable, YolopoolError

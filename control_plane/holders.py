@@ -8,7 +8,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from control_plane.fleet import ReplicaState, VersionKey, WorkerInfo, WorkerState
+from control_plane.types.desired import ReplicaState, VersionKey, WorkerInfo, WorkerState
 
 Entry = tuple[int, str]  # rank, worker id
 

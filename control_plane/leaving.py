@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from control_plane.bench import Bench
-from control_plane.commands import Assign, Release
 from control_plane.desk import Desk, is_loaded
-from control_plane.fleet import ReplicaState, ResidencyMode, VersionKey, Want
 from control_plane.scaling import copies_to_keep
+from control_plane.types.command import Assign, Release
+from control_plane.types.desired import ReplicaState, ResidencyMode, VersionKey, Want
 
 
 def unpinned(desk: Desk, benches: Iterable[Bench]) -> Iterable[Assign]:

@@ -11,10 +11,10 @@ from functools import partial
 from typing import TypeVar
 
 from control_plane.clock import Clock
-from control_plane.fleet import Replica, ReplicaState, VersionKey, Want, WantSource
 from control_plane.forwarding import HolderLost, Peers
 from control_plane.registry import Registry
 from control_plane.routing import error_of
+from control_plane.types.desired import Replica, ReplicaState, VersionKey, Want, WantSource
 from control_plane.view import View
 from control_plane.waiters import ANY
 from yolopool.errors import DeadlineExceeded, ModelNotFound, NoWorker, YolopoolError

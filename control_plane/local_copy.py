@@ -15,7 +15,7 @@ import structlog
 
 from control_plane import records
 from control_plane.clock import Clock
-from control_plane.fleet import Desired, ModelVersion, VersionKey
+from control_plane.types.desired import Desired, ModelVersion, VersionKey
 
 log = structlog.get_logger()
 

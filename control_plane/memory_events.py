@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from control_plane.event import EVENTS_KEPT, Event
+from control_plane.types.event import EVENTS_KEPT, Event
 
 Order = tuple[int, int]
 

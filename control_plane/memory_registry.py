@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from control_plane import lifecycle
 from control_plane.batching import Batching
 from control_plane.changes import Changes
-from control_plane.event import Event
-from control_plane.fleet import (
+from control_plane.memory_events import MemoryEvents
+from control_plane.registry import LOG_KEPT, REQUEST_ID_KEPT_S, StoreEmptied
+from control_plane.types import lifecycle
+from control_plane.types.desired import (
     Desired,
     FencingToken,
     Footprint,
@@ -34,9 +35,8 @@ from control_plane.fleet import (
     WorkerInfo,
     builds_of,
 )
-from control_plane.memory_events import MemoryEvents
-from control_plane.registry import LOG_KEPT, REQUEST_ID_KEPT_S, StoreEmptied
-from control_plane.schedules import Schedule
+from control_plane.types.event import Event
+from control_plane.types.schedule import Schedule
 from yolopool.errors import ImportNotYours, StaleToken
 
 

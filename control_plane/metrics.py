@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from control_plane.fleet import Ledger, LoadReport, ReplicaState, WorkerInfo, WorkerState
+from control_plane.types.desired import Ledger, LoadReport, ReplicaState, WorkerInfo, WorkerState
 from yolopool.v1 import detection_pb2
 
 _SECONDS = (

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from control_plane.catalogue import Catalogue
 from control_plane.changes import Changes
-from control_plane.fleet import Desired, ModelVersion, VersionKey, VersionState, Want
-from control_plane.schedules import Schedule
+from control_plane.types.desired import Desired, ModelVersion, VersionKey, VersionState, Want
+from control_plane.types.schedule import Schedule
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

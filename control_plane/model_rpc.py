@@ -24,9 +24,10 @@ from control_plane.checks import (
     deadline_of,
 )
 from control_plane.clock import Clock
-from control_plane.event import EventKind
 from control_plane.events import Journal
-from control_plane.fleet import (
+from control_plane.loads import Loads
+from control_plane.registry import Registry
+from control_plane.types.desired import (
     Given,
     ModelVersion,
     Placement,
@@ -37,8 +38,7 @@ from control_plane.fleet import (
     Want,
     WantSource,
 )
-from control_plane.loads import Loads
-from control_plane.registry import Registry
+from control_plane.types.event import EventKind
 from control_plane.view import View
 from control_plane.wire import (
     batching_in,

@@ -10,9 +10,9 @@ from dataclasses import replace
 from control_plane import leaving, refusals, room, scaling
 from control_plane.bench import Bench, size_of
 from control_plane.board import Board
-from control_plane.commands import Adopt, Assign, Command, Forget, Release, Wait
 from control_plane.desk import CPU, Desk, Wants, is_loaded
-from control_plane.fleet import (
+from control_plane.types.command import Adopt, Assign, Command, Forget, Release, Wait
+from control_plane.types.desired import (
     Footprint,
     ModelVersion,
     Replica,

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from control_plane.board import Board
 from control_plane.clock import Clock
-from control_plane.commands import Command, Forget, Wait
 from control_plane.errands import Errands
-from control_plane.fleet import Snapshot, VersionKey
 from control_plane.placement import replan
+from control_plane.types.command import Command, Forget, Wait
+from control_plane.types.desired import Snapshot, VersionKey
 from control_plane.view import View
 
 # A look at everything takes at most this share of the time, and is not due more often than this.

@@ -13,11 +13,11 @@ from typing import TypeVar
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.commands import Adopt, Assign, Command, Forget, Release
 from control_plane.errands import Errands
-from control_plane.fleet import FencingToken, Holder, VersionKey, Want, WantSource
 from control_plane.planning import Planning
 from control_plane.registry import Registry
+from control_plane.types.command import Adopt, Assign, Command, Forget, Release
+from control_plane.types.desired import FencingToken, Holder, VersionKey, Want, WantSource
 from control_plane.view import View
 from yolopool.errors import RegistryUnavailable, StaleToken
 

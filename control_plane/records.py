@@ -8,8 +8,7 @@ from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
 from control_plane.batching import batching_of
-from control_plane.event import Event, EventKind
-from control_plane.fleet import (
+from control_plane.types.desired import (
     Drift,
     Footprint,
     FootprintKey,
@@ -36,7 +35,8 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.schedules import Changeover, Preparation, Schedule
+from control_plane.types.event import Event, EventKind
+from control_plane.types.schedule import Changeover, Preparation, Schedule
 from yolopool.arrivals import Rates
 
 Record = TypeVar("Record")

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 
 from control_plane import records
-from control_plane.event import EVENTS_KEPT, Event
 from control_plane.redis_store import EVENTS, RedisStore, available, milliseconds
+from control_plane.types.event import EVENTS_KEPT, Event
 
 FIELD = "event"
 

@@ -12,29 +12,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from control_plane import lifecycle, records
+from control_plane import records
 from control_plane.batching import Batching
 from control_plane.changes import Changes
-from control_plane.event import Event
-from control_plane.fleet import (
-    Desired,
-    FencingToken,
-    Footprint,
-    FootprintKey,
-    Given,
-    Holder,
-    ModelVersion,
-    Pack,
-    Placement,
-    Residency,
-    Served,
-    VersionKey,
-    VersionSettings,
-    VersionState,
-    Want,
-    WorkerInfo,
-    builds_of,
-)
 from control_plane.redis_events import RedisEvents
 from control_plane.redis_lease import RedisLease
 from control_plane.redis_restore import RedisRestore
@@ -60,7 +40,28 @@ from control_plane.redis_store import (
     milliseconds,
 )
 from control_plane.registry import REQUEST_ID_KEPT_S, StoreEmptied
-from control_plane.schedules import Schedule
+from control_plane.types import lifecycle
+from control_plane.types.desired import (
+    Desired,
+    FencingToken,
+    Footprint,
+    FootprintKey,
+    Given,
+    Holder,
+    ModelVersion,
+    Pack,
+    Placement,
+    Residency,
+    Served,
+    VersionKey,
+    VersionSettings,
+    VersionState,
+    Want,
+    WorkerInfo,
+    builds_of,
+)
+from control_plane.types.event import Event
+from control_plane.types.schedule import Schedule
 from yolopool.errors import ImportNotYours, RegistryUnavailable
 
 # Beside the published changes, should one be missed.

@@ -8,7 +8,6 @@ import asyncio
 import json
 
 from control_plane import records
-from control_plane.fleet import Desired, FencingToken, VersionState
 from control_plane.redis_store import (
     CHANGES,
     CORDONS,
@@ -27,6 +26,7 @@ from control_plane.redis_store import (
     available,
     import_job,
 )
+from control_plane.types.desired import Desired, FencingToken, VersionState
 
 CLAIM = "yolopool:claim"  # string: the highest revision that a copy is said to have; expires
 # Beyond the wait: one that said the highest and then died must not hold up the others for long.

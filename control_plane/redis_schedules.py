@@ -2,7 +2,7 @@
 
 from control_plane import records
 from control_plane.redis_store import SCHEDULES, Change, RedisStore
-from control_plane.schedules import Schedule
+from control_plane.types.schedule import Schedule
 
 
 class RedisSchedules:

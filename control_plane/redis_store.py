@@ -17,9 +17,9 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from control_plane import records
-from control_plane.fleet import FencingToken, ModelVersion, VersionKey, Want
 from control_plane.redis_url import connect, disconnect
 from control_plane.registry import LOG_KEPT, StoreEmptied
+from control_plane.types.desired import FencingToken, ModelVersion, VersionKey, Want
 from yolopool.errors import RegistryUnavailable, StaleToken
 
 META = "yolopool:meta"  # hash: cluster, epoch, counter, revision, mark

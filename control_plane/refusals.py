@@ -6,8 +6,8 @@ Pure. A final one is told to callers at once, the others to those whose time run
 from collections.abc import Mapping, Sequence
 
 from control_plane.bench import Bench
-from control_plane.commands import Wait
-from control_plane.fleet import (
+from control_plane.types.command import Wait
+from control_plane.types.desired import (
     Footprint,
     Given,
     LoadFailure,

@@ -11,8 +11,7 @@ from typing import Protocol
 
 from control_plane.batching import Batching
 from control_plane.changes import Changes
-from control_plane.event import Event
-from control_plane.fleet import (
+from control_plane.types.desired import (
     Desired,
     FencingToken,
     Footprint,
@@ -29,7 +28,8 @@ from control_plane.fleet import (
     Want,
     WorkerInfo,
 )
-from control_plane.schedules import Schedule
+from control_plane.types.event import Event
+from control_plane.types.schedule import Schedule
 from yolopool.errors import RegistryUnavailable
 
 REQUEST_ID_KEPT_S = 86_400.0  # how long a repeated `register` is known as a repeat

@@ -5,9 +5,9 @@ from heapq import nsmallest
 
 from control_plane import refusals
 from control_plane.bench import PRESENT, Bench, size_of
-from control_plane.commands import Assign, Release, Wait
 from control_plane.desk import Desk, is_loaded
-from control_plane.fleet import Footprint, Replica, Want
+from control_plane.types.command import Assign, Release, Wait
+from control_plane.types.desired import Footprint, Replica, Want
 from control_plane.worth import load_s
 
 # A newcomer waits so many times what loading it takes for one worth so much less to be idle.

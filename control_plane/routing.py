@@ -8,15 +8,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from control_plane.commands import Wait
-from control_plane.fleet import (
+from control_plane.holders import Entry, Holders
+from control_plane.types.command import Wait
+from control_plane.types.desired import (
     LoadReport,
     Replica,
     ReplicaState,
     VersionKey,
     WorkerInfo,
 )
-from control_plane.holders import Entry, Holders
 from yolopool.errors import YolopoolError, rebuild_reason
 
 if TYPE_CHECKING:

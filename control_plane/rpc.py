@@ -9,10 +9,10 @@ from control_plane.checks import deadline_of, infer_request
 from control_plane.clock import Clock
 from control_plane.departures import Departures
 from control_plane.detecting import Detecting
-from control_plane.fleet import ReplicaState, WorkerState
 from control_plane.importing import ImportService
 from control_plane.metrics import Metrics
 from control_plane.registry import Registry
+from control_plane.types.desired import ReplicaState, WorkerState
 from control_plane.view import View
 from control_plane.waiters import ANY
 from control_plane.wire import crashed_out, key_out, worker_out

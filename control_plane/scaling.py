@@ -7,9 +7,9 @@ bounds lie apart, so that constant demand moves nothing.
 from collections.abc import Iterable, Sequence
 
 from control_plane.bench import Bench
-from control_plane.commands import Assign
 from control_plane.desk import Desk, is_loaded
-from control_plane.fleet import (
+from control_plane.types.command import Assign
+from control_plane.types.desired import (
     Build,
     ModelVersion,
     Replica,

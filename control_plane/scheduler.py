@@ -14,12 +14,12 @@ from control_plane.catalogue import Catalogue
 from control_plane.changeover import Changeovers, Resolved, resolve
 from control_plane.clock import Clock
 from control_plane.due import Agenda, Due, due
-from control_plane.event import EventKind
 from control_plane.events import Journal
-from control_plane.fleet import VersionKey
 from control_plane.loads import Loads
 from control_plane.registry import Registry
-from control_plane.schedules import Changeover, Schedule
+from control_plane.types.desired import VersionKey
+from control_plane.types.event import EventKind
+from control_plane.types.schedule import Changeover, Schedule
 from control_plane.view import View
 from yolopool.errors import LedgerFull, NotFound, RegistryUnavailable, YolopoolError
 from yolopool.names import parse_ref

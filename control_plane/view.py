@@ -10,10 +10,14 @@ from dataclasses import replace
 from control_plane.catalogue import Catalogue
 from control_plane.changes import Changes
 from control_plane.clock import Clock
-from control_plane.commands import Wait
 from control_plane.exits import Exits
 from control_plane.failures import LoadFailures
-from control_plane.fleet import (
+from control_plane.footprints import Footprints
+from control_plane.holders import Holders
+from control_plane.mirror import Mirror
+from control_plane.suspects import Suspects
+from control_plane.types.command import Wait
+from control_plane.types.desired import (
     Desired,
     FencingToken,
     Holder,
@@ -28,12 +32,8 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.footprints import Footprints
-from control_plane.holders import Holders
-from control_plane.lifecycle import SAID, WORKER_TABLE, Life, WorkerEvent, WorkerLife
-from control_plane.mirror import Mirror
-from control_plane.schedules import Schedule
-from control_plane.suspects import Suspects
+from control_plane.types.lifecycle import SAID, WORKER_TABLE, Life, WorkerEvent, WorkerLife
+from control_plane.types.schedule import Schedule
 from control_plane.waiters import ANY, Waiters
 from yolopool.arrivals import NEVER, Arrivals, Rates
 from yolopool.errors import WorkerNotFound

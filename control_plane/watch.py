@@ -10,8 +10,8 @@ from typing import Protocol
 
 import structlog
 
-from control_plane.fleet import Desired
 from control_plane.registry import Registry
+from control_plane.types.desired import Desired
 from control_plane.view import View
 from yolopool.errors import RegistryUnavailable
 

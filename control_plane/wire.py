@@ -8,7 +8,7 @@ from dataclasses import fields
 from control_plane.batching import Batching
 from control_plane.build_wire import served_out
 from control_plane.exits import Exit
-from control_plane.fleet import (
+from control_plane.types.desired import (
     IDLE_RELEASE_S,
     FencingToken,
     Footprint,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from control_plane.fleet import (
+from control_plane.types.desired import (
     FencingToken,
     Footprint,
     ModelVersion,

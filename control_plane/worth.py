@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from control_plane.bench import Bench
 from control_plane.board import Board
-from control_plane.fleet import (
+from control_plane.types.desired import (
     Build,
     Footprint,
     FootprintKey,

@@ -20,8 +20,8 @@ from benchmarks.simulation.shells import Brain, Shape, on_virtual_time
 from benchmarks.simulation.sizes import Model
 from benchmarks.simulation.traces import Floats, Trace
 from benchmarks.simulation.worker import Link, Worker
-from control_plane.fleet import Pack, VersionKey, VersionSettings, WorkerInfo
 from control_plane.routing import Reject, Send, choose
+from control_plane.types.desired import Pack, VersionKey, VersionSettings, WorkerInfo
 from yolopool.errors import DeadlineExceeded, YolopoolError
 
 DEADLINE_S = 30.0

@@ -20,7 +20,12 @@ from benchmarks.simulation.device import SIDE, Store, VirtualBackend, VirtualEng
 from control_plane.clock import Clock
 from control_plane.errands import Errands
 from control_plane.events import Journal
-from control_plane.fleet import (
+from control_plane.forwarding import Peers
+from control_plane.loads import Loads
+from control_plane.memory_registry import MemoryRegistry
+from control_plane.metrics import Metrics
+from control_plane.reconciler import Pace, Reconciler
+from control_plane.types.desired import (
     Footprint,
     Ledger,
     LoadReport,
@@ -30,11 +35,6 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.forwarding import Peers
-from control_plane.loads import Loads
-from control_plane.memory_registry import MemoryRegistry
-from control_plane.metrics import Metrics
-from control_plane.reconciler import Pace, Reconciler
 from control_plane.view import View
 from control_plane.waiters import Waiters
 from control_plane.watch import Watch

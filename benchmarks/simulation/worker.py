@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.device import SIDE, Store
 from benchmarks.simulation.shells import HEARTBEAT_S, Hands, Herald, Shape, order_of
-from control_plane.fleet import (
+from control_plane.types.desired import (
     FencingToken,
     Footprint,
     LoadReport,

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from control_plane.fleet import Want
+from control_plane.types.desired import Want
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
 from yolopool import errors

@@ -12,8 +12,10 @@ import pytest
 
 from control_plane import records
 from control_plane.batching import Batching
-from control_plane.event import EVENTS_KEPT, Event, EventKind
-from control_plane.fleet import (
+from control_plane.memory_registry import MemoryRegistry
+from control_plane.redis_registry import RedisRegistry
+from control_plane.registry import LOG_KEPT, Registry, StoreEmptied
+from control_plane.types.desired import (
     Drift,
     FencingToken,
     Footprint,
@@ -41,10 +43,8 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.memory_registry import MemoryRegistry
-from control_plane.redis_registry import RedisRegistry
-from control_plane.registry import LOG_KEPT, Registry, StoreEmptied
-from control_plane.schedules import Changeover, Preparation, Schedule
+from control_plane.types.event import EVENTS_KEPT, Event, EventKind
+from control_plane.types.schedule import Changeover, Preparation, Schedule
 from tests.contract.redis_servers import DEBIAN, WHEEL, server
 from yolopool.errors import ImportNotYours, StaleToken
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import structlog
 
-from control_plane.commands import Release
-from control_plane.event import EventKind
-from control_plane.fleet import FencingToken, VersionKey, VersionSettings, Want, WantSource
 from control_plane.redis_registry import RedisRegistry
 from control_plane.redis_url import connect
+from control_plane.types.command import Release
+from control_plane.types.desired import FencingToken, VersionKey, VersionSettings, Want, WantSource
+from control_plane.types.event import EventKind
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.contract.redis_servers import DEBIAN, free_port, server, watched
 from tests.waiting import becomes

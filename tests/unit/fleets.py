@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from control_plane.commands import Adopt, Assign, Command, Forget, Release
-from control_plane.fleet import (
+from control_plane.types.command import Adopt, Assign, Command, Forget, Release
+from control_plane.types.desired import (
     VARIANTS,
     Desired,
     Footprint,

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from control_plane.chronicle import Known, Look, Notice, compare
-from control_plane.commands import Wait
-from control_plane.event import EventKind
-from control_plane.fleet import FencingToken, VersionKey, WorkerInfo, WorkerState
+from control_plane.types.command import Wait
+from control_plane.types.desired import FencingToken, VersionKey, WorkerInfo, WorkerState
+from control_plane.types.event import EventKind
 from tests.unit.fleets import NOW, key, replica, worker
 
 TOKEN = FencingToken(1, 1)

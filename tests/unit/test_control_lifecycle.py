@@ -6,8 +6,8 @@ import pytest
 
 from control_plane.catalogue import Catalogue
 from control_plane.failures import LAST_RETRY_S, LoadFailures
-from control_plane.fleet import VersionState, WorkerState
-from control_plane.lifecycle import (
+from control_plane.types.desired import VersionState, WorkerState
+from control_plane.types.lifecycle import (
     SAID,
     VERSION_TABLE,
     WORKER_TABLE,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from control_plane.differences import differences
-from control_plane.fleet import Desired, WorkerInfo, WorkerState
+from control_plane.types.desired import Desired, WorkerInfo, WorkerState
 from tests.unit.fleets import key, replica, version, worker
 
 KNOWN = Desired(1, "c", {key("a"): version("a")}, {})

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from control_plane.commands import Wait
 from control_plane.draining import Progress, progress
-from control_plane.fleet import (
+from control_plane.types.command import Wait
+from control_plane.types.desired import (
     Desired,
     Given,
     Placement,

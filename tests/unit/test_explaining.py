@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from control_plane import explaining
-from control_plane.commands import Assign, Command, Release, Wait
-from control_plane.event import Event, EventKind, Wanted
 from control_plane.explaining import Verdict
-from control_plane.fleet import (
+from control_plane.placement import plan
+from control_plane.traces import Trace, Traces
+from control_plane.types.command import Assign, Command, Release, Wait
+from control_plane.types.desired import (
     Desired,
     Footprint,
     Given,
@@ -23,8 +24,7 @@ from control_plane.fleet import (
     VersionState,
     WorkerState,
 )
-from control_plane.placement import plan
-from control_plane.traces import Trace, Traces
+from control_plane.types.event import Event, EventKind, Wanted
 from tests.unit.fleets import NOW, key, measured, replica, snapshot, version, want, worker
 from yolopool.errors import RequestNotFound
 from yolopool.names import parse_ref

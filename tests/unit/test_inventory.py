@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.clock import Clock
-from control_plane.fleet import ReplicaState, VersionKey, WorkerInfo, WorkerState
 from control_plane.inventory import Inventory
+from control_plane.types.desired import ReplicaState, VersionKey, WorkerInfo, WorkerState
 from control_plane.view import View
 from control_plane.wire import worker_in
 from tests.unit.fleets import key

@@ -6,8 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.changes import Changes
-from control_plane.fleet import Desired, ModelVersion, VersionKey, VersionState, Want, WantSource
 from control_plane.mirror import Mirror
+from control_plane.types.desired import (
+    Desired,
+    ModelVersion,
+    VersionKey,
+    VersionState,
+    Want,
+    WantSource,
+)
 from tests.unit.fleets import key, version
 
 NAMES = "abc"

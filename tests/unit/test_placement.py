@@ -7,8 +7,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.commands import Assign, Command, Forget, Release, Wait
-from control_plane.fleet import (
+from control_plane.footprints import footprint
+from control_plane.placement import plan
+from control_plane.types.command import Assign, Command, Forget, Release, Wait
+from control_plane.types.desired import (
     Build,
     Footprint,
     LoadFailure,
@@ -23,8 +25,6 @@ from control_plane.fleet import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.footprints import footprint
-from control_plane.placement import plan
 from tests.unit.fleets import (
     NOW,
     carried_out,

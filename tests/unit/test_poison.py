@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.fleet import VersionKey
 from control_plane.poison import REPORT_S, Image, Poison
+from control_plane.types.desired import VersionKey
 
 KEEP_S = 600.0
 VERSION, OTHER = VersionKey("m", 1), VersionKey("m", 2)

@@ -8,15 +8,6 @@ from random import Random
 
 import pytest
 
-from control_plane.commands import Wait
-from control_plane.fleet import (
-    Footprint,
-    LoadReport,
-    ReplicaState,
-    VersionKey,
-    WorkerInfo,
-    WorkerState,
-)
 from control_plane.holders import Holders, rank
 from control_plane.routing import (
     FLOOR_S,
@@ -26,6 +17,15 @@ from control_plane.routing import (
     Send,
     attempt_limit_s,
     choose,
+)
+from control_plane.types.command import Wait
+from control_plane.types.desired import (
+    Footprint,
+    LoadReport,
+    ReplicaState,
+    VersionKey,
+    WorkerInfo,
+    WorkerState,
 )
 from tests.unit.fleets import NOW, key, replica, worker
 from yolopool import errors

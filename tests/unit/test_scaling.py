@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.board import Board
-from control_plane.commands import Assign, Command, Release, Wait
-from control_plane.fleet import (
+from control_plane.placement import plan, replan
+from control_plane.types.command import Assign, Command, Release, Wait
+from control_plane.types.desired import (
     Footprint,
     Placement,
     Priority,
@@ -23,7 +24,6 @@ from control_plane.fleet import (
     WantSource,
     WorkerInfo,
 )
-from control_plane.placement import plan, replan
 from tests.unit.fleets import NOW, carried_out, key, measured, replica, snapshot, version, want
 from tests.unit.fleets import worker as a_worker
 from yolopool.arrivals import Arrivals, Rates

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.due import Due, due
-from control_plane.moments import check_cron, latest_at, next_after, zone_of
-from control_plane.schedules import Changeover, Preparation, Schedule
+from control_plane.types.cron import check_cron, latest_at, next_after, zone_of
+from control_plane.types.schedule import Changeover, Preparation, Schedule
 from yolopool.errors import InvalidSchedule
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -14,7 +14,7 @@ from yolopool.names import build_name, is_build
 from yolopool.variants import PRECISIONS
 
 if TYPE_CHECKING:
-    from control_plane.schedules import Schedule
+    from control_plane.types.schedule import Schedule
 
 
 class VersionKey(NamedTuple):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from control_plane.fleet import VersionKey
+from control_plane.types.desired import VersionKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from control_plane.fleet import ModelVersion, Pack, VersionSettings, VersionState, WorkerState
+from control_plane.types.desired import (
+    ModelVersion,
+    Pack,
+    VersionSettings,
+    VersionState,
+    WorkerState,
+)
 
 
 class VersionEvent(StrEnum):
