@@ -15,7 +15,6 @@ from uuid import uuid4
 
 import structlog
 
-from control_plane.artifacts import FolderArtifacts
 from control_plane.attempts import Attempts
 from control_plane.bench_rpc import BenchService
 from control_plane.builds import Builds
@@ -34,7 +33,6 @@ from control_plane.forwarding import Forwarding, Peers
 from control_plane.http_server import HttpServer, build
 from control_plane.importing import ImportService
 from control_plane.loads import Loads
-from control_plane.local_copy import LocalCopy
 from control_plane.membership import MembershipService
 from control_plane.metrics import Metrics
 from control_plane.model_rpc import ModelService
@@ -43,11 +41,13 @@ from control_plane.peer_rpc import PeerService
 from control_plane.planning import ahead
 from control_plane.quarantine import Quarantine
 from control_plane.reconciler import Pace, Reconciler
-from control_plane.registry import Registry
 from control_plane.rpc import DetectionService, FleetService, Identity
 from control_plane.schedule_rpc import ScheduleService
 from control_plane.scheduler import Scheduler
 from control_plane.settings import Settings
+from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.backup import LocalCopy
+from control_plane.store.registry import Registry
 from control_plane.traces import Traces
 from control_plane.types.desired import VersionKey
 from control_plane.types.event import EventKind
@@ -349,10 +349,10 @@ def _address(host: str, port: int) -> str:
 def build_registry(settings: Settings) -> Registry:
     """Redis where a URL is given; else a store in memory, which says that it forgets."""
     if settings.redis:
-        from control_plane.redis_registry import RedisRegistry
+        from control_plane.store.redis_registry import RedisRegistry
 
         return RedisRegistry(settings.redis, settings.redis_password.get_secret_value() or None)
-    from control_plane.memory_registry import MemoryRegistry
+    from control_plane.store.memory_registry import MemoryRegistry
 
     log.warning("STATE IS KEPT IN MEMORY: it ends with this process; give --redis to keep it")
     return MemoryRegistry()

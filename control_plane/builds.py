@@ -6,9 +6,9 @@ A build is registered, imported, placed and asked for like any version, by the n
 
 from dataclasses import replace
 
-from control_plane.artifacts import FolderArtifacts
 from control_plane.clock import Clock
-from control_plane.registry import Registry
+from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.registry import Registry
 from control_plane.types.desired import (
     Drift,
     Given,

@@ -11,7 +11,7 @@ from control_plane.chronicle import Known, Look, Notice, compare
 from control_plane.clock import Clock
 from control_plane.differences import Subject, differences
 from control_plane.events import Journal
-from control_plane.registry import Registry
+from control_plane.store.registry import Registry
 from control_plane.types.desired import FencingToken
 from control_plane.types.event import EventKind
 from control_plane.view import View

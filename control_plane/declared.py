@@ -3,7 +3,7 @@
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.registry import Registry
+from control_plane.store.registry import Registry
 from control_plane.types.desired import Want, WantSource
 from control_plane.view import View
 from yolopool.errors import RegistryUnavailable, YolopoolError

@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncIterator
 
 from control_plane.caller import CallContext
-from control_plane.registry import Registry
+from control_plane.store.registry import Registry
 from control_plane.types.event import Event, EventKind, Wanted
 from control_plane.wire import key_out
 from yolopool.errors import InvalidOption, ResourceExhausted

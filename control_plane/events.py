@@ -9,7 +9,7 @@ from collections import deque
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.registry import Registry
+from control_plane.store.registry import Registry
 from control_plane.types.desired import VersionKey
 from control_plane.types.event import Event, EventKind
 from yolopool.errors import RegistryUnavailable

@@ -2,10 +2,10 @@
 
 import structlog
 
-from control_plane.artifacts import FolderArtifacts
 from control_plane.caller import CallContext
 from control_plane.clock import Clock
-from control_plane.registry import Registry
+from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.registry import Registry
 from control_plane.types.desired import ModelVersion, Pack, VersionKey
 from control_plane.view import View
 from control_plane.wire import key_in, key_out, settings_in, settings_out

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from control_plane.clock import Clock
 from control_plane.forwarding import HolderLost, Peers
-from control_plane.registry import Registry
 from control_plane.routing import error_of
+from control_plane.store.registry import Registry
 from control_plane.types.desired import Replica, ReplicaState, VersionKey, Want, WantSource
 from control_plane.view import View
 from control_plane.waiters import ANY

@@ -12,7 +12,7 @@ from control_plane.clock import Clock
 from control_plane.crashes import Crashes
 from control_plane.exits import LONGEST_OUTPUT, Exit
 from control_plane.inventory import Inventory
-from control_plane.registry import Registry
+from control_plane.store.registry import Registry
 from control_plane.types.desired import WorkerInfo
 from control_plane.types.lifecycle import InvalidTransition
 from control_plane.view import View

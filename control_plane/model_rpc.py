@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import structlog
 
-from control_plane.artifacts import FolderArtifacts, check_digest
 from control_plane.build_wire import drift_in
 from control_plane.builds import Builds
 from control_plane.caller import CallContext, principal_of
@@ -26,7 +25,8 @@ from control_plane.checks import (
 from control_plane.clock import Clock
 from control_plane.events import Journal
 from control_plane.loads import Loads
-from control_plane.registry import Registry
+from control_plane.store.artifacts import FolderArtifacts, check_digest
+from control_plane.store.registry import Registry
 from control_plane.types.desired import (
     Given,
     ModelVersion,

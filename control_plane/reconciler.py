@@ -15,7 +15,7 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.errands import Errands
 from control_plane.planning import Planning
-from control_plane.registry import Registry
+from control_plane.store.registry import Registry
 from control_plane.types.command import Adopt, Assign, Command, Forget, Release
 from control_plane.types.desired import FencingToken, Holder, VersionKey, Want, WantSource
 from control_plane.view import View

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from control_plane import records
-from control_plane.redis_store import EVENTS, RedisStore, available, milliseconds
+from control_plane.store import codec
+from control_plane.store.redis_store import EVENTS, RedisStore, available, milliseconds
 from control_plane.types.event import EVENTS_KEPT, Event
 
 FIELD = "event"
@@ -17,7 +17,7 @@ class RedisEvents:
         self._longest_wait_s = timeout_s / 2
 
     async def append(self, event: Event) -> str:
-        entry = {FIELD: records.event_to(event)}
+        entry = {FIELD: codec.event_to(event)}
         async with available():
             kept: str = await self._redis.xadd(EVENTS, entry, maxlen=EVENTS_KEPT, approximate=True)
         return kept
@@ -38,4 +38,4 @@ class RedisEvents:
 
 
 def _events(entries: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[Event, ...]:
-    return tuple(records.event_of(id_, fields[FIELD]) for id_, fields in entries)
+    return tuple(codec.event_of(id_, fields[FIELD]) for id_, fields in entries)

@@ -1,7 +1,7 @@
 """Schedules in Redis: JSON by name in one hash, written as everything that is desired."""
 
-from control_plane import records
-from control_plane.redis_store import SCHEDULES, Change, RedisStore
+from control_plane.store import codec
+from control_plane.store.redis_store import SCHEDULES, Change, RedisStore
 from control_plane.types.schedule import Schedule
 
 
@@ -42,9 +42,9 @@ class RedisSchedules:
 
 async def _read(change: Change, name: str) -> Schedule | None:
     text = await change.redis.hget(SCHEDULES, name)
-    return records.schedule_of(text) if text is not None else None
+    return codec.schedule_of(text) if text is not None else None
 
 
 def _put(change: Change, schedule: Schedule) -> Schedule:
-    change.commands.append(["HSET", SCHEDULES, schedule.name, records.schedule_to(schedule)])
+    change.commands.append(["HSET", SCHEDULES, schedule.name, codec.schedule_to(schedule)])
     return schedule

@@ -11,7 +11,7 @@ from control_plane.departures import Departures
 from control_plane.detecting import Detecting
 from control_plane.importing import ImportService
 from control_plane.metrics import Metrics
-from control_plane.registry import Registry
+from control_plane.store.registry import Registry
 from control_plane.types.desired import ReplicaState, WorkerState
 from control_plane.view import View
 from control_plane.waiters import ANY

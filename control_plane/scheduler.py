@@ -16,7 +16,7 @@ from control_plane.clock import Clock
 from control_plane.due import Agenda, Due, due
 from control_plane.events import Journal
 from control_plane.loads import Loads
-from control_plane.registry import Registry
+from control_plane.store.registry import Registry
 from control_plane.types.desired import VersionKey
 from control_plane.types.event import EventKind
 from control_plane.types.schedule import Changeover, Schedule

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from control_plane.registry import Registry
+from control_plane.store.registry import Registry
 from control_plane.types.desired import Desired
 from control_plane.view import View
 from yolopool.errors import RegistryUnavailable

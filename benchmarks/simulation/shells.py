@@ -22,9 +22,9 @@ from control_plane.errands import Errands
 from control_plane.events import Journal
 from control_plane.forwarding import Peers
 from control_plane.loads import Loads
-from control_plane.memory_registry import MemoryRegistry
 from control_plane.metrics import Metrics
 from control_plane.reconciler import Pace, Reconciler
+from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.desired import (
     Footprint,
     Ledger,

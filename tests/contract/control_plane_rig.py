@@ -16,9 +16,9 @@ import grpc
 
 from control_plane.app import Addresses, ControlPlane
 from control_plane.clock import Clock
-from control_plane.memory_registry import MemoryRegistry
-from control_plane.registry import Registry
 from control_plane.settings import Settings
+from control_plane.store.memory_registry import MemoryRegistry
+from control_plane.store.registry import Registry
 from worker.rpc import Fence
 from yolopool.errors import LedgerFull, NotAssigned, YolopoolError
 from yolopool.serving import GrpcServer

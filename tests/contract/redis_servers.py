@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from control_plane.redis_url import connect
+from control_plane.store.redis_client import connect
 
 WHEEL, DEBIAN = "wheel", "debian"
 

@@ -13,7 +13,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from control_plane.app import ControlPlane
-from control_plane.memory_registry import MemoryRegistry
+from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.desired import Desired
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes

@@ -11,7 +11,7 @@ from control_plane import chronicler
 from control_plane.app import ControlPlane
 from control_plane.clock import Clock
 from control_plane.events import MOST_UNWRITTEN, Journal
-from control_plane.memory_registry import MemoryRegistry
+from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.event import EventKind
 from tests.contract.control_plane_rig import Rig, refused
 from tests.waiting import becomes

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.local_copy import LocalCopy
+from control_plane.store.backup import LocalCopy
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from tests.unit.fleets import key, version

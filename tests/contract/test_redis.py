@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.redis_registry import RedisRegistry
-from control_plane.redis_url import connect
+from control_plane.store.redis_client import connect
+from control_plane.store.redis_registry import RedisRegistry
 from control_plane.types.desired import VersionKey, VersionSettings
 from tests.contract.redis_servers import DEBIAN, WHEEL, free_port, server, watched
 from tests.waiting import until

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from control_plane import records
 from control_plane.batching import Batching
-from control_plane.memory_registry import MemoryRegistry
-from control_plane.redis_registry import RedisRegistry
-from control_plane.registry import LOG_KEPT, Registry, StoreEmptied
+from control_plane.store import codec
+from control_plane.store.memory_registry import MemoryRegistry
+from control_plane.store.redis_registry import RedisRegistry
+from control_plane.store.registry import LOG_KEPT, Registry, StoreEmptied
 from control_plane.types.desired import (
     Drift,
     FencingToken,
@@ -410,11 +410,11 @@ async def test_schedules_are_kept_as_they_were_set(case: Case) -> None:
 
 
 def test_what_a_newer_release_wrote_of_a_schedule_is_read() -> None:
-    raw = json.loads(records.schedule_to(NIGHT))
+    raw = json.loads(codec.schedule_to(NIGHT))
     raw["colour"] = raw["change"]["colour"] = raw["change"]["prepare"][0]["colour"] = "blue"
     raw["change"]["prepare"][0]["placement"]["colour"] = "blue"
     del raw["last_error"]
-    assert records.schedule_of(json.dumps(raw)) == NIGHT
+    assert codec.schedule_of(json.dumps(raw)) == NIGHT
 
 
 async def test_imports_are_given_out_in_order_and_once(case: Case) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from control_plane import scheduler
 from control_plane.clock import Clock
-from control_plane.memory_registry import MemoryRegistry
 from control_plane.settings import read_settings
+from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.schedule import Schedule
 from tests.contract.control_plane_rig import Rig, refused
 from tests.contract.test_changeover import wants

@@ -14,7 +14,7 @@ from uuid import uuid4
 from control_plane.batching import Batching
 from control_plane.changes import Changes
 from control_plane.memory_events import MemoryEvents
-from control_plane.registry import LOG_KEPT, REQUEST_ID_KEPT_S, StoreEmptied
+from control_plane.store.registry import LOG_KEPT, REQUEST_ID_KEPT_S, StoreEmptied
 from control_plane.types import lifecycle
 from control_plane.types.desired import (
     Desired,

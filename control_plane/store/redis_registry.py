@@ -12,14 +12,14 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from control_plane import records
 from control_plane.batching import Batching
 from control_plane.changes import Changes
 from control_plane.redis_events import RedisEvents
-from control_plane.redis_lease import RedisLease
-from control_plane.redis_restore import RedisRestore
 from control_plane.redis_schedules import RedisSchedules
-from control_plane.redis_store import (
+from control_plane.store import codec
+from control_plane.store.redis_lease import RedisLease
+from control_plane.store.redis_restore import RedisRestore
+from control_plane.store.redis_store import (
     CHANGES,
     CORDONS,
     FOOTPRINTS,
@@ -39,7 +39,7 @@ from control_plane.redis_store import (
     import_job,
     milliseconds,
 )
-from control_plane.registry import REQUEST_ID_KEPT_S, StoreEmptied
+from control_plane.store.registry import REQUEST_ID_KEPT_S, StoreEmptied
 from control_plane.types import lifecycle
 from control_plane.types.desired import (
     Desired,
@@ -119,9 +119,9 @@ class RedisRegistry:
         if cluster is None:
             raise StoreEmptied
         versions, wants, cordons, schedules, numbers = maps
-        known = [records.version_of(text) for text in versions.values()]
-        wanted = [records.want_of(text) for text in wants.values()]
-        planned = [records.schedule_of(text) for text in schedules.values()]
+        known = [codec.version_of(text) for text in versions.values()]
+        wanted = [codec.want_of(text) for text in wants.values()]
+        planned = [codec.schedule_of(text) for text in schedules.values()]
         return Desired(
             int(revision),
             cluster,
@@ -143,11 +143,11 @@ class RedisRegistry:
         return Changes(
             int(revision or 0),
             mark or "",
-            records.changed(fields[VERSIONS], records.key_of, records.version_of),
-            records.changed(fields[WANTS], records.key_of, records.want_of),
+            codec.changed(fields[VERSIONS], codec.key_of, codec.version_of),
+            codec.changed(fields[WANTS], codec.key_of, codec.want_of),
             fields[CORDONS],
-            records.changed(fields[SCHEDULES], str, records.schedule_of),
-            records.changed(fields[NUMBERS], str, int),
+            codec.changed(fields[SCHEDULES], str, codec.schedule_of),
+            codec.changed(fields[NUMBERS], str, int),
         )
 
     async def changes(self) -> AsyncIterator[int]:
@@ -183,7 +183,7 @@ class RedisRegistry:
         async def decide(change: Change) -> ModelVersion:
             if request_id:
                 made = await self._redis.get(REQUEST + request_id)
-                old = await change.version(records.key_of(made)) if made is not None else None
+                old = await change.version(codec.key_of(made)) if made is not None else None
                 if old is not None and now - old.created_unix_s < REQUEST_ID_KEPT_S:
                     return old
             highest = await self._redis.hget(NUMBERS, name)
@@ -279,7 +279,7 @@ class RedisRegistry:
             old = await change.want(want.key)
             new = want.following(old)
             if new != old:
-                change.commands.append(["HSET", WANTS, str(new.key), records.want_to(new)])
+                change.commands.append(["HSET", WANTS, str(new.key), codec.want_to(new)])
             return new
 
         return await self._store.write(decide, token)
@@ -290,7 +290,7 @@ class RedisRegistry:
             if old is None:
                 return None
             new = replace(old, since_unix_s=since_unix_s)
-            change.commands.append(["HSET", WANTS, str(key), records.want_to(new)])
+            change.commands.append(["HSET", WANTS, str(key), codec.want_to(new)])
             return new
 
         return await self._store.write(decide)
@@ -305,7 +305,7 @@ class RedisRegistry:
             if not left:
                 change.commands.append(["HDEL", WANTS, str(key)])
             elif left < old.replicas:
-                fewer = records.want_to(replace(old, replicas=left))
+                fewer = codec.want_to(replace(old, replicas=left))
                 change.commands.append(["HSET", WANTS, str(key), fewer])
             return True
 
@@ -327,7 +327,7 @@ class RedisRegistry:
                     change.commands.append(["HDEL", WANTS, str(key)])
             for want in new:
                 if want != held[want.key]:
-                    change.commands.append(["HSET", WANTS, str(want.key), records.want_to(want)])
+                    change.commands.append(["HSET", WANTS, str(want.key), codec.want_to(want)])
             for key in end_standby:
                 version = await change.version(key)
                 if version is not None and (normal := version.off_standby) != version:
@@ -358,7 +358,7 @@ class RedisRegistry:
                 if (lease := json.loads(text))["until_unix_s"] <= now
             ]
             for order, key in sorted(open_jobs):
-                version = await change.version(records.key_of(key))
+                version = await change.version(codec.key_of(key))
                 if version is None:
                     continue
                 change.commands.append(
@@ -445,7 +445,7 @@ class RedisRegistry:
             pipe = self._redis.pipeline(transaction=False)
             pipe.sadd(WORKERS, *[worker.id for worker in workers])
             for worker in workers:
-                pipe.set(WORKER + worker.id, records.worker_to(worker), px=milliseconds(keep_s))
+                pipe.set(WORKER + worker.id, codec.worker_to(worker), px=milliseconds(keep_s))
             await pipe.execute()
 
     async def drop_worker(self, worker_id: str, incarnation: str) -> None:
@@ -460,10 +460,10 @@ class RedisRegistry:
             gone = [one for one, text in zip(ids, texts, strict=True) if text is None]
             if gone:
                 await self._redis.srem(WORKERS, *gone)
-            return tuple(records.worker_of(text) for text in texts if text is not None)
+            return tuple(codec.worker_of(text) for text in texts if text is not None)
 
     async def record_footprint(self, key: FootprintKey, footprint: Footprint) -> None:
-        name, text = records.footprint_key_to(key), records.footprint_to(footprint)
+        name, text = codec.footprint_key_to(key), codec.footprint_to(footprint)
         async with available():
             await self._redis.hset(FOOTPRINTS, name, text)
 
@@ -471,8 +471,7 @@ class RedisRegistry:
         async with available():
             known = await self._redis.hgetall(FOOTPRINTS)
         return {
-            records.footprint_key_of(name): records.footprint_of(text)
-            for name, text in known.items()
+            codec.footprint_key_of(name): codec.footprint_of(text) for name, text in known.items()
         }
 
     # --- events -------------------------------------------------------------------------------

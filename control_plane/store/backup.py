@@ -13,8 +13,8 @@ from pathlib import Path
 
 import structlog
 
-from control_plane import records
 from control_plane.clock import Clock
+from control_plane.store import codec
 from control_plane.types.desired import Desired, ModelVersion, VersionKey
 
 log = structlog.get_logger()
@@ -111,18 +111,18 @@ class LocalCopy:
             "wants": len(desired.wants),
             "cordons": dict(desired.cordons),
             "numbers": dict(desired.numbers),
-            "schedules": [records.schedule_to(one) for one in desired.schedules.values()],
+            "schedules": [codec.schedule_to(one) for one in desired.schedules.values()],
         }
         yield json.dumps(head) + "\n"
         before, self._lines = self._lines, {}
         for key, version in desired.versions.items():
             known = before.get(key)
             if known is None or known[0] is not version:
-                known = (version, records.version_to(version) + "\n")
+                known = (version, codec.version_to(version) + "\n")
             self._lines[key] = known
             yield known[1]
         for want in desired.wants.values():
-            yield records.want_to(want) + "\n"
+            yield codec.want_to(want) + "\n"
 
 
 def _parse(lines: Iterator[str]) -> Desired:
@@ -130,9 +130,9 @@ def _parse(lines: Iterator[str]) -> Desired:
     head = json.loads(next(lines, ""))
     if head["format"] != FORMAT:
         raise ValueError(f"it is of format {head['format']}, not {FORMAT}")
-    versions = [records.version_of(next(lines, "")) for _ in range(head["versions"])]
-    wants = [records.want_of(next(lines, "")) for _ in range(head["wants"])]
-    schedules = [records.schedule_of(text) for text in head["schedules"]]
+    versions = [codec.version_of(next(lines, "")) for _ in range(head["versions"])]
+    wants = [codec.want_of(next(lines, "")) for _ in range(head["wants"])]
+    schedules = [codec.schedule_of(text) for text in head["schedules"]]
     return Desired(
         head["revision"],
         head["cluster"],

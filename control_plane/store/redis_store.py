@@ -16,9 +16,9 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from control_plane import records
-from control_plane.redis_url import connect, disconnect
-from control_plane.registry import LOG_KEPT, StoreEmptied
+from control_plane.store import codec
+from control_plane.store.redis_client import connect, disconnect
+from control_plane.store.registry import LOG_KEPT, StoreEmptied
 from control_plane.types.desired import FencingToken, ModelVersion, VersionKey, Want
 from yolopool.errors import RegistryUnavailable, StaleToken
 
@@ -117,18 +117,18 @@ class Change:
 
     async def version(self, key: VersionKey) -> ModelVersion | None:
         text = await self.redis.hget(VERSIONS, str(key))
-        return records.version_of(text) if text is not None else None
+        return codec.version_of(text) if text is not None else None
 
     async def want(self, key: VersionKey) -> Want | None:
         text = await self.redis.hget(WANTS, str(key))
-        return records.want_of(text) if text is not None else None
+        return codec.want_of(text) if text is not None else None
 
     def touched(self) -> list[list[str]]:
         """Hash and field of the desired state that the commands write."""
         return [command[1:3] for command in self.commands if command[1] in LOGGED]
 
     def put(self, version: ModelVersion) -> ModelVersion:
-        self.commands.append(["HSET", VERSIONS, str(version.key), records.version_to(version)])
+        self.commands.append(["HSET", VERSIONS, str(version.key), codec.version_to(version)])
         return version
 
 

@@ -3,8 +3,8 @@
 A token is higher than every one given out before, be it by another store that the workers obeyed.
 """
 
-from control_plane.redis_store import LEASE, META, RedisStore, available, milliseconds
-from control_plane.registry import StoreEmptied
+from control_plane.store.redis_store import LEASE, META, RedisStore, available, milliseconds
+from control_plane.store.registry import StoreEmptied
 from control_plane.types.desired import FencingToken, Holder
 
 # ARGV: holder, lease ms, above epoch, above counter, wall clock ms, address -> token, '': another

@@ -7,8 +7,8 @@ said the highest fills the store by one script, if nobody did or wrote to a new 
 import asyncio
 import json
 
-from control_plane import records
-from control_plane.redis_store import (
+from control_plane.store import codec
+from control_plane.store.redis_store import (
     CHANGES,
     CORDONS,
     IMPORTS,
@@ -91,11 +91,11 @@ def _commands(copy: Desired) -> list[Command]:
         key=lambda v: (v.created_unix_s, v.key),
     )
     return [
-        *(["HSET", VERSIONS, str(v.key), records.version_to(v)] for v in versions),
-        *(["HSET", WANTS, str(w.key), records.want_to(w)] for w in copy.wants.values()),
+        *(["HSET", VERSIONS, str(v.key), codec.version_to(v)] for v in versions),
+        *(["HSET", WANTS, str(w.key), codec.want_to(w)] for w in copy.wants.values()),
         *(["HSET", NUMBERS, name, str(number)] for name, number in copy.numbers.items()),
         *(
-            ["HSET", SCHEDULES, schedule.name, records.schedule_to(schedule)]
+            ["HSET", SCHEDULES, schedule.name, codec.schedule_to(schedule)]
             for schedule in copy.schedules.values()
         ),
         *(["HSET", CORDONS, worker, process] for worker, process in copy.cordons.items()),
