@@ -20,11 +20,11 @@ from benchmarks.harness.results import Check, Figure, Result, Row
 from benchmarks.harness.statistics import quantile
 from benchmarks.plan_scale import plans
 from control_plane.clock import Clock
-from control_plane.inventory import Inventory
+from control_plane.convert.heartbeat import Inventory
+from control_plane.convert.versions import worker_in
 from control_plane.routing import choose
 from control_plane.types.desired import VersionKey
 from control_plane.view import View
-from control_plane.wire import worker_in
 from yolopool.chart import line_chart
 from yolopool.v1 import fleet_pb2, types_pb2
 

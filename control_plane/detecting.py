@@ -13,6 +13,7 @@ from control_plane.attempts import Attempt, Attempts
 from control_plane.build_wire import drift_out
 from control_plane.caller import Principal
 from control_plane.clock import Clock
+from control_plane.convert.versions import key_out
 from control_plane.loads import Loads
 from control_plane.metrics import Metrics
 from control_plane.quarantine import Quarantine
@@ -21,7 +22,6 @@ from control_plane.routing import Hold, Reject, Route, Send, attempt_limit_s, ch
 from control_plane.traces import Traces
 from control_plane.types.desired import VersionKey, WorkerInfo
 from control_plane.view import View
-from control_plane.wire import key_out
 from yolopool.errors import DeadlineExceeded, YolopoolError
 from yolopool.names import ModelRef
 from yolopool.v1 import detection_pb2, worker_pb2

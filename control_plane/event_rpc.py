@@ -5,9 +5,9 @@ import re
 from collections.abc import AsyncIterator
 
 from control_plane.caller import CallContext
+from control_plane.convert.versions import key_out
 from control_plane.store.registry import Registry
 from control_plane.types.event import Event, EventKind, Wanted
-from control_plane.wire import key_out
 from yolopool.errors import InvalidOption, ResourceExhausted
 from yolopool.names import parse_ref
 from yolopool.v1 import events_pb2, events_pb2_grpc

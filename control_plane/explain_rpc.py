@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from control_plane import explaining
 from control_plane.caller import CallContext
-from control_plane.checks import check_placement, check_replicas
 from control_plane.clock import Clock
+from control_plane.convert.validation import check_placement, check_replicas
+from control_plane.convert.versions import key_out, placement_in, rates_out
 from control_plane.explaining import Verdict
 from control_plane.traces import Trace, Traces
 from control_plane.types.command import Assign, Release, Wait
 from control_plane.types.desired import Snapshot, Want, WantSource
 from control_plane.view import View
-from control_plane.wire import key_out, placement_in, rates_out
 from yolopool.names import parse_ref
 from yolopool.v1 import explain_pb2, explain_pb2_grpc, types_pb2
 

@@ -12,9 +12,9 @@ from uuid import uuid4
 import grpc
 import structlog
 
+from control_plane.convert.versions import key_out
 from control_plane.types.desired import VersionKey
 from control_plane.view import HOLDER, View
-from control_plane.wire import key_out
 from yolopool.errors import RegistryUnavailable, YolopoolError
 from yolopool.serving import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc

@@ -4,11 +4,11 @@ import structlog
 
 from control_plane.caller import CallContext
 from control_plane.clock import Clock
+from control_plane.convert.versions import key_in, key_out, settings_in, settings_out
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.types.desired import ModelVersion, Pack, VersionKey
 from control_plane.view import View
-from control_plane.wire import key_in, key_out, settings_in, settings_out
 from yolopool.errors import InvalidOption
 from yolopool.v1 import importing_pb2, importing_pb2_grpc
 

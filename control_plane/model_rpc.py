@@ -8,9 +8,10 @@ import structlog
 from control_plane.build_wire import drift_in
 from control_plane.builds import Builds
 from control_plane.caller import CallContext, principal_of
-from control_plane.change_wire import change_in
 from control_plane.changeover import Changeovers
-from control_plane.checks import (
+from control_plane.clock import Clock
+from control_plane.convert.schedules import change_in
+from control_plane.convert.validation import (
     check_architecture,
     check_batching,
     check_device_kind,
@@ -22,7 +23,15 @@ from control_plane.checks import (
     check_settings,
     deadline_of,
 )
-from control_plane.clock import Clock
+from control_plane.convert.versions import (
+    batching_in,
+    key_out,
+    placement_in,
+    replica_out,
+    residency_in,
+    settings_in,
+    version_out,
+)
 from control_plane.events import Journal
 from control_plane.loads import Loads
 from control_plane.store.artifacts import FolderArtifacts, check_digest
@@ -40,15 +49,6 @@ from control_plane.types.desired import (
 )
 from control_plane.types.event import EventKind
 from control_plane.view import View
-from control_plane.wire import (
-    batching_in,
-    key_out,
-    placement_in,
-    replica_out,
-    residency_in,
-    settings_in,
-    version_out,
-)
 from yolopool.errors import (
     ArtifactNotFound,
     DeadlineExceeded,

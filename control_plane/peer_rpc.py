@@ -3,13 +3,13 @@
 from random import Random
 
 from control_plane.caller import CallContext
-from control_plane.checks import deadline_of
 from control_plane.clock import Clock
+from control_plane.convert.validation import deadline_of
+from control_plane.convert.versions import key_in
 from control_plane.loads import Loads
 from control_plane.routing import Hold, Reject, choose
 from control_plane.types.desired import VersionKey, WorkerInfo
 from control_plane.view import View
-from control_plane.wire import key_in
 from yolopool.v1 import peer_pb2, peer_pb2_grpc
 
 

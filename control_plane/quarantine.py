@@ -12,13 +12,13 @@ from collections.abc import Callable
 import structlog
 
 from control_plane.clock import Clock
+from control_plane.convert.versions import key_in
 from control_plane.events import Journal
 from control_plane.poison import Image, Poison
 from control_plane.store.registry import Registry
 from control_plane.types.desired import VersionKey
 from control_plane.types.event import Event, EventKind
 from control_plane.waiters import ANY, Waiters
-from control_plane.wire import key_in
 from yolopool.errors import ImageQuarantined, RegistryUnavailable, VersionQuarantined
 from yolopool.v1 import worker_pb2
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import structlog
 
 from control_plane.caller import CallContext, principal_of
-from control_plane.checks import deadline_of, infer_request
 from control_plane.clock import Clock
+from control_plane.convert.validation import deadline_of, infer_request
+from control_plane.convert.versions import crashed_out, key_out, worker_out
 from control_plane.departures import Departures
 from control_plane.detecting import Detecting
 from control_plane.importing import ImportService
@@ -15,7 +16,6 @@ from control_plane.store.registry import Registry
 from control_plane.types.desired import ReplicaState, WorkerState
 from control_plane.view import View
 from control_plane.waiters import ANY
-from control_plane.wire import crashed_out, key_out, worker_out
 from yolopool import __version__
 from yolopool.errors import DeadlineExceeded, WorkerNotFound, YolopoolError
 from yolopool.names import parse_ref

@@ -3,8 +3,8 @@
 import structlog
 
 from control_plane.caller import CallContext, principal_of
-from control_plane.change_wire import schedule_in, status_out
 from control_plane.clock import Clock
+from control_plane.convert.schedules import schedule_in, status_out
 from control_plane.store.registry import Registry
 from control_plane.view import View
 from yolopool.errors import InvalidSchedule, ScheduleNotFound

@@ -8,6 +8,13 @@ from typing import Any, TypeVar
 
 import grpc
 
+from control_plane.convert.versions import (
+    batching_out,
+    footprint_out,
+    key_out,
+    settings_out,
+    token_out,
+)
 from control_plane.types.desired import (
     FencingToken,
     Footprint,
@@ -15,7 +22,6 @@ from control_plane.types.desired import (
     VersionKey,
     WorkerInfo,
 )
-from control_plane.wire import batching_out, footprint_out, key_out, settings_out, token_out
 from yolopool.errors import DeadlineExceeded, WorkerLost, YolopoolError
 from yolopool.serving import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc

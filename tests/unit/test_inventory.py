@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.clock import Clock
-from control_plane.inventory import Inventory
+from control_plane.convert.heartbeat import Inventory
+from control_plane.convert.versions import worker_in
 from control_plane.types.desired import ReplicaState, VersionKey, WorkerInfo, WorkerState
 from control_plane.view import View
-from control_plane.wire import worker_in
 from tests.unit.fleets import key
 from yolopool.v1 import fleet_pb2, types_pb2
 

@@ -2,10 +2,10 @@
 
 import re
 
-from control_plane.checks import check_placement, check_replicas
+from control_plane.convert.validation import check_placement, check_replicas
+from control_plane.convert.versions import placement_in, placement_out
 from control_plane.types.cron import check_cron, next_after, zone_of
 from control_plane.types.schedule import Changeover, Preparation, Schedule
-from control_plane.wire import placement_in, placement_out
 from yolopool.errors import InvalidOption, InvalidSchedule
 from yolopool.names import parse_ref
 from yolopool.v1 import model_pb2, schedule_pb2
