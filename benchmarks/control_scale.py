@@ -24,7 +24,7 @@ from control_plane.convert.heartbeat import Inventory
 from control_plane.convert.versions import worker_in
 from control_plane.routing import choose
 from control_plane.types.desired import VersionKey
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.chart import line_chart
 from yolopool.v1 import fleet_pb2, types_pb2
 

@@ -51,8 +51,8 @@ from control_plane.store.registry import Registry
 from control_plane.traces import Traces
 from control_plane.types.desired import VersionKey
 from control_plane.types.event import EventKind
-from control_plane.view import View
-from control_plane.watch import Watch
+from control_plane.view.reflector import Watch
+from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import RegistryUnavailable
 from yolopool.serving import GrpcServer, die_with_parent, set_up_logs, settle, until_signal

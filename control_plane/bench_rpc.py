@@ -13,7 +13,7 @@ from control_plane.convert.versions import key_out, replica_out
 from control_plane.loads import Loads
 from control_plane.routing import Reject, Send, choose
 from control_plane.types.desired import VersionKey, WorkerInfo
-from control_plane.view import View
+from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import NotAssigned, WorkerNotFound
 from yolopool.names import parse_ref

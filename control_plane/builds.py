@@ -19,7 +19,7 @@ from control_plane.types.desired import (
     VersionState,
     builds_of,
 )
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.errors import ArtifactNotFound, InvalidOption, VersionNotFound
 from yolopool.names import ModelRef, build_name
 from yolopool.variants import INT8, PRECISIONS, TORCH

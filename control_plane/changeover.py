@@ -12,7 +12,6 @@ from typing import Any
 
 import structlog
 
-from control_plane.catalogue import Catalogue
 from control_plane.clock import Clock
 from control_plane.events import Journal
 from control_plane.loads import Loads
@@ -20,7 +19,8 @@ from control_plane.store.registry import Registry
 from control_plane.types.desired import Desired, Placement, VersionKey, Want, WantSource
 from control_plane.types.event import EventKind
 from control_plane.types.schedule import Changeover
-from control_plane.view import View
+from control_plane.view.catalogue import Catalogue
+from control_plane.view.view import View
 from yolopool.errors import (
     Cancelled,
     ChangeoverFailed,

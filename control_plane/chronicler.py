@@ -14,7 +14,7 @@ from control_plane.events import Journal
 from control_plane.store.registry import Registry
 from control_plane.types.desired import FencingToken
 from control_plane.types.event import EventKind
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable
 
 log = structlog.get_logger()

@@ -8,11 +8,11 @@ import structlog
 
 from control_plane.clock import Clock
 from control_plane.events import Journal
-from control_plane.exits import Exit
 from control_plane.metrics import Metrics
 from control_plane.quarantine import Quarantine
 from control_plane.types.event import EventKind
-from control_plane.view import View
+from control_plane.view.crash_loops import Exit
+from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 
 log = structlog.get_logger()

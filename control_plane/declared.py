@@ -5,7 +5,7 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Want, WantSource
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, YolopoolError
 from yolopool.names import ModelRef, parse_ref
 

@@ -15,7 +15,7 @@ from control_plane.draining import Progress
 from control_plane.events import Journal
 from control_plane.types.desired import FencingToken, VersionKey, WorkerInfo, WorkerState
 from control_plane.types.event import EventKind
-from control_plane.view import View
+from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import YolopoolError
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from control_plane.batching import Batching
 from control_plane.bench import PRESENT, Bench
 from control_plane.board import Board
-from control_plane.footprints import footprint
 from control_plane.types.command import Assign, Release
 from control_plane.types.desired import (
     LOADED,
@@ -25,6 +24,7 @@ from control_plane.types.desired import (
     Want,
     WantSource,
 )
+from control_plane.view.footprints import footprint
 from control_plane.worth import of_seat
 
 CPU = "cpu"

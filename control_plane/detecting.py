@@ -21,7 +21,7 @@ from control_plane.requestlog import RequestRecord
 from control_plane.routing import Hold, Reject, Route, Send, attempt_limit_s, choose
 from control_plane.traces import Traces
 from control_plane.types.desired import VersionKey, WorkerInfo
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.errors import DeadlineExceeded, YolopoolError
 from yolopool.names import ModelRef
 from yolopool.v1 import detection_pb2, worker_pb2

@@ -13,8 +13,6 @@ import structlog
 from control_plane.batching import Batching
 from control_plane.clock import Clock
 from control_plane.events import Journal
-from control_plane.failures import Place
-from control_plane.footprints import footprint
 from control_plane.metrics import Metrics
 from control_plane.refusals import PASSING
 from control_plane.types.command import Assign, Release
@@ -29,8 +27,10 @@ from control_plane.types.desired import (
     WorkerInfo,
 )
 from control_plane.types.event import EventKind
-from control_plane.view import View
-from control_plane.waiters import ANY
+from control_plane.view.footprints import footprint
+from control_plane.view.load_backoff import Place
+from control_plane.view.view import View
+from control_plane.view.waiters import ANY
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import YolopoolError
 

@@ -14,7 +14,7 @@ from control_plane.explaining import Verdict
 from control_plane.traces import Trace, Traces
 from control_plane.types.command import Assign, Release, Wait
 from control_plane.types.desired import Snapshot, Want, WantSource
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.names import parse_ref
 from yolopool.v1 import explain_pb2, explain_pb2_grpc, types_pb2
 

@@ -12,7 +12,6 @@ from control_plane import refusals, worth
 from control_plane.bench import Bench
 from control_plane.board import Board
 from control_plane.desk import CPU
-from control_plane.footprints import footprint
 from control_plane.placement import replan
 from control_plane.types.command import Assign, Release, Wait
 from control_plane.types.desired import (
@@ -30,6 +29,7 @@ from control_plane.types.desired import (
     WorkerInfo,
     WorkerState,
 )
+from control_plane.view.footprints import footprint
 
 _THERE = {
     ReplicaState.HOT: "it is on the device",

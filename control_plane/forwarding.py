@@ -14,7 +14,7 @@ import structlog
 
 from control_plane.convert.versions import key_out
 from control_plane.types.desired import VersionKey
-from control_plane.view import HOLDER, View
+from control_plane.view.view import HOLDER, View
 from yolopool.errors import RegistryUnavailable, YolopoolError
 from yolopool.serving import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from control_plane.metrics import Metrics
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool import __version__
 from yolopool.serving import warn_if_open
 

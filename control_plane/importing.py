@@ -8,7 +8,7 @@ from control_plane.convert.versions import key_in, key_out, settings_in, setting
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.types.desired import ModelVersion, Pack, VersionKey
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.errors import InvalidOption
 from yolopool.v1 import importing_pb2, importing_pb2_grpc
 

@@ -15,8 +15,8 @@ from control_plane.forwarding import HolderLost, Peers
 from control_plane.routing import error_of
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Replica, ReplicaState, VersionKey, Want, WantSource
-from control_plane.view import View
-from control_plane.waiters import ANY
+from control_plane.view.view import View
+from control_plane.view.waiters import ANY
 from yolopool.errors import DeadlineExceeded, ModelNotFound, NoWorker, YolopoolError
 
 Answer = TypeVar("Answer")

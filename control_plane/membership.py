@@ -12,11 +12,11 @@ from control_plane.clock import Clock
 from control_plane.convert.heartbeat import Inventory
 from control_plane.convert.versions import token_in, worker_in
 from control_plane.crashes import Crashes
-from control_plane.exits import LONGEST_OUTPUT, Exit
 from control_plane.store.registry import Registry
 from control_plane.types.desired import WorkerInfo
 from control_plane.types.lifecycle import InvalidTransition
-from control_plane.view import View
+from control_plane.view.crash_loops import LONGEST_OUTPUT, Exit
+from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import InvalidWorker, RegistryUnavailable, WorkerNotFound
 from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc

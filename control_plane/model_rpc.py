@@ -48,7 +48,7 @@ from control_plane.types.desired import (
     WantSource,
 )
 from control_plane.types.event import EventKind
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.errors import (
     ArtifactNotFound,
     DeadlineExceeded,

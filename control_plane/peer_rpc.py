@@ -9,7 +9,7 @@ from control_plane.convert.versions import key_in
 from control_plane.loads import Loads
 from control_plane.routing import Hold, Reject, choose
 from control_plane.types.desired import VersionKey, WorkerInfo
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.v1 import peer_pb2, peer_pb2_grpc
 
 

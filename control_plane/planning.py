@@ -12,7 +12,7 @@ from control_plane.errands import Errands
 from control_plane.placement import replan
 from control_plane.types.command import Command, Forget, Wait
 from control_plane.types.desired import Snapshot, VersionKey
-from control_plane.view import View
+from control_plane.view.view import View
 
 # A look at everything takes at most this share of the time, and is not due more often than this.
 SHARE, LEAST_S = 0.05, 0.5

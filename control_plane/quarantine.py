@@ -18,7 +18,7 @@ from control_plane.poison import Image, Poison
 from control_plane.store.registry import Registry
 from control_plane.types.desired import VersionKey
 from control_plane.types.event import Event, EventKind
-from control_plane.waiters import ANY, Waiters
+from control_plane.view.waiters import ANY, Waiters
 from yolopool.errors import ImageQuarantined, RegistryUnavailable, VersionQuarantined
 from yolopool.v1 import worker_pb2
 

@@ -18,7 +18,7 @@ from control_plane.planning import Planning
 from control_plane.store.registry import Registry
 from control_plane.types.command import Adopt, Assign, Command, Forget, Release
 from control_plane.types.desired import FencingToken, Holder, VersionKey, Want, WantSource
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, StaleToken
 
 log = structlog.get_logger()

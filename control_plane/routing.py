@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from control_plane.holders import Entry, Holders
 from control_plane.types.command import Wait
 from control_plane.types.desired import (
     LoadReport,
@@ -17,6 +16,7 @@ from control_plane.types.desired import (
     VersionKey,
     WorkerInfo,
 )
+from control_plane.view.replica_index import Entry, Holders
 from yolopool.errors import YolopoolError, rebuild_reason
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from control_plane.importing import ImportService
 from control_plane.metrics import Metrics
 from control_plane.store.registry import Registry
 from control_plane.types.desired import ReplicaState, WorkerState
-from control_plane.view import View
-from control_plane.waiters import ANY
+from control_plane.view.view import View
+from control_plane.view.waiters import ANY
 from yolopool import __version__
 from yolopool.errors import DeadlineExceeded, WorkerNotFound, YolopoolError
 from yolopool.names import parse_ref

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from control_plane.catalogue import Catalogue
 from control_plane.changeover import Changeovers, Resolved, resolve
 from control_plane.clock import Clock
 from control_plane.due import Agenda, Due, due
@@ -20,7 +19,8 @@ from control_plane.store.registry import Registry
 from control_plane.types.desired import VersionKey
 from control_plane.types.event import EventKind
 from control_plane.types.schedule import Changeover, Schedule
-from control_plane.view import View
+from control_plane.view.catalogue import Catalogue
+from control_plane.view.view import View
 from yolopool.errors import LedgerFull, NotFound, RegistryUnavailable, YolopoolError
 from yolopool.names import parse_ref
 

@@ -35,9 +35,9 @@ from control_plane.types.desired import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.view import View
-from control_plane.waiters import Waiters
-from control_plane.watch import Watch
+from control_plane.view.reflector import Watch
+from control_plane.view.view import View
+from control_plane.view.waiters import Waiters
 from control_plane.worker_client import WorkerLink
 from worker import ledger as worker_ledger
 from worker import replica as worker_replica

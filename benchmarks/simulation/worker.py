@@ -18,7 +18,7 @@ from control_plane.types.desired import (
     WorkerInfo,
     WorkerState,
 )
-from control_plane.view import View
+from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from worker.backends.base import NmsOptions
 from worker.engine import Request

@@ -7,7 +7,6 @@ from dataclasses import fields
 
 from control_plane.batching import Batching
 from control_plane.build_wire import served_out
-from control_plane.exits import Exit
 from control_plane.types.desired import (
     IDLE_RELEASE_S,
     FencingToken,
@@ -29,6 +28,7 @@ from control_plane.types.desired import (
     WorkerInfo,
     WorkerState,
 )
+from control_plane.view.crash_loops import Exit
 from yolopool.arrivals import Rates
 from yolopool.v1 import fleet_pb2, model_pb2, types_pb2
 

@@ -4,8 +4,6 @@ import itertools
 
 import pytest
 
-from control_plane.catalogue import Catalogue
-from control_plane.failures import LAST_RETRY_S, LoadFailures
 from control_plane.types.desired import VersionState, WorkerState
 from control_plane.types.lifecycle import (
     SAID,
@@ -17,6 +15,8 @@ from control_plane.types.lifecycle import (
     WorkerEvent,
     WorkerLife,
 )
+from control_plane.view.catalogue import Catalogue
+from control_plane.view.load_backoff import LAST_RETRY_S, LoadFailures
 from tests.unit.fleets import key, version
 from yolopool import errors
 from yolopool.names import parse_ref

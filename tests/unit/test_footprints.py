@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from control_plane.footprints import Footprints
 from control_plane.types.desired import Build, Footprint, FootprintKey, WorkerInfo
+from control_plane.view.footprints import Footprints
 from tests.unit.fleets import replica, worker
 
 SIM = FootprintKey("d" * 64, "simulated/fp32", "sim")

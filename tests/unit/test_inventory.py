@@ -9,7 +9,7 @@ from control_plane.clock import Clock
 from control_plane.convert.heartbeat import Inventory
 from control_plane.convert.versions import worker_in
 from control_plane.types.desired import ReplicaState, VersionKey, WorkerInfo, WorkerState
-from control_plane.view import View
+from control_plane.view.view import View
 from tests.unit.fleets import key
 from yolopool.v1 import fleet_pb2, types_pb2
 

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.changes import Changes
-from control_plane.mirror import Mirror
 from control_plane.types.desired import (
     Desired,
     ModelVersion,
@@ -15,6 +14,7 @@ from control_plane.types.desired import (
     Want,
     WantSource,
 )
+from control_plane.view.desired_cache import Mirror
 from tests.unit.fleets import key, version
 
 NAMES = "abc"

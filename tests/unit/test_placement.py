@@ -7,7 +7,6 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.footprints import footprint
 from control_plane.placement import plan
 from control_plane.types.command import Assign, Command, Forget, Release, Wait
 from control_plane.types.desired import (
@@ -25,6 +24,7 @@ from control_plane.types.desired import (
     WorkerInfo,
     WorkerState,
 )
+from control_plane.view.footprints import footprint
 from tests.unit.fleets import (
     NOW,
     carried_out,

@@ -8,7 +8,6 @@ from random import Random
 
 import pytest
 
-from control_plane.holders import Holders, rank
 from control_plane.routing import (
     FLOOR_S,
     UNMEASURED_FLOOR_S,
@@ -27,6 +26,7 @@ from control_plane.types.desired import (
     WorkerInfo,
     WorkerState,
 )
+from control_plane.view.replica_index import Holders, rank
 from tests.unit.fleets import NOW, key, replica, worker
 from yolopool import errors
 

@@ -1,6 +1,6 @@
 """Suspects: passed over, probed by one at a time, cleared by a word."""
 
-from control_plane.suspects import PROBE_AFTER_S, Suspects
+from control_plane.view.circuit_breaker import PROBE_AFTER_S, Suspects
 
 NOW = 100.0
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from control_plane.clock import Clock
 from control_plane.types.desired import Desired, VersionState
-from control_plane.view import View
+from control_plane.view.view import View
 from tests.unit.fleets import key, version
 
 

@@ -12,7 +12,7 @@ import structlog
 
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Desired
-from control_plane.view import View
+from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable
 
 log = structlog.get_logger()

@@ -7,15 +7,8 @@ is loaded where. Changes wake the waiters of the versions they touch.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from control_plane.catalogue import Catalogue
 from control_plane.changes import Changes
 from control_plane.clock import Clock
-from control_plane.exits import Exits
-from control_plane.failures import LoadFailures
-from control_plane.footprints import Footprints
-from control_plane.holders import Holders
-from control_plane.mirror import Mirror
-from control_plane.suspects import Suspects
 from control_plane.types.command import Wait
 from control_plane.types.desired import (
     Desired,
@@ -34,7 +27,14 @@ from control_plane.types.desired import (
 )
 from control_plane.types.lifecycle import SAID, WORKER_TABLE, Life, WorkerEvent, WorkerLife
 from control_plane.types.schedule import Schedule
-from control_plane.waiters import ANY, Waiters
+from control_plane.view.catalogue import Catalogue
+from control_plane.view.circuit_breaker import Suspects
+from control_plane.view.crash_loops import Exits
+from control_plane.view.desired_cache import Mirror
+from control_plane.view.footprints import Footprints
+from control_plane.view.load_backoff import LoadFailures
+from control_plane.view.replica_index import Holders
+from control_plane.view.waiters import ANY, Waiters
 from yolopool.arrivals import NEVER, Arrivals, Rates
 from yolopool.errors import WorkerNotFound
 

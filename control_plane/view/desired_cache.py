@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from control_plane.catalogue import Catalogue
 from control_plane.changes import Changes
 from control_plane.types.desired import Desired, ModelVersion, VersionKey, VersionState, Want
 from control_plane.types.schedule import Schedule
+from control_plane.view.catalogue import Catalogue
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
