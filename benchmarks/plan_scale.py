@@ -13,8 +13,8 @@ from random import Random
 from benchmarks.harness.calls import Measured, timed
 from benchmarks.harness.results import Check, Row
 from benchmarks.harness.statistics import quantile
-from control_plane.board import Board
-from control_plane.placement import plan, replan
+from control_plane.scheduling.plan import plan, replan
+from control_plane.scheduling.proposed_fleet import Board
 from control_plane.types.command import Command, Wait
 from control_plane.types.desired import (
     Build,

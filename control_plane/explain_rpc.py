@@ -5,12 +5,12 @@ Translation and checks; nothing here changes anything or waits for anyone.
 
 from collections.abc import Callable
 
-from control_plane import explaining
 from control_plane.caller import CallContext
 from control_plane.clock import Clock
 from control_plane.convert.validation import check_placement, check_replicas
 from control_plane.convert.versions import key_out, placement_in, rates_out
-from control_plane.explaining import Verdict
+from control_plane.scheduling import explanation
+from control_plane.scheduling.explanation import Verdict
 from control_plane.traces import Trace, Traces
 from control_plane.types.command import Assign, Release, Wait
 from control_plane.types.desired import Snapshot, Want, WantSource
@@ -41,7 +41,7 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
         want = Want(version.key, replicas, request.pin, WantSource.ADMIN, self._clock.unix())
         now = self._clock.monotonic()
         waiting = self._view.waits.keys()
-        commands = explaining.planned(self._snapshot(), want, placement, waiting, now)
+        commands = explanation.planned(self._snapshot(), want, placement, waiting, now)
         return explain_pb2.PlanLoadResponse(steps=[step_out(command) for command in commands])
 
     async def ExplainModel(
@@ -51,14 +51,14 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
         snapshot, key = self._snapshot(), version.key
         now = self._clock.monotonic()
         rates = self._view.arrivals(key)
-        verdicts = explaining.verdicts(snapshot, version, now)
+        verdicts = explanation.verdicts(snapshot, version, now)
         want, wait = snapshot.desired.want(key), self._view.waits.get(key)
         return explain_pb2.ExplainModelResponse(
             version=key_out(key),
-            wants=explaining.wants_in_words(version, want, snapshot.unix_s),
+            wants=explanation.wants_in_words(version, want, snapshot.unix_s),
             rates=rates_out(rates),
             rate=rates.estimate,
-            value_per_gib=explaining.value_per_gib(snapshot, version, rates.estimate),
+            value_per_gib=explanation.value_per_gib(snapshot, version, rates.estimate),
             workers=[verdict_out(verdict) for verdict in verdicts],
             waiting_reason=f"{wait.reason}: {wait.why}" if wait is not None else "",
         )

@@ -6,10 +6,10 @@ No decisions and no calls. The board is kept from plan to plan, with what is und
 from collections.abc import Collection
 from dataclasses import replace
 
-from control_plane.board import Board
 from control_plane.clock import Clock
 from control_plane.errands import Errands
-from control_plane.placement import replan
+from control_plane.scheduling.plan import replan
+from control_plane.scheduling.proposed_fleet import Board
 from control_plane.types.command import Command, Forget, Wait
 from control_plane.types.desired import Snapshot, VersionKey
 from control_plane.view.view import View

@@ -14,7 +14,7 @@ from benchmarks.simulation.shells import LEASE_S, Shape
 from benchmarks.simulation.sizes import SIZES, Model
 from benchmarks.simulation.traces import Trace, zipf_trace
 from benchmarks.simulation.worker import Worker
-from control_plane.placement import plan
+from control_plane.scheduling.plan import plan
 from control_plane.types.command import Command, Wait
 from control_plane.types.desired import Want, WantSource
 from yolopool.errors import LoadFailed

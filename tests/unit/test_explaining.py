@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane import explaining
-from control_plane.explaining import Verdict
-from control_plane.placement import plan
+from control_plane.scheduling import explanation
+from control_plane.scheduling.explanation import Verdict
+from control_plane.scheduling.plan import plan
 from control_plane.traces import Trace, Traces
 from control_plane.types.command import Assign, Command, Release, Wait
 from control_plane.types.desired import (
@@ -37,7 +37,7 @@ def asked(
 ) -> Sequence[Command]:
     one = want(name, since=before.unix_s, pinned=pinned, replicas=replicas)
     waiting = [command.key for command in plan(before, NOW) if isinstance(command, Wait)]
-    return explaining.planned(before, one, None, waiting, NOW)
+    return explanation.planned(before, one, None, waiting, NOW)
 
 
 def test_a_load_is_planned_with_what_leaves_for_it() -> None:
@@ -74,7 +74,7 @@ def test_a_load_that_can_not_be_says_why() -> None:
 
 def verdict(before: Snapshot, name: str, worker_id: str = "w1") -> Verdict:
     one = before.desired.versions[key(name)]
-    found = explaining.verdicts(before, one, NOW)
+    found = explanation.verdicts(before, one, NOW)
     return next(verdict for verdict in found if verdict.worker.id == worker_id)
 
 
@@ -124,7 +124,7 @@ def test_room_is_what_the_plan_says_it_is() -> None:
     small, empty = worker("w4", 5), worker("w5", 30)
     wants = [want("p", pinned=True), want("b"), want("c")]
     before = snapshot([pinned, used, idle, small, empty], wants, [version("a")], unix_s=9.0)
-    found = {one.worker.id: one for one in explaining.verdicts(before, version("a"), NOW)}
+    found = {one.worker.id: one for one in explanation.verdicts(before, version("a"), NOW)}
     assert {id_: (one.feasible, one.reason) for id_, one in found.items()} == {
         "w1": (False, "LEDGER_FULL"),
         "w2": (False, "LEDGER_FULL"),
@@ -166,26 +166,26 @@ def test_value_is_cold_start_seconds_saved_per_gib() -> None:
     size = Footprint(GIB // 2, 0, swap_ms=150.0, fetch_ms=50.0)
     before = snapshot([worker("w1")], [want("a")], footprints={measured("a"): size})
     known = before.desired.versions[key("a")]
-    assert explaining.value_per_gib(before, known, 3.0) == pytest.approx(3.0 * 0.2 * 2)
+    assert explanation.value_per_gib(before, known, 3.0) == pytest.approx(3.0 * 0.2 * 2)
 
 
 def test_wants_are_sentences() -> None:
     plain = version("a")
-    assert explaining.wants_in_words(plain, None, 0.0) == []
-    (one,) = explaining.wants_in_words(plain, want("a", since=0.0), 300.0)
+    assert explanation.wants_in_words(plain, None, 0.0) == []
+    (one,) = explanation.wants_in_words(plain, want("a", since=0.0), 300.0)
     assert one == "1 replica is wanted, asked for since requests found it nowhere, for 5 min now."
-    (one,) = explaining.wants_in_words(plain, want("a", pinned=True, replicas=2), 1.0)
+    (one,) = explanation.wants_in_words(plain, want("a", pinned=True, replicas=2), 1.0)
     assert one.startswith("2 replicas are wanted, pinned on the device, asked for by name")
     kept = version("a", residency=Residency(ResidencyMode.HOT_STANDBY))
-    assert "hot standby" in explaining.wants_in_words(kept, None, 0.0)[0]
+    assert "hot standby" in explanation.wants_in_words(kept, None, 0.0)[0]
     kept = version("a", residency=Residency(ResidencyMode.ON_DEMAND, 30.0))
-    assert "idle for 30 s" in explaining.wants_in_words(kept, None, 0.0)[0]
+    assert "idle for 30 s" in explanation.wants_in_words(kept, None, 0.0)[0]
     placed = replace(plain, given=Given(placement=Placement(labels={"gpu": "a"})))
-    assert explaining.wants_in_words(placed, None, 0.0) == ["Only on workers with gpu=a."]
+    assert explanation.wants_in_words(placed, None, 0.0) == ["Only on workers with gpu=a."]
 
 
 def test_spans_are_for_people() -> None:
-    spans = [explaining.span(s) for s in (-1, 45, 720, 12_600, 200_000)]
+    spans = [explanation.span(s) for s in (-1, 45, 720, 12_600, 200_000)]
     assert spans == ["0 s", "45 s", "12 min", "3.5 h", "2 days"]
 
 
@@ -218,5 +218,5 @@ def test_events_are_chosen() -> None:
 
 def test_the_snapshot_of_an_empty_fleet_is_explained() -> None:
     nothing = Snapshot(Desired(1, "c", {key("a"): version("a")}, {}), {})
-    assert explaining.verdicts(nothing, version("a"), NOW) == []
-    assert explaining.value_per_gib(nothing, version("a"), 1.0) > 0
+    assert explanation.verdicts(nothing, version("a"), NOW) == []
+    assert explanation.value_per_gib(nothing, version("a"), 1.0) > 0

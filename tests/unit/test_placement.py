@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.placement import plan
+from control_plane.scheduling.plan import plan
 from control_plane.types.command import Assign, Command, Forget, Release, Wait
 from control_plane.types.desired import (
     Build,

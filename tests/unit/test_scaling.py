@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.board import Board
-from control_plane.placement import plan, replan
+from control_plane.scheduling.plan import plan, replan
+from control_plane.scheduling.proposed_fleet import Board
 from control_plane.types.command import Assign, Command, Release, Wait
 from control_plane.types.desired import (
     Footprint,

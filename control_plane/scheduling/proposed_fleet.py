@@ -7,7 +7,7 @@ of it, so that a change of one worker costs one bench and not a fleet.
 import heapq
 from collections.abc import Callable, Iterator
 
-from control_plane.bench import Bench
+from control_plane.scheduling.proposed_worker import Bench
 from control_plane.types.desired import Footprint, Snapshot, VersionKey, WorkerInfo
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from control_plane.bench import Bench
-from control_plane.board import Board
+from control_plane.scheduling.proposed_fleet import Board
+from control_plane.scheduling.proposed_worker import Bench
 from control_plane.types.desired import (
     Build,
     Footprint,

@@ -7,10 +7,10 @@ for the next to do: what is released for room is forgotten too, if nobody pinned
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from control_plane import leaving, refusals, room, scaling
-from control_plane.bench import Bench, size_of
-from control_plane.board import Board
-from control_plane.desk import CPU, Desk, Wants, is_loaded
+from control_plane.scheduling import descheduling, preemption, reasons, scaling
+from control_plane.scheduling.context import CPU, Desk, Wants, is_loaded
+from control_plane.scheduling.proposed_fleet import Board
+from control_plane.scheduling.proposed_worker import Bench, size_of
 from control_plane.types.command import Adopt, Assign, Command, Forget, Release, Wait
 from control_plane.types.desired import (
     Footprint,
@@ -45,10 +45,10 @@ def replan(
     wants = desk.wants.about(about)
     benches = _benches(board, about)
     commands: list[Command] = [
-        *leaving.unpinned(desk, benches),
-        *leaving.idle(desk, wants),
-        *leaving.stranded(desk, benches),
-        *leaving.unwanted(desk, benches),
+        *descheduling.unpinned(desk, benches),
+        *descheduling.idle(desk, wants),
+        *descheduling.stranded(desk, benches),
+        *descheduling.unwanted(desk, benches),
     ]
     for key in [want.key for want in sorted(wants, key=desk.urgency)]:
         # A more urgent one may have taken its room, and with it the want or a part of it.
@@ -56,7 +56,7 @@ def replan(
         if want is not None:
             commands += _serve(desk, want)
     if desk.wants.forgotten:
-        commands += leaving.unwanted(desk, _benches(board, desk.wants.forgotten))
+        commands += descheduling.unwanted(desk, _benches(board, desk.wants.forgotten))
     if about is None and not any(_wants_room(command) for command in commands):
         commands += scaling.prefetch(desk)
     # One that is unpinned and then leaves only leaves.
@@ -82,18 +82,18 @@ def _serve(desk: Desk, want: Want) -> Iterable[Command]:
     if version is None:
         return
     if version.state is not VersionState.READY:
-        yield refusals.not_ready(want.key, version)
+        yield reasons.not_ready(want.key, version)
         return
     holders = desk.present(want.key)
     if _is_settled(desk, want, version, holders):
         return
     at_home = [bench for bench in holders if desk.at_home(want.key, bench)]
-    yield from leaving.surplus(desk, want, at_home)
-    yield from leaving.homeless(desk, want, holders)
+    yield from descheduling.surplus(desk, want, at_home)
+    yield from descheduling.homeless(desk, want, holders)
     at_home = [bench for bench in at_home if desk.is_at(bench, want.key)]
     refused: list[Command] = []
     for bench in _to_pin(want, at_home):
-        commands = room.pins_of(desk, want, bench)
+        commands = preemption.pins_of(desk, want, bench)
         refused += [c for c in commands if isinstance(c, Wait)]
         yield from (c for c in commands if not isinstance(c, Wait))
     if want.source is WantSource.PREFETCH and not holders:
@@ -221,23 +221,23 @@ def _one_more(desk: Desk, want: Want, version: ModelVersion) -> list[Command]:
     """An Assign with the Releases it needs before it, or a Wait."""
     benches = desk.board.benches
     if not benches:
-        return [refusals.no_worker(want.key)]
+        return [reasons.no_worker(want.key)]
     first = _where_it_fits(desk, want, version)
     if first is not None:
         return [desk.assign(want, first, desk.size(version, first), "it fits")]
     free = [b for b in benches.values() if not b.holds(want.key)]
     if not free:
-        return [refusals.too_few_workers(want.key, want.replicas, len(benches))]
+        return [reasons.too_few_workers(want.key, want.replicas, len(benches))]
     at_home = [b for b in free if desk.at_home(want.key, b)]
     if not at_home:
-        return [refusals.nowhere_allowed(want.key, version.given)]
+        return [reasons.nowhere_allowed(want.key, version.given)]
     sizes = {b.worker.id: desk.size(version, b) for b in at_home}
     allowed = _allowed(desk, version, at_home, sizes)
     if not allowed:
-        return [refusals.only_cpus(want.key)]
+        return [reasons.only_cpus(want.key)]
     roomy = [b for b in allowed if b.fits_empty(sizes[b.worker.id])]
     if not roomy:
-        return [refusals.too_large(want.key, allowed, sizes)]
+        return [reasons.too_large(want.key, allowed, sizes)]
     willing = [b for b in roomy if desk.failure(b, want.key) is None]
     if not willing:
         return [_failed(desk, want.key, roomy)]
@@ -284,7 +284,7 @@ def _allowed(
 
 def _lasting_failure(desk: Desk, bench: Bench, key: VersionKey) -> bool:
     failure = desk.failure(bench, key)
-    return failure is not None and failure.reason not in refusals.PASSING
+    return failure is not None and failure.reason not in reasons.PASSING
 
 
 def _place(
@@ -302,10 +302,10 @@ def _place(
         why = "it takes turns with others there"
         return [desk.assign(want, bench, sizes[bench.worker.id], why)]
     if any(b.fits(sizes[b.worker.id], pinned=pinned, after_leaving=True) for b in willing):
-        return [refusals.leaving(want.key)]
-    return [*room.by_making_room(desk, want, willing, sizes)]
+        return [reasons.leaving(want.key)]
+    return [*preemption.by_making_room(desk, want, willing, sizes)]
 
 
 def _failed(desk: Desk, key: VersionKey, benches: Sequence[Bench]) -> Wait:
     found = [(f, b.worker.id) for b in benches if (f := desk.failure(b, key)) is not None]
-    return refusals.failed(key, found, desk.now)
+    return reasons.failed(key, found, desk.now)

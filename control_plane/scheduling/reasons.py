@@ -5,7 +5,7 @@ Pure. A final one is told to callers at once, the others to those whose time run
 
 from collections.abc import Mapping, Sequence
 
-from control_plane.bench import Bench
+from control_plane.scheduling.proposed_worker import Bench
 from control_plane.types.command import Wait
 from control_plane.types.desired import (
     Footprint,

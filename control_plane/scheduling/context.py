@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from control_plane.batching import Batching
-from control_plane.bench import PRESENT, Bench
-from control_plane.board import Board
+from control_plane.scheduling.proposed_fleet import Board
+from control_plane.scheduling.proposed_worker import PRESENT, Bench
+from control_plane.scheduling.retention import of_seat
 from control_plane.types.command import Assign, Release
 from control_plane.types.desired import (
     LOADED,
@@ -25,7 +26,6 @@ from control_plane.types.desired import (
     WantSource,
 )
 from control_plane.view.footprints import footprint
-from control_plane.worth import of_seat
 
 CPU = "cpu"
 ANYWHERE = Placement()

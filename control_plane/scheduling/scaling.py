@@ -6,8 +6,9 @@ bounds lie apart, so that constant demand moves nothing.
 
 from collections.abc import Iterable, Sequence
 
-from control_plane.bench import Bench
-from control_plane.desk import Desk, is_loaded
+from control_plane.scheduling.context import Desk, is_loaded
+from control_plane.scheduling.proposed_worker import Bench
+from control_plane.scheduling.retention import load_s
 from control_plane.types.command import Assign
 from control_plane.types.desired import (
     Build,
@@ -20,7 +21,6 @@ from control_plane.types.desired import (
     Want,
     WantSource,
 )
-from control_plane.worth import load_s
 
 # One more where requests wait so long at every copy and a device stands idle; one less where the
 # others would work less than this share of their time, and nobody waits.

@@ -8,11 +8,11 @@ on which only that worker sits.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from control_plane import refusals, worth
-from control_plane.bench import Bench
-from control_plane.board import Board
-from control_plane.desk import CPU
-from control_plane.placement import replan
+from control_plane.scheduling import reasons, retention
+from control_plane.scheduling.context import CPU
+from control_plane.scheduling.plan import replan
+from control_plane.scheduling.proposed_fleet import Board
+from control_plane.scheduling.proposed_worker import Bench
 from control_plane.types.command import Assign, Release, Wait
 from control_plane.types.desired import (
     Build,
@@ -120,9 +120,9 @@ def value_per_gib(snapshot: Snapshot, version: ModelVersion, rate: float) -> flo
     """
     builds = [worker.build for worker in snapshot.workers.values()]
     build = max(sorted(set(builds)), key=builds.count, default=Build.usual(""))
-    cost_s = worth.load_s(version, build, snapshot.footprints)
+    cost_s = retention.load_s(version, build, snapshot.footprints)
     size = footprint(version, build, snapshot.footprints)
-    return worth.per_gib(rate, cost_s, size.weights_bytes)
+    return retention.per_gib(rate, cost_s, size.weights_bytes)
 
 
 def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> list[str]:
@@ -169,7 +169,7 @@ def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Verd
 def _verdict(snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float) -> Verdict:
     size = footprint(version, worker.build, snapshot.footprints)
     replica = worker.replicas.get(version.key)
-    cost_s = worth.load_s(version, worker.build, snapshot.footprints)
+    cost_s = retention.load_s(version, worker.build, snapshot.footprints)
     feasible, reason, why = _feasible(snapshot, version, worker, now)
     return Verdict(
         worker,
@@ -230,5 +230,5 @@ def _as_planned(
     if key in snapshot.closing:
         return False, "LEDGER_FULL", _LEAVING
     waits = [command for command in commands if isinstance(command, Wait)]
-    wait = waits[0] if waits else refusals.only_cpus(key)
+    wait = waits[0] if waits else reasons.only_cpus(key)
     return False, wait.reason, wait.why

@@ -3,12 +3,12 @@
 from collections.abc import Collection, Sequence
 from heapq import nsmallest
 
-from control_plane import refusals
-from control_plane.bench import PRESENT, Bench, size_of
-from control_plane.desk import Desk, is_loaded
+from control_plane.scheduling import reasons
+from control_plane.scheduling.context import Desk, is_loaded
+from control_plane.scheduling.proposed_worker import PRESENT, Bench, size_of
+from control_plane.scheduling.retention import load_s
 from control_plane.types.command import Assign, Release, Wait
 from control_plane.types.desired import Footprint, Replica, Want
-from control_plane.worth import load_s
 
 # A newcomer waits so many times what loading it takes for one worth so much less to be idle.
 PATIENCE_PER_LOAD, MUCH_LESS = 2.0, 0.9
@@ -33,7 +33,7 @@ def by_making_room(
         return [no_room(desk, want, willing, sizes)]
     *_, bench, victims = min(offers, key=lambda offer: offer[:4])
     if _is_better_to_wait(desk, want, bench, victims):
-        return [refusals.in_use(want.key)]
+        return [reasons.in_use(want.key)]
     releases = desk.make_room(want, bench, victims)
     return [*releases, desk.assign(want, bench, sizes[bench.worker.id], "after making room")]
 
@@ -115,8 +115,8 @@ def no_room(desk: Desk, want: Want, benches: Sequence[Bench], sizes: dict[str, F
         soft = [s.key for s in bench.seats.values() if not desk.is_pinned(s)]
         size = sizes[bench.worker.id]
         if bench.fits(size, pinned=want.pinned, without=[*soft, want.key], after_leaving=True):
-            return refusals.in_use(want.key)
-    return refusals.pinned_full(want.key)
+            return reasons.in_use(want.key)
+    return reasons.pinned_full(want.key)
 
 
 def pins_of(desk: Desk, want: Want, bench: Bench) -> list[Release | Assign | Wait]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from control_plane.bench import Bench
-from control_plane.desk import Desk, is_loaded
-from control_plane.scaling import copies_to_keep
+from control_plane.scheduling.context import Desk, is_loaded
+from control_plane.scheduling.proposed_worker import Bench
+from control_plane.scheduling.scaling import copies_to_keep
 from control_plane.types.command import Assign, Release
 from control_plane.types.desired import ReplicaState, ResidencyMode, VersionKey, Want
 
