@@ -19,7 +19,6 @@ from control_plane.attempts import Attempts
 from control_plane.bench_rpc import BenchService
 from control_plane.builds import Builds
 from control_plane.changeover import Changeovers
-from control_plane.chronicler import Chronicler
 from control_plane.clock import Clock
 from control_plane.crashes import Crashes
 from control_plane.declared import Declared
@@ -27,7 +26,8 @@ from control_plane.departures import Departures
 from control_plane.detecting import Detecting
 from control_plane.errands import Errands
 from control_plane.event_rpc import EventService
-from control_plane.events import Journal
+from control_plane.events.observer import Chronicler
+from control_plane.events.recorder import Journal
 from control_plane.explain_rpc import ExplainService
 from control_plane.forwarding import Forwarding, Peers
 from control_plane.http_server import HttpServer, build

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.events import Journal
+from control_plane.events.recorder import Journal
 from control_plane.metrics import Metrics
 from control_plane.quarantine import Quarantine
 from control_plane.types.event import EventKind

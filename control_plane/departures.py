@@ -12,7 +12,7 @@ import structlog
 from control_plane import draining
 from control_plane.clock import Clock
 from control_plane.draining import Progress
-from control_plane.events import Journal
+from control_plane.events.recorder import Journal
 from control_plane.types.desired import FencingToken, VersionKey, WorkerInfo, WorkerState
 from control_plane.types.event import EventKind
 from control_plane.view.view import View

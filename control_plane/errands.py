@@ -12,7 +12,7 @@ import structlog
 
 from control_plane.batching import Batching
 from control_plane.clock import Clock
-from control_plane.events import Journal
+from control_plane.events.recorder import Journal
 from control_plane.metrics import Metrics
 from control_plane.scheduling.reasons import PASSING
 from control_plane.types.command import Assign, Release

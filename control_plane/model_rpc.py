@@ -32,7 +32,7 @@ from control_plane.convert.versions import (
     settings_in,
     version_out,
 )
-from control_plane.events import Journal
+from control_plane.events.recorder import Journal
 from control_plane.loads import Loads
 from control_plane.store.artifacts import FolderArtifacts, check_digest
 from control_plane.store.registry import Registry

@@ -13,7 +13,7 @@ import structlog
 
 from control_plane.clock import Clock
 from control_plane.convert.versions import key_in
-from control_plane.events import Journal
+from control_plane.events.recorder import Journal
 from control_plane.poison import Image, Poison
 from control_plane.store.registry import Registry
 from control_plane.types.desired import VersionKey

@@ -19,7 +19,7 @@ from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.device import SIDE, Store, VirtualBackend, VirtualEngine, VirtualPacks
 from control_plane.clock import Clock
 from control_plane.errands import Errands
-from control_plane.events import Journal
+from control_plane.events.recorder import Journal
 from control_plane.forwarding import Peers
 from control_plane.loads import Loads
 from control_plane.metrics import Metrics

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from control_plane import chronicler
 from control_plane.app import ControlPlane
 from control_plane.clock import Clock
-from control_plane.events import MOST_UNWRITTEN, Journal
+from control_plane.events import observer
+from control_plane.events.recorder import MOST_UNWRITTEN, Journal
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.event import EventKind
 from tests.contract.control_plane_rig import Rig, refused
@@ -348,7 +348,7 @@ async def test_a_failed_import_is_the_reason_everywhere(rig: Rig) -> None:
 async def test_changes_cordons_and_differences_are_told(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chronicler, "DIFFERENCE_LASTS_S", 0.0)
+    monkeypatch.setattr(observer, "DIFFERENCE_LASTS_S", 0.0)
     follower, one = Follower(rig), await rig.worker("w1")
     await rig.ready("a", "b")
     await rig.load("b")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from control_plane.chronicle import Known, Look, Notice, compare
+from control_plane.events.transitions import Known, Look, Notice, compare
 from control_plane.types.command import Wait
 from control_plane.types.desired import FencingToken, VersionKey, WorkerInfo, WorkerState
 from control_plane.types.event import EventKind

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from control_plane.differences import differences
+from control_plane.events.discrepancies import differences
 from control_plane.types.desired import Desired, WorkerInfo, WorkerState
 from tests.unit.fleets import key, replica, version, worker
 

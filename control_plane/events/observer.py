@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import structlog
 
-from control_plane.chronicle import Known, Look, Notice, compare
 from control_plane.clock import Clock
-from control_plane.differences import Subject, differences
-from control_plane.events import Journal
+from control_plane.events.discrepancies import Subject, differences
+from control_plane.events.recorder import Journal
+from control_plane.events.transitions import Known, Look, Notice, compare
 from control_plane.store.registry import Registry
 from control_plane.types.desired import FencingToken
 from control_plane.types.event import EventKind
