@@ -29,9 +29,9 @@ from control_plane.event_rpc import EventService
 from control_plane.events.observer import Chronicler
 from control_plane.events.recorder import Journal
 from control_plane.explain_rpc import ExplainService
-from control_plane.forwarding import Forwarding, Peers
 from control_plane.http_server import HttpServer, build
 from control_plane.importing import ImportService
+from control_plane.leader.client import Forwarding, Peers
 from control_plane.loads import Loads
 from control_plane.membership import MembershipService
 from control_plane.metrics import Metrics

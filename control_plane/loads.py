@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from control_plane.clock import Clock
-from control_plane.forwarding import HolderLost, Peers
+from control_plane.leader.client import HolderLost, Peers
 from control_plane.routing import error_of
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Replica, ReplicaState, VersionKey, Want, WantSource

@@ -20,7 +20,7 @@ from benchmarks.simulation.device import SIDE, Store, VirtualBackend, VirtualEng
 from control_plane.clock import Clock
 from control_plane.errands import Errands
 from control_plane.events.recorder import Journal
-from control_plane.forwarding import Peers
+from control_plane.leader.client import Peers
 from control_plane.loads import Loads
 from control_plane.metrics import Metrics
 from control_plane.reconciler import Pace, Reconciler
