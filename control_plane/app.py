@@ -17,11 +17,8 @@ import structlog
 
 from control_plane.attempts import Attempts
 from control_plane.bench_rpc import BenchService
-from control_plane.builds import Builds
-from control_plane.changeover import Changeovers
 from control_plane.clock import Clock
 from control_plane.crashes import Crashes
-from control_plane.declared import Declared
 from control_plane.departures import Departures
 from control_plane.detecting import Detecting
 from control_plane.errands import Errands
@@ -32,10 +29,14 @@ from control_plane.explain_rpc import ExplainService
 from control_plane.http_server import HttpServer, build
 from control_plane.importing import ImportService
 from control_plane.leader.client import Forwarding, Peers
-from control_plane.loads import Loads
 from control_plane.membership import MembershipService
 from control_plane.metrics import Metrics
 from control_plane.model_rpc import ModelService
+from control_plane.models.builds import Builds
+from control_plane.models.changeover import Changeovers
+from control_plane.models.loading import Loads
+from control_plane.models.preload import Declared
+from control_plane.models.schedule_controller import Scheduler
 from control_plane.opening import Opening
 from control_plane.peer_rpc import PeerService
 from control_plane.planning import ahead
@@ -43,7 +44,6 @@ from control_plane.quarantine import Quarantine
 from control_plane.reconciler import Pace, Reconciler
 from control_plane.rpc import DetectionService, FleetService, Identity
 from control_plane.schedule_rpc import ScheduleService
-from control_plane.scheduler import Scheduler
 from control_plane.settings import Settings
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.backup import LocalCopy

@@ -14,8 +14,8 @@ from control_plane.build_wire import drift_out
 from control_plane.caller import Principal
 from control_plane.clock import Clock
 from control_plane.convert.versions import key_out
-from control_plane.loads import Loads
 from control_plane.metrics import Metrics
+from control_plane.models.loading import Loads
 from control_plane.quarantine import Quarantine
 from control_plane.requestlog import RequestRecord
 from control_plane.routing import Hold, Reject, Route, Send, attempt_limit_s, choose

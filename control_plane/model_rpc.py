@@ -6,9 +6,7 @@ from dataclasses import replace
 import structlog
 
 from control_plane.build_wire import drift_in
-from control_plane.builds import Builds
 from control_plane.caller import CallContext, principal_of
-from control_plane.changeover import Changeovers
 from control_plane.clock import Clock
 from control_plane.convert.schedules import change_in
 from control_plane.convert.validation import (
@@ -33,7 +31,9 @@ from control_plane.convert.versions import (
     version_out,
 )
 from control_plane.events.recorder import Journal
-from control_plane.loads import Loads
+from control_plane.models.builds import Builds
+from control_plane.models.changeover import Changeovers
+from control_plane.models.loading import Loads
 from control_plane.store.artifacts import FolderArtifacts, check_digest
 from control_plane.store.registry import Registry
 from control_plane.types.desired import (

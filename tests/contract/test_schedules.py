@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from control_plane import scheduler
 from control_plane.clock import Clock
+from control_plane.models import schedule_controller
 from control_plane.settings import read_settings
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.schedule import Schedule
@@ -44,8 +44,8 @@ class Wall:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "TICK_S", 0.05)
-    monkeypatch.setattr(scheduler, "RETRY_S", 0.2)
+    monkeypatch.setattr(schedule_controller, "TICK_S", 0.05)
+    monkeypatch.setattr(schedule_controller, "RETRY_S", 0.2)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.due import Due, due
+from control_plane.models.due import Due, due
 from control_plane.types.cron import check_cron, latest_at, next_after, zone_of
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from yolopool.errors import InvalidSchedule

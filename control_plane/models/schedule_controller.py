@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from control_plane.changeover import Changeovers, Resolved, resolve
 from control_plane.clock import Clock
-from control_plane.due import Agenda, Due, due
 from control_plane.events.recorder import Journal
-from control_plane.loads import Loads
+from control_plane.models.changeover import Changeovers, Resolved, resolve
+from control_plane.models.due import Agenda, Due, due
+from control_plane.models.loading import Loads
 from control_plane.store.registry import Registry
 from control_plane.types.desired import VersionKey
 from control_plane.types.event import EventKind

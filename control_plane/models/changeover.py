@@ -14,7 +14,7 @@ import structlog
 
 from control_plane.clock import Clock
 from control_plane.events.recorder import Journal
-from control_plane.loads import Loads
+from control_plane.models.loading import Loads
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Desired, Placement, VersionKey, Want, WantSource
 from control_plane.types.event import EventKind
