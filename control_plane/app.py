@@ -19,9 +19,7 @@ from control_plane.attempts import Attempts
 from control_plane.bench_rpc import BenchService
 from control_plane.clock import Clock
 from control_plane.crashes import Crashes
-from control_plane.departures import Departures
 from control_plane.detecting import Detecting
-from control_plane.errands import Errands
 from control_plane.event_rpc import EventService
 from control_plane.events.observer import Chronicler
 from control_plane.events.recorder import Journal
@@ -39,9 +37,11 @@ from control_plane.models.preload import Declared
 from control_plane.models.schedule_controller import Scheduler
 from control_plane.opening import Opening
 from control_plane.peer_rpc import PeerService
-from control_plane.planning import ahead
 from control_plane.quarantine import Quarantine
-from control_plane.reconciler import Pace, Reconciler
+from control_plane.reconcile.drainer import Departures
+from control_plane.reconcile.executor import Errands
+from control_plane.reconcile.planner import ahead
+from control_plane.reconcile.reconciler import Pace, Reconciler
 from control_plane.rpc import DetectionService, FleetService, Identity
 from control_plane.schedule_rpc import ScheduleService
 from control_plane.settings import Settings

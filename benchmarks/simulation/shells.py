@@ -18,12 +18,12 @@ import structlog
 from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.device import SIDE, Store, VirtualBackend, VirtualEngine, VirtualPacks
 from control_plane.clock import Clock
-from control_plane.errands import Errands
 from control_plane.events.recorder import Journal
 from control_plane.leader.client import Peers
 from control_plane.metrics import Metrics
 from control_plane.models.loading import Loads
-from control_plane.reconciler import Pace, Reconciler
+from control_plane.reconcile.executor import Errands
+from control_plane.reconcile.reconciler import Pace, Reconciler
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.desired import (
     Footprint,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from control_plane.draining import Progress, progress
+from control_plane.reconcile.drain_progress import Progress, progress
 from control_plane.types.command import Wait
 from control_plane.types.desired import (
     Desired,

@@ -9,10 +9,10 @@ from collections.abc import Callable, Coroutine, Hashable
 
 import structlog
 
-from control_plane import draining
 from control_plane.clock import Clock
-from control_plane.draining import Progress
 from control_plane.events.recorder import Journal
+from control_plane.reconcile import drain_progress
+from control_plane.reconcile.drain_progress import Progress
 from control_plane.types.desired import FencingToken, VersionKey, WorkerInfo, WorkerState
 from control_plane.types.event import EventKind
 from control_plane.view.view import View
@@ -72,7 +72,7 @@ class Departures:
         now, view = self._clock.monotonic(), self._view
         since = self._since.setdefault(worker.incarnation, now)
         patient = now - since < self._move_s
-        return draining.progress(view.desired, view.workers, view.waits, worker, now, patient)
+        return drain_progress.progress(view.desired, view.workers, view.waits, worker, now, patient)
 
     def _step(self) -> None:
         view, token = self._view, self._token()

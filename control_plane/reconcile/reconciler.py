@@ -13,8 +13,8 @@ from typing import TypeVar
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.errands import Errands
-from control_plane.planning import Planning
+from control_plane.reconcile.executor import Errands
+from control_plane.reconcile.planner import Planning
 from control_plane.store.registry import Registry
 from control_plane.types.command import Adopt, Assign, Command, Forget, Release
 from control_plane.types.desired import FencingToken, Holder, VersionKey, Want, WantSource

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from control_plane.clock import Clock
-from control_plane.errands import Errands
+from control_plane.reconcile.executor import Errands
 from control_plane.scheduling.plan import replan
 from control_plane.scheduling.proposed_fleet import Board
 from control_plane.types.command import Command, Forget, Wait
