@@ -22,7 +22,7 @@ from benchmarks.plan_scale import plans
 from control_plane.clock import Clock
 from control_plane.convert.heartbeat import Inventory
 from control_plane.convert.versions import worker_in
-from control_plane.routing import choose
+from control_plane.routing.balancer import choose
 from control_plane.types.desired import VersionKey
 from control_plane.view.view import View
 from yolopool.chart import line_chart

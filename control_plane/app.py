@@ -15,11 +15,8 @@ from uuid import uuid4
 
 import structlog
 
-from control_plane.attempts import Attempts
 from control_plane.bench_rpc import BenchService
 from control_plane.clock import Clock
-from control_plane.crashes import Crashes
-from control_plane.detecting import Detecting
 from control_plane.event_rpc import EventService
 from control_plane.events.observer import Chronicler
 from control_plane.events.recorder import Journal
@@ -37,18 +34,21 @@ from control_plane.models.preload import Declared
 from control_plane.models.schedule_controller import Scheduler
 from control_plane.opening import Opening
 from control_plane.peer_rpc import PeerService
-from control_plane.quarantine import Quarantine
 from control_plane.reconcile.drainer import Departures
 from control_plane.reconcile.executor import Errands
 from control_plane.reconcile.planner import ahead
 from control_plane.reconcile.reconciler import Pace, Reconciler
+from control_plane.routing.attempts import Attempts
+from control_plane.routing.quarantine import Quarantine
+from control_plane.routing.request_traces import Traces
+from control_plane.routing.router import Detecting
+from control_plane.routing.worker_exits import Crashes
 from control_plane.rpc import DetectionService, FleetService, Identity
 from control_plane.schedule_rpc import ScheduleService
 from control_plane.settings import Settings
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.backup import LocalCopy
 from control_plane.store.registry import Registry
-from control_plane.traces import Traces
 from control_plane.types.desired import VersionKey
 from control_plane.types.event import EventKind
 from control_plane.view.reflector import Watch

@@ -9,9 +9,9 @@ from control_plane.caller import CallContext
 from control_plane.clock import Clock
 from control_plane.convert.validation import check_placement, check_replicas
 from control_plane.convert.versions import key_out, placement_in, rates_out
+from control_plane.routing.request_traces import Trace, Traces
 from control_plane.scheduling import explanation
 from control_plane.scheduling.explanation import Verdict
-from control_plane.traces import Trace, Traces
 from control_plane.types.command import Assign, Release, Wait
 from control_plane.types.desired import Snapshot, Want, WantSource
 from control_plane.view.view import View

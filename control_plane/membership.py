@@ -11,7 +11,7 @@ from control_plane.caller import CallContext
 from control_plane.clock import Clock
 from control_plane.convert.heartbeat import Inventory
 from control_plane.convert.versions import token_in, worker_in
-from control_plane.crashes import Crashes
+from control_plane.routing.worker_exits import Crashes
 from control_plane.store.registry import Registry
 from control_plane.types.desired import WorkerInfo
 from control_plane.types.lifecycle import InvalidTransition

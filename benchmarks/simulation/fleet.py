@@ -1,7 +1,7 @@
 """A fleet on virtual time under a trace: who calls, what is measured.
 
 Shells and decisions are the product's (`shells`). A caller's path through the control plane is
-that of `control_plane.detecting`, without its messages.
+that of `control_plane.routing.router`, without its messages.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from benchmarks.simulation.shells import Brain, Shape, on_virtual_time
 from benchmarks.simulation.sizes import Model
 from benchmarks.simulation.traces import Floats, Trace
 from benchmarks.simulation.worker import Link, Worker
-from control_plane.routing import Reject, Send, choose
+from control_plane.routing.balancer import Reject, Send, choose
 from control_plane.types.desired import Pack, VersionKey, VersionSettings, WorkerInfo
 from yolopool.errors import DeadlineExceeded, YolopoolError
 

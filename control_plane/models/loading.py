@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from control_plane.clock import Clock
 from control_plane.leader.client import HolderLost, Peers
-from control_plane.routing import error_of
+from control_plane.routing.balancer import error_of
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Replica, ReplicaState, VersionKey, Want, WantSource
 from control_plane.view.view import View

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from control_plane.routing.request_traces import Trace, Traces
 from control_plane.scheduling import explanation
 from control_plane.scheduling.explanation import Verdict
 from control_plane.scheduling.plan import plan
-from control_plane.traces import Trace, Traces
 from control_plane.types.command import Assign, Command, Release, Wait
 from control_plane.types.desired import (
     Desired,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.poison import REPORT_S, Image, Poison
+from control_plane.routing.poison import REPORT_S, Image, Poison
 from control_plane.types.desired import VersionKey
 
 KEEP_S = 600.0

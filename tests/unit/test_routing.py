@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from control_plane.routing import (
+from control_plane.routing.balancer import (
     FLOOR_S,
     UNMEASURED_FLOOR_S,
     Hold,

@@ -8,18 +8,18 @@ import uuid
 from collections.abc import Collection
 from random import Random
 
-from control_plane import requestlog
-from control_plane.attempts import Attempt, Attempts
 from control_plane.build_wire import drift_out
 from control_plane.caller import Principal
 from control_plane.clock import Clock
 from control_plane.convert.versions import key_out
 from control_plane.metrics import Metrics
 from control_plane.models.loading import Loads
-from control_plane.quarantine import Quarantine
-from control_plane.requestlog import RequestRecord
-from control_plane.routing import Hold, Reject, Route, Send, attempt_limit_s, choose
-from control_plane.traces import Traces
+from control_plane.routing import request_log
+from control_plane.routing.attempts import Attempt, Attempts
+from control_plane.routing.balancer import Hold, Reject, Route, Send, attempt_limit_s, choose
+from control_plane.routing.quarantine import Quarantine
+from control_plane.routing.request_log import RequestRecord
+from control_plane.routing.request_traces import Traces
 from control_plane.types.desired import VersionKey, WorkerInfo
 from control_plane.view.view import View
 from yolopool.errors import DeadlineExceeded, YolopoolError
@@ -242,8 +242,8 @@ class Detecting:
         self._metrics.request_ended(outcome)
         total_ms = (self._clock.monotonic() - record.arrived_s) * 1000
         now = self._clock.unix()
-        requestlog.write(record, outcome, total_ms, message=message)
-        self._traces.add(requestlog.trace(record, outcome, total_ms, now, message=message))
+        request_log.write(record, outcome, total_ms, message=message)
+        self._traces.add(request_log.trace(record, outcome, total_ms, now, message=message))
 
     def _tell_drift(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
         version = self._view.desired.versions.get(record.key) if record.key is not None else None
@@ -268,6 +268,6 @@ class Detecting:
         self._tell_drift(record, answer)
         self._metrics.request_ended("OK")
         self._metrics.request_answered(answer)
-        requestlog.write(record, "OK", timing.total_ms, answer)
+        request_log.write(record, "OK", timing.total_ms, answer)
         now = self._clock.unix()
-        self._traces.add(requestlog.trace(record, "OK", timing.total_ms, now, answer))
+        self._traces.add(request_log.trace(record, "OK", timing.total_ms, now, answer))

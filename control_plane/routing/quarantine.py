@@ -14,7 +14,7 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.convert.versions import key_in
 from control_plane.events.recorder import Journal
-from control_plane.poison import Image, Poison
+from control_plane.routing.poison import Image, Poison
 from control_plane.store.registry import Registry
 from control_plane.types.desired import VersionKey
 from control_plane.types.event import Event, EventKind

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from control_plane.caller import Principal
-from control_plane.traces import Trace
+from control_plane.routing.request_traces import Trace
 from control_plane.types.desired import VersionKey
 from yolopool.v1 import detection_pb2
 

@@ -9,7 +9,7 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.events.recorder import Journal
 from control_plane.metrics import Metrics
-from control_plane.quarantine import Quarantine
+from control_plane.routing.quarantine import Quarantine
 from control_plane.types.event import EventKind
 from control_plane.view.crash_loops import Exit
 from control_plane.view.view import View
