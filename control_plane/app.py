@@ -15,25 +15,17 @@ from uuid import uuid4
 
 import structlog
 
-from control_plane.bench_rpc import BenchService
 from control_plane.clock import Clock
-from control_plane.event_rpc import EventService
 from control_plane.events.observer import Chronicler
 from control_plane.events.recorder import Journal
-from control_plane.explain_rpc import ExplainService
 from control_plane.http_server import HttpServer, build
-from control_plane.importing import ImportService
 from control_plane.leader.client import Forwarding, Peers
-from control_plane.membership import MembershipService
 from control_plane.metrics import Metrics
-from control_plane.model_rpc import ModelService
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
 from control_plane.models.loading import Loads
 from control_plane.models.preload import Declared
 from control_plane.models.schedule_controller import Scheduler
-from control_plane.opening import Opening
-from control_plane.peer_rpc import PeerService
 from control_plane.reconcile.drainer import Departures
 from control_plane.reconcile.executor import Errands
 from control_plane.reconcile.planner import ahead
@@ -43,8 +35,16 @@ from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_traces import Traces
 from control_plane.routing.router import Detecting
 from control_plane.routing.worker_exits import Crashes
-from control_plane.rpc import DetectionService, FleetService, Identity
-from control_plane.schedule_rpc import ScheduleService
+from control_plane.services.benchmarks import BenchService
+from control_plane.services.events import EventService
+from control_plane.services.explain import ExplainService
+from control_plane.services.fleet import DetectionService, FleetService, Identity
+from control_plane.services.imports import ImportService
+from control_plane.services.membership import MembershipService
+from control_plane.services.models import ModelService
+from control_plane.services.peers import PeerService
+from control_plane.services.readiness import Opening
+from control_plane.services.schedules import ScheduleService
 from control_plane.settings import Settings
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.backup import LocalCopy

@@ -8,10 +8,10 @@ from control_plane.caller import CallContext, principal_of
 from control_plane.clock import Clock
 from control_plane.convert.validation import deadline_of, infer_request
 from control_plane.convert.versions import crashed_out, key_out, worker_out
-from control_plane.importing import ImportService
 from control_plane.metrics import Metrics
 from control_plane.reconcile.drainer import Departures
 from control_plane.routing.router import Detecting
+from control_plane.services.imports import ImportService
 from control_plane.store.registry import Registry
 from control_plane.types.desired import ReplicaState, WorkerState
 from control_plane.view.view import View
