@@ -20,6 +20,7 @@ from worker import arena, handover, wire
 from worker.arena import Arena
 from worker.backends.base import Backend
 from worker.blackbox import BlackBox
+from worker.concurrency.stall_detector import Bounds
 from worker.devices import host_of
 from worker.engine import Engine
 from worker.host import Host, take_turns
@@ -38,7 +39,6 @@ from worker.settings import Settings, parse_labels
 from worker.swaps import Swaps, Tiers
 from worker.teller import Teller
 from worker.upkeep import Upkeep, budget_bytes
-from worker.vigil import Bounds
 from worker.watchdog import Watchdog
 from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.serving import GrpcServer, settle

@@ -20,12 +20,12 @@ from typing import Any, TypeVar
 from worker.admission import Ask
 from worker.backends.base import U8, LoadedModel, NmsOptions
 from worker.batching import Batch, Demand, Queue, Taken, Ticket
-from worker.crew import Crew
+from worker.concurrency.reply import Reply, tell
+from worker.concurrency.stall_detector import Running
+from worker.concurrency.thread_pool import Crew
 from worker.estimates import Estimates, Shape
 from worker.lanes import Batching
 from worker.passes import Outcome, Passes, Work
-from worker.replies import Reply, tell
-from worker.vigil import Running
 from yolopool.errors import (
     DeadlineExceeded,
     DeadlineUnmeetable,

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from worker.concurrency.reply import Reply
 from worker.engine import Engine, Request
 from worker.imaging import U8, Place, Region
 from worker.intake import Framing, Prepare, Prepared, as_it_is
 from worker.lanes import Batching
 from worker.options import Telling
 from worker.passes import Outcome
-from worker.replies import Reply
 from worker.results import Found, check_mask_bytes
 from worker.teller import Teller
 from yolopool.errors import DeadlineUnmeetable, QueueFull

@@ -18,7 +18,8 @@ import numpy as np
 
 from worker import imaging
 from worker.arena import Arena
-from worker.crew import Crew
+from worker.concurrency.reply import Reply
+from worker.concurrency.thread_pool import Crew
 from worker.imaging import (
     U8,
     ChannelOrder,
@@ -28,7 +29,6 @@ from worker.imaging import (
     Region,
     ShapePolicy,
 )
-from worker.replies import Reply
 from worker.tiling import MAX_TILES, Tiling, layout
 from yolopool.errors import Draining, QueueFull
 

@@ -20,10 +20,10 @@ import structlog
 
 from worker import arena, io_link
 from worker.child import how
+from worker.concurrency.stall_detector import Standing
 from worker.io_calls import Infer, IoCalls
 from worker.io_link import IoSettings, Kind
 from worker.supervisor import Restart, after_exit
-from worker.vigil import Standing
 
 log = structlog.get_logger()
 CLOSING_S = 1.0

@@ -15,7 +15,7 @@ import structlog
 
 from worker.backends.base import U8, Candidates, LoadedModel, NmsOptions, Raw
 from worker.batching import Batch, Ticket
-from worker.replies import Reply, tell
+from worker.concurrency.reply import Reply, tell
 from yolopool.errors import InferenceFailed, OutOfMemory, YolopoolError
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from worker.vigil import Bounds, Running, Standing
+from worker.concurrency.stall_detector import Bounds, Running, Standing
 
 log = structlog.get_logger()
 # Exit status of a process that gave itself up.

@@ -16,10 +16,10 @@ import pytest
 
 from worker.admission import Ask
 from worker.backends.base import BatchResult, Candidates, NmsOptions
+from worker.concurrency.reply import Reply
 from worker.engine import MOST_UNDER_WAY, Engine, Request
 from worker.lanes import Batching
 from worker.passes import Outcome
-from worker.replies import Reply
 from yolopool.errors import (
     DeadlineUnmeetable,
     Draining,

@@ -21,11 +21,11 @@ import pytest
 from tests.waiting import becomes
 from worker import arena, imaging, io_processes
 from worker.arena import Arena
+from worker.concurrency.reply import Reply
 from worker.imaging import ChannelOrder, ImageLimits, ShapePolicy
 from worker.intake import Box, Framing, Intake, Prepare, Prepared, RawPixels, Then, as_it_is
 from worker.io_link import IoSettings
 from worker.io_processes import IoExit, IoProcesses
-from worker.replies import Reply
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,

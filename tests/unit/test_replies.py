@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from worker.replies import Reply, tell
+from worker.concurrency.reply import Reply, tell
 from yolopool.errors import InferenceFailed
 
 

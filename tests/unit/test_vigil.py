@@ -1,6 +1,6 @@
 """When something has hung, and that a process which was frozen as a whole has not."""
 
-from worker.vigil import Bounds, Running, Standing
+from worker.concurrency.stall_detector import Bounds, Running, Standing
 
 BOUNDS = Bounds(floor_s=10.0, load_s=120.0)
 
