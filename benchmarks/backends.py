@@ -25,7 +25,7 @@ from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median
 from examples.shapes import make_data
 from worker.backends.base import Backend, LoadedModel, NmsOptions, run
-from worker.host import Host
+from worker.hardware.host import Host
 from worker.packs import Pack, PackDoor
 from yolopool import drift
 from yolopool.detections import Detections

@@ -21,7 +21,7 @@ from benchmarks.harness import dataset, hardware, results
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median
 from worker.backends import base
-from worker.host import Host
+from worker.hardware.host import Host
 
 WAITING = {
     "spin": {},

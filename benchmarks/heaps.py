@@ -22,7 +22,7 @@ from benchmarks.harness.floors import BATCHES, Floor, Floors
 from benchmarks.harness.one_model import jpeg
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median, spread
-from worker.devices import Device, discover
+from worker.hardware.devices import Device, discover
 
 GLIBC, JEMALLOC = "glibc", "jemalloc"
 PRELOADED = {"LD_PRELOAD", "MALLOC_CONF"}

@@ -205,7 +205,7 @@ async def first_requests(packs: Sequence[Path], image_size: int, loads: int) -> 
 
 def run(options: argparse.Namespace) -> Result:
     """Makes the models, then all ways."""
-    from worker.host import Host
+    from worker.hardware.host import Host
 
     machine, started_at = hardware.describe(), results.now()
     rows: list[Row] = []

@@ -46,8 +46,8 @@ from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.processes import CpuMeter
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median, quantile, spread
-from worker.devices import Device, discover
-from worker.host import Host
+from worker.hardware.devices import Device, discover
+from worker.hardware.host import Host
 from yolopool.async_client import AsyncClient
 from yolopool.detections import Detections
 from yolopool.requests import PriorityName

@@ -21,9 +21,9 @@ from worker.arena import Arena
 from worker.backends.base import Backend
 from worker.blackbox import BlackBox
 from worker.concurrency.stall_detector import Bounds
-from worker.devices import host_of
 from worker.engine import Engine
-from worker.host import Host, take_turns
+from worker.hardware.devices import host_of
+from worker.hardware.host import Host, take_turns
 from worker.imaging import ImageLimits
 from worker.intake import Intake
 from worker.io_link import IoSettings

@@ -20,7 +20,7 @@ import structlog
 
 from worker import handover
 from worker.child import Child
-from worker.devices import Device, discover
+from worker.hardware.devices import Device, discover
 from worker.membership import report_exit
 from worker.relay import Relay
 from worker.settings import Settings

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.harness.statistics import median
-from worker.devices import Device, host_of
+from worker.hardware.devices import Device, host_of
 
 BATCHES = (1, 2, 4)
 STEPS = ("decode", "letterbox", "tensor", "forward", "nms")

@@ -22,7 +22,7 @@ from benchmarks.harness.processes import in_sessions
 from tests.chaos.doors import ControlPlaneDoor, WorkerDoor
 from tests.chaos.process import Process
 from tests.chaos.stores import OneServer, Replicated, Store
-from worker.devices import find
+from worker.hardware.devices import find
 from yolopool.errors import YolopoolError
 
 START_LIMIT_S = 60.0

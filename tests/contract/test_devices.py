@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.worker import Worker
-from worker import core_sets, heap
-from worker.devices import discover, find
-from worker.host import Host
+from worker.hardware import allocator, cpu_sets
+from worker.hardware.devices import discover, find
+from worker.hardware.host import Host
 from yolopool.errors import InvalidOption
 
 GIB = 2**30
@@ -178,7 +178,7 @@ def test_cpu_device() -> None:
         "OMP_NUM_THREADS": str(Host().compute_threads()),
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
-        **heap.environment({}),
+        **allocator.environment({}),
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "2048",
     }
     (device,) = discover("cpu", {}, compute_threads=5)
@@ -210,7 +210,7 @@ def test_cpu_workers_with_cores_of_their_own() -> None:
     each = len(cores) // 2 or 1
     found = discover(f"cpu:{len(cores) // each}x{each}", {})
     assert found[0].kind == "cpu"
-    assert [core_sets.parse(one.id.removeprefix("cpu:")) for one in found] == [
+    assert [cpu_sets.parse(one.id.removeprefix("cpu:")) for one in found] == [
         cores[n * each : (n + 1) * each] for n in range(len(cores) // each)
     ]
     assert sum(one.memory_bytes for one in found) <= Host().memory_bytes()
@@ -222,7 +222,7 @@ def test_cpu_workers_with_cores_of_their_own() -> None:
 
 def test_a_bound_process_has_its_cores_and_its_share_of_memory() -> None:
     code = (
-        "import threading, os; from worker.host import Host; whole = Host(); "
+        "import threading, os; from worker.hardware.host import Host; whole = Host(); "
         "cores = whole.allowed(); host = whole.bind(cores[-1:]); "
         "assert host.allowed() == cores[-1:] and host.cores() == host.compute_threads() == 1; "
         "assert host.memory_bytes() == whole.memory_bytes() // len(cores); "

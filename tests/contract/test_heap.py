@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from worker import heap
+from worker.hardware import allocator
 
 MIB = 2**20
 GLIBC, JEMALLOC = "glibc", "jemalloc"
@@ -73,7 +73,7 @@ PLAIN = {
 
 def environment(library: str) -> Mapping[str, str]:
     """That of a worker, on a host that has jemalloc and on one that has not."""
-    own = dict(heap.environment(PLAIN))
+    own = dict(allocator.environment(PLAIN))
     assert "LD_PRELOAD" in own, "jemalloc is not installed: .ci/missing-packages"
     if library == GLIBC:
         del own["LD_PRELOAD"]
@@ -134,11 +134,11 @@ def test_of_a_users_own_jemalloc_all_is_given_back() -> None:
 
 @pytest.mark.parametrize("name", ["LD_PRELOAD", "MALLOC_CONF"])
 def test_who_has_a_heap_of_their_own_is_left_alone(name: str) -> None:
-    assert heap.environment({})["LD_PRELOAD"] == "libjemalloc.so.2"
-    assert not heap.environment({name: ""}).keys() & {"LD_PRELOAD", "MALLOC_CONF"}
+    assert allocator.environment({})["LD_PRELOAD"] == "libjemalloc.so.2"
+    assert not allocator.environment({name: ""}).keys() & {"LD_PRELOAD", "MALLOC_CONF"}
 
 
 def test_a_host_without_jemalloc_or_with_another(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (None, "libjemalloc.so.1"):
-        monkeypatch.setattr(heap, "find_library", {"jemalloc": name}.get)
-        assert not heap.environment({}).keys() & {"LD_PRELOAD", "MALLOC_CONF"}
+        monkeypatch.setattr(allocator, "find_library", {"jemalloc": name}.get)
+        assert not allocator.environment({}).keys() & {"LD_PRELOAD", "MALLOC_CONF"}

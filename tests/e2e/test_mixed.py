@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import mixed
-from worker.host import Host
+from worker.hardware.host import Host
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.waiting import becomes
-from worker.devices import Device, discover
+from worker.hardware.devices import Device, discover
 from worker.supervisor import Exit, Supervisor
 
 pytestmark = pytest.mark.e2e
@@ -34,7 +34,7 @@ while True:
 """
 PARENT = """
 import asyncio, os, sys
-from worker.devices import discover
+from worker.hardware.devices import discover
 from worker.supervisor import Supervisor
 from yolopool import serving
 child = [sys.executable, "-c", sys.argv[1], sys.argv[2], sys.argv[3]]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.devices import Device
+from worker.hardware.devices import Device
 from worker.settings import read_settings
 from worker.supervisor import (
     LONGEST_DELAY_S,

@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from worker import heap
 from worker.backends.base import U8
 from worker.backends.graph_model import GraphModel, Outputs
+from worker.hardware import allocator
 from worker.packs import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
@@ -34,7 +34,7 @@ class OnnxRuntime:
         self,
         device_kind: str,
         compute_threads: int = 0,
-        used_bytes: Callable[[], int] = heap.allocated_bytes,
+        used_bytes: Callable[[], int] = allocator.allocated_bytes,
         tensorrt: bool = False,
     ) -> None:
         self.name = "tensorrt" if tensorrt else "onnx"
@@ -86,7 +86,7 @@ class _Session:
 
     def close(self) -> None:
         self._session = None
-        heap.give_back()
+        allocator.give_back()
 
     def _taken(self, images: U8) -> Any:
         """NCHW, RGB."""

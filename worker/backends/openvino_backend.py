@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from worker import heap
 from worker.backends.base import U8
 from worker.backends.graph_model import GraphModel, Outputs
+from worker.hardware import allocator
 from worker.packs import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
@@ -40,7 +40,7 @@ class OpenVino:
             "CPU", "OPTIMIZATION_CAPABILITIES"
         ):
             raise LoadFailed("this CPU does not compute in bf16: build the version in fp32")
-        before = heap.allocated_bytes()
+        before = allocator.allocated_bytes()
         graph = _with_input(openvino, self._core.read_model(pack.weights.tobytes()), pack)
         compiled = self._core.compile_model(
             graph,
@@ -61,7 +61,7 @@ class _Session:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._outputs = [one.name for one in graph.outputs]
-        self.held_bytes = max(1, heap.allocated_bytes() - before_bytes)
+        self.held_bytes = max(1, allocator.allocated_bytes() - before_bytes)
 
     def run(self, images: U8) -> Outputs:
         self._request.infer({0: images}, share_inputs=True)
@@ -72,7 +72,7 @@ class _Session:
 
     def close(self) -> None:
         self._request = self._compiled = None
-        heap.give_back()
+        allocator.give_back()
 
 
 def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 import psutil
 import torch
 
-from worker import heap
 from worker.backends.architecture import Architecture
 from worker.backends.base import DeviceMemory
 from worker.backends.graphs import Graphs
 from worker.backends.torch_model import Streams, TorchModel
+from worker.hardware import allocator
 from worker.packs import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
 from yolopool.v1.pack_pb2 import PackManifest
@@ -74,7 +74,7 @@ class TorchBackend:
             reserved = torch.cuda.memory_reserved(self.device)
             self._context_bytes = max(0, total - free - of_others_bytes - reserved)
         else:
-            heap.keep_freed()
+            allocator.keep_freed()
             # Likewise the threads and buffers of the first pass.
             with torch.inference_mode():
                 torch.nn.functional.conv2d(torch.zeros(1, 8, 64, 64), torch.zeros(8, 8, 3, 3))
@@ -172,7 +172,7 @@ class TorchBackend:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif of_weights:
-            heap.give_back()
+            allocator.give_back()
 
     def close(self) -> None:
         self._architectures.clear()

@@ -70,7 +70,7 @@ def allocated_bytes() -> int:
 
 def keep_freed() -> None:
     """Keeps freed memory for the next pass, in the one heap that all threads of a worker have by
-    the environment it is started with (`worker.devices`).
+    the environment it is started with (`worker.hardware.devices`).
     """
     if _has_jemalloc():
         for arenas, state in product(("arena.0", "arenas"), ("dirty", "muzzy")):  # and new ones

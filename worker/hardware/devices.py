@@ -12,8 +12,8 @@ from typing import Any
 import pynvml
 import structlog
 
-from worker import core_sets, heap
-from worker.host import Host
+from worker.hardware import allocator, cpu_sets
+from worker.hardware.host import Host
 from yolopool.errors import InvalidOption
 
 log = structlog.get_logger()
@@ -86,7 +86,7 @@ def host_of(device_id: str) -> Host:
     id names, if any. Raises InvalidOption, and OSError for cores that are not there.
     """
     kind, _, cores = device_id.partition(":")
-    return Host().bind(core_sets.parse(cores)) if kind == "cpu" and cores else Host()
+    return Host().bind(cpu_sets.parse(cores)) if kind == "cpu" and cores else Host()
 
 
 def _devices_of(
@@ -134,7 +134,7 @@ def _cpus(
 ) -> Sequence[Device]:
     if term == "cpu":
         return [_cpu(environ, compute_threads, host)]
-    found = core_sets.sets(term.removeprefix("cpu:"), host.allowed())
+    found = cpu_sets.sets(term.removeprefix("cpu:"), host.allowed())
     return [_cpu(environ, compute_threads, host, cores) for cores in found]
 
 
@@ -143,12 +143,12 @@ def _cpu(
 ) -> Device:
     """The CPU, or a part of it with its part of the memory."""
     threads = compute_threads or host.compute_threads(len(cores) or None)
-    id_ = f"cpu:{core_sets.text_of(cores)}" if cores else "cpu"
+    id_ = f"cpu:{cpu_sets.text_of(cores)}" if cores else "cpu"
     share = len(cores) / len(host.allowed()) if cores else 1.0
     memory_bytes = int(host.memory_bytes() * share)
     environment = {
         **_without_gpu(threads),
-        **heap.environment(environ),
+        **allocator.environment(environ),
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": str(KERNELS),
     }
     return Device("cpu", id_, host.cpu_name(), memory_bytes, environment)
