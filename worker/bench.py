@@ -16,9 +16,9 @@ import numpy as np
 
 from worker import options, wire
 from worker.backends.base import U8, LoadedModel, NmsOptions, run
+from worker.batching.estimates import Shape
 from worker.curve import Pass, Sweep, left_out, point_of, sweep_of
 from worker.engine import Engine
-from worker.estimates import Shape
 from worker.imaging import ShapePolicy
 from worker.intake import Framing, Intake
 from worker.lifecycle import SERVING, ReplicaState

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from worker.estimates import Shape
+from worker.batching.estimates import Shape
 from yolopool.errors import DeadlineExceeded, InvalidOption
 from yolopool.v1 import bench_pb2
 

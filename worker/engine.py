@@ -17,14 +17,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from worker.admission import Ask
 from worker.backends.base import U8, LoadedModel, NmsOptions
-from worker.batching import Batch, Demand, Queue, Taken, Ticket
+from worker.batching.admission import Ask
+from worker.batching.estimates import Estimates, Shape
+from worker.batching.lane import Batching
+from worker.batching.queue import Batch, Demand, Queue, Taken, Ticket
 from worker.concurrency.reply import Reply, tell
 from worker.concurrency.stall_detector import Running
 from worker.concurrency.thread_pool import Crew
-from worker.estimates import Estimates, Shape
-from worker.lanes import Batching
 from worker.passes import Outcome, Passes, Work
 from yolopool.errors import (
     DeadlineExceeded,

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from worker.batching.lane import Batching
 from worker.concurrency.reply import Reply
 from worker.engine import Engine, Request
 from worker.imaging import U8, Place, Region
 from worker.intake import Framing, Prepare, Prepared, as_it_is
-from worker.lanes import Batching
 from worker.options import Telling
 from worker.passes import Outcome
 from worker.results import Found, check_mask_bytes

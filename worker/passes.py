@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 
 from worker.backends.base import U8, Candidates, LoadedModel, NmsOptions, Raw
-from worker.batching import Batch, Ticket
+from worker.batching.queue import Batch, Ticket
 from worker.concurrency.reply import Reply, tell
 from yolopool.errors import InferenceFailed, OutOfMemory, YolopoolError
 

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from worker.lanes import Batching
+from worker.batching.lane import Batching
 from worker.ledger import Claim
 from worker.lifecycle import Life, ReplicaState
 from worker.pack_rules import GRAPHS

@@ -8,7 +8,7 @@ more models than fit are served without moving weights most of the time.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from worker.batching import Demand
+from worker.batching.queue import Demand
 from worker.ledger import Claim, Ledger
 from yolopool.errors import LedgerFull
 

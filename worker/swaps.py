@@ -21,8 +21,8 @@ import structlog
 
 from worker import residency, tiers
 from worker.backends.base import Backend, LoadedModel, NmsOptions, run
+from worker.batching.estimates import Shape
 from worker.engine import Engine
-from worker.estimates import Shape
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaEvent, ReplicaState
 from worker.packs import Pack

@@ -1,10 +1,10 @@
 """Between this worker's records and the protos: translation alone."""
 
 from worker.backends.base import Backend
+from worker.batching.lane import BULK, INTERACTIVE, NORMAL, Batching
 from worker.engine import Engine
 from worker.imaging import ChannelOrder, ShapePolicy
 from worker.intake import Framing, Prepared, RawPixels
-from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching
 from worker.ledger import Claim, Ledger
 from worker.lifecycle import ReplicaState
 from worker.options import CLASSIFY, Telling

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.sizes import COPY_BYTES_PER_S, PASS_PARAMETERS, PASS_S, Model
 from worker.backends.simulated import SimulatedBackend, SimulatedModel, TimeCurve
-from worker.batching import Taken
+from worker.batching.queue import Taken
 from worker.engine import Engine, _Job, _run_job
 from worker.host_memory import HostMemory
 from worker.packs import Pack

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.admission import Ask
 from worker.backends.base import BatchResult, Candidates, NmsOptions
+from worker.batching.admission import Ask
+from worker.batching.lane import Batching
 from worker.concurrency.reply import Reply
 from worker.engine import MOST_UNDER_WAY, Engine, Request
-from worker.lanes import Batching
 from worker.passes import Outcome
 from yolopool.errors import (
     DeadlineUnmeetable,

@@ -9,11 +9,11 @@ import pytest
 from worker import inference, results
 from worker.backends.base import Candidates, NmsOptions
 from worker.backends.beside import MaskParts
+from worker.batching.lane import Batching
 from worker.concurrency.reply import Reply
 from worker.engine import Engine, Load, Request
 from worker.imaging import U8, Letterboxed, ShapePolicy
 from worker.intake import Framing, Prepared, T, Then
-from worker.lanes import Batching
 from worker.options import Telling
 from worker.passes import Outcome
 from worker.results import MaskFormat

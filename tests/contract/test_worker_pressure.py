@@ -20,8 +20,8 @@ from worker import swaps
 from worker.app import App
 from worker.backends.base import BatchResult, Candidates, LoadedModel, NmsOptions
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
+from worker.batching.lane import Batching
 from worker.engine import PATIENCE, Engine, Request
-from worker.lanes import Batching
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership

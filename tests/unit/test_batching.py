@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import batching
-from worker.admission import Ask, room
-from worker.batching import BULK_PASS_S, INTERACTIVE_MEMORY_S, Batch, Queue, Ticket
-from worker.estimates import Estimates
-from worker.lanes import BULK, INTERACTIVE, NORMAL, Batching, due
-from worker.shares import SLACK_S, Shares
+from worker.batching import queue as batching
+from worker.batching.admission import Ask, room
+from worker.batching.estimates import Estimates
+from worker.batching.fair_share import SLACK_S, Shares
+from worker.batching.lane import BULK, INTERACTIVE, NORMAL, Batching, due
+from worker.batching.queue import BULK_PASS_S, INTERACTIVE_MEMORY_S, Batch, Queue, Ticket
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 FOREVER = 1e9

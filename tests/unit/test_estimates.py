@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.estimates import Estimates
+from worker.batching.estimates import Estimates
 
 SQUARE = (640, 640)
 

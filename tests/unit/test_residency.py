@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batching import Demand
+from worker.batching.queue import Demand
 from worker.ledger import Claim, Ledger
 from worker.residency import (
     SHORTEST_TURN_S,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import NamedTuple
 
-from worker.estimates import MARGIN, Estimates, Shape
+from worker.batching.estimates import MARGIN, Estimates, Shape
 
 # Priorities: lower goes first. A suspect is a request whose worker was lost; one at a time.
 SUSPECT, INTERACTIVE, NORMAL, BULK = range(-1, 3)

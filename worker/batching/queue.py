@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from worker.admission import Ask, check_room, check_time
-from worker.estimates import MARGIN, Estimates, Shape
-from worker.lanes import BULK, INTERACTIVE, SUSPECT, Batching, Key, Lane, due
-from worker.shares import Shares
+from worker.batching.admission import Ask, check_room, check_time
+from worker.batching.estimates import MARGIN, Estimates, Shape
+from worker.batching.fair_share import Shares
+from worker.batching.lane import BULK, INTERACTIVE, SUSPECT, Batching, Key, Lane, due
 
 P = TypeVar("P")
 
