@@ -26,7 +26,7 @@ from benchmarks.harness.statistics import median
 from examples.shapes import make_data
 from worker.backends.base import Backend, LoadedModel, NmsOptions, run
 from worker.hardware.host import Host
-from worker.packs import Pack, PackDoor
+from worker.packs.pack_store import Pack, PackDoor
 from yolopool import drift
 from yolopool.detections import Detections
 from yolopool.evaluation import mean_precision

@@ -49,7 +49,7 @@ def measure(options: argparse.Namespace) -> list[float]:
 
     from worker.backends.base import NmsOptions
     from worker.backends.torch_backend import TorchBackend
-    from worker.packs import PackDoor
+    from worker.packs.pack_store import PackDoor
     from yolopool.v1.worker_pb2 import PackLocation
 
     folder = Path(options.pack)

@@ -62,7 +62,7 @@ def row_of(
 
     from importer.refusal import ImportRefused
     from tests.models import picture
-    from worker.packs import PackDoor
+    from worker.packs.pack_store import PackDoor
 
     started = time.perf_counter()
     try:

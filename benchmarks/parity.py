@@ -25,7 +25,7 @@ from worker import imaging
 from worker.backends.base import Candidates, LoadedModel, NmsOptions, run
 from worker.imaging import Letterboxed, Place, ShapePolicy
 from worker.outlines import RunLengths
-from worker.packs import Pack, PackDoor
+from worker.packs.pack_store import Pack, PackDoor
 from worker.results import Found, MaskFormat, found
 from yolopool.masks import Mask
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_UNSPECIFIED

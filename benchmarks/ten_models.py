@@ -240,7 +240,7 @@ def prediction(side: Side, costs: Costs, options: argparse.Namespace) -> Row:
 @contextlib.contextmanager
 def plain_lru() -> Iterator[None]:
     """In this process what `Worker(plain_lru=True)` is in another."""
-    with mock.patch("worker.tiers.keeping", return_value=0.0):
+    with mock.patch("worker.packs.eviction.keeping", return_value=0.0):
         yield
 
 

@@ -31,7 +31,7 @@ from worker.io_processes import IoExit, IoProcesses
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership, report_exit
-from worker.packs import PackDoor
+from worker.packs.pack_store import PackDoor
 from worker.replica import Replica
 from worker.replicas import Replicas
 from worker.rpc import Identity, WorkerRpc

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from worker.batching.lane import Batching
 from worker.ledger import Claim
 from worker.lifecycle import Life, ReplicaState
-from worker.pack_rules import GRAPHS
-from worker.packs import Pack
+from worker.packs.manifest import GRAPHS
+from worker.packs.pack_store import Pack
 from worker.usage import Usage
 from yolopool.arrivals import Arrivals
 from yolopool.errors import YolopoolError

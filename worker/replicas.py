@@ -15,7 +15,7 @@ import structlog
 
 from worker.engine import Engine
 from worker.lifecycle import SERVING, Life, ReplicaEvent, ReplicaState
-from worker.packs import Pack
+from worker.packs.pack_store import Pack
 from worker.replica import Order, Replica
 from worker.swaps import Swaps
 from yolopool.arrivals import Arrivals

@@ -19,13 +19,14 @@ from typing import Protocol, TypeVar
 import numpy as np
 import structlog
 
-from worker import residency, tiers
+from worker import residency
 from worker.backends.base import Backend, LoadedModel, NmsOptions, run
 from worker.batching.estimates import Shape
 from worker.engine import Engine
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaEvent, ReplicaState
-from worker.packs import Pack
+from worker.packs import eviction
+from worker.packs.pack_store import Pack
 from worker.replica import NOTHING, Replica
 from yolopool.errors import LedgerFull, LoadFailed, OutOfMemory, YolopoolError
 from yolopool.v1 import types_pb2
@@ -508,7 +509,7 @@ class Swaps:
             for one in self._held.values()
             if one.host_bytes
         ]
-        for key in tiers.to_drop(kept, need_bytes, self._tiers.host_bytes).keys:
+        for key in eviction.to_drop(kept, need_bytes, self._tiers.host_bytes).keys:
             self._held[key].drop_weights()
 
     # --- ends ---------------------------------------------------------------------------------
@@ -551,9 +552,9 @@ class Swaps:
             one.drop_weights()
 
 
-def _kept(one: Replica, swap_s: float, now: float, held_s: float) -> tiers.Kept:
+def _kept(one: Replica, swap_s: float, now: float, held_s: float) -> eviction.Kept:
     size, rate = one.header.manifest.weights_bytes, one.arrivals.now(now).estimate
-    return tiers.Kept(one.key, size, swap_s, rate, one.last_used_unix_s, held_s)
+    return eviction.Kept(one.key, size, swap_s, rate, one.last_used_unix_s, held_s)
 
 
 def _close_late(reading: "asyncio.Future[Pack]") -> None:

@@ -123,7 +123,7 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     from worker.backends import nms
     from worker.backends.base import NmsOptions
     from worker.backends.torch_backend import TorchBackend
-    from worker.packs import PackDoor
+    from worker.packs.pack_store import PackDoor
     from yolopool.v1.worker_pb2 import PackLocation
 
     cv2.setNumThreads(1)

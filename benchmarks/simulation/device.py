@@ -15,8 +15,8 @@ from benchmarks.simulation.sizes import COPY_BYTES_PER_S, PASS_PARAMETERS, PASS_
 from worker.backends.simulated import SimulatedBackend, SimulatedModel, TimeCurve
 from worker.batching.queue import Taken
 from worker.engine import Engine, _Job, _run_job
-from worker.host_memory import HostMemory
-from worker.packs import Pack
+from worker.packs.host_memory import HostMemory
+from worker.packs.pack_store import Pack
 from worker.passes import Passes
 from yolopool.errors import PackNotFound
 from yolopool.v1 import pack_pb2

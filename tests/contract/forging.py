@@ -10,7 +10,7 @@ import torch
 
 from tests.models import location
 from worker.backends import skeleton
-from worker.packs import PackDoor
+from worker.packs.pack_store import PackDoor
 from yolopool.v1.worker_pb2 import PackLocation
 
 Change = Callable[[dict[str, Any]], object]

@@ -20,7 +20,7 @@ from worker.backends.onnx_backend import OnnxRuntime
 from worker.backends.openvino_backend import OpenVino
 from worker.backends.simulated import SimulatedBackend
 from worker.backends.torch_backend import TorchBackend
-from worker.packs import Pack, PackDoor
+from worker.packs.pack_store import Pack, PackDoor
 from yolopool.errors import InvalidOption, OutOfMemory, YolopoolError
 
 MIB = 1024**2

@@ -13,7 +13,7 @@ import torch
 from benchmarks.harness import families
 from importer.refusal import ImportRefused
 from tests.models import build, picture, save
-from worker.packs import PackDoor
+from worker.packs.pack_store import PackDoor
 
 SMALL = [
     "yolov3-tiny", "yolov5n", "yolov6n", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n",

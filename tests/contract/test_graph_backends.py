@@ -32,7 +32,7 @@ from worker.backends.composite import Composite
 from worker.backends.onnx_backend import OnnxRuntime
 from worker.backends.simulated import SimulatedBackend
 from worker.backends.torch_backend import TorchBackend
-from worker.packs import Pack, PackDoor
+from worker.packs.pack_store import Pack, PackDoor
 from yolopool import calibration, drift
 from yolopool.detections import Detections
 from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed

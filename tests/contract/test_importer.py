@@ -23,7 +23,7 @@ from importer.settings import read_settings
 from importer.supervisor import Supervisor
 from tests.contract.imports import import_in_child, refusal_of
 from tests.models import Zoo, build_woken, import_checkpoint, save
-from worker.packs import PackDoor
+from worker.packs.pack_store import PackDoor
 from yolopool import serving
 from yolopool.errors import ImportNotYours
 from yolopool.v1 import importing_pb2 as pb

@@ -16,8 +16,8 @@ from importer import checkpoint
 from tests.contract.forging import Change, build, first_layer, rewrite
 from tests.models import Zoo, location, picture
 from worker.backends import skeleton
-from worker.host_memory import HostMemory
-from worker.packs import PackDoor
+from worker.packs.host_memory import HostMemory
+from worker.packs.pack_store import PackDoor
 from yolopool.errors import DigestMismatch, PackInvalid, PackNotFound
 from yolopool.v1.worker_pb2 import PackLocation
 

@@ -17,7 +17,7 @@ from worker.backends import skeleton
 from worker.backends.architecture import Architecture
 from worker.backends.base import NmsOptions, run
 from worker.backends.torch_backend import TorchBackend
-from worker.packs import PackDoor
+from worker.packs.pack_store import PackDoor
 from yolopool.errors import DigestMismatch, PackInvalid
 from yolopool.v1.worker_pb2 import PackLocation
 

@@ -18,7 +18,7 @@ from tests.models import SHAPES, Zoo, location
 from worker.app import App
 from worker.backends.base import Backend
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
-from worker.packs import PackDoor
+from worker.packs.pack_store import PackDoor
 from worker.settings import read_settings
 from yolopool import errors
 from yolopool.serving import GrpcServer

@@ -25,7 +25,7 @@ from worker.engine import PATIENCE, Engine, Request
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership
-from worker.packs import PackDoor
+from worker.packs.pack_store import PackDoor
 from worker.passes import Outcome
 from worker.replica import Order, Replica
 from worker.replicas import Replicas
@@ -512,7 +512,7 @@ async def test_no_host_memory_for_weights_is_out_of_memory(
 
     async with room(zoo, tmp_path) as two:
         two.swaps._tiers = replace(two.swaps._tiers, fetch_weights=True)
-        monkeypatch.setattr("worker.host_memory.mmap.mmap", none)
+        monkeypatch.setattr("worker.packs.host_memory.mmap.mmap", none)
         with pytest.raises(OutOfMemory, match="the host has no"):
             await two.replicas.assign(two.order("a"))
         monkeypatch.undo()

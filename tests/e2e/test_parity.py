@@ -15,7 +15,7 @@ from tests.models import U8, Zoo, picture
 from worker import imaging
 from worker.backends.base import LoadedModel, NmsOptions, run
 from worker.backends.torch_backend import TorchBackend
-from worker.packs import Pack, PackDoor
+from worker.packs.pack_store import Pack, PackDoor
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
 
 pytestmark = pytest.mark.e2e

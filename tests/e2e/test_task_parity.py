@@ -19,7 +19,7 @@ from worker.backends.base import LoadedModel, NmsOptions, run
 from worker.backends.torch_backend import TorchBackend
 from worker.imaging import Place, ShapePolicy
 from worker.outlines import RunLengths
-from worker.packs import Pack, PackDoor
+from worker.packs.pack_store import Pack, PackDoor
 from worker.results import Found, MaskFormat
 from yolopool.masks import Mask
 

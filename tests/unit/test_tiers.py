@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.tiers import Drop, Kept, to_drop
+from worker.packs.eviction import Drop, Kept, to_drop
 
 
 def test_nothing_leaves_where_it_fits() -> None:

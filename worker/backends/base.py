@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.backends.beside import Beside
-from worker.packs import Pack
+from worker.packs.pack_store import Pack
 from yolopool.v1.pack_pb2 import PackManifest
 
 U8 = npt.NDArray[np.uint8]

@@ -12,8 +12,8 @@ from weakref import WeakSet
 
 from worker.backends.base import Backend, DeviceMemory, LoadedModel
 from worker.backends.graph_model import GraphModel
-from worker.pack_rules import GRAPHS
-from worker.packs import Pack
+from worker.packs.manifest import GRAPHS
+from worker.packs.pack_store import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory, YolopoolError
 from yolopool.v1.pack_pb2 import PackManifest
 

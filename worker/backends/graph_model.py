@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from worker.backends import graph_heads, heads, layouts
 from worker.backends.base import U8, BatchResult, Candidates, NmsOptions
-from worker.packs import Pack
+from worker.packs.pack_store import Pack
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 
 Outputs = Sequence[npt.NDArray[np.generic]]

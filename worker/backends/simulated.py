@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.backends.base import U8, BatchResult, Candidates, DeviceMemory, NmsOptions
-from worker.packs import Pack
+from worker.packs.pack_store import Pack
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 from yolopool.v1.pack_pb2 import PackManifest
 

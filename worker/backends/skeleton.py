@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from worker.pack_rules import ITEM_BYTES, TensorPlace
+from worker.packs.manifest import ITEM_BYTES, TensorPlace
 from yolopool.errors import PackInvalid
 
 FORMAT = 1

@@ -19,7 +19,7 @@ from worker.backends.base import DeviceMemory
 from worker.backends.graphs import Graphs
 from worker.backends.torch_model import Streams, TorchModel
 from worker.hardware import allocator
-from worker.packs import Pack
+from worker.packs.pack_store import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
 from yolopool.v1.pack_pb2 import PackManifest
 

@@ -19,7 +19,7 @@ from worker.backends import heads, nms
 from worker.backends.architecture import Architecture, Output
 from worker.backends.base import F32, U8, BatchResult, Candidates, NmsOptions
 from worker.graphing import Kind
-from worker.packs import Pack
+from worker.packs.pack_store import Pack
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 
 if TYPE_CHECKING:

@@ -25,15 +25,15 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf import json_format
 
-from worker.host_memory import HostMemory
-from worker.pack_rules import (
+from worker.packs.eviction import Kept, to_drop
+from worker.packs.host_memory import HostMemory
+from worker.packs.manifest import (
     MAX_MANIFEST_BYTES,
     TensorPlace,
     check_digest,
     check_manifest,
     tensor_places,
 )
-from worker.tiers import Kept, to_drop
 from yolopool.errors import DigestMismatch, PackInvalid, PackNotFound
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.worker_pb2 import PackLocation
