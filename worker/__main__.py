@@ -7,9 +7,9 @@ import sys
 
 import structlog
 
-from worker.relay import Relay
+from worker.process.stderr_writer import Relay
+from worker.process.supervisor import supervisor_of
 from worker.settings import Settings, read_settings
-from worker.supervisor import supervisor_of
 from yolopool import serving
 from yolopool.errors import YolopoolError
 

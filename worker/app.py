@@ -16,10 +16,9 @@ from typing import Any
 
 import structlog
 
-from worker import arena, handover, wire
+from worker import arena, wire
 from worker.arena import Arena
 from worker.backends.base import Backend
-from worker.blackbox import BlackBox
 from worker.concurrency.stall_detector import Bounds
 from worker.engine import Engine
 from worker.hardware.devices import host_of
@@ -32,6 +31,9 @@ from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership, report_exit
 from worker.packs.pack_store import PackDoor
+from worker.process import hot_restart
+from worker.process.flight_recorder import BlackBox
+from worker.process.watchdog import Watchdog
 from worker.replica import Replica
 from worker.replicas import Replicas
 from worker.rpc import Identity, WorkerRpc
@@ -39,7 +41,6 @@ from worker.settings import Settings, parse_labels
 from worker.swaps import Swaps, Tiers
 from worker.teller import Teller
 from worker.upkeep import Upkeep, budget_bytes
-from worker.watchdog import Watchdog
 from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.serving import GrpcServer, settle
 from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
@@ -296,12 +297,12 @@ class App:
     async def _until(self, until: Callable[[], Awaitable[object]]) -> object:
         """Returns when the process is to end: it was told to, or makes room for its successor."""
         told = asyncio.ensure_future(self._told(until))
-        note = handover.read(self.settings.handover)
+        note = hot_restart.read(self.settings.handover)
         if note is None and not self._recycle_because.is_set():
             recycle = asyncio.create_task(self._recycle_because.wait())
             await asyncio.wait((told, recycle), return_when=asyncio.FIRST_COMPLETED)
             await _ended(recycle)
-            note = handover.read(self.settings.handover)
+            note = hot_restart.read(self.settings.handover)
         if told.done():
             return told.result()
         if note is not None and note.beside:
@@ -335,13 +336,13 @@ class App:
                 for one in sorted(self.replicas.held(), key=lambda one: -one.requests_total)
                 if one.state is ReplicaState.HOT
             ]
-            note = handover.Handover(why, beside, self.rpc.fence.highest, tuple(orders))
-            handover.write(self.settings.handover, note)
+            note = hot_restart.Handover(why, beside, self.rpc.fence.highest, tuple(orders))
+            hot_restart.write(self.settings.handover, note)
         self._recycle_because.set()
 
     async def _take_over(self) -> None:
         """Loads what the process before this one held, if it left word."""
-        note = handover.read(self.settings.handover)
+        note = hot_restart.read(self.settings.handover)
         if note is None:
             return
         self._replaces_because = note.why
@@ -353,7 +354,7 @@ class App:
                     await self.replicas.assign(wire.order_of(order, self.settings.precision))
             except (YolopoolError, TimeoutError) as error:
                 log.warning("not taken over", model=wire.key_of(order.version), why=str(error))
-        handover.done(self.settings.handover)
+        hot_restart.done(self.settings.handover)
 
     def _died(self, task: asyncio.Task[None]) -> None:
         """A worker whose device nobody looks after any more is of no use: another takes over."""

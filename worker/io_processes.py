@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import structlog
 
 from worker import arena, io_link
-from worker.child import how
 from worker.concurrency.stall_detector import Standing
 from worker.io_calls import Infer, IoCalls
 from worker.io_link import IoSettings, Kind
-from worker.supervisor import Restart, after_exit
+from worker.process.child_process import how
+from worker.process.supervisor import Restart, after_exit
 
 log = structlog.get_logger()
 CLOSING_S = 1.0

@@ -17,10 +17,10 @@ from worker.backends.base import Backend
 from worker.batching.admission import Ask
 from worker.batching.lane import SUSPECT
 from worker.bench import Bench
-from worker.blackbox import BlackBox
 from worker.engine import Engine, Request
 from worker.inference import Inference, infer
 from worker.intake import Framing, Intake, Prepare, T, Then
+from worker.process.flight_recorder import BlackBox
 from worker.replica import Replica
 from worker.replicas import Replicas
 from worker.swaps import Swaps

@@ -15,7 +15,7 @@ import pytest
 
 from tests.waiting import becomes
 from worker.hardware.devices import Device, discover
-from worker.supervisor import Exit, Supervisor
+from worker.process.supervisor import Exit, Supervisor
 
 pytestmark = pytest.mark.e2e
 
@@ -35,7 +35,7 @@ while True:
 PARENT = """
 import asyncio, os, sys
 from worker.hardware.devices import discover
-from worker.supervisor import Supervisor
+from worker.process.supervisor import Supervisor
 from yolopool import serving
 child = [sys.executable, "-c", sys.argv[1], sys.argv[2], sys.argv[3]]
 supervisor = Supervisor(
@@ -134,7 +134,7 @@ async def test_stops_while_nothing_can_be_started(tmp_path: Path) -> None:
 # Notes two requests as a worker does, writes some last words, and crashes.
 CRASHING = """
 import faulthandler, os, signal
-from worker.blackbox import BlackBox
+from worker.process.flight_recorder import BlackBox
 faulthandler.enable()
 box = BlackBox(int(os.environ["YOLOPOOL_WORKER_BLACK_BOX"]), "incarnation")
 with box.holding("done"):

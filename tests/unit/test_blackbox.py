@@ -2,8 +2,8 @@
 
 import tempfile
 
-from worker import blackbox
-from worker.blackbox import SLOTS, BlackBox
+from worker.process import flight_recorder
+from worker.process.flight_recorder import SLOTS, BlackBox
 
 
 def test_what_is_in_hand_is_there_and_what_was_is_not() -> None:
@@ -12,8 +12,8 @@ def test_what_is_in_hand_is_there_and_what_was_is_not() -> None:
         with box.holding("a"), box.holding("b" * 128):
             with box.holding("gone"):
                 pass
-            assert blackbox.read(file) == ("incarnation", ("a", "b" * 128))
-        assert blackbox.read(file) == ("incarnation", ())
+            assert flight_recorder.read(file) == ("incarnation", ("a", "b" * 128))
+        assert flight_recorder.read(file) == ("incarnation", ())
 
 
 def test_a_sealed_one_keeps_what_it_has() -> None:
@@ -22,7 +22,7 @@ def test_a_sealed_one_keeps_what_it_has() -> None:
         with box.holding("a"):
             box.seal()
         with box.holding("b"):
-            assert blackbox.read(file)[1] == ("a",)
+            assert flight_recorder.read(file)[1] == ("a",)
 
 
 def test_beyond_its_slots_it_notes_no_more_and_fails_nobody() -> None:
@@ -31,14 +31,14 @@ def test_beyond_its_slots_it_notes_no_more_and_fails_nobody() -> None:
         held = [box.holding(f"r{number}") for number in range(SLOTS + 10)]
         for one in held:
             one.__enter__()
-        assert len(blackbox.read(file)[1]) == SLOTS - 1
+        assert len(flight_recorder.read(file)[1]) == SLOTS - 1
         for one in held:
             one.__exit__(None, None, None)
-        assert blackbox.read(file)[1] == ()
+        assert flight_recorder.read(file)[1] == ()
 
 
 def test_one_that_noted_nothing_is_empty_and_nobody_has_to_read_it() -> None:
     with tempfile.TemporaryFile() as file:
-        assert blackbox.read(file) == ("", ())
+        assert flight_recorder.read(file) == ("", ())
     with BlackBox(0, "incarnation").holding("a"):
         pass

@@ -2,7 +2,7 @@
 
 import os
 
-from worker.relay import Relay
+from worker.process.stderr_writer import Relay
 
 
 def test_what_is_written_arrives_in_order() -> None:

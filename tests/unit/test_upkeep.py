@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from worker import handover
 from worker.backends.base import DeviceMemory
-from worker.handover import Handover
+from worker.process import hot_restart
+from worker.process.hot_restart import Handover
 from worker.upkeep import LOOKS, Drift, budget_bytes
 from yolopool.v1 import types_pb2, worker_pb2
 
@@ -49,15 +49,15 @@ def a_note(beside: bool = True) -> Handover:
 
 def test_a_note_is_read_as_it_was_written_until_it_is_done(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "note.json"
-    assert handover.read(path) is None
-    handover.write(path, a_note())
-    assert handover.there(path)
-    assert handover.read(path) == a_note()
-    handover.write(path, a_note(beside=False))
-    assert handover.read(path) == a_note(beside=False)
-    handover.done(path)
-    handover.done(path)
-    assert handover.read(path) is None
+    assert hot_restart.read(path) is None
+    hot_restart.write(path, a_note())
+    assert hot_restart.there(path)
+    assert hot_restart.read(path) == a_note()
+    hot_restart.write(path, a_note(beside=False))
+    assert hot_restart.read(path) == a_note(beside=False)
+    hot_restart.done(path)
+    hot_restart.done(path)
+    assert hot_restart.read(path) is None
     assert list(path.parent.iterdir()) == []
 
 
@@ -65,7 +65,7 @@ def test_a_note_that_can_t_be_read_is_none(tmp_path: Path) -> None:
     path = tmp_path / "note.json"
     for text in ("", "{", "[]", '{"why": "x"}', '{"why":"x","beside":1,"token":[],"orders":3}'):
         path.write_text(text)
-        assert handover.read(path) is None
-    handover.clear(path)
+        assert hot_restart.read(path) is None
+    hot_restart.clear(path)
     assert not path.exists()
-    assert handover.read(None) is None
+    assert hot_restart.read(None) is None

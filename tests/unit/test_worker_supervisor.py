@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.hardware.devices import Device
-from worker.settings import read_settings
-from worker.supervisor import (
+from worker.process.supervisor import (
     LONGEST_DELAY_S,
     Restart,
     after_exit,
     supervisor_of,
     worker_command,
 )
+from worker.settings import read_settings
 from yolopool.errors import InvalidOption
 
 SIM = Device("sim", "sim:1", "simulated", 0, {})

@@ -9,8 +9,8 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
-from worker import blackbox
-from worker.watchdog import HUNG
+from worker.process import flight_recorder
+from worker.process.watchdog import HUNG
 
 # Of what it wrote last.
 KEPT_BYTES = 8 * 1024
@@ -140,7 +140,7 @@ class Child:
     async def wait(self) -> int:
         code = await self._process.wait()
         if not self._box.closed:
-            self._left = blackbox.read(self._box)
+            self._left = flight_recorder.read(self._box)
             self._box.close()
         await self._output.rest(REST_S)
         return code

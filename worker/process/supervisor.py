@@ -18,11 +18,11 @@ from pathlib import Path
 
 import structlog
 
-from worker import handover
-from worker.child import Child
 from worker.hardware.devices import Device, discover
 from worker.membership import report_exit
-from worker.relay import Relay
+from worker.process import hot_restart
+from worker.process.child_process import Child
+from worker.process.stderr_writer import Relay
 from worker.settings import Settings
 from yolopool import parent
 from yolopool.errors import InvalidOption
@@ -133,7 +133,7 @@ class Supervisor:
         attempt = 0
         note = self._note(device)
         if note is not None:
-            handover.clear(note)  # of another run of ours
+            hot_restart.clear(note)  # of another run of ours
         child: Child | None = None
         while True:
             began = self._clock()
@@ -142,12 +142,12 @@ class Supervisor:
                 attempt = 0
                 continue
             made_room = isinstance(last, Child) and last.ended == DRAINED
-            if note is not None and handover.there(note) and made_room:
+            if note is not None and hot_restart.there(note) and made_room:
                 log.info("worker process made room for its successor", device=device.id)
                 attempt = 0
                 continue
             if note is not None:
-                handover.clear(note)  # whoever was to take over did not come to it
+                hot_restart.clear(note)  # whoever was to take over did not come to it
             ran_s = self._clock() - began
             restart = after_exit(attempt, ran_s)
             attempt = restart.attempt
@@ -222,7 +222,7 @@ class Supervisor:
         try:
             while note is not None and not end.done():
                 await asyncio.wait((end,), timeout=LOOK_S)
-                left = handover.read(note)
+                left = hot_restart.read(note)
                 if left is not None and left.beside and not end.done():
                     successor = await self._follow(device, note, end)
                     if successor is not None:
@@ -239,12 +239,12 @@ class Supervisor:
             successor = await self._start(device)
         except OSError as error:
             log.error("no successor could be started", device=device.id, why=str(error))
-            handover.clear(note)
+            hot_restart.clear(note)
             return None
         failed = asyncio.create_task(successor.wait())
         try:
             async with asyncio.timeout(SUCCESSOR_S):
-                while handover.there(note) and not failed.done():
+                while hot_restart.there(note) and not failed.done():
                     await asyncio.wait((failed,), timeout=LOOK_S)
             if not failed.done():
                 return successor
@@ -258,7 +258,7 @@ class Supervisor:
         log.error("the successor did not come up: the worker serves on", device=device.id)
         if successor.returncode is None:
             await self._end(device, successor)
-        handover.clear(note)
+        hot_restart.clear(note)
         return None
 
     async def _end(self, device: Device, child: Child) -> None:
