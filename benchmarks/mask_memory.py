@@ -22,7 +22,7 @@ from benchmarks.harness.results import Check, Result, Row
 from worker import answers
 from worker.backends.base import Candidates
 from worker.backends.beside import MaskParts
-from worker.imaging import Letterboxed, Place
+from worker.preprocess.letterbox import Letterboxed, Place
 from worker.results import MaskFormat, found
 
 MOST_BYTES = 150 * 10**6

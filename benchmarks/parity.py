@@ -21,11 +21,11 @@ import numpy.typing as npt
 
 from benchmarks.harness import families, hardware, results
 from benchmarks.harness.results import Check, Result, Row
-from worker import imaging
 from worker.backends.base import Candidates, LoadedModel, NmsOptions, run
-from worker.imaging import Letterboxed, Place, ShapePolicy
 from worker.outlines import RunLengths
 from worker.packs.pack_store import Pack, PackDoor
+from worker.preprocess import letterbox
+from worker.preprocess.letterbox import Letterboxed, Place, ShapePolicy
 from worker.results import Found, MaskFormat, found
 from yolopool.masks import Mask
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_UNSPECIFIED
@@ -129,9 +129,9 @@ class Ours:
     def _place(self, image: U8, policy: ShapePolicy, pipe: Pipeline) -> Place:
         size, stride = self._pack.manifest.settings.image_size, self._pack.manifest.stride
         if self._pack.manifest.task == "classify":
-            boxed = imaging.centre_crop(image, size, stride)
+            boxed = letterbox.centre_crop(image, size, stride)
         else:
-            boxed = imaging.letterbox(image, size, stride, policy)
+            boxed = letterbox.letterbox(image, size, stride, policy)
         boxed = Letterboxed(np.ascontiguousarray(pipe.boxed(boxed.image)), boxed.original_shape)
         return Place(boxed, (0, 0), (image.shape[0], image.shape[1]))
 

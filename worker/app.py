@@ -16,21 +16,22 @@ from typing import Any
 
 import structlog
 
-from worker import arena, wire
-from worker.arena import Arena
+from worker import wire
 from worker.backends.base import Backend
 from worker.concurrency.stall_detector import Bounds
 from worker.engine import Engine
 from worker.hardware.devices import host_of
 from worker.hardware.host import Host, take_turns
-from worker.imaging import ImageLimits
-from worker.intake import Intake
 from worker.io_link import IoSettings
 from worker.io_processes import IoExit, IoProcesses
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership, report_exit
 from worker.packs.pack_store import PackDoor
+from worker.preprocess import arena
+from worker.preprocess.arena import Arena
+from worker.preprocess.letterbox import ImageLimits
+from worker.preprocess.preprocessor import Intake
 from worker.process import hot_restart
 from worker.process.flight_recorder import BlackBox
 from worker.process.watchdog import Watchdog

@@ -19,9 +19,9 @@ from worker.backends.base import U8, LoadedModel, NmsOptions, run
 from worker.batching.estimates import Shape
 from worker.curve import Pass, Sweep, left_out, point_of, sweep_of
 from worker.engine import Engine
-from worker.imaging import ShapePolicy
-from worker.intake import Framing, Intake
 from worker.lifecycle import SERVING, ReplicaState
+from worker.preprocess.letterbox import ShapePolicy
+from worker.preprocess.preprocessor import Framing, Intake
 from worker.replica import Replica
 from worker.replicas import Replicas
 from worker.swaps import Swaps

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from worker.batching.lane import Batching
 from worker.concurrency.reply import Reply
 from worker.engine import Engine, Request
-from worker.imaging import U8, Place, Region
-from worker.intake import Framing, Prepare, Prepared, as_it_is
 from worker.options import Telling
 from worker.passes import Outcome
+from worker.preprocess.letterbox import U8, Place, Region
+from worker.preprocess.preprocessor import Framing, Prepare, Prepared, as_it_is
 from worker.results import Found, check_mask_bytes
 from worker.teller import Teller
 from yolopool.errors import DeadlineUnmeetable, QueueFull

@@ -16,10 +16,10 @@ from typing import Any
 import structlog
 
 from worker import io_link
-from worker.arena import U8, Arena
 from worker.concurrency.reply import Reply
-from worker.intake import Framing, Prepare, T, Then
 from worker.io_link import Frames, Kind
+from worker.preprocess.arena import U8, Arena
+from worker.preprocess.preprocessor import Framing, Prepare, T, Then
 from worker.rpc import DEFAULT_DEADLINE_S
 from yolopool import status
 from yolopool.errors import DeadlineExceeded, Internal, QueueFull, YolopoolError

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import cast
 
-from worker.imaging import U8, Letterboxed, ShapePolicy
-from worker.intake import Framing, Prepared
-from worker.tiling import Tiling
+from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
+from worker.preprocess.preprocessor import Framing, Prepared
+from worker.preprocess.tiling import Tiling
 
 # A length, a kind and a call; a message is a few hundred bytes, an answer of 3,000 boxes 200 KB,
 # and masks at most results.MAX_MASK_BYTES.

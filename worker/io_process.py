@@ -19,10 +19,10 @@ from typing import Any
 import grpc
 
 from worker import io_link, wire
-from worker.arena import Arena
-from worker.imaging import U8, ImageLimits
-from worker.intake import Framing, Intake, Prepared
 from worker.io_link import Frames, Kind
+from worker.preprocess.arena import Arena
+from worker.preprocess.letterbox import U8, ImageLimits
+from worker.preprocess.preprocessor import Framing, Intake, Prepared
 from yolopool import serving, status
 from yolopool.errors import InvalidOption, QueueFull, WorkerLost, YolopoolError
 from yolopool.v1 import worker_pb2

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from worker import arena, io_link
+from worker import io_link
 from worker.concurrency.stall_detector import Standing
 from worker.io_calls import Infer, IoCalls
 from worker.io_link import IoSettings, Kind
+from worker.preprocess import arena
 from worker.process.child_process import how
 from worker.process.supervisor import Restart, after_exit
 

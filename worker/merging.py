@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from worker.imaging import Region
+from worker.preprocess.letterbox import Region
 from worker.results import Found, Mask
 from worker.rotated import probiou
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from worker import imaging, masks, outlines, rotated
+from worker import masks, outlines, rotated
 from worker.backends.base import Candidates
 from worker.backends.beside import Keypoints, MaskParts, Probabilities, Rotations
-from worker.imaging import Letterboxed, Place
 from worker.outlines import RunLengths
+from worker.preprocess import letterbox
+from worker.preprocess.letterbox import Letterboxed, Place
 from yolopool.errors import DeadlineExceeded, InvalidOption
 
 F32 = npt.NDArray[np.float32]
@@ -84,7 +85,7 @@ def found(
     """Results of one letterboxed image. Raises InvalidOption for masks of too many bytes, and
     DeadlineExceeded once `stop`, asked before each mask, says that nobody waits for them.
     """
-    boxes = imaging.to_original(candidates.xyxy, place.letterboxed, place.offset)
+    boxes = letterbox.to_original(candidates.xyxy, place.letterboxed, place.offset)
     plain = Found(boxes, candidates.confidence, candidates.class_id)
     beside = candidates.beside
     if isinstance(beside, Keypoints):
@@ -102,12 +103,12 @@ def found(
 
 def _keypoints(points: F32, place: Place) -> F32:
     moved = points.copy()
-    moved[..., :2] = imaging.points_to_original(points[..., :2], place.letterboxed, place.offset)
+    moved[..., :2] = letterbox.points_to_original(points[..., :2], place.letterboxed, place.offset)
     return moved
 
 
 def _rotated(plain: Found, boxes: F32, place: Place) -> Found:
-    moved = imaging.rotated_to_original(boxes, place.letterboxed, place.offset)
+    moved = letterbox.rotated_to_original(boxes, place.letterboxed, place.offset)
     height, width = place.image_shape
     hulls = rotated.hulls(moved).clip(0, (width, height, width, height)).astype(np.float32)
     return replace(plain, xyxy=hulls, rotated=moved)
@@ -137,7 +138,7 @@ def _masks(
             mask = outlines.run_lengths(moved, place.image_shape)
         else:
             mask = tuple(
-                imaging.points_to_original(one, letterboxed, place.offset)
+                letterbox.points_to_original(one, letterboxed, place.offset)
                 for one in outlines.outlines(crop)
             )
         size += _bytes(mask)
@@ -166,6 +167,6 @@ def _crops(
     height, width = letterboxed.image.shape[:2]
     if mask_format is MaskFormat.POLYGON:
         return masks.at_input(parts.coefficients, parts.prototypes, xyxy, (height, width))
-    boxes = imaging.to_original(xyxy, letterboxed)
+    boxes = letterbox.to_original(xyxy, letterboxed)
     shape = letterboxed.original_shape
     return masks.at_original(parts.coefficients, parts.prototypes, boxes, shape)

@@ -19,7 +19,7 @@ from worker.batching.lane import SUSPECT
 from worker.bench import Bench
 from worker.engine import Engine, Request
 from worker.inference import Inference, infer
-from worker.intake import Framing, Intake, Prepare, T, Then
+from worker.preprocess.preprocessor import Framing, Intake, Prepare, T, Then
 from worker.process.flight_recorder import BlackBox
 from worker.replica import Replica
 from worker.replicas import Replicas

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from worker import merging, results
 from worker.backends.base import Candidates, NmsOptions
 from worker.backends.beside import MaskParts
-from worker.imaging import Place, Region
+from worker.preprocess.letterbox import Place, Region
 from worker.results import Found, MaskFormat
 from yolopool.errors import QueueFull
 

@@ -3,12 +3,12 @@
 from worker.backends.base import Backend
 from worker.batching.lane import BULK, INTERACTIVE, NORMAL, Batching
 from worker.engine import Engine
-from worker.imaging import ChannelOrder, ShapePolicy
-from worker.intake import Framing, Prepared, RawPixels
 from worker.ledger import Claim, Ledger
 from worker.lifecycle import ReplicaState
 from worker.options import CLASSIFY, Telling
 from worker.passes import Outcome
+from worker.preprocess.letterbox import ChannelOrder, ShapePolicy
+from worker.preprocess.preprocessor import Framing, Prepared, RawPixels
 from worker.replica import NOTHING, Order, Replica
 from yolopool.errors import ImageEmpty, ImageShapeMismatch
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2

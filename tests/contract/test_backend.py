@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from tests.models import U8, Zoo, picture
-from worker import imaging
 from worker.backends.base import Backend, Candidates, LoadedModel, NmsOptions, run
 from worker.backends.composite import Composite
 from worker.backends.onnx_backend import OnnxRuntime
@@ -21,6 +20,7 @@ from worker.backends.openvino_backend import OpenVino
 from worker.backends.simulated import SimulatedBackend
 from worker.backends.torch_backend import TorchBackend
 from worker.packs.pack_store import Pack, PackDoor
+from worker.preprocess import letterbox
 from yolopool.errors import InvalidOption, OutOfMemory, YolopoolError
 
 MIB = 1024**2
@@ -100,7 +100,7 @@ def torch_pack(zoo: Zoo, tmp_path: Path) -> Iterator[Pack]:
 
 def boxed(seed: int, height: int = 320, width: int = 320) -> U8:
     image = picture(seed, height, width)
-    return imaging.letterbox(image, 320, 32, imaging.ShapePolicy.RECT).image
+    return letterbox.letterbox(image, 320, 32, letterbox.ShapePolicy.RECT).image
 
 
 def options(pack: Pack, confidence: float = 0.25, most: int = 300) -> NmsOptions:

@@ -12,13 +12,13 @@ from worker.backends.beside import MaskParts
 from worker.batching.lane import Batching
 from worker.concurrency.reply import Reply
 from worker.engine import Engine, Load, Request
-from worker.imaging import U8, Letterboxed, ShapePolicy
-from worker.intake import Framing, Prepared, T, Then
 from worker.options import Telling
 from worker.passes import Outcome
+from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
+from worker.preprocess.preprocessor import Framing, Prepared, T, Then
+from worker.preprocess.tiling import Tiling
 from worker.results import MaskFormat
 from worker.teller import Teller
-from worker.tiling import Tiling
 from yolopool.errors import DeadlineUnmeetable, InvalidOption, QueueFull
 
 

@@ -19,13 +19,23 @@ import psutil
 import pytest
 
 from tests.waiting import becomes
-from worker import arena, imaging, io_processes
-from worker.arena import Arena
+from worker import io_processes
 from worker.concurrency.reply import Reply
-from worker.imaging import ChannelOrder, ImageLimits, ShapePolicy
-from worker.intake import Box, Framing, Intake, Prepare, Prepared, RawPixels, Then, as_it_is
 from worker.io_link import IoSettings
 from worker.io_processes import IoExit, IoProcesses
+from worker.preprocess import arena, letterbox
+from worker.preprocess.arena import Arena
+from worker.preprocess.letterbox import ChannelOrder, ImageLimits, ShapePolicy
+from worker.preprocess.preprocessor import (
+    Box,
+    Framing,
+    Intake,
+    Prepare,
+    Prepared,
+    RawPixels,
+    Then,
+    as_it_is,
+)
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,
@@ -199,7 +209,7 @@ async def gate() -> AsyncIterator[Gate]:
 
 async def test_prepares_encoded_and_raw_images_alike(intake: Threads | Processes) -> None:
     raw = RawPixels(PIXELS.tobytes(), 60, 90, ChannelOrder.BGR)
-    expected = imaging.letterbox(PIXELS, 64, 32, ShapePolicy.RECT)
+    expected = letterbox.letterbox(PIXELS, 64, 32, ShapePolicy.RECT)
     for source in (PNG, raw):
         prepared = await intake.prepare(source, None, FRAMING)
         np.testing.assert_array_equal(prepared.letterboxed.image, expected.image)
@@ -211,7 +221,7 @@ async def test_prepares_encoded_and_raw_images_alike(intake: Threads | Processes
 
 async def test_prepares_only_the_region(intake: Threads | Processes) -> None:
     prepared = await intake.prepare(PNG, (10.5, 20, 50, 60), FRAMING)
-    expected = imaging.letterbox(PIXELS[20:60, 10:50].copy(), 64, 32, ShapePolicy.RECT)
+    expected = letterbox.letterbox(PIXELS[20:60, 10:50].copy(), 64, 32, ShapePolicy.RECT)
     np.testing.assert_array_equal(prepared.letterboxed.image, expected.image)
     assert prepared.offset == (10, 20)
     assert prepared.image_shape == (60, 90)

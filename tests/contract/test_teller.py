@@ -11,7 +11,7 @@ import pytest
 from worker import results
 from worker.backends.base import Candidates
 from worker.backends.beside import MaskParts
-from worker.imaging import Letterboxed, Place
+from worker.preprocess.letterbox import Letterboxed, Place
 from worker.results import MaskFormat
 from worker.teller import Teller
 from yolopool.errors import DeadlineExceeded, QueueFull

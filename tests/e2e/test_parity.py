@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pytest
 
 from tests.models import U8, Zoo, picture
-from worker import imaging
 from worker.backends.base import LoadedModel, NmsOptions, run
 from worker.backends.torch_backend import TorchBackend
 from worker.packs.pack_store import Pack, PackDoor
+from worker.preprocess import letterbox
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +29,7 @@ MODELS = {
     "yolo26n": 30,
     "yolo26n-end-to-end": 30,
 }
-POLICIES = [imaging.ShapePolicy.RECT, imaging.ShapePolicy.SQUARE]
+POLICIES = [letterbox.ShapePolicy.RECT, letterbox.ShapePolicy.SQUARE]
 SIZES = [(320, 320), (200, 333), (501, 260)]
 
 
@@ -93,13 +93,13 @@ def loaded(
 def ours(
     loaded: tuple[Pack, LoadedModel],
     image: U8,
-    policy: imaging.ShapePolicy,
+    policy: letterbox.ShapePolicy,
     change: Callable[[U8], U8] = same,
 ) -> F32:
     """Rows of x_min, y_min, x_max, y_max, confidence, class."""
     pack, model = loaded
     settings = pack.manifest.settings
-    boxed = imaging.letterbox(change(image), settings.image_size, pack.manifest.stride, policy)
+    boxed = letterbox.letterbox(change(image), settings.image_size, pack.manifest.stride, policy)
     options = NmsOptions(
         (settings.confidence,) * len(pack.manifest.class_names),
         settings.iou,
@@ -107,12 +107,12 @@ def ours(
         False,
     )
     (found,) = run(model, [boxed.image], [options]).candidates
-    boxes = imaging.to_original(found.xyxy, boxed)
+    boxes = letterbox.to_original(found.xyxy, boxed)
     return np.column_stack((boxes, found.confidence, found.class_id)).astype(np.float32)
 
 
-def theirs(model: Any, image: U8, policy: imaging.ShapePolicy, **options: Any) -> F32:
-    rect = policy is imaging.ShapePolicy.RECT
+def theirs(model: Any, image: U8, policy: letterbox.ShapePolicy, **options: Any) -> F32:
+    rect = policy is letterbox.ShapePolicy.RECT
     (result,) = model.predict(
         image, imgsz=320, rect=rect, verbose=False, device="cpu", save=False, **options
     )
@@ -130,7 +130,7 @@ def assert_same(left: F32, right: F32) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_boxes_equal_the_librarys(
     name: str,
-    policy: imaging.ShapePolicy,
+    policy: letterbox.ShapePolicy,
     loaded: Callable[[str], tuple[Pack, LoadedModel]],
     library: Callable[[str], Any],
 ) -> None:
@@ -145,7 +145,7 @@ def test_boxes_equal_the_librarys(
 @pytest.mark.parametrize("checkpoint", ["yolo26n", "yolov10n"])
 def test_boxes_of_the_end_to_end_head_equal_the_librarys(
     checkpoint: str,
-    policy: imaging.ShapePolicy,
+    policy: letterbox.ShapePolicy,
     loaded: Callable[[str], tuple[Pack, LoadedModel]],
     library: Callable[[str], Any],
 ) -> None:
@@ -165,7 +165,7 @@ def test_boxes_of_the_end_to_end_head_equal_the_librarys(
 def test_swapped_channels_are_noticed(
     name: str, loaded: Callable[[str], tuple[Pack, LoadedModel]], library: Callable[[str], Any]
 ) -> None:
-    image, policy = picture(1, 200, 333), imaging.ShapePolicy.SQUARE
+    image, policy = picture(1, 200, 333), letterbox.ShapePolicy.SQUARE
     expected = theirs(library(name), image, policy)
     with pytest.raises(AssertionError):
         assert_same(ours(loaded(name), image, policy, swap_channels), expected)
@@ -178,9 +178,9 @@ def test_another_padding_is_noticed(
     library: Callable[[str], Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    image, policy = picture(1, 200, 333), imaging.ShapePolicy.SQUARE
+    image, policy = picture(1, 200, 333), letterbox.ShapePolicy.SQUARE
     expected = theirs(library(name), image, policy)
-    monkeypatch.setattr(imaging, "PADDING", 0)
+    monkeypatch.setattr(letterbox, "PADDING", 0)
     with pytest.raises(AssertionError):
         assert_same(ours(loaded(name), image, policy), expected)
 
@@ -193,14 +193,14 @@ def test_options_equal_the_librarys(
     nc = len(pack.manifest.class_names)
     some = list(range(0, nc, 2))
     confidence = tuple(0.4 if index in some else 2.0 for index in range(nc))
-    boxed = imaging.letterbox(image, 320, pack.manifest.stride, imaging.ShapePolicy.RECT)
+    boxed = letterbox.letterbox(image, 320, pack.manifest.stride, letterbox.ShapePolicy.RECT)
     (found,) = run(model, [boxed.image], [NmsOptions(confidence, 0.3, 9, True)]).candidates
     (result,) = library("yolo11n").predict(
         image, imgsz=320, conf=0.4, iou=0.3, max_det=9, classes=some, agnostic_nms=True,
         verbose=False, device="cpu",
     )  # fmt: skip
     rows = np.column_stack(
-        (imaging.to_original(found.xyxy, boxed), found.confidence, found.class_id)
+        (letterbox.to_original(found.xyxy, boxed), found.confidence, found.class_id)
     )
     assert len(rows)
     assert_same(rows.astype(np.float32), np.asarray(result.boxes.data.numpy(), np.float32))

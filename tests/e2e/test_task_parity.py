@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from tests.models import U8, Zoo, picture
-from worker import imaging, outlines, results
+from worker import outlines, results
 from worker.backends.base import LoadedModel, NmsOptions, run
 from worker.backends.torch_backend import TorchBackend
-from worker.imaging import Place, ShapePolicy
 from worker.outlines import RunLengths
 from worker.packs.pack_store import Pack, PackDoor
+from worker.preprocess import letterbox
+from worker.preprocess.letterbox import Place, ShapePolicy
 from worker.results import Found, MaskFormat
 from yolopool.masks import Mask
 
@@ -104,9 +105,9 @@ def _forget_torchvision() -> None:
 def place_of(pack: Pack, image: U8, policy: ShapePolicy) -> Place:
     size, stride = pack.manifest.settings.image_size, max(pack.manifest.stride, 32)
     if pack.manifest.task == "classify":
-        boxed = imaging.centre_crop(image, size, stride)
+        boxed = letterbox.centre_crop(image, size, stride)
     else:
-        boxed = imaging.letterbox(image, size, stride, policy)
+        boxed = letterbox.letterbox(image, size, stride, policy)
     return Place(boxed, (0, 0), (image.shape[0], image.shape[1]))
 
 
@@ -230,7 +231,7 @@ def test_a_centre_crop_has_the_librarys_pixels(size: int, transforms: None) -> N
     for height, width in shapes:
         image = rng.integers(0, 256, (height, width, 3), np.uint8)
         expected = np.array(their(Image.fromarray(image)))
-        np.testing.assert_array_equal(imaging.centre_crop(image, size, 32).image, expected)
+        np.testing.assert_array_equal(letterbox.centre_crop(image, size, 32).image, expected)
 
 
 @pytest.mark.parametrize("name", BOXED)

@@ -24,9 +24,9 @@ import torch
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils.ops import scale_boxes
 
-from worker import imaging
-from worker.image_header import read_header
-from worker.imaging import ChannelOrder, ImageLimits, ShapePolicy
+from worker.preprocess import letterbox
+from worker.preprocess.image_header import read_header
+from worker.preprocess.letterbox import ChannelOrder, ImageLimits, ShapePolicy
 from yolopool.errors import (
     ImageEmpty,
     ImageNotDecodable,
@@ -38,7 +38,7 @@ from yolopool.errors import (
 LIMITS = ImageLimits(max_bytes=10_000_000, max_pixels=4_000_000)
 
 
-def picture(height: int = 64, width: int = 96) -> imaging.U8:
+def picture(height: int = 64, width: int = 96) -> letterbox.U8:
     """Smooth RGB noise, so that lossy formats keep it."""
     small = np.random.default_rng(7).integers(0, 255, (6, 8, 3), np.uint8)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
@@ -50,7 +50,7 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def by_opencv(encoded: bytes) -> imaging.U8:
+def by_opencv(encoded: bytes) -> letterbox.U8:
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
     return np.asarray(image, np.uint8)
@@ -111,7 +111,7 @@ ALL = {**LOSSLESS, **LOSSY, **GREY, **REST}
 
 @pytest.mark.parametrize("encoded", ALL.values(), ids=ALL.keys())
 def test_decodes_as_opencv(encoded: bytes) -> None:
-    image = imaging.decode(encoded, LIMITS)
+    image = letterbox.decode(encoded, LIMITS)
     assert image.shape == (64, 96, 3)
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, by_opencv(encoded))
@@ -120,30 +120,30 @@ def test_decodes_as_opencv(encoded: bytes) -> None:
 @pytest.mark.parametrize("encoded", LOSSLESS.values(), ids=LOSSLESS.keys())
 def test_keeps_lossless_pixels(encoded: bytes) -> None:
     """Alpha is dropped, 16 bits lose their low byte, the first frame or page counts."""
-    np.testing.assert_array_equal(imaging.decode(encoded, LIMITS), BGR)
+    np.testing.assert_array_equal(letterbox.decode(encoded, LIMITS), BGR)
 
 
 def test_a_deep_tiff_may_differ_by_one_level() -> None:
     """OpenCV reads it through libtiff's own reduction to 8 bits, which rounds elsewhere."""
-    image = imaging.decode(ALL["tiff 16 bit"], LIMITS)
+    image = letterbox.decode(ALL["tiff 16 bit"], LIMITS)
     assert np.abs(image.astype(int) - BGR).max() <= 1
 
 
 @pytest.mark.parametrize("encoded", LOSSY.values(), ids=LOSSY.keys())
 def test_keeps_lossy_pixels_nearly(encoded: bytes) -> None:
-    image = imaging.decode(encoded, LIMITS)
+    image = letterbox.decode(encoded, LIMITS)
     assert np.abs(image.astype(int) - BGR).mean() < 3
 
 
 @pytest.mark.parametrize("encoded", GREY.values(), ids=GREY.keys())
 def test_grey_becomes_three_equal_channels(encoded: bytes) -> None:
-    image = imaging.decode(encoded, LIMITS)
+    image = letterbox.decode(encoded, LIMITS)
     np.testing.assert_array_equal(image[..., 0], image[..., 1])
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
 
 
 # EXIF 2.3, tag 0x0112: how the stored pixels are turned to stand upright.
-UPRIGHT: dict[int, Callable[[imaging.U8], imaging.U8]] = {
+UPRIGHT: dict[int, Callable[[letterbox.U8], letterbox.U8]] = {
     1: lambda a: a,
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
@@ -161,8 +161,8 @@ def test_applies_exif_orientation(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options: dict[str, Any] = {"quality": 95, "lossless": True} if kind in ("JPEG", "WEBP") else {}
-    image = imaging.decode(encode(RGB, kind, exif=exif, **options), LIMITS)
-    plain = imaging.decode(encode(RGB, kind, **options), LIMITS)
+    image = letterbox.decode(encode(RGB, kind, exif=exif, **options), LIMITS)
+    plain = letterbox.decode(encode(RGB, kind, **options), LIMITS)
     np.testing.assert_array_equal(image, UPRIGHT[orientation](plain))
 
 
@@ -171,7 +171,7 @@ def test_applies_exif_orientation(kind: str, orientation: int) -> None:
 
 def test_refuses_no_bytes() -> None:
     with pytest.raises(ImageEmpty):
-        imaging.decode(b"", LIMITS)
+        letterbox.decode(b"", LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_refuses_no_bytes() -> None:
 )
 def test_refuses_what_is_no_image_it_reads(junk: bytes) -> None:
     with pytest.raises(ImageNotDecodable):
-        imaging.decode(junk, LIMITS)
+        letterbox.decode(junk, LIMITS)
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.9, 0.99])
@@ -202,12 +202,12 @@ def test_refuses_what_is_no_image_it_reads(junk: bytes) -> None:
 def test_refuses_images_cut_short(name: str, kept: float) -> None:
     encoded = ALL[name]
     with pytest.raises(ImageNotDecodable):
-        imaging.decode(encoded[: int(len(encoded) * kept)], LIMITS)
+        letterbox.decode(encoded[: int(len(encoded) * kept)], LIMITS)
 
 
 def test_refuses_a_jpeg_without_its_end() -> None:
     with pytest.raises(ImageNotDecodable):
-        imaging.decode(ALL["jpeg"][:-2], LIMITS)
+        letterbox.decode(ALL["jpeg"][:-2], LIMITS)
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -259,16 +259,16 @@ def test_refuses_a_bomb_by_its_header(bomb: bytes, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(cv2, "imdecode", never)
     with pytest.raises(ImageTooLarge, match="at most 4000000"):
-        imaging.decode(bomb, LIMITS)
+        letterbox.decode(bomb, LIMITS)
 
 
 def test_limits_are_inclusive() -> None:
     encoded = ALL["png"]
-    imaging.decode(encoded, ImageLimits(len(encoded), 64 * 96))
+    letterbox.decode(encoded, ImageLimits(len(encoded), 64 * 96))
     with pytest.raises(ImageTooLarge, match="bytes"):
-        imaging.decode(encoded, ImageLimits(len(encoded) - 1, 64 * 96))
+        letterbox.decode(encoded, ImageLimits(len(encoded) - 1, 64 * 96))
     with pytest.raises(ImageTooLarge, match="96x64 pixels"):
-        imaging.decode(encoded, ImageLimits(len(encoded), 64 * 96 - 1))
+        letterbox.decode(encoded, ImageLimits(len(encoded), 64 * 96 - 1))
 
 
 @settings(max_examples=60)
@@ -317,14 +317,14 @@ def test_a_directory_beyond_all_numbers_is_refused() -> None:
 def test_raw_pixels() -> None:
     rgb = picture()
     np.testing.assert_array_equal(
-        imaging.from_raw(rgb.tobytes(), 64, 96, ChannelOrder.RGB, LIMITS), BGR
+        letterbox.from_raw(rgb.tobytes(), 64, 96, ChannelOrder.RGB, LIMITS), BGR
     )
     np.testing.assert_array_equal(
-        imaging.from_raw(rgb.tobytes(), 64, 96, ChannelOrder.BGR, LIMITS), rgb
+        letterbox.from_raw(rgb.tobytes(), 64, 96, ChannelOrder.BGR, LIMITS), rgb
     )
     grey = rgb[..., 0]
     np.testing.assert_array_equal(
-        imaging.from_raw(grey.tobytes(), 64, 96, ChannelOrder.GRAY, LIMITS),
+        letterbox.from_raw(grey.tobytes(), 64, 96, ChannelOrder.GRAY, LIMITS),
         np.dstack([grey, grey, grey]),
     )
 
@@ -333,28 +333,28 @@ def test_raw_pixels() -> None:
 @pytest.mark.parametrize(("height", "width"), [(64, 95), (0, 96), (0, 0), (3, 2000)])
 def test_raw_pixels_of_another_size(height: int, width: int, order: ChannelOrder) -> None:
     with pytest.raises(ImageShapeMismatch):
-        imaging.from_raw(picture().tobytes(), height, width, order, LIMITS)
+        letterbox.from_raw(picture().tobytes(), height, width, order, LIMITS)
 
 
 def test_raw_pixels_have_limits() -> None:
     with pytest.raises(ImageEmpty):
-        imaging.from_raw(b"", 0, 0, ChannelOrder.BGR, LIMITS)
+        letterbox.from_raw(b"", 0, 0, ChannelOrder.BGR, LIMITS)
     with pytest.raises(ImageTooLarge):
-        imaging.from_raw(b"1", 2**31, 2**31, ChannelOrder.GRAY, LIMITS)
+        letterbox.from_raw(b"1", 2**31, 2**31, ChannelOrder.GRAY, LIMITS)
     with pytest.raises(ImageTooLarge):
-        imaging.from_raw(bytes(12), 2, 2, ChannelOrder.RGB, ImageLimits(11, 100))
+        letterbox.from_raw(bytes(12), 2, 2, ChannelOrder.RGB, ImageLimits(11, 100))
 
 
 # --- Region of interest ----------------------------------------------------------------------
 
 
 def test_region_takes_every_pixel_it_touches() -> None:
-    part = imaging.region((1.2, 2.0, 3.1, 4.0), (64, 96, 3))
-    assert part == imaging.Region(1, 2, 4, 4)
+    part = letterbox.region((1.2, 2.0, 3.1, 4.0), (64, 96, 3))
+    assert part == letterbox.Region(1, 2, 4, 4)
     assert part.offset == (1, 2)
-    assert imaging.crop(picture(), part).shape == (2, 3, 3)
-    assert imaging.region((0, 0, 96, 64), (64, 96, 3)) == imaging.Region(0, 0, 96, 64)
-    assert imaging.region((95.5, 63.5, 95.6, 63.6), (64, 96)) == imaging.Region(95, 63, 96, 64)
+    assert letterbox.crop(picture(), part).shape == (2, 3, 3)
+    assert letterbox.region((0, 0, 96, 64), (64, 96, 3)) == letterbox.Region(0, 0, 96, 64)
+    assert letterbox.region((95.5, 63.5, 95.6, 63.6), (64, 96)) == letterbox.Region(95, 63, 96, 64)
 
 
 @pytest.mark.parametrize(
@@ -372,17 +372,17 @@ def test_region_takes_every_pixel_it_touches() -> None:
 )
 def test_refuses_a_region_outside(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(InvalidOption, match="96x64"):
-        imaging.region(box, (64, 96, 3))
+        letterbox.region(box, (64, 96, 3))
 
 
 def test_a_region_sees_nothing_beyond_it() -> None:
     """Neither resampling nor padding reads pixels of the image around the crop."""
     image = picture(200, 300)
-    part = imaging.Region(33, 21, 180, 120)
-    alone = np.ascontiguousarray(imaging.crop(image, part))
+    part = letterbox.Region(33, 21, 180, 120)
+    alone = np.ascontiguousarray(letterbox.crop(image, part))
     for size in (64, 96, 160, 640):
-        of_view = imaging.letterbox(imaging.crop(image, part), size, 32, ShapePolicy.RECT)
-        of_copy = imaging.letterbox(alone, size, 32, ShapePolicy.RECT)
+        of_view = letterbox.letterbox(letterbox.crop(image, part), size, 32, ShapePolicy.RECT)
+        of_copy = letterbox.letterbox(alone, size, 32, ShapePolicy.RECT)
         np.testing.assert_array_equal(of_view.image, of_copy.image)
 
 
@@ -391,7 +391,7 @@ def test_a_region_sees_nothing_beyond_it() -> None:
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 1500))
 
 
-def library_letterbox(image: imaging.U8, size: int, stride: int, policy: ShapePolicy) -> Any:
+def library_letterbox(image: letterbox.U8, size: int, stride: int, policy: ShapePolicy) -> Any:
     return LetterBox((size, size), auto=policy is ShapePolicy.RECT, stride=stride)(image=image)
 
 
@@ -411,14 +411,14 @@ def test_letterbox_and_back_equal_the_library(
     image = random.integers(0, 256, (height, width, 3), np.uint8)
     rounded = -(-size // stride) * stride  # as ultralytics' check_imgsz
     expected = library_letterbox(image, rounded, stride, policy)
-    made = imaging.letterbox(image, size, stride, policy)
+    made = letterbox.letterbox(image, size, stride, policy)
     np.testing.assert_array_equal(made.image, expected)
     assert made.original_shape == (height, width)
     if policy is ShapePolicy.SQUARE:
         assert made.image.shape == (rounded, rounded, 3)
 
     boxes = random.uniform(-20, rounded + 20, (50, 4)).astype(np.float32)
-    back = imaging.to_original(boxes, made)
+    back = letterbox.to_original(boxes, made)
     assert back.dtype == np.float32
     tensor = torch.from_numpy(boxes.copy())
     by_torch = scale_boxes(expected.shape[:2], tensor, (height, width))
@@ -433,27 +433,27 @@ def test_letterbox_of_every_narrow_size(policy: ShapePolicy) -> None:
     for side in range(1, 100):
         for shape in ((side, 77), (640, side), (side, 1333)):
             image = np.full((*shape, 3), side, np.uint8)
-            made = imaging.letterbox(image, 96, 32, policy)
+            made = letterbox.letterbox(image, 96, 32, policy)
             np.testing.assert_array_equal(made.image, library_letterbox(image, 96, 32, policy))
 
 
 def test_to_original_adds_the_offset_of_a_region() -> None:
-    part = imaging.letterbox(picture(50, 40), 64, 32, ShapePolicy.RECT)
+    part = letterbox.letterbox(picture(50, 40), 64, 32, ShapePolicy.RECT)
     boxes = np.array([[-9, -9, 999, 999]], np.float32)
     np.testing.assert_array_equal(
-        imaging.to_original(boxes, part, (10, 20)), np.array([[10, 20, 50, 70]], np.float32)
+        letterbox.to_original(boxes, part, (10, 20)), np.array([[10, 20, 50, 70]], np.float32)
     )
     np.testing.assert_array_equal(boxes, [[-9, -9, 999, 999]])
-    assert imaging.to_original(np.empty((0, 4), np.float32), part).shape == (0, 4)
+    assert letterbox.to_original(np.empty((0, 4), np.float32), part).shape == (0, 4)
 
 
 @pytest.mark.parametrize("shape", [(1, 65_500), (65_500, 1), (11_000_000, 1)])
 def test_a_line_of_pixels_is_not_scaled_to_a_square(shape: tuple[int, int]) -> None:
     line = np.zeros((*shape, 3), np.uint8)
     with pytest.raises(ImageTooLarge, match="region of interest"):
-        imaging.centre_crop(line, 224, 32, max_pixels=100_000_000)
+        letterbox.centre_crop(line, 224, 32, max_pixels=100_000_000)
 
 
 def test_a_small_limit_still_takes_small_squares() -> None:
     square = np.zeros((8, 8, 3), np.uint8)
-    assert imaging.centre_crop(square, 224, 32, max_pixels=64).image.shape == (224, 224, 3)
+    assert letterbox.centre_crop(square, 224, 32, max_pixels=64).image.shape == (224, 224, 3)

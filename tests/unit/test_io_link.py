@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker import io_link
-from worker.imaging import U8, Letterboxed, ShapePolicy
-from worker.intake import Framing, Prepared
+from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
+from worker.preprocess.preprocessor import Framing, Prepared
 
 SIDES = st.tuples(st.integers(1, 64), st.integers(1, 64))
 SECONDS = st.floats(0, 1e6)

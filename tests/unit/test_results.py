@@ -12,7 +12,7 @@ from rich.console import Console
 from worker import answers, options, results
 from worker.backends.base import Candidates
 from worker.backends.beside import Beside, Keypoints, MaskParts, Probabilities, Rotations
-from worker.imaging import Letterboxed, Place
+from worker.preprocess.letterbox import Letterboxed, Place
 from worker.results import Found, MaskFormat
 from yolopool import detections, tables
 from yolopool.detections import Detections

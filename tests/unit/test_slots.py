@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.slots import ALIGN_BYTES, Slots
+from worker.preprocess.free_list import ALIGN_BYTES, Slots
 
 PAGES = 32
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from worker.image_header import read_header
+from worker.preprocess.image_header import read_header
 from yolopool.errors import (
     ImageEmpty,
     ImageNotDecodable,

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from worker.slots import Slots
+from worker.preprocess.free_list import Slots
 from yolopool.errors import ImageTooLarge, QueueFull
 
 U8 = npt.NDArray[np.uint8]

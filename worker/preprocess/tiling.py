@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from worker.imaging import Region
+from worker.preprocess.letterbox import Region
 from yolopool.errors import InvalidOption
 
 MAX_TILES = 64

@@ -16,11 +16,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import cv2
 import numpy as np
 
-from worker import imaging
-from worker.arena import Arena
 from worker.concurrency.reply import Reply
 from worker.concurrency.thread_pool import Crew
-from worker.imaging import (
+from worker.preprocess import letterbox
+from worker.preprocess.arena import Arena
+from worker.preprocess.letterbox import (
     U8,
     ChannelOrder,
     ImageLimits,
@@ -29,7 +29,7 @@ from worker.imaging import (
     Region,
     ShapePolicy,
 )
-from worker.tiling import MAX_TILES, Tiling, layout
+from worker.preprocess.tiling import MAX_TILES, Tiling, layout
 from yolopool.errors import Draining, QueueFull
 
 Box = tuple[float, float, float, float]
@@ -62,7 +62,7 @@ class Framing:
     @property
     def most_bytes(self) -> int:
         """Of a letterboxed image: the whole square; of all tiles, if it is cut."""
-        side = imaging.size_of(self.image_size, self.stride)
+        side = letterbox.size_of(self.image_size, self.stride)
         return 3 * side * side * (MAX_TILES if self.tiling is not None else 1)
 
 
@@ -259,11 +259,13 @@ class Intake:
         """All tiles one beneath the other: they are of one shape."""
         height, width = image.shape[:2]
         tiles = layout(Region(0, 0, width, height), tiling)
-        side = imaging.size_of(framing.image_size, framing.stride)
+        side = letterbox.size_of(framing.image_size, framing.stride)
         slot = self._arena.room(3 * side * side * len(tiles))
-        first = _framed(imaging.crop(image, tiles[0]), framing, slot, self._limits).image
+        first = _framed(letterbox.crop(image, tiles[0]), framing, slot, self._limits).image
         for number, tile in enumerate(tiles[1:], start=1):
-            _framed(imaging.crop(image, tile), framing, slot[number * first.nbytes :], self._limits)
+            _framed(
+                letterbox.crop(image, tile), framing, slot[number * first.nbytes :], self._limits
+            )
         stack = slot[: len(tiles) * first.nbytes].reshape(-1, *first.shape[1:])
         return Letterboxed(stack, (height, width))
 
@@ -272,16 +274,16 @@ class Intake:
     ) -> tuple[U8, tuple[int, int], tuple[int, int]]:
         """The pixels asked for, the (height, width) of the whole image, and their (x, y) in it."""
         if isinstance(source, RawPixels):
-            image = imaging.from_raw(
+            image = letterbox.from_raw(
                 source.data, source.height, source.width, source.channel_order, self._limits
             )
         else:
-            image = imaging.decode(source, self._limits)
+            image = letterbox.decode(source, self._limits)
         height, width = image.shape[:2]
         if region_of_interest is None:
             return image, (height, width), (0, 0)
-        part = imaging.region(region_of_interest, (height, width))
-        return imaging.crop(image, part), (height, width), part.offset
+        part = letterbox.region(region_of_interest, (height, width))
+        return letterbox.crop(image, part), (height, width), part.offset
 
     def _over(self, image: "_Image[Any]") -> None:
         image.slot = None
@@ -300,7 +302,7 @@ class Intake:
 
 def _framed(image: U8, framing: Framing, slot: U8, limits: ImageLimits) -> Letterboxed:
     if framing.crop:
-        return imaging.centre_crop(
+        return letterbox.centre_crop(
             image, framing.image_size, framing.stride, slot, limits.max_pixels
         )
-    return imaging.letterbox(image, framing.image_size, framing.stride, framing.policy, slot)
+    return letterbox.letterbox(image, framing.image_size, framing.stride, framing.policy, slot)
