@@ -21,9 +21,9 @@ from benchmarks.harness import hardware, results
 from benchmarks.harness.results import Check, Result, Row
 from worker import answers
 from worker.backends.base import Candidates
-from worker.backends.beside import MaskParts
+from worker.postprocess.outputs import MaskParts
+from worker.postprocess.results import MaskFormat, found
 from worker.preprocess.letterbox import Letterboxed, Place
-from worker.results import MaskFormat, found
 
 MOST_BYTES = 150 * 10**6
 COEFFICIENTS = 32

@@ -55,7 +55,7 @@ def ways() -> dict[str, Callable[[F32, F32], I64]]:
     import torch
     from ultralytics.utils.nms import TorchNMS
 
-    from worker.backends import nms
+    from worker.postprocess import nms
 
     torch.set_num_threads(1)
 

@@ -22,11 +22,11 @@ import numpy.typing as npt
 from benchmarks.harness import families, hardware, results
 from benchmarks.harness.results import Check, Result, Row
 from worker.backends.base import Candidates, LoadedModel, NmsOptions, run
-from worker.outlines import RunLengths
 from worker.packs.pack_store import Pack, PackDoor
+from worker.postprocess.mask_encoding import RunLengths
+from worker.postprocess.results import Found, MaskFormat, found
 from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Letterboxed, Place, ShapePolicy
-from worker.results import Found, MaskFormat, found
 from yolopool.masks import Mask
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_UNSPECIFIED
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from worker.outlines import RunLengths
-from worker.results import Found, Mask
-from worker.rotated import corners
+from worker.postprocess.mask_encoding import RunLengths
+from worker.postprocess.results import Found, Mask
+from worker.postprocess.rotated_boxes import corners
 from yolopool.v1 import detection_pb2, types_pb2
 
 F32 = npt.NDArray[np.float32]

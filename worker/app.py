@@ -28,6 +28,7 @@ from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership, report_exit
 from worker.packs.pack_store import PackDoor
+from worker.postprocess.postprocessor import Teller
 from worker.preprocess import arena
 from worker.preprocess.arena import Arena
 from worker.preprocess.letterbox import ImageLimits
@@ -40,7 +41,6 @@ from worker.replicas import Replicas
 from worker.rpc import Identity, WorkerRpc
 from worker.settings import Settings, parse_labels
 from worker.swaps import Swaps, Tiers
-from worker.teller import Teller
 from worker.upkeep import Upkeep, budget_bytes
 from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.serving import GrpcServer, settle

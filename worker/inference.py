@@ -10,10 +10,10 @@ from worker.concurrency.reply import Reply
 from worker.engine import Engine, Request
 from worker.options import Telling
 from worker.passes import Outcome
+from worker.postprocess.postprocessor import Teller
+from worker.postprocess.results import Found, check_mask_bytes
 from worker.preprocess.letterbox import U8, Place, Region
 from worker.preprocess.preprocessor import Framing, Prepare, Prepared, as_it_is
-from worker.results import Found, check_mask_bytes
-from worker.teller import Teller
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 # Until a tile that found no room in the queue asks for it again.

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from worker.backends.base import NmsOptions
+from worker.postprocess.results import MaskFormat
 from worker.preprocess.tiling import Tiling
-from worker.results import MaskFormat
 from yolopool.errors import InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
 

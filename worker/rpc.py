@@ -19,12 +19,12 @@ from worker.batching.lane import SUSPECT
 from worker.bench import Bench
 from worker.engine import Engine, Request
 from worker.inference import Inference, infer
+from worker.postprocess.postprocessor import Teller
 from worker.preprocess.preprocessor import Framing, Intake, Prepare, T, Then
 from worker.process.flight_recorder import BlackBox
 from worker.replica import Replica
 from worker.replicas import Replicas
 from worker.swaps import Swaps
-from worker.teller import Teller
 from worker.upkeep import Upkeep
 from yolopool.errors import (
     DeadlineExceeded,

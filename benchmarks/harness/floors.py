@@ -119,10 +119,10 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     import cv2
     import torch
 
-    from worker.backends import nms
     from worker.backends.base import NmsOptions
     from worker.backends.torch_backend import TorchBackend
     from worker.packs.pack_store import PackDoor
+    from worker.postprocess import nms
     from worker.preprocess import letterbox as imaging
     from yolopool.v1.worker_pb2 import PackLocation
 

@@ -6,19 +6,20 @@ from typing import cast
 import numpy as np
 import pytest
 
-from worker import inference, results
+from worker import inference
 from worker.backends.base import Candidates, NmsOptions
-from worker.backends.beside import MaskParts
 from worker.batching.lane import Batching
 from worker.concurrency.reply import Reply
 from worker.engine import Engine, Load, Request
 from worker.options import Telling
 from worker.passes import Outcome
+from worker.postprocess import results
+from worker.postprocess.outputs import MaskParts
+from worker.postprocess.postprocessor import Teller
+from worker.postprocess.results import MaskFormat
 from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
 from worker.preprocess.preprocessor import Framing, Prepared, T, Then
 from worker.preprocess.tiling import Tiling
-from worker.results import MaskFormat
-from worker.teller import Teller
 from yolopool.errors import DeadlineUnmeetable, InvalidOption, QueueFull
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker import results
 from worker.backends.base import Candidates
-from worker.backends.beside import MaskParts
+from worker.postprocess import results
+from worker.postprocess.outputs import MaskParts
+from worker.postprocess.postprocessor import Teller
+from worker.postprocess.results import MaskFormat
 from worker.preprocess.letterbox import Letterboxed, Place
-from worker.results import MaskFormat
-from worker.teller import Teller
 from yolopool.errors import DeadlineExceeded, QueueFull
 
 PLACE = Place(Letterboxed(np.zeros((64, 64, 3), np.uint8), (64, 64)), (0, 0), (64, 64))

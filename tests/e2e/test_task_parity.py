@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from tests.models import U8, Zoo, picture
-from worker import outlines, results
 from worker.backends.base import LoadedModel, NmsOptions, run
 from worker.backends.torch_backend import TorchBackend
-from worker.outlines import RunLengths
 from worker.packs.pack_store import Pack, PackDoor
+from worker.postprocess import mask_encoding, results
+from worker.postprocess.mask_encoding import RunLengths
+from worker.postprocess.results import Found, MaskFormat
 from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Place, ShapePolicy
-from worker.results import Found, MaskFormat
 from yolopool.masks import Mask
 
 pytestmark = pytest.mark.e2e
@@ -297,9 +297,9 @@ def test_a_mask_without_its_crop_is_noticed(
     """The comparison of masks sees one pixel."""
     name, image = "yolo11n-seg", picture(0, 320, 320)
     result = theirs(library(name), name, image, ShapePolicy.RECT, retina=True)
-    true = outlines.run_lengths
+    true = mask_encoding.run_lengths
     monkeypatch.setattr(
-        outlines, "run_lengths", lambda crop, shape: true(replace(crop, x=crop.x - 1), shape)
+        mask_encoding, "run_lengths", lambda crop, shape: true(replace(crop, x=crop.x - 1), shape)
     )
     (found,) = ours(loaded(name), [image], ShapePolicy.RECT, MaskFormat.RLE)
     assert found.masks is not None

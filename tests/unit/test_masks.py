@@ -9,7 +9,7 @@ import pytest
 import torch
 from ultralytics.utils import ops
 
-from worker import masks, outlines
+from worker.postprocess import mask_encoding, masks
 from yolopool.masks import Mask, decompressed
 
 F32 = np.ndarray
@@ -87,8 +87,8 @@ def test_boxes_without_pixels_give_empty_masks() -> None:
     boxes = np.array([[5, 5, 5, 9], [nan, 0, 9, 9], away, [70, 0, 99, 9]], np.float32)
     crops = list(masks.at_input(coefficients, prototypes, boxes, (64, 64)))
     assert all(one.is_empty for one in crops)
-    assert outlines.outlines(crops[0]) == ()
-    assert outlines.run_lengths(crops[0], (64, 64)).counts == outlines.compressed(
+    assert mask_encoding.outlines(crops[0]) == ()
+    assert mask_encoding.run_lengths(crops[0], (64, 64)).counts == mask_encoding.compressed(
         np.array([64 * 64])
     )
 
@@ -100,7 +100,7 @@ def test_many_objects_take_no_more_memory_than_one() -> None:
     def peak(count: int) -> int:
         tracemalloc.start()
         for crop in masks.at_input(coefficients[:count], prototypes, boxes[:count], (320, 320)):
-            outlines.run_lengths(crop, (320, 320))
+            mask_encoding.run_lengths(crop, (320, 320))
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return highest
@@ -115,7 +115,7 @@ def test_outlines_of_a_crop_are_those_of_the_image(seed: int) -> None:
     image[20:60, 30:80] = rng.random((40, 50)) < 0.6
     crop = masks.Crop(np.ascontiguousarray(image[20:60, 30:80]), 30, 20)
     theirs, _ = cv2.findContours(image, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    ours = outlines.outlines(crop)
+    ours = mask_encoding.outlines(crop)
     assert len(ours) == len(theirs) > 1
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other.reshape(-1, 2))
@@ -138,7 +138,7 @@ def test_run_lengths_are_cocos(density: float, place: tuple[int, int]) -> None:
     rng = np.random.default_rng(6)
     crop = masks.Crop((rng.random((14, 20)) < density).astype(np.uint8), *place)
     image = whole(crop, (30, 40))
-    told = outlines.run_lengths(crop, (30, 40))
+    told = mask_encoding.run_lengths(crop, (30, 40))
     assert decompressed(told.counts).tolist() == reference(image)
     mask = Mask((40, 30), counts=told.counts)
     np.testing.assert_array_equal(mask.to_array(), image.astype(bool))
@@ -154,7 +154,7 @@ def test_run_lengths_are_cocos(density: float, place: tuple[int, int]) -> None:
 )
 def test_the_string_is_pycocotools(lengths: list[int], text: bytes) -> None:
     """Pairs that others' tests of the format have from it."""
-    assert outlines.compressed(np.array(lengths)) == text
+    assert mask_encoding.compressed(np.array(lengths)) == text
     assert decompressed(text).tolist() == lengths
 
 
@@ -163,9 +163,9 @@ def test_any_run_lengths_come_back(seed: int) -> None:
     rng = np.random.default_rng(seed)
     lengths = (rng.integers(1, 10 ** rng.integers(1, 8), rng.integers(1, 40))).astype(np.int64)
     lengths[0] = rng.choice([0, lengths[0]])
-    assert decompressed(outlines.compressed(lengths)).tolist() == lengths.tolist()
+    assert decompressed(mask_encoding.compressed(lengths)).tolist() == lengths.tolist()
 
 
 def test_a_string_that_is_cut_short_is_refused() -> None:
     with pytest.raises(ValueError, match="cut short"):
-        decompressed(outlines.compressed(np.array([1000, 5000]))[:-1])
+        decompressed(mask_encoding.compressed(np.array([1000, 5000]))[:-1])

@@ -7,9 +7,8 @@ from ultralytics.utils import ops
 from ultralytics.utils.metrics import batch_probiou
 from ultralytics.utils.nms import TorchNMS, non_max_suppression
 
-from worker import rotated
-from worker.backends import nms
 from worker.backends.base import NmsOptions
+from worker.postprocess import nms, rotated_boxes
 
 
 def boxes_of(rng: np.random.Generator, count: int, spread: float) -> np.ndarray:
@@ -25,18 +24,18 @@ def boxes_of(rng: np.random.Generator, count: int, spread: float) -> np.ndarray:
 def test_corners_and_hulls() -> None:
     boxes = boxes_of(np.random.default_rng(0), 50, 600)
     theirs = ops.xywhr2xyxyxyxy(torch.from_numpy(boxes)).numpy()
-    np.testing.assert_allclose(rotated.corners(boxes), theirs, rtol=0, atol=1e-4)
-    hulls = rotated.hulls(boxes)
+    np.testing.assert_allclose(rotated_boxes.corners(boxes), theirs, rtol=0, atol=1e-4)
+    hulls = rotated_boxes.hulls(boxes)
     np.testing.assert_allclose(hulls[:, :2], theirs.min(1), rtol=0, atol=1e-4)
     np.testing.assert_allclose(hulls[:, 2:], theirs.max(1), rtol=0, atol=1e-4)
-    assert rotated.corners(boxes[:0]).shape == (0, 4, 2)
+    assert rotated_boxes.corners(boxes[:0]).shape == (0, 4, 2)
 
 
 def test_probiou() -> None:
     rng = np.random.default_rng(1)
     left, right = boxes_of(rng, 40, 200), boxes_of(rng, 60, 200)
     theirs = batch_probiou(torch.from_numpy(left), torch.from_numpy(right)).numpy()
-    ours = rotated.probiou(left, right)
+    ours = rotated_boxes.probiou(left, right)
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
@@ -51,13 +50,13 @@ def test_suppression_equals_the_library(seed: int) -> None:
         torch.from_numpy(boxes), torch.from_numpy(scores), iou, iou_func=batch_probiou
     ).numpy()
     order = nms.descending(scores)
-    np.testing.assert_array_equal(rotated.suppress(boxes, order, iou, count), theirs)
-    np.testing.assert_array_equal(rotated.suppress(boxes, order, iou, 3), theirs[:3])
+    np.testing.assert_array_equal(rotated_boxes.suppress(boxes, order, iou, count), theirs)
+    np.testing.assert_array_equal(rotated_boxes.suppress(boxes, order, iou, 3), theirs[:3])
 
 
 def test_nothing_to_suppress() -> None:
     empty = np.zeros((0, 5), np.float32)
-    assert len(rotated.suppress(empty, np.zeros(0, np.int64), 0.5, 10)) == 0
+    assert len(rotated_boxes.suppress(empty, np.zeros(0, np.int64), 0.5, 10)) == 0
 
 
 @pytest.mark.parametrize("agnostic", [False, True])

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.merging import merge
+from worker.postprocess.results import Found
+from worker.postprocess.tile_merge import merge
 from worker.preprocess.letterbox import Region
 from worker.preprocess.tiling import MAX_TILES, Tiling, layout
-from worker.results import Found
 from yolopool.errors import InvalidOption
 
 WHOLE = Region(0, 0, 200, 100)

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from worker.backends import graph_heads, heads, skeleton
+from worker.backends import graph_heads, skeleton
 from worker.backends.base import NmsOptions
+from worker.postprocess import heads
 from yolopool.errors import PackInvalid
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.backends.beside import Beside
 from worker.packs.pack_store import Pack
+from worker.postprocess.outputs import Beside
 from yolopool.v1.pack_pb2 import PackManifest
 
 U8 = npt.NDArray[np.uint8]

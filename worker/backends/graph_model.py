@@ -12,9 +12,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.backends import graph_heads, heads, layouts
+from worker.backends import graph_heads, layouts
 from worker.backends.base import U8, BatchResult, Candidates, NmsOptions
 from worker.packs.pack_store import Pack
+from worker.postprocess import heads
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 
 Outputs = Sequence[npt.NDArray[np.generic]]

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 import torch
 
-from worker.backends import heads, nms
 from worker.backends.architecture import Architecture, Output
 from worker.backends.base import F32, U8, BatchResult, Candidates, NmsOptions
 from worker.graphing import Kind
 from worker.packs.pack_store import Pack
+from worker.postprocess import heads, nms
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from worker import merging, results
 from worker.backends.base import Candidates, NmsOptions
-from worker.backends.beside import MaskParts
+from worker.postprocess import results, tile_merge
+from worker.postprocess.outputs import MaskParts
+from worker.postprocess.results import Found, MaskFormat
 from worker.preprocess.letterbox import Place, Region
-from worker.results import Found, MaskFormat
 from yolopool.errors import QueueFull
 
 
@@ -73,7 +73,7 @@ class Teller:
     ) -> Found:
         """As merging.merge."""
         work = self._threads.submit(
-            merging.merge, parts, whole, nms.iou, nms.agnostic, nms.max_detections
+            tile_merge.merge, parts, whole, nms.iou, nms.agnostic, nms.max_detections
         )
         return await asyncio.wrap_future(work)
 

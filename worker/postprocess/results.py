@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from worker import masks, outlines, rotated
 from worker.backends.base import Candidates
-from worker.backends.beside import Keypoints, MaskParts, Probabilities, Rotations
-from worker.outlines import RunLengths
+from worker.postprocess import mask_encoding, masks, rotated_boxes
+from worker.postprocess.mask_encoding import RunLengths
+from worker.postprocess.outputs import Keypoints, MaskParts, Probabilities, Rotations
 from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Letterboxed, Place
 from yolopool.errors import DeadlineExceeded, InvalidOption
@@ -110,7 +110,7 @@ def _keypoints(points: F32, place: Place) -> F32:
 def _rotated(plain: Found, boxes: F32, place: Place) -> Found:
     moved = letterbox.rotated_to_original(boxes, place.letterboxed, place.offset)
     height, width = place.image_shape
-    hulls = rotated.hulls(moved).clip(0, (width, height, width, height)).astype(np.float32)
+    hulls = rotated_boxes.hulls(moved).clip(0, (width, height, width, height)).astype(np.float32)
     return replace(plain, xyxy=hulls, rotated=moved)
 
 
@@ -135,11 +135,11 @@ def _masks(
         if mask_format is MaskFormat.RLE:
             x, y = place.offset
             moved = replace(crop, x=crop.x + x, y=crop.y + y)
-            mask = outlines.run_lengths(moved, place.image_shape)
+            mask = mask_encoding.run_lengths(moved, place.image_shape)
         else:
             mask = tuple(
                 letterbox.points_to_original(one, letterboxed, place.offset)
-                for one in outlines.outlines(crop)
+                for one in mask_encoding.outlines(crop)
             )
         size += _bytes(mask)
         check_mask_bytes(size)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from worker.masks import Crop
+from worker.postprocess.masks import Crop
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]

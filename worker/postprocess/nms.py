@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from worker import rotated
 from worker.backends.base import NmsOptions
+from worker.postprocess import rotated_boxes
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -94,7 +94,7 @@ def _of_image(
     else:
         moved = np.column_stack((own[:, :2] + offset[:, None], own[:, 2:], angles[rows]))
         order = descending(found)
-        kept = rotated.suppress(moved, order, options.iou, options.max_detections)
+        kept = rotated_boxes.suppress(moved, order, options.iou, options.max_detections)
     return Kept(rows[kept], own[kept], found[kept], class_id[kept])
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from worker.postprocess.results import Found, Mask
+from worker.postprocess.rotated_boxes import probiou
 from worker.preprocess.letterbox import Region
-from worker.results import Found, Mask
-from worker.rotated import probiou
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]

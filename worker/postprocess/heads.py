@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from worker import rotated
-from worker.backends import nms
 from worker.backends.base import Candidates, NmsOptions
-from worker.backends.beside import Beside, Keypoints, MaskParts, Probabilities, Rotations
+from worker.postprocess import nms, rotated_boxes
+from worker.postprocess.outputs import Beside, Keypoints, MaskParts, Probabilities, Rotations
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -69,7 +68,7 @@ class Head:
     def _candidates(self, kept: nms.Kept, extra: F32, prototypes: F32 | None) -> Candidates:
         boxes, beside = kept.boxes, self._beside(kept.boxes, extra, prototypes)
         if isinstance(beside, Rotations):
-            boxes = rotated.hulls(beside.boxes)
+            boxes = rotated_boxes.hulls(beside.boxes)
         return Candidates(
             np.ascontiguousarray(boxes),
             np.ascontiguousarray(kept.confidence),
