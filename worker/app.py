@@ -59,7 +59,7 @@ def backend_of(settings: Settings, host: Host) -> Backend:
     """The backend of a device; torch is imported for real devices only."""
     kind, _, name = settings.device.partition(":")
     if kind == "sim":
-        from worker.backends.sabotage import saboteur
+        from worker.backends.fault_injection import saboteur
         from worker.backends.simulated import SimulatedBackend
 
         look = saboteur(settings.sim_faults)
