@@ -98,8 +98,8 @@ def pictures(count: int) -> list[tuple[str, U8, F64]]:
 def backend_of(threads: int) -> Backend:
     """As a CPU worker's."""
     from worker.backends.composite import Composite
-    from worker.backends.onnx_backend import OnnxRuntime
-    from worker.backends.openvino_backend import OpenVino
+    from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
+    from worker.backends.onnx.openvino_backend import OpenVino
     from worker.backends.torch_backend import TorchBackend
 
     return Composite(TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads))

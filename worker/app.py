@@ -65,8 +65,8 @@ def backend_of(settings: Settings, host: Host) -> Backend:
         look = saboteur(settings.sim_faults)
         return SimulatedBackend(int(name or 0), settings.budget().resolve(0), look=look)
     from worker.backends.composite import Composite
-    from worker.backends.onnx_backend import OnnxRuntime
-    from worker.backends.openvino_backend import OpenVino
+    from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
+    from worker.backends.onnx.openvino_backend import OpenVino
     from worker.backends.torch_backend import TorchBackend
 
     threads = settings.compute_threads or host.compute_threads()

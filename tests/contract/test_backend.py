@@ -15,8 +15,8 @@ import torch
 from tests.models import U8, Zoo, picture
 from worker.backends.base import Backend, Candidates, LoadedModel, NmsOptions, run
 from worker.backends.composite import Composite
-from worker.backends.onnx_backend import OnnxRuntime
-from worker.backends.openvino_backend import OpenVino
+from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
+from worker.backends.onnx.openvino_backend import OpenVino
 from worker.backends.simulated import SimulatedBackend
 from worker.backends.torch_backend import TorchBackend
 from worker.packs.pack_store import Pack, PackDoor

@@ -29,7 +29,7 @@ from tests.models import SHAPES, Zoo, build, location, picture, save
 from tests.unit.test_layouts import Boxes
 from worker.backends.base import Backend, Candidates, run
 from worker.backends.composite import Composite
-from worker.backends.onnx_backend import OnnxRuntime
+from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
 from worker.backends.simulated import SimulatedBackend
 from worker.backends.torch_backend import TorchBackend
 from worker.packs.pack_store import Pack, PackDoor

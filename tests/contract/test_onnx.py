@@ -16,7 +16,7 @@ from tests import onnx_graphs
 from tests.contract.imports import import_in_child, refusal_of
 from tests.models import Zoo, build_woken, import_checkpoint, location, picture
 from tests.unit.test_layouts import Boxes, seen
-from worker.backends.layouts import Final, decode
+from worker.backends.onnx.layouts import Final, decode
 from worker.packs import manifest as pack_rules
 from worker.packs.pack_store import Pack, PackDoor
 from yolopool.errors import PackInvalid

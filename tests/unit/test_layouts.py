@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.backends.base import NmsOptions
-from worker.backends.layouts import F32, Final, Scored, candidates, decode
+from worker.backends.onnx.layouts import F32, Final, Scored, candidates, decode
 from yolopool.errors import InferenceFailed
 from yolopool.v1.types_pb2 import (
     OUTPUT_LAYOUT_END_TO_END,

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from worker.backends import graph_heads, skeleton
+from worker.backends import skeleton
 from worker.backends.base import NmsOptions
+from worker.backends.onnx import exported_heads
 from worker.postprocess import heads
 from yolopool.errors import PackInvalid
 from yolopool.v1.pack_pb2 import PackManifest
@@ -50,7 +51,7 @@ class Architecture:
 
     def check(self, manifest: PackManifest) -> None:
         """Raises PackInvalid where a manifest says another head than the skeleton has."""
-        told = graph_heads.head_of(manifest)
+        told = exported_heads.head_of(manifest)
         if told != self.head:
             raise PackInvalid(
                 f"the pack's skeleton has the head {self.head}, its manifest says {told}: import "

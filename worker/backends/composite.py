@@ -11,7 +11,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 from worker.backends.base import Backend, DeviceMemory, LoadedModel
-from worker.backends.graph_model import GraphModel
+from worker.backends.onnx.model import GraphModel
 from worker.packs.manifest import GRAPHS
 from worker.packs.pack_store import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory, YolopoolError

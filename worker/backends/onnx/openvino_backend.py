@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from worker.backends.base import U8
-from worker.backends.graph_model import GraphModel, Outputs
+from worker.backends.onnx.model import GraphModel, Outputs
 from worker.hardware import allocator
 from worker.packs.pack_store import Pack
 from yolopool.errors import LoadFailed

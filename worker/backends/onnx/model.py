@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.backends import graph_heads, layouts
 from worker.backends.base import U8, BatchResult, Candidates, NmsOptions
+from worker.backends.onnx import exported_heads, layouts
 from worker.packs.pack_store import Pack
 from worker.postprocess import heads
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
@@ -48,7 +48,7 @@ class GraphModel:
     def __init__(self, pack: Pack, session: Session) -> None:
         self.manifest = pack.manifest
         self.graph = pack.manifest.onnx
-        self.head = graph_heads.head_of(pack.manifest)
+        self.head = exported_heads.head_of(pack.manifest)
         self.session: Session | None = session
         self._made_bytes = session.held_bytes
 
@@ -152,7 +152,7 @@ class _Raw:
         """One options an image; what filled the batch up has none, and no answer."""
         model = self.staged.model
         if model.manifest.task != heads.DETECT:
-            return graph_heads.candidates(model.head, outputs, options)
+            return exported_heads.candidates(model.head, outputs, options)
         classes = len(model.manifest.class_names)
         read = layouts.decode(model.graph.layout, outputs, classes, batch, size)
         if isinstance(read, layouts.Final):
