@@ -100,7 +100,7 @@ def backend_of(threads: int) -> Backend:
     from worker.backends.composite import Composite
     from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
     from worker.backends.onnx.openvino_backend import OpenVino
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
 
     return Composite(TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads))
 

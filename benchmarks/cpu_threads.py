@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> list[float]:
     import numpy as np
 
     from worker.backends.base import NmsOptions
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
     from worker.packs.pack_store import PackDoor
     from yolopool.v1.worker_pb2 import PackLocation
 

@@ -256,7 +256,7 @@ def rows_of_model(name: str, folder: Path) -> Iterator[Row]:
     from benchmarks.harness.library import Library
     from importer.refusal import ImportRefused
     from tests.models import SHAPES, build_woken, save
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
 
     checkpoint, (_, task) = folder / "model.pt", families.parts(name)
     if name == "shapes":

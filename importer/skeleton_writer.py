@@ -1,6 +1,6 @@
 """Writes a module tree down as plain JSON and one flat block of bytes.
 
-The reader is worker.backends.skeleton, which refuses what is not written like this. Weights
+The reader is worker.backends.pytorch.skeleton, which refuses what is not written like this. Weights
 keep their strides, so that a layout chosen here (channels last) costs nothing at a load.
 """
 

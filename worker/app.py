@@ -67,7 +67,7 @@ def backend_of(settings: Settings, host: Host) -> Backend:
     from worker.backends.composite import Composite
     from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
     from worker.backends.onnx.openvino_backend import OpenVino
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
 
     threads = settings.compute_threads or host.compute_threads()
     if kind == "cpu":

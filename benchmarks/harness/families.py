@@ -82,7 +82,7 @@ def pack_module(pack: Pack) -> Any:
     """The module of a pack, as a worker builds it."""
     import torch
 
-    from worker.backends import skeleton
+    from worker.backends.pytorch import skeleton
 
     tree = skeleton.Skeleton(pack.skeleton)
     flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)

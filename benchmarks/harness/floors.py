@@ -120,7 +120,7 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     import torch
 
     from worker.backends.base import NmsOptions
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
     from worker.packs.pack_store import PackDoor
     from worker.postprocess import nms
     from worker.preprocess import letterbox as imaging

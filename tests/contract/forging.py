@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tests.models import location
-from worker.backends import skeleton
+from worker.backends.pytorch import skeleton
 from worker.packs.pack_store import PackDoor
 from yolopool.v1.worker_pb2 import PackLocation
 

@@ -17,8 +17,8 @@ from worker.backends.base import Backend, Candidates, LoadedModel, NmsOptions, r
 from worker.backends.composite import Composite
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
 from worker.backends.onnx.openvino_backend import OpenVino
+from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
-from worker.backends.torch_backend import TorchBackend
 from worker.packs.pack_store import Pack, PackDoor
 from worker.preprocess import letterbox
 from yolopool.errors import InvalidOption, OutOfMemory, YolopoolError

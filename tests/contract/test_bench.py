@@ -75,7 +75,7 @@ async def test_a_sweep_of_a_simulated_device(start: Start, zoo: Zoo) -> None:
 
 
 async def test_a_sweep_of_a_real_model_on_the_cpu(start: Start, zoo: Zoo) -> None:
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
 
     worker = await start(TorchBackend("cpu", 1), memory_budget="8GiB")
     settings = types_pb2.VersionSettings(

@@ -30,8 +30,8 @@ from tests.unit.test_layouts import Boxes
 from worker.backends.base import Backend, Candidates, run
 from worker.backends.composite import Composite
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
+from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
-from worker.backends.torch_backend import TorchBackend
 from worker.packs.pack_store import Pack, PackDoor
 from yolopool import calibration, drift
 from yolopool.detections import Detections

@@ -15,7 +15,7 @@ import torch
 from importer import checkpoint
 from tests.contract.forging import Change, build, first_layer, rewrite
 from tests.models import Zoo, location, picture
-from worker.backends import skeleton
+from worker.backends.pytorch import skeleton
 from worker.packs.host_memory import HostMemory
 from worker.packs.pack_store import PackDoor
 from yolopool.errors import DigestMismatch, PackInvalid, PackNotFound

@@ -261,7 +261,7 @@ async def test_batching_is_taken_over_without_a_load(start: Start, zoo: Zoo) -> 
 async def test_a_fixed_batch_is_filled_up_and_its_answers_are_the_same(
     start: Start, zoo: Zoo
 ) -> None:
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
 
     worker = await start(TorchBackend("cpu", 1))
     await worker.assign(zoo)
@@ -477,7 +477,7 @@ async def test_membership_tells_changes_at_once_rejoins_and_leaves(start: Start,
 
 
 async def test_on_the_cpu_models_take_turns_and_answer_as_if_alone(start: Start, zoo: Zoo) -> None:
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
 
     alone = await start(TorchBackend("cpu", 1), max_batch=1)
     await alone.assign(zoo)
@@ -504,7 +504,7 @@ async def test_on_the_cpu_models_take_turns_and_answer_as_if_alone(start: Start,
 async def test_a_hostile_pack_runs_nothing_and_the_worker_lives_on(
     start: Start, zoo: Zoo, tmp_path: Path
 ) -> None:
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
 
     canary = tmp_path / "canary"
     folder = Path(shutil.copytree(zoo.pack("shapes").uri.removeprefix("file://"), tmp_path / "p"))
@@ -533,7 +533,7 @@ async def test_a_hostile_pack_runs_nothing_and_the_worker_lives_on(
 
 
 async def test_on_the_cpu_weights_are_memory_that_comes_back(start: Start, zoo: Zoo) -> None:
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
 
     worker = await start(TorchBackend("cpu", 1))
     await worker.assign(zoo)
@@ -554,7 +554,7 @@ async def test_on_the_cpu_weights_are_memory_that_comes_back(start: Start, zoo: 
 async def test_a_worker_of_another_precision_says_so_and_takes_half(
     start: Start, zoo: Zoo, tmp_path: Path
 ) -> None:
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
 
     worker = await start(TorchBackend("cpu", 1), precision="bf16")
     told = (await worker.inventory()).variant

@@ -12,7 +12,7 @@ import pytest
 
 from tests.models import Zoo, picture
 from worker.app import App
-from worker.backends.torch_backend import TorchBackend
+from worker.backends.pytorch.backend import TorchBackend
 from worker.settings import read_settings
 from yolopool import detections, errors
 from yolopool.detections import Detections

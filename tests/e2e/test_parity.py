@@ -13,7 +13,7 @@ import pytest
 
 from tests.models import U8, Zoo, picture
 from worker.backends.base import LoadedModel, NmsOptions, run
-from worker.backends.torch_backend import TorchBackend
+from worker.backends.pytorch.backend import TorchBackend
 from worker.packs.pack_store import Pack, PackDoor
 from worker.preprocess import letterbox
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END

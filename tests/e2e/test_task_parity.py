@@ -15,7 +15,7 @@ import pytest
 
 from tests.models import U8, Zoo, picture
 from worker.backends.base import LoadedModel, NmsOptions, run
-from worker.backends.torch_backend import TorchBackend
+from worker.backends.pytorch.backend import TorchBackend
 from worker.packs.pack_store import Pack, PackDoor
 from worker.postprocess import mask_encoding, results
 from worker.postprocess.mask_encoding import RunLengths

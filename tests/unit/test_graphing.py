@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.graphing import (
+from worker.backends.pytorch.capture_policy import (
     HALF_LIFE,
     MOST_OTHERS,
     OTHER_AFTER,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from worker.backends.graphs import Graphs
-from worker.graphing import SQUARE_AFTER, Kind
+from worker.backends.pytorch.capture_policy import SQUARE_AFTER, Kind
+from worker.backends.pytorch.cuda_graphs import Graphs
 
 KIND = Kind("a", "fp32", (32, 32), 1)
 WEIGHTS = [torch.ones(8)]

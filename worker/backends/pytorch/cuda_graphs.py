@@ -11,8 +11,8 @@ from typing import Any
 import structlog
 import torch
 
-from worker.backends.architecture import Architecture, Output
-from worker.graphing import Graphing, Kind, Need, Verdict
+from worker.backends.pytorch.architecture import Architecture, Output
+from worker.backends.pytorch.capture_policy import Graphing, Kind, Need, Verdict
 
 log = structlog.get_logger()
 Forward = Callable[[torch.Tensor], Output]

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from worker.backends import skeleton
 from worker.backends.base import NmsOptions
 from worker.backends.onnx import exported_heads
+from worker.backends.pytorch import skeleton
 from worker.postprocess import heads
 from yolopool.errors import PackInvalid
 from yolopool.v1.pack_pb2 import PackManifest

@@ -15,15 +15,15 @@ import cv2
 import numpy as np
 import torch
 
-from worker.backends.architecture import Architecture, Output
 from worker.backends.base import F32, U8, BatchResult, Candidates, NmsOptions
-from worker.graphing import Kind
+from worker.backends.pytorch.architecture import Architecture, Output
+from worker.backends.pytorch.capture_policy import Kind
 from worker.packs.pack_store import Pack
 from worker.postprocess import heads, nms
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 
 if TYPE_CHECKING:
-    from worker.backends.torch_backend import TorchBackend
+    from worker.backends.pytorch.backend import TorchBackend
 
 _MOST_PEAKS = 256
 

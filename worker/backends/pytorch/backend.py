@@ -14,10 +14,10 @@ from collections.abc import Callable
 import psutil
 import torch
 
-from worker.backends.architecture import Architecture
 from worker.backends.base import DeviceMemory
-from worker.backends.graphs import Graphs
-from worker.backends.torch_model import Streams, TorchModel
+from worker.backends.pytorch.architecture import Architecture
+from worker.backends.pytorch.cuda_graphs import Graphs
+from worker.backends.pytorch.model import Streams, TorchModel
 from worker.hardware import allocator
 from worker.packs.pack_store import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
