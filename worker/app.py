@@ -19,7 +19,7 @@ import structlog
 from worker import wire
 from worker.backends.base import Backend
 from worker.concurrency.stall_detector import Bounds
-from worker.engine import Engine
+from worker.engine.engine import Engine
 from worker.hardware.devices import host_of
 from worker.hardware.host import Host, take_turns
 from worker.io_link import IoSettings

@@ -18,7 +18,7 @@ from worker import options, wire
 from worker.backends.base import U8, LoadedModel, NmsOptions, run
 from worker.batching.estimates import Shape
 from worker.curve import Pass, Sweep, left_out, point_of, sweep_of
-from worker.engine import Engine
+from worker.engine.engine import Engine
 from worker.lifecycle import SERVING, ReplicaState
 from worker.preprocess.letterbox import ShapePolicy
 from worker.preprocess.preprocessor import Framing, Intake

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from worker.batching.lane import Batching
 from worker.concurrency.reply import Reply
-from worker.engine import Engine, Request
+from worker.engine.engine import Engine, Request
+from worker.engine.runner import Outcome
 from worker.options import Telling
-from worker.passes import Outcome
 from worker.postprocess.postprocessor import Teller
 from worker.postprocess.results import Found, check_mask_bytes
 from worker.preprocess.letterbox import U8, Place, Region

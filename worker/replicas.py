@@ -13,7 +13,7 @@ from functools import partial
 
 import structlog
 
-from worker.engine import Engine
+from worker.engine.engine import Engine
 from worker.lifecycle import SERVING, Life, ReplicaEvent, ReplicaState
 from worker.packs.pack_store import Pack
 from worker.replica import Order, Replica

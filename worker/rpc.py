@@ -17,7 +17,7 @@ from worker.backends.base import Backend
 from worker.batching.admission import Ask
 from worker.batching.lane import SUSPECT
 from worker.bench import Bench
-from worker.engine import Engine, Request
+from worker.engine.engine import Engine, Request
 from worker.inference import Inference, infer
 from worker.postprocess.postprocessor import Teller
 from worker.preprocess.preprocessor import Framing, Intake, Prepare, T, Then

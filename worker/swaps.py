@@ -22,7 +22,7 @@ import structlog
 from worker import residency
 from worker.backends.base import Backend, LoadedModel, NmsOptions, run
 from worker.batching.estimates import Shape
-from worker.engine import Engine
+from worker.engine.engine import Engine
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaEvent, ReplicaState
 from worker.packs import eviction

@@ -2,11 +2,11 @@
 
 from worker.backends.base import Backend
 from worker.batching.lane import BULK, INTERACTIVE, NORMAL, Batching
-from worker.engine import Engine
+from worker.engine.engine import Engine
+from worker.engine.runner import Outcome
 from worker.ledger import Claim, Ledger
 from worker.lifecycle import ReplicaState
 from worker.options import CLASSIFY, Telling
-from worker.passes import Outcome
 from worker.preprocess.letterbox import ChannelOrder, ShapePolicy
 from worker.preprocess.preprocessor import Framing, Prepared, RawPixels
 from worker.replica import NOTHING, Order, Replica

@@ -14,10 +14,10 @@ from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.sizes import COPY_BYTES_PER_S, PASS_PARAMETERS, PASS_S, Model
 from worker.backends.simulated import SimulatedBackend, SimulatedModel, TimeCurve
 from worker.batching.queue import Taken
-from worker.engine import Engine, _Job, _run_job
+from worker.engine.engine import Engine, _Job, _run_job
+from worker.engine.runner import Passes
 from worker.packs.host_memory import HostMemory
 from worker.packs.pack_store import Pack
-from worker.passes import Passes
 from yolopool.errors import PackNotFound
 from yolopool.v1 import pack_pb2
 from yolopool.v1.worker_pb2 import PackLocation

@@ -18,8 +18,8 @@ from worker.backends.base import BatchResult, Candidates, NmsOptions
 from worker.batching.admission import Ask
 from worker.batching.lane import Batching
 from worker.concurrency.reply import Reply
-from worker.engine import MOST_UNDER_WAY, Engine, Request
-from worker.passes import Outcome
+from worker.engine.engine import MOST_UNDER_WAY, Engine, Request
+from worker.engine.runner import Outcome
 from yolopool.errors import (
     DeadlineUnmeetable,
     Draining,

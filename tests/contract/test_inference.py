@@ -10,9 +10,9 @@ from worker import inference
 from worker.backends.base import Candidates, NmsOptions
 from worker.batching.lane import Batching
 from worker.concurrency.reply import Reply
-from worker.engine import Engine, Load, Request
+from worker.engine.engine import Engine, Load, Request
+from worker.engine.runner import Outcome
 from worker.options import Telling
-from worker.passes import Outcome
 from worker.postprocess import results
 from worker.postprocess.outputs import MaskParts
 from worker.postprocess.postprocessor import Teller

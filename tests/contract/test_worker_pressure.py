@@ -21,12 +21,12 @@ from worker.app import App
 from worker.backends.base import BatchResult, Candidates, LoadedModel, NmsOptions
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
 from worker.batching.lane import Batching
-from worker.engine import PATIENCE, Engine, Request
+from worker.engine.engine import PATIENCE, Engine, Request
+from worker.engine.runner import Outcome
 from worker.ledger import Ledger
 from worker.lifecycle import ReplicaState
 from worker.membership import Membership
 from worker.packs.pack_store import PackDoor
-from worker.passes import Outcome
 from worker.replica import Order, Replica
 from worker.replicas import Replicas
 from worker.settings import read_settings

@@ -25,7 +25,7 @@ from worker.batching.queue import Batch, Demand, Queue, Taken, Ticket
 from worker.concurrency.reply import Reply, tell
 from worker.concurrency.stall_detector import Running
 from worker.concurrency.thread_pool import Crew
-from worker.passes import Outcome, Passes, Work
+from worker.engine.runner import Outcome, Passes, Work
 from yolopool.errors import (
     DeadlineExceeded,
     DeadlineUnmeetable,
