@@ -24,8 +24,6 @@ from worker.hardware.devices import host_of
 from worker.hardware.host import Host, take_turns
 from worker.io_link import IoSettings
 from worker.io_processes import IoExit, IoProcesses
-from worker.ledger import Ledger
-from worker.lifecycle import ReplicaState
 from worker.membership import Membership, report_exit
 from worker.packs.pack_store import PackDoor
 from worker.postprocess.postprocessor import Teller
@@ -36,12 +34,14 @@ from worker.preprocess.preprocessor import Intake
 from worker.process import hot_restart
 from worker.process.flight_recorder import BlackBox
 from worker.process.watchdog import Watchdog
-from worker.replica import Replica
-from worker.replicas import Replicas
+from worker.replicas.device_monitor import Upkeep, budget_bytes
+from worker.replicas.ledger import Ledger
+from worker.replicas.lifecycle import ReplicaState
+from worker.replicas.replica import Replica
+from worker.replicas.replica_table import Replicas
+from worker.replicas.swapper import Swaps, Tiers
 from worker.rpc import Identity, WorkerRpc
 from worker.settings import Settings, parse_labels
-from worker.swaps import Swaps, Tiers
-from worker.upkeep import Upkeep, budget_bytes
 from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.serving import GrpcServer, settle
 from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc

@@ -19,12 +19,12 @@ from worker.backends.base import U8, LoadedModel, NmsOptions, run
 from worker.batching.estimates import Shape
 from worker.curve import Pass, Sweep, left_out, point_of, sweep_of
 from worker.engine.engine import Engine
-from worker.lifecycle import SERVING, ReplicaState
 from worker.preprocess.letterbox import ShapePolicy
 from worker.preprocess.preprocessor import Framing, Intake
-from worker.replica import Replica
-from worker.replicas import Replicas
-from worker.swaps import Swaps
+from worker.replicas.lifecycle import SERVING, ReplicaState
+from worker.replicas.replica import Replica
+from worker.replicas.replica_table import Replicas
+from worker.replicas.swapper import Swaps
 from yolopool.errors import DeadlineExceeded, Draining, LedgerFull, NotAssigned, OutOfMemory
 from yolopool.v1 import bench_pb2, detection_pb2, worker_pb2
 

@@ -22,10 +22,10 @@ from worker.inference import Inference, infer
 from worker.postprocess.postprocessor import Teller
 from worker.preprocess.preprocessor import Framing, Intake, Prepare, T, Then
 from worker.process.flight_recorder import BlackBox
-from worker.replica import Replica
-from worker.replicas import Replicas
-from worker.swaps import Swaps
-from worker.upkeep import Upkeep
+from worker.replicas.device_monitor import Upkeep
+from worker.replicas.replica import Replica
+from worker.replicas.replica_table import Replicas
+from worker.replicas.swapper import Swaps
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,

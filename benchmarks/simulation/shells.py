@@ -39,11 +39,11 @@ from control_plane.view.reflector import Watch
 from control_plane.view.view import View
 from control_plane.view.waiters import Waiters
 from control_plane.worker_client import WorkerLink
-from worker import ledger as worker_ledger
-from worker import replica as worker_replica
 from worker.backends.simulated import TimeCurve
-from worker.replicas import Replicas
-from worker.swaps import Swaps, Tiers
+from worker.replicas import ledger as worker_ledger
+from worker.replicas import replica as worker_replica
+from worker.replicas.replica_table import Replicas
+from worker.replicas.swapper import Swaps, Tiers
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
 
@@ -308,7 +308,10 @@ def on_virtual_time(loop: VirtualLoop) -> Iterator[None]:
     errors = structlog.make_filtering_bound_logger(logging.ERROR)
     structlog.configure(wrapper_class=errors, processors=[listen])
     try:
-        with mock.patch("worker.swaps.time", virtual), mock.patch("worker.replicas.time", virtual):
+        with (
+            mock.patch("worker.replicas.swapper.time", virtual),
+            mock.patch("worker.replicas.replica_table.time", virtual),
+        ):
             yield
     finally:
         structlog.configure(**before)

@@ -22,7 +22,7 @@ from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from worker.backends.base import NmsOptions
 from worker.engine.engine import Request
-from worker.replica import Order
+from worker.replicas.replica import Order
 from yolopool.errors import DeadlineExceeded, StaleToken, WorkerLost
 
 # From one process of the fleet to another.

@@ -16,22 +16,22 @@ import numpy as np
 import pytest
 
 from tests.models import Zoo
-from worker import swaps
 from worker.app import App
 from worker.backends.base import BatchResult, Candidates, LoadedModel, NmsOptions
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
 from worker.batching.lane import Batching
 from worker.engine.engine import PATIENCE, Engine, Request
 from worker.engine.runner import Outcome
-from worker.ledger import Ledger
-from worker.lifecycle import ReplicaState
 from worker.membership import Membership
 from worker.packs.pack_store import PackDoor
-from worker.replica import Order, Replica
-from worker.replicas import Replicas
+from worker.replicas import swapper
+from worker.replicas.device_monitor import Upkeep
+from worker.replicas.ledger import Ledger
+from worker.replicas.lifecycle import ReplicaState
+from worker.replicas.replica import Order, Replica
+from worker.replicas.replica_table import Replicas
+from worker.replicas.swapper import Swaps, Tiers
 from worker.settings import read_settings
-from worker.swaps import Swaps, Tiers
-from worker.upkeep import Upkeep
 from yolopool.errors import InferenceFailed, LedgerFull, OutOfMemory, QueueFull
 from yolopool.serving import GrpcServer
 from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb2, worker_pb2
@@ -653,7 +653,7 @@ async def test_batches_are_warmed_up_on_a_cpu_once_each(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     square = (320, 320)
-    monkeypatch.setattr(swaps, "MOST_WARM_UP_S", 1e9)  # this machine may stand still
+    monkeypatch.setattr(swapper, "MOST_WARM_UP_S", 1e9)  # this machine may stand still
     async with room(zoo, tmp_path, max_batch=4) as two:
         upkeep = upkeep_of(two, [])
         await two.replicas.assign(two.order("a"))
@@ -676,7 +676,7 @@ async def test_batches_are_warmed_up_on_a_cpu_once_each(
         await two.infer("b", shape=wide)
         await upkeep.look()
         assert passes == [(1, wide), (1, wide), (2, wide)]
-        monkeypatch.setattr(swaps, "MOST_KINDS", 7)
+        monkeypatch.setattr(swapper, "MOST_KINDS", 7)
         for _ in range(2):
             await upkeep.look()
         assert passes[3:] == [(3, wide)], "no more kernels are kept"
@@ -710,7 +710,7 @@ async def test_no_batch_is_warmed_up_that_is_long_or_while_somebody_waits(
         assert passes == []
         await two.infer("a")
         image_s = two.engine.image_s("a@1", (320, 320))
-        monkeypatch.setattr(swaps, "MOST_WARM_UP_S", 2.5 * image_s)
+        monkeypatch.setattr(swapper, "MOST_WARM_UP_S", 2.5 * image_s)
         for _ in range(3):
             await two.swaps.warm_batch()
         assert [images for images, _ in passes] == [1, 2]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.usage import Usage
+from worker.replicas.usage import Usage
 from yolopool.arrivals import NEVER, Arrivals, Rates
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.ledger import Claim, Ledger
+from worker.replicas.ledger import Claim, Ledger
 from yolopool.errors import LedgerFull
 
 claims = st.builds(

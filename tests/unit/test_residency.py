@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.batching.queue import Demand
-from worker.ledger import Claim, Ledger
-from worker.residency import (
+from worker.replicas.ledger import Claim, Ledger
+from worker.replicas.swap_policy import (
     SHORTEST_TURN_S,
     TURN_PER_SWAP,
     Later,

@@ -5,7 +5,7 @@ from pathlib import Path
 from worker.backends.base import DeviceMemory
 from worker.process import hot_restart
 from worker.process.hot_restart import Handover
-from worker.upkeep import LOOKS, Drift, budget_bytes
+from worker.replicas.device_monitor import LOOKS, Drift, budget_bytes
 from yolopool.v1 import types_pb2, worker_pb2
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.lifecycle import (
+from worker.replicas.lifecycle import (
     SERVING,
     TABLE,
     InvalidTransition,

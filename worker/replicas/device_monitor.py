@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from worker.backends.base import Backend, DeviceMemory
-from worker.lifecycle import ReplicaState
-from worker.replica import Replica
-from worker.swaps import Swaps
+from worker.replicas.lifecycle import ReplicaState
+from worker.replicas.replica import Replica
+from worker.replicas.swapper import Swaps
 
 log = structlog.get_logger()
 TICK_S = 1.0

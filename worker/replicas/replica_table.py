@@ -14,10 +14,10 @@ from functools import partial
 import structlog
 
 from worker.engine.engine import Engine
-from worker.lifecycle import SERVING, Life, ReplicaEvent, ReplicaState
 from worker.packs.pack_store import Pack
-from worker.replica import Order, Replica
-from worker.swaps import Swaps
+from worker.replicas.lifecycle import SERVING, Life, ReplicaEvent, ReplicaState
+from worker.replicas.replica import Order, Replica
+from worker.replicas.swapper import Swaps
 from yolopool.arrivals import Arrivals
 from yolopool.errors import Draining, LedgerFull, NotAssigned
 from yolopool.v1.worker_pb2 import PackLocation

@@ -4,11 +4,11 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from worker.batching.lane import Batching
-from worker.ledger import Claim
-from worker.lifecycle import Life, ReplicaState
 from worker.packs.manifest import GRAPHS
 from worker.packs.pack_store import Pack
-from worker.usage import Usage
+from worker.replicas.ledger import Claim
+from worker.replicas.lifecycle import Life, ReplicaState
+from worker.replicas.usage import Usage
 from yolopool.arrivals import Arrivals
 from yolopool.errors import YolopoolError
 from yolopool.v1 import types_pb2

@@ -19,15 +19,15 @@ from typing import Protocol, TypeVar
 import numpy as np
 import structlog
 
-from worker import residency
 from worker.backends.base import Backend, LoadedModel, NmsOptions, run
 from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
-from worker.ledger import Ledger
-from worker.lifecycle import ReplicaEvent, ReplicaState
 from worker.packs import eviction
 from worker.packs.pack_store import Pack
-from worker.replica import NOTHING, Replica
+from worker.replicas import swap_policy
+from worker.replicas.ledger import Ledger
+from worker.replicas.lifecycle import ReplicaEvent, ReplicaState
+from worker.replicas.replica import NOTHING, Replica
 from yolopool.errors import LedgerFull, LoadFailed, OutOfMemory, YolopoolError
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
@@ -139,20 +139,20 @@ class Swaps:
 
     async def _step(self) -> bool:
         """Carries out one decision; False: there was none to carry out now."""
-        decision = residency.decide(self._standings(), self.ledger, self._clock())
+        decision = swap_policy.decide(self._standings(), self.ledger, self._clock())
         # A pass that ends may be what somebody waits for.
         self._engine.watching = decision is not None
         if decision is None:
             return False
-        if isinstance(decision, residency.Later):
+        if isinstance(decision, swap_policy.Later):
             self._wake_at(decision.at)
             return False
-        if isinstance(decision, residency.Shrink):
+        if isinstance(decision, swap_policy.Shrink):
             for key in decision.out:
                 await self._demote(self._held[key])
             return True
         one = self._held[decision.key]
-        if isinstance(decision, residency.Refuse):
+        if isinstance(decision, swap_policy.Refuse):
             if one.max_batch > 1:
                 one.max_batch //= 2
             else:
@@ -169,7 +169,7 @@ class Swaps:
         delay_s = max(0.0, moment - self._clock())
         self._alarm = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
 
-    def _standings(self) -> list[residency.Standing]:
+    def _standings(self) -> list[swap_policy.Standing]:
         demand, now = self._engine.demand(), self._clock()
         standings = []
         for one in self._held.values():
@@ -181,7 +181,7 @@ class Swaps:
             hot = self.ledger.holds(one.key)
             swap_s = one.expected_swap_s()
             standings.append(
-                residency.Standing(
+                swap_policy.Standing(
                     key=one.key,
                     claim=one.claim if hot else one.expected(),
                     hot=hot,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from worker.batching.queue import Demand
-from worker.ledger import Claim, Ledger
+from worker.replicas.ledger import Claim, Ledger
 from yolopool.errors import LedgerFull
 
 # A turn is so many times as long as bringing its replica to the device took, times those who
