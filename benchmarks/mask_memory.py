@@ -19,11 +19,11 @@ import numpy as np
 
 from benchmarks.harness import hardware, results
 from benchmarks.harness.results import Check, Result, Row
-from worker import answers
 from worker.backends.base import Candidates
 from worker.postprocess.outputs import MaskParts
 from worker.postprocess.results import MaskFormat, found
 from worker.preprocess.letterbox import Letterboxed, Place
+from worker.service import response
 
 MOST_BYTES = 150 * 10**6
 COEFFICIENTS = 32
@@ -73,7 +73,7 @@ def ours(options: argparse.Namespace) -> Callable[[], int]:
         scores, classes = np.linspace(1, 0.3, count, dtype=np.float32), np.zeros(count, np.int64)
         candidates = Candidates(boxes, scores, classes, beside)
         told = found(candidates, place, MaskFormat(options.way))
-        messages = answers.detections_to(told, ("thing",))
+        messages = response.detections_to(told, ("thing",))
         return sum(len(one.SerializeToString()) for one in messages)
 
     return work

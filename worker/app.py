@@ -16,7 +16,6 @@ from typing import Any
 
 import structlog
 
-from worker import wire
 from worker.backends.base import Backend
 from worker.concurrency.stall_detector import Bounds
 from worker.engine.engine import Engine
@@ -40,7 +39,8 @@ from worker.replicas.lifecycle import ReplicaState
 from worker.replicas.replica import Replica
 from worker.replicas.replica_table import Replicas
 from worker.replicas.swapper import Swaps, Tiers
-from worker.rpc import Identity, WorkerRpc
+from worker.service import convert
+from worker.service.service import Identity, WorkerRpc
 from worker.settings import Settings, parse_labels
 from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.serving import GrpcServer, settle
@@ -333,7 +333,7 @@ class App:
         log.error("recycling", why=why, beside=beside, needs_bytes=again)
         if self.settings.handover is not None:
             orders = [
-                wire.request_of(one.order, one.pinned, one.measured)
+                convert.request_of(one.order, one.pinned, one.measured)
                 for one in sorted(self.replicas.held(), key=lambda one: -one.requests_total)
                 if one.state is ReplicaState.HOT
             ]
@@ -352,9 +352,9 @@ class App:
         for order in note.orders:
             try:
                 async with asyncio.timeout(TAKE_OVER_S):
-                    await self.replicas.assign(wire.order_of(order, self.settings.precision))
+                    await self.replicas.assign(convert.order_of(order, self.settings.precision))
             except (YolopoolError, TimeoutError) as error:
-                log.warning("not taken over", model=wire.key_of(order.version), why=str(error))
+                log.warning("not taken over", model=convert.key_of(order.version), why=str(error))
         hot_restart.done(self.settings.handover)
 
     def _died(self, task: asyncio.Task[None]) -> None:

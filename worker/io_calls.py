@@ -20,7 +20,7 @@ from worker.concurrency.reply import Reply
 from worker.io_link import Frames, Kind
 from worker.preprocess.arena import U8, Arena
 from worker.preprocess.preprocessor import Framing, Prepare, T, Then
-from worker.rpc import DEFAULT_DEADLINE_S
+from worker.service.service import DEFAULT_DEADLINE_S
 from yolopool import status
 from yolopool.errors import DeadlineExceeded, Internal, QueueFull, YolopoolError
 from yolopool.v1 import worker_pb2

@@ -18,11 +18,12 @@ from typing import Any
 
 import grpc
 
-from worker import io_link, wire
+from worker import io_link
 from worker.io_link import Frames, Kind
 from worker.preprocess.arena import Arena
 from worker.preprocess.letterbox import U8, ImageLimits
 from worker.preprocess.preprocessor import Framing, Intake, Prepared
+from worker.service import convert
 from yolopool import serving, status
 from yolopool.errors import InvalidOption, QueueFull, WorkerLost, YolopoolError
 from yolopool.v1 import worker_pb2
@@ -116,7 +117,7 @@ class IoRpc:
         self._intake = intake
 
     async def infer(self, request: worker_pb2.InferRequest, context: Any) -> bytes:
-        source, region = wire.source_of(request), wire.region_of(request.options)
+        source, region = convert.source_of(request), convert.region_of(request.options)
         request.ClearField("encoded" if request.HasField("encoded") else "raw")
         header = request.SerializeToString()
         if len(header) > MAX_HEADER_BYTES:

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from worker import answers, options
 from worker.backends.base import Candidates
 from worker.postprocess import results
 from worker.postprocess.outputs import Beside, Keypoints, MaskParts, Probabilities, Rotations
 from worker.postprocess.results import Found, MaskFormat
 from worker.preprocess.letterbox import Letterboxed, Place
+from worker.service import options
+from worker.service import response as answers
 from yolopool import detections, tables
 from yolopool.detections import Detections
 from yolopool.errors import DeadlineExceeded, InvalidOption

@@ -16,8 +16,8 @@ SLEEP_S = float(os.environ.get("YOLOPOOL_ECHO_SLEEP_S", "0"))
 
 # Of the processes of a pool, a worker's own alone.
 if any(word.startswith("--device=") for word in sys.orig_argv):
-    from worker import wire
-    from worker.rpc import WorkerRpc
+    from worker.service import convert
+    from worker.service.service import WorkerRpc
     from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 
     async def answer(
@@ -50,6 +50,6 @@ if any(word.startswith("--device=") for word in sys.orig_argv):
             timing=detection_pb2.Timing(queue_ms=1.5, decode_ms=1.5, inference_ms=slept_ms),
             request_id=request.request_id,
         )
-        return worker_pb2.InferResponse(result=result, load=wire.load_to(self._engine))
+        return worker_pb2.InferResponse(result=result, load=convert.load_to(self._engine))
 
     WorkerRpc.Infer = answer  # type: ignore[method-assign] # the whole point of this file

@@ -4,12 +4,12 @@ from worker.backends.base import Backend
 from worker.batching.lane import BULK, INTERACTIVE, NORMAL, Batching
 from worker.engine.engine import Engine
 from worker.engine.runner import Outcome
-from worker.options import CLASSIFY, Telling
 from worker.preprocess.letterbox import ChannelOrder, ShapePolicy
 from worker.preprocess.preprocessor import Framing, Prepared, RawPixels
 from worker.replicas.ledger import Claim, Ledger
 from worker.replicas.lifecycle import ReplicaState
 from worker.replicas.replica import NOTHING, Order, Replica
+from worker.service.options import CLASSIFY, Telling
 from yolopool.errors import ImageEmpty, ImageShapeMismatch
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 

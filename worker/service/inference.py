@@ -9,11 +9,11 @@ from worker.batching.lane import Batching
 from worker.concurrency.reply import Reply
 from worker.engine.engine import Engine, Request
 from worker.engine.runner import Outcome
-from worker.options import Telling
 from worker.postprocess.postprocessor import Teller
 from worker.postprocess.results import Found, check_mask_bytes
 from worker.preprocess.letterbox import U8, Place, Region
 from worker.preprocess.preprocessor import Framing, Prepare, Prepared, as_it_is
+from worker.service.options import Telling
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 # Until a tile that found no room in the queue asks for it again.

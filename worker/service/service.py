@@ -12,13 +12,10 @@ from typing import Any
 
 import structlog
 
-from worker import answers, options, wire
 from worker.backends.base import Backend
 from worker.batching.admission import Ask
 from worker.batching.lane import SUSPECT
-from worker.bench import Bench
 from worker.engine.engine import Engine, Request
-from worker.inference import Inference, infer
 from worker.postprocess.postprocessor import Teller
 from worker.preprocess.preprocessor import Framing, Intake, Prepare, T, Then
 from worker.process.flight_recorder import BlackBox
@@ -26,6 +23,9 @@ from worker.replicas.device_monitor import Upkeep
 from worker.replicas.replica import Replica
 from worker.replicas.replica_table import Replicas
 from worker.replicas.swapper import Swaps
+from worker.service import convert, options, response
+from worker.service.bench import Bench
+from worker.service.inference import Inference, infer
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,
@@ -118,21 +118,21 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Assign(self, request: worker_pb2.AssignRequest, context: Any) -> Any:
         self.fence.check(request.token)
-        replica = await self._replicas.assign(wire.order_of(request, self._identity().precision))
+        replica = await self._replicas.assign(convert.order_of(request, self._identity().precision))
         return worker_pb2.AssignResponse(
-            replica=wire.replica_to(replica, self._backend, self._engine, self._clock()),
+            replica=convert.replica_to(replica, self._backend, self._engine, self._clock()),
             ledger=self._ledger(),
         )
 
     async def Release(self, request: worker_pb2.ReleaseRequest, context: Any) -> Any:
         self.fence.check(request.token)
-        released = await self._replicas.release(wire.key_of(request.version), request.force)
+        released = await self._replicas.release(convert.key_of(request.version), request.force)
         return worker_pb2.ReleaseResponse(ledger=self._ledger(), released_bytes=released)
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
         # Quoted, since a plain annotation would be made anew for each request.
         async def prepare(framing: Framing, then: "Then[T]") -> T:
-            source, region = wire.source_of(request), wire.region_of(request.options)
+            source, region = convert.source_of(request), convert.region_of(request.options)
             return await self._intake.hand_on(source, region, framing, then)
 
         return await self.infer(request, context.time_remaining(), prepare)
@@ -171,7 +171,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
     ) -> AsyncIterator[bench_pb2.BenchPoint]:
         remaining = context.time_remaining()
         deadline = self._clock() + (DEFAULT_BENCH_S if remaining is None else remaining)
-        log.info("bench", model=wire.key_of(request.version))
+        log.info("bench", model=convert.key_of(request.version))
         # Closed at once if the caller leaves, so that nothing is held for nobody.
         async with aclosing(self._bench.points(request, deadline)) as points:
             async for point in points:
@@ -221,9 +221,9 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             device_name=one.device_name,
             state=self.state,
             ledger=self._ledger(),
-            load=wire.load_to(self._engine),
+            load=convert.load_to(self._engine),
             replicas=[
-                wire.replica_to(replica, self._backend, self._engine, self._clock())
+                convert.replica_to(replica, self._backend, self._engine, self._clock())
                 for replica in self._replicas.held()
             ],
             labels=one.labels,
@@ -253,10 +253,10 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
     async def _run(
         self, request: worker_pb2.InferRequest, deadline: float, prepare: Prepare
     ) -> worker_pb2.InferResponse:
-        key = wire.key_of(request.version)
+        key = convert.key_of(request.version)
         with self._replicas.ticket(key) as replica, self._box.holding(request.request_id):
             # A suspect goes first and shares no pass, since it is the only one of its priority.
-            priority = SUSPECT if request.suspect else wire.priority_of(request)
+            priority = SUSPECT if request.suspect else convert.priority_of(request)
             batching = replica.batching
             try:
                 # Before any work is spent on it: under a flood most are refused.
@@ -274,7 +274,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
                         self._teller,
                         Request(replica.key, nms, priority, deadline, batching, place),
                         prepare,
-                        wire.framing_of(replica, telling),
+                        convert.framing_of(replica, telling),
                         telling,
                     )
                 finally:
@@ -297,32 +297,32 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         one, found, outcome = self._identity(), inference.found, inference.outcome
         height, width = inference.prepared.image_shape
         result = detection_pb2.DetectResponse(
-            detections=answers.detections_to(found, replica.class_names),
+            detections=response.detections_to(found, replica.class_names),
             image_width=width,
             image_height=height,
-            version=wire.version_of(replica),
-            variant=wire.variant_of(replica, self._backend),
+            version=convert.version_of(replica),
+            variant=convert.variant_of(replica, self._backend),
             worker=one.id,
             device=one.device,
             batch_size=outcome.batch_size,
-            timing=wire.timing_to(outcome, inference.prepared),
+            timing=convert.timing_to(outcome, inference.prepared),
             request_id=request.request_id,
             task=replica.header.manifest.task,
             tiles=inference.tiles,
         )
         if found.probabilities is not None:
-            top = answers.classification_to(
+            top = response.classification_to(
                 found.probabilities, replica.class_names, telling.top_k, telling.all_probabilities
             )
             result.classification.CopyFrom(top)
         return worker_pb2.InferResponse(
             result=result,
-            load=wire.load_to(self._engine),
+            load=convert.load_to(self._engine),
             ledger_used_bytes=self._swaps.ledger.used_bytes,
         )
 
     def _ledger(self) -> types_pb2.Ledger:
-        return wire.ledger_to(
+        return convert.ledger_to(
             self._swaps.ledger,
             measured_bytes=self._backend.memory().used_bytes,
             assignable_bytes=self._replicas.assignable_bytes,
@@ -339,7 +339,7 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         say(
             "infer",
             request_id=request.request_id,
-            model=wire.key_of(request.version),
+            model=convert.key_of(request.version),
             outcome=outcome,
             total_ms=round(seconds * 1000, 3),
             ledger_used_bytes=self._swaps.ledger.used_bytes,

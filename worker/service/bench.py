@@ -14,10 +14,8 @@ from statistics import fmean
 
 import numpy as np
 
-from worker import options, wire
 from worker.backends.base import U8, LoadedModel, NmsOptions, run
 from worker.batching.estimates import Shape
-from worker.curve import Pass, Sweep, left_out, point_of, sweep_of
 from worker.engine.engine import Engine
 from worker.preprocess.letterbox import ShapePolicy
 from worker.preprocess.preprocessor import Framing, Intake
@@ -25,6 +23,8 @@ from worker.replicas.lifecycle import SERVING, ReplicaState
 from worker.replicas.replica import Replica
 from worker.replicas.replica_table import Replicas
 from worker.replicas.swapper import Swaps
+from worker.service import convert, options
+from worker.service.bench_points import Pass, Sweep, left_out, point_of, sweep_of
 from yolopool.errors import DeadlineExceeded, Draining, LedgerFull, NotAssigned, OutOfMemory
 from yolopool.v1 import bench_pb2, detection_pb2, worker_pb2
 
@@ -64,7 +64,7 @@ class Bench:
         Raises NotAssigned, InvalidOption, Draining, LedgerFull (the version finds no room on the
         device), InferenceFailed, and what is wrong with the image.
         """
-        with self._replicas.hold(wire.key_of(request.version)) as replica:
+        with self._replicas.hold(convert.key_of(request.version)) as replica:
             await self._on_device(replica)
             sweep = sweep_of(request.sweep, replica.shape, replica.stride)
             for shape in sweep.shapes:
