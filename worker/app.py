@@ -21,8 +21,8 @@ from worker.concurrency.stall_detector import Bounds
 from worker.engine.engine import Engine
 from worker.hardware.devices import host_of
 from worker.hardware.host import Host, take_turns
-from worker.io_link import IoSettings
-from worker.io_processes import IoExit, IoProcesses
+from worker.io_processes.pool import IoExit, IoProcesses
+from worker.io_processes.protocol import IoSettings
 from worker.membership import Membership, report_exit
 from worker.packs.pack_store import PackDoor
 from worker.postprocess.postprocessor import Teller

@@ -197,7 +197,7 @@ def role_of(command: Sequence[str]) -> str:
         if flag == "-m" and module == "worker":
             has_device = any(word.split("=")[0] == "--device" for word in command)
             return "worker" if has_device else "worker_supervisor"
-        if flag == "-m" and module == "worker.io_process":
+        if flag == "-m" and module == "worker.io_processes.server":
             return "worker_io"
         if flag == "-m" and module in ("control_plane", "importer"):
             return module

@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from tests.waiting import becomes
-from worker import io_processes
 from worker.concurrency.reply import Reply
-from worker.io_link import IoSettings
-from worker.io_processes import IoExit, IoProcesses
+from worker.io_processes import pool
+from worker.io_processes.pool import IoExit, IoProcesses
+from worker.io_processes.protocol import IoSettings
 from worker.preprocess import arena, letterbox
 from worker.preprocess.arena import Arena
 from worker.preprocess.letterbox import ChannelOrder, ImageLimits, ShapePolicy
@@ -391,7 +391,7 @@ async def test_what_one_had_in_hand_when_it_was_killed_is_told() -> None:
 
 
 async def test_one_that_hangs_is_ended_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(io_processes, "PING_S", 0.1)
+    monkeypatch.setattr(pool, "PING_S", 0.1)
     intake = Processes(hang_s=0.5)
     await intake.prepare(PNG, None, FRAMING)
     first = dict(intake.keeper.pids)
@@ -417,7 +417,7 @@ class Answering:
 async def test_one_whose_decoder_hangs_has_hung_and_one_that_is_idle_has_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(io_processes, "PING_S", 0.02)
+    monkeypatch.setattr(pool, "PING_S", 0.02)
     keeper, calls = Processes(hang_s=0.2).keeper, Answering()
     looking = asyncio.create_task(keeper._hangs(calls))  # type: ignore[arg-type] # its face
     await asyncio.sleep(0.5)
@@ -434,7 +434,7 @@ async def test_one_that_never_listens_is_given_up(
     sleeper = tmp_path / "sleeper"
     sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
     sleeper.chmod(0o700)
-    monkeypatch.setattr(io_processes, "START_S", 0.2)
+    monkeypatch.setattr(pool, "START_S", 0.2)
     monkeypatch.setattr(sys, "executable", str(sleeper))
     os.kill(intake.keeper.pids[0], signal.SIGKILL)
     await becomes(lambda: len(intake.exits) == 2)

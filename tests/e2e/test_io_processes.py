@@ -23,7 +23,8 @@ def io_pids() -> set[int]:
     return {
         child.pid
         for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and "worker.io_process" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE
+        and "worker.io_processes.server" in child.cmdline()
     }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import io_link
+from worker.io_processes import protocol
 from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
 from worker.preprocess.preprocessor import Framing, Prepared
 
@@ -15,12 +15,12 @@ SECONDS = st.floats(0, 1e6)
 @given(st.integers(32, 4096), st.sampled_from([32, 64]), st.sampled_from(ShapePolicy))
 def test_framings(image_size: int, stride: int, policy: ShapePolicy) -> None:
     framing = Framing(image_size, stride, policy)
-    assert io_link.read_framing(io_link.pack_framing(framing)) == framing
+    assert protocol.read_framing(protocol.pack_framing(framing)) == framing
 
 
 @given(st.none() | SECONDS, st.binary())
 def test_requests(remaining_s: float | None, request: bytes) -> None:
-    assert io_link.read_ask(io_link.pack_ask(remaining_s, request)) == (remaining_s, request)
+    assert protocol.read_ask(protocol.pack_ask(remaining_s, request)) == (remaining_s, request)
 
 
 @given(SIDES, SIDES, SIDES, SIDES, SECONDS, SECONDS, st.integers(0, 2**40))
@@ -40,7 +40,7 @@ def test_pixels_are_where_they_are_said_to_be(
         assert (offset, size_bytes) == (at, image.nbytes)
         return image.reshape(-1)
 
-    got = io_link.read_prepared(io_link.pack_prepared(sent, at), pixels)
+    got = protocol.read_prepared(protocol.pack_prepared(sent, at), pixels)
     np.testing.assert_array_equal(got.letterboxed.image, image)
     assert got.letterboxed.original_shape == original
     assert (got.image_shape, got.offset) == (whole, offset)
@@ -48,5 +48,5 @@ def test_pixels_are_where_they_are_said_to_be(
 
 
 def test_settings() -> None:
-    settings = io_link.IoSettings("::1", 7, 2, 64, 10, 20, "INFO", log_json=False)
-    assert io_link.read_settings(io_link.pack_settings(settings)) == settings
+    settings = protocol.IoSettings("::1", 7, 2, 64, 10, 20, "INFO", log_json=False)
+    assert protocol.read_settings(protocol.pack_settings(settings)) == settings

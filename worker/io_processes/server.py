@@ -1,5 +1,5 @@
 """An I/O process: takes Infer calls, decodes and letterboxes into memory it shares with the device
-process, which admits, runs and answers. `python -m worker.io_process SOCKET MEMORY` (descriptors).
+process, which admits, runs and answers. `python -m worker.io_processes.server SOCKET MEMORY` (descriptors).
 
 Several of them share what one interpreter lock can't: gRPC and protobuf. A picture that kills a
 decoder kills one of these, and not the process that holds the device. Imports no torch.
@@ -18,8 +18,8 @@ from typing import Any
 
 import grpc
 
-from worker import io_link
-from worker.io_link import Frames, Kind
+from worker.io_processes import protocol
+from worker.io_processes.protocol import Frames, Kind
 from worker.preprocess.arena import Arena
 from worker.preprocess.letterbox import U8, ImageLimits
 from worker.preprocess.preprocessor import Framing, Intake, Prepared
@@ -38,7 +38,7 @@ class EngineLink:
 
     def __init__(self, arena: Arena) -> None:
         self.oldest: Callable[[], int] = lambda: 0  # `Intake.oldest`, once there is one
-        self.started: asyncio.Future[io_link.IoSettings] = asyncio.Future()
+        self.started: asyncio.Future[protocol.IoSettings] = asyncio.Future()
         self.lost = asyncio.Event()
         self.frames = Frames(self._heard, self._end)
         self.capacity = 0  # known once started
@@ -65,10 +65,10 @@ class EngineLink:
         call = next(self._numbers)
         words = self._words[call] = asyncio.Queue()
         try:
-            self.frames.send(Kind.ASK, call, io_link.pack_ask(remaining_s, header))
+            self.frames.send(Kind.ASK, call, protocol.pack_ask(remaining_s, header))
             kind, payload = await words.get()
             if kind is Kind.GO:
-                await self._prepare(call, prepare(io_link.read_framing(payload)))
+                await self._prepare(call, prepare(protocol.read_framing(payload)))
                 kind, payload = await words.get()
         except BaseException:  # its caller left, or a fault of ours: nobody waits for the answer
             self.frames.send(Kind.CANCEL, call)
@@ -86,18 +86,18 @@ class EngineLink:
             self.frames.send(Kind.FAILED, call, status.to_bytes(error))
             return
         image = self._lent[call] = prepared.letterboxed.image
-        where = io_link.pack_prepared(prepared, self._arena.offset_of(image))
+        where = protocol.pack_prepared(prepared, self._arena.offset_of(image))
         self.frames.send(Kind.READY, call, where)
 
     def _heard(self, kind: Kind, call: int, payload: bytes) -> None:
         if kind is Kind.START:
-            settings = io_link.read_settings(payload)
+            settings = protocol.read_settings(payload)
             self.capacity = settings.capacity
             self.started.set_result(settings)
         elif kind is Kind.GIVEN:
             self._lent.pop(call, None)
         elif kind is Kind.PING:
-            self.frames.send(Kind.PONG, 0, io_link.pack_number(self.oldest()))
+            self.frames.send(Kind.PONG, 0, protocol.pack_number(self.oldest()))
         elif (words := self._words.get(call)) is not None:
             words.put_nowait((kind, payload))
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import structlog
 
-from worker import io_link
 from worker.concurrency.reply import Reply
-from worker.io_link import Frames, Kind
+from worker.io_processes import protocol
+from worker.io_processes.protocol import Frames, Kind
 from worker.preprocess.arena import U8, Arena
 from worker.preprocess.preprocessor import Framing, Prepare, T, Then
 from worker.service.service import DEFAULT_DEADLINE_S
@@ -81,7 +81,7 @@ class IoCalls:
             if (one := self._awaited.pop(call, None)) is not None:
                 one.reply.fail(status.from_bytes(payload))
         elif kind is Kind.PONG:
-            self.pongs, self.oldest = self.pongs + 1, io_link.read_number(payload)
+            self.pongs, self.oldest = self.pongs + 1, protocol.read_number(payload)
         elif kind is Kind.LISTENING and not self.listening.done():
             self.listening.set_result(int.from_bytes(payload, "little"))
 
@@ -92,7 +92,7 @@ class IoCalls:
             )
             self.frames.send(Kind.NO, call, status.to_bytes(full))
             return
-        remaining_s, header = io_link.read_ask(payload)
+        remaining_s, header = protocol.read_ask(payload)
         request = worker_pb2.InferRequest.FromString(header)
         task = self._loop.create_task(self._answer(call, request, remaining_s))
         self._calls[call] = task
@@ -124,7 +124,7 @@ class IoCalls:
         """`until`: of the loop's time; an I/O process that hangs holds no ticket beyond it."""
         reply: Reply[T] = Reply()
         self._awaited[call] = _Awaited(request, framing.most_bytes, then, reply)
-        self.frames.send(Kind.GO, call, io_link.pack_framing(framing))
+        self.frames.send(Kind.GO, call, protocol.pack_framing(framing))
         late = self._loop.call_at(until, self._late, call)
         try:
             return await reply.future
@@ -145,7 +145,7 @@ class IoCalls:
             return
         try:
             pixels = partial(self._pixels, call, one.most_bytes)
-            prepared = io_link.read_prepared(payload, pixels)
+            prepared = protocol.read_prepared(payload, pixels)
         except (ValueError, struct.error):
             log.error("an I/O process says what can't be: it is ended")
             self.frames.close()

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from worker import io_link
 from worker.concurrency.stall_detector import Standing
-from worker.io_calls import Infer, IoCalls
-from worker.io_link import IoSettings, Kind
+from worker.io_processes import protocol
+from worker.io_processes.calls import Infer, IoCalls
+from worker.io_processes.protocol import IoSettings, Kind
 from worker.preprocess import arena
 from worker.process.child_process import how
 from worker.process.supervisor import Restart, after_exit
@@ -136,14 +136,20 @@ class IoProcesses:
                 loop = asyncio.get_running_loop()
                 await loop.create_connection(lambda: calls.frames, sock=ours)
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "worker.io_process", str(theirs.fileno()), str(memory)),
+                    *(
+                        sys.executable,
+                        "-m",
+                        "worker.io_processes.server",
+                        str(theirs.fileno()),
+                        str(memory),
+                    ),
                     pass_fds=(theirs.fileno(), memory),
                     stdin=DEVNULL,
                 )
             finally:
                 os.close(memory)
         try:
-            calls.frames.send(Kind.START, 0, io_link.pack_settings(settings))
+            calls.frames.send(Kind.START, 0, protocol.pack_settings(settings))
             if port := await _listening(calls):
                 self.ports[number] = port
                 self.pids[number] = process.pid
