@@ -28,7 +28,7 @@ from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.progress import progress_bar
 from yolopool.records import ModelVersion
 from yolopool.trial import Trial
-from yolopool.variants import INT8, PRECISIONS, TORCH
+from yolopool.vocabulary import INT8, PRECISIONS, TORCH
 
 AUTO = "auto"
 DeviceKind = Annotated[str, typer.Option("--device", help="kind of device: cpu or cuda")]

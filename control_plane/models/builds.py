@@ -22,7 +22,7 @@ from control_plane.types.desired import (
 from control_plane.view.view import View
 from yolopool.errors import ArtifactNotFound, InvalidOption, VersionNotFound
 from yolopool.names import ModelRef, build_name
-from yolopool.variants import INT8, PRECISIONS, TORCH
+from yolopool.vocabulary import INT8, PRECISIONS, TORCH
 
 
 class Builds:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from control_plane.batching import Batching
 from yolopool.arrivals import NEVER, Arrivals, Rates
 from yolopool.names import build_name, is_build
-from yolopool.variants import PRECISIONS
+from yolopool.vocabulary import PRECISIONS
 
 if TYPE_CHECKING:
     from control_plane.types.schedule import Schedule
