@@ -35,8 +35,8 @@ from control_plane.types.desired import (
     WorkerInfo,
     WorkerState,
 )
-from yolopool.arrivals import Rates
 from yolopool.chart import line_chart
+from yolopool.server.arrival_rates import Rates
 
 MIB = 2**20
 NOW, UNIX = 1000.0, 1e6

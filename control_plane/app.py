@@ -55,7 +55,13 @@ from control_plane.view.reflector import Watch
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import RegistryUnavailable
-from yolopool.serving import GrpcServer, die_with_parent, set_up_logs, settle, until_signal
+from yolopool.server.grpc_server import (
+    GrpcServer,
+    die_with_parent,
+    set_up_logs,
+    settle,
+    until_signal,
+)
 from yolopool.v1 import (
     bench_pb2_grpc,
     detection_pb2_grpc,

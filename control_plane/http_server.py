@@ -14,7 +14,7 @@ from starlette.routing import Route
 from control_plane.metrics import Metrics
 from control_plane.view.view import View
 from yolopool import __version__
-from yolopool.serving import warn_if_open
+from yolopool.server.grpc_server import warn_if_open
 
 
 def build(view: View, metrics: Metrics, is_reconciler: Callable[[], bool]) -> Starlette:

@@ -23,7 +23,7 @@ from control_plane.types.desired import (
     WorkerInfo,
 )
 from yolopool.errors import DeadlineExceeded, WorkerLost, YolopoolError
-from yolopool.serving import CHANNEL_OPTIONS
+from yolopool.server.grpc_server import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc
 from yolopool.v1 import bench_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 

@@ -15,8 +15,9 @@ from importer import child, store
 from importer.refusal import CALIBRATION, INVALID, NOT_FOUND, ImportRefused
 from importer.settings import Settings, read_settings
 from importer.supervisor import Supervisor
-from yolopool import architecture_yaml, calibration, serving
+from yolopool import architecture_yaml, calibration
 from yolopool.errors import InvalidOption
+from yolopool.server import grpc_server
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
@@ -48,14 +49,14 @@ def main() -> int:
     """Exit status: 0, or 1 when FILE was refused."""
     settings = read_settings()
     if settings.die_with_parent:
-        serving.die_with_parent()
-    serving.set_up_logs("importer", settings.log_level, settings.log_json)
+        grpc_server.die_with_parent()
+    grpc_server.set_up_logs("importer", settings.log_level, settings.log_json)
     return asyncio.run(_import_file(settings) if settings.file else _serve(settings))
 
 
 async def _serve(settings: Settings) -> int:
     work = asyncio.create_task(Supervisor(settings).run())
-    signal = asyncio.create_task(serving.until_signal())
+    signal = asyncio.create_task(grpc_server.until_signal())
     await asyncio.wait((work, signal), return_when=asyncio.FIRST_COMPLETED)
     signal.cancel()
     work.cancel()

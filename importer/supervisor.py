@@ -14,8 +14,9 @@ import structlog
 from importer import child, store
 from importer.refusal import CRASHED, ImportRefused
 from importer.settings import Settings
-from yolopool import serving, status
+from yolopool import status
 from yolopool.errors import FailedPrecondition, InvalidArgument, NotFound, YolopoolError
+from yolopool.server import grpc_server
 from yolopool.v1 import importing_pb2 as pb
 from yolopool.v1.importing_pb2_grpc import ImportServiceStub
 
@@ -31,7 +32,7 @@ class ControlPlanes:
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self._channels = [
-            grpc.aio.insecure_channel(address, options=serving.CHANNEL_OPTIONS)
+            grpc.aio.insecure_channel(address, options=grpc_server.CHANNEL_OPTIONS)
             for address in addresses
         ]
         # The generated stub is typed for the blocking channel; the calls are the same.

@@ -43,7 +43,7 @@ from worker.service import convert
 from worker.service.service import Identity, WorkerRpc
 from worker.settings import Settings, parse_labels
 from yolopool.errors import DeviceHung, Draining, YolopoolError
-from yolopool.serving import GrpcServer, settle
+from yolopool.server.grpc_server import GrpcServer, settle
 from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import grpc
 import structlog
 
-from yolopool.serving import CHANNEL_OPTIONS
+from yolopool.server.grpc_server import CHANNEL_OPTIONS
 from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb2
 
 log = structlog.get_logger()

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from yolopool import parent
+from yolopool.server import parent_death
 
 LEAST_RELEASE = (6, 2)
 START_LIMIT_S = 20.0
@@ -47,13 +47,13 @@ class EmbeddedRedis:
             log = self._folder / "redis.log"
             with log.open("ab") as words:
                 self._process = subprocess.Popen(
-                    parent.command([str(find_server()), *self._arguments()]),
+                    parent_death.command([str(find_server()), *self._arguments()]),
                     stdin=subprocess.DEVNULL,
                     stdout=words,
                     stderr=words,
                     cwd=self._folder,
                     start_new_session=True,
-                    env=parent.environment(os.environ),
+                    env=parent_death.environment(os.environ),
                 )
             self._wait_until_it_answers(log)
         except BaseException:

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from yolopool import parent
 from yolopool.client import Client
 from yolopool.embedded_redis import EmbeddedRedis
 from yolopool.errors import Unavailable, YolopoolError
+from yolopool.server import parent_death
 
 START_LIMIT_S = 90.0
 STOP_LIMIT_S = 4.0
@@ -78,7 +78,7 @@ class _Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log if stdout is None else stdout,
                 stderr=log,
-                env=parent.environment(os.environ),
+                env=parent_death.environment(os.environ),
                 # Ctrl-C is for us alone: we end them, in order.
                 start_new_session=True,
             )

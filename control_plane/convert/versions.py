@@ -29,7 +29,7 @@ from control_plane.types.desired import (
     WorkerState,
 )
 from control_plane.view.crash_loops import Exit
-from yolopool.arrivals import Rates
+from yolopool.server.arrival_rates import Rates
 from yolopool.v1 import fleet_pb2, model_pb2, types_pb2
 
 _SHAPE_POLICIES = {

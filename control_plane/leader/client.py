@@ -16,7 +16,7 @@ from control_plane.convert.versions import key_out
 from control_plane.types.desired import VersionKey
 from control_plane.view.view import HOLDER, View
 from yolopool.errors import RegistryUnavailable, YolopoolError
-from yolopool.serving import CHANNEL_OPTIONS
+from yolopool.server.grpc_server import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc
 from yolopool.v1 import peer_pb2
 

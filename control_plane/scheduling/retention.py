@@ -14,8 +14,8 @@ from control_plane.types.desired import (
     Snapshot,
     VersionKey,
 )
-from yolopool.arrivals import NEVER, Rates
-from yolopool.worth import keeping
+from yolopool.server.arrival_rates import NEVER, Rates
+from yolopool.server.gdsf import keeping
 
 # Until it was measured: opening a pack, and reading it from a store of 10 Gbit/s.
 FETCH_FIXED_S, FETCH_BYTES_PER_S = 0.05, 1.25e9

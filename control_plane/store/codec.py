@@ -37,7 +37,7 @@ from control_plane.types.desired import (
 )
 from control_plane.types.event import Event, EventKind
 from control_plane.types.schedule import Changeover, Preparation, Schedule
-from yolopool.arrivals import Rates
+from yolopool.server.arrival_rates import Rates
 
 Record = TypeVar("Record")
 Key = TypeVar("Key")

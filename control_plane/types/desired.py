@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from control_plane.batching import Batching
-from yolopool.arrivals import NEVER, Arrivals, Rates
 from yolopool.names import build_name, is_build
+from yolopool.server.arrival_rates import NEVER, Arrivals, Rates
 from yolopool.vocabulary import PRECISIONS
 
 if TYPE_CHECKING:

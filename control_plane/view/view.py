@@ -35,8 +35,8 @@ from control_plane.view.footprints import Footprints
 from control_plane.view.load_backoff import LoadFailures
 from control_plane.view.replica_index import Holders
 from control_plane.view.waiters import ANY, Waiters
-from yolopool.arrivals import NEVER, Arrivals, Rates
 from yolopool.errors import WorkerNotFound
+from yolopool.server.arrival_rates import NEVER, Arrivals, Rates
 
 # How long a lost worker stays listed, so that people see which one is gone.
 LOST_KEPT_S = 300.0

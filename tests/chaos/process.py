@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from yolopool import parent
+from yolopool.server import parent_death
 
 STOP_LIMIT_S = 10.0
 POLL_S = 0.02
@@ -33,7 +33,7 @@ class Process:
         self.pids: list[int] = []
         self._command = tuple(command)
         self._log = log
-        self._environ = {**parent.environment(os.environ), **(environ or {})}
+        self._environ = {**parent_death.environment(os.environ), **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from benchmarks.harness.pool import free_port
 from control_plane.store.redis_client import connect, disconnect
 from tests.contract.redis_servers import DEBIAN, WHEEL, program
-from yolopool import parent
+from yolopool.server import parent_death
 
 NAME = "pool"
 REPLICAS, SENTINELS, QUORUM = 2, 3, 2
@@ -112,7 +112,7 @@ def _watcher(config: Path, port: int, master: int) -> list[str]:
         f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n"
         f"sentinel failover-timeout {NAME} {FAILOVER_TIMEOUT_MS}\n"
     )
-    return parent.command([program(DEBIAN, "redis-sentinel"), str(config)])
+    return parent_death.command([program(DEBIAN, "redis-sentinel"), str(config)])
 
 
 def _member(folder: Path, port: int, master: int) -> list[str]:
@@ -125,7 +125,7 @@ def _member(folder: Path, port: int, master: int) -> list[str]:
 
 def _server(path: str, folder: Path, own: list[str]) -> list[str]:
     kept = ["--dir", str(folder), "--appendonly", "yes", "--save", ""]
-    return parent.command([path, *kept, *own])
+    return parent_death.command([path, *kept, *own])
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.store.registry import Registry
 from worker.service.service import Fence
 from yolopool.errors import LedgerFull, NotAssigned, YolopoolError
-from yolopool.serving import GrpcServer
+from yolopool.server.grpc_server import GrpcServer
 from yolopool.status import error_from_rpc
 from yolopool.v1 import (
     bench_pb2,

@@ -12,7 +12,7 @@ from benchmarks.harness import dataset, loadgen, measure
 from benchmarks.harness.fleet import is_serving, ready_names, register
 from yolopool.async_client import AsyncClient
 from yolopool.errors import QueueFull
-from yolopool.serving import GrpcServer
+from yolopool.server.grpc_server import GrpcServer
 from yolopool.v1 import (
     detection_pb2,
     detection_pb2_grpc,

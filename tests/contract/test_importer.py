@@ -24,8 +24,8 @@ from importer.supervisor import Supervisor
 from tests.contract.imports import import_in_child, refusal_of
 from tests.models import Zoo, build_woken, import_checkpoint, save
 from worker.packs.pack_store import PackDoor
-from yolopool import serving
 from yolopool.errors import ImportNotYours
+from yolopool.server import grpc_server
 from yolopool.v1 import importing_pb2 as pb
 from yolopool.v1 import types_pb2
 from yolopool.v1.importing_pb2_grpc import (
@@ -404,7 +404,7 @@ class Jobs(ImportServiceServicer):
 
 @pytest.fixture
 async def jobs() -> AsyncIterator[tuple[Jobs, str]]:
-    jobs, server = Jobs(), serving.GrpcServer(["yolopool.v1.ImportService"])
+    jobs, server = Jobs(), grpc_server.GrpcServer(["yolopool.v1.ImportService"])
     add_ImportServiceServicer_to_server(jobs, server.server)
     port = await server.start("127.0.0.1", 0)
     yield jobs, f"127.0.0.1:{port}"

@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from yolopool import errors
-from yolopool.serving import GrpcServer, is_loopback
+from yolopool.server.grpc_server import GrpcServer, is_loopback
 from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2, detection_pb2_grpc
 

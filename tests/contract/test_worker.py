@@ -21,7 +21,7 @@ from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
 from worker.packs.pack_store import PackDoor
 from worker.settings import read_settings
 from yolopool import errors
-from yolopool.serving import GrpcServer
+from yolopool.server.grpc_server import GrpcServer
 from yolopool.status import error_from_rpc
 from yolopool.v1 import (
     fleet_pb2,

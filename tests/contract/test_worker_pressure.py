@@ -33,7 +33,7 @@ from worker.replicas.replica_table import Replicas
 from worker.replicas.swapper import Swaps, Tiers
 from worker.settings import read_settings
 from yolopool.errors import InferenceFailed, LedgerFull, OutOfMemory, QueueFull
-from yolopool.serving import GrpcServer
+from yolopool.server.grpc_server import GrpcServer
 from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb2, worker_pb2
 
 IMAGE = np.zeros((32, 32, 3), np.uint8)

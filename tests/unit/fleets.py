@@ -27,7 +27,7 @@ from control_plane.types.desired import (
     WorkerInfo,
     WorkerState,
 )
-from yolopool.arrivals import Rates
+from yolopool.server.arrival_rates import Rates
 
 NOW = 1000.0  # monotonic; wants and uses are on the Unix clock and are small numbers here
 

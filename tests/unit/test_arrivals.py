@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.replicas.usage import Usage
-from yolopool.arrivals import NEVER, Arrivals, Rates
+from yolopool.server.arrival_rates import NEVER, Arrivals, Rates
 
 
 def poisson(rate: float, seconds: float, start: float = 0.0, seed: int = 1) -> list[float]:

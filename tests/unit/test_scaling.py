@@ -26,7 +26,7 @@ from control_plane.types.desired import (
 )
 from tests.unit.fleets import NOW, carried_out, key, measured, replica, snapshot, version, want
 from tests.unit.fleets import worker as a_worker
-from yolopool.arrivals import Arrivals, Rates
+from yolopool.server.arrival_rates import Arrivals, Rates
 
 UNIX = 5000.0
 

@@ -24,8 +24,9 @@ from worker.preprocess.arena import Arena
 from worker.preprocess.letterbox import U8, ImageLimits
 from worker.preprocess.preprocessor import Framing, Intake, Prepared
 from worker.service import convert
-from yolopool import serving, status
+from yolopool import status
 from yolopool.errors import InvalidOption, QueueFull, WorkerLost, YolopoolError
+from yolopool.server import grpc_server
 from yolopool.v1 import worker_pb2
 
 SERVICE = "yolopool.v1.WorkerService"
@@ -154,16 +155,16 @@ async def serve(door: int, memory: int) -> None:
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: link.frames, sock=socket.socket(fileno=door))
     settings = await link.started
-    serving.set_up_logs("worker-io", settings.log_level, settings.log_json)
+    grpc_server.set_up_logs("worker-io", settings.log_level, settings.log_json)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     intake = Intake(settings.threads, settings.capacity, limits, arena)
     intake.start()
     link.oldest = lambda: intake.oldest
-    server = serving.GrpcServer([SERVICE])
+    server = grpc_server.GrpcServer([SERVICE])
     server.server.add_generic_rpc_handlers((IoRpc(link, intake).handler(),))
     port = await server.start(settings.host, settings.port)
     await server.set_serving(True)
-    serving.settle()
+    grpc_server.settle()
     link.frames.send(Kind.LISTENING, 0, port.to_bytes(2, "little"))
     await link.lost.wait()
     await server.stop(CLOSING_S)

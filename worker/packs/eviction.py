@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from yolopool.worth import keeping
+from yolopool.server.gdsf import keeping
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from worker.process import hot_restart
 from worker.process.child_process import Child
 from worker.process.stderr_writer import Relay
 from worker.settings import Settings
-from yolopool import parent
 from yolopool.errors import InvalidOption
+from yolopool.server import parent_death
 from yolopool.v1 import fleet_pb2, membership_pb2
 
 log = structlog.get_logger()
@@ -208,7 +208,7 @@ class Supervisor:
                 await child.wait()  # for what it left
 
     async def _start(self, device: Device) -> Child:
-        environ = {**parent.environment(self._environ), **device.environment}
+        environ = {**parent_death.environment(self._environ), **device.environment}
         child = await Child.start(self._command(device), environ, self._output)
         self._started(device, child.pid)
         return child

@@ -9,8 +9,8 @@ from worker.packs.pack_store import Pack
 from worker.replicas.ledger import Claim
 from worker.replicas.lifecycle import Life, ReplicaState
 from worker.replicas.usage import Usage
-from yolopool.arrivals import Arrivals
 from yolopool.errors import YolopoolError
+from yolopool.server.arrival_rates import Arrivals
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
 

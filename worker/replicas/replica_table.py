@@ -18,8 +18,8 @@ from worker.packs.pack_store import Pack
 from worker.replicas.lifecycle import SERVING, Life, ReplicaEvent, ReplicaState
 from worker.replicas.replica import Order, Replica
 from worker.replicas.swapper import Swaps
-from yolopool.arrivals import Arrivals
 from yolopool.errors import Draining, LedgerFull, NotAssigned
+from yolopool.server.arrival_rates import Arrivals
 from yolopool.v1.worker_pb2 import PackLocation
 
 log = structlog.get_logger()

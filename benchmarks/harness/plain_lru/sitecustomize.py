@@ -4,12 +4,12 @@ What is kept is worth nothing, so that the time of the last use alone decides wh
 side of a comparison, of which the product knows nothing.
 """
 
-import yolopool.worth
+import yolopool.server.gdsf
 
 
 def nothing(rate: float, cost_s: float, size_bytes: int, held_s: float) -> float:
-    """In place of `yolopool.worth.keeping`, before anybody has imported it."""
+    """In place of `yolopool.server.gdsf.keeping`, before anybody has imported it."""
     return 0.0
 
 
-yolopool.worth.keeping = nothing
+yolopool.server.gdsf.keeping = nothing

@@ -24,7 +24,7 @@ from grpc_reflection.v1alpha import reflection
 
 from yolopool import status
 from yolopool.errors import Draining, Internal, YolopoolError
-from yolopool.parent import die_with_parent as die_with_parent
+from yolopool.server.parent_death import die_with_parent as die_with_parent
 
 log = structlog.get_logger()
 
