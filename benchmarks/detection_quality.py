@@ -17,7 +17,7 @@ from benchmarks.harness.fleet import ready_names
 from benchmarks.harness.matching import Detected, Score, match, total
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.results import Check, Result, Row
-from yolopool.async_client import AsyncClient
+from yolopool.client.async_client import AsyncClient
 
 
 def flags() -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ from benchmarks.harness import dataset, hardware, results, weights
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.results import Check, Result, Row
 from yolopool import Client
-from yolopool.detections import Detections
+from yolopool.client.detections import Detections
 from yolopool.errors import YolopoolError
 
 # Three of each of two architectures, which share its skeleton and differ by their weights alone:

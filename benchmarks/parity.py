@@ -27,7 +27,7 @@ from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.results import Found, MaskFormat, found
 from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Letterboxed, Place, ShapePolicy
-from yolopool.masks import Mask
+from yolopool.client.masks import Mask
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_UNSPECIFIED
 
 U8 = npt.NDArray[np.uint8]

@@ -30,7 +30,7 @@ from benchmarks.harness.measure import (
 from benchmarks.harness.one_model import ECHO, TIMEOUT_S, environment, jpeg, started
 from benchmarks.harness.pool import PoolFlags, add_flags
 from benchmarks.harness.results import Check, Result, Row
-from yolopool.async_client import AsyncClient
+from yolopool.client.async_client import AsyncClient
 
 _ECHO = f"exec(compile(open({ECHO + '/sitecustomize.py'!r}).read(), 'echo', 'exec'))\n"
 _UVLOOP = "import asyncio, uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())\n"

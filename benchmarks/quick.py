@@ -28,7 +28,7 @@ from benchmarks.harness.measure import (
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.results import Check, Result
 from benchmarks.harness.statistics import median
-from yolopool.async_client import AsyncClient
+from yolopool.client.async_client import AsyncClient
 
 BUSY_CLIENTS = 8
 

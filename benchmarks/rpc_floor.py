@@ -29,7 +29,7 @@ from benchmarks.harness.processes import CpuMeter, descendants
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median
 from benchmarks.harness.worker import Worker
-from yolopool.async_client import AsyncClient
+from yolopool.client.async_client import AsyncClient
 from yolopool.v1 import detection_pb2, detection_pb2_grpc, types_pb2, worker_pb2, worker_pb2_grpc
 
 MODEL = dataset.FOLDER.parent / "models" / "shapes.pt"

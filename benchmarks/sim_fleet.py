@@ -30,7 +30,7 @@ from benchmarks.harness.measure import (
 from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median
-from yolopool.async_client import AsyncClient
+from yolopool.client.async_client import AsyncClient
 
 # Exponent of each mix; choices repeat after so many requests.
 MIXES = {"uniform": 0.0, "zipf s=1": 1.0}

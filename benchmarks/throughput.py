@@ -48,9 +48,9 @@ from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median, quantile, spread
 from worker.hardware.devices import Device, discover
 from worker.hardware.host import Host
-from yolopool.async_client import AsyncClient
-from yolopool.detections import Detections
-from yolopool.requests import PriorityName
+from yolopool.client.async_client import AsyncClient
+from yolopool.client.detections import Detections
+from yolopool.client.requests import PriorityName
 
 LEAST_RATIO = 0.9
 MOST_BEYOND_MS = 2.0

@@ -8,11 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yolopool.async_client import AsyncClient
-    from yolopool.client import Client
-    from yolopool.detections import Classification, Detection, Detections, Timing
+    from yolopool.client.async_client import AsyncClient
+    from yolopool.client.client import Client
+    from yolopool.client.detections import Classification, Detection, Detections, Timing
+    from yolopool.client.masks import Mask
     from yolopool.errors import YolopoolError
-    from yolopool.masks import Mask
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,13 +28,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncClient": "yolopool.async_client",
-    "Client": "yolopool.client",
-    "Classification": "yolopool.detections",
-    "Detection": "yolopool.detections",
-    "Detections": "yolopool.detections",
-    "Mask": "yolopool.masks",
-    "Timing": "yolopool.detections",
+    "AsyncClient": "yolopool.client.async_client",
+    "Client": "yolopool.client.client",
+    "Classification": "yolopool.client.detections",
+    "Detection": "yolopool.client.detections",
+    "Detections": "yolopool.client.detections",
+    "Mask": "yolopool.client.masks",
+    "Timing": "yolopool.client.detections",
     "YolopoolError": "yolopool.errors",
 }
 

@@ -15,7 +15,8 @@ import typer
 import yolopool
 from yolopool import cli_bench, cli_fleet, cli_models, tables, up, why
 from yolopool import demo as demo_files
-from yolopool.client import Client
+from yolopool.client.client import Client
+from yolopool.client.requests import MaskFormatName, PriorityName
 from yolopool.console import (
     DEFAULT_ADDRESS,
     EXIT_CODES,
@@ -28,7 +29,6 @@ from yolopool.console import (
     say,
 )
 from yolopool.errors import YolopoolError
-from yolopool.requests import MaskFormatName, PriorityName
 
 HELP = """yolopool: many YOLO models from few GPUs.
 

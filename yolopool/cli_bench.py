@@ -10,7 +10,8 @@ from rich.live import Live
 
 from yolopool import curves
 from yolopool.chart import COLOURS
-from yolopool.client import Client
+from yolopool.client.client import Client
+from yolopool.client.model_records import Batching, BenchPoint
 from yolopool.console import (
     DEFAULT_ADDRESS,
     Address,
@@ -23,7 +24,6 @@ from yolopool.console import (
 )
 from yolopool.errors import DeadlineExceeded, InvalidOption, ResourceExhausted
 from yolopool.knee import Knee, knee
-from yolopool.records import Batching, BenchPoint
 
 
 def bench(

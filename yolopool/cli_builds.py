@@ -10,7 +10,8 @@ import typer
 
 from yolopool import tables, trial
 from yolopool.calibration import images_in
-from yolopool.client import Client
+from yolopool.client.client import Client
+from yolopool.client.model_records import ModelVersion
 from yolopool.console import (
     DEFAULT_ADDRESS,
     EXIT_CODES,
@@ -26,7 +27,6 @@ from yolopool.console import (
 from yolopool.drift import Bound
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.progress import progress_bar
-from yolopool.records import ModelVersion
 from yolopool.trial import Trial
 from yolopool.vocabulary import INT8, PRECISIONS, TORCH
 

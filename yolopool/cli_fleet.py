@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from yolopool import tables
-from yolopool.client import Client
+from yolopool.client.client import Client
 from yolopool.console import (
     DEFAULT_ADDRESS,
     Address,

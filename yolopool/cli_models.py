@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from yolopool import cli_builds, tables
-from yolopool.client import Client
+from yolopool.client.client import Client
+from yolopool.client.model_records import Batching, ModelVersion, Placement
 from yolopool.console import (
     DEFAULT_ADDRESS,
     EXIT_CODES,
@@ -20,7 +21,6 @@ from yolopool.console import (
 )
 from yolopool.errors import InvalidOption
 from yolopool.progress import progress_bar
-from yolopool.records import Batching, ModelVersion, Placement
 
 app = typer.Typer(help="The registry of models.", no_args_is_help=True)
 app.command("build")(cli_builds.build)

@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from yolopool import chart
+from yolopool.client.model_records import BenchPoint
 from yolopool.knee import Knee
-from yolopool.records import BenchPoint
 from yolopool.tables import plain_table, size
 
 BAR = 24  # characters of the longest

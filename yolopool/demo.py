@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolopool.client import Client
-from yolopool.detections import Detections
+from yolopool.client.client import Client
+from yolopool.client.detections import Detections
 from yolopool.errors import NotFound, YolopoolError
 
 # In a wheel beside this file, in a clone where they are made.

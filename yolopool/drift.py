@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from yolopool import evaluation
-from yolopool.detections import Detections
+from yolopool.client.detections import Detections
+from yolopool.client.masks import Mask
+from yolopool.client.model_records import Drift
 from yolopool.evaluation import Array
-from yolopool.masks import Mask
-from yolopool.records import Drift
 
 # Objects of one class that overlap so much are one, seen twice.
 SAME = 0.5

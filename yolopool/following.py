@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from yolopool.client import Client
+from yolopool.client.client import Client
+from yolopool.client.explanations import Event
 from yolopool.errors import Unavailable
-from yolopool.explanations import Event
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 

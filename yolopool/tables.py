@@ -9,17 +9,17 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from yolopool.detections import Detections, Timing
-from yolopool.drawing import VISIBLE
-from yolopool.explanations import (
+from yolopool.client.detections import Detections, Timing
+from yolopool.client.drawing import VISIBLE
+from yolopool.client.explanations import (
     Event,
     ModelExplanation,
     PlannedStep,
     RequestTrace,
     WorkerVerdict,
 )
-from yolopool.masks import Mask
-from yolopool.records import (
+from yolopool.client.masks import Mask
+from yolopool.client.model_records import (
     Batching,
     Changeover,
     Drift,

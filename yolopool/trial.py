@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolopool import drift, evaluation
-from yolopool.client import Client
-from yolopool.detections import Detections
+from yolopool.client.client import Client
+from yolopool.client.detections import Detections
+from yolopool.client.model_records import Drift, ModelVersion
 from yolopool.errors import InvalidOption
-from yolopool.records import Drift, ModelVersion
 
 # Average precision looks at the whole curve.
 LEAST_CONFIDENCE = 0.001

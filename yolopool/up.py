@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from yolopool.client import Client
+from yolopool.client.client import Client
 from yolopool.embedded_redis import EmbeddedRedis
 from yolopool.errors import Unavailable, YolopoolError
 from yolopool.server import parent_death

@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from yolopool import tables
-from yolopool.client import Client
+from yolopool.client.client import Client
+from yolopool.client.explanations import Event
 from yolopool.console import (
     DEFAULT_ADDRESS,
     Address,
@@ -23,7 +24,6 @@ from yolopool.console import (
     print_json,
     say,
 )
-from yolopool.explanations import Event
 from yolopool.following import follow as followed
 
 explain_app = typer.Typer(help="Why it is as it is.", no_args_is_help=True)

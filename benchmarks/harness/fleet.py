@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolopool.async_client import AsyncClient
-from yolopool.records import Model, Worker
+from yolopool.client.async_client import AsyncClient
+from yolopool.client.model_records import Model, Worker
 
 
 def is_serving(

@@ -10,8 +10,8 @@ from benchmarks.harness.pool import Pool
 from benchmarks.harness.processes import CpuMeter, by_role, memory
 from benchmarks.harness.results import Figure, Row
 from benchmarks.harness.statistics import median, spread
-from yolopool.async_client import AsyncClient
-from yolopool.requests import PriorityName
+from yolopool.client.async_client import AsyncClient
+from yolopool.client.requests import PriorityName
 
 STAGES = (
     "route_ms", "load_wait_ms", "queue_ms", "decode_ms", "preprocess_ms", "inference_ms",

@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks.harness import dataset, fleet
 from benchmarks.harness.hardware import ROOT
 from benchmarks.harness.pool import Pool, PoolFlags
-from yolopool.async_client import AsyncClient
+from yolopool.client.async_client import AsyncClient
 
 # On PYTHONPATH, a pool's workers answer at once.
 ECHO = str(ROOT / "benchmarks" / "harness" / "echo")

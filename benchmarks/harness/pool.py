@@ -22,7 +22,7 @@ from types import TracebackType
 
 from benchmarks.harness.fleet import is_serving
 from benchmarks.harness.processes import Process, descendants
-from yolopool.async_client import AsyncClient
+from yolopool.client.async_client import AsyncClient
 from yolopool.errors import YolopoolError
 from yolopool.up import PoolOptions
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import grpc
 
-from yolopool.async_client import AsyncClient
-from yolopool.detections import Detections, from_response
-from yolopool.requests import CHANNEL_OPTIONS
+from yolopool.client.async_client import AsyncClient
+from yolopool.client.detections import Detections, from_response
+from yolopool.client.requests import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc
 from yolopool.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 

@@ -7,8 +7,8 @@ from control_plane.store.redis_store import VERSIONS, WANTS
 from tests.chaos.pool import Pool
 from tests.chaos.stores import connected
 from tests.chaos.watch import Watch
+from yolopool.client.model_records import ModelVersion
 from yolopool.errors import StaleToken
-from yolopool.records import ModelVersion
 from yolopool.v1 import types_pb2
 
 SERVING = ("WARM", "HOT")

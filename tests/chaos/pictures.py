@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from yolopool.detections import Detections
+from yolopool.client.detections import Detections
 
 SIDE = 320
 PIXELS, CONFIDENCE = 0.5, 0.005

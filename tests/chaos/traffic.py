@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tests.chaos.account import OK, Attempt, Request
 from tests.chaos.pictures import Picture, boxes_of
-from yolopool.detections import Detections
+from yolopool.client.detections import Detections
 from yolopool.errors import YolopoolError
 
 

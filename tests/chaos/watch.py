@@ -10,8 +10,8 @@ from collections import defaultdict
 from types import TracebackType
 
 from tests.chaos.pool import Pool
+from yolopool.client.model_records import ledger_of
 from yolopool.errors import YolopoolError
-from yolopool.records import ledger_of
 from yolopool.v1 import worker_pb2
 
 EVERY_S = 0.25

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import detection_quality
 from benchmarks.harness import dataset, loadgen, measure
 from benchmarks.harness.fleet import is_serving, ready_names, register
-from yolopool.async_client import AsyncClient
+from yolopool.client.async_client import AsyncClient
 from yolopool.errors import QueueFull
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.v1 import (

@@ -18,7 +18,7 @@ from tests.chaos.account import OK, Request
 from tests.chaos.pictures import Box, Picture, grey
 from tests.chaos.process import Process
 from tests.chaos.traffic import Rate, Traffic
-from yolopool.detections import Detections
+from yolopool.client.detections import Detections
 from yolopool.errors import LedgerFull, Unavailable, YolopoolError
 
 RATE = Rate(callers=3, pause_s=0.001, deadline_s=0.2)

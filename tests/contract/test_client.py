@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.contract.scripted_pool import ScriptedPool
-from yolopool import AsyncClient, Client, errors, records
-from yolopool.explanations import Event
+from yolopool import AsyncClient, Client, errors
+from yolopool.client import model_records
+from yolopool.client.explanations import Event
 from yolopool.v1 import model_pb2, types_pb2
 
 Call = Callable[..., Any]
@@ -238,7 +239,7 @@ def test_changeovers_and_schedules(call: Call, pool: ScriptedPool) -> None:
     made = call("set_schedule", "day", "0 6 * * *", ["shapes"], ["old"], **zone)
     assert (made.name, made.release, made.lead_s, made.last_unix_s) == ("day", ("old",), 60.0, 0.0)
     (one,) = call("schedules")
-    assert one.prepare == (records.Preparation("shapes", 2, True),)
+    assert one.prepare == (model_records.Preparation("shapes", 2, True),)
     assert (one.next_unix_s, one.last_error) == (1795323600.0, "LEDGER_FULL: no room [now]")
     assert call("delete_schedule", "day") is None
     with pytest.raises(errors.ScheduleNotFound):
@@ -273,7 +274,7 @@ def test_reads_are_plain_records(call: Call) -> None:
 def test_a_curve_comes_point_by_point(pool: ScriptedPool, kind: str) -> None:
     asked: dict[str, Any] = {"batch_sizes": [1, 16], "shapes": [(64, 128)], "image": b"jpeg"}
 
-    async def awaited() -> list[records.BenchPoint]:
+    async def awaited() -> list[model_records.BenchPoint]:
         async with AsyncClient(pool.address) as client:
             return [point async for point in client.bench("shapes", **asked, timeout_s=5)]
 
@@ -346,16 +347,16 @@ def test_plans_and_explanations_are_read(call: Call, pool: ScriptedPool) -> None
 
 
 def test_batching_is_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
-    asked = records.Batching(8, (4, 8), 2.5, 32)
+    asked = model_records.Batching(8, (4, 8), 2.5, 32)
     assert call("set_batching", "shapes", "cpu", asked).batching == {"cpu": asked}
-    assert call("set_batching", "shapes", "cpu", records.Batching()).batching == {
-        "cpu": records.Batching()
+    assert call("set_batching", "shapes", "cpu", model_records.Batching()).batching == {
+        "cpu": model_records.Batching()
     }
     assert call("set_batching", "shapes", "cpu", None).batching == {}
     sent = pool.script.last("SetBatching")
     assert (sent.model, sent.device_kind, sent.HasField("batching")) == ("shapes", "cpu", False)
     with pytest.raises(errors.InvalidOption, match="max_batch"):
-        call("set_batching", "shapes", "cpu", records.Batching(-1))
+        call("set_batching", "shapes", "cpu", model_records.Batching(-1))
 
 
 def test_builds_are_sent_and_shown(call: Call, pool: ScriptedPool, tmp_path: Path) -> None:
@@ -371,7 +372,7 @@ def test_builds_are_sent_and_shown(call: Call, pool: ScriptedPool, tmp_path: Pat
         call("build", "shapes", backend="onnx", precision="int8", calibration=folder)
         sent = pool.script.last("BuildModel")
         assert len(sent.calibration) == 64
-    drift = records.Drift(3, 9, 8, 1, 0.5, 0.25, 0.9, 0.8, 0.0, 0.75, "torch/fp32")
+    drift = model_records.Drift(3, 9, 8, 1, 0.5, 0.25, 0.9, 0.8, 0.0, 0.75, "torch/fp32")
     assert drift.map_loss == pytest.approx(0.05)
     version = call("set_variant", "shapes", "cpu", "openvino/bf16", drift)
     assert version.served["cpu"].variant == "openvino/bf16"
@@ -381,7 +382,7 @@ def test_builds_are_sent_and_shown(call: Call, pool: ScriptedPool, tmp_path: Pat
 
 
 def test_placement_is_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
-    where = records.Placement("day", {"site": "berlin"}, 3, "interactive")
+    where = model_records.Placement("day", {"site": "berlin"}, 3, "interactive")
     call("set_placement", "shapes", where)
     sent = pool.script.last("SetPlacement").placement
     assert (sent.pool, dict(sent.labels), sent.max_replicas) == ("day", {"site": "berlin"}, 3)
@@ -391,4 +392,4 @@ def test_placement_is_sent_and_shown(call: Call, pool: ScriptedPool) -> None:
     call("load", "shapes")
     assert not pool.script.last("LoadModel").HasField("placement")
     with pytest.raises(errors.InvalidOption, match="interactive, normal, bulk"):
-        call("set_placement", "shapes", records.Placement(priority="urgent"))
+        call("set_placement", "shapes", model_records.Placement(priority="urgent"))

@@ -34,7 +34,7 @@ from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
 from worker.packs.pack_store import Pack, PackDoor
 from yolopool import calibration, drift
-from yolopool.detections import Detections
+from yolopool.client.detections import Detections
 from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed
 from yolopool.v1 import importing_pb2 as pb
 from yolopool.v1.types_pb2 import (

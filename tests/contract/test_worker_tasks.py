@@ -14,8 +14,9 @@ from tests.models import Zoo, picture
 from worker.app import App
 from worker.backends.pytorch.backend import TorchBackend
 from worker.settings import read_settings
-from yolopool import detections, errors
-from yolopool.detections import Detections
+from yolopool import errors
+from yolopool.client import detections
+from yolopool.client.detections import Detections
 from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from examples.shapes import make_data
 from yolopool import Client, demo
 from yolopool.cli import app
-from yolopool.detections import Detections
+from yolopool.client.detections import Detections
 from yolopool.up import PoolOptions, RunningPool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

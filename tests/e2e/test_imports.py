@@ -12,7 +12,7 @@ import torch
 
 from tests.models import Zoo, picture
 from yolopool import Client, demo
-from yolopool.records import ModelVersion
+from yolopool.client.model_records import ModelVersion
 from yolopool.up import PoolOptions, RunningPool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]

@@ -22,7 +22,7 @@ from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.results import Found, MaskFormat
 from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Place, ShapePolicy
-from yolopool.masks import Mask
+from yolopool.client.masks import Mask
 
 pytestmark = pytest.mark.e2e
 FAMILIES = ("yolov8n", "yolo11n", "yolo26n")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolopool.detections import Detection, Detections, Timing
+from yolopool.client.detections import Detection, Detections, Timing
 
 
 @pytest.fixture

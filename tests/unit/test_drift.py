@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from yolopool import drift, trial
-from yolopool.detections import Classification, Detections
+from yolopool.client.detections import Classification, Detections
+from yolopool.client.model_records import Drift
 from yolopool.drift import Bound
 from yolopool.errors import InvalidOption
-from yolopool.records import Drift
 
 BOX = (10.0, 10.0, 50.0, 50.0)
 
@@ -111,7 +111,7 @@ def test_a_mask_that_fell_apart_is_not_found_again() -> None:
 
 @dataclass(frozen=True)
 class _Pixels:
-    """As yolopool.masks.Mask, of pixels that are at hand."""
+    """As yolopool.client.masks.Mask, of pixels that are at hand."""
 
     pixels: np.ndarray
 

@@ -10,7 +10,7 @@ import torch
 from ultralytics.utils import ops
 
 from worker.postprocess import mask_encoding, masks
-from yolopool.masks import Mask, decompressed
+from yolopool.client.masks import Mask, decompressed
 
 F32 = np.ndarray
 SHAPES = [

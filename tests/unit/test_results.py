@@ -16,8 +16,9 @@ from worker.postprocess.results import Found, MaskFormat
 from worker.preprocess.letterbox import Letterboxed, Place
 from worker.service import options
 from worker.service import response as answers
-from yolopool import detections, tables
-from yolopool.detections import Detections
+from yolopool import tables
+from yolopool.client import detections
+from yolopool.client.detections import Detections
 from yolopool.errors import DeadlineExceeded, InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
 

@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 import grpc
 
 from yolopool import calibration as calibrations
-from yolopool import explanations, records, requests
-from yolopool.detections import Detections, from_response
-from yolopool.errors import InvalidOffset, Unavailable
-from yolopool.images import ImageLike, Order
-from yolopool.requests import (
+from yolopool.client import explanations, model_records, requests
+from yolopool.client.detections import Detections, from_response
+from yolopool.client.images import ImageLike, Order
+from yolopool.client.requests import (
     Artifact,
     HeadModeName,
     MaskFormatName,
@@ -25,8 +24,7 @@ from yolopool.requests import (
     ResidencyModeName,
     ShapePolicyName,
 )
-from yolopool.status import error_from_rpc
-from yolopool.stubs import (
+from yolopool.client.services import (
     BENCH_TIMEOUT_S,
     CHANGE_TIMEOUT_S,
     DETECT_TIMEOUT_S,
@@ -39,6 +37,8 @@ from yolopool.stubs import (
     is_importing,
     names_of,
 )
+from yolopool.errors import InvalidOffset, Unavailable
+from yolopool.status import error_from_rpc
 from yolopool.v1 import explain_pb2, fleet_pb2, model_pb2, schedule_pb2
 
 Answer = TypeVar("Answer")
@@ -152,11 +152,11 @@ class AsyncClient:
         output_layout: OutputLayoutName | None = None,
         architecture: str | Path | None = None,
         class_names: Sequence[str] = (),
-        placement: records.Placement | None = None,
+        placement: model_records.Placement | None = None,
         wait: bool = True,
         progress: Progress | None = None,
         timeout_s: float = UPLOAD_TIMEOUT_S,
-    ) -> records.ModelVersion:
+    ) -> model_records.ModelVersion:
         """As `Client.register`."""
         until = time.monotonic() + timeout_s
         artifact = await self.upload(path, progress=progress, timeout_s=timeout_s)
@@ -176,23 +176,23 @@ class AsyncClient:
             where=placement,
         )
         answer = await _await(self._stubs.model.RegisterModel, request, until - time.monotonic())
-        version = records.version_of(answer.version)
+        version = model_records.version_of(answer.version)
         while wait and is_importing(version, progress) and time.monotonic() < until:
             await asyncio.sleep(POLL_S)
             version = (await self.model(version.name)).versions[0]
         return version
 
-    async def models(self, prefix: str = "") -> tuple[records.Model, ...]:
+    async def models(self, prefix: str = "") -> tuple[model_records.Model, ...]:
         """As `Client.models`."""
         request = model_pb2.ListModelsRequest(name_prefix=prefix)
         answer = await _await(self._stubs.model.ListModels, request, READ_TIMEOUT_S)
-        return tuple(records.model_of(model) for model in answer.models)
+        return tuple(model_records.model_of(model) for model in answer.models)
 
-    async def model(self, model: str) -> records.Model:
+    async def model(self, model: str) -> model_records.Model:
         """As `Client.model`."""
         request = model_pb2.GetModelRequest(model=model)
         answer = await _await(self._stubs.model.GetModel, request, READ_TIMEOUT_S)
-        return records.model_of(answer.model)
+        return model_records.model_of(answer.model)
 
     async def load(
         self,
@@ -200,14 +200,14 @@ class AsyncClient:
         *,
         replicas: int = 1,
         pin: bool = False,
-        placement: records.Placement | None = None,
+        placement: model_records.Placement | None = None,
         wait: bool = True,
         timeout_s: float = CHANGE_TIMEOUT_S,
-    ) -> records.ModelVersion:
+    ) -> model_records.ModelVersion:
         """As `Client.load`."""
         request = requests.load(model, replicas, pin, wait, placement)
         answer = await _await(self._stubs.model.LoadModel, request, timeout_s)
-        return records.version_of(answer.version)
+        return model_records.version_of(answer.version)
 
     async def unload(
         self,
@@ -216,11 +216,11 @@ class AsyncClient:
         wait: bool = True,
         force: bool = False,
         timeout_s: float = CHANGE_TIMEOUT_S,
-    ) -> records.ModelVersion:
+    ) -> model_records.ModelVersion:
         """As `Client.unload`."""
         request = model_pb2.UnloadModelRequest(model=model, wait=wait, force=force)
         answer = await _await(self._stubs.model.UnloadModel, request, timeout_s)
-        return records.version_of(answer.version)
+        return model_records.version_of(answer.version)
 
     async def changeover(
         self,
@@ -230,11 +230,11 @@ class AsyncClient:
         replicas: int = 1,
         pin: bool = False,
         timeout_s: float = CHANGE_TIMEOUT_S,
-    ) -> records.Changeover:
+    ) -> model_records.Changeover:
         """As `Client.changeover`."""
         request = requests.changeover(prepare, release, replicas, pin)
         answer = await _await(self._stubs.model.Changeover, request, timeout_s)
-        return records.changeover_of(answer)
+        return model_records.changeover_of(answer)
 
     async def set_schedule(
         self,
@@ -247,18 +247,18 @@ class AsyncClient:
         lead_s: float = 0.0,
         replicas: int = 1,
         pin: bool = False,
-    ) -> records.Schedule:
+    ) -> model_records.Schedule:
         """As `Client.set_schedule`."""
         change = requests.changeover(prepare, release, replicas, pin)
         request = requests.schedule(name, cron, time_zone, lead_s, change)
         answer = await _await(self._stubs.schedule.SetSchedule, request, READ_TIMEOUT_S)
-        return records.schedule_of(answer.schedule)
+        return model_records.schedule_of(answer.schedule)
 
-    async def schedules(self) -> tuple[records.Schedule, ...]:
+    async def schedules(self) -> tuple[model_records.Schedule, ...]:
         """As `Client.schedules`."""
         request = schedule_pb2.ListSchedulesRequest()
         answer = await _await(self._stubs.schedule.ListSchedules, request, READ_TIMEOUT_S)
-        return tuple(records.schedule_of(one) for one in answer.schedules)
+        return tuple(model_records.schedule_of(one) for one in answer.schedules)
 
     async def delete_schedule(self, name: str) -> None:
         """As `Client.delete_schedule`."""
@@ -272,26 +272,28 @@ class AsyncClient:
         *,
         idle_release_s: float = 0.0,
         cpu_fallback: bool = False,
-    ) -> records.ModelVersion:
+    ) -> model_records.ModelVersion:
         """As `Client.set_residency`."""
         request = requests.residency(model, mode, idle_release_s, cpu_fallback)
         answer = await _await(self._stubs.model.SetResidency, request, READ_TIMEOUT_S)
-        return records.version_of(answer.version)
+        return model_records.version_of(answer.version)
 
-    async def set_placement(self, model: str, placement: records.Placement) -> records.ModelVersion:
+    async def set_placement(
+        self, model: str, placement: model_records.Placement
+    ) -> model_records.ModelVersion:
         """As `Client.set_placement`."""
         where = requests.placement(placement)
         request = model_pb2.SetPlacementRequest(model=model, placement=where)
         answer = await _await(self._stubs.model.SetPlacement, request, READ_TIMEOUT_S)
-        return records.version_of(answer.version)
+        return model_records.version_of(answer.version)
 
     async def set_batching(
-        self, model: str, device_kind: str, batching: records.Batching | None
-    ) -> records.ModelVersion:
+        self, model: str, device_kind: str, batching: model_records.Batching | None
+    ) -> model_records.ModelVersion:
         """As `Client.set_batching`."""
         request = requests.batching(model, device_kind, batching)
         answer = await _await(self._stubs.model.SetBatching, request, READ_TIMEOUT_S)
-        return records.version_of(answer.version)
+        return model_records.version_of(answer.version)
 
     async def build(
         self,
@@ -304,7 +306,7 @@ class AsyncClient:
         wait: bool = True,
         progress: Progress | None = None,
         timeout_s: float = UPLOAD_TIMEOUT_S,
-    ) -> records.ModelVersion:
+    ) -> model_records.ModelVersion:
         """As `Client.build`."""
         until, digest = time.monotonic() + timeout_s, ""
         if calibration is not None:
@@ -321,19 +323,19 @@ class AsyncClient:
             calibration=digest,
         )
         answer = await _await(self._stubs.model.BuildModel, request, READ_TIMEOUT_S)
-        build = records.version_of(answer.build)
+        build = model_records.version_of(answer.build)
         while wait and is_importing(build, progress) and time.monotonic() < until:
             await asyncio.sleep(POLL_S)
             build = (await self.model(build.name)).versions[0]
         return build
 
     async def set_variant(
-        self, model: str, device_kind: str, variant: str, drift: records.Drift | None = None
-    ) -> records.ModelVersion:
+        self, model: str, device_kind: str, variant: str, drift: model_records.Drift | None = None
+    ) -> model_records.ModelVersion:
         """As `Client.set_variant`."""
         request = requests.variant(model, device_kind, variant, drift)
         answer = await _await(self._stubs.model.SetVariant, request, READ_TIMEOUT_S)
-        return records.version_of(answer.version)
+        return model_records.version_of(answer.version)
 
     async def delete(self, model: str) -> tuple[str, ...]:
         """As `Client.delete`."""
@@ -341,11 +343,11 @@ class AsyncClient:
         answer = await _await(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S)
         return names_of(answer.deleted)
 
-    async def workers(self) -> tuple[records.Worker, ...]:
+    async def workers(self) -> tuple[model_records.Worker, ...]:
         """As `Client.workers`."""
         request = fleet_pb2.ListWorkersRequest()
         answer = await _await(self._stubs.fleet.ListWorkers, request, READ_TIMEOUT_S)
-        return tuple(records.worker_of(worker) for worker in answer.workers)
+        return tuple(model_records.worker_of(worker) for worker in answer.workers)
 
     async def drain_worker(
         self, worker: str, *, wait: bool = True, timeout_s: float = DRAIN_TIMEOUT_S
@@ -366,7 +368,7 @@ class AsyncClient:
         seconds: float = 0.0,
         image: str | Path | bytes | None = None,
         timeout_s: float = BENCH_TIMEOUT_S,
-    ) -> AsyncIterator[records.BenchPoint]:
+    ) -> AsyncIterator[model_records.BenchPoint]:
         """As `Client.bench`, for `async for`."""
         request = requests.bench(
             model,
@@ -378,12 +380,14 @@ class AsyncClient:
             image=image,
         )
         call = self._stubs.bench.BenchModel(request, timeout=timeout_s)
-        return _each_awaited(call, records.bench_point_of)
+        return _each_awaited(call, model_records.bench_point_of)
 
-    async def fleet(self) -> records.Fleet:
+    async def fleet(self) -> model_records.Fleet:
         """As `Client.fleet`."""
         request = fleet_pb2.GetFleetRequest()
-        return records.fleet_of(await _await(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S))
+        return model_records.fleet_of(
+            await _await(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S)
+        )
 
     def events(
         self,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from yolopool.masks import Mask, fill
+from yolopool.client.masks import Mask, fill
 
 if TYPE_CHECKING:
-    from yolopool.detections import Detection, Detections
+    from yolopool.client.detections import Detection, Detections
 
 Drawable = Image.Image | bytes | str | Path
 # Of distinct hue and enough contrast to white letters; a class takes one by its id.

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from yolopool import records
-from yolopool.requests import Progress
+from yolopool.client import model_records
+from yolopool.client.requests import Progress
 from yolopool.v1 import (
     bench_pb2_grpc,
     detection_pb2_grpc,
@@ -39,7 +39,7 @@ class Stubs:
         self.schedule: Any = schedule_pb2_grpc.ScheduleServiceStub(channel)
 
 
-def is_importing(version: records.ModelVersion, progress: Progress | None) -> bool:
+def is_importing(version: model_records.ModelVersion, progress: Progress | None) -> bool:
     """Whether the import is under way; tells how far it is."""
     if progress is not None:
         progress(version.step or version.state.lower(), version.progress)

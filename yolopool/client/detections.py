@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from yolopool import drawing, masks
-from yolopool.drawing import Drawable
-from yolopool.masks import Mask
-from yolopool.records import Drift, drift_of
+from yolopool.client import drawing, masks
+from yolopool.client.drawing import Drawable
+from yolopool.client.masks import Mask
+from yolopool.client.model_records import Drift, drift_of
 from yolopool.v1 import detection_pb2
 
 F32 = npt.NDArray[np.float32]

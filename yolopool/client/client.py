@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 import grpc
 
 from yolopool import calibration as calibrations
-from yolopool import explanations, records, requests
-from yolopool.detections import Detections, from_response
-from yolopool.errors import InvalidOffset, Unavailable
-from yolopool.images import ImageLike, Order
-from yolopool.requests import (
+from yolopool.client import explanations, model_records, requests
+from yolopool.client.detections import Detections, from_response
+from yolopool.client.images import ImageLike, Order
+from yolopool.client.requests import (
     Artifact,
     HeadModeName,
     MaskFormatName,
@@ -28,8 +27,7 @@ from yolopool.requests import (
     ResidencyModeName,
     ShapePolicyName,
 )
-from yolopool.status import error_from_rpc
-from yolopool.stubs import (
+from yolopool.client.services import (
     BENCH_TIMEOUT_S,
     CHANGE_TIMEOUT_S,
     DETECT_TIMEOUT_S,
@@ -42,6 +40,8 @@ from yolopool.stubs import (
     is_importing,
     names_of,
 )
+from yolopool.errors import InvalidOffset, Unavailable
+from yolopool.status import error_from_rpc
 from yolopool.v1 import explain_pb2, fleet_pb2, model_pb2, schedule_pb2
 
 Answer = TypeVar("Answer")
@@ -167,11 +167,11 @@ class Client:
         output_layout: OutputLayoutName | None = None,
         architecture: str | Path | None = None,
         class_names: Sequence[str] = (),
-        placement: records.Placement | None = None,
+        placement: model_records.Placement | None = None,
         wait: bool = True,
         progress: Progress | None = None,
         timeout_s: float = UPLOAD_TIMEOUT_S,
-    ) -> records.ModelVersion:
+    ) -> model_records.ModelVersion:
         """Uploads a model file (.pt or .onnx) and makes it the next version of `name`.
 
         `output_layout` is of an ONNX file that does not tell how its answer is laid out, and such
@@ -196,22 +196,24 @@ class Client:
             where=placement,
         )
         answer = _call(self._stubs.model.RegisterModel, request, until - time.monotonic())
-        version = records.version_of(answer.version)
+        version = model_records.version_of(answer.version)
         while wait and is_importing(version, progress) and time.monotonic() < until:
             time.sleep(POLL_S)
             version = self.model(version.name).versions[0]
         return version
 
-    def models(self, prefix: str = "") -> tuple[records.Model, ...]:
+    def models(self, prefix: str = "") -> tuple[model_records.Model, ...]:
         """All models whose name begins so, by name."""
         request = model_pb2.ListModelsRequest(name_prefix=prefix)
         answer = _call(self._stubs.model.ListModels, request, READ_TIMEOUT_S)
-        return tuple(records.model_of(model) for model in answer.models)
+        return tuple(model_records.model_of(model) for model in answer.models)
 
-    def model(self, model: str) -> records.Model:
+    def model(self, model: str) -> model_records.Model:
         """One model by name, or by name@version with that version alone."""
         request = model_pb2.GetModelRequest(model=model)
-        return records.model_of(_call(self._stubs.model.GetModel, request, READ_TIMEOUT_S).model)
+        return model_records.model_of(
+            _call(self._stubs.model.GetModel, request, READ_TIMEOUT_S).model
+        )
 
     def load(
         self,
@@ -219,15 +221,17 @@ class Client:
         *,
         replicas: int = 1,
         pin: bool = False,
-        placement: records.Placement | None = None,
+        placement: model_records.Placement | None = None,
         wait: bool = True,
         timeout_s: float = CHANGE_TIMEOUT_S,
-    ) -> records.ModelVersion:
+    ) -> model_records.ModelVersion:
         """Wants a version on so many workers; with wait, returns when it is HOT there. A
         `placement` is set first, as `set_placement` does.
         """
         request = requests.load(model, replicas, pin, wait, placement)
-        return records.version_of(_call(self._stubs.model.LoadModel, request, timeout_s).version)
+        return model_records.version_of(
+            _call(self._stubs.model.LoadModel, request, timeout_s).version
+        )
 
     def unload(
         self,
@@ -236,12 +240,14 @@ class Client:
         wait: bool = True,
         force: bool = False,
         timeout_s: float = CHANGE_TIMEOUT_S,
-    ) -> records.ModelVersion:
+    ) -> model_records.ModelVersion:
         """Wants a version nowhere; with wait, returns when it is gone. `force`: its open requests
         are refused with NotAssigned instead of waited for.
         """
         request = model_pb2.UnloadModelRequest(model=model, wait=wait, force=force)
-        return records.version_of(_call(self._stubs.model.UnloadModel, request, timeout_s).version)
+        return model_records.version_of(
+            _call(self._stubs.model.UnloadModel, request, timeout_s).version
+        )
 
     def changeover(
         self,
@@ -251,14 +257,14 @@ class Client:
         replicas: int = 1,
         pin: bool = False,
         timeout_s: float = CHANGE_TIMEOUT_S,
-    ) -> records.Changeover:
+    ) -> model_records.Changeover:
         """Loads all of `prepare` and then ends what is wanted of `release`, all or nothing.
 
         Raises ChangeoverFailed (details: model, reason) or DeadlineExceeded if one can't be
         loaded in time; what was wanted before is wanted again then.
         """
         request = requests.changeover(prepare, release, replicas, pin)
-        return records.changeover_of(_call(self._stubs.model.Changeover, request, timeout_s))
+        return model_records.changeover_of(_call(self._stubs.model.Changeover, request, timeout_s))
 
     def set_schedule(
         self,
@@ -271,7 +277,7 @@ class Client:
         lead_s: float = 0.0,
         replicas: int = 1,
         pin: bool = False,
-    ) -> records.Schedule:
+    ) -> model_records.Schedule:
         """Makes or replaces a schedule: a changeover at each moment of `cron` (minute hour
         day-of-month month day-of-week) in an IANA `time_zone` (empty: UTC), whose loads begin
         lead_s before. Raises InvalidSchedule.
@@ -279,13 +285,13 @@ class Client:
         change = requests.changeover(prepare, release, replicas, pin)
         request = requests.schedule(name, cron, time_zone, lead_s, change)
         answer = _call(self._stubs.schedule.SetSchedule, request, READ_TIMEOUT_S)
-        return records.schedule_of(answer.schedule)
+        return model_records.schedule_of(answer.schedule)
 
-    def schedules(self) -> tuple[records.Schedule, ...]:
+    def schedules(self) -> tuple[model_records.Schedule, ...]:
         """All schedules, by name."""
         request = schedule_pb2.ListSchedulesRequest()
         answer = _call(self._stubs.schedule.ListSchedules, request, READ_TIMEOUT_S)
-        return tuple(records.schedule_of(one) for one in answer.schedules)
+        return tuple(model_records.schedule_of(one) for one in answer.schedules)
 
     def delete_schedule(self, name: str) -> None:
         """Forgets a schedule; what it loaded stays. Raises ScheduleNotFound."""
@@ -299,28 +305,30 @@ class Client:
         *,
         idle_release_s: float = 0.0,
         cpu_fallback: bool = False,
-    ) -> records.ModelVersion:
+    ) -> model_records.ModelVersion:
         """Says how a version is kept once loaded; `idle_release_s` (0: 60) is of on-demand."""
         request = requests.residency(model, mode, idle_release_s, cpu_fallback)
         answer = _call(self._stubs.model.SetResidency, request, READ_TIMEOUT_S)
-        return records.version_of(answer.version)
+        return model_records.version_of(answer.version)
 
-    def set_placement(self, model: str, placement: records.Placement) -> records.ModelVersion:
+    def set_placement(
+        self, model: str, placement: model_records.Placement
+    ) -> model_records.ModelVersion:
         """Says where a version may run, on how many workers, and how much it matters."""
         where = requests.placement(placement)
         request = model_pb2.SetPlacementRequest(model=model, placement=where)
         answer = _call(self._stubs.model.SetPlacement, request, READ_TIMEOUT_S)
-        return records.version_of(answer.version)
+        return model_records.version_of(answer.version)
 
     def set_batching(
-        self, model: str, device_kind: str, batching: records.Batching | None
-    ) -> records.ModelVersion:
+        self, model: str, device_kind: str, batching: model_records.Batching | None
+    ) -> model_records.ModelVersion:
         """Says how the images of a version share passes on cpu, cuda or sim; None: as its workers
         were started. Replicas take it over where they are, without a gap.
         """
         request = requests.batching(model, device_kind, batching)
         answer = _call(self._stubs.model.SetBatching, request, READ_TIMEOUT_S)
-        return records.version_of(answer.version)
+        return model_records.version_of(answer.version)
 
     def build(
         self,
@@ -333,7 +341,7 @@ class Client:
         wait: bool = True,
         progress: Progress | None = None,
         timeout_s: float = UPLOAD_TIMEOUT_S,
-    ) -> records.ModelVersion:
+    ) -> model_records.ModelVersion:
         """Makes a build of a version: for torch, onnx, openvino or tensorrt in fp32, fp16, bf16 or
         int8 (which takes `calibration`: a folder of images like those that will be asked about).
         Answers it as a model of its own, to be asked for by its name; `set_variant` serves the
@@ -353,33 +361,33 @@ class Client:
             calibration=digest,
         )
         answer = _call(self._stubs.model.BuildModel, request, READ_TIMEOUT_S)
-        build = records.version_of(answer.build)
+        build = model_records.version_of(answer.build)
         while wait and is_importing(build, progress) and time.monotonic() < until:
             time.sleep(POLL_S)
             build = self.model(build.name).versions[0]
         return build
 
     def set_variant(
-        self, model: str, device_kind: str, variant: str, drift: records.Drift | None = None
-    ) -> records.ModelVersion:
+        self, model: str, device_kind: str, variant: str, drift: model_records.Drift | None = None
+    ) -> model_records.ModelVersion:
         """Serves a version by one of its builds (backend/precision; empty: as its workers make it)
         on cpu or cuda from now on. Replicas are loaded anew behind their last tickets. `drift` is
         kept with it, and told with each answer.
         """
         request = requests.variant(model, device_kind, variant, drift)
         answer = _call(self._stubs.model.SetVariant, request, READ_TIMEOUT_S)
-        return records.version_of(answer.version)
+        return model_records.version_of(answer.version)
 
     def delete(self, model: str) -> tuple[str, ...]:
         """Forgets a model, or one version of it; answers what was deleted as name@version."""
         request = model_pb2.DeleteModelRequest(model=model)
         return names_of(_call(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S).deleted)
 
-    def workers(self) -> tuple[records.Worker, ...]:
+    def workers(self) -> tuple[model_records.Worker, ...]:
         """The workers by id, with ledgers and replicas."""
         request = fleet_pb2.ListWorkersRequest()
         answer = _call(self._stubs.fleet.ListWorkers, request, READ_TIMEOUT_S)
-        return tuple(records.worker_of(worker) for worker in answer.workers)
+        return tuple(model_records.worker_of(worker) for worker in answer.workers)
 
     def drain_worker(
         self, worker: str, *, wait: bool = True, timeout_s: float = DRAIN_TIMEOUT_S
@@ -401,7 +409,7 @@ class Client:
         seconds: float = 0.0,
         image: str | Path | bytes | None = None,
         timeout_s: float = BENCH_TIMEOUT_S,
-    ) -> Iterator[records.BenchPoint]:
+    ) -> Iterator[model_records.BenchPoint]:
         """Measures passes by shape, (height, width), and batch size on one worker that holds the
         version, and answers the points as they come. Each comes some times, with more passes: its
         last counts. What is left out takes the server's defaults.
@@ -418,12 +426,12 @@ class Client:
             image=image,
         )
         call = self._stubs.bench.BenchModel(request, timeout=timeout_s)
-        return _each(call, records.bench_point_of)
+        return _each(call, model_records.bench_point_of)
 
-    def fleet(self) -> records.Fleet:
+    def fleet(self) -> model_records.Fleet:
         """The whole pool in numbers."""
         request = fleet_pb2.GetFleetRequest()
-        return records.fleet_of(_call(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S))
+        return model_records.fleet_of(_call(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S))
 
     def events(
         self,

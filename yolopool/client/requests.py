@@ -14,9 +14,10 @@ from typing import Literal
 
 from PIL import Image
 
-from yolopool import architecture_yaml, images
+from yolopool import architecture_yaml
+from yolopool.client import images
+from yolopool.client.model_records import Batching, Drift, Placement, drift_to
 from yolopool.errors import ArtifactNotFound, InvalidOption
-from yolopool.records import Batching, Drift, Placement, drift_to
 from yolopool.v1 import bench_pb2, detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
