@@ -27,10 +27,10 @@ from examples.shapes import make_data
 from worker.backends.base import Backend, LoadedModel, NmsOptions, run
 from worker.hardware.host import Host
 from worker.packs.pack_store import Pack, PackDoor
-from yolopool import drift
 from yolopool.client.detections import Detections
 from yolopool.client.model_records import Drift
-from yolopool.evaluation import mean_precision
+from yolopool.evaluation import drift
+from yolopool.evaluation.average_precision import mean_precision
 from yolopool.v1.worker_pb2 import PackLocation
 
 U8 = npt.NDArray[np.uint8]

@@ -23,7 +23,7 @@ from yolopool.console import (
     say,
 )
 from yolopool.errors import DeadlineExceeded, InvalidOption, ResourceExhausted
-from yolopool.knee import Knee, knee
+from yolopool.evaluation.knee import Knee, knee
 
 
 def bench(

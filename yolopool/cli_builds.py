@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from yolopool import tables, trial
+from yolopool import tables
 from yolopool.calibration import images_in
 from yolopool.client.client import Client
 from yolopool.client.model_records import ModelVersion
@@ -24,10 +24,11 @@ from yolopool.console import (
     print_json,
     say,
 )
-from yolopool.drift import Bound
 from yolopool.errors import InvalidOption, YolopoolError
+from yolopool.evaluation import build_comparison
+from yolopool.evaluation.build_comparison import Trial
+from yolopool.evaluation.drift import Bound
 from yolopool.progress import progress_bar
-from yolopool.trial import Trial
 from yolopool.vocabulary import INT8, PRECISIONS, TORCH
 
 AUTO = "auto"
@@ -164,7 +165,9 @@ class _Bench:
         for by name raises instead.
         """
         exact, mine = self._exact()
-        truths = trial.read_all(labels, images, len(exact.class_names)) if labels else None
+        truths = (
+            build_comparison.read_all(labels, images, len(exact.class_names)) if labels else None
+        )
         trials: dict[str, Trial] = {}
         failed: dict[str, str] = {}
         try:
@@ -172,7 +175,9 @@ class _Bench:
                 try:
                     made = self._made(name)
                     told = partial(self.progress, name)
-                    trials[name] = trial.run(self.client, exact, made, images, truths, told)
+                    trials[name] = build_comparison.run(
+                        self.client, exact, made, images, truths, told
+                    )
                     self.client.unload(made.name, wait=False)
                 except YolopoolError as error:
                     if precision != AUTO:
@@ -223,7 +228,7 @@ class _Bench:
 def _best(trials: dict[str, Trial], bound: Bound, precision: str) -> str:
     """What is to serve; empty: what does without."""
     if precision == AUTO:
-        return trial.fastest(trials, bound)
+        return build_comparison.fastest(trials, bound)
     fits = (name for name, one in trials.items() if not bound.exceeded_by(one.drift))
     return next(fits, "")
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from yolopool import chart
 from yolopool.client.model_records import BenchPoint
-from yolopool.knee import Knee
+from yolopool.evaluation.knee import Knee
 from yolopool.tables import plain_table, size
 
 BAR = 24  # characters of the longest

@@ -33,7 +33,7 @@ from yolopool.client.model_records import (
     ServedVariant,
     Worker,
 )
-from yolopool.trial import Trial
+from yolopool.evaluation.build_comparison import Trial
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 # Of a process' memory: allocators and libraries come and go by as much.

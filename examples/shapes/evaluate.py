@@ -2,7 +2,7 @@
 
     python examples/shapes/evaluate.py examples/shapes/models/shapes.pt examples/shapes/images
 
-Average precision as in COCO: yolopool.evaluation.
+Average precision as in COCO: yolopool.evaluation.average_precision.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolopool.evaluation import mean_precision
+from yolopool.evaluation.average_precision import mean_precision
 
 Array = NDArray[np.float64]
 

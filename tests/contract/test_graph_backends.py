@@ -33,9 +33,10 @@ from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
 from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
 from worker.packs.pack_store import Pack, PackDoor
-from yolopool import calibration, drift
+from yolopool import calibration
 from yolopool.client.detections import Detections
 from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed
+from yolopool.evaluation import drift
 from yolopool.v1 import importing_pb2 as pb
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,

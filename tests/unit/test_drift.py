@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from yolopool import drift, trial
 from yolopool.client.detections import Classification, Detections
 from yolopool.client.model_records import Drift
-from yolopool.drift import Bound
 from yolopool.errors import InvalidOption
+from yolopool.evaluation import build_comparison, drift
+from yolopool.evaluation.drift import Bound
 
 BOX = (10.0, 10.0, 50.0, 50.0)
 
@@ -127,9 +127,9 @@ def test_labels_are_checked_before_anything_runs(tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     label = tmp_path / "a.txt"
     label.write_text("1 0.5 0.5 0.2 0.4\n\n")
-    (rows,) = trial.read_all(tmp_path, [image], 2)
+    (rows,) = build_comparison.read_all(tmp_path, [image], 2)
     assert rows.tolist() == [[1, 0.5, 0.5, 0.2, 0.4]]
     for wrong in ("2 0.5 0.5 0.2 0.4", "0 0.5 0.5 0.2", "0 0.5 0.5 nan 0.1", "cat 1 1 1 1", ""):
         label.write_text(wrong)
         with pytest.raises(InvalidOption):
-            trial.read_all(tmp_path, [image], 2)
+            build_comparison.read_all(tmp_path, [image], 2)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolopool.knee import GAIN, knee
+from yolopool.evaluation.knee import GAIN, knee
 
 
 @dataclass(frozen=True)

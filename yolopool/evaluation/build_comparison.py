@@ -12,11 +12,11 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from yolopool import drift, evaluation
 from yolopool.client.client import Client
 from yolopool.client.detections import Detections
 from yolopool.client.model_records import Drift, ModelVersion
 from yolopool.errors import InvalidOption
+from yolopool.evaluation import average_precision, drift
 
 # Average precision looks at the whole curve.
 LEAST_CONFIDENCE = 0.001
@@ -83,7 +83,7 @@ def _with_precision(
     precisions = []
     for side in zip(*pairs, strict=True):
         rows = {str(number): _rows(one) for number, one in enumerate(side)}
-        precisions.append(evaluation.mean_precision(rows, real, classes))
+        precisions.append(average_precision.mean_precision(rows, real, classes))
     (exact50, exact95), (map50, map95) = precisions
     return replace(moved, exact_map50=exact50, exact_map50_95=exact95, map50=map50, map50_95=map95)
 

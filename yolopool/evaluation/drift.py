@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from yolopool import evaluation
 from yolopool.client.detections import Detections
 from yolopool.client.masks import Mask
 from yolopool.client.model_records import Drift
-from yolopool.evaluation import Array
+from yolopool.evaluation import average_precision
+from yolopool.evaluation.average_precision import Array
 
 # Objects of one class that overlap so much are one, seen twice.
 SAME = 0.5
@@ -48,7 +48,7 @@ def between(exact: Detections, other: Detections) -> Drift:
     """
     if exact.classification is not None and other.classification is not None:
         return _between_classes(exact, other)
-    overlaps = evaluation.iou(exact.xyxy.astype(np.float64), other.xyxy.astype(np.float64))
+    overlaps = average_precision.iou(exact.xyxy.astype(np.float64), other.xyxy.astype(np.float64))
     if exact.masks is not None and other.masks is not None:
         overlaps = _mask_overlaps(exact.masks, other.masks, overlaps)
     free = np.ones(len(other), np.bool_)
