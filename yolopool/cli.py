@@ -13,8 +13,7 @@ from typing import Annotated, cast
 import typer
 
 import yolopool
-from yolopool import cli_bench, cli_fleet, cli_models, tables, up, why
-from yolopool import demo as demo_files
+from yolopool import cli_bench, cli_fleet, cli_models, tables, why
 from yolopool.client.client import Client
 from yolopool.client.requests import MaskFormatName, PriorityName
 from yolopool.console import (
@@ -29,6 +28,8 @@ from yolopool.console import (
     say,
 )
 from yolopool.errors import YolopoolError
+from yolopool.local import demo as demo_files
+from yolopool.local import pool as up
 
 HELP = """yolopool: many YOLO models from few GPUs.
 

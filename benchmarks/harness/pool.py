@@ -24,7 +24,7 @@ from benchmarks.harness.fleet import is_serving
 from benchmarks.harness.processes import Process, descendants
 from yolopool.client.async_client import AsyncClient
 from yolopool.errors import YolopoolError
-from yolopool.up import PoolOptions
+from yolopool.local.pool import PoolOptions
 
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0

@@ -17,8 +17,8 @@ from control_plane.store.redis_registry import RedisRegistry
 from control_plane.types.desired import VersionKey, VersionSettings
 from tests.contract.redis_servers import DEBIAN, WHEEL, free_port, server, watched
 from tests.waiting import until
-from yolopool.embedded_redis import EmbeddedRedis
 from yolopool.errors import RegistryUnavailable
+from yolopool.local.embedded_redis import EmbeddedRedis
 
 SETTINGS = VersionSettings(320)
 
@@ -196,7 +196,7 @@ def test_one_embedded_server_a_folder(folder: Path) -> None:
 
 def test_the_embedded_server_dies_with_its_parent(folder: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from yolopool.embedded_redis import *\n"
+        "import sys, time; from pathlib import Path; from yolopool.local.embedded_redis import *\n"
         "redis = EmbeddedRedis(Path(sys.argv[1])); redis.start()\n"
         "print(redis._process.pid, flush=True); time.sleep(60)"
     )

@@ -12,10 +12,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from examples.shapes import make_data
-from yolopool import Client, demo
+from yolopool import Client
 from yolopool.cli import app
 from yolopool.client.detections import Detections
-from yolopool.up import PoolOptions, RunningPool
+from yolopool.local import demo
+from yolopool.local.pool import PoolOptions, RunningPool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 SHAPES = Path(__file__).parents[2] / "examples" / "shapes" / "images"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import until
-from yolopool import Client, demo, errors
-from yolopool.up import PoolOptions, RunningPool
+from yolopool import Client, errors
+from yolopool.local import demo
+from yolopool.local.pool import PoolOptions, RunningPool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 SHAPES = demo.find().models["shapes"]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import until
-from yolopool import Client, demo, errors
-from yolopool.up import PoolOptions, RunningPool
+from yolopool import Client, errors
+from yolopool.local import demo
+from yolopool.local.pool import PoolOptions, RunningPool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 IMAGE = demo.find().images[0]

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from tests.models import Zoo, picture
-from yolopool import Client, demo
+from yolopool import Client
 from yolopool.client.model_records import ModelVersion
-from yolopool.up import PoolOptions, RunningPool
+from yolopool.local import demo
+from yolopool.local.pool import PoolOptions, RunningPool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 NAMES = [f"class {number}" for number in range(80)]

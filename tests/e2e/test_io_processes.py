@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from tests.waiting import until
-from yolopool import Client, demo
-from yolopool.up import PoolOptions, RunningPool
+from yolopool import Client
+from yolopool.local import demo
+from yolopool.local.pool import PoolOptions, RunningPool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 IMAGE = demo.find().images[0]

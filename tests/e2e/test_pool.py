@@ -19,8 +19,9 @@ import pytest
 from benchmarks.harness import dataset
 from benchmarks.harness.matching import Detected, match, total
 from tests.waiting import until
-from yolopool import Client, demo, errors
-from yolopool.up import PoolOptions, RunningPool
+from yolopool import Client, errors
+from yolopool.local import demo
+from yolopool.local.pool import PoolOptions, RunningPool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 IMAGE = demo.find().images[0]

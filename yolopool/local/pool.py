@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import IO
 
 from yolopool.client.client import Client
-from yolopool.embedded_redis import EmbeddedRedis
 from yolopool.errors import Unavailable, YolopoolError
+from yolopool.local.embedded_redis import EmbeddedRedis
 from yolopool.server import parent_death
 
 START_LIMIT_S = 90.0
