@@ -25,7 +25,7 @@ from control_plane.convert.versions import worker_in
 from control_plane.routing.balancer import choose
 from control_plane.types.desired import VersionKey
 from control_plane.view.view import View
-from yolopool.chart import line_chart
+from yolopool.cli.svg_chart import line_chart
 from yolopool.v1 import fleet_pb2, types_pb2
 
 NOW = 1000.0  # monotonic seconds

@@ -19,7 +19,7 @@ from benchmarks.harness.processes import memory
 from benchmarks.harness.results import Check, Result
 from benchmarks.harness.statistics import median
 from benchmarks.harness.worker import Worker
-from yolopool.chart import line_chart
+from yolopool.cli.svg_chart import line_chart
 
 MIB = 2**20
 SETTLED = 50  # cycles until allocators, threads and libraries have what they keep

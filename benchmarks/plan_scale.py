@@ -35,7 +35,7 @@ from control_plane.types.desired import (
     WorkerInfo,
     WorkerState,
 )
-from yolopool.chart import line_chart
+from yolopool.cli.svg_chart import line_chart
 from yolopool.server.arrival_rates import Rates
 
 MIB = 2**20

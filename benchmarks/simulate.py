@@ -15,7 +15,7 @@ from dataclasses import replace
 from benchmarks.harness import hardware, results
 from benchmarks.harness.results import Result
 from benchmarks.simulation.table import Played, bound_row, checks, games, played, rows
-from yolopool.chart import lines_chart
+from yolopool.cli.svg_chart import lines_chart
 
 QUICK = 0.1
 # Of a trace, in a picture.

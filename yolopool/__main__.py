@@ -1,6 +1,6 @@
 """`python -m yolopool` is the command line."""
 
-from yolopool.cli import main
+from yolopool.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from yolopool.console import err
+from yolopool.cli.console import err
 
 
 @contextmanager

@@ -34,7 +34,7 @@ PORTS = range(20_000, 32_000)
 _first = random.SystemRandom().randrange(len(PORTS))
 _ports: Iterator[int] = itertools.cycle((*PORTS[_first:], *PORTS[:_first]))
 
-COMMAND = "import sys; from yolopool.cli import main; sys.argv[0] = 'yolopool'; main()"
+COMMAND = "import sys; from yolopool.cli.main import main; sys.argv[0] = 'yolopool'; main()"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ def run(code: str) -> str:
 
 def test_the_client_loads_no_server_library() -> None:
     loaded = run(
-        "import sys, yolopool, yolopool.cli; yolopool.Client, yolopool.AsyncClient\n"
+        "import sys, yolopool, yolopool.cli.main; yolopool.Client, yolopool.AsyncClient\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     assert loaded.strip() == "[]"

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.contract.scripted_pool import ScriptedPool
 from yolopool.v1 import events_pb2, model_pb2, types_pb2
 
-CLI = [sys.executable, "-c", "from yolopool.cli import main; main()"]
+CLI = [sys.executable, "-c", "from yolopool.cli.main import main; main()"]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from examples.shapes import make_data
 from yolopool import Client
-from yolopool.cli import app
+from yolopool.cli.main import app
 from yolopool.client.detections import Detections
 from yolopool.local import demo
 from yolopool.local.pool import PoolOptions, RunningPool

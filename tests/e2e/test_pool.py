@@ -233,7 +233,7 @@ def test_bad_requests_have_reasons_and_the_pool_lives_on(folder: Path) -> None:
 
 
 def test_ctrl_c_ends_all(folder: Path) -> None:
-    command = "import sys; from yolopool.cli import main; main()"
+    command = "import sys; from yolopool.cli.main import main; main()"
     up = subprocess.Popen(
         [
             sys.executable, "-c", command, "up", "--devices", "sim:2", "--no-demo",

@@ -15,7 +15,7 @@ import pytest
 from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
-COMMAND = "from yolopool.cli import main; main()"
+COMMAND = "from yolopool.cli.main import main; main()"
 
 
 @pytest.fixture

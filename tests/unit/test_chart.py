@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from yolopool.chart import COLOURS, HEIGHT, TOP, WIDTH, line_chart, lines_chart, stacked
+from yolopool.cli.svg_chart import COLOURS, HEIGHT, TOP, WIDTH, line_chart, lines_chart, stacked
 
 
 def test_a_curve_is_drawn_to_scale() -> None:

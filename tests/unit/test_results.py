@@ -16,7 +16,7 @@ from worker.postprocess.results import Found, MaskFormat
 from worker.preprocess.letterbox import Letterboxed, Place
 from worker.service import options
 from worker.service import response as answers
-from yolopool import tables
+from yolopool.cli import tables
 from yolopool.client import detections
 from yolopool.client.detections import Detections
 from yolopool.errors import DeadlineExceeded, InvalidOption

@@ -6,10 +6,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from yolopool import chart
+from yolopool.cli import svg_chart
+from yolopool.cli.tables import plain_table, size
 from yolopool.client.model_records import BenchPoint
 from yolopool.evaluation.knee import Knee
-from yolopool.tables import plain_table, size
 
 BAR = 24  # characters of the longest
 
@@ -94,10 +94,10 @@ def picture(points: Sequence[BenchPoint], knee: Knee, whole: bool) -> str:
     marked = names.index(str(knee.batch)) if str(knee.batch) in names else None
     above = title(points[0]) + ("" if whole else ": cut before its end")
     below = f"knee: batch {knee.batch}, {knee.images_per_s:.3g} images/s at {knee.p50_ms:.3g} ms"
-    return chart.stacked(
+    return svg_chart.stacked(
         [
-            chart.lines_chart(speeds, above, "batch", "images/s", x_names=names, marked=marked),
-            chart.lines_chart(
+            svg_chart.lines_chart(speeds, above, "batch", "images/s", x_names=names, marked=marked),
+            svg_chart.lines_chart(
                 latencies, below, "batch", "ms of a pass", x_names=names, marked=marked
             ),
         ]

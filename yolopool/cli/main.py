@@ -13,10 +13,9 @@ from typing import Annotated, cast
 import typer
 
 import yolopool
-from yolopool import cli_bench, cli_fleet, cli_models, tables, why
-from yolopool.client.client import Client
-from yolopool.client.requests import MaskFormatName, PriorityName
-from yolopool.console import (
+from yolopool.cli import bench, explain, models, tables
+from yolopool.cli import fleet as cli_fleet
+from yolopool.cli.console import (
     DEFAULT_ADDRESS,
     EXIT_CODES,
     Address,
@@ -27,6 +26,8 @@ from yolopool.console import (
     print_json,
     say,
 )
+from yolopool.client.client import Client
+from yolopool.client.requests import MaskFormatName, PriorityName
 from yolopool.errors import YolopoolError
 from yolopool.local import demo as demo_files
 from yolopool.local import pool as up
@@ -42,14 +43,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(cli_models.app, name="models")
+app.add_typer(models.app, name="models")
 app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
-app.add_typer(why.explain_app, name="explain")
-app.command("bench")(cli_bench.bench)
-app.command("events")(why.events)
-cli_models.app.command("plan")(why.plan)
+app.add_typer(explain.explain_app, name="explain")
+app.command("bench")(bench.bench)
+app.command("events")(explain.events)
+models.app.command("plan")(explain.plan)
 
 
 def main() -> None:

@@ -5,10 +5,8 @@ from typing import Annotated
 
 import typer
 
-from yolopool import cli_builds, tables
-from yolopool.client.client import Client
-from yolopool.client.model_records import Batching, ModelVersion, Placement
-from yolopool.console import (
+from yolopool.cli import builds, tables
+from yolopool.cli.console import (
     DEFAULT_ADDRESS,
     EXIT_CODES,
     Address,
@@ -19,12 +17,14 @@ from yolopool.console import (
     print_error,
     print_json,
 )
+from yolopool.client.client import Client
+from yolopool.client.model_records import Batching, ModelVersion, Placement
 from yolopool.errors import InvalidOption
 from yolopool.progress import progress_bar
 
 app = typer.Typer(help="The registry of models.", no_args_is_help=True)
-app.command("build")(cli_builds.build)
-app.command("variant")(cli_builds.variant)
+app.command("build")(builds.build)
+app.command("variant")(builds.variant)
 
 Pool = Annotated[
     str | None, typer.Option("--pool", help="only on workers of this pool (label pool)")

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from yolopool import tables
-from yolopool.client.client import Client
-from yolopool.console import (
+from yolopool.cli import tables
+from yolopool.cli.console import (
     DEFAULT_ADDRESS,
     Address,
     AsJson,
@@ -15,6 +14,7 @@ from yolopool.console import (
     print_error,
     print_json,
 )
+from yolopool.client.client import Client
 
 workers_app = typer.Typer(help="The workers of the pool.", no_args_is_help=True)
 schedules_app = typer.Typer(help="Changes of models by the clock.", no_args_is_help=True)

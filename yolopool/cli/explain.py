@@ -11,10 +11,8 @@ from typing import Annotated
 
 import typer
 
-from yolopool import tables
-from yolopool.client.client import Client
-from yolopool.client.explanations import Event
-from yolopool.console import (
+from yolopool.cli import tables
+from yolopool.cli.console import (
     DEFAULT_ADDRESS,
     Address,
     AsJson,
@@ -24,6 +22,8 @@ from yolopool.console import (
     print_json,
     say,
 )
+from yolopool.client.client import Client
+from yolopool.client.explanations import Event
 from yolopool.following import follow as followed
 
 explain_app = typer.Typer(help="Why it is as it is.", no_args_is_help=True)

@@ -8,11 +8,8 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
-from yolopool import curves
-from yolopool.chart import COLOURS
-from yolopool.client.client import Client
-from yolopool.client.model_records import Batching, BenchPoint
-from yolopool.console import (
+from yolopool.cli import bench_curves
+from yolopool.cli.console import (
     DEFAULT_ADDRESS,
     Address,
     AsJson,
@@ -22,6 +19,9 @@ from yolopool.console import (
     print_json,
     say,
 )
+from yolopool.cli.svg_chart import COLOURS
+from yolopool.client.client import Client
+from yolopool.client.model_records import Batching, BenchPoint
 from yolopool.errors import DeadlineExceeded, InvalidOption, ResourceExhausted
 from yolopool.evaluation.knee import Knee, knee
 
@@ -62,24 +62,24 @@ def bench(
             timeout_s=timeout_s,
         )
         points = _newest(coming) if as_json else _shown(coming)
-        shapes = curves.by_shape(points)
+        shapes = bench_curves.by_shape(points)
         if not shapes:
             raise ResourceExhausted(f"no point could be measured: {points[0].message}")
         knees = {name: knee(them) for name, them in shapes.items()}
         name, first = next(iter(knees.items()))
-        whole = curves.is_whole(points, max(1, len(asked)))
+        whole = bench_curves.is_whole(points, max(1, len(asked)))
         if store and whole:
             _store(client, shapes[name], first, quiet=as_json)
     if svg is not None:
         if all(len(them) < 2 for them in shapes.values()):
             raise InvalidOption("a curve needs two points that were measured: give more of --batch")
-        svg.write_text(curves.picture(points, first, whole), encoding="utf-8")
+        svg.write_text(bench_curves.picture(points, first, whole), encoding="utf-8")
     if as_json:
         told = {name: plain(one) for name, one in knees.items()}
         print_json({"points": [plain(one) for one in points], "knees": told, "whole": whole})
     else:
         for name, one in knees.items():
-            out.print(curves.bars(shapes[name], one))
+            out.print(bench_curves.bars(shapes[name], one))
             out.print(f"knee at {name}: {one.says()}", highlight=False)
     if not whole:
         say("the sweep was cut before its end: a knee is that of what was measured")
@@ -105,7 +105,7 @@ def _shown(coming: Iterable[BenchPoint]) -> list[BenchPoint]:
     """The points, in a table that grows with them where there is a terminal."""
     with Live(console=out, auto_refresh=False) as live:
         points = _newest(
-            coming, lambda known: live.update(curves.table(known), refresh=out.is_terminal)
+            coming, lambda known: live.update(bench_curves.table(known), refresh=out.is_terminal)
         )
     for one in points:
         if one.reason:

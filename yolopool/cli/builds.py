@@ -8,11 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from yolopool import tables
 from yolopool.calibration import images_in
-from yolopool.client.client import Client
-from yolopool.client.model_records import ModelVersion
-from yolopool.console import (
+from yolopool.cli import tables
+from yolopool.cli.console import (
     DEFAULT_ADDRESS,
     EXIT_CODES,
     Address,
@@ -24,6 +22,8 @@ from yolopool.console import (
     print_json,
     say,
 )
+from yolopool.client.client import Client
+from yolopool.client.model_records import ModelVersion
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.evaluation import build_comparison
 from yolopool.evaluation.build_comparison import Trial
