@@ -122,9 +122,9 @@ def _for_torch(build: dict[str, str]) -> Encode:
         of_graph = _for_onnx(build)
         import torch.onnx.utils  # imported at an export else, behind the filter
 
-        from importer import onnx_export
+        from importer.onnx_import import export
 
-        return partial(onnx_export.encode, of_graph)
+        return partial(export.encode, of_graph)
     from importer import encode
 
     return encode.encode
@@ -135,7 +135,7 @@ def _for_onnx(build: dict[str, str]) -> Encode:
     installed.
     """
     try:
-        from importer import onnx_encode
+        from importer.onnx_import import encode as onnx_encode
     except ImportError as error:
         raise ImportRefused(
             UNSUPPORTED,
@@ -144,7 +144,7 @@ def _for_onnx(build: dict[str, str]) -> Encode:
     if build["precision"] != "int8":
         return onnx_encode.encode
     try:
-        from importer import quantise
+        from importer.onnx_import import quantise
     except ImportError as error:
         raise ImportRefused(
             UNSUPPORTED,

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from importer import builds
-from importer.calibration import Images
-from importer.onnx_graph import Input
+from importer.onnx_import.calibration import Images
+from importer.onnx_import.graph import Input
 from importer.refusal import CALIBRATION, ImportRefused
 from yolopool import calibration
 from yolopool.errors import InvalidOption

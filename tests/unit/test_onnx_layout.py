@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from importer.onnx_layout import Decision, Known, Layout, Output, Undecided, decide
+from importer.onnx_import.layout import Decision, Known, Layout, Output, Undecided, decide
 
 GRIDS = [(8, 16, 32), (16, 32), (8, 16, 32, 64)]
 

@@ -12,8 +12,8 @@ from typing import Any
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from importer.onnx_layout import Output
-from importer.onnx_shapes import shape_of
+from importer.onnx_import.layout import Output
+from importer.onnx_import.shapes import shape_of
 from importer.refusal import INVALID, UNSAFE, UNSUPPORTED, ImportRefused
 
 _STANDARD = ("", "ai.onnx")

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from torch import nn
 
 from importer import checkpoint, heads
-from importer.onnx_encode import Exported
+from importer.onnx_import.encode import Exported
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
 from yolopool.v1 import types_pb2
 

@@ -15,8 +15,8 @@ import nncf.onnx.quantization.quantize_model  # imported at a call else, behind 
 from nncf.onnx import engine
 from onnx import GraphProto, NodeProto
 
-from importer import calibration
-from importer.onnx_graph import Graph
+from importer.onnx_import import calibration
+from importer.onnx_import.graph import Graph
 from importer.refusal import UNSUPPORTED, ImportRefused
 
 # Older ones have one scale a tensor, not one a channel.

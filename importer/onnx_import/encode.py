@@ -13,9 +13,12 @@ import onnx
 from google.protobuf import json_format
 from onnx import TypeProto
 
-from importer import onnx_graph, onnx_layout, onnx_shapes, pack_writer
-from importer.onnx_graph import Graph
-from importer.onnx_layout import Decision, Known, Layout, Output, Shape, Undecided
+from importer import pack_writer
+from importer.onnx_import import graph as onnx_graph
+from importer.onnx_import import layout as onnx_layout
+from importer.onnx_import import shapes as onnx_shapes
+from importer.onnx_import.graph import Graph
+from importer.onnx_import.layout import Decision, Known, Layout, Output, Shape, Undecided
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
 from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import HeadAttributes, OnnxGraph, OnnxOutput, PackManifest

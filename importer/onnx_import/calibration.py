@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from importer.onnx_graph import Input
+from importer.onnx_import.graph import Input
 from importer.refusal import CALIBRATION, ImportRefused
 
 U8 = npt.NDArray[np.uint8]
