@@ -125,7 +125,7 @@ def _for_torch(build: dict[str, str]) -> Encode:
         from importer.onnx_import import export
 
         return partial(export.encode, of_graph)
-    from importer import encode
+    from importer.torch_import import encode
 
     return encode.encode
 

@@ -52,7 +52,7 @@ def import_here(checkpoint: Path, folder: Path, **settings: Any) -> PackLocation
 
     The library takes a file that is named like one of its own for that: call it something else.
     """
-    from importer import encode
+    from importer.torch_import import encode
 
     folder.mkdir(parents=True, exist_ok=True)
     order = {
@@ -97,10 +97,10 @@ def difference(checkpoint: Path, pack: Pack, image: Any, end_to_end: bool) -> fl
     """
     import torch
 
-    from importer import heads
+    from importer.torch_import import tasks
 
     with torch.inference_mode():
-        theirs = heads.answer(library_model(checkpoint, end_to_end)(image))
-        ours = heads.answer(pack_module(pack)(image))
+        theirs = tasks.answer(library_model(checkpoint, end_to_end)(image))
+        ours = tasks.answer(pack_module(pack)(image))
     assert [one.shape for one in ours] == [one.shape for one in theirs]
     return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))

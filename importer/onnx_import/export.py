@@ -16,9 +16,9 @@ import torch
 from google.protobuf import json_format
 from torch import nn
 
-from importer import checkpoint, heads
 from importer.onnx_import.encode import Exported
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
+from importer.torch_import import checkpoint, tasks
 from yolopool.v1 import types_pb2
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _export(model: Any, loaded: checkpoint.Checkpoint, path: Path) -> Exported:
             f"the end-to-end head of a model of the task {loaded.task.name} is built for torch "
             "alone: register it with the one-to-many head (--head one-to-many)",
         )
-    whole, extra = _FromPixels(model).eval(), heads.attributes(loaded.task, head)
+    whole, extra = _FromPixels(model).eval(), tasks.attributes(loaded.task, head)
     free = {"images": {0: "batch", 2: "height", 3: "width"}, _ROWS: {0: "batch"}}
     if not final and loaded.task.name != "classify":
         free[_ROWS][2] = "rows"
@@ -106,7 +106,7 @@ def _export(model: Any, loaded: checkpoint.Checkpoint, path: Path) -> Exported:
     try:
         with torch.no_grad():
             one = whole(torch.zeros((1, *_EXAMPLE[1:]), dtype=torch.uint8))
-        heads.check_answer(loaded.task, one, len(loaded.class_names), extra, final)
+        tasks.check_answer(loaded.task, one, len(loaded.class_names), extra, final)
         with torch.no_grad(), python_warnings.catch_warnings():
             # Of the tracer, about sizes that are read in Python; the exporter, about its age.
             python_warnings.simplefilter("ignore")

@@ -190,13 +190,13 @@ def test_operations_are_those_of_a_whole_pass(name: str) -> None:
     from torch.utils.flop_counter import FlopCounterMode
     from ultralytics.nn.tasks import DetectionModel
 
-    from importer import activations
+    from importer.torch_import import profile
 
     made: Any = DetectionModel(f"{name}.yaml", verbose=False).eval().fuse(verbose=False)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         made(torch.zeros(1, 3, 640, 640))
     whole = counter.get_total_flops() / 1e9
-    assert activations.gflops(made, 32, 640) == pytest.approx(whole, rel=1e-6)
+    assert profile.gflops(made, 32, 640) == pytest.approx(whole, rel=1e-6)
 
 
 # --- the head -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from importer import checkpoint
+from importer.torch_import import checkpoint
 from tests.contract.forging import Change, build, first_layer, rewrite
 from tests.models import Zoo, location, picture
 from worker.backends.pytorch import skeleton

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from importer import skeleton_writer
+from importer.torch_import import skeleton_writer
 from tests.contract.forging import Change, build, first_layer, rewrite, rewrite_text
 from tests.models import Zoo, location, picture
 from worker.backends.base import NmsOptions, run

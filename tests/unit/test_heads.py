@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from importer import architecture, heads
 from importer.refusal import ImportRefused
+from importer.torch_import import architecture, tasks
 
-POSE = next(task for task in heads.TASKS if task.name == "pose")
+POSE = next(task for task in tasks.TASKS if task.name == "pose")
 
 
 @pytest.mark.parametrize("shape", [(501, 3), (0, 3), (17, 4), (17,), (17.0, 3), "ab"])
 def test_a_shape_of_keypoints_has_bounds(shape: Any) -> None:
     with pytest.raises(ImportRefused, match="kpt_shape"):
-        heads.attributes(POSE, SimpleNamespace(kpt_shape=shape))
+        tasks.attributes(POSE, SimpleNamespace(kpt_shape=shape))
 
 
 @pytest.mark.parametrize("name", ["Pose", "Pose26"])

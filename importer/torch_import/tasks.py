@@ -12,8 +12,8 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import head as heads
 
-from importer.architecture import check_keypoints
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
+from importer.torch_import.architecture import check_keypoints
 from yolopool.v1.pack_pb2 import HeadAttributes
 
 _SERVED = "detect, segment, pose, obb and classify models of YOLOv3 to YOLO26 are served"

@@ -8,8 +8,9 @@ import torch
 import ultralytics
 from google.protobuf import json_format
 
-from importer import activations, checkpoint, heads, pack_writer, skeleton_writer
+from importer import pack_writer
 from importer.refusal import INVALID, ImportRefused
+from importer.torch_import import checkpoint, profile, skeleton_writer, tasks
 from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.types_pb2 import (
@@ -46,10 +47,10 @@ def encode(
     step(0.6, "measure")
     stride = checkpoint.model_stride(model)
     task, head, head_mode = loaded.task, model.model[-1], _head_mode(model.model[-1])
-    result, activation_bytes = activations.probe(model, stride)
-    extra, end_to_end = heads.attributes(task, head), head_mode == HEAD_MODE_END_TO_END
-    found = heads.answer(result)
-    heads.check_answer(task, found, len(loaded.class_names), extra, end_to_end)
+    result, activation_bytes = profile.probe(model, stride)
+    extra, end_to_end = tasks.attributes(task, head), head_mode == HEAD_MODE_END_TO_END
+    found = tasks.answer(result)
+    tasks.check_answer(task, found, len(loaded.class_names), extra, end_to_end)
     step(0.7, "encode")
     skeleton = skeleton_writer.write_skeleton(model)
     resolved = pack_writer.resolve(settings, loaded.trained_size, stride)
@@ -62,7 +63,7 @@ def encode(
         stride=stride,
         head_mode=head_mode,
         settings=resolved,
-        gflops=activations.gflops(model, stride, resolved.image_size),
+        gflops=profile.gflops(model, stride, resolved.image_size),
         activation_bytes_per_megapixel=activation_bytes,
         artifact=order["sha256"],
         warnings=warnings,

@@ -19,8 +19,9 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.utils import SAFE_LOAD
 
-from importer import architecture, heads, state_dict, transforms
 from importer.refusal import CRASHED, INVALID, UNSAFE, UNSUPPORTED, ImportRefused
+from importer.torch_import import architecture, state_dict, transforms
+from importer.torch_import import tasks as heads
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
     HEAD_MODE_ONE_TO_MANY,
