@@ -1,5 +1,6 @@
 """An I/O process: takes Infer calls, decodes and letterboxes into memory it shares with the device
-process, which admits, runs and answers. `python -m worker.io_processes.server SOCKET MEMORY` (descriptors).
+process, which admits, runs and answers. `python -m worker.io_processes.server SOCKET MEMORY`
+(descriptors).
 
 Several of them share what one interpreter lock can't: gRPC and protobuf. A picture that kills a
 decoder kills one of these, and not the process that holds the device. Imports no torch.

@@ -1,7 +1,8 @@
 """Builds a module tree from a pack's skeleton: no constructor, no pickle, no eval.
 
 Only classes of a short list of modules, only plain attributes, and tensors bound as views into
-one flat buffer. The writer of the format is importer.torch_import.skeleton_writer; a test keeps them equal.
+one flat buffer. The writer of the format is importer.torch_import.skeleton_writer;
+a test keeps them equal.
 """
 
 import importlib
