@@ -24,9 +24,11 @@ from benchmarks.harness import dataset, hardware, results, weights
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median
 from examples.shapes import make_data
-from worker.backends.base import Backend, LoadedModel, NmsOptions, run
+from worker.backends.base import Backend, LoadedModel, run
 from worker.hardware.host import Host
-from worker.packs.pack_store import Pack, PackDoor
+from worker.packs.pack import Pack
+from worker.packs.pack_store import PackDoor
+from worker.postprocess.outputs import NmsOptions
 from yolopool.client.detections import Detections
 from yolopool.client.model_records import Drift
 from yolopool.evaluation import drift

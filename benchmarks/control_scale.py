@@ -21,9 +21,9 @@ from benchmarks.harness.statistics import quantile
 from benchmarks.plan_scale import plans
 from control_plane.clock import Clock
 from control_plane.convert.heartbeat import Inventory
-from control_plane.convert.versions import worker_in
+from control_plane.convert.workers import worker_in
 from control_plane.routing.balancer import choose
-from control_plane.types.desired import VersionKey
+from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from yolopool.cli.svg_chart import line_chart
 from yolopool.v1 import fleet_pb2, types_pb2

@@ -47,9 +47,9 @@ def measure(options: argparse.Namespace) -> list[float]:
     """Seconds of each pass, in this process, for the time given."""
     import numpy as np
 
-    from worker.backends.base import NmsOptions
     from worker.backends.pytorch.backend import TorchBackend
     from worker.packs.pack_store import PackDoor
+    from worker.postprocess.outputs import NmsOptions
     from yolopool.v1.worker_pb2 import PackLocation
 
     folder = Path(options.pack)

@@ -61,9 +61,9 @@ class Loader:
     def __init__(self, pack: Path, checkpoint: Path, image_size: int, threads: int) -> None:
         import numpy as np
 
-        from worker.backends.base import NmsOptions
         from worker.backends.pytorch.backend import TorchBackend
         from worker.packs.pack_store import PackDoor
+        from worker.postprocess.outputs import NmsOptions
         from yolopool.v1.worker_pb2 import PackLocation
 
         self.checkpoint = checkpoint

@@ -19,8 +19,7 @@ import numpy as np
 
 from benchmarks.harness import hardware, results
 from benchmarks.harness.results import Check, Result, Row
-from worker.backends.base import Candidates
-from worker.postprocess.outputs import MaskParts
+from worker.postprocess.outputs import Candidates, MaskParts
 from worker.postprocess.results import MaskFormat, found
 from worker.preprocess.letterbox import Letterboxed, Place
 from worker.service import response

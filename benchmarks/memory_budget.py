@@ -22,7 +22,7 @@ from benchmarks.harness.pool import Pool, PoolFlags, add_flags
 from benchmarks.harness.processes import memory
 from benchmarks.harness.results import Check, Result, Row
 from yolopool.client.async_client import AsyncClient
-from yolopool.client.model_records import Ledger
+from yolopool.client.fleet_records import Ledger
 
 MIB = 2**20
 # Beyond two models and their working memory: less than half a model, so that no third one fits.

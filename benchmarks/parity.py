@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 from benchmarks.harness import families, hardware, results
 from benchmarks.harness.results import Check, Result, Row
-from worker.backends.base import Candidates, LoadedModel, NmsOptions, run
-from worker.packs.pack_store import Pack, PackDoor
+from worker.backends.base import LoadedModel, run
+from worker.packs.pack import Pack
+from worker.packs.pack_store import PackDoor
 from worker.postprocess.mask_encoding import RunLengths
+from worker.postprocess.outputs import Candidates, NmsOptions
 from worker.postprocess.results import Found, MaskFormat, found
 from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Letterboxed, Place, ShapePolicy

@@ -16,27 +16,21 @@ from benchmarks.harness.statistics import quantile
 from control_plane.scheduling.plan import plan, replan
 from control_plane.scheduling.proposed_fleet import Board
 from control_plane.types.command import Command, Wait
-from control_plane.types.desired import (
+from control_plane.types.desired import Desired, Want, WantSource
+from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.snapshot import Snapshot
+from control_plane.types.version import (
     Build,
-    Desired,
-    Footprint,
-    FootprintKey,
-    Ledger,
     ModelVersion,
     Pack,
-    Replica,
-    ReplicaState,
-    Snapshot,
     VersionKey,
     VersionSettings,
     VersionState,
-    Want,
-    WantSource,
-    WorkerInfo,
-    WorkerState,
 )
+from control_plane.types.worker import Ledger, Replica, WorkerInfo, WorkerState
 from yolopool.cli.svg_chart import line_chart
 from yolopool.server.arrival_rates import Rates
+from yolopool.vocabulary import ReplicaState
 
 MIB = 2**20
 NOW, UNIX = 1000.0, 1e6

@@ -19,7 +19,8 @@ from control_plane.clock import Clock
 from control_plane.events.observer import Chronicler
 from control_plane.events.recorder import Journal
 from control_plane.http_server import HttpServer, build
-from control_plane.leader.client import Forwarding, Peers
+from control_plane.leader.client import Peers
+from control_plane.leader.forwarding import Forwarding
 from control_plane.metrics import Metrics
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
@@ -36,9 +37,10 @@ from control_plane.routing.request_traces import Traces
 from control_plane.routing.router import Detecting
 from control_plane.routing.worker_exits import Crashes
 from control_plane.services.benchmarks import BenchService
+from control_plane.services.detection import DetectionService
 from control_plane.services.events import EventService
 from control_plane.services.explain import ExplainService
-from control_plane.services.fleet import DetectionService, FleetService, Identity
+from control_plane.services.fleet import FleetService, Identity
 from control_plane.services.imports import ImportService
 from control_plane.services.membership import MembershipService
 from control_plane.services.models import ModelService
@@ -49,19 +51,15 @@ from control_plane.settings import Settings
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.backup import LocalCopy
 from control_plane.store.registry import Registry
-from control_plane.types.desired import VersionKey
 from control_plane.types.event import EventKind
+from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Watch
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import RegistryUnavailable
-from yolopool.server.grpc_server import (
-    GrpcServer,
-    die_with_parent,
-    set_up_logs,
-    settle,
-    until_signal,
-)
+from yolopool.server.grpc_server import GrpcServer, die_with_parent
+from yolopool.server.logs import set_up_logs
+from yolopool.server.process import settle, until_signal
 from yolopool.v1 import (
     bench_pb2_grpc,
     detection_pb2_grpc,

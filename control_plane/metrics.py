@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from control_plane.types.desired import Ledger, LoadReport, ReplicaState, WorkerInfo, WorkerState
+from control_plane.types.worker import Ledger, LoadReport, WorkerInfo, WorkerState
 from yolopool.v1 import detection_pb2
+from yolopool.vocabulary import ReplicaState
 
 _SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,

@@ -15,13 +15,10 @@ from control_plane.convert.versions import (
     settings_out,
     token_out,
 )
-from control_plane.types.desired import (
-    FencingToken,
-    Footprint,
-    ModelVersion,
-    VersionKey,
-    WorkerInfo,
-)
+from control_plane.types.footprint import Footprint
+from control_plane.types.lease import FencingToken
+from control_plane.types.version import ModelVersion, VersionKey
+from control_plane.types.worker import WorkerInfo
 from yolopool.errors import DeadlineExceeded, WorkerLost, YolopoolError
 from yolopool.server.grpc_server import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc

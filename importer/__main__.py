@@ -15,9 +15,9 @@ from importer import child, store
 from importer.refusal import CALIBRATION, INVALID, NOT_FOUND, ImportRefused
 from importer.settings import Settings, read_settings
 from importer.supervisor import Supervisor
-from yolopool import architecture_yaml, calibration
+from yolopool.client import uploads
 from yolopool.errors import InvalidOption
-from yolopool.server import grpc_server
+from yolopool.server import grpc_server, logs, process
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
@@ -50,13 +50,13 @@ def main() -> int:
     settings = read_settings()
     if settings.die_with_parent:
         grpc_server.die_with_parent()
-    grpc_server.set_up_logs("importer", settings.log_level, settings.log_json)
+    logs.set_up_logs("importer", settings.log_level, settings.log_json)
     return asyncio.run(_import_file(settings) if settings.file else _serve(settings))
 
 
 async def _serve(settings: Settings) -> int:
     work = asyncio.create_task(Supervisor(settings).run())
-    signal = asyncio.create_task(grpc_server.until_signal())
+    signal = asyncio.create_task(process.until_signal())
     await asyncio.wait((work, signal), return_when=asyncio.FIRST_COMPLETED)
     signal.cancel()
     work.cancel()
@@ -110,7 +110,7 @@ def _weights_of(settings: Settings) -> child.Architecture:
     if not settings.arch:
         return child.Architecture("", names)
     try:
-        return child.Architecture(architecture_yaml.read(settings.arch), names)
+        return child.Architecture(uploads.read(settings.arch), names)
     except OSError as error:
         raise ImportRefused(INVALID, f"{settings.arch} can't be read ({error})") from error
 
@@ -120,7 +120,7 @@ def _build_of(settings: Settings, folder: Path) -> child.Build:
         return child.Build(settings.backend, settings.precision)
     path = folder / "calibration.zip"
     try:
-        calibration.write(settings.calibration, path)
+        uploads.write(settings.calibration, path)
     except InvalidOption as error:
         raise ImportRefused(CALIBRATION, error.message) from error
     return child.Build(settings.backend, settings.precision, str(path), _sha256(path))

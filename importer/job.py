@@ -9,12 +9,13 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from importer import archive, builds, sandbox
+from importer.encoder import Encode
 from importer.refusal import (
     CHANGED,
     CRASHED,
@@ -26,10 +27,6 @@ from importer.refusal import (
 )
 
 Say = Callable[[dict[str, Any]], None]
-# Order, artifact, folder, warnings, and what hears of each step; the ImportedPack as JSON.
-Encode = Callable[
-    [dict[str, Any], Path, Path, Sequence[str], Callable[[float, str], None]], dict[str, Any]
-]
 _CHUNK_BYTES = 4 * 1024**2
 
 

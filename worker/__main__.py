@@ -11,7 +11,7 @@ from worker.process.stderr_writer import Relay
 from worker.process.supervisor import supervisor_of
 from worker.settings import Settings, read_settings
 from yolopool.errors import YolopoolError
-from yolopool.server import grpc_server
+from yolopool.server import grpc_server, logs, process
 
 log = structlog.get_logger()
 LAST_WORDS_S = 1.0
@@ -25,7 +25,7 @@ def main() -> int:
     # A supervisor is not to be held up by whoever reads its log; a worker's goes to its supervisor,
     # and has a watchdog.
     relay = Relay() if not settings.device else None
-    grpc_server.set_up_logs("worker", settings.log_level, settings.log_json, relay)
+    logs.set_up_logs("worker", settings.log_level, settings.log_json, relay)
     if settings.die_with_parent:
         grpc_server.die_with_parent()
     try:
@@ -42,12 +42,12 @@ def main() -> int:
 async def _run(settings: Settings, relay: Relay | None) -> None:
     if relay is not None:
         supervisor = supervisor_of(settings, os.environ, relay.pass_on)
-        await supervisor.run(grpc_server.until_signal)
+        await supervisor.run(process.until_signal)
         return
     # Not for the supervisor, which stays light: this imports OpenCV.
     from worker.app import serve
 
-    await serve(settings, grpc_server.until_signal)
+    await serve(settings, process.until_signal)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from worker.backends.base import Backend
+from worker.backends.factory import backend_of
 from worker.concurrency.stall_detector import Bounds
 from worker.engine.engine import Engine
 from worker.hardware.devices import host_of
@@ -28,7 +29,7 @@ from worker.packs.pack_store import PackDoor
 from worker.postprocess.postprocessor import Teller
 from worker.preprocess import arena
 from worker.preprocess.arena import Arena
-from worker.preprocess.letterbox import ImageLimits
+from worker.preprocess.decode import ImageLimits
 from worker.preprocess.preprocessor import Intake
 from worker.process import hot_restart
 from worker.process.flight_recorder import BlackBox
@@ -40,10 +41,12 @@ from worker.replicas.replica import Replica
 from worker.replicas.replica_table import Replicas
 from worker.replicas.swapper import Swaps, Tiers
 from worker.service import convert
-from worker.service.service import Identity, WorkerRpc
+from worker.service.identity import Identity
+from worker.service.service import WorkerRpc
 from worker.settings import Settings, parse_labels
 from yolopool.errors import DeviceHung, Draining, YolopoolError
-from yolopool.server.grpc_server import GrpcServer, settle
+from yolopool.server.grpc_server import GrpcServer
+from yolopool.server.process import settle
 from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()
@@ -53,33 +56,6 @@ CLOSING_S = 1.0
 REPLY_S = 0.2
 # For one model of the process before this one.
 TAKE_OVER_S = 60.0
-
-
-def backend_of(settings: Settings, host: Host) -> Backend:
-    """The backend of a device; torch is imported for real devices only."""
-    kind, _, name = settings.device.partition(":")
-    if kind == "sim":
-        from worker.backends.fault_injection import saboteur
-        from worker.backends.simulated import SimulatedBackend
-
-        look = saboteur(settings.sim_faults)
-        return SimulatedBackend(int(name or 0), settings.budget().resolve(0), look=look)
-    from worker.backends.composite import Composite
-    from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
-    from worker.backends.onnx.openvino_backend import OpenVino
-    from worker.backends.pytorch.backend import TorchBackend
-
-    threads = settings.compute_threads or host.compute_threads()
-    if kind == "cpu":
-        return Composite(
-            TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads)
-        )
-    # The supervisor let this process see its own device alone, so that is number 0.
-    device = TorchBackend("cuda:0", graph_bytes=settings.graph_bytes())
-    runtimes = [OnnxRuntime("cuda", used_bytes=device.in_use_bytes)]
-    if settings.tensorrt:
-        runtimes.append(OnnxRuntime("cuda", used_bytes=device.in_use_bytes, tensorrt=True))
-    return Composite(device, *runtimes)
 
 
 class App:

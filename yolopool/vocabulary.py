@@ -1,6 +1,12 @@
-"""Which backends there are on which kind of device, and what each computes in."""
+"""The words that all programs share: states, priorities, policies, and which backend computes in
+which precision on which kind of device. Pure.
+"""
 
 from collections.abc import Mapping
+from enum import StrEnum
+
+# The variant that workers of a kind make where they say none.
+VARIANTS = {"cpu": "torch/fp32", "cuda": "torch/fp32", "sim": "simulated/fp32"}
 
 TORCH, INT8 = "torch", "int8"
 # The exact one of each backend first.
@@ -16,3 +22,36 @@ PRECISIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "tensorrt": ("fp32",),
     },
 }
+
+
+class ReplicaState(StrEnum):
+    ASSIGNED = "ASSIGNED"  # accepted; bytes are on their way
+    WARM = "WARM"  # beside the device: its worker brings it there in turn
+    HOT = "HOT"  # on the device and warmed up
+    RELEASING = "RELEASING"  # waits for its last tickets
+    FAILED = "FAILED"  # the load failed
+
+
+class HeadMode(StrEnum):
+    ONE_TO_MANY = "one-to-many"  # candidates, to be suppressed by NMS
+    END_TO_END = "end-to-end"  # final boxes
+
+
+class Priority(StrEnum):
+    INTERACTIVE = "interactive"
+    NORMAL = "normal"
+    BULK = "bulk"
+
+
+class ShapePolicy(StrEnum):
+    RECT = "rect"  # smallest rectangle of whole strides
+    SQUARE = "square"  # always the full square
+
+
+class OutputLayout(StrEnum):
+    """Of an ONNX file: as types.proto has them."""
+
+    OBJECTNESS = "objectness"
+    PLAIN = "plain"
+    END_TO_END = "end-to-end"
+    PAIR = "pair"

@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from worker.packs.pack_store import Pack
+from worker.packs.pack import Pack
 from yolopool.v1.types_pb2 import VersionSettings
 from yolopool.v1.worker_pb2 import PackLocation
 

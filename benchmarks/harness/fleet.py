@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolopool.client.async_client import AsyncClient
-from yolopool.client.model_records import Model, Worker
+from yolopool.client.fleet_records import Worker
+from yolopool.client.model_records import Model
 
 
 def is_serving(

@@ -119,11 +119,12 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     import cv2
     import torch
 
-    from worker.backends.base import NmsOptions
     from worker.backends.pytorch.backend import TorchBackend
     from worker.packs.pack_store import PackDoor
     from worker.postprocess import nms
-    from worker.preprocess import letterbox as imaging
+    from worker.postprocess.outputs import NmsOptions
+    from worker.preprocess import decode as decoding
+    from worker.preprocess import letterbox as letterboxing
     from yolopool.v1.worker_pb2 import PackLocation
 
     cv2.setNumThreads(1)
@@ -132,7 +133,7 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     folder = Path(options.pack)
     location = PackLocation(uri=folder.as_uri(), digest=folder.name)
     pack = PackDoor(folder.parent).fetch(location)
-    limits = imaging.ImageLimits(2**25, 10**8)
+    limits = decoding.ImageLimits(2**25, 10**8)
     stride = max(32, pack.manifest.stride)
     asked = NmsOptions((0.25,) * len(pack.manifest.class_names), 0.7, 300, agnostic=False)
 
@@ -140,11 +141,13 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     model.shared.bind(model, model.tensors)
 
     def decode(encoded: Sequence[bytes]) -> Any:
-        return [imaging.decode(one, limits) for one in encoded]
+        return [decoding.decode(one, limits) for one in encoded]
 
     def letterbox(images: Sequence[Any]) -> Any:
-        policy = imaging.ShapePolicy.RECT
-        return [imaging.letterbox(one, options.image_size, stride, policy).image for one in images]
+        policy = letterboxing.ShapePolicy.RECT
+        return [
+            letterboxing.letterbox(one, options.image_size, stride, policy).image for one in images
+        ]
 
     def tensor(images: Sequence[Any]) -> Any:
         pixels = torch.empty((len(images), *images[0].shape), dtype=torch.uint8)

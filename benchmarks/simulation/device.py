@@ -17,7 +17,7 @@ from worker.batching.queue import Taken
 from worker.engine.engine import Engine, _Job, _run_job
 from worker.engine.runner import Passes
 from worker.packs.host_memory import HostMemory
-from worker.packs.pack_store import Pack
+from worker.packs.pack import Pack
 from yolopool.errors import PackNotFound
 from yolopool.v1 import pack_pb2
 from yolopool.v1.worker_pb2 import PackLocation

@@ -21,7 +21,8 @@ from benchmarks.simulation.sizes import Model
 from benchmarks.simulation.traces import Floats, Trace
 from benchmarks.simulation.worker import Link, Worker
 from control_plane.routing.balancer import Reject, Send, choose
-from control_plane.types.desired import Pack, VersionKey, VersionSettings, WorkerInfo
+from control_plane.types.version import Pack, VersionKey, VersionSettings
+from control_plane.types.worker import WorkerInfo
 from yolopool.errors import DeadlineExceeded, YolopoolError
 
 DEADLINE_S = 30.0

@@ -25,16 +25,9 @@ from control_plane.models.loading import Loads
 from control_plane.reconcile.executor import Errands
 from control_plane.reconcile.reconciler import Pace, Reconciler
 from control_plane.store.memory_registry import MemoryRegistry
-from control_plane.types.desired import (
-    Footprint,
-    Ledger,
-    LoadReport,
-    Replica,
-    ReplicaState,
-    VersionKey,
-    WorkerInfo,
-    WorkerState,
-)
+from control_plane.types.footprint import Footprint
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
 from control_plane.view.reflector import Watch
 from control_plane.view.view import View
 from control_plane.view.waiters import Waiters
@@ -46,6 +39,7 @@ from worker.replicas.replica_table import Replicas
 from worker.replicas.swapper import Swaps, Tiers
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
+from yolopool.vocabulary import ReplicaState
 
 # Of the fleet, as the settings' defaults have it.
 HEARTBEAT_S, LEASE_S = 1.0, 3.0

@@ -9,19 +9,14 @@ import numpy as np
 from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.device import SIDE, Store
 from benchmarks.simulation.shells import HEARTBEAT_S, Hands, Herald, Shape, order_of
-from control_plane.types.desired import (
-    FencingToken,
-    Footprint,
-    LoadReport,
-    ModelVersion,
-    VersionKey,
-    WorkerInfo,
-    WorkerState,
-)
+from control_plane.types.footprint import Footprint
+from control_plane.types.lease import FencingToken
+from control_plane.types.version import ModelVersion, VersionKey
+from control_plane.types.worker import LoadReport, WorkerInfo, WorkerState
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
-from worker.backends.base import NmsOptions
 from worker.engine.engine import Request
+from worker.postprocess.outputs import NmsOptions
 from worker.replicas.replica import Order
 from yolopool.errors import DeadlineExceeded, StaleToken, WorkerLost
 

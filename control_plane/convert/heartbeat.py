@@ -4,8 +4,9 @@ A heartbeat has the whole inventory, and most of it is as it was: what did not c
 object it was, so that whoever looks next sees that by `is`.
 """
 
-from control_plane.convert.versions import ledger_in, replica_in, worker_in
-from control_plane.types.desired import Replica, VersionKey, WorkerInfo
+from control_plane.convert.workers import ledger_in, replica_in, worker_in
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import Replica, WorkerInfo
 from yolopool.v1 import fleet_pb2, types_pb2
 
 

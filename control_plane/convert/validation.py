@@ -1,18 +1,31 @@
 """What a request may hold, checked once at the door. Each refusal says what to change."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from control_plane.caller import CallContext
-from control_plane.types.desired import VARIANTS
 from yolopool.errors import (
     ImageEmpty,
     ImageShapeMismatch,
     ImageTooLarge,
     InvalidOption,
+    InvalidWorker,
 )
 from yolopool.names import REQUEST_ID
-from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
+from yolopool.v1 import (
+    detection_pb2,
+    fleet_pb2,
+    types_pb2,
+    worker_pb2,
+)
+from yolopool.vocabulary import VARIANTS
+
+WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
+_ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
+_KINDS = frozenset({"cpu", "cuda", "sim"})
+_MOST_IO = 64
+_MOST_LABELS = 64
 
 MOST_DETECTIONS = 3000
 MOST_CLASSES = 10_000
@@ -244,3 +257,31 @@ def _check_raw(raw: types_pb2.RawImage, max_image_bytes: int) -> None:
             f"{raw.width} x {raw.height} pixels in {1 if grey else 3} channels are {expected} "
             f"bytes, and the request has {len(raw.data)}"
         )
+
+
+def check_importer(name: str) -> str:
+    if not name or len(name) > 128:
+        raise InvalidOption("importer is its name, drawn at its start: 1 to 128 characters")
+    return name
+
+
+def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
+    """Returns the announcement, or raises InvalidWorker saying what is wrong with it."""
+    if not WORKER_ID.fullmatch(worker.id):
+        raise InvalidWorker(f"{worker.id[:80]!r} is no worker id: 1 to 120 of A-Z a-z 0-9 . _ -")
+    if not worker.incarnation or len(worker.incarnation) > 64:
+        raise InvalidWorker(f"worker {worker.id} has no incarnation of 1 to 64 characters")
+    for text in (worker.address, *worker.io_addresses):
+        address = _ADDRESS.fullmatch(text)
+        if address is None or int(address[1]) > 65535:
+            raise InvalidWorker(f"{text[:80]!r} of worker {worker.id} is no host:port")
+    if len(worker.io_addresses) > _MOST_IO:
+        raise InvalidWorker(f"worker {worker.id} has more than {_MOST_IO} I/O processes")
+    if worker.device_kind not in _KINDS or not worker.device:
+        raise InvalidWorker(
+            f"worker {worker.id} has device {worker.device!r} of kind {worker.device_kind!r}: "
+            f"known kinds are {', '.join(sorted(_KINDS))}"
+        )
+    if len(worker.labels) > _MOST_LABELS:
+        raise InvalidWorker(f"worker {worker.id} has more than {_MOST_LABELS} labels")
+    return worker

@@ -6,7 +6,9 @@ use. It is told, since someone may have to look after it.
 
 from collections.abc import Iterable, Mapping
 
-from control_plane.types.desired import Desired, VersionKey, WorkerInfo, WorkerState
+from control_plane.types.desired import Desired
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo, WorkerState
 
 # Of a worker's budget; less comes and goes.
 WORTH_TELLING = 0.05

@@ -12,8 +12,8 @@ from control_plane.events.discrepancies import Subject, differences
 from control_plane.events.recorder import Journal
 from control_plane.events.transitions import Known, Look, Notice, compare
 from control_plane.store.registry import Registry
-from control_plane.types.desired import FencingToken
 from control_plane.types.event import EventKind
+from control_plane.types.lease import FencingToken
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable
 

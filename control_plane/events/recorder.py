@@ -10,8 +10,8 @@ import structlog
 
 from control_plane.clock import Clock
 from control_plane.store.registry import Registry
-from control_plane.types.desired import VersionKey
 from control_plane.types.event import Event, EventKind
+from control_plane.types.version import VersionKey
 from yolopool.errors import RegistryUnavailable
 
 log = structlog.get_logger()

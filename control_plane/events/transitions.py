@@ -8,14 +8,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from control_plane.types.command import Wait
-from control_plane.types.desired import (
-    LOADED,
-    FencingToken,
-    VersionKey,
-    WorkerInfo,
-    WorkerState,
-)
 from control_plane.types.event import EventKind
+from control_plane.types.lease import FencingToken
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import LOADED, WorkerInfo, WorkerState
 
 
 @dataclass(frozen=True, slots=True)

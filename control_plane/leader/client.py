@@ -5,17 +5,14 @@ arrives; where the holder does not answer, a call is served here, through the st
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import uuid4
 
 import grpc
 import structlog
 
 from control_plane.convert.versions import key_out
-from control_plane.types.desired import VersionKey
+from control_plane.types.version import VersionKey
 from control_plane.view.view import HOLDER, View
-from yolopool.errors import RegistryUnavailable, YolopoolError
 from yolopool.server.grpc_server import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc
 from yolopool.v1 import peer_pb2
@@ -23,31 +20,6 @@ from yolopool.v1 import peer_pb2
 log = structlog.get_logger()
 
 FLAG = "yolopool-forwarded"
-# What changes the fleet, and what only the one that plans can tell.
-FORWARDED = frozenset(
-    {
-        *(
-            f"/yolopool.v1.ModelService/{name}"
-            for name in (
-                "RegisterModel",
-                "GetModel",
-                "ListModels",
-                "DeleteModel",
-                "LoadModel",
-                "UnloadModel",
-                "SetResidency",
-                "SetPlacement",
-                "SetBatching",
-                "Changeover",
-            )
-        ),
-        "/yolopool.v1.ExplainService/PlanLoad",
-        "/yolopool.v1.ExplainService/ExplainModel",
-        "/yolopool.v1.FleetService/DrainWorker",
-        "/yolopool.v1.ScheduleService/SetSchedule",
-        "/yolopool.v1.ScheduleService/DeleteSchedule",
-    }
-)
 WANT = "/yolopool.v1.PeerService/WantVersion"
 # By which the transport says that nobody answered, or not one of this release.
 _LOST = frozenset({"UNAVAILABLE", "CANCELLED", "UNIMPLEMENTED"})
@@ -129,55 +101,3 @@ class Peers:
         if address not in self._channels:
             self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
         return self._channels[address]
-
-
-class Forwarding(grpc.aio.ServerInterceptor):
-    """`refresh` brings this view to what the holder wrote before the caller hears of it."""
-
-    def __init__(self, peers: Peers, refresh: Callable[[], Awaitable[None]]) -> None:
-        self._peers = peers
-        self._refresh = refresh
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        came_so = any(key == FLAG for key, _ in handler_call_details.invocation_metadata or ())
-        if handler is None or method not in FORWARDED or came_so or not self._peers.holder():
-            return handler
-
-        async def call(request: Any, context: Any) -> bytes:
-            answer = await self._forward(method, request, context)
-            if answer is None:
-                here = await handler.unary_unary(request, context)
-                answer = handler.response_serializer(here)
-            return answer
-
-        return handler._replace(unary_unary=call, response_serializer=None)
-
-    async def _forward(self, method: str, request: Any, context: Any) -> bytes | None:
-        """The holder's answer; None: serve it here."""
-        address = self._peers.holder()
-        if not address:
-            return None
-        if "request_id" in request.DESCRIPTOR.fields_by_name and not request.request_id:
-            # Served twice, should the holder end before it answers, it is still one.
-            request.request_id = uuid4().hex
-        left_s = context.time_remaining()
-        try:
-            answer = await self._peers.call(address, method, request.SerializeToString(), left_s)
-        except HolderLost as lost:
-            log.info("served here", method=method, why=str(lost))
-            return None
-        finally:
-            await self._caught_up()
-        return answer
-
-    async def _caught_up(self) -> None:
-        try:
-            await self._refresh()
-        except (RegistryUnavailable, YolopoolError):
-            log.info("what the holder wrote is shown here when the store answers")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from control_plane.clock import Clock
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
-from control_plane.types.desired import (
+from control_plane.types.version import (
     Drift,
     Given,
     ModelVersion,

@@ -16,9 +16,11 @@ from control_plane.clock import Clock
 from control_plane.events.recorder import Journal
 from control_plane.models.loading import Loads
 from control_plane.store.registry import Registry
-from control_plane.types.desired import Desired, Placement, VersionKey, Want, WantSource
+from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.event import EventKind
+from control_plane.types.policy import Placement
 from control_plane.types.schedule import Changeover
+from control_plane.types.version import VersionKey
 from control_plane.view.catalogue import Catalogue
 from control_plane.view.view import View
 from yolopool.errors import (

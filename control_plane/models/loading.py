@@ -12,12 +12,15 @@ from typing import TypeVar
 
 from control_plane.clock import Clock
 from control_plane.leader.client import HolderLost, Peers
-from control_plane.routing.balancer import error_of
 from control_plane.store.registry import Registry
-from control_plane.types.desired import Replica, ReplicaState, VersionKey, Want, WantSource
+from control_plane.types.command import error_of
+from control_plane.types.desired import Want, WantSource
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import Replica
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from yolopool.errors import DeadlineExceeded, ModelNotFound, NoWorker, YolopoolError
+from yolopool.vocabulary import ReplicaState
 
 Answer = TypeVar("Answer")
 

@@ -16,9 +16,9 @@ from control_plane.models.changeover import Changeovers, Resolved, resolve
 from control_plane.models.due import Agenda, Due, due
 from control_plane.models.loading import Loads
 from control_plane.store.registry import Registry
-from control_plane.types.desired import VersionKey
 from control_plane.types.event import EventKind
 from control_plane.types.schedule import Changeover, Schedule
+from control_plane.types.version import VersionKey
 from control_plane.view.catalogue import Catalogue
 from control_plane.view.view import View
 from yolopool.errors import LedgerFull, NotFound, RegistryUnavailable, YolopoolError

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.types.command import Wait
-from control_plane.types.desired import LOADED, Desired, VersionKey, WantSource, WorkerInfo
+from control_plane.types.desired import Desired, WantSource
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import LOADED, WorkerInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from control_plane.clock import Clock
 from control_plane.events.recorder import Journal
 from control_plane.reconcile import drain_progress
 from control_plane.reconcile.drain_progress import Progress
-from control_plane.types.desired import FencingToken, VersionKey, WorkerInfo, WorkerState
 from control_plane.types.event import EventKind
+from control_plane.types.lease import FencingToken
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo, WorkerState
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import YolopoolError

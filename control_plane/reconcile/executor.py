@@ -10,29 +10,23 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from control_plane.batching import Batching
 from control_plane.clock import Clock
 from control_plane.events.recorder import Journal
 from control_plane.metrics import Metrics
 from control_plane.scheduling.reasons import PASSING
 from control_plane.types.command import Assign, Release
-from control_plane.types.desired import (
-    LOADED,
-    FencingToken,
-    Footprint,
-    FootprintKey,
-    Replica,
-    ReplicaState,
-    VersionKey,
-    WorkerInfo,
-)
 from control_plane.types.event import EventKind
-from control_plane.view.footprints import footprint
+from control_plane.types.footprint import Footprint, FootprintKey, footprint
+from control_plane.types.lease import FencingToken
+from control_plane.types.policy import Batching
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import LOADED, Replica, WorkerInfo
 from control_plane.view.load_backoff import Place
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import YolopoolError
+from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()
 
@@ -130,7 +124,7 @@ class Errands:
         if here is not None and here.state is not ReplicaState.FAILED:
             # One that waits for its first turn is being loaded still: no plan is to take it away.
             waits = here.state is ReplicaState.WARM and here.footprint is None
-            waits = waits or self._is_made_otherwise(worker, here)
+            waits = waits or self._is_outdated(worker, here)
             state = ReplicaState.ASSIGNED if waits else here.state
             batching = self._batching(command.key, worker)
             return replace(here, state=state, pinned=command.pinned, batching=batching)
@@ -150,9 +144,9 @@ class Errands:
         version = self._view.desired.versions.get(key)
         return version.given.batching.get(worker.device_kind) if version is not None else None
 
-    def _is_made_otherwise(self, worker: WorkerInfo, replica: Replica) -> bool:
+    def _is_outdated(self, worker: WorkerInfo, replica: Replica) -> bool:
         version = self._view.desired.versions.get(replica.key)
-        return version is not None and version.is_made_otherwise(replica, worker.build)
+        return version is not None and replica.is_outdated(version, worker.build)
 
     def _ended(self, place: Place) -> None:
         self._pending.pop(place, None)
@@ -237,7 +231,7 @@ class Errands:
                 return True if replica is None else None
             if replica is None or replica.state not in LOADED:
                 return None
-            if self._is_made_otherwise(now, replica):
+            if self._is_outdated(now, replica):
                 return None
             asked = (command.pinned, self._batching(command.key, worker))
             return True if (replica.pinned, replica.batching) == asked else None

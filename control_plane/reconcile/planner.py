@@ -11,7 +11,8 @@ from control_plane.reconcile.executor import Errands
 from control_plane.scheduling.plan import replan
 from control_plane.scheduling.proposed_fleet import Board
 from control_plane.types.command import Command, Forget, Wait
-from control_plane.types.desired import Snapshot, VersionKey
+from control_plane.types.snapshot import Snapshot
+from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 
 # A look at everything takes at most this share of the time, and is not due more often than this.

@@ -17,7 +17,9 @@ from control_plane.reconcile.executor import Errands
 from control_plane.reconcile.planner import Planning
 from control_plane.store.registry import Registry
 from control_plane.types.command import Adopt, Assign, Command, Forget, Release
-from control_plane.types.desired import FencingToken, Holder, VersionKey, Want, WantSource
+from control_plane.types.desired import Want, WantSource
+from control_plane.types.lease import FencingToken, Holder
+from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, StaleToken
 

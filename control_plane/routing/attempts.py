@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from control_plane.clock import Clock
-from control_plane.convert.versions import load_in
-from control_plane.types.desired import VersionKey, WorkerInfo
+from control_plane.convert.workers import load_in
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import (

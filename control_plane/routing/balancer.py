@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from control_plane.types.command import Wait
-from control_plane.types.desired import (
-    LoadReport,
-    Replica,
-    ReplicaState,
-    VersionKey,
-    WorkerInfo,
-)
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import LoadReport, Replica, WorkerInfo
 from control_plane.view.replica_index import Entry, Holders
-from yolopool.errors import YolopoolError, rebuild_reason
+from yolopool.errors import YolopoolError
+from yolopool.vocabulary import ReplicaState
 
 if TYPE_CHECKING:
     from random import Random
+from control_plane.types.command import error_of
 
 # A copy from pinned host memory to the device, as PCIe 4 x8 does it, until it was measured.
 SWAP_BYTES_PER_MS = 10_000_000
@@ -226,8 +223,3 @@ def _nobody(view: RoutingView, key: VersionKey, now: float) -> Hold | Reject:
     if wait.final:
         return Reject(error_of(wait))
     return Hold(wait.reason, wait.why)
-
-
-def error_of(wait: Wait) -> YolopoolError:
-    """The error that a caller gets for what the plan could not do."""
-    return rebuild_reason(wait.reason, wait.why, retry_after_s=wait.retry_after_s)

@@ -10,7 +10,7 @@ A version whose images are convicted one by one, with no answer between, is at f
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from control_plane.types.desired import VersionKey
+from control_plane.types.version import VersionKey
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

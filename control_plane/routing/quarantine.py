@@ -16,8 +16,8 @@ from control_plane.convert.versions import key_in
 from control_plane.events.recorder import Journal
 from control_plane.routing.poison import Image, Poison
 from control_plane.store.registry import Registry
-from control_plane.types.desired import VersionKey
 from control_plane.types.event import Event, EventKind
+from control_plane.types.version import VersionKey
 from control_plane.view.waiters import ANY, Waiters
 from yolopool.errors import ImageQuarantined, RegistryUnavailable, VersionQuarantined
 from yolopool.v1 import worker_pb2

@@ -8,7 +8,7 @@ import structlog
 
 from control_plane.caller import Principal
 from control_plane.routing.request_traces import Trace
-from control_plane.types.desired import VersionKey
+from control_plane.types.version import VersionKey
 from yolopool.v1 import detection_pb2
 
 log = structlog.get_logger()

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
-from control_plane.types.desired import VersionKey
+from control_plane.types.version import VersionKey
 from yolopool.errors import RequestNotFound
 
 MOST_TRACES = 10_000

@@ -8,10 +8,9 @@ import uuid
 from collections.abc import Collection
 from random import Random
 
-from control_plane.build_wire import drift_out
 from control_plane.caller import Principal
 from control_plane.clock import Clock
-from control_plane.convert.versions import key_out
+from control_plane.convert.versions import drift_out, key_out
 from control_plane.metrics import Metrics
 from control_plane.models.loading import Loads
 from control_plane.routing import request_log
@@ -20,7 +19,8 @@ from control_plane.routing.balancer import Hold, Reject, Route, Send, attempt_li
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_log import RequestRecord
 from control_plane.routing.request_traces import Traces
-from control_plane.types.desired import VersionKey, WorkerInfo
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
 from yolopool.errors import DeadlineExceeded, YolopoolError
 from yolopool.names import ModelRef

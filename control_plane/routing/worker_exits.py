@@ -11,7 +11,7 @@ from control_plane.events.recorder import Journal
 from control_plane.metrics import Metrics
 from control_plane.routing.quarantine import Quarantine
 from control_plane.types.event import EventKind
-from control_plane.view.crash_loops import Exit
+from control_plane.types.worker import Exit
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 

@@ -6,26 +6,17 @@ Pure; the rooms that decide (leaving, room, scaling, placement) share it.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from control_plane.batching import Batching
 from control_plane.scheduling.proposed_fleet import Board
 from control_plane.scheduling.proposed_worker import PRESENT, Bench
 from control_plane.scheduling.retention import of_seat
 from control_plane.types.command import Assign, Release
-from control_plane.types.desired import (
-    LOADED,
-    Build,
-    Footprint,
-    LoadFailure,
-    ModelVersion,
-    Placement,
-    Priority,
-    Replica,
-    Snapshot,
-    VersionKey,
-    Want,
-    WantSource,
-)
-from control_plane.view.footprints import footprint
+from control_plane.types.desired import Want, WantSource
+from control_plane.types.footprint import Footprint, footprint
+from control_plane.types.policy import Batching, Placement
+from control_plane.types.snapshot import LoadFailure, Snapshot
+from control_plane.types.version import Build, ModelVersion, VersionKey
+from control_plane.types.worker import LOADED, Replica
+from yolopool.vocabulary import Priority
 
 CPU = "cpu"
 ANYWHERE = Placement()

@@ -6,7 +6,10 @@ from control_plane.scheduling.context import Desk, is_loaded
 from control_plane.scheduling.proposed_worker import Bench
 from control_plane.scheduling.scaling import copies_to_keep
 from control_plane.types.command import Assign, Release
-from control_plane.types.desired import ReplicaState, ResidencyMode, VersionKey, Want
+from control_plane.types.desired import Want
+from control_plane.types.policy import ResidencyMode
+from control_plane.types.version import VersionKey
+from yolopool.vocabulary import ReplicaState
 
 
 def unpinned(desk: Desk, benches: Iterable[Bench]) -> Iterable[Assign]:

@@ -14,22 +14,13 @@ from control_plane.scheduling.plan import replan
 from control_plane.scheduling.proposed_fleet import Board
 from control_plane.scheduling.proposed_worker import Bench
 from control_plane.types.command import Assign, Release, Wait
-from control_plane.types.desired import (
-    Build,
-    LoadFailure,
-    ModelVersion,
-    Placement,
-    Replica,
-    ReplicaState,
-    ResidencyMode,
-    Snapshot,
-    VersionKey,
-    Want,
-    WantSource,
-    WorkerInfo,
-    WorkerState,
-)
-from control_plane.view.footprints import footprint
+from control_plane.types.desired import Want, WantSource
+from control_plane.types.footprint import footprint
+from control_plane.types.policy import Placement, ResidencyMode
+from control_plane.types.snapshot import LoadFailure, Snapshot
+from control_plane.types.version import Build, ModelVersion, VersionKey
+from control_plane.types.worker import Replica, WorkerInfo, WorkerState
+from yolopool.vocabulary import ReplicaState
 
 _THERE = {
     ReplicaState.HOT: "it is on the device",

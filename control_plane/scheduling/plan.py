@@ -7,22 +7,17 @@ for the next to do: what is released for room is forgotten too, if nobody pinned
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from control_plane.scheduling import descheduling, preemption, reasons, scaling
+from control_plane.scheduling import descheduling, preemption, prefetch, reasons, scaling
 from control_plane.scheduling.context import CPU, Desk, Wants, is_loaded
 from control_plane.scheduling.proposed_fleet import Board
 from control_plane.scheduling.proposed_worker import Bench, size_of
 from control_plane.types.command import Adopt, Assign, Command, Forget, Release, Wait
-from control_plane.types.desired import (
-    Footprint,
-    ModelVersion,
-    Replica,
-    ReplicaState,
-    Snapshot,
-    VersionKey,
-    VersionState,
-    Want,
-    WantSource,
-)
+from control_plane.types.desired import Want, WantSource
+from control_plane.types.footprint import Footprint
+from control_plane.types.snapshot import Snapshot
+from control_plane.types.version import ModelVersion, VersionKey, VersionState
+from control_plane.types.worker import Replica
+from yolopool.vocabulary import ReplicaState
 
 
 def plan(snapshot: Snapshot, now: float) -> list[Command]:
@@ -58,7 +53,7 @@ def replan(
     if desk.wants.forgotten:
         commands += descheduling.unwanted(desk, _benches(board, desk.wants.forgotten))
     if about is None and not any(_wants_room(command) for command in commands):
-        commands += scaling.prefetch(desk)
+        commands += prefetch.prefetch(desk)
     # One that is unpinned and then leaves only leaves.
     gone = {(c.worker, c.key) for c in commands if isinstance(c, Release)}
     commands = [c for c in commands if not isinstance(c, Assign) or (c.worker, c.key) not in gone]
@@ -135,7 +130,7 @@ def _is_settled(desk: Desk, want: Want, version: ModelVersion, holders: list[Ben
         and desk.at_home(want.key, bench)
         and not _is_half_loaded(want, bench.seats[want.key])
         and not _is_batched_otherwise(version, bench)
-        and not _is_made_otherwise(version, bench)
+        and not _is_outdated(version, bench)
         for bench in holders
     )
 
@@ -167,7 +162,7 @@ def _remade(
     desk: Desk, want: Want, version: ModelVersion, holders: list[Bench]
 ) -> Iterable[Command]:
     """Those that are of another build than is served now are loaded anew, one at a time."""
-    others = [bench for bench in holders if _is_made_otherwise(version, bench)]
+    others = [bench for bench in holders if _is_outdated(version, bench)]
     if not others or any(not is_loaded(bench.seats[want.key]) for bench in holders):
         return
     kinds = {bench.worker.device_kind for bench in others}
@@ -181,9 +176,9 @@ def _remade(
         yield desk.remake(others[0], want)
 
 
-def _is_made_otherwise(version: ModelVersion, bench: Bench) -> bool:
+def _is_outdated(version: ModelVersion, bench: Bench) -> bool:
     seat = bench.seats[version.key]
-    return is_loaded(seat) and version.is_made_otherwise(seat, bench.worker.build)
+    return is_loaded(seat) and seat.is_outdated(version, bench.worker.build)
 
 
 def _batched(

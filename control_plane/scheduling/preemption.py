@@ -8,7 +8,9 @@ from control_plane.scheduling.context import Desk, is_loaded
 from control_plane.scheduling.proposed_worker import PRESENT, Bench, size_of
 from control_plane.scheduling.retention import load_s
 from control_plane.types.command import Assign, Release, Wait
-from control_plane.types.desired import Footprint, Replica, Want
+from control_plane.types.desired import Want
+from control_plane.types.footprint import Footprint
+from control_plane.types.worker import Replica
 
 # A newcomer waits so many times what loading it takes for one worth so much less to be idle.
 PATIENCE_PER_LOAD, MUCH_LESS = 2.0, 0.9

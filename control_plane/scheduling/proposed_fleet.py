@@ -8,7 +8,10 @@ import heapq
 from collections.abc import Callable, Iterator
 
 from control_plane.scheduling.proposed_worker import Bench
-from control_plane.types.desired import Footprint, Snapshot, VersionKey, WorkerInfo
+from control_plane.types.footprint import Footprint
+from control_plane.types.snapshot import Snapshot
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo
 
 
 class Board:

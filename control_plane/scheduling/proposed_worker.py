@@ -6,16 +6,12 @@ Pure; it changes only itself. A worker may take more than fits its device: it ha
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from control_plane.batching import Batching
-from control_plane.types.desired import (
-    LOADED,
-    Footprint,
-    Replica,
-    ReplicaState,
-    Tickets,
-    VersionKey,
-    WorkerInfo,
-)
+from control_plane.types.footprint import Footprint
+from control_plane.types.policy import Batching
+from control_plane.types.snapshot import Tickets
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import LOADED, Replica, WorkerInfo
+from yolopool.vocabulary import ReplicaState
 
 PRESENT = LOADED | {ReplicaState.ASSIGNED}
 # What is asked for at least once in so many seconds counts in full where a device is crowded.

@@ -7,14 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from control_plane.scheduling.proposed_worker import Bench
 from control_plane.types.command import Wait
-from control_plane.types.desired import (
-    Footprint,
-    Given,
-    LoadFailure,
-    ModelVersion,
-    VersionKey,
-    VersionState,
-)
+from control_plane.types.footprint import Footprint
+from control_plane.types.snapshot import LoadFailure
+from control_plane.types.version import Given, ModelVersion, VersionKey, VersionState
 
 MIB = 2**20
 # Refusals of the moment: the worker is fine and so is the pack, so no caller is told a failure.

@@ -4,18 +4,13 @@ from collections.abc import Mapping
 
 from control_plane.scheduling.proposed_fleet import Board
 from control_plane.scheduling.proposed_worker import Bench
-from control_plane.types.desired import (
-    Build,
-    Footprint,
-    FootprintKey,
-    ModelVersion,
-    Priority,
-    Replica,
-    Snapshot,
-    VersionKey,
-)
+from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.snapshot import Snapshot
+from control_plane.types.version import Build, ModelVersion, VersionKey
+from control_plane.types.worker import Replica
 from yolopool.server.arrival_rates import NEVER, Rates
 from yolopool.server.gdsf import keeping
+from yolopool.vocabulary import Priority
 
 # Until it was measured: opening a pack, and reading it from a store of 10 Gbit/s.
 FETCH_FIXED_S, FETCH_BYTES_PER_S = 0.05, 1.25e9

@@ -9,10 +9,12 @@ import structlog
 from control_plane.caller import CallContext, principal_of
 from control_plane.clock import Clock
 from control_plane.convert.validation import deadline_of
-from control_plane.convert.versions import key_out, replica_out
+from control_plane.convert.versions import key_out
+from control_plane.convert.workers import replica_out
 from control_plane.models.loading import Loads
 from control_plane.routing.balancer import Reject, Send, choose
-from control_plane.types.desired import VersionKey, WorkerInfo
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import NotAssigned, WorkerNotFound

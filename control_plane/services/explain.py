@@ -13,7 +13,8 @@ from control_plane.routing.request_traces import Trace, Traces
 from control_plane.scheduling import explanation
 from control_plane.scheduling.explanation import Verdict
 from control_plane.types.command import Assign, Release, Wait
-from control_plane.types.desired import Snapshot, Want, WantSource
+from control_plane.types.desired import Want, WantSource
+from control_plane.types.snapshot import Snapshot
 from control_plane.view.view import View
 from yolopool.names import parse_ref
 from yolopool.v1 import explain_pb2, explain_pb2_grpc, types_pb2

@@ -6,53 +6,28 @@ import structlog
 
 from control_plane.caller import CallContext, principal_of
 from control_plane.clock import Clock
-from control_plane.convert.validation import deadline_of, infer_request
-from control_plane.convert.versions import crashed_out, key_out, worker_out
+from control_plane.convert.validation import deadline_of
+from control_plane.convert.versions import key_out
+from control_plane.convert.workers import crashed_out, worker_out
 from control_plane.metrics import Metrics
 from control_plane.reconcile.drainer import Departures
-from control_plane.routing.router import Detecting
 from control_plane.services.imports import ImportService
 from control_plane.store.registry import Registry
-from control_plane.types.desired import ReplicaState, WorkerState
+from control_plane.types.worker import WorkerState
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from yolopool import __version__
-from yolopool.errors import DeadlineExceeded, WorkerNotFound, YolopoolError
-from yolopool.names import parse_ref
+from yolopool.errors import DeadlineExceeded, WorkerNotFound
 from yolopool.v1 import (
-    detection_pb2,
-    detection_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
 )
+from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()
 
 # For a caller that set no deadline.
 DRAIN_WAIT_S = 600.0
-
-
-class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
-    def __init__(
-        self, detecting: Detecting, clock: Clock, default_deadline_s: float, max_image_bytes: int
-    ) -> None:
-        self._detecting = detecting
-        self._clock = clock
-        self._default_deadline_s = default_deadline_s
-        self._max_image_bytes = max_image_bytes
-
-    async def Detect(
-        self, request: detection_pb2.DetectRequest, context: CallContext
-    ) -> detection_pb2.DetectResponse:
-        deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
-        principal = principal_of(context)
-        try:
-            ref = parse_ref(request.model)
-            body = infer_request(request, self._max_image_bytes)
-        except YolopoolError as error:
-            self._detecting.refused(request, principal, error)
-            raise
-        return await self._detecting.detect(request, ref, body, principal, deadline_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ import structlog
 
 from control_plane.caller import CallContext
 from control_plane.clock import Clock
-from control_plane.convert.versions import key_in, key_out, settings_in, settings_out
+from control_plane.convert.validation import check_importer
+from control_plane.convert.versions import key_in, key_out, pack_in, settings_in, settings_out
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
-from control_plane.types.desired import ModelVersion, Pack, VersionKey
+from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.view import View
 from yolopool.errors import InvalidOption
 from yolopool.v1 import importing_pb2, importing_pb2_grpc
@@ -147,27 +148,3 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
         )
         log.warning("import failed", version=str(key), reason=version.reason, why=version.message)
         self._view.put_version(version)
-
-
-def pack_in(pack: importing_pb2.ImportedPack) -> Pack:
-    return Pack(
-        digest=pack.digest,
-        architecture=pack.architecture,
-        task=pack.task,
-        class_names=tuple(pack.class_names),
-        weights_bytes=pack.weights_bytes,
-        activation_bytes_per_megapixel=pack.activation_bytes_per_megapixel,
-        parameters=pack.parameters,
-        warnings=tuple(pack.warnings),
-        gflops=pack.gflops,
-        artifact_bytes=pack.artifact_bytes,
-        pack_bytes=pack.pack_bytes,
-        backend="" if pack.backend == "torch" else pack.backend,
-        precision=pack.precision,
-    )
-
-
-def check_importer(name: str) -> str:
-    if not name or len(name) > 128:
-        raise InvalidOption("importer is its name, drawn at its start: 1 to 128 characters")
-    return name

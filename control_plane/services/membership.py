@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import re
 from collections.abc import AsyncIterator
 
 import structlog
@@ -10,24 +9,21 @@ import structlog
 from control_plane.caller import CallContext
 from control_plane.clock import Clock
 from control_plane.convert.heartbeat import Inventory
-from control_plane.convert.versions import token_in, worker_in
+from control_plane.convert.validation import WORKER_ID, check_worker
+from control_plane.convert.versions import token_in
+from control_plane.convert.workers import worker_in
 from control_plane.routing.worker_exits import Crashes
 from control_plane.store.registry import Registry
-from control_plane.types.desired import WorkerInfo
-from control_plane.types.lifecycle import InvalidTransition
-from control_plane.view.crash_loops import LONGEST_OUTPUT, Exit
+from control_plane.types.worker import Exit, WorkerInfo
+from control_plane.view.crash_loops import LONGEST_OUTPUT
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerLink
 from yolopool.errors import InvalidWorker, RegistryUnavailable, WorkerNotFound
-from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc
+from yolopool.server.state_machine import InvalidTransition
+from yolopool.v1 import membership_pb2, membership_pb2_grpc
 
 log = structlog.get_logger()
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
-_ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
-_KINDS = frozenset({"cpu", "cuda", "sim"})
-_MOST_IO = 64
-_MOST_LABELS = 64
 EXPIRY_TICK_S = 0.25
 # Of what a supervisor reports: requests in hand, characters of an id, seconds.
 _MOST_IN_HAND, _LONGEST_REQUEST_ID, _LONGEST_RESTART_S = 512, 128, 3600.0
@@ -105,11 +101,11 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     async def ReportExit(
         self, request: membership_pb2.ReportExitRequest, context: CallContext
     ) -> membership_pb2.ReportExitResponse:
-        if not _ID.fullmatch(request.worker):
+        if not WORKER_ID.fullmatch(request.worker):
             raise InvalidWorker(f"{request.worker[:80]!r} is no worker id: see Join")
         # A process that ended before it could draw one has no incarnation.
         known = all(
-            not id_ or _ID.fullmatch(id_) for id_ in (request.incarnation, request.io_process)
+            not id_ or WORKER_ID.fullmatch(id_) for id_ in (request.incarnation, request.io_process)
         )
         if len(request.requests) > _MOST_IN_HAND or not known:
             raise InvalidWorker(
@@ -154,25 +150,3 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
 
     def _lease_until(self) -> float:
         return self._clock.monotonic() + self._lease_s
-
-
-def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
-    """Returns the announcement, or raises InvalidWorker saying what is wrong with it."""
-    if not _ID.fullmatch(worker.id):
-        raise InvalidWorker(f"{worker.id[:80]!r} is no worker id: 1 to 120 of A-Z a-z 0-9 . _ -")
-    if not worker.incarnation or len(worker.incarnation) > 64:
-        raise InvalidWorker(f"worker {worker.id} has no incarnation of 1 to 64 characters")
-    for text in (worker.address, *worker.io_addresses):
-        address = _ADDRESS.fullmatch(text)
-        if address is None or int(address[1]) > 65535:
-            raise InvalidWorker(f"{text[:80]!r} of worker {worker.id} is no host:port")
-    if len(worker.io_addresses) > _MOST_IO:
-        raise InvalidWorker(f"worker {worker.id} has more than {_MOST_IO} I/O processes")
-    if worker.device_kind not in _KINDS or not worker.device:
-        raise InvalidWorker(
-            f"worker {worker.id} has device {worker.device!r} of kind {worker.device_kind!r}: "
-            f"known kinds are {', '.join(sorted(_KINDS))}"
-        )
-    if len(worker.labels) > _MOST_LABELS:
-        raise InvalidWorker(f"worker {worker.id} has more than {_MOST_LABELS} labels")
-    return worker

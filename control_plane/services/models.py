@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import structlog
 
-from control_plane.build_wire import drift_in
 from control_plane.caller import CallContext, principal_of
 from control_plane.clock import Clock
 from control_plane.convert.schedules import change_in
 from control_plane.convert.validation import (
-    check_architecture,
     check_batching,
     check_device_kind,
     check_drift,
@@ -23,31 +21,25 @@ from control_plane.convert.validation import (
 )
 from control_plane.convert.versions import (
     batching_in,
+    drift_in,
+    given_in,
     key_out,
     placement_in,
-    replica_out,
     residency_in,
     settings_in,
     version_out,
 )
+from control_plane.convert.workers import replica_out
 from control_plane.events.recorder import Journal
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
 from control_plane.models.loading import Loads
 from control_plane.store.artifacts import FolderArtifacts, check_digest
 from control_plane.store.registry import Registry
-from control_plane.types.desired import (
-    Given,
-    ModelVersion,
-    Placement,
-    Residency,
-    ResidencyMode,
-    VersionKey,
-    VersionState,
-    Want,
-    WantSource,
-)
+from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import EventKind
+from control_plane.types.policy import Placement, Residency, ResidencyMode
+from control_plane.types.version import Given, ModelVersion, VersionKey, VersionState
 from control_plane.view.view import View
 from yolopool.errors import (
     ArtifactNotFound,
@@ -393,22 +385,6 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         if wait is not None:
             answer.waiting_reason = f"{wait.reason}: {wait.why}"
         return answer
-
-
-def given_in(request: model_pb2.RegisterModelRequest, before: Given) -> Given:
-    """What a registration gives beside file and settings; `before`: what the model's newest version
-    was given, for where it may run and how it is batched. Raises InvalidOption.
-    """
-    check_architecture(request.architecture_yaml, request.class_names)
-    return Given(
-        residency_in(check_residency(request.residency)),
-        request.architecture_yaml,
-        tuple(request.class_names),
-        placement_in(check_placement(request.placement))
-        if request.HasField("placement")
-        else before.placement,
-        before.batching,
-    )
 
 
 def _is_twin(one: ModelVersion, new: ModelVersion) -> bool:

@@ -8,7 +8,8 @@ from control_plane.convert.validation import deadline_of
 from control_plane.convert.versions import key_in
 from control_plane.models.loading import Loads
 from control_plane.routing.balancer import Hold, Reject, choose
-from control_plane.types.desired import VersionKey, WorkerInfo
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
 from yolopool.v1 import peer_pb2, peer_pb2_grpc
 

@@ -15,7 +15,8 @@ import structlog
 
 from control_plane.clock import Clock
 from control_plane.store import codec
-from control_plane.types.desired import Desired, ModelVersion, VersionKey
+from control_plane.types.desired import Desired
+from control_plane.types.version import ModelVersion, VersionKey
 
 log = structlog.get_logger()
 

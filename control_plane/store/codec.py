@@ -7,37 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
-from control_plane.batching import batching_of
-from control_plane.types.desired import (
+from control_plane.types.desired import Want, WantSource
+from control_plane.types.event import Event, EventKind
+from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.policy import Placement, Residency, ResidencyMode, batching_of
+from control_plane.types.schedule import Changeover, Preparation, Schedule
+from control_plane.types.version import (
     Drift,
-    Footprint,
-    FootprintKey,
     Given,
-    HeadMode,
-    Ledger,
-    LoadReport,
     ModelVersion,
-    OutputLayout,
     Pack,
-    Placement,
-    Priority,
-    Replica,
-    ReplicaState,
-    Residency,
-    ResidencyMode,
     Served,
-    ShapePolicy,
     VersionKey,
     VersionSettings,
     VersionState,
-    Want,
-    WantSource,
-    WorkerInfo,
-    WorkerState,
 )
-from control_plane.types.event import Event, EventKind
-from control_plane.types.schedule import Changeover, Preparation, Schedule
+from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
 from yolopool.server.arrival_rates import Rates
+from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ReplicaState, ShapePolicy
 
 Record = TypeVar("Record")
 Key = TypeVar("Key")

@@ -11,32 +11,26 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from control_plane.batching import Batching
-from control_plane.changes import Changes
 from control_plane.memory_events import MemoryEvents
 from control_plane.store.registry import LOG_KEPT, REQUEST_ID_KEPT_S, StoreEmptied
 from control_plane.types import lifecycle
-from control_plane.types.desired import (
-    Desired,
-    FencingToken,
-    Footprint,
-    FootprintKey,
+from control_plane.types.desired import Changes, Desired, Want
+from control_plane.types.event import Event
+from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.lease import FencingToken, Holder
+from control_plane.types.policy import Batching, Placement, Residency
+from control_plane.types.schedule import Schedule
+from control_plane.types.version import (
     Given,
-    Holder,
     ModelVersion,
     Pack,
-    Placement,
-    Residency,
     Served,
     VersionKey,
     VersionSettings,
     VersionState,
-    Want,
-    WorkerInfo,
     builds_of,
 )
-from control_plane.types.event import Event
-from control_plane.types.schedule import Schedule
+from control_plane.types.worker import WorkerInfo
 from yolopool.errors import ImportNotYours, StaleToken
 
 

@@ -5,7 +5,7 @@ A token is higher than every one given out before, be it by another store that t
 
 from control_plane.store.redis_store import LEASE, META, RedisStore, available, milliseconds
 from control_plane.store.registry import StoreEmptied
-from control_plane.types.desired import FencingToken, Holder
+from control_plane.types.lease import FencingToken, Holder
 
 # ARGV: holder, lease ms, above epoch, above counter, wall clock ms, address -> token, '': another
 # holds it, '-': there is no store. The counter is no less than the milliseconds since the epoch: a

@@ -12,8 +12,6 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from control_plane.batching import Batching
-from control_plane.changes import Changes
 from control_plane.redis_events import RedisEvents
 from control_plane.redis_schedules import RedisSchedules
 from control_plane.store import codec
@@ -41,27 +39,23 @@ from control_plane.store.redis_store import (
 )
 from control_plane.store.registry import REQUEST_ID_KEPT_S, StoreEmptied
 from control_plane.types import lifecycle
-from control_plane.types.desired import (
-    Desired,
-    FencingToken,
-    Footprint,
-    FootprintKey,
+from control_plane.types.desired import Changes, Desired, Want
+from control_plane.types.event import Event
+from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.lease import FencingToken, Holder
+from control_plane.types.policy import Batching, Placement, Residency
+from control_plane.types.schedule import Schedule
+from control_plane.types.version import (
     Given,
-    Holder,
     ModelVersion,
     Pack,
-    Placement,
-    Residency,
     Served,
     VersionKey,
     VersionSettings,
     VersionState,
-    Want,
-    WorkerInfo,
     builds_of,
 )
-from control_plane.types.event import Event
-from control_plane.types.schedule import Schedule
+from control_plane.types.worker import WorkerInfo
 from yolopool.errors import ImportNotYours, RegistryUnavailable
 
 # Beside the published changes, should one be missed.

@@ -26,7 +26,9 @@ from control_plane.store.redis_store import (
     available,
     import_job,
 )
-from control_plane.types.desired import Desired, FencingToken, VersionState
+from control_plane.types.desired import Desired
+from control_plane.types.lease import FencingToken
+from control_plane.types.version import VersionState
 
 CLAIM = "yolopool:claim"  # string: the highest revision that a copy is said to have; expires
 # Beyond the wait: one that said the highest and then died must not hold up the others for long.

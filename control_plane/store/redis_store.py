@@ -19,7 +19,9 @@ from redis.exceptions import RedisError
 from control_plane.store import codec
 from control_plane.store.redis_client import connect, disconnect
 from control_plane.store.registry import LOG_KEPT, StoreEmptied
-from control_plane.types.desired import FencingToken, ModelVersion, VersionKey, Want
+from control_plane.types.desired import Want
+from control_plane.types.lease import FencingToken
+from control_plane.types.version import ModelVersion, VersionKey
 from yolopool.errors import RegistryUnavailable, StaleToken
 
 META = "yolopool:meta"  # hash: cluster, epoch, counter, revision, mark

@@ -9,27 +9,21 @@ answer within the setting's time, and change nothing then that a repeat would no
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from control_plane.batching import Batching
-from control_plane.changes import Changes
-from control_plane.types.desired import (
-    Desired,
-    FencingToken,
-    Footprint,
-    FootprintKey,
+from control_plane.types.desired import Changes, Desired, Want
+from control_plane.types.event import Event
+from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.lease import FencingToken, Holder
+from control_plane.types.policy import Batching, Placement, Residency
+from control_plane.types.schedule import Schedule
+from control_plane.types.version import (
     Given,
-    Holder,
     ModelVersion,
     Pack,
-    Placement,
-    Residency,
     Served,
     VersionKey,
     VersionSettings,
-    Want,
-    WorkerInfo,
 )
-from control_plane.types.event import Event
-from control_plane.types.schedule import Schedule
+from control_plane.types.worker import WorkerInfo
 from yolopool.errors import RegistryUnavailable
 
 REQUEST_ID_KEPT_S = 86_400.0  # how long a repeated `register` is known as a repeat

@@ -1,8 +1,13 @@
 """What a plan is made of: decisions as data, each with its reason. Pure and frozen."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from control_plane.types.desired import VersionKey
+from control_plane.types.version import VersionKey
+from yolopool.errors import YolopoolError, rebuild_reason
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +80,8 @@ class Adopt:
 
 
 Command = Assign | Release | Wait | Forget | Adopt
+
+
+def error_of(wait: Wait) -> YolopoolError:
+    """The error that a caller gets for what the plan could not do."""
+    return rebuild_reason(wait.reason, wait.why, retry_after_s=wait.retry_after_s)

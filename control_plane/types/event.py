@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from control_plane.types.desired import VersionKey
+from control_plane.types.version import VersionKey
 from yolopool.names import ModelRef
 
 # How many the store keeps, about.

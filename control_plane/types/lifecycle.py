@@ -4,17 +4,12 @@ Pure. The life of a replica is its worker's and lives there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
-from typing import Generic, TypeVar
 
-from control_plane.types.desired import (
-    ModelVersion,
-    Pack,
-    VersionSettings,
-    VersionState,
-    WorkerState,
-)
+from control_plane.types.version import ModelVersion, Pack, VersionSettings, VersionState
+from control_plane.types.worker import WorkerState
+from yolopool.server.state_machine import InvalidTransition, Life
 
 
 class VersionEvent(StrEnum):
@@ -105,37 +100,6 @@ SAID = {
     WorkerState.DRAINING: WorkerEvent.SAID_DRAINING,
     WorkerState.HUNG: WorkerEvent.SAID_HUNG,
 }
-
-State = TypeVar("State", bound=StrEnum)
-Event = TypeVar("Event", bound=StrEnum)
-
-
-class InvalidTransition(Exception):
-    """A transition that the table does not have; the message tells how it came to this."""
-
-
-@dataclass(frozen=True, slots=True)
-class Life(Generic[State, Event]):
-    """State of one thing and the last events that changed it."""
-
-    name: str
-    state: State
-    story: tuple[Event, ...] = ()
-
-    def apply(
-        self, table: Mapping[tuple[State, Event], State], event: Event
-    ) -> "Life[State, Event]":
-        """The next life, or InvalidTransition with the story so far."""
-        after = table.get((self.state, event))
-        if after is None:
-            story = ", ".join(self.story) or "nothing yet"
-            raise InvalidTransition(
-                f"{self.name} is {self.state} after {story}: {event} can't follow"
-            )
-        if after is self.state:
-            return self
-        # The last twenty are enough to tell what went wrong, and bound a long life.
-        return replace(self, state=after, story=(*self.story, event)[-20:])
 
 
 # For annotations: a frozen class with slots can only be made by its own name.

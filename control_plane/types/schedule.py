@@ -6,7 +6,7 @@ when a change happens, so that a schedule loads the version that is the newest t
 
 from dataclasses import dataclass, replace
 
-from control_plane.types.desired import Placement
+from control_plane.types.policy import Placement
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 
-from control_plane.types.desired import ModelVersion, VersionKey, VersionState
+from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from yolopool.errors import (
     AliasNotFound,
     ModelImportFailed,

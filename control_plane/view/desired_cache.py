@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from control_plane.changes import Changes
-from control_plane.types.desired import Desired, ModelVersion, VersionKey, VersionState, Want
+from control_plane.types.desired import Changes, Desired, Want
 from control_plane.types.schedule import Schedule
+from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from control_plane.view.catalogue import Catalogue
 
 Key = TypeVar("Key")

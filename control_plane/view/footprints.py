@@ -7,42 +7,11 @@ version knows what to reserve. What is new of it waits in `unrecorded` to be put
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from control_plane.types.desired import (
-    Build,
-    Footprint,
-    FootprintKey,
-    ModelVersion,
-    Replica,
-    VersionKey,
-    WorkerInfo,
-)
+from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.version import ModelVersion, VersionKey
+from control_plane.types.worker import Replica, WorkerInfo
 
-PIXELS_PER_MEGAPIXEL = 1_000_000
-INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
-# The library's size for a version whose settings say none; an import always fills it in.
-DEFAULT_IMAGE_SIZE = 640
 NO_REPLICAS: Mapping[VersionKey, Replica] = MappingProxyType({})
-
-
-def footprint(
-    version: ModelVersion, build: Build, known: Mapping[FootprintKey, Footprint]
-) -> Footprint:
-    """Bytes of a version as a worker makes it: as known, else the estimate of its import.
-
-    The estimate is weights + activations per megapixel x image_size^2 of one image, the largest
-    that may be asked for, and that image as bytes and as float32, three channels each: what
-    workers reserve before they measure.
-    """
-    pack, made = version.made_by(build)
-    if pack is None:
-        return Footprint(0, 0)
-    found = known.get(FootprintKey.of(pack.digest, made))
-    if found is not None:
-        return found
-    size = version.settings.largest_image or DEFAULT_IMAGE_SIZE
-    pixels = size * size
-    activations = pack.activation_bytes_per_megapixel * pixels // PIXELS_PER_MEGAPIXEL
-    return Footprint(pack.weights_bytes, activations + pixels * INPUT_BYTES_PER_PIXEL)
 
 
 class Footprints:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from control_plane.types.desired import LoadFailure, VersionKey
+from control_plane.types.snapshot import LoadFailure
+from control_plane.types.version import VersionKey
 
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 300.0

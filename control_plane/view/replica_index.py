@@ -8,7 +8,9 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from control_plane.types.desired import ReplicaState, VersionKey, WorkerInfo, WorkerState
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo, WorkerState
+from yolopool.vocabulary import ReplicaState
 
 Entry = tuple[int, str]  # rank, worker id
 

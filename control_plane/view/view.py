@@ -7,26 +7,15 @@ is loaded where. Changes wake the waiters of the versions they touch.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from control_plane.changes import Changes
 from control_plane.clock import Clock
 from control_plane.types.command import Wait
-from control_plane.types.desired import (
-    Desired,
-    FencingToken,
-    Holder,
-    LoadReport,
-    ModelVersion,
-    Replica,
-    ReplicaState,
-    Snapshot,
-    Tickets,
-    VersionKey,
-    Want,
-    WorkerInfo,
-    WorkerState,
-)
-from control_plane.types.lifecycle import SAID, WORKER_TABLE, Life, WorkerEvent, WorkerLife
+from control_plane.types.desired import Changes, Desired, Want
+from control_plane.types.lease import FencingToken, Holder
+from control_plane.types.lifecycle import SAID, WORKER_TABLE, WorkerEvent, WorkerLife
 from control_plane.types.schedule import Schedule
+from control_plane.types.snapshot import Snapshot, Tickets
+from control_plane.types.version import ModelVersion, VersionKey
+from control_plane.types.worker import LoadReport, Replica, WorkerInfo, WorkerState
 from control_plane.view.catalogue import Catalogue
 from control_plane.view.circuit_breaker import Suspects
 from control_plane.view.crash_loops import Exits
@@ -37,6 +26,8 @@ from control_plane.view.replica_index import Holders
 from control_plane.view.waiters import ANY, Waiters
 from yolopool.errors import WorkerNotFound
 from yolopool.server.arrival_rates import NEVER, Arrivals, Rates
+from yolopool.server.state_machine import Life
+from yolopool.vocabulary import ReplicaState
 
 # How long a lost worker stays listed, so that people see which one is gone.
 LOST_KEPT_S = 300.0

@@ -22,7 +22,7 @@ from importer.torch_import import checkpoint, tasks
 from yolopool.v1 import types_pb2
 
 if TYPE_CHECKING:
-    from importer.job import Encode
+    from importer.encoder import Encode
 
 _OPSET = 17
 _EXAMPLE = (2, 3, 128, 96)  # no two sizes alike, so that none is taken for another

@@ -10,7 +10,7 @@ from collections import defaultdict
 from types import TracebackType
 
 from tests.chaos.pool import Pool
-from yolopool.client.model_records import ledger_of
+from yolopool.client.fleet_records import ledger_of
 from yolopool.errors import YolopoolError
 from yolopool.v1 import worker_pb2
 

@@ -13,13 +13,15 @@ import pytest
 import torch
 
 from tests.models import U8, Zoo, picture
-from worker.backends.base import Backend, Candidates, LoadedModel, NmsOptions, run
+from worker.backends.base import Backend, LoadedModel, run
 from worker.backends.composite import Composite
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
 from worker.backends.onnx.openvino_backend import OpenVino
 from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
-from worker.packs.pack_store import Pack, PackDoor
+from worker.packs.pack import Pack
+from worker.packs.pack_store import PackDoor
+from worker.postprocess.outputs import Candidates, NmsOptions
 from worker.preprocess import letterbox
 from yolopool.errors import InvalidOption, OutOfMemory, YolopoolError
 

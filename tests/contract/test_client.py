@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.contract.scripted_pool import ScriptedPool
 from yolopool import AsyncClient, Client, errors
-from yolopool.client import model_records
+from yolopool.client import fleet_records, model_records
 from yolopool.client.explanations import Event
 from yolopool.v1 import model_pb2, types_pb2
 
@@ -274,7 +274,7 @@ def test_reads_are_plain_records(call: Call) -> None:
 def test_a_curve_comes_point_by_point(pool: ScriptedPool, kind: str) -> None:
     asked: dict[str, Any] = {"batch_sizes": [1, 16], "shapes": [(64, 128)], "image": b"jpeg"}
 
-    async def awaited() -> list[model_records.BenchPoint]:
+    async def awaited() -> list[fleet_records.BenchPoint]:
         async with AsyncClient(pool.address) as client:
             return [point async for point in client.bench("shapes", **asked, timeout_s=5)]
 

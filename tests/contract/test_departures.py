@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from control_plane.routing.balancer import FLOOR_S
-from control_plane.types.desired import VersionKey
+from control_plane.types.version import VersionKey
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from yolopool import errors
 from yolopool.v1 import fleet_pb2, model_pb2

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.backends.base import BatchResult, Candidates, NmsOptions
+from worker.backends.base import BatchResult
 from worker.batching.admission import Ask
-from worker.batching.lane import Batching
+from worker.batching.config import Batching
 from worker.concurrency.reply import Reply
 from worker.engine.engine import MOST_UNDER_WAY, Engine, Request
 from worker.engine.runner import Outcome
+from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import (
     DeadlineUnmeetable,
     Draining,

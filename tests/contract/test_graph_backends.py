@@ -27,13 +27,15 @@ from tests.contract.test_worker import Start
 from tests.contract.test_worker import start as start
 from tests.models import SHAPES, Zoo, build, location, picture, save
 from tests.unit.test_layouts import Boxes
-from worker.backends.base import Backend, Candidates, run
+from worker.backends.base import Backend, run
 from worker.backends.composite import Composite
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
 from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
-from worker.packs.pack_store import Pack, PackDoor
-from yolopool import calibration
+from worker.packs.pack import Pack
+from worker.packs.pack_store import PackDoor
+from worker.postprocess.outputs import Candidates
+from yolopool.client import uploads
 from yolopool.client.detections import Detections
 from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed
 from yolopool.evaluation import drift
@@ -338,7 +340,7 @@ async def test_an_end_to_end_head_of_another_task_is_for_torch_alone(
 
 async def test_int8_is_of_models_that_detect(tmp_path: Path) -> None:
     path = save(build("yolo11n-seg.yaml", 1), tmp_path / "segment.pt")
-    calibration.write(SHAPES / "images", tmp_path / "images.zip")
+    uploads.write(SHAPES / "images", tmp_path / "images.zip")
     digest = hashlib.sha256((tmp_path / "images.zip").read_bytes()).hexdigest()
     asked = child.Build("onnx", "int8", str(tmp_path / "images.zip"), digest)
     refusal = await refusal_of(path, tmp_path / "work", build=asked)
@@ -413,7 +415,7 @@ def sha256(path: Path) -> str:
 def of_the_demo(folder: Path) -> Path:
     """A zip of its pictures."""
     path = folder / "images.zip"
-    calibration.write(SHAPES / "images", path)
+    uploads.write(SHAPES / "images", path)
     return path
 
 

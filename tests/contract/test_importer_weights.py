@@ -12,7 +12,7 @@ import torch
 from importer import child
 from tests.contract.imports import import_in_child, refusal_of
 from tests.models import SHAPES, Zoo, build_woken, import_checkpoint, save
-from yolopool import architecture_yaml
+from yolopool.client import uploads
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
     HEAD_MODE_ONE_TO_MANY,
@@ -157,7 +157,7 @@ def test_the_command_line_takes_a_file_with_its_scale(model: Any, tmp_path: Path
     source = Path(ultralytics.__file__).parent / "cfg" / "models" / "v8" / "yolov8.yaml"
     yaml = tmp_path / "yolov8n.yaml"
     yaml.write_text(source.read_text())
-    assert architecture_yaml.read(yaml).startswith("scale: n\n")
+    assert uploads.read(yaml).startswith("scale: n\n")
     torch.save(weights_of(model), tmp_path / "weights.pt")
     done = subprocess.run(
         [

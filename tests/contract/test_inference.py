@@ -6,17 +6,16 @@ from typing import cast
 import numpy as np
 import pytest
 
-from worker.backends.base import Candidates, NmsOptions
-from worker.batching.lane import Batching
+from worker.batching.config import Batching
 from worker.concurrency.reply import Reply
 from worker.engine.engine import Engine, Load, Request
 from worker.engine.runner import Outcome
 from worker.postprocess import results
-from worker.postprocess.outputs import MaskParts
+from worker.postprocess.outputs import Candidates, MaskParts, NmsOptions
 from worker.postprocess.postprocessor import Teller
 from worker.postprocess.results import MaskFormat
 from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
-from worker.preprocess.preprocessor import Framing, Prepared, T, Then
+from worker.preprocess.prepared import Framing, Prepared, T, Then
 from worker.preprocess.tiling import Tiling
 from worker.service import inference
 from worker.service.options import Telling

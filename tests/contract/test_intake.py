@@ -25,17 +25,10 @@ from worker.io_processes.pool import IoExit, IoProcesses
 from worker.io_processes.protocol import IoSettings
 from worker.preprocess import arena, letterbox
 from worker.preprocess.arena import Arena
-from worker.preprocess.letterbox import ChannelOrder, ImageLimits, ShapePolicy
-from worker.preprocess.preprocessor import (
-    Box,
-    Framing,
-    Intake,
-    Prepare,
-    Prepared,
-    RawPixels,
-    Then,
-    as_it_is,
-)
+from worker.preprocess.decode import ChannelOrder, ImageLimits
+from worker.preprocess.letterbox import ShapePolicy
+from worker.preprocess.prepared import Box, Framing, Prepare, Prepared, RawPixels, Then, as_it_is
+from worker.preprocess.preprocessor import Intake
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,

@@ -18,7 +18,8 @@ from tests.models import Zoo, build_woken, import_checkpoint, location, picture
 from tests.unit.test_layouts import Boxes, seen
 from worker.backends.onnx.layouts import Final, decode
 from worker.packs import manifest as pack_rules
-from worker.packs.pack_store import Pack, PackDoor
+from worker.packs.pack import Pack
+from worker.packs.pack_store import PackDoor
 from yolopool.errors import PackInvalid
 from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import PackManifest

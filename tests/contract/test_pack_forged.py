@@ -13,11 +13,12 @@ import torch
 from importer.torch_import import skeleton_writer
 from tests.contract.forging import Change, build, first_layer, rewrite, rewrite_text
 from tests.models import Zoo, location, picture
-from worker.backends.base import NmsOptions, run
+from worker.backends.base import run
 from worker.backends.pytorch import skeleton
 from worker.backends.pytorch.architecture import Architecture
 from worker.backends.pytorch.backend import TorchBackend
 from worker.packs.pack_store import PackDoor
+from worker.postprocess.outputs import NmsOptions
 from yolopool.errors import DigestMismatch, PackInvalid
 from yolopool.v1.worker_pb2 import PackLocation
 

@@ -14,7 +14,7 @@ import pytest
 
 from control_plane.store.redis_client import connect
 from control_plane.store.redis_registry import RedisRegistry
-from control_plane.types.desired import VersionKey, VersionSettings
+from control_plane.types.version import VersionKey, VersionSettings
 from tests.contract.redis_servers import DEBIAN, WHEEL, free_port, server, watched
 from tests.waiting import until
 from yolopool.errors import RegistryUnavailable

@@ -10,43 +10,30 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.batching import Batching
 from control_plane.store import codec
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.store.redis_registry import RedisRegistry
 from control_plane.store.registry import LOG_KEPT, Registry, StoreEmptied
-from control_plane.types.desired import (
+from control_plane.types.desired import Want, WantSource
+from control_plane.types.event import EVENTS_KEPT, Event, EventKind
+from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.lease import FencingToken, Holder
+from control_plane.types.policy import Batching, Placement, Residency, ResidencyMode
+from control_plane.types.schedule import Changeover, Preparation, Schedule
+from control_plane.types.version import (
     Drift,
-    FencingToken,
-    Footprint,
-    FootprintKey,
     Given,
-    HeadMode,
-    Holder,
-    Ledger,
-    LoadReport,
     ModelVersion,
     Pack,
-    Placement,
-    Priority,
-    Replica,
-    ReplicaState,
-    Residency,
-    ResidencyMode,
     Served,
-    ShapePolicy,
     VersionKey,
     VersionSettings,
     VersionState,
-    Want,
-    WantSource,
-    WorkerInfo,
-    WorkerState,
 )
-from control_plane.types.event import EVENTS_KEPT, Event, EventKind
-from control_plane.types.schedule import Changeover, Preparation, Schedule
+from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
 from tests.contract.redis_servers import DEBIAN, WHEEL, server
 from yolopool.errors import ImportNotYours, StaleToken
+from yolopool.vocabulary import HeadMode, Priority, ReplicaState, ShapePolicy
 
 PACK = Pack(
     "d" * 64, "yolo11n-detect", "detect", ("circle", "square"), 10, 20, 30, ("weak",), 6.5, 7, 8

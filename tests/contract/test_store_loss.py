@@ -16,8 +16,10 @@ import structlog
 from control_plane.store.redis_client import connect
 from control_plane.store.redis_registry import RedisRegistry
 from control_plane.types.command import Release
-from control_plane.types.desired import FencingToken, VersionKey, VersionSettings, Want, WantSource
+from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import EventKind
+from control_plane.types.lease import FencingToken
+from control_plane.types.version import VersionKey, VersionSettings
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.contract.redis_servers import DEBIAN, free_port, server, watched
 from tests.waiting import becomes

@@ -16,7 +16,7 @@ from tests.models import Zoo
 from tests.waiting import becomes
 from worker.app import App
 from worker.backends.simulated import SimulatedBackend, TimeCurve
-from worker.process.watchdog import HUNG
+from worker.process.exit_status import HUNG
 from worker.settings import read_settings
 from yolopool import errors
 from yolopool.v1 import (

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.backends.base import Candidates
 from worker.postprocess import results
-from worker.postprocess.outputs import MaskParts
+from worker.postprocess.outputs import Candidates, MaskParts
 from worker.postprocess.postprocessor import Teller
 from worker.postprocess.results import MaskFormat
 from worker.preprocess.letterbox import Letterboxed, Place

@@ -17,13 +17,14 @@ import pytest
 
 from tests.models import Zoo
 from worker.app import App
-from worker.backends.base import BatchResult, Candidates, LoadedModel, NmsOptions
+from worker.backends.base import BatchResult, LoadedModel
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
-from worker.batching.lane import Batching
+from worker.batching.config import Batching
 from worker.engine.engine import PATIENCE, Engine, Request
 from worker.engine.runner import Outcome
 from worker.membership import Membership
 from worker.packs.pack_store import PackDoor
+from worker.postprocess.outputs import Candidates, NmsOptions
 from worker.replicas import swapper
 from worker.replicas.device_monitor import Upkeep
 from worker.replicas.ledger import Ledger

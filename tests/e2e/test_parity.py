@@ -12,9 +12,11 @@ import numpy.typing as npt
 import pytest
 
 from tests.models import U8, Zoo, picture
-from worker.backends.base import LoadedModel, NmsOptions, run
+from worker.backends.base import LoadedModel, run
 from worker.backends.pytorch.backend import TorchBackend
-from worker.packs.pack_store import Pack, PackDoor
+from worker.packs.pack import Pack
+from worker.packs.pack_store import PackDoor
+from worker.postprocess.outputs import NmsOptions
 from worker.preprocess import letterbox
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
 

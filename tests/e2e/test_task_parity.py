@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from tests.models import U8, Zoo, picture
-from worker.backends.base import LoadedModel, NmsOptions, run
+from worker.backends.base import LoadedModel, run
 from worker.backends.pytorch.backend import TorchBackend
-from worker.packs.pack_store import Pack, PackDoor
+from worker.packs.pack import Pack
+from worker.packs.pack_store import PackDoor
 from worker.postprocess import mask_encoding, results
 from worker.postprocess.mask_encoding import RunLengths
+from worker.postprocess.outputs import NmsOptions
 from worker.postprocess.results import Found, MaskFormat
 from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Place, ShapePolicy

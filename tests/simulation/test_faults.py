@@ -6,9 +6,9 @@ from benchmarks.simulation import clock
 from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.shells import on_virtual_time
 from control_plane.types.command import Command
-from control_plane.types.desired import ReplicaState
 from tests.simulation import faulty_fleet
 from tests.simulation.faulty_fleet import EXPECTED, Run
+from yolopool.vocabulary import ReplicaState
 
 
 def carried_out(seed: int) -> tuple[Run, list[Command]]:

@@ -4,30 +4,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from control_plane.types.command import Adopt, Assign, Command, Forget, Release
-from control_plane.types.desired import (
-    VARIANTS,
-    Desired,
-    Footprint,
-    FootprintKey,
+from control_plane.types.desired import Desired, Want, WantSource
+from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.policy import Placement, Residency
+from control_plane.types.snapshot import LoadFailure, Snapshot
+from control_plane.types.version import (
     Given,
-    Ledger,
-    LoadFailure,
     ModelVersion,
     Pack,
-    Placement,
-    Replica,
-    ReplicaState,
-    Residency,
-    Snapshot,
     VersionKey,
     VersionSettings,
     VersionState,
-    Want,
-    WantSource,
-    WorkerInfo,
-    WorkerState,
 )
+from control_plane.types.worker import Ledger, Replica, WorkerInfo, WorkerState
 from yolopool.server.arrival_rates import Rates
+from yolopool.vocabulary import VARIANTS, ReplicaState
 
 NOW = 1000.0  # monotonic; wants and uses are on the Unix clock and are small numbers here
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from worker.batching import queue as batching
 from worker.batching.admission import Ask, room
+from worker.batching.config import BULK, INTERACTIVE, NORMAL, Batching, due
 from worker.batching.estimates import Estimates
 from worker.batching.fair_share import SLACK_S, Shares
-from worker.batching.lane import BULK, INTERACTIVE, NORMAL, Batching, due
 from worker.batching.queue import BULK_PASS_S, INTERACTIVE_MEMORY_S, Batch, Queue, Ticket
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 

@@ -15,11 +15,12 @@ from importer.onnx_import.calibration import Images
 from importer.onnx_import.graph import Input
 from importer.refusal import CALIBRATION, ImportRefused
 from yolopool import calibration
+from yolopool.client import uploads
 from yolopool.errors import InvalidOption
 
 
 def packed(folder: Path, path: Path) -> Path:
-    calibration.write(folder, path)
+    uploads.write(folder, path)
     return path
 
 

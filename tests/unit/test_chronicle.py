@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from control_plane.events.transitions import Known, Look, Notice, compare
 from control_plane.types.command import Wait
-from control_plane.types.desired import FencingToken, VersionKey, WorkerInfo, WorkerState
 from control_plane.types.event import EventKind
+from control_plane.types.lease import FencingToken
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo, WorkerState
 from tests.unit.fleets import NOW, key, replica, worker
 
 TOKEN = FencingToken(1, 1)

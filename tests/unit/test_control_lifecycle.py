@@ -4,22 +4,22 @@ import itertools
 
 import pytest
 
-from control_plane.types.desired import VersionState, WorkerState
 from control_plane.types.lifecycle import (
     SAID,
     VERSION_TABLE,
     WORKER_TABLE,
-    InvalidTransition,
-    Life,
     VersionEvent,
     WorkerEvent,
     WorkerLife,
 )
+from control_plane.types.version import VersionState
+from control_plane.types.worker import WorkerState
 from control_plane.view.catalogue import Catalogue
 from control_plane.view.load_backoff import LAST_RETRY_S, LoadFailures
 from tests.unit.fleets import key, version
 from yolopool import errors
 from yolopool.names import parse_ref
+from yolopool.server.state_machine import InvalidTransition, Life
 
 
 def test_a_version_ends_ready_or_failed() -> None:

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from control_plane.events.discrepancies import differences
-from control_plane.types.desired import Desired, WorkerInfo, WorkerState
+from control_plane.types.desired import Desired
+from control_plane.types.worker import WorkerInfo, WorkerState
 from tests.unit.fleets import key, replica, version, worker
 
 KNOWN = Desired(1, "c", {key("a"): version("a")}, {})

@@ -4,16 +4,12 @@ from dataclasses import replace
 
 from control_plane.reconcile.drain_progress import Progress, progress
 from control_plane.types.command import Wait
-from control_plane.types.desired import (
-    Desired,
-    Given,
-    Placement,
-    ReplicaState,
-    Want,
-    WorkerInfo,
-    WorkerState,
-)
+from control_plane.types.desired import Desired, Want
+from control_plane.types.policy import Placement
+from control_plane.types.version import Given
+from control_plane.types.worker import WorkerInfo, WorkerState
 from tests.unit.fleets import NOW, key, replica, version, want, worker
+from yolopool.vocabulary import ReplicaState
 
 A = key("a")
 

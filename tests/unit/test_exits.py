@@ -1,6 +1,7 @@
 """Who is in a crash loop, and when that is over."""
 
-from control_plane.view.crash_loops import MOST, STEADY_S, Exit, Exits
+from control_plane.types.worker import Exit
+from control_plane.view.crash_loops import MOST, STEADY_S, Exits
 
 
 def an_exit(worker: str = "one", in_a_row: int = 1, restart_in_s: float = 4.0) -> Exit:

@@ -10,24 +10,17 @@ from control_plane.scheduling import explanation
 from control_plane.scheduling.explanation import Verdict
 from control_plane.scheduling.plan import plan
 from control_plane.types.command import Assign, Command, Release, Wait
-from control_plane.types.desired import (
-    Desired,
-    Footprint,
-    Given,
-    LoadFailure,
-    Placement,
-    ReplicaState,
-    Residency,
-    ResidencyMode,
-    Snapshot,
-    VersionKey,
-    VersionState,
-    WorkerState,
-)
+from control_plane.types.desired import Desired
 from control_plane.types.event import Event, EventKind, Wanted
+from control_plane.types.footprint import Footprint
+from control_plane.types.policy import Placement, Residency, ResidencyMode
+from control_plane.types.snapshot import LoadFailure, Snapshot
+from control_plane.types.version import Given, VersionKey, VersionState
+from control_plane.types.worker import WorkerState
 from tests.unit.fleets import NOW, key, measured, replica, snapshot, version, want, worker
 from yolopool.errors import RequestNotFound
 from yolopool.names import parse_ref
+from yolopool.vocabulary import ReplicaState
 
 GIB = 1024**3
 

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from control_plane.types.desired import Build, Footprint, FootprintKey, WorkerInfo
+from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.version import Build
+from control_plane.types.worker import WorkerInfo
 from control_plane.view.footprints import Footprints
 from tests.unit.fleets import replica, worker
 

@@ -24,9 +24,10 @@ import torch
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils.ops import scale_boxes
 
-from worker.preprocess import letterbox
+from worker.preprocess import decode, letterbox
+from worker.preprocess.decode import ChannelOrder, ImageLimits
 from worker.preprocess.image_header import read_header
-from worker.preprocess.letterbox import ChannelOrder, ImageLimits, ShapePolicy
+from worker.preprocess.letterbox import ShapePolicy
 from yolopool.errors import (
     ImageEmpty,
     ImageNotDecodable,
@@ -111,7 +112,7 @@ ALL = {**LOSSLESS, **LOSSY, **GREY, **REST}
 
 @pytest.mark.parametrize("encoded", ALL.values(), ids=ALL.keys())
 def test_decodes_as_opencv(encoded: bytes) -> None:
-    image = letterbox.decode(encoded, LIMITS)
+    image = decode.decode(encoded, LIMITS)
     assert image.shape == (64, 96, 3)
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, by_opencv(encoded))
@@ -120,24 +121,24 @@ def test_decodes_as_opencv(encoded: bytes) -> None:
 @pytest.mark.parametrize("encoded", LOSSLESS.values(), ids=LOSSLESS.keys())
 def test_keeps_lossless_pixels(encoded: bytes) -> None:
     """Alpha is dropped, 16 bits lose their low byte, the first frame or page counts."""
-    np.testing.assert_array_equal(letterbox.decode(encoded, LIMITS), BGR)
+    np.testing.assert_array_equal(decode.decode(encoded, LIMITS), BGR)
 
 
 def test_a_deep_tiff_may_differ_by_one_level() -> None:
     """OpenCV reads it through libtiff's own reduction to 8 bits, which rounds elsewhere."""
-    image = letterbox.decode(ALL["tiff 16 bit"], LIMITS)
+    image = decode.decode(ALL["tiff 16 bit"], LIMITS)
     assert np.abs(image.astype(int) - BGR).max() <= 1
 
 
 @pytest.mark.parametrize("encoded", LOSSY.values(), ids=LOSSY.keys())
 def test_keeps_lossy_pixels_nearly(encoded: bytes) -> None:
-    image = letterbox.decode(encoded, LIMITS)
+    image = decode.decode(encoded, LIMITS)
     assert np.abs(image.astype(int) - BGR).mean() < 3
 
 
 @pytest.mark.parametrize("encoded", GREY.values(), ids=GREY.keys())
 def test_grey_becomes_three_equal_channels(encoded: bytes) -> None:
-    image = letterbox.decode(encoded, LIMITS)
+    image = decode.decode(encoded, LIMITS)
     np.testing.assert_array_equal(image[..., 0], image[..., 1])
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
 
@@ -161,8 +162,8 @@ def test_applies_exif_orientation(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options: dict[str, Any] = {"quality": 95, "lossless": True} if kind in ("JPEG", "WEBP") else {}
-    image = letterbox.decode(encode(RGB, kind, exif=exif, **options), LIMITS)
-    plain = letterbox.decode(encode(RGB, kind, **options), LIMITS)
+    image = decode.decode(encode(RGB, kind, exif=exif, **options), LIMITS)
+    plain = decode.decode(encode(RGB, kind, **options), LIMITS)
     np.testing.assert_array_equal(image, UPRIGHT[orientation](plain))
 
 
@@ -171,7 +172,7 @@ def test_applies_exif_orientation(kind: str, orientation: int) -> None:
 
 def test_refuses_no_bytes() -> None:
     with pytest.raises(ImageEmpty):
-        letterbox.decode(b"", LIMITS)
+        decode.decode(b"", LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_refuses_no_bytes() -> None:
 )
 def test_refuses_what_is_no_image_it_reads(junk: bytes) -> None:
     with pytest.raises(ImageNotDecodable):
-        letterbox.decode(junk, LIMITS)
+        decode.decode(junk, LIMITS)
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.9, 0.99])
@@ -202,12 +203,12 @@ def test_refuses_what_is_no_image_it_reads(junk: bytes) -> None:
 def test_refuses_images_cut_short(name: str, kept: float) -> None:
     encoded = ALL[name]
     with pytest.raises(ImageNotDecodable):
-        letterbox.decode(encoded[: int(len(encoded) * kept)], LIMITS)
+        decode.decode(encoded[: int(len(encoded) * kept)], LIMITS)
 
 
 def test_refuses_a_jpeg_without_its_end() -> None:
     with pytest.raises(ImageNotDecodable):
-        letterbox.decode(ALL["jpeg"][:-2], LIMITS)
+        decode.decode(ALL["jpeg"][:-2], LIMITS)
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -259,16 +260,16 @@ def test_refuses_a_bomb_by_its_header(bomb: bytes, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(cv2, "imdecode", never)
     with pytest.raises(ImageTooLarge, match="at most 4000000"):
-        letterbox.decode(bomb, LIMITS)
+        decode.decode(bomb, LIMITS)
 
 
 def test_limits_are_inclusive() -> None:
     encoded = ALL["png"]
-    letterbox.decode(encoded, ImageLimits(len(encoded), 64 * 96))
+    decode.decode(encoded, ImageLimits(len(encoded), 64 * 96))
     with pytest.raises(ImageTooLarge, match="bytes"):
-        letterbox.decode(encoded, ImageLimits(len(encoded) - 1, 64 * 96))
+        decode.decode(encoded, ImageLimits(len(encoded) - 1, 64 * 96))
     with pytest.raises(ImageTooLarge, match="96x64 pixels"):
-        letterbox.decode(encoded, ImageLimits(len(encoded), 64 * 96 - 1))
+        decode.decode(encoded, ImageLimits(len(encoded), 64 * 96 - 1))
 
 
 @settings(max_examples=60)
@@ -317,14 +318,14 @@ def test_a_directory_beyond_all_numbers_is_refused() -> None:
 def test_raw_pixels() -> None:
     rgb = picture()
     np.testing.assert_array_equal(
-        letterbox.from_raw(rgb.tobytes(), 64, 96, ChannelOrder.RGB, LIMITS), BGR
+        decode.from_raw(rgb.tobytes(), 64, 96, ChannelOrder.RGB, LIMITS), BGR
     )
     np.testing.assert_array_equal(
-        letterbox.from_raw(rgb.tobytes(), 64, 96, ChannelOrder.BGR, LIMITS), rgb
+        decode.from_raw(rgb.tobytes(), 64, 96, ChannelOrder.BGR, LIMITS), rgb
     )
     grey = rgb[..., 0]
     np.testing.assert_array_equal(
-        letterbox.from_raw(grey.tobytes(), 64, 96, ChannelOrder.GRAY, LIMITS),
+        decode.from_raw(grey.tobytes(), 64, 96, ChannelOrder.GRAY, LIMITS),
         np.dstack([grey, grey, grey]),
     )
 
@@ -333,16 +334,16 @@ def test_raw_pixels() -> None:
 @pytest.mark.parametrize(("height", "width"), [(64, 95), (0, 96), (0, 0), (3, 2000)])
 def test_raw_pixels_of_another_size(height: int, width: int, order: ChannelOrder) -> None:
     with pytest.raises(ImageShapeMismatch):
-        letterbox.from_raw(picture().tobytes(), height, width, order, LIMITS)
+        decode.from_raw(picture().tobytes(), height, width, order, LIMITS)
 
 
 def test_raw_pixels_have_limits() -> None:
     with pytest.raises(ImageEmpty):
-        letterbox.from_raw(b"", 0, 0, ChannelOrder.BGR, LIMITS)
+        decode.from_raw(b"", 0, 0, ChannelOrder.BGR, LIMITS)
     with pytest.raises(ImageTooLarge):
-        letterbox.from_raw(b"1", 2**31, 2**31, ChannelOrder.GRAY, LIMITS)
+        decode.from_raw(b"1", 2**31, 2**31, ChannelOrder.GRAY, LIMITS)
     with pytest.raises(ImageTooLarge):
-        letterbox.from_raw(bytes(12), 2, 2, ChannelOrder.RGB, ImageLimits(11, 100))
+        decode.from_raw(bytes(12), 2, 2, ChannelOrder.RGB, ImageLimits(11, 100))
 
 
 # --- Region of interest ----------------------------------------------------------------------

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from control_plane.clock import Clock
 from control_plane.convert.heartbeat import Inventory
-from control_plane.convert.versions import worker_in
-from control_plane.types.desired import ReplicaState, VersionKey, WorkerInfo, WorkerState
+from control_plane.convert.workers import worker_in
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo, WorkerState
 from control_plane.view.view import View
 from tests.unit.fleets import key
 from yolopool.v1 import fleet_pb2, types_pb2
+from yolopool.vocabulary import ReplicaState
 
 HOT, WARM = types_pb2.REPLICA_STATE_HOT, types_pb2.REPLICA_STATE_WARM
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from worker.io_processes import protocol
 from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
-from worker.preprocess.preprocessor import Framing, Prepared
+from worker.preprocess.prepared import Framing, Prepared
 
 SIDES = st.tuples(st.integers(1, 64), st.integers(1, 64))
 SECONDS = st.floats(0, 1e6)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.backends.base import NmsOptions
 from worker.backends.onnx.layouts import F32, Final, Scored, candidates, decode
+from worker.postprocess.outputs import NmsOptions
 from yolopool.errors import InferenceFailed
 from yolopool.v1.types_pb2 import (
     OUTPUT_LAYOUT_END_TO_END,

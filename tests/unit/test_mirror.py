@@ -5,15 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.changes import Changes
-from control_plane.types.desired import (
-    Desired,
-    ModelVersion,
-    VersionKey,
-    VersionState,
-    Want,
-    WantSource,
-)
+from control_plane.types.desired import Changes, Desired, Want, WantSource
+from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from control_plane.view.desired_cache import Mirror
 from tests.unit.fleets import key, version
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from ultralytics.utils.nms import TorchNMS, non_max_suppression
 
-from worker.backends.base import NmsOptions
 from worker.postprocess import nms
+from worker.postprocess.outputs import NmsOptions
 
 OPTIONS = NmsOptions((0.25,) * 4, 0.7, 300, False)
 

@@ -9,22 +9,12 @@ from hypothesis import strategies as st
 
 from control_plane.scheduling.plan import plan
 from control_plane.types.command import Assign, Command, Forget, Release, Wait
-from control_plane.types.desired import (
-    Build,
-    Footprint,
-    LoadFailure,
-    Replica,
-    ReplicaState,
-    Residency,
-    ResidencyMode,
-    Snapshot,
-    VersionSettings,
-    VersionState,
-    Want,
-    WorkerInfo,
-    WorkerState,
-)
-from control_plane.view.footprints import footprint
+from control_plane.types.desired import Want
+from control_plane.types.footprint import Footprint, footprint
+from control_plane.types.policy import Residency, ResidencyMode
+from control_plane.types.snapshot import LoadFailure, Snapshot
+from control_plane.types.version import Build, VersionSettings, VersionState
+from control_plane.types.worker import Replica, WorkerInfo, WorkerState
 from tests.unit.fleets import (
     NOW,
     carried_out,
@@ -36,6 +26,7 @@ from tests.unit.fleets import (
     want,
     worker,
 )
+from yolopool.vocabulary import ReplicaState
 
 # --- examples ----------------------------------------------------------------------------------
 

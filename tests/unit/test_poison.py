@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.routing.poison import REPORT_S, Image, Poison
-from control_plane.types.desired import VersionKey
+from control_plane.types.version import VersionKey
 
 KEEP_S = 600.0
 VERSION, OTHER = VersionKey("m", 1), VersionKey("m", 2)

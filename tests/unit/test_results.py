@@ -9,14 +9,20 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from worker.backends.base import Candidates
 from worker.postprocess import results
-from worker.postprocess.outputs import Beside, Keypoints, MaskParts, Probabilities, Rotations
+from worker.postprocess.outputs import (
+    Beside,
+    Candidates,
+    Keypoints,
+    MaskParts,
+    Probabilities,
+    Rotations,
+)
 from worker.postprocess.results import Found, MaskFormat
 from worker.preprocess.letterbox import Letterboxed, Place
 from worker.service import options
 from worker.service import response as answers
-from yolopool.cli import tables
+from yolopool.cli import result_tables
 from yolopool.client import detections
 from yolopool.client.detections import Detections
 from yolopool.errors import DeadlineExceeded, InvalidOption
@@ -47,7 +53,7 @@ def sent(found: Found, task: str, with_masks: bool = True, **more: Any) -> Detec
 
 def drawn(answer: Detections) -> int:
     """How many pixels a plot changes; its table is made too."""
-    tables.results(answer, "picture")
+    result_tables.results(answer, "picture")
     return int((np.asarray(answer.plot()) != 20).any(2).sum())
 
 
@@ -185,7 +191,9 @@ def test_names_are_no_markup() -> None:
         class_name=("[/]", "[red]cat"),
     )
     console = Console(width=200, file=io.StringIO())
-    console.print(tables.results(found, "[/x].jpg"), tables.timing([("[/x].jpg", found)]))
+    console.print(
+        result_tables.results(found, "[/x].jpg"), result_tables.timing([("[/x].jpg", found)])
+    )
     text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
     assert text.count("[/x].jpg") == 2
     assert "[red]cat" in text

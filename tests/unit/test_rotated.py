@@ -7,8 +7,8 @@ from ultralytics.utils import ops
 from ultralytics.utils.metrics import batch_probiou
 from ultralytics.utils.nms import TorchNMS, non_max_suppression
 
-from worker.backends.base import NmsOptions
 from worker.postprocess import nms, rotated_boxes
+from worker.postprocess.outputs import NmsOptions
 
 
 def boxes_of(rng: np.random.Generator, count: int, spread: float) -> np.ndarray:

@@ -18,17 +18,13 @@ from control_plane.routing.balancer import (
     choose,
 )
 from control_plane.types.command import Wait
-from control_plane.types.desired import (
-    Footprint,
-    LoadReport,
-    ReplicaState,
-    VersionKey,
-    WorkerInfo,
-    WorkerState,
-)
+from control_plane.types.footprint import Footprint
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import LoadReport, WorkerInfo, WorkerState
 from control_plane.view.replica_index import Holders, rank
 from tests.unit.fleets import NOW, key, replica, worker
 from yolopool import errors
+from yolopool.vocabulary import ReplicaState
 
 
 @dataclass

@@ -10,23 +10,16 @@ from hypothesis import strategies as st
 from control_plane.scheduling.plan import plan, replan
 from control_plane.scheduling.proposed_fleet import Board
 from control_plane.types.command import Assign, Command, Release, Wait
-from control_plane.types.desired import (
-    Footprint,
-    Placement,
-    Priority,
-    ReplicaState,
-    Residency,
-    ResidencyMode,
-    Snapshot,
-    Tickets,
-    VersionKey,
-    Want,
-    WantSource,
-    WorkerInfo,
-)
+from control_plane.types.desired import Want, WantSource
+from control_plane.types.footprint import Footprint
+from control_plane.types.policy import Placement, Residency, ResidencyMode
+from control_plane.types.snapshot import Snapshot, Tickets
+from control_plane.types.version import VersionKey
+from control_plane.types.worker import WorkerInfo
 from tests.unit.fleets import NOW, carried_out, key, measured, replica, snapshot, version, want
 from tests.unit.fleets import worker as a_worker
 from yolopool.server.arrival_rates import Arrivals, Rates
+from yolopool.vocabulary import Priority, ReplicaState
 
 UNIX = 5000.0
 

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from control_plane.clock import Clock
-from control_plane.types.desired import Desired, VersionState
+from control_plane.types.desired import Desired
+from control_plane.types.version import VersionState
 from control_plane.view.view import View
 from tests.unit.fleets import key, version
 

@@ -7,13 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.hardware.devices import Device
-from worker.process.supervisor import (
-    LONGEST_DELAY_S,
-    Restart,
-    after_exit,
-    supervisor_of,
-    worker_command,
-)
+from worker.process.restart_policy import LONGEST_DELAY_S, Restart, after_exit
+from worker.process.supervisor import supervisor_of, worker_command
 from worker.settings import read_settings
 from yolopool.errors import InvalidOption
 

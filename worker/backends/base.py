@@ -13,42 +13,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.packs.pack_store import Pack
-from worker.postprocess.outputs import Beside
+from worker.packs.pack import Pack
+from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.v1.pack_pb2 import PackManifest
 
 U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class NmsOptions:
-    """Post-processing of one image; resolved, nothing is unset.
-
-    `class_confidence` has one threshold a class (length nc, values 0..1): the general one,
-    overridden for single classes, and above 1 for classes that are not asked for. `masks`: what
-    masks are made of is wanted too, where the model has it.
-    """
-
-    class_confidence: tuple[float, ...]
-    iou: float
-    max_detections: int
-    agnostic: bool
-    masks: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """Boxes of one image after NMS, most confident first, in letterboxed pixels.
-
-    xyxy: float32 (n, 4), of rotated boxes those round them; confidence: float32 (n,);
-    class_id: int64 (n,). `beside`: what the model's task gives more; None of detect.
-    """
-
-    xyxy: F32
-    confidence: F32
-    class_id: npt.NDArray[np.int64]
-    beside: Beside | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from worker.backends.base import Backend, DeviceMemory, LoadedModel
 from worker.backends.onnx.model import GraphModel
 from worker.packs.manifest import GRAPHS
-from worker.packs.pack_store import Pack
+from worker.packs.pack import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory, YolopoolError
 from yolopool.v1.pack_pb2 import PackManifest
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.backends.base import U8, BatchResult, Candidates, DeviceMemory, NmsOptions
-from worker.packs.pack_store import Pack
+from worker.backends.base import U8, BatchResult, DeviceMemory
+from worker.packs.pack import Pack
+from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 from yolopool.v1.pack_pb2 import PackManifest
 

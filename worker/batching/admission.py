@@ -5,8 +5,8 @@ Pure.
 
 from dataclasses import dataclass
 
+from worker.batching.config import BULK, INTERACTIVE, NORMAL, SUSPECT, Batching
 from worker.batching.estimates import MARGIN, Shape
-from worker.batching.lane import BULK, INTERACTIVE, NORMAL, SUSPECT, Batching
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 # Of the places that a less urgent class may not fill: a flood of bulk leaves room for others.

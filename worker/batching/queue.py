@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from worker.batching.admission import Ask, check_room, check_time
+from worker.batching.config import BULK, INTERACTIVE, SUSPECT, Batching, Key, due
 from worker.batching.estimates import MARGIN, Estimates, Shape
 from worker.batching.fair_share import Shares
-from worker.batching.lane import BULK, INTERACTIVE, SUSPECT, Batching, Key, Lane, due
+from worker.batching.lane import Lane
 
 P = TypeVar("P")
 

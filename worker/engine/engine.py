@@ -17,15 +17,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from worker.backends.base import U8, LoadedModel, NmsOptions
+from worker.backends.base import U8, LoadedModel
 from worker.batching.admission import Ask
+from worker.batching.config import Batching
 from worker.batching.estimates import Estimates, Shape
-from worker.batching.lane import Batching
 from worker.batching.queue import Batch, Demand, Queue, Taken, Ticket
 from worker.concurrency.reply import Reply, tell
 from worker.concurrency.stall_detector import Running
 from worker.concurrency.thread_pool import Crew
 from worker.engine.runner import Outcome, Passes, Work
+from worker.postprocess.outputs import NmsOptions
 from yolopool.errors import (
     DeadlineExceeded,
     DeadlineUnmeetable,

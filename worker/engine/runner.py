@@ -13,9 +13,10 @@ from typing import Protocol
 import numpy as np
 import structlog
 
-from worker.backends.base import U8, Candidates, LoadedModel, NmsOptions, Raw
+from worker.backends.base import U8, LoadedModel, Raw
 from worker.batching.queue import Batch, Ticket
 from worker.concurrency.reply import Reply, tell
+from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, OutOfMemory, YolopoolError
 
 log = structlog.get_logger()

@@ -19,7 +19,7 @@ from worker.concurrency.reply import Reply
 from worker.io_processes import protocol
 from worker.io_processes.protocol import Frames, Kind
 from worker.preprocess.arena import U8, Arena
-from worker.preprocess.preprocessor import Framing, Prepare, T, Then
+from worker.preprocess.prepared import Framing, Prepare, T, Then
 from worker.service.service import DEFAULT_DEADLINE_S
 from yolopool import status
 from yolopool.errors import DeadlineExceeded, Internal, QueueFull, YolopoolError

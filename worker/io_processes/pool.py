@@ -23,8 +23,8 @@ from worker.io_processes import protocol
 from worker.io_processes.calls import Infer, IoCalls
 from worker.io_processes.protocol import IoSettings, Kind
 from worker.preprocess import arena
-from worker.process.child_process import how
-from worker.process.supervisor import Restart, after_exit
+from worker.process.exit_status import how
+from worker.process.restart_policy import Restart, after_exit
 
 log = structlog.get_logger()
 CLOSING_S = 1.0

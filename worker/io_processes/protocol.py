@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
-from worker.preprocess.preprocessor import Framing, Prepared
+from worker.preprocess.prepared import Framing, Prepared
 from worker.preprocess.tiling import Tiling
 
 # A length, a kind and a call; a message is a few hundred bytes, an answer of 3,000 boxes 200 KB,

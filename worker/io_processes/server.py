@@ -22,12 +22,14 @@ import grpc
 from worker.io_processes import protocol
 from worker.io_processes.protocol import Frames, Kind
 from worker.preprocess.arena import Arena
-from worker.preprocess.letterbox import U8, ImageLimits
-from worker.preprocess.preprocessor import Framing, Intake, Prepared
+from worker.preprocess.decode import ImageLimits
+from worker.preprocess.letterbox import U8
+from worker.preprocess.prepared import Framing, Prepared
+from worker.preprocess.preprocessor import Intake
 from worker.service import convert
 from yolopool import status
 from yolopool.errors import InvalidOption, QueueFull, WorkerLost, YolopoolError
-from yolopool.server import grpc_server
+from yolopool.server import grpc_server, logs, process
 from yolopool.v1 import worker_pb2
 
 SERVICE = "yolopool.v1.WorkerService"
@@ -156,7 +158,7 @@ async def serve(door: int, memory: int) -> None:
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: link.frames, sock=socket.socket(fileno=door))
     settings = await link.started
-    grpc_server.set_up_logs("worker-io", settings.log_level, settings.log_json)
+    logs.set_up_logs("worker-io", settings.log_level, settings.log_json)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
     intake = Intake(settings.threads, settings.capacity, limits, arena)
     intake.start()
@@ -165,7 +167,7 @@ async def serve(door: int, memory: int) -> None:
     server.server.add_generic_rpc_handlers((IoRpc(link, intake).handler(),))
     port = await server.start(settings.host, settings.port)
     await server.set_serving(True)
-    grpc_server.settle()
+    process.settle()
     link.frames.send(Kind.LISTENING, 0, port.to_bytes(2, "little"))
     await link.lost.wait()
     await server.stop(CLOSING_S)

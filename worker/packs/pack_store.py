@@ -16,24 +16,22 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
-import numpy.typing as npt
 from google.protobuf import json_format
 
 from worker.packs.eviction import Kept, to_drop
 from worker.packs.host_memory import HostMemory
 from worker.packs.manifest import (
     MAX_MANIFEST_BYTES,
-    TensorPlace,
     check_digest,
     check_manifest,
     tensor_places,
 )
+from worker.packs.pack import Pack
 from yolopool.errors import DigestMismatch, PackInvalid, PackNotFound
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.worker_pb2 import PackLocation
@@ -45,44 +43,6 @@ _CHUNK_BYTES = 4 * 1024**2
 _KEPT_MANIFESTS = 64
 # What a crash left half fetched is removed once nothing can be fetching it any more.
 _STALE_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """A verified pack: its digest, manifest, skeleton.json, and weights unless not asked for.
-
-    `places` are the manifest's tensors in plain Python.
-    """
-
-    digest: str
-    manifest: PackManifest
-    skeleton: bytes
-    places: tuple[TensorPlace, ...]
-    memory: HostMemory | None = None
-
-    @property
-    def weights(self) -> npt.NDArray[np.uint8]:
-        """All weights, uint8 (weights_bytes,), read-only; ValueError if they were not fetched."""
-        return self._fetched().array
-
-    @property
-    def weights_buffer(self) -> mmap.mmap:
-        """The same bytes for `torch.frombuffer`; nobody writes to them."""
-        return self._fetched().buffer
-
-    def close(self) -> None:
-        """Gives the weights' memory back, at the latest with the last view. Idempotent."""
-        if self.memory is not None:
-            self.memory.close()
-
-    def without_weights(self) -> "Pack":
-        """What stays when the weights leave host memory."""
-        return replace(self, memory=None)
-
-    def _fetched(self) -> HostMemory:
-        if self.memory is None:
-            raise ValueError("this pack was fetched without its weights")
-        return self.memory
 
 
 class PackDoor:

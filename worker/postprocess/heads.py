@@ -10,9 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from worker.backends.base import Candidates, NmsOptions
 from worker.postprocess import nms, rotated_boxes
-from worker.postprocess.outputs import Beside, Keypoints, MaskParts, Probabilities, Rotations
+from worker.postprocess.outputs import (
+    Beside,
+    Candidates,
+    Keypoints,
+    MaskParts,
+    NmsOptions,
+    Probabilities,
+    Rotations,
+)
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]

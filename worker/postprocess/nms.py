@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from worker.backends.base import NmsOptions
 from worker.postprocess import rotated_boxes
+from worker.postprocess.outputs import NmsOptions
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from worker.backends.base import Candidates, NmsOptions
 from worker.postprocess import results, tile_merge
-from worker.postprocess.outputs import MaskParts
+from worker.postprocess.outputs import Candidates, MaskParts, NmsOptions
 from worker.postprocess.results import Found, MaskFormat
 from worker.preprocess.letterbox import Place, Region
 from yolopool.errors import QueueFull

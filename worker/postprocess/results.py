@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from worker.backends.base import Candidates
 from worker.postprocess import mask_encoding, masks, rotated_boxes
 from worker.postprocess.mask_encoding import RunLengths
-from worker.postprocess.outputs import Keypoints, MaskParts, Probabilities, Rotations
+from worker.postprocess.outputs import Candidates, Keypoints, MaskParts, Probabilities, Rotations
 from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Letterboxed, Place
 from yolopool.errors import DeadlineExceeded, InvalidOption

@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import signal
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from worker.process import flight_recorder
-from worker.process.watchdog import HUNG
+from worker.process.exit_status import FROM_OUTSIDE, how
 
 # Of what it wrote last.
 KEPT_BYTES = 8 * 1024
@@ -20,16 +19,6 @@ PAUSE_S, MUCH_BYTES = 0.2, 64 * 1024
 PIPE_BYTES = 1024 * 1024
 # For the rest of its output, once it has ended; what it has started may hold the pipe open.
 REST_S = 2 * PAUSE_S
-# By which others end a process: they say nothing of what it had in hand.
-_SIGNALS = {int(one): one.name for one in signal.Signals}
-FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-
-
-def how(code: int | None) -> str:
-    """How a process ended, by what `Process.returncode` says."""
-    if code is not None and code < 0:
-        return f"signal {_SIGNALS.get(-code, -code)}"
-    return "hung" if code == HUNG else f"exit code {code}"
 
 
 class Output(asyncio.Protocol):

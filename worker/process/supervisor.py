@@ -22,6 +22,7 @@ from worker.hardware.devices import Device, discover
 from worker.membership import report_exit
 from worker.process import hot_restart
 from worker.process.child_process import Child
+from worker.process.restart_policy import Restart, after_exit
 from worker.process.stderr_writer import Relay
 from worker.settings import Settings
 from yolopool.errors import InvalidOption
@@ -30,36 +31,14 @@ from yolopool.v1 import fleet_pb2, membership_pb2
 
 log = structlog.get_logger()
 
-FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 30.0
 # How often a process is looked at for the note by which it asks for a successor, and how long that
 # one may take to load what it is handed.
 LOOK_S = 0.5
 SUCCESSOR_S = 180.0
-# A process that ran for so long is not one that can't start.
-STEADY_S = 60.0
 # How a process ends that was drained.
 DRAINED = "exit code 0"
 # Beyond its own drain, for a child to close what it has open.
 CLOSING_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """When to start again: after `delay_s`, as attempt number `attempt` in a row."""
-
-    attempt: int
-    delay_s: float
-
-
-def after_exit(attempt: int, ran_s: float) -> Restart:
-    """Decides on a process that was started as `attempt` (0: the first) and ran for `ran_s`.
-
-    Delays double from half a second to half a minute; one that ran for a minute begins anew.
-    """
-    failures = 0 if ran_s >= STEADY_S else attempt
-    # The exponent is bounded, so that years of failures make no float overflow.
-    return Restart(failures + 1, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(failures, 16)))
 
 
 def say_started(device: Device, pid: int) -> None:

@@ -15,10 +15,9 @@ from collections.abc import Callable
 import structlog
 
 from worker.concurrency.stall_detector import Bounds, Running, Standing
+from worker.process.exit_status import HUNG
 
 log = structlog.get_logger()
-# Exit status of a process that gave itself up.
-HUNG = 70
 TICK_S = 0.25
 # The descriptor: whatever the interpreter makes of its streams.
 STDERR = 2

@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from worker.batching.lane import Batching
+from worker.batching.config import Batching
 from worker.packs.manifest import GRAPHS
-from worker.packs.pack_store import Pack
+from worker.packs.pack import Pack
 from worker.replicas.ledger import Claim
 from worker.replicas.lifecycle import Life, ReplicaState
 from worker.replicas.usage import Usage

@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from worker.engine.engine import Engine
-from worker.packs.pack_store import Pack
+from worker.packs.pack import Pack
 from worker.replicas.lifecycle import SERVING, Life, ReplicaEvent, ReplicaState
 from worker.replicas.replica import Order, Replica
 from worker.replicas.swapper import Swaps

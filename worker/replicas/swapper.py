@@ -19,11 +19,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 import structlog
 
-from worker.backends.base import Backend, LoadedModel, NmsOptions, run
+from worker.backends.base import Backend, LoadedModel, run
 from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
 from worker.packs import eviction
-from worker.packs.pack_store import Pack
+from worker.packs.pack import Pack
+from worker.postprocess.outputs import NmsOptions
 from worker.replicas import swap_policy
 from worker.replicas.ledger import Ledger
 from worker.replicas.lifecycle import ReplicaEvent, ReplicaState

@@ -14,11 +14,13 @@ from statistics import fmean
 
 import numpy as np
 
-from worker.backends.base import U8, LoadedModel, NmsOptions, run
+from worker.backends.base import U8, LoadedModel, run
 from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
+from worker.postprocess.outputs import NmsOptions
 from worker.preprocess.letterbox import ShapePolicy
-from worker.preprocess.preprocessor import Framing, Intake
+from worker.preprocess.prepared import Framing
+from worker.preprocess.preprocessor import Intake
 from worker.replicas.lifecycle import SERVING, ReplicaState
 from worker.replicas.replica import Replica
 from worker.replicas.replica_table import Replicas

@@ -1,11 +1,12 @@
 """Between this worker's records and the protos: translation alone."""
 
 from worker.backends.base import Backend
-from worker.batching.lane import BULK, INTERACTIVE, NORMAL, Batching
+from worker.batching.config import BULK, INTERACTIVE, NORMAL, Batching
 from worker.engine.engine import Engine
 from worker.engine.runner import Outcome
-from worker.preprocess.letterbox import ChannelOrder, ShapePolicy
-from worker.preprocess.preprocessor import Framing, Prepared, RawPixels
+from worker.preprocess.decode import ChannelOrder
+from worker.preprocess.letterbox import ShapePolicy
+from worker.preprocess.prepared import Framing, Prepared, RawPixels
 from worker.replicas.ledger import Claim, Ledger
 from worker.replicas.lifecycle import ReplicaState
 from worker.replicas.replica import NOTHING, Order, Replica

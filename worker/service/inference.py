@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from worker.batching.lane import Batching
+from worker.batching.config import Batching
 from worker.concurrency.reply import Reply
 from worker.engine.engine import Engine, Request
 from worker.engine.runner import Outcome
 from worker.postprocess.postprocessor import Teller
 from worker.postprocess.results import Found, check_mask_bytes
 from worker.preprocess.letterbox import U8, Place, Region
-from worker.preprocess.preprocessor import Framing, Prepare, Prepared, as_it_is
+from worker.preprocess.prepared import Framing, Prepare, Prepared, as_it_is
 from worker.service.options import Telling
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 

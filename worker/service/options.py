@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from worker.backends.base import NmsOptions
+from worker.postprocess.outputs import NmsOptions
 from worker.postprocess.results import MaskFormat
 from worker.preprocess.tiling import Tiling
 from yolopool.errors import InvalidOption

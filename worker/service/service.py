@@ -5,19 +5,19 @@ Who may give orders is decided by the fencing token: a lower one than was obeyed
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from worker.backends.base import Backend
 from worker.batching.admission import Ask
-from worker.batching.lane import SUSPECT
+from worker.batching.config import SUSPECT
 from worker.engine.engine import Engine, Request
 from worker.postprocess.postprocessor import Teller
-from worker.preprocess.preprocessor import Framing, Intake, Prepare, T, Then
+from worker.preprocess.prepared import Framing, Prepare, T, Then
+from worker.preprocess.preprocessor import Intake
 from worker.process.flight_recorder import BlackBox
 from worker.replicas.device_monitor import Upkeep
 from worker.replicas.replica import Replica
@@ -25,12 +25,12 @@ from worker.replicas.replica_table import Replicas
 from worker.replicas.swapper import Swaps
 from worker.service import convert, options, response
 from worker.service.bench import Bench
+from worker.service.identity import Fence, Identity
 from worker.service.inference import Inference, infer
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,
     QueueFull,
-    StaleToken,
     YolopoolError,
 )
 from yolopool.v1 import bench_pb2, detection_pb2, fleet_pb2, types_pb2, worker_pb2, worker_pb2_grpc
@@ -40,40 +40,6 @@ log = structlog.get_logger()
 DEFAULT_DEADLINE_S = 30.0
 DEFAULT_BENCH_S = 600.0
 _POLL_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this worker is, as fleet_pb2.Worker has it."""
-
-    id: str
-    incarnation: str
-    address: str
-    device: str
-    device_kind: str
-    device_name: str
-    labels: dict[str, str]
-    release: str
-    replaces_because: str
-    precision: str
-    io_addresses: Sequence[str] = ()
-
-
-class Fence:
-    """The highest token obeyed."""
-
-    def __init__(self) -> None:
-        self.highest = types_pb2.FencingToken()
-
-    def check(self, token: types_pb2.FencingToken) -> None:
-        """Raises StaleToken for a lower one, remembers a higher one."""
-        seen = (self.highest.epoch, self.highest.counter)
-        if (token.epoch, token.counter) < seen:
-            raise StaleToken(
-                f"token {token.epoch}.{token.counter} is below {seen[0]}.{seen[1]}, which this "
-                "worker has obeyed: another control plane decides now"
-            )
-        self.highest = types_pb2.FencingToken(epoch=token.epoch, counter=token.counter)
 
 
 class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):

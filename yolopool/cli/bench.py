@@ -21,7 +21,8 @@ from yolopool.cli.console import (
 )
 from yolopool.cli.svg_chart import COLOURS
 from yolopool.client.client import Client
-from yolopool.client.model_records import Batching, BenchPoint
+from yolopool.client.fleet_records import BenchPoint
+from yolopool.client.model_records import Batching
 from yolopool.errors import DeadlineExceeded, InvalidOption, ResourceExhausted
 from yolopool.evaluation.knee import Knee, knee
 

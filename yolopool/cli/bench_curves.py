@@ -8,7 +8,7 @@ from rich.text import Text
 
 from yolopool.cli import svg_chart
 from yolopool.cli.tables import plain_table, size
-from yolopool.client.model_records import BenchPoint
+from yolopool.client.fleet_records import BenchPoint
 from yolopool.evaluation.knee import Knee
 
 BAR = 24  # characters of the longest

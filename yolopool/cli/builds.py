@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from yolopool.calibration import images_in
 from yolopool.cli import tables
 from yolopool.cli.console import (
     DEFAULT_ADDRESS,
@@ -20,15 +19,16 @@ from yolopool.cli.console import (
     plain,
     print_error,
     print_json,
+    progress_bar,
     say,
 )
 from yolopool.client.client import Client
 from yolopool.client.model_records import ModelVersion
+from yolopool.client.uploads import images_in
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.evaluation import build_comparison
 from yolopool.evaluation.build_comparison import Trial
 from yolopool.evaluation.drift import Bound
-from yolopool.progress import progress_bar
 from yolopool.vocabulary import INT8, PRECISIONS, TORCH
 
 AUTO = "auto"

@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
 out = Console()
 err = Console(stderr=True)
@@ -47,3 +50,16 @@ def plain(value: Any) -> Any:
 def say(text: str) -> None:
     """What goes on, beside the answer."""
     err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[Any]:
+    """A callable that takes (step, fraction)."""
+    columns = (
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+    )
+    with Progress(*columns, console=err, disable=quiet) as bar:
+        task = bar.add_task("read", total=1.0)
+        yield lambda step, fraction: bar.update(task, description=step, completed=fraction)

@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated
 
 import typer
 
-from yolopool.cli import tables
+from yolopool.cli import event_tables
 from yolopool.cli.console import (
     DEFAULT_ADDRESS,
     Address,
@@ -24,7 +25,9 @@ from yolopool.cli.console import (
 )
 from yolopool.client.client import Client
 from yolopool.client.explanations import Event
-from yolopool.following import follow as followed
+from yolopool.errors import Unavailable
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
 explain_app = typer.Typer(help="Why it is as it is.", no_args_is_help=True)
 
@@ -47,7 +50,7 @@ def events(
         # At once and for sure: a KeyboardInterrupt in a destructor would be lost.
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
         _tell(
-            followed(
+            follow_events(
                 client,
                 last=last,
                 kinds=kinds,
@@ -65,7 +68,7 @@ def _tell(found: Iterable[Event], as_json: bool) -> None:
             sys.stdout.write(json.dumps(plain(event)) + "\n")
             sys.stdout.flush()
         else:
-            out.print(tables.event(event), soft_wrap=True)
+            out.print(event_tables.event(event), soft_wrap=True)
 
 
 def plan(
@@ -81,7 +84,7 @@ def plan(
     if as_json:
         print_json([plain(step) for step in steps])
     else:
-        out.print(tables.steps(steps), highlight=False, markup=False, soft_wrap=True)
+        out.print(event_tables.steps(steps), highlight=False, markup=False, soft_wrap=True)
 
 
 @explain_app.command("model")
@@ -94,9 +97,9 @@ def explain_model(
     if as_json:
         print_json(plain(found))
         return
-    out.print(tables.explanation(found))
+    out.print(event_tables.explanation(found))
     out.print()
-    out.print(tables.verdicts(found.workers))
+    out.print(event_tables.verdicts(found.workers))
 
 
 @explain_app.command("request")
@@ -112,4 +115,35 @@ def explain_request(
         print_json([plain(trace) for trace in found])
         return
     for trace in found:
-        out.print(tables.trace(trace))
+        out.print(event_tables.trace(trace))
+
+
+def follow_events(
+    client: Client,
+    *,
+    last: int = 0,
+    kinds: Sequence[str] = (),
+    model: str = "",
+    worker: str = "",
+    away: Callable[[str], None],
+) -> Iterator[Event]:
+    """As `Client.events` with follow, and without end: after a break it goes on from the last
+    event it saw. `away` hears once a break why. Raises Unavailable only if nothing answers at
+    the start.
+    """
+    client.fleet()
+    after, pause_s = "", FIRST_PAUSE_S
+    while True:
+        said = "the control plane stopped"
+        try:
+            for event in client.events(
+                after=after, last=last, kinds=kinds, model=model, worker=worker, follow=True
+            ):
+                after, last, pause_s = event.id, 0, FIRST_PAUSE_S
+                yield event
+        except Unavailable as error:
+            said = f"{error.reason}: {error.message}"
+        if pause_s == FIRST_PAUSE_S:
+            away(said)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

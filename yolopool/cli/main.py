@@ -13,7 +13,7 @@ from typing import Annotated, cast
 import typer
 
 import yolopool
-from yolopool.cli import bench, explain, models, tables
+from yolopool.cli import bench, explain, models, result_tables, tables
 from yolopool.cli import fleet as cli_fleet
 from yolopool.cli.console import (
     DEFAULT_ADDRESS,
@@ -127,9 +127,9 @@ def detect(
         print_json([{"path": str(image), **found.to_dict()} for image, found in answers])
         return
     for image, found in answers:
-        out.print(tables.results(found, image.name))
+        out.print(result_tables.results(found, image.name))
         out.print()
-    out.print(tables.timing([(image.name, found) for image, found in answers]))
+    out.print(result_tables.timing([(image.name, found) for image, found in answers]))
 
 
 # --- models -----------------------------------------------------------------------------------
@@ -227,10 +227,10 @@ def demo_command(
         with up.RunningPool(options, say) as pool, Client(pool.address) as client:
             answers = demo_files.run(client, say)
     for image, found in answers[:1]:
-        out.print(tables.results(found, image.name))
+        out.print(result_tables.results(found, image.name))
         out.print()
         found.save(save)
-    out.print(tables.timing([(image.name, found) for image, found in answers]))
+    out.print(result_tables.timing([(image.name, found) for image, found in answers]))
     out.print(f"annotated picture: {save}", highlight=False)
 
 

@@ -16,11 +16,11 @@ from yolopool.cli.console import (
     plain,
     print_error,
     print_json,
+    progress_bar,
 )
 from yolopool.client.client import Client
 from yolopool.client.model_records import Batching, ModelVersion, Placement
 from yolopool.errors import InvalidOption
-from yolopool.progress import progress_bar
 
 app = typer.Typer(help="The registry of models.", no_args_is_help=True)
 app.command("build")(builds.build)

@@ -1,50 +1,29 @@
 """How the command line shows records to people: tables that fit 80 columns, and lines."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
-from yolopool.client.detections import Detections, Timing
-from yolopool.client.drawing import VISIBLE
-from yolopool.client.explanations import (
-    Event,
-    ModelExplanation,
-    PlannedStep,
-    RequestTrace,
-    WorkerVerdict,
-)
-from yolopool.client.masks import Mask
+from yolopool.client.fleet_records import Fleet, Ledger, Worker
 from yolopool.client.model_records import (
     Batching,
     Changeover,
     Drift,
-    Fleet,
-    Ledger,
     Model,
     ModelVersion,
     Placement,
     Preparation,
     Schedule,
     ServedVariant,
-    Worker,
 )
 from yolopool.evaluation.build_comparison import Trial
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 # Of a process' memory: allocators and libraries come and go by as much.
 _SMALL_BYTES = 128 * 1024**2
-_EVENT_COLOURS = {
-    "ASSIGNED": "green", "WORKER_JOINED": "green", "WORKER_LOST": "red", "LOAD_FAILED": "red",
-    "VERSION_FAILED": "red", "DIFFERENCE": "red", "WORKER_CRASHED": "red",
-    "IMAGE_QUARANTINED": "red",
-    "VERSION_QUARANTINED": "red",
-}  # fmt: skip
-_WIDEST_KIND = len("WORKER_CORDONED")
 # Of what a process wrote before it ended.
 _LAST_LINES, _WIDEST_LINE = 3, 120
 _COLOURS = {
@@ -357,137 +336,4 @@ def local_time(unix_s: float, time_zone: str) -> str:
         return "never"
 
 
-def results(found: Detections, name: str) -> Table:
-    """A line an object, with what its task gives; of a classification a line a class."""
-    title = f"[bold]{escape(name)}[/] {found.model}, {found.image_size[0]}x{found.image_size[1]} px"
-    if found.classification is not None:
-        table = plain_table("CLASS", "PROBABILITY ", title=title)
-        top = found.classification
-        for class_name, probability in zip(top.class_name, top.probability, strict=True):
-            table.add_row(escape(class_name), f"{probability:.4f}")
-        return table
-    upright = ("X_MIN ", "Y_MIN ", "X_MAX ", "Y_MAX ")
-    box = upright if found.xywhr is None else ("X ", "Y ", "WIDTH ", "HEIGHT ", "DEGREES ")
-    more = {"segment": ("MASK ",), "pose": ("KEYPOINTS ",)}.get(found.task, ())
-    table = plain_table("CLASS", "CONFIDENCE ", *box, *more, title=title)
-    for one in found:
-        places = one.xyxy if one.xywhr is None else _degrees(one.xywhr.tolist())
-        cells = [f"{value:.1f}" for value in places]
-        if one.mask is not None:
-            cells.append(_mask(one.mask))
-        elif one.keypoints is not None:
-            cells.append(_seen(one.keypoints.tolist()))
-        table.add_row(escape(one.class_name), f"{one.confidence:.3f}", *cells)
-    return table
-
-
-def _degrees(xywhr: list[float]) -> list[float]:
-    return [*xywhr[:4], math.degrees(xywhr[4])]
-
-
-def _mask(mask: Mask) -> str:
-    if mask.counts:
-        return f"{int(mask.to_array().sum())} px"
-    points = sum(len(part) for part in mask.polygons)
-    return f"{points} points" if len(mask.polygons) == 1 else f"{points} in {len(mask.polygons)}"
-
-
-def _seen(points: list[list[float]]) -> str:
-    seen = sum(len(point) < 3 or point[2] >= VISIBLE for point in points)
-    return f"{seen} of {len(points)}"
-
-
-def timing(rows: Sequence[tuple[str, Detections]]) -> Table:
-    """Where the time went, ms, a line a request."""
-    stages = [name.removesuffix("_ms") for name in Timing.__slots__]
-    short = {"load_wait": "load", "preprocess": "pre", "inference": "infer", "postprocess": "post"}
-    table = plain_table("IMAGE", "MODEL", "N ", *(f"{short.get(s, s).upper()} " for s in stages))
-    for name, found in rows:
-        values = [f"{value:.1f}" for value in found.timing.to_dict().values()]
-        table.add_row(escape(name), found.model, str(len(found)), *values)
-    return table
-
-
 # --- why -----------------------------------------------------------------------------------
-
-
-def moment(unix_s: float) -> str:
-    """In the time of this machine, to the second."""
-    return f"{datetime.fromtimestamp(unix_s).astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def event(one: Event) -> Text:
-    """One line: when, what, of what, why."""
-    line = Text(f"{moment(one.unix_s)}  ")
-    line.append(one.kind.ljust(_WIDEST_KIND), _EVENT_COLOURS.get(one.kind, "yellow"))
-    about = " on ".join(filter(None, (one.model, one.worker))) or one.control_plane
-    says = ": ".join(filter(None, (one.reason, one.message)))
-    return line.append(f"  {about}" + (f": {says}" if says else ""))
-
-
-def steps(known: Sequence[PlannedStep]) -> str:
-    """A numbered line a step."""
-    if not known:
-        return "nothing to do: it is loaded as asked"
-    return "\n".join(f"{number}. {step.line}" for number, step in enumerate(known, 1))
-
-
-def explanation(one: ModelExplanation) -> Table:
-    """What is wanted of a version and what it is worth, a line a fact."""
-    facts = {
-        "wanted": "\n".join(one.wants) or "by nobody: the first request loads it",
-        "waits": one.waiting_reason,
-        "requests": "none lately",
-    }
-    if one.rate_slow:
-        facts["requests"] = (
-            f"{one.rate_fast:.3g}/s over 30 s, {one.rate_middle:.3g}/s over 5 min, "
-            f"{one.rate_slow:.3g}/s over 1 h"
-        )
-        facts["estimate"] = f"{one.rate:.3g}/s, which plans go by"
-        facts["value"] = f"a loaded GiB of it saves {one.value_per_gib:.3g} s of waiting a second"
-    return _facts(one.model, facts)
-
-
-def verdicts(workers: Iterable[WorkerVerdict]) -> Table:
-    """A line a worker: whether the version is or could be there, and why."""
-    rows = plain_table("WORKER", "STATE", "COULD", "NEEDS ", "FREE ", "LOAD ", "WHY")
-    for one in workers:
-        rows.add_row(
-            one.worker,
-            state(one.state) if one.state else "-",
-            "yes" if one.feasible else "[red]no[/]",
-            size(one.weights_bytes) if one.weights_bytes else "-",
-            size(one.free_bytes),
-            _ms(one.load_ms) if one.load_ms else "-",
-            escape(": ".join(filter(None, (one.reason, one.why)))),
-        )
-    return rows
-
-
-def trace(one: RequestTrace) -> Table:
-    """A line a fact."""
-    asked = f"{one.asked}, which was {one.model}" if one.model not in ("", one.asked) else one.asked
-    found = "loaded when it came" if one.hit else "not loaded when it came"
-    facts = {
-        "when": f"{moment(one.unix_s)}, by {one.principal}",
-        "model": f"{asked}; {found}",
-        "outcome": one.outcome + (f": {one.message}" if one.message else ""),
-        "tried": "\n".join(one.retried),
-        "worker": one.worker + (f", with a batch of {one.batch_size}" if one.batch_size else ""),
-        "time": f"{_ms(one.total_ms)}: load {_ms(one.load_wait_ms)}, queue {_ms(one.queue_ms)}, "
-        f"device {_ms(one.inference_ms)}",
-    }
-    return _facts(one.request_id, facts)
-
-
-def _facts(title: str, facts: dict[str, str]) -> Table:
-    rows = plain_table("", "", title=f"[bold]{escape(title)}[/]")
-    for name, fact in facts.items():
-        if fact:
-            rows.add_row(name, escape(fact))
-    return rows
-
-
-def _ms(value: float) -> str:
-    return f"{value / 1000:.1f} s" if value >= 10_000 else f"{value:.3g} ms"

@@ -10,17 +10,14 @@ from typing import Any, TypeVar
 
 import grpc
 
-from yolopool import calibration as calibrations
-from yolopool.client import explanations, model_records, requests
+from yolopool.client import explanations, fleet_records, model_records, requests, uploads
 from yolopool.client.detections import Detections, from_response
 from yolopool.client.images import ImageLike, Order
 from yolopool.client.requests import (
-    Artifact,
     HeadModeName,
     MaskFormatName,
     OutputLayoutName,
     PriorityName,
-    Progress,
     ResidencyModeName,
     ShapePolicyName,
 )
@@ -37,6 +34,7 @@ from yolopool.client.services import (
     is_importing,
     names_of,
 )
+from yolopool.client.uploads import Artifact, Progress
 from yolopool.errors import InvalidOffset, Unavailable
 from yolopool.status import error_from_rpc
 from yolopool.v1 import explain_pb2, fleet_pb2, model_pb2, schedule_pb2
@@ -122,7 +120,7 @@ class AsyncClient:
         timeout_s: float = UPLOAD_TIMEOUT_S,
     ) -> Artifact:
         """As `Client.upload`."""
-        artifact = await asyncio.to_thread(requests.artifact, path)
+        artifact = await asyncio.to_thread(uploads.artifact, path)
         until = time.monotonic() + timeout_s
         for attempt in range(UPLOAD_ATTEMPTS):
             try:
@@ -312,7 +310,7 @@ class AsyncClient:
         if calibration is not None:
             with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
                 path = Path(folder) / "calibration.zip"
-                await asyncio.to_thread(calibrations.write, Path(calibration), path)
+                await asyncio.to_thread(uploads.write, Path(calibration), path)
                 artifact = await self.upload(path, progress=progress, timeout_s=timeout_s)
                 digest = artifact.sha256
         request = model_pb2.BuildModelRequest(
@@ -343,11 +341,11 @@ class AsyncClient:
         answer = await _await(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S)
         return names_of(answer.deleted)
 
-    async def workers(self) -> tuple[model_records.Worker, ...]:
+    async def workers(self) -> tuple[fleet_records.Worker, ...]:
         """As `Client.workers`."""
         request = fleet_pb2.ListWorkersRequest()
         answer = await _await(self._stubs.fleet.ListWorkers, request, READ_TIMEOUT_S)
-        return tuple(model_records.worker_of(worker) for worker in answer.workers)
+        return tuple(fleet_records.worker_of(worker) for worker in answer.workers)
 
     async def drain_worker(
         self, worker: str, *, wait: bool = True, timeout_s: float = DRAIN_TIMEOUT_S
@@ -368,7 +366,7 @@ class AsyncClient:
         seconds: float = 0.0,
         image: str | Path | bytes | None = None,
         timeout_s: float = BENCH_TIMEOUT_S,
-    ) -> AsyncIterator[model_records.BenchPoint]:
+    ) -> AsyncIterator[fleet_records.BenchPoint]:
         """As `Client.bench`, for `async for`."""
         request = requests.bench(
             model,
@@ -380,12 +378,12 @@ class AsyncClient:
             image=image,
         )
         call = self._stubs.bench.BenchModel(request, timeout=timeout_s)
-        return _each_awaited(call, model_records.bench_point_of)
+        return _each_awaited(call, fleet_records.bench_point_of)
 
-    async def fleet(self) -> model_records.Fleet:
+    async def fleet(self) -> fleet_records.Fleet:
         """As `Client.fleet`."""
         request = fleet_pb2.GetFleetRequest()
-        return model_records.fleet_of(
+        return fleet_records.fleet_of(
             await _await(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S)
         )
 

@@ -13,17 +13,14 @@ from typing import Any, TypeVar
 
 import grpc
 
-from yolopool import calibration as calibrations
-from yolopool.client import explanations, model_records, requests
+from yolopool.client import explanations, fleet_records, model_records, requests, uploads
 from yolopool.client.detections import Detections, from_response
 from yolopool.client.images import ImageLike, Order
 from yolopool.client.requests import (
-    Artifact,
     HeadModeName,
     MaskFormatName,
     OutputLayoutName,
     PriorityName,
-    Progress,
     ResidencyModeName,
     ShapePolicyName,
 )
@@ -40,6 +37,7 @@ from yolopool.client.services import (
     is_importing,
     names_of,
 )
+from yolopool.client.uploads import Artifact, Progress
 from yolopool.errors import InvalidOffset, Unavailable
 from yolopool.status import error_from_rpc
 from yolopool.v1 import explain_pb2, fleet_pb2, model_pb2, schedule_pb2
@@ -138,7 +136,7 @@ class Client:
         timeout_s: float = UPLOAD_TIMEOUT_S,
     ) -> Artifact:
         """Stores a file by its content; goes on where a broken upload ended."""
-        artifact, until = requests.artifact(path), time.monotonic() + timeout_s
+        artifact, until = uploads.artifact(path), time.monotonic() + timeout_s
         for attempt in range(UPLOAD_ATTEMPTS):
             try:
                 call, left = self._stubs.model.UploadArtifact, until - time.monotonic()
@@ -351,7 +349,7 @@ class Client:
         if calibration is not None:
             with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
                 path = Path(folder) / "calibration.zip"
-                calibrations.write(Path(calibration), path)
+                uploads.write(Path(calibration), path)
                 digest = self.upload(path, progress=progress, timeout_s=timeout_s).sha256
         request = model_pb2.BuildModelRequest(
             model=model,
@@ -383,11 +381,11 @@ class Client:
         request = model_pb2.DeleteModelRequest(model=model)
         return names_of(_call(self._stubs.model.DeleteModel, request, READ_TIMEOUT_S).deleted)
 
-    def workers(self) -> tuple[model_records.Worker, ...]:
+    def workers(self) -> tuple[fleet_records.Worker, ...]:
         """The workers by id, with ledgers and replicas."""
         request = fleet_pb2.ListWorkersRequest()
         answer = _call(self._stubs.fleet.ListWorkers, request, READ_TIMEOUT_S)
-        return tuple(model_records.worker_of(worker) for worker in answer.workers)
+        return tuple(fleet_records.worker_of(worker) for worker in answer.workers)
 
     def drain_worker(
         self, worker: str, *, wait: bool = True, timeout_s: float = DRAIN_TIMEOUT_S
@@ -409,7 +407,7 @@ class Client:
         seconds: float = 0.0,
         image: str | Path | bytes | None = None,
         timeout_s: float = BENCH_TIMEOUT_S,
-    ) -> Iterator[model_records.BenchPoint]:
+    ) -> Iterator[fleet_records.BenchPoint]:
         """Measures passes by shape, (height, width), and batch size on one worker that holds the
         version, and answers the points as they come. Each comes some times, with more passes: its
         last counts. What is left out takes the server's defaults.
@@ -426,12 +424,12 @@ class Client:
             image=image,
         )
         call = self._stubs.bench.BenchModel(request, timeout=timeout_s)
-        return _each(call, model_records.bench_point_of)
+        return _each(call, fleet_records.bench_point_of)
 
-    def fleet(self) -> model_records.Fleet:
+    def fleet(self) -> fleet_records.Fleet:
         """The whole pool in numbers."""
         request = fleet_pb2.GetFleetRequest()
-        return model_records.fleet_of(_call(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S))
+        return fleet_records.fleet_of(_call(self._stubs.fleet.GetFleet, request, READ_TIMEOUT_S))
 
     def events(
         self,

@@ -6,10 +6,10 @@ Frozen and plain: each reads itself from its message, and `dataclasses.asdict` g
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from yolopool.v1 import bench_pb2, fleet_pb2, model_pb2, schedule_pb2, types_pb2
+from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
 
 
-def _word(enum: type, value: int, prefix: str) -> str:
+def enum_word(enum: type, value: int, prefix: str) -> str:
     name: str = enum.Name(value)  # type: ignore[attr-defined] # protobuf's enum wrapper
     return name.removeprefix(prefix)
 
@@ -170,89 +170,6 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
-    """Memory account of a device, bytes."""
-
-    budget_bytes: int
-    used_bytes: int
-    context_bytes: int
-    weights_bytes: int
-    workspace_bytes: int
-    load_transient_bytes: int
-    measured_bytes: int
-    assignable_bytes: int
-    host_bytes: int
-    foreign_bytes: int
-    drift_bytes: int
-    max_hot: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerExit:
-    """How the last process of a worker ended by itself; `in_a_row`: so many did, none of which
-    stayed for a minute. `last_output` is the end of what it wrote on stderr.
-    """
-
-    ended: str
-    last_output: str
-    in_a_row: int
-    ran_s: float
-    restart_in_s: float
-    unix_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A worker process; `state` one of STARTING, READY, DRAINING, LOST, HUNG, CRASH_LOOPING.
-    `cordoned`: its models are being loaded elsewhere, then it drains. `last_exit`: of the process
-    before, if it ended by itself lately.
-    """
-
-    id: str
-    incarnation: str
-    address: str
-    device: str
-    device_kind: str
-    device_name: str
-    state: str
-    lease_left_s: float
-    ledger: Ledger
-    outstanding: int
-    queue_capacity: int
-    replicas: tuple[Replica, ...]
-    labels: dict[str, str]
-    release: str
-    replaces_because: str
-    cordoned: bool
-    last_exit: WorkerExit | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """The whole pool in numbers."""
-
-    cluster: str
-    release: str
-    control_plane: str
-    reconciler: str
-    registry_available: bool
-    models: int
-    versions: int
-    workers_ready: int
-    workers: int
-    importers: int
-    replicas_hot: int
-    outstanding: int
-    budget_bytes: int
-    used_bytes: int
-    requests_total: int
-    errors_total: int
-    loads_total: int
-    releases_total: int
-    workers_crash_looping: int
-
-
-@dataclass(frozen=True, slots=True)
 class Changeover:
     """What a changeover did: versions that are loaded now, and name@version of those released."""
 
@@ -287,48 +204,13 @@ class Schedule:
     last_error: str
 
 
-@dataclass(frozen=True, slots=True)
-class BenchPoint:
-    """Passes of one batch size on images of (height, width) pixels, by a version (name@version) on
-    a worker; times are milliseconds of a pass. One with a `reason` was left out; one that is not
-    `done` lacks passes that it was to have.
-    """
-
-    model: str
-    worker: str
-    device_kind: str
-    device_name: str
-    precision: str
-    height: int
-    width: int
-    batch: int
-    passes: int
-    p50_ms: float
-    p99_ms: float
-    images_per_s: float
-    copy_ms: float
-    forward_ms: float
-    nms_ms: float
-    workspace_bytes: int
-    boxes: float
-    busy: float
-    reason: str
-    message: str
-    done: bool
-
-    @property
-    def shape(self) -> str:
-        """Width x height, as the command line takes it."""
-        return f"{self.width}x{self.height}"
-
-
 def replica_of(message: types_pb2.Replica, worker: str, device: str) -> Replica:
     variant, version = message.variant, message.version
     return Replica(
         model=f"{version.model}@{version.version}",
         worker=worker,
         device=device,
-        state=_word(types_pb2.ReplicaState, message.state, "REPLICA_STATE_"),
+        state=enum_word(types_pb2.ReplicaState, message.state, "REPLICA_STATE_"),
         variant=f"{variant.backend}/{variant.precision}/{variant.device_kind}",
         pinned=message.pinned,
         weights_bytes=message.weights_bytes,
@@ -346,13 +228,13 @@ def replica_of(message: types_pb2.Replica, worker: str, device: str) -> Replica:
 
 
 def residency_of(message: types_pb2.Residency) -> Residency:
-    mode = _word(types_pb2.ResidencyMode, message.mode, "RESIDENCY_MODE_")
+    mode = enum_word(types_pb2.ResidencyMode, message.mode, "RESIDENCY_MODE_")
     words = "normal" if mode == "UNSPECIFIED" else mode.lower().replace("_", "-")
     return Residency(words, message.idle_release_s, message.cpu_fallback)
 
 
 def placement_of(message: types_pb2.Placement) -> Placement:
-    priority = _word(types_pb2.Priority, message.priority, "PRIORITY_").lower()
+    priority = enum_word(types_pb2.Priority, message.priority, "PRIORITY_").lower()
     return Placement(
         message.pool,
         dict(message.labels),
@@ -389,12 +271,12 @@ def served_of(message: model_pb2.ServedVariant) -> ServedVariant:
 
 def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
     settings = message.settings
-    policy = _word(types_pb2.ShapePolicy, settings.shape_policy, "SHAPE_POLICY_")
-    head = _word(types_pb2.HeadMode, settings.head_mode, "HEAD_MODE_")
+    policy = enum_word(types_pb2.ShapePolicy, settings.shape_policy, "SHAPE_POLICY_")
+    head = enum_word(types_pb2.HeadMode, settings.head_mode, "HEAD_MODE_")
     return ModelVersion(
         name=f"{message.version.model}@{message.version.version}",
         number=message.version.version,
-        state=_word(model_pb2.VersionState, message.state, "VERSION_STATE_"),
+        state=enum_word(model_pb2.VersionState, message.state, "VERSION_STATE_"),
         progress=message.progress,
         step=message.step,
         reason=message.reason,
@@ -456,88 +338,6 @@ def schedule_of(message: schedule_pb2.ScheduleStatus) -> Schedule:
     )
 
 
-def bench_point_of(message: bench_pb2.BenchModelResponse) -> BenchPoint:
-    point = message.point
-    return BenchPoint(
-        model=f"{message.version.model}@{message.version.version}",
-        worker=message.worker,
-        device_kind=message.device_kind,
-        device_name=message.device_name,
-        precision=message.variant.precision,
-        height=point.shape.height,
-        width=point.shape.width,
-        batch=point.batch,
-        passes=point.passes,
-        p50_ms=point.p50_ms,
-        p99_ms=point.p99_ms,
-        images_per_s=point.images_per_s,
-        copy_ms=point.copy_ms,
-        forward_ms=point.forward_ms,
-        nms_ms=point.nms_ms,
-        workspace_bytes=point.workspace_bytes,
-        boxes=point.boxes,
-        busy=point.busy,
-        reason=point.reason,
-        message=point.message,
-        done=point.done,
-    )
-
-
 def model_of(message: model_pb2.Model) -> Model:
     versions = tuple(version_of(version) for version in message.versions)
     return Model(message.name, message.default_version, versions)
-
-
-def ledger_of(message: types_pb2.Ledger) -> Ledger:
-    used = (
-        message.context_bytes
-        + message.weights_bytes
-        + message.workspace_bytes
-        + message.graph_pool_bytes
-        + message.backend_private_bytes
-        + message.load_transient_bytes
-    )
-    return Ledger(
-        budget_bytes=message.budget_bytes,
-        used_bytes=used,
-        context_bytes=message.context_bytes,
-        weights_bytes=message.weights_bytes,
-        workspace_bytes=message.workspace_bytes,
-        load_transient_bytes=message.load_transient_bytes,
-        measured_bytes=message.measured_bytes,
-        assignable_bytes=message.assignable_bytes,
-        host_bytes=message.host_bytes,
-        foreign_bytes=message.foreign_bytes,
-        drift_bytes=message.drift_bytes,
-        max_hot=message.max_hot,
-    )
-
-
-def worker_of(message: fleet_pb2.Worker) -> Worker:
-    return Worker(
-        id=message.id,
-        incarnation=message.incarnation,
-        address=message.address,
-        device=message.device,
-        device_kind=message.device_kind,
-        device_name=message.device_name,
-        state=_word(fleet_pb2.WorkerState, message.state, "WORKER_STATE_"),
-        lease_left_s=message.lease_left_s,
-        ledger=ledger_of(message.ledger),
-        outstanding=message.load.outstanding,
-        queue_capacity=message.load.queue_capacity,
-        replicas=tuple(replica_of(r, message.id, message.device) for r in message.replicas),
-        labels=dict(message.labels),
-        release=message.release,
-        replaces_because=message.replaces_because,
-        cordoned=message.cordoned,
-        last_exit=_exit_of(message.last_exit) if message.HasField("last_exit") else None,
-    )
-
-
-def _exit_of(message: fleet_pb2.WorkerExit) -> WorkerExit:
-    return WorkerExit(**{name: getattr(message, name) for name in WorkerExit.__slots__})
-
-
-def fleet_of(message: fleet_pb2.GetFleetResponse) -> Fleet:
-    return Fleet(**{name: getattr(message, name) for name in Fleet.__slots__})

@@ -3,25 +3,22 @@
 Pure but for reading the image's file; the clients only await what is made here.
 """
 
-import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
-from yolopool import architecture_yaml
 from yolopool.client import images
 from yolopool.client.model_records import Batching, Drift, Placement, drift_to
-from yolopool.errors import ArtifactNotFound, InvalidOption
+from yolopool.client.uploads import Artifact, architecture_text
+from yolopool.errors import InvalidOption
 from yolopool.v1 import bench_pb2, detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
-CHUNK_BYTES = 1024 * 1024
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024
 # Calls that change nothing are sent again by the transport while their deadline lasts.
 _REPEATABLE = {
@@ -64,7 +61,6 @@ CHANNEL_OPTIONS = (
     ),
 )
 
-Progress = Callable[[str, float], None]  # the step under way and its fraction, 0..1
 PriorityName = Literal["interactive", "normal", "bulk"]
 ShapePolicyName = Literal["rect", "square"]
 HeadModeName = Literal["one-to-many", "end-to-end"]
@@ -239,17 +235,10 @@ def register(
         settings=settings,
         source_name=artifact.path.name,
         request_id=uuid.uuid4().hex,
-        architecture_yaml=_yaml_text(architecture) if architecture is not None else "",
+        architecture_yaml=architecture_text(architecture) if architecture is not None else "",
         class_names=class_names,
         placement=placement(where) if where is not None else None,
     )
-
-
-def _yaml_text(path: str | Path) -> str:
-    try:
-        return architecture_yaml.read(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidOption(f"{path} is no YAML file of an architecture: {error}") from error
 
 
 def placement(where: Placement) -> types_pb2.Placement:
@@ -386,45 +375,3 @@ def schedule(
             name=name, cron=cron, time_zone=time_zone, lead_s=lead_s, change=change
         )
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A file to be uploaded, by its content."""
-
-    path: Path
-    sha256: str
-    size_bytes: int
-
-    def question(self) -> Iterator[model_pb2.UploadArtifactRequest]:
-        """A header alone: asks how much of it the server holds."""
-        yield self._header(0)
-
-    def parts(
-        self, offset: int, progress: Progress | None
-    ) -> Iterator[model_pb2.UploadArtifactRequest]:
-        """Header and chunks from `offset` on."""
-        yield self._header(offset)
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            while chunk := file.read(CHUNK_BYTES):
-                yield model_pb2.UploadArtifactRequest(chunk=chunk)
-                offset += len(chunk)
-                if progress is not None:
-                    progress("upload", offset / max(1, self.size_bytes))
-
-    def _header(self, offset: int) -> model_pb2.UploadArtifactRequest:
-        header = model_pb2.UploadHeader(
-            sha256=self.sha256, size_bytes=self.size_bytes, offset=offset
-        )
-        return model_pb2.UploadArtifactRequest(header=header)
-
-
-def artifact(path: str | Path) -> Artifact:
-    """Reads a file's size and SHA-256. Raises ArtifactNotFound if there is no such file."""
-    path = Path(path)
-    if not path.is_file():
-        raise ArtifactNotFound(f"{path}: no such file")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Artifact(path, digest, path.stat().st_size)

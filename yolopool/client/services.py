@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from yolopool.client import model_records
-from yolopool.client.requests import Progress
+from yolopool.client.uploads import Progress
 from yolopool.v1 import (
     bench_pb2_grpc,
     detection_pb2_grpc,

@@ -5,17 +5,11 @@ For control_plane, worker and importer only: the client never imports this.
 """
 
 import asyncio
-import contextlib
-import gc
 import inspect
-import io
 import ipaddress
-import logging
-import signal
-import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TextIO, cast
+from typing import Any
 
 import grpc
 import structlog
@@ -214,63 +208,3 @@ def warn_if_open(host: str, what: str) -> None:
             port_of=what,
             host=host,
         )
-
-
-class _Stderr(io.TextIOBase):
-    """stderr, whose reader may have been killed: what is to end in order does not stumble over its
-    last log lines.
-    """
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(BrokenPipeError):
-            sys.stderr.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            sys.stderr.flush()
-
-
-def set_up_logs(
-    process: str, level: str = "INFO", json: bool = True, stream: io.TextIOBase | None = None
-) -> None:
-    """Structured logs on a stream, by default stderr: one JSON object a line, or readable lines for
-    a terminal.
-    """
-    renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.format_exc_info] if json else []),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", stream or _Stderr())),
-        cache_logger_on_first_use=True,
-    )
-    structlog.contextvars.bind_contextvars(process=process)
-
-
-def settle() -> None:
-    """To be called once, when a process has begun: what is there now stays until its end, and the
-    collector of cycles looks at it no more. With torch a full pass took a tenth of a second, in
-    which nothing else ran.
-    """
-    gc.collect()
-    gc.freeze()
-
-
-async def until_signal() -> str:
-    """Waits for SIGTERM or SIGINT and returns its name."""
-    loop = asyncio.get_running_loop()
-    caught: asyncio.Future[str] = loop.create_future()
-
-    def catch(name: str) -> None:
-        if not caught.done():
-            caught.set_result(name)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, catch, number.name)
-    return await caught

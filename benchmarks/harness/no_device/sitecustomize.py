@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.backends.base import U8, BatchResult, Candidates, NmsOptions
+from worker.backends.base import U8, BatchResult
 from worker.backends.simulated import SimulatedModel
+from worker.postprocess.outputs import Candidates, NmsOptions
 
 _BOX = Candidates(
     np.array([[8, 8, 24, 24]], np.float32), np.array([0.9], np.float32), np.array([0], np.int64)

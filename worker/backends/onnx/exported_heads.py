@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from worker.backends.base import Candidates, NmsOptions
 from worker.postprocess import heads, nms
 from worker.postprocess.heads import Head
+from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed
 from yolopool.v1.pack_pb2 import PackManifest
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from worker.backends.base import Candidates, NmsOptions
 from worker.postprocess import nms
+from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed
 from yolopool.v1.types_pb2 import (
     OUTPUT_LAYOUT_END_TO_END,

@@ -12,10 +12,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.backends.base import U8, BatchResult, Candidates, NmsOptions
+from worker.backends.base import U8, BatchResult
 from worker.backends.onnx import exported_heads, layouts
-from worker.packs.pack_store import Pack
+from worker.packs.pack import Pack
 from worker.postprocess import heads
+from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 
 Outputs = Sequence[npt.NDArray[np.generic]]

@@ -13,7 +13,7 @@ import numpy as np
 from worker.backends.base import U8
 from worker.backends.onnx.model import GraphModel, Outputs
 from worker.hardware import allocator
-from worker.packs.pack_store import Pack
+from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from worker.backends.base import NmsOptions
 from worker.backends.onnx import exported_heads
 from worker.backends.pytorch import skeleton
 from worker.postprocess import heads
+from worker.postprocess.outputs import NmsOptions
 from yolopool.errors import PackInvalid
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END

@@ -17,9 +17,10 @@ import torch
 from worker.backends.base import DeviceMemory
 from worker.backends.pytorch.architecture import Architecture
 from worker.backends.pytorch.cuda_graphs import Graphs
-from worker.backends.pytorch.model import Streams, TorchModel
+from worker.backends.pytorch.model import TorchModel
+from worker.backends.pytorch.streams import Streams
 from worker.hardware import allocator
-from worker.packs.pack_store import Pack
+from worker.packs.pack import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
 from yolopool.v1.pack_pb2 import PackManifest
 

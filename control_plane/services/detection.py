@@ -1,0 +1,35 @@
+"""DetectionService: hands each Detect to the router."""
+
+from control_plane.caller import CallContext, principal_of
+from control_plane.clock import Clock
+from control_plane.convert.validation import deadline_of, infer_request
+from control_plane.routing.router import Detecting
+from yolopool.errors import YolopoolError
+from yolopool.names import parse_ref
+from yolopool.v1 import (
+    detection_pb2,
+    detection_pb2_grpc,
+)
+
+
+class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
+    def __init__(
+        self, detecting: Detecting, clock: Clock, default_deadline_s: float, max_image_bytes: int
+    ) -> None:
+        self._detecting = detecting
+        self._clock = clock
+        self._default_deadline_s = default_deadline_s
+        self._max_image_bytes = max_image_bytes
+
+    async def Detect(
+        self, request: detection_pb2.DetectRequest, context: CallContext
+    ) -> detection_pb2.DetectResponse:
+        deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
+        principal = principal_of(context)
+        try:
+            ref = parse_ref(request.model)
+            body = infer_request(request, self._max_image_bytes)
+        except YolopoolError as error:
+            self._detecting.refused(request, principal, error)
+            raise
+        return await self._detecting.detect(request, ref, body, principal, deadline_s)

@@ -1,0 +1,183 @@
+"""A worker as it reports itself: state, ledger, replicas and load. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from control_plane.types.footprint import Footprint
+from control_plane.types.policy import Batching
+from control_plane.types.version import Build, ModelVersion, VersionKey
+from yolopool.server.arrival_rates import NEVER, Rates
+from yolopool.vocabulary import (
+    ReplicaState,
+)
+
+# So many ends in a row are a loop.
+LOOP = 3
+_LONGEST_LINE = 200
+
+# It takes requests.
+LOADED = frozenset({ReplicaState.WARM, ReplicaState.HOT})
+
+
+class WorkerState(StrEnum):
+    STARTING = "STARTING"  # joined, device not ready
+    READY = "READY"  # takes work
+    DRAINING = "DRAINING"  # finishes what it has
+    LOST = "LOST"  # its lease ran out, or its supervisor said that it ended
+    HUNG = "HUNG"  # its device hangs: the process ends
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Memory account of a device in bytes, as its worker reports it."""
+
+    budget_bytes: int
+    context_bytes: int = 0
+    weights_bytes: int = 0
+    workspace_bytes: int = 0
+    graph_pool_bytes: int = 0
+    backend_private_bytes: int = 0
+    load_transient_bytes: int = 0
+    measured_bytes: int = 0
+    # As in types.proto: the tier beneath the device, and what is not the ledger's.
+    assignable_bytes: int = 0
+    host_bytes: int = 0
+    foreign_bytes: int = 0
+    drift_bytes: int = 0
+    max_hot: int = 0
+
+    @property
+    def used_bytes(self) -> int:
+        return (
+            self.context_bytes
+            + self.weights_bytes
+            + self.workspace_bytes
+            + self.graph_pool_bytes
+            + self.backend_private_bytes
+            + self.load_transient_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A version on a worker, as the worker reports it."""
+
+    key: VersionKey
+    state: ReplicaState
+    weights_bytes: int
+    workspace_bytes: int
+    pinned: bool = False
+    outstanding: int = 0
+    last_used_unix_s: float = 0.0
+    requests_total: int = 0
+    loads_total: int = 0
+    inference_ms: float = 0.0
+    load_ms: float = 0.0
+    reason: str = ""
+    message: str = ""
+    variant: str = ""
+    pack: str = ""
+    footprint: Footprint | None = None
+    swaps_total: int = 0
+    rates: Rates = NEVER
+    queue_ms: float = 0.0
+    busy: float = 0.0
+    hot_since_unix_s: float = 0.0
+    hits_total: int = 0
+    batching: Batching | None = None
+
+    @property
+    def precision(self) -> str:
+        return self.variant.partition("/")[2]
+
+    def is_outdated(self, version: ModelVersion, build: Build) -> bool:
+        """Whether it was loaded from another pack, or in another precision, than `version` is now
+        served with on such a worker.
+        """
+        pack, wanted = version.made_by(build)
+        if pack is None or not self.pack:
+            return False
+        if self.pack != pack.digest:
+            return True
+        return not pack.backend and self.precision not in ("", wanted.precision)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a worker said last of its queue."""
+
+    outstanding: int = 0
+    queue_capacity: int = 0
+    estimated_wait_ms: float = 0.0
+    sequence: int = 0
+    passes_total: int = 0
+    images_total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker process, its lease and its inventory."""
+
+    id: str
+    incarnation: str
+    address: str
+    device: str
+    device_kind: str
+    state: WorkerState
+    lease_until_s: float  # on the control plane's monotonic clock
+    ledger: Ledger
+    load: LoadReport = LoadReport()
+    replicas: Mapping[VersionKey, Replica] = field(default_factory=dict)
+    device_name: str = ""
+    joined_unix_s: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    release: str = ""
+    replaces_because: str = ""
+    # Where its Infer calls go, in turns; empty: to `address`.
+    io_addresses: tuple[str, ...] = ()
+    # backend/precision, as it says itself.
+    variant: str = ""
+
+    @property
+    def build(self) -> Build:
+        """What it makes of a version."""
+        return (
+            Build(self.variant, self.device_kind) if self.variant else Build.usual(self.device_kind)
+        )
+
+    def is_live(self, now: float) -> bool:
+        """Whether it may be given work at monotonic time `now` (seconds)."""
+        return self.state is WorkerState.READY and now < self.lease_until_s
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How the last process of a worker ended, and what is done about it; see fleet.proto."""
+
+    worker: str
+    device: str
+    device_kind: str
+    ended: str
+    last_output: str
+    in_a_row: int
+    ran_s: float
+    restart_in_s: float
+    unix_s: float
+
+    @property
+    def is_loop(self) -> bool:
+        return self.in_a_row >= LOOP
+
+    @property
+    def last_line(self) -> str:
+        """What it said of its end, for one line: its last error, or else its last words."""
+        lines = [line.strip() for line in self.last_output.splitlines() if line.strip()]
+        errors = [line for line in lines if "error" in line.lower()]
+        return next(reversed(errors or lines), "it said nothing")[:_LONGEST_LINE]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.ended} after {self.ran_s:.1f} s, {self.in_a_row} in a row; it is started again "
+            f"in {self.restart_in_s:g} s: {self.last_line}"
+        )

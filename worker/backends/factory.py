@@ -1,0 +1,32 @@
+"""Which backend a worker's settings ask for."""
+
+from worker.backends.base import Backend
+from worker.hardware.host import Host
+from worker.settings import Settings
+
+
+def backend_of(settings: Settings, host: Host) -> Backend:
+    """The backend of a device; torch is imported for real devices only."""
+    kind, _, name = settings.device.partition(":")
+    if kind == "sim":
+        from worker.backends.fault_injection import saboteur
+        from worker.backends.simulated import SimulatedBackend
+
+        look = saboteur(settings.sim_faults)
+        return SimulatedBackend(int(name or 0), settings.budget().resolve(0), look=look)
+    from worker.backends.composite import Composite
+    from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
+    from worker.backends.onnx.openvino_backend import OpenVino
+    from worker.backends.pytorch.backend import TorchBackend
+
+    threads = settings.compute_threads or host.compute_threads()
+    if kind == "cpu":
+        return Composite(
+            TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads)
+        )
+    # The supervisor let this process see its own device alone, so that is number 0.
+    device = TorchBackend("cuda:0", graph_bytes=settings.graph_bytes())
+    runtimes = [OnnxRuntime("cuda", used_bytes=device.in_use_bytes)]
+    if settings.tensorrt:
+        runtimes.append(OnnxRuntime("cuda", used_bytes=device.in_use_bytes, tensorrt=True))
+    return Composite(device, *runtimes)

@@ -1,0 +1,94 @@
+"""What is asked of preprocessing and what it hands on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from worker.concurrency.reply import Reply
+from worker.preprocess import letterbox
+from worker.preprocess.decode import ChannelOrder
+from worker.preprocess.letterbox import Letterboxed, Place, Region, ShapePolicy
+from worker.preprocess.tiling import MAX_TILES, Tiling, layout
+
+Box = tuple[float, float, float, float]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RawPixels:
+    """An uncompressed image: uint8, row-major HWC."""
+
+    data: bytes
+    height: int
+    width: int
+    channel_order: ChannelOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a version wants its images: longest side and stride in pixels, and the policy; `crop`:
+    the middle of the image, as models that classify want it, instead. `tiling` None: in one.
+    """
+
+    image_size: int
+    stride: int
+    policy: ShapePolicy
+    crop: bool = False
+    tiling: Tiling | None = None
+
+    @property
+    def most_bytes(self) -> int:
+        """Of a letterboxed image: the whole square; of all tiles, if it is cut."""
+        side = letterbox.size_of(self.image_size, self.stride)
+        return 3 * side * side * (MAX_TILES if self.tiling is not None else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image ready for a model; its pixels lie in a slot, which is lent as long as they are
+    held.
+
+    `image_shape` is the (height, width) of the whole image, upright; `offset` the (x, y) of the
+    region of interest in it, for `imaging.to_original`. Of tiles, `letterboxed` has them one
+    beneath the other: see `places`. Times are seconds of this image's thread.
+    """
+
+    letterboxed: Letterboxed
+    image_shape: tuple[int, int]
+    offset: tuple[int, int]
+    decode_s: float
+    preprocess_s: float
+
+    @property
+    def part(self) -> Region:
+        """The region of interest, or all of the image."""
+        (x, y), (height, width) = self.offset, self.letterboxed.original_shape
+        return Region(x, y, x + width, y + height)
+
+    def places(self, tiling: Tiling | None) -> tuple[Place, ...]:
+        """What is to be run, each with where it is from; `tiling` as it was framed with."""
+        if tiling is None:
+            return (Place(self.letterboxed, self.offset, self.image_shape),)
+        tiles = layout(self.part, tiling)
+        images = np.split(self.letterboxed.image, len(tiles))
+        return tuple(
+            Place(Letterboxed(image, tile.shape), tile.offset, self.image_shape)
+            for image, tile in zip(images, tiles, strict=True)
+        )
+
+
+# What is done with an image at once, on the thread that prepared it, and who waits for the outcome.
+Then = Callable[[Prepared, Reply[T]], None]
+
+
+class Prepare(Protocol):
+    """What prepares the image of one request, once it is admitted, and hands it on: the outcome."""
+
+    async def __call__(self, framing: Framing, then: Then[T]) -> T: ...
+
+
+def as_it_is(prepared: Prepared, reply: Reply[Prepared]) -> None:
+    """For who wants the image itself."""
+    reply(prepared, None)
