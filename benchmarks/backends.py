@@ -27,7 +27,7 @@ from examples.shapes import make_data
 from worker.backends.base import Backend, LoadedModel, run
 from worker.hardware.host import Host
 from worker.packs.pack import Pack
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import NmsOptions
 from yolopool.client.detections import Detections
 from yolopool.client.model_records import Drift
@@ -99,12 +99,14 @@ def pictures(count: int) -> list[tuple[str, U8, F64]]:
 
 def backend_of(threads: int) -> Backend:
     """As a CPU worker's."""
-    from worker.backends.composite import Composite
+    from worker.backends.composite import CompositeBackend
     from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
     from worker.backends.onnx.openvino_backend import OpenVino
     from worker.backends.pytorch.backend import TorchBackend
 
-    return Composite(TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads))
+    return CompositeBackend(
+        TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads)
+    )
 
 
 def find(model: LoadedModel, images: Sequence[U8]) -> list[Found]:
@@ -134,7 +136,7 @@ def rates(model: LoadedModel, images: Sequence[U8], repeats: int) -> dict[str, f
 
 
 def loads(
-    backend: Backend, door: PackDoor, where: PackLocation, precision: str
+    backend: Backend, door: PackStore, where: PackLocation, precision: str
 ) -> dict[str, float]:
     """From the pack's file to the first answer, ms: what a swap costs. The first load of all, which
     imports the runtime, is not among them.
@@ -161,7 +163,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[
     images = [pixels for _, pixels, _ in drawn]
     backend = backend_of(options.threads or Host().compute_threads())
     backend.open()
-    door = PackDoor(folder)
+    door = PackStore(folder)
     packs: dict[str, PackLocation] = {}
     rows: list[Row] = []
     drifts: dict[str, Drift] = {}
@@ -176,7 +178,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Row], dict[
         found = find(model, images)
         exact = exact or found
         pairs = zip(exact, found, strict=True)
-        moved = drift.total(drift.between(a.served(), b.served()) for a, b in pairs)
+        moved = drift.total(drift.compare(a.served(), b.served()) for a, b in pairs)
         drifts[f"{name}/{precision}"] = moved
         detections = {name: one.rows for (name, _, _), one in zip(drawn, found, strict=True)}
         truths = {name: wanted for name, _, wanted in drawn}

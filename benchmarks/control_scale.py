@@ -20,7 +20,7 @@ from benchmarks.harness.results import Check, Figure, Result, Row
 from benchmarks.harness.statistics import quantile
 from benchmarks.plan_scale import plans
 from control_plane.clock import Clock
-from control_plane.convert.heartbeat import Inventory
+from control_plane.convert.heartbeat import HeartbeatDecoder
 from control_plane.convert.workers import worker_in
 from control_plane.routing.balancer import choose
 from control_plane.types.version import VersionKey
@@ -137,7 +137,7 @@ def heartbeats(options: argparse.Namespace) -> Measured:
                 for turn in range(1, 4)
             ]
         )
-        view, inventory = a_view(), Inventory()
+        view, inventory = a_view(), HeartbeatDecoder()
         view.join(worker_in(said(0, replicas), NOW + 1e6), None)
         for key in list(view.workers["worker-0"].replicas):
             view.sent("worker-0", key)
@@ -145,7 +145,7 @@ def heartbeats(options: argparse.Namespace) -> Measured:
         def beat() -> None:
             joined = view.workers["worker-0"]  # noqa: B023
             worker = inventory.read(next(messages), NOW + 1e6, joined)  # noqa: B023
-            view.hear(worker, None)  # noqa: B023
+            view.apply_heartbeat(worker, None)  # noqa: B023
 
         beat()
         taken = timed(beat, options.rounds // 5)

@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> list[float]:
     import numpy as np
 
     from worker.backends.pytorch.backend import TorchBackend
-    from worker.packs.pack_store import PackDoor
+    from worker.packs.pack_store import PackStore
     from worker.postprocess.outputs import NmsOptions
     from yolopool.v1.worker_pb2 import PackLocation
 
@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace) -> list[float]:
     location = PackLocation(uri=f"file://{folder}", digest=folder.name)
     backend = TorchBackend("cpu", options.threads)
     backend.open()
-    pack = PackDoor(folder.parent).fetch(location)
+    pack = PackStore(folder.parent).fetch(location)
     model = backend.load(pack, "fp32")
     images = [np.full((options.image_size, options.image_size, 3), 114, np.uint8)]
     asked = [NmsOptions((0.25,) * len(pack.manifest.class_names), 0.7, 300, agnostic=False)]

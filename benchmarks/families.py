@@ -62,7 +62,7 @@ def row_of(
 
     from importer.refusal import ImportRefused
     from tests.models import picture
-    from worker.packs.pack_store import PackDoor
+    from worker.packs.pack_store import PackStore
 
     started = time.perf_counter()
     try:
@@ -70,7 +70,7 @@ def row_of(
     except ImportRefused as refusal:
         return {"name": name, "refused": refusal.message}
     import_s = time.perf_counter() - started
-    pack = PackDoor(folder).fetch(place)
+    pack = PackStore(folder).fetch(place)
     image = torch.from_numpy(picture(0, *_SIZE)).permute(2, 0, 1)[None].float() / 255
     end_to_end = head_mode == HEAD_MODE_END_TO_END
     manifest, worst = pack.manifest, families.difference(checkpoint, pack, image, end_to_end)

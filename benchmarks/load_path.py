@@ -62,7 +62,7 @@ class Loader:
         import numpy as np
 
         from worker.backends.pytorch.backend import TorchBackend
-        from worker.packs.pack_store import PackDoor
+        from worker.packs.pack_store import PackStore
         from worker.postprocess.outputs import NmsOptions
         from yolopool.v1.worker_pb2 import PackLocation
 
@@ -71,7 +71,7 @@ class Loader:
         self.location = PackLocation(uri=pack.as_uri(), digest=pack.name)
         self.backend = TorchBackend("cpu", threads)
         self.backend.open()
-        self.door = PackDoor(pack.parent)
+        self.door = PackStore(pack.parent)
         self.pack = self.door.fetch(self.location)
         rng = np.random.default_rng(0)
         self.image = rng.integers(0, 255, (image_size, image_size, 3), np.uint8)

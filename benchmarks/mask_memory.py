@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks.harness import hardware, results
 from benchmarks.harness.results import Check, Result, Row
 from worker.postprocess.outputs import Candidates, MaskParts
-from worker.postprocess.results import MaskFormat, found
-from worker.preprocess.letterbox import Letterboxed, Place
+from worker.postprocess.results import MaskFormat, results_of
+from worker.preprocess.letterbox import Letterboxed, Origin
 from worker.service import response
 
 MOST_BYTES = 150 * 10**6
@@ -62,7 +62,7 @@ def ours(options: argparse.Namespace) -> Callable[[], int]:
     """From a pass's answer to bytes of a message, how many."""
     coefficients, prototypes, boxes = parts(options)
     size, count = options.image_size, options.objects
-    place = Place(
+    place = Origin(
         Letterboxed(np.zeros((size, size, 3), np.uint8), (size, size)), (0, 0), (size, size)
     )
 
@@ -71,7 +71,7 @@ def ours(options: argparse.Namespace) -> Callable[[], int]:
         beside = MaskParts(coefficients, prototypes.copy())
         scores, classes = np.linspace(1, 0.3, count, dtype=np.float32), np.zeros(count, np.int64)
         candidates = Candidates(boxes, scores, classes, beside)
-        told = found(candidates, place, MaskFormat(options.way))
+        told = results_of(candidates, place, MaskFormat(options.way))
         messages = response.detections_to(told, ("thing",))
         return sum(len(one.SerializeToString()) for one in messages)
 

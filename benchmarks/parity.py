@@ -23,12 +23,12 @@ from benchmarks.harness import families, hardware, results
 from benchmarks.harness.results import Check, Result, Row
 from worker.backends.base import LoadedModel, run
 from worker.packs.pack import Pack
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.outputs import Candidates, NmsOptions
-from worker.postprocess.results import Found, MaskFormat, found
+from worker.postprocess.results import MaskFormat, Results, results_of
 from worker.preprocess import letterbox
-from worker.preprocess.letterbox import Letterboxed, Place, ShapePolicy
+from worker.preprocess.letterbox import Letterboxed, Origin, ShapePolicy
 from yolopool.client.masks import Mask
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_UNSPECIFIED
 
@@ -116,7 +116,7 @@ class Ours:
     def __init__(self, pack: Pack, model: LoadedModel) -> None:
         self._pack, self._model = pack, model
 
-    def results(self, images: Sequence[U8], policy: ShapePolicy, pipe: Pipeline) -> list[Found]:
+    def results(self, images: Sequence[U8], policy: ShapePolicy, pipe: Pipeline) -> list[Results]:
         """Of images in as few passes as their shapes allow, each pass of one shape."""
         places = [self._place(pipe.frame(image), policy, pipe) for image in images]
         shapes = [place.letterboxed.image.shape for place in places]
@@ -126,16 +126,18 @@ class Ours:
             batch = [places[index].letterboxed.image for index in rows]
             passed = run(self._model, batch, [self._options(pipe)] * len(batch))
             answers |= dict(zip(rows, passed.candidates, strict=True))
-        return [found(answers[index], place, MaskFormat.RLE) for index, place in enumerate(places)]
+        return [
+            results_of(answers[index], place, MaskFormat.RLE) for index, place in enumerate(places)
+        ]
 
-    def _place(self, image: U8, policy: ShapePolicy, pipe: Pipeline) -> Place:
+    def _place(self, image: U8, policy: ShapePolicy, pipe: Pipeline) -> Origin:
         size, stride = self._pack.manifest.settings.image_size, self._pack.manifest.stride
         if self._pack.manifest.task == "classify":
             boxed = letterbox.centre_crop(image, size, stride)
         else:
             boxed = letterbox.letterbox(image, size, stride, policy)
         boxed = Letterboxed(np.ascontiguousarray(pipe.boxed(boxed.image)), boxed.original_shape)
-        return Place(boxed, (0, 0), (image.shape[0], image.shape[1]))
+        return Origin(boxed, (0, 0), (image.shape[0], image.shape[1]))
 
     def _options(self, pipe: Pipeline) -> NmsOptions:
         settings = self._pack.manifest.settings
@@ -144,7 +146,7 @@ class Ours:
         return NmsOptions(thresholds, settings.iou, settings.max_detections, False)
 
 
-def difference(ours: Found, theirs: Any) -> Difference:
+def difference(ours: Results, theirs: Any) -> Difference:
     """Of one image; `theirs` is one of the library's Results."""
     if ours.probabilities is not None:
         expected = theirs.probs.data.numpy()
@@ -164,7 +166,7 @@ def difference(ours: Found, theirs: Any) -> Difference:
     return whole | Difference(mask_pixels=_mask_pixels(ours, theirs))
 
 
-def _mask_pixels(ours: Found, theirs: Any) -> int:
+def _mask_pixels(ours: Results, theirs: Any) -> int:
     if ours.masks is None:
         return 0  # the task has none
     away = 0
@@ -210,7 +212,7 @@ def companies(library: Any, policy: ShapePolicy) -> Iterator[Company]:
     yield Company("many sizes", mixed, expected)
 
 
-def perturbed(plain: Sequence[Found]) -> dict[str, Pipeline]:
+def perturbed(plain: Sequence[Results]) -> dict[str, Pipeline]:
     """Pipelines that are off by little; the threshold is one that some of the results lie under."""
     scores = plain[0].confidence
     if not len(scores):
@@ -246,7 +248,7 @@ def rows_of(name: str, ours: Ours, library: Any, head: str, task: str) -> Iterat
             }
 
 
-def _all(ours: Sequence[Found], theirs: Sequence[Any]) -> Difference:
+def _all(ours: Sequence[Results], theirs: Sequence[Any]) -> Difference:
     whole = Difference()
     for one, other in zip(ours, theirs, strict=True):
         whole |= difference(one, other)
@@ -272,7 +274,7 @@ def rows_of_model(name: str, folder: Path) -> Iterator[Row]:
             place = families.import_here(checkpoint, folder / f"pack{mode}", head_mode=mode)
         except ImportRefused:
             continue  # it has no such head
-        pack = PackDoor(folder).fetch(place)
+        pack = PackStore(folder).fetch(place)
         model = backend.load(pack, "fp32")
         library = Library(checkpoint, task, bool(head), SIZE)
         yield from rows_of(name, Ours(pack, model), library, head, task)

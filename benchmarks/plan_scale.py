@@ -14,13 +14,13 @@ from benchmarks.harness.calls import Measured, timed
 from benchmarks.harness.results import Check, Row
 from benchmarks.harness.statistics import quantile
 from control_plane.scheduling.plan import plan, replan
-from control_plane.scheduling.proposed_fleet import Board
-from control_plane.types.command import Command, Wait
+from control_plane.scheduling.proposed_fleet import ProposedFleet
+from control_plane.types.command import Blocked, Command
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import (
-    Build,
+    DeviceVariant,
     ModelVersion,
     Pack,
     VersionKey,
@@ -29,7 +29,7 @@ from control_plane.types.version import (
 )
 from control_plane.types.worker import Ledger, Replica, WorkerInfo, WorkerState
 from yolopool.cli.svg_chart import line_chart
-from yolopool.server.arrival_rates import Rates
+from yolopool.server.arrival_rates import ArrivalRates
 from yolopool.vocabulary import ReplicaState
 
 MIB = 2**20
@@ -61,7 +61,7 @@ def a_fleet(workers: int, seed: int = 7) -> Fleet:
         settings = VersionSettings(image_size=640)
         versions[key] = ModelVersion(key, VersionState.READY, "a" * 64, settings, 0.0, pack=pack)
         measured = Footprint(size, 50 * MIB, 0, 4, swap_ms=30.0, fetch_ms=200.0)
-        footprints[FootprintKey.of(digest, Build.usual("sim"))] = measured
+        footprints[FootprintKey.of(digest, DeviceVariant.usual("sim"))] = measured
         copies = 1 if number % 5 else 2
         wants[key] = Want(key, copies, False, WantSource.MISS, UNIX - 500)
         if number == workers * VERSIONS_A_WORKER:
@@ -76,7 +76,7 @@ def a_fleet(workers: int, seed: int = 7) -> Fleet:
                 last_used_unix_s=UNIX - 10,
                 footprint=measured,
                 pack=digest,
-                rates=Rates(rate, rate, rate),
+                rates=ArrivalRates(rate, rate, rate),
                 hot_since_unix_s=UNIX - 300,
             )
     infos = [_worker(number, replicas) for number, replicas in enumerate(held)]
@@ -148,10 +148,10 @@ def _settled(fleet: Fleet) -> Snapshot:
 
 def _beats(fleet: Fleet) -> Iterator[list[Command]]:
     snapshot = _settled(fleet)
-    board = Board.of(snapshot, NOW)
+    fleet = ProposedFleet.of(snapshot, NOW)
     for worker in cycle(snapshot.workers.values()):
-        board.put(worker, snapshot, NOW)
-        commands = replan(board, snapshot, NOW, set(worker.replicas))
+        fleet.put(worker, snapshot, NOW)
+        commands = replan(fleet, snapshot, NOW, set(worker.replicas))
         if commands:
             raise RuntimeError(f"a settled fleet moves: {commands[0]}")
         yield commands
@@ -159,11 +159,11 @@ def _beats(fleet: Fleet) -> Iterator[list[Command]]:
 
 def _misses(fleet: Fleet) -> Iterator[list[Command]]:
     snapshot = fleet.snapshot
-    board = Board.of(snapshot, NOW)
+    fleet = ProposedFleet.of(snapshot, NOW)
     while True:
-        commands = replan(board, snapshot, NOW, {fleet.missed})
-        if not commands or isinstance(commands[-1], Wait):
+        commands = replan(fleet, snapshot, NOW, {fleet.missed})
+        if not commands or isinstance(commands[-1], Blocked):
             raise RuntimeError(f"no place was made: {commands}")
         # What was planned is not carried out: the next miss finds the same fleet.
-        board.put(snapshot.workers[commands[0].worker], snapshot, NOW)  # type: ignore[union-attr]
+        fleet.put(snapshot.workers[commands[0].worker], snapshot, NOW)  # type: ignore[union-attr]
         yield commands

@@ -65,7 +65,7 @@ class Side:
     peaks_bytes: list[int] = field(default_factory=list)
     ledgers_bytes: list[int] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
-    swaps: list[int] = field(default_factory=list)
+    swapper: list[int] = field(default_factory=list)
     hit_rates: list[float] = field(default_factory=list)
     swaps_ms: list[float] = field(default_factory=list)
 
@@ -112,7 +112,7 @@ async def one_run(
         side.peaks_bytes.append(await watch)
         inventory = await worker.inventory()
         side.ledgers_bytes.append(inventory.ledger.weights_bytes)
-        side.swaps.append(_more(inventory.replicas, before, "swaps_total"))
+        side.swapper.append(_more(inventory.replicas, before, "swaps_total"))
         requests = _more(inventory.replicas, before, "requests_total")
         side.hit_rates.append(_more(inventory.replicas, before, "hits_total") / requests)
         side.swaps_ms += [one.footprint.swap_ms for one in inventory.replicas]
@@ -240,7 +240,7 @@ def prediction(side: Side, costs: Costs, options: argparse.Namespace) -> Row:
 @contextlib.contextmanager
 def plain_lru() -> Iterator[None]:
     """In this process what `Worker(plain_lru=True)` is in another."""
-    with mock.patch("worker.packs.eviction.keeping", return_value=0.0):
+    with mock.patch("worker.packs.eviction.gdsf_value", return_value=0.0):
         yield
 
 
@@ -272,7 +272,7 @@ def row(side: Side) -> Row:
         "p50_ms": median([one.p50 for one in latencies]),
         "p99_ms": median([one.p99 for one in latencies]),
         "hit_rate": median(side.hit_rates),
-        "swaps_a_minute": 60 * sum(side.swaps) / sum(load.window.length_s for load in side.loads),
+        "swaps_a_minute": 60 * sum(side.swapper) / sum(load.window.length_s for load in side.loads),
         "budget_mib": side.budget_bytes / MIB,
         "ledger_weights_mib": median([size / MIB for size in side.ledgers_bytes]),
         "peak_rss_mib": max(side.peaks_bytes) / MIB,

@@ -16,46 +16,46 @@ from uuid import uuid4
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.events.observer import Chronicler
-from control_plane.events.recorder import Journal
+from control_plane.events.observer import FleetObserver
+from control_plane.events.recorder import EventRecorder
 from control_plane.http_server import HttpServer, build
-from control_plane.leader.client import Peers
-from control_plane.leader.forwarding import Forwarding
+from control_plane.leader.client import LeaderClient
+from control_plane.leader.forwarding import LeaderForwarding
 from control_plane.metrics import Metrics
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
-from control_plane.models.loading import Loads
-from control_plane.models.preload import Declared
-from control_plane.models.schedule_controller import Scheduler
-from control_plane.reconcile.drainer import Departures
-from control_plane.reconcile.executor import Errands
-from control_plane.reconcile.planner import ahead
-from control_plane.reconcile.reconciler import Pace, Reconciler
-from control_plane.routing.attempts import Attempts
+from control_plane.models.loading import Loader
+from control_plane.models.preload import Preloader
+from control_plane.models.schedule_controller import ScheduleController
+from control_plane.reconcile.drainer import Drainer
+from control_plane.reconcile.executor import Executor
+from control_plane.reconcile.planner import projected
+from control_plane.reconcile.reconciler import Reconciler, ReconcilerTimings
+from control_plane.routing.attempts import AttemptRunner
 from control_plane.routing.quarantine import Quarantine
-from control_plane.routing.request_traces import Traces
-from control_plane.routing.router import Detecting
-from control_plane.routing.worker_exits import Crashes
+from control_plane.routing.request_traces import RequestHistory
+from control_plane.routing.router import Router
+from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.services.benchmarks import BenchService
 from control_plane.services.detection import DetectionService
 from control_plane.services.events import EventService
 from control_plane.services.explain import ExplainService
 from control_plane.services.fleet import FleetService, Identity
 from control_plane.services.imports import ImportService
+from control_plane.services.leader_client import PeerService
 from control_plane.services.membership import MembershipService
 from control_plane.services.models import ModelService
-from control_plane.services.peers import PeerService
-from control_plane.services.readiness import Opening
+from control_plane.services.readiness import ReadinessGate
 from control_plane.services.schedules import ScheduleService
 from control_plane.settings import Settings
 from control_plane.store.artifacts import FolderArtifacts
-from control_plane.store.backup import LocalCopy
+from control_plane.store.backup import DesiredBackup
 from control_plane.store.registry import Registry
 from control_plane.types.event import EventKind
 from control_plane.types.version import VersionKey
-from control_plane.view.reflector import Watch
+from control_plane.view.reflector import Reflector
 from control_plane.view.view import View
-from control_plane.worker_client import WorkerLink
+from control_plane.worker_client import WorkerClient
 from yolopool.errors import RegistryUnavailable
 from yolopool.server.grpc_server import GrpcServer, die_with_parent
 from yolopool.server.logs import set_up_logs
@@ -113,65 +113,67 @@ class ControlPlane:
         self._registry = registry
         self.view = View(clock)
         self._metrics = Metrics()
-        self._link = WorkerLink()
+        self._link = WorkerClient()
         self._artifacts = FolderArtifacts(settings.data_dir / "store", settings.max_artifact_bytes)
-        self._journal = Journal(name, registry, clock)
+        self._recorder = EventRecorder(name, registry, clock)
         # A store in memory ends with the process: there is nothing to restore.
-        self._copy = LocalCopy(settings.data_dir / COPY, clock) if settings.redis else None
-        self._watch = Watch(registry, self.view, self._copy, self._restored)
-        self._peers = Peers(self.view, name)
-        self._loads = Loads(registry, self.view, self._peers, clock, settings.no_worker_grace_s)
-        self._errands = self._build_errands(clock)
-        pace = Pace(lease_s=settings.reconciler_lease_s, gather_s=settings.lease_s)
-        self._reconciler = Reconciler(name, registry, self.view, self._errands, clock, pace)
-        self._chronicler = Chronicler(
+        self._copy = DesiredBackup(settings.data_dir / COPY, clock) if settings.redis else None
+        self._watch = Reflector(registry, self.view, self._copy, self._restored)
+        self._leader_client = LeaderClient(self.view, name)
+        self._loads = Loader(
+            registry, self.view, self._leader_client, clock, settings.no_worker_grace_s
+        )
+        self._executor = self._build_errands(clock)
+        timings = ReconcilerTimings(lease_s=settings.reconciler_lease_s, gather_s=settings.lease_s)
+        self._reconciler = Reconciler(name, registry, self.view, self._executor, clock, timings)
+        self._observer = FleetObserver(
             registry,
             self.view,
-            self._journal,
+            self._recorder,
             lambda: self._reconciler.token,
             clock,
             settings.lease_s,
         )
-        self._changeovers = Changeovers(registry, self.view, self._loads, self._journal, clock)
-        self._scheduler = Scheduler(
+        self._changeovers = Changeovers(registry, self.view, self._loads, self._recorder, clock)
+        self._scheduler = ScheduleController(
             registry,
             self.view,
             self._changeovers,
             self._loads,
-            self._journal,
+            self._recorder,
             clock,
-            lambda: self._reconciler.is_holder,
+            lambda: self._reconciler.is_leader,
         )
-        self._declared = Declared(settings.load, registry, self.view, clock)
-        self._departures = Departures(
-            self.view, self._link, self._journal, clock, lambda: self._reconciler.acting_token
+        self._preloader = Preloader(settings.load, registry, self.view, clock)
+        self._drainer = Drainer(
+            self.view, self._link, self._recorder, clock, lambda: self._reconciler.acting_token
         )
-        opening = Opening(lambda: self.view.is_loaded)
-        forwarding = Forwarding(self._peers, self._watch.refresh)
+        opening = ReadinessGate(lambda: self.view.is_loaded)
+        forwarding = LeaderForwarding(self._leader_client, self._watch.refresh)
         self._server = GrpcServer(SERVICES, [opening, forwarding])
         self._quarantine = Quarantine(
-            registry, self._journal, clock, settings.quarantine_s, self._works
+            registry, self._recorder, clock, settings.quarantine_s, self._works
         )
-        crashes = Crashes(
+        exit_handler = WorkerExitHandler(
             self.view,
             self._link,
             self._quarantine,
-            self._journal,
+            self._recorder,
             self._metrics,
             clock,
-            lambda: self._reconciler.is_holder,
+            lambda: self._reconciler.is_leader,
         )
         self._membership = MembershipService(
             self.view,
             registry,
             self._link,
-            crashes,
+            exit_handler,
             clock,
             settings.heartbeat_interval_s,
             settings.lease_s,
         )
         self._add_services(Identity(name, clock.unix()), clock)
-        self._http = HttpServer(build(self.view, self._metrics, lambda: self._reconciler.is_holder))
+        self._http = HttpServer(build(self.view, self._metrics, lambda: self._reconciler.is_leader))
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
 
@@ -180,15 +182,15 @@ class ControlPlane:
         return any(replica.busy > 0 for _, replica in self.view.replicas(key))
 
     def _restored(self, message: str) -> None:
-        self._journal.note(EventKind.RESTORED, message=message)
+        self._recorder.record(EventKind.RESTORED, message=message)
 
-    def _build_errands(self, clock: Clock) -> Errands:
-        return Errands(
+    def _build_errands(self, clock: Clock) -> Executor:
+        return Executor(
             self.view,
             self._link,
             self._artifacts.pack_uri,
             self._metrics,
-            self._journal,
+            self._recorder,
             clock,
             self._settings.load_timeout_s,
             self._settings.release_timeout_s,
@@ -196,10 +198,10 @@ class ControlPlane:
 
     def _add_services(self, identity: Identity, clock: Clock) -> None:
         settings, server = self._settings, self._server.server
-        traces = Traces()
-        detecting = Detecting(
+        traces = RequestHistory()
+        router = Router(
             self.view,
-            Attempts(self.view, self._link, clock),
+            AttemptRunner(self.view, self._link, clock),
             self._loads,
             self._quarantine,
             self._metrics,
@@ -209,9 +211,7 @@ class ControlPlane:
         )
         importing = ImportService(self._registry, self.view, self._artifacts, clock)
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(
-            DetectionService(
-                detecting, clock, settings.default_deadline_s, settings.max_image_bytes
-            ),
+            DetectionService(router, clock, settings.default_deadline_s, settings.max_image_bytes),
             server,
         )
         bench_pb2_grpc.add_BenchServiceServicer_to_server(
@@ -220,7 +220,7 @@ class ControlPlane:
         self._events = EventService(self._registry)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
         explain_pb2_grpc.add_ExplainServiceServicer_to_server(
-            ExplainService(self.view, lambda: ahead(self.view, self._errands), traces, clock),
+            ExplainService(self.view, lambda: projected(self.view, self._executor), traces, clock),
             server,
         )
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(
@@ -230,7 +230,7 @@ class ControlPlane:
                 self._metrics,
                 importing,
                 self._registry,
-                self._departures,
+                self._drainer,
                 clock,
             ),
             server,
@@ -245,7 +245,7 @@ class ControlPlane:
                 Builds(self._registry, self.view, self._artifacts, clock),
                 self._loads,
                 self._changeovers,
-                self._journal,
+                self._recorder,
                 clock,
             ),
             server,
@@ -274,11 +274,11 @@ class ControlPlane:
                 self._copy.keep(lambda: self.view.is_loaded, self.view.frozen_desired), "copy"
             )
         self._spawn(self._membership.expire(), "leases")
-        self._spawn(self._journal.run(), "journal")
-        self._spawn(self._chronicler.run(), "chronicler")
-        self._spawn(self._departures.run(), "departures")
+        self._spawn(self._recorder.run(), "journal")
+        self._spawn(self._observer.run(), "chronicler")
+        self._spawn(self._drainer.run(), "departures")
         self._spawn(self._scheduler.run(), "schedules")
-        self._spawn(self._declared.run(), "declared")
+        self._spawn(self._preloader.run(), "declared")
         self._spawn(self._quarantine.follow(), "quarantine")
         self._deciding = asyncio.create_task(self._open(), name="decide")
         return Addresses(_address(settings.host, port), _address(settings.http_host, http_port))
@@ -296,10 +296,10 @@ class ControlPlane:
         await self._loads.close()
         if self._copy is not None and self.view.is_loaded:
             await self._copy.keep_now(self.view.frozen_desired())
-        await self._peers.close()
+        await self._leader_client.close()
         with suppress(RegistryUnavailable, TimeoutError):
             async with asyncio.timeout(RESIGN_S):
-                await self._journal.flush()
+                await self._recorder.flush()
                 await self._registry.close()
         await self._link.close()
 

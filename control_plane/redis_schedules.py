@@ -14,7 +14,7 @@ class RedisSchedules:
     async def put(self, schedule: Schedule) -> Schedule:
         async def decide(change: Change) -> Schedule:
             old = await _read(change, schedule.name)
-            if old is not None and old.says_as(schedule):
+            if old is not None and old.same_request(schedule):
                 return old
             return _put(change, schedule)
 

@@ -35,20 +35,20 @@ LAST_ANSWERS_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Road:
+class _Connection:
     """A connection to one process of a worker."""
 
     channel: grpc.aio.Channel
     stub: "worker_pb2_grpc.WorkerServiceAsyncStub"
 
 
-class WorkerLink:
+class WorkerClient:
     """Every method raises the worker's typed error, WorkerLost or DeadlineExceeded."""
 
     def __init__(self) -> None:
         # By incarnation, then address: a restarted worker must not inherit its forebear's
         # reconnect back-off.
-        self._roads: dict[str, dict[str, _Road]] = {}
+        self._roads: dict[str, dict[str, _Connection]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._turns = itertools.count()
 
@@ -151,10 +151,10 @@ class WorkerLink:
                 self._close_gently(roads.pop(gone))
             options = (*CHANNEL_OPTIONS, *_KEEPALIVE)
             channel = grpc.aio.insecure_channel(address, options=options)
-            roads[address] = _Road(channel, worker_pb2_grpc.WorkerServiceStub(channel))
+            roads[address] = _Connection(channel, worker_pb2_grpc.WorkerServiceStub(channel))
         return roads[address].stub
 
-    def _close_gently(self, road: "_Road") -> None:
+    def _close_gently(self, road: "_Connection") -> None:
         closing = asyncio.create_task(road.channel.close(LAST_ANSWERS_S))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

@@ -34,8 +34,8 @@ def answering(
     for name, values in outputs.items():
         weights.append(numpy_helper.from_array(np.asarray(values, np.float32), f"{name}.values"))
         nodes.append(helper.make_node("Add", [f"{name}.values", "zero"], [name]))
-        declared = list((shapes or {}).get(name, values.shape))
-        made.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, declared))
+        preloader = list((shapes or {}).get(name, values.shape))
+        made.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, preloader))
     graph = helper.make_graph(nodes, "by hand", [image], made, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = 8

@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from worker.process.stderr_writer import Relay
+from worker.process.stderr_writer import NonBlockingStderr
 from worker.process.supervisor import supervisor_of
 from worker.settings import Settings, read_settings
 from yolopool.errors import YolopoolError
@@ -24,24 +24,24 @@ def main() -> int:
     faulthandler.enable()
     # A supervisor is not to be held up by whoever reads its log; a worker's goes to its supervisor,
     # and has a watchdog.
-    relay = Relay() if not settings.device else None
-    logs.set_up_logs("worker", settings.log_level, settings.log_json, relay)
+    stderr = NonBlockingStderr() if not settings.device else None
+    logs.set_up_logs("worker", settings.log_level, settings.log_json, stderr)
     if settings.die_with_parent:
         grpc_server.die_with_parent()
     try:
-        asyncio.run(_run(settings, relay))
+        asyncio.run(_run(settings, stderr))
     except (YolopoolError, OSError) as error:
         log.error("worker can't run", why=str(error))
         return 1
     finally:
-        if relay is not None:
-            relay.drain(LAST_WORDS_S)
+        if stderr is not None:
+            stderr.drain(LAST_WORDS_S)
     return 0
 
 
-async def _run(settings: Settings, relay: Relay | None) -> None:
-    if relay is not None:
-        supervisor = supervisor_of(settings, os.environ, relay.pass_on)
+async def _run(settings: Settings, stderr: NonBlockingStderr | None) -> None:
+    if stderr is not None:
+        supervisor = supervisor_of(settings, os.environ, stderr.pass_on)
         await supervisor.run(process.until_signal)
         return
     # Not for the supervisor, which stays light: this imports OpenCV.

@@ -18,31 +18,31 @@ import structlog
 
 from worker.backends.base import Backend
 from worker.backends.factory import backend_of
-from worker.concurrency.stall_detector import Bounds
+from worker.concurrency.stall_detector import HangLimits
 from worker.engine.engine import Engine
 from worker.hardware.devices import host_of
 from worker.hardware.host import Host, take_turns
-from worker.io_processes.pool import IoExit, IoProcesses
+from worker.io_processes.pool import IoExit, IoProcessPool
 from worker.io_processes.protocol import IoSettings
 from worker.membership import Membership, report_exit
-from worker.packs.pack_store import PackDoor
-from worker.postprocess.postprocessor import Teller
+from worker.packs.pack_store import PackStore
+from worker.postprocess.postprocessor import Postprocessor
 from worker.preprocess import arena
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ImageLimits
-from worker.preprocess.preprocessor import Intake
+from worker.preprocess.preprocessor import Preprocessor
 from worker.process import hot_restart
-from worker.process.flight_recorder import BlackBox
+from worker.process.flight_recorder import FlightRecorder
 from worker.process.watchdog import Watchdog
-from worker.replicas.device_monitor import Upkeep, budget_bytes
+from worker.replicas.device_monitor import DeviceMonitor, budget_bytes
 from worker.replicas.ledger import Ledger
 from worker.replicas.lifecycle import ReplicaState
 from worker.replicas.replica import Replica
-from worker.replicas.replica_table import Replicas
-from worker.replicas.swapper import Swaps, Tiers
+from worker.replicas.replica_table import ReplicaTable
+from worker.replicas.swapper import Swapper, TierLimits
 from worker.service import convert
 from worker.service.identity import Identity
-from worker.service.service import WorkerRpc
+from worker.service.service import WorkerService
 from worker.settings import Settings, parse_labels
 from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.server.grpc_server import GrpcServer
@@ -67,7 +67,7 @@ class App:
         self._host = host or Host()
         self.port = 0
         self.incarnation = uuid.uuid4().hex
-        self._box = BlackBox(settings.black_box, self.incarnation)
+        self._box = FlightRecorder(settings.black_box, self.incarnation)
         self._device_name = ""
         # Once: two of them read files, and an identity rides on every answer.
         self._id, self._release = settings.worker_id, version("yolopool")
@@ -79,57 +79,59 @@ class App:
         self.engine = Engine(settings.queue_capacity)
         self.arena = Arena(arena.private(settings.intake_bytes()))
         intake_threads = settings.intake_threads or (4 if kind == "cuda" else 2)
-        self.teller = Teller(intake_threads, settings.queue_capacity)
-        self.intake = Intake(
+        self.postprocessor = Postprocessor(intake_threads, settings.queue_capacity)
+        self.preprocessor = Preprocessor(
             intake_threads,
             settings.queue_capacity,
             ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
             self.arena,
         )
         self.server = GrpcServer([SERVICE])
-        packs = PackDoor(
+        packs = PackStore(
             settings.data_dir,
             settings.pack_cache_bytes(),
             in_use=lambda: {one.order.pack.digest for one in held.values()},
             pin=backend.pin,
         )
-        tiers = Tiers(
+        tiers = TierLimits(
             two=kind != "cpu",
             host_bytes=settings.host_bytes(self._host.memory_bytes()),
             fetch_weights=kind != "sim",
             skip_warmup=settings.skip_warmup,
         )
         ledger = Ledger(0, graph_pool_bytes=settings.graph_bytes(), max_replicas=settings.max_hot)
-        self.swaps = Swaps(self.engine, backend, packs, ledger, tiers, held, changed=self._changed)
-        self.replicas = Replicas(
+        self.swapper = Swapper(
+            self.engine, backend, packs, ledger, tiers, held, changed=self._changed
+        )
+        self.replicas = ReplicaTable(
             held,
-            self.swaps,
+            self.swapper,
             self.engine,
             partial(packs.fetch, weights=False) if kind == "sim" else packs.prepare,
             settings.batch_limit(),
             settings.pack_cache_bytes(),
             changed=self._changed,
         )
-        self.upkeep = Upkeep(
+        self.device_monitor = DeviceMonitor(
             backend,
-            self.swaps,
+            self.swapper,
             self.replicas.held,
             settings.rewarm_idle_s,
             settings.drift_limit_bytes(),
             self.recycle,
         )
-        self.rpc = WorkerRpc(
+        self.rpc = WorkerService(
             self.identity,
             self.replicas,
-            self.swaps,
-            self.upkeep,
+            self.swapper,
+            self.device_monitor,
             self.engine,
-            self.intake,
-            self.teller,
+            self.preprocessor,
+            self.postprocessor,
             backend,
             self._box,
         )
-        self.io = IoProcesses(
+        self.io = IoProcessPool(
             settings.io_processes,
             self._io_settings,
             settings.intake_bytes(),
@@ -176,16 +178,16 @@ class App:
             # A container's limit, and other workers' shares.
             total_bytes = min(total_bytes, self._host.memory_bytes())
         budget = self.settings.budget().resolve(total_bytes)
-        self.upkeep.configured_bytes = budget
-        self.swaps.ledger = replace(
-            self.swaps.ledger,
+        self.device_monitor.configured_bytes = budget
+        self.swapper.ledger = replace(
+            self.swapper.ledger,
             budget_bytes=budget_bytes(budget, budget, self.backend.memory()),
             context_bytes=context_bytes,
         )
-        self.intake.start()
+        self.preprocessor.start()
         self._tasks = [
-            asyncio.create_task(self.swaps.run(), name="swaps"),
-            asyncio.create_task(self.upkeep.run(), name="upkeep"),
+            asyncio.create_task(self.swapper.run(), name="swaps"),
+            asyncio.create_task(self.device_monitor.run(), name="upkeep"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._died)
@@ -198,7 +200,7 @@ class App:
             worker=self.settings.worker_id,
             address=self.identity().address,
             device=self._device_name,
-            budget_bytes=self.swaps.ledger.budget_bytes,
+            budget_bytes=self.swapper.ledger.budget_bytes,
             context_bytes=context_bytes,
         )
 
@@ -242,8 +244,8 @@ class App:
             async with asyncio.timeout(CLOSING_S):
                 await self.engine.job(self.backend.close)
         await self.engine.stop(CLOSING_S)
-        self.intake.close()
-        self.teller.close()
+        self.preprocessor.close()
+        self.postprocessor.close()
 
     async def _drain(self, hurry: Callable[[], Awaitable[object]] | None) -> int:
         """Finishes what is queued; answers how many had to be refused."""
@@ -258,7 +260,7 @@ class App:
     def watch(self, die: Callable[[int], object] = os._exit) -> None:
         """Ends the process, with its stacks logged, when the device or this event loop hangs."""
         settings = self.settings
-        bounds = Bounds(settings.hang_floor_s, settings.hang_load_s)
+        bounds = HangLimits(settings.hang_floor_s, settings.hang_load_s)
         self._watchdog = Watchdog(self.engine.running, bounds, self._hung, die)
         self._watchdog.start()
 
@@ -302,7 +304,7 @@ class App:
         """Asks for a successor: beside this process where memory allows, else after it. Once."""
         if self._recycle_because.is_set():
             return
-        ledger, memory = self.swaps.ledger, self.backend.memory()
+        ledger, memory = self.swapper.ledger, self.backend.memory()
         again = ledger.used_bytes - ledger.load_transient_bytes
         # Two processes can't listen on one port that was given.
         beside = memory.available_bytes >= again and not self.settings.port
@@ -313,7 +315,7 @@ class App:
                 for one in sorted(self.replicas.held(), key=lambda one: -one.requests_total)
                 if one.state is ReplicaState.HOT
             ]
-            note = hot_restart.Handover(why, beside, self.rpc.fence.highest, tuple(orders))
+            note = hot_restart.RestartNote(why, beside, self.rpc.fence.highest, tuple(orders))
             hot_restart.write(self.settings.handover, note)
         self._recycle_because.set()
 
@@ -328,7 +330,9 @@ class App:
         for order in note.orders:
             try:
                 async with asyncio.timeout(TAKE_OVER_S):
-                    await self.replicas.assign(convert.order_of(order, self.settings.precision))
+                    await self.replicas.assign(
+                        convert.assignment_in(order, self.settings.precision)
+                    )
             except (YolopoolError, TimeoutError) as error:
                 log.warning("not taken over", model=convert.key_of(order.version), why=str(error))
         hot_restart.done(self.settings.handover)

@@ -120,7 +120,7 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     import torch
 
     from worker.backends.pytorch.backend import TorchBackend
-    from worker.packs.pack_store import PackDoor
+    from worker.packs.pack_store import PackStore
     from worker.postprocess import nms
     from worker.postprocess.outputs import NmsOptions
     from worker.preprocess import decode as decoding
@@ -132,7 +132,7 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     backend.open()
     folder = Path(options.pack)
     location = PackLocation(uri=folder.as_uri(), digest=folder.name)
-    pack = PackDoor(folder.parent).fetch(location)
+    pack = PackStore(folder.parent).fetch(location)
     limits = decoding.ImageLimits(2**25, 10**8)
     stride = max(32, pack.manifest.stride)
     asked = NmsOptions((0.25,) * len(pack.manifest.class_names), 0.7, 300, agnostic=False)

@@ -13,9 +13,9 @@ from typing import Any
 from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.sizes import COPY_BYTES_PER_S, PASS_PARAMETERS, PASS_S, Model
 from worker.backends.simulated import SimulatedBackend, SimulatedModel, TimeCurve
-from worker.batching.queue import Taken
+from worker.batching.queue import Dequeued
 from worker.engine.engine import Engine, _Job, _run_job
-from worker.engine.runner import Passes
+from worker.engine.runner import BatchRunner
 from worker.packs.host_memory import HostMemory
 from worker.packs.pack import Pack
 from yolopool.errors import PackNotFound
@@ -49,7 +49,7 @@ class VirtualEngine(Engine):
 
     def __init__(self, capacity: int, loop: VirtualLoop) -> None:
         super().__init__(capacity, clock=loop.now)
-        self._runs = Passes(self, lambda finish: finish(), loop.now)
+        self._runs = BatchRunner(self, lambda finish: finish(), loop.now)
         self._changed = _Bell(self._ring)
         self._loop_of_all = loop
         self._is_busy = False
@@ -81,7 +81,7 @@ class VirtualEngine(Engine):
         self._is_busy = False
         self._ring()
 
-    def _do(self, work: "_Job | Taken[Any]") -> None:
+    def _do(self, work: "_Job | Dequeued[Any]") -> None:
         if isinstance(work, _Job):
             _run_job(work)
             return
@@ -161,7 +161,7 @@ class Store:
 
 
 class VirtualPacks:
-    """Satisfies `swaps.PackSource`. `keeps`: what was fetched once stays in a local pack cache,
+    """Satisfies `swapper.PackSource`. `keeps`: what was fetched once stays in a local pack cache,
     else it is fetched again for every load. `took` is told the digest of a pack and the seconds
     that fetching or reading it took; not of fetching what is kept, which happens once.
     """

@@ -51,7 +51,7 @@ class Fleet:
     shapes: Sequence[Shape]
     seed: int = 0
     loads: list[Load] = field(default_factory=list)
-    departures: list[Departure] = field(default_factory=list)
+    drainer: list[Departure] = field(default_factory=list)
     fates: dict[int, Fate] = field(default_factory=dict)
 
     brain: Brain = field(init=False)
@@ -120,7 +120,7 @@ class Fleet:
             view.sent(worker.id, key)
             try:
                 load = await self.link.detect(worker, key, deadline, left_s)
-                view.hear_load(worker.id, load)
+                view.apply_load(worker.id, load)
                 return
             except YolopoolError as error:
                 if error.reason == "NOT_ASSIGNED":
@@ -144,7 +144,7 @@ class Fleet:
         worker = settled()
         if worker is not None:
             return worker
-        return await self.brain.loads.serve(key, settled, deadline)
+        return await self.brain.loads.ensure_loaded(key, settled, deadline)
 
     async def _register(self, number: int, digest: str, model: Model) -> VersionKey:
         registry = self.brain.registry
@@ -169,7 +169,7 @@ class Fleet:
             cost_s = self._cost_s.pop(digest, 0.0) + self.models[number].copy_s
             self.loads.append(Load(now, number, cost_s))
         else:
-            self.departures.append(Departure(now, number))
+            self.drainer.append(Departure(now, number))
 
     def _took(self, digest: str, seconds: float) -> None:
         self._cost_s[digest] = self._cost_s.get(digest, 0.0) + seconds
@@ -230,7 +230,7 @@ def outcome(policy: str, trace: Trace, fleet: Fleet, begin_s: float) -> Outcome:
         latency_s,
         np.where(hot, 0.0, latency_s - runs_s),
         [replace(load, at=load.at - begin_s) for load in fleet.loads],
-        [replace(left, at=left.at - begin_s) for left in fleet.departures],
+        [replace(left, at=left.at - begin_s) for left in fleet.drainer],
     )
 
 

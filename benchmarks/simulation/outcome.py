@@ -46,7 +46,7 @@ class Outcome:
     latency_s: Floats
     waited_s: Floats
     loads: Sequence[Load]
-    departures: Sequence[Departure]
+    drainer: Sequence[Departure]
 
     @property
     def begin_s(self) -> float:
@@ -102,10 +102,10 @@ class Outcome:
         return [float(part.mean()) for part in np.array_split(self.hot, parts) if len(part)]
 
     def _counted(self) -> list[Departure]:
-        return [d for d in self.departures if d.at >= self.begin_s]
+        return [d for d in self.drainer if d.at >= self.begin_s]
 
-    def _share(self, departures: Sequence[Departure]) -> float:
-        return len(departures) / max(1, len(self.counted_loads))
+    def _share(self, drainer: Sequence[Departure]) -> float:
+        return len(drainer) / max(1, len(self.counted_loads))
 
     def _back_s(self, departure: Departure) -> float:
         asked = self.trace.at[self.trace.ids == departure.id]

@@ -115,7 +115,7 @@ def replay(trace: Trace, costs: Floats, name: str) -> Outcome:
     free = trace.room_bytes
     hot = np.zeros(len(trace), np.bool_)
     loads: list[Load] = []
-    departures: list[Departure] = []
+    drainer: list[Departure] = []
     moments = trace.at.tolist()
     for number, id_ in enumerate(trace.ids.tolist()):
         is_held = id_ in held
@@ -128,13 +128,13 @@ def replay(trace: Trace, costs: Floats, name: str) -> Outcome:
             held.remove(victim)
             policy.left(victim)
             free += sizes[victim]
-            departures.append(Departure(moments[number], victim))
+            drainer.append(Departure(moments[number], victim))
         held.add(id_)
         free -= sizes[id_]
         loads.append(Load(moments[number], id_, float(costs[id_])))
     waited = np.where(hot, 0.0, costs[trace.ids])
     runs = np.array([model.pass_s for model in trace.models])[trace.ids]
-    return Outcome(name, trace, hot, in_order(trace.at, waited + runs), waited, loads, departures)
+    return Outcome(name, trace, hot, in_order(trace.at, waited + runs), waited, loads, drainer)
 
 
 def in_order(at: Floats, service_s: Floats) -> Floats:

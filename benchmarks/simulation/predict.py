@@ -143,10 +143,10 @@ async def _play(
         for _ in range(callers):
             group.create_task(caller())
     (requests_before, hits_before), (requests, hits) = counted
-    swaps = sum(begin_s <= load.at < end_s for load in fleet.loads)
+    swapper = sum(begin_s <= load.at < end_s for load in fleet.loads)
     return Prediction(
         hit_rate=(hits - hits_before) / (requests - requests_before),
-        swaps_a_minute=60 * swaps / seconds,
+        swaps_a_minute=60 * swapper / seconds,
         throughput=len(latencies_s) / seconds,
         p50_ms=1e3 * quantile(latencies_s, 0.5),
         p99_ms=1e3 * quantile(latencies_s, 0.99),

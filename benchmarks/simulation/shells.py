@@ -18,25 +18,25 @@ import structlog
 from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.device import SIDE, Store, VirtualBackend, VirtualEngine, VirtualPacks
 from control_plane.clock import Clock
-from control_plane.events.recorder import Journal
-from control_plane.leader.client import Peers
+from control_plane.events.recorder import EventRecorder
+from control_plane.leader.client import LeaderClient
 from control_plane.metrics import Metrics
-from control_plane.models.loading import Loads
-from control_plane.reconcile.executor import Errands
-from control_plane.reconcile.reconciler import Pace, Reconciler
+from control_plane.models.loading import Loader
+from control_plane.reconcile.executor import Executor
+from control_plane.reconcile.reconciler import Reconciler, ReconcilerTimings
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.footprint import Footprint
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
-from control_plane.view.reflector import Watch
+from control_plane.view.reflector import Reflector
 from control_plane.view.view import View
 from control_plane.view.waiters import Waiters
-from control_plane.worker_client import WorkerLink
+from control_plane.worker_client import WorkerClient
 from worker.backends.simulated import TimeCurve
 from worker.replicas import ledger as worker_ledger
 from worker.replicas import replica as worker_replica
-from worker.replicas.replica_table import Replicas
-from worker.replicas.swapper import Swaps, Tiers
+from worker.replicas.replica_table import ReplicaTable
+from worker.replicas.swapper import Swapper, TierLimits
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
 from yolopool.vocabulary import ReplicaState
@@ -78,26 +78,26 @@ class PacedWaiters(Waiters):
 class Brain:
     """A control plane without its doors."""
 
-    def __init__(self, loop: VirtualLoop, link: WorkerLink) -> None:
+    def __init__(self, loop: VirtualLoop, link: WorkerClient) -> None:
         self.clock = Clock(loop.time, lambda: UNIX_S + loop.time())
         self.registry = MemoryRegistry(self.clock.unix, self.clock.monotonic)
         self.view = View(self.clock)
         self.view.waiters = PacedWaiters()
-        peers = Peers(self.view, "brain")
-        self.loads = Loads(self.registry, self.view, peers, self.clock, NO_WORKER_GRACE_S)
-        self.watch = Watch(self.registry, self.view, None, lambda _: None)
-        errands = Errands(
+        leader_client = LeaderClient(self.view, "brain")
+        self.loads = Loader(self.registry, self.view, leader_client, self.clock, NO_WORKER_GRACE_S)
+        self.watch = Reflector(self.registry, self.view, None, lambda _: None)
+        executor = Executor(
             self.view,
             link,
             lambda digest: f"sim://{digest}",
             Metrics(),
-            Journal("brain", self.registry, self.clock),
+            EventRecorder("brain", self.registry, self.clock),
             self.clock,
             LOAD_TIMEOUT_S,
             RELEASE_TIMEOUT_S,
         )
-        pace = Pace(gather_s=0.0)
-        self.reconciler = Reconciler("brain", self.registry, self.view, errands, self.clock, pace)
+        pace = ReconcilerTimings(gather_s=0.0)
+        self.reconciler = Reconciler("brain", self.registry, self.view, executor, self.clock, pace)
 
 
 class Hands:
@@ -122,20 +122,20 @@ class Hands:
         context = self.backend.open()
         # Beyond the weights: input of the largest batch, as bytes and as float32.
         budget = context + shape.room_bytes + SIDE * SIDE * shape.max_batch * 3 * (1 + 4)
-        self.swaps = Swaps(
+        self.swapper = Swapper(
             self.engine,
             self.backend,
             packs,
             worker_ledger.Ledger(budget, context_bytes=context),
-            Tiers(two=shape.beneath, host_bytes=0, fetch_weights=True, skip_warmup=False),
+            TierLimits(two=shape.beneath, host_bytes=0, fetch_weights=True, skip_warmup=False),
             self.held,
             changed,
             loop.now,
             lambda: UNIX_S + loop.time(),
         )
-        self.replicas = Replicas(
+        self.replicas = ReplicaTable(
             self.held,
-            self.swaps,
+            self.swapper,
             self.engine,
             packs.prepare,
             shape.max_batch,
@@ -152,7 +152,7 @@ class Hands:
 
 def order_of(
     key: VersionKey, digest: str, pinned: bool, known: Footprint | None, warm: bool
-) -> worker_replica.Order:
+) -> worker_replica.Assignment:
     """What an Assign asks of a worker."""
     measured = None
     if known is not None:
@@ -164,7 +164,7 @@ def order_of(
             swap_ms=known.swap_ms,
             fetch_ms=known.fetch_ms,
         )
-    return worker_replica.Order(
+    return worker_replica.Assignment(
         key=str(key),
         model=key.model,
         number=key.number,
@@ -189,7 +189,7 @@ class Herald:
         self._said: dict[str, tuple[tuple[object, ...], Replica]] = {}
 
     def worker(self, id_: str, incarnation: str, state: WorkerState) -> WorkerInfo:
-        ledger = self._hands.swaps.ledger
+        ledger = self._hands.swapper.ledger
         replicas = {}
         for one in self._hands.replicas.held():
             said = self._replica(one)
@@ -211,7 +211,7 @@ class Herald:
                 backend_private_bytes=ledger.private_bytes,
                 load_transient_bytes=ledger.load_transient_bytes,
                 assignable_bytes=self._hands.assignable_bytes,
-                host_bytes=self._hands.swaps.host_bytes,
+                host_bytes=self._hands.swapper.host_bytes,
                 max_hot=ledger.max_replicas,
             ),
             load=self.load(),

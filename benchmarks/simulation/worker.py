@@ -14,10 +14,10 @@ from control_plane.types.lease import FencingToken
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import LoadReport, WorkerInfo, WorkerState
 from control_plane.view.view import View
-from control_plane.worker_client import WorkerLink
+from control_plane.worker_client import WorkerClient
 from worker.engine.engine import Request
 from worker.postprocess.outputs import NmsOptions
-from worker.replicas.replica import Order
+from worker.replicas.replica import Assignment
 from yolopool.errors import DeadlineExceeded, StaleToken, WorkerLost
 
 # From one process of the fleet to another.
@@ -53,7 +53,7 @@ class Worker:
         self._view = view
         self._poked = asyncio.Event()
         self._tasks = (
-            loop.create_task(self.hands.swaps.run()),
+            loop.create_task(self.hands.swapper.run()),
             loop.create_task(self._heartbeats()),
         )
 
@@ -75,7 +75,7 @@ class Worker:
 
     # --- what it is asked -------------------------------------------------------------------
 
-    async def assign(self, order: Order) -> None:
+    async def assign(self, order: Assignment) -> None:
         await self.hands.replicas.assign(order)
 
     async def infer(self, key: str, deadline: float) -> LoadReport:
@@ -111,7 +111,7 @@ class Worker:
             if self.is_silent:
                 continue
             if self.incarnation == _incarnation(self._view, self.id):
-                self._view.hear(self.info(), self.highest)
+                self._view.apply_heartbeat(self.info(), self.highest)
             else:
                 self._view.join(self.info(), self.highest)
 
@@ -121,7 +121,7 @@ def _incarnation(view: View, id_: str) -> str:
     return known.incarnation if known is not None else ""
 
 
-class Link(WorkerLink):
+class Link(WorkerClient):
     """Calls to the workers of this fleet, by incarnation."""
 
     def __init__(self, workers: dict[str, Worker]) -> None:

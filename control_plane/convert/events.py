@@ -3,7 +3,7 @@
 import re
 
 from control_plane.convert.versions import key_out
-from control_plane.types.event import Event, EventKind, Wanted
+from control_plane.types.event import Event, EventFilter, EventKind
 from yolopool.errors import InvalidOption
 from yolopool.names import parse_ref
 from yolopool.v1 import events_pb2
@@ -19,7 +19,7 @@ def check_id(after: str) -> str:
     return after
 
 
-def wanted_in(request: events_pb2.WatchEventsRequest) -> Wanted:
+def wanted_in(request: events_pb2.WatchEventsRequest) -> EventFilter:
     """Raises InvalidOption for a kind that is not known, InvalidModelReference for a model."""
     unknown = [number for number in request.kinds if number not in _KINDS_IN]
     if unknown:
@@ -27,7 +27,9 @@ def wanted_in(request: events_pb2.WatchEventsRequest) -> Wanted:
     model = parse_ref(request.model) if request.model else None
     if model is not None and model.alias is not None:
         raise InvalidOption(f"events are of versions: give {model.name} or {model.name}@<version>")
-    return Wanted(frozenset(_KINDS_IN[number] for number in request.kinds), model, request.worker)
+    return EventFilter(
+        frozenset(_KINDS_IN[number] for number in request.kinds), model, request.worker
+    )
 
 
 def event_out(event: Event) -> events_pb2.Event:

@@ -10,7 +10,7 @@ from control_plane.types.worker import Replica, WorkerInfo
 from yolopool.v1 import fleet_pb2, types_pb2
 
 
-class Inventory:
+class HeartbeatDecoder:
     """The last message of a worker's stream and what was read of it."""
 
     def __init__(self) -> None:

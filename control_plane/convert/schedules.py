@@ -15,7 +15,7 @@ LONGEST_LEAD_S = 86_400.0
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 
 
-def change_in(request: model_pb2.ChangeoverRequest) -> Changeover:
+def changeover_in(request: model_pb2.ChangeoverRequest) -> Changeover:
     """Raises InvalidOption, InvalidModelReference."""
     if not request.prepare and not request.release:
         raise InvalidOption("a changeover names models to prepare, to release, or both")
@@ -71,7 +71,7 @@ def schedule_in(schedule: schedule_pb2.Schedule, now: float) -> Schedule:
         cron=check_cron(schedule.cron),
         time_zone=schedule.time_zone,
         lead_s=schedule.lead_s,
-        change=change_in(schedule.change),
+        change=changeover_in(schedule.change),
         since_unix_s=now,
     )
 

@@ -12,17 +12,23 @@ from control_plane.convert.validation import (
 )
 from control_plane.types.footprint import Footprint
 from control_plane.types.lease import FencingToken
-from control_plane.types.policy import IDLE_RELEASE_S, Batching, Placement, Residency, ResidencyMode
+from control_plane.types.policy import (
+    IDLE_RELEASE_S,
+    BatchingConfig,
+    Placement,
+    Residency,
+    ResidencyMode,
+)
 from control_plane.types.version import (
     Drift,
-    Given,
     ModelVersion,
     Pack,
-    Served,
+    ServedBuild,
+    ServingSpec,
     VersionKey,
     VersionSettings,
 )
-from yolopool.server.arrival_rates import Rates
+from yolopool.server.arrival_rates import ArrivalRates
 from yolopool.v1 import importing_pb2, model_pb2, types_pb2
 from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ShapePolicy
 
@@ -142,16 +148,16 @@ def placement_out(placement: Placement) -> types_pb2.Placement:
     )
 
 
-def rates_in(rates: types_pb2.Rates) -> Rates:
-    return Rates(rates.fast, rates.middle, rates.slow)
+def rates_in(rates: types_pb2.Rates) -> ArrivalRates:
+    return ArrivalRates(rates.fast, rates.middle, rates.slow)
 
 
-def rates_out(rates: Rates) -> types_pb2.Rates:
+def rates_out(rates: ArrivalRates) -> types_pb2.Rates:
     return types_pb2.Rates(fast=rates.fast, middle=rates.middle, slow=rates.slow)
 
 
-def batching_in(batching: types_pb2.Batching) -> Batching:
-    return Batching(
+def batching_in(batching: types_pb2.Batching) -> BatchingConfig:
+    return BatchingConfig(
         batching.max_batch,
         tuple(batching.preferred_sizes),
         batching.max_delay_ms,
@@ -160,7 +166,7 @@ def batching_in(batching: types_pb2.Batching) -> Batching:
     )
 
 
-def batching_out(batching: Batching) -> types_pb2.Batching:
+def batching_out(batching: BatchingConfig) -> types_pb2.Batching:
     return types_pb2.Batching(
         max_batch=batching.max_batch,
         preferred_sizes=batching.preferred_sizes,
@@ -240,7 +246,7 @@ def drift_out(drift: Drift) -> types_pb2.Drift:
     return types_pb2.Drift(**{name: getattr(drift, name) for name in _FIELDS})
 
 
-def served_out(served: Served, device_kind: str) -> model_pb2.ServedVariant:
+def served_out(served: ServedBuild, device_kind: str) -> model_pb2.ServedVariant:
     answer = model_pb2.ServedVariant(
         variant=types_pb2.Variant(
             backend=served.backend, precision=served.precision, device_kind=device_kind
@@ -270,12 +276,12 @@ def pack_in(pack: importing_pb2.ImportedPack) -> Pack:
     )
 
 
-def given_in(request: model_pb2.RegisterModelRequest, before: Given) -> Given:
+def given_in(request: model_pb2.RegisterModelRequest, before: ServingSpec) -> ServingSpec:
     """What a registration gives beside file and settings; `before`: what the model's newest version
     was given, for where it may run and how it is batched. Raises InvalidOption.
     """
     check_architecture(request.architecture_yaml, request.class_names)
-    return Given(
+    return ServingSpec(
         residency_in(check_residency(request.residency)),
         request.architecture_yaml,
         tuple(request.class_names),

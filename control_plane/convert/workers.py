@@ -13,7 +13,14 @@ from control_plane.convert.versions import (
     rates_out,
 )
 from control_plane.types.version import VersionKey
-from control_plane.types.worker import Exit, Ledger, LoadReport, Replica, WorkerInfo, WorkerState
+from control_plane.types.worker import (
+    Ledger,
+    LoadReport,
+    Replica,
+    WorkerExit,
+    WorkerInfo,
+    WorkerState,
+)
 from yolopool.v1 import fleet_pb2, types_pb2
 from yolopool.vocabulary import ReplicaState
 
@@ -164,7 +171,7 @@ def replica_out(replica: Replica) -> types_pb2.Replica:
     )
 
 
-def exit_out(exit: Exit) -> fleet_pb2.WorkerExit:
+def exit_out(exit: WorkerExit) -> fleet_pb2.WorkerExit:
     return fleet_pb2.WorkerExit(
         ended=exit.ended,
         last_output=exit.last_output,
@@ -175,7 +182,7 @@ def exit_out(exit: Exit) -> fleet_pb2.WorkerExit:
     )
 
 
-def crashed_out(exit: Exit) -> fleet_pb2.Worker:
+def crashed_out(exit: WorkerExit) -> fleet_pb2.Worker:
     """A worker of which only the end of its last process is known."""
     looping = fleet_pb2.WORKER_STATE_CRASH_LOOPING
     return fleet_pb2.Worker(
@@ -192,7 +199,7 @@ def worker_out(
     load: LoadReport,
     now: float,
     cordoned: bool = False,
-    exit: Exit | None = None,
+    exit: WorkerExit | None = None,
 ) -> fleet_pb2.Worker:
     """now: monotonic seconds; `exit`: of the process before this one, if it ended by itself."""
     state = fleet_pb2.WorkerState.Value(f"WORKER_STATE_{worker.state}")

@@ -18,7 +18,7 @@ MIB = 2**20
 Subject = tuple[str, str]
 
 
-def differences(workers: Iterable[WorkerInfo], desired: Desired) -> Mapping[Subject, str]:
+def discrepancies(workers: Iterable[WorkerInfo], desired: Desired) -> Mapping[Subject, str]:
     """Sentences for people, by what they are about: a subject stays the same while it lasts."""
     found: dict[Subject, str] = {}
     for worker in workers:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.events.discrepancies import Subject, differences
-from control_plane.events.recorder import Journal
-from control_plane.events.transitions import Known, Look, Notice, compare
+from control_plane.events.discrepancies import Subject, discrepancies
+from control_plane.events.recorder import EventRecorder
+from control_plane.events.transitions import Notice, Observation, Reported, diff
 from control_plane.store.registry import Registry
 from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
@@ -26,7 +26,7 @@ TICK_S, PAUSE_S = 0.25, 0.02
 DIFFERENCES_EVERY_S, DIFFERENCE_LASTS_S = 1.0, 5.0
 
 
-class Chronicler:
+class FleetObserver:
     """`token` answers the token that this control plane decides under, None where it does not;
     `gather_s` is how long workers on record may take to call.
     """
@@ -35,18 +35,18 @@ class Chronicler:
         self,
         registry: Registry,
         view: View,
-        journal: Journal,
+        recorder: EventRecorder,
         token: Callable[[], FencingToken | None],
         clock: Clock,
         gather_s: float,
     ) -> None:
         self._registry = registry
         self._view = view
-        self._journal = journal
+        self._recorder = recorder
         self._token = token
         self._clock = clock
         self._gather_s = gather_s
-        self._known: Known | None = None
+        self._known: Reported | None = None
         self._since: dict[Subject, float] = {}
         self._told: set[Subject] = set()
         self._differences_due_s = 0.0
@@ -70,12 +70,12 @@ class Chronicler:
             return
         if self._known is None or self._known.token != token:
             recorded = await self._registry.workers()
-            self._known = Known.of(token, self._clock.monotonic(), recorded, self._known)
-            self._journal.note(EventKind.TAKEOVER, message=f"decides now, under token {token}")
+            self._known = Reported.of(token, self._clock.monotonic(), recorded, self._known)
+            self._recorder.record(EventKind.TAKEOVER, message=f"decides now, under token {token}")
         view, before = self._view, self._known
         wanted = {key for key in before.failed if view.desired.want(key) is not None}
-        look = Look(token, view.workers, view.waits, wanted, self._clock.monotonic())
-        self._known, notices = compare(before, look, self._gather_s)
+        look = Observation(token, view.workers, view.waits, wanted, self._clock.monotonic())
+        self._known, notices = diff(before, look, self._gather_s)
         for notice in notices:
             self._note(notice)
         self._tell_differences()
@@ -91,7 +91,7 @@ class Chronicler:
             return
         self._differences_due_s = now + DIFFERENCES_EVERY_S
         view = self._view
-        found = differences(view.workers.values(), view.desired)
+        found = discrepancies(view.workers.values(), view.desired)
         names = {worker.incarnation: worker.id for worker in view.workers.values()}
         self._since = {subject: self._since.get(subject, now) for subject in found}
         self._told &= found.keys()
@@ -100,10 +100,10 @@ class Chronicler:
             if subject not in self._told and lasts_s >= DIFFERENCE_LASTS_S:
                 self._told.add(subject)
                 worker = names[subject[0]]
-                self._journal.note(EventKind.DIFFERENCE, worker=worker, message=message)
+                self._recorder.record(EventKind.DIFFERENCE, worker=worker, message=message)
 
     def _note(self, notice: Notice) -> None:
-        self._journal.note(
+        self._recorder.record(
             notice.kind,
             worker=notice.worker,
             version=notice.version,

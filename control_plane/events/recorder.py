@@ -22,7 +22,7 @@ RETRY_S = 0.5
 _LONGEST_MESSAGE = 2000
 
 
-class Journal:
+class EventRecorder:
     """`name` is this control plane's in every event. `note` from the event loop only."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Journal:
         self._unwritten: deque[Event] = deque(maxlen=MOST_UNWRITTEN)
         self._noted = asyncio.Event()
 
-    def note(
+    def record(
         self,
         kind: EventKind,
         *,

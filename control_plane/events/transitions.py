@@ -7,7 +7,7 @@ Level-triggered, so that whoever takes over reports what happened while nobody d
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from control_plane.types.command import Wait
+from control_plane.types.command import Blocked
 from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
 from control_plane.types.version import VersionKey
@@ -26,18 +26,18 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observation:
     """The fleet as the control plane that decides sees it now; times are monotonic seconds."""
 
     token: FencingToken
     workers: Mapping[str, WorkerInfo]
-    waits: Mapping[VersionKey, Wait]
+    waits: Mapping[VersionKey, Blocked]
     wanted: Collection[VersionKey]  # of those that are known to have failed
     now: float
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Reported:
     """What was reported so far under `token`: the worker processes that are here (id ->
     incarnation), which of them have called this control plane, and what can't be loaded.
     """
@@ -54,8 +54,8 @@ class Known:
         token: FencingToken,
         now: float,
         recorded: Iterable[WorkerInfo],
-        before: "Known | None",
-    ) -> "Known":
+        before: "Reported | None",
+    ) -> "Reported":
         """At a takeover: the workers that are on record, beside what this control plane reported
         when it decided `before`.
         """
@@ -65,7 +65,7 @@ class Known:
         return replace(before, token=token, since=now, present={**before.present, **present})
 
 
-def compare(known: Known, look: Look, gather_s: float) -> tuple[Known, list[Notice]]:
+def diff(known: Reported, look: Observation, gather_s: float) -> tuple[Reported, list[Notice]]:
     """What is new since `known`, and what is known then.
 
     gather_s: how long a worker on record may take to call here before it counts as lost.
@@ -99,12 +99,12 @@ def compare(known: Known, look: Look, gather_s: float) -> tuple[Known, list[Noti
     ), notices
 
 
-def _is_new(worker: WorkerInfo, known: Known) -> bool:
+def _is_new(worker: WorkerInfo, known: Reported) -> bool:
     is_here = worker.state is not WorkerState.LOST
     return is_here and known.present.get(worker.id) != worker.incarnation
 
 
-def _joined(worker: WorkerInfo, known: Known) -> Notice:
+def _joined(worker: WorkerInfo, known: Reported) -> Notice:
     says = f"{worker.device_name or worker.device} at {worker.address}"
     if worker.replaces_because:
         says += f", in the place of another: {worker.replaces_because}"
@@ -113,7 +113,7 @@ def _joined(worker: WorkerInfo, known: Known) -> Notice:
     return Notice(EventKind.WORKER_JOINED, worker.id, message=says)
 
 
-def _gone(id_: str, known: Known, look: Look, gather_s: float) -> Notice | None:
+def _gone(id_: str, known: Reported, look: Observation, gather_s: float) -> Notice | None:
     worker = look.workers.get(id_)
     if worker is not None:
         is_lost = worker.state is WorkerState.LOST and worker.incarnation == known.present[id_]

@@ -12,7 +12,7 @@ import structlog
 
 from control_plane.convert.versions import key_out
 from control_plane.types.version import VersionKey
-from control_plane.view.view import HOLDER, View
+from control_plane.view.view import LEADER, View
 from yolopool.server.grpc_server import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc
 from yolopool.v1 import peer_pb2
@@ -34,13 +34,13 @@ _OPTIONS = (
 )
 
 
-class HolderLost(Exception):
+class LeaderLost(Exception):
     """The one that decides did not answer, does not decide any more, or lacks what is known here:
     serve the call here.
     """
 
 
-class Peers:
+class LeaderClient:
     """Calls to the holder of the lease; `name` is this control plane's in it."""
 
     def __init__(self, view: View, name: str) -> None:
@@ -48,9 +48,9 @@ class Peers:
         self._name = name
         self._channels: dict[str, grpc.aio.Channel] = {}
 
-    def holder(self) -> str:
+    def leader(self) -> str:
         """Where another decides; empty: here, or nobody is known to."""
-        return self._view.reconciler_address if self._view.reconciler != self._name else ""
+        return self._view.leader_address if self._view.leader != self._name else ""
 
     async def want(self, address: str, key: VersionKey, timeout_s: float) -> None:
         """Returns when a worker holds the version. Raises the holder's refusal, or HolderLost."""
@@ -63,17 +63,17 @@ class Peers:
         """Raises the holder's typed error, or HolderLost."""
         answer = asyncio.ensure_future(self._answer(address, method, request, timeout_s))
         moved = asyncio.ensure_future(
-            self._view.waiters.until(HOLDER, lambda: self.holder() != address or None, None)
+            self._view.waiters.until(LEADER, lambda: self.leader() != address or None, None)
         )
         try:
             await asyncio.wait((answer, moved), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise HolderLost(f"{address} does not decide any more")
+                raise LeaderLost(f"{address} does not decide any more")
             return answer.result()
         except grpc.RpcError as error:
             ours = error_from_rpc(error)
             if ours.reason in _LOST or ours.reason in _NEWS:
-                raise HolderLost(f"{address}: {ours.message}") from error
+                raise LeaderLost(f"{address}: {ours.message}") from error
             raise ours from error
         finally:
             answer.cancel()

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import grpc
 
-from control_plane.leader.client import FLAG, HolderLost, Peers, log
+from control_plane.leader.client import FLAG, LeaderClient, LeaderLost, log
 from yolopool.errors import RegistryUnavailable, YolopoolError
 
 # What changes the fleet, and what only the one that plans can tell.
@@ -36,11 +36,11 @@ FORWARDED = frozenset(
 )
 
 
-class Forwarding(grpc.aio.ServerInterceptor):
+class LeaderForwarding(grpc.aio.ServerInterceptor):
     """`refresh` brings this view to what the holder wrote before the caller hears of it."""
 
-    def __init__(self, peers: Peers, refresh: Callable[[], Awaitable[None]]) -> None:
-        self._peers = peers
+    def __init__(self, leader_client: LeaderClient, refresh: Callable[[], Awaitable[None]]) -> None:
+        self._leader_client = leader_client
         self._refresh = refresh
 
     async def intercept_service(
@@ -51,7 +51,12 @@ class Forwarding(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         came_so = any(key == FLAG for key, _ in handler_call_details.invocation_metadata or ())
-        if handler is None or method not in FORWARDED or came_so or not self._peers.holder():
+        if (
+            handler is None
+            or method not in FORWARDED
+            or came_so
+            or not self._leader_client.leader()
+        ):
             return handler
 
         async def call(request: Any, context: Any) -> bytes:
@@ -65,7 +70,7 @@ class Forwarding(grpc.aio.ServerInterceptor):
 
     async def _forward(self, method: str, request: Any, context: Any) -> bytes | None:
         """The holder's answer; None: serve it here."""
-        address = self._peers.holder()
+        address = self._leader_client.leader()
         if not address:
             return None
         if "request_id" in request.DESCRIPTOR.fields_by_name and not request.request_id:
@@ -73,8 +78,10 @@ class Forwarding(grpc.aio.ServerInterceptor):
             request.request_id = uuid4().hex
         left_s = context.time_remaining()
         try:
-            answer = await self._peers.call(address, method, request.SerializeToString(), left_s)
-        except HolderLost as lost:
+            answer = await self._leader_client.call(
+                address, method, request.SerializeToString(), left_s
+            )
+        except LeaderLost as lost:
             log.info("served here", method=method, why=str(lost))
             return None
         finally:

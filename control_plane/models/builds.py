@@ -11,10 +11,10 @@ from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.types.version import (
     Drift,
-    Given,
     ModelVersion,
     Pack,
-    Served,
+    ServedBuild,
+    ServingSpec,
     VersionKey,
     VersionState,
     builds_of,
@@ -84,7 +84,7 @@ class Builds:
 
     def _served(
         self, version: ModelVersion, device_kind: str, variant: str, drift: Drift | None
-    ) -> Served:
+    ) -> ServedBuild:
         backend, _, precision = variant.partition("/")
         name = build_name(version.key.model, backend, precision, device_kind)
         row = self._view.desired.versions.get(VersionKey(name, version.key.number))
@@ -150,12 +150,12 @@ def row_of(
         version.source_name,
         pack=pack,
         asked=version.settings,
-        given=Given(
+        given=ServingSpec(
             architecture_yaml=version.given.architecture_yaml,
             class_names=version.given.class_names,
             placement=version.given.placement,
             batching=version.given.batching,
-            served={device_kind: Served(backend, precision)},
+            served={device_kind: ServedBuild(backend, precision)},
             build_of=version.key,
             calibration=calibration,
         ),

@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.events.recorder import Journal
-from control_plane.models.loading import Loads
+from control_plane.events.recorder import EventRecorder
+from control_plane.models.loading import Loader
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.event import EventKind
@@ -83,7 +83,7 @@ def resolve(change: Changeover, catalogue: Catalogue, desired: Desired, now: flo
 
 
 @dataclass(frozen=True, slots=True)
-class _Before:
+class _Rollback:
     """What a change finds: wants of what it prepares (None: none) and of what it is to release,
     and where what it places might run.
     """
@@ -92,7 +92,7 @@ class _Before:
     released: Mapping[VersionKey, Want]
     placements: Mapping[VersionKey, Placement]
 
-    def corrected(self, change: Resolved, held: Iterable[Want]) -> "_Before":
+    def corrected(self, change: Resolved, held: Iterable[Want]) -> "_Rollback":
         """With what the store answered to the write: a view may lag behind it."""
         wants = {want.key: want for want in held}
         return replace(self, prepared={want.key: wants.get(want.key) for want in change.wants})
@@ -102,9 +102,9 @@ class Changeovers:
     """Those under way in this process; two that touch one version come after each other."""
 
     def __init__(
-        self, registry: Registry, view: View, loads: Loads, journal: Journal, clock: Clock
+        self, registry: Registry, view: View, loads: Loader, recorder: EventRecorder, clock: Clock
     ) -> None:
-        self._journal = journal
+        self._recorder = recorder
         self._registry = registry
         self._view = view
         self._loads = loads
@@ -140,7 +140,7 @@ class Changeovers:
     def _tell(self, change: Resolved, reason: str, message: str) -> None:
         """An event of each version, so that whoever looks for one finds it."""
         for key in sorted(change.keys):
-            self._journal.note(EventKind.CHANGEOVER, version=key, reason=reason, message=message)
+            self._recorder.record(EventKind.CHANGEOVER, version=key, reason=reason, message=message)
 
     def in_the_way(self, keys: Iterable[VersionKey]) -> list[asyncio.Task[None]]:
         """Those under way that touch one of these versions."""
@@ -201,10 +201,10 @@ class Changeovers:
             await self._restore(before)
             raise
 
-    def _before(self, change: Resolved) -> _Before:
+    def _before(self, change: Resolved) -> _Rollback:
         desired = self._view.desired
         released = {key: desired.want(key) for key in change.release}
-        return _Before(
+        return _Rollback(
             {want.key: desired.wants.get(want.key) for want in change.wants},
             {key: want for key, want in released.items() if want is not None},
             {key: desired.versions[key].given.placement for key in change.placements},
@@ -258,7 +258,7 @@ class Changeovers:
             raise _failed(want.key, LedgerFull(why))
         return False
 
-    async def _restore(self, before: _Before) -> None:
+    async def _restore(self, before: _Rollback) -> None:
         """Brings back what was wanted; a store that is away is asked again for a while."""
         for attempt in range(RESTORE_ATTEMPTS):
             try:
@@ -273,7 +273,7 @@ class Changeovers:
                     why=error.message,
                 )
 
-    async def _put_back(self, before: _Before) -> None:
+    async def _put_back(self, before: _Rollback) -> None:
         put = [want for want in before.prepared.values() if want is not None]
         # What was to be released may have had to make room for the new.
         put += [want for want in before.released.values() if self._is_less(want)]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from control_plane.clock import Clock
-from control_plane.leader.client import HolderLost, Peers
+from control_plane.leader.client import LeaderClient, LeaderLost
 from control_plane.store.registry import Registry
 from control_plane.types.command import error_of
 from control_plane.types.desired import Want, WantSource
@@ -25,20 +25,25 @@ from yolopool.vocabulary import ReplicaState
 Answer = TypeVar("Answer")
 
 
-class Loads:
+class Loader:
     """`no_worker_grace_s`: how long a caller waits for a worker to (re)appear when none is live."""
 
     def __init__(
-        self, registry: Registry, view: View, peers: Peers, clock: Clock, no_worker_grace_s: float
+        self,
+        registry: Registry,
+        view: View,
+        leader_client: LeaderClient,
+        clock: Clock,
+        no_worker_grace_s: float,
     ) -> None:
         self._registry = registry
         self._view = view
-        self._peers = peers
+        self._leader_client = leader_client
         self._clock = clock
         self._grace_s = no_worker_grace_s
         self._flights: dict[VersionKey, asyncio.Task[None]] = {}
 
-    async def serve(
+    async def ensure_loaded(
         self,
         key: VersionKey,
         ready: Callable[[], Answer | None],
@@ -64,7 +69,7 @@ class Loads:
                     asked.cancel()
                     await asyncio.gather(asked, return_exceptions=True)
             if found is None:
-                raise self.late(key)
+                raise self.timed_out(key)
             answer, again = found
             if not again and answer is not None:
                 return answer
@@ -73,11 +78,13 @@ class Loads:
 
     def _ask(self, key: VersionKey, deadline_s: float) -> "asyncio.Task[None] | None":
         """Asks the one that decides, if it is another; its word wakes who waits for the version."""
-        address = self._peers.holder()
+        address = self._leader_client.leader()
         if not address:
             return None
         left_s = deadline_s - self._clock.monotonic()
-        asked = asyncio.create_task(self._peers.want(address, key, left_s), name=f"ask {key}")
+        asked = asyncio.create_task(
+            self._leader_client.want(address, key, left_s), name=f"ask {key}"
+        )
         asked.add_done_callback(lambda _: self._view.waiters.wake(key))
         return asked
 
@@ -96,7 +103,7 @@ class Loads:
         if asked is not None and not asked.done():
             return None
         if asked is not None and (error := asked.exception()) is not None:
-            if isinstance(error, HolderLost):
+            if isinstance(error, LeaderLost):
                 return None, True
             raise error
         # Its want went with a release for room, or its last worker did: begin again.
@@ -128,7 +135,7 @@ class Loads:
             deadline_s - self._clock.monotonic(),
         )
         if not ready:
-            raise self.late(want.key)
+            raise self.timed_out(want.key)
 
     def is_loaded(self, want: Want) -> bool:
         """Whether a want is met now; raises what the last plan says can't be done."""
@@ -171,18 +178,18 @@ class Loads:
         """One write for all who miss this version now; a caller who leaves ends it for nobody."""
         flight = self._flights.get(key)
         if flight is None:
-            flight = asyncio.create_task(self._fly(key), name=f"want {key}")
+            flight = asyncio.create_task(self._write_want(key), name=f"want {key}")
             self._flights[key] = flight
-            flight.add_done_callback(lambda ended: self._landed(key, ended))
+            flight.add_done_callback(lambda ended: self._written(key, ended))
         await asyncio.shield(flight)
 
-    def _landed(self, key: VersionKey, flight: asyncio.Task[None]) -> None:
+    def _written(self, key: VersionKey, flight: asyncio.Task[None]) -> None:
         self._flights.pop(key, None)
         if not flight.cancelled():
             # Looked at here too: every caller may have left before it failed.
             flight.exception()
 
-    async def _fly(self, key: VersionKey) -> None:
+    async def _write_want(self, key: VersionKey) -> None:
         now = self._clock.unix()
         want = Want(key, replicas=1, pinned=False, source=WantSource.MISS, since_unix_s=now)
         old = self._view.desired.wants.get(key)
@@ -217,9 +224,9 @@ class Loads:
             async with asyncio.timeout(deadline_s - self._clock.monotonic()):
                 await step
         except TimeoutError:
-            raise self.late(key) from None
+            raise self.timed_out(key) from None
 
-    def late(self, key: VersionKey) -> YolopoolError:
+    def timed_out(self, key: VersionKey) -> YolopoolError:
         """Says what the caller waited for."""
         if not self._view.has_live_worker():
             return DeadlineExceeded(f"time ran out waiting for a worker to load {key}: start one")
@@ -236,7 +243,7 @@ class Loads:
 
 
 def _is_lost(asked: "asyncio.Task[None]") -> bool:
-    return asked.done() and not asked.cancelled() and isinstance(asked.exception(), HolderLost)
+    return asked.done() and not asked.cancelled() and isinstance(asked.exception(), LeaderLost)
 
 
 def _was_hot(replica: Replica, want: Want) -> bool:

@@ -14,7 +14,7 @@ log = structlog.get_logger()
 RETRY_S = 5.0
 
 
-class Declared:
+class Preloader:
     """`references` as callers name models. One that is not there or not ready is waited for."""
 
     def __init__(

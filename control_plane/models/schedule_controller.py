@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.events.recorder import Journal
+from control_plane.events.recorder import EventRecorder
 from control_plane.models.changeover import Changeovers, Resolved, resolve
 from control_plane.models.due import Agenda, Due, due
-from control_plane.models.loading import Loads
+from control_plane.models.loading import Loader
 from control_plane.store.registry import Registry
 from control_plane.types.event import EventKind
 from control_plane.types.schedule import Changeover, Schedule
@@ -57,26 +57,26 @@ class _Progress:
     noted: dict[str, Schedule] = field(default_factory=dict)
 
 
-class Scheduler:
-    """`is_holder`: whether this control plane is the one that decides now."""
+class ScheduleController:
+    """`is_leader`: whether this control plane is the one that decides now."""
 
     def __init__(
         self,
         registry: Registry,
         view: View,
         changeovers: Changeovers,
-        loads: Loads,
-        journal: Journal,
+        loads: Loader,
+        recorder: EventRecorder,
         clock: Clock,
-        is_holder: Callable[[], bool],
+        is_leader: Callable[[], bool],
     ) -> None:
         self._registry = registry
         self._view = view
         self._changeovers = changeovers
         self._loads = loads
-        self._journal = journal
+        self._recorder = recorder
         self._clock = clock
-        self._is_holder = is_holder
+        self._is_leader = is_leader
         self._progress = _Progress()
         self._seen: tuple[Schedule, ...] = ()
         self._agenda = NOTHING_DUE
@@ -93,7 +93,7 @@ class Scheduler:
 
     async def step(self) -> None:
         """Looks once, and does what can be done at once."""
-        if not self._view.is_loaded or not self._is_holder():
+        if not self._view.is_loaded or not self._is_leader():
             self._progress = _Progress()
             return
         for one in self._due():
@@ -142,7 +142,7 @@ class Scheduler:
             await self._changeovers.release(change.release)
             await self._note(one, "")
             says = f"{one.schedule.name}: {change.says}"
-            self._journal.note(EventKind.SCHEDULE, message=says)
+            self._recorder.record(EventKind.SCHEDULE, message=says)
             log.info("schedule done", schedule=one.schedule.name, released=_names(change.release))
 
     def _resolved(self, change: Changeover) -> Resolved:
@@ -159,7 +159,7 @@ class Scheduler:
                 raise LedgerFull(f"{want.key} was released again: its room was needed")
             if not self._loads.is_loaded(want):
                 if self._clock.monotonic() - attempt.began_s > PATIENCE_S:
-                    raise self._loads.late(want.key)
+                    raise self._loads.timed_out(want.key)
                 return False
         return True
 
@@ -175,7 +175,7 @@ class Scheduler:
         if error.reason != attempt.told:  # once, and not at every retry
             attempt.told = error.reason
             says = f"{one.schedule.name}: {error.message}"
-            self._journal.note(EventKind.SCHEDULE, reason=error.reason, message=says)
+            self._recorder.record(EventKind.SCHEDULE, reason=error.reason, message=says)
         if one.has_come:
             await self._note(one, why)
 

@@ -7,14 +7,14 @@ is room; the plan loads it there, this only tells when the worker may go.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from control_plane.types.command import Wait
+from control_plane.types.command import Blocked
 from control_plane.types.desired import Desired, WantSource
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import LOADED, WorkerInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DrainProgress:
     """`moving`: replacements that are awaited; `stuck`: none will come. Both sorted."""
 
     moving: tuple[VersionKey, ...] = ()
@@ -24,18 +24,18 @@ class Progress:
 def progress(
     desired: Desired,
     workers: Mapping[str, WorkerInfo],
-    waits: Mapping[VersionKey, Wait],
+    waits: Mapping[VersionKey, Blocked],
     worker: WorkerInfo,
     now: float,
     patient: bool = True,
-) -> Progress:
+) -> DrainProgress:
     """How far the models of a cordoned worker have moved; now: monotonic seconds.
 
     `patient`: a wait of the plan may pass (another model leaves to make room); else every wait
     counts as for good. A worker that is gone, or has begun to drain, keeps nothing back.
     """
     if not worker.is_live(now):
-        return Progress()
+        return DrainProgress()
     others = [
         other
         for other in workers.values()
@@ -59,7 +59,7 @@ def progress(
                 stuck.append(key)
         else:
             moving.append(key)
-    return Progress(tuple(moving), tuple(stuck))
+    return DrainProgress(tuple(moving), tuple(stuck))
 
 
 def _serves(worker: WorkerInfo, key: VersionKey) -> bool:

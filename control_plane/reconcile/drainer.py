@@ -10,15 +10,15 @@ from collections.abc import Callable, Coroutine, Hashable
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.events.recorder import Journal
+from control_plane.events.recorder import EventRecorder
 from control_plane.reconcile import drain_progress
-from control_plane.reconcile.drain_progress import Progress
+from control_plane.reconcile.drain_progress import DrainProgress
 from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo, WorkerState
 from control_plane.view.view import View
-from control_plane.worker_client import WorkerLink
+from control_plane.worker_client import WorkerClient
 from yolopool.errors import YolopoolError
 
 log = structlog.get_logger()
@@ -32,21 +32,21 @@ DRAIN_S, FORCE_S = 60.0, 30.0
 MOVE_S = 30.0
 
 
-class Departures:
+class Drainer:
     """`token`: of the lease if it is held here and may be used, else None."""
 
     def __init__(
         self,
         view: View,
-        link: WorkerLink,
-        journal: Journal,
+        link: WorkerClient,
+        recorder: EventRecorder,
         clock: Clock,
         token: Callable[[], FencingToken | None],
         move_s: float = MOVE_S,
     ) -> None:
         self._view = view
         self._link = link
-        self._journal = journal
+        self._recorder = recorder
         self._clock = clock
         self._token = token
         self._move_s = move_s
@@ -69,7 +69,7 @@ class Departures:
             for order in self._orders.values():
                 order.cancel()
 
-    def progress(self, worker: WorkerInfo) -> Progress:
+    def progress(self, worker: WorkerInfo) -> DrainProgress:
         """How far the models of a cordoned worker have moved."""
         now, view = self._clock.monotonic(), self._view
         since = self._since.setdefault(worker.incarnation, now)
@@ -91,11 +91,11 @@ class Departures:
             if worker.state is WorkerState.READY and worker.incarnation not in self._orders:
                 progress = self.progress(worker)
                 if not progress.moving:
-                    self._order(worker.incarnation, self._drain(worker, progress, token))
+                    self._start(worker.incarnation, self._drain(worker, progress, token))
         for key in view.forced:
             for worker, _ in view.replicas(key):
                 if (worker.incarnation, key) not in self._orders:
-                    self._order((worker.incarnation, key), self._force(worker, key, token))
+                    self._start((worker.incarnation, key), self._force(worker, key, token))
 
     def _tell(self, cordoned: list[WorkerInfo]) -> None:
         self._told &= {worker.incarnation for worker in cordoned}
@@ -103,14 +103,16 @@ class Departures:
             if worker.incarnation not in self._told:
                 self._told.add(worker.incarnation)
                 says = "it is to drain: its models are loaded elsewhere first"
-                self._journal.note(EventKind.WORKER_CORDONED, worker=worker.id, message=says)
+                self._recorder.record(EventKind.WORKER_CORDONED, worker=worker.id, message=says)
 
-    def _order(self, name: Hashable, work: Coroutine[None, None, None]) -> None:
+    def _start(self, name: Hashable, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=f"order {name}")
         self._orders[name] = task
         task.add_done_callback(lambda _: self._orders.pop(name, None))
 
-    async def _drain(self, worker: WorkerInfo, progress: Progress, token: FencingToken) -> None:
+    async def _drain(
+        self, worker: WorkerInfo, progress: DrainProgress, token: FencingToken
+    ) -> None:
         log.info("draining", worker=worker.id, not_moved=[str(key) for key in progress.stuck])
         try:
             left = await self._link.drain(worker, token, DRAIN_S)

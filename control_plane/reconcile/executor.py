@@ -11,20 +11,20 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.events.recorder import Journal
+from control_plane.events.recorder import EventRecorder
 from control_plane.metrics import Metrics
 from control_plane.scheduling.reasons import PASSING
 from control_plane.types.command import Assign, Release
 from control_plane.types.event import EventKind
 from control_plane.types.footprint import Footprint, FootprintKey, footprint
 from control_plane.types.lease import FencingToken
-from control_plane.types.policy import Batching
+from control_plane.types.policy import BatchingConfig
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import LOADED, Replica, WorkerInfo
 from control_plane.view.load_backoff import Place
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
-from control_plane.worker_client import WorkerLink
+from control_plane.worker_client import WorkerClient
 from yolopool.errors import YolopoolError
 from yolopool.vocabulary import ReplicaState
 
@@ -37,23 +37,23 @@ AGAIN_S = 0.5
 
 
 @dataclass(slots=True)
-class _Errand:
+class _InFlight:
     command: Assign | Release
     replied: asyncio.Event = field(default_factory=asyncio.Event)
     refused: bool = False
     task: asyncio.Task[None] | None = None
 
 
-class Errands:
+class Executor:
     """`load_timeout_s` and `release_timeout_s` bound one command."""
 
     def __init__(
         self,
         view: View,
-        link: WorkerLink,
+        link: WorkerClient,
         pack_uri: Callable[[str], str],
         metrics: Metrics,
-        journal: Journal,
+        recorder: EventRecorder,
         clock: Clock,
         load_timeout_s: float,
         release_timeout_s: float,
@@ -62,11 +62,11 @@ class Errands:
         self._link = link
         self._pack_uri = pack_uri
         self._metrics = metrics
-        self._journal = journal
+        self._recorder = recorder
         self._clock = clock
         self._load_timeout_s = load_timeout_s
         self._release_timeout_s = release_timeout_s
-        self._pending: dict[Place, _Errand] = {}
+        self._pending: dict[Place, _InFlight] = {}
         self._by_worker: dict[str, set[VersionKey]] = {}
         self._done: set[Place] = set()
 
@@ -77,13 +77,13 @@ class Errands:
         if place in self._pending or worker is None:
             self._done.add(place)  # it was planned in vain: look at it again
             return
-        errand = _Errand(command)
-        self._pending[place] = errand
+        operation = _InFlight(command)
+        self._pending[place] = operation
         self._by_worker.setdefault(command.worker, set()).add(command.key)
-        errand.task = asyncio.create_task(self._run(errand, worker, token), name=str(command))
-        errand.task.add_done_callback(lambda _: self._ended(place))
+        operation.task = asyncio.create_task(self._run(operation, worker, token), name=str(command))
+        operation.task.add_done_callback(lambda _: self._ended(place))
 
-    def overlay(self, worker: WorkerInfo) -> WorkerInfo:
+    def with_in_flight(self, worker: WorkerInfo) -> WorkerInfo:
         """The worker as it will be once its errands are done."""
         places = self._by_worker.get(worker.id)
         if not places:
@@ -98,14 +98,14 @@ class Errands:
         return replace(worker, replicas=replicas)
 
     @property
-    def closing(self) -> Collection[VersionKey]:
+    def releasing(self) -> Collection[VersionKey]:
         """Versions whose wants end with a release: a new one waits until its memory is back."""
         return [
             key
-            for (_, key), errand in self._pending.items()
-            if isinstance(errand.command, Release)
-            and errand.command.forget
-            and not errand.command.left
+            for (_, key), operation in self._pending.items()
+            if isinstance(operation.command, Release)
+            and operation.command.forget
+            and not operation.command.left
         ]
 
     def ended(self) -> set[Place]:
@@ -114,7 +114,9 @@ class Errands:
         return done
 
     async def close(self) -> None:
-        tasks = [errand.task for errand in self._pending.values() if errand.task is not None]
+        tasks = [
+            operation.task for operation in self._pending.values() if operation.task is not None
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -140,7 +142,7 @@ class Errands:
             command.pinned,
         )
 
-    def _batching(self, key: VersionKey, worker: WorkerInfo) -> Batching | None:
+    def _batching(self, key: VersionKey, worker: WorkerInfo) -> BatchingConfig | None:
         version = self._view.desired.versions.get(key)
         return version.given.batching.get(worker.device_kind) if version is not None else None
 
@@ -157,8 +159,8 @@ class Errands:
         self._done.add(place)
         self._view.waiters.wake(ANY)
 
-    async def _run(self, errand: _Errand, worker: WorkerInfo, token: FencingToken) -> None:
-        command = errand.command
+    async def _run(self, operation: _InFlight, worker: WorkerInfo, token: FencingToken) -> None:
+        command = operation.command
         log.info("command", command=str(command), token=str(token))
         try:
             if isinstance(command, Assign):
@@ -166,14 +168,14 @@ class Errands:
             else:
                 await self._release(command, worker, token)
         except YolopoolError as error:
-            errand.refused = True
+            operation.refused = True
             self._refused(command, worker, error)
         except Exception:
-            errand.refused = True
+            operation.refused = True
             log.exception("a command failed: this is a bug", command=str(command))
         finally:
-            errand.replied.set()
-        if errand.refused:
+            operation.replied.set()
+        if operation.refused:
             await asyncio.sleep(AGAIN_S)
         else:
             await self._settled(command, worker)
@@ -201,7 +203,7 @@ class Errands:
         self._view.failures.succeeded((worker.id, command.key))
         took_s = self._clock.monotonic() - began
         self._metrics.load_ended("OK", took_s)
-        self._journal.note(
+        self._recorder.record(
             EventKind.ASSIGNED,
             worker=worker.id,
             version=command.key,
@@ -211,7 +213,7 @@ class Errands:
     async def _release(self, command: Release, worker: WorkerInfo, token: FencingToken) -> None:
         await self._link.release(worker, command.key, token, self._release_timeout_s)
         self._metrics.released(command.reason)
-        self._journal.note(
+        self._recorder.record(
             EventKind.RELEASED,
             worker=worker.id,
             version=command.key,
@@ -253,7 +255,7 @@ class Errands:
             self._view.failures.refuse(place, error.reason, error.message, now + AGAIN_S)
         else:
             failure = self._view.failures.record(place, error.reason, error.message, now)
-            self._journal.note(
+            self._recorder.record(
                 EventKind.LOAD_FAILED,
                 worker=worker.id,
                 version=command.key,
@@ -274,4 +276,4 @@ class Errands:
         there = max((r.workspace_bytes for r in worker.replicas.values()), default=0)
         workspace = max(known.workspace_bytes, there + needed - known.kept_bytes)
         key = FootprintKey.of(pack.digest, made)
-        footprints.guess(key, replace(known, workspace_bytes=workspace))
+        footprints.assume(key, replace(known, workspace_bytes=workspace))

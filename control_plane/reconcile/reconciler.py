@@ -13,12 +13,12 @@ from typing import TypeVar
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.reconcile.executor import Errands
-from control_plane.reconcile.planner import Planning
+from control_plane.reconcile.executor import Executor
+from control_plane.reconcile.planner import Planner
 from control_plane.store.registry import Registry
-from control_plane.types.command import Adopt, Assign, Command, Forget, Release
+from control_plane.types.command import Assign, Command, DropWant, KeepPrefetched, Release
 from control_plane.types.desired import Want, WantSource
-from control_plane.types.lease import FencingToken, Holder
+from control_plane.types.lease import FencingToken, Leader
 from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, StaleToken
@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ReconcilerTimings:
     """Seconds: the longest between two plans, the lease of the one writer, how long to wait for
     known workers at the start, how long and how often workers are put on record.
     """
@@ -49,25 +49,25 @@ class Reconciler:
         name: str,
         registry: Registry,
         view: View,
-        errands: Errands,
+        executor: Executor,
         clock: Clock,
-        pace: Pace,
+        timings: ReconcilerTimings,
     ) -> None:
         self._name = name
         self.address = ""  # known once it listens
         self._registry = registry
         self._view = view
-        self._errands = errands
-        self._planning = Planning(view, errands, clock)
+        self._executor = executor
+        self._planner = Planner(view, executor, clock)
         self._clock = clock
-        self._pace = pace
+        self._timings = timings
         self._token: FencingToken | None = None
         self._renewed_s = 0.0
         self._recorded_s = 0.0
         self._began_s = clock.monotonic()
 
     @property
-    def is_holder(self) -> bool:
+    def is_leader(self) -> bool:
         return self.token is not None
 
     @property
@@ -75,7 +75,7 @@ class Reconciler:
         """What this control plane decides under; None: another does, or nobody. One that stood
         still for longer than its lease is not to act before it has looked.
         """
-        ran_out = self._clock.monotonic() - self._renewed_s >= self._pace.lease_s
+        ran_out = self._clock.monotonic() - self._renewed_s >= self._timings.lease_s
         return None if ran_out else self._token
 
     @property
@@ -92,15 +92,15 @@ class Reconciler:
                 self._lost_registry(error)
             except StaleToken as error:
                 log.warning("another control plane decides now", message=error.message)
-                self._view.hear_token(self._token)
+                self._view.apply_token(self._token)
                 self._token = None
             except Exception:
                 log.exception("a plan failed: this is a bug")
-            await self._view.waiters.after(seen, self._pace.tick_s)
+            await self._view.waiters.after(seen, self._timings.tick_s)
 
     async def close(self) -> None:
         """Ends what is under way and gives the lease up for the next."""
-        await self._errands.close()
+        await self._executor.close()
         if self._token is not None:
             await self._registry.drop_lease(self._token)
             self._token = None
@@ -109,33 +109,33 @@ class Reconciler:
         if not self._view.is_loaded:
             return
         token = await self._bounded(self._hold_lease())
-        if token is None and self._view.reconciler_address:
+        if token is None and self._view.leader_address:
             # Callers here hear from the holder what its plan says.
-            self._planning.rest()
+            self._planner.stand_by()
             return
         if token is None or not self._has_gathered():
-            self._planning.look()
+            self._planner.dry_run()
             return
-        commands = self._planning.next()
+        commands = self._planner.next()
         try:
             refused = await self._bounded(self._write(commands, token))
         except BaseException:
-            self._planning.start_over()  # what was planned is not carried out
+            self._planner.start_over()  # what was planned is not carried out
             raise
         for command in _possible(commands, refused):
-            self._errands.start(command, token)
+            self._executor.start(command, token)
         if refused:
-            self._planning.start_over()
+            self._planner.start_over()
         await self._bounded(self._record())
 
     async def _bounded(self, step: Coroutine[object, object, Answer]) -> Answer:
         """A store that hangs is away: well before the lease it can't renew has run out."""
         try:
-            async with asyncio.timeout(self._pace.lease_s / 2):
+            async with asyncio.timeout(self._timings.lease_s / 2):
                 return await step
         except TimeoutError as error:
             raise RegistryUnavailable(
-                f"the registry did not answer in {self._pace.lease_s / 2:g} s: check its server"
+                f"the registry did not answer in {self._timings.lease_s / 2:g} s: check its server"
             ) from error
 
     async def _write(self, commands: list[Command], token: FencingToken) -> set[VersionKey]:
@@ -144,13 +144,13 @@ class Reconciler:
         """
         refused = set()
         for command in commands:
-            if isinstance(command, Forget) or (isinstance(command, Release) and command.forget):
+            if isinstance(command, DropWant) or (isinstance(command, Release) and command.forget):
                 left = command.left if isinstance(command, Release) else 0
                 if await self._registry.forget(command.key, token, left):
                     self._view.lower_want(command.key, left)
                 else:
                     refused.add(command.key)
-            elif isinstance(command, Adopt):
+            elif isinstance(command, KeepPrefetched):
                 await self._want(command.key, WantSource.MISS, token)
             elif isinstance(command, Assign) and command.prefetch:
                 await self._want(command.key, WantSource.PREFETCH, token)
@@ -163,10 +163,10 @@ class Reconciler:
 
     async def _record(self) -> None:
         now = self._clock.monotonic()
-        if now - self._recorded_s >= self._pace.record_every_s:
+        if now - self._recorded_s >= self._timings.record_every_s:
             self._recorded_s = now
             live = [worker for worker in self._view.workers.values() if worker.is_live(now)]
-            await self._registry.record_workers(live, self._pace.record_keep_s)
+            await self._registry.record_workers(live, self._timings.record_keep_s)
             for key, footprint in list(self._view.footprints.unrecorded.items()):
                 await self._registry.record_footprint(key, footprint)
                 self._view.footprints.recorded(key, footprint)
@@ -176,22 +176,22 @@ class Reconciler:
         now = self._clock.monotonic()
         highest = self._view.highest_token
         if self._token is not None and (highest is None or highest <= self._token):
-            if now - self._renewed_s < self._pace.lease_s / 3:
+            if now - self._renewed_s < self._timings.lease_s / 3:
                 return self._token
-            if await self._registry.keep_lease(self._token, self._pace.lease_s):
+            if await self._registry.keep_lease(self._token, self._timings.lease_s):
                 self._has_registry(now)
                 return self._token
         # Above our own too: a store that lost it would give it out again.
-        self._view.hear_token(self._token)
+        self._view.apply_token(self._token)
         self._token = await self._registry.take_lease(
-            self._name, self._pace.lease_s, self._view.highest_token, self.address
+            self._name, self._timings.lease_s, self._view.highest_token, self.address
         )
         self._has_registry(now)
         if self._token is not None:
             log.info("this control plane decides", token=str(self._token))
-            self._view.put_holder(Holder(self._name, self._token, self.address))
+            self._view.set_leader(Leader(self._name, self._token, self.address))
         else:
-            self._view.put_holder(await self._registry.lease_holder())
+            self._view.set_leader(await self._registry.leader())
         return self._token
 
     def _has_registry(self, now: float) -> None:
@@ -203,10 +203,10 @@ class Reconciler:
         if self._view.registry_available:
             log.error("registry lost: serving goes on, nothing is moved", message=error.message)
         self._view.registry_available = False
-        if self._clock.monotonic() - self._renewed_s >= self._pace.lease_s:
-            self._view.hear_token(self._token)
+        if self._clock.monotonic() - self._renewed_s >= self._timings.lease_s:
+            self._view.apply_token(self._token)
             self._token = None
-            self._view.put_holder(None)
+            self._view.set_leader(None)
 
     def _has_gathered(self) -> bool:
         """Whether the workers on record have called, or had the time to.
@@ -216,7 +216,7 @@ class Reconciler:
         expected = self._view.expected
         if expected is not None and expected <= self._view.workers.keys():
             return True
-        return self._clock.monotonic() - self._began_s >= self._pace.gather_s
+        return self._clock.monotonic() - self._began_s >= self._timings.gather_s
 
 
 def _possible(commands: list[Command], refused: set[VersionKey]) -> list[Assign | Release]:

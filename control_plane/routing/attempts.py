@@ -14,7 +14,7 @@ from control_plane.convert.workers import load_in
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
-from control_plane.worker_client import WorkerLink
+from control_plane.worker_client import WorkerClient
 from yolopool.errors import (
     DeadlineExceeded,
     DeadlineUnmeetable,
@@ -44,8 +44,8 @@ class Attempt:
     may_move: Callable[[], bool]
 
 
-class Attempts:
-    def __init__(self, view: View, link: WorkerLink, clock: Clock) -> None:
+class AttemptRunner:
+    def __init__(self, view: View, link: WorkerClient, clock: Clock) -> None:
         self._view = view
         self._link = link
         self._clock = clock
@@ -68,7 +68,7 @@ class Attempts:
                     finally:
                         watch()
             except TimeoutError:
-                self._view.suspects.doubt(worker.incarnation, self._clock.monotonic())
+                self._view.breaker.trip(worker.incarnation, self._clock.monotonic())
                 raise WorkerSilent(
                     f"worker {worker.id} stood still for "
                     f"{self._clock.monotonic() - began:.2f} s: look at its host",
@@ -76,7 +76,7 @@ class Attempts:
                 ) from None
             except WorkerLost:
                 # The next goes elsewhere, if it can, until this one is heard again.
-                self._view.suspects.doubt(worker.incarnation, self._clock.monotonic())
+                self._view.breaker.trip(worker.incarnation, self._clock.monotonic())
                 raise
             except DeadlineUnmeetable:
                 self._heard(worker, calls)  # refused on arrival: that is a word of it
@@ -84,13 +84,13 @@ class Attempts:
             except DeadlineExceeded:
                 if calls.ended_s < began:
                     # Not a word of it in all that time: the next goes elsewhere, if it can.
-                    self._view.suspects.doubt(worker.incarnation, self._clock.monotonic())
+                    self._view.breaker.trip(worker.incarnation, self._clock.monotonic())
                 raise
             except YolopoolError:
                 self._heard(worker, calls)
                 raise
             self._heard(worker, calls)
-        self._view.hear_load(worker.id, load_in(reply.load))
+        self._view.apply_load(worker.id, load_in(reply.load))
         return reply
 
     @contextmanager
@@ -99,19 +99,19 @@ class Attempts:
         calls = self._calls.setdefault(worker.incarnation, _Calls())
         calls.out += 1
         self._view.sent(worker.id, attempt.key)
-        self._view.suspects.sent(worker.incarnation)
+        self._view.breaker.sent(worker.incarnation)
         try:
             yield calls
         finally:
             self._view.answered(worker.id, attempt.key)
-            self._view.suspects.ended(worker.incarnation)
+            self._view.breaker.ended(worker.incarnation)
             calls.out -= 1
             if not calls.out:
                 del self._calls[worker.incarnation]
 
     def _heard(self, worker: WorkerInfo, calls: _Calls) -> None:
         calls.ended_s = self._clock.monotonic()
-        self._view.suspects.heard(worker.incarnation)
+        self._view.breaker.reset(worker.incarnation)
 
     def _watch(
         self, attempt: Attempt, calls: _Calls, cut: asyncio.Timeout, began: float

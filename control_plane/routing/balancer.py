@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from control_plane.types.command import Wait
+from control_plane.types.command import Blocked
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import LoadReport, Replica, WorkerInfo
-from control_plane.view.replica_index import Entry, Holders
+from control_plane.view.replica_index import Entry, ReplicaIndex
 from yolopool.errors import YolopoolError
 from yolopool.vocabulary import ReplicaState
 
@@ -25,7 +25,7 @@ SWAP_BYTES_PER_MS = 10_000_000
 UNMEASURED_MS = 1.0
 # Of the holders by rank, and at random, those that are compared; and how many are looked at for
 # each, since some have let their lease run out or were tried already.
-HOME, DRAWN = 3, 2
+RANKED, RANDOM = 3, 2
 HOME_LOOKS, DRAWN_LOOKS = 10, 8
 # An attempt may take so many times its estimate, but never less than the floor; where a pass was
 # not measured yet, never less than a first one may take.
@@ -42,7 +42,7 @@ class RoutingView(Protocol):
     def workers(self) -> Mapping[str, WorkerInfo]: ...
 
     @property
-    def holders(self) -> Mapping[VersionKey, Holders]:
+    def holders(self) -> Mapping[VersionKey, ReplicaIndex]:
         """The workers that report a replica in any state."""
         ...
 
@@ -57,7 +57,7 @@ class RoutingView(Protocol):
         ...
 
     @property
-    def waits(self) -> Mapping[VersionKey, Wait]:
+    def waits(self) -> Mapping[VersionKey, Blocked]:
         """What the last plan could not do."""
         ...
 
@@ -107,9 +107,9 @@ def choose(
     if holders is None:
         return _nobody(view, key, now)
     look = _Look(view.workers, key, now, excluded)
-    candidates = look.few(holders.hot, HOME, DRAWN, rng)
+    candidates = look.few(holders.hot, RANKED, RANDOM, rng)
     if holders.warm:
-        candidates += look.few(holders.warm, *((1, 1) if candidates else (HOME, DRAWN)), rng)
+        candidates += look.few(holders.warm, *((1, 1) if candidates else (RANKED, RANDOM)), rng)
     if not candidates:
         # Almost all are stale or tried: one look at each is cheaper than a request turned away.
         candidates = look.all(holders.hot) + look.all(holders.warm)
@@ -178,7 +178,7 @@ class _Look:
         ]
 
 
-def attempt_limit_s(
+def per_try_timeout_s(
     view: RoutingView, worker: WorkerInfo, key: VersionKey, left_s: float, body_bytes: int
 ) -> float | None:
     """How long one attempt at a worker may take before another worker is asked; None: as long as

@@ -119,7 +119,7 @@ class Poison:
         """Whether it is known what they had in hand, of all processes that it was lost with."""
         return self._lost_with(image) <= self._exits.keys()
 
-    def guilty(self, image: Image) -> Image | None:
+    def culprit(self, image: Image) -> Image | None:
         """The one image that an exit with this one in hand has in common with another exit; None:
         there is none, or there are several, of whom nobody can tell yet.
         """
@@ -130,7 +130,7 @@ class Poison:
                 return twice.pop()
         return None
 
-    def convict(self, image: Image, until: float) -> bool:
+    def quarantine_image(self, image: Image, until: float) -> bool:
         """Refuses an image until then; whether its version is to be refused, too."""
         self.quarantine(image, until)
         convicted = self._convicted.setdefault(image.version, set())

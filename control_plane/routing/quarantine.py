@@ -13,7 +13,7 @@ import structlog
 
 from control_plane.clock import Clock
 from control_plane.convert.versions import key_in
-from control_plane.events.recorder import Journal
+from control_plane.events.recorder import EventRecorder
 from control_plane.routing.poison import Image, Poison
 from control_plane.store.registry import Registry
 from control_plane.types.event import Event, EventKind
@@ -25,7 +25,7 @@ from yolopool.v1 import worker_pb2
 log = structlog.get_logger()
 # For the words of the supervisors on those workers that an image was lost with, once there are two,
 # and then for the other requests that were lost with them to be known here.
-WORD_S, SETTLE_S = 2.0, 0.05
+REPORT_WAIT_S, SETTLE_S = 2.0, 0.05
 # Workers that one request may lose: beyond two only where it is known not to be the cause.
 MOST_LOST = 3
 # A larger image would hold the event loop up for some milliseconds.
@@ -42,13 +42,13 @@ class Quarantine:
     def __init__(
         self,
         registry: Registry,
-        journal: Journal,
+        recorder: EventRecorder,
         clock: Clock,
         refuse_s: float,
         works: Callable[[VersionKey], bool],
     ) -> None:
         self._registry = registry
-        self._journal = journal
+        self._recorder = recorder
         self._clock = clock
         self._refuse_s = refuse_s
         self._works = works
@@ -63,7 +63,7 @@ class Quarantine:
         image = await image_of(body)
         self._refuse(image)
         if self._poison.is_recurrent(image) and not self._poison.is_heard(image):
-            await self._judge(image, WORD_S)
+            await self._judge(image, REPORT_WAIT_S)
         body.suspect = self._poison.is_suspect(image)
 
     async def answered(self, body: worker_pb2.InferRequest) -> None:
@@ -100,7 +100,7 @@ class Quarantine:
             return True
         if lost >= MOST_LOST:
             return False
-        await self._judge(image, min(WORD_S, deadline_s - now))
+        await self._judge(image, min(REPORT_WAIT_S, deadline_s - now))
         return lost == 1 or not self._poison.is_accused(incarnation, request)
 
     async def follow(self) -> None:
@@ -128,7 +128,7 @@ class Quarantine:
         """
         await self._words.until(ANY, lambda: self._poison.is_heard(image) or None, wait_s)
         await asyncio.sleep(SETTLE_S)
-        guilty = self._poison.guilty(image)
+        guilty = self._poison.culprit(image)
         if guilty is not None:
             self._convict(guilty)
         self._refuse(image)
@@ -139,15 +139,15 @@ class Quarantine:
         until = self._clock.monotonic() + self._refuse_s
         for_s = f"refused for {self._refuse_s:g} s"
         says = f"it was in hand when two workers ended: {for_s} by {key}"
-        self._journal.note(EventKind.IMAGE_QUARANTINED, version=key, message=says, image=digest)
-        if self._poison.convict(image, until) and not self._works(key):
+        self._recorder.record(EventKind.IMAGE_QUARANTINED, version=key, message=says, image=digest)
+        if self._poison.quarantine_image(image, until) and not self._works(key):
             log.error("version quarantined", version=str(key))
             self._poison.quarantine(key, until)
             says = (
                 "several of its images ended two workers each and none was answered between: it is "
                 f"{for_s}; have a look at it, or put another version in its place"
             )
-            self._journal.note(EventKind.VERSION_QUARANTINED, version=key, message=says)
+            self._recorder.record(EventKind.VERSION_QUARANTINED, version=key, message=says)
 
     def _refuse(self, image: Image) -> None:
         self._refuse_version(image.version)

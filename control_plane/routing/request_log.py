@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from control_plane.caller import Principal
-from control_plane.routing.request_traces import Trace
+from control_plane.routing.request_traces import RequestTrace
 from control_plane.types.version import VersionKey
 from yolopool.v1 import detection_pb2
 
@@ -80,10 +80,10 @@ def trace(
     now: float,
     answer: detection_pb2.DetectResponse | None = None,
     message: str = "",
-) -> Trace:
+) -> RequestTrace:
     """As `write`; now: Unix seconds. Texts are cut, since ten thousand of them are kept."""
     timing = answer.timing if answer is not None else detection_pb2.Timing()
-    return Trace(
+    return RequestTrace(
         request_id=record.request_id,
         unix_s=now - total_ms / 1000,
         principal=record.principal.name,

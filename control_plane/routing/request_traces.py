@@ -10,7 +10,7 @@ MOST_TRACES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class RequestTrace:
     """One request that ended; `outcome` is OK or an error's reason. Times are milliseconds."""
 
     request_id: str
@@ -30,15 +30,15 @@ class Trace:
     batch_size: int = 0
 
 
-class Traces:
+class RequestHistory:
     """The newest `most`; adding one and finding those of an id take the same time at any size."""
 
     def __init__(self, most: int = MOST_TRACES) -> None:
         self._most = most
-        self._kept: deque[Trace] = deque()
-        self._by_id: dict[str, deque[Trace]] = {}
+        self._kept: deque[RequestTrace] = deque()
+        self._by_id: dict[str, deque[RequestTrace]] = {}
 
-    def add(self, trace: Trace) -> None:
+    def add(self, trace: RequestTrace) -> None:
         """Keeps a request that ended; one without an id can't be asked for, and is not kept."""
         if not trace.request_id:
             return
@@ -51,7 +51,7 @@ class Traces:
             if not same:
                 del self._by_id[oldest.request_id]
 
-    def find(self, request_id: str) -> tuple[Trace, ...]:
+    def find(self, request_id: str) -> tuple[RequestTrace, ...]:
         """Those of an id, newest first. Raises RequestNotFound."""
         found = self._by_id.get(request_id)
         if not found:

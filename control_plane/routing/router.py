@@ -12,13 +12,13 @@ from control_plane.caller import Principal
 from control_plane.clock import Clock
 from control_plane.convert.versions import drift_out, key_out
 from control_plane.metrics import Metrics
-from control_plane.models.loading import Loads
+from control_plane.models.loading import Loader
 from control_plane.routing import request_log
-from control_plane.routing.attempts import Attempt, Attempts
-from control_plane.routing.balancer import Hold, Reject, Route, Send, attempt_limit_s, choose
+from control_plane.routing.attempts import Attempt, AttemptRunner
+from control_plane.routing.balancer import Hold, Reject, Route, Send, choose, per_try_timeout_s
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_log import RequestRecord
-from control_plane.routing.request_traces import Traces
+from control_plane.routing.request_traces import RequestHistory
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
@@ -37,17 +37,17 @@ BUSY = frozenset({"QUEUE_FULL", "DEADLINE_UNMEETABLE"})
 MOST_STALE_CHOICES = 4
 
 
-class Detecting:
+class Router:
     """Holds no request: one call of `detect` is one request."""
 
     def __init__(
         self,
         view: View,
-        attempts: Attempts,
-        loads: Loads,
+        attempts: AttemptRunner,
+        loads: Loader,
         quarantine: Quarantine,
         metrics: Metrics,
-        traces: Traces,
+        traces: RequestHistory,
         clock: Clock,
         rng: Random,
     ) -> None:
@@ -185,14 +185,16 @@ class Detecting:
             raise route.error
         began = self._clock.monotonic()
         try:
-            return await self._loads.serve(key, lambda: self._settled(key, excluded), deadline_s)
+            return await self._loads.ensure_loaded(
+                key, lambda: self._settled(key, excluded), deadline_s
+            )
         finally:
             record.load_wait_s += self._clock.monotonic() - began
 
     def _route(self, key: VersionKey, excluded: Collection[str]) -> Route:
         """A worker that is not under suspicion, or else one that is: better than none."""
         now = self._clock.monotonic()
-        passed_over = self._view.suspects.passed_over(now)
+        passed_over = self._view.breaker.open_for(now)
         if passed_over:
             route = choose(self._view, key, now, self._rng, {*excluded, *passed_over})
             if isinstance(route, Send):
@@ -202,7 +204,7 @@ class Detecting:
     def _has_other(self, key: VersionKey, worker: WorkerInfo) -> bool:
         """Whether another, of whom nothing bad is known, could answer now."""
         now = self._clock.monotonic()
-        others = {worker.incarnation, *self._view.suspects.passed_over(now)}
+        others = {worker.incarnation, *self._view.breaker.open_for(now)}
         return isinstance(choose(self._view, key, now, self._rng, others), Send)
 
     def _settled(self, key: VersionKey, excluded: set[str]) -> WorkerInfo | None:
@@ -227,7 +229,7 @@ class Detecting:
         limit_s = None
         if not excluded:  # the second one is waited for: there is no third
             size = len(body.encoded) or len(body.raw.data)
-            limit_s = attempt_limit_s(self._view, worker, key, deadline_s - began, size)
+            limit_s = per_try_timeout_s(self._view, worker, key, deadline_s - began, size)
         attempt = Attempt(worker, key, deadline_s, limit_s, lambda: self._has_other(key, worker))
         try:
             reply = await self._attempts.infer(attempt, body)

@@ -7,26 +7,26 @@ from collections.abc import Callable
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.events.recorder import Journal
+from control_plane.events.recorder import EventRecorder
 from control_plane.metrics import Metrics
 from control_plane.routing.quarantine import Quarantine
 from control_plane.types.event import EventKind
-from control_plane.types.worker import Exit
+from control_plane.types.worker import WorkerExit
 from control_plane.view.view import View
-from control_plane.worker_client import WorkerLink
+from control_plane.worker_client import WorkerClient
 
 log = structlog.get_logger()
 
 
-class Crashes:
+class WorkerExitHandler:
     """`decides`: whether this control plane does."""
 
     def __init__(
         self,
         view: View,
-        link: WorkerLink,
+        link: WorkerClient,
         quarantine: Quarantine,
-        journal: Journal,
+        recorder: EventRecorder,
         metrics: Metrics,
         clock: Clock,
         decides: Callable[[], bool],
@@ -34,13 +34,13 @@ class Crashes:
         self._view = view
         self._link = link
         self._quarantine = quarantine
-        self._journal = journal
+        self._recorder = recorder
         self._metrics = metrics
         self._clock = clock
         self._decides = decides
 
     async def report(
-        self, exit: Exit, incarnation: str, requests: frozenset[str], io_process: str = ""
+        self, exit: WorkerExit, incarnation: str, requests: frozenset[str], io_process: str = ""
     ) -> None:
         """A process of `exit.worker` ended with `requests` in hand; with `io_process` that
         was one of its I/O processes, beside which it serves on.
@@ -50,7 +50,7 @@ class Crashes:
             self._quarantine.exited(incarnation, requests, io_process)
             if self._decides():
                 message = f"an I/O process: {exit}"
-                self._journal.note(
+                self._recorder.record(
                     EventKind.WORKER_CRASHED,
                     worker=exit.worker,
                     reason="IO_PROCESS",
@@ -63,10 +63,10 @@ class Crashes:
         self._quarantine.exited(incarnation, requests)
         if self._decides():
             reason = "CRASH_LOOPING" if exit.is_loop else ""
-            self._journal.note(
+            self._recorder.record(
                 EventKind.WORKER_CRASHED, worker=exit.worker, reason=reason, message=str(exit)
             )
-        worker = self._view.lose(exit.worker, incarnation)
+        worker = self._view.mark_lost(exit.worker, incarnation)
         if worker is not None:
             # Its calls go elsewhere now, not when its lease has run out.
             await self._link.drop(worker)

@@ -6,15 +6,15 @@ Pure; the rooms that decide (leaving, room, scaling, placement) share it.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from control_plane.scheduling.proposed_fleet import Board
-from control_plane.scheduling.proposed_worker import PRESENT, Bench
-from control_plane.scheduling.retention import of_seat
+from control_plane.scheduling.proposed_fleet import ProposedFleet
+from control_plane.scheduling.proposed_worker import PRESENT, ProposedWorker
+from control_plane.scheduling.retention import replica_value
 from control_plane.types.command import Assign, Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.footprint import Footprint, footprint
-from control_plane.types.policy import Batching, Placement
+from control_plane.types.policy import BatchingConfig, Placement
 from control_plane.types.snapshot import LoadFailure, Snapshot
-from control_plane.types.version import Build, ModelVersion, VersionKey
+from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
 from control_plane.types.worker import LOADED, Replica
 from yolopool.vocabulary import Priority
 
@@ -25,7 +25,7 @@ LEVELS = {Priority.INTERACTIVE: 0, Priority.NORMAL: 1, Priority.BULK: 2}
 AGING_S = 60.0
 
 
-class Wants:
+class ProposedWants:
     """The wants of desired state, less what a plan forgets, and what it adds."""
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -64,18 +64,18 @@ class Wants:
 
 
 @dataclass(slots=True)
-class Desk:
+class PlanContext:
     """`about` are the versions this plan looks at; None: all."""
 
     snapshot: Snapshot
-    board: Board
+    fleet: ProposedFleet
     now: float
-    wants: Wants
+    wants: ProposedWants
     about: Collection[VersionKey] | None = None
     only_cpus: bool = False
     assigned: set[VersionKey] = field(default_factory=set)
     _worth: dict[tuple[str, VersionKey], float] = field(default_factory=dict)
-    _sizes: dict[tuple[VersionKey, Build], Footprint] = field(default_factory=dict)
+    _sizes: dict[tuple[VersionKey, DeviceVariant], Footprint] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.only_cpus = all(w.device_kind == CPU for w in self.snapshot.workers.values())
@@ -85,40 +85,42 @@ class Desk:
     def version(self, key: VersionKey) -> ModelVersion | None:
         return self.snapshot.desired.versions.get(key)
 
-    def size(self, version: ModelVersion, bench: Bench) -> Footprint:
-        kind = (version.key, bench.worker.build)
+    def size(self, version: ModelVersion, proposed: ProposedWorker) -> Footprint:
+        kind = (version.key, proposed.worker.build)
         known = self._sizes.get(kind)
         if known is None:
-            known = footprint(version, bench.worker.build, self.snapshot.footprints)
+            known = footprint(version, proposed.worker.build, self.snapshot.footprints)
             self._sizes[kind] = known
         return known
 
-    def seats(self, bench: Bench) -> list[Replica]:
+    def replicas(self, proposed: ProposedWorker) -> list[Replica]:
         """Those of a bench that this plan looks at."""
         if self.about is None:
-            return list(bench.seats.values())
-        return [seat for key in self.about if (seat := bench.seats.get(key)) is not None]
+            return list(proposed.replicas.values())
+        return [
+            replica for key in self.about if (replica := proposed.replicas.get(key)) is not None
+        ]
 
-    def present(self, key: VersionKey) -> list[Bench]:
+    def present(self, key: VersionKey) -> list[ProposedWorker]:
         """Benches where a version is, or is being loaded."""
-        return [b for b in self.board.holders(key) if b.state_of(key) in PRESENT]
+        return [b for b in self.fleet.holders(key) if b.state_of(key) in PRESENT]
 
-    def is_at(self, bench: Bench, key: VersionKey) -> bool:
+    def is_at(self, proposed: ProposedWorker, key: VersionKey) -> bool:
         """Whether it is still there, after what this plan released."""
-        return bench.state_of(key) in PRESENT
+        return proposed.state_of(key) in PRESENT
 
-    def at_home(self, key: VersionKey, bench: Bench) -> bool:
+    def is_eligible(self, key: VersionKey, proposed: ProposedWorker) -> bool:
         """Whether the version may stay on this worker: it takes work, and the placement allows."""
-        if self.snapshot.desired.cordons and self.snapshot.desired.is_cordoned(bench.worker):
+        if self.snapshot.desired.cordons and self.snapshot.desired.is_cordoned(proposed.worker):
             return False
         version = self.version(key)
         if version is None:
             return True
-        if not version.given.runs_on(bench.worker.device_kind):
+        if not version.given.runs_on(proposed.worker.device_kind):
             return False
         if version.given.placement == ANYWHERE:
             return True
-        return version.given.placement.allows(bench.worker.labels)
+        return version.given.placement.allows(proposed.worker.labels)
 
     def may_use_cpus(self, version: ModelVersion) -> bool:
         """In a fleet with accelerators a CPU takes only what was built for it, and what falls back
@@ -126,28 +128,28 @@ class Desk:
         """
         return self.only_cpus or version.given.build_of is not None
 
-    def failure(self, bench: Bench, key: VersionKey) -> LoadFailure | None:
+    def failure(self, proposed: ProposedWorker, key: VersionKey) -> LoadFailure | None:
         """The failure that forbids a load there now."""
-        found = self.snapshot.failures.get((bench.worker.id, key))
+        found = self.snapshot.failures.get((proposed.worker.id, key))
         return found if found is not None and self.now < found.retry_at_s else None
 
-    def is_pinned(self, seat: Replica) -> bool:
-        wanted = self.wants.get(seat.key)
-        return wanted.pinned if wanted is not None else seat.pinned
+    def is_pinned(self, replica: Replica) -> bool:
+        wanted = self.wants.get(replica.key)
+        return wanted.pinned if wanted is not None else replica.pinned
 
-    def served(self, bench: Bench, seat: Replica) -> bool:
+    def served(self, proposed: ProposedWorker, replica: Replica) -> bool:
         """Whether it was used since it was wanted: whoever asked for it has had it."""
-        wanted = self.wants.get(seat.key)
+        wanted = self.wants.get(replica.key)
         if wanted is None or wanted.source is WantSource.PREFETCH:
             return True
-        return bench.last_used(seat) >= wanted.since_unix_s
+        return proposed.last_used(replica) >= wanted.since_unix_s
 
-    def worth(self, bench: Bench, seat: Replica) -> float:
+    def retention_value(self, proposed: ProposedWorker, replica: Replica) -> float:
         """Seconds saved a second and byte."""
-        place = (bench.worker.id, seat.key)
+        place = (proposed.worker.id, replica.key)
         known = self._worth.get(place)
         if known is None:
-            known = of_seat(self.board, self.snapshot, bench, seat, self.now)
+            known = replica_value(self.fleet, self.snapshot, proposed, replica, self.now)
             self._worth[place] = known
         return known
 
@@ -165,7 +167,7 @@ class Desk:
     def assign(
         self,
         want: Want,
-        bench: Bench,
+        proposed: ProposedWorker,
         size: Footprint,
         why: str,
         *,
@@ -173,58 +175,64 @@ class Desk:
         prefetch: bool = False,
     ) -> Assign:
         pinned = want.pinned if pinned is None else pinned
-        waits = not bench.fits(size, pinned=pinned, before_leaving=True)
-        after = tuple(sorted(bench.released_now)) if waits else ()
-        self.board.assign(bench, want.key, size, pinned)
+        waits = not proposed.fits(size, pinned=pinned, before_leaving=True)
+        after = tuple(sorted(proposed.released_now)) if waits else ()
+        self.fleet.assign(proposed, want.key, size, pinned)
         self.assigned.add(want.key)
-        return Assign(bench.worker.id, want.key, pinned, why, after, prefetch)
+        return Assign(proposed.worker.id, want.key, pinned, why, after, prefetch)
 
-    def pin(self, bench: Bench, want: Want, why: str, after: Collection[VersionKey] = ()) -> Assign:
-        bench.pin(want.key, want.pinned)
+    def pin(
+        self, proposed: ProposedWorker, want: Want, why: str, after: Collection[VersionKey] = ()
+    ) -> Assign:
+        proposed.pin(want.key, want.pinned)
         self.assigned.add(want.key)
-        return Assign(bench.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
+        return Assign(proposed.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
 
-    def batch(self, bench: Bench, want: Want, batching: Batching | None) -> Assign:
+    def batch(
+        self, proposed: ProposedWorker, want: Want, batching: BatchingConfig | None
+    ) -> Assign:
         """Assigned once more, as it is: that hands the batching over."""
-        bench.batch(want.key, batching)
-        pinned = replace(want, pinned=bench.seats[want.key].pinned)
-        return self.pin(bench, pinned, "it is batched otherwise from now on")
+        proposed.batch(want.key, batching)
+        pinned = replace(want, pinned=proposed.replicas[want.key].pinned)
+        return self.pin(proposed, pinned, "it is batched otherwise from now on")
 
-    def remake(self, bench: Bench, want: Want) -> Assign:
+    def remake(self, proposed: ProposedWorker, want: Want) -> Assign:
         """Assigned once more: its worker drops what it has behind its last tickets, and loads."""
-        bench.remake(want.key)
-        pinned = replace(want, pinned=bench.seats[want.key].pinned)
-        return self.pin(bench, pinned, "it is served by another build from now on")
+        proposed.remake(want.key)
+        pinned = replace(want, pinned=proposed.replicas[want.key].pinned)
+        return self.pin(proposed, pinned, "it is served by another build from now on")
 
     def release(
         self,
-        bench: Bench,
+        proposed: ProposedWorker,
         key: VersionKey,
         why: str,
         forget: bool = False,
         left: int = 0,
         reason: str = "UNWANTED",
     ) -> Release:
-        self.board.release(bench, key)
+        self.fleet.release(proposed, key)
         want = self.wants.get(key)
         if left and want is not None:
             self.wants.add(replace(want, replicas=left))
         elif forget:
             self.wants.forget(key)
-        return Release(bench.worker.id, key, why, forget, left, reason)
+        return Release(proposed.worker.id, key, why, forget, left, reason)
 
-    def make_room(self, want: Want, bench: Bench, victims: Iterable[Replica]) -> list[Release]:
+    def make_room(
+        self, want: Want, proposed: ProposedWorker, victims: Iterable[Replica]
+    ) -> list[Release]:
         why = f"worth least there, to make room for {want.key}"
-        return [self._evict(bench, seat, why) for seat in victims]
+        return [self._evict(proposed, replica, why) for replica in victims]
 
-    def _evict(self, bench: Bench, seat: Replica, why: str) -> Release:
-        return self.give_up(bench, seat.key, why, "ROOM")
+    def _evict(self, proposed: ProposedWorker, replica: Replica, why: str) -> Release:
+        return self.give_up(proposed, replica.key, why, "ROOM")
 
-    def give_up(self, bench: Bench, key: VersionKey, why: str, reason: str) -> Release:
+    def give_up(self, proposed: ProposedWorker, key: VersionKey, why: str, reason: str) -> Release:
         """Releases a soft replica with its part of the want: other copies stay wanted."""
-        others = sum(other is not bench for other in self.present(key))
-        return self.release(bench, key, why, True, others, reason)
+        others = sum(other is not proposed for other in self.present(key))
+        return self.release(proposed, key, why, True, others, reason)
 
 
-def is_loaded(seat: Replica) -> bool:
-    return seat.state in LOADED
+def is_loaded(replica: Replica) -> bool:
+    return replica.state in LOADED

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from control_plane.scheduling import reasons, retention
 from control_plane.scheduling.context import CPU
 from control_plane.scheduling.plan import replan
-from control_plane.scheduling.proposed_fleet import Board
-from control_plane.scheduling.proposed_worker import Bench
-from control_plane.types.command import Assign, Release, Wait
+from control_plane.scheduling.proposed_fleet import ProposedFleet
+from control_plane.scheduling.proposed_worker import ProposedWorker
+from control_plane.types.command import Assign, Blocked, Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.footprint import footprint
 from control_plane.types.policy import Placement, ResidencyMode
 from control_plane.types.snapshot import LoadFailure, Snapshot
-from control_plane.types.version import Build, ModelVersion, VersionKey
+from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
 from control_plane.types.worker import Replica, WorkerInfo, WorkerState
 from yolopool.vocabulary import ReplicaState
 
@@ -43,7 +43,7 @@ _WHO = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Feasibility:
     """What a worker is to a version. `replica`: it is there, in whatever state."""
 
     worker: WorkerInfo
@@ -59,13 +59,13 @@ class Verdict:
 # --- a load that nobody asked for yet ---------------------------------------------------------
 
 
-def planned(
+def plan_for(
     snapshot: Snapshot,
     want: Want,
     placement: Placement | None,
     waiting: Collection[VersionKey],
     now: float,
-) -> list[Assign | Release | Wait]:
+) -> list[Assign | Release | Blocked]:
     """The commands that this want would cause, as LoadModel would set it: its own, and what it
     changes for others that wait. Failures do not count: who asks by name has it tried at once.
     now: monotonic seconds.
@@ -81,12 +81,12 @@ def planned(
     versions = {**desired.versions, want.key: version}
     then = replace(then, desired=replace(then.desired, versions=versions))
     about = {want.key, *waiting}
-    anyway = set(replan(Board.of(snapshot, now), snapshot, now, about))
-    commands = replan(Board.of(then, now), then, now, about)
+    anyway = set(replan(ProposedFleet.of(snapshot, now), snapshot, now, about))
+    commands = replan(ProposedFleet.of(then, now), then, now, about)
     return [
         command
         for command in commands
-        if isinstance(command, Assign | Release | Wait)
+        if isinstance(command, Assign | Release | Blocked)
         and (command.key == want.key or command not in anyway)
     ]
 
@@ -110,8 +110,8 @@ def value_per_gib(snapshot: Snapshot, version: ModelVersion, rate: float) -> flo
     most frequent.
     """
     builds = [worker.build for worker in snapshot.workers.values()]
-    build = max(sorted(set(builds)), key=builds.count, default=Build.usual(""))
-    cost_s = retention.load_s(version, build, snapshot.footprints)
+    build = max(sorted(set(builds)), key=builds.count, default=DeviceVariant.usual(""))
+    cost_s = retention.cold_start_s(version, build, snapshot.footprints)
     size = footprint(version, build, snapshot.footprints)
     return retention.per_gib(rate, cost_s, size.weights_bytes)
 
@@ -146,7 +146,7 @@ def span(seconds: float) -> str:
 # --- its workers ------------------------------------------------------------------------------
 
 
-def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Verdict]:
+def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Feasibility]:
     """What each worker is to a version, by id. now: monotonic seconds."""
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
     want = snapshot.desired.want(version.key)
@@ -157,19 +157,21 @@ def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Verd
     return [_verdict(asked, version, worker, now) for worker in workers]
 
 
-def _verdict(snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float) -> Verdict:
+def _verdict(
+    snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float
+) -> Feasibility:
     size = footprint(version, worker.build, snapshot.footprints)
     replica = worker.replicas.get(version.key)
-    cost_s = retention.load_s(version, worker.build, snapshot.footprints)
+    cost_s = retention.cold_start_s(version, worker.build, snapshot.footprints)
     feasible, reason, why = _feasible(snapshot, version, worker, now)
-    return Verdict(
+    return Feasibility(
         worker,
         replica,
         feasible,
         reason,
         why,
         (replica.weights_bytes if replica is not None else 0) or size.weights_bytes,
-        max(0, Bench(worker, snapshot.tickets).free_bytes),
+        max(0, ProposedWorker(worker, snapshot.tickets).free_bytes),
         (replica.load_ms if replica is not None else 0.0) or cost_s * 1000,
     )
 
@@ -206,20 +208,20 @@ def _as_planned(
     company = [
         one for one in snapshot.workers.values() if worker.device_kind == CPU != one.device_kind
     ]
-    board = Board()
+    fleet = ProposedFleet()
     for one in (worker, *company):
-        board.put(one, snapshot, now)
-    copies = len(board.places.get(key, ()))
+        fleet.put(one, snapshot, now)
+    copies = len(fleet.places.get(key, ()))
     if copies:
         want = replace(snapshot.desired.wants[key], replicas=copies + 1)
         snapshot = _wanting(snapshot, want)
-    commands = [c for c in replan(board, snapshot, now, [key]) if c.key == key]
+    commands = [c for c in replan(fleet, snapshot, now, [key]) if c.key == key]
     for command in commands:
         if isinstance(command, Assign) and command.worker == worker.id:
             leaves = ", ".join(map(str, command.after))
             return True, "", f"{command.why}: {leaves} would leave" if leaves else command.why
     if key in snapshot.closing:
         return False, "LEDGER_FULL", _LEAVING
-    waits = [command for command in commands if isinstance(command, Wait)]
+    waits = [command for command in commands if isinstance(command, Blocked)]
     wait = waits[0] if waits else reasons.only_cpus(key)
     return False, wait.reason, wait.why

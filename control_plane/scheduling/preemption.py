@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 from heapq import nsmallest
 
 from control_plane.scheduling import reasons
-from control_plane.scheduling.context import Desk, is_loaded
-from control_plane.scheduling.proposed_worker import PRESENT, Bench, size_of
-from control_plane.scheduling.retention import load_s
-from control_plane.types.command import Assign, Release, Wait
+from control_plane.scheduling.context import PlanContext, is_loaded
+from control_plane.scheduling.proposed_worker import PRESENT, ProposedWorker, size_of
+from control_plane.scheduling.retention import cold_start_s
+from control_plane.types.command import Assign, Blocked, Release
 from control_plane.types.desired import Want
 from control_plane.types.footprint import Footprint
 from control_plane.types.worker import Replica
@@ -18,120 +18,138 @@ PATIENCE_PER_LOAD, MUCH_LESS = 2.0, 0.9
 MOST_OFFERS = 16
 
 
-def by_making_room(
-    desk: Desk, want: Want, willing: Sequence[Bench], sizes: dict[str, Footprint]
-) -> list[Release | Assign | Wait]:
+def preempt(
+    context: PlanContext, want: Want, willing: Sequence[ProposedWorker], sizes: dict[str, Footprint]
+) -> list[Release | Assign | Blocked]:
     """Releases and the Assign that needs them, where least is lost; or a Wait."""
     offers = []
     # Of a small fleet all.
-    for bench in nsmallest(MOST_OFFERS, willing, key=lambda b: (b.floor, b.worker.id)):
-        size = sizes[bench.worker.id]
-        victims = victims_of(desk, want, bench, size)
+    for proposed in nsmallest(MOST_OFFERS, willing, key=lambda b: (b.floor, b.worker.id)):
+        size = sizes[proposed.worker.id]
+        victims = victims_of(context, want, proposed, size)
         if victims:
-            lost = sum(desk.worth(bench, seat) * seat.weights_bytes for seat in victims)
-            last = max(bench.last_used(seat) for seat in victims)
-            offers.append((lost, last, len(victims), bench.worker.id, bench, victims))
+            lost = sum(
+                context.retention_value(proposed, replica) * replica.weights_bytes
+                for replica in victims
+            )
+            last = max(proposed.last_used(replica) for replica in victims)
+            offers.append((lost, last, len(victims), proposed.worker.id, proposed, victims))
     if not offers:
-        return [no_room(desk, want, willing, sizes)]
-    *_, bench, victims = min(offers, key=lambda offer: offer[:4])
-    if _is_better_to_wait(desk, want, bench, victims):
+        return [no_room(context, want, willing, sizes)]
+    *_, proposed, victims = min(offers, key=lambda offer: offer[:4])
+    if _is_better_to_wait(context, want, proposed, victims):
         return [reasons.in_use(want.key)]
-    releases = desk.make_room(want, bench, victims)
-    return [*releases, desk.assign(want, bench, sizes[bench.worker.id], "after making room")]
+    releases = context.make_room(want, proposed, victims)
+    return [
+        *releases,
+        context.assign(want, proposed, sizes[proposed.worker.id], "after making room"),
+    ]
 
 
-def _is_better_to_wait(desk: Desk, want: Want, bench: Bench, victims: Sequence[Replica]) -> bool:
+def _is_better_to_wait(
+    context: PlanContext, want: Want, proposed: ProposedWorker, victims: Sequence[Replica]
+) -> bool:
     """Whether one worth much less is only just in use, and this want has not waited long: the
     place that models asked for rarely share is not to be widened for a moment's work.
     """
     if want.pinned:
         return False
-    version = desk.version(want.key)
-    cost_s = load_s(version, bench.worker.build, desk.snapshot.footprints) if version else 0
-    since = min(want.since_unix_s, desk.snapshot.waiting.get(want.key, want.since_unix_s))
-    if desk.snapshot.unix_s - since > PATIENCE_PER_LOAD * cost_s:
+    version = context.version(want.key)
+    cost_s = (
+        cold_start_s(version, proposed.worker.build, context.snapshot.footprints) if version else 0
+    )
+    since = min(want.since_unix_s, context.snapshot.waiting.get(want.key, want.since_unix_s))
+    if context.snapshot.unix_s - since > PATIENCE_PER_LOAD * cost_s:
         return False
-    dearest = max(desk.worth(bench, seat) for seat in victims)
+    dearest = max(context.retention_value(proposed, replica) for replica in victims)
     return any(
-        desk.worth(bench, seat) < MUCH_LESS * dearest
-        for seat in bench.seats.values()
-        if seat not in victims and seat.state in PRESENT and not desk.is_pinned(seat)
+        context.retention_value(proposed, replica) < MUCH_LESS * dearest
+        for replica in proposed.replicas.values()
+        if replica not in victims and replica.state in PRESENT and not context.is_pinned(replica)
     )
 
 
 def victims_of(
-    desk: Desk, want: Want, bench: Bench, size: Footprint, beside: Collection[Replica] = ()
+    context: PlanContext,
+    want: Want,
+    proposed: ProposedWorker,
+    size: Footprint,
+    beside: Collection[Replica] = (),
 ) -> list[Replica]:
     """Fewest of the seats of least worth whose leaving, as if those `beside` had left too, makes
     room; empty: none do.
     """
 
     def is_room(gone: list[Replica]) -> bool:
-        without = {seat.key for seat in (*beside, *gone)}
-        return bench.fits(size, pinned=want.pinned, without=without)
+        without = {replica.key for replica in (*beside, *gone)}
+        return proposed.fits(size, pinned=want.pinned, without=without)
 
     chosen: list[Replica] = []
-    for seat in sorted(
-        (s for s in bench.seats.values() if may_leave(desk, bench, s, want)),
+    for replica in sorted(
+        (s for s in proposed.replicas.values() if may_leave(context, proposed, s, want)),
         key=lambda s: (
-            not desk.served(bench, s),
-            desk.worth(bench, s),
-            bench.last_used(s),
+            not context.served(proposed, s),
+            context.retention_value(proposed, s),
+            proposed.last_used(s),
             s.key,
         ),
     ):
-        chosen.append(seat)
+        chosen.append(replica)
         if is_room(chosen):
             break
     else:
         return []
     # The last made the difference; earlier ones may not be needed beside it.
-    for seat in reversed(chosen[:-1]):
-        fewer = [s for s in chosen if s is not seat]
+    for replica in reversed(chosen[:-1]):
+        fewer = [s for s in chosen if s is not replica]
         if is_room(fewer):
             chosen = fewer
     return chosen
 
 
-def may_leave(desk: Desk, bench: Bench, seat: Replica, want: Want) -> bool:
+def may_leave(context: PlanContext, proposed: ProposedWorker, replica: Replica, want: Want) -> bool:
     """Whether a seat may be taken for `want`: soft, idle, and not just made for a newer want.
 
     The last, since else two wants could take the room from each other, neither ever used: so long
     every replica stays.
     """
-    if not is_loaded(seat) or seat.key in desk.assigned or bench.outstanding(seat):
+    if not is_loaded(replica) or replica.key in context.assigned or proposed.outstanding(replica):
         return False
-    wanted = desk.wants.get(seat.key)
+    wanted = context.wants.get(replica.key)
     if wanted is None:
         return True
     if wanted.pinned:
         return False
     if want.pinned:
         return True
-    return desk.served(bench, seat) or desk.urgency(wanted) < desk.urgency(want)
+    return context.served(proposed, replica) or context.urgency(wanted) < context.urgency(want)
 
 
-def no_room(desk: Desk, want: Want, benches: Sequence[Bench], sizes: dict[str, Footprint]) -> Wait:
+def no_room(
+    context: PlanContext, want: Want, workers: Sequence[ProposedWorker], sizes: dict[str, Footprint]
+) -> Blocked:
     """Why none of these can take it: what is in the way is in use, or pinned for good."""
-    for bench in benches:
-        soft = [s.key for s in bench.seats.values() if not desk.is_pinned(s)]
-        size = sizes[bench.worker.id]
-        if bench.fits(size, pinned=want.pinned, without=[*soft, want.key], after_leaving=True):
+    for proposed in workers:
+        soft = [s.key for s in proposed.replicas.values() if not context.is_pinned(s)]
+        size = sizes[proposed.worker.id]
+        if proposed.fits(size, pinned=want.pinned, without=[*soft, want.key], after_leaving=True):
             return reasons.in_use(want.key)
     return reasons.pinned_full(want.key)
 
 
-def pins_of(desk: Desk, want: Want, bench: Bench) -> list[Release | Assign | Wait]:
+def pins_of(
+    context: PlanContext, want: Want, proposed: ProposedWorker
+) -> list[Release | Assign | Blocked]:
     """The pin that a replica lacks, with the Releases it needs before it, or a Wait."""
-    seat = bench.seats[want.key]
-    if not want.pinned or seat.pinned or not is_loaded(seat):
+    replica = proposed.replicas[want.key]
+    if not want.pinned or replica.pinned or not is_loaded(replica):
         return []
     # Less urgent ones are to be pinned too: they take what room this leaves.
-    rivals = [s for s in bench.seats.values() if not s.pinned and desk.is_pinned(s)]
-    if bench.can_pin(want.key, without=[rival.key for rival in rivals]):
-        return [desk.pin(bench, want, "it was pinned")]
-    victims = victims_of(desk, want, bench, size_of(seat), rivals)
+    rivals = [s for s in proposed.replicas.values() if not s.pinned and context.is_pinned(s)]
+    if proposed.can_pin(want.key, without=[rival.key for rival in rivals]):
+        return [context.pin(proposed, want, "it was pinned")]
+    victims = victims_of(context, want, proposed, size_of(replica), rivals)
     if not victims:
-        return [no_room(desk, want, [bench], {bench.worker.id: size_of(seat)})]
-    releases = desk.make_room(want, bench, victims)
-    return [*releases, desk.pin(bench, want, "it was pinned", bench.released_now)]
+        return [no_room(context, want, [proposed], {proposed.worker.id: size_of(replica)})]
+    releases = context.make_room(want, proposed, victims)
+    return [*releases, context.pin(proposed, want, "it was pinned", proposed.released_now)]

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from control_plane.scheduling.context import Desk
-from control_plane.scheduling.proposed_worker import Bench
-from control_plane.scheduling.retention import load_s
+from control_plane.scheduling.context import PlanContext
+from control_plane.scheduling.proposed_worker import ProposedWorker
+from control_plane.scheduling.retention import cold_start_s
 from control_plane.scheduling.scaling import SPARE
 from control_plane.types.command import Assign
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.policy import ResidencyMode
-from control_plane.types.version import Build, ModelVersion, VersionKey, VersionState
+from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey, VersionState
 from yolopool.vocabulary import ReplicaState
 
 # Prefetched in one plan, and how often a second a version was asked for, to be worth it.
@@ -17,63 +17,69 @@ MOST_PREFETCHES = 4
 LIKELY_RATE = 1.0 / 3600.0
 
 
-def prefetch(desk: Desk) -> Iterable[Assign]:
+def prefetch(context: PlanContext) -> Iterable[Assign]:
     """What is likely to be asked for, beside devices that are idle and have room for it."""
-    idle = [b for b in desk.board.benches.values() if _may_fetch(b)]
+    idle = [b for b in context.fleet.workers.values() if _may_fetch(b)]
     if not idle:
         return
-    likely = sorted(_likely(desk), key=lambda pair: (-pair[0], pair[1].key))
+    likely = sorted(_likely(context), key=lambda pair: (-pair[0], pair[1].key))
     for _, version in likely[:MOST_PREFETCHES]:
-        for bench in sorted(idle, key=lambda b: (-b.free_tier_bytes, b.worker.id)):
-            size = desk.size(version, bench)
+        for proposed in sorted(idle, key=lambda b: (-b.free_tier_bytes, b.worker.id)):
+            size = context.size(version, proposed)
             if (
-                desk.at_home(version.key, bench)
-                and desk.failure(bench, version.key) is None
-                and size.weights_bytes <= bench.free_tier_bytes
-                and bench.fits(size)
+                context.is_eligible(version.key, proposed)
+                and context.failure(proposed, version.key) is None
+                and size.weights_bytes <= proposed.free_tier_bytes
+                and proposed.fits(size)
             ):
-                want = Want(version.key, 1, False, WantSource.PREFETCH, desk.snapshot.unix_s)
-                desk.wants.add(want)
+                want = Want(version.key, 1, False, WantSource.PREFETCH, context.snapshot.unix_s)
+                context.wants.add(want)
                 why = "it is likely to be asked for, and there is room"
-                yield desk.assign(want, bench, size, why, prefetch=True)
-                idle.remove(bench)  # one at a time
+                yield context.assign(want, proposed, size, why, prefetch=True)
+                idle.remove(proposed)  # one at a time
                 break
 
 
-def _may_fetch(bench: Bench) -> bool:
-    if not bench.worker.ledger.assignable_bytes or bench.busy > SPARE / 2 or bench.leaving:
+def _may_fetch(proposed: ProposedWorker) -> bool:
+    if not proposed.worker.ledger.assignable_bytes or proposed.busy > SPARE / 2 or proposed.leaving:
         return False
-    return all(seat.state is not ReplicaState.ASSIGNED for seat in bench.seats.values())
+    return all(replica.state is not ReplicaState.ASSIGNED for replica in proposed.replicas.values())
 
 
-def _likely(desk: Desk) -> Iterable[tuple[float, ModelVersion]]:
+def _likely(context: PlanContext) -> Iterable[tuple[float, ModelVersion]]:
     """Versions that are nowhere and were asked for lately, or take the place of one that is:
     seconds of cold starts they would cost a second, and they.
     """
-    snapshot = desk.snapshot
+    snapshot = context.snapshot
     for key, arrivals in snapshot.departed.items():
-        version = _fetchable(desk, key)
-        rate = arrivals.now(desk.now).estimate
+        version = _fetchable(context, key)
+        rate = arrivals.now(context.now).estimate
         if version is not None and rate >= LIKELY_RATE:
-            yield rate * load_s(version, Build.usual(""), snapshot.footprints), version
-    for key in list(desk.board.places):
+            yield (
+                rate * cold_start_s(version, DeviceVariant.usual(""), snapshot.footprints),
+                version,
+            )
+    for key in list(context.fleet.places):
         # The next version of a model in use is what its name means from now on.
-        newer = _fetchable(desk, VersionKey(key.model, key.number + 1))
+        newer = _fetchable(context, VersionKey(key.model, key.number + 1))
         if newer is not None and newer.key not in snapshot.departed:
-            rate = _rate(desk, key)
+            rate = _rate(context, key)
             if rate >= LIKELY_RATE:
-                yield rate * load_s(newer, Build.usual(""), snapshot.footprints), newer
+                yield (
+                    rate * cold_start_s(newer, DeviceVariant.usual(""), snapshot.footprints),
+                    newer,
+                )
 
 
-def _fetchable(desk: Desk, key: VersionKey) -> ModelVersion | None:
-    version = desk.version(key)
+def _fetchable(context: PlanContext, key: VersionKey) -> ModelVersion | None:
+    version = context.version(key)
     if version is None or version.state is not VersionState.READY:
         return None
-    nowhere = key not in desk.wants and key not in desk.board.places
+    nowhere = key not in context.wants and key not in context.fleet.places
     on_demand = version.given.residency.mode is ResidencyMode.ON_DEMAND
-    unloaded = key in desk.snapshot.unloaded or key in desk.snapshot.closing
+    unloaded = key in context.snapshot.unloaded or key in context.snapshot.closing
     return version if nowhere and not on_demand and not unloaded else None
 
 
-def _rate(desk: Desk, key: VersionKey) -> float:
-    return sum(bench.seats[key].rates.estimate for bench in desk.board.holders(key))
+def _rate(context: PlanContext, key: VersionKey) -> float:
+    return sum(proposed.replicas[key].rates.estimate for proposed in context.fleet.holders(key))

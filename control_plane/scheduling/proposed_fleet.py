@@ -7,78 +7,80 @@ of it, so that a change of one worker costs one bench and not a fleet.
 import heapq
 from collections.abc import Callable, Iterator
 
-from control_plane.scheduling.proposed_worker import Bench
+from control_plane.scheduling.proposed_worker import ProposedWorker
 from control_plane.types.footprint import Footprint
 from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
 
 
-class Board:
+class ProposedFleet:
     """Benches of workers that take work, by id."""
 
     def __init__(self) -> None:
-        self.benches: dict[str, Bench] = {}
+        self.workers: dict[str, ProposedWorker] = {}
         self.places: dict[VersionKey, set[str]] = {}
         self._roomy: list[tuple[int, str]] = []
 
     @classmethod
-    def of(cls, snapshot: Snapshot, now: float) -> "Board":
+    def of(cls, snapshot: Snapshot, now: float) -> "ProposedFleet":
         """now: monotonic seconds."""
-        board = cls()
+        fleet = cls()
         for worker in snapshot.workers.values():
-            board.put(worker, snapshot, now)
-        return board
+            fleet.put(worker, snapshot, now)
+        return fleet
 
     def put(self, worker: WorkerInfo, snapshot: Snapshot, now: float) -> None:
         """A worker as it reports itself now, what is under way with it included."""
         self.drop(worker.id)
         if not worker.is_live(now):
             return
-        bench = self.benches[worker.id] = Bench(worker, snapshot.tickets)
+        proposed = self.workers[worker.id] = ProposedWorker(worker, snapshot.tickets)
         for key in worker.replicas:
             self.places.setdefault(key, set()).add(worker.id)
-        self._note_room(bench)
+        self._note_room(proposed)
 
-    def _note_room(self, bench: Bench) -> None:
-        heapq.heappush(self._roomy, (-bench.free_bytes, bench.worker.id))
-        if len(self._roomy) > 4 * len(self.benches) + 64:  # old entries leave when they come up
-            self._roomy = [(-one.free_bytes, id_) for id_, one in self.benches.items()]
+    def _note_room(self, proposed: ProposedWorker) -> None:
+        heapq.heappush(self._roomy, (-proposed.free_bytes, proposed.worker.id))
+        if len(self._roomy) > 4 * len(self.workers) + 64:  # old entries leave when they come up
+            self._roomy = [(-one.free_bytes, id_) for id_, one in self.workers.items()]
             heapq.heapify(self._roomy)
 
     def drop(self, worker_id: str) -> None:
-        bench = self.benches.pop(worker_id, None)
-        if bench is None:
+        proposed = self.workers.pop(worker_id, None)
+        if proposed is None:
             return
-        for key in (*bench.seats, *bench.leaving):
+        for key in (*proposed.replicas, *proposed.leaving):
             holders = self.places.get(key)
             if holders is not None:
                 holders.discard(worker_id)
                 if not holders:
                     del self.places[key]
 
-    def holders(self, key: VersionKey) -> list[Bench]:
+    def holders(self, key: VersionKey) -> list[ProposedWorker]:
         """Benches that have a seat of this version, by id."""
         held = sorted(self.places.get(key, ()))
-        return [self.benches[id_] for id_ in held if key in self.benches[id_].seats]
+        return [self.workers[id_] for id_ in held if key in self.workers[id_].replicas]
 
-    def assign(self, bench: Bench, key: VersionKey, size: Footprint, pinned: bool) -> None:
-        bench.assign(key, size, pinned)
-        self.places.setdefault(key, set()).add(bench.worker.id)
-        self._note_room(bench)
+    def assign(
+        self, proposed: ProposedWorker, key: VersionKey, size: Footprint, pinned: bool
+    ) -> None:
+        proposed.assign(key, size, pinned)
+        self.places.setdefault(key, set()).add(proposed.worker.id)
+        self._note_room(proposed)
 
-    def release(self, bench: Bench, key: VersionKey) -> None:
-        bench.release(key)
-        self._note_room(bench)
+    def release(self, proposed: ProposedWorker, key: VersionKey) -> None:
+        proposed.release(key)
+        self._note_room(proposed)
 
-    def roomiest(self, suits: Callable[[Bench], bool]) -> Bench | None:
+    def most_free(self, suits: Callable[[ProposedWorker], bool]) -> ProposedWorker | None:
         """Of the benches that suit, the one with most free bytes on its device."""
         tried: list[tuple[int, str]] = []
         found = None
         for entry in self._by_room():
             tried.append(entry)
-            if suits(self.benches[entry[1]]):
-                found = self.benches[entry[1]]
+            if suits(self.workers[entry[1]]):
+                found = self.workers[entry[1]]
                 break
         for entry in tried:
             heapq.heappush(self._roomy, entry)
@@ -89,8 +91,8 @@ class Board:
         last = None
         while self._roomy:
             entry = heapq.heappop(self._roomy)
-            bench = self.benches.get(entry[1])
-            if entry == last or bench is None or -bench.free_bytes != entry[0]:
+            proposed = self.workers.get(entry[1])
+            if entry == last or proposed is None or -proposed.free_bytes != entry[0]:
                 continue
             last = entry
             yield entry

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from control_plane.types.footprint import Footprint
-from control_plane.types.policy import Batching
-from control_plane.types.snapshot import Tickets
+from control_plane.types.policy import BatchingConfig
+from control_plane.types.snapshot import OutstandingCalls
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import LOADED, Replica, WorkerInfo
 from yolopool.vocabulary import ReplicaState
@@ -17,25 +17,25 @@ PRESENT = LOADED | {ReplicaState.ASSIGNED}
 # What is asked for at least once in so many seconds counts in full where a device is crowded.
 ACTIVE_WITHIN_S = 60.0
 
-Seats = Mapping[VersionKey, Replica]
+Replicas = Mapping[VersionKey, Replica]
 
 
-class Bench:
-    """`seats` are the replicas that stay, `leaving` those under release. Sums over the seats are
+class ProposedWorker:
+    """`replicas` are the replicas that stay, `leaving` those under release. Sums over the seats are
     kept, since a plan asks a thousand benches for them; a bench copies its worker's seats only
     once it changes them.
     """
 
     __slots__ = (
         "_device_bytes", "_floor", "_kept", "_leaving", "_mine", "_tickets", "_weights",
-        "_workspace", "base_bytes", "fixed_bytes", "released_now", "seats", "worker",
+        "_workspace", "base_bytes", "fixed_bytes", "released_now", "replicas", "worker",
     )  # fmt: skip
 
     def __init__(
-        self, worker: WorkerInfo, tickets: Mapping[tuple[str, VersionKey], Tickets]
+        self, worker: WorkerInfo, tickets: Mapping[tuple[str, VersionKey], OutstandingCalls]
     ) -> None:
         self.worker = worker
-        self.seats: Seats = worker.replicas
+        self.replicas: Replicas = worker.replicas
         self.released_now: frozenset[VersionKey] = frozenset()
         self._tickets = tickets
         self._mine: dict[VersionKey, Replica] | None = None
@@ -56,14 +56,14 @@ class Bench:
     def _own(self) -> dict[VersionKey, Replica]:
         if self._mine is None:
             releasing = ReplicaState.RELEASING
-            self._leaving = {k: r for k, r in self.seats.items() if r.state is releasing}
-            self._mine = {k: r for k, r in self.seats.items() if r.state is not releasing}
-            self.seats = self._mine
+            self._leaving = {k: r for k, r in self.replicas.items() if r.state is releasing}
+            self._mine = {k: r for k, r in self.replicas.items() if r.state is not releasing}
+            self.replicas = self._mine
         return self._mine
 
     def _sum(self) -> None:
         kept = weights = workspace = 0
-        for one in self.seats.values():
+        for one in self.replicas.values():
             if one.state is ReplicaState.FAILED:
                 continue
             weights += one.weights_bytes
@@ -92,7 +92,7 @@ class Bench:
         held = self._device_bytes
         if self._leaving:
             staying = [r for k, r in self._leaving.items() if k not in self.released_now]
-            held = total_bytes([*staying, *self.seats.values()])
+            held = total_bytes([*staying, *self.replicas.values()])
         return self.worker.ledger.budget_bytes - self.base_bytes - held
 
     @property
@@ -102,28 +102,28 @@ class Bench:
         return self.worker.ledger.assignable_bytes - self._weights - leaving
 
     def state_of(self, key: VersionKey) -> ReplicaState | None:
-        seat = self.seats.get(key)
-        return seat.state if seat is not None else None
+        replica = self.replicas.get(key)
+        return replica.state if replica is not None else None
 
     def holds(self, key: VersionKey) -> bool:
         """Whether it has this version in any state from which it can't be loaded anew."""
         return key in self._leaving or self.state_of(key) not in (None, ReplicaState.FAILED)
 
-    def outstanding(self, seat: Replica) -> int:
+    def outstanding(self, replica: Replica) -> int:
         """Open tickets, ours that the worker did not report yet included."""
-        tickets = self._tickets.get((self.worker.id, seat.key))
-        return seat.outstanding if tickets is None else tickets.outstanding + tickets.foreign
+        tickets = self._tickets.get((self.worker.id, replica.key))
+        return replica.outstanding if tickets is None else tickets.outstanding + tickets.foreign
 
-    def last_used(self, seat: Replica) -> float:
+    def last_used(self, replica: Replica) -> float:
         """Unix seconds."""
-        tickets = self._tickets.get((self.worker.id, seat.key))
-        known = seat.last_used_unix_s
+        tickets = self._tickets.get((self.worker.id, replica.key))
+        known = replica.last_used_unix_s
         return known if tickets is None else max(known, tickets.last_used_unix_s)
 
     @property
     def busy(self) -> float:
         """Share of the last seconds that the device worked, 0..1."""
-        return min(1.0, sum(seat.busy for seat in self.seats.values()))
+        return min(1.0, sum(replica.busy for replica in self.replicas.values()))
 
     @property
     def load_share(self) -> float:
@@ -134,9 +134,9 @@ class Bench:
     def crowding(self) -> float:
         """As `load_share`, of what is asked for these days: what nobody asks for crowds nobody."""
         active = 0.0
-        for seat in self.seats.values():
-            asked = max(seat.rates.estimate * ACTIVE_WITHIN_S, float(seat.pinned))
-            active += weights_bytes(seat) * min(1.0, asked)
+        for replica in self.replicas.values():
+            asked = max(replica.rates.estimate * ACTIVE_WITHIN_S, float(replica.pinned))
+            active += weights_bytes(replica) * min(1.0, asked)
         return active / max(1, self.room_bytes)
 
     @property
@@ -144,9 +144,9 @@ class Bench:
         """About what the least valuable of its soft replicas is worth: tells where to look."""
         if self._floor is None:
             found = [
-                seat.rates.slow / max(1, seat.weights_bytes)
-                for seat in self.seats.values()
-                if not seat.pinned and seat.state in LOADED
+                replica.rates.slow / max(1, replica.weights_bytes)
+                for replica in self.replicas.values()
+                if not replica.pinned and replica.state in LOADED
             ]
             self._floor = min(found, default=float("inf"))
         return self._floor
@@ -167,7 +167,7 @@ class Bench:
         after_leaving: bool = False,
         before_leaving: bool = False,
     ) -> bool:
-        """Whether `size` more can be assigned beside the seats less `without`.
+        """Whether `size` more can be assigned beside the replicas less `without`.
 
         Where the worker has a tier beneath its device, all share that, and the device in turn;
         else all have to be on the device at once.
@@ -179,9 +179,9 @@ class Bench:
             return False
         held = self._held(without, after_leaving, before_leaving)
         if self.worker.ledger.assignable_bytes:
-            return self._fits_in_turn([*held, newcomer(size, pinned)])
+            return self._fits_in_turn([*held, candidate(size, pinned)])
         base = self.fixed_bytes if after_leaving else self.base_bytes
-        return self._fits_at_once([*held, newcomer(size, pinned)], base)
+        return self._fits_at_once([*held, candidate(size, pinned)], base)
 
     def _may_fit(self, size: Footprint) -> bool:
         """By the sums alone: what is full is full, and most are."""
@@ -195,7 +195,7 @@ class Bench:
         if not self._leaving and not self.worker.ledger.max_hot:
             workspace = max(self._workspace, size.workspace_bytes)
             return self._kept + size.kept_bytes + workspace <= self.room_bytes
-        more = newcomer(size, pinned=False)
+        more = candidate(size, pinned=False)
         return self._fits_at_once([*self._held((), False, False), more], self.fixed_bytes)
 
     def can_pin(self, key: VersionKey, without: Collection[VersionKey] = ()) -> bool:
@@ -204,50 +204,55 @@ class Bench:
         """
         if not self.worker.ledger.assignable_bytes:
             return True
-        return self.fits(size_of(self.seats[key]), pinned=True, without=[key, *without])
+        return self.fits(size_of(self.replicas[key]), pinned=True, without=[key, *without])
 
     def stranded(self) -> list[VersionKey]:
         """Seats that can't come to the device any more, for those that are pinned there."""
         if not self.worker.ledger.assignable_bytes:
             return []
-        pinned = [seat for seat in self.seats.values() if seat.pinned]
+        pinned = [replica for replica in self.replicas.values() if replica.pinned]
         if not pinned and not self.worker.ledger.max_hot:
-            largest = max((size_of(seat).device_bytes for seat in self.seats.values()), default=0)
+            largest = max(
+                (size_of(replica).device_bytes for replica in self.replicas.values()), default=0
+            )
             if largest <= self.room_bytes:
                 return []
         return [
-            seat.key
-            for seat in self.seats.values()
-            if not seat.pinned and not self._fits_at_once([*pinned, seat], self.fixed_bytes)
+            replica.key
+            for replica in self.replicas.values()
+            if not replica.pinned and not self._fits_at_once([*pinned, replica], self.fixed_bytes)
         ]
 
     def _held(
         self, without: Collection[VersionKey], after_leaving: bool, before_leaving: bool
     ) -> list[Replica]:
         held = [
-            seat
-            for seat in self._leaving.values()
-            if (seat.key not in self.released_now or before_leaving) and not after_leaving
+            replica
+            for replica in self._leaving.values()
+            if (replica.key not in self.released_now or before_leaving) and not after_leaving
         ]
-        return held + [seat for seat in self.seats.values() if seat.key not in without]
+        return held + [replica for replica in self.replicas.values() if replica.key not in without]
 
-    def _fits_at_once(self, seats: Collection[Replica], base_bytes: int) -> bool:
+    def _fits_at_once(self, replicas: Collection[Replica], base_bytes: int) -> bool:
         ledger = self.worker.ledger
-        hot = sum(weights_bytes(seat) > 0 for seat in seats)
+        hot = sum(weights_bytes(replica) > 0 for replica in replicas)
         if ledger.max_hot and hot > ledger.max_hot:
             return False
-        return total_bytes(seats) <= ledger.budget_bytes - base_bytes
+        return total_bytes(replicas) <= ledger.budget_bytes - base_bytes
 
-    def _fits_in_turn(self, seats: Collection[Replica]) -> bool:
+    def _fits_in_turn(self, replicas: Collection[Replica]) -> bool:
         """All in the tier, the pinned ones on the device, and each other one beside them."""
-        if sum(weights_bytes(seat) for seat in seats) > self.worker.ledger.assignable_bytes:
+        if (
+            sum(weights_bytes(replica) for replica in replicas)
+            > self.worker.ledger.assignable_bytes
+        ):
             return False
-        pinned = [seat for seat in seats if seat.pinned]
-        others = [seat for seat in seats if not seat.pinned]
+        pinned = [replica for replica in replicas if replica.pinned]
+        others = [replica for replica in replicas if not replica.pinned]
         # Beside the same pinned ones only the largest matter, without or with workspace.
         largest = [] if not others else [max(others, key=_device), max(others, key=kept_bytes)]
         return self._fits_at_once(pinned, self.fixed_bytes) and all(
-            self._fits_at_once([*pinned, seat], self.fixed_bytes) for seat in largest
+            self._fits_at_once([*pinned, replica], self.fixed_bytes) for replica in largest
         )
 
     # --- changes ------------------------------------------------------------------------------
@@ -258,20 +263,20 @@ class Bench:
         self._sum()
 
     def assign(self, key: VersionKey, size: Footprint, pinned: bool) -> None:
-        self._own()[key] = newcomer(size, pinned, key)
+        self._own()[key] = candidate(size, pinned, key)
         self._sum()
 
     def pin(self, key: VersionKey, pinned: bool) -> None:
-        self._own()[key] = replace(self.seats[key], pinned=pinned)
+        self._own()[key] = replace(self.replicas[key], pinned=pinned)
 
-    def batch(self, key: VersionKey, batching: Batching | None) -> None:
-        self._own()[key] = replace(self.seats[key], batching=batching)
+    def batch(self, key: VersionKey, batching: BatchingConfig | None) -> None:
+        self._own()[key] = replace(self.replicas[key], batching=batching)
 
     def remake(self, key: VersionKey) -> None:
-        self._own()[key] = replace(self.seats[key], state=ReplicaState.ASSIGNED)
+        self._own()[key] = replace(self.replicas[key], state=ReplicaState.ASSIGNED)
 
 
-def newcomer(
+def candidate(
     size: Footprint,
     pinned: bool,
     key: VersionKey = VersionKey("", 0),  # noqa: B008 - frozen
@@ -287,35 +292,35 @@ def newcomer(
     )
 
 
-def size_of(seat: Replica) -> Footprint:
+def size_of(replica: Replica) -> Footprint:
     """Bytes it takes; a failed load keeps none, whatever it was to take."""
-    if seat.state is ReplicaState.FAILED:
+    if replica.state is ReplicaState.FAILED:
         return Footprint(0, 0)
-    return Footprint(seat.weights_bytes, seat.workspace_bytes, private_bytes(seat))
+    return Footprint(replica.weights_bytes, replica.workspace_bytes, private_bytes(replica))
 
 
-def weights_bytes(seat: Replica) -> int:
-    return 0 if seat.state is ReplicaState.FAILED else seat.weights_bytes
+def weights_bytes(replica: Replica) -> int:
+    return 0 if replica.state is ReplicaState.FAILED else replica.weights_bytes
 
 
-def private_bytes(seat: Replica) -> int:
-    known = seat.footprint is not None and seat.state is not ReplicaState.FAILED
-    return seat.footprint.private_bytes if known and seat.footprint is not None else 0
+def private_bytes(replica: Replica) -> int:
+    known = replica.footprint is not None and replica.state is not ReplicaState.FAILED
+    return replica.footprint.private_bytes if known and replica.footprint is not None else 0
 
 
-def kept_bytes(seat: Replica) -> int:
-    return weights_bytes(seat) + private_bytes(seat)
+def kept_bytes(replica: Replica) -> int:
+    return weights_bytes(replica) + private_bytes(replica)
 
 
-def total_bytes(seats: Iterable[Replica]) -> int:
+def total_bytes(replicas: Iterable[Replica]) -> int:
     """Sum of what each keeps and the largest workspace: one pass runs at a time."""
     kept = workspace = 0
-    for seat in seats:
-        if seat.state is not ReplicaState.FAILED:
-            kept += seat.weights_bytes + private_bytes(seat)
-            workspace = max(workspace, seat.workspace_bytes)
+    for replica in replicas:
+        if replica.state is not ReplicaState.FAILED:
+            kept += replica.weights_bytes + private_bytes(replica)
+            workspace = max(workspace, replica.workspace_bytes)
     return kept + workspace
 
 
-def _device(seat: Replica) -> int:
-    return size_of(seat).device_bytes
+def _device(replica: Replica) -> int:
+    return size_of(replica).device_bytes

@@ -5,42 +5,42 @@ Pure. A final one is told to callers at once, the others to those whose time run
 
 from collections.abc import Mapping, Sequence
 
-from control_plane.scheduling.proposed_worker import Bench
-from control_plane.types.command import Wait
+from control_plane.scheduling.proposed_worker import ProposedWorker
+from control_plane.types.command import Blocked
 from control_plane.types.footprint import Footprint
 from control_plane.types.snapshot import LoadFailure
-from control_plane.types.version import Given, ModelVersion, VersionKey, VersionState
+from control_plane.types.version import ModelVersion, ServingSpec, VersionKey, VersionState
 
 MIB = 2**20
 # Refusals of the moment: the worker is fine and so is the pack, so no caller is told a failure.
 PASSING = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})
 
 
-def not_ready(key: VersionKey, version: ModelVersion) -> Wait:
+def not_ready(key: VersionKey, version: ModelVersion) -> Blocked:
     if version.state is VersionState.FAILED:
         why = f"the import of {key} failed: {version.reason}: {version.message}"
-        return Wait(key, "MODEL_IMPORT_FAILED", why, final=True)
-    return Wait(key, "MODEL_NOT_READY", f"{key} is {version.state}: wait for its import")
+        return Blocked(key, "MODEL_IMPORT_FAILED", why, final=True)
+    return Blocked(key, "MODEL_NOT_READY", f"{key} is {version.state}: wait for its import")
 
 
-def no_worker(key: VersionKey) -> Wait:
-    return Wait(key, "NO_WORKER", "no worker is connected: start one")
+def no_worker(key: VersionKey) -> Blocked:
+    return Blocked(key, "NO_WORKER", "no worker is connected: start one")
 
 
-def too_few_workers(key: VersionKey, replicas: int, workers: int) -> Wait:
+def too_few_workers(key: VersionKey, replicas: int, workers: int) -> Blocked:
     why = f"{replicas} replicas are wanted and {workers} workers are connected"
-    return Wait(key, "NO_WORKER", f"{why}: start more, or want fewer")
+    return Blocked(key, "NO_WORKER", f"{why}: start more, or want fewer")
 
 
-def only_cpus(key: VersionKey) -> Wait:
+def only_cpus(key: VersionKey) -> Blocked:
     why = (
         "only CPU workers are free: beside accelerators they take what has cpu_fallback and failed "
         "to load on every accelerator; allow it, or start another worker"
     )
-    return Wait(key, "NO_WORKER", why)
+    return Blocked(key, "NO_WORKER", why)
 
 
-def nowhere_allowed(key: VersionKey, given: Given) -> Wait:
+def nowhere_allowed(key: VersionKey, given: ServingSpec) -> Blocked:
     placement = given.placement
     if given.build_of is not None:
         asked = " and ".join(filter(None, (" or ".join(given.served), placement.says)))
@@ -49,39 +49,41 @@ def nowhere_allowed(key: VersionKey, given: Given) -> Wait:
         why = "every worker that does not have it yet is to drain: start another"
     else:
         why = f"no worker that takes work has {placement.says}: start one, or place {key} elsewhere"
-    return Wait(key, "NO_WORKER", why)
+    return Blocked(key, "NO_WORKER", why)
 
 
-def too_large(key: VersionKey, benches: Sequence[Bench], sizes: Mapping[str, Footprint]) -> Wait:
-    largest = max(benches, key=lambda b: (b.room_bytes, b.worker.id))
+def too_large(
+    key: VersionKey, workers: Sequence[ProposedWorker], sizes: Mapping[str, Footprint]
+) -> Blocked:
+    largest = max(workers, key=lambda b: (b.room_bytes, b.worker.id))
     needed = sizes[largest.worker.id].device_bytes / MIB
     why = (
         f"{key} needs {needed:,.1f} MiB and the largest worker, {largest.worker.id}, has "
         f"{max(0, largest.room_bytes) / MIB:,.1f} MiB for models: raise its memory budget"
     )
-    return Wait(key, "MODEL_TOO_LARGE", why, final=True)
+    return Blocked(key, "MODEL_TOO_LARGE", why, final=True)
 
 
-def failed(key: VersionKey, found: Sequence[tuple[LoadFailure, str]], now: float) -> Wait:
+def failed(key: VersionKey, found: Sequence[tuple[LoadFailure, str]], now: float) -> Blocked:
     """`found`: failures with their workers, at least one."""
     first, worker = min(found, key=lambda pair: (pair[0].retry_at_s, pair[1]))
     left_s = max(0.0, first.retry_at_s - now)
     # One that fails for good decides what callers hear only where all do.
     if any(failure.reason in PASSING for failure, _ in found):
-        return Wait(key, first.reason, f"{worker}: {first.message}", retry_after_s=left_s)
+        return Blocked(key, first.reason, f"{worker}: {first.message}", retry_after_s=left_s)
     why = f"loading {key} on {worker} failed: {first.reason}: {first.message}"
-    return Wait(key, "LOAD_FAILED", why, final=True, retry_after_s=left_s)
+    return Blocked(key, "LOAD_FAILED", why, final=True, retry_after_s=left_s)
 
 
-def leaving(key: VersionKey) -> Wait:
-    return Wait(key, "LEDGER_FULL", f"{key} waits for another to leave")
+def leaving(key: VersionKey) -> Blocked:
+    return Blocked(key, "LEDGER_FULL", f"{key} waits for another to leave")
 
 
-def in_use(key: VersionKey) -> Wait:
+def in_use(key: VersionKey) -> Blocked:
     why = f"{key} waits for room: every other model is in use or just being loaded"
-    return Wait(key, "LEDGER_FULL", why)
+    return Blocked(key, "LEDGER_FULL", why)
 
 
-def pinned_full(key: VersionKey) -> Wait:
+def pinned_full(key: VersionKey) -> Blocked:
     why = f"pinned models leave no room for {key}: unload or unpin one, or add a worker"
-    return Wait(key, "LEDGER_FULL", why, final=True)
+    return Blocked(key, "LEDGER_FULL", why, final=True)

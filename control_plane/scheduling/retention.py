@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from control_plane.scheduling.proposed_fleet import Board
-from control_plane.scheduling.proposed_worker import Bench
+from control_plane.scheduling.proposed_fleet import ProposedFleet
+from control_plane.scheduling.proposed_worker import ProposedWorker
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.snapshot import Snapshot
-from control_plane.types.version import Build, ModelVersion, VersionKey
+from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
 from control_plane.types.worker import Replica
-from yolopool.server.arrival_rates import NEVER, Rates
-from yolopool.server.gdsf import keeping
+from yolopool.server.arrival_rates import NO_ARRIVALS, ArrivalRates
+from yolopool.server.gdsf import gdsf_value
 from yolopool.vocabulary import Priority
 
 # Until it was measured: opening a pack, and reading it from a store of 10 Gbit/s.
@@ -18,18 +18,20 @@ WEIGHTS = {Priority.INTERACTIVE: 4.0, Priority.NORMAL: 1.0, Priority.BULK: 0.25}
 GIB = 1024**3
 
 
-def rates(board: Board, snapshot: Snapshot, key: VersionKey, now: float) -> Rates:
+def rates(fleet: ProposedFleet, snapshot: Snapshot, key: VersionKey, now: float) -> ArrivalRates:
     """Requests for a version, wherever it is and was. now: monotonic seconds."""
     departed = snapshot.departed.get(key)
-    total = departed.now(now) if departed is not None else NEVER
-    for worker_id in board.places.get(key, ()):
-        seat = board.benches[worker_id].worker.replicas.get(key)
-        if seat is not None:
-            total = total + seat.rates
+    total = departed.now(now) if departed is not None else NO_ARRIVALS
+    for worker_id in fleet.places.get(key, ()):
+        replica = fleet.workers[worker_id].worker.replicas.get(key)
+        if replica is not None:
+            total = total + replica.rates
     return total
 
 
-def load_s(version: ModelVersion, build: Build, known: Mapping[FootprintKey, Footprint]) -> float:
+def cold_start_s(
+    version: ModelVersion, build: DeviceVariant, known: Mapping[FootprintKey, Footprint]
+) -> float:
     """What loading it takes where it is not: from the store and to the device of such a worker."""
     pack, made = version.made_by(build)
     if pack is None:
@@ -41,19 +43,21 @@ def load_s(version: ModelVersion, build: Build, known: Mapping[FootprintKey, Foo
     return (measured.fetch_ms / 1000 or guess) + measured.swap_ms / 1000
 
 
-def of_seat(board: Board, snapshot: Snapshot, bench: Bench, seat: Replica, now: float) -> float:
+def replica_value(
+    fleet: ProposedFleet, snapshot: Snapshot, proposed: ProposedWorker, replica: Replica, now: float
+) -> float:
     """Seconds saved a second and byte by a seat; copies of a version share what they save."""
-    version = snapshot.desired.versions.get(seat.key)
+    version = snapshot.desired.versions.get(replica.key)
     if version is None:
         return 0.0
-    estimate = rates(board, snapshot, seat.key, now).estimate
+    estimate = rates(fleet, snapshot, replica.key, now).estimate
     if not estimate:
         return 0.0
-    cost_s = load_s(version, bench.worker.build, snapshot.footprints)
-    copies = max(1, len(board.places.get(seat.key, ())))
-    held_s = snapshot.unix_s - seat.hot_since_unix_s if seat.hot_since_unix_s else 0.0
+    cost_s = cold_start_s(version, proposed.worker.build, snapshot.footprints)
+    copies = max(1, len(fleet.places.get(replica.key, ())))
+    held_s = snapshot.unix_s - replica.hot_since_unix_s if replica.hot_since_unix_s else 0.0
     weight = WEIGHTS[version.given.placement.priority]
-    return keeping(weight * estimate / copies, cost_s, seat.weights_bytes, held_s)
+    return gdsf_value(weight * estimate / copies, cost_s, replica.weights_bytes, held_s)
 
 
 def per_gib(rate: float, cost_s: float, weights_bytes: int) -> float:

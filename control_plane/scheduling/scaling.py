@@ -6,8 +6,8 @@ bounds lie apart, so that constant demand moves nothing.
 
 from collections.abc import Iterable, Sequence
 
-from control_plane.scheduling.context import Desk, is_loaded
-from control_plane.scheduling.proposed_worker import Bench
+from control_plane.scheduling.context import PlanContext, is_loaded
+from control_plane.scheduling.proposed_worker import ProposedWorker
 from control_plane.types.command import Assign
 from control_plane.types.desired import Want
 from control_plane.types.version import ModelVersion
@@ -24,51 +24,55 @@ FULL = 0.9
 SPARE = 0.6
 
 
-def copies_to_keep(desk: Desk, want: Want, loaded: Sequence[Replica]) -> int:
+def copies_to_keep(context: PlanContext, want: Want, loaded: Sequence[Replica]) -> int:
     """Of those loaded: what is wanted, and as many more as it takes to carry what there is."""
     there = len(loaded)
     if there <= want.replicas:
         return there
-    busy = sum(seat.busy for seat in loaded)
-    waits = max(seat.queue_ms for seat in loaded)
+    busy = sum(replica.busy for replica in loaded)
+    waits = max(replica.queue_ms for replica in loaded)
     needed = there if waits > CALM_MS else int(busy / CARRY) + 1
-    return max(want.replicas, min(there, needed, _most(desk, want)))
+    return max(want.replicas, min(there, needed, _most(context, want)))
 
 
-def is_calm(seat: Replica) -> bool:
+def is_calm(replica: Replica) -> bool:
     """Whether nothing speaks for another copy."""
-    return seat.queue_ms < QUEUE_MS and seat.busy < FULL
+    return replica.queue_ms < QUEUE_MS and replica.busy < FULL
 
 
-def one_more(desk: Desk, want: Want, version: ModelVersion) -> Iterable[Assign]:
+def scale_up(context: PlanContext, want: Want, version: ModelVersion) -> Iterable[Assign]:
     """A copy of a version whose requests wait at every copy, where a device stands idle."""
-    holders = desk.present(want.key)
-    seats = [bench.seats[want.key] for bench in holders]
-    if not seats or len(seats) >= _most(desk, want) or not all(map(is_loaded, seats)):
+    holders = context.present(want.key)
+    replicas = [proposed.replicas[want.key] for proposed in holders]
+    if not replicas or len(replicas) >= _most(context, want) or not all(map(is_loaded, replicas)):
         return
-    waits_ms = min(seat.queue_ms for seat in seats)
-    if waits_ms < QUEUE_MS and min(seat.busy for seat in seats) < FULL:
+    waits_ms = min(replica.queue_ms for replica in replicas)
+    if waits_ms < QUEUE_MS and min(replica.busy for replica in replicas) < FULL:
         return
 
-    def suits(bench: Bench) -> bool:
-        if bench.holds(want.key) or not desk.at_home(want.key, bench) or bench.busy > SPARE:
+    def suits(proposed: ProposedWorker) -> bool:
+        if (
+            proposed.holds(want.key)
+            or not context.is_eligible(want.key, proposed)
+            or proposed.busy > SPARE
+        ):
             return False
-        size = desk.size(version, bench)
-        same = any(bench.worker.device_kind == b.worker.device_kind for b in holders)
+        size = context.size(version, proposed)
+        same = any(proposed.worker.device_kind == b.worker.device_kind for b in holders)
         return (
             same
-            and desk.failure(bench, want.key) is None
-            and bench.fits(size)
-            and (bench.fits_hot(size) or bench.crowding < SPARE)
+            and context.failure(proposed, want.key) is None
+            and proposed.fits(size)
+            and (proposed.fits_hot(size) or proposed.crowding < SPARE)
         )
 
-    bench = desk.board.roomiest(suits)
-    if bench is not None:
+    proposed = context.fleet.most_free(suits)
+    if proposed is not None:
         why = f"its requests wait {waits_ms:.0f} ms at every copy, which are busy"
-        yield desk.assign(want, bench, desk.size(version, bench), why, pinned=False)
+        yield context.assign(want, proposed, context.size(version, proposed), why, pinned=False)
 
 
-def _most(desk: Desk, want: Want) -> int:
-    version = desk.version(want.key)
+def _most(context: PlanContext, want: Want) -> int:
+    version = context.version(want.key)
     bound = version.given.placement.max_replicas if version is not None else 0
-    return max(want.replicas, bound) if bound else max(want.replicas, len(desk.board.benches))
+    return max(want.replicas, bound) if bound else max(want.replicas, len(context.fleet.workers))

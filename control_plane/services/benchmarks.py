@@ -11,12 +11,12 @@ from control_plane.clock import Clock
 from control_plane.convert.validation import deadline_of
 from control_plane.convert.versions import key_out
 from control_plane.convert.workers import replica_out
-from control_plane.models.loading import Loads
+from control_plane.models.loading import Loader
 from control_plane.routing.balancer import Reject, Send, choose
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
-from control_plane.worker_client import WorkerLink
+from control_plane.worker_client import WorkerClient
 from yolopool.errors import NotAssigned, WorkerNotFound
 from yolopool.names import parse_ref
 from yolopool.v1 import bench_pb2, bench_pb2_grpc, worker_pb2
@@ -28,7 +28,7 @@ DEFAULT_WAIT_S = 600.0
 
 class BenchService(bench_pb2_grpc.BenchServiceServicer):
     def __init__(
-        self, view: View, loads: Loads, link: WorkerLink, clock: Clock, rng: Random
+        self, view: View, loads: Loader, link: WorkerClient, clock: Clock, rng: Random
     ) -> None:
         self._view = view
         self._loads = loads
@@ -76,7 +76,7 @@ class BenchService(bench_pb2_grpc.BenchServiceServicer):
             raise NotAssigned(
                 f"{key} is not on {where[:120]}: load it there first, or name no worker and no kind"
             )
-        return await self._loads.serve(key, lambda: self._chosen(key, request), deadline_s)
+        return await self._loads.ensure_loaded(key, lambda: self._chosen(key, request), deadline_s)
 
     def _chosen(self, key: VersionKey, request: bench_pb2.BenchModelRequest) -> WorkerInfo | None:
         """The worker that a request would go to, of those that are asked for."""

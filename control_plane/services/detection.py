@@ -3,7 +3,7 @@
 from control_plane.caller import CallContext, principal_of
 from control_plane.clock import Clock
 from control_plane.convert.validation import deadline_of, infer_request
-from control_plane.routing.router import Detecting
+from control_plane.routing.router import Router
 from yolopool.errors import YolopoolError
 from yolopool.names import parse_ref
 from yolopool.v1 import (
@@ -14,9 +14,9 @@ from yolopool.v1 import (
 
 class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
     def __init__(
-        self, detecting: Detecting, clock: Clock, default_deadline_s: float, max_image_bytes: int
+        self, router: Router, clock: Clock, default_deadline_s: float, max_image_bytes: int
     ) -> None:
-        self._detecting = detecting
+        self._router = router
         self._clock = clock
         self._default_deadline_s = default_deadline_s
         self._max_image_bytes = max_image_bytes
@@ -30,6 +30,6 @@ class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
             ref = parse_ref(request.model)
             body = infer_request(request, self._max_image_bytes)
         except YolopoolError as error:
-            self._detecting.refused(request, principal, error)
+            self._router.refused(request, principal, error)
             raise
-        return await self._detecting.detect(request, ref, body, principal, deadline_s)
+        return await self._router.detect(request, ref, body, principal, deadline_s)

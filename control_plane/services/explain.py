@@ -9,10 +9,10 @@ from control_plane.caller import CallContext
 from control_plane.clock import Clock
 from control_plane.convert.validation import check_placement, check_replicas
 from control_plane.convert.versions import key_out, placement_in, rates_out
-from control_plane.routing.request_traces import Trace, Traces
+from control_plane.routing.request_traces import RequestHistory, RequestTrace
 from control_plane.scheduling import explanation
-from control_plane.scheduling.explanation import Verdict
-from control_plane.types.command import Assign, Release, Wait
+from control_plane.scheduling.explanation import Feasibility
+from control_plane.types.command import Assign, Blocked, Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.snapshot import Snapshot
 from control_plane.view.view import View
@@ -24,7 +24,7 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
     """`snapshot` answers what the next plan will look at, commands under way included."""
 
     def __init__(
-        self, view: View, snapshot: Callable[[], Snapshot], traces: Traces, clock: Clock
+        self, view: View, snapshot: Callable[[], Snapshot], traces: RequestHistory, clock: Clock
     ) -> None:
         self._view = view
         self._snapshot = snapshot
@@ -42,7 +42,7 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
         want = Want(version.key, replicas, request.pin, WantSource.ADMIN, self._clock.unix())
         now = self._clock.monotonic()
         waiting = self._view.waits.keys()
-        commands = explanation.planned(self._snapshot(), want, placement, waiting, now)
+        commands = explanation.plan_for(self._snapshot(), want, placement, waiting, now)
         return explain_pb2.PlanLoadResponse(steps=[step_out(command) for command in commands])
 
     async def ExplainModel(
@@ -71,7 +71,7 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
         return explain_pb2.ExplainRequestResponse(requests=[trace_out(trace) for trace in traces])
 
 
-def step_out(command: Assign | Release | Wait) -> explain_pb2.PlannedStep:
+def step_out(command: Assign | Release | Blocked) -> explain_pb2.PlannedStep:
     step = explain_pb2.PlannedStep(version=key_out(command.key), why=command.why, line=str(command))
     match command:
         case Assign():
@@ -79,12 +79,12 @@ def step_out(command: Assign | Release | Wait) -> explain_pb2.PlannedStep:
         case Release():
             step.action, step.worker = explain_pb2.PlannedStep.RELEASE, command.worker
             step.reason = command.reason
-        case Wait():
+        case Blocked():
             step.action, step.reason = explain_pb2.PlannedStep.WAIT, command.reason
     return step
 
 
-def verdict_out(verdict: Verdict) -> explain_pb2.WorkerVerdict:
+def verdict_out(verdict: Feasibility) -> explain_pb2.WorkerVerdict:
     state = types_pb2.REPLICA_STATE_UNSPECIFIED
     if verdict.replica is not None:
         state = types_pb2.ReplicaState.Value(f"REPLICA_STATE_{verdict.replica.state}")
@@ -101,7 +101,7 @@ def verdict_out(verdict: Verdict) -> explain_pb2.WorkerVerdict:
     )
 
 
-def trace_out(trace: Trace) -> explain_pb2.RequestTrace:
+def trace_out(trace: RequestTrace) -> explain_pb2.RequestTrace:
     return explain_pb2.RequestTrace(
         request_id=trace.request_id,
         unix_s=trace.unix_s,

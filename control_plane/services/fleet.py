@@ -10,7 +10,7 @@ from control_plane.convert.validation import deadline_of
 from control_plane.convert.versions import key_out
 from control_plane.convert.workers import crashed_out, worker_out
 from control_plane.metrics import Metrics
-from control_plane.reconcile.drainer import Departures
+from control_plane.reconcile.drainer import Drainer
 from control_plane.services.imports import ImportService
 from control_plane.store.registry import Registry
 from control_plane.types.worker import WorkerState
@@ -46,12 +46,12 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         metrics: Metrics,
         importers: ImportService,
         registry: Registry,
-        departures: Departures,
+        drainer: Drainer,
         clock: Clock,
     ) -> None:
         self._identity = identity
         self._registry = registry
-        self._departures = departures
+        self._drainer = drainer
         self._view = view
         self._metrics = metrics
         self._importers = importers
@@ -86,7 +86,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             release=__version__,
             started_unix_s=self._identity.started_unix_s,
             control_plane=self._identity.name,
-            reconciler=view.reconciler,
+            reconciler=view.leader,
             registry_available=view.registry_available,
             models=view.catalogue.count(),
             versions=sum(one.given.build_of is None for one in view.desired.versions.values()),
@@ -113,7 +113,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         log.info("drain wanted", worker=worker.id, by=principal_of(context).name)
         await self._registry.cordon(worker.id, worker.incarnation)
         self._view.put_cordon(worker)
-        progress = self._departures.progress(worker)
+        progress = self._drainer.progress(worker)
 
         def gone() -> bool | None:
             nonlocal progress
@@ -121,7 +121,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             if now is None or now.incarnation != worker.incarnation:
                 return True
             if now.state is WorkerState.READY:
-                progress = self._departures.progress(now)
+                progress = self._drainer.progress(now)
             return True if now.state is WorkerState.LOST else None
 
         if request.wait:

@@ -8,16 +8,16 @@ import structlog
 
 from control_plane.caller import CallContext
 from control_plane.clock import Clock
-from control_plane.convert.heartbeat import Inventory
+from control_plane.convert.heartbeat import HeartbeatDecoder
 from control_plane.convert.validation import WORKER_ID, check_worker
 from control_plane.convert.versions import token_in
 from control_plane.convert.workers import worker_in
-from control_plane.routing.worker_exits import Crashes
+from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.store.registry import Registry
-from control_plane.types.worker import Exit, WorkerInfo
+from control_plane.types.worker import WorkerExit, WorkerInfo
 from control_plane.view.crash_loops import LONGEST_OUTPUT
 from control_plane.view.view import View
-from control_plane.worker_client import WorkerLink
+from control_plane.worker_client import WorkerClient
 from yolopool.errors import InvalidWorker, RegistryUnavailable, WorkerNotFound
 from yolopool.server.state_machine import InvalidTransition
 from yolopool.v1 import membership_pb2, membership_pb2_grpc
@@ -34,8 +34,8 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         self,
         view: View,
         registry: Registry,
-        link: WorkerLink,
-        crashes: Crashes,
+        link: WorkerClient,
+        exit_handler: WorkerExitHandler,
         clock: Clock,
         heartbeat_interval_s: float,
         lease_s: float,
@@ -43,7 +43,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         self._view = view
         self._registry = registry
         self._link = link
-        self._crashes = crashes
+        self._exit_handler = exit_handler
         self._clock = clock
         self._heartbeat_interval_s = heartbeat_interval_s
         self._lease_s = lease_s
@@ -76,7 +76,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     async def Heartbeat(
         self, requests: AsyncIterator[membership_pb2.HeartbeatRequest], context: CallContext
     ) -> AsyncIterator[membership_pb2.HeartbeatResponse]:
-        inventory = Inventory()
+        inventory = HeartbeatDecoder()
         async for request in requests:
             joined = self._view.workers.get(request.worker.id)
             if joined is None:
@@ -84,7 +84,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             token = token_in(request.highest_token) if request.HasField("highest_token") else None
             try:
                 worker = inventory.read(request.worker, self._lease_until(), joined)
-                self._view.hear(worker, token)
+                self._view.apply_heartbeat(worker, token)
             except InvalidTransition as error:
                 raise InvalidWorker(f"{error}: restart the worker") from error
             yield membership_pb2.HeartbeatResponse(lease_s=self._lease_s)
@@ -115,7 +115,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         told, now = request.exit, self._clock.unix()
         is_number = math.isfinite(told.restart_in_s)
         restart_in_s = min(max(0.0, told.restart_in_s), _LONGEST_RESTART_S) if is_number else 0.0
-        exit = Exit(
+        exit = WorkerExit(
             worker=request.worker,
             device=request.device[:120],
             device_kind=request.device_kind[:16],
@@ -127,7 +127,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             unix_s=now,
         )
         in_hand = frozenset(one for one in request.requests if len(one) <= _LONGEST_REQUEST_ID)
-        await self._crashes.report(exit, request.incarnation, in_hand, request.io_process)
+        await self._exit_handler.report(exit, request.incarnation, in_hand, request.io_process)
         return membership_pb2.ReportExitResponse()
 
     async def expire(self) -> None:

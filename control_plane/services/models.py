@@ -7,7 +7,7 @@ import structlog
 
 from control_plane.caller import CallContext, principal_of
 from control_plane.clock import Clock
-from control_plane.convert.schedules import change_in
+from control_plane.convert.schedules import changeover_in
 from control_plane.convert.validation import (
     check_batching,
     check_device_kind,
@@ -30,16 +30,16 @@ from control_plane.convert.versions import (
     version_out,
 )
 from control_plane.convert.workers import replica_out
-from control_plane.events.recorder import Journal
+from control_plane.events.recorder import EventRecorder
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
-from control_plane.models.loading import Loads
+from control_plane.models.loading import Loader
 from control_plane.store.artifacts import FolderArtifacts, check_digest
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import EventKind
 from control_plane.types.policy import Placement, Residency, ResidencyMode
-from control_plane.types.version import Given, ModelVersion, VersionKey, VersionState
+from control_plane.types.version import ModelVersion, ServingSpec, VersionKey, VersionState
 from control_plane.view.view import View
 from yolopool.errors import (
     ArtifactNotFound,
@@ -64,9 +64,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         view: View,
         artifacts: FolderArtifacts,
         builds: Builds,
-        loads: Loads,
+        loads: Loader,
         changeovers: Changeovers,
-        journal: Journal,
+        recorder: EventRecorder,
         clock: Clock,
     ) -> None:
         self._registry = registry
@@ -74,7 +74,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._artifacts = artifacts
         self._builds = builds
         self._loads = loads
-        self._journal = journal
+        self._recorder = recorder
         self._changeovers = changeovers
         self._clock = clock
 
@@ -101,7 +101,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         name, artifact = check_name(request.name), check_digest(request.artifact)
         settings = settings_in(check_settings(request.settings))
         earlier = self._view.catalogue.models.get(name, ())
-        given = given_in(request, earlier[0].given if earlier else Given())
+        given = given_in(request, earlier[0].given if earlier else ServingSpec())
         if not self._artifacts.has(artifact):
             raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
         now = self._clock.unix()
@@ -117,7 +117,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         by = principal_of(context).name
         if version.created_unix_s == now:  # else a repeat, which made none
             says = f"by {by}, of {version.source_name or artifact[:12]}"
-            self._journal.note(EventKind.REGISTERED, version=version.key, message=says)
+            self._recorder.record(EventKind.REGISTERED, version=version.key, message=says)
         if version.state is VersionState.UPLOADED:
             version = await self._adopt(version)
         self._view.put_version(version)
@@ -158,7 +158,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         by = principal_of(context).name
         log.info("deleted", versions=[str(key) for key in deleted], by=by)
         for key in deleted:
-            self._journal.note(EventKind.DELETED, version=key, message=f"by {by}")
+            self._recorder.record(EventKind.DELETED, version=key, message=f"by {by}")
         return model_pb2.DeleteModelResponse(deleted=[key_out(key) for key in sorted(deleted)])
 
     async def LoadModel(
@@ -275,7 +275,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     async def Changeover(
         self, request: model_pb2.ChangeoverRequest, context: CallContext
     ) -> model_pb2.ChangeoverResponse:
-        change = change_in(request)
+        change = changeover_in(request)
         log.info(
             "changeover wanted",
             prepare=[one.model for one in change.prepare],

@@ -6,7 +6,7 @@ from control_plane.caller import CallContext
 from control_plane.clock import Clock
 from control_plane.convert.validation import deadline_of
 from control_plane.convert.versions import key_in
-from control_plane.models.loading import Loads
+from control_plane.models.loading import Loader
 from control_plane.routing.balancer import Hold, Reject, choose
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
@@ -16,7 +16,7 @@ from yolopool.v1 import peer_pb2, peer_pb2_grpc
 
 class PeerService(peer_pb2_grpc.PeerServiceServicer):
     def __init__(
-        self, view: View, loads: Loads, clock: Clock, rng: Random, default_deadline_s: float
+        self, view: View, loads: Loader, clock: Clock, rng: Random, default_deadline_s: float
     ) -> None:
         self._view = view
         self._loads = loads
@@ -29,10 +29,12 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
     ) -> peer_pb2.WantVersionResponse:
         key = key_in(request.version)
         deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
-        await self._loads.serve(key, lambda: self._holder(key), deadline_s, here=True)
+        await self._loads.ensure_loaded(
+            key, lambda: self._worker_that_can_answer(key), deadline_s, here=True
+        )
         return peer_pb2.WantVersionResponse()
 
-    def _holder(self, key: VersionKey) -> WorkerInfo | None:
+    def _worker_that_can_answer(self, key: VersionKey) -> WorkerInfo | None:
         """Whoever could answer a Detect now. Raises what the plan says can't be done."""
         route = choose(self._view, key, self._clock.monotonic(), self._rng)
         if isinstance(route, Reject):

@@ -19,7 +19,7 @@ _NEEDING = frozenset(
 )
 
 
-class Opening(grpc.aio.ServerInterceptor):
+class ReadinessGate(grpc.aio.ServerInterceptor):
     """Callers hear UNAVAILABLE, which clients send again, to another where there is one."""
 
     def __init__(self, is_loaded: Callable[[], bool]) -> None:

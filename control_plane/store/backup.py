@@ -26,7 +26,7 @@ WRITING = 0.05
 FORMAT = 1
 
 
-class LocalCopy:
+class DesiredBackup:
     """`keep` goes on for ever; `read` before it."""
 
     def __init__(self, path: Path, clock: Clock) -> None:

@@ -14,16 +14,16 @@ from control_plane.types.policy import Placement, Residency, ResidencyMode, batc
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from control_plane.types.version import (
     Drift,
-    Given,
     ModelVersion,
     Pack,
-    Served,
+    ServedBuild,
+    ServingSpec,
     VersionKey,
     VersionSettings,
     VersionState,
 )
 from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
-from yolopool.server.arrival_rates import Rates
+from yolopool.server.arrival_rates import ArrivalRates
 from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ReplicaState, ShapePolicy
 
 Record = TypeVar("Record")
@@ -79,7 +79,7 @@ def _settings_of(raw: Mapping[str, Any]) -> VersionSettings:
     return _make(VersionSettings, {**raw, **words})
 
 
-def _given_of(raw: Mapping[str, Any]) -> Given:
+def _given_of(raw: Mapping[str, Any]) -> ServingSpec:
     residency = raw.get("residency", {})
     mode = ResidencyMode(residency.get("mode", ResidencyMode.NORMAL))
     parts = {
@@ -90,16 +90,16 @@ def _given_of(raw: Mapping[str, Any]) -> Given:
         "served": {kind: _served_of(one) for kind, one in raw.get("served", {}).items()},
         "build_of": VersionKey(*raw["build_of"]) if raw.get("build_of") else None,
     }
-    return _make(Given, {**raw, **parts})
+    return _make(ServingSpec, {**raw, **parts})
 
 
-def _served_of(raw: Mapping[str, Any]) -> Served:
+def _served_of(raw: Mapping[str, Any]) -> ServedBuild:
     drift = raw.get("drift")
     parts = {
         "pack": _pack_of(raw.get("pack")),
         "drift": _make(Drift, drift) if drift is not None else None,
     }
-    return _make(Served, {**raw, **parts})
+    return _make(ServedBuild, {**raw, **parts})
 
 
 def _placement_of(raw: Mapping[str, Any]) -> Placement:
@@ -193,7 +193,7 @@ def _replica_of(raw: Mapping[str, Any]) -> Replica:
         "key": key_of(raw["key"]),
         "state": ReplicaState(raw["state"]),
         "footprint": _make(Footprint, footprint) if footprint is not None else None,
-        "rates": _make(Rates, raw.get("rates", {})),
+        "rates": _make(ArrivalRates, raw.get("rates", {})),
         "batching": batching_of(batching) if batching is not None else None,
     }
     return _make(Replica, {**raw, **parts})

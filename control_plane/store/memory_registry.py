@@ -14,17 +14,17 @@ from uuid import uuid4
 from control_plane.memory_events import MemoryEvents
 from control_plane.store.registry import LOG_KEPT, REQUEST_ID_KEPT_S, StoreEmptied
 from control_plane.types import lifecycle
-from control_plane.types.desired import Changes, Desired, Want
+from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
-from control_plane.types.lease import FencingToken, Holder
-from control_plane.types.policy import Batching, Placement, Residency
+from control_plane.types.lease import FencingToken, Leader
+from control_plane.types.policy import BatchingConfig, Placement, Residency
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
-    Given,
     ModelVersion,
     Pack,
-    Served,
+    ServedBuild,
+    ServingSpec,
     VersionKey,
     VersionSettings,
     VersionState,
@@ -53,7 +53,7 @@ class _Written:
 
 @dataclass(frozen=True, slots=True)
 class _WriterLease:
-    holder: Holder
+    leader: Leader
     until_s: float  # on the registry's monotonic clock
 
 
@@ -134,13 +134,13 @@ class MemoryRegistry:
             mark=f"{self._epoch}.{self._revision}",
         )
 
-    async def desired_since(self, known: Desired) -> Changes | None:
+    async def desired_since(self, known: Desired) -> DesiredDelta | None:
         self._stands()
         written = [one for one in self._log if one.revision > known.revision]
         if known.cluster != self._cluster or len(written) != self._revision - known.revision:
             return None
         versions = {key for one in written for key in one.versions}
-        return Changes(
+        return DesiredDelta(
             self._revision,
             f"{self._epoch}.{self._revision}",
             {key: self._versions.get(key) for key in versions},
@@ -171,7 +171,7 @@ class MemoryRegistry:
         source_name: str,
         request_id: str,
         now: float,
-        given: Given = Given(),  # noqa: B008 - frozen
+        given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
     ) -> ModelVersion:
         self._stands()
         made, made_at = self._requests.get(request_id, (None, 0.0))
@@ -207,7 +207,7 @@ class MemoryRegistry:
         return self._put(build)
 
     async def set_served(
-        self, key: VersionKey, device_kind: str, served: Served | None
+        self, key: VersionKey, device_kind: str, served: ServedBuild | None
     ) -> ModelVersion | None:
         return self._set_given(key, lambda given: given.served_by(device_kind, served))
 
@@ -230,11 +230,13 @@ class MemoryRegistry:
         return self._set_given(key, lambda given: replace(given, placement=placement))
 
     async def set_batching(
-        self, key: VersionKey, device_kind: str, batching: Batching | None
+        self, key: VersionKey, device_kind: str, batching: BatchingConfig | None
     ) -> ModelVersion | None:
         return self._set_given(key, lambda given: given.batched(device_kind, batching))
 
-    def _set_given(self, key: VersionKey, change: Callable[[Given], Given]) -> ModelVersion | None:
+    def _set_given(
+        self, key: VersionKey, change: Callable[[ServingSpec], ServingSpec]
+    ) -> ModelVersion | None:
         self._stands()
         version = self._versions.get(key)
         if version is None:
@@ -309,7 +311,7 @@ class MemoryRegistry:
     async def put_schedule(self, schedule: Schedule) -> Schedule:
         self._stands()
         old = self._schedules.get(schedule.name)
-        if old is not None and old.says_as(schedule):
+        if old is not None and old.same_request(schedule):
             return old
         self._schedules[schedule.name] = schedule
         self._bump(schedules={schedule.name})
@@ -393,18 +395,18 @@ class MemoryRegistry:
     # --- the reconciler's lease -------------------------------------------------------------
 
     async def take_lease(
-        self, holder: str, lease_s: float, above: FencingToken | None, address: str = ""
+        self, leader: str, lease_s: float, above: FencingToken | None, address: str = ""
     ) -> FencingToken | None:
         self._stands()
-        held = await self.lease_holder()
-        if held is not None and held.name != holder:
+        held = await self.leader()
+        if held is not None and held.name != leader:
             return None
         above = above or FencingToken(0, 0)
         if above.epoch > self._epoch:  # this store is older than, or other than, the workers'
             self._epoch = max(int(self._wall_clock() * 1000), above.epoch + 1)
         self._counter = max(self._counter, above.counter) + 1
         token = FencingToken(self._epoch, self._counter)
-        self._lease = _WriterLease(Holder(holder, token, address), self._clock() + lease_s)
+        self._lease = _WriterLease(Leader(leader, token, address), self._clock() + lease_s)
         return token
 
     async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
@@ -417,9 +419,9 @@ class MemoryRegistry:
         if self._holds(token):
             self._lease = None
 
-    async def lease_holder(self) -> Holder | None:
+    async def leader(self) -> Leader | None:
         lease = self._lease
-        return lease.holder if lease is not None and self._clock() < lease.until_s else None
+        return lease.leader if lease is not None and self._clock() < lease.until_s else None
 
     # --- observed state ---------------------------------------------------------------------
 
@@ -477,7 +479,7 @@ class MemoryRegistry:
 
     def _holds(self, token: FencingToken) -> bool:
         lease = self._lease
-        return lease is not None and lease.holder.token == token and self._clock() < lease.until_s
+        return lease is not None and lease.leader.token == token and self._clock() < lease.until_s
 
     def _check(self, token: FencingToken | None) -> None:
         if token is not None and not self._holds(token):

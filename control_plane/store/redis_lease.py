@@ -5,7 +5,7 @@ A token is higher than every one given out before, be it by another store that t
 
 from control_plane.store.redis_store import LEASE, META, RedisStore, available, milliseconds
 from control_plane.store.registry import StoreEmptied
-from control_plane.types.lease import FencingToken, Holder
+from control_plane.types.lease import FencingToken, Leader
 
 # ARGV: holder, lease ms, above epoch, above counter, wall clock ms, address -> token, '': another
 # holds it, '-': there is no store. The counter is no less than the milliseconds since the epoch: a
@@ -44,12 +44,12 @@ class RedisLease:
         self._keep = store.redis.register_script(KEEP_LEASE)
 
     async def take(
-        self, holder: str, lease_s: float, above: FencingToken | None, address: str
+        self, leader: str, lease_s: float, above: FencingToken | None, address: str
     ) -> FencingToken | None:
         above = above or FencingToken(0, 0)
         async with available():
             arguments: list[str | int] = [
-                holder,
+                leader,
                 milliseconds(lease_s),
                 above.epoch,
                 above.counter,
@@ -70,13 +70,13 @@ class RedisLease:
         async with available():
             await self._keep(keys=[LEASE], args=[str(token), 0])
 
-    async def holder(self) -> Holder | None:
+    async def leader(self) -> Leader | None:
         async with available():
             held = await self._store.redis.get(LEASE)
         if held is None:
             return None
         token, name, *address = held.split(" ")
-        return Holder(name, _token_of(token), address[0] if address else "")
+        return Leader(name, _token_of(token), address[0] if address else "")
 
 
 def _token_of(text: str) -> FencingToken:

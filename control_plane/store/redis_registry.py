@@ -39,17 +39,17 @@ from control_plane.store.redis_store import (
 )
 from control_plane.store.registry import REQUEST_ID_KEPT_S, StoreEmptied
 from control_plane.types import lifecycle
-from control_plane.types.desired import Changes, Desired, Want
+from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
-from control_plane.types.lease import FencingToken, Holder
-from control_plane.types.policy import Batching, Placement, Residency
+from control_plane.types.lease import FencingToken, Leader
+from control_plane.types.policy import BatchingConfig, Placement, Residency
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
-    Given,
     ModelVersion,
     Pack,
-    Served,
+    ServedBuild,
+    ServingSpec,
     VersionKey,
     VersionSettings,
     VersionState,
@@ -127,14 +127,14 @@ class RedisRegistry:
             mark,
         )
 
-    async def desired_since(self, known: Desired) -> Changes | None:
+    async def desired_since(self, known: Desired) -> DesiredDelta | None:
         found = await self._store.since(known.cluster, known.revision, known.mark)
         if not found:
             await self._store.stand()
             return None
         revision, mark, *rest = found
         fields = _by_hash(rest)
-        return Changes(
+        return DesiredDelta(
             int(revision or 0),
             mark or "",
             codec.changed(fields[VERSIONS], codec.key_of, codec.version_of),
@@ -172,7 +172,7 @@ class RedisRegistry:
         source_name: str,
         request_id: str,
         now: float,
-        given: Given = Given(),  # noqa: B008 - frozen
+        given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
     ) -> ModelVersion:
         async def decide(change: Change) -> ModelVersion:
             if request_id:
@@ -220,7 +220,7 @@ class RedisRegistry:
         return await self._store.write(decide)
 
     async def set_served(
-        self, key: VersionKey, device_kind: str, served: Served | None
+        self, key: VersionKey, device_kind: str, served: ServedBuild | None
     ) -> ModelVersion | None:
         return await self._set_given(key, lambda given: given.served_by(device_kind, served))
 
@@ -241,12 +241,12 @@ class RedisRegistry:
         return await self._set_given(key, lambda given: replace(given, placement=placement))
 
     async def set_batching(
-        self, key: VersionKey, device_kind: str, batching: Batching | None
+        self, key: VersionKey, device_kind: str, batching: BatchingConfig | None
     ) -> ModelVersion | None:
         return await self._set_given(key, lambda given: given.batched(device_kind, batching))
 
     async def _set_given(
-        self, key: VersionKey, alter: Callable[[Given], Given]
+        self, key: VersionKey, alter: Callable[[ServingSpec], ServingSpec]
     ) -> ModelVersion | None:
         async def decide(change: Change) -> ModelVersion | None:
             version = await change.version(key)
@@ -417,9 +417,9 @@ class RedisRegistry:
     # --- the reconciler's lease -------------------------------------------------------------
 
     async def take_lease(
-        self, holder: str, lease_s: float, above: FencingToken | None, address: str = ""
+        self, leader: str, lease_s: float, above: FencingToken | None, address: str = ""
     ) -> FencingToken | None:
-        return await self._lease.take(holder, lease_s, above, address)
+        return await self._lease.take(leader, lease_s, above, address)
 
     async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
         return await self._lease.keep(token, lease_s)
@@ -427,8 +427,8 @@ class RedisRegistry:
     async def drop_lease(self, token: FencingToken) -> None:
         await self._lease.drop(token)
 
-    async def lease_holder(self) -> Holder | None:
-        return await self._lease.holder()
+    async def leader(self) -> Leader | None:
+        return await self._lease.leader()
 
     # --- observed state ---------------------------------------------------------------------
 

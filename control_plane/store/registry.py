@@ -9,17 +9,17 @@ answer within the setting's time, and change nothing then that a repeat would no
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from control_plane.types.desired import Changes, Desired, Want
+from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
-from control_plane.types.lease import FencingToken, Holder
-from control_plane.types.policy import Batching, Placement, Residency
+from control_plane.types.lease import FencingToken, Leader
+from control_plane.types.policy import BatchingConfig, Placement, Residency
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
-    Given,
     ModelVersion,
     Pack,
-    Served,
+    ServedBuild,
+    ServingSpec,
     VersionKey,
     VersionSettings,
 )
@@ -75,7 +75,7 @@ class Registry(Protocol):
         """All desired state at one revision."""
         ...
 
-    async def desired_since(self, known: Desired) -> Changes | None:
+    async def desired_since(self, known: Desired) -> DesiredDelta | None:
         """What was written since `known` was read, all at one revision; None: too long ago, or of
         another store or history: read all.
         """
@@ -98,7 +98,7 @@ class Registry(Protocol):
         source_name: str,
         request_id: str,
         now: float,
-        given: Given = Given(),  # noqa: B008 - frozen
+        given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
     ) -> ModelVersion:
         """A new version, numbered one above the highest the name ever had, UPLOADED.
 
@@ -114,7 +114,7 @@ class Registry(Protocol):
         ...
 
     async def set_served(
-        self, key: VersionKey, device_kind: str, served: Served | None
+        self, key: VersionKey, device_kind: str, served: ServedBuild | None
     ) -> ModelVersion | None:
         """By which build a version is served on a kind of device from now on (None: as its workers
         make it); None if there is no such version.
@@ -136,7 +136,7 @@ class Registry(Protocol):
         ...
 
     async def set_batching(
-        self, key: VersionKey, device_kind: str, batching: Batching | None
+        self, key: VersionKey, device_kind: str, batching: BatchingConfig | None
     ) -> ModelVersion | None:
         """How a version is batched on a kind of device from now on (None: as its workers were
         started); None if there is no such version.
@@ -237,7 +237,7 @@ class Registry(Protocol):
     # --- the reconciler's lease -------------------------------------------------------------
 
     async def take_lease(
-        self, holder: str, lease_s: float, above: FencingToken | None, address: str = ""
+        self, leader: str, lease_s: float, above: FencingToken | None, address: str = ""
     ) -> FencingToken | None:
         """The lease of the one writer if it is free: a token higher than every one given out and
         than `above` (the highest that is known). None: another holds it. `address`: host:port
@@ -253,7 +253,7 @@ class Registry(Protocol):
         """Gives the lease up if it is still held under this token."""
         ...
 
-    async def lease_holder(self) -> Holder | None:
+    async def leader(self) -> Leader | None:
         """Who holds the lease now; None: nobody."""
         ...
 

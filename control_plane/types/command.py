@@ -45,7 +45,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Blocked:
     """Wanted, and nothing can be done now; `reason` is an error reason of `yolopool.errors`."""
 
     key: VersionKey
@@ -59,7 +59,7 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class DropWant:
     """End a soft want that can't be met: it is not tried again until someone asks again."""
 
     key: VersionKey
@@ -70,7 +70,7 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
-class Adopt:
+class KeepPrefetched:
     """What was fetched ahead is in use: from now on somebody wants it."""
 
     key: VersionKey
@@ -79,9 +79,9 @@ class Adopt:
         return f"adopt {self.key}: it was fetched ahead, and is in use"
 
 
-Command = Assign | Release | Wait | Forget | Adopt
+Command = Assign | Release | Blocked | DropWant | KeepPrefetched
 
 
-def error_of(wait: Wait) -> YolopoolError:
+def error_of(wait: Blocked) -> YolopoolError:
     """The error that a caller gets for what the plan could not do."""
     return rebuild_reason(wait.reason, wait.why, retry_after_s=wait.retry_after_s)

@@ -82,7 +82,7 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class DesiredDelta:
     """Each key that was written since, with what it is at `revision`; None: gone."""
 
     revision: int

@@ -54,7 +54,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EventFilter:
     """Which events a caller asks for; what is left empty asks for all."""
 
     kinds: Collection[EventKind] = field(default_factory=frozenset)

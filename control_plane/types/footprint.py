@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from control_plane.types.version import Build, ModelVersion
+from control_plane.types.version import DeviceVariant, ModelVersion
 
 PIXELS_PER_MEGAPIXEL = 1_000_000
 INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
@@ -58,12 +58,12 @@ class FootprintKey:
     device_kind: str
 
     @classmethod
-    def of(cls, pack: str, build: Build) -> "FootprintKey":
+    def of(cls, pack: str, build: DeviceVariant) -> "FootprintKey":
         return cls(pack, *build)
 
 
 def footprint(
-    version: ModelVersion, build: Build, known: Mapping[FootprintKey, Footprint]
+    version: ModelVersion, build: DeviceVariant, known: Mapping[FootprintKey, Footprint]
 ) -> Footprint:
     """Bytes of a version as a worker makes it: as known, else the estimate of its import.
 

@@ -15,7 +15,7 @@ class FencingToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class Leader:
     """The control plane that decides: its name in the lease, its token, and host:port of its gRPC
     (empty: not said).
     """

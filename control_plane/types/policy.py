@@ -60,7 +60,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Batching:
+class BatchingConfig:
     """As types.proto has it; 0 leaves it to the worker."""
 
     max_batch: int = 0
@@ -70,7 +70,7 @@ class Batching:
     fixed: bool = False
 
 
-def batching_of(raw: Mapping[str, Any]) -> Batching:
+def batching_of(raw: Mapping[str, Any]) -> BatchingConfig:
     """Reads a record; fields that a newer release added are left out."""
-    known = {name: raw[name] for name in Batching.__dataclass_fields__ if name in raw}
-    return Batching(**{**known, "preferred_sizes": tuple(raw.get("preferred_sizes", ()))})
+    known = {name: raw[name] for name in BatchingConfig.__dataclass_fields__ if name in raw}
+    return BatchingConfig(**{**known, "preferred_sizes": tuple(raw.get("preferred_sizes", ()))})

@@ -50,7 +50,7 @@ class Schedule:
     last_unix_s: float = 0.0
     last_error: str = ""
 
-    def says_as(self, other: "Schedule") -> bool:
+    def same_request(self, other: "Schedule") -> bool:
         """Whether both ask for the same, whenever they were set and whatever became of them."""
         return self == replace(
             other,

@@ -11,7 +11,7 @@ from yolopool.server.arrival_rates import Arrivals
 
 
 @dataclass(slots=True)
-class Tickets:
+class OutstandingCalls:
     """Calls of this process to one replica, ahead of what its worker reports.
 
     `foreign` are tickets of others: what the worker reported beyond our own calls at the time.
@@ -36,7 +36,7 @@ class Snapshot:
     failures: Mapping[tuple[str, VersionKey], "LoadFailure"] = field(default_factory=dict)
     footprints: Mapping[FootprintKey, Footprint] = field(default_factory=dict)
     unix_s: float = 0.0
-    tickets: Mapping[tuple[str, VersionKey], Tickets] = field(default_factory=dict)
+    tickets: Mapping[tuple[str, VersionKey], OutstandingCalls] = field(default_factory=dict)
     departed: Mapping[VersionKey, Arrivals] = field(default_factory=dict)
     unloaded: Collection[VersionKey] = ()
     # Since when (Unix seconds) a version has waited for room, however young its want is.

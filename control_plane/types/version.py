@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from control_plane.types.policy import Batching, Placement, Residency, ResidencyMode
+from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
 from yolopool.names import build_name, is_build
 from yolopool.vocabulary import (
     PRECISIONS,
@@ -86,7 +86,7 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedBuild:
     """The build that serves a version on one kind of device. `pack` None: the version's own;
     `drift` None: it was not compared.
     """
@@ -102,7 +102,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ServingSpec:
     """What a registration gives beside file and settings: how and where the version is kept and,
     of a file of weights alone, the YAML text of its architecture and its class names.
 
@@ -115,8 +115,8 @@ class Given:
     class_names: tuple[str, ...] = ()
     placement: Placement = field(default_factory=Placement)
     # By kind of device; none: the workers' own.
-    batching: Mapping[str, Batching] = field(default_factory=dict)
-    served: Mapping[str, Served] = field(default_factory=dict)
+    batching: Mapping[str, BatchingConfig] = field(default_factory=dict)
+    served: Mapping[str, ServedBuild] = field(default_factory=dict)
     build_of: VersionKey | None = None
     calibration: str = ""
 
@@ -124,13 +124,13 @@ class Given:
         """Whether a worker on such a device can make anything of it."""
         return self.build_of is None or device_kind in self.served
 
-    def served_by(self, device_kind: str, served: Served | None) -> "Given":
+    def served_by(self, device_kind: str, served: ServedBuild | None) -> "ServingSpec":
         """With another build on a kind of device; None: what its workers make of the version."""
         others = {kind: one for kind, one in self.served.items() if kind != device_kind}
         more = {device_kind: served} if served is not None else {}
         return replace(self, served={**others, **more})
 
-    def batched(self, device_kind: str, batching: Batching | None) -> "Given":
+    def batched(self, device_kind: str, batching: BatchingConfig | None) -> "ServingSpec":
         """With another batching on a kind of device; None: the workers' own."""
         others = {kind: one for kind, one in self.batching.items() if kind != device_kind}
         more = {device_kind: batching} if batching is not None else {}
@@ -176,16 +176,16 @@ class ModelVersion:
     message: str = ""
     pack: Pack | None = None
     asked: VersionSettings | None = None
-    given: Given = Given()
+    given: ServingSpec = ServingSpec()
 
-    def made_by(self, build: "Build") -> "tuple[Pack | None, Build]":
+    def made_by(self, build: "DeviceVariant") -> "tuple[Pack | None, DeviceVariant]":
         """The pack that a worker which makes `build` of most versions is given of this one, and
         what it is to make of it.
         """
         served = self.given.served.get(build.device_kind)
         if served is None:
             return self.pack, build
-        return served.pack or self.pack, Build(served.variant, build.device_kind)
+        return served.pack or self.pack, DeviceVariant(served.variant, build.device_kind)
 
     def stands_for(self, build: "ModelVersion") -> bool:
         """Whether this row of a build is what another of its name is to become."""
@@ -202,7 +202,7 @@ class ModelVersion:
         return replace(self, given=replace(self.given, residency=normal))
 
 
-class Build(NamedTuple):
+class DeviceVariant(NamedTuple):
     """What a worker makes of a version: where these are equal, so are footprints."""
 
     variant: str  # backend/precision
@@ -213,5 +213,5 @@ class Build(NamedTuple):
         return self.variant.partition("/")[2]
 
     @classmethod
-    def usual(cls, device_kind: str) -> "Build":
+    def usual(cls, device_kind: str) -> "DeviceVariant":
         return cls(VARIANTS.get(device_kind, ""), device_kind)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from control_plane.types.footprint import Footprint
-from control_plane.types.policy import Batching
-from control_plane.types.version import Build, ModelVersion, VersionKey
-from yolopool.server.arrival_rates import NEVER, Rates
+from control_plane.types.policy import BatchingConfig
+from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
+from yolopool.server.arrival_rates import NO_ARRIVALS, ArrivalRates
 from yolopool.vocabulary import (
     ReplicaState,
 )
@@ -80,18 +80,18 @@ class Replica:
     pack: str = ""
     footprint: Footprint | None = None
     swaps_total: int = 0
-    rates: Rates = NEVER
+    rates: ArrivalRates = NO_ARRIVALS
     queue_ms: float = 0.0
     busy: float = 0.0
     hot_since_unix_s: float = 0.0
     hits_total: int = 0
-    batching: Batching | None = None
+    batching: BatchingConfig | None = None
 
     @property
     def precision(self) -> str:
         return self.variant.partition("/")[2]
 
-    def is_outdated(self, version: ModelVersion, build: Build) -> bool:
+    def is_outdated(self, version: ModelVersion, build: DeviceVariant) -> bool:
         """Whether it was loaded from another pack, or in another precision, than `version` is now
         served with on such a worker.
         """
@@ -140,10 +140,12 @@ class WorkerInfo:
     variant: str = ""
 
     @property
-    def build(self) -> Build:
+    def build(self) -> DeviceVariant:
         """What it makes of a version."""
         return (
-            Build(self.variant, self.device_kind) if self.variant else Build.usual(self.device_kind)
+            DeviceVariant(self.variant, self.device_kind)
+            if self.variant
+            else DeviceVariant.usual(self.device_kind)
         )
 
     def is_live(self, now: float) -> bool:
@@ -152,7 +154,7 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
+class WorkerExit:
     """How the last process of a worker ended, and what is done about it; see fleet.proto."""
 
     worker: str

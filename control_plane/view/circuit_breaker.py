@@ -11,29 +11,29 @@ PROBE_AFTER_S = 1.0
 
 
 @dataclass(slots=True)
-class _Doubt:
+class _Open:
     since_s: float
     probing: bool = False
 
 
-class Suspects:
+class CircuitBreaker:
     """By incarnation: a new process of the same worker begins with a clean sheet."""
 
     def __init__(self) -> None:
-        self._doubts: dict[str, _Doubt] = {}
+        self._doubts: dict[str, _Open] = {}
 
     def __len__(self) -> int:
         return len(self._doubts)
 
-    def doubt(self, incarnation: str, now: float) -> None:
+    def trip(self, incarnation: str, now: float) -> None:
         """It did not answer in time; once more begins the time anew."""
-        self._doubts[incarnation] = _Doubt(now)
+        self._doubts[incarnation] = _Open(now)
 
-    def heard(self, incarnation: str) -> None:
+    def reset(self, incarnation: str) -> None:
         """It spoke: an answer, a refusal or a heartbeat."""
         self._doubts.pop(incarnation, None)
 
-    def passed_over(self, now: float) -> Collection[str]:
+    def open_for(self, now: float) -> Collection[str]:
         """Whom no request is to be sent to now."""
         if not self._doubts:
             return ()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from control_plane.types.desired import Changes, Desired, Want
+from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from control_plane.view.catalogue import Catalogue
@@ -28,7 +28,7 @@ class _Own:
     read: ModelVersion | None
 
 
-class Mirror:
+class DesiredCache:
     """`desired` has maps that go on changing: look, and do not keep it; `frozen` is a value."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Mirror:
         )
         self._frozen = None
 
-    def take(self, changes: Changes) -> set[VersionKey]:
+    def take(self, changes: DesiredDelta) -> set[VersionKey]:
         """Applies what was written since; answers the versions that it is about."""
         news = self._age(changes.revision)
         for key, read in changes.versions.items():

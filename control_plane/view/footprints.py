@@ -35,7 +35,7 @@ class Footprints:
                 self.unrecorded[key] = footprint
         self._renew()
 
-    def hear(
+    def observe(
         self,
         worker: WorkerInfo,
         versions: Mapping[VersionKey, ModelVersion],
@@ -63,7 +63,7 @@ class Footprints:
                 self._measured[kind] = self.unrecorded[kind] = told
             self._renew()
 
-    def guess(self, key: FootprintKey, footprint: Footprint) -> None:
+    def assume(self, key: FootprintKey, footprint: Footprint) -> None:
         """A worker refused by what it needs more: holds until one measures, and is not recorded."""
         self._guessed[key] = footprint
         self._renew()

@@ -11,7 +11,7 @@ LAST_RETRY_S = 300.0
 Place = tuple[str, VersionKey]
 
 
-class LoadFailures:
+class LoadBackoff:
     """By worker and version; times are monotonic seconds and arguments."""
 
     def __init__(self) -> None:

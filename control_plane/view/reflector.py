@@ -27,7 +27,7 @@ class Copy(Protocol):
     def read(self) -> Desired | None: ...
 
 
-class Watch:
+class Reflector:
     """Goes on for ever; while the store is away the view keeps what it had. `restored` is told of
     a restoration that was this one's.
     """

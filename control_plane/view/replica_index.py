@@ -22,7 +22,7 @@ def rank(key: VersionKey, worker_id: str) -> int:
     return int.from_bytes(blake2b(f"{key} {worker_id}".encode(), digest_size=8).digest(), "big")
 
 
-class Holders:
+class ReplicaIndex:
     """The workers that report one version in any state; iterates over their ids.
 
     `hot` and `warm` are those that may be given its requests, by rank; not to be changed.

@@ -8,30 +8,30 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from control_plane.clock import Clock
-from control_plane.types.command import Wait
-from control_plane.types.desired import Changes, Desired, Want
-from control_plane.types.lease import FencingToken, Holder
+from control_plane.types.command import Blocked
+from control_plane.types.desired import Desired, DesiredDelta, Want
+from control_plane.types.lease import FencingToken, Leader
 from control_plane.types.lifecycle import SAID, WORKER_TABLE, WorkerEvent, WorkerLife
 from control_plane.types.schedule import Schedule
-from control_plane.types.snapshot import Snapshot, Tickets
+from control_plane.types.snapshot import OutstandingCalls, Snapshot
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import LoadReport, Replica, WorkerInfo, WorkerState
 from control_plane.view.catalogue import Catalogue
-from control_plane.view.circuit_breaker import Suspects
-from control_plane.view.crash_loops import Exits
-from control_plane.view.desired_cache import Mirror
+from control_plane.view.circuit_breaker import CircuitBreaker
+from control_plane.view.crash_loops import CrashLoops
+from control_plane.view.desired_cache import DesiredCache
 from control_plane.view.footprints import Footprints
-from control_plane.view.load_backoff import LoadFailures
-from control_plane.view.replica_index import Holders
+from control_plane.view.load_backoff import LoadBackoff
+from control_plane.view.replica_index import ReplicaIndex
 from control_plane.view.waiters import ANY, Waiters
 from yolopool.errors import WorkerNotFound
-from yolopool.server.arrival_rates import NEVER, Arrivals, Rates
+from yolopool.server.arrival_rates import NO_ARRIVALS, ArrivalRates, Arrivals
 from yolopool.server.state_machine import Life
 from yolopool.vocabulary import ReplicaState
 
 # How long a lost worker stays listed, so that people see which one is gone.
 LOST_KEPT_S = 300.0
-HOLDER = "holder"  # the subject of those who wait for another to decide
+LEADER = "leader"  # the subject of those who wait for another to decide
 
 
 class View:
@@ -39,27 +39,27 @@ class View:
 
     def __init__(self, clock: Clock) -> None:
         self.workers: dict[str, WorkerInfo] = {}
-        self.holders: dict[VersionKey, Holders] = {}
+        self.holders: dict[VersionKey, ReplicaIndex] = {}
         self.loads: dict[str, LoadReport] = {}
         self.outstanding: dict[str, int] = {}
-        self.waits: dict[VersionKey, Wait] = {}
+        self.waits: dict[VersionKey, Blocked] = {}
         self.footprints = Footprints()
-        self.failures = LoadFailures()
+        self.failures = LoadBackoff()
         self.highest_token: FencingToken | None = None
         self.registry_available = False
-        self.reconciler = self.reconciler_address = ""
+        self.leader = self.leader_address = ""
         # Workers on record when this process began, who may not have called here yet; None: the
         # record is not to be trusted.
         self.expected: frozenset[str] | None = frozenset()
         self.waiters = Waiters()
-        self.suspects = Suspects()
-        self.exits = Exits()
+        self.breaker = CircuitBreaker()
+        self.exits = CrashLoops()
         # Versions that an admin unloads by force, until they are nowhere or wanted again.
         self.forced: set[VersionKey] = set()
-        self._mirror = Mirror()
+        self._desired_cache = DesiredCache()
         self._clock = clock
         self._lives: dict[str, WorkerLife] = {}
-        self._tickets: dict[tuple[str, VersionKey], Tickets] = {}
+        self._tickets: dict[tuple[str, VersionKey], OutstandingCalls] = {}
         # Arrivals of versions at workers that hold them no more, and those wanted nowhere since.
         self._departed: dict[VersionKey, Arrivals] = {}
         self._unloaded: set[VersionKey] = set()
@@ -74,28 +74,28 @@ class View:
     @property
     def desired(self) -> Desired:
         """Its maps go on changing: look, and do not keep it."""
-        return self._mirror.desired
+        return self._desired_cache.desired
 
     @property
     def catalogue(self) -> Catalogue:
-        return self._mirror.catalogue
+        return self._desired_cache.catalogue
 
     @property
     def is_loaded(self) -> bool:
         """Whether desired state was read once: before, no name can be told from an unknown one."""
-        return self._mirror.is_loaded
+        return self._desired_cache.is_loaded
 
     def frozen_desired(self) -> Desired:
         """Desired state as a value."""
-        return self._mirror.frozen()
+        return self._desired_cache.frozen()
 
     def take_desired(self, desired: Desired) -> None:
         """Replaces desired state: the first look, or of a store that went another way."""
         self._touched = None
-        self._mirror.take_all(desired)
+        self._desired_cache.take_all(desired)
         self.waiters.wake_all()
 
-    def take_changes(self, changes: Changes) -> None:
+    def take_changes(self, changes: DesiredDelta) -> None:
         """Applies what was written since the revision that is known here."""
         for key, version in changes.versions.items():
             if version is None:
@@ -109,17 +109,17 @@ class View:
         self.forced -= wanted
         if changes.cordons:
             self._touched = None
-        self._show(*self._mirror.take(changes))
+        self._show(*self._desired_cache.take(changes))
 
     def put_version(self, version: ModelVersion) -> None:
         """Shows an own write at once; the store's change follows."""
-        self._mirror.put_version(version)
+        self._desired_cache.put_version(version)
         self._show(version.key)
 
     def drop_versions(self, keys: tuple[VersionKey, ...]) -> None:
         for key in keys:
             self._forget(key)
-        self._mirror.drop_versions(keys)
+        self._desired_cache.drop_versions(keys)
         self._show(*keys)
 
     def put_want(self, want: Want) -> None:
@@ -127,21 +127,21 @@ class View:
         self.waits.pop(want.key, None)
         self._unloaded.discard(want.key)
         self.forced.discard(want.key)
-        self._mirror.put_want(want)
+        self._desired_cache.put_want(want)
         self._show(want.key)
 
     def lower_want(self, key: VersionKey, left: int) -> None:
         """Shows what a plan left of a want. What it said of it is still to be heard."""
         want = self.desired.wants.get(key)
         if not left:
-            self._mirror.drop_want(key)
+            self._desired_cache.drop_want(key)
             self._show(key)
         elif want is not None:
             self.put_want(replace(want, replicas=min(left, want.replicas)))
 
     def drop_want(self, key: VersionKey) -> None:
         self.waits.pop(key, None)
-        self._mirror.drop_want(key)
+        self._desired_cache.drop_want(key)
         self._show(key)
 
     def _show(self, *keys: VersionKey) -> None:
@@ -161,28 +161,28 @@ class View:
         self._unloaded.difference_update(wanted)
         self.forced.difference_update(wanted)
         for key in drop:
-            self._mirror.drop_want(key)
+            self._desired_cache.drop_want(key)
         for want in put:
-            self._mirror.put_want(want)
+            self._desired_cache.put_want(want)
         for key in end_standby:
             version = self.desired.versions.get(key)
             if version is not None:
-                self._mirror.put_version(version.off_standby)
+                self._desired_cache.put_version(version.off_standby)
         self._show(*drop, *wanted, *end_standby)
 
     def put_schedule(self, schedule: Schedule) -> None:
         """Shows an own schedule at once."""
-        self._mirror.put_schedule(schedule.name, schedule)
+        self._desired_cache.put_schedule(schedule.name, schedule)
         self.waiters.wake(ANY)
 
     def drop_schedule(self, name: str) -> None:
-        self._mirror.put_schedule(name, None)
+        self._desired_cache.put_schedule(name, None)
         self.waiters.wake(ANY)
 
     def put_cordon(self, worker: WorkerInfo) -> None:
         """Shows an own cordon at once."""
         self._touched = None
-        self._mirror.put_cordon(worker.id, worker.incarnation)
+        self._desired_cache.put_cordon(worker.id, worker.incarnation)
         self.waiters.wake(ANY)
 
     def force_out(self, key: VersionKey) -> None:
@@ -192,16 +192,16 @@ class View:
 
     # --- who decides --------------------------------------------------------------------------
 
-    def put_holder(self, holder: Holder | None) -> None:
+    def set_leader(self, leader: Leader | None) -> None:
         """Who holds the lease, as the store says: its token was given out, whoever saw it."""
-        if holder is not None:
-            self.hear_token(holder.token)
-        name, address = (holder.name, holder.address) if holder is not None else ("", "")
-        if (name, address) != (self.reconciler, self.reconciler_address):
-            self.reconciler, self.reconciler_address = name, address
-            self.waiters.wake(HOLDER)
+        if leader is not None:
+            self.apply_token(leader.token)
+        name, address = (leader.name, leader.address) if leader is not None else ("", "")
+        if (name, address) != (self.leader, self.leader_address):
+            self.leader, self.leader_address = name, address
+            self.waiters.wake(LEADER)
 
-    def hear_token(self, token: FencingToken | None) -> None:
+    def apply_token(self, token: FencingToken | None) -> None:
         """Remembers the highest token that anyone told of."""
         if token is not None and (self.highest_token is None or token > self.highest_token):
             self.highest_token = token
@@ -214,9 +214,9 @@ class View:
         if old is not None and old.incarnation != worker.incarnation:
             self.leave(old.id, old.incarnation)
         self._lives.setdefault(worker.id, Life(worker.id, WorkerState.STARTING))
-        self.hear(worker, token)
+        self.apply_heartbeat(worker, token)
 
-    def hear(self, worker: WorkerInfo, token: FencingToken | None) -> None:
+    def apply_heartbeat(self, worker: WorkerInfo, token: FencingToken | None) -> None:
         """A heartbeat with the whole inventory.
 
         Raises WorkerNotFound for a process that has not joined, InvalidTransition for one that
@@ -228,14 +228,14 @@ class View:
                 f"worker {worker.id} is not known here as this process: join again"
             )
         self._lives[worker.id] = life.apply(WORKER_TABLE, SAID[worker.state])
-        self.suspects.heard(worker.incarnation)
-        self.hear_token(token)
-        self.hear_load(worker.id, worker.load)
+        self.breaker.reset(worker.incarnation)
+        self.apply_token(token)
+        self.apply_load(worker.id, worker.load)
         before: Mapping[VersionKey, Replica] = old.replicas if old is not None else {}
         self._put_worker(worker)
         self._learn(worker, before)
 
-    def hear_load(self, worker_id: str, report: LoadReport) -> None:
+    def apply_load(self, worker_id: str, report: LoadReport) -> None:
         """A report that rode on a reply or heartbeat; an older one than is known is dropped."""
         known = self.loads.get(worker_id)
         if known is None or report.sequence >= known.sequence:
@@ -252,7 +252,7 @@ class View:
         self.failures.forget_worker(worker_id)
         self.footprints.forget_worker(worker_id)
         self._tickets = {k: t for k, t in self._tickets.items() if k[0] != worker_id}
-        self.suspects.heard(incarnation)
+        self.breaker.reset(incarnation)
         self._unlist(worker.id, worker.replicas)
         self._moved.add(worker_id)
         self._touch(*worker.replicas)
@@ -269,7 +269,7 @@ class View:
                 lost.append(self._lose(worker))
         return lost
 
-    def lose(self, worker_id: str, incarnation: str) -> WorkerInfo | None:
+    def mark_lost(self, worker_id: str, incarnation: str) -> WorkerInfo | None:
         """Marks a worker LOST before its lease runs out, as that process has ended; answers it if
         it was there.
         """
@@ -292,7 +292,7 @@ class View:
             left = {k: r for k, r in worker.replicas.items() if k != key}
             self._put_worker(replace(worker, replicas=left))
 
-    def put_waits(self, waits: Mapping[VersionKey, Wait]) -> None:
+    def set_blocked(self, waits: Mapping[VersionKey, Blocked]) -> None:
         """What the newest plan could not do; those hear it who wait for one of them."""
         news = [key for key, wait in waits.items() if self.waits.get(key) != wait]
         self.waits = dict(waits)
@@ -331,7 +331,7 @@ class View:
             if was is None or _differs(was, replica):
                 changed.append(key)
             if turned or was is None or was.state is not replica.state:
-                self.holders.setdefault(key, Holders(key)).put(worker)
+                self.holders.setdefault(key, ReplicaIndex(key)).put(worker)
         gone = {key: was for key, was in before.items() if key not in worker.replicas}
         self._unlist(worker.id, gone)
         changed += gone
@@ -355,12 +355,12 @@ class View:
 
     def _learn(self, worker: WorkerInfo, before: Mapping[VersionKey, Replica]) -> None:
         """Keeps what was measured, whose tickets are not ours, and failures of others' loads."""
-        self.footprints.hear(worker, self.desired.versions, before)
+        self.footprints.observe(worker, self.desired.versions, before)
         for key, replica in worker.replicas.items():
             tickets = self._tickets.get((worker.id, key))
             if tickets is None and replica.outstanding:
                 # Plans look here: a heartbeat that tells of tickets alone moves no worker.
-                tickets = self._tickets[worker.id, key] = Tickets()
+                tickets = self._tickets[worker.id, key] = OutstandingCalls()
             if tickets is not None:
                 tickets.foreign = max(0, replica.outstanding - tickets.outstanding)
             if replica.state is ReplicaState.FAILED:
@@ -373,7 +373,7 @@ class View:
     def sent(self, worker_id: str, key: VersionKey) -> None:
         """A call to a worker begins: it counts before the worker reports it."""
         self.outstanding[worker_id] = self.outstanding.get(worker_id, 0) + 1
-        tickets = self._tickets.setdefault((worker_id, key), Tickets())
+        tickets = self._tickets.setdefault((worker_id, key), OutstandingCalls())
         tickets.outstanding += 1
         tickets.last_used_unix_s = self._clock.unix()
 
@@ -413,7 +413,7 @@ class View:
         self._touched, self._moved = set(), set()
         return touched, moved
 
-    def arrivals(self, key: VersionKey) -> Rates:
+    def arrivals(self, key: VersionKey) -> ArrivalRates:
         """Requests for a version, wherever it is and was."""
         total = self._left(key)
         for id_ in self.holders.get(key, ()):
@@ -436,9 +436,9 @@ class View:
         self._unloaded.discard(key)
         self._departed.pop(key, None)
 
-    def _left(self, key: VersionKey) -> Rates:
+    def _left(self, key: VersionKey) -> ArrivalRates:
         departed = self._departed.get(key)
-        return departed.now(self._clock.monotonic()) if departed is not None else NEVER
+        return departed.now(self._clock.monotonic()) if departed is not None else NO_ARRIVALS
 
     def _touch(self, *keys: VersionKey) -> None:
         if self._touched is not None:

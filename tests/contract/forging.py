@@ -10,7 +10,7 @@ import torch
 
 from tests.models import location
 from worker.backends.pytorch import skeleton
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from yolopool.v1.worker_pb2 import PackLocation
 
 Change = Callable[[dict[str, Any]], object]
@@ -38,7 +38,7 @@ def rewrite_text(folder: Path, text: bytes) -> PackLocation:
     return rewrite(folder, repair)
 
 
-def build(door: PackDoor, place: PackLocation) -> torch.nn.Module:
+def build(door: PackStore, place: PackLocation) -> torch.nn.Module:
     """The module of a pack, as a worker makes it."""
     pack = door.fetch(place)
     flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)

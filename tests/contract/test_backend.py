@@ -14,13 +14,13 @@ import torch
 
 from tests.models import U8, Zoo, picture
 from worker.backends.base import Backend, LoadedModel, run
-from worker.backends.composite import Composite
+from worker.backends.composite import CompositeBackend
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
 from worker.backends.onnx.openvino_backend import OpenVino
 from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
 from worker.packs.pack import Pack
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import Candidates, NmsOptions
 from worker.preprocess import letterbox
 from yolopool.errors import InvalidOption, OutOfMemory, YolopoolError
@@ -41,9 +41,9 @@ class BackendCase:
     runs: str = "torch"
 
 
-def on_the_cpu() -> Composite:
+def on_the_cpu() -> CompositeBackend:
     """As a worker has it."""
-    return Composite(TorchBackend("cpu", 1), OnnxRuntime("cpu", 1), OpenVino(1))
+    return CompositeBackend(TorchBackend("cpu", 1), OnnxRuntime("cpu", 1), OpenVino(1))
 
 
 CASES = {
@@ -88,14 +88,14 @@ def backend(backend_case: BackendCase) -> Iterator[Backend]:
 
 @pytest.fixture
 def pack(backend_case: BackendCase, zoo: Zoo, tmp_path: Path) -> Iterator[Pack]:
-    pack = PackDoor(tmp_path).fetch(zoo.built("shapes", backend_case.runs))
+    pack = PackStore(tmp_path).fetch(zoo.built("shapes", backend_case.runs))
     yield pack
     pack.close()
 
 
 @pytest.fixture
 def torch_pack(zoo: Zoo, tmp_path: Path) -> Iterator[Pack]:
-    pack = PackDoor(tmp_path).fetch(zoo.pack("shapes"))
+    pack = PackStore(tmp_path).fetch(zoo.pack("shapes"))
     yield pack
     pack.close()
 
@@ -249,7 +249,7 @@ def test_workspace_grows_with_pixels_and_images(backend: Backend, pack: Pack) ->
 def test_two_models_do_not_mix(
     backend_case: BackendCase, backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path
 ) -> None:
-    other_pack = PackDoor(tmp_path).fetch(zoo.built("yolov8n", backend_case.runs))
+    other_pack = PackStore(tmp_path).fetch(zoo.built("yolov8n", backend_case.runs))
     model, other = backend.load(pack, "fp32"), backend.load(other_pack, "fp32")
     (before,) = run(model, [boxed(0)], [options(pack)]).candidates
     run(other, [boxed(0)], [options(other_pack)])
@@ -265,7 +265,7 @@ def test_two_models_do_not_mix(
 def test_closing_gives_the_weights_back(
     backend_case: BackendCase, backend: Backend, zoo: Zoo, tmp_path: Path
 ) -> None:
-    door = PackDoor(tmp_path)
+    door = PackStore(tmp_path)
 
     def load_and_drop() -> None:
         pack = door.fetch(zoo.built("yolov8n", backend_case.runs))
@@ -334,7 +334,7 @@ def test_bf16_finds_the_same_boxes_within_a_tolerance(
         assert_found_again(backend.load(pack, "fp32"), same, pack, pixels=0, confidence=0)
         return
     if backend_case.runs == "openvino":
-        other_pack = PackDoor(tmp_path / "bf16").fetch(zoo.built("shapes", "openvino", "bf16"))
+        other_pack = PackStore(tmp_path / "bf16").fetch(zoo.built("shapes", "openvino", "bf16"))
         assert backend.variant(other_pack.manifest, "fp32") == ("openvino", "bf16")
         exact, reduced = backend.load(pack, "fp32"), backend.load(other_pack, "fp32")
         assert_found_again(exact, reduced, pack, pixels=2, confidence=0.05)
@@ -391,7 +391,7 @@ def test_models_of_one_architecture_take_turns(
     """Often enough that their passes are captured, where they are: the same graph then runs with
     the weights of the one and of the other, and of one that came after.
     """
-    other_pack = PackDoor(tmp_path / "other").fetch(zoo.built("shapes", backend_case.runs))
+    other_pack = PackStore(tmp_path / "other").fetch(zoo.built("shapes", backend_case.runs))
     if backend_case.runs == "torch":
         with torch.inference_mode():
             flipped = torch.frombuffer(other_pack.weights_buffer, dtype=torch.float32)

@@ -111,7 +111,7 @@ async def test_what_does_not_fit_is_left_out_and_all_that_is_larger(start: Start
 
     def note(step: str) -> None:
         nonlocal peak
-        peak = max(peak, worker.app.swaps.ledger.used_bytes)
+        peak = max(peak, worker.app.swapper.ledger.used_bytes)
 
     backend.fail = note
     budget = used + ledger.workspace_bytes
@@ -229,7 +229,7 @@ async def test_a_caller_who_leaves_ends_the_sweep(start: Start, zoo: Zoo) -> Non
     before = (await worker.assign(zoo)).ledger
     call = bench(worker, batch_sizes=[200], seconds=60)
     reading = asyncio.create_task(points_of(call))
-    await becomes(lambda: worker.app.swaps.ledger.workspace_bytes > before.workspace_bytes)
+    await becomes(lambda: worker.app.swapper.ledger.workspace_bytes > before.workspace_bytes)
     call.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     await becomes(lambda: not worker.app.replicas.held()[0].outstanding)

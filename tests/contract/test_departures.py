@@ -74,7 +74,7 @@ async def test_a_suspect_that_is_heard_serves_again(rig: Rig) -> None:
     assert (await rig.detect("a", timeout=30)).worker == second.name
     first.infer_s = 0.0
     first.poke()
-    await until(lambda: not len(rig.plane.view.suspects))
+    await until(lambda: not len(rig.plane.view.breaker))
     assert (await rig.detect("a")).worker == first.name
 
 
@@ -110,7 +110,7 @@ async def test_what_cannot_make_its_deadline_is_asked_elsewhere_or_told(rig: Rig
     first.on_infer = no_time
     assert (await rig.detect("a")).worker == second.name
     assert retries(rig, "DEADLINE_UNMEETABLE") == 1
-    assert not len(rig.plane.view.suspects)  # who refuses at once stands not still
+    assert not len(rig.plane.view.breaker)  # who refuses at once stands not still
     second.on_infer = no_time
     error = await refused(rig.detect("a"))
     assert isinstance(error, errors.DeadlineUnmeetable)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from worker.backends.base import BatchResult
-from worker.batching.admission import Ask
-from worker.batching.config import Batching
+from worker.batching.admission import AdmissionRequest
+from worker.batching.config import BatchingConfig
 from worker.concurrency.reply import Reply
 from worker.engine.engine import MOST_UNDER_WAY, Engine, Request
 from worker.engine.runner import Outcome
@@ -122,7 +122,7 @@ async def engine_of(
 
 def detect(engine: Engine, number: int, deadline: float = 1e12) -> "asyncio.Task[Any]":
     return asyncio.create_task(
-        engine.submit(Request("m@1", OPTIONS, 1, deadline, Batching(1)), image(number))
+        engine.submit(Request("m@1", OPTIONS, 1, deadline, BatchingConfig(1)), image(number))
     )
 
 
@@ -284,8 +284,8 @@ async def test_out_of_memory_is_tried_again_when_the_pass_before_has_left_the_de
 
 async def test_who_gave_its_place_back_while_its_image_was_decoded_is_not_queued() -> None:
     async with engine_of(Staged()) as engine:
-        ask = Ask("m@1", 1, 1e12, time.monotonic(), Batching(1))
-        request = Request("m@1", OPTIONS, 1, 1e12, Batching(1), engine.reserve(ask))
+        ask = AdmissionRequest("m@1", 1, 1e12, time.monotonic(), BatchingConfig(1))
+        request = Request("m@1", OPTIONS, 1, 1e12, BatchingConfig(1), engine.reserve(ask))
         engine.free(request.place)
         reply = Reply[Outcome]()
         engine.put(request, image(1), reply)

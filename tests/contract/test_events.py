@@ -10,7 +10,7 @@ import pytest
 from control_plane.app import ControlPlane
 from control_plane.clock import Clock
 from control_plane.events import observer
-from control_plane.events.recorder import MOST_UNWRITTEN, Journal
+from control_plane.events.recorder import MOST_UNWRITTEN, EventRecorder
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.event import EventKind
 from tests.contract.control_plane_rig import Rig, refused
@@ -222,13 +222,13 @@ class Away(MemoryRegistry):
 
 async def test_notes_wait_for_the_store_and_the_newest_are_kept() -> None:
     registry = Away()
-    journal = Journal("c1", registry, Clock(lambda: 0.0, lambda: 1.0), retry_s=0.01)
-    running = asyncio.create_task(journal.run())
+    recorder = EventRecorder("c1", registry, Clock(lambda: 0.0, lambda: 1.0), retry_s=0.01)
+    running = asyncio.create_task(recorder.run())
     for number in range(MOST_UNWRITTEN + 5):
-        journal.note(EventKind.ASSIGNED, message=str(number))
+        recorder.record(EventKind.ASSIGNED, message=str(number))
     await asyncio.sleep(0.03)
     assert await registry.events() == ()
-    journal.note(EventKind.RELEASED)
+    recorder.record(EventKind.RELEASED)
     registry.is_away = False
     await becomes(lambda: len(registry._events.read("", 0)) == MOST_UNWRITTEN)
     kept = await registry.events()

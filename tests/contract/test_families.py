@@ -13,7 +13,7 @@ import torch
 from benchmarks.harness import families
 from importer.refusal import ImportRefused
 from tests.models import build, picture, save
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 
 SMALL = [
     "yolov3-tiny", "yolov5n", "yolov6n", "yolov8n", "yolov9t", "yolov10n", "yolo11n", "yolo12n",
@@ -34,7 +34,7 @@ HEADS = {
 def test_a_worker_gives_what_the_library_gives(name: str, tmp_path: Path) -> None:
     path = save(build(f"{name}.yaml", 3), tmp_path / "model.pt")
     place = families.import_here(path, tmp_path / "pack")
-    pack = PackDoor(tmp_path).fetch(place)
+    pack = PackStore(tmp_path).fetch(place)
     family, task = families.parts(name)
     assert pack.manifest.task == task
     assert pack.manifest.architecture == f"{family}-{task}"
@@ -50,7 +50,7 @@ def test_the_end_to_end_head_of_every_task(name: str, tmp_path: Path) -> None:
 
     path = save(build(f"{name}.yaml", 3), tmp_path / "model.pt")
     place = families.import_here(path, tmp_path / "pack", head_mode=HEAD_MODE_END_TO_END)
-    pack = PackDoor(tmp_path).fetch(place)
+    pack = PackStore(tmp_path).fetch(place)
     assert pack.manifest.head_mode == HEAD_MODE_END_TO_END
     image = torch.from_numpy(picture(0, 192, 128)).permute(2, 0, 1)[None].float() / 255
     assert families.difference(path, pack, image, end_to_end=True) == 0
@@ -146,5 +146,5 @@ def test_the_usual_preparation_alone_is_served(
         with pytest.raises(ImportRefused, match=why):
             families.import_here(path, tmp_path / "pack")
     else:
-        pack = PackDoor(tmp_path).fetch(families.import_here(path, tmp_path / "pack"))
+        pack = PackStore(tmp_path).fetch(families.import_here(path, tmp_path / "pack"))
         assert pack.manifest.settings.image_size == 224

@@ -16,14 +16,14 @@ from yolopool.v1 import model_pb2, types_pb2
 @pytest.fixture
 async def holder(tmp_path: Path) -> AsyncIterator[Rig]:
     async with Rig(tmp_path, reconciler_lease_s=1.0) as one:
-        await becomes(lambda: one.plane.view.reconciler)
+        await becomes(lambda: one.plane.view.leader)
         yield one
 
 
 @pytest.fixture
 async def other(tmp_path: Path, holder: Rig) -> AsyncIterator[Rig]:
     async with Rig(tmp_path, holder.registry, reconciler_lease_s=1.0) as one:
-        await becomes(lambda: one.plane.view.reconciler_address == holder.addresses.grpc)
+        await becomes(lambda: one.plane.view.leader_address == holder.addresses.grpc)
         yield one
 
 
@@ -77,20 +77,20 @@ async def test_a_holder_that_died_is_replaced_and_nobody_is_told_no(
     loaded = await other.load("a")
     assert [replica.worker for replica in loaded.replicas] == ["w1"]
     assert (await other.detect("b")).worker == "w1"
-    assert other.plane.view.reconciler_address == other.addresses.grpc
+    assert other.plane.view.leader_address == other.addresses.grpc
     assert worker.assigned == ["a@1", "b@1"]
 
 
 async def test_a_holder_that_stops_gives_the_lease_up_at_once(holder: Rig, other: Rig) -> None:
     await holder.ready("a")
     await holder.plane._resign()
-    assert await holder.registry.lease_holder() is None
-    await becomes(lambda: other.plane.view.reconciler_address == other.addresses.grpc)
+    assert await holder.registry.leader() is None
+    await becomes(lambda: other.plane.view.leader_address == other.addresses.grpc)
 
 
 async def test_what_the_holder_lacks_is_served_here(tmp_path: Path, holder: Rig) -> None:
     async with Rig(tmp_path / "elsewhere", holder.registry) as other:
-        await becomes(lambda: other.plane.view.reconciler_address == holder.addresses.grpc)
+        await becomes(lambda: other.plane.view.leader_address == holder.addresses.grpc)
         assert (await other.register("a")).version.version == 1
 
 

@@ -28,12 +28,12 @@ from tests.contract.test_worker import start as start
 from tests.models import SHAPES, Zoo, build, location, picture, save
 from tests.unit.test_layouts import Boxes
 from worker.backends.base import Backend, run
-from worker.backends.composite import Composite
+from worker.backends.composite import CompositeBackend
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
 from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
 from worker.packs.pack import Pack
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import Candidates
 from yolopool.client import uploads
 from yolopool.client.detections import Detections
@@ -62,7 +62,7 @@ async def pack_of(model: onnx.ModelProto, folder: Path, backend: str, **changes:
     path = onnx_graphs.write(model, folder / f"{backend}.onnx")
     build = child.Build(backend)
     await import_in_child(path, folder / backend, build=build, **changes)
-    return PackDoor(folder).fetch(location(folder / backend))
+    return PackStore(folder).fetch(location(folder / backend))
 
 
 def found(backend: Backend, pack: Pack, *images: Any, confidence: float = 0.25) -> Any:
@@ -93,7 +93,7 @@ def test_what_torch_finds_is_found(
     name: str, head: str, kind: str, backend: Backend, zoo: Zoo, tmp_path: Path
 ) -> None:
     """Alone and in a batch, squares and rectangles; with either head."""
-    door = PackDoor(tmp_path)
+    door = PackStore(tmp_path)
     left, right = (door.fetch(zoo.built(name, one, head=head)) for one in ("torch", kind))
     assert right.manifest.head_mode == left.manifest.head_mode
     count = 0
@@ -240,16 +240,19 @@ def test_a_missing_library_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)  # as where it is not installed
-    pack = PackDoor(tmp_path).fetch(zoo.built("shapes", kind))
+    pack = PackStore(tmp_path).fetch(zoo.built("shapes", kind))
     with pytest.raises(LoadFailed) as caught:
         on_the_cpu().load(pack, "fp32")
     assert extra in caught.value.message
 
 
 UNABLE: dict[str, tuple[Callable[[], Backend], str]] = {
-    "no runtime": (lambda: Composite(TorchBackend("cpu", 1)), r"not run on this cpu worker.*torch"),
+    "no runtime": (
+        lambda: CompositeBackend(TorchBackend("cpu", 1)),
+        r"not run on this cpu worker.*torch",
+    ),
     "no provider": (
-        lambda: Composite(TorchBackend("cpu", 1), OnnxRuntime("cuda", used_bytes=lambda: 0)),
+        lambda: CompositeBackend(TorchBackend("cpu", 1), OnnxRuntime("cuda", used_bytes=lambda: 0)),
         "no CUDAExecutionProvider: install onnxruntime-gpu",
     ),
 }
@@ -258,16 +261,16 @@ UNABLE: dict[str, tuple[Callable[[], Backend], str]] = {
 @pytest.mark.parametrize("kind", UNABLE)
 def test_a_worker_that_can_not_run_a_pack_says_why(kind: str, zoo: Zoo, tmp_path: Path) -> None:
     make, words = UNABLE[kind]
-    pack = PackDoor(tmp_path).fetch(zoo.built("shapes", "onnx"))
+    pack = PackStore(tmp_path).fetch(zoo.built("shapes", "onnx"))
     with pytest.raises(LoadFailed, match=words):
         make().load(pack, "fp32")
 
 
 def test_what_runs_beside_torch_on_a_device_of_its_own_is_counted(zoo: Zoo, tmp_path: Path) -> None:
     device = SimulatedBackend(0, 2**30, sleep=lambda _: None)
-    backend = Composite(device, OnnxRuntime("cpu", 1))
+    backend = CompositeBackend(device, OnnxRuntime("cpu", 1))
     before = backend.memory().used_bytes
-    model = backend.load(PackDoor(tmp_path).fetch(zoo.built("shapes", "onnx")), "fp32")
+    model = backend.load(PackStore(tmp_path).fetch(zoo.built("shapes", "onnx")), "fp32")
     held = model.weights_bytes + model.private_bytes
     assert backend.memory().used_bytes == before + held
     model.close()
@@ -287,7 +290,7 @@ def test_every_task_is_as_torch_has_it(
     name: str, kind: str, backend: Backend, zoo: Zoo, tmp_path: Path
 ) -> None:
     """Alone and in a batch, squares and rectangles."""
-    door = PackDoor(tmp_path)
+    door = PackStore(tmp_path)
     left, right = (door.fetch(zoo.pack(name, *more)) for more in ((), (f"--backend={kind}",)))
     assert (left.manifest.task, left.manifest.head) == (right.manifest.task, right.manifest.head)
     assert left.manifest.head_mode == right.manifest.head_mode
@@ -306,7 +309,7 @@ def test_every_task_is_as_torch_has_it(
 
 def found_again(wanted: Candidates, answer: Candidates) -> int:
     """How many objects are in both, with all that the task gives of them."""
-    left, right = wanted.beside, answer.beside
+    left, right = wanted.task_output, answer.task_output
     assert left is not None
     assert type(left) is type(right)
     rows = {one.name: (getattr(left, one.name), getattr(right, one.name)) for one in fields(left)}
@@ -378,7 +381,7 @@ def test_int8_finds_what_fp32_finds(
 ) -> None:
     """Within a few pixels, alone and in a batch; in less memory than its float weights have."""
     name = "shapes-26" if head == "end-to-end" else "shapes-v8"
-    door = PackDoor(tmp_path)
+    door = PackStore(tmp_path)
     exact, small = (door.fetch(zoo.built(name, kind, one, head)) for one in ("fp32", "int8"))
     assert small.manifest.weights_bytes < exact.manifest.weights_bytes / 2
     assert small.manifest.parameters == exact.manifest.parameters
@@ -389,7 +392,7 @@ def test_int8_finds_what_fp32_finds(
         (expected,) = found(backend, exact, one)
         (alone,) = found(backend, small, one)
         assert_same(together, alone)
-        matched = drift.between(seen(expected), seen(alone))
+        matched = drift.compare(seen(expected), seen(alone))
         assert (matched.objects, matched.extra) == (matched.matched, 0)
         assert matched.largest_px < 4
         assert matched.largest_confidence < 0.15

@@ -23,7 +23,7 @@ from importer.settings import read_settings
 from importer.supervisor import Supervisor
 from tests.contract.imports import import_in_child, refusal_of
 from tests.models import Zoo, build_woken, import_checkpoint, save
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from yolopool.errors import ImportNotYours
 from yolopool.server import grpc_server
 from yolopool.v1 import importing_pb2 as pb
@@ -52,7 +52,7 @@ def test_a_good_file(zoo: Zoo, tmp_path: Path) -> None:
         "head_mode": "HEAD_MODE_ONE_TO_MANY",
     }
     assert Path(report["pack"]).name == report["digest"]
-    pack = PackDoor(tmp_path).fetch(
+    pack = PackStore(tmp_path).fetch(
         PackLocation(uri=Path(report["pack"]).as_uri(), digest=report["digest"])
     )
     # 24.0 MB an image and megapixel in fp16: twice that.
@@ -304,7 +304,7 @@ async def test_a_pack_is_published_whole_and_once(zoo: Zoo, tmp_path: Path) -> N
     assert names == {"manifest.json", "skeleton.json", "weights.bin"}
     store.publish(tmp_path / "work", "memory://published/packs", pack.digest)
     place = PackLocation(uri=f"memory://published/packs/{pack.digest}", digest=pack.digest)
-    PackDoor(tmp_path / "data").fetch(place).close()
+    PackStore(tmp_path / "data").fetch(place).close()
 
 
 def leave_behind(prefix: Path) -> None:

@@ -6,37 +6,39 @@ from typing import cast
 import numpy as np
 import pytest
 
-from worker.batching.config import Batching
+from worker.batching.config import BatchingConfig
 from worker.concurrency.reply import Reply
-from worker.engine.engine import Engine, Load, Request
+from worker.engine.engine import Engine, QueueLoad, Request
 from worker.engine.runner import Outcome
 from worker.postprocess import results
 from worker.postprocess.outputs import Candidates, MaskParts, NmsOptions
-from worker.postprocess.postprocessor import Teller
+from worker.postprocess.postprocessor import Postprocessor
 from worker.postprocess.results import MaskFormat
 from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
-from worker.preprocess.prepared import Framing, Prepared, T, Then
+from worker.preprocess.prepared import Prepared, PreprocessSpec, T, Then
 from worker.preprocess.tiling import Tiling
 from worker.service import inference
-from worker.service.options import Telling
+from worker.service.options import OutputOptions
 from yolopool.errors import DeadlineUnmeetable, InvalidOption, QueueFull
 
 
 @pytest.mark.parametrize(
     ("batching", "capacity", "most"),
     [
-        (Batching(max_batch=16), 256, 32),
-        (Batching(max_batch=16), 64, 16),
-        (Batching(max_batch=16, queue_capacity=8), 256, 2),
-        (Batching(max_batch=1, queue_capacity=1), 256, 1),
+        (BatchingConfig(max_batch=16), 256, 32),
+        (BatchingConfig(max_batch=16), 64, 16),
+        (BatchingConfig(max_batch=16, queue_capacity=8), 256, 2),
+        (BatchingConfig(max_batch=1, queue_capacity=1), 256, 1),
     ],
 )
-def test_tiles_take_a_share_of_the_queue(batching: Batching, capacity: int, most: int) -> None:
+def test_tiles_take_a_share_of_the_queue(
+    batching: BatchingConfig, capacity: int, most: int
+) -> None:
     assert inference.at_a_time(batching, capacity) == most
 
 
 TILING = Tiling(32, 0.0)
-FRAMING = Framing(32, 32, ShapePolicy.SQUARE, tiling=TILING)
+FRAMING = PreprocessSpec(32, 32, ShapePolicy.SQUARE, tiling=TILING)
 CAPACITY = 8
 
 
@@ -46,8 +48,8 @@ class Scripted:
     def __init__(self, full: int = 0, image_s: float = 0.0) -> None:
         self.full, self.seconds, self.asked = full, image_s, 0
 
-    def load(self) -> Load:
-        return Load(0, CAPACITY, 0.0, 1)
+    def load(self) -> QueueLoad:
+        return QueueLoad(0, CAPACITY, 0.0, 1)
 
     def image_s(self, version: str, shape: tuple[int, int]) -> float:
         assert shape == (32, 32)
@@ -69,21 +71,21 @@ async def run(engine: Scripted, left_s: float = 30.0) -> inference.Inference:
     prepared = Prepared(Letterboxed(stack, (64, 64)), (64, 64), (0, 0), 0.0, 0.0)
     nms = NmsOptions((0.25,), 0.5, 10, False)
     deadline = time.monotonic() + left_s
-    request = Request("m@1", nms, 1, deadline, Batching(max_batch=2))
+    request = Request("m@1", nms, 1, deadline, BatchingConfig(max_batch=2))
 
-    async def prepare(framing: Framing, then: Then[T]) -> T:
+    async def prepare(framing: PreprocessSpec, then: Then[T]) -> T:
         reply = Reply[T]()
         then(prepared, reply)
         return await reply.future
 
-    telling = Telling(MaskFormat.RLE, 5, False, 32, TILING)
-    teller = Teller(1, 8)
+    telling = OutputOptions(MaskFormat.RLE, 5, False, 32, TILING)
+    postprocessor = Postprocessor(1, 8)
     try:
         return await inference.infer(
-            cast(Engine, engine), teller, request, prepare, FRAMING, telling
+            cast(Engine, engine), postprocessor, request, prepare, FRAMING, telling
         )
     finally:
-        teller.close()
+        postprocessor.close()
 
 
 async def test_later_tiles_wait_for_room() -> None:

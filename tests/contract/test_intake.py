@@ -21,14 +21,22 @@ import pytest
 from tests.waiting import becomes
 from worker.concurrency.reply import Reply
 from worker.io_processes import pool
-from worker.io_processes.pool import IoExit, IoProcesses
+from worker.io_processes.pool import IoExit, IoProcessPool
 from worker.io_processes.protocol import IoSettings
 from worker.preprocess import arena, letterbox
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ChannelOrder, ImageLimits
 from worker.preprocess.letterbox import ShapePolicy
-from worker.preprocess.prepared import Box, Framing, Prepare, Prepared, RawPixels, Then, as_it_is
-from worker.preprocess.preprocessor import Intake
+from worker.preprocess.prepared import (
+    Box,
+    Prepare,
+    Prepared,
+    PreprocessSpec,
+    RawPixels,
+    Then,
+    identity,
+)
+from worker.preprocess.preprocessor import Preprocessor
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,
@@ -42,7 +50,7 @@ from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
-FRAMING = Framing(image_size=64, stride=32, policy=ShapePolicy.RECT)
+FRAMING = PreprocessSpec(image_size=64, stride=32, policy=ShapePolicy.RECT)
 PIXELS = np.random.default_rng(3).integers(0, 256, (60, 90, 3), np.uint8)
 PNG = cv2.imencode(".png", PIXELS)[1].tobytes()
 
@@ -56,15 +64,15 @@ class Threads:
     """The intake within a process."""
 
     def __init__(self, slots: int = 80) -> None:
-        self._intake = Intake(threads=2, capacity=4, limits=LIMITS, arena=small(slots))
-        self._intake.start()
-        self.prepare = self._intake.prepare
+        self._preprocessor = Preprocessor(threads=2, capacity=4, limits=LIMITS, arena=small(slots))
+        self._preprocessor.start()
+        self.prepare = self._preprocessor.prepare
 
     async def hand_on(self, source: bytes, then: Then[int]) -> int:
-        return await self._intake.hand_on(source, None, FRAMING, then)
+        return await self._preprocessor.prepare_then(source, None, FRAMING, then)
 
     async def close(self) -> None:
-        self._intake.close()
+        self._preprocessor.close()
 
 
 class Processes:
@@ -75,7 +83,7 @@ class Processes:
             "127.0.0.1", 0, 2, 4, LIMITS.max_bytes, LIMITS.max_pixels, "ERROR", log_json=True
         )
         memory_bytes = slots * FRAMING.most_bytes
-        self.keeper = IoProcesses(
+        self.keeper = IoProcessPool(
             1, lambda _: settings, memory_bytes, self._any, lambda: None, self._exited, hang_s
         )
         self.exits: list[IoExit] = []
@@ -83,7 +91,7 @@ class Processes:
         self.device: Callable[[], Awaitable[object]] = no_time
         self.ended: list[type[BaseException]] = []
         self.answering = self._infer
-        self._asked: dict[str, Framing] = {}
+        self._asked: dict[str, PreprocessSpec] = {}
         self._prepared: dict[str, Prepared] = {}
         self._channel: grpc.aio.Channel | None = None
 
@@ -98,7 +106,7 @@ class Processes:
     ) -> worker_pb2.InferResponse:
         name = request.request_id
         try:
-            prepared = await prepare(self._asked[name], as_it_is)
+            prepared = await prepare(self._asked[name], identity)
             await self.device()
         except BaseException as error:
             self.ended.append(type(error))  # the error itself holds the pixels
@@ -110,7 +118,7 @@ class Processes:
         self,
         source: bytes | RawPixels,
         region: Box | None,
-        framing: Framing,
+        framing: PreprocessSpec,
         timeout_s: float = 20.0,
     ) -> Prepared:
         if self._channel is None:
@@ -176,7 +184,7 @@ async def door(request: pytest.FixtureRequest) -> AsyncIterator[Door]:
 
 
 @pytest.fixture
-async def intake(door: Door) -> Threads | Processes:
+async def preprocessor(door: Door) -> Threads | Processes:
     return door()
 
 
@@ -200,11 +208,11 @@ async def gate() -> AsyncIterator[Gate]:
     made.opened.set()
 
 
-async def test_prepares_encoded_and_raw_images_alike(intake: Threads | Processes) -> None:
+async def test_prepares_encoded_and_raw_images_alike(preprocessor: Threads | Processes) -> None:
     raw = RawPixels(PIXELS.tobytes(), 60, 90, ChannelOrder.BGR)
     expected = letterbox.letterbox(PIXELS, 64, 32, ShapePolicy.RECT)
     for source in (PNG, raw):
-        prepared = await intake.prepare(source, None, FRAMING)
+        prepared = await preprocessor.prepare(source, None, FRAMING)
         np.testing.assert_array_equal(prepared.letterboxed.image, expected.image)
         assert prepared.letterboxed.original_shape == prepared.image_shape == (60, 90)
         assert prepared.offset == (0, 0)
@@ -212,8 +220,8 @@ async def test_prepares_encoded_and_raw_images_alike(intake: Threads | Processes
         assert prepared.preprocess_s > 0
 
 
-async def test_prepares_only_the_region(intake: Threads | Processes) -> None:
-    prepared = await intake.prepare(PNG, (10.5, 20, 50, 60), FRAMING)
+async def test_prepares_only_the_region(preprocessor: Threads | Processes) -> None:
+    prepared = await preprocessor.prepare(PNG, (10.5, 20, 50, 60), FRAMING)
     expected = letterbox.letterbox(PIXELS[20:60, 10:50].copy(), 64, 32, ShapePolicy.RECT)
     np.testing.assert_array_equal(prepared.letterboxed.image, expected.image)
     assert prepared.offset == (10, 20)
@@ -221,55 +229,57 @@ async def test_prepares_only_the_region(intake: Threads | Processes) -> None:
     assert prepared.letterboxed.original_shape == (40, 40)
 
 
-async def test_errors_come_through_and_give_their_place_back(intake: Threads | Processes) -> None:
+async def test_errors_come_through_and_give_their_place_back(
+    preprocessor: Threads | Processes,
+) -> None:
     for _ in range(9):
         with pytest.raises(ImageNotDecodable):
-            await intake.prepare(PNG[:-40], None, FRAMING)
+            await preprocessor.prepare(PNG[:-40], None, FRAMING)
         with pytest.raises(InvalidOption):
-            await intake.prepare(PNG, (0, 0, 91, 60), FRAMING)
+            await preprocessor.prepare(PNG, (0, 0, 91, 60), FRAMING)
         with pytest.raises(ImageTooLarge):
-            await intake.prepare(bytes(1_000_001), None, FRAMING)
+            await preprocessor.prepare(bytes(1_000_001), None, FRAMING)
 
 
 async def test_a_slot_is_lent_as_long_as_a_view_of_it_is_held(door: Door) -> None:
-    intake = door(slots=2)
-    first = (await intake.prepare(PNG, None, FRAMING)).letterboxed.image
+    preprocessor = door(slots=2)
+    first = (await preprocessor.prepare(PNG, None, FRAMING)).letterboxed.image
     pixels, part = first.copy(), first[3:5, 7:]
-    held = [await intake.prepare(PNG, None, FRAMING)]
+    held = [await preprocessor.prepare(PNG, None, FRAMING)]
     del first
     for _ in range(9):
         with pytest.raises(QueueFull, match="2 images fill the memory"):
-            await intake.prepare(PNG, None, FRAMING)
+            await preprocessor.prepare(PNG, None, FRAMING)
     np.testing.assert_array_equal(part, pixels[3:5, 7:])
     del part
-    held.append(await once_there_is_room(intake))
+    held.append(await once_there_is_room(preprocessor))
     held.clear()
-    await once_there_is_room(intake)
+    await once_there_is_room(preprocessor)
     for _ in range(9):  # a failure keeps none
         with pytest.raises(ImageNotDecodable):
-            await once_there_is_room(intake, source=PNG[:-40])
+            await once_there_is_room(preprocessor, source=PNG[:-40])
     with pytest.raises(ImageTooLarge, match="--intake-memory"):
-        await once_there_is_room(intake, Framing(640, 32, ShapePolicy.RECT))
+        await once_there_is_room(preprocessor, PreprocessSpec(640, 32, ShapePolicy.RECT))
 
 
 async def test_who_keeps_an_error_keeps_no_slot() -> None:
-    intake = Threads(slots=1)
+    preprocessor = Threads(slots=1)
     line = cv2.imencode(".png", np.zeros((1, 5000), np.uint8))[1].tobytes()
     kept = []
     for source, framing in 3 * ((PNG[:-40], FRAMING), (line, replace(FRAMING, crop=True))):
         with pytest.raises((ImageNotDecodable, ImageTooLarge)) as caught:
-            await intake.prepare(source, None, framing)
+            await preprocessor.prepare(source, None, framing)
         kept.append(caught.value)
     assert {type(error) for error in kept} == {ImageNotDecodable, ImageTooLarge}
-    await intake.close()
+    await preprocessor.close()
 
 
 async def test_who_found_no_place_or_left_it_keeps_no_slot(gate: Gate) -> None:
-    intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(2), clock=gate)
-    intake.start()
+    preprocessor = Preprocessor(threads=1, capacity=2, limits=LIMITS, arena=small(2), clock=gate)
+    preprocessor.start()
 
     async def another() -> asyncio.Task[Prepared]:
-        task = asyncio.create_task(intake.prepare(PNG, None, FRAMING))
+        task = asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING))
         await asyncio.sleep(0)
         return task
 
@@ -277,18 +287,18 @@ async def test_who_found_no_place_or_left_it_keeps_no_slot(gate: Gate) -> None:
     await asyncio.to_thread(gate.reached.acquire)
     second = await another()
     with pytest.raises(QueueFull, match="2 images are being decoded") as refused:
-        await intake.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, FRAMING)
     second.cancel()
     await asyncio.wait([second])
     third = await another()
     gate.opened.set()
     np.testing.assert_array_equal((await first).letterboxed.image, (await third).letterboxed.image)
     assert refused.value
-    await asyncio.to_thread(intake.close)
+    await asyncio.to_thread(preprocessor.close)
 
 
 async def once_there_is_room(
-    intake: Threads | Processes, framing: Framing = FRAMING, source: bytes = PNG
+    preprocessor: Threads | Processes, framing: PreprocessSpec = FRAMING, source: bytes = PNG
 ) -> Prepared:
     """Between processes word that a slot is free takes its way, and a thread keeps what it answered
     until it gets to run again.
@@ -296,103 +306,105 @@ async def once_there_is_room(
     async with asyncio.timeout(20):
         while True:
             try:
-                return await intake.prepare(source, None, framing)
+                return await preprocessor.prepare(source, None, framing)
             except QueueFull:
                 await asyncio.sleep(0.01)
 
 
 async def test_a_killed_process_loses_its_calls_alone_and_is_started_again() -> None:
-    intake = Processes(slots=2)
-    kept = (await intake.prepare(PNG, None, FRAMING)).letterboxed.image
-    pixels, first = kept.copy(), dict(intake.keeper.pids)
+    preprocessor = Processes(slots=2)
+    kept = (await preprocessor.prepare(PNG, None, FRAMING)).letterboxed.image
+    pixels, first = kept.copy(), dict(preprocessor.keeper.pids)
     os.kill(first[0], signal.SIGKILL)
     with pytest.raises(Unavailable):
-        await intake.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, FRAMING)
     np.testing.assert_array_equal(kept, pixels)  # a batch may be reading it
-    await becomes(lambda: bool(intake.keeper.pids) and intake.keeper.pids != first)
-    assert intake._channel is not None
-    await intake._channel.close()
-    intake._channel = grpc.aio.insecure_channel(f"127.0.0.1:{intake.keeper.ports[0]}")
-    held = [await intake.prepare(PNG, None, FRAMING) for _ in range(2)]
+    await becomes(lambda: bool(preprocessor.keeper.pids) and preprocessor.keeper.pids != first)
+    assert preprocessor._channel is not None
+    await preprocessor._channel.close()
+    preprocessor._channel = grpc.aio.insecure_channel(f"127.0.0.1:{preprocessor.keeper.ports[0]}")
+    held = [await preprocessor.prepare(PNG, None, FRAMING) for _ in range(2)]
     np.testing.assert_array_equal(held[1].letterboxed.image, pixels)
-    await intake.close()
+    await preprocessor.close()
     assert not psutil.pid_exists(first[0])
-    assert not intake.keeper.pids
+    assert not preprocessor.keeper.pids
 
 
 async def test_a_caller_that_leaves_is_heard_in_the_device_process() -> None:
-    intake = Processes(slots=1)
-    await intake.prepare(PNG, None, FRAMING)
+    preprocessor = Processes(slots=1)
+    await preprocessor.prepare(PNG, None, FRAMING)
     running = asyncio.Event()
 
     async def for_ever() -> None:
         running.set()
         await asyncio.Event().wait()
 
-    intake.device = for_ever
-    call = asyncio.create_task(once_there_is_room(intake))
+    preprocessor.device = for_ever
+    call = asyncio.create_task(once_there_is_room(preprocessor))
     await running.wait()
     with pytest.raises(QueueFull, match="1 images fill the memory"):
-        await intake.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, FRAMING)
     call.cancel()
-    await becomes(lambda: asyncio.CancelledError in intake.ended)
-    intake.device = no_time
-    await once_there_is_room(intake)
-    await intake.close()
+    await becomes(lambda: asyncio.CancelledError in preprocessor.ended)
+    preprocessor.device = no_time
+    await once_there_is_room(preprocessor)
+    await preprocessor.close()
 
 
 async def test_a_process_that_hangs_holds_no_call_beyond_its_deadline() -> None:
-    intake = Processes()
-    await intake.prepare(PNG, None, FRAMING)
+    preprocessor = Processes()
+    await preprocessor.prepare(PNG, None, FRAMING)
     gate = asyncio.Event()
-    ask = intake.answering
+    ask = preprocessor.answering
 
     async def gated(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
-        os.kill(intake.keeper.pids[0], signal.SIGSTOP)  # admitted, and not a word after that
+        os.kill(preprocessor.keeper.pids[0], signal.SIGSTOP)  # admitted, and not a word after that
         gate.set()
         return await ask(request, remaining_s, prepare)
 
-    intake.answering = gated
-    call = asyncio.create_task(intake.prepare(PNG, None, FRAMING, timeout_s=0.3))
+    preprocessor.answering = gated
+    call = asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING, timeout_s=0.3))
     await gate.wait()
     with pytest.raises(DeadlineExceeded):
         await call
-    await becomes(lambda: bool(intake.ended))
-    assert intake.ended == [DeadlineExceeded]
-    await intake.close()  # it is killed: it does not end by itself
+    await becomes(lambda: bool(preprocessor.ended))
+    assert preprocessor.ended == [DeadlineExceeded]
+    await preprocessor.close()  # it is killed: it does not end by itself
 
 
 async def test_what_one_had_in_hand_when_it_was_killed_is_told() -> None:
     """As by the kernel, when an image takes more memory than there is."""
-    intake = Processes()
-    await intake.prepare(PNG, None, FRAMING)
-    ask = intake.answering
+    preprocessor = Processes()
+    await preprocessor.prepare(PNG, None, FRAMING)
+    ask = preprocessor.answering
 
     async def killed(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
-        os.kill(intake.keeper.pids[0], signal.SIGSTOP)
-        asyncio.get_running_loop().call_later(0.2, os.kill, intake.keeper.pids[0], signal.SIGKILL)
+        os.kill(preprocessor.keeper.pids[0], signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(
+            0.2, os.kill, preprocessor.keeper.pids[0], signal.SIGKILL
+        )
         return await ask(request, remaining_s, prepare)
 
-    intake.answering = killed
+    preprocessor.answering = killed
     with pytest.raises(Unavailable):
-        await intake.prepare(PNG, None, FRAMING)
-    await becomes(lambda: bool(intake.exits))
-    (exit,) = intake.exits
+        await preprocessor.prepare(PNG, None, FRAMING)
+    await becomes(lambda: bool(preprocessor.exits))
+    (exit,) = preprocessor.exits
     assert (exit.ended, exit.requests, exit.restart.attempt) == ("signal SIGKILL", ("1",), 1)
-    await intake.close()
-    assert len(intake.exits) == 1  # a stop is no exit
+    await preprocessor.close()
+    assert len(preprocessor.exits) == 1  # a stop is no exit
 
 
 async def test_one_that_hangs_is_ended_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "PING_S", 0.1)
-    intake = Processes(hang_s=0.5)
-    await intake.prepare(PNG, None, FRAMING)
-    first = dict(intake.keeper.pids)
+    preprocessor = Processes(hang_s=0.5)
+    await preprocessor.prepare(PNG, None, FRAMING)
+    first = dict(preprocessor.keeper.pids)
     os.kill(first[0], signal.SIGSTOP)
-    await becomes(lambda: bool(intake.keeper.pids) and intake.keeper.pids != first)
-    assert [exit.ended for exit in intake.exits] == ["hung"]
+    await becomes(lambda: bool(preprocessor.keeper.pids) and preprocessor.keeper.pids != first)
+    assert [exit.ended for exit in preprocessor.exits] == ["hung"]
     assert not psutil.pid_exists(first[0])
-    await intake.close()
+    await preprocessor.close()
 
 
 class Answering:
@@ -422,22 +434,22 @@ async def test_one_whose_decoder_hangs_has_hung_and_one_that_is_idle_has_not(
 async def test_one_that_never_listens_is_given_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    intake = Processes()
-    await intake.prepare(PNG, None, FRAMING)
+    preprocessor = Processes()
+    await preprocessor.prepare(PNG, None, FRAMING)
     sleeper = tmp_path / "sleeper"
     sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
     sleeper.chmod(0o700)
     monkeypatch.setattr(pool, "START_S", 0.2)
     monkeypatch.setattr(sys, "executable", str(sleeper))
-    os.kill(intake.keeper.pids[0], signal.SIGKILL)
-    await becomes(lambda: len(intake.exits) == 2)
-    assert "did not listen" in intake.exits[1].ended
-    await intake.close()
+    os.kill(preprocessor.keeper.pids[0], signal.SIGKILL)
+    await becomes(lambda: len(preprocessor.exits) == 2)
+    assert "did not listen" in preprocessor.exits[1].ended
+    await preprocessor.close()
 
 
 async def test_answers_that_were_given_go_out_before_the_end() -> None:
-    intake = Processes()
-    await intake.prepare(PNG, None, FRAMING)
+    preprocessor = Processes()
+    await preprocessor.prepare(PNG, None, FRAMING)
     answered = asyncio.Event()
 
     async def long(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
@@ -445,38 +457,38 @@ async def test_answers_that_were_given_go_out_before_the_end() -> None:
         result = detection_pb2.DetectResponse(request_id="x" * 3_000_000)
         return worker_pb2.InferResponse(result=result)
 
-    intake.answering = long
-    assert intake._channel is not None
-    stub = worker_pb2_grpc.WorkerServiceStub(intake._channel)
+    preprocessor.answering = long
+    assert preprocessor._channel is not None
+    stub = worker_pb2_grpc.WorkerServiceStub(preprocessor._channel)
     call = stub.Infer(worker_pb2.InferRequest(encoded=PNG), timeout=20)
     reading = asyncio.ensure_future(call)
     await answered.wait()
-    await intake.keeper.stop()
+    await preprocessor.keeper.stop()
     assert len((await reading).result.request_id) == 3_000_000
-    await intake.close()
+    await preprocessor.close()
 
 
 async def test_refuses_at_once_when_full(gate: Gate) -> None:
-    intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
-    intake.start()
-    held = [asyncio.create_task(intake.prepare(PNG, None, FRAMING)) for _ in range(2)]
+    preprocessor = Preprocessor(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
+    preprocessor.start()
+    held = [asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING)) for _ in range(2)]
     await asyncio.to_thread(gate.reached.acquire)
-    assert intake.oldest == 1
+    assert preprocessor.oldest == 1
     with pytest.raises(QueueFull, match="2 images"):
-        await intake.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, FRAMING)
     gate.opened.set()
     assert len(await asyncio.gather(*held)) == 2
-    assert intake.oldest == 0
-    await intake.prepare(PNG, None, FRAMING)
-    intake.close()
+    assert preprocessor.oldest == 0
+    await preprocessor.prepare(PNG, None, FRAMING)
+    preprocessor.close()
 
 
 async def test_cancelled_work_gives_its_place_back_when_it_ends(gate: Gate) -> None:
-    intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
-    intake.start()
-    running = asyncio.create_task(intake.prepare(PNG, None, FRAMING))
+    preprocessor = Preprocessor(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
+    preprocessor.start()
+    running = asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING))
     await asyncio.to_thread(gate.reached.acquire)
-    waiting = asyncio.create_task(intake.prepare(PNG, None, FRAMING))
+    waiting = asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING))
     await asyncio.sleep(0)
     for task in (running, waiting):
         task.cancel()
@@ -484,30 +496,30 @@ async def test_cancelled_work_gives_its_place_back_when_it_ends(gate: Gate) -> N
     assert running.cancelled()
     assert waiting.cancelled()
     # The one that waited left at once; the other's thread is still at work.
-    third = asyncio.create_task(intake.prepare(PNG, None, FRAMING))
+    third = asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING))
     await asyncio.sleep(0)
     with pytest.raises(QueueFull):
-        await intake.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, FRAMING)
     gate.opened.set()
     assert (await third).image_shape == (60, 90)
-    intake.close()
+    preprocessor.close()
 
 
 async def test_what_is_done_with_an_image_may_fail_as_its_decoding_may(
-    intake: Threads | Processes,
+    preprocessor: Threads | Processes,
 ) -> None:
     def refuses(prepared: Prepared, reply: Reply[int]) -> None:
         raise QueueFull(f"no room for one of {prepared.image_shape}")
 
     with pytest.raises(QueueFull, match="no room for one of"):
-        await intake.hand_on(PNG, refuses)
+        await preprocessor.hand_on(PNG, refuses)
     with pytest.raises(ImageNotDecodable):
-        await intake.hand_on(PNG[:-40], refuses)
-    assert await intake.hand_on(PNG, lambda prepared, reply: reply(7, None)) == 7
+        await preprocessor.hand_on(PNG[:-40], refuses)
+    assert await preprocessor.hand_on(PNG, lambda prepared, reply: reply(7, None)) == 7
 
 
 async def test_an_image_that_is_refused_behind_its_decoding_keeps_no_slot(door: Door) -> None:
-    intake = door(slots=1)
+    preprocessor = door(slots=1)
 
     def refuses(prepared: Prepared, reply: Reply[int]) -> None:
         raise QueueFull("refused behind its decoding")
@@ -516,7 +528,7 @@ async def test_an_image_that_is_refused_behind_its_decoding_keeps_no_slot(door: 
         async with asyncio.timeout(20):
             while True:
                 try:
-                    await intake.hand_on(PNG, refuses)
+                    await preprocessor.hand_on(PNG, refuses)
                 except QueueFull as error:
                     if "behind its decoding" in error.message:
                         return
@@ -526,17 +538,19 @@ async def test_an_image_that_is_refused_behind_its_decoding_keeps_no_slot(door: 
     try:
         for _ in range(3):
             await refused_behind()
-        await once_there_is_room(intake)
+        await once_there_is_room(preprocessor)
     finally:
         gc.enable()
 
 
 async def test_what_waits_for_a_thread_when_it_closes_is_refused(gate: Gate) -> None:
-    intake = Intake(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
-    intake.start()
-    running, waiting = (asyncio.create_task(intake.prepare(PNG, None, FRAMING)) for _ in range(2))
+    preprocessor = Preprocessor(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
+    preprocessor.start()
+    running, waiting = (
+        asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING)) for _ in range(2)
+    )
     await asyncio.to_thread(gate.reached.acquire)
-    closing = asyncio.create_task(asyncio.to_thread(intake.close))
+    closing = asyncio.create_task(asyncio.to_thread(preprocessor.close))
     with pytest.raises(Draining):
         await waiting
     gate.opened.set()
@@ -545,13 +559,13 @@ async def test_what_waits_for_a_thread_when_it_closes_is_refused(gate: Gate) -> 
 
 
 async def test_closed_it_refuses_and_leaves_no_thread(gate: Gate) -> None:
-    intake = Intake(threads=2, capacity=4, limits=LIMITS, arena=small(), clock=gate)
-    intake.start()
+    preprocessor = Preprocessor(threads=2, capacity=4, limits=LIMITS, arena=small(), clock=gate)
+    preprocessor.start()
     gate.opened.set()
-    await intake.prepare(PNG, None, FRAMING)
-    intake.close()
-    intake.close()
+    await preprocessor.prepare(PNG, None, FRAMING)
+    preprocessor.close()
+    preprocessor.close()
     with pytest.raises(Draining):
-        await intake.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, FRAMING)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("intake")]
     assert cv2.getNumThreads() == 1

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.store.backup import LocalCopy
+from control_plane.store.backup import DesiredBackup
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from tests.unit.fleets import key, version
@@ -30,8 +30,8 @@ DESIRED = Desired(
 )
 
 
-def a_copy(folder: Path) -> LocalCopy:
-    return LocalCopy(folder / "deep" / "copy.jsonl", Clock(lambda: 0.0, lambda: 0.0))
+def a_copy(folder: Path) -> DesiredBackup:
+    return DesiredBackup(folder / "deep" / "copy.jsonl", Clock(lambda: 0.0, lambda: 0.0))
 
 
 def test_what_is_kept_is_read_again(tmp_path: Path) -> None:

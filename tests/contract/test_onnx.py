@@ -19,7 +19,7 @@ from tests.unit.test_layouts import Boxes, seen
 from worker.backends.onnx.layouts import Final, decode
 from worker.packs import manifest as pack_rules
 from worker.packs.pack import Pack
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from yolopool.errors import PackInvalid
 from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import PackManifest
@@ -51,7 +51,7 @@ def outputs_of(layout: "types_pb2.OutputLayout.ValueType") -> dict[str, Any]:
 
 async def pack_of(path: Path, folder: Path, **changes: Any) -> Pack:
     await import_in_child(path, folder / "pack", **changes)
-    return PackDoor(folder).fetch(location(folder / "pack"))
+    return PackStore(folder).fetch(location(folder / "pack"))
 
 
 def answer_of(pack: Pack, folder: Path, image: Any) -> Any:

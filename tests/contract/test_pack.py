@@ -17,7 +17,7 @@ from tests.contract.forging import Change, build, first_layer, rewrite
 from tests.models import Zoo, location, picture
 from worker.backends.pytorch import skeleton
 from worker.packs.host_memory import HostMemory
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from yolopool.errors import DigestMismatch, PackInvalid, PackNotFound
 from yolopool.v1.worker_pb2 import PackLocation
 
@@ -30,12 +30,12 @@ def folder(zoo: Zoo, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> PackDoor:
-    return PackDoor(tmp_path / "data")
+def door(tmp_path: Path) -> PackStore:
+    return PackStore(tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", ["shapes", "yolov8n", "yolov10n", "yolo26n-end-to-end"])
-def test_round_trip_gives_the_same_module(name: str, zoo: Zoo, door: PackDoor) -> None:
+def test_round_trip_gives_the_same_module(name: str, zoo: Zoo, door: PackStore) -> None:
     loaded = checkpoint.load(zoo.checkpoint(name)).model
     original = checkpoint.fuse(loaded, end_to_end=name.endswith("end-to-end"))
     rebuilt = build(door, zoo.pack(name))
@@ -49,7 +49,7 @@ def test_round_trip_gives_the_same_module(name: str, zoo: Zoo, door: PackDoor) -
     assert not rebuilt.training
 
 
-def test_weights_are_views_of_one_block(zoo: Zoo, door: PackDoor) -> None:
+def test_weights_are_views_of_one_block(zoo: Zoo, door: PackStore) -> None:
     pack = door.fetch(zoo.pack("shapes"))
     flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)
     begin, end = flat.data_ptr(), flat.data_ptr() + flat.numel()
@@ -73,7 +73,7 @@ def test_models_of_one_architecture_share_a_skeleton(zoo: Zoo, tmp_path: Path) -
     assert reports[0]["tensors"] == reports[1]["tensors"]
 
 
-def test_without_weights_only_the_rest_is_read(folder: Path, door: PackDoor) -> None:
+def test_without_weights_only_the_rest_is_read(folder: Path, door: PackStore) -> None:
     (folder / "weights.bin").unlink()
     pack = door.fetch(location(folder), weights=False)
     assert pack.manifest.task == "detect"
@@ -81,7 +81,7 @@ def test_without_weights_only_the_rest_is_read(folder: Path, door: PackDoor) -> 
         _ = pack.weights
 
 
-def test_memory_goes_back_with_the_pack(zoo: Zoo, door: PackDoor) -> None:
+def test_memory_goes_back_with_the_pack(zoo: Zoo, door: PackStore) -> None:
     def mapped_bytes() -> int:
         # Not their number: the kernel shows neighbours as one.
         lines = Path("/proc/self/maps").read_text().splitlines()
@@ -110,7 +110,7 @@ def test_a_store_elsewhere_is_cached_here(folder: Path, tmp_path: Path) -> None:
     store.put(str(folder), "/far/pack", recursive=True)
     digest = location(folder).digest
     place = PackLocation(uri="memory://far/pack", digest=digest)
-    door = PackDoor(tmp_path / "data")
+    door = PackStore(tmp_path / "data")
     assert door.fetch(place, weights=False).memory is None
     first = door.fetch(place)
     store.rm("/far", recursive=True)
@@ -123,7 +123,7 @@ def test_a_damaged_copy_is_thrown_away(folder: Path, tmp_path: Path) -> None:
     store = fsspec.filesystem("memory")
     store.put(str(folder), "/away/pack", recursive=True)
     place = PackLocation(uri="memory://away/pack", digest=location(folder).digest)
-    door = PackDoor(tmp_path / "data")
+    door = PackStore(tmp_path / "data")
     door.fetch(place).close()
     os.truncate(tmp_path / "data" / "packs" / place.digest / "weights.bin", 1000)
     with pytest.raises(DigestMismatch):
@@ -134,7 +134,7 @@ def test_a_damaged_copy_is_thrown_away(folder: Path, tmp_path: Path) -> None:
 
 def test_the_cache_is_bounded(folder: Path, tmp_path: Path) -> None:
     store = fsspec.filesystem("memory")
-    door = PackDoor(tmp_path / "data", cache_bytes=1)
+    door = PackStore(tmp_path / "data", cache_bytes=1)
     for index in range(3):
         place = rewrite(folder, lambda fields, n=index: fields.update(release=f"0.{n}"))  # type: ignore[misc]  # n is bound at once
         store.put(str(folder), f"/many/{index}", recursive=True)
@@ -147,7 +147,7 @@ def test_the_cache_is_bounded(folder: Path, tmp_path: Path) -> None:
 def test_what_is_in_use_stays_in_the_cache(folder: Path, tmp_path: Path) -> None:
     store = fsspec.filesystem("memory")
     used: list[str] = []
-    door = PackDoor(tmp_path / "data", cache_bytes=1, in_use=lambda: used)
+    door = PackStore(tmp_path / "data", cache_bytes=1, in_use=lambda: used)
     for index in range(3):
         place = rewrite(folder, lambda fields, n=index: fields.update(release=f"1.{n}"))  # type: ignore[misc]  # n is bound at once
         store.put(str(folder), f"/used/{index}", recursive=True)
@@ -162,7 +162,7 @@ def test_what_is_in_use_stays_in_the_cache(folder: Path, tmp_path: Path) -> None
     store.rm("/used", recursive=True)
 
 
-def test_a_file_that_changed_is_verified_again(folder: Path, door: PackDoor) -> None:
+def test_a_file_that_changed_is_verified_again(folder: Path, door: PackStore) -> None:
     place = location(folder)
     door.prepare(place)
     door.fetch(place).close()
@@ -183,7 +183,7 @@ def test_what_a_crash_left_in_the_cache_is_swept(folder: Path, tmp_path: Path) -
         then = time.time() - age_s
         os.utime(packs / name, (then, then))
     place = PackLocation(uri="memory://swept/pack", digest=location(folder).digest)
-    PackDoor(tmp_path / "data").prepare(place)
+    PackStore(tmp_path / "data").prepare(place)
     assert {path.name for path in packs.iterdir()} == {".incoming-new", place.digest}
     store.rm("/swept", recursive=True)
 
@@ -191,13 +191,13 @@ def test_what_a_crash_left_in_the_cache_is_swept(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     "uri", ["", "/plain/path", "file:///nowhere/at/all", "nosuch://x/y", "zip::file:///a.zip"]
 )
-def test_no_pack_there(uri: str, door: PackDoor) -> None:
+def test_no_pack_there(uri: str, door: PackStore) -> None:
     with pytest.raises(PackNotFound):
         door.fetch(PackLocation(uri=uri, digest="0" * 64))
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "skeleton.json", "weights.bin"])
-def test_a_missing_file_is_no_pack(name: str, folder: Path, door: PackDoor) -> None:
+def test_a_missing_file_is_no_pack(name: str, folder: Path, door: PackStore) -> None:
     place = location(folder)
     (folder / name).unlink()
     with pytest.raises(PackNotFound, match=name):
@@ -206,7 +206,7 @@ def test_a_missing_file_is_no_pack(name: str, folder: Path, door: PackDoor) -> N
 
 @pytest.mark.parametrize("name", ["manifest.json", "skeleton.json", "weights.bin"])
 @pytest.mark.parametrize("kind", ["truncated", "flipped"])
-def test_damage_is_noticed(name: str, kind: str, folder: Path, door: PackDoor) -> None:
+def test_damage_is_noticed(name: str, kind: str, folder: Path, door: PackStore) -> None:
     place = location(folder)
     data = bytearray((folder / name).read_bytes())
     if kind == "truncated":
@@ -219,12 +219,12 @@ def test_damage_is_noticed(name: str, kind: str, folder: Path, door: PackDoor) -
 
 
 @pytest.mark.parametrize("digest", ["", "0" * 63, "G" * 64, "../../../etc"])
-def test_a_digest_is_a_digest(digest: str, folder: Path, door: PackDoor) -> None:
+def test_a_digest_is_a_digest(digest: str, folder: Path, door: PackStore) -> None:
     with pytest.raises(PackInvalid):
         door.fetch(PackLocation(uri=folder.as_uri(), digest=digest))
 
 
-def test_another_digest_is_another_pack(folder: Path, door: PackDoor) -> None:
+def test_another_digest_is_another_pack(folder: Path, door: PackStore) -> None:
     with pytest.raises(DigestMismatch):
         door.fetch(PackLocation(uri=folder.as_uri(), digest="0" * 64))
 
@@ -265,13 +265,13 @@ HOSTILE_MANIFESTS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE_MANIFESTS)
-def test_a_hostile_manifest_is_refused(kind: str, folder: Path, door: PackDoor) -> None:
+def test_a_hostile_manifest_is_refused(kind: str, folder: Path, door: PackStore) -> None:
     with pytest.raises(PackInvalid):
         door.fetch(rewrite(folder, HOSTILE_MANIFESTS[kind]))
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff\xfe", b"null"])
-def test_a_manifest_that_is_none_is_refused(text: bytes, folder: Path, door: PackDoor) -> None:
+def test_a_manifest_that_is_none_is_refused(text: bytes, folder: Path, door: PackStore) -> None:
     (folder / "manifest.json").write_bytes(text)
     with pytest.raises(PackInvalid):
         door.fetch(location(folder))
@@ -329,7 +329,7 @@ HOSTILE_SKELETONS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE_SKELETONS)
-def test_a_hostile_skeleton_is_refused(kind: str, folder: Path, door: PackDoor) -> None:
+def test_a_hostile_skeleton_is_refused(kind: str, folder: Path, door: PackStore) -> None:
     place = rewrite(folder, HOSTILE_SKELETONS[kind], "skeleton.json")
     with pytest.raises(PackInvalid, match="skeleton"):
         build(door, place)

@@ -17,7 +17,7 @@ from worker.backends.base import run
 from worker.backends.pytorch import skeleton
 from worker.backends.pytorch.architecture import Architecture
 from worker.backends.pytorch.backend import TorchBackend
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import NmsOptions
 from yolopool.errors import DigestMismatch, PackInvalid
 from yolopool.v1.worker_pb2 import PackLocation
@@ -33,8 +33,8 @@ def folder(zoo: Zoo, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> PackDoor:
-    return PackDoor(tmp_path / "data")
+def door(tmp_path: Path) -> PackStore:
+    return PackStore(tmp_path / "data")
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ CODE: dict[str, Callable[[str], Change]] = {
 
 @pytest.mark.parametrize("kind", CODE)
 def test_code_in_a_skeleton_is_refused(
-    kind: str, folder: Path, door: PackDoor, canary: Path
+    kind: str, folder: Path, door: PackStore, canary: Path
 ) -> None:
     code = f"__import__('os').system('touch {canary}')"
     place = rewrite(folder, CODE[kind](code), "skeleton.json")
@@ -145,7 +145,7 @@ SHAPES: dict[str, Change] = {
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_shapes_and_values_that_can_not_be_are_refused(
-    kind: str, folder: Path, door: PackDoor
+    kind: str, folder: Path, door: PackStore
 ) -> None:
     with pytest.raises(PackInvalid, match="skeleton"):
         build(door, rewrite(folder, SHAPES[kind], "skeleton.json"))
@@ -169,7 +169,7 @@ TEXTS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_a_skeleton_that_is_none_is_refused(kind: str, folder: Path, door: PackDoor) -> None:
+def test_a_skeleton_that_is_none_is_refused(kind: str, folder: Path, door: PackStore) -> None:
     text = TEXTS[kind]((folder / "skeleton.json").read_bytes())
     with pytest.raises(PackInvalid, match="skeleton"):
         build(door, rewrite_text(folder, text))
@@ -202,13 +202,13 @@ TENSORS: dict[str, Change] = {
 
 @pytest.mark.parametrize("kind", TENSORS)
 def test_tensors_that_are_not_the_skeletons_are_refused(
-    kind: str, folder: Path, door: PackDoor
+    kind: str, folder: Path, door: PackStore
 ) -> None:
     with pytest.raises(PackInvalid):
         build(door, rewrite(folder, TENSORS[kind]))
 
 
-def test_a_manifest_that_says_a_thing_twice_is_refused(folder: Path, door: PackDoor) -> None:
+def test_a_manifest_that_says_a_thing_twice_is_refused(folder: Path, door: PackStore) -> None:
     text = (folder / "manifest.json").read_text()
     assert '"format":1' in text
     (folder / "manifest.json").write_text(text.replace('"format":1', '"format":2,"format":1'))
@@ -216,7 +216,7 @@ def test_a_manifest_that_says_a_thing_twice_is_refused(folder: Path, door: PackD
         door.fetch(location(folder))
 
 
-def test_a_class_name_that_is_no_text_is_refused(folder: Path, door: PackDoor) -> None:
+def test_a_class_name_that_is_no_text_is_refused(folder: Path, door: PackStore) -> None:
     data = (folder / "manifest.json").read_bytes()
     (folder / "manifest.json").write_bytes(data.replace(b'"circle"', b'"circ\xff"', 1))
     with pytest.raises(PackInvalid):
@@ -267,7 +267,7 @@ def copied(zoo: Zoo, name: str, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_a_head_that_the_manifest_does_not_say_is_refused_at_load(
-    kind: str, zoo: Zoo, door: PackDoor, tmp_path: Path
+    kind: str, zoo: Zoo, door: PackStore, tmp_path: Path
 ) -> None:
     name, file, change = HEADS[kind]
     place = rewrite(copied(zoo, name, tmp_path), change, file)
@@ -276,7 +276,7 @@ def test_a_head_that_the_manifest_does_not_say_is_refused_at_load(
 
 
 def test_layers_that_give_other_classes_are_refused_with_the_first_pass(
-    zoo: Zoo, door: PackDoor, tmp_path: Path
+    zoo: Zoo, door: PackStore, tmp_path: Path
 ) -> None:
     """Where head and manifest agree, and the weights are of fewer."""
     folder = copied(zoo, "yolo11n-cls", tmp_path)
@@ -294,7 +294,7 @@ def test_layers_that_give_other_classes_are_refused_with_the_first_pass(
         run(model, [picture(0, 224, 224)], [asked])
 
 
-def test_other_prototypes_than_coefficients_are_refused(zoo: Zoo, door: PackDoor) -> None:
+def test_other_prototypes_than_coefficients_are_refused(zoo: Zoo, door: PackStore) -> None:
     shared = Architecture(door.fetch(zoo.pack("yolo11n-seg")).skeleton)
     shared.check_answer(torch.zeros(1, 116, 84), torch.zeros(1, 32, 16, 16))
     with pytest.raises(PackInvalid, match="31 classes or prototypes"):
@@ -304,7 +304,7 @@ def test_other_prototypes_than_coefficients_are_refused(zoo: Zoo, door: PackDoor
 # --- files that are not the pack's ----------------------------------------------------------------
 
 
-def test_a_manifest_of_another_pack_does_not_fit(zoo: Zoo, folder: Path, door: PackDoor) -> None:
+def test_a_manifest_of_another_pack_does_not_fit(zoo: Zoo, folder: Path, door: PackStore) -> None:
     other, own = zoo.pack("yolov8n"), location(folder)
     shutil.copy(Path(other.uri.removeprefix("file://")) / "manifest.json", folder)
     for digest in (own.digest, other.digest):
@@ -314,14 +314,14 @@ def test_a_manifest_of_another_pack_does_not_fit(zoo: Zoo, folder: Path, door: P
 
 @pytest.mark.parametrize("name", ["skeleton.json", "weights.bin"])
 def test_a_file_of_another_pack_does_not_fit(
-    name: str, zoo: Zoo, folder: Path, door: PackDoor
+    name: str, zoo: Zoo, folder: Path, door: PackStore
 ) -> None:
     shutil.copy(Path(zoo.pack("yolov8n").uri.removeprefix("file://")) / name, folder)
     with pytest.raises((DigestMismatch, PackInvalid), match=name):
         door.fetch(location(folder))
 
 
-def test_files_in_each_others_place_are_refused(folder: Path, door: PackDoor) -> None:
+def test_files_in_each_others_place_are_refused(folder: Path, door: PackStore) -> None:
     place = location(folder)
     (folder / "manifest.json").rename(folder / "other")
     (folder / "skeleton.json").rename(folder / "manifest.json")
@@ -335,7 +335,7 @@ def test_files_in_each_others_place_are_refused(folder: Path, door: PackDoor) ->
 @pytest.mark.parametrize("name", ["manifest.json", "skeleton.json", "weights.bin"])
 @pytest.mark.parametrize("target", ["secret", "/dev/zero", "/proc/self/environ"])
 def test_a_link_to_something_else_is_not_read_as_a_pack(
-    name: str, target: str, folder: Path, door: PackDoor, tmp_path: Path
+    name: str, target: str, folder: Path, door: PackStore, tmp_path: Path
 ) -> None:
     (tmp_path / "secret").write_text("a password")
     place = location(folder)

@@ -17,15 +17,15 @@ from control_plane.store.registry import LOG_KEPT, Registry, StoreEmptied
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import EVENTS_KEPT, Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
-from control_plane.types.lease import FencingToken, Holder
-from control_plane.types.policy import Batching, Placement, Residency, ResidencyMode
+from control_plane.types.lease import FencingToken, Leader
+from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from control_plane.types.version import (
     Drift,
-    Given,
     ModelVersion,
     Pack,
-    Served,
+    ServedBuild,
+    ServingSpec,
     VersionKey,
     VersionSettings,
     VersionState,
@@ -141,7 +141,9 @@ async def test_numbers_stay_used_after_delete(registry: Registry) -> None:
 
 
 async def test_what_was_given_and_asked_for_is_kept(case: Case) -> None:
-    given = Given(Residency(ResidencyMode.ON_DEMAND, 5.0, True), "nc: 2", ("circle", "square"))
+    given = ServingSpec(
+        Residency(ResidencyMode.ON_DEMAND, 5.0, True), "nc: 2", ("circle", "square")
+    )
     asked = VersionSettings(head_mode=HeadMode.END_TO_END)
     made = await case.registry.register("a", "f" * 64, asked, "a.pt", "", 1.0, given)
     assert (made.given, made.asked) == (given, asked)
@@ -182,7 +184,7 @@ async def test_a_version_may_run_where_it_was_said_last(case: Case) -> None:
 
 async def test_a_version_is_batched_by_kind_of_device_as_it_was_said_last(case: Case) -> None:
     key = await register(case.registry)
-    slow, fast = Batching(4, (2, 4), 2.5, 32), Batching(16, fixed=True)
+    slow, fast = BatchingConfig(4, (2, 4), 2.5, 32), BatchingConfig(16, fixed=True)
     await case.registry.set_batching(key, "cpu", slow)
     both = await case.other.set_batching(key, "cuda", fast)
     assert both is not None
@@ -197,7 +199,9 @@ async def test_a_version_is_batched_by_kind_of_device_as_it_was_said_last(case: 
 
 async def test_a_build_is_a_row_of_its_own_and_its_version_may_be_served_by_it(case: Case) -> None:
     key = await register(case.registry)
-    built = Given(served={"cpu": Served("openvino", "int8")}, build_of=key, calibration="c" * 64)
+    built = ServingSpec(
+        served={"cpu": ServedBuild("openvino", "int8")}, build_of=key, calibration="c" * 64
+    )
     name = VersionKey("a+openvino-int8-cpu", key.number)
     row = ModelVersion(name, VersionState.UPLOADED, "f" * 64, SETTINGS, 1.0, given=built)
     assert await case.registry.add_build(row) == row
@@ -215,7 +219,7 @@ async def test_a_build_is_a_row_of_its_own_and_its_version_may_be_served_by_it(c
         "i", name, replace(PACK, backend="openvino"), SETTINGS, 2
     )
     drift = Drift("torch/fp32", 5, 9, 8, 1, 0.5, 0.25, map50=0.5)
-    served = Served("openvino", "int8", made.pack, drift)
+    served = ServedBuild("openvino", "int8", made.pack, drift)
     changed = await case.registry.set_served(key, "cpu", served)
     desired = await case.other.desired()
     assert desired.versions[key] == changed
@@ -487,16 +491,16 @@ async def test_the_lease_has_one_holder_and_growing_tokens(case: Case) -> None:
     one = await case.registry.take_lease("one", 5.0, None, "box:1")
     assert one is not None
     assert await case.other.take_lease("two", 5.0, None) is None
-    assert await case.other.lease_holder() == Holder("one", one, "box:1")
+    assert await case.other.leader() == Leader("one", one, "box:1")
     assert await case.registry.keep_lease(one, 5.0)
     await case.registry.drop_lease(one)
-    assert await case.registry.lease_holder() is None
+    assert await case.registry.leader() is None
     assert not await case.registry.keep_lease(one, 5.0)
     two = await case.other.take_lease("two", 5.0, None)
     assert two is not None
     assert two > one
     await case.registry.drop_lease(one)  # of another by now
-    assert await case.registry.lease_holder() == Holder("two", two)
+    assert await case.registry.leader() == Leader("two", two)
 
 
 async def test_a_lease_runs_out(case: Case) -> None:

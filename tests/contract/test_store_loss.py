@@ -68,7 +68,7 @@ def a_rig(folder: Path, url: str, **more: Any) -> Rig:
 
 
 def decides(rig: Rig) -> bool:
-    return rig.plane.view.reconciler_address == rig.addresses.grpc
+    return rig.plane.view.leader_address == rig.addresses.grpc
 
 
 async def kept(rig: Rig) -> None:
@@ -206,7 +206,7 @@ async def test_a_writer_that_was_overtaken_changes_no_worker(tmp_path: Path) -> 
             await new.load("b")
             late = Release("w1", VersionKey("a", 1), "it was decided long ago", forget=True)
             with structlog.testing.capture_logs() as logs:
-                old.plane._reconciler._errands.start(late, before)
+                old.plane._reconciler._executor.start(late, before)
                 await becomes(lambda: [one for one in logs if one["event"] == "command refused"])
             refusal = next(one for one in logs if one["event"] == "command refused")
             assert refusal["reason"] == "STALE_TOKEN"
@@ -215,8 +215,8 @@ async def test_a_writer_that_was_overtaken_changes_no_worker(tmp_path: Path) -> 
                 await old.registry.forget(VersionKey("a", 1), before)
             # Awake again, it sees that another decides, and leaves it to that one.
             old.plane._deciding = asyncio.create_task(old.plane._reconciler.run())
-            await becomes(lambda: old.plane.view.reconciler_address == new.addresses.grpc)
-            assert not old.plane._reconciler.is_holder
+            await becomes(lambda: old.plane.view.leader_address == new.addresses.grpc)
+            assert not old.plane._reconciler.is_leader
             assert decides(new)
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from worker.postprocess import results
 from worker.postprocess.outputs import Candidates, MaskParts
-from worker.postprocess.postprocessor import Teller
+from worker.postprocess.postprocessor import Postprocessor
 from worker.postprocess.results import MaskFormat
-from worker.preprocess.letterbox import Letterboxed, Place
+from worker.preprocess.letterbox import Letterboxed, Origin
 from yolopool.errors import DeadlineExceeded, QueueFull
 
-PLACE = Place(Letterboxed(np.zeros((64, 64, 3), np.uint8), (64, 64)), (0, 0), (64, 64))
+PLACE = Origin(Letterboxed(np.zeros((64, 64, 3), np.uint8), (64, 64)), (0, 0), (64, 64))
 
 
 def candidates(boxes: int, side: int = 16) -> Candidates:
@@ -25,12 +25,12 @@ def candidates(boxes: int, side: int = 16) -> Candidates:
 
 
 async def test_a_passed_deadline_ends_the_masks() -> None:
-    teller = Teller(1, 1, clock=lambda: 5.0)
+    postprocessor = Postprocessor(1, 1, clock=lambda: 5.0)
     with pytest.raises(DeadlineExceeded, match="masks"):
-        await teller.tell(candidates(3), PLACE, MaskFormat.RLE, 4.0)
-    found = await teller.tell(candidates(3), PLACE, MaskFormat.RLE, 6.0)
+        await postprocessor.run(candidates(3), PLACE, MaskFormat.RLE, 4.0)
+    found = await postprocessor.run(candidates(3), PLACE, MaskFormat.RLE, 6.0)
     assert len(found.masks or ()) == 3
-    teller.close()
+    postprocessor.close()
 
 
 async def test_what_waits_for_masks_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,21 +38,21 @@ async def test_what_waits_for_masks_is_bounded_in_bytes(monkeypatch: pytest.Monk
     go_on = threading.Event()
     monkeypatch.setattr(results, "found", lambda *_: go_on.wait(10))
     parts = candidates(1)
-    assert isinstance(parts.beside, MaskParts)
-    teller = Teller(1, 8, capacity_bytes=parts.beside.prototypes.nbytes)
-    teller.check()
-    first = asyncio.ensure_future(teller.tell(parts, PLACE, MaskFormat.RLE, float("inf")))
+    assert isinstance(parts.task_output, MaskParts)
+    postprocessor = Postprocessor(1, 8, capacity_bytes=parts.task_output.prototypes.nbytes)
+    postprocessor.check()
+    first = asyncio.ensure_future(postprocessor.run(parts, PLACE, MaskFormat.RLE, float("inf")))
     await asyncio.sleep(0)
     with pytest.raises(QueueFull, match="1 images wait for their masks"):
-        teller.check()
+        postprocessor.check()
     with pytest.raises(QueueFull):
-        await teller.tell(parts, PLACE, MaskFormat.RLE, float("inf"))
+        await postprocessor.run(parts, PLACE, MaskFormat.RLE, float("inf"))
     go_on.set()
     await first
-    teller.check()
-    await teller.tell(candidates(1, 99), PLACE, MaskFormat.RLE, float("inf"))
-    teller.check()
-    teller.close()
+    postprocessor.check()
+    await postprocessor.run(candidates(1, 99), PLACE, MaskFormat.RLE, float("inf"))
+    postprocessor.check()
+    postprocessor.close()
 
 
 @pytest.mark.parametrize("how", ["left", "closed"])
@@ -67,16 +67,18 @@ async def test_masks_end_after_the_one_under_way(how: str, monkeypatch: pytest.M
         ended.set()
 
     monkeypatch.setattr(results, "found", slow)
-    teller = Teller(1, 1)
-    call = asyncio.ensure_future(teller.tell(candidates(1), PLACE, MaskFormat.RLE, float("inf")))
+    postprocessor = Postprocessor(1, 1)
+    call = asyncio.ensure_future(
+        postprocessor.run(candidates(1), PLACE, MaskFormat.RLE, float("inf"))
+    )
     await asyncio.to_thread(began.wait, 10)
     if how == "left":
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
     else:
-        teller.close()  # returns while a mask is being made
+        postprocessor.close()  # returns while a mask is being made
     go_on.set()
     await asyncio.to_thread(ended.wait, 10)
     assert said == [True]
     await asyncio.gather(call, return_exceptions=True)
-    teller.close()
+    postprocessor.close()

@@ -18,7 +18,7 @@ from tests.models import SHAPES, Zoo, location
 from worker.app import App
 from worker.backends.base import Backend
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from worker.settings import read_settings
 from yolopool import errors
 from yolopool.server.grpc_server import GrpcServer
@@ -565,7 +565,7 @@ async def test_a_worker_of_another_precision_says_so_and_takes_half(
     assert [d.class_name for d in found.detections] == ["circle", "circle"]
     assert found.variant.precision == "bf16"
     before = await worker.inventory()
-    fp32 = PackDoor(tmp_path).fetch(zoo.pack("shapes"), weights=False).manifest.weights_bytes
+    fp32 = PackStore(tmp_path).fetch(zoo.pack("shapes"), weights=False).manifest.weights_bytes
     assert before.replicas[0].footprint.weights_bytes < 0.51 * fp32
     # The pack's memory was given back: it is not taken beside the weights.
     assert before.ledger.host_bytes == 0

@@ -19,19 +19,19 @@ from tests.models import Zoo
 from worker.app import App
 from worker.backends.base import BatchResult, LoadedModel
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
-from worker.batching.config import Batching
+from worker.batching.config import BatchingConfig
 from worker.engine.engine import PATIENCE, Engine, Request
 from worker.engine.runner import Outcome
 from worker.membership import Membership
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import Candidates, NmsOptions
 from worker.replicas import swapper
-from worker.replicas.device_monitor import Upkeep
+from worker.replicas.device_monitor import DeviceMonitor
 from worker.replicas.ledger import Ledger
 from worker.replicas.lifecycle import ReplicaState
-from worker.replicas.replica import Order, Replica
-from worker.replicas.replica_table import Replicas
-from worker.replicas.swapper import Swaps, Tiers
+from worker.replicas.replica import Assignment, Replica
+from worker.replicas.replica_table import ReplicaTable
+from worker.replicas.swapper import Swapper, TierLimits
 from worker.settings import read_settings
 from yolopool.errors import InferenceFailed, LedgerFull, OutOfMemory, QueueFull
 from yolopool.server.grpc_server import GrpcServer
@@ -97,7 +97,7 @@ async def engine_with(model: Narrow, capacity: int = 64) -> AsyncIterator[Engine
 
 
 def request(version: str = "m@1") -> Request:
-    return Request(version, OPTIONS, priority=1, deadline=1e12, batching=Batching(8))
+    return Request(version, OPTIONS, priority=1, deadline=1e12, batching=BatchingConfig(8))
 
 
 async def queued_behind_one(engine: Engine, model: Narrow, count: int) -> list[Any]:
@@ -156,7 +156,7 @@ async def test_idle_jobs_go_behind_batches_but_not_for_ever() -> None:
 
     model = Narrow(most=1, answer=note)
     async with engine_with(model) as engine:
-        one = replace(request(), batching=Batching(1))
+        one = replace(request(), batching=BatchingConfig(1))
         tasks = [asyncio.create_task(engine.submit(one, IMAGE)) for _ in range(PATIENCE + 5)]
         await asyncio.to_thread(model.began.wait, 20)
         idle = asyncio.create_task(engine.job(lambda: order.append("idle"), idle=True))
@@ -213,7 +213,7 @@ class Room:
         self, engine: Engine, zoo: Zoo, folder: Path, room_for: int, max_hot: int, max_batch: int
     ) -> None:
         self.location = zoo.pack("shapes")
-        door = PackDoor(folder)
+        door = PackStore(folder)
         self.manifest = door.fetch(self.location, weights=False).manifest
         self.weights_bytes = self.manifest.weights_bytes
         self.curve = TimeCurve(load_fixed_s=0.01)
@@ -228,12 +228,12 @@ class Room:
             CONTEXT_BYTES,
             max_replicas=max_hot,
         )
-        tiers = Tiers(two=True, host_bytes=0, fetch_weights=False, skip_warmup=False)
+        tiers = TierLimits(two=True, host_bytes=0, fetch_weights=False, skip_warmup=False)
         held: dict[str, Replica] = {}
-        self.swaps = Swaps(engine, backend, door, ledger, tiers, held, lambda: None)
-        self.replicas = Replicas(
+        self.swapper = Swapper(engine, backend, door, ledger, tiers, held, lambda: None)
+        self.replicas = ReplicaTable(
             held,
-            self.swaps,
+            self.swapper,
             engine,
             partial(door.fetch, weights=False),
             max_batch,
@@ -243,16 +243,16 @@ class Room:
 
     @property
     def ledger(self) -> Ledger:
-        return self.swaps.ledger
+        return self.swapper.ledger
 
     def workspace(self, batch: int) -> int:
         pixels = 320 * 320 * batch
         return pixels * self.manifest.activation_bytes_per_megapixel // 10**6 + pixels * 15
 
-    def order(self, name: str, pinned: bool = False) -> Order:
+    def order(self, name: str, pinned: bool = False) -> Assignment:
         settings = types_pb2.VersionSettings(image_size=320)
         limit = self.max_batch
-        return Order(f"{name}@1", name, 1, settings, self.location, "fp32", limit, pinned)
+        return Assignment(f"{name}@1", name, 1, settings, self.location, "fp32", limit, pinned)
 
     def states(self) -> dict[str, ReplicaState]:
         return {replica.order.model: replica.state for replica in self.replicas.held()}
@@ -274,7 +274,7 @@ class Room:
                     NmsOptions((0.25,) * 3, 0.7, 300, agnostic=False),
                     priority,
                     time.monotonic() + deadline_s,
-                    Batching(self.max_batch),
+                    BatchingConfig(self.max_batch),
                 ),
                 np.zeros((*shape, 3), np.uint8),
             )
@@ -295,7 +295,7 @@ async def room(
     engine = Engine(64)
     engine.start()
     here = Room(engine, zoo, folder, room_for, max_hot, max_batch)
-    swapping = asyncio.create_task(here.swaps.run())
+    swapping = asyncio.create_task(here.swapper.run())
     try:
         yield here
     finally:
@@ -333,8 +333,8 @@ async def test_more_models_than_fit_are_served_in_turns(zoo: Zoo, tmp_path: Path
             for number in range(40):
                 group.create_task(two.infer(names[number % 6]))
         # Turns: not one swap a request, though each was for another model than the one before.
-        swaps = sum(replica.swaps_total for replica in two.replicas.held())
-        assert swaps < 6 + 20
+        swapper = sum(replica.swaps_total for replica in two.replicas.held())
+        assert swapper < 6 + 20
         two.assert_exact()
 
 
@@ -448,10 +448,10 @@ async def test_a_larger_batch_is_not_run_before_its_memory_is_promised(
     zoo: Zoo, tmp_path: Path
 ) -> None:
     async with room(zoo, tmp_path, max_batch=4) as two:
-        order = replace(two.order("a"), batching=Batching(2))
+        order = replace(two.order("a"), batching=BatchingConfig(2))
         replica = await two.replicas.assign(order)
-        async with two.swaps.lock:
-            wider = replace(order, batching=Batching(4))
+        async with two.swapper.lock:
+            wider = replace(order, batching=BatchingConfig(4))
             rebatched = asyncio.create_task(two.replicas.assign(wider))
             for _ in range(5):
                 await asyncio.sleep(0)
@@ -469,7 +469,7 @@ async def test_out_of_memory_again_fails_the_load_and_leaves_nothing(
         await two.replicas.assign(two.order("b"))
         before = two.ledger
         two.fail = failing(step, times=2)
-        two.swaps._warm_s.clear()  # so that there is a warm-up pass to fail
+        two.swapper._warm_s.clear()  # so that there is a warm-up pass to fail
         with pytest.raises(OutOfMemory, match="injected"):
             await two.replicas.assign(two.order("a"))
         assert two.ledger == before
@@ -512,7 +512,7 @@ async def test_no_host_memory_for_weights_is_out_of_memory(
         raise OSError("Cannot allocate memory")
 
     async with room(zoo, tmp_path) as two:
-        two.swaps._tiers = replace(two.swaps._tiers, fetch_weights=True)
+        two.swapper._tiers = replace(two.swapper._tiers, fetch_weights=True)
         monkeypatch.setattr("worker.packs.host_memory.mmap.mmap", none)
         with pytest.raises(OutOfMemory, match="the host has no"):
             await two.replicas.assign(two.order("a"))
@@ -524,29 +524,31 @@ async def test_no_host_memory_for_weights_is_out_of_memory(
 # --- Others on the device, and memory that does not come back ---------------------------------
 
 
-def upkeep_of(here: Room, recycled: list[str], drift_limit: int = 0) -> Upkeep:
-    upkeep = Upkeep(here.backend, here.swaps, here.replicas.held, 0.0, drift_limit, recycled.append)
-    upkeep.configured_bytes = here.ledger.budget_bytes
-    return upkeep
+def upkeep_of(here: Room, recycled: list[str], drift_limit: int = 0) -> DeviceMonitor:
+    device_monitor = DeviceMonitor(
+        here.backend, here.swapper, here.replicas.held, 0.0, drift_limit, recycled.append
+    )
+    device_monitor.configured_bytes = here.ledger.budget_bytes
+    return device_monitor
 
 
 async def test_foreign_use_shrinks_the_budget_and_what_is_over_leaves(
     zoo: Zoo, tmp_path: Path
 ) -> None:
     async with room(zoo, tmp_path, room_for=2) as two:
-        upkeep = upkeep_of(two, [])
+        device_monitor = upkeep_of(two, [])
         for name in "ab":
             await two.replicas.assign(two.order(name))
         configured = two.ledger.budget_bytes
         two.backend.foreign_bytes = two.backend.memory().available_bytes  # all that was free
-        await upkeep.look()
-        assert upkeep.foreign_bytes == two.workspace(1)
+        await device_monitor.look()
+        assert device_monitor.foreign_bytes == two.workspace(1)
         await asyncio.gather(*(two.infer(name) for name in "abab"))
         assert len(two.hot()) == 1
         two.assert_exact()
         two.backend.foreign_bytes = 0
-        await upkeep.look()
-        assert (upkeep.foreign_bytes, two.ledger.budget_bytes) == (0, configured)
+        await device_monitor.look()
+        assert (device_monitor.foreign_bytes, two.ledger.budget_bytes) == (0, configured)
         await asyncio.gather(*(two.infer(name) for name in "ab"))
         assert two.hot() == {"a", "b"}
 
@@ -554,16 +556,16 @@ async def test_foreign_use_shrinks_the_budget_and_what_is_over_leaves(
 async def test_memory_that_does_not_come_back_is_noticed_once(zoo: Zoo, tmp_path: Path) -> None:
     recycled: list[str] = []
     async with room(zoo, tmp_path) as two:
-        upkeep = upkeep_of(two, recycled, drift_limit=1000)
+        device_monitor = upkeep_of(two, recycled, drift_limit=1000)
         await two.replicas.assign(two.order("a"))
         two.backend.take(two.workspace(1) + 999)  # a leak, beyond what passes may take
         for _ in range(20):
-            await upkeep.look()
-        assert (upkeep.drift_bytes, recycled) == (999, [])
+            await device_monitor.look()
+        assert (device_monitor.drift_bytes, recycled) == (999, [])
         two.backend.take(2)
         for _ in range(20):
-            await upkeep.look()
-        assert upkeep.drift_bytes == 1001
+            await device_monitor.look()
+        assert device_monitor.drift_bytes == 1001
         assert len(recycled) == 1
         assert "1001 bytes did not come back" in recycled[0]
 
@@ -572,7 +574,7 @@ async def test_a_release_that_gives_less_back_is_counted(zoo: Zoo, tmp_path: Pat
     async with room(zoo, tmp_path) as two:
         await two.replicas.assign(two.order("a"))
         await two.replicas.release("a@1")
-        assert two.swaps.not_returned_bytes == 0
+        assert two.swapper.not_returned_bytes == 0
         await two.replicas.assign(two.order("a"))
         model = two.engine.models["a@1"]
         close = model.close
@@ -583,19 +585,21 @@ async def test_a_release_that_gives_less_back_is_counted(zoo: Zoo, tmp_path: Pat
 
         model.close = leaks  # type: ignore[method-assign]  # a backend with a fault
         await two.replicas.release("a@1")
-        assert two.swaps.not_returned_bytes == 77
+        assert two.swapper.not_returned_bytes == 77
 
 
 async def test_what_has_been_idle_is_warmed_again(zoo: Zoo, tmp_path: Path) -> None:
     passes: list[str] = []
     async with room(zoo, tmp_path) as two:
-        upkeep = Upkeep(two.backend, two.swaps, two.replicas.held, 0.01, 0, lambda why: None)
-        upkeep.configured_bytes = two.ledger.budget_bytes
+        device_monitor = DeviceMonitor(
+            two.backend, two.swapper, two.replicas.held, 0.01, 0, lambda why: None
+        )
+        device_monitor.configured_bytes = two.ledger.budget_bytes
         await two.replicas.assign(two.order("a"))
         two.fail = passes.append
-        await upkeep.look()
+        await device_monitor.look()
         await asyncio.sleep(0.02)
-        await upkeep.look()
+        await device_monitor.look()
         assert passes == ["run"]
 
 
@@ -619,7 +623,7 @@ async def test_no_weights_go_under_a_pass_whose_caller_was_cancelled(
         if not begun:
             before = asyncio.create_task(two.engine.job(partial(holds, "another")))
             await asyncio.sleep(0)
-        warming = asyncio.create_task(two.swaps.warm_batch())
+        warming = asyncio.create_task(two.swapper.warm_batch())
         await asyncio.to_thread(began.wait, 20)
         warming.cancel()
         await asyncio.wait([warming])
@@ -656,30 +660,30 @@ async def test_batches_are_warmed_up_on_a_cpu_once_each(
     square = (320, 320)
     monkeypatch.setattr(swapper, "MOST_WARM_UP_S", 1e9)  # this machine may stand still
     async with room(zoo, tmp_path, max_batch=4) as two:
-        upkeep = upkeep_of(two, [])
+        device_monitor = upkeep_of(two, [])
         await two.replicas.assign(two.order("a"))
         passes = passes_of(two.engine.models["a@1"], fail_at=3)
-        await upkeep.look()
+        await device_monitor.look()
         assert passes == [], "other devices have their kernels"
         two.backend.device_kind = "cpu"
         for _ in range(5):
-            await upkeep.look()
+            await device_monitor.look()
         assert passes == [(2, square), (3, square), (4, square)]
         # Its architecture has run them.
         await two.replicas.assign(two.order("b"))
         passes = passes_of(two.engine.models["b@1"])
-        await upkeep.look()
+        await device_monitor.look()
         assert passes == []
         # Of what its images come in; of larger ones no memory is promised.
         two.engine.note_pass("b@1", (640, 640), 1, 0.01)
         wide = (192, 320)
         await two.infer("b", shape=wide)
         await two.infer("b", shape=wide)
-        await upkeep.look()
+        await device_monitor.look()
         assert passes == [(1, wide), (1, wide), (2, wide)]
         monkeypatch.setattr(swapper, "MOST_KINDS", 7)
         for _ in range(2):
-            await upkeep.look()
+            await device_monitor.look()
         assert passes[3:] == [(3, wide)], "no more kernels are kept"
 
 
@@ -699,21 +703,21 @@ async def test_no_batch_is_warmed_up_that_is_long_or_while_somebody_waits(
         await two.replicas.assign(two.order("a"))
         passes = passes_of(two.engine.models["a@1"])
         with two.replicas.hold("a@1"):  # an image of it is decoded
-            await two.swaps.warm_batch()
+            await two.swapper.warm_batch()
         # Another is loaded, or will be next: it is not waited for.
-        async with two.swaps.lock:
-            await asyncio.wait_for(two.swaps.warm_batch(), 20)
-            next_one = asyncio.create_task(two.swaps.lock.acquire())
+        async with two.swapper.lock:
+            await asyncio.wait_for(two.swapper.warm_batch(), 20)
+            next_one = asyncio.create_task(two.swapper.lock.acquire())
             await asyncio.sleep(0)
-        await asyncio.wait_for(two.swaps.warm_batch(), 20)
+        await asyncio.wait_for(two.swapper.warm_batch(), 20)
         await next_one
-        two.swaps.lock.release()
+        two.swapper.lock.release()
         assert passes == []
         await two.infer("a")
         image_s = two.engine.image_s("a@1", (320, 320))
         monkeypatch.setattr(swapper, "MOST_WARM_UP_S", 2.5 * image_s)
         for _ in range(3):
-            await two.swaps.warm_batch()
+            await two.swapper.warm_batch()
         assert [images for images, _ in passes] == [1, 2]
 
 

@@ -16,7 +16,7 @@ from yolopool import Client
 from yolopool.cli.main import app
 from yolopool.client.detections import Detections
 from yolopool.local import demo
-from yolopool.local.pool import PoolOptions, RunningPool
+from yolopool.local.pool import LocalPool, PoolOptions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 SHAPES = Path(__file__).parents[2] / "examples" / "shapes" / "images"
@@ -27,7 +27,7 @@ def client() -> Iterator[Client]:
     """Of a pool of this host's CPU that has the demo's detector."""
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
         options = PoolOptions(Path(folder), port=0, http_port=0, devices="cpu")
-        with RunningPool(options, lambda text: None) as pool, Client(pool.address) as client:
+        with LocalPool(options, lambda text: None) as pool, Client(pool.address) as client:
             demo.register(client, "shapes", demo.find().models["shapes"])
             yield client
 

@@ -8,7 +8,7 @@ import pytest
 from tests.waiting import until
 from yolopool import Client, errors
 from yolopool.local import demo
-from yolopool.local.pool import PoolOptions, RunningPool
+from yolopool.local.pool import LocalPool, PoolOptions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 SHAPES = demo.find().models["shapes"]
@@ -17,7 +17,7 @@ SHAPES = demo.find().models["shapes"]
 def test_day_and_night() -> None:
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
         options = PoolOptions(Path(folder), port=0, http_port=0, devices="sim:1", load=("day",))
-        with RunningPool(options, lambda text: None) as pool, Client(pool.address) as client:
+        with LocalPool(options, lambda text: None) as pool, Client(pool.address) as client:
             for name in ("day", "night", "late"):
                 demo.register(client, name, SHAPES)
             until("the declared model is up", lambda: held(client) == {"day@1"})

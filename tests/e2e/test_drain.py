@@ -9,7 +9,7 @@ import pytest
 from tests.waiting import until
 from yolopool import Client, errors
 from yolopool.local import demo
-from yolopool.local.pool import PoolOptions, RunningPool
+from yolopool.local.pool import LocalPool, PoolOptions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 IMAGE = demo.find().images[0]
@@ -19,7 +19,7 @@ SHAPES = demo.find().models["shapes"]
 def test_a_drained_worker_comes_back_as_a_new_process_and_no_request_fails() -> None:
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
         options = PoolOptions(Path(folder), port=0, http_port=0, devices="sim:2")
-        with RunningPool(options, lambda text: None) as pool, Client(pool.address) as client:
+        with LocalPool(options, lambda text: None) as pool, Client(pool.address) as client:
             demo.register(client, "shapes", SHAPES)
             client.load("shapes", replicas=2)
             before = {worker.id: worker.incarnation for worker in client.workers()}

@@ -10,7 +10,7 @@ import pytest
 
 from yolopool import Client
 from yolopool.local import demo
-from yolopool.local.pool import PoolOptions, RunningPool
+from yolopool.local.pool import LocalPool, PoolOptions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 IMAGE = demo.find().images[0]
@@ -30,7 +30,7 @@ def pid_of(address: str) -> int:
 def test_requests_are_answered_by_the_other() -> None:
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
         options = PoolOptions(Path(folder), port=0, http_port=0, devices="sim:2")
-        with RunningPool(options, lambda text: None) as pool, Client(pool.address) as client:
+        with LocalPool(options, lambda text: None) as pool, Client(pool.address) as client:
             demo.register(client, "shapes", SHAPES)
             client.load("shapes", replicas=2)
             stopped = client.detect(IMAGE, model="shapes").worker

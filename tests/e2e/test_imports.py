@@ -14,7 +14,7 @@ from tests.models import Zoo, picture
 from yolopool import Client
 from yolopool.client.model_records import ModelVersion
 from yolopool.local import demo
-from yolopool.local.pool import PoolOptions, RunningPool
+from yolopool.local.pool import LocalPool, PoolOptions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 NAMES = [f"class {number}" for number in range(80)]
@@ -25,7 +25,7 @@ def client() -> Iterator[Client]:
     """Of a pool of this host's CPU."""
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
         options = PoolOptions(Path(folder), port=0, http_port=0, devices="cpu")
-        with RunningPool(options, lambda text: None) as pool, Client(pool.address) as client:
+        with LocalPool(options, lambda text: None) as pool, Client(pool.address) as client:
             yield client
 
 

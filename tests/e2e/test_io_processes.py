@@ -12,7 +12,7 @@ import pytest
 from tests.waiting import until
 from yolopool import Client
 from yolopool.local import demo
-from yolopool.local.pool import PoolOptions, RunningPool
+from yolopool.local.pool import LocalPool, PoolOptions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 IMAGE = demo.find().images[0]
@@ -35,7 +35,7 @@ def test_a_killed_one_costs_no_request_and_is_started_again(
     monkeypatch.setenv("YOLOPOOL_WORKER_IO_PROCESSES", "2")
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
         options = PoolOptions(Path(folder), port=0, http_port=0, devices="sim:2")
-        with RunningPool(options, lambda text: None) as pool, Client(pool.address) as client:
+        with LocalPool(options, lambda text: None) as pool, Client(pool.address) as client:
             demo.register(client, "shapes", SHAPES)
             client.load("shapes", replicas=2)
             until("all I/O processes are there", lambda: len(io_pids()) == 4)

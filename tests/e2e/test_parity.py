@@ -15,7 +15,7 @@ from tests.models import U8, Zoo, picture
 from worker.backends.base import LoadedModel, run
 from worker.backends.pytorch.backend import TorchBackend
 from worker.packs.pack import Pack
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import NmsOptions
 from worker.preprocess import letterbox
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
@@ -76,7 +76,7 @@ def library(zoo: Zoo) -> Callable[[str], Any]:
 def loaded(
     zoo: Zoo, backend: TorchBackend, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], tuple[Pack, LoadedModel]]]:
-    door = PackDoor(tmp_path_factory.mktemp("cache"))
+    door = PackStore(tmp_path_factory.mktemp("cache"))
     known: dict[str, tuple[Pack, LoadedModel]] = {}
 
     def load(name: str) -> tuple[Pack, LoadedModel]:
@@ -209,6 +209,6 @@ def test_options_equal_the_librarys(
 
 
 def test_the_demo_model_sees_its_trained_size(zoo: Zoo, tmp_path: Path) -> None:
-    pack = PackDoor(tmp_path).fetch(zoo.pack("shapes"), weights=False)
+    pack = PackStore(tmp_path).fetch(zoo.pack("shapes"), weights=False)
     assert pack.manifest.settings.image_size == 320
     assert list(pack.manifest.class_names) == ["circle", "square", "triangle"]

@@ -21,7 +21,7 @@ from benchmarks.harness.matching import Detected, match, total
 from tests.waiting import until
 from yolopool import Client, errors
 from yolopool.local import demo
-from yolopool.local.pool import PoolOptions, RunningPool
+from yolopool.local.pool import LocalPool, PoolOptions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 IMAGE = demo.find().images[0]
@@ -39,8 +39,8 @@ def options(folder: Path, devices: str, budget: str = "") -> PoolOptions:
     return PoolOptions(folder, port=0, http_port=0, devices=devices, memory_budget=budget)
 
 
-def a_pool(folder: Path, devices: str, budget: str = "") -> RunningPool:
-    return RunningPool(options(folder, devices, budget), lambda text: None)
+def a_pool(folder: Path, devices: str, budget: str = "") -> LocalPool:
+    return LocalPool(options(folder, devices, budget), lambda text: None)
 
 
 def test_the_labelled_shapes_are_found(folder: Path) -> None:

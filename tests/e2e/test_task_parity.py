@@ -17,13 +17,13 @@ from tests.models import U8, Zoo, picture
 from worker.backends.base import LoadedModel, run
 from worker.backends.pytorch.backend import TorchBackend
 from worker.packs.pack import Pack
-from worker.packs.pack_store import PackDoor
+from worker.packs.pack_store import PackStore
 from worker.postprocess import mask_encoding, results
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.outputs import NmsOptions
-from worker.postprocess.results import Found, MaskFormat
+from worker.postprocess.results import MaskFormat, Results
 from worker.preprocess import letterbox
-from worker.preprocess.letterbox import Place, ShapePolicy
+from worker.preprocess.letterbox import Origin, ShapePolicy
 from yolopool.client.masks import Mask
 
 pytestmark = pytest.mark.e2e
@@ -45,7 +45,7 @@ Library = Callable[[str], Any]
 def loaded(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
     backend, known = TorchBackend("cpu", 1), dict[str, tuple[Pack, LoadedModel]]()
     backend.open()
-    door = PackDoor(tmp_path_factory.mktemp("cache"))
+    door = PackStore(tmp_path_factory.mktemp("cache"))
 
     def load(name: str) -> tuple[Pack, LoadedModel]:
         if name not in known:
@@ -104,13 +104,13 @@ def _forget_torchvision() -> None:
         del sys.modules[name]
 
 
-def place_of(pack: Pack, image: U8, policy: ShapePolicy) -> Place:
+def place_of(pack: Pack, image: U8, policy: ShapePolicy) -> Origin:
     size, stride = pack.manifest.settings.image_size, max(pack.manifest.stride, 32)
     if pack.manifest.task == "classify":
         boxed = letterbox.centre_crop(image, size, stride)
     else:
         boxed = letterbox.letterbox(image, size, stride, policy)
-    return Place(boxed, (0, 0), (image.shape[0], image.shape[1]))
+    return Origin(boxed, (0, 0), (image.shape[0], image.shape[1]))
 
 
 def asked(pack: Pack) -> NmsOptions:
@@ -124,12 +124,12 @@ def ours(
     images: list[U8],
     policy: ShapePolicy,
     mask_format: MaskFormat = MaskFormat.POLYGON,
-) -> list[Found]:
+) -> list[Results]:
     pack, model = one
     places = [place_of(pack, image, policy) for image in images]
     passed = run(model, [place.letterboxed.image for place in places], [asked(pack)] * len(images))
     return [
-        results.found(found, place, mask_format)
+        results.results_of(found, place, mask_format)
         for found, place in zip(passed.candidates, places, strict=True)
     ]
 
@@ -153,7 +153,7 @@ def points_of(outline: Any) -> set[tuple[float, float]]:
     return {(round(x, 3), round(y, 3)) for x, y in outline.tolist()}
 
 
-def assert_same(found: Found, result: Any, name: str) -> None:
+def assert_same(found: Results, result: Any, name: str) -> None:
     """Boxes to 1e-3 pixels, with all that the task gives beside them."""
     if "-cls" in name:
         assert found.probabilities is not None

@@ -15,7 +15,7 @@ import pytest
 
 from tests.waiting import becomes
 from worker.hardware.devices import Device, discover
-from worker.process.supervisor import Exit, Supervisor
+from worker.process.supervisor import ProcessExit, Supervisor
 
 pytestmark = pytest.mark.e2e
 
@@ -148,7 +148,7 @@ with box.holding("r1"), box.holding("r2"):
 async def test_how_a_process_ended_is_told_with_its_last_words_and_what_it_had_in_hand(
     name: str, in_hand: set[str]
 ) -> None:
-    told: asyncio.Queue[Exit] = asyncio.Queue()
+    told: asyncio.Queue[ProcessExit] = asyncio.Queue()
     supervisor = Supervisor(
         discover("sim:1", {}),
         lambda device: [sys.executable, "-c", CRASHING.replace("{signal}", name)],

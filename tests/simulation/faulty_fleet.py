@@ -15,7 +15,7 @@ from benchmarks.simulation.sizes import SIZES, Model
 from benchmarks.simulation.traces import Trace, zipf_trace
 from benchmarks.simulation.worker import Worker
 from control_plane.scheduling.plan import plan
-from control_plane.types.command import Command, Wait
+from control_plane.types.command import Blocked, Command
 from control_plane.types.desired import Want, WantSource
 from yolopool.errors import LoadFailed
 
@@ -89,7 +89,7 @@ class Run:
         await asyncio.sleep(REST_S)
         await asyncio.gather(looking)
         left = plan(fleet.brain.view.snapshot(), loop.time())
-        return [command for command in left if not isinstance(command, Wait)]
+        return [command for command in left if not isinstance(command, Blocked)]
 
     async def _pin(self, id_: int) -> None:
         now, key = self.fleet.brain.clock.unix(), self.fleet.keys[id_]
@@ -153,7 +153,7 @@ class Run:
     async def _look(self) -> None:
         while not self.is_over:
             for worker in self._alive():
-                ledger, backend = worker.hands.swaps.ledger, worker.hands.backend
+                ledger, backend = worker.hands.swapper.ledger, worker.hands.backend
                 if ledger.free_bytes < 0:
                     self._note(f"{worker.id} promised {-ledger.free_bytes} bytes too many")
                 used = backend.memory().used_bytes

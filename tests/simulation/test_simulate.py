@@ -36,7 +36,7 @@ def test_short_traces(trace: Trace, fleet: str) -> None:
     if one.trace.is_random:
         assert pool.hit_rate >= 0.8 * one.caches["popularity oracle"].hit_rate, told(one)
     # What came and did not leave is there: as much as fits at most.
-    on_device = len(pool.loads) - len(pool.departures)
+    on_device = len(pool.loads) - len(pool.drainer)
     assert on_device > 0
     assert not trace.slots or on_device <= trace.slots
     assert [row["policy"] for row in rows(one)] == [*one.caches, "pool"]

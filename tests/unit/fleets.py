@@ -3,21 +3,21 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from control_plane.types.command import Adopt, Assign, Command, Forget, Release
+from control_plane.types.command import Assign, Command, DropWant, KeepPrefetched, Release
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.policy import Placement, Residency
 from control_plane.types.snapshot import LoadFailure, Snapshot
 from control_plane.types.version import (
-    Given,
     ModelVersion,
     Pack,
+    ServingSpec,
     VersionKey,
     VersionSettings,
     VersionState,
 )
 from control_plane.types.worker import Ledger, Replica, WorkerInfo, WorkerState
-from yolopool.server.arrival_rates import Rates
+from yolopool.server.arrival_rates import ArrivalRates
 from yolopool.vocabulary import VARIANTS, ReplicaState
 
 NOW = 1000.0  # monotonic; wants and uses are on the Unix clock and are small numbers here
@@ -42,7 +42,7 @@ def version(
         VersionSettings(image_size=1),
         0.0,
         pack=pack,
-        given=Given(residency or Residency(), placement=placement or Placement()),
+        given=ServingSpec(residency or Residency(), placement=placement or Placement()),
     )
 
 
@@ -79,7 +79,7 @@ def replica(
         pinned,
         outstanding,
         used,
-        rates=Rates(rate, rate, rate),
+        rates=ArrivalRates(rate, rate, rate),
         hot_since_unix_s=since,
         queue_ms=queue_ms,
         busy=busy,
@@ -153,9 +153,9 @@ def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
                 wants[command.key] = replace(wants[command.key], replicas=command.left)
             elif command.forget:
                 wants.pop(command.key, None)
-        elif isinstance(command, Forget):
+        elif isinstance(command, DropWant):
             wants.pop(command.key)
-        elif isinstance(command, Adopt):
+        elif isinstance(command, KeepPrefetched):
             wants[command.key] = replace(wants[command.key], source=WantSource.MISS)
     for command in commands:
         if isinstance(command, Assign):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.replicas.usage import Usage
-from yolopool.server.arrival_rates import NEVER, Arrivals, Rates
+from worker.replicas.usage import ReplicaUsage
+from yolopool.server.arrival_rates import NO_ARRIVALS, ArrivalRates, Arrivals
 
 
 def poisson(rate: float, seconds: float, start: float = 0.0, seed: int = 1) -> list[float]:
@@ -20,7 +20,7 @@ def poisson(rate: float, seconds: float, start: float = 0.0, seed: int = 1) -> l
 
 
 def after(times: list[float], arrivals: Arrivals | None = None) -> Arrivals:
-    known = arrivals or Arrivals(NEVER, 0.0)
+    known = arrivals or Arrivals(NO_ARRIVALS, 0.0)
     for time in times:
         known = known.arrived(time)
     return known
@@ -68,12 +68,12 @@ def test_rates_of_two_workers_add_up() -> None:
 
 @given(st.floats(0, 1e3), st.floats(0, 1e3), st.floats(0, 1e3), st.floats(-10, 1e5))
 def test_estimates_are_rates(fast: float, middle: float, slow: float, wait: float) -> None:
-    rates = Rates(fast, middle, slow).later(wait)
+    rates = ArrivalRates(fast, middle, slow).later(wait)
     assert 0.0 <= rates.estimate <= max(fast, middle, slow) + 0.1
 
 
 def test_usage_tells_waits_and_share_and_forgets() -> None:
-    usage = Usage()
+    usage = ReplicaUsage()
     for step in range(600):
         usage = usage.answered(step * 0.1, waited_s=0.2, device_s=0.05)
     assert usage.queue_s(60.0) == pytest.approx(0.2, rel=0.01)

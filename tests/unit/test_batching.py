@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.batching import queue as batching
-from worker.batching.admission import Ask, room
-from worker.batching.config import BULK, INTERACTIVE, NORMAL, Batching, due
-from worker.batching.estimates import Estimates
-from worker.batching.fair_share import SLACK_S, Shares
-from worker.batching.queue import BULK_PASS_S, INTERACTIVE_MEMORY_S, Batch, Queue, Ticket
+from worker.batching.admission import AdmissionRequest, room
+from worker.batching.config import BULK, INTERACTIVE, NORMAL, BatchingConfig, due_at
+from worker.batching.estimates import LatencyEstimates
+from worker.batching.fair_share import SLACK_S, FairShare
+from worker.batching.queue import BULK_PASS_S, INTERACTIVE_MEMORY_S, Batch, Ticket, TicketQueue
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 FOREVER = 1e9
@@ -29,24 +29,24 @@ def a_ticket(
     priority: int = NORMAL,
     deadline: float = FOREVER,
     arrived: float = 0.0,
-    batching: Batching = Batching(4),  # noqa: B008 - frozen
+    batching: BatchingConfig = BatchingConfig(4),  # noqa: B008 - frozen
 ) -> Ticket[str]:
     payload = f"image {number}"
     return Ticket(number, version, shape, priority, deadline, arrived, batching, payload)
 
 
-def taking(**seconds: float) -> Estimates:
+def taking(**seconds: float) -> LatencyEstimates:
     """Passes of one image take so long by version, and more of them in proportion."""
-    estimates = Estimates()
+    estimates = LatencyEstimates()
     for name, one_s in seconds.items():
         estimates.record(f"{name}@1", SQUARE, 1, one_s)
     return estimates
 
 
 def filled(
-    tickets: Sequence[Ticket[str]], capacity: int = 1000, estimates: Estimates | None = None
-) -> Queue[str]:
-    queue: Queue[str] = Queue(capacity, estimates or Estimates())
+    tickets: Sequence[Ticket[str]], capacity: int = 1000, estimates: LatencyEstimates | None = None
+) -> TicketQueue[str]:
+    queue: TicketQueue[str] = TicketQueue(capacity, estimates or LatencyEstimates())
     for ticket in tickets:
         queue.add(ticket, now=ticket.arrived, done_s=0.0)
     return queue
@@ -88,7 +88,7 @@ def test_only_equal_versions_shapes_and_priorities_share_a_batch() -> None:
 
 
 def test_priority_goes_before_deadline_and_deadline_before_arrival() -> None:
-    one = Batching(1)
+    one = BatchingConfig(1)
     queue = filled(
         [
             a_ticket(0, priority=BULK, deadline=5, batching=one),
@@ -119,9 +119,11 @@ def cut(deadlines: Sequence[float], one_s: float, most: int = 4, begins: float =
     for size in range(1, most + 1):
         for _ in range(2):
             estimates.record("m@1", SQUARE, size, size * one_s)
-    tickets = [a_ticket(n, deadline=at, batching=Batching(most)) for n, at in enumerate(deadlines)]
+    tickets = [
+        a_ticket(n, deadline=at, batching=BatchingConfig(most)) for n, at in enumerate(deadlines)
+    ]
     taken = filled(tickets, estimates=estimates).next_batch(0.0, begins=begins)
-    return numbers(taken.batch), [ticket.number for ticket in taken.gave_way]
+    return numbers(taken.batch), [ticket.number for ticket in taken.shed]
 
 
 def test_who_would_be_late_gives_way_to_as_many_who_can_be_in_time() -> None:
@@ -141,7 +143,7 @@ def test_nobody_gives_way_where_the_pass_would_be_smaller_for_it() -> None:
 
 
 def test_nobody_gives_way_before_such_passes_were_measured() -> None:
-    tickets = [a_ticket(n, deadline=0.5, batching=Batching(2)) for n in range(4)]
+    tickets = [a_ticket(n, deadline=0.5, batching=BatchingConfig(2)) for n in range(4)]
     queue = filled(tickets, estimates=taking(m=1.0))
     assert numbers(queue.next_batch(0.0).batch) == [0, 1]
 
@@ -171,7 +173,7 @@ def test_a_full_queue_refuses_at_once_with_the_wait() -> None:
 
 
 def test_a_version_has_a_capacity_of_its_own() -> None:
-    small = Batching(4, queue_capacity=2)
+    small = BatchingConfig(4, queue_capacity=2)
     queue = filled([a_ticket(n, batching=small) for n in range(2)])
     with pytest.raises(QueueFull, match="2 requests of m@1 wait already"):
         queue.add(a_ticket(2, batching=small), 0.0, 0.0)
@@ -194,7 +196,7 @@ def test_a_flood_of_bulk_leaves_room_for_others() -> None:
 
 def test_a_reserved_place_counts_and_is_its_tickets() -> None:
     queue = filled([a_ticket(0)], capacity=2)
-    ask = Ask("m@1", NORMAL, FOREVER, 0.0, Batching(4))
+    ask = AdmissionRequest("m@1", NORMAL, FOREVER, 0.0, BatchingConfig(4))
     queue.reserve(1, ask, 0.0, 0.0)
     with pytest.raises(QueueFull):
         queue.add(a_ticket(2), 0.0, 0.0)
@@ -215,7 +217,7 @@ def test_a_reserved_place_counts_and_is_its_tickets() -> None:
 
 def test_a_reserved_place_is_kept_though_more_urgent_ones_came() -> None:
     queue = filled([], capacity=8)
-    queue.reserve(0, Ask("m@1", BULK, FOREVER, 0.0, Batching(4)), 0.0, 0.0)
+    queue.reserve(0, AdmissionRequest("m@1", BULK, FOREVER, 0.0, BatchingConfig(4)), 0.0, 0.0)
     for number in range(1, 8):
         queue.add(a_ticket(number, priority=INTERACTIVE), 0.0, 0.0)
     queue.add(a_ticket(0, priority=BULK), 0.0, 0.0)
@@ -234,7 +236,7 @@ def test_what_cannot_make_its_deadline_is_refused_unless_nobody_waits() -> None:
 
 
 def test_who_is_alone_is_let_in_whatever_an_estimate_says() -> None:
-    queue, ask = filled([]), Ask("m@1", NORMAL, 11.5, 10.0, Batching(4))
+    queue, ask = filled([]), AdmissionRequest("m@1", NORMAL, 11.5, 10.0, BatchingConfig(4))
     assert queue.alone(1)
     queue.reserve(1, ask, now=10.0, done_s=99.0)
     assert queue.alone(1)
@@ -247,7 +249,7 @@ def test_who_is_alone_is_let_in_whatever_an_estimate_says() -> None:
 
 def test_who_was_let_in_with_time_to_spare_may_use_it_up_while_its_image_is_decoded() -> None:
     queue = filled([a_ticket(0)])
-    ask = Ask("m@1", NORMAL, 11.5, 10.0, Batching(4))
+    ask = AdmissionRequest("m@1", NORMAL, 11.5, 10.0, BatchingConfig(4))
     with pytest.raises(DeadlineUnmeetable, match="a tenth to spare"):
         queue.reserve(1, ask, now=10.0, done_s=1.45)
     queue.reserve(1, ask, now=10.0, done_s=1.35)
@@ -270,7 +272,7 @@ def test_a_discarded_ticket_frees_its_place_and_never_runs() -> None:
 
 
 def test_a_wait_is_that_of_what_goes_before() -> None:
-    one = Batching(1)
+    one = BatchingConfig(1)
     queue = filled(
         [
             a_ticket(0, "a@1", batching=one, deadline=50),
@@ -281,7 +283,7 @@ def test_a_wait_is_that_of_what_goes_before() -> None:
         estimates=taking(a=1.0, b=10.0),
     )
     assert queue.wait_s() == pytest.approx(13.0)
-    ask = Ask("a@1", NORMAL, 55.0, 0.0, one, SQUARE)
+    ask = AdmissionRequest("a@1", NORMAL, 55.0, 0.0, one, SQUARE)
     assert queue.wait_s(ask) == pytest.approx(12.0)
     assert queue.wait_s(replace(ask, shape=None)) == pytest.approx(11.0)
     assert queue.wait_s(replace(ask, priority=INTERACTIVE)) == pytest.approx(2.0)
@@ -290,19 +292,23 @@ def test_a_wait_is_that_of_what_goes_before() -> None:
 
 
 def test_another_versions_flood_delays_by_no_more_than_a_fair_share() -> None:
-    one = Batching(1)
+    one = BatchingConfig(1)
     flood = [a_ticket(n, "a@1", batching=one) for n in range(100)]
     queue = filled(flood, estimates=taking(a=1.0, b=1.0))
-    assert queue.wait_s(Ask("b@1", NORMAL, FOREVER, 0.0, one, SQUARE)) == pytest.approx(2.0)
-    assert queue.wait_s(Ask("a@1", NORMAL, FOREVER, 0.0, one, SQUARE)) == pytest.approx(101.0)
+    assert queue.wait_s(
+        AdmissionRequest("b@1", NORMAL, FOREVER, 0.0, one, SQUARE)
+    ) == pytest.approx(2.0)
+    assert queue.wait_s(
+        AdmissionRequest("a@1", NORMAL, FOREVER, 0.0, one, SQUARE)
+    ) == pytest.approx(101.0)
 
 
 def test_demand_is_the_count_and_the_most_urgent() -> None:
     queue = filled([a_ticket(0), a_ticket(1, priority=INTERACTIVE), a_ticket(2, "b@1", deadline=7)])
     demand = queue.demand()
-    first = (INTERACTIVE, due(FOREVER, 0.0), 1)
+    first = (INTERACTIVE, due_at(FOREVER, 0.0), 1)
     assert (demand["m@1"].count, demand["m@1"].order) == (2, first)
-    assert (demand["b@1"].count, demand["b@1"].order) == (1, (NORMAL, due(7.0, 0.0), 2))
+    assert (demand["b@1"].count, demand["b@1"].order) == (1, (NORMAL, due_at(7.0, 0.0), 2))
 
 
 class Counting(float):
@@ -329,13 +335,13 @@ class Counting(float):
 def test_a_decision_does_not_look_at_all_that_wait(
     waiting: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "due", lambda deadline, arrived: deadline)
+    monkeypatch.setattr(batching, "due_at", lambda deadline, arrived: deadline)
     tickets = [
         a_ticket(n, priority=INTERACTIVE, deadline=Counting(1000 + n)) for n in range(waiting)
     ]
     queue = filled(tickets, capacity=waiting, estimates=taking(m=0.01))
     Counting.looks = 0
-    ask = Ask("m@1", INTERACTIVE, Counting(5000), 0.0, Batching(4), SQUARE)
+    ask = AdmissionRequest("m@1", INTERACTIVE, Counting(5000), 0.0, BatchingConfig(4), SQUARE)
     with pytest.raises(QueueFull):
         queue.reserve(-1, ask, 0.0, queue.wait_s(ask))
     queue.demand()
@@ -354,16 +360,16 @@ def test_a_deadlines_rounding_changes_no_order(given_s: float, rounded_up_s: flo
 
 @given(st.floats(0.001, 1e6), st.floats(0.0, 1e6))
 def test_all_is_due_before_its_deadline_and_the_shorter_not_later(left: float, more: float) -> None:
-    assert due(left, 0.0) <= left
-    assert due(left, 0.0) <= due(left + more, 0.0)
-    assert due(left, 0.0) >= 0.9 * left
+    assert due_at(left, 0.0) <= left
+    assert due_at(left, 0.0) <= due_at(left + more, 0.0)
+    assert due_at(left, 0.0) >= 0.9 * left
 
 
 # --- batches ------------------------------------------------------------------------------------
 
 
 def test_a_batch_is_cut_to_a_preferred_size() -> None:
-    four_or_eight = Batching(8, preferred_sizes=(4, 8))
+    four_or_eight = BatchingConfig(8, preferred_sizes=(4, 8))
     queue = filled([a_ticket(n, batching=four_or_eight) for n in range(15)])
     sizes = [len(numbers(queue.next_batch(0.0).batch)) for _ in range(3)]
     assert sizes == [8, 4, 3]
@@ -372,13 +378,13 @@ def test_a_batch_is_cut_to_a_preferred_size() -> None:
 @pytest.mark.parametrize(
     ("batching", "sizes"),
     [
-        (Batching(4), (1, 2, 3, 4)),
-        (Batching(8, preferred_sizes=(4, 8)), (1, 2, 3, 4, 8)),
-        (Batching(8, preferred_sizes=(2, 4)), (1, 2, 4)),
-        (Batching(4, fixed=True), (4,)),
+        (BatchingConfig(4), (1, 2, 3, 4)),
+        (BatchingConfig(8, preferred_sizes=(4, 8)), (1, 2, 3, 4, 8)),
+        (BatchingConfig(8, preferred_sizes=(2, 4)), (1, 2, 4)),
+        (BatchingConfig(4, fixed=True), (4,)),
     ],
 )
-def test_the_sizes_that_a_pass_may_have(batching: Batching, sizes: tuple[int, ...]) -> None:
+def test_the_sizes_that_a_pass_may_have(batching: BatchingConfig, sizes: tuple[int, ...]) -> None:
     assert batching.sizes == sizes
     seen = set()
     for waiting in range(1, 2 * batching.max_batch):
@@ -390,12 +396,12 @@ def test_the_sizes_that_a_pass_may_have(batching: Batching, sizes: tuple[int, ..
 
 def test_the_newest_ticket_says_how_its_version_is_batched() -> None:
     queue = filled([a_ticket(n) for n in range(3)])
-    queue.add(a_ticket(3, batching=Batching(2)), 0.0, 0.0)
+    queue.add(a_ticket(3, batching=BatchingConfig(2)), 0.0, 0.0)
     assert numbers(queue.next_batch(0.0).batch) == [0, 1]
 
 
 def test_a_batch_that_is_not_full_waits_as_long_as_is_asked_for() -> None:
-    patient = Batching(3, max_delay_s=0.5)
+    patient = BatchingConfig(3, max_delay_s=0.5)
     queue = filled([a_ticket(0, arrived=1.0, batching=patient)])
     queue.add(a_ticket(1, arrived=1.2, batching=patient), 1.2, 0.0)
     assert queue.next_batch(1.2).batch is None
@@ -409,15 +415,15 @@ def test_a_batch_that_is_not_full_waits_as_long_as_is_asked_for() -> None:
 
 
 def test_no_deadline_is_missed_by_waiting_for_company() -> None:
-    patient = Batching(4, max_delay_s=5.0)
+    patient = BatchingConfig(4, max_delay_s=5.0)
     ticket = a_ticket(0, deadline=3.0, batching=patient)
     queue = filled([ticket], estimates=taking(m=1.0))
-    assert queue.next_batch(1.0).again_at == pytest.approx(due(3.0, 0.0) - 1.0)
+    assert queue.next_batch(1.0).again_at == pytest.approx(due_at(3.0, 0.0) - 1.0)
     assert numbers(queue.next_batch(2.0).batch) == [0]
 
 
 def test_a_fixed_batch_is_filled_up() -> None:
-    fixed = Batching(4, max_delay_s=0.5, fixed=True)
+    fixed = BatchingConfig(4, max_delay_s=0.5, fixed=True)
     queue = filled([a_ticket(n, batching=fixed) for n in range(5)])
     full = queue.next_batch(0.0).batch
     assert full is not None
@@ -429,7 +435,7 @@ def test_a_fixed_batch_is_filled_up() -> None:
 
 
 def test_bulk_is_cut_short_while_interactive_tickets_come() -> None:
-    eight = Batching(8)
+    eight = BatchingConfig(8)
     estimates = taking(m=BULK_PASS_S / 2)
     bulk = [a_ticket(n, priority=BULK, batching=eight) for n in range(26)]
     queue = filled(bulk, estimates=estimates)
@@ -451,7 +457,7 @@ some_tickets = st.lists(
         priority=st.sampled_from([INTERACTIVE, NORMAL, BULK]),
         deadline=st.sampled_from([1.0, 2.0, 3.0, FOREVER]),
         batching=st.builds(
-            Batching,
+            BatchingConfig,
             max_batch=st.integers(1, 3),
             preferred_sizes=st.sampled_from([(), (2,), (2, 3)]),
             max_delay_s=st.sampled_from([0.0, 0.3]),
@@ -482,10 +488,10 @@ def test_no_ticket_is_lost_doubled_or_run_late(
     for pops in itertools.count():
         now = pops * step / 4
         taken = queue.next_batch(now)
-        seen += [ticket.number for ticket in (*taken.late, *taken.gave_way)]
+        seen += [ticket.number for ticket in (*taken.late, *taken.shed)]
         assert all(ticket.deadline <= now for ticket in taken.late)
         ran = 0 if taken.batch is None else len(taken.batch.tickets)
-        assert len(taken.gave_way) <= ran * measured
+        assert len(taken.shed) <= ran * measured
         if taken.batch is None and taken.again_at is None:
             break
         if taken.batch is None:
@@ -506,7 +512,7 @@ def test_no_ticket_is_lost_doubled_or_run_late(
 def test_a_free_device_takes_who_is_most_urgent_by_class_and_then_by_deadline(
     drawn: list[Ticket[str]],
 ) -> None:
-    plain = Batching(2)
+    plain = BatchingConfig(2)
     tickets = numbered([replace(ticket, batching=plain) for ticket in drawn])
     queue = filled(tickets)  # nothing measured: all shares are even
     left = {ticket.number: ticket for ticket in tickets}
@@ -523,7 +529,7 @@ def test_a_free_device_takes_who_is_most_urgent_by_class_and_then_by_deadline(
 def test_two_versions_that_always_wait_have_equal_time(
     a_s: float, b_s: float, a_due: float, b_due: float
 ) -> None:
-    one = Batching(1)
+    one = BatchingConfig(1)
     queue = filled([], estimates=taking(a=a_s, b=b_s))
     count = itertools.count()
     given_s = dict.fromkeys(("a@1", "b@1"), 0.0)
@@ -543,7 +549,7 @@ def test_two_versions_that_always_wait_have_equal_time(
 def test_only_who_takes_more_than_half_of_the_device_waits_for_others(
     share: float, is_held_back: bool
 ) -> None:
-    shares, urgent_first = Shares(), {"a@1": (1.0, 0), "b@1": (2.0, 1)}
+    shares, urgent_first = FairShare(), {"a@1": (1.0, 0), "b@1": (2.0, 1)}
     ran = []
     for number in range(30):
         ran.append(shares.choose(urgent_first, number * 0.01 / share))
@@ -552,7 +558,7 @@ def test_only_who_takes_more_than_half_of_the_device_waits_for_others(
 
 
 def test_who_was_away_has_no_time_saved_up() -> None:
-    one = Batching(1)
+    one = BatchingConfig(1)
     queue = filled(
         [a_ticket(n, "a@1", batching=one) for n in range(60)], estimates=taking(a=1, b=1)
     )
@@ -567,7 +573,7 @@ def test_who_was_away_has_no_time_saved_up() -> None:
 
 @given(some_tickets, st.integers(1, 12))
 def test_the_capacity_is_never_exceeded(drawn: list[Ticket[str]], capacity: int) -> None:
-    queue: Queue[str] = Queue(capacity, Estimates())
+    queue: TicketQueue[str] = TicketQueue(capacity, LatencyEstimates())
     for ticket in numbered(drawn):
         try:
             queue.add(ticket, 0.0, 0.0)

@@ -137,7 +137,7 @@ def test_a_cache_holds_what_fits_and_loads_what_it_misses(
 ) -> None:
     found = replay(trace_of(ids, weights, room), np.ones(4), policy)
     events = sorted(
-        [(left.at, 0, left.id) for left in found.departures]
+        [(left.at, 0, left.id) for left in found.drainer]
         + [(load.at, 1, load.id) for load in found.loads]
     )
     held: set[int] = set()
@@ -152,7 +152,7 @@ def test_greedy_dual_keeps_what_is_dear_and_small() -> None:
     """Loaded once each: the cheapest a byte leaves, and its worth is the clock from then on."""
     found = replay(trace_of([0, 1, 2, 0, 3, 1], [2, 1, 1, 1], 4), np.array([2.0, 3, 2, 9]), "GDSF")
     # 0: 1 then 2 by its second use; 1: 3; 2: 2. 0 and 2 are worth 2; 0 leaves by its number.
-    assert [left.id for left in found.departures] == [0]
+    assert [left.id for left in found.drainer] == [0]
     assert list(found.hot) == [False, False, False, True, False, True]
 
 
@@ -162,7 +162,7 @@ def test_the_oracle_keeps_the_busiest_by_the_rates_of_the_phase() -> None:
     trace = Trace("t", plain.models, plain.ids, plain.at, 2, 2, rates, 0, 0)
     found = replay(trace, np.ones(3), "popularity oracle")
     # 2 comes and 1 goes, then 1 comes and 2 goes; in the second phase 0 is the least.
-    assert [left.id for left in found.departures] == [1, 2, 0, 1]
+    assert [left.id for left in found.drainer] == [1, 2, 0, 1]
     assert [sorted(some) for some in keepers(trace, np.ones(3))] == [[0], [2]]
 
 

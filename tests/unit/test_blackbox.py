@@ -3,14 +3,14 @@
 import tempfile
 
 from worker.process import flight_recorder
-from worker.process.flight_recorder import SLOTS, BlackBox
+from worker.process.flight_recorder import SLOTS, FlightRecorder
 
 
 def test_what_is_in_hand_is_there_and_what_was_is_not() -> None:
     with tempfile.TemporaryFile() as file:
-        box = BlackBox(file.fileno(), "incarnation")
-        with box.holding("a"), box.holding("b" * 128):
-            with box.holding("gone"):
+        box = FlightRecorder(file.fileno(), "incarnation")
+        with box.recording("a"), box.recording("b" * 128):
+            with box.recording("gone"):
                 pass
             assert flight_recorder.read(file) == ("incarnation", ("a", "b" * 128))
         assert flight_recorder.read(file) == ("incarnation", ())
@@ -18,17 +18,17 @@ def test_what_is_in_hand_is_there_and_what_was_is_not() -> None:
 
 def test_a_sealed_one_keeps_what_it_has() -> None:
     with tempfile.TemporaryFile() as file:
-        box = BlackBox(file.fileno(), "incarnation")
-        with box.holding("a"):
+        box = FlightRecorder(file.fileno(), "incarnation")
+        with box.recording("a"):
             box.seal()
-        with box.holding("b"):
+        with box.recording("b"):
             assert flight_recorder.read(file)[1] == ("a",)
 
 
 def test_beyond_its_slots_it_notes_no_more_and_fails_nobody() -> None:
     with tempfile.TemporaryFile() as file:
-        box = BlackBox(file.fileno(), "incarnation")
-        held = [box.holding(f"r{number}") for number in range(SLOTS + 10)]
+        box = FlightRecorder(file.fileno(), "incarnation")
+        held = [box.recording(f"r{number}") for number in range(SLOTS + 10)]
         for one in held:
             one.__enter__()
         assert len(flight_recorder.read(file)[1]) == SLOTS - 1
@@ -40,5 +40,5 @@ def test_beyond_its_slots_it_notes_no_more_and_fails_nobody() -> None:
 def test_one_that_noted_nothing_is_empty_and_nobody_has_to_read_it() -> None:
     with tempfile.TemporaryFile() as file:
         assert flight_recorder.read(file) == ("", ())
-    with BlackBox(0, "incarnation").holding("a"):
+    with FlightRecorder(0, "incarnation").recording("a"):
         pass

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from control_plane.events.transitions import Known, Look, Notice, compare
-from control_plane.types.command import Wait
+from control_plane.events.transitions import Notice, Observation, Reported, diff
+from control_plane.types.command import Blocked
 from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
 from control_plane.types.version import VersionKey
@@ -15,17 +15,17 @@ GATHER_S = 3.0
 JOINED, LEFT, LOST = EventKind.WORKER_JOINED, EventKind.WORKER_LEFT, EventKind.WORKER_LOST
 
 
-def look(*workers: WorkerInfo, now: float = NOW, **waits: Wait) -> Look:
+def look(*workers: WorkerInfo, now: float = NOW, **waits: Blocked) -> Observation:
     by_key = {wait.key: wait for wait in waits.values()}
-    return Look(TOKEN, {one.id: one for one in workers}, by_key, {key("a")}, now)
+    return Observation(TOKEN, {one.id: one for one in workers}, by_key, {key("a")}, now)
 
 
-def begun(*recorded: WorkerInfo) -> Known:
-    return Known.of(TOKEN, NOW, recorded, None)
+def begun(*recorded: WorkerInfo) -> Reported:
+    return Reported.of(TOKEN, NOW, recorded, None)
 
 
-def seen(known: Known, at: Look) -> tuple[Known, list[tuple[EventKind, str]]]:
-    known, notices = compare(known, at, GATHER_S)
+def seen(known: Reported, at: Observation) -> tuple[Reported, list[tuple[EventKind, str]]]:
+    known, notices = diff(known, at, GATHER_S)
     return known, [(notice.kind, notice.worker) for notice in notices]
 
 
@@ -44,7 +44,7 @@ def test_workers_come_and_go_once() -> None:
 def test_another_process_of_an_id_joins() -> None:
     known, _ = seen(begun(), look(worker("w1")))
     new = replace(worker("w1"), incarnation="w1-2", replaces_because="256 MiB did not come back")
-    known, notices = compare(known, look(new), GATHER_S)
+    known, notices = diff(known, look(new), GATHER_S)
     assert [notice.kind for notice in notices] == [JOINED]
     assert "256 MiB" in notices[0].message
     assert known.present == {"w1": "w1-2"}
@@ -63,17 +63,17 @@ def test_a_takeover_reports_what_nobody_did() -> None:
 
 def test_one_that_decides_again_remembers() -> None:
     known, _ = seen(begun(), look(worker("w1")))
-    again = Known.of(FencingToken(1, 2), NOW + 9, (), known)
+    again = Reported.of(FencingToken(1, 2), NOW + 9, (), known)
     assert seen(again, look(worker("w1")))[1] == []
 
 
-def failed(known: Known, at: Look) -> tuple[Known, list[Notice]]:
-    return compare(known, at, GATHER_S)
+def failed(known: Reported, at: Observation) -> tuple[Reported, list[Notice]]:
+    return diff(known, at, GATHER_S)
 
 
 def test_a_final_wait_is_told_once_a_change() -> None:
     a: VersionKey = key("a")
-    final = Wait(a, "LOAD_FAILED", "no such layer", final=True, retry_after_s=3.0)
+    final = Blocked(a, "LOAD_FAILED", "no such layer", final=True, retry_after_s=3.0)
     known, notices = failed(begun(), look(wait=final))
     (notice,) = notices
     assert (notice.kind, notice.version) == (EventKind.VERSION_FAILED, a)
@@ -98,5 +98,5 @@ def test_a_final_wait_is_told_once_a_change() -> None:
 
 
 def test_what_may_still_be_loaded_is_no_failure() -> None:
-    wait = Wait(key("a"), "LEDGER_FULL", "every other is in use")
+    wait = Blocked(key("a"), "LEDGER_FULL", "every other is in use")
     assert failed(begun(), look(wait=wait))[1] == []

@@ -15,7 +15,7 @@ from control_plane.types.lifecycle import (
 from control_plane.types.version import VersionState
 from control_plane.types.worker import WorkerState
 from control_plane.view.catalogue import Catalogue
-from control_plane.view.load_backoff import LAST_RETRY_S, LoadFailures
+from control_plane.view.load_backoff import LAST_RETRY_S, LoadBackoff
 from tests.unit.fleets import key, version
 from yolopool import errors
 from yolopool.names import parse_ref
@@ -99,7 +99,7 @@ def test_a_model_with_no_ready_version_says_where_its_newest_stands() -> None:
 
 
 def test_failed_loads_are_tried_later_and_later() -> None:
-    failures, place = LoadFailures(), ("w1", key("a"))
+    failures, place = LoadBackoff(), ("w1", key("a"))
     waits = [failures.record(place, "LOAD_FAILED", "no", 0.0).retry_at_s for _ in range(10)]
     assert waits[:4] == [1.0, 2.0, 4.0, 8.0]
     assert waits[-1] == LAST_RETRY_S
@@ -109,7 +109,7 @@ def test_failed_loads_are_tried_later_and_later() -> None:
 
 
 def test_failures_go_with_their_worker_and_on_request() -> None:
-    failures = LoadFailures()
+    failures = LoadBackoff()
     before = failures.current
     failures.note(("w1", key("a")), "", "seen in its inventory", 0.0)
     failures.note(("w1", key("a")), "", "seen again", 9.0)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from control_plane.events.discrepancies import differences
+from control_plane.events.discrepancies import discrepancies
 from control_plane.types.desired import Desired
 from control_plane.types.worker import WorkerInfo, WorkerState
 from tests.unit.fleets import key, replica, version, worker
@@ -11,7 +11,7 @@ KNOWN = Desired(1, "c", {key("a"): version("a")}, {})
 
 
 def about(*workers: WorkerInfo, desired: Desired = KNOWN) -> list[tuple[str, str]]:
-    return sorted(differences(workers, desired))
+    return sorted(discrepancies(workers, desired))
 
 
 def test_a_worker_as_it_should_be_is_no_news() -> None:

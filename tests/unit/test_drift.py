@@ -29,13 +29,13 @@ CAR = found((BOX, 0.9, 0))
 
 
 def test_equal_boxes_do_not_drift() -> None:
-    assert drift.between(CAR, CAR) == Drift(1, 1, 1)
-    assert drift.between(found(), found()) == Drift(1)
+    assert drift.compare(CAR, CAR) == Drift(1, 1, 1)
+    assert drift.compare(found(), found()) == Drift(1)
     assert drift.total([]) == Drift()
 
 
 def test_the_largest_difference_counts() -> None:
-    moved = drift.between(CAR, found(((10.0, 12.0, 50.0, 47.0), 0.85, 0)))
+    moved = drift.compare(CAR, found(((10.0, 12.0, 50.0, 47.0), 0.85, 0)))
     assert (moved.matched, moved.largest_px) == (1, 3.0)
     assert moved.largest_confidence == pytest.approx(0.05)
     both = drift.total([moved, Drift(1, 2, 1, 1, 1.0, 0.2)])
@@ -44,18 +44,18 @@ def test_the_largest_difference_counts() -> None:
 
 def test_another_class_or_place_is_no_match() -> None:
     other = found((BOX, 0.9, 1), ((60.0, 60.0, 90.0, 90.0), 0.9, 0))
-    assert drift.between(CAR, other) == Drift(1, 1, 0, 2)
+    assert drift.compare(CAR, other) == Drift(1, 1, 0, 2)
 
 
 def test_an_object_is_found_again_once() -> None:
     two = found((BOX, 0.9, 0), ((11.0, 10.0, 50.0, 50.0), 0.8, 0))
-    assert drift.between(two, CAR) == Drift(1, 2, 1, 0)
+    assert drift.compare(two, CAR) == Drift(1, 2, 1, 0)
 
 
 def test_keypoints_count_as_sides_do() -> None:
     points = np.zeros((1, 2, 3), np.float32)
     left, right = replace(CAR, keypoints=points), replace(CAR, keypoints=points + 4.0)
-    assert drift.between(left, right).largest_px == 4.0
+    assert drift.compare(left, right).largest_px == 4.0
 
 
 def test_of_classes_the_likeliest_is_compared() -> None:
@@ -68,9 +68,9 @@ def test_of_classes_the_likeliest_is_compared() -> None:
         )
         return replace(found(), task="classify", classification=top)
 
-    same = drift.between(of(1, 0.75), of(1, 0.5))
+    same = drift.compare(of(1, 0.75), of(1, 0.5))
     assert (same.objects, same.matched, same.largest_confidence) == (1, 1, 0.25)
-    assert drift.between(of(1, 0.75), of(2, 0.5)) == Drift(1, 1, 0, 1)
+    assert drift.compare(of(1, 0.75), of(2, 0.5)) == Drift(1, 1, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_a_bound_says_what_is_beyond(moved: Drift, word: str) -> None:
 def test_a_rotated_box_is_the_same_from_any_of_its_corners() -> None:
     corners = np.array([[[0, 0], [9, 0], [9, 4], [0, 4]]], np.float32)
     left = replace(CAR, corners=corners)
-    assert drift.between(left, replace(CAR, corners=np.roll(corners, 1, axis=1))).largest_px == 0
-    assert drift.between(left, replace(CAR, corners=corners + 3)).largest_px == 3
+    assert drift.compare(left, replace(CAR, corners=np.roll(corners, 1, axis=1))).largest_px == 0
+    assert drift.compare(left, replace(CAR, corners=corners + 3)).largest_px == 3
 
 
 def test_a_mask_that_fell_apart_is_not_found_again() -> None:
@@ -105,8 +105,8 @@ def test_a_mask_that_fell_apart_is_not_found_again() -> None:
         return replace(CAR, task="segment", masks=(_mask(filled),))
 
     whole, part = masked(slice(10, 50)), masked(slice(10, 20))
-    assert drift.between(whole, whole).matched == 1
-    assert drift.between(whole, part).matched == 0
+    assert drift.compare(whole, whole).matched == 1
+    assert drift.compare(whole, part).matched == 0
 
 
 @dataclass(frozen=True)

@@ -4,34 +4,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batching.estimates import Estimates
+from worker.batching.estimates import LatencyEstimates
 
 SQUARE = (640, 640)
 
 
-def measured(**seconds_by_batch: float) -> Estimates:
-    estimates = Estimates()
+def measured(**seconds_by_batch: float) -> LatencyEstimates:
+    estimates = LatencyEstimates()
     for batch, seconds in seconds_by_batch.items():
         estimates.record("a@1", SQUARE, int(batch[1:]), seconds)
     return estimates
 
 
 def test_nothing_is_known_before_the_first_pass() -> None:
-    estimates = Estimates()
+    estimates = LatencyEstimates()
     assert estimates.pass_s("a@1", SQUARE, 1) is None
     assert estimates.passes_s("a@1", SQUARE, 5, 2) == 0.0
     assert estimates.most_within("a@1", SQUARE, 8, 1.0) == 1
 
 
 def test_an_outlier_does_not_move_the_estimate() -> None:
-    estimates = Estimates()
+    estimates = LatencyEstimates()
     for seconds in (0.010, 0.011, 0.012, 5.0, 0.011):
         estimates.record("a@1", SQUARE, 1, seconds)
     assert estimates.pass_s("a@1", SQUARE, 1) == pytest.approx(0.0115)
 
 
 def test_the_first_pass_of_a_kind_counts_only_until_the_second() -> None:
-    estimates = Estimates()
+    estimates = LatencyEstimates()
     estimates.record("a@1", SQUARE, 1, 5.0)
     assert estimates.pass_s("a@1", SQUARE, 1) == 5.0
     for seconds in (0.010, 0.012):
@@ -40,7 +40,7 @@ def test_the_first_pass_of_a_kind_counts_only_until_the_second() -> None:
 
 
 def test_old_passes_are_forgotten() -> None:
-    estimates = Estimates(window=3)
+    estimates = LatencyEstimates(window=3)
     for seconds in (9.0, 9.0, 9.0, 1.0, 1.0, 1.0):
         estimates.record("a@1", SQUARE, 1, seconds)
     assert estimates.pass_s("a@1", SQUARE, 1) == 1.0
@@ -78,7 +78,7 @@ def test_the_largest_batch_within_a_time() -> None:
 
 @given(st.lists(st.floats(0.001, 10.0), min_size=1), st.integers(1, 16))
 def test_an_estimate_lies_within_what_was_seen(times: list[float], batch: int) -> None:
-    estimates = Estimates()
+    estimates = LatencyEstimates()
     for seconds in times:
         estimates.record("a@1", SQUARE, batch, seconds)
     estimate = estimates.pass_s("a@1", SQUARE, batch)
@@ -90,7 +90,7 @@ def test_an_estimate_lies_within_what_was_seen(times: list[float], batch: int) -
 def test_a_guess_is_positive_and_no_wilder_than_proportion(
     times: dict[int, float], batch: int
 ) -> None:
-    estimates = Estimates()
+    estimates = LatencyEstimates()
     for size, seconds in times.items():
         estimates.record("a@1", SQUARE, size, seconds)
     guess = estimates.pass_s("a@1", SQUARE, batch)

@@ -1,12 +1,14 @@
 """Who is in a crash loop, and when that is over."""
 
-from control_plane.types.worker import Exit
-from control_plane.view.crash_loops import MOST, STEADY_S, Exits
+from control_plane.types.worker import WorkerExit
+from control_plane.view.crash_loops import MOST, STEADY_S, CrashLoops
 
 
-def an_exit(worker: str = "one", in_a_row: int = 1, restart_in_s: float = 4.0) -> Exit:
+def an_exit(worker: str = "one", in_a_row: int = 1, restart_in_s: float = 4.0) -> WorkerExit:
     said = "starting\nSegmentation fault\n\n"
-    return Exit(worker, "sim:0", "sim", "signal SIGSEGV", said, in_a_row, 0.5, restart_in_s, 0.0)
+    return WorkerExit(
+        worker, "sim:0", "sim", "signal SIGSEGV", said, in_a_row, 0.5, restart_in_s, 0.0
+    )
 
 
 def test_three_in_a_row_are_a_loop() -> None:
@@ -14,14 +16,14 @@ def test_three_in_a_row_are_a_loop() -> None:
 
 
 def test_it_is_over_when_a_process_stayed() -> None:
-    exits = Exits()
+    exits = CrashLoops()
     exits.note(an_exit(), 0.0)
     assert set(exits.current(4.0 + STEADY_S - 0.1)) == {"one"}
     assert not exits.current(4.0 + STEADY_S)
 
 
 def test_the_last_exit_counts_and_the_oldest_workers_are_forgotten() -> None:
-    exits = Exits()
+    exits = CrashLoops()
     for number in range(MOST + 1):
         exits.note(an_exit(str(number)), 0.0)
     exits.note(an_exit("1", in_a_row=2), 0.0)

@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane.routing.request_traces import Trace, Traces
+from control_plane.routing.request_traces import RequestHistory, RequestTrace
 from control_plane.scheduling import explanation
-from control_plane.scheduling.explanation import Verdict
+from control_plane.scheduling.explanation import Feasibility
 from control_plane.scheduling.plan import plan
-from control_plane.types.command import Assign, Command, Release, Wait
+from control_plane.types.command import Assign, Blocked, Command, Release
 from control_plane.types.desired import Desired
-from control_plane.types.event import Event, EventKind, Wanted
+from control_plane.types.event import Event, EventFilter, EventKind
 from control_plane.types.footprint import Footprint
 from control_plane.types.policy import Placement, Residency, ResidencyMode
 from control_plane.types.snapshot import LoadFailure, Snapshot
-from control_plane.types.version import Given, VersionKey, VersionState
+from control_plane.types.version import ServingSpec, VersionKey, VersionState
 from control_plane.types.worker import WorkerState
 from tests.unit.fleets import NOW, key, measured, replica, snapshot, version, want, worker
 from yolopool.errors import RequestNotFound
@@ -29,8 +29,8 @@ def asked(
     before: Snapshot, name: str, *, pinned: bool = False, replicas: int = 1
 ) -> Sequence[Command]:
     one = want(name, since=before.unix_s, pinned=pinned, replicas=replicas)
-    waiting = [command.key for command in plan(before, NOW) if isinstance(command, Wait)]
-    return explanation.planned(before, one, None, waiting, NOW)
+    waiting = [command.key for command in plan(before, NOW) if isinstance(command, Blocked)]
+    return explanation.plan_for(before, one, None, waiting, NOW)
 
 
 def test_a_load_is_planned_with_what_leaves_for_it() -> None:
@@ -61,11 +61,11 @@ def test_a_load_is_tried_in_spite_of_failures_where_it_is_to_be() -> None:
 
 def test_a_load_that_can_not_be_says_why() -> None:
     (wait,) = asked(snapshot([], versions=[version("a")]), "a")
-    assert isinstance(wait, Wait)
+    assert isinstance(wait, Blocked)
     assert wait.reason == "NO_WORKER"
 
 
-def verdict(before: Snapshot, name: str, worker_id: str = "w1") -> Verdict:
+def verdict(before: Snapshot, name: str, worker_id: str = "w1") -> Feasibility:
     one = before.desired.versions[key(name)]
     found = explanation.verdicts(before, one, NOW)
     return next(verdict for verdict in found if verdict.worker.id == worker_id)
@@ -100,7 +100,7 @@ def test_a_worker_that_takes_nothing_says_so(state: WorkerState, reason: str) ->
 
 
 def test_labels_and_cordons_hinder() -> None:
-    placed = replace(version("a"), given=Given(placement=Placement(pool="line-1")))
+    placed = replace(version("a"), given=ServingSpec(placement=Placement(pool="line-1")))
     here = replace(worker("w1"), labels={"pool": "line-1"})
     before = snapshot([here, worker("w2")], versions=[placed])
     assert verdict(before, "a", "w1").feasible
@@ -173,7 +173,7 @@ def test_wants_are_sentences() -> None:
     assert "hot standby" in explanation.wants_in_words(kept, None, 0.0)[0]
     kept = version("a", residency=Residency(ResidencyMode.ON_DEMAND, 30.0))
     assert "idle for 30 s" in explanation.wants_in_words(kept, None, 0.0)[0]
-    placed = replace(plain, given=Given(placement=Placement(labels={"gpu": "a"})))
+    placed = replace(plain, given=ServingSpec(placement=Placement(labels={"gpu": "a"})))
     assert explanation.wants_in_words(placed, None, 0.0) == ["Only on workers with gpu=a."]
 
 
@@ -183,7 +183,7 @@ def test_spans_are_for_people() -> None:
 
 
 def test_only_the_newest_traces_are_kept() -> None:
-    traces = Traces(most=3)
+    traces = RequestHistory(most=3)
     for number, id_ in enumerate(["a", "b", "a", "", "c", "a"]):
         traces.add(trace(id_, float(number)))
     assert [one.unix_s for one in traces.find("a")] == [5.0, 2.0]
@@ -193,20 +193,20 @@ def test_only_the_newest_traces_are_kept() -> None:
             traces.find(gone)
 
 
-def trace(id_: str, unix_s: float) -> Trace:
-    return Trace(id_, unix_s, "me", "a", None, "OK", "", (), "w1", True, 1.0, 0.0)
+def trace(id_: str, unix_s: float) -> RequestTrace:
+    return RequestTrace(id_, unix_s, "me", "a", None, "OK", "", (), "w1", True, 1.0, 0.0)
 
 
 def test_events_are_chosen() -> None:
     event = Event(EventKind.ASSIGNED, 1.0, "w1", VersionKey("team/a", 2))
-    assert Wanted().everything
-    assert Wanted().has(event)
+    assert EventFilter().everything
+    assert EventFilter().has(event)
     for model, matches in (("team/a", True), ("team/a@2", True), ("team/a@1", False), ("a", False)):
-        assert Wanted(model=parse_ref(model)).has(event) is matches
-    assert not Wanted(model=parse_ref("team/a")).has(replace(event, version=None))
-    assert Wanted(frozenset({EventKind.ASSIGNED}), worker="w1").has(event)
-    assert not Wanted(frozenset({EventKind.RELEASED})).has(event)
-    assert not Wanted(worker="w2").has(event)
+        assert EventFilter(model=parse_ref(model)).has(event) is matches
+    assert not EventFilter(model=parse_ref("team/a")).has(replace(event, version=None))
+    assert EventFilter(frozenset({EventKind.ASSIGNED}), worker="w1").has(event)
+    assert not EventFilter(frozenset({EventKind.RELEASED})).has(event)
+    assert not EventFilter(worker="w2").has(event)
 
 
 def test_the_snapshot_of_an_empty_fleet_is_explained() -> None:

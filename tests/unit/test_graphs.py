@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from worker.backends.pytorch.capture_policy import SQUARE_AFTER, Kind
-from worker.backends.pytorch.cuda_graphs import Graphs
+from worker.backends.pytorch.capture_policy import SQUARE_AFTER, GraphKey
+from worker.backends.pytorch.cuda_graphs import CudaGraphs
 
-KIND = Kind("a", "fp32", (32, 32), 1)
+KIND = GraphKey("a", "fp32", (32, 32), 1)
 WEIGHTS = [torch.ones(8)]
 
 
@@ -43,7 +43,7 @@ class Device:
 def test_a_capture_that_fails_leaves_neither_memory_nor_its_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    device, graphs = Device(), Graphs(1 << 30)
+    device, graphs = Device(), CudaGraphs(1 << 30)
     monkeypatch.setattr(torch.cuda, "graph", device.graph)
     monkeypatch.setattr(torch.cuda, "set_stream", device.set_stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: device.current)

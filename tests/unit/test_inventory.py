@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.clock import Clock
-from control_plane.convert.heartbeat import Inventory
+from control_plane.convert.heartbeat import HeartbeatDecoder
 from control_plane.convert.workers import worker_in
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo, WorkerState
@@ -43,7 +43,7 @@ JOINED = worker_in(said(), 0.0)
 
 
 def test_what_is_repeated_is_the_same_object() -> None:
-    inventory = Inventory()
+    inventory = HeartbeatDecoder()
     first = inventory.read(said(a_replica("a"), a_replica("b")), 1.0, JOINED)
     again = inventory.read(said(a_replica("a"), a_replica("b", outstanding=2)), 2.0, JOINED)
     assert again.replicas[key("a")] is first.replicas[key("a")]
@@ -55,7 +55,7 @@ def test_what_is_repeated_is_the_same_object() -> None:
 
 
 def test_parts_that_change_are_read() -> None:
-    inventory = Inventory()
+    inventory = HeartbeatDecoder()
     inventory.read(said(a_replica("a")), 1.0, JOINED)
     other = a_replica("a", state=WARM)
     other.footprint.weights_bytes = 8
@@ -86,7 +86,7 @@ messages = st.lists(
 def test_a_stream_is_read_as_each_message_alone(
     drawn: list[list[types_pb2.Replica]], last: str
 ) -> None:
-    inventory = Inventory()
+    inventory = HeartbeatDecoder()
     for n, replicas in enumerate(drawn):
         message = said(*replicas, incarnation=last if n == len(drawn) - 1 else "i1")
         read = inventory.read(message, float(n), JOINED)
@@ -95,11 +95,11 @@ def test_a_stream_is_read_as_each_message_alone(
 
 @given(messages)
 def test_the_view_lists_those_who_serve(drawn: list[list[types_pb2.Replica]]) -> None:
-    view, inventory = View(Clock(lambda: 0.0, lambda: 0.0)), Inventory()
+    view, inventory = View(Clock(lambda: 0.0, lambda: 0.0)), HeartbeatDecoder()
     view.join(JOINED, None)
     for replicas in drawn:
         worker = inventory.read(said(*replicas), 1e9, JOINED)
-        view.hear(worker, None)
+        view.apply_heartbeat(worker, None)
         assert set(view.holders) == set(worker.replicas)
         hot = {key for key, holders in view.holders.items() if holders.hot}
         assert hot == in_state(worker, ReplicaState.HOT)
@@ -118,6 +118,6 @@ def test_a_worker_that_does_not_take_work_is_in_no_list() -> None:
     ready = worker_in(said(a_replica("a")), 10.0)
     view.join(ready, None)
     assert [id_ for _, id_ in view.holders[key("a")].hot] == ["w1"]
-    view.hear(replace(ready, state=WorkerState.DRAINING), None)
+    view.apply_heartbeat(replace(ready, state=WorkerState.DRAINING), None)
     assert not view.holders[key("a")].hot
     assert list(view.holders[key("a")]) == ["w1"]

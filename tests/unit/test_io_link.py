@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from worker.io_processes import protocol
 from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
-from worker.preprocess.prepared import Framing, Prepared
+from worker.preprocess.prepared import Prepared, PreprocessSpec
 
 SIDES = st.tuples(st.integers(1, 64), st.integers(1, 64))
 SECONDS = st.floats(0, 1e6)
@@ -14,7 +14,7 @@ SECONDS = st.floats(0, 1e6)
 
 @given(st.integers(32, 4096), st.sampled_from([32, 64]), st.sampled_from(ShapePolicy))
 def test_framings(image_size: int, stride: int, policy: ShapePolicy) -> None:
-    framing = Framing(image_size, stride, policy)
+    framing = PreprocessSpec(image_size, stride, policy)
     assert protocol.read_framing(protocol.pack_framing(framing)) == framing
 
 

@@ -42,7 +42,7 @@ def library(
     return np.asarray(function(*tensors, *args, **more).numpy())
 
 
-def whole(crop: masks.Crop, shape: tuple[int, int]) -> np.ndarray:
+def whole(crop: masks.MaskCrop, shape: tuple[int, int]) -> np.ndarray:
     image = np.zeros(shape, np.uint8)
     height, width = crop.pixels.shape
     image[crop.y : crop.y + height, crop.x : crop.x + width] = crop.pixels
@@ -113,7 +113,7 @@ def test_outlines_of_a_crop_are_those_of_the_image(seed: int) -> None:
     rng = np.random.default_rng(seed)
     image = np.zeros((90, 120), np.uint8)
     image[20:60, 30:80] = rng.random((40, 50)) < 0.6
-    crop = masks.Crop(np.ascontiguousarray(image[20:60, 30:80]), 30, 20)
+    crop = masks.MaskCrop(np.ascontiguousarray(image[20:60, 30:80]), 30, 20)
     theirs, _ = cv2.findContours(image, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     ours = mask_encoding.outlines(crop)
     assert len(ours) == len(theirs) > 1
@@ -136,7 +136,7 @@ def reference(mask: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("place", [(0, 0), (7, 3), (20, 16)])
 def test_run_lengths_are_cocos(density: float, place: tuple[int, int]) -> None:
     rng = np.random.default_rng(6)
-    crop = masks.Crop((rng.random((14, 20)) < density).astype(np.uint8), *place)
+    crop = masks.MaskCrop((rng.random((14, 20)) < density).astype(np.uint8), *place)
     image = whole(crop, (30, 40))
     told = mask_encoding.run_lengths(crop, (30, 40))
     assert decompressed(told.counts).tolist() == reference(image)

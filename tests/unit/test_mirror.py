@@ -5,9 +5,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.types.desired import Changes, Desired, Want, WantSource
+from control_plane.types.desired import Desired, DesiredDelta, Want, WantSource
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
-from control_plane.view.desired_cache import Mirror
+from control_plane.view.desired_cache import DesiredCache
 from tests.unit.fleets import key, version
 
 NAMES = "abc"
@@ -17,67 +17,69 @@ def a_want(name: str, replicas: int = 1) -> Want:
     return Want(key(name), replicas, False, WantSource.ADMIN, 1.0)
 
 
-def changes(revision: int, **parts: object) -> Changes:
-    return replace(Changes(revision, str(revision)), **parts)  # type: ignore[arg-type] # its fields
+def changes(revision: int, **parts: object) -> DesiredDelta:
+    return replace(DesiredDelta(revision, str(revision)), **parts)  # type: ignore[arg-type] # its fields
 
 
-def a_mirror() -> Mirror:
-    mirror = Mirror()
-    mirror.take_all(Desired(5, "c", {key("a"): version("a")}, {key("a"): a_want("a")}, mark="5"))
-    return mirror
+def a_mirror() -> DesiredCache:
+    desired_cache = DesiredCache()
+    desired_cache.take_all(
+        Desired(5, "c", {key("a"): version("a")}, {key("a"): a_want("a")}, mark="5")
+    )
+    return desired_cache
 
 
 def test_a_change_touches_what_it_is_about() -> None:
-    mirror = a_mirror()
-    news = mirror.take(changes(6, wants={key("a"): a_want("a", 2)}, numbers={"a": 7}))
+    desired_cache = a_mirror()
+    news = desired_cache.take(changes(6, wants={key("a"): a_want("a", 2)}, numbers={"a": 7}))
     assert news == {key("a")}
-    assert mirror.desired.wants == {key("a"): a_want("a", 2)}
-    assert (mirror.desired.revision, mirror.desired.mark) == (6, "6")
-    assert mirror.desired.numbers == {"a": 7}
-    mirror.take(changes(7, versions={key("a"): None, key("b"): version("b")}, wants={}))
-    assert set(mirror.desired.versions) == {key("b")}
-    assert set(mirror.catalogue.models) == {"b"}
+    assert desired_cache.desired.wants == {key("a"): a_want("a", 2)}
+    assert (desired_cache.desired.revision, desired_cache.desired.mark) == (6, "6")
+    assert desired_cache.desired.numbers == {"a": 7}
+    desired_cache.take(changes(7, versions={key("a"): None, key("b"): version("b")}, wants={}))
+    assert set(desired_cache.desired.versions) == {key("b")}
+    assert set(desired_cache.catalogue.models) == {"b"}
 
 
 def test_a_value_stays_what_it_was() -> None:
-    mirror = a_mirror()
-    before = mirror.frozen()
-    assert mirror.frozen() is before
-    mirror.put_want(a_want("a", 3))
+    desired_cache = a_mirror()
+    before = desired_cache.frozen()
+    assert desired_cache.frozen() is before
+    desired_cache.put_want(a_want("a", 3))
     assert before.wants == {key("a"): a_want("a")}
-    assert mirror.frozen().wants == {key("a"): a_want("a", 3)}
+    assert desired_cache.frozen().wants == {key("a"): a_want("a", 3)}
 
 
 def test_an_own_write_is_ahead_until_the_store_is_past_it() -> None:
-    mirror, uploaded = a_mirror(), version("b", state=VersionState.UPLOADED)
-    mirror.put_version(version("b"))  # registered at 6, adopted at 7
-    mirror.take(changes(6, versions={key("b"): uploaded}))
-    assert mirror.desired.versions[key("b")] == version("b")
-    mirror.take(changes(7, versions={key("b"): version("b")}))
-    mirror.take(changes(8, versions={key("b"): None}))
-    assert key("b") not in mirror.desired.versions
+    desired_cache, uploaded = a_mirror(), version("b", state=VersionState.UPLOADED)
+    desired_cache.put_version(version("b"))  # registered at 6, adopted at 7
+    desired_cache.take(changes(6, versions={key("b"): uploaded}))
+    assert desired_cache.desired.versions[key("b")] == version("b")
+    desired_cache.take(changes(7, versions={key("b"): version("b")}))
+    desired_cache.take(changes(8, versions={key("b"): None}))
+    assert key("b") not in desired_cache.desired.versions
 
 
 def test_what_an_own_write_hid_is_shown_when_it_is_old() -> None:
     """The change that was hidden is told once only, not with every read."""
-    mirror = a_mirror()
+    desired_cache = a_mirror()
     half = replace(version("b", state=VersionState.IMPORTING), progress=0.5)
-    mirror.take(changes(6, versions={key("b"): half}))
-    mirror.put_version(half)
+    desired_cache.take(changes(6, versions={key("b"): half}))
+    desired_cache.put_version(half)
     again = replace(half, progress=0.0)  # another importer began anew
-    mirror.take(changes(7, versions={key("b"): again}))
-    assert mirror.desired.versions[key("b")] == half
-    assert mirror.take(changes(8)) == {key("b")}
-    assert mirror.desired.versions[key("b")] == again
-    assert mirror.catalogue.models["b"] == (again,)
+    desired_cache.take(changes(7, versions={key("b"): again}))
+    assert desired_cache.desired.versions[key("b")] == half
+    assert desired_cache.take(changes(8)) == {key("b")}
+    assert desired_cache.desired.versions[key("b")] == again
+    assert desired_cache.catalogue.models["b"] == (again,)
 
 
 def test_a_store_that_lost_writes_is_right() -> None:
     for read in (Desired(4, "c", {}, {}, mark="4"), Desired(5, "c", {}, {}, mark="other")):
-        mirror = a_mirror()
-        mirror.put_version(version("b"))
-        mirror.take_all(read)
-        assert mirror.desired.versions == {}
+        desired_cache = a_mirror()
+        desired_cache.put_version(version("b"))
+        desired_cache.take_all(read)
+        assert desired_cache.desired.versions == {}
 
 
 STATES = st.sampled_from([None, *VersionState])
@@ -93,7 +95,7 @@ def test_changes_add_up_to_a_whole_read(
     """Whatever is written here or elsewhere: once the store is two writes past the last own one,
     a mirror fed by changes shows what the store holds.
     """
-    mirror = a_mirror()
+    desired_cache = a_mirror()
     versions: dict[VersionKey, ModelVersion] = {key("a"): version("a")}
     wants: dict[VersionKey, Want] = {key("a"): a_want("a")}
     revision = 5
@@ -102,15 +104,17 @@ def test_changes_add_up_to_a_whole_read(
         written = version(name, state=state) if state is not None else None
         want = a_want(name, replicas) if replicas is not None else None
         if own and written is not None:
-            mirror.put_version(written)
+            desired_cache.put_version(written)
         news = changes(revision, versions={key(name): written}, wants={key(name): want})
         versions = {k: v for k, v in {**versions, key(name): written}.items() if v is not None}
         wants = {k: w for k, w in {**wants, key(name): want}.items() if w is not None}
-        mirror.take(news)
+        desired_cache.take(news)
     for _ in range(2):
         revision += 1
-        mirror.take(changes(revision))
-    assert mirror.desired.versions == versions
-    assert mirror.desired.wants == wants
-    listed = {one.key: one for of_name in mirror.catalogue.models.values() for one in of_name}
+        desired_cache.take(changes(revision))
+    assert desired_cache.desired.versions == versions
+    assert desired_cache.desired.wants == wants
+    listed = {
+        one.key: one for of_name in desired_cache.catalogue.models.values() for one in of_name
+    }
     assert listed == versions

@@ -31,7 +31,9 @@ def predictions(rng: np.random.Generator, batch: int, classes: int, count: int) 
     return torch.from_numpy(np.concatenate((boxes, scores), 1).astype(np.float32))
 
 
-def one_to_many(prediction: torch.Tensor, options: Sequence[NmsOptions]) -> tuple[nms.Kept, ...]:
+def one_to_many(
+    prediction: torch.Tensor, options: Sequence[NmsOptions]
+) -> tuple[nms.Suppressed, ...]:
     """Ours, of the library's own form: float (batch, 4 + nc, n)."""
     boxes, scores = prediction[:, :4].numpy(), prediction[:, 4:].numpy()
     return nms.one_to_many(
@@ -39,7 +41,7 @@ def one_to_many(prediction: torch.Tensor, options: Sequence[NmsOptions]) -> tupl
     )
 
 
-def assert_equal(ours: nms.Kept, theirs: torch.Tensor) -> None:
+def assert_equal(ours: nms.Suppressed, theirs: torch.Tensor) -> None:
     rows = theirs.numpy()
     np.testing.assert_array_equal(ours.boxes, rows[:, :4])
     np.testing.assert_array_equal(ours.confidence, rows[:, 4])

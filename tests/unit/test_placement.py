@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.scheduling.plan import plan
-from control_plane.types.command import Assign, Command, Forget, Release, Wait
+from control_plane.types.command import Assign, Blocked, Command, DropWant, Release
 from control_plane.types.desired import Want
 from control_plane.types.footprint import Footprint, footprint
 from control_plane.types.policy import Residency, ResidencyMode
 from control_plane.types.snapshot import LoadFailure, Snapshot
-from control_plane.types.version import Build, VersionSettings, VersionState
+from control_plane.types.version import DeviceVariant, VersionSettings, VersionState
 from control_plane.types.worker import Replica, WorkerInfo, WorkerState
 from tests.unit.fleets import (
     NOW,
@@ -31,9 +31,9 @@ from yolopool.vocabulary import ReplicaState
 # --- examples ----------------------------------------------------------------------------------
 
 
-def one_wait(found: Sequence[object]) -> Wait:
+def one_wait(found: Sequence[object]) -> Blocked:
     (wait,) = found
-    assert isinstance(wait, Wait)
+    assert isinstance(wait, Blocked)
     return wait
 
 
@@ -124,7 +124,7 @@ def test_imports_are_waited_for_and_failed_ones_are_not() -> None:
     before = snapshot(
         [worker("w1")], map(want, states), [version(n, state=s) for n, s in states.items()]
     )
-    waits = [c for c in plan(before, NOW) if isinstance(c, Wait)]
+    waits = [c for c in plan(before, NOW) if isinstance(c, Blocked)]
     assert [(w.reason, w.final) for w in waits] == [
         ("MODEL_NOT_READY", False),
         ("MODEL_IMPORT_FAILED", True),
@@ -137,8 +137,8 @@ def test_a_failed_load_is_tried_elsewhere_then_reported_then_tried_again() -> No
     assert [c.worker for c in elsewhere if isinstance(c, Assign)] == ["w2"]
     alone = snapshot([worker("w1")], [want("a")], (), failed)
     wait, forget = plan(alone, NOW)
-    assert isinstance(wait, Wait)
-    assert isinstance(forget, Forget)
+    assert isinstance(wait, Blocked)
+    assert isinstance(forget, DropWant)
     assert (wait.reason, wait.final, wait.retry_after_s) == ("LOAD_FAILED", True, 5.0)
     assert "no memory" in wait.why
     later = snapshot([worker("w1", lease=NOW + 9)], [want("a")], (), failed)
@@ -186,9 +186,14 @@ def test_estimates_stand_until_something_is_measured() -> None:
         pack=replace(one.pack, activation_bytes_per_megapixel=1_000_000),
         settings=VersionSettings(image_size=1000),
     )
-    assert footprint(one, Build.usual("sim"), {}) == Footprint(100, 1_000_000 + 15_000_000)
-    assert footprint(one, Build.usual("sim"), {measured("a"): Footprint(7, 8)}) == Footprint(7, 8)
-    assert footprint(one, Build.usual("cpu"), {measured("a"): Footprint(7, 8)}).weights_bytes == 100
+    assert footprint(one, DeviceVariant.usual("sim"), {}) == Footprint(100, 1_000_000 + 15_000_000)
+    assert footprint(
+        one, DeviceVariant.usual("sim"), {measured("a"): Footprint(7, 8)}
+    ) == Footprint(7, 8)
+    assert (
+        footprint(one, DeviceVariant.usual("cpu"), {measured("a"): Footprint(7, 8)}).weights_bytes
+        == 100
+    )
 
 
 # --- more than fit the device --------------------------------------------------------------------
@@ -263,7 +268,7 @@ def test_of_two_pins_the_more_urgent_has_the_room() -> None:
     before = tier_of(*wants, replicas=[replica("a", 60), replica("b", 60)])
     pin, wait = plan(before, NOW)
     assert pin == Assign("w1", key("b"), True, "it was pinned")
-    assert isinstance(wait, Wait)
+    assert isinstance(wait, Blocked)
     assert (wait.key, wait.reason, wait.final) == (key("a"), "LEDGER_FULL", True)
     # It is of no use where it can't come to the device, and goes on being wanted.
     release, *_ = plan(carried_out(before, [pin]), NOW)
@@ -389,7 +394,7 @@ def test_a_cpu_takes_nothing_beside_an_accelerator() -> None:
     assert plan(snapshot(mixed(), [want("a")]), NOW) == [Assign("fast", key("a"), False, "it fits")]
     failed = {("fast", key("a")): BROKEN}
     wait, _ = plan(snapshot(mixed(), [want("a")], failures=failed), NOW)
-    assert isinstance(wait, Wait)
+    assert isinstance(wait, Blocked)
     assert wait.final
 
 
@@ -494,24 +499,24 @@ def test_no_plan_overruns_a_ledger(before: Snapshot) -> None:
 
 
 def test_a_pinned_copy_too_many_is_told_to_leave_and_nothing_else() -> None:
-    def seat(name: str, pinned: bool = False) -> Replica:
+    def warm(name: str, pinned: bool = False) -> Replica:
         return replace(
             replica(name, pinned=pinned),
             state=ReplicaState.WARM, weights_bytes=1, workspace_bytes=0,
         )  # fmt: skip
 
     workers = [
-        worker("w0", 2, [seat("b"), seat("a", pinned=True)], tier=3),
-        worker("w2", 1, [seat("a")], tier=2),
+        worker("w0", 2, [warm("b"), warm("a", pinned=True)], tier=3),
+        worker("w2", 1, [warm("a")], tier=2),
     ]
     sizes = {measured(name): Footprint(1, 0) for name in "ab"}
     before = snapshot(workers, [want("a"), want("b")], [version("a"), version("b")], {}, sizes)
-    about = [c for c in plan(before, NOW) if not isinstance(c, Wait) and c.key == key("a")]
+    about = [c for c in plan(before, NOW) if not isinstance(c, Blocked) and c.key == key("a")]
     assert [type(command) for command in about] == [Release]
 
 
 def deeds(commands: list[Command]) -> list[Command]:
-    return [command for command in commands if not isinstance(command, Wait)]
+    return [command for command in commands if not isinstance(command, Blocked)]
 
 
 @st.composite
@@ -575,7 +580,7 @@ def test_plans_with_turns_come_to_rest(before: Snapshot) -> None:
 def test_a_plan_carried_out_leaves_nothing_to_do(before: Snapshot) -> None:
     commands = plan(before, NOW)
     # One that waits for room may take it in the next plan, from what this one loads.
-    if not any(isinstance(c, Wait) and c.reason == "LEDGER_FULL" for c in commands):
+    if not any(isinstance(c, Blocked) and c.reason == "LEDGER_FULL" for c in commands):
         assert deeds(plan(carried_out(before, commands), NOW)) == []
 
 
@@ -635,7 +640,7 @@ def test_nothing_is_released_and_assigned_in_one_plan(before: Snapshot) -> None:
 def test_every_want_is_met_or_has_its_reason(before: Snapshot) -> None:
     commands = plan(before, NOW)
     after = carried_out(before, commands)
-    explained = {c.key for c in commands if isinstance(c, Wait)}
+    explained = {c.key for c in commands if isinstance(c, Blocked)}
     for wanted in after.desired.wants.values():
         there = sum(
             one.is_live(NOW)

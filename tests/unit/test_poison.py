@@ -28,10 +28,10 @@ def test_what_two_exits_have_in_common_is_guilty() -> None:
     lose(poison, "one", 0.0, p="poison", a="cat", b="dog")
     poison.exited("one", frozenset("pab"), 0.1)
     lose(poison, "two", 1.0, p="poison", a="cat", n="fish")
-    assert poison.guilty(image("poison")) is None
+    assert poison.culprit(image("poison")) is None
     # The cat waited for its turn, the fish was new.
     poison.exited("two", frozenset("pn"), 1.1)
-    assert poison.guilty(image("poison")) == image("poison")
+    assert poison.culprit(image("poison")) == image("poison")
     assert not poison.is_accused("two", "a")
 
 
@@ -40,10 +40,10 @@ def test_of_two_in_common_nobody_can_tell() -> None:
     for incarnation in ("one", "two"):
         lose(poison, incarnation, 0.0, p="poison", a="cat")
         poison.exited(incarnation, frozenset("pa"), 0.0)
-    assert poison.guilty(image("poison")) is None
+    assert poison.culprit(image("poison")) is None
     lose(poison, "three", 1.0, p="poison")
     poison.exited("three", frozenset("p"), 1.0)
-    assert poison.guilty(image("poison")) == image("poison")
+    assert poison.culprit(image("poison")) == image("poison")
 
 
 def test_the_first_exit_may_be_told_after_the_second() -> None:
@@ -53,10 +53,10 @@ def test_the_first_exit_may_be_told_after_the_second() -> None:
     poison.exited("two", frozenset("p"), 0.3)
     assert poison.is_recurrent(image("poison"))
     assert not poison.is_heard(image("poison"))
-    assert poison.guilty(image("poison")) is None
+    assert poison.culprit(image("poison")) is None
     poison.exited("one", frozenset("pa"), 0.5)
     assert poison.is_heard(image("poison"))
-    assert poison.guilty(image("poison")) == image("poison")
+    assert poison.culprit(image("poison")) == image("poison")
 
 
 def test_what_a_convict_ended_is_held_against_no_other() -> None:
@@ -67,16 +67,16 @@ def test_what_a_convict_ended_is_held_against_no_other() -> None:
     poison.exited("two", frozenset("qa"), 0.3)
     lose(poison, "three", 0.4, p="poison")
     poison.exited("three", frozenset("p"), 0.5)
-    poison.convict(image("poison"), 600.0)
+    poison.quarantine_image(image("poison"), 600.0)
     assert not poison.is_accused("two", "a")
-    assert poison.guilty(image("cat")) is None
+    assert poison.culprit(image("cat")) is None
 
 
 def test_one_exit_is_no_proof_whoever_sent_the_image() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, p="poison", q="poison")
     poison.exited("one", frozenset("pq"), 0.0)
-    assert poison.guilty(image("poison")) is None
+    assert poison.culprit(image("poison")) is None
 
 
 def test_an_answer_acquits() -> None:
@@ -101,13 +101,13 @@ def test_an_image_that_ends_io_processes_of_a_worker_that_lives_is_guilty() -> N
     # Told before or after it is known here that they were lost.
     lose(poison, "one", 0.0, p="poison", a="cat", n="fish")
     poison.exited("one", frozenset("pa"), 0.1, io_process="io-1")
-    assert poison.guilty(image("poison")) is None
+    assert poison.culprit(image("poison")) is None
     assert not poison.is_heard(image("fish"))
     poison.answered(image("cat"))
     poison.exited("one", frozenset("q"), 1.0, io_process="io-2")
     lose(poison, "one", 1.1, q="poison")
     assert poison.is_heard(image("poison"))
-    assert poison.guilty(image("poison")) == image("poison")
+    assert poison.culprit(image("poison")) == image("poison")
     assert poison.is_recurrent(image("poison"))
     # The worker process itself may end, too.
     poison.exited("one", frozenset("n"), 2.0)
@@ -137,34 +137,34 @@ def test_what_is_poison_for_one_version_is_none_for_another() -> None:
     poison.exited("one", frozenset("p"), 0.0)
     poison.lost("two", "q", Image(OTHER, "cat"), 1.0)
     poison.exited("two", frozenset("q"), 1.0)
-    assert poison.guilty(Image(OTHER, "cat")) is None
-    assert poison.guilty(Image(VERSION, "cat")) is None
+    assert poison.culprit(Image(OTHER, "cat")) is None
+    assert poison.culprit(Image(VERSION, "cat")) is None
     poison.quarantine(Image(VERSION, "cat"), 10.0)
     assert poison.refused_for_s(Image(OTHER, "cat"), 4.0) == 0.0
 
 
 def test_a_version_whose_images_are_convicted_one_after_the_other_is_at_fault() -> None:
     poison = Poison(KEEP_S)
-    assert not poison.convict(image("cat"), 600.0)
-    assert not poison.convict(image("cat"), 600.0)
-    assert not poison.convict(Image(OTHER, "dog"), 600.0)
-    assert poison.convict(image("dog"), 600.0)
+    assert not poison.quarantine_image(image("cat"), 600.0)
+    assert not poison.quarantine_image(image("cat"), 600.0)
+    assert not poison.quarantine_image(Image(OTHER, "dog"), 600.0)
+    assert poison.quarantine_image(image("dog"), 600.0)
 
 
 def test_an_answer_between_says_that_it_was_the_images() -> None:
     poison = Poison(KEEP_S)
-    assert not poison.convict(image("cat"), 600.0)
+    assert not poison.quarantine_image(image("cat"), 600.0)
     poison.works(VERSION)
-    assert not poison.convict(image("dog"), 600.0)
+    assert not poison.quarantine_image(image("dog"), 600.0)
     poison.answered(image("fish"))  # of a suspect
-    assert not poison.convict(image("bird"), 600.0)
+    assert not poison.quarantine_image(image("bird"), 600.0)
 
 
 def test_convictions_of_long_ago_do_not_count() -> None:
     poison = Poison(KEEP_S)
-    assert not poison.convict(image("cat"), 600.0)
+    assert not poison.quarantine_image(image("cat"), 600.0)
     assert poison.is_empty(600.0)
-    assert not poison.convict(image("dog"), 1200.0)
+    assert not poison.quarantine_image(image("dog"), 1200.0)
 
 
 IMAGES = st.lists(st.sampled_from("abcdefgh"), max_size=8)
@@ -189,5 +189,5 @@ def test_the_innocent_are_never_convicted(
         poison.exited(incarnation, frozenset(in_hand), now)
         known |= in_hand
         for one in known | {*waiting}:
-            assert poison.guilty(image(one)) in (None, image("poison"))
-        assert poison.guilty(image("poison")) == (image("poison") if number else None)
+            assert poison.culprit(image(one)) in (None, image("poison"))
+        assert poison.culprit(image("poison")) == (image("poison") if number else None)

@@ -2,12 +2,12 @@
 
 import os
 
-from worker.process.stderr_writer import Relay
+from worker.process.stderr_writer import NonBlockingStderr
 
 
 def test_what_is_written_arrives_in_order() -> None:
     reading, writing = os.pipe()
-    relay = Relay(writing)
+    relay = NonBlockingStderr(writing)
     for number in range(100):
         relay.write(f"{number}\n")
     relay.drain(10)
@@ -18,7 +18,7 @@ def test_what_is_written_arrives_in_order() -> None:
 
 def test_a_reader_that_stands_still_holds_nobody_up_and_hears_what_it_missed() -> None:
     reading, writing = os.pipe()
-    relay = Relay(writing, most_bytes=200_000)
+    relay = NonBlockingStderr(writing, most_bytes=200_000)
     line = b"x" * 999 + b"\n"
     for _ in range(1000):
         relay.pass_on(line)
@@ -39,7 +39,7 @@ def test_a_reader_that_stands_still_holds_nobody_up_and_hears_what_it_missed() -
 def test_a_reader_that_is_gone_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    relay = Relay(writing)
+    relay = NonBlockingStderr(writing)
     relay.pass_on(b"to nobody")
     relay.drain(10)
     os.close(writing)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from worker.concurrency.reply import Reply, tell
+from worker.concurrency.reply import Reply, deliver
 from yolopool.errors import InferenceFailed
 
 
@@ -15,7 +15,7 @@ async def test_each_hears_its_own_though_one_went_away() -> None:
     answers: list[tuple[Reply[int], int | None, Exception | None]]
     answers = [(one, number, None) for number, one in enumerate(replies)]
     answers[2] = (replies[2], None, error)
-    await asyncio.to_thread(tell, iter(answers))
+    await asyncio.to_thread(deliver, iter(answers))
     assert (await replies[0].future, await replies[3].future) == (0, 3)
     with pytest.raises(InferenceFailed, match="of the third"):
         await replies[2].future
@@ -27,5 +27,5 @@ def test_on_a_loop_that_ended_nobody_is_told() -> None:
 
     reply = asyncio.run(asked())
     reply("too late", None)
-    tell([])
+    deliver([])
     assert not reply.future.done()

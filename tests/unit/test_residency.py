@@ -15,14 +15,14 @@ from worker.replicas.swap_policy import (
     Later,
     Refuse,
     Shrink,
-    Standing,
     Swap,
+    SwapCandidate,
     decide,
 )
 
 
-def a_standing(key: str, size: int = 40, **fields: object) -> Standing:
-    plain = Standing(
+def a_standing(key: str, size: int = 40, **fields: object) -> SwapCandidate:
+    plain = SwapCandidate(
         key=key,
         claim=Claim(size),
         hot=False,
@@ -40,7 +40,7 @@ def waiting(order: int = 1, priority: int = 1) -> Demand:
     return Demand(1, (priority, 100.0, order))
 
 
-def holding(standings: Sequence[Standing], budget: int = 100, max_replicas: int = 0) -> Ledger:
+def holding(standings: Sequence[SwapCandidate], budget: int = 100, max_replicas: int = 0) -> Ledger:
     ledger = Ledger(budget_bytes=budget, max_replicas=max_replicas)
     for one in standings:
         if one.hot:
@@ -48,7 +48,7 @@ def holding(standings: Sequence[Standing], budget: int = 100, max_replicas: int 
     return ledger
 
 
-def decided(standings: Sequence[Standing], now: float = 0.0, budget: int = 100) -> object:
+def decided(standings: Sequence[SwapCandidate], now: float = 0.0, budget: int = 100) -> object:
     return decide(standings, holding(standings, budget), now)
 
 
@@ -192,9 +192,9 @@ some_standings = st.lists(
 
 @given(some_standings, st.integers(60, 200), st.floats(0, 30))
 def test_a_swap_fits_moves_nobody_it_must_not_and_takes_no_more_than_it_needs(
-    drawn: list[Standing], budget: int, now: float
+    drawn: list[SwapCandidate], budget: int, now: float
 ) -> None:
-    standings: list[Standing] = []
+    standings: list[SwapCandidate] = []
     ledger = Ledger(budget)
     for number, one in enumerate(drawn):
         named = replace(one, key=str(number), worth=(0.0, float(number), str(number)))
@@ -234,7 +234,7 @@ def test_everyone_gets_a_turn() -> None:
     arrived = {str(n): n for n in range(10)}
     hot: dict[str, float] = {}
     served: dict[str, int] = dict.fromkeys(arrived, 0)
-    now, swaps, number = 0.0, 0, 10
+    now, swapper, number = 0.0, 0, 10
     while now < 60:
         standings = [
             a_standing(
@@ -252,7 +252,7 @@ def test_everyone_gets_a_turn() -> None:
             for key in decision.out:
                 del hot[key]
             hot[decision.key] = now = now + swap_s
-            swaps += 1
+            swapper += 1
             continue
         key = min(hot, key=lambda key: arrived[key])
         now += pass_s
@@ -260,4 +260,4 @@ def test_everyone_gets_a_turn() -> None:
         arrived[key] = number = number + 1
     assert min(served.values()) > 0.8 * max(served.values())
     # Each swap is paid by several passes: at most an eighth of the time went into them.
-    assert swaps * swap_s < 60 / TURN_PER_SWAP
+    assert swapper * swap_s < 60 / TURN_PER_SWAP

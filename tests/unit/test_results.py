@@ -18,8 +18,8 @@ from worker.postprocess.outputs import (
     Probabilities,
     Rotations,
 )
-from worker.postprocess.results import Found, MaskFormat
-from worker.preprocess.letterbox import Letterboxed, Place
+from worker.postprocess.results import MaskFormat, Results
+from worker.preprocess.letterbox import Letterboxed, Origin
 from worker.service import options
 from worker.service import response as answers
 from yolopool.cli import result_tables
@@ -30,7 +30,7 @@ from yolopool.v1 import detection_pb2, types_pb2
 
 NAMES = ("cat", "dog", "cow")
 # 100 x 60 pixels at (10, 20) of 160 x 120, doubled and padded to 200 x 128.
-PLACE = Place(Letterboxed(np.zeros((128, 200, 3), np.uint8), (60, 100)), (10, 20), (120, 160))
+PLACE = Origin(Letterboxed(np.zeros((128, 200, 3), np.uint8), (60, 100)), (10, 20), (120, 160))
 BOXES = np.array([[0, 4, 100, 64], [120, 24, 160, 44]], np.float32)
 
 
@@ -38,7 +38,7 @@ def candidates(beside: Beside | None) -> Candidates:
     return Candidates(BOXES, np.array([0.9, 0.5], np.float32), np.array([1, 0]), beside)
 
 
-def sent(found: Found, task: str, with_masks: bool = True, **more: Any) -> Detections:
+def sent(found: Results, task: str, with_masks: bool = True, **more: Any) -> Detections:
     """As a client reads it, after the wire."""
     response = detection_pb2.DetectResponse(
         detections=answers.detections_to(found, NAMES),
@@ -58,7 +58,7 @@ def drawn(answer: Detections) -> int:
 
 
 def test_boxes_come_back() -> None:
-    found = results.found(candidates(None), PLACE, MaskFormat.POLYGON)
+    found = results.results_of(candidates(None), PLACE, MaskFormat.POLYGON)
     np.testing.assert_allclose(found.xyxy, [[10, 20, 60, 50], [70, 30, 90, 40]])
     answer = sent(found, "detect")
     np.testing.assert_array_equal(answer.xyxy, found.xyxy)
@@ -72,7 +72,7 @@ def test_boxes_come_back() -> None:
 def test_keypoints_come_back_and_stay_on_the_image(with_visibility: bool) -> None:
     points = np.array([[[0, 4, 0.9], [500, 64, 0.1]], [[120, 24, 1], [0, 0, 0]]], np.float32)
     points = points if with_visibility else points[..., :2]
-    found = results.found(candidates(Keypoints(points)), PLACE, MaskFormat.POLYGON)
+    found = results.results_of(candidates(Keypoints(points)), PLACE, MaskFormat.POLYGON)
     answer = sent(found, "pose")
     assert answer.keypoints is not None
     assert answer.keypoints.shape == points.shape
@@ -87,7 +87,7 @@ def test_keypoints_come_back_and_stay_on_the_image(with_visibility: bool) -> Non
 
 def test_rotated_boxes_come_back_with_corners_and_hulls() -> None:
     boxes = np.array([[100, 64, 40, 20, 0], [100, 64, 400, 20, np.pi / 2]], np.float32)
-    found = results.found(candidates(Rotations(boxes)), PLACE, MaskFormat.POLYGON)
+    found = results.results_of(candidates(Rotations(boxes)), PLACE, MaskFormat.POLYGON)
     answer = sent(found, "obb")
     assert answer.xywhr is not None
     assert answer.corners is not None
@@ -108,7 +108,7 @@ def mask_parts() -> MaskParts:
 
 
 def test_outlines_come_back_and_empty_masks_go() -> None:
-    found = results.found(candidates(mask_parts()), PLACE, MaskFormat.POLYGON)
+    found = results.results_of(candidates(mask_parts()), PLACE, MaskFormat.POLYGON)
     assert found.xyxy.tolist() == [[10, 20, 60, 50]]
     answer = sent(found, "segment")
     assert answer.masks is not None
@@ -127,7 +127,7 @@ def test_outlines_come_back_and_empty_masks_go() -> None:
 
 
 def test_run_lengths_are_of_the_whole_image() -> None:
-    found = results.found(candidates(mask_parts()), PLACE, MaskFormat.RLE)
+    found = results.results_of(candidates(mask_parts()), PLACE, MaskFormat.RLE)
     answer = sent(found, "segment")
     assert answer.masks is not None
     (mask,) = answer.masks
@@ -145,7 +145,7 @@ def test_run_lengths_are_of_the_whole_image() -> None:
 
 
 def test_without_masks_every_box_stays() -> None:
-    found = results.found(candidates(mask_parts()), PLACE, MaskFormat.NONE)
+    found = results.results_of(candidates(mask_parts()), PLACE, MaskFormat.NONE)
     answer = sent(found, "segment")
     assert len(answer) == 2
     assert answer.masks is None
@@ -153,7 +153,7 @@ def test_without_masks_every_box_stays() -> None:
 
 def test_nothing_found_is_told_from_no_masks_wanted() -> None:
     nothing = Candidates(BOXES[:0], np.zeros(0, np.float32), np.zeros(0, np.int64), None)
-    found = results.found(nothing, PLACE, MaskFormat.POLYGON)
+    found = results.results_of(nothing, PLACE, MaskFormat.POLYGON)
     assert sent(found, "segment").masks == ()
     assert sent(found, "segment", with_masks=False).masks is None
 
@@ -161,12 +161,12 @@ def test_nothing_found_is_told_from_no_masks_wanted() -> None:
 def test_masks_of_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "MAX_MASK_BYTES", 8)
     with pytest.raises(InvalidOption, match="fewer detections"):
-        results.found(candidates(mask_parts()), PLACE, MaskFormat.POLYGON)
+        results.results_of(candidates(mask_parts()), PLACE, MaskFormat.POLYGON)
 
 
 def test_mask_bytes_of_tiles_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (MaskFormat.POLYGON, MaskFormat.RLE):
-        tile = results.found(candidates(mask_parts()), PLACE, kind)
+        tile = results.results_of(candidates(mask_parts()), PLACE, kind)
         with monkeypatch.context() as patch:
             patch.setattr(results, "MAX_MASK_BYTES", tile.mask_bytes)
             results.check_mask_bytes(tile.mask_bytes)
@@ -182,12 +182,12 @@ def test_masks_end_when_nobody_waits_for_them() -> None:
         return len(asked) > 1
 
     with pytest.raises(DeadlineExceeded, match="1 of 2 masks"):
-        results.found(candidates(mask_parts()), PLACE, MaskFormat.POLYGON, stop)
+        results.results_of(candidates(mask_parts()), PLACE, MaskFormat.POLYGON, stop)
 
 
 def test_names_are_no_markup() -> None:
     found = replace(
-        sent(results.found(candidates(None), PLACE, MaskFormat.NONE), "detect"),
+        sent(results.results_of(candidates(None), PLACE, MaskFormat.NONE), "detect"),
         class_name=("[/]", "[red]cat"),
     )
     console = Console(width=200, file=io.StringIO())
@@ -207,7 +207,7 @@ def test_a_classification_comes_back() -> None:
         np.zeros(0, np.int64),
         Probabilities(values),
     )
-    found = results.found(empty, PLACE, MaskFormat.POLYGON)
+    found = results.results_of(empty, PLACE, MaskFormat.POLYGON)
     assert found.probabilities is not None
     for everything in (False, True):
         told = answers.classification_to(found.probabilities, NAMES, 2, everything)
@@ -225,7 +225,7 @@ def test_a_classification_comes_back() -> None:
 
 def test_a_saved_picture_is_a_picture() -> None:
     buffer = io.BytesIO()
-    found = results.found(candidates(None), PLACE, MaskFormat.POLYGON)
+    found = results.results_of(candidates(None), PLACE, MaskFormat.POLYGON)
     sent(found, "detect").plot().save(buffer, "PNG")
     assert Image.open(buffer).size == (160, 120)
 
@@ -233,8 +233,8 @@ def test_a_saved_picture_is_a_picture() -> None:
 SETTINGS = types_pb2.VersionSettings(image_size=640, image_sizes=[320, 1280])
 
 
-def telling(task: str, **fields: Any) -> options.Telling:
-    return options.telling(detection_pb2.DetectOptions(**fields), SETTINGS, task)
+def telling(task: str, **fields: Any) -> options.OutputOptions:
+    return options.output_options(detection_pb2.DetectOptions(**fields), SETTINGS, task)
 
 
 def test_options_have_defaults() -> None:

@@ -14,14 +14,14 @@ from control_plane.routing.balancer import (
     Hold,
     Reject,
     Send,
-    attempt_limit_s,
     choose,
+    per_try_timeout_s,
 )
-from control_plane.types.command import Wait
+from control_plane.types.command import Blocked
 from control_plane.types.footprint import Footprint
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import LoadReport, WorkerInfo, WorkerState
-from control_plane.view.replica_index import Holders, rank
+from control_plane.view.replica_index import ReplicaIndex, rank
 from tests.unit.fleets import NOW, key, replica, worker
 from yolopool import errors
 from yolopool.vocabulary import ReplicaState
@@ -34,11 +34,11 @@ class FrozenView:
     workers: dict[str, WorkerInfo]
     loads: dict[str, LoadReport] = field(default_factory=dict)
     outstanding: dict[str, int] = field(default_factory=dict)
-    waits: dict[VersionKey, Wait] = field(default_factory=dict)
+    waits: dict[VersionKey, Blocked] = field(default_factory=dict)
 
     @property
-    def holders(self) -> dict[VersionKey, Holders]:
-        found = Holders(key("a"))
+    def holders(self) -> dict[VersionKey, ReplicaIndex]:
+        found = ReplicaIndex(key("a"))
         for one in self.workers.values():
             if key("a") in one.replicas:
                 found.put(one)
@@ -160,7 +160,7 @@ class FrozenLists(FrozenView):
         self._made = view.holders
 
     @property
-    def holders(self) -> dict[VersionKey, Holders]:
+    def holders(self) -> dict[VersionKey, ReplicaIndex]:
         return self._made
 
 
@@ -227,7 +227,7 @@ def test_at_high_load_all_answer_alike(seed: int, workers: int) -> None:
 def limit(run_ms: float, left_s: float, wait_ms: float = 0.0, body_bytes: int = 0) -> float | None:
     view = view_of(timed("w1", run_ms))
     view.loads["w1"] = LoadReport(outstanding=1, estimated_wait_ms=wait_ms)
-    return attempt_limit_s(view, view.workers["w1"], key("a"), left_s, body_bytes)
+    return per_try_timeout_s(view, view.workers["w1"], key("a"), left_s, body_bytes)
 
 
 def test_an_attempt_has_five_times_its_estimate_and_never_less_than_the_floor() -> None:
@@ -250,7 +250,7 @@ def test_what_was_never_measured_has_time_for_its_first_pass() -> None:
 
 def test_a_version_that_left_has_no_limit() -> None:
     view = view_of(worker("w1"))
-    assert attempt_limit_s(view, view.workers["w1"], key("a"), 30.0, 0) is None
+    assert per_try_timeout_s(view, view.workers["w1"], key("a"), 30.0, 0) is None
 
 
 def test_without_workers_it_holds() -> None:
@@ -271,7 +271,7 @@ def test_what_the_plan_says_is_final_is_an_error(
     reason: str, kind: type[errors.YolopoolError]
 ) -> None:
     view = view_of(worker("w1"))
-    view.waits[key("a")] = Wait(key("a"), reason, "because", True, 2.0)
+    view.waits[key("a")] = Blocked(key("a"), reason, "because", True, 2.0)
     route = choose(view, key("a"), NOW, Random(1))
     assert isinstance(route, Reject)
     assert type(route.error) is kind
@@ -280,7 +280,7 @@ def test_what_the_plan_says_is_final_is_an_error(
 
 def test_else_it_holds_with_what_it_waits_for() -> None:
     view = view_of(worker("w1"))
-    view.waits[key("a")] = Wait(key("a"), "LEDGER_FULL", "all are busy")
+    view.waits[key("a")] = Blocked(key("a"), "LEDGER_FULL", "all are busy")
     assert choose(view, key("a"), NOW, Random(1)) == Hold("LEDGER_FULL", "all are busy")
     view.waits.clear()
     assert isinstance(choose(view, key("a"), NOW, Random(1)), Hold)

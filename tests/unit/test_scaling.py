@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.scheduling.plan import plan, replan
-from control_plane.scheduling.proposed_fleet import Board
-from control_plane.types.command import Assign, Command, Release, Wait
+from control_plane.scheduling.proposed_fleet import ProposedFleet
+from control_plane.types.command import Assign, Blocked, Command, Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.footprint import Footprint
 from control_plane.types.policy import Placement, Residency, ResidencyMode
-from control_plane.types.snapshot import Snapshot, Tickets
+from control_plane.types.snapshot import OutstandingCalls, Snapshot
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
 from tests.unit.fleets import NOW, carried_out, key, measured, replica, snapshot, version, want
 from tests.unit.fleets import worker as a_worker
-from yolopool.server.arrival_rates import Arrivals, Rates
+from yolopool.server.arrival_rates import ArrivalRates, Arrivals
 from yolopool.vocabulary import Priority, ReplicaState
 
 UNIX = 5000.0
@@ -68,7 +68,7 @@ def test_a_newcomer_waits_a_moment_for_one_worth_less_that_is_just_in_use() -> N
     slow = {measured("new"): Footprint(10, 0, swap_ms=100, fetch_ms=400)}
     soon = snapshot([full], wants, footprints=slow, unix_s=UNIX + 0.5)
     (wait,) = plan(soon, NOW)
-    assert isinstance(wait, Wait)
+    assert isinstance(wait, Blocked)
     assert (wait.reason, wait.final) == ("LEDGER_FULL", False)
     assert released(plan(replace(soon, unix_s=UNIX + 1.5), NOW)) == ["w/often"]
 
@@ -76,7 +76,7 @@ def test_a_newcomer_waits_a_moment_for_one_worth_less_that_is_just_in_use() -> N
 def test_tickets_this_process_sent_protect_before_their_worker_reports_them() -> None:
     full = a_worker("w", 10, [replica("a")])
     before = snapshot([full], [want("a"), want("b", 9.0)], unix_s=UNIX)
-    busy = replace(before, tickets={("w", key("a")): Tickets(outstanding=1)})
+    busy = replace(before, tickets={("w", key("a")): OutstandingCalls(outstanding=1)})
     assert released(plan(before, NOW)) == ["w/a"]
     assert released(plan(busy, NOW)) == []
 
@@ -123,7 +123,7 @@ def test_a_version_goes_to_its_pool_only() -> None:
 def test_where_nobody_may_take_it_the_reason_names_the_label() -> None:
     elsewhere = version("a", placement=Placement(pool="day", labels={"site": "rome"}))
     (wait,) = plan(snapshot(pools(), [want("a")], [elsewhere]), NOW)
-    assert isinstance(wait, Wait)
+    assert isinstance(wait, Blocked)
     assert (wait.reason, wait.final) == ("NO_WORKER", False)
     assert "pool=day, site=rome" in wait.why
 
@@ -151,7 +151,7 @@ def test_a_worker_that_is_to_drain_takes_nothing_and_gives_up_what_is_replaced()
     before = cordoned(snapshot([old, a_worker("new", 25)], wants), "old")
     first = plan(before, NOW)
     assert (assigned(first), released(first)) == (["new/a", "new/b"], [])
-    assert [c.reason for c in first if isinstance(c, Wait)] == ["LEDGER_FULL"]
+    assert [c.reason for c in first if isinstance(c, Blocked)] == ["LEDGER_FULL"]
     second = plan(carried_out(before, first), NOW)
     assert {"old/a", "old/b"} <= set(released(second))
 
@@ -231,7 +231,7 @@ def test_constant_demand_moves_nothing_for_long(demand: float, devices: int) -> 
 
 
 def departed(before: Snapshot, **rates: float) -> Snapshot:
-    gone = {key(name): Arrivals(Rates(r, r, r), NOW) for name, r in rates.items()}
+    gone = {key(name): Arrivals(ArrivalRates(r, r, r), NOW) for name, r in rates.items()}
     return replace(before, departed=gone)
 
 
@@ -345,30 +345,30 @@ def changes(draw: st.DrawFn) -> list[tuple[str, int]]:
 def test_plans_of_what_changed_come_to_where_whole_plans_do(steps: list[tuple[str, int]]) -> None:
     versions = [version(name) for name in NAMES]
     now = snapshot([a_worker(id_, 30) for id_ in WORKERS], [], versions)
-    board, waiting = Board.of(now, NOW), set[VersionKey]()
+    fleet, waiting = ProposedFleet.of(now, NOW), set[VersionKey]()
     for kind, number in steps:
-        now, about = changed(now, board, kind, number)
+        now, about = changed(now, fleet, kind, number)
         for _ in range(8):
             about |= waiting
-            planned = replan(board, now, NOW, about)
-            waiting = {c.key for c in planned if isinstance(c, Wait)}
-            commands = [c for c in planned if not isinstance(c, Wait)]
+            planned = replan(fleet, now, NOW, about)
+            waiting = {c.key for c in planned if isinstance(c, Blocked)}
+            commands = [c for c in planned if not isinstance(c, Blocked)]
             after = carried_out(now, commands)
             for one in after.workers.values():
                 if one != now.workers.get(one.id):
-                    board.put(one, after, NOW)
+                    fleet.put(one, after, NOW)
                     about |= one.replicas.keys()
             now = after
             if not commands:
                 break
-    assert [c for c in plan(now, NOW) if not isinstance(c, Wait)] == []
+    assert [c for c in plan(now, NOW) if not isinstance(c, Blocked)] == []
 
 
 NAMES, WORKERS = "abcdef", ("w0", "w1", "w2")
 
 
 def changed(
-    now: Snapshot, board: Board, kind: str, number: int
+    now: Snapshot, fleet: ProposedFleet, kind: str, number: int
 ) -> tuple[Snapshot, set[VersionKey]]:
     """After one change, with the versions it is about."""
     name, worker_id = NAMES[number], WORKERS[number % 3]
@@ -380,9 +380,9 @@ def changed(
         wants.pop(key(name), None)
     elif kind == "lose" and worker_id in held:
         about |= held.pop(worker_id).replicas.keys()
-        board.drop(worker_id)
+        fleet.drop(worker_id)
     elif kind == "join" and worker_id not in held:
         held[worker_id] = a_worker(worker_id, 30)
-        board.put(held[worker_id], now, NOW)
+        fleet.put(held[worker_id], now, NOW)
         about |= wants.keys()
     return replace(now, workers=held, desired=replace(now.desired, wants=wants)), about

@@ -267,9 +267,9 @@ def test_a_note_of_another_time_is_dropped() -> None:
 
 def test_the_same_words_are_the_same_schedule() -> None:
     day = schedule("day", 6, "a", "b").noted(DAY, "x: y")
-    assert day.says_as(schedule("day", 6, "a", "b", since_unix_s=NIGHT))
-    assert not day.says_as(schedule("day", 7, "a", "b"))
-    assert not day.says_as(schedule("day", 6, "a", "c"))
+    assert day.same_request(schedule("day", 6, "a", "b", since_unix_s=NIGHT))
+    assert not day.same_request(schedule("day", 7, "a", "b"))
+    assert not day.same_request(schedule("day", 6, "a", "c"))
 
 
 HOURS = st.integers(0, 23)

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.preprocess.free_list import ALIGN_BYTES, Slots
+from worker.preprocess.free_list import ALIGN_BYTES, FreeList
 
 PAGES = 32
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9 * ALIGN_BYTES), st.integers(0, 99))))
 def test_slots_never_overlap_and_all_come_back(steps: list[tuple[bool, int, int]]) -> None:
-    slots = Slots(PAGES * ALIGN_BYTES)
+    slots = FreeList(PAGES * ALIGN_BYTES)
     lent: dict[int, int] = {}
     for take, size, which in steps:
         if take:
@@ -37,12 +37,12 @@ def test_slots_never_overlap_and_all_come_back(steps: list[tuple[bool, int, int]
 
 
 def test_what_is_not_lent_is_not_taken_back() -> None:
-    slots = Slots(PAGES * ALIGN_BYTES)
+    slots = FreeList(PAGES * ALIGN_BYTES)
     assert slots.take(1) == 0
     slots.give(0)
     with pytest.raises(KeyError):
         slots.give(0)
-    assert Slots(0).take(1) is None
+    assert FreeList(0).take(1) is None
 
 
 def pages(offset: int, size: int) -> range:

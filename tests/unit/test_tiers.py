@@ -3,39 +3,42 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.packs.eviction import Drop, Kept, to_drop
+from worker.packs.eviction import CacheEntry, Eviction, choose_evictions
 
 
 def test_nothing_leaves_where_it_fits() -> None:
-    assert to_drop([Kept("a", 10, 1, 1, 0)], 5, 15) == Drop((), enough=True)
+    assert choose_evictions([CacheEntry("a", 10, 1, 1, 0)], 5, 15) == Eviction((), enough=True)
 
 
 def test_the_least_time_saved_per_byte_leaves_first() -> None:
     kept = [
-        Kept("asked for often", 10, 1, 9, 0),
-        Kept("slow to bring back", 10, 9, 1, 0),
-        Kept("large", 90, 9, 1, 0),
-        Kept("small", 10, 1, 1, 0),
+        CacheEntry("asked for often", 10, 1, 9, 0),
+        CacheEntry("slow to bring back", 10, 9, 1, 0),
+        CacheEntry("large", 90, 9, 1, 0),
+        CacheEntry("small", 10, 1, 1, 0),
     ]
-    assert to_drop(kept, 0, 110).keys == ("large",)
-    assert to_drop(kept, 0, 20).keys == ("large", "small")
+    assert choose_evictions(kept, 0, 110).keys == ("large",)
+    assert choose_evictions(kept, 0, 20).keys == ("large", "small")
 
 
 def test_among_equals_the_one_used_longest_ago_leaves() -> None:
-    kept = [Kept("new", 10, 1, 0, 2), Kept("old", 10, 1, 0, 1)]
-    assert to_drop(kept, 0, 10).keys == ("old",)
+    kept = [CacheEntry("new", 10, 1, 0, 2), CacheEntry("old", 10, 1, 0, 1)]
+    assert choose_evictions(kept, 0, 10).keys == ("old",)
 
 
 def test_what_is_in_use_stays_though_it_be_too_much() -> None:
-    kept = [Kept("used", 10, 1, 0, 0, in_use=True), Kept("idle", 10, 1, 9, 0)]
-    assert to_drop(kept, 0, 5) == Drop(("idle",), enough=False)
+    kept = [CacheEntry("used", 10, 1, 0, 0, in_use=True), CacheEntry("idle", 10, 1, 9, 0)]
+    assert choose_evictions(kept, 0, 5) == Eviction(("idle",), enough=False)
 
 
 def test_of_two_asked_for_alike_the_newcomer_leaves() -> None:
-    kept = [Kept("stays", 10, 1, 1, 0, held_s=900.0), Kept("newcomer", 10, 1, 1.2, 9, held_s=0.1)]
-    assert to_drop(kept, 0, 10).keys == ("newcomer",)
-    much_more = Kept("newcomer", 10, 1, 2, 9, held_s=0.1)
-    assert to_drop([kept[0], much_more], 0, 10).keys == ("stays",)
+    kept = [
+        CacheEntry("stays", 10, 1, 1, 0, held_s=900.0),
+        CacheEntry("newcomer", 10, 1, 1.2, 9, held_s=0.1),
+    ]
+    assert choose_evictions(kept, 0, 10).keys == ("newcomer",)
+    much_more = CacheEntry("newcomer", 10, 1, 2, 9, held_s=0.1)
+    assert choose_evictions([kept[0], much_more], 0, 10).keys == ("stays",)
 
 
 @given(
@@ -47,9 +50,10 @@ def test_what_stays_fits_and_nobody_left_for_nothing(
     drawn: list[tuple[int, float, bool]], need: int, budget: int
 ) -> None:
     kept = [
-        Kept(str(n), size, 1, heat, 0, in_use=used) for n, (size, heat, used) in enumerate(drawn)
+        CacheEntry(str(n), size, 1, heat, 0, in_use=used)
+        for n, (size, heat, used) in enumerate(drawn)
     ]
-    drop = to_drop(kept, need, budget)
+    drop = choose_evictions(kept, need, budget)
     by_key = {one.key: one for one in kept}
     assert not any(by_key[key].in_use for key in drop.keys)
     stays = sum(one.size_bytes for one in kept if one.key not in drop.keys)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.postprocess.results import Found
-from worker.postprocess.tile_merge import merge
+from worker.postprocess.results import Results
+from worker.postprocess.tile_merge import merge_tiles
 from worker.preprocess.letterbox import Region
 from worker.preprocess.tiling import MAX_TILES, Tiling, layout
 from yolopool.errors import InvalidOption
@@ -18,14 +18,16 @@ WHOLE = Region(0, 0, 200, 100)
 LEFT, RIGHT = Region(0, 0, 120, 100), Region(80, 0, 200, 100)
 
 
-def found(*rows: tuple[float, float, float, float, float, int]) -> Found:
+def found(*rows: tuple[float, float, float, float, float, int]) -> Results:
     """Rows of corners, confidence, class."""
     values = np.array(rows, np.float32).reshape(-1, 6)
-    return Found(values[:, :4], values[:, 4], values[:, 5].astype(np.int64))
+    return Results(values[:, :4], values[:, 4], values[:, 5].astype(np.int64))
 
 
-def merged(left: Found, right: Found, agnostic: bool = False, most: int = 300) -> list[list[float]]:
-    answer = merge([(LEFT, left), (RIGHT, right)], WHOLE, 0.5, agnostic, most)
+def merged(
+    left: Results, right: Results, agnostic: bool = False, most: int = 300
+) -> list[list[float]]:
+    answer = merge_tiles([(LEFT, left), (RIGHT, right)], WHOLE, 0.5, agnostic, most)
     boxes: list[list[float]] = answer.xyxy.tolist()
     return boxes
 
@@ -119,38 +121,40 @@ def test_boxes_of_one_tile_are_left_alone() -> None:
 def test_the_surest_are_kept_and_come_first() -> None:
     left = found((10, 10, 20, 20, 0.3, 0), (30, 10, 40, 20, 0.2, 0))
     right = found((150, 10, 160, 20, 0.9, 0), (170, 10, 180, 20, 0.25, 0))
-    answer = merge([(LEFT, left), (RIGHT, right)], WHOLE, 0.5, False, 3)
+    answer = merge_tiles([(LEFT, left), (RIGHT, right)], WHOLE, 0.5, False, 3)
     assert answer.confidence.tolist() == pytest.approx([0.9, 0.3, 0.25])
 
 
 def test_nothing_is_nothing() -> None:
-    answer = merge([(LEFT, found()), (RIGHT, found())], WHOLE, 0.5, False, 300)
+    answer = merge_tiles([(LEFT, found()), (RIGHT, found())], WHOLE, 0.5, False, 300)
     assert len(answer.confidence) == 0
 
 
 def test_rotated_boxes_are_compared_as_such() -> None:
     """Two that cross lie in one hull, and are two."""
 
-    def rotated(angle: float, confidence: float) -> Found:
+    def rotated(angle: float, confidence: float) -> Results:
         box = np.array([[100, 50, 30, 4, angle]], np.float32)
         one = found((88, 38, 112, 62, confidence, 0))
-        return Found(one.xyxy, one.confidence, one.class_id, rotated=box)
+        return Results(one.xyxy, one.confidence, one.class_id, rotated=box)
 
     parts = [(LEFT, rotated(0.78, 0.9)), (RIGHT, rotated(-0.78, 0.8))]
-    assert len(merge(parts, WHOLE, 0.5, False, 300).confidence) == 2
+    assert len(merge_tiles(parts, WHOLE, 0.5, False, 300).confidence) == 2
     parts = [(LEFT, rotated(0.78, 0.9)), (RIGHT, rotated(0.78, 0.8))]
-    answer = merge(parts, WHOLE, 0.5, False, 300)
+    answer = merge_tiles(parts, WHOLE, 0.5, False, 300)
     assert answer.rotated is not None
     assert answer.rotated.shape == (1, 5)
 
 
 def test_masks_follow_their_boxes() -> None:
-    def with_mask(one: Found, x: float) -> Found:
+    def with_mask(one: Results, x: float) -> Results:
         outline = (np.full((3, 2), x, np.float32),)
-        return Found(one.xyxy, one.confidence, one.class_id, masks=(outline,) * len(one.confidence))
+        return Results(
+            one.xyxy, one.confidence, one.class_id, masks=(outline,) * len(one.confidence)
+        )
 
     left = with_mask(found((85, 10, 105, 30, 0.8, 0)), 1)
     right = with_mask(found((86, 10, 106, 30, 0.9, 0), (150, 10, 160, 20, 0.5, 0)), 2)
-    answer = merge([(LEFT, left), (RIGHT, right)], WHOLE, 0.5, False, 300)
+    answer = merge_tiles([(LEFT, left), (RIGHT, right)], WHOLE, 0.5, False, 300)
     assert answer.masks is not None
     assert [float(mask[0][0, 0]) for mask in answer.masks if isinstance(mask, tuple)] == [2, 2]

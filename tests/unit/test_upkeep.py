@@ -4,8 +4,8 @@ from pathlib import Path
 
 from worker.backends.base import DeviceMemory
 from worker.process import hot_restart
-from worker.process.hot_restart import Handover
-from worker.replicas.device_monitor import LOOKS, Drift, budget_bytes
+from worker.process.hot_restart import RestartNote
+from worker.replicas.device_monitor import LOOKS, LeakDetector, budget_bytes
 from yolopool.v1 import types_pb2, worker_pb2
 
 
@@ -24,7 +24,7 @@ def test_a_budget_does_not_follow_every_page() -> None:
 
 
 def test_drift_is_what_is_there_at_every_look() -> None:
-    drift = Drift()
+    drift = LeakDetector()
     for _ in range(LOOKS - 1):
         assert drift.look(150, 100) is None  # not yet
     assert drift.look(150, 100) == 50
@@ -36,7 +36,7 @@ def test_drift_is_what_is_there_at_every_look() -> None:
     assert last == 30
 
 
-def a_note(beside: bool = True) -> Handover:
+def a_note(beside: bool = True) -> RestartNote:
     order = worker_pb2.AssignRequest(
         version=types_pb2.VersionKey(model="team/a", version=3),
         settings=types_pb2.VersionSettings(image_size=320, confidence=0.25),
@@ -44,7 +44,7 @@ def a_note(beside: bool = True) -> Handover:
         pin=True,
     )
     token = types_pb2.FencingToken(epoch=2**60, counter=7)
-    return Handover("100 bytes did not come back", beside, token, (order,))
+    return RestartNote("100 bytes did not come back", beside, token, (order,))
 
 
 def test_a_note_is_read_as_it_was_written_until_it_is_done(tmp_path: Path) -> None:

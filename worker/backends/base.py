@@ -41,7 +41,7 @@ class DeviceMemory:
     available_bytes: int
 
 
-class Raw(Protocol):
+class RunningPass(Protocol):
     """A pass that was given to the device."""
 
     def finish(self) -> BatchResult:
@@ -51,10 +51,10 @@ class Raw(Protocol):
         ...
 
 
-class Staged(Protocol):
+class StagedBatch(Protocol):
     """A batch that was given to the device and not to the model yet."""
 
-    def forward(self) -> Raw:
+    def forward(self) -> RunningPass:
         """Runs the model: returns when the device thread may give the device more, which may be
         before the device is done. Once. Raises OutOfMemory with the device as it was before,
         InferenceFailed.
@@ -86,7 +86,7 @@ class LoadedModel(Protocol):
         """
         ...
 
-    def stage(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> Staged:
+    def stage(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> StagedBatch:
         """Takes letterboxed BGR images, uint8 HWC and all of one shape, one options an image: the
         first of three stages, see `run`.
 

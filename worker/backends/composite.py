@@ -11,7 +11,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 from worker.backends.base import Backend, DeviceMemory, LoadedModel
-from worker.backends.onnx.model import GraphModel
+from worker.backends.onnx.model import OnnxModel
 from worker.packs.manifest import GRAPHS
 from worker.packs.pack import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory, YolopoolError
@@ -28,21 +28,21 @@ class Runtime(Protocol):
         """The backend of the packs it runs."""
         ...
 
-    def load(self, pack: Pack) -> GraphModel:
+    def load(self, pack: Pack) -> OnnxModel:
         """Makes a graph ready, of memory of its own. Raises LoadFailed, and what the library
         raises.
         """
         ...
 
 
-class Composite:
+class CompositeBackend:
     """`device` has the device and runs packs of torch, `runtimes` run the others."""
 
     def __init__(self, device: Backend, *runtimes: Runtime) -> None:
         self._device = device
         self._runtimes: Mapping[str, Runtime] = {one.name: one for one in runtimes}
         # Those that were loaded, and somebody still has.
-        self._graphs: WeakSet[GraphModel] = WeakSet()
+        self._graphs: WeakSet[OnnxModel] = WeakSet()
         self.name = device.name
         self.device_kind = device.device_kind
 

@@ -9,19 +9,19 @@ def backend_of(settings: Settings, host: Host) -> Backend:
     """The backend of a device; torch is imported for real devices only."""
     kind, _, name = settings.device.partition(":")
     if kind == "sim":
-        from worker.backends.fault_injection import saboteur
+        from worker.backends.fault_injection import fault_injector
         from worker.backends.simulated import SimulatedBackend
 
-        look = saboteur(settings.sim_faults)
+        look = fault_injector(settings.sim_faults)
         return SimulatedBackend(int(name or 0), settings.budget().resolve(0), look=look)
-    from worker.backends.composite import Composite
+    from worker.backends.composite import CompositeBackend
     from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
     from worker.backends.onnx.openvino_backend import OpenVino
     from worker.backends.pytorch.backend import TorchBackend
 
     threads = settings.compute_threads or host.compute_threads()
     if kind == "cpu":
-        return Composite(
+        return CompositeBackend(
             TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads)
         )
     # The supervisor let this process see its own device alone, so that is number 0.
@@ -29,4 +29,4 @@ def backend_of(settings: Settings, host: Host) -> Backend:
     runtimes = [OnnxRuntime("cuda", used_bytes=device.in_use_bytes)]
     if settings.tensorrt:
         runtimes.append(OnnxRuntime("cuda", used_bytes=device.in_use_bytes, tensorrt=True))
-    return Composite(device, *runtimes)
+    return CompositeBackend(device, *runtimes)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from worker.backends.base import U8
 
 
-def saboteur(faults: str) -> Callable[[U8], None] | None:
+def fault_injector(faults: str) -> Callable[[U8], None] | None:
     """Reads `crash=N,hang=N`: what images of mean N do; None for no faults."""
     if not faults:
         return None

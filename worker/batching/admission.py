@@ -5,7 +5,7 @@ Pure.
 
 from dataclasses import dataclass
 
-from worker.batching.config import BULK, INTERACTIVE, NORMAL, SUSPECT, Batching
+from worker.batching.config import BULK, INTERACTIVE, NORMAL, SUSPECT, BatchingConfig
 from worker.batching.estimates import MARGIN, Shape
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
@@ -16,7 +16,7 @@ LEAST_RETRY_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AdmissionRequest:
     """Who wants to wait; `shape` is None while the image is not decoded. `deadline` and `arrived`
     are in seconds of the queue's clock.
     """
@@ -25,11 +25,13 @@ class Ask:
     priority: int
     deadline: float
     arrived: float
-    batching: Batching
+    batching: BatchingConfig
     shape: Shape | None = None
 
 
-def check_room(ask: Ask, capacity: int, waiting: int, of_version: int, done_s: float) -> None:
+def check_room(
+    ask: AdmissionRequest, capacity: int, waiting: int, of_version: int, done_s: float
+) -> None:
     """Raises QueueFull, with a delay to try again after, where there is no place.
 
     `waiting` tickets hold places, `of_version` of them of this version; `done_s` estimates when it
@@ -50,7 +52,9 @@ def check_room(ask: Ask, capacity: int, waiting: int, of_version: int, done_s: f
         )
 
 
-def check_time(ask: Ask, waiting: int, done_s: float, now: float, margin: float = MARGIN) -> None:
+def check_time(
+    ask: AdmissionRequest, waiting: int, done_s: float, now: float, margin: float = MARGIN
+) -> None:
     """Raises DeadlineUnmeetable, with the estimate, where there is no time. Only behind others: an
     estimate that is wrong is put right by the pass it let through.
     """

@@ -9,7 +9,7 @@ SUSPECT, INTERACTIVE, NORMAL, BULK = range(-1, 3)
 Key = tuple[float, int]
 
 
-def due(deadline: float, arrived: float) -> float:
+def due_at(deadline: float, arrived: float) -> float:
     """When a ticket is due, by which those of one class are ordered; before its deadline, seconds.
 
     What it was given is taken to two digits, and all but a twentieth of that. A deadline comes over
@@ -24,7 +24,7 @@ def due(deadline: float, arrived: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Batching:
+class BatchingConfig:
     """How the images of a version share passes; as types.proto's, in seconds.
 
     `max_batch` is at least 1, `preferred_sizes` ascend up to it, a `queue_capacity` of 0 leaves the
@@ -48,7 +48,7 @@ class Batching:
         most = self.max_batch
         return tuple(sorted({self.images(self.cut(n, most), most) for n in range(1, most + 1)}))
 
-    def within(self, limit: int) -> "Batching":
+    def within(self, limit: int) -> "BatchingConfig":
         """The same with at most `limit` images a pass, at least one."""
         most = max(1, min(self.max_batch, limit))
         sizes = tuple(size for size in self.preferred_sizes if size <= most)

@@ -55,7 +55,7 @@ class _Version:
         return _between(medians, batch) * (pixels / (known[0] * known[1]))
 
 
-class Estimates:
+class LatencyEstimates:
     """Medians of the last passes by (version, letterboxed shape, batch).
 
     A median, since one pass beside a page fault or a load is no sign of the next.

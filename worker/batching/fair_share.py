@@ -15,7 +15,7 @@ SLACK_S = 0.1
 LEAK = 0.5
 
 
-class Shares:
+class FairShare:
     """Tags of start-time fair queuing (Goyal, Vin, Cheng, SIGCOMM 1996) and the choice of earliest
     eligible virtual deadline first (Stoica, Abdel-Wahab, 1995), by the callers' real deadlines.
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
 
-from worker.batching.config import Batching, Key
-from worker.batching.estimates import MARGIN, Estimates, Shape
+from worker.batching.config import BatchingConfig, Key
+from worker.batching.estimates import MARGIN, LatencyEstimates, Shape
 
 _LAST = sys.maxsize
 
@@ -61,21 +61,21 @@ class Lane:
     priority: int
     version: str
     shape: Shape
-    batching: Batching
+    batching: BatchingConfig
     keys: list[Key] = field(default_factory=list)
     # What all of it takes, in seconds, as estimated when it changed last.
     work_s: float = 0.0
 
-    def add(self, key: Key, estimates: Estimates) -> None:
+    def add(self, key: Key, estimates: LatencyEstimates) -> None:
         insort(self.keys, key)
         self._changed(estimates)
 
-    def discard(self, key: Key, estimates: Estimates) -> None:
+    def discard(self, key: Key, estimates: LatencyEstimates) -> None:
         """Takes one out that is there."""
         del self.keys[bisect_left(self.keys, key)]
         self._changed(estimates)
 
-    def take(self, count: int, estimates: Estimates) -> list[Key]:
+    def take(self, count: int, estimates: LatencyEstimates) -> list[Key]:
         """Takes out the first so many."""
         taken = self.keys[:count]
         del self.keys[:count]
@@ -83,7 +83,7 @@ class Lane:
         return taken
 
     def take_late(
-        self, now: float, deadline: Callable[[int], float], estimates: Estimates
+        self, now: float, deadline: Callable[[int], float], estimates: LatencyEstimates
     ) -> list[Key]:
         """Takes out those whose deadline has passed: they were due before."""
         if not self.keys or self.keys[0][0] > now:
@@ -97,7 +97,11 @@ class Lane:
         return late
 
     def cut(
-        self, most: int, begins: float, deadline: Callable[[int], float], estimates: Estimates
+        self,
+        most: int,
+        begins: float,
+        deadline: Callable[[int], float],
+        estimates: LatencyEstimates,
     ) -> tuple[int, int]:
         """How many of the first give way, and how many of the next share a pass of at most `most`
         images that `begins` then: as many as may, if all of them can be in time.
@@ -126,21 +130,21 @@ class Lane:
         giving_way = min(hurried, len(self.keys) - count)
         return giving_way, count if giving_way else smaller.first or count
 
-    def pass_s(self, tickets: int, most: int, estimates: Estimates) -> float:
+    def pass_s(self, tickets: int, most: int, estimates: LatencyEstimates) -> float:
         """Seconds of the pass of so many, of `most` images at most; 0 before any was measured."""
         images = self.batching.images(tickets, most)
         return estimates.pass_s(self.version, self.shape, images) or 0.0
 
-    def seconds_of(self, count: int, estimates: Estimates) -> float:
+    def seconds_of(self, count: int, estimates: LatencyEstimates) -> float:
         """What the passes of so many take; 0 while nothing was measured."""
         return estimates.passes_s(self.version, self.shape, count, self.batching.full)
 
-    def seconds_before(self, due_at: float, more: int, estimates: Estimates) -> float:
+    def seconds_before(self, due_at: float, more: int, estimates: LatencyEstimates) -> float:
         """What the passes take of those that are due until then, and of `more` with them."""
         return self.seconds_of(bisect_right(self.keys, (due_at, _LAST)) + more, estimates)
 
     def ripe_at(
-        self, most: int, arrived: Callable[[int], float], estimates: Estimates
+        self, most: int, arrived: Callable[[int], float], estimates: LatencyEstimates
     ) -> float | None:
         """When a pass is due though it is not full; None: now. Nobody waits for company longer
         than max_delay_s, nor so long that the pass would end when the first is overdue.
@@ -152,5 +156,5 @@ class Lane:
         pass_s = self.pass_s(len(self.keys), most, estimates)
         return min(oldest + batching.max_delay_s, self.keys[0][0] - pass_s)
 
-    def _changed(self, estimates: Estimates) -> None:
+    def _changed(self, estimates: LatencyEstimates) -> None:
         self.work_s = self.seconds_of(len(self.keys), estimates)

@@ -1,7 +1,7 @@
 """The bounded queue of tickets before the device, and which of them run together.
 
 Pure. Priority is strict: while an urgent ticket can run, no other does. Within a priority versions
-share the device fairly (`shares`), and within a version what is `due` first goes first. Who may
+share the device fairly (`fair_share`), and within a version what is `due` first goes first. Who may
 wait is decided without a look at those who do: by counts, and by each lane's work.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from worker.batching.admission import Ask, check_room, check_time
-from worker.batching.config import BULK, INTERACTIVE, SUSPECT, Batching, Key, due
-from worker.batching.estimates import MARGIN, Estimates, Shape
-from worker.batching.fair_share import Shares
+from worker.batching.admission import AdmissionRequest, check_room, check_time
+from worker.batching.config import BULK, INTERACTIVE, SUSPECT, BatchingConfig, Key, due_at
+from worker.batching.estimates import MARGIN, LatencyEstimates, Shape
+from worker.batching.fair_share import FairShare
 from worker.batching.lane import Lane
 
 P = TypeVar("P")
@@ -51,16 +51,16 @@ class Ticket(Generic[P]):
     priority: int
     deadline: float
     arrived: float
-    batching: Batching
+    batching: BatchingConfig
     payload: P
 
     @property
     def key(self) -> Key:
-        return (due(self.deadline, self.arrived), self.number)
+        return (due_at(self.deadline, self.arrived), self.number)
 
     @property
-    def ask(self) -> Ask:
-        return Ask(
+    def ask(self) -> AdmissionRequest:
+        return AdmissionRequest(
             self.version, self.priority, self.deadline, self.arrived, self.batching, self.shape
         )
 
@@ -90,7 +90,7 @@ class Batch(Generic[P]):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken(Generic[P]):
+class Dequeued(Generic[P]):
     """What left the queue: a batch to run, if any, tickets whose deadline has passed, and those who
     gave way, since they would be late and others can be in time.
 
@@ -99,21 +99,21 @@ class Taken(Generic[P]):
 
     batch: Batch[P] | None
     late: tuple[Ticket[P], ...]
-    gave_way: tuple[Ticket[P], ...] = ()
+    shed: tuple[Ticket[P], ...] = ()
     again_at: float | None = None
 
 
-class Queue(Generic[P]):
+class TicketQueue(Generic[P]):
     """Bounded: `capacity` tickets wait at most, and one more is refused at once."""
 
-    def __init__(self, capacity: int, estimates: Estimates) -> None:
+    def __init__(self, capacity: int, estimates: LatencyEstimates) -> None:
         self.capacity = capacity
         self._estimates = estimates
         # By priority, version and shape; no empty ones.
         self._classes: dict[int, dict[str, dict[Shape, Lane]]] = {
             p: {} for p in range(SUSPECT, BULK + 1)
         }
-        self._shares = {priority: Shares() for priority in self._classes}
+        self._fair_share = {priority: FairShare() for priority in self._classes}
         self._live: dict[int, Ticket[P]] = {}
         # Versions by the numbers of tickets whose images are being decoded.
         self._reserved: dict[int, str] = {}
@@ -125,7 +125,7 @@ class Queue(Generic[P]):
 
     # --- who may wait -------------------------------------------------------------------------
 
-    def reserve(self, number: int, ask: Ask, now: float, done_s: float) -> None:
+    def reserve(self, number: int, ask: AdmissionRequest, now: float, done_s: float) -> None:
         """Keeps a place for the ticket of this number; raises as `add` does."""
         self._check_room(ask, done_s)
         check_time(ask, self._waiting, done_s, now)
@@ -179,7 +179,9 @@ class Queue(Generic[P]):
         lanes[ticket.shape].add(ticket.key, self._estimates)
         self._saw(ticket.priority, now)
 
-    def wait_s(self, ask: Ask | None = None, away_s: Callable[[str], float] = _no_time) -> float:
+    def wait_s(
+        self, ask: AdmissionRequest | None = None, away_s: Callable[[str], float] = _no_time
+    ) -> float:
         """Seconds until all that waits is done; of an `ask`: until it is, or until its turn while
         its shape is not known. `away_s`: what bringing a version to the device takes first.
 
@@ -199,8 +201,8 @@ class Queue(Generic[P]):
                     if version != ask.version:
                         versions.add(version)
                         work_s = sum(lane.work_s for lane in lanes.values())
-                        shares = self._shares[priority]
-                        total += shares.before_s(ask.version, own, version, work_s)
+                        fair_share = self._fair_share[priority]
+                        total += fair_share.before_s(ask.version, own, version, work_s)
         if ask is not None:
             versions.add(ask.version)
         return total + sum(map(away_s, versions))
@@ -226,7 +228,7 @@ class Queue(Generic[P]):
         ready: Callable[[str], bool] = _any_version,
         most: Callable[[str, Shape], int] = _no_limit,
         begins: float | None = None,
-    ) -> Taken[P]:
+    ) -> Dequeued[P]:
         """Takes the batch that is due, of versions that are `ready`, of at most `most` images of a
         version and shape; never waits. It `begins` on the device then; None: now.
 
@@ -247,12 +249,12 @@ class Queue(Generic[P]):
                     elif version not in firsts or lane.keys[0] < firsts[version].keys[0]:
                         firsts[version] = lane
             if firsts:
-                shares = self._shares[priority]
+                fair_share = self._fair_share[priority]
                 keys = {version: one.keys[0] for version, one in firsts.items()}
-                chosen = shares.choose(keys, now)
-                batch, gave_way = self._cut(firsts[chosen], now, begins, most)
-                return Taken(batch, late, gave_way)
-        return Taken(None, late, again_at=min(due, default=None))
+                chosen = fair_share.choose(keys, now)
+                batch, shed = self._cut(firsts[chosen], now, begins, most)
+                return Dequeued(batch, late, shed)
+        return Dequeued(None, late, again_at=min(due, default=None))
 
     def take(self, version: str) -> tuple[Ticket[P], ...]:
         """Takes all tickets of one version, in order of arrival."""
@@ -268,16 +270,16 @@ class Queue(Generic[P]):
     def _waiting(self) -> int:
         return len(self._live) + len(self._reserved)
 
-    def _check_room(self, ask: Ask, done_s: float) -> None:
+    def _check_room(self, ask: AdmissionRequest, done_s: float) -> None:
         of_version = self._places[ask.version]
         check_room(ask, self.capacity, self._waiting, of_version, done_s)
 
-    def _own_s(self, ask: Ask, lanes: dict[Shape, Lane]) -> float:
+    def _own_s(self, ask: AdmissionRequest, lanes: dict[Shape, Lane]) -> float:
         """What goes before an ask of its own version, and its own pass where its shape is known."""
         total = 0.0
         for shape, lane in lanes.items():
             own = int(shape == ask.shape)
-            total += lane.seconds_before(due(ask.deadline, ask.arrived), own, self._estimates)
+            total += lane.seconds_before(due_at(ask.deadline, ask.arrived), own, self._estimates)
         if ask.shape is not None and ask.shape not in lanes:
             total += self._estimates.pass_s(ask.version, ask.shape, 1) or 0.0
         return total
@@ -290,12 +292,12 @@ class Queue(Generic[P]):
         if lane.priority == BULK and not lane.batching.fixed:
             limit = min(limit, self._bulk_limit(lane, now))
         giving_way, count = lane.cut(limit, begins, self._deadline, self._estimates)
-        gave_way = self._out(lane, lane.take(giving_way, self._estimates))
+        shed = self._out(lane, lane.take(giving_way, self._estimates))
         keys = lane.take(count, self._estimates)
         spent_s = lane.pass_s(count, limit, self._estimates)
-        self._shares[lane.priority].charge(lane.version, spent_s)
+        self._fair_share[lane.priority].charge(lane.version, spent_s)
         images = lane.batching.images(count, limit)
-        return Batch(lane.version, lane.shape, self._out(lane, keys), images), gave_way
+        return Batch(lane.version, lane.shape, self._out(lane, keys), images), shed
 
     def _bulk_limit(self, lane: Lane, now: float) -> int:
         if now - self._interactive_at >= INTERACTIVE_MEMORY_S:
@@ -329,7 +331,7 @@ class Queue(Generic[P]):
             if not flows[lane.version]:
                 del flows[lane.version]
         if not flows:
-            self._shares[lane.priority].reset()
+            self._fair_share[lane.priority].reset()
 
     def _left(self, version: str) -> None:
         self._places[version] -= 1

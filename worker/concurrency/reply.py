@@ -20,7 +20,7 @@ class Reply(Generic[T]):
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def __call__(self, answer: T | None, error: Exception | None) -> None:
-        tell([(self, answer, error)])
+        deliver([(self, answer, error)])
 
     def fail(self, error: Exception) -> None:
         """Tells an error, and clears its frames: whoever keeps it would keep their images. One of
@@ -31,7 +31,7 @@ class Reply(Generic[T]):
         self(None, error.with_traceback(None) if isinstance(error, YolopoolError) else error)
 
 
-def tell(answers: Iterable[tuple[Reply[Any], Any, Exception | None]]) -> None:
+def deliver(answers: Iterable[tuple[Reply[Any], Any, Exception | None]]) -> None:
     """All of them, of one event loop, in one word: each word wakes its thread, which then wants the
     interpreter lock of the one that answers.
     """

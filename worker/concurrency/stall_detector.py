@@ -11,7 +11,7 @@ PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class DeviceActivity:
     """What the device thread does since `since`; `expected_s` None: nobody can tell how long it
     takes, as of a load or a version's first pass.
     """
@@ -22,20 +22,20 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class HangLimits:
     """How long what can be estimated may take at least, and what can't be at most."""
 
     floor_s: float
     load_s: float
 
-    def limit_s(self, running: Running) -> float:
+    def limit_s(self, running: DeviceActivity) -> float:
         """How long this may take before it counts as hung."""
         if running.expected_s is None:
             return self.load_s
         return max(self.floor_s, PATIENCE * running.expected_s)
 
 
-class Standing:
+class StallTimer:
     """How long one thing was seen not to move.
 
     Only time in which somebody looked counts, at most `longest_s` a look: a process that was

@@ -11,7 +11,7 @@ import structlog
 log = structlog.get_logger()
 
 
-class Crew:
+class ThreadPool:
     """So many threads that run calls, oldest first, until they are ended."""
 
     def __init__(self, name: str, threads: int) -> None:

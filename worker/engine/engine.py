@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from worker.backends.base import U8, LoadedModel
-from worker.batching.admission import Ask
-from worker.batching.config import Batching
-from worker.batching.estimates import Estimates, Shape
-from worker.batching.queue import Batch, Demand, Queue, Taken, Ticket
-from worker.concurrency.reply import Reply, tell
-from worker.concurrency.stall_detector import Running
-from worker.concurrency.thread_pool import Crew
-from worker.engine.runner import Outcome, Passes, Work
+from worker.batching.admission import AdmissionRequest
+from worker.batching.config import BatchingConfig
+from worker.batching.estimates import LatencyEstimates, Shape
+from worker.batching.queue import Batch, Demand, Dequeued, Ticket, TicketQueue
+from worker.concurrency.reply import Reply, deliver
+from worker.concurrency.stall_detector import DeviceActivity
+from worker.concurrency.thread_pool import ThreadPool
+from worker.engine.runner import BatchRunner, Outcome, TicketWork
 from worker.postprocess.outputs import NmsOptions
 from yolopool.errors import (
     DeadlineExceeded,
@@ -53,12 +53,12 @@ class Request:
     options: NmsOptions
     priority: int
     deadline: float
-    batching: Batching
+    batching: BatchingConfig
     place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class QueueLoad:
     """The queue as it is now."""
 
     outstanding: int
@@ -92,8 +92,8 @@ class Engine:
         self._jobs: deque[_Job] = deque()
         self._idle_jobs: deque[_Job] = deque()
         self._passed_over = 0
-        self._estimates = Estimates()
-        self._queue: Queue[Work] = Queue(capacity, self._estimates)
+        self._estimates = LatencyEstimates()
+        self._queue: TicketQueue[TicketWork] = TicketQueue(capacity, self._estimates)
         self._swap_s: dict[str, float] = {}
         self._passes: Counter[str] = Counter()
         self._passes_total = self._images_total = 0
@@ -105,13 +105,13 @@ class Engine:
         self._running = 0
         self._free_at = 0.0
         # What the device thread does, and the passes that left it and are not answered yet.
-        self._work: Running | None = None
-        self._unfinished: deque[Running] = deque()
+        self._work: DeviceActivity | None = None
+        self._unfinished: deque[DeviceActivity] = deque()
         self._stopping = False
         self._numbers = itertools.count(1)
         self._reports = itertools.count(1)
-        self._beside = Crew("finish", 1)
-        self._runs = Passes(self, self._beside, clock)
+        self._beside = ThreadPool("finish", 1)
+        self._runs = BatchRunner(self, self._beside, clock)
         self._thread = threading.Thread(target=self._loop, name="device", daemon=True)
 
     def start(self) -> None:
@@ -141,7 +141,7 @@ class Engine:
             self._changed.notify()
         return await reply.future
 
-    def reserve(self, ask: Ask) -> int:
+    def reserve(self, ask: AdmissionRequest) -> int:
         """Keeps a place in the queue while an image is decoded; to be given back by `free`.
 
         Raises QueueFull, DeadlineUnmeetable, Draining.
@@ -197,7 +197,7 @@ class Engine:
                 request.deadline,
                 now,
                 request.batching,
-                Work(image, request.options, reply),
+                TicketWork(image, request.options, reply),
             )
             self._queue.add(ticket, now, self._done_s(ticket.number, ticket.ask, now))
             self._changed.notify()
@@ -205,10 +205,10 @@ class Engine:
             self.watch()
         return ticket.number
 
-    def load(self) -> Load:
+    def load(self) -> QueueLoad:
         """What rides on every reply."""
         with self._changed:
-            return Load(
+            return QueueLoad(
                 len(self._queue) + self._running,
                 self._queue.capacity,
                 self._wait_s(self._clock()),
@@ -227,7 +227,7 @@ class Engine:
         with self._changed:
             return self._estimates.measured(version)
 
-    def running(self) -> Running | None:
+    def running(self) -> DeviceActivity | None:
         """What the device does now: what its thread is at, or else the pass that is to be finished
         next. Without the lock, so that nothing can hang the asker.
         """
@@ -273,7 +273,7 @@ class Engine:
             if for_good:
                 self._refused[version] = error
             tickets = self._queue.take(version)
-        tell((ticket.payload.reply, None, error) for ticket in tickets)
+        deliver((ticket.payload.reply, None, error) for ticket in tickets)
 
     def forget(self, version: str) -> None:
         """Drops the estimates of a version that is gone."""
@@ -285,11 +285,11 @@ class Engine:
             self._passes.pop(version, None)
             self._fitting = {k: n for k, n in self._fitting.items() if k[0] != version}
 
-    def _done_s(self, number: int, ask: Ask, now: float) -> float:
+    def _done_s(self, number: int, ask: AdmissionRequest, now: float) -> float:
         """When an ask would be answered; not reckoned where it is not asked for."""
         return 0.0 if self._queue.alone(number) else self._wait_s(now, ask)
 
-    def _wait_s(self, now: float, ask: Ask | None = None) -> float:
+    def _wait_s(self, now: float, ask: AdmissionRequest | None = None) -> float:
         """When all that waits is done; of an `ask`: with what goes before it, as `Queue.wait_s`."""
         # A pass that is overdue is expected to take as long again: a device that hangs is not idle.
         busy = abs(self._free_at - now) if self._running else 0.0
@@ -310,7 +310,7 @@ class Engine:
             del work
         self._beside.end()
 
-    def _next(self) -> "_Job | Taken[Work] | None":
+    def _next(self) -> "_Job | Dequeued[TicketWork] | None":
         """Waits for work; None: to end, with what waited refused."""
         with self._changed:
             while True:
@@ -345,7 +345,7 @@ class Engine:
 
     def _refuse_all(self) -> None:
         ending = Draining("this worker is ending: ask another")
-        tell((ticket.payload.reply, None, ending) for ticket in self._queue.drain())
+        deliver((ticket.payload.reply, None, ending) for ticket in self._queue.drain())
         for job in self._idle_jobs:
             job.reply(None, ending)
 
@@ -354,48 +354,52 @@ class Engine:
         return self._job(self._idle_jobs)
 
     def _job(self, jobs: "deque[_Job]") -> _Job:
-        self._work = Running("a load or another job of the device", self._clock(), None)
+        self._work = DeviceActivity("a load or another job of the device", self._clock(), None)
         return jobs.popleft()
 
     def _most_images(self, version: str, shape: Shape) -> int:
         limit = self._limits.get(version, sys.maxsize)
         return min(limit, self._fitting.get((version, shape), limit))
 
-    def _note_start(self, batch: Batch[Work] | None, now: float, begins: float) -> None:
+    def _note_start(self, batch: Batch[TicketWork] | None, now: float, begins: float) -> None:
         """A batch was taken now; it begins on the device behind what is there."""
         if batch is not None:
             self._running += len(batch.tickets)
             expected = self._estimates.pass_s(batch.version, batch.shape, batch.images)
             self._free_at = begins + (expected or 0.0)
-            self._work = Running(f"a pass of {batch.version}", now, expected)
+            self._work = DeviceActivity(f"a pass of {batch.version}", now, expected)
 
-    def _left_s(self, done: Running) -> float:
+    def _left_s(self, done: DeviceActivity) -> float:
         """What the passes take at most that are under way beside one that is done."""
         others = {id(one): one for one in (*self._unfinished, self._work) if one is not done}
         return sum(one.expected_s or 0.0 for one in others.values() if one is not None)
 
-    def _answer_late(self, taken: Taken[Work]) -> None:
+    def _answer_late(self, taken: Dequeued[TicketWork]) -> None:
         now = self._clock()
-        tell((ticket.payload.reply, None, _too_late(ticket, now)) for ticket in taken.late)
-        tell((ticket.payload.reply, None, _gave_way(ticket, now)) for ticket in taken.gave_way)
+        deliver((ticket.payload.reply, None, _too_late(ticket, now)) for ticket in taken.late)
+        deliver((ticket.payload.reply, None, _gave_way(ticket, now)) for ticket in taken.shed)
 
-    def _run(self, batch: Batch[Work]) -> None:
+    def _run(self, batch: Batch[TicketWork]) -> None:
         model = self.models.get(batch.version)
         if model is not None:
             self._runs.run(model, batch)
             return
         self.failed(len(batch.tickets))
         error = NotAssigned(f"{batch.version} left this worker: ask another")
-        tell((ticket.payload.reply, None, error) for ticket in batch.tickets)
+        deliver((ticket.payload.reply, None, error) for ticket in batch.tickets)
 
     # --- what passes tell -----------------------------------------------------------------------
 
-    def began(self, batch: Batch[Work]) -> None:
+    def began(self, batch: Batch[TicketWork]) -> None:
         with self._changed:
-            under_way = self._work or Running(f"a pass of {batch.version}", self._clock(), None)
+            under_way = self._work or DeviceActivity(
+                f"a pass of {batch.version}", self._clock(), None
+            )
             self._unfinished.append(under_way)
 
-    def ended(self, batch: Batch[Work], tickets: int, images: int, pass_s: float | None) -> None:
+    def ended(
+        self, batch: Batch[TicketWork], tickets: int, images: int, pass_s: float | None
+    ) -> None:
         with self._changed:
             done = self._unfinished.popleft()
             self._running -= tickets
@@ -415,7 +419,7 @@ class Engine:
         if self.watching:
             self.watch()
 
-    def too_large(self, batch: Batch[Work], images: int) -> None:
+    def too_large(self, batch: Batch[TicketWork], images: int) -> None:
         with self._changed:
             self._fitting[batch.version, batch.shape] = images // 2
 
@@ -429,12 +433,12 @@ def _nobody() -> None:
     """Nobody watches."""
 
 
-def _too_late(ticket: Ticket[Work], now: float) -> DeadlineExceeded:
+def _too_late(ticket: Ticket[TicketWork], now: float) -> DeadlineExceeded:
     waited_s = now - ticket.arrived
     return DeadlineExceeded(f"the deadline passed after {waited_s:.3f} s in the queue")
 
 
-def _gave_way(ticket: Ticket[Work], now: float) -> DeadlineUnmeetable:
+def _gave_way(ticket: Ticket[TicketWork], now: float) -> DeadlineUnmeetable:
     waited_s, left_s = now - ticket.arrived, ticket.deadline - now
     return DeadlineUnmeetable(
         f"after {waited_s:.3f} s in the queue a pass would end after the deadline in {left_s:.3f} "

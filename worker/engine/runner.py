@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 import structlog
 
-from worker.backends.base import U8, LoadedModel, Raw
+from worker.backends.base import U8, LoadedModel, RunningPass
 from worker.batching.queue import Batch, Ticket
-from worker.concurrency.reply import Reply, tell
+from worker.concurrency.reply import Reply, deliver
 from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, OutOfMemory, YolopoolError
 
@@ -25,7 +25,7 @@ GREY = 114
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class TicketWork:
     """What a ticket brings to its pass."""
 
     image: U8
@@ -45,14 +45,16 @@ class Outcome:
     batch_size: int
 
 
-class Account(Protocol):
+class PassObserver(Protocol):
     """What whoever gives the batches is told, on either thread."""
 
-    def began(self, batch: Batch[Work]) -> None:
+    def began(self, batch: Batch[TicketWork]) -> None:
         """A pass left the device thread and is to be finished."""
         ...
 
-    def ended(self, batch: Batch[Work], tickets: int, images: int, pass_s: float | None) -> None:
+    def ended(
+        self, batch: Batch[TicketWork], tickets: int, images: int, pass_s: float | None
+    ) -> None:
         """A pass that began is done; it took as long as its slowest stage. None: it failed."""
         ...
 
@@ -60,7 +62,7 @@ class Account(Protocol):
         """So many tickets were answered by an error; their pass did not begin."""
         ...
 
-    def too_large(self, batch: Batch[Work], images: int) -> None:
+    def too_large(self, batch: Batch[TicketWork], images: int) -> None:
         """So many images did not fit the device."""
         ...
 
@@ -69,12 +71,12 @@ class Account(Protocol):
         ...
 
 
-class Passes:
+class BatchRunner:
     """`run` is of the device thread; `beside` runs the rest of a pass on another."""
 
     def __init__(
         self,
-        account: Account,
+        account: PassObserver,
         beside: Callable[[Callable[[], None]], None],
         clock: Callable[[], float],
     ) -> None:
@@ -82,15 +84,15 @@ class Passes:
         self._beside = beside
         self._clock = clock
 
-    def run(self, model: LoadedModel, batch: Batch[Work]) -> None:
+    def run(self, model: LoadedModel, batch: Batch[TicketWork]) -> None:
         """Returns when the device may be given the next batch."""
         self._run(model, batch, batch.tickets, batch.images - len(batch.tickets))
 
     def _run(
         self,
         model: LoadedModel,
-        batch: Batch[Work],
-        tickets: Sequence[Ticket[Work]],
+        batch: Batch[TicketWork],
+        tickets: Sequence[Ticket[TicketWork]],
         filler: int = 0,
         last: bool = False,
     ) -> None:
@@ -131,17 +133,19 @@ class Passes:
             self._account.wait_alone()
             self._run(model, batch, part)
 
-    def _fail(self, batch: Batch[Work], tickets: Sequence[Ticket[Work]], error: Exception) -> None:
+    def _fail(
+        self, batch: Batch[TicketWork], tickets: Sequence[Ticket[TicketWork]], error: Exception
+    ) -> None:
         self._account.failed(len(tickets))
         told = _told(error, batch.version)
-        tell((ticket.payload.reply, None, told) for ticket in tickets)
+        deliver((ticket.payload.reply, None, told) for ticket in tickets)
 
     def _finish(
         self,
-        batch: Batch[Work],
-        tickets: Sequence[Ticket[Work]],
+        batch: Batch[TicketWork],
+        tickets: Sequence[Ticket[TicketWork]],
         size: int,
-        raw: Raw,
+        raw: RunningPass,
         began: float,
         busy_s: float,
     ) -> None:
@@ -158,10 +162,10 @@ class Passes:
         # What was given to the device is done with, whoever still waits for an answer of it.
         self._account.ended(batch, len(tickets), size, pass_s)
         if error is not None:
-            tell((ticket.payload.reply, None, error) for ticket in tickets)
+            deliver((ticket.payload.reply, None, error) for ticket in tickets)
             return
         answers = zip(tickets, result.candidates, strict=False)
-        tell(
+        deliver(
             (
                 ticket.payload.reply,
                 Outcome(

@@ -17,9 +17,9 @@ import structlog
 
 from worker.concurrency.reply import Reply
 from worker.io_processes import protocol
-from worker.io_processes.protocol import Frames, Kind
+from worker.io_processes.protocol import FrameProtocol, MessageKind
 from worker.preprocess.arena import U8, Arena
-from worker.preprocess.prepared import Framing, Prepare, T, Then
+from worker.preprocess.prepared import Prepare, PreprocessSpec, T, Then
 from worker.service.service import DEFAULT_DEADLINE_S
 from yolopool import status
 from yolopool.errors import DeadlineExceeded, Internal, QueueFull, YolopoolError
@@ -41,7 +41,7 @@ class _Awaited:
     reply: Reply[Any]
 
 
-class IoCalls:
+class IoConnection:
     """All methods are of the event loop. `infer` is `WorkerRpc.infer`; at most `capacity` calls
     are open. `listening` has the port once it does, 0 if it never will. `pongs` counts answers to
     pings, `oldest` is what the last one said. `in_hand`: requests whose images were being prepared
@@ -49,7 +49,7 @@ class IoCalls:
     """
 
     def __init__(self, infer: Infer, memory: int, capacity: int) -> None:
-        self.frames = Frames(self._heard, self._end)
+        self.frames = FrameProtocol(self._heard, self._end)
         self.lost = asyncio.Event()
         self.listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.pongs = self.oldest = 0
@@ -69,20 +69,20 @@ class IoCalls:
             await asyncio.wait(tuple(self._calls.values()), timeout=limit_s)
         self.frames.end()
 
-    def _heard(self, kind: Kind, call: int, payload: bytes) -> None:
-        if kind is Kind.ASK:
+    def _heard(self, kind: MessageKind, call: int, payload: bytes) -> None:
+        if kind is MessageKind.ASK:
             self._ask(call, payload)
-        elif kind is Kind.CANCEL:
+        elif kind is MessageKind.CANCEL:
             if (task := self._calls.get(call)) is not None:
                 task.cancel()
-        elif kind is Kind.READY:
+        elif kind is MessageKind.READY:
             self._ready(call, payload)
-        elif kind is Kind.FAILED:
+        elif kind is MessageKind.FAILED:
             if (one := self._awaited.pop(call, None)) is not None:
                 one.reply.fail(status.from_bytes(payload))
-        elif kind is Kind.PONG:
+        elif kind is MessageKind.PONG:
             self.pongs, self.oldest = self.pongs + 1, protocol.read_number(payload)
-        elif kind is Kind.LISTENING and not self.listening.done():
+        elif kind is MessageKind.LISTENING and not self.listening.done():
             self.listening.set_result(int.from_bytes(payload, "little"))
 
     def _ask(self, call: int, payload: bytes) -> None:
@@ -90,7 +90,7 @@ class IoCalls:
             full = QueueFull(
                 f"{self._capacity} calls of one I/O process are open: try again shortly"
             )
-            self.frames.send(Kind.NO, call, status.to_bytes(full))
+            self.frames.send(MessageKind.NO, call, status.to_bytes(full))
             return
         remaining_s, header = protocol.read_ask(payload)
         request = worker_pb2.InferRequest.FromString(header)
@@ -106,9 +106,9 @@ class IoCalls:
             until = self._loop.time() + limit_s
             prepare = partial(self._prepare, call, request.request_id, until)
             response = await self._infer(request, remaining_s, prepare)
-            self.frames.send(Kind.ANSWER, call, response.SerializeToString())
+            self.frames.send(MessageKind.ANSWER, call, response.SerializeToString())
         except YolopoolError as error:
-            self.frames.send(Kind.NO, call, status.to_bytes(error))
+            self.frames.send(MessageKind.NO, call, status.to_bytes(error))
         except Exception as error:
             incident = uuid.uuid4().hex[:12]
             log.error("unexpected error", method="Infer", incident=incident, exc_info=error)
@@ -116,15 +116,15 @@ class IoCalls:
                 f"internal error {incident}: look for this id in the server's log",
                 details={"incident": incident},
             )
-            self.frames.send(Kind.NO, call, status.to_bytes(internal))
+            self.frames.send(MessageKind.NO, call, status.to_bytes(internal))
 
     async def _prepare(
-        self, call: int, request: str, until: float, framing: Framing, then: Then[T]
+        self, call: int, request: str, until: float, spec: PreprocessSpec, then: Then[T]
     ) -> T:
         """`until`: of the loop's time; an I/O process that hangs holds no ticket beyond it."""
         reply: Reply[T] = Reply()
-        self._awaited[call] = _Awaited(request, framing.most_bytes, then, reply)
-        self.frames.send(Kind.GO, call, protocol.pack_framing(framing))
+        self._awaited[call] = _Awaited(request, spec.most_bytes, then, reply)
+        self.frames.send(MessageKind.GO, call, protocol.pack_framing(spec))
         late = self._loop.call_at(until, self._late, call)
         try:
             return await reply.future
@@ -141,7 +141,7 @@ class IoCalls:
     def _ready(self, call: int, payload: bytes) -> None:
         one = self._awaited.get(call)
         if one is None or one.reply.future.done():
-            self.frames.send(Kind.GIVEN, call)  # its caller went away
+            self.frames.send(MessageKind.GIVEN, call)  # its caller went away
             return
         try:
             pixels = partial(self._pixels, call, one.most_bytes)
@@ -166,7 +166,7 @@ class IoCalls:
     def _gone(self, call: int) -> None:
         """On the thread that held the pixels last."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.frames.send, Kind.GIVEN, call)
+            self._loop.call_soon_threadsafe(self.frames.send, MessageKind.GIVEN, call)
 
     def _end(self) -> None:
         awaited = self._awaited.values()

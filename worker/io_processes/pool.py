@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import structlog
 
-from worker.concurrency.stall_detector import Standing
+from worker.concurrency.stall_detector import StallTimer
 from worker.io_processes import protocol
-from worker.io_processes.calls import Infer, IoCalls
-from worker.io_processes.protocol import IoSettings, Kind
+from worker.io_processes.calls import Infer, IoConnection
+from worker.io_processes.protocol import IoSettings, MessageKind
 from worker.preprocess import arena
-from worker.process.exit_status import how
+from worker.process.exit_status import describe_exit
 from worker.process.restart_policy import Restart, after_exit
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ async def tell_nobody(exit: IoExit) -> None:
     """For one whose log is enough."""
 
 
-class IoProcesses:
+class IoProcessPool:
     """`count` of them, each with an arena of `memory_bytes`. `settings(i)`: those of the one with
     this number. `changed` is called when one listens, or does no longer; `tell` passes on how one
     ended by itself, and is not waited for. One that stands for `hang_s` is ended.
@@ -76,7 +76,7 @@ class IoProcesses:
         self._infer = infer
         self._changed = changed
         self._tell = tell
-        self._telling: set[asyncio.Future[None]] = set()
+        self._output_options: set[asyncio.Future[None]] = set()
         self._hang_s = hang_s
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
@@ -118,11 +118,11 @@ class IoProcesses:
                 in_hand=len(requests),
                 restart_in_s=restart.delay_s,
             )
-            telling = asyncio.ensure_future(
+            output_options = asyncio.ensure_future(
                 self._tell(IoExit(uuid.uuid4().hex, ended, requests, ran_s, restart))
             )
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
+            self._output_options.add(output_options)
+            output_options.add_done_callback(self._output_options.discard)
             await asyncio.sleep(restart.delay_s)
 
     async def _run(self, number: int, ready: "asyncio.Future[None]") -> tuple[str, tuple[str, ...]]:
@@ -132,7 +132,7 @@ class IoProcesses:
         with theirs:
             memory = arena.shared(self._memory_bytes)
             try:
-                calls = IoCalls(self._infer, memory, settings.capacity)
+                calls = IoConnection(self._infer, memory, settings.capacity)
                 loop = asyncio.get_running_loop()
                 await loop.create_connection(lambda: calls.frames, sock=ours)
                 process = await asyncio.create_subprocess_exec(
@@ -149,7 +149,7 @@ class IoProcesses:
             finally:
                 os.close(memory)
         try:
-            calls.frames.send(Kind.START, 0, protocol.pack_settings(settings))
+            calls.frames.send(MessageKind.START, 0, protocol.pack_settings(settings))
             if port := await _listening(calls):
                 self.ports[number] = port
                 self.pids[number] = process.pid
@@ -164,7 +164,7 @@ class IoProcesses:
                 await calls.lost.wait()
                 await _ended(process)
                 return "hung", calls.in_hand
-            return how(await _ended(process)), calls.in_hand
+            return describe_exit(await _ended(process)), calls.in_hand
         finally:
             self.pids.pop(number, None)
             if self.ports.pop(number, None) is not None:
@@ -173,11 +173,11 @@ class IoProcesses:
             await _ended(process)
             calls.frames.close()
 
-    async def _hangs(self, calls: IoCalls) -> bool:
+    async def _hangs(self, calls: IoConnection) -> bool:
         """Returns when the process is lost, or stands."""
-        answers, image = Standing(2 * PING_S), Standing(2 * PING_S)
+        answers, image = StallTimer(2 * PING_S), StallTimer(2 * PING_S)
         while not calls.lost.is_set():
-            calls.frames.send(Kind.PING)
+            calls.frames.send(MessageKind.PING)
             with suppress(TimeoutError):
                 async with asyncio.timeout(PING_S):
                     await calls.lost.wait()
@@ -188,7 +188,7 @@ class IoProcesses:
         return False
 
 
-async def _listening(calls: IoCalls) -> int:
+async def _listening(calls: IoConnection) -> int:
     """Its port; 0: it was lost. OSError if it takes too long."""
     try:
         async with asyncio.timeout(START_S):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
-from worker.preprocess.prepared import Framing, Prepared
+from worker.preprocess.prepared import Prepared, PreprocessSpec
 from worker.preprocess.tiling import Tiling
 
 # A length, a kind and a call; a message is a few hundred bytes, an answer of 3,000 boxes 200 KB,
@@ -26,7 +26,7 @@ _REMAINING = struct.Struct("<d")
 _NUMBER = struct.Struct("<Q")
 
 
-class Kind(enum.IntEnum):
+class MessageKind(enum.IntEnum):
     """What a message says; all but START, LISTENING, PING and PONG are of one call."""
 
     START = 0  # to the I/O process: IoSettings
@@ -57,10 +57,12 @@ class IoSettings:
     log_json: bool
 
 
-class Frames(asyncio.Protocol):
+class FrameProtocol(asyncio.Protocol):
     """Whole messages, both ways. `heard` gets each; `lost` is called once, at the end."""
 
-    def __init__(self, heard: Callable[[Kind, int, bytes], None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self, heard: Callable[[MessageKind, int, bytes], None], lost: Callable[[], None]
+    ) -> None:
         self._heard = heard
         self._lost = lost
         self._in = bytearray()
@@ -86,11 +88,11 @@ class Frames(asyncio.Protocol):
             stop = at + _HEAD.size + size
             if stop > end:
                 break
-            self._heard(Kind(kind), call, bytes(self._in[at + _HEAD.size : stop]))
+            self._heard(MessageKind(kind), call, bytes(self._in[at + _HEAD.size : stop]))
             at = stop
         del self._in[:at]
 
-    def send(self, kind: Kind, call: int = 0, payload: bytes = b"") -> None:
+    def send(self, kind: MessageKind, call: int = 0, payload: bytes = b"") -> None:
         """Once the connection is gone, nobody is told."""
         if not self._out:  # what is said in one turn of the loop goes out in one write
             self._loop.call_soon(self._flush)
@@ -139,18 +141,18 @@ def read_ask(payload: bytes) -> tuple[float | None, bytes]:
     return (None if remaining == float("inf") else remaining), payload[_REMAINING.size :]
 
 
-def pack_framing(framing: Framing) -> bytes:
-    square = framing.policy is ShapePolicy.SQUARE
-    tiling = framing.tiling or Tiling(0, 0.0)
+def pack_framing(spec: PreprocessSpec) -> bytes:
+    square = spec.policy is ShapePolicy.SQUARE
+    tiling = spec.tiling or Tiling(0, 0.0)
     return _FRAMING.pack(
-        framing.image_size, framing.stride, square, framing.crop, tiling.size, tiling.overlap
+        spec.image_size, spec.stride, square, spec.crop, tiling.size, tiling.overlap
     )
 
 
-def read_framing(payload: bytes) -> Framing:
+def read_framing(payload: bytes) -> PreprocessSpec:
     image_size, stride, square, crop, side, overlap = _FRAMING.unpack(payload)
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
-    return Framing(image_size, stride, policy, crop, Tiling(side, overlap) if side else None)
+    return PreprocessSpec(image_size, stride, policy, crop, Tiling(side, overlap) if side else None)
 
 
 def pack_prepared(prepared: Prepared, at: int) -> bytes:

@@ -20,12 +20,12 @@ from typing import Any
 import grpc
 
 from worker.io_processes import protocol
-from worker.io_processes.protocol import Frames, Kind
+from worker.io_processes.protocol import FrameProtocol, MessageKind
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ImageLimits
 from worker.preprocess.letterbox import U8
-from worker.preprocess.prepared import Framing, Prepared
-from worker.preprocess.preprocessor import Intake
+from worker.preprocess.prepared import Prepared, PreprocessSpec
+from worker.preprocess.preprocessor import Preprocessor
 from worker.service import convert
 from yolopool import status
 from yolopool.errors import InvalidOption, QueueFull, WorkerLost, YolopoolError
@@ -37,19 +37,19 @@ CLOSING_S = 0.2
 MAX_HEADER_BYTES = 256 * 1024
 
 
-class EngineLink:
+class EngineClient:
     """Calls to the device process; at most `capacity` under way."""
 
     def __init__(self, arena: Arena) -> None:
         self.oldest: Callable[[], int] = lambda: 0  # `Intake.oldest`, once there is one
         self.started: asyncio.Future[protocol.IoSettings] = asyncio.Future()
         self.lost = asyncio.Event()
-        self.frames = Frames(self._heard, self._end)
+        self.frames = FrameProtocol(self._heard, self._end)
         self.capacity = 0  # known once started
         self._arena = arena
         self._numbers = itertools.count(1)
         # What the device process said of each call.
-        self._words: dict[int, asyncio.Queue[tuple[Kind, bytes]]] = {}
+        self._words: dict[int, asyncio.Queue[tuple[MessageKind, bytes]]] = {}
         # Pixels that the device process may read still: longer than their call, if that is left.
         self._lent: dict[int, U8] = {}
 
@@ -57,7 +57,7 @@ class EngineLink:
         self,
         header: bytes,
         remaining_s: float | None,
-        prepare: Callable[[Framing], Awaitable[Prepared]],
+        prepare: Callable[[PreprocessSpec], Awaitable[Prepared]],
     ) -> bytes:
         """The response, serialized; raises what the device process or `prepare` raises."""
         if len(self._words) >= self.capacity:
@@ -69,17 +69,17 @@ class EngineLink:
         call = next(self._numbers)
         words = self._words[call] = asyncio.Queue()
         try:
-            self.frames.send(Kind.ASK, call, protocol.pack_ask(remaining_s, header))
+            self.frames.send(MessageKind.ASK, call, protocol.pack_ask(remaining_s, header))
             kind, payload = await words.get()
-            if kind is Kind.GO:
+            if kind is MessageKind.GO:
                 await self._prepare(call, prepare(protocol.read_framing(payload)))
                 kind, payload = await words.get()
         except BaseException:  # its caller left, or a fault of ours: nobody waits for the answer
-            self.frames.send(Kind.CANCEL, call)
+            self.frames.send(MessageKind.CANCEL, call)
             raise
         finally:
             del self._words[call]
-        if kind is Kind.NO:
+        if kind is MessageKind.NO:
             raise status.from_bytes(payload)
         return payload
 
@@ -87,21 +87,21 @@ class EngineLink:
         try:
             prepared = await work
         except YolopoolError as error:
-            self.frames.send(Kind.FAILED, call, status.to_bytes(error))
+            self.frames.send(MessageKind.FAILED, call, status.to_bytes(error))
             return
         image = self._lent[call] = prepared.letterboxed.image
         where = protocol.pack_prepared(prepared, self._arena.offset_of(image))
-        self.frames.send(Kind.READY, call, where)
+        self.frames.send(MessageKind.READY, call, where)
 
-    def _heard(self, kind: Kind, call: int, payload: bytes) -> None:
-        if kind is Kind.START:
+    def _heard(self, kind: MessageKind, call: int, payload: bytes) -> None:
+        if kind is MessageKind.START:
             settings = protocol.read_settings(payload)
             self.capacity = settings.capacity
             self.started.set_result(settings)
-        elif kind is Kind.GIVEN:
+        elif kind is MessageKind.GIVEN:
             self._lent.pop(call, None)
-        elif kind is Kind.PING:
-            self.frames.send(Kind.PONG, 0, protocol.pack_number(self.oldest()))
+        elif kind is MessageKind.PING:
+            self.frames.send(MessageKind.PONG, 0, protocol.pack_number(self.oldest()))
         elif (words := self._words.get(call)) is not None:
             words.put_nowait((kind, payload))
 
@@ -110,15 +110,15 @@ class EngineLink:
         if not self.started.done():
             self.started.cancel()
         for words in self._words.values():
-            words.put_nowait((Kind.NO, status.to_bytes(_lost())))
+            words.put_nowait((MessageKind.NO, status.to_bytes(_lost())))
 
 
-class IoRpc:
+class IoService:
     """Infer, and nothing else: orders go to the device process."""
 
-    def __init__(self, link: EngineLink, intake: Intake) -> None:
+    def __init__(self, link: EngineClient, preprocessor: Preprocessor) -> None:
         self._link = link
-        self._intake = intake
+        self._preprocessor = preprocessor
 
     async def infer(self, request: worker_pb2.InferRequest, context: Any) -> bytes:
         source, region = convert.source_of(request), convert.region_of(request.options)
@@ -130,8 +130,8 @@ class IoRpc:
                 f"{MAX_HEADER_BYTES} are taken"
             )
 
-        async def prepare(framing: Framing) -> Prepared:
-            return await self._intake.prepare(source, region, framing)
+        async def prepare(spec: PreprocessSpec) -> Prepared:
+            return await self._preprocessor.prepare(source, region, spec)
 
         return await self._link.infer(header, context.time_remaining(), prepare)
 
@@ -154,21 +154,21 @@ async def serve(door: int, memory: int) -> None:
     handle = mmap.mmap(memory, 0)
     os.close(memory)
     arena = Arena(handle)
-    link = EngineLink(arena)
+    link = EngineClient(arena)
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: link.frames, sock=socket.socket(fileno=door))
     settings = await link.started
     logs.set_up_logs("worker-io", settings.log_level, settings.log_json)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    intake = Intake(settings.threads, settings.capacity, limits, arena)
-    intake.start()
-    link.oldest = lambda: intake.oldest
+    preprocessor = Preprocessor(settings.threads, settings.capacity, limits, arena)
+    preprocessor.start()
+    link.oldest = lambda: preprocessor.oldest
     server = grpc_server.GrpcServer([SERVICE])
-    server.server.add_generic_rpc_handlers((IoRpc(link, intake).handler(),))
+    server.server.add_generic_rpc_handlers((IoService(link, preprocessor).handler(),))
     port = await server.start(settings.host, settings.port)
     await server.set_serving(True)
     process.settle()
-    link.frames.send(Kind.LISTENING, 0, port.to_bytes(2, "little"))
+    link.frames.send(MessageKind.LISTENING, 0, port.to_bytes(2, "little"))
     await link.lost.wait()
     await server.stop(CLOSING_S)
 

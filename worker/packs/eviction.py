@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from yolopool.server.gdsf import keeping
+from yolopool.server.gdsf import gdsf_value
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CacheEntry:
     """Something in a tier: its bytes, the seconds that bringing it back costs, how often a second
     it is asked for, when last, and for how long it has been there.
     """
@@ -23,19 +23,19 @@ class Kept:
     @property
     def worth(self) -> tuple[float, float, str]:
         """Order in which things leave, the first first."""
-        saved = keeping(self.rate, self.cost_s, self.size_bytes, self.held_s)
+        saved = gdsf_value(self.rate, self.cost_s, self.size_bytes, self.held_s)
         return (saved, self.last_used, self.key)
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class Eviction:
     """What is to leave, in this order; `enough`: whether that makes the room."""
 
     keys: tuple[str, ...]
     enough: bool
 
 
-def to_drop(kept: Iterable[Kept], need_bytes: int, budget_bytes: int) -> Drop:
+def choose_evictions(kept: Iterable[CacheEntry], need_bytes: int, budget_bytes: int) -> Eviction:
     """Chooses what leaves, so that all that stays and `need_bytes` more are within the budget."""
     held = list(kept)
     over = sum(one.size_bytes for one in held) + need_bytes - budget_bytes
@@ -45,4 +45,4 @@ def to_drop(kept: Iterable[Kept], need_bytes: int, budget_bytes: int) -> Drop:
             break
         chosen.append(one.key)
         over -= one.size_bytes
-    return Drop(tuple(chosen), over <= 0)
+    return Eviction(tuple(chosen), over <= 0)

@@ -23,7 +23,7 @@ from typing import Any
 import fsspec
 from google.protobuf import json_format
 
-from worker.packs.eviction import Kept, to_drop
+from worker.packs.eviction import CacheEntry, choose_evictions
 from worker.packs.host_memory import HostMemory
 from worker.packs.manifest import (
     MAX_MANIFEST_BYTES,
@@ -45,7 +45,7 @@ _KEPT_MANIFESTS = 64
 _STALE_S = 3600.0
 
 
-class PackDoor:
+class PackStore:
     """Fetches packs; those of a store elsewhere are kept in `<data_dir>/packs`, up to
     `cache_bytes` beside what is `in_use` (digests). `pin` is for the memory of weights. Any
     thread may fetch.
@@ -191,9 +191,11 @@ class PackDoor:
                     used = folder.stat().st_mtime
                     rate = 1 / max(now - used, 1e-3)
                     kept.append(
-                        Kept(folder.name, size, size, rate, used, in_use=folder.name in in_use)
+                        CacheEntry(
+                            folder.name, size, size, rate, used, in_use=folder.name in in_use
+                        )
                     )
-        for name in to_drop(kept, 0, self._cache_bytes).keys:
+        for name in choose_evictions(kept, 0, self._cache_bytes).keys:
             shutil.rmtree(self._cache / name, ignore_errors=True)
 
 

@@ -72,7 +72,7 @@ class Head:
             found.append(self._candidates(kept, final[kept.rows, 6:], of_image))
         return tuple(found)
 
-    def _candidates(self, kept: nms.Kept, extra: F32, prototypes: F32 | None) -> Candidates:
+    def _candidates(self, kept: nms.Suppressed, extra: F32, prototypes: F32 | None) -> Candidates:
         boxes, beside = kept.boxes, self._beside(kept.boxes, extra, prototypes)
         if isinstance(beside, Rotations):
             boxes = rotated_boxes.hulls(beside.boxes)

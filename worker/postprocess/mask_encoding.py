@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from worker.postprocess.masks import Crop
+from worker.postprocess.masks import MaskCrop
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -26,7 +26,7 @@ class RunLengths:
     counts: bytes
 
 
-def outlines(crop: Crop) -> tuple[F32, ...]:
+def outlines(crop: MaskCrop) -> tuple[F32, ...]:
     """Outer outlines of the parts of a mask, each float32 (n, 2) of x and y in its grid: pixels'
     centres as OpenCV gives them, straight runs cut to their ends. Holes are left out, as the
     library leaves them.
@@ -39,7 +39,7 @@ def outlines(crop: Crop) -> tuple[F32, ...]:
     return tuple(one.reshape(-1, 2).astype(np.float32) for one in found)
 
 
-def run_lengths(crop: Crop, shape: tuple[int, int]) -> RunLengths:
+def run_lengths(crop: MaskCrop, shape: tuple[int, int]) -> RunLengths:
     """A mask of an image of (height, width) pixels from its crop, without the pixels outside."""
     height, width = shape
     runs = _runs(crop, height)
@@ -54,7 +54,7 @@ def run_lengths(crop: Crop, shape: tuple[int, int]) -> RunLengths:
     return RunLengths(height, width, compressed(np.diff(ends, prepend=0)))
 
 
-def _runs(crop: Crop, height: int) -> I64:
+def _runs(crop: MaskCrop, height: int) -> I64:
     """Begin and end of each run of ones, int64 (n, 2), counting down the columns of the image; one
     that reaches the lower border may end where the next begins.
     """

@@ -22,7 +22,7 @@ _STRIDE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Crop:
+class MaskCrop:
     """A mask inside its box: uint8 (h, w) of 0 and 1, `x` and `y` of its top left pixel in the
     whole grid; nothing of the mask is outside.
     """
@@ -68,7 +68,7 @@ class _Patch:
 
 def at_input(
     coefficients: F32, prototypes: F32, boxes: F32, shape: tuple[int, int]
-) -> Iterator[Crop]:
+) -> Iterator[MaskCrop]:
     """Masks on the letterboxed grid, as `process_mask(..., upsample=True)`: predict's default.
 
     coefficients: float32 (n, nm); prototypes: float32 (nm, h, w); boxes: float32 (n, 4) corners
@@ -85,12 +85,12 @@ def at_input(
             _axis(top, bottom, samples[0], shape[0]),
             _axis(left, right, samples[1], shape[1]),
         )
-        yield Crop(_positive(_summed(one, prototypes, rows, columns), rows, columns), left, top)
+        yield MaskCrop(_positive(_summed(one, prototypes, rows, columns), rows, columns), left, top)
 
 
 def at_original(
     coefficients: F32, prototypes: F32, boxes: F32, shape: tuple[int, int]
-) -> Iterator[Crop]:
+) -> Iterator[MaskCrop]:
     """Masks on the original image's grid, as `process_mask_native`: predict's retina_masks.
 
     As `at_input`, with boxes in original pixels and the original image's (height, width).
@@ -112,10 +112,10 @@ def at_original(
         first_columns = _axis(*columns.span, wide, finer[1])
         logits = _summed(one, prototypes, first_rows, first_columns)
         patch = _Patch(_stretched(logits, first_rows, first_columns), rows.span[0], columns.span[0])
-        yield Crop(_positive(patch, rows, columns), left, top)
+        yield MaskCrop(_positive(patch, rows, columns), left, top)
 
 
-_NOTHING = Crop(np.zeros((0, 0), np.uint8), 0, 0)
+_NOTHING = MaskCrop(np.zeros((0, 0), np.uint8), 0, 0)
 
 
 def _inside(box: F32, shape: tuple[int, int]) -> tuple[int, int, int, int] | None:

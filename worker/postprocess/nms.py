@@ -28,7 +28,7 @@ Classes = Callable[[int, I64], I64]
 Suppress = Callable[[F32, F32, float, int], I64]
 
 
-class Kept(NamedTuple):
+class Suppressed(NamedTuple):
     """Rows of an image that are left, most confident first: indices int64 (n,), boxes float32
     (n, 4), confidence float32 (n,) and class int64 (n,).
     """
@@ -45,7 +45,7 @@ def one_to_many(
     classes: Classes,
     options: Sequence[NmsOptions],
     angles: F32 | None = None,
-) -> tuple[Kept, ...]:
+) -> tuple[Suppressed, ...]:
     """Suppresses overlapping boxes of a batch.
 
     boxes: float32 (batch, 4, n), centre x, y, width, height in letterboxed pixels; confidence:
@@ -64,11 +64,11 @@ def one_to_many(
     )
 
 
-def end_to_end(final: F32, options: NmsOptions) -> Kept:
+def end_to_end(final: F32, options: NmsOptions) -> Suppressed:
     """Filters the final rows of one image: float32 (n, 6 or more) of box, confidence, class."""
     class_id = final[:, 5].astype(np.int64)
     kept = np.flatnonzero(final[:, 4] > _thresholds(options)[class_id])[: options.max_detections]
-    return Kept(kept, final[kept, :4], final[kept, 4], class_id[kept])
+    return Suppressed(kept, final[kept, :4], final[kept, 4], class_id[kept])
 
 
 def _of_image(
@@ -77,7 +77,7 @@ def _of_image(
     classes: Callable[[I64], I64],
     angles: F32 | None,
     options: NmsOptions,
-) -> Kept:
+) -> Suppressed:
     thresholds = _thresholds(options)
     rows = np.flatnonzero(confidence > thresholds.min())
     class_id, found = classes(rows), confidence[rows]
@@ -95,7 +95,7 @@ def _of_image(
         moved = np.column_stack((own[:, :2] + offset[:, None], own[:, 2:], angles[rows]))
         order = descending(found)
         kept = rotated_boxes.suppress(moved, order, options.iou, options.max_detections)
-    return Kept(rows[kept], own[kept], found[kept], class_id[kept])
+    return Suppressed(rows[kept], own[kept], found[kept], class_id[kept])
 
 
 def suppress_in_numpy(boxes: F32, scores: F32, iou: float, limit: int) -> I64:

@@ -72,4 +72,4 @@ class Candidates:
     xyxy: F32
     confidence: F32
     class_id: npt.NDArray[np.int64]
-    beside: Beside | None = None
+    task_output: Beside | None = None

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from worker.postprocess import results, tile_merge
 from worker.postprocess.outputs import Candidates, MaskParts, NmsOptions
-from worker.postprocess.results import Found, MaskFormat
-from worker.preprocess.letterbox import Place, Region
+from worker.postprocess.results import MaskFormat, Results
+from worker.preprocess.letterbox import Origin, Region
 from yolopool.errors import QueueFull
 
 
-class Teller:
+class Postprocessor:
     """Works on `threads` threads, and takes no request for masks while `capacity` images wait for
     theirs, or what they are made of has `capacity_bytes`: 3 MiB an image of 640 pixels, 50 one of
     2560. Deadlines are of `clock`, the engine's.
@@ -40,15 +40,15 @@ class Teller:
         if self._waiting >= self._capacity or self._waiting_bytes >= self._capacity_bytes:
             raise self._full()
 
-    async def tell(
-        self, candidates: Candidates, place: Place, mask_format: MaskFormat, deadline: float
-    ) -> Found:
+    async def run(
+        self, candidates: Candidates, place: Origin, mask_format: MaskFormat, deadline: float
+    ) -> Results:
         """As results.found; cancelled, too late or closed, it ends before the next mask. Raises
         QueueFull where the bytes of those that were let in by `check` do not fit together.
         """
-        if not isinstance(candidates.beside, MaskParts):
-            return results.found(candidates, place, mask_format)
-        size = candidates.beside.prototypes.nbytes
+        if not isinstance(candidates.task_output, MaskParts):
+            return results.results_of(candidates, place, mask_format)
+        size = candidates.task_output.prototypes.nbytes
         with self._lock:
             # One alone is always made, however large.
             if self._waiting and self._waiting_bytes + size > self._capacity_bytes:
@@ -60,7 +60,7 @@ class Teller:
         def stop() -> bool:
             return left.is_set() or self._closed.is_set() or self._clock() >= deadline
 
-        work = self._threads.submit(results.found, candidates, place, mask_format, stop)
+        work = self._threads.submit(results.results_of, candidates, place, mask_format, stop)
         work.add_done_callback(lambda _: self._done(size))
         try:
             return await asyncio.wrap_future(work)
@@ -68,11 +68,11 @@ class Teller:
             left.set()
 
     async def merge(
-        self, parts: Sequence[tuple[Region, Found]], whole: Region, nms: NmsOptions
-    ) -> Found:
+        self, parts: Sequence[tuple[Region, Results]], whole: Region, nms: NmsOptions
+    ) -> Results:
         """As merging.merge."""
         work = self._threads.submit(
-            tile_merge.merge, parts, whole, nms.iou, nms.agnostic, nms.max_detections
+            tile_merge.merge_tiles, parts, whole, nms.iou, nms.agnostic, nms.max_detections
         )
         return await asyncio.wrap_future(work)
 

@@ -15,7 +15,7 @@ from worker.postprocess import mask_encoding, masks, rotated_boxes
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.outputs import Candidates, Keypoints, MaskParts, Probabilities, Rotations
 from worker.preprocess import letterbox
-from worker.preprocess.letterbox import Letterboxed, Place
+from worker.preprocess.letterbox import Letterboxed, Origin
 from yolopool.errors import DeadlineExceeded, InvalidOption
 
 F32 = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ class MaskFormat(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Results:
     """Results of one image, most confident first, in pixels of the whole original image.
 
     xyxy: float32 (n, 4); confidence: float32 (n,); class_id: int64 (n,). Of their tasks: `masks`
@@ -58,7 +58,7 @@ class Found:
         """Of all masks, as `check_mask_bytes` counts them."""
         return sum(_bytes(mask) for mask in self.masks or ())
 
-    def chosen(self, rows: I64) -> "Found":
+    def chosen(self, rows: I64) -> "Results":
         """Only these objects, in this order."""
         return replace(
             self,
@@ -75,18 +75,18 @@ def _never() -> bool:
     return False
 
 
-def found(
+def results_of(
     candidates: Candidates,
-    place: Place,
+    place: Origin,
     mask_format: MaskFormat,
     stop: Callable[[], bool] = _never,
-) -> Found:
+) -> Results:
     """Results of one letterboxed image. Raises InvalidOption for masks of too many bytes, and
     DeadlineExceeded once `stop`, asked before each mask, says that nobody waits for them.
     """
     boxes = letterbox.to_original(candidates.xyxy, place.letterboxed, place.offset)
-    plain = Found(boxes, candidates.confidence, candidates.class_id)
-    beside = candidates.beside
+    plain = Results(boxes, candidates.confidence, candidates.class_id)
+    beside = candidates.task_output
     if isinstance(beside, Keypoints):
         return replace(plain, keypoints=_keypoints(beside.points, place))
     if isinstance(beside, Rotations):
@@ -100,13 +100,13 @@ def found(
     return plain
 
 
-def _keypoints(points: F32, place: Place) -> F32:
+def _keypoints(points: F32, place: Origin) -> F32:
     moved = points.copy()
     moved[..., :2] = letterbox.points_to_original(points[..., :2], place.letterboxed, place.offset)
     return moved
 
 
-def _rotated(plain: Found, boxes: F32, place: Place) -> Found:
+def _rotated(plain: Results, boxes: F32, place: Origin) -> Results:
     moved = letterbox.rotated_to_original(boxes, place.letterboxed, place.offset)
     height, width = place.image_shape
     hulls = rotated_boxes.hulls(moved).clip(0, (width, height, width, height)).astype(np.float32)
@@ -116,7 +116,7 @@ def _rotated(plain: Found, boxes: F32, place: Place) -> Found:
 def _masks(
     xyxy: F32,
     parts: MaskParts,
-    place: Place,
+    place: Origin,
     mask_format: MaskFormat,
     stop: Callable[[], bool],
 ) -> Iterator[tuple[int, Mask]]:
@@ -162,7 +162,7 @@ def _bytes(mask: Mask) -> int:
 
 def _crops(
     xyxy: F32, parts: MaskParts, letterboxed: Letterboxed, mask_format: MaskFormat
-) -> Iterator[masks.Crop]:
+) -> Iterator[masks.MaskCrop]:
     height, width = letterboxed.image.shape[:2]
     if mask_format is MaskFormat.POLYGON:
         return masks.at_input(parts.coefficients, parts.prototypes, xyxy, (height, width))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from worker.postprocess.results import Found, Mask
+from worker.postprocess.results import Mask, Results
 from worker.postprocess.rotated_boxes import probiou
 from worker.preprocess.letterbox import Region
 
@@ -20,13 +20,13 @@ PIECE = 0.5
 _NEAR = 2.0
 
 
-def merge(
-    parts: Sequence[tuple[Region, Found]],
+def merge_tiles(
+    parts: Sequence[tuple[Region, Results]],
     whole: Region,
     iou: float,
     agnostic: bool,
     max_detections: int,
-) -> Found:
+) -> Results:
     """One answer of what was found in tiles of `whole`, in pixels of the image.
 
     Boxes of one tile were suppressed there and are not compared again. Whole boxes of different
@@ -55,14 +55,14 @@ def merge(
     return everything.chosen(order[:max_detections])
 
 
-def _together(found: Sequence[Found]) -> Found:
+def _together(found: Sequence[Results]) -> Results:
     """All that was found, tile after tile."""
 
     def joined(name: str) -> npt.NDArray[np.float32] | None:
         values = [getattr(one, name) for one in found]
         return None if values[0] is None else np.concatenate(values)
 
-    return Found(
+    return Results(
         np.concatenate([one.xyxy for one in found]),
         np.concatenate([one.confidence for one in found]),
         np.concatenate([one.class_id for one in found]),
@@ -72,7 +72,7 @@ def _together(found: Sequence[Found]) -> Found:
     )
 
 
-def _all_masks(found: Sequence[Found]) -> tuple[Mask, ...] | None:
+def _all_masks(found: Sequence[Results]) -> tuple[Mask, ...] | None:
     if found[0].masks is None:
         return None
     return tuple(mask for one in found for mask in one.masks or ())
@@ -93,7 +93,7 @@ def _cut(xyxy: F32, tile: Region, whole: Region) -> npt.NDArray[np.bool_]:
 
 
 def _same(
-    everything: Found, cut: npt.NDArray[np.bool_], first: int, others: I64, iou: float
+    everything: Results, cut: npt.NDArray[np.bool_], first: int, others: I64, iou: float
 ) -> npt.NDArray[np.bool_]:
     """Which of `others` are the object of `first`, or a piece of it."""
     own, boxes = everything.xyxy[first], everything.xyxy[others]

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from worker.preprocess.free_list import Slots
+from worker.preprocess.free_list import FreeList
 from yolopool.errors import ImageTooLarge, QueueFull
 
 U8 = npt.NDArray[np.uint8]
@@ -40,13 +40,13 @@ class Arena:
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
-        self._slots = Slots(len(memory))
+        self._slots = FreeList(len(memory))
         self._lock = threading.Lock()
         # An array may go at any moment, inside the lock too: it only leaves word.
         self._back: deque[int] = deque()
         self._address = np.frombuffer(memory, np.uint8).ctypes.data
 
-    def room(self, size_bytes: int) -> U8:
+    def allocate(self, size_bytes: int) -> U8:
         """A slot, uint8 (size_bytes,), with what was there before.
 
         Raises QueueFull if there is none now, ImageTooLarge if there never is.

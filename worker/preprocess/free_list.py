@@ -10,7 +10,7 @@ from bisect import bisect_left
 ALIGN_BYTES = 4096
 
 
-class Slots:
+class FreeList:
     """`take` and `give` of a stretch of `size_bytes`; not for two threads at once."""
 
     def __init__(self, size_bytes: int) -> None:

@@ -63,7 +63,7 @@ class Letterboxed:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Origin:
     """Where a letterboxed image is from: `offset` the (x, y) of its part in the whole image, which
     has (height, width) `image_shape`.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from worker.concurrency.reply import Reply
 from worker.preprocess import letterbox
 from worker.preprocess.decode import ChannelOrder
-from worker.preprocess.letterbox import Letterboxed, Place, Region, ShapePolicy
+from worker.preprocess.letterbox import Letterboxed, Origin, Region, ShapePolicy
 from worker.preprocess.tiling import MAX_TILES, Tiling, layout
 
 Box = tuple[float, float, float, float]
@@ -27,7 +27,7 @@ class RawPixels:
 
 
 @dataclass(frozen=True, slots=True)
-class Framing:
+class PreprocessSpec:
     """How a version wants its images: longest side and stride in pixels, and the policy; `crop`:
     the middle of the image, as models that classify want it, instead. `tiling` None: in one.
     """
@@ -67,14 +67,14 @@ class Prepared:
         (x, y), (height, width) = self.offset, self.letterboxed.original_shape
         return Region(x, y, x + width, y + height)
 
-    def places(self, tiling: Tiling | None) -> tuple[Place, ...]:
+    def places(self, tiling: Tiling | None) -> tuple[Origin, ...]:
         """What is to be run, each with where it is from; `tiling` as it was framed with."""
         if tiling is None:
-            return (Place(self.letterboxed, self.offset, self.image_shape),)
+            return (Origin(self.letterboxed, self.offset, self.image_shape),)
         tiles = layout(self.part, tiling)
         images = np.split(self.letterboxed.image, len(tiles))
         return tuple(
-            Place(Letterboxed(image, tile.shape), tile.offset, self.image_shape)
+            Origin(Letterboxed(image, tile.shape), tile.offset, self.image_shape)
             for image, tile in zip(images, tiles, strict=True)
         )
 
@@ -86,9 +86,9 @@ Then = Callable[[Prepared, Reply[T]], None]
 class Prepare(Protocol):
     """What prepares the image of one request, once it is admitted, and hands it on: the outcome."""
 
-    async def __call__(self, framing: Framing, then: Then[T]) -> T: ...
+    async def __call__(self, spec: PreprocessSpec, then: Then[T]) -> T: ...
 
 
-def as_it_is(prepared: Prepared, reply: Reply[Prepared]) -> None:
+def identity(prepared: Prepared, reply: Reply[Prepared]) -> None:
     """For who wants the image itself."""
     reply(prepared, None)

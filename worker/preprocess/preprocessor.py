@@ -16,12 +16,12 @@ from typing import Any, Generic
 import cv2
 
 from worker.concurrency.reply import Reply
-from worker.concurrency.thread_pool import Crew
+from worker.concurrency.thread_pool import ThreadPool
 from worker.preprocess import decode, letterbox
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ImageLimits
 from worker.preprocess.letterbox import U8, Letterboxed, Region
-from worker.preprocess.prepared import Box, Framing, Prepared, RawPixels, T, Then, as_it_is
+from worker.preprocess.prepared import Box, Prepared, PreprocessSpec, RawPixels, T, Then, identity
 from worker.preprocess.tiling import Tiling, layout
 from yolopool.errors import Draining, QueueFull
 
@@ -37,13 +37,13 @@ class _Image(Generic[T]):
     number: int
     source: bytes | RawPixels
     region_of_interest: Box | None
-    framing: Framing
+    spec: PreprocessSpec
     then: Then[T]
     reply: Reply[T]
     slot: U8 | None
 
 
-class Intake:
+class Preprocessor:
     """Prepares images on `threads` threads, at most `capacity` waiting or under way, into slots
     of `arena`; none before `start`.
     """
@@ -71,13 +71,13 @@ class Intake:
         self._waiting: dict[int, _Image[Any]] = {}
         # Of the images that threads are at.
         self._at: set[int] = set()
-        self._crew = Crew("intake", threads)
+        self._threads = ThreadPool("intake", threads)
 
     def start(self) -> None:
-        self._crew.start()
+        self._threads.start()
 
     async def prepare(
-        self, source: bytes | RawPixels, region_of_interest: Box | None, framing: Framing
+        self, source: bytes | RawPixels, region_of_interest: Box | None, spec: PreprocessSpec
     ) -> Prepared:
         """Decodes (bytes are an encoded image), crops and letterboxes.
 
@@ -85,13 +85,13 @@ class Intake:
         QueueFull at once when the backlog or the arena is full, Draining when closed, ImageEmpty,
         ImageNotDecodable, ImageTooLarge, ImageShapeMismatch, and InvalidOption for the region.
         """
-        return await self.hand_on(source, region_of_interest, framing, as_it_is)
+        return await self.prepare_then(source, region_of_interest, spec, identity)
 
-    async def hand_on(
+    async def prepare_then(
         self,
         source: bytes | RawPixels,
         region_of_interest: Box | None,
-        framing: Framing,
+        spec: PreprocessSpec,
         then: Then[T],
     ) -> T:
         """As `prepare`, with no way back to the event loop between the image and what is done with
@@ -105,18 +105,16 @@ class Intake:
             )
         try:
             # The largest it may become: how large it does is known when it is decoded.
-            slot = self._arena.room(framing.most_bytes) if framing.tiling is None else None
+            slot = self._arena.allocate(spec.most_bytes) if spec.tiling is None else None
         except BaseException:
             self._places.release()
             raise
         number = next(self._numbers)
         reply: Reply[T] = Reply()
-        self._waiting[number] = _Image(
-            number, source, region_of_interest, framing, then, reply, slot
-        )
+        self._waiting[number] = _Image(number, source, region_of_interest, spec, then, reply, slot)
         # Whoever keeps an error keeps this frame: neither a slot, nor what has the error itself.
         del slot
-        self._crew(partial(self._hand_on, number))
+        self._threads(partial(self._hand_on, number))
         try:
             return await reply.future
         finally:
@@ -152,11 +150,11 @@ class Intake:
             started = self._clock()
             pixels, image_shape, offset = self._read(image.source, image.region_of_interest)
             decoded = self._clock()
-            if image.framing.tiling is not None:
-                letterboxed = self._tiles(pixels, image.framing, image.framing.tiling)
+            if image.spec.tiling is not None:
+                letterboxed = self._tiles(pixels, image.spec, image.spec.tiling)
             else:
                 assert image.slot is not None, "it was lent with the place"
-                letterboxed = _framed(pixels, image.framing, image.slot, self._limits)
+                letterboxed = _framed(pixels, image.spec, image.slot, self._limits)
         finally:
             # Not when its caller goes: this thread would still be busy.
             self._over(image)
@@ -168,17 +166,15 @@ class Intake:
             preprocess_s=self._clock() - decoded,
         )
 
-    def _tiles(self, image: U8, framing: Framing, tiling: Tiling) -> Letterboxed:
+    def _tiles(self, image: U8, spec: PreprocessSpec, tiling: Tiling) -> Letterboxed:
         """All tiles one beneath the other: they are of one shape."""
         height, width = image.shape[:2]
         tiles = layout(Region(0, 0, width, height), tiling)
-        side = letterbox.size_of(framing.image_size, framing.stride)
-        slot = self._arena.room(3 * side * side * len(tiles))
-        first = _framed(letterbox.crop(image, tiles[0]), framing, slot, self._limits).image
+        side = letterbox.size_of(spec.image_size, spec.stride)
+        slot = self._arena.allocate(3 * side * side * len(tiles))
+        first = _framed(letterbox.crop(image, tiles[0]), spec, slot, self._limits).image
         for number, tile in enumerate(tiles[1:], start=1):
-            _framed(
-                letterbox.crop(image, tile), framing, slot[number * first.nbytes :], self._limits
-            )
+            _framed(letterbox.crop(image, tile), spec, slot[number * first.nbytes :], self._limits)
         stack = slot[: len(tiles) * first.nbytes].reshape(-1, *first.shape[1:])
         return Letterboxed(stack, (height, width))
 
@@ -209,13 +205,11 @@ class Intake:
         for number in tuple(self._waiting):
             if (image := self._give_up(number)) is not None:
                 image.reply.fail(Draining(_ENDING))
-        self._crew.end()
-        self._crew.join()
+        self._threads.end()
+        self._threads.join()
 
 
-def _framed(image: U8, framing: Framing, slot: U8, limits: ImageLimits) -> Letterboxed:
-    if framing.crop:
-        return letterbox.centre_crop(
-            image, framing.image_size, framing.stride, slot, limits.max_pixels
-        )
-    return letterbox.letterbox(image, framing.image_size, framing.stride, framing.policy, slot)
+def _framed(image: U8, spec: PreprocessSpec, slot: U8, limits: ImageLimits) -> Letterboxed:
+    if spec.crop:
+        return letterbox.centre_crop(image, spec.image_size, spec.stride, slot, limits.max_pixels)
+    return letterbox.letterbox(image, spec.image_size, spec.stride, spec.policy, slot)

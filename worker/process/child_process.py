@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from worker.process import flight_recorder
-from worker.process.exit_status import FROM_OUTSIDE, how
+from worker.process.exit_status import FROM_OUTSIDE, describe_exit
 
 # Of what it wrote last.
 KEPT_BYTES = 8 * 1024
@@ -21,7 +21,7 @@ PIPE_BYTES = 1024 * 1024
 REST_S = 2 * PAUSE_S
 
 
-class Output(asyncio.Protocol):
+class OutputTail(asyncio.Protocol):
     """What a process writes into a pipe: given on now and then, the end of it kept. `ended` is set
     when nobody can write any more.
     """
@@ -56,12 +56,12 @@ class Output(asyncio.Protocol):
         self._transport.close()
 
 
-class Child:
+class WorkerProcess:
     """`await Child.start(...)`. What it writes on stderr goes to `output`, which never blocks, and
     the end of it is kept.
     """
 
-    def __init__(self, process: Process, box: IO[bytes], output: Output) -> None:
+    def __init__(self, process: Process, box: IO[bytes], output: OutputTail) -> None:
         self._process = process
         self._box = box
         self._output = output
@@ -73,7 +73,7 @@ class Child:
         command: Sequence[str],
         environ: Mapping[str, str],
         output: Callable[[bytes], object],
-    ) -> "Child":
+    ) -> "WorkerProcess":
         """Raises OSError."""
         # Of memory: on a disk that is full a write to it would end the worker.
         box = os.fdopen(os.memfd_create("black box"), "r+b")
@@ -95,7 +95,7 @@ class Child:
         finally:
             os.close(writing)
         _, followed = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: Output(output), os.fdopen(reading, "rb", 0)
+            lambda: OutputTail(output), os.fdopen(reading, "rb", 0)
         )
         return cls(process, box, followed)
 
@@ -110,7 +110,7 @@ class Child:
     @property
     def ended(self) -> str:
         """How: exit code 1, signal SIGSEGV, hung."""
-        return how(self._process.returncode)
+        return describe_exit(self._process.returncode)
 
     @property
     def last_output(self) -> str:
@@ -120,7 +120,7 @@ class Child:
         return text.partition("\n")[2] if len(tail) == KEPT_BYTES and "\n" in text else text
 
     @property
-    def left(self) -> tuple[str, tuple[str, ...]]:
+    def in_flight(self) -> tuple[str, tuple[str, ...]]:
         """Its incarnation, and what it had in hand if it ended by its own fault; after `wait`."""
         incarnation, requests = self._left
         code = self._process.returncode or 0

@@ -10,7 +10,7 @@ _SIGNALS = {int(one): one.name for one in signal.Signals}
 FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
-def how(code: int | None) -> str:
+def describe_exit(code: int | None) -> str:
     """How a process ended, by what `Process.returncode` says."""
     if code is not None and code < 0:
         return f"signal {_SIGNALS.get(-code, -code)}"

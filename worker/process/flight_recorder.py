@@ -16,7 +16,7 @@ _SLOT = 129
 SLOTS = 512
 
 
-class BlackBox:
+class FlightRecorder:
     """For one event loop. Beyond SLOTS requests at once the others are not noted."""
 
     def __init__(self, descriptor: int, incarnation: str) -> None:
@@ -30,7 +30,7 @@ class BlackBox:
             self._write(0, incarnation)
 
     @contextmanager
-    def holding(self, request_id: str) -> Iterator[None]:
+    def recording(self, request_id: str) -> Iterator[None]:
         """Notes a request for as long as it is in hand."""
         if self._memory is None or not request_id or not self._free:
             yield

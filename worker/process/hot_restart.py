@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
+class RestartNote:
     """`beside`: there is room for the successor beside the old process, which serves on until
     then; else it ends first. `orders` are to be loaded, `token` was the highest obeyed.
     """
@@ -30,7 +30,7 @@ class Handover:
     orders: tuple[AssignRequest, ...]
 
 
-def write(path: Path, note: Handover) -> None:
+def write(path: Path, note: RestartNote) -> None:
     """Whole or not at all."""
     text = json.dumps(
         {
@@ -46,13 +46,13 @@ def write(path: Path, note: Handover) -> None:
     scratch.replace(path)
 
 
-def read(path: Path | None) -> Handover | None:
+def read(path: Path | None) -> RestartNote | None:
     """What another process left for this one; None if there is nothing that can be read."""
     if path is None or not path.exists():
         return None
     try:
         fields = json.loads(path.read_text())
-        return Handover(
+        return RestartNote(
             str(fields["why"]),
             bool(fields["beside"]),
             json_format.ParseDict(fields["token"], FencingToken()),

@@ -15,7 +15,7 @@ STDERR = 2
 MOST_BYTES = 1024 * 1024
 
 
-class Relay(io.TextIOBase):
+class NonBlockingStderr(io.TextIOBase):
     """Any thread may write, text or bytes. Begins a daemon thread at the first word."""
 
     def __init__(self, descriptor: int = STDERR, most_bytes: int = MOST_BYTES) -> None:

@@ -21,9 +21,9 @@ import structlog
 from worker.hardware.devices import Device, discover
 from worker.membership import report_exit
 from worker.process import hot_restart
-from worker.process.child_process import Child
+from worker.process.child_process import WorkerProcess
 from worker.process.restart_policy import Restart, after_exit
-from worker.process.stderr_writer import Relay
+from worker.process.stderr_writer import NonBlockingStderr
 from worker.settings import Settings
 from yolopool.errors import InvalidOption
 from yolopool.server import parent_death
@@ -48,7 +48,7 @@ def say_started(device: Device, pid: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
+class ProcessExit:
     """A process that ended by itself: how, what it wrote last, what it had in hand, and what comes
     next. `incarnation` is empty if it ended before it had one.
     """
@@ -62,7 +62,7 @@ class Exit:
     restart: Restart
 
 
-async def tell_nobody(exit: Exit) -> None:
+async def tell_nobody(exit: ProcessExit) -> None:
     """For a supervisor whose log is enough."""
 
 
@@ -85,7 +85,7 @@ class Supervisor:
         drain_grace_s: float,
         started: Callable[[Device, int], None] = say_started,
         note: Callable[[Device], Path | None] = lambda device: None,
-        tell: Callable[[Exit], Awaitable[None]] = tell_nobody,
+        tell: Callable[[ProcessExit], Awaitable[None]] = tell_nobody,
         output: Callable[[bytes], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -96,8 +96,8 @@ class Supervisor:
         self._started = started
         self._note = note
         self._tell = tell
-        self._output = output if output is not None else Relay().pass_on
-        self._telling: set[asyncio.Future[None]] = set()
+        self._output = output if output is not None else NonBlockingStderr().pass_on
+        self._output_options: set[asyncio.Future[None]] = set()
         self._clock = clock
 
     async def run(self, stop: Callable[[], Awaitable[object]]) -> None:
@@ -113,14 +113,14 @@ class Supervisor:
         note = self._note(device)
         if note is not None:
             hot_restart.clear(note)  # of another run of ours
-        child: Child | None = None
+        child: WorkerProcess | None = None
         while True:
             began = self._clock()
             last, child = await self._run_once(device, child)
             if child is not None:
                 attempt = 0
                 continue
-            made_room = isinstance(last, Child) and last.ended == DRAINED
+            made_room = isinstance(last, WorkerProcess) and last.ended == DRAINED
             if note is not None and hot_restart.there(note) and made_room:
                 log.info("worker process made room for its successor", device=device.id)
                 attempt = 0
@@ -134,14 +134,14 @@ class Supervisor:
             await asyncio.sleep(restart.delay_s)
 
     def _say_ended(
-        self, device: Device, last: "Child | OSError", ran_s: float, restart: Restart
+        self, device: Device, last: "WorkerProcess | OSError", ran_s: float, restart: Restart
     ) -> None:
         """To the log, and to the control planes unless nothing is wrong with it."""
         incarnation, output = "", ""
         requests: tuple[str, ...] = ()
-        if isinstance(last, Child):
+        if isinstance(last, WorkerProcess):
             ended, output = last.ended, last.last_output
-            incarnation, requests = last.left
+            incarnation, requests = last.in_flight
         else:
             ended = f"not started: {last}"
         # Nobody told us to stop: a control plane drained it, for a fresh one.
@@ -155,14 +155,14 @@ class Supervisor:
             restart_in_s=restart.delay_s,
         )
         if not drained:
-            exit = Exit(device, ended, output, incarnation, requests, ran_s, restart)
-            telling = asyncio.ensure_future(self._tell(exit))
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
+            exit = ProcessExit(device, ended, output, incarnation, requests, ran_s, restart)
+            output_options = asyncio.ensure_future(self._tell(exit))
+            self._output_options.add(output_options)
+            output_options.add_done_callback(self._output_options.discard)
 
     async def _run_once(
-        self, device: Device, child: Child | None
-    ) -> "tuple[Child | OSError, Child | None]":
+        self, device: Device, child: WorkerProcess | None
+    ) -> "tuple[WorkerProcess | OSError, WorkerProcess | None]":
         """Runs one process (a given one, or a new one) to its end and answers it, or why there was
         none, with the successor that took its place, if any. A cancelled call ends it first.
         """
@@ -170,7 +170,7 @@ class Supervisor:
             child = child or await self._start(device)
         except OSError as error:  # no memory or process number left: it may pass
             return error, None
-        successor: Child | None = None
+        successor: WorkerProcess | None = None
         try:
             successor = await self._ended_or_followed(device, child)
             if successor is not None:
@@ -186,13 +186,15 @@ class Supervisor:
             else:
                 await child.wait()  # for what it left
 
-    async def _start(self, device: Device) -> Child:
+    async def _start(self, device: Device) -> WorkerProcess:
         environ = {**parent_death.environment(self._environ), **device.environment}
-        child = await Child.start(self._command(device), environ, self._output)
+        child = await WorkerProcess.start(self._command(device), environ, self._output)
         self._started(device, child.pid)
         return child
 
-    async def _ended_or_followed(self, device: Device, child: Child) -> Child | None:
+    async def _ended_or_followed(
+        self, device: Device, child: WorkerProcess
+    ) -> WorkerProcess | None:
         """Waits for the end of a process; or, if it asks for a successor beside it, until that
         one has what it was handed, and answers it.
         """
@@ -211,7 +213,9 @@ class Supervisor:
         finally:
             end.cancel()
 
-    async def _follow(self, device: Device, note: Path, end: "asyncio.Task[int]") -> Child | None:
+    async def _follow(
+        self, device: Device, note: Path, end: "asyncio.Task[int]"
+    ) -> WorkerProcess | None:
         """Starts a successor and waits until it has read and removed the note."""
         log.info("starting a successor beside the worker process", device=device.id)
         try:
@@ -240,7 +244,7 @@ class Supervisor:
         hot_restart.clear(note)
         return None
 
-    async def _end(self, device: Device, child: Child) -> None:
+    async def _end(self, device: Device, child: WorkerProcess) -> None:
         child.terminate()
         try:
             async with asyncio.timeout(self._patience_s):
@@ -274,7 +278,7 @@ def slug(device: Device) -> str:
     return device.id.replace(":", "-")
 
 
-async def tell_control_planes(settings: Settings, alone: bool, exit: Exit) -> None:
+async def tell_control_planes(settings: Settings, alone: bool, exit: ProcessExit) -> None:
     """Waits for none that does not answer; never raises."""
     report = membership_pb2.ReportExitRequest(
         worker=worker_id(settings, exit.device, alone),

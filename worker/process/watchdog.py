@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from worker.concurrency.stall_detector import Bounds, Running, Standing
+from worker.concurrency.stall_detector import DeviceActivity, HangLimits, StallTimer
 from worker.process.exit_status import HUNG
 
 log = structlog.get_logger()
@@ -37,8 +37,8 @@ class Watchdog:
 
     def __init__(
         self,
-        running: Callable[[], Running | None],
-        bounds: Bounds,
+        running: Callable[[], DeviceActivity | None],
+        bounds: HangLimits,
         hung: Callable[[str], None],
         die: Callable[[int], object] = os._exit,
         clock: Callable[[], float] = time.monotonic,
@@ -50,7 +50,7 @@ class Watchdog:
         self._clock = clock
         self._beats = 0
         self._beat_seen = True
-        self._device, self._loop_stands = Standing(2 * TICK_S), Standing(2 * TICK_S)
+        self._device, self._loop_stands = StallTimer(2 * TICK_S), StallTimer(2 * TICK_S)
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 

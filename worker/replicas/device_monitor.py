@@ -13,7 +13,7 @@ import structlog
 from worker.backends.base import Backend, DeviceMemory
 from worker.replicas.lifecycle import ReplicaState
 from worker.replicas.replica import Replica
-from worker.replicas.swapper import Swaps
+from worker.replicas.swapper import Swapper
 
 log = structlog.get_logger()
 TICK_S = 1.0
@@ -36,7 +36,7 @@ def budget_bytes(configured: int, current: int, memory: DeviceMemory) -> int:
     return current if small else possible
 
 
-class Drift:
+class LeakDetector:
     """Bytes in use beyond the ledger: the least of the last looks, so that only what stays counts.
 
     Measured memory above everything that the ledger promises is memory that did not come back.
@@ -64,7 +64,7 @@ def cooled(replicas: Sequence[Replica], now: float, idle_s: float) -> list[Repli
     ]
 
 
-class Upkeep:
+class DeviceMonitor:
     """`configured_bytes` is the budget of the settings; `recycle` is called with the reason, once,
     when more than `drift_limit_bytes` did not come back (0: never).
     """
@@ -72,7 +72,7 @@ class Upkeep:
     def __init__(
         self,
         backend: Backend,
-        swaps: Swaps,
+        swapper: Swapper,
         held: Callable[[], Sequence[Replica]],
         rewarm_idle_s: float,
         drift_limit_bytes: int,
@@ -82,19 +82,19 @@ class Upkeep:
         self.configured_bytes = 0
         self.drift_bytes = 0
         self._backend = backend
-        self._swaps = swaps
+        self._swapper = swapper
         self._held = held
         self._rewarm_idle_s = rewarm_idle_s
         self._drift_limit_bytes = drift_limit_bytes
         self._recycle = recycle
         self._clock = clock
-        self._drift = Drift()
+        self._drift = LeakDetector()
         self._recycling = self._reclaimed = False
 
     @property
     def foreign_bytes(self) -> int:
         """What the budget is below the configured one, since others use the device."""
-        return max(0, self.configured_bytes - self._swaps.ledger.budget_bytes)
+        return max(0, self.configured_bytes - self._swapper.ledger.budget_bytes)
 
     async def run(self, tick_s: float = TICK_S) -> None:
         failed = 0
@@ -114,11 +114,11 @@ class Upkeep:
         self._budget(memory)
         await self._look_for_drift(memory)
         for one in cooled(self._held(), self._clock(), self._rewarm_idle_s):
-            await self._swaps.warm_again(one)
-        await self._swaps.warm_batch()
+            await self._swapper.warm_again(one)
+        await self._swapper.warm_batch()
 
     def _budget(self, memory: DeviceMemory) -> None:
-        current = self._swaps.ledger.budget_bytes
+        current = self._swapper.ledger.budget_bytes
         wanted = budget_bytes(self.configured_bytes, current, memory)
         if wanted != current:
             log.warning(
@@ -127,10 +127,10 @@ class Upkeep:
                 configured_bytes=self.configured_bytes,
                 available_bytes=memory.available_bytes,
             )
-            self._swaps.set_budget(wanted)
+            self._swapper.set_budget(wanted)
 
     async def _look_for_drift(self, memory: DeviceMemory) -> None:
-        drift_bytes = self._drift.look(memory.used_bytes, self._swaps.ledger.used_bytes)
+        drift_bytes = self._drift.look(memory.used_bytes, self._swapper.ledger.used_bytes)
         if drift_bytes is None:
             return
         self.drift_bytes = drift_bytes
@@ -140,8 +140,8 @@ class Upkeep:
         elif not self._reclaimed:
             # It may only be kept for the next pass: looked at anew once that was given back.
             self._reclaimed = True
-            self._drift = Drift()
-            await self._swaps.reclaim()
+            self._drift = LeakDetector()
+            await self._swapper.reclaim()
         elif not self._recycling:
             self._recycling = True
             self._recycle(

@@ -3,12 +3,12 @@
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from worker.batching.config import Batching
+from worker.batching.config import BatchingConfig
 from worker.packs.manifest import GRAPHS
 from worker.packs.pack import Pack
 from worker.replicas.ledger import Claim
 from worker.replicas.lifecycle import Life, ReplicaState
-from worker.replicas.usage import Usage
+from worker.replicas.usage import ReplicaUsage
 from yolopool.errors import YolopoolError
 from yolopool.server.arrival_rates import Arrivals
 from yolopool.v1 import types_pb2
@@ -20,7 +20,7 @@ SWAP_BYTES_PER_S = 2e9
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Assignment:
     """What an Assign asks for. `known` is what was measured of this pack before, if anything."""
 
     key: str  # name@version
@@ -35,9 +35,9 @@ class Order:
     # Only beside the device, until a request asks for it.
     warm: bool = False
     # Its max_batch is 0 where the worker's own is meant; None: nothing was asked for.
-    batching: Batching | None = None
+    batching: BatchingConfig | None = None
 
-    def means(self, other: "Order") -> bool:
+    def means(self, other: "Assignment") -> bool:
         """Whether both ask for the same answers. A version never changes, but the store that
         numbers them may have been emptied and begun anew.
         """
@@ -54,7 +54,7 @@ class Replica:
     the worker's own clock. `wanted`: an assign waits for it to be HOT.
     """
 
-    order: Order
+    order: Assignment
     life: Life
     pinned: bool
     max_batch: int = 1
@@ -71,7 +71,7 @@ class Replica:
     swaps_total: int = 0
     last_used_unix_s: float = 0.0
     arrivals: Arrivals = field(default_factory=Arrivals)
-    usage: Usage = field(default_factory=Usage)
+    usage: ReplicaUsage = field(default_factory=ReplicaUsage)
     hot_since: float = 0.0
     hot_since_unix_s: float = 0.0
     last_pass: float = 0.0
@@ -100,9 +100,9 @@ class Replica:
         return self.life.state
 
     @property
-    def batching(self) -> Batching:
+    def batching(self) -> BatchingConfig:
         """As ordered, within what fits on the device now."""
-        asked = self.order.batching or Batching()
+        asked = self.order.batching or BatchingConfig()
         return replace(asked, max_batch=self.batch_limit).within(self.max_batch)
 
     def limit_batch(self, own: int) -> None:
@@ -112,7 +112,7 @@ class Replica:
         self.batch_limit = self.max_batch = max(1, limit)
 
     @property
-    def header(self) -> Pack:
+    def manifest_pack(self) -> Pack:
         """The pack, with or without its weights; there from WARM on."""
         assert self.pack is not None, f"{self.key} is {self.state} and has no pack"
         return self.pack
@@ -133,7 +133,7 @@ class Replica:
         """Bytes to reserve on the device: measured for this batch, else what the manifest says:
         activations by the import's figure, and the input as uint8 and as float32.
         """
-        manifest = self.header.manifest
+        manifest = self.manifest_pack.manifest
         known = self.measured or self.order.known
         transient = 0
         if manifest.backend in GRAPHS:
@@ -153,7 +153,7 @@ class Replica:
             return self.swap_s
         if self.order.known is not None and self.order.known.swap_ms:
             return self.order.known.swap_ms / 1000
-        return self.header.manifest.weights_bytes / SWAP_BYTES_PER_S
+        return self.manifest_pack.manifest.weights_bytes / SWAP_BYTES_PER_S
 
     @property
     def fetch_ms(self) -> float:

@@ -1,6 +1,6 @@
 """The versions this worker holds: loaded once however many ask, released behind their last ticket.
 
-What is on the device now is decided by turns (`swaps`); a version that waits for its turn takes
+What is on the device now is decided by turns (`swapper`); a version that waits for its turn takes
 tickets already.
 """
 
@@ -16,8 +16,8 @@ import structlog
 from worker.engine.engine import Engine
 from worker.packs.pack import Pack
 from worker.replicas.lifecycle import SERVING, Life, ReplicaEvent, ReplicaState
-from worker.replicas.replica import Order, Replica
-from worker.replicas.swapper import Swaps
+from worker.replicas.replica import Assignment, Replica
+from worker.replicas.swapper import Swapper
 from yolopool.errors import Draining, LedgerFull, NotAssigned
 from yolopool.server.arrival_rates import Arrivals
 from yolopool.v1.worker_pb2 import PackLocation
@@ -32,7 +32,7 @@ def _forced_out(key: str) -> NotAssigned:
     return NotAssigned(why, details={"forced": "true"})
 
 
-class Replicas:
+class ReplicaTable:
     """All methods are of the event loop. `held` is the worker's one table of replicas; `changed`
     is called when a state changes; at most `assignable_bytes` of weights are taken in all.
     `prepare` makes a pack ready to be read here, and answers it without its weights; blocking.
@@ -41,7 +41,7 @@ class Replicas:
     def __init__(
         self,
         held: dict[str, Replica],
-        swaps: Swaps,
+        swapper: Swapper,
         engine: Engine,
         prepare: Callable[[PackLocation], Pack],
         max_batch: int,
@@ -53,7 +53,7 @@ class Replicas:
         self.draining = False
         self.assignable_bytes = assignable_bytes
         self._held = held
-        self._swaps = swaps
+        self._swapper = swapper
         self._engine = engine
         self._prepare = prepare
         self._max_batch = max_batch
@@ -73,7 +73,7 @@ class Replicas:
     def held(self) -> tuple[Replica, ...]:
         return tuple(self._held.values())
 
-    async def assign(self, order: Order) -> Replica:
+    async def assign(self, order: Assignment) -> Replica:
         """Loads a version, or joins the load under way, or answers what is there; returns when it
         was HOT (or beside the device, if no more is ordered).
 
@@ -85,7 +85,7 @@ class Replicas:
         replica = await self._begun(order)
         if replica.pinned != order.pinned:
             replica.pinned = order.pinned
-            self._swaps.wake()
+            self._swapper.wake()
             self._changed()
         if replica.work is not None:
             await asyncio.shield(replica.work)  # WARM on its way is not loaded yet
@@ -95,29 +95,29 @@ class Replicas:
         if order.warm:
             return replica
         if replica.state is ReplicaState.WARM and not replica.swaps_total:
-            await self.bring(replica)
+            await self.promote(replica)
             if replica.error is not None:
                 raise replica.error
         if not replica.swaps_total:
             raise NotAssigned(f"{order.key} was released while it waited for its turn")
         return replica
 
-    async def _rebatch(self, replica: Replica, order: Order) -> None:
+    async def _rebatch(self, replica: Replica, order: Assignment) -> None:
         """Takes over how its images are to share passes, where it is and without a gap."""
         if replica.order.batching == order.batching:
             return
         replica.order = replace(replica.order, batching=order.batching)
-        await self._swaps.rebatch(replica, self._max_batch)
+        await self._swapper.rebatch(replica, self._max_batch)
         self._changed()
 
-    async def bring(self, replica: Replica) -> None:
+    async def promote(self, replica: Replica) -> None:
         """To the device, for one that is WARM; returns when it is HOT, failed or is to leave."""
         replica.settled.clear()
         replica.wanted = True
-        self._swaps.wake()
+        self._swapper.wake()
         await replica.settled.wait()
 
-    async def _begun(self, order: Order) -> Replica:
+    async def _begun(self, order: Assignment) -> Replica:
         """The replica of an order, whose load is done or under way."""
         while (replica := self._held.get(order.key)) is not None:
             if replica.state is ReplicaState.FAILED:
@@ -142,12 +142,12 @@ class Replicas:
         if replica is None:
             return 0
         await replica.fetched.wait()  # not in the middle of a file
-        async with self._swaps.lock:  # not between the steps of a swap
+        async with self._swapper.lock:  # not between the steps of a swap
             if self._held.get(key) is not replica:
                 return 0
             size = replica.claim.weights_bytes
             if replica.state is not ReplicaState.RELEASING:
-                self._swaps.apply(replica, ReplicaEvent.RELEASE)
+                self._swapper.apply(replica, ReplicaEvent.RELEASE)
                 replica.wanted = False
                 replica.settled.set()
                 replica.work = asyncio.create_task(self._drop(replica))
@@ -193,7 +193,7 @@ class Replicas:
             replica.settled.set()
         if work:
             await asyncio.wait(work, timeout=CLOSING_S)
-        await self._swaps.close(CLOSING_S)
+        await self._swapper.close(CLOSING_S)
 
     # --- one load --------------------------------------------------------------------------
 
@@ -208,16 +208,16 @@ class Replicas:
         try:
             self._read_manifest(replica, await self._fetch(replica))
         except Exception as error:
-            self._swaps.fail(replica, error)
+            self._swapper.fail(replica, error)
             return
         finally:
             replica.fetched.set()
         replica.wanted = not replica.order.warm
-        self._swaps.apply(replica, ReplicaEvent.FETCHED)
-        self._swaps.wake()
+        self._swapper.apply(replica, ReplicaEvent.FETCHED)
+        self._swapper.wake()
         if replica.order.warm:
             try:
-                await self._swaps.read_ahead(replica)
+                await self._swapper.read_ahead(replica)
             except Exception as error:  # it is read when its turn comes
                 log.warning("not read ahead", model=key, why=str(error))
             return
@@ -229,7 +229,7 @@ class Replicas:
     async def _fetch(self, replica: Replica) -> Pack:
         """Brings the pack to this machine; the first time tells what that takes."""
         began = time.monotonic()
-        pack = await self._swaps.reader(partial(self._prepare, replica.order.pack))
+        pack = await self._swapper.reader(partial(self._prepare, replica.order.pack))
         digest = replica.order.pack.digest
         if digest not in self._fetched:
             self._fetched.add(digest)
@@ -263,16 +263,16 @@ class Replicas:
         while replica.outstanding:
             replica.idle.clear()
             await replica.idle.wait()
-        async with self._swaps.lock:
-            await self._swaps.leave(replica)
+        async with self._swapper.lock:
+            await self._swapper.leave(replica)
         replica.drop_weights()
         self._engine.forget(key)
         del self._held[key]
         self._changed()
-        self._swaps.wake()
+        self._swapper.wake()
         log.info(
             "released",
             model=key,
-            ledger_used_bytes=self._swaps.ledger.used_bytes,
-            not_returned_bytes=self._swaps.not_returned_bytes,
+            ledger_used_bytes=self._swapper.ledger.used_bytes,
+            not_returned_bytes=self._swapper.not_returned_bytes,
         )

@@ -21,7 +21,7 @@ UNASKED = Demand(0, (9, float("inf"), 0))
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SwapCandidate:
     """What is to be known of one replica; times in seconds of one clock.
 
     `claim` is what it holds or would reserve, `demand` what waits for it, `swap_s` what bringing
@@ -81,7 +81,7 @@ class Refuse:
 Decision = Swap | Shrink | Later | Refuse
 
 
-def decide(standings: Sequence[Standing], ledger: Ledger, now: float) -> Decision | None:
+def decide(standings: Sequence[SwapCandidate], ledger: Ledger, now: float) -> Decision | None:
     """What to do next; None: nothing, until something changes."""
     hot = [one for one in standings if one.hot]
     sharing = sum(one.demand is not None for one in hot)
@@ -102,15 +102,15 @@ def decide(standings: Sequence[Standing], ledger: Ledger, now: float) -> Decisio
     return Later(min(later)) if later else None
 
 
-def _asking(standings: Iterable[Standing]) -> Iterable[Standing]:
+def _asking(standings: Iterable[SwapCandidate]) -> Iterable[SwapCandidate]:
     for one in standings:
         if not one.hot and (one.pinned or one.wanted or one.demand is not None):
             yield one
 
 
 def _leavers(
-    hot: Sequence[Standing], newcomer: Standing | None, now: float, patient: bool
-) -> list[Standing]:
+    hot: Sequence[SwapCandidate], newcomer: SwapCandidate | None, now: float, patient: bool
+) -> list[SwapCandidate]:
     """Who may leave, in the order in which they do: first idle ones, then those whose turn is over
     or whose tickets are all less urgent by priority; of each the least worth first, so that many
     that are asked for rarely share one place and do not take that of one in rotation.
@@ -129,7 +129,7 @@ def _leavers(
     ]
 
 
-def _yields(one: Standing, newcomer: Standing | None) -> bool:
+def _yields(one: SwapCandidate, newcomer: SwapCandidate | None) -> bool:
     if newcomer is None or one.demand is None:
         return False
     return newcomer.pinned or (
@@ -137,7 +137,7 @@ def _yields(one: Standing, newcomer: Standing | None) -> bool:
     )
 
 
-def _room(one: Standing, ledger: Ledger, leavers: Sequence[str]) -> tuple[str, ...] | None:
+def _room(one: SwapCandidate, ledger: Ledger, leavers: Sequence[str]) -> tuple[str, ...] | None:
     """Fewest of the leavers, the first first, whose leaving lets `one` be reserved."""
     chosen: list[str] = []
     for key in (None, *leavers):
@@ -155,7 +155,7 @@ def _room(one: Standing, ledger: Ledger, leavers: Sequence[str]) -> tuple[str, .
     return tuple(chosen)
 
 
-def _until_it_fits(ledger: Ledger, leavers: Sequence[Standing]) -> tuple[str, ...]:
+def _until_it_fits(ledger: Ledger, leavers: Sequence[SwapCandidate]) -> tuple[str, ...]:
     out = []
     for leaver in leavers:
         if ledger.free_bytes >= 0:
@@ -165,15 +165,15 @@ def _until_it_fits(ledger: Ledger, leavers: Sequence[Standing]) -> tuple[str, ..
     return tuple(out)
 
 
-def _worth_waiting(one: Standing, hot: Sequence[Standing], ledger: Ledger) -> bool:
+def _worth_waiting(one: SwapCandidate, hot: Sequence[SwapCandidate], ledger: Ledger) -> bool:
     return _fits(one, ledger, [other.key for other in hot if not other.pinned])
 
 
-def _fits(one: Standing, ledger: Ledger, without: Iterable[str]) -> bool:
+def _fits(one: SwapCandidate, ledger: Ledger, without: Iterable[str]) -> bool:
     return _refusal(one, ledger, without) is None
 
 
-def _refusal(one: Standing, ledger: Ledger, without: Iterable[str]) -> LedgerFull | None:
+def _refusal(one: SwapCandidate, ledger: Ledger, without: Iterable[str]) -> LedgerFull | None:
     for key in without:
         ledger = ledger.release(key)
     try:
@@ -183,7 +183,7 @@ def _refusal(one: Standing, ledger: Ledger, without: Iterable[str]) -> LedgerFul
     return None
 
 
-def _explain(one: Standing, ledger: Ledger, hot: Sequence[Standing]) -> LedgerFull:
+def _explain(one: SwapCandidate, ledger: Ledger, hot: Sequence[SwapCandidate]) -> LedgerFull:
     """Why `one` finds no room: with all gone that may leave, the numbers are of what stays."""
     refusal = _refusal(one, ledger, [other.key for other in hot if not other.pinned])
     assert refusal is not None, "only asked of one that does not fit"

@@ -60,7 +60,7 @@ class PackSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Tiers:
+class TierLimits:
     """`two`: host memory is not the device's, so weights may stay in it beside the device, up to
     `host_bytes`. `fetch_weights`: the device wants them at all.
     """
@@ -71,7 +71,7 @@ class Tiers:
     skip_warmup: bool
 
 
-class Swaps:
+class Swapper:
     """All methods are of the event loop. `changed` is called when a state changes, `held` are the
     replicas by key.
     """
@@ -82,7 +82,7 @@ class Swaps:
         backend: Backend,
         packs: PackSource,
         ledger: Ledger,
-        tiers: Tiers,
+        tiers: TierLimits,
         held: Mapping[str, Replica],
         changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
@@ -170,7 +170,7 @@ class Swaps:
         delay_s = max(0.0, moment - self._clock())
         self._alarm = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
 
-    def _standings(self) -> list[swap_policy.Standing]:
+    def _standings(self) -> list[swap_policy.SwapCandidate]:
         demand, now = self._engine.demand(), self._clock()
         standings = []
         for one in self._held.values():
@@ -182,7 +182,7 @@ class Swaps:
             hot = self.ledger.holds(one.key)
             swap_s = one.expected_swap_s()
             standings.append(
-                swap_policy.Standing(
+                swap_policy.SwapCandidate(
                     key=one.key,
                     claim=one.claim if hot else one.expected(),
                     hot=hot,
@@ -254,7 +254,7 @@ class Swaps:
         if not self._tiers.fetch_weights or one.host_bytes:
             return 0.0
         if self._tiers.two:
-            self._trim_host(one.header.manifest.weights_bytes)
+            self._trim_host(one.manifest_pack.manifest.weights_bytes)
 
         # The wait for a thread counts: beside passes on a CPU it is most of it.
         began = self._clock()
@@ -268,7 +268,7 @@ class Swaps:
 
     async def read_ahead(self, one: Replica) -> None:
         """Weights into host memory that is free, for one that is only likely to be asked for."""
-        size = one.header.manifest.weights_bytes
+        size = one.manifest_pack.manifest.weights_bytes
         if not self._tiers.two or not self._tiers.fetch_weights:
             return
         if self.host_bytes + size > self._tiers.host_bytes:
@@ -289,7 +289,7 @@ class Swaps:
     def _open(self, one: Replica) -> tuple[LoadedModel, float]:
         """On the device thread: puts the weights there."""
         began = time.perf_counter()
-        model = self._backend.load(one.header, one.order.precision)
+        model = self._backend.load(one.manifest_pack, one.order.precision)
         self._backend.synchronize()
         if not self._tiers.two and not model.uses_host_memory:
             one.drop_weights()  # host memory is the device's, and would be taken twice
@@ -353,7 +353,7 @@ class Swaps:
         """
         hot = [self._held[key] for key in self._engine.models]
         measured = {one.key: self._note_measured(one) for one in hot}
-        architectures = {one.header.manifest.architecture_key for one in hot}
+        architectures = {one.manifest_pack.manifest.architecture_key for one in hot}
         if sum(kind[0] in architectures for kind in self._warm_s) >= MOST_KINDS:
             return None
         for one in hot:
@@ -510,7 +510,7 @@ class Swaps:
             for one in self._held.values()
             if one.host_bytes
         ]
-        for key in eviction.to_drop(kept, need_bytes, self._tiers.host_bytes).keys:
+        for key in eviction.choose_evictions(kept, need_bytes, self._tiers.host_bytes).keys:
             self._held[key].drop_weights()
 
     # --- ends ---------------------------------------------------------------------------------
@@ -553,9 +553,9 @@ class Swaps:
             one.drop_weights()
 
 
-def _kept(one: Replica, swap_s: float, now: float, held_s: float) -> eviction.Kept:
-    size, rate = one.header.manifest.weights_bytes, one.arrivals.now(now).estimate
-    return eviction.Kept(one.key, size, swap_s, rate, one.last_used_unix_s, held_s)
+def _kept(one: Replica, swap_s: float, now: float, held_s: float) -> eviction.CacheEntry:
+    size, rate = one.manifest_pack.manifest.weights_bytes, one.arrivals.now(now).estimate
+    return eviction.CacheEntry(one.key, size, swap_s, rate, one.last_used_unix_s, held_s)
 
 
 def _close_late(reading: "asyncio.Future[Pack]") -> None:
@@ -569,4 +569,4 @@ def _lower_priority() -> None:
 
 
 def _kind(one: Replica, shape: Shape, images: int) -> _Kind:
-    return (one.header.manifest.architecture_key, one.order.precision, shape, images)
+    return (one.manifest_pack.manifest.architecture_key, one.order.precision, shape, images)

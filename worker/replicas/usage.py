@@ -12,7 +12,7 @@ REFUSED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class ReplicaUsage:
     """Sums with weights of exp(-age / window)."""
 
     waited_s: float = 0.0
@@ -20,17 +20,17 @@ class Usage:
     device_s: float = 0.0
     at: float = 0.0
 
-    def answered(self, now: float, waited_s: float, device_s: float) -> "Usage":
+    def answered(self, now: float, waited_s: float, device_s: float) -> "ReplicaUsage":
         """One request was answered: it waited so long for the device and took this of it."""
         waits, busy = self._decay(now)
-        return Usage(
+        return ReplicaUsage(
             self.waited_s * waits + waited_s,
             self.answers * waits + 1.0,
             self.device_s * busy + device_s,
             now,
         )
 
-    def refused(self, now: float) -> "Usage":
+    def refused(self, now: float) -> "ReplicaUsage":
         """One request found no place, or no time: worse than a long wait."""
         return self.answered(now, REFUSED_S, 0.0)
 

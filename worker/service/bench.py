@@ -19,12 +19,12 @@ from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
 from worker.postprocess.outputs import NmsOptions
 from worker.preprocess.letterbox import ShapePolicy
-from worker.preprocess.prepared import Framing
-from worker.preprocess.preprocessor import Intake
+from worker.preprocess.prepared import PreprocessSpec
+from worker.preprocess.preprocessor import Preprocessor
 from worker.replicas.lifecycle import SERVING, ReplicaState
 from worker.replicas.replica import Replica
-from worker.replicas.replica_table import Replicas
-from worker.replicas.swapper import Swaps
+from worker.replicas.replica_table import ReplicaTable
+from worker.replicas.swapper import Swapper
 from worker.service import convert, options
 from worker.service.bench_points import Pass, Sweep, left_out, point_of, sweep_of
 from yolopool.errors import DeadlineExceeded, Draining, LedgerFull, NotAssigned, OutOfMemory
@@ -41,21 +41,21 @@ RECTANGLES = 64
 LEFT_OUT = (LedgerFull, OutOfMemory, DeadlineExceeded)
 
 
-class Bench:
+class CurveRunner:
     """All methods are of the event loop; nothing is kept from one sweep to the next."""
 
     def __init__(
         self,
-        replicas: Replicas,
-        swaps: Swaps,
+        replicas: ReplicaTable,
+        swapper: Swapper,
         engine: Engine,
-        intake: Intake,
+        preprocessor: Preprocessor,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._replicas = replicas
-        self._swaps = swaps
+        self._swapper = swapper
         self._engine = engine
-        self._intake = intake
+        self._preprocessor = preprocessor
         self._clock = clock
 
     async def points(
@@ -145,7 +145,7 @@ class Bench:
     async def _run(self, replica: Replica, images: Sequence[U8]) -> Pass | None:
         """One pass; None: others took its place on the device before."""
         height, width = images[0].shape[:2]
-        async with self._swaps.room_for(replica, (height, width), len(images)) as room:
+        async with self._swapper.room_for(replica, (height, width), len(images)) as room:
             if room is None:
                 return None
             model, workspace_bytes = room
@@ -158,7 +158,7 @@ class Bench:
     async def _on_device(self, replica: Replica) -> None:
         while replica.state is not ReplicaState.HOT:
             self._check(replica)
-            await self._replicas.bring(replica)
+            await self._replicas.promote(replica)
             if replica.error is not None:
                 raise replica.error
         self._check(replica)
@@ -178,8 +178,8 @@ class Bench:
         height, width = shape
         side = max(shape)
         if encoded:
-            framing = Framing(side, stride, ShapePolicy.SQUARE)
-            square = (await self._intake.prepare(encoded, None, framing)).letterboxed.image
+            spec = PreprocessSpec(side, stride, ShapePolicy.SQUARE)
+            square = (await self._preprocessor.prepare(encoded, None, spec)).letterboxed.image
         else:
             square = _picture(side)
         top, left = (side - height) // 2, (side - width) // 2

@@ -1,16 +1,16 @@
 """Between this worker's records and the protos: translation alone."""
 
 from worker.backends.base import Backend
-from worker.batching.config import BULK, INTERACTIVE, NORMAL, Batching
+from worker.batching.config import BULK, INTERACTIVE, NORMAL, BatchingConfig
 from worker.engine.engine import Engine
 from worker.engine.runner import Outcome
 from worker.preprocess.decode import ChannelOrder
 from worker.preprocess.letterbox import ShapePolicy
-from worker.preprocess.prepared import Framing, Prepared, RawPixels
+from worker.preprocess.prepared import Prepared, PreprocessSpec, RawPixels
 from worker.replicas.ledger import Claim, Ledger
 from worker.replicas.lifecycle import ReplicaState
-from worker.replicas.replica import NOTHING, Order, Replica
-from worker.service.options import CLASSIFY, Telling
+from worker.replicas.replica import NOTHING, Assignment, Replica
+from worker.service.options import CLASSIFY, OutputOptions
 from yolopool.errors import ImageEmpty, ImageShapeMismatch
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 
@@ -38,9 +38,9 @@ def key_of(version: types_pb2.VersionKey) -> str:
     return f"{version.model}@{version.version}"
 
 
-def order_of(request: worker_pb2.AssignRequest, precision: str) -> Order:
+def assignment_in(request: worker_pb2.AssignRequest, precision: str) -> Assignment:
     """precision: of this worker, for a request that names none."""
-    return Order(
+    return Assignment(
         key=key_of(request.version),
         model=request.version.model,
         number=request.version.version,
@@ -55,8 +55,8 @@ def order_of(request: worker_pb2.AssignRequest, precision: str) -> Order:
     )
 
 
-def _batching_of(batching: types_pb2.Batching) -> Batching:
-    return Batching(
+def _batching_of(batching: types_pb2.Batching) -> BatchingConfig:
+    return BatchingConfig(
         max_batch=batching.max_batch,
         preferred_sizes=tuple(batching.preferred_sizes),
         max_delay_s=batching.max_delay_ms / 1000,
@@ -65,7 +65,7 @@ def _batching_of(batching: types_pb2.Batching) -> Batching:
     )
 
 
-def _batching_to(batching: Batching) -> types_pb2.Batching:
+def _batching_to(batching: BatchingConfig) -> types_pb2.Batching:
     return types_pb2.Batching(
         max_batch=batching.max_batch,
         preferred_sizes=batching.preferred_sizes,
@@ -76,7 +76,7 @@ def _batching_to(batching: Batching) -> types_pb2.Batching:
 
 
 def request_of(
-    order: Order, pinned: bool, measured: types_pb2.Footprint | None
+    order: Assignment, pinned: bool, measured: types_pb2.Footprint | None
 ) -> worker_pb2.AssignRequest:
     """The request that makes such an order, for another process to carry out."""
     return worker_pb2.AssignRequest(
@@ -110,12 +110,14 @@ def region_of(options: detection_pb2.DetectOptions) -> tuple[float, float, float
     return (box.x_min, box.y_min, box.x_max, box.y_max)
 
 
-def framing_of(replica: Replica, telling: Telling) -> Framing:
+def framing_of(replica: Replica, output_options: OutputOptions) -> PreprocessSpec:
     settings = replica.order.settings
     square = settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
-    crop = replica.header.manifest.task == CLASSIFY
-    return Framing(telling.image_size, replica.stride, policy, crop, telling.tiling)
+    crop = replica.manifest_pack.manifest.task == CLASSIFY
+    return PreprocessSpec(
+        output_options.image_size, replica.stride, policy, crop, output_options.tiling
+    )
 
 
 def priority_of(request: worker_pb2.InferRequest) -> int:

@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from worker.batching.config import Batching
+from worker.batching.config import BatchingConfig
 from worker.concurrency.reply import Reply
 from worker.engine.engine import Engine, Request
 from worker.engine.runner import Outcome
-from worker.postprocess.postprocessor import Teller
-from worker.postprocess.results import Found, check_mask_bytes
-from worker.preprocess.letterbox import U8, Place, Region
-from worker.preprocess.prepared import Framing, Prepare, Prepared, as_it_is
-from worker.service.options import Telling
+from worker.postprocess.postprocessor import Postprocessor
+from worker.postprocess.results import Results, check_mask_bytes
+from worker.preprocess.letterbox import U8, Origin, Region
+from worker.preprocess.prepared import Prepare, Prepared, PreprocessSpec, identity
+from worker.service.options import OutputOptions
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
 # Until a tile that found no room in the queue asks for it again.
@@ -28,7 +28,7 @@ class Inference:
     """
 
     prepared: Prepared
-    found: Found
+    found: Results
     outcome: Outcome
     device_s: float
     tiles: int
@@ -36,39 +36,43 @@ class Inference:
 
 async def infer(
     engine: Engine,
-    teller: Teller,
+    postprocessor: Postprocessor,
     request: Request,
     prepare: Prepare,
-    framing: Framing,
-    telling: Telling,
+    spec: PreprocessSpec,
+    output_options: OutputOptions,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Inference:
     """Runs what is prepared; `request.place` is the caller's to give back. Raises as Engine.submit
     and Intake.prepare, and InvalidOption for too large an answer. When one tile fails, or the
     caller leaves, all end.
     """
-    if telling.tiling is None:
-        prepared, outcome = await _whole(engine, request, prepare, framing)
+    if output_options.tiling is None:
+        prepared, outcome = await _whole(engine, request, prepare, spec)
         (place,) = prepared.places(None)
         began = clock()
-        found = await teller.tell(outcome.candidates, place, telling.masks, request.deadline)
+        found = await postprocessor.run(
+            outcome.candidates, place, output_options.masks, request.deadline
+        )
         told = replace(outcome, postprocess_s=outcome.postprocess_s + clock() - began)
         return Inference(prepared, found, told, _device_s(outcome), 0)
 
-    prepared = await prepare(framing, as_it_is)
-    places = prepared.places(telling.tiling)
+    prepared = await prepare(spec, identity)
+    places = prepared.places(output_options.tiling)
     _check_deadline(engine, request, places)
     room = asyncio.Semaphore(at_a_time(request.batching, engine.load().capacity))
     mask_bytes = 0
 
-    async def run(number: int, place: Place) -> tuple[Outcome, Found]:
+    async def run(number: int, place: Origin) -> tuple[Outcome, Results]:
         nonlocal mask_bytes
         async with room:
             image = place.letterboxed.image
             # The first takes the place that was kept while the image was decoded.
             ask = replace(request, place=0 if number else request.place)
             outcome = await _submit(engine, ask, image, patient=number > 0)
-            found = await teller.tell(outcome.candidates, place, telling.masks, request.deadline)
+            found = await postprocessor.run(
+                outcome.candidates, place, output_options.masks, request.deadline
+            )
             # Before more of them are made; merged there are no more.
             mask_bytes += found.mask_bytes
             check_mask_bytes(mask_bytes)
@@ -85,13 +89,13 @@ async def infer(
     outcomes = [outcome for outcome, _ in done]
     began = clock()
     parts = [(_region(place), found) for place, (_, found) in zip(places, done, strict=True)]
-    merged = await teller.merge(parts, prepared.part, request.options)
+    merged = await postprocessor.merge(parts, prepared.part, request.options)
     outcome = _added_up(outcomes, clock() - began)
     return Inference(prepared, merged, outcome, sum(map(_device_s, outcomes)), len(places))
 
 
 async def _whole(
-    engine: Engine, request: Request, prepare: Prepare, framing: Framing
+    engine: Engine, request: Request, prepare: Prepare, spec: PreprocessSpec
 ) -> tuple[Prepared, Outcome]:
     """The image as one, from the thread that prepared it straight to the queue: each turn of the
     event loop in between would take the device's thread a tenth of a millisecond and more.
@@ -104,12 +108,12 @@ async def _whole(
         image = prepared
         engine.put(request, prepared.letterboxed.image, reply)
 
-    outcome = await prepare(framing, put)
+    outcome = await prepare(spec, put)
     assert image is not None, "there is an outcome of it"
     return image, outcome
 
 
-def at_a_time(batching: Batching, capacity: int) -> int:
+def at_a_time(batching: BatchingConfig, capacity: int) -> int:
     """Tiles of one request in the queue: as many as keep the device busy, and at most a quarter of
     the room that the worker's queue and the version's have for all requests.
     """
@@ -117,7 +121,7 @@ def at_a_time(batching: Batching, capacity: int) -> int:
     return max(1, min(2 * batching.max_batch, room // 4))
 
 
-def _check_deadline(engine: Engine, request: Request, places: Sequence[Place]) -> None:
+def _check_deadline(engine: Engine, request: Request, places: Sequence[Origin]) -> None:
     """Only now is it known how many tiles there are. Raises DeadlineUnmeetable."""
     height, width = places[0].letterboxed.image.shape[:2]
     # In full passes; of an image alone it is known what it takes, and a tile takes no more.
@@ -142,7 +146,7 @@ async def _submit(engine: Engine, request: Request, image: U8, patient: bool) ->
         await asyncio.sleep(_AGAIN_S)
 
 
-def _region(place: Place) -> Region:
+def _region(place: Origin) -> Region:
     (x, y), (height, width) = place.offset, place.letterboxed.original_shape
     return Region(x, y, x + width, y + height)
 

@@ -47,7 +47,7 @@ def resolve(
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
+class OutputOptions:
     """How the results of an image are told, and at which size and in what tiles it is run.
 
     `image_size` in pixels, before it is rounded up to strides; `tiling` None: as one.
@@ -60,9 +60,9 @@ class Telling:
     tiling: Tiling | None
 
 
-def telling(
+def output_options(
     options: detection_pb2.DetectOptions, settings: types_pb2.VersionSettings, task: str
-) -> Telling:
+) -> OutputOptions:
     """The rest of the options, for a model of this task. Raises InvalidOption, also for what the
     task does not know: an option that does nothing would be a promise broken in silence.
     """
@@ -81,7 +81,7 @@ def telling(
     if masks is None:
         raise InvalidOption(f"mask_format {options.mask_format} is unknown: NONE, POLYGON or RLE")
     size = _image_size(options.image_size, settings)
-    return Telling(masks, top_k, options.all_probabilities, size, _tiling(options, size))
+    return OutputOptions(masks, top_k, options.all_probabilities, size, _tiling(options, size))
 
 
 def _image_size(asked: int, settings: types_pb2.VersionSettings) -> int:

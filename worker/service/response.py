@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.postprocess.mask_encoding import RunLengths
-from worker.postprocess.results import Found, Mask
+from worker.postprocess.results import Mask, Results
 from worker.postprocess.rotated_boxes import corners
 from yolopool.v1 import detection_pb2, types_pb2
 
 F32 = npt.NDArray[np.float32]
 
 
-def detections_to(found: Found, class_names: Sequence[str]) -> list[detection_pb2.Detection]:
+def detections_to(found: Results, class_names: Sequence[str]) -> list[detection_pb2.Detection]:
     """One message an object, in order."""
     rows = zip(found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist(), strict=True)
     messages = [

@@ -12,19 +12,19 @@ from typing import Any
 import structlog
 
 from worker.backends.base import Backend
-from worker.batching.admission import Ask
+from worker.batching.admission import AdmissionRequest
 from worker.batching.config import SUSPECT
 from worker.engine.engine import Engine, Request
-from worker.postprocess.postprocessor import Teller
-from worker.preprocess.prepared import Framing, Prepare, T, Then
-from worker.preprocess.preprocessor import Intake
-from worker.process.flight_recorder import BlackBox
-from worker.replicas.device_monitor import Upkeep
+from worker.postprocess.postprocessor import Postprocessor
+from worker.preprocess.prepared import Prepare, PreprocessSpec, T, Then
+from worker.preprocess.preprocessor import Preprocessor
+from worker.process.flight_recorder import FlightRecorder
+from worker.replicas.device_monitor import DeviceMonitor
 from worker.replicas.replica import Replica
-from worker.replicas.replica_table import Replicas
-from worker.replicas.swapper import Swaps
+from worker.replicas.replica_table import ReplicaTable
+from worker.replicas.swapper import Swapper
 from worker.service import convert, options, response
-from worker.service.bench import Bench
+from worker.service.bench import CurveRunner
 from worker.service.identity import Fence, Identity
 from worker.service.inference import Inference, infer
 from yolopool.errors import (
@@ -42,20 +42,20 @@ DEFAULT_BENCH_S = 600.0
 _POLL_S = 0.02
 
 
-class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
+class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
     """The servicer; `inventory` is also what heartbeats send."""
 
     def __init__(
         self,
         identity: Callable[[], Identity],
-        replicas: Replicas,
-        swaps: Swaps,
-        upkeep: Upkeep,
+        replicas: ReplicaTable,
+        swapper: Swapper,
+        device_monitor: DeviceMonitor,
         engine: Engine,
-        intake: Intake,
-        teller: Teller,
+        preprocessor: Preprocessor,
+        postprocessor: Postprocessor,
         backend: Backend,
-        box: BlackBox,
+        box: FlightRecorder,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fence = Fence()
@@ -63,14 +63,14 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         self.told_to_end = asyncio.Event()
         self._identity = identity
         self._replicas = replicas
-        self._swaps = swaps
-        self._upkeep = upkeep
+        self._swapper = swapper
+        self._device_monitor = device_monitor
         self._engine = engine
-        self._intake = intake
-        self._teller = teller
+        self._preprocessor = preprocessor
+        self._postprocessor = postprocessor
         self._backend = backend
         self._clock = clock
-        self._bench = Bench(replicas, swaps, engine, intake, clock)
+        self._bench = CurveRunner(replicas, swapper, engine, preprocessor, clock)
         self._box = box
         # Of the calls of Infer under way, and why they are given up.
         self._open: set[asyncio.Task[Any]] = set()
@@ -84,7 +84,9 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Assign(self, request: worker_pb2.AssignRequest, context: Any) -> Any:
         self.fence.check(request.token)
-        replica = await self._replicas.assign(convert.order_of(request, self._identity().precision))
+        replica = await self._replicas.assign(
+            convert.assignment_in(request, self._identity().precision)
+        )
         return worker_pb2.AssignResponse(
             replica=convert.replica_to(replica, self._backend, self._engine, self._clock()),
             ledger=self._ledger(),
@@ -97,9 +99,9 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
         # Quoted, since a plain annotation would be made anew for each request.
-        async def prepare(framing: Framing, then: "Then[T]") -> T:
+        async def prepare(spec: PreprocessSpec, then: "Then[T]") -> T:
             source, region = convert.source_of(request), convert.region_of(request.options)
-            return await self._intake.hand_on(source, region, framing, then)
+            return await self._preprocessor.prepare_then(source, region, spec, then)
 
         return await self.infer(request, context.time_remaining(), prepare)
 
@@ -220,28 +222,28 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
         self, request: worker_pb2.InferRequest, deadline: float, prepare: Prepare
     ) -> worker_pb2.InferResponse:
         key = convert.key_of(request.version)
-        with self._replicas.ticket(key) as replica, self._box.holding(request.request_id):
+        with self._replicas.ticket(key) as replica, self._box.recording(request.request_id):
             # A suspect goes first and shares no pass, since it is the only one of its priority.
             priority = SUSPECT if request.suspect else convert.priority_of(request)
             batching = replica.batching
             try:
                 # Before any work is spent on it: under a flood most are refused.
                 place = self._engine.reserve(
-                    Ask(replica.key, priority, deadline, self._clock(), batching)
+                    AdmissionRequest(replica.key, priority, deadline, self._clock(), batching)
                 )
                 try:
-                    settings, task = replica.order.settings, replica.header.manifest.task
+                    settings, task = replica.order.settings, replica.manifest_pack.manifest.task
                     nms = options.resolve(request.options, settings, len(replica.class_names))
-                    telling = options.telling(request.options, settings, task)
+                    output_options = options.output_options(request.options, settings, task)
                     if task == options.SEGMENT and nms.masks:
-                        self._teller.check()
+                        self._postprocessor.check()
                     inference = await infer(
                         self._engine,
-                        self._teller,
+                        self._postprocessor,
                         Request(replica.key, nms, priority, deadline, batching, place),
                         prepare,
-                        convert.framing_of(replica, telling),
-                        telling,
+                        convert.framing_of(replica, output_options),
+                        output_options,
                     )
                 finally:
                     self._engine.free(place)
@@ -251,14 +253,14 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             replica.usage = replica.usage.answered(
                 self._clock(), inference.outcome.queue_s, inference.device_s
             )
-            return self._answer(request, replica, inference, telling)
+            return self._answer(request, replica, inference, output_options)
 
     def _answer(
         self,
         request: worker_pb2.InferRequest,
         replica: Replica,
         inference: Inference,
-        telling: options.Telling,
+        output_options: options.OutputOptions,
     ) -> worker_pb2.InferResponse:
         one, found, outcome = self._identity(), inference.found, inference.outcome
         height, width = inference.prepared.image_shape
@@ -273,28 +275,31 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             batch_size=outcome.batch_size,
             timing=convert.timing_to(outcome, inference.prepared),
             request_id=request.request_id,
-            task=replica.header.manifest.task,
+            task=replica.manifest_pack.manifest.task,
             tiles=inference.tiles,
         )
         if found.probabilities is not None:
             top = response.classification_to(
-                found.probabilities, replica.class_names, telling.top_k, telling.all_probabilities
+                found.probabilities,
+                replica.class_names,
+                output_options.top_k,
+                output_options.all_probabilities,
             )
             result.classification.CopyFrom(top)
         return worker_pb2.InferResponse(
             result=result,
             load=convert.load_to(self._engine),
-            ledger_used_bytes=self._swaps.ledger.used_bytes,
+            ledger_used_bytes=self._swapper.ledger.used_bytes,
         )
 
     def _ledger(self) -> types_pb2.Ledger:
         return convert.ledger_to(
-            self._swaps.ledger,
+            self._swapper.ledger,
             measured_bytes=self._backend.memory().used_bytes,
             assignable_bytes=self._replicas.assignable_bytes,
-            host_bytes=self._swaps.host_bytes,
-            foreign_bytes=self._upkeep.foreign_bytes,
-            drift_bytes=self._upkeep.drift_bytes,
+            host_bytes=self._swapper.host_bytes,
+            foreign_bytes=self._device_monitor.foreign_bytes,
+            drift_bytes=self._device_monitor.drift_bytes,
         )
 
     def _note(self, request: worker_pb2.InferRequest, outcome: str, seconds: float) -> None:
@@ -308,5 +313,5 @@ class WorkerRpc(worker_pb2_grpc.WorkerServiceServicer):
             model=convert.key_of(request.version),
             outcome=outcome,
             total_ms=round(seconds * 1000, 3),
-            ledger_used_bytes=self._swaps.ledger.used_bytes,
+            ledger_used_bytes=self._swapper.ledger.used_bytes,
         )

@@ -27,7 +27,7 @@ from yolopool.client.model_records import ModelVersion
 from yolopool.client.uploads import images_in
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.evaluation import build_comparison
-from yolopool.evaluation.build_comparison import Trial
+from yolopool.evaluation.build_comparison import BuildComparison
 from yolopool.evaluation.drift import Bound
 from yolopool.vocabulary import INT8, PRECISIONS, TORCH
 
@@ -160,7 +160,7 @@ class _Bench:
 
     def try_all(
         self, chosen: Sequence[str], images: Sequence[Path], labels: Path | None, precision: str
-    ) -> tuple[dict[str, Trial], dict[str, str]]:
+    ) -> tuple[dict[str, BuildComparison], dict[str, str]]:
         """What became of each, by name; of those that could not be tried, why. One that was asked
         for by name raises instead.
         """
@@ -168,14 +168,14 @@ class _Bench:
         truths = (
             build_comparison.read_all(labels, images, len(exact.class_names)) if labels else None
         )
-        trials: dict[str, Trial] = {}
+        trials: dict[str, BuildComparison] = {}
         failed: dict[str, str] = {}
         try:
             for name in self._others(chosen, exact, precision):
                 try:
                     made = self._made(name)
                     told = partial(self.progress, name)
-                    trials[name] = build_comparison.run(
+                    trials[name] = build_comparison.compare(
                         self.client, exact, made, images, truths, told
                     )
                     self.client.unload(made.name, wait=False)
@@ -225,7 +225,7 @@ class _Bench:
         )
 
 
-def _best(trials: dict[str, Trial], bound: Bound, precision: str) -> str:
+def _best(trials: dict[str, BuildComparison], bound: Bound, precision: str) -> str:
     """What is to serve; empty: what does without."""
     if precision == AUTO:
         return build_comparison.fastest(trials, bound)
@@ -235,7 +235,7 @@ def _best(trials: dict[str, Trial], bound: Bound, precision: str) -> str:
 
 def _as_json(
     model: str,
-    trials: dict[str, Trial],
+    trials: dict[str, BuildComparison],
     verdicts: dict[str, str],
     failed: dict[str, str],
     served: str,

@@ -191,7 +191,7 @@ def up_command(
     )
     up.refuse_busy(options)
     say(f"starting in {options.data_dir}")
-    with up.RunningPool(options, say) as pool:
+    with up.LocalPool(options, say) as pool:
         if demo:
             _first_detection(pool.address)
         # Before the word: whoever reads it may end us at once.
@@ -224,7 +224,7 @@ def demo_command(
             memory_budget=memory_budget,
         )
         say("starting a pool")
-        with up.RunningPool(options, say) as pool, Client(pool.address) as client:
+        with up.LocalPool(options, say) as pool, Client(pool.address) as client:
             answers = demo_files.run(client, say)
     for image, found in answers[:1]:
         out.print(result_tables.results(found, image.name))

@@ -19,7 +19,7 @@ from yolopool.client.model_records import (
     Schedule,
     ServedVariant,
 )
-from yolopool.evaluation.build_comparison import Trial
+from yolopool.evaluation.build_comparison import BuildComparison
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 # Of a process' memory: allocators and libraries come and go by as much.
@@ -164,7 +164,7 @@ def _kept(one: ModelVersion) -> str:
     return f"{words}, on a CPU if need be" if one.residency.cpu_fallback else words
 
 
-def trials(tried: Mapping[str, Trial], beyond: Mapping[str, str]) -> Table:
+def trials(tried: Mapping[str, BuildComparison], beyond: Mapping[str, str]) -> Table:
     """A line a build: how far it is from the exact one, and how fast."""
     exact = next((one.drift.exact for one in tried.values()), "")
     table = plain_table(

@@ -33,7 +33,7 @@ from yolopool.client.services import (
     READ_TIMEOUT_S,
     UPLOAD_ATTEMPTS,
     UPLOAD_TIMEOUT_S,
-    Stubs,
+    Services,
     is_importing,
     names_of,
 )
@@ -54,7 +54,7 @@ class Client:
     def __init__(self, address: str | None = None) -> None:
         self.address = requests.address_of(address)
         self._channel = grpc.insecure_channel(self.address, options=requests.CHANNEL_OPTIONS)
-        self._stubs = Stubs(self._channel)
+        self._stubs = Services(self._channel)
 
     def __enter__(self) -> "Client":
         return self

@@ -26,7 +26,7 @@ UPLOAD_ATTEMPTS = 5
 POLL_S = 0.2
 
 
-class Stubs:
+class Services:
     """The services' stubs on one channel, of either kind."""
 
     def __init__(self, channel: Any) -> None:

@@ -27,7 +27,7 @@ WARM_UPS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class BuildComparison:
     """`exact_ms` and `ms`: the median forward pass of one image."""
 
     drift: Drift
@@ -35,14 +35,14 @@ class Trial:
     ms: float
 
 
-def run(
+def compare(
     client: Client,
     exact: ModelVersion,
     other: ModelVersion,
     images: Sequence[Path],
     truths: Sequence[Labels] | None,
     told: Callable[[float], None] = lambda _: None,
-) -> Trial:
+) -> BuildComparison:
     """Tries `other` beside `exact`, both builds of one version; `truths`: what is on each image, as
     `read_all` answers it. Raises what Detect raises.
     """
@@ -56,12 +56,12 @@ def run(
         pairs.append((found[0], found[1]))
         told((number + 1) / len(images))
     served = [(_served(a, exact.confidence), _served(b, exact.confidence)) for a, b in pairs]
-    moved = drift.total(drift.between(a, b) for a, b in served)
+    moved = drift.total(drift.compare(a, b) for a, b in served)
     moved = replace(moved, exact=pairs[0][0].variant.rpartition("/")[0])
     if truths is not None:
         moved = _with_precision(moved, len(exact.class_names), pairs, truths)
     times = [[side.timing.inference_ms for side in sides] for sides in zip(*pairs, strict=True)]
-    return Trial(moved, median(times[0]), median(times[1]))
+    return BuildComparison(moved, median(times[0]), median(times[1]))
 
 
 def _served(found: Detections, confidence: float) -> Detections:
@@ -129,7 +129,7 @@ def _read(path: Path, classes: int) -> Labels:
     return np.array(rows, np.float64).reshape(-1, 5)
 
 
-def fastest(trials: Mapping[str, Trial], bound: drift.Bound) -> str:
+def fastest(trials: Mapping[str, BuildComparison], bound: drift.Bound) -> str:
     """The build to serve by: within the bound and faster than the exact one; empty: none is."""
     better = {
         name: trial.ms / trial.exact_ms

@@ -42,7 +42,7 @@ class Bound:
         return "; ".join(said)
 
 
-def between(exact: Detections, other: Detections) -> Drift:
+def compare(exact: Detections, other: Detections) -> Drift:
     """Of one image. Exact objects, most confident first, each take the free one of their class with
     the largest overlap of at least SAME; of a classification the likeliest class is compared.
     """

@@ -91,7 +91,7 @@ class _Child:
         return "\n".join(lines[-15:])
 
 
-class RunningPool:
+class LocalPool:
     """`with RunningPool(options) as pool`: serving inside, all processes gone after.
 
     Entering raises StartFailed, or OSError if Redis cannot start.
@@ -105,7 +105,7 @@ class RunningPool:
         self._children: list[_Child] = []
         self._stack = ExitStack()
 
-    def __enter__(self) -> "RunningPool":
+    def __enter__(self) -> "LocalPool":
         check_extras(*_NEEDED)
         with ExitStack() as stack:
             self._start(stack)
@@ -264,7 +264,7 @@ def _first_line(pipe: IO[bytes], limit_s: float) -> bytes:
     return pipe.readline() if ready else b""
 
 
-def on_signals(pool: RunningPool) -> Callable[[], bool]:
+def on_signals(pool: LocalPool) -> Callable[[], bool]:
     """From now on SIGINT and SIGTERM are only noted, which the answer tells; a second one ends this
     process, and by it all, at once.
     """

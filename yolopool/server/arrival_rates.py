@@ -14,7 +14,7 @@ LEAST_SEEN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class ArrivalRates:
     """Arrivals a second, averaged with weights of exp(-age / window): each arrival adds 1 / window
     to an average that decays by exp(-elapsed / window). Linear, so that those of several workers
     add up.
@@ -24,24 +24,26 @@ class Rates:
     middle: float = 0.0  # over MIDDLE_S
     slow: float = 0.0  # over SLOW_S
 
-    def later(self, elapsed_s: float) -> "Rates":
+    def later(self, elapsed_s: float) -> "ArrivalRates":
         """As they are after so long without an arrival."""
         if elapsed_s <= 0.0 or not self.slow:
             return self
-        return Rates(
+        return ArrivalRates(
             self.fast * math.exp(-elapsed_s / FAST_S),
             self.middle * math.exp(-elapsed_s / MIDDLE_S),
             self.slow * math.exp(-elapsed_s / SLOW_S),
         )
 
-    def arrived(self, count: int = 1) -> "Rates":
+    def arrived(self, count: int = 1) -> "ArrivalRates":
         """So many arrivals now."""
-        return Rates(
+        return ArrivalRates(
             self.fast + count / FAST_S, self.middle + count / MIDDLE_S, self.slow + count / SLOW_S
         )
 
-    def __add__(self, other: "Rates") -> "Rates":
-        return Rates(self.fast + other.fast, self.middle + other.middle, self.slow + other.slow)
+    def __add__(self, other: "ArrivalRates") -> "ArrivalRates":
+        return ArrivalRates(
+            self.fast + other.fast, self.middle + other.middle, self.slow + other.slow
+        )
 
     @property
     def estimate(self) -> float:
@@ -60,21 +62,21 @@ def _within(longer: float, shorter: float, window_s: float) -> float:
     return min(max(longer, shorter - spread), shorter + spread)
 
 
-NEVER = Rates()
+NO_ARRIVALS = ArrivalRates()
 
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
     """Rates and the time they are of; `since` is when counting began, for good: long ago."""
 
-    rates: Rates = NEVER
+    rates: ArrivalRates = NO_ARRIVALS
     at: float = 0.0
     since: float = -math.inf
 
     def arrived(self, now: float, count: int = 1) -> "Arrivals":
         return Arrivals(self.rates.later(now - self.at).arrived(count), now, self.since)
 
-    def now(self, now: float) -> Rates:
+    def now(self, now: float) -> ArrivalRates:
         """Rates over what was seen: a window that is longer than that has weights of
         1 - exp(-seen / window) in all, which its average is divided by.
         """
@@ -82,7 +84,7 @@ class Arrivals:
         seen_s = max(LEAST_SEEN_S, now - self.since)
         if seen_s > 6 * SLOW_S:
             return rates
-        return Rates(
+        return ArrivalRates(
             rates.fast / -math.expm1(-seen_s / FAST_S),
             rates.middle / -math.expm1(-seen_s / MIDDLE_S),
             rates.slow / -math.expm1(-seen_s / SLOW_S),

@@ -12,7 +12,7 @@ STAYING = 0.6
 SETTLED_USES = 1.0
 
 
-def keeping(rate: float, cost_s: float, size_bytes: int, held_s: float) -> float:
+def gdsf_value(rate: float, cost_s: float, size_bytes: int, held_s: float) -> float:
     """Seconds of waiting saved a second and byte, by keeping what is asked for `rate` times a
     second, takes `cost_s` to bring back, and has been there for `held_s`.
     """

@@ -17,11 +17,11 @@ SLEEP_S = float(os.environ.get("YOLOPOOL_ECHO_SLEEP_S", "0"))
 # Of the processes of a pool, a worker's own alone.
 if any(word.startswith("--device=") for word in sys.orig_argv):
     from worker.service import convert
-    from worker.service.service import WorkerRpc
+    from worker.service.service import WorkerService
     from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 
     async def answer(
-        self: WorkerRpc, request: worker_pb2.InferRequest, context: Any
+        self: WorkerService, request: worker_pb2.InferRequest, context: Any
     ) -> worker_pb2.InferResponse:
         """In place of WorkerRpc.Infer."""
         began = time.perf_counter()
@@ -52,4 +52,4 @@ if any(word.startswith("--device=") for word in sys.orig_argv):
         )
         return worker_pb2.InferResponse(result=result, load=convert.load_to(self._engine))
 
-    WorkerRpc.Infer = answer  # type: ignore[method-assign] # the whole point of this file
+    WorkerService.Infer = answer  # type: ignore[method-assign] # the whole point of this file

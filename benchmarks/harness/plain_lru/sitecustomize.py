@@ -8,8 +8,8 @@ import yolopool.server.gdsf
 
 
 def nothing(rate: float, cost_s: float, size_bytes: int, held_s: float) -> float:
-    """In place of `yolopool.server.gdsf.keeping`, before anybody has imported it."""
+    """In place of `yolopool.server.gdsf.gdsf_value`, before anybody has imported it."""
     return 0.0
 
 
-yolopool.server.gdsf.keeping = nothing
+yolopool.server.gdsf.gdsf_value = nothing

@@ -41,7 +41,7 @@ class Session(Protocol):
         ...
 
 
-class GraphModel:
+class OnnxModel:
     """Satisfies LoadedModel; weights are the session's own copy."""
 
     uses_host_memory = False
@@ -102,7 +102,7 @@ class GraphModel:
 class _Staged:
     """pixels: uint8 BGR (batch, height, width, 3)."""
 
-    model: GraphModel
+    model: OnnxModel
     session: Session
     pixels: U8
     options: Sequence[NmsOptions]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from worker.backends.base import U8
-from worker.backends.onnx.model import GraphModel, Outputs
+from worker.backends.onnx.model import OnnxModel, Outputs
 from worker.hardware import allocator
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
@@ -42,7 +42,7 @@ class OnnxRuntime:
         self._threads = compute_threads
         self._used_bytes = used_bytes
 
-    def load(self, pack: Pack) -> GraphModel:
+    def load(self, pack: Pack) -> OnnxModel:
         """A session of its own memory. Raises LoadFailed, OutOfMemory."""
         runtime = _library()
         wanted = [_NEEDED[kind] for kind in self._kinds]
@@ -65,7 +65,7 @@ class OnnxRuntime:
         # The library keeps the file to begin anew with another provider: as much again as weights.
         session.disable_fallback()
         session._model_bytes = b""
-        return GraphModel(pack, _Session(session, pack.manifest.onnx, self._used_bytes() - before))
+        return OnnxModel(pack, _Session(session, pack.manifest.onnx, self._used_bytes() - before))
 
 
 class _Session:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from worker.backends.base import U8
-from worker.backends.onnx.model import GraphModel, Outputs
+from worker.backends.onnx.model import OnnxModel, Outputs
 from worker.hardware import allocator
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
@@ -28,7 +28,7 @@ class OpenVino:
         self._threads = compute_threads
         self._core: Any = None
 
-    def load(self, pack: Pack) -> GraphModel:
+    def load(self, pack: Pack) -> OnnxModel:
         """A compiled graph of its own memory. Raises LoadFailed, OutOfMemory."""
         openvino = _library()
         if self._core is None:
@@ -53,7 +53,7 @@ class OpenVino:
             },
         )
         del graph
-        return GraphModel(pack, _Session(compiled, pack.manifest.onnx, before))
+        return OnnxModel(pack, _Session(compiled, pack.manifest.onnx, before))
 
 
 class _Session:

@@ -16,7 +16,7 @@ import torch
 
 from worker.backends.base import DeviceMemory
 from worker.backends.pytorch.architecture import Architecture
-from worker.backends.pytorch.cuda_graphs import Graphs
+from worker.backends.pytorch.cuda_graphs import CudaGraphs
 from worker.backends.pytorch.model import TorchModel
 from worker.backends.pytorch.streams import Streams
 from worker.hardware import allocator
@@ -38,7 +38,7 @@ class TorchBackend:
     def __init__(self, device: str, compute_threads: int = 0, graph_bytes: int = 0) -> None:
         self.device = torch.device(device)
         self._threads = compute_threads
-        self.graphs = Graphs(graph_bytes if self.device.type == "cuda" else 0)
+        self.graphs = CudaGraphs(graph_bytes if self.device.type == "cuda" else 0)
         self._context_bytes = 0
         self._process = psutil.Process()
         self._architectures: dict[str, Architecture] = {}

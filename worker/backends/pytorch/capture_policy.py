@@ -16,7 +16,7 @@ WORTH_A_CHANGE = 4
 HALF_LIFE = 4096
 
 
-class Verdict(Enum):
+class CaptureDecision(Enum):
     EAGER = "eager"
     CAPTURE = "capture"
     REPLAY = "replay"
@@ -25,7 +25,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class GraphKey:
     """Passes that one graph is good for; shape is (height, width) in pixels."""
 
     architecture: str
@@ -44,7 +44,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class GraphBytes:
     """Bytes of a graph: of its weights' place, of its passes, of its input and answer."""
 
     slot_bytes: int
@@ -53,34 +53,38 @@ class Need:
 
 
 @dataclass(slots=True)
-class Graphing:
+class CapturePolicy:
     """The graphs there are, and what was seen; `budget_bytes` bounds them all."""
 
     budget_bytes: int
-    captured: dict[Kind, Need] = field(default_factory=dict)
-    _seen: dict[Kind, float] = field(default_factory=dict)
-    _refused: set[Kind] = field(default_factory=set)
+    captured: dict[GraphKey, GraphBytes] = field(default_factory=dict)
+    _seen: dict[GraphKey, float] = field(default_factory=dict)
+    _refused: set[GraphKey] = field(default_factory=set)
     _passes: int = 0
 
-    def decide(self, kind: Kind, need: Need) -> Verdict:
+    def decide(self, kind: GraphKey, need: GraphBytes) -> CaptureDecision:
         """How the next pass is to run; counts it."""
         self._count(kind)
         if kind in self.captured:
-            return Verdict.REPLAY
+            return CaptureDecision.REPLAY
         if kind in self._refused or not self._is_often(kind):
-            return Verdict.EAGER
+            return CaptureDecision.EAGER
         if _bytes({**self.captured, kind: need}) <= self.budget_bytes:
-            return Verdict.CAPTURE
+            return CaptureDecision.CAPTURE
         if _bytes({kind: need}) > self.budget_bytes:
-            return Verdict.EAGER
+            return CaptureDecision.EAGER
         least = min(self._seen.get(one, 0.0) for one in self.captured)
-        return Verdict.RENEW if self._seen[kind] >= WORTH_A_CHANGE * least else Verdict.EAGER
+        return (
+            CaptureDecision.RENEW
+            if self._seen[kind] >= WORTH_A_CHANGE * least
+            else CaptureDecision.EAGER
+        )
 
-    def note(self, kind: Kind, need: Need) -> None:
+    def note(self, kind: GraphKey, need: GraphBytes) -> None:
         """It is captured now."""
         self.captured[kind] = need
 
-    def refuse(self, kind: Kind) -> None:
+    def refuse(self, kind: GraphKey) -> None:
         """It can't be captured now; when all are gone or after HALF_LIFE passes it is tried again,
         since memory may have been what was missing.
         """
@@ -91,13 +95,13 @@ class Graphing:
         self.captured.clear()
         self._refused.clear()
 
-    def _is_often(self, kind: Kind) -> bool:
+    def _is_often(self, kind: GraphKey) -> bool:
         if kind.is_square:
             return self._seen[kind] >= SQUARE_AFTER
         others = sum(not one.is_square for one in self.captured)
         return self._seen[kind] >= OTHER_AFTER and others < MOST_OTHERS
 
-    def _count(self, kind: Kind) -> None:
+    def _count(self, kind: GraphKey) -> None:
         self._seen[kind] = self._seen.get(kind, 0.0) + 1
         self._passes += 1
         if self._passes % HALF_LIFE == 0:
@@ -106,7 +110,7 @@ class Graphing:
             self._seen = {one: n / 2 for one, n in self._seen.items() if n >= 1 or one == kind}
 
 
-def _bytes(needs: dict[Kind, Need]) -> int:
+def _bytes(needs: dict[GraphKey, GraphBytes]) -> int:
     slots = {kind.slot: need.slot_bytes for kind, need in needs.items()}
     workspace = max((need.workspace_bytes for need in needs.values()), default=0)
     return sum(slots.values()) + workspace + sum(need.held_bytes for need in needs.values())

@@ -12,29 +12,34 @@ import structlog
 import torch
 
 from worker.backends.pytorch.architecture import Architecture, Output
-from worker.backends.pytorch.capture_policy import Graphing, Kind, Need, Verdict
+from worker.backends.pytorch.capture_policy import (
+    CaptureDecision,
+    CapturePolicy,
+    GraphBytes,
+    GraphKey,
+)
 
 log = structlog.get_logger()
 Forward = Callable[[torch.Tensor], Output]
 
 
-class Graphs:
+class CudaGraphs:
     """Of one device; `budget_bytes` 0: there are none."""
 
     def __init__(self, budget_bytes: int) -> None:
-        self._graphing = Graphing(budget_bytes)
-        self._graphs: dict[Kind, _Graph] = {}
+        self._policy = CapturePolicy(budget_bytes)
+        self._graphs: dict[GraphKey, _Graph] = {}
         self._slots: dict[tuple[str, str], _Slot] = {}
         self._pool: Any = None
 
     @property
     def enabled(self) -> bool:
         """Whether there may be one."""
-        return self._graphing.budget_bytes > 0
+        return self._policy.budget_bytes > 0
 
     def run(
         self,
-        kind: Kind,
+        kind: GraphKey,
         shared: Architecture,
         tensors: Sequence[torch.Tensor],
         pixels: torch.Tensor,
@@ -44,20 +49,20 @@ class Graphs:
         """The prediction of `forward(pixels)` with these weights; it is overwritten by the next
         pass. None: to be run eagerly. Only where they are `enabled`.
         """
-        need = Need(sum(one.nbytes for one in tensors), workspace_bytes, 2 * pixels.nbytes)
-        verdict = self._graphing.decide(kind, need)
-        if verdict is Verdict.RENEW:
+        need = GraphBytes(sum(one.nbytes for one in tensors), workspace_bytes, 2 * pixels.nbytes)
+        verdict = self._policy.decide(kind, need)
+        if verdict is CaptureDecision.RENEW:
             self.drop()
-        if verdict in (Verdict.EAGER, Verdict.RENEW):
+        if verdict in (CaptureDecision.EAGER, CaptureDecision.RENEW):
             return None
-        if verdict is Verdict.CAPTURE:
+        if verdict is CaptureDecision.CAPTURE:
             made = self._capture(kind, shared, tensors, pixels, forward)
             if made is None:
-                self._graphing.refuse(kind)
+                self._policy.refuse(kind)
                 self._tidy()
                 return None
             self._graphs[kind] = made
-            self._graphing.note(kind, need)
+            self._policy.note(kind, need)
             log.info("captured", kind=str(kind))
         graph = self._graphs[kind]
         self._slots[kind.slot].hold(tensors)
@@ -77,7 +82,7 @@ class Graphs:
         self._graphs.clear()
         self._slots.clear()
         self._pool = None
-        self._graphing.dropped()
+        self._policy.dropped()
 
     def _tidy(self) -> None:
         """Keeps no memory for graphs that did not come about: no budget knows of it."""
@@ -88,7 +93,7 @@ class Graphs:
 
     def _capture(
         self,
-        kind: Kind,
+        kind: GraphKey,
         shared: Architecture,
         tensors: Sequence[torch.Tensor],
         pixels: torch.Tensor,

@@ -17,7 +17,7 @@ import torch
 
 from worker.backends.base import U8, BatchResult
 from worker.backends.pytorch.architecture import Architecture, Output
-from worker.backends.pytorch.capture_policy import Kind
+from worker.backends.pytorch.capture_policy import GraphKey
 from worker.packs.pack import Pack
 from worker.postprocess import heads, nms
 from worker.postprocess.outputs import F32, Candidates, NmsOptions
@@ -137,9 +137,9 @@ class TorchModel:
             self.workspace_bytes((pixels.shape[1], pixels.shape[2]), len(pixels)),
         )
 
-    def _kind(self, pixels: torch.Tensor) -> Kind:
+    def _kind(self, pixels: torch.Tensor) -> GraphKey:
         batch, height, width, _ = pixels.shape
-        return Kind(self._manifest.architecture_key, str(self.dtype), (height, width), batch)
+        return GraphKey(self._manifest.architecture_key, str(self.dtype), (height, width), batch)
 
     def _forward(self, pixels: torch.Tensor) -> Output:
         """By whatever weights are bound; no more than a graph can capture."""
