@@ -42,9 +42,9 @@ from control_plane.services.events import EventService
 from control_plane.services.explain import ExplainService
 from control_plane.services.fleet import FleetService, Identity
 from control_plane.services.imports import ImportService
-from control_plane.services.leader_client import PeerService
 from control_plane.services.membership import MembershipService
 from control_plane.services.models import ModelService
+from control_plane.services.peers import PeerService
 from control_plane.services.readiness import ReadinessGate
 from control_plane.services.schedules import ScheduleService
 from control_plane.settings import Settings
@@ -57,8 +57,9 @@ from control_plane.view.reflector import Reflector
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.errors import RegistryUnavailable
-from yolopool.server.grpc_server import GrpcServer, die_with_parent
+from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
+from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import settle, until_signal
 from yolopool.v1 import (
     bench_pb2_grpc,

@@ -17,7 +17,8 @@ from importer.settings import Settings, read_settings
 from importer.supervisor import Supervisor
 from yolopool.client import uploads
 from yolopool.errors import InvalidOption
-from yolopool.server import grpc_server, logs, process
+from yolopool.server import logs, process
+from yolopool.server.parent_death import die_with_parent
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
@@ -49,7 +50,7 @@ def main() -> int:
     """Exit status: 0, or 1 when FILE was refused."""
     settings = read_settings()
     if settings.die_with_parent:
-        grpc_server.die_with_parent()
+        die_with_parent()
     logs.set_up_logs("importer", settings.log_level, settings.log_json)
     return asyncio.run(_import_file(settings) if settings.file else _serve(settings))
 

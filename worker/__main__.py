@@ -11,7 +11,8 @@ from worker.process.stderr_writer import NonBlockingStderr
 from worker.process.supervisor import supervisor_of
 from worker.settings import Settings, read_settings
 from yolopool.errors import YolopoolError
-from yolopool.server import grpc_server, logs, process
+from yolopool.server import logs, process
+from yolopool.server.parent_death import die_with_parent
 
 log = structlog.get_logger()
 LAST_WORDS_S = 1.0
@@ -27,7 +28,7 @@ def main() -> int:
     stderr = NonBlockingStderr() if not settings.device else None
     logs.set_up_logs("worker", settings.log_level, settings.log_json, stderr)
     if settings.die_with_parent:
-        grpc_server.die_with_parent()
+        die_with_parent()
     try:
         asyncio.run(_run(settings, stderr))
     except (YolopoolError, OSError) as error:

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.e2e
 # Says its environment once it can be signalled, then lives on.
 CHILD = """
 import os, pathlib, signal, sys
-from yolopool import serving
-serving.die_with_parent()
+from yolopool.server.parent_death import die_with_parent
+die_with_parent()
 if sys.argv[2] == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 ready = pathlib.Path(sys.argv[1], str(os.getpid()))
@@ -36,12 +36,12 @@ PARENT = """
 import asyncio, os, sys
 from worker.hardware.devices import discover
 from worker.process.supervisor import Supervisor
-from yolopool import serving
+from yolopool.server import process
 child = [sys.executable, "-c", sys.argv[1], sys.argv[2], sys.argv[3]]
 supervisor = Supervisor(
     discover("sim:2", {}), lambda device: child, environ=os.environ, drain_grace_s=0.2
 )
-asyncio.run(supervisor.run(serving.until_signal))
+asyncio.run(supervisor.run(process.until_signal))
 """
 
 
@@ -134,12 +134,12 @@ async def test_stops_while_nothing_can_be_started(tmp_path: Path) -> None:
 # Notes two requests as a worker does, writes some last words, and crashes.
 CRASHING = """
 import faulthandler, os, signal
-from worker.process.flight_recorder import BlackBox
+from worker.process.flight_recorder import FlightRecorder
 faulthandler.enable()
-box = BlackBox(int(os.environ["YOLOPOOL_WORKER_BLACK_BOX"]), "incarnation")
-with box.holding("done"):
+box = FlightRecorder(int(os.environ["YOLOPOOL_WORKER_BLACK_BOX"]), "incarnation")
+with box.recording("done"):
     pass
-with box.holding("r1"), box.holding("r2"):
+with box.recording("r1"), box.recording("r2"):
     os.kill(os.getpid(), signal.{signal})
 """
 

@@ -18,7 +18,6 @@ from grpc_reflection.v1alpha import reflection
 
 from yolopool import status
 from yolopool.errors import Draining, Internal, YolopoolError
-from yolopool.server.parent_death import die_with_parent as die_with_parent
 
 log = structlog.get_logger()
 

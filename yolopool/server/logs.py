@@ -8,8 +8,6 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from yolopool.server.parent_death import die_with_parent as die_with_parent
-
 
 class _Stderr(io.TextIOBase):
     """stderr, whose reader may have been killed: what is to end in order does not stumble over its

@@ -4,8 +4,6 @@ import asyncio
 import gc
 import signal
 
-from yolopool.server.parent_death import die_with_parent as die_with_parent
-
 
 def settle() -> None:
     """To be called once, when a process has begun: what is there now stays until its end, and the

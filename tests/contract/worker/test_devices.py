@@ -1,0 +1,323 @@
+"""Devices as the real pynvml sees them, through a driver library made for the test."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.harness.worker import Worker
+from worker.hardware import allocator, cpu_sets
+from worker.hardware.devices import discover, find
+from worker.hardware.host import Host
+from yolopool.errors import InvalidOption
+
+GIB = 2**30
+ASK = """
+import json, os, sys
+from worker.hardware import devices
+from yolopool.errors import InvalidOption
+try:
+    found = devices.discover(sys.argv[1], os.environ)
+except InvalidOption as error:
+    print(json.dumps(str(error)))
+else:
+    print(json.dumps([[d.kind, d.id, d.name, d.memory_bytes, dict(d.environment)] for d in found]))
+assert not {"torch", "ultralytics", "cv2"} & set(sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a driver library in it."""
+    folder = tmp_path_factory.mktemp("nvml")
+    source = Path(__file__).with_name("fake_nvml.c")
+    library = folder / "libnvidia-ml.so.1"
+    compiler = ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(library), str(source)]
+    subprocess.run(compiler, check=True)
+    return folder
+
+
+def ask(spec: str, driver: Path | None, **told: str) -> Any:
+    """What `discover` finds in a fresh process: a list of devices, or the error's message."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "LD_LIB"))} | told
+    if driver is not None:
+        environ["LD_LIBRARY_PATH"] = str(driver)
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, spec], env=environ, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def ids(answer: Any) -> list[str]:
+    assert isinstance(answer, list), answer
+    return [device[1] for device in answer]
+
+
+def gpu(index: int) -> str:
+    return f"cuda:GPU-{index:08x}-0000"
+
+
+def mig(index: int, place: int) -> str:
+    return f"cuda:MIG-{index:08x}-{place:04x}"
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+@pytest.mark.parametrize("spec", ["auto", "cuda"])
+def test_finds_every_gpu(driver: Path, spec: str, count: int) -> None:
+    answer = ask(spec, driver, FAKE_GPUS=str(count))
+    assert ids(answer) == [gpu(index) for index in range(count)]
+    assert answer[0] == [
+        "cuda",
+        gpu(0),
+        "NVIDIA Fake",
+        80 * GIB,
+        {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "GPU-00000000-0000"},
+    ]
+
+
+def test_finds_slices_in_place_of_their_gpu(driver: Path) -> None:
+    answer = ask("auto", driver, FAKE_GPUS="3", FAKE_MIG="1", FAKE_SLICES=str(0b100101))
+    assert ids(answer) == [gpu(0), mig(1, 0), mig(1, 2), mig(1, 5), gpu(2)]
+    assert answer[1][2:4] == ["NVIDIA Fake MIG 1g.10gb", 10 * GIB]
+    assert answer[1][4]["CUDA_VISIBLE_DEVICES"] == "MIG-00000001-0000"
+
+
+def test_takes_only_the_named_ones_in_their_order(driver: Path) -> None:
+    machine = {"FAKE_GPUS": "3", "FAKE_MIG": "1", "FAKE_SLICES": "3"}
+    spec = f"{mig(1, 1)},GPU-00000000-0000,cpu,sim:2,{mig(1, 1)}"
+    found = ids(ask(spec, driver, **machine))
+    assert found == [mig(1, 1), gpu(0), "cpu", "sim:0", "sim:1"]
+    # The GPU that has been cut into slices is no device itself.
+    answer = ask(gpu(1), driver, **machine)
+    assert "no CUDA device GPU-00000001-0000 here" in answer
+    assert mig(1, 0) in answer
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("1,0", [gpu(1), gpu(0)]),
+        ("GPU-00000003-0000,2", [gpu(3), gpu(2)]),
+        ("GPU-00000002", [gpu(2)]),
+        ("0,9,1", [gpu(0)]),
+        ("0,-1,1", [gpu(0)]),
+        ("4", [mig(4, 0), mig(4, 1)]),
+        ("MIG-00000004-0001,0", [mig(4, 1), gpu(0)]),
+    ],
+)
+def test_respects_visible_devices(driver: Path, visible: str, expected: list[str]) -> None:
+    machine = {"FAKE_GPUS": "5", "FAKE_MIG": "4", "FAKE_SLICES": "3"}
+    assert ids(ask("auto", driver, CUDA_VISIBLE_DEVICES=visible, **machine)) == expected
+
+
+def test_a_worker_finds_itself_in_the_environment_made_for_it(driver: Path) -> None:
+    machine = {"FAKE_GPUS": "2", "FAKE_MIG": "1", "FAKE_SLICES": "3"}
+    for _, name, _, _, environment in ask("cuda", driver, **machine):
+        assert ids(ask(name, driver, **machine, **environment)) == [name]
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"FAKE_GPUS": "0"}, "shows no GPU to this process"),
+        ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES='' leaves none"),
+        ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "-1"}, "leaves none of 2 GPUs"),
+        ({"FAKE_GPUS": "1", "FAKE_MIG": "0"}, "MIG enabled and none has a slice"),
+        ({"FAKE_INIT": "9"}, "kernel module is not loaded"),
+        ({"FAKE_INIT": "18"}, "differ in version"),
+        ({"FAKE_INIT": "4"}, "/dev/nvidia"),
+        ({"FAKE_INIT": "999"}, "the NVIDIA driver says: "),
+    ],
+)
+def test_says_why_there_is_no_cuda_device(driver: Path, told: dict[str, str], why: str) -> None:
+    answer = ask("cuda", driver, **told)
+    assert answer.startswith("no CUDA device: ")
+    assert why in answer
+    assert ids(ask("auto", driver, **told)) == ["cpu"]
+
+
+def has_driver() -> bool:
+    import ctypes
+
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(has_driver(), reason="this machine has an NVIDIA driver")
+def test_says_that_the_driver_is_missing() -> None:
+    assert "libnvidia-ml.so.1 is missing" in ask("cuda", None)
+    assert "libnvidia-ml.so.1 is missing" in ask("cuda:GPU-1", None)
+    assert ids(ask("auto", None)) == ["cpu"]
+
+
+def test_leaves_out_a_gpu_that_is_lost(driver: Path) -> None:
+    assert ids(ask("cuda", driver, FAKE_GPUS="3", FAKE_LOST="1")) == [gpu(0), gpu(2)]
+
+
+def test_a_chip_that_shares_memory_has_the_hosts(driver: Path) -> None:
+    answer = ask("cuda", driver, FAKE_GPUS="1", FAKE_SHARED="1")
+    assert answer[0][3] == Host().memory_bytes()
+
+
+# --- CPU and simulated devices, and the words for them ----------------------------------------
+
+
+def test_cpu_device() -> None:
+    (device,) = discover("cpu", {})
+    assert (device.kind, device.id) == ("cpu", "cpu")
+    assert device.memory_bytes == Host().memory_bytes()
+    assert device.environment == {
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": str(Host().compute_threads()),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+        **allocator.environment({}),
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "2048",
+    }
+    (device,) = discover("cpu", {}, compute_threads=5)
+    assert device.environment["OMP_NUM_THREADS"] == "5"
+
+
+def test_the_kernels_of_many_passes_are_kept_on_a_cpu() -> None:
+    """More than oneDNN keeps by itself; each of these is a convolution and two reorders."""
+    code = """
+import torch
+weight, rest = torch.zeros(1, 1, 1, 1), (None, (0, 0), (1, 1), (1, 1), 1)
+for turn in range(2):
+    print("turn", flush=True)
+    for width in range(1, 501):
+        torch.mkldnn_convolution(torch.zeros(1, 1, 1, width), weight, *rest)
+"""
+    (device,) = discover("cpu", {})
+    environment = {**os.environ, **device.environment, "ONEDNN_VERBOSE": "profile_create"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    _, first, second = done.stdout.split("turn\n")
+    assert first.count("create:cache_miss") >= 1500
+    assert second.count("create:cache_hit") >= 1500
+    assert "create:cache_miss" not in second
+
+
+def test_cpu_workers_with_cores_of_their_own() -> None:
+    cores = Host().allowed()
+    each = len(cores) // 2 or 1
+    found = discover(f"cpu:{len(cores) // each}x{each}", {})
+    assert found[0].kind == "cpu"
+    assert [cpu_sets.parse(one.id.removeprefix("cpu:")) for one in found] == [
+        cores[n * each : (n + 1) * each] for n in range(len(cores) // each)
+    ]
+    assert sum(one.memory_bytes for one in found) <= Host().memory_bytes()
+    assert found[0].environment["OMP_NUM_THREADS"] == str(Host().compute_threads(each))
+    assert find(found[0].id, {}) == found[0]
+    with pytest.raises(InvalidOption, match="not there"):
+        discover("cpu:99998-99999", {})
+
+
+def test_a_bound_process_has_its_cores_and_its_share_of_memory() -> None:
+    code = (
+        "import threading, os; from worker.hardware.host import Host; whole = Host(); "
+        "cores = whole.allowed(); host = whole.bind(cores[-1:]); "
+        "assert host.allowed() == cores[-1:] and host.cores() == host.compute_threads() == 1; "
+        "assert host.memory_bytes() == whole.memory_bytes() // len(cores); "
+        "seen = []; thread = threading.Thread(target=lambda: seen.append(os.sched_getaffinity(0)))"
+        "; thread.start(); thread.join(); assert seen == [{cores[-1]}]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_threads_of_a_cpu_worker_wait_for_their_turn() -> None:
+    def threads(pid: int) -> list[int]:
+        return [int(folder.name) for folder in Path(f"/proc/{pid}/task").iterdir()]
+
+    async def policies(device: str) -> set[int]:
+        async with Worker(device) as worker:
+            return {os.sched_getscheduler(thread) for thread in threads(worker.pid)}
+
+    assert os.SCHED_BATCH in await policies("cpu")
+    assert os.SCHED_BATCH not in await policies("sim:1")
+
+
+def test_simulated_devices() -> None:
+    assert [device.id for device in discover("sim:3", {})] == ["sim:0", "sim:1", "sim:2"]
+    assert find("sim:3", {}).id == "sim:3"
+    assert find("cpu", {}).id == "cpu"
+
+
+@pytest.mark.parametrize("spec", ["", "gpu", "cuda:0", "sim:", "sim:x", "sim:257", "cpu,", "cuda:"])
+def test_refuses_words_that_mean_no_device(spec: str) -> None:
+    with pytest.raises(InvalidOption, match="give "):
+        discover(spec, {})
+
+
+def test_one_device_must_be_one() -> None:
+    with pytest.raises(InvalidOption, match="2 devices"):
+        find("cpu,sim:1", {})
+
+
+# --- The host's limits ------------------------------------------------------------------------
+
+
+def host(root: Path, membership: str, files: dict[str, str]) -> Host:
+    """A host whose kernel says this."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(membership)
+    for name, text in files.items():
+        path = root / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Host(root / "proc", root / "cgroup")
+
+
+CORES = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000\n"}, CORES),
+        ("0::/\n", {"cpu.max": "100000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "900000 100000\n"}, min(CORES, 9)),
+        ("0::/a/b\n", {"a/cpu.max": "100000 100000", "a/b/cpu.max": "max 100000"}, 1),
+        ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "9"}, CORES),
+        ("4:cpu:/x\n", {"cpu/cpu.cfs_quota_us": "15", "cpu/cpu.cfs_period_us": "10"}, 1),
+        ("4:cpuset:/\n0::/\n", {}, CORES),
+        ("", {}, CORES),
+    ],
+)
+def test_cores_within_affinity_and_quota(
+    tmp_path: Path, membership: str, files: dict[str, str], cores: int
+) -> None:
+    assert host(tmp_path, membership, files).cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("membership", "files"),
+    [
+        ("0::/pod\n", {"memory.max": "max", "pod/memory.max": "1048576\n"}),
+        ("7:memory:/pod\n", {"memory/pod/memory.limit_in_bytes": "1048576\n"}),
+        ("7:memory:/of/the/host\n", {"memory/memory.limit_in_bytes": "1048576\n"}),
+    ],
+)
+def test_memory_within_the_limit(tmp_path: Path, membership: str, files: dict[str, str]) -> None:
+    assert host(tmp_path, membership, files).memory_bytes() == 1048576
+
+
+def test_memory_without_a_limit_is_the_machines(tmp_path: Path) -> None:
+    v1_unlimited = {"memory/memory.limit_in_bytes": "9223372036854771712"}
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert host(tmp_path, "7:memory:/\n", v1_unlimited).memory_bytes() == machine
+
+
+def test_cpu_name(tmp_path: Path) -> None:
+    made = host(tmp_path, "", {})
+    assert made.cpu_name() == os.uname().machine
+    (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nmodel name\t: Fast One\n")
+    assert made.cpu_name() == "Fast One"
