@@ -20,6 +20,7 @@ from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
 from control_plane.http_server import HttpServer, build
 from control_plane.leader.client import LeaderClient
+from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
 from control_plane.metrics import Metrics
 from control_plane.models.builds import Builds
@@ -125,13 +126,17 @@ class ControlPlane:
             registry, self.view, self._leader_client, clock, settings.no_worker_grace_s
         )
         self._executor = self._build_errands(clock)
-        timings = ReconcilerTimings(lease_s=settings.reconciler_lease_s, gather_s=settings.lease_s)
-        self._reconciler = Reconciler(name, registry, self.view, self._executor, clock, timings)
+        self._election = LeaderElection(
+            name, registry, self.view, clock, settings.reconciler_lease_s, settings.lease_s
+        )
+        self._reconciler = Reconciler(
+            self._election, registry, self.view, self._executor, clock, ReconcilerTimings()
+        )
         self._observer = FleetObserver(
             registry,
             self.view,
             self._recorder,
-            lambda: self._reconciler.token,
+            lambda: self._election.token,
             clock,
             settings.lease_s,
         )
@@ -143,11 +148,11 @@ class ControlPlane:
             self._loads,
             self._recorder,
             clock,
-            lambda: self._reconciler.is_leader,
+            lambda: self._election.is_leader,
         )
         self._preloader = Preloader(settings.load, registry, self.view, clock)
         self._drainer = Drainer(
-            self.view, self._link, self._recorder, clock, lambda: self._reconciler.acting_token
+            self.view, self._link, self._recorder, clock, lambda: self._election.acting_token
         )
         opening = ReadinessGate(lambda: self.view.is_loaded)
         forwarding = LeaderForwarding(self._leader_client, self._watch.refresh)
@@ -162,7 +167,7 @@ class ControlPlane:
             self._recorder,
             self._metrics,
             clock,
-            lambda: self._reconciler.is_leader,
+            lambda: self._election.is_leader,
         )
         self._membership = MembershipService(
             self.view,
@@ -174,7 +179,7 @@ class ControlPlane:
             settings.lease_s,
         )
         self._add_services(Identity(name, clock.unix()), clock)
-        self._http = HttpServer(build(self.view, self._metrics, lambda: self._reconciler.is_leader))
+        self._http = HttpServer(build(self.view, self._metrics, lambda: self._election.is_leader))
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
 
@@ -267,7 +272,7 @@ class ControlPlane:
         await asyncio.to_thread(self._artifacts.prepare)
         http_port = self._http.bind(settings.http_host, settings.http_port)
         port = await self._server.start(settings.host, settings.port)
-        self._reconciler.address = settings.advertise or _reachable(settings.host, port)
+        self._election.address = settings.advertise or _reachable(settings.host, port)
         self._spawn(self._http.serve(), "http")
         self._spawn(self._watch.run(), "watch")
         if self._copy is not None:
@@ -311,6 +316,7 @@ class ControlPlane:
             async with asyncio.timeout(RESIGN_S):
                 await self._changeovers.close()
                 await self._reconciler.close()
+                await self._election.resign()
         except (RegistryUnavailable, TimeoutError):
             log.info("the registry is away: its lease runs out by itself")
 

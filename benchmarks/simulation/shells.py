@@ -20,6 +20,7 @@ from benchmarks.simulation.device import SIDE, Store, VirtualBackend, VirtualEng
 from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.leader.client import LeaderClient
+from control_plane.leader.election import LeaderElection
 from control_plane.metrics import Metrics
 from control_plane.models.loading import Loader
 from control_plane.reconcile.executor import Executor
@@ -96,8 +97,10 @@ class Brain:
             LOAD_TIMEOUT_S,
             RELEASE_TIMEOUT_S,
         )
-        pace = ReconcilerTimings(gather_s=0.0)
-        self.reconciler = Reconciler("brain", self.registry, self.view, executor, self.clock, pace)
+        election = LeaderElection("brain", self.registry, self.view, self.clock, gather_s=0.0)
+        self.reconciler = Reconciler(
+            election, self.registry, self.view, executor, self.clock, ReconcilerTimings()
+        )
 
 
 class Hands:

@@ -191,7 +191,7 @@ async def test_of_two_control_planes_one_reports_and_the_next_what_was_missed(
         await second.start()
         try:
             # The host of the one that decides goes, and a worker with it.
-            first.plane._reconciler._token = None
+            first.plane._election._token = None
             assert first.plane._deciding is not None
             first.plane._deciding.cancel()
             for task in first.plane._tasks:

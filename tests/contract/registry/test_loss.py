@@ -197,7 +197,7 @@ async def test_a_writer_that_was_overtaken_changes_no_worker(tmp_path: Path) -> 
             await becomes(lambda: new.plane.view.workers)
             await old.ready("a", "b")
             await old.load("a")
-            before = old.plane._reconciler._token
+            before = old.plane._election._token
             assert before is not None
             # It stands still with its token in hand, as a process that is stopped.
             assert old.plane._deciding is not None
@@ -216,7 +216,7 @@ async def test_a_writer_that_was_overtaken_changes_no_worker(tmp_path: Path) -> 
             # Awake again, it sees that another decides, and leaves it to that one.
             old.plane._deciding = asyncio.create_task(old.plane._reconciler.run())
             await becomes(lambda: old.plane.view.leader_address == new.addresses.grpc)
-            assert not old.plane._reconciler.is_leader
+            assert not old.plane._election.is_leader
             assert decides(new)
 
 
