@@ -1,6 +1,6 @@
 """Calls that only the leader may answer are handed on to it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +9,9 @@ import grpc
 from control_plane.leader.client import FLAG, LeaderClient, LeaderLost, log
 from yolopool.errors import RegistryUnavailable, YolopoolError
 
-# What changes the fleet, and what only the one that plans can tell.
+# What changes desired state, and what only the leader's plan can tell. A write that a follower
+# served itself would reach the store, but the leader would hear of it later: the caller's next read
+# would miss it, and the leader would keep a load's back-off that the write is to end.
 FORWARDED = frozenset(
     {
         *(
@@ -24,6 +26,8 @@ FORWARDED = frozenset(
                 "SetResidency",
                 "SetPlacement",
                 "SetBatching",
+                "BuildModel",
+                "SetVariant",
                 "Changeover",
             )
         ),
@@ -34,6 +38,26 @@ FORWARDED = frozenset(
         "/yolopool.v1.ScheduleService/DeleteSchedule",
     }
 )
+
+_EVERY_ONE = "each control plane serves its own workers and callers"
+# Every other method, and why the control plane that is called serves it.
+SERVED_LOCALLY: Mapping[str, str] = {
+    "/yolopool.v1.DetectionService/Detect": "the data path; of a miss only the want is forwarded",
+    "/yolopool.v1.PeerService/WantVersion": "it is what a follower sends to the leader",
+    "/yolopool.v1.ModelService/UploadArtifact": "a stream of bytes into the artifact store",
+    "/yolopool.v1.BenchService/BenchModel": "a stream; a miss is forwarded as of Detect",
+    "/yolopool.v1.EventService/WatchEvents": "all control planes read one stream of the store",
+    "/yolopool.v1.ExplainService/ExplainRequest": "the caller's control plane kept the request",
+    "/yolopool.v1.FleetService/ListWorkers": "each control plane hears every worker",
+    "/yolopool.v1.FleetService/GetFleet": "it tells of the control plane that is called",
+    "/yolopool.v1.ScheduleService/ListSchedules": "each control plane follows the store",
+    "/yolopool.v1.ImportService/ClaimImport": "one script of the store hands an import out",
+    "/yolopool.v1.ImportService/ReportImport": "the store checks the importer's lease",
+    "/yolopool.v1.MembershipService/Join": _EVERY_ONE,
+    "/yolopool.v1.MembershipService/Heartbeat": _EVERY_ONE,
+    "/yolopool.v1.MembershipService/Leave": _EVERY_ONE,
+    "/yolopool.v1.MembershipService/ReportExit": _EVERY_ONE,
+}
 
 
 class LeaderForwarding(grpc.aio.ServerInterceptor):
