@@ -13,7 +13,6 @@ from typing import TypeVar
 from control_plane.clock import Clock
 from control_plane.leader.client import LeaderClient, LeaderLost
 from control_plane.store.registry import Registry
-from control_plane.types.command import error_of
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import Replica
@@ -143,7 +142,7 @@ class Loader:
             return True
         blocked = self._view.waits.get(want.key)
         if blocked is not None and blocked.final:
-            raise error_of(blocked)
+            raise blocked.as_error()
         return False
 
     async def unload(

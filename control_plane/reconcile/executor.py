@@ -13,15 +13,14 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.metrics import Metrics
-from control_plane.scheduling.reasons import PASSING
+from control_plane.scheduling.reasons import TRANSIENT
 from control_plane.types.command import Assign, Release
 from control_plane.types.event import EventKind
 from control_plane.types.footprint import Footprint, FootprintKey, footprint
 from control_plane.types.lease import FencingToken
 from control_plane.types.policy import BatchingConfig
 from control_plane.types.version import VersionKey
-from control_plane.types.worker import LOADED, Replica, WorkerInfo
-from control_plane.view.load_backoff import Place
+from control_plane.types.worker import LOADED, Replica, ReplicaKey, WorkerInfo
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from control_plane.worker_client import WorkerClient
@@ -66,9 +65,9 @@ class Executor:
         self._clock = clock
         self._load_timeout_s = load_timeout_s
         self._release_timeout_s = release_timeout_s
-        self._pending: dict[Place, _InFlight] = {}
+        self._pending: dict[ReplicaKey, _InFlight] = {}
         self._by_worker: dict[str, set[VersionKey]] = {}
-        self._done: set[Place] = set()
+        self._done: set[ReplicaKey] = set()
 
     def start(self, command: Assign | Release, token: FencingToken) -> None:
         """Sends a command, unless one for the same version is on its way to that worker."""
@@ -77,11 +76,11 @@ class Executor:
         if place in self._pending or worker is None:
             self._done.add(place)  # it was planned in vain: look at it again
             return
-        operation = _InFlight(command)
-        self._pending[place] = operation
+        in_flight = _InFlight(command)
+        self._pending[place] = in_flight
         self._by_worker.setdefault(command.worker, set()).add(command.key)
-        operation.task = asyncio.create_task(self._run(operation, worker, token), name=str(command))
-        operation.task.add_done_callback(lambda _: self._ended(place))
+        in_flight.task = asyncio.create_task(self._run(in_flight, worker, token), name=str(command))
+        in_flight.task.add_done_callback(lambda _: self._ended(place))
 
     def with_in_flight(self, worker: WorkerInfo) -> WorkerInfo:
         """The worker as it will be once its errands are done."""
@@ -102,20 +101,20 @@ class Executor:
         """Versions whose wants end with a release: a new one waits until its memory is back."""
         return [
             key
-            for (_, key), operation in self._pending.items()
-            if isinstance(operation.command, Release)
-            and operation.command.forget
-            and not operation.command.left
+            for (_, key), in_flight in self._pending.items()
+            if isinstance(in_flight.command, Release)
+            and in_flight.command.drop_want
+            and not in_flight.command.replicas_left
         ]
 
-    def ended(self) -> set[Place]:
+    def ended(self) -> set[ReplicaKey]:
         """Those that ended since this was asked last."""
         done, self._done = self._done, set()
         return done
 
     async def close(self) -> None:
         tasks = [
-            operation.task for operation in self._pending.values() if operation.task is not None
+            in_flight.task for in_flight in self._pending.values() if in_flight.task is not None
         ]
         for task in tasks:
             task.cancel()
@@ -150,7 +149,7 @@ class Executor:
         version = self._view.desired.versions.get(replica.key)
         return version is not None and replica.is_outdated(version, worker.build)
 
-    def _ended(self, place: Place) -> None:
+    def _ended(self, place: ReplicaKey) -> None:
         self._pending.pop(place, None)
         others = self._by_worker.get(place[0], set())
         others.discard(place[1])
@@ -159,8 +158,8 @@ class Executor:
         self._done.add(place)
         self._view.waiters.wake(ANY)
 
-    async def _run(self, operation: _InFlight, worker: WorkerInfo, token: FencingToken) -> None:
-        command = operation.command
+    async def _run(self, in_flight: _InFlight, worker: WorkerInfo, token: FencingToken) -> None:
+        command = in_flight.command
         log.info("command", command=str(command), token=str(token))
         try:
             if isinstance(command, Assign):
@@ -168,14 +167,14 @@ class Executor:
             else:
                 await self._release(command, worker, token)
         except YolopoolError as error:
-            operation.refused = True
+            in_flight.refused = True
             self._refused(command, worker, error)
         except Exception:
-            operation.refused = True
+            in_flight.refused = True
             log.exception("a command failed: this is a bug", command=str(command))
         finally:
-            operation.replied.set()
-        if operation.refused:
+            in_flight.replied.set()
+        if in_flight.refused:
             await asyncio.sleep(AGAIN_S)
         else:
             await self._settled(command, worker)
@@ -251,7 +250,7 @@ class Executor:
         self._metrics.load_ended(error.reason, 0.0)
         if error.reason == "LEDGER_FULL":
             self._learn(command, worker, error)
-        if error.reason in PASSING:
+        if error.reason in TRANSIENT:
             self._view.failures.refuse(place, error.reason, error.message, now + AGAIN_S)
         else:
             failure = self._view.failures.record(place, error.reason, error.message, now)

@@ -101,8 +101,10 @@ class Reconciler:
         """
         refused = set()
         for command in commands:
-            if isinstance(command, DropWant) or (isinstance(command, Release) and command.forget):
-                left = command.left if isinstance(command, Release) else 0
+            if isinstance(command, DropWant) or (
+                isinstance(command, Release) and command.drop_want
+            ):
+                left = command.replicas_left if isinstance(command, Release) else 0
                 if await self._registry.forget(command.key, token, left):
                     self._view.lower_want(command.key, left)
                 else:

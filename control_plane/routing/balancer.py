@@ -17,7 +17,6 @@ from yolopool.vocabulary import ReplicaState
 
 if TYPE_CHECKING:
     from random import Random
-from control_plane.types.command import error_of
 
 # A copy from pinned host memory to the device, as PCIe 4 x8 does it, until it was measured.
 SWAP_BYTES_PER_MS = 10_000_000
@@ -221,5 +220,5 @@ def _nobody(view: RoutingView, key: VersionKey, now: float) -> Hold | Reject:
     if wait is None:
         return Hold("DEADLINE_EXCEEDED", f"{key} is being loaded")
     if wait.final:
-        return Reject(error_of(wait))
+        return Reject(wait.as_error())
     return Hold(wait.reason, wait.why)

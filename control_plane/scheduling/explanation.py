@@ -19,10 +19,10 @@ from control_plane.types.footprint import footprint
 from control_plane.types.policy import Placement, ResidencyMode
 from control_plane.types.snapshot import LoadFailure, Snapshot
 from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
-from control_plane.types.worker import Replica, WorkerInfo, WorkerState
+from control_plane.types.worker import Replica, ReplicaKey, WorkerInfo, WorkerState
 from yolopool.vocabulary import ReplicaState
 
-_THERE = {
+_PRESENT = {
     ReplicaState.HOT: "it is on the device",
     ReplicaState.WARM: "it is in host memory and comes to the device in turn",
     ReplicaState.ASSIGNED: "it is being loaded",
@@ -34,8 +34,8 @@ _NOT_LIVE = {
     WorkerState.HUNG: ("DEVICE_HUNG", "its device hangs, and the process starts anew"),
     WorkerState.LOST: ("WORKER_LOST", "its lease ran out"),
 }
-_LEAVING = "it is leaving, and can be loaded again when it has left"
-_WHO = {
+_RELEASING = "it is leaving, and can be loaded again when it has left"
+_ASKED_BY = {
     WantSource.ADMIN: "asked for by name",
     WantSource.MISS: "asked for since requests found it nowhere",
     WantSource.PREFETCH: "likely to be asked for",
@@ -97,8 +97,8 @@ def _wanting(snapshot: Snapshot, want: Want) -> Snapshot:
 
 
 def _without(
-    failures: Mapping[tuple[str, VersionKey], LoadFailure], key: VersionKey
-) -> Mapping[tuple[str, VersionKey], LoadFailure]:
+    failures: Mapping[ReplicaKey, LoadFailure], key: VersionKey
+) -> Mapping[ReplicaKey, LoadFailure]:
     return {place: failure for place, failure in failures.items() if place[1] != key}
 
 
@@ -125,7 +125,7 @@ def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> l
         copies = "1 replica is" if want.replicas == 1 else f"{want.replicas} replicas are"
         pinned = ", pinned on the device" if want.pinned else ""
         age = span(unix_s - want.since_unix_s)
-        sentences.append(f"{copies} wanted{pinned}, {_WHO[want.source]}, for {age} now.")
+        sentences.append(f"{copies} wanted{pinned}, {_ASKED_BY[want.source]}, for {age} now.")
     if residency.mode is ResidencyMode.ON_DEMAND:
         idle = span(residency.idle_release_s)
         sentences.append(f"Kept on demand: released when idle for {idle}.")
@@ -171,7 +171,7 @@ def _verdict(
         reason,
         why,
         (replica.weights_bytes if replica is not None else 0) or size.weights_bytes,
-        max(0, ProposedWorker(worker, snapshot.tickets).free_bytes),
+        max(0, ProposedWorker(worker, snapshot.calls).free_bytes),
         (replica.load_ms if replica is not None else 0.0) or cost_s * 1000,
     )
 
@@ -183,10 +183,10 @@ def _feasible(
     if not worker.is_live(now):
         return (False, *_NOT_LIVE[worker.state])
     replica = worker.replicas.get(version.key)
-    if replica is not None and replica.state in _THERE:
-        return True, "", _THERE[replica.state]
+    if replica is not None and replica.state in _PRESENT:
+        return True, "", _PRESENT[replica.state]
     if replica is not None and replica.state is ReplicaState.RELEASING:
-        return False, "LEDGER_FULL", _LEAVING
+        return False, "LEDGER_FULL", _RELEASING
     # The plan speaks of all workers where it refuses these; here one is asked.
     if snapshot.desired.is_cordoned(worker):
         return False, "DRAINING", "the worker is to drain: nothing new is loaded there"
@@ -211,7 +211,7 @@ def _as_planned(
     fleet = ProposedFleet()
     for one in (worker, *company):
         fleet.put(one, snapshot, now)
-    copies = len(fleet.places.get(key, ()))
+    copies = len(fleet.holder_ids.get(key, ()))
     if copies:
         want = replace(snapshot.desired.wants[key], replicas=copies + 1)
         snapshot = _wanting(snapshot, want)
@@ -220,8 +220,8 @@ def _as_planned(
         if isinstance(command, Assign) and command.worker == worker.id:
             leaves = ", ".join(map(str, command.after))
             return True, "", f"{command.why}: {leaves} would leave" if leaves else command.why
-    if key in snapshot.closing:
-        return False, "LEDGER_FULL", _LEAVING
+    if key in snapshot.releasing:
+        return False, "LEDGER_FULL", _RELEASING
     waits = [command for command in commands if isinstance(command, Blocked)]
     wait = waits[0] if waits else reasons.only_cpus(key)
     return False, wait.reason, wait.why

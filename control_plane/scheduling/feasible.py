@@ -22,20 +22,20 @@ def place_replica(context: PlanContext, want: Want, version: ModelVersion) -> li
     first = _most_free(context, want, version)
     if first is not None:
         return [context.assign(want, first, context.size(version, first), "it fits")]
-    free = [b for b in workers.values() if not b.holds(want.key)]
+    free = [worker for worker in workers.values() if not worker.holds(want.key)]
     if not free:
         return [reasons.too_few_workers(want.key, want.replicas, len(workers))]
-    at_home = [b for b in free if context.is_eligible(want.key, b)]
-    if not at_home:
-        return [reasons.nowhere_allowed(want.key, version.given)]
-    sizes = {b.worker.id: context.size(version, b) for b in at_home}
-    allowed = _allowed_to_run(context, version, at_home, sizes)
+    eligible = [worker for worker in free if context.is_eligible(want.key, worker)]
+    if not eligible:
+        return [reasons.no_eligible_worker(want.key, version.given)]
+    sizes = {worker.id: context.size(version, worker) for worker in eligible}
+    allowed = _allowed_to_run(context, version, eligible, sizes)
     if not allowed:
         return [reasons.only_cpus(want.key)]
-    roomy = [b for b in allowed if b.fits_empty(sizes[b.worker.id])]
+    roomy = [worker for worker in allowed if worker.fits_empty(sizes[worker.id])]
     if not roomy:
         return [reasons.too_large(want.key, allowed, sizes)]
-    willing = [b for b in roomy if context.failure(b, want.key) is None]
+    willing = [worker for worker in roomy if context.failure(worker, want.key) is None]
     if not willing:
         return [_failed(context, want.key, roomy)]
     return _rank(context, want, willing, sizes)
@@ -45,17 +45,17 @@ def _most_free(context: PlanContext, want: Want, version: ModelVersion) -> Propo
     """Of the workers where it fits beside all that is there, the one with most room."""
     fallback = not context.only_cpus and version.given.residency.cpu_fallback
 
-    def suits(proposed: ProposedWorker) -> bool:
-        if proposed.holds(want.key) or context.failure(proposed, want.key) is not None:
+    def suits(worker: ProposedWorker) -> bool:
+        if worker.holds(want.key) or context.failure(worker, want.key) is not None:
             return False
-        if proposed.worker.device_kind == CPU and not context.may_use_cpus(version):
+        if worker.device_kind == CPU and not context.may_use_cpus(version):
             return False
-        size = context.size(version, proposed)
+        size = context.size(version, worker)
         return (
-            proposed.fits_hot(size)
-            and proposed.fits_empty(size)
-            and context.is_eligible(want.key, proposed)
-            and proposed.fits(size, pinned=want.pinned)
+            worker.fits_hot(size)
+            and worker.fits_empty(size)
+            and context.is_eligible(want.key, worker)
+            and worker.fits(size, pinned=want.pinned)
         )
 
     return None if fallback else context.fleet.most_free(suits)
@@ -72,20 +72,20 @@ def _allowed_to_run(
     """
     if context.may_use_cpus(version):
         return free
-    fast = [b for b in free if b.worker.device_kind != CPU]
+    fast = [worker for worker in free if worker.device_kind != CPU]
     failed = all(
-        not b.fits_empty(sizes[b.worker.id]) or _lasting_failure(context, b, version.key)
-        for b in fast
+        not worker.fits_empty(sizes[worker.id]) or _lasting_failure(context, worker, version.key)
+        for worker in fast
     )
-    held = any(b.worker.device_kind != CPU for b in context.present(version.key))
+    held = any(worker.device_kind != CPU for worker in context.present(version.key))
     if version.given.residency.cpu_fallback and failed and not held:
-        return [b for b in free if b.worker.device_kind == CPU] or fast
+        return [worker for worker in free if worker.device_kind == CPU] or fast
     return fast
 
 
-def _lasting_failure(context: PlanContext, proposed: ProposedWorker, key: VersionKey) -> bool:
-    failure = context.failure(proposed, key)
-    return failure is not None and failure.reason not in reasons.PASSING
+def _lasting_failure(context: PlanContext, worker: ProposedWorker, key: VersionKey) -> bool:
+    failure = context.failure(worker, key)
+    return failure is not None and failure.reason not in reasons.TRANSIENT
 
 
 def _rank(
@@ -93,20 +93,22 @@ def _rank(
 ) -> list[Command]:
     """On the device beside all others, else in turn with others, else by making room."""
     pinned = want.pinned
-    fitting = [b for b in willing if b.fits(sizes[b.worker.id], pinned=pinned)]
-    hot = [b for b in fitting if b.fits_hot(sizes[b.worker.id])]
+    fitting = [worker for worker in willing if worker.fits(sizes[worker.id], pinned=pinned)]
+    hot = [worker for worker in fitting if worker.fits_hot(sizes[worker.id])]
     if hot:
-        proposed = min(hot, key=lambda b: (-b.free_bytes, b.worker.id))
-        return [context.assign(want, proposed, sizes[proposed.worker.id], "it fits")]
+        worker = min(hot, key=lambda worker: (-worker.free_bytes, worker.id))
+        return [context.assign(want, worker, sizes[worker.id], "it fits")]
     if fitting:
-        proposed = min(fitting, key=lambda b: (b.crowding, b.load_share, b.worker.id))
+        worker = min(fitting, key=lambda worker: (worker.crowding, worker.weights_share, worker.id))
         why = "it takes turns with others there"
-        return [context.assign(want, proposed, sizes[proposed.worker.id], why)]
-    if any(b.fits(sizes[b.worker.id], pinned=pinned, after_leaving=True) for b in willing):
-        return [reasons.leaving(want.key)]
+        return [context.assign(want, worker, sizes[worker.id], why)]
+    if any(worker.fits(sizes[worker.id], pinned=pinned, after_leaving=True) for worker in willing):
+        return [reasons.room_is_being_freed(want.key)]
     return [*preemption.preempt(context, want, willing, sizes)]
 
 
 def _failed(context: PlanContext, key: VersionKey, workers: Sequence[ProposedWorker]) -> Blocked:
-    found = [(f, b.worker.id) for b in workers if (f := context.failure(b, key)) is not None]
-    return reasons.failed(key, found, context.now)
+    found = [
+        (f, worker.id) for worker in workers if (f := context.failure(worker, key)) is not None
+    ]
+    return reasons.load_failed(key, found, context.now)

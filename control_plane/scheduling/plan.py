@@ -1,7 +1,7 @@
 """What to load where, and what to drop for it: feasible, then rank, then plan. Pure.
 
 A want that can't be met gets a Wait with the reason. A plan that is carried out leaves nothing
-for the next to do: what is released for room is forgotten too, if nobody pinned it.
+for the next to do: what is released for room is dropped too, if nobody pinned it.
 """
 
 from collections.abc import Collection, Iterable
@@ -46,7 +46,7 @@ def replan(
     commands are done.
     """
     context = PlanContext(snapshot, fleet, now, ProposedWants(snapshot), about)
-    wants = context.wants.about(about)
+    wants = context.wants.of(about)
     workers = _workers(fleet, about)
     commands: list[Command] = [
         *descheduling.unpin(context, workers),
@@ -59,9 +59,9 @@ def replan(
         want = context.wants.get(key)
         if want is not None:
             commands += _reconcile_want(context, want)
-    if context.wants.forgotten:
-        commands += descheduling.release_unwanted(context, _workers(fleet, context.wants.forgotten))
-    if about is None and not any(_wants_room(command) for command in commands):
+    if context.wants.dropped:
+        commands += descheduling.release_unwanted(context, _workers(fleet, context.wants.dropped))
+    if about is None and not any(_needs_memory(command) for command in commands):
         commands += prefetch.prefetch(context)
     # One that is unpinned and then leaves only leaves.
     gone = {(c.worker, c.key) for c in commands if isinstance(c, Release)}
@@ -69,19 +69,19 @@ def replan(
     return [c for c in commands if not isinstance(c, Blocked) or c.final or c.key in context.wants]
 
 
-def _wants_room(command: Command) -> bool:
+def _needs_memory(command: Command) -> bool:
     return isinstance(command, Blocked) and command.reason == "LEDGER_FULL"
 
 
 def _workers(fleet: ProposedFleet, about: Collection[VersionKey] | None) -> list[ProposedWorker]:
     if about is None:
         return [fleet.workers[id_] for id_ in sorted(fleet.workers)]
-    touched = {id_ for key in about for id_ in fleet.places.get(key, ())}
+    touched = {id_ for key in about for id_ in fleet.holder_ids.get(key, ())}
     return [fleet.workers[id_] for id_ in sorted(touched)]
 
 
 def _reconcile_want(context: PlanContext, want: Want) -> Iterable[Command]:
-    """Commands for one want: fewer, more, the right pin, or the reason why not."""
+    """Commands for one want: fewer replicas, more, the right pin, or the reason why not."""
     version = context.version(want.key)
     if version is None:
         return
@@ -91,41 +91,55 @@ def _reconcile_want(context: PlanContext, want: Want) -> Iterable[Command]:
     holders = context.present(want.key)
     if _is_settled(context, want, version, holders):
         return
-    at_home = [proposed for proposed in holders if context.is_eligible(want.key, proposed)]
-    yield from descheduling.scale_down(context, want, at_home)
+    eligible = [worker for worker in holders if context.is_eligible(want.key, worker)]
+    yield from descheduling.scale_down(context, want, eligible)
     yield from descheduling.migrate(context, want, holders)
-    at_home = [proposed for proposed in at_home if context.is_at(proposed, want.key)]
-    refused: list[Command] = []
-    for proposed in _to_pin(want, at_home):
-        commands = preemption.pins_of(context, want, proposed)
-        refused += [c for c in commands if isinstance(c, Blocked)]
-        yield from (c for c in commands if not isinstance(c, Blocked))
+    eligible = [worker for worker in eligible if context.is_still_at(worker, want.key)]
+    pins, refused = _pin_replicas(context, want, eligible)
+    yield from pins
     if want.source is WantSource.PREFETCH and not holders:
-        yield _forget(context, want, "nobody asked for it, and its worker is gone")
+        yield _drop_want(context, want, "nobody asked for it, and its worker is gone")
         return
-    if want.source is WantSource.PREFETCH and _is_in_use(want, holders):
-        context.wants.add(replace(want, source=WantSource.MISS))
-        yield KeepPrefetched(want.key)
-    yield from _finished(context, want, at_home)
-    yield from _rebuilt(context, want, version, at_home)
-    yield from _batched(context, want, version, at_home)
+    yield from _keep_prefetched(context, want, holders)
+    yield from _load_prefetched(context, want, eligible)
+    yield from _reload_outdated(context, want, version, eligible)
+    yield from _rebatch(context, want, version, eligible)
     # One that can't be pinned where it is serves on there until another worker has it.
-    missing = want.replicas - len(at_home) + len(refused)
-    for _ in range(missing):
-        more = feasible.place_replica(context, want, version)
-        if isinstance(more[-1], Blocked):
-            yield from refused[:1] or _given_up(context, want, more)
-            return
-        yield from more
-    if missing <= 0:
+    missing = want.replicas - len(eligible) + len(refused)
+    if missing > 0:
+        yield from _place_missing(context, want, version, missing, refused)
+    else:
         yield from scaling.scale_up(context, want, version)
 
 
-def _to_pin(want: Want, holders: list[ProposedWorker]) -> list[ProposedWorker]:
-    """As many as are wanted, those that are pinned first: copies beyond give way to others."""
+def _pin_replicas(
+    context: PlanContext, want: Want, holders: list[ProposedWorker]
+) -> tuple[list[Command], list[Blocked]]:
+    """Pins as many as are wanted, and says which can't be: copies beyond give way to others."""
     if not want.pinned:
-        return []
-    return sorted(holders, key=lambda b: not b.replicas[want.key].pinned)[: want.replicas]
+        return [], []
+    pins: list[Command] = []
+    refused: list[Blocked] = []
+    by_pin = sorted(holders, key=lambda worker: not worker.replicas[want.key].pinned)
+    for worker in by_pin[: want.replicas]:
+        for command in preemption.pin_replica(context, want, worker):
+            if isinstance(command, Blocked):
+                refused.append(command)
+            else:
+                pins.append(command)
+    return pins, refused
+
+
+def _place_missing(
+    context: PlanContext, want: Want, version: ModelVersion, missing: int, refused: list[Blocked]
+) -> Iterable[Command]:
+    """One replica after the other, until none can be placed any more."""
+    for _ in range(missing):
+        commands = feasible.place_replica(context, want, version)
+        if isinstance(commands[-1], Blocked):
+            yield from refused[:1] or _give_up(context, want, commands)
+            return
+        yield from commands
 
 
 def _is_settled(
@@ -137,91 +151,100 @@ def _is_settled(
     if want.source is WantSource.PREFETCH and _is_in_use(want, holders):
         return False
     return all(
-        scaling.is_calm(proposed.replicas[want.key])
-        and context.is_eligible(want.key, proposed)
-        and not _is_half_loaded(want, proposed.replicas[want.key])
-        and not _is_batched_otherwise(version, proposed)
-        and not _is_outdated(version, proposed)
-        for proposed in holders
+        scaling.is_calm(worker.replicas[want.key])
+        and context.is_eligible(want.key, worker)
+        and not _is_only_prefetched(want, worker.replicas[want.key])
+        and not _is_batched_otherwise(version, worker)
+        and not _is_outdated(version, worker)
+        for worker in holders
     )
 
 
+def _keep_prefetched(
+    context: PlanContext, want: Want, holders: list[ProposedWorker]
+) -> Iterable[KeepPrefetched]:
+    """What was prefetched and is in use is wanted from now on."""
+    if want.source is WantSource.PREFETCH and _is_in_use(want, holders):
+        context.wants.add(replace(want, source=WantSource.MISS))
+        yield KeepPrefetched(want.key)
+
+
 def _is_in_use(want: Want, holders: list[ProposedWorker]) -> bool:
-    uses = (proposed.last_used(proposed.replicas[want.key]) for proposed in holders)
+    uses = (worker.last_used(worker.replicas[want.key]) for worker in holders)
     return any(used >= want.since_unix_s for used in uses)
 
 
-def _is_half_loaded(want: Want, replica: Replica) -> bool:
+def _is_only_prefetched(want: Want, replica: Replica) -> bool:
     """Whether it was only fetched ahead, and is wanted by now: a load goes to the device once."""
     ahead = replica.state is ReplicaState.WARM and replica.footprint is None
     return ahead and want.source is not WantSource.PREFETCH
 
 
-def _finished(context: PlanContext, want: Want, holders: list[ProposedWorker]) -> Iterable[Command]:
+def _load_prefetched(
+    context: PlanContext, want: Want, holders: list[ProposedWorker]
+) -> Iterable[Command]:
     if want.key in context.assigned:
         return
-    for proposed in holders:
-        replica = proposed.replicas[want.key]
-        if not _is_half_loaded(want, replica):
+    for worker in holders:
+        replica = worker.replicas[want.key]
+        if not _is_only_prefetched(want, replica):
             continue
         # One that pinned ones keep from the device is to leave it when it can.
-        if proposed.fits(size_of(replica), pinned=replica.pinned, without=[want.key]):
+        if worker.fits(size_of(replica), pinned=replica.pinned, without=[want.key]):
             yield context.pin(
-                proposed, replace(want, pinned=replica.pinned), "it was only fetched ahead"
+                worker, replace(want, pinned=replica.pinned), "it was only fetched ahead"
             )
 
 
-def _rebuilt(
+def _reload_outdated(
     context: PlanContext, want: Want, version: ModelVersion, holders: list[ProposedWorker]
 ) -> Iterable[Command]:
     """Those that are of another build than is served now are loaded anew, one at a time."""
-    others = [proposed for proposed in holders if _is_outdated(version, proposed)]
-    if not others or any(not is_loaded(proposed.replicas[want.key]) for proposed in holders):
+    others = [worker for worker in holders if _is_outdated(version, worker)]
+    if not others or any(not is_loaded(worker.replicas[want.key]) for worker in holders):
         return
-    kinds = {proposed.worker.device_kind for proposed in others}
+    kinds = {worker.device_kind for worker in others}
     # What failed on one is not to take the version off the next.
     if any(
-        proposed.worker.device_kind in kinds and context.failure(proposed, want.key) is not None
-        for proposed in context.fleet.workers.values()
+        worker.device_kind in kinds and context.failure(worker, want.key) is not None
+        for worker in context.fleet.workers.values()
     ):
         return
     if want.key not in context.assigned:
-        yield context.remake(others[0], want)
+        yield context.reload(others[0], want)
 
 
-def _is_outdated(version: ModelVersion, proposed: ProposedWorker) -> bool:
-    replica = proposed.replicas[version.key]
-    return is_loaded(replica) and replica.is_outdated(version, proposed.worker.build)
+def _is_outdated(version: ModelVersion, worker: ProposedWorker) -> bool:
+    replica = worker.replicas[version.key]
+    return is_loaded(replica) and replica.is_outdated(version, worker.build)
 
 
-def _batched(
+def _rebatch(
     context: PlanContext, want: Want, version: ModelVersion, holders: list[ProposedWorker]
 ) -> Iterable[Command]:
     """Those whose batching changed since they were loaded hear of it."""
-    for proposed in holders:
-        if want.key not in context.assigned and _is_batched_otherwise(version, proposed):
-            yield context.batch(
-                proposed, want, version.given.batching.get(proposed.worker.device_kind)
-            )
+    for worker in holders:
+        if want.key not in context.assigned and _is_batched_otherwise(version, worker):
+            yield context.rebatch(worker, want, version.given.batching.get(worker.device_kind))
 
 
-def _is_batched_otherwise(version: ModelVersion, proposed: ProposedWorker) -> bool:
-    replica = proposed.replicas[version.key]
+def _is_batched_otherwise(version: ModelVersion, worker: ProposedWorker) -> bool:
+    replica = worker.replicas[version.key]
     if not is_loaded(replica) or replica.footprint is None:
         return False  # it comes with the load
-    return replica.batching != version.given.batching.get(proposed.worker.device_kind)
+    return replica.batching != version.given.batching.get(worker.device_kind)
 
 
-def _given_up(context: PlanContext, want: Want, commands: list[Command]) -> Iterable[Command]:
+def _give_up(context: PlanContext, want: Want, commands: list[Command]) -> Iterable[Command]:
     """What hinders a want; one that failed wherever it may be is not tried for ever."""
     wait = commands[-1]
     yield from commands
     soft = want.source is not WantSource.ADMIN and not want.pinned
     failed = isinstance(wait, Blocked) and wait.final and wait.reason == "LOAD_FAILED"
     if failed and soft and not context.present(want.key):
-        yield _forget(context, want, "it failed to load wherever it may be")
+        yield _drop_want(context, want, "it failed to load wherever it may be")
 
 
-def _forget(context: PlanContext, want: Want, why: str) -> DropWant:
-    context.wants.forget(want.key)
+def _drop_want(context: PlanContext, want: Want, why: str) -> DropWant:
+    context.wants.drop(want.key)
     return DropWant(want.key, why)

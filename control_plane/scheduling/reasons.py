@@ -13,7 +13,7 @@ from control_plane.types.version import ModelVersion, ServingSpec, VersionKey, V
 
 MIB = 2**20
 # Refusals of the moment: the worker is fine and so is the pack, so no caller is told a failure.
-PASSING = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})
+TRANSIENT = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})
 
 
 def not_ready(key: VersionKey, version: ModelVersion) -> Blocked:
@@ -40,7 +40,7 @@ def only_cpus(key: VersionKey) -> Blocked:
     return Blocked(key, "NO_WORKER", why)
 
 
-def nowhere_allowed(key: VersionKey, given: ServingSpec) -> Blocked:
+def no_eligible_worker(key: VersionKey, given: ServingSpec) -> Blocked:
     placement = given.placement
     if given.build_of is not None:
         asked = " and ".join(filter(None, (" or ".join(given.served), placement.says)))
@@ -55,27 +55,27 @@ def nowhere_allowed(key: VersionKey, given: ServingSpec) -> Blocked:
 def too_large(
     key: VersionKey, workers: Sequence[ProposedWorker], sizes: Mapping[str, Footprint]
 ) -> Blocked:
-    largest = max(workers, key=lambda b: (b.room_bytes, b.worker.id))
-    needed = sizes[largest.worker.id].device_bytes / MIB
+    largest = max(workers, key=lambda worker: (worker.capacity_bytes, worker.id))
+    needed = sizes[largest.id].device_bytes / MIB
     why = (
-        f"{key} needs {needed:,.1f} MiB and the largest worker, {largest.worker.id}, has "
-        f"{max(0, largest.room_bytes) / MIB:,.1f} MiB for models: raise its memory budget"
+        f"{key} needs {needed:,.1f} MiB and the largest worker, {largest.id}, has "
+        f"{max(0, largest.capacity_bytes) / MIB:,.1f} MiB for models: raise its memory budget"
     )
     return Blocked(key, "MODEL_TOO_LARGE", why, final=True)
 
 
-def failed(key: VersionKey, found: Sequence[tuple[LoadFailure, str]], now: float) -> Blocked:
+def load_failed(key: VersionKey, found: Sequence[tuple[LoadFailure, str]], now: float) -> Blocked:
     """`found`: failures with their workers, at least one."""
     first, worker = min(found, key=lambda pair: (pair[0].retry_at_s, pair[1]))
     left_s = max(0.0, first.retry_at_s - now)
     # One that fails for good decides what callers hear only where all do.
-    if any(failure.reason in PASSING for failure, _ in found):
+    if any(failure.reason in TRANSIENT for failure, _ in found):
         return Blocked(key, first.reason, f"{worker}: {first.message}", retry_after_s=left_s)
     why = f"loading {key} on {worker} failed: {first.reason}: {first.message}"
     return Blocked(key, "LOAD_FAILED", why, final=True, retry_after_s=left_s)
 
 
-def leaving(key: VersionKey) -> Blocked:
+def room_is_being_freed(key: VersionKey) -> Blocked:
     return Blocked(key, "LEDGER_FULL", f"{key} waits for another to leave")
 
 

@@ -22,8 +22,8 @@ def rates(fleet: ProposedFleet, snapshot: Snapshot, key: VersionKey, now: float)
     """Requests for a version, wherever it is and was. now: monotonic seconds."""
     departed = snapshot.departed.get(key)
     total = departed.now(now) if departed is not None else NO_ARRIVALS
-    for worker_id in fleet.places.get(key, ()):
-        replica = fleet.workers[worker_id].worker.replicas.get(key)
+    for worker_id in fleet.holder_ids.get(key, ()):
+        replica = fleet.workers[worker_id].info.replicas.get(key)
         if replica is not None:
             total = total + replica.rates
     return total
@@ -44,7 +44,7 @@ def cold_start_s(
 
 
 def replica_value(
-    fleet: ProposedFleet, snapshot: Snapshot, proposed: ProposedWorker, replica: Replica, now: float
+    fleet: ProposedFleet, snapshot: Snapshot, worker: ProposedWorker, replica: Replica, now: float
 ) -> float:
     """Seconds saved a second and byte by a seat; copies of a version share what they save."""
     version = snapshot.desired.versions.get(replica.key)
@@ -53,8 +53,8 @@ def replica_value(
     estimate = rates(fleet, snapshot, replica.key, now).estimate
     if not estimate:
         return 0.0
-    cost_s = cold_start_s(version, proposed.worker.build, snapshot.footprints)
-    copies = max(1, len(fleet.places.get(replica.key, ())))
+    cost_s = cold_start_s(version, worker.build, snapshot.footprints)
+    copies = max(1, len(fleet.holder_ids.get(replica.key, ())))
     held_s = snapshot.unix_s - replica.hot_since_unix_s if replica.hot_since_unix_s else 0.0
     weight = WEIGHTS[version.given.placement.priority]
     return gdsf_value(weight * estimate / copies, cost_s, replica.weights_bytes, held_s)

@@ -1,13 +1,9 @@
 """What a plan is made of: decisions as data, each with its reason. Pure and frozen."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from control_plane.types.version import VersionKey
 from yolopool.errors import YolopoolError, rebuild_reason
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +25,16 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Drop `key` from `worker`. `forget`: its want was soft and goes with it, or is of `left`
-    copies from now on.
+    """Release `key` on `worker`.
+
+    `drop_want`: its want was soft and ends with it; with `replicas_left` other copies stay wanted.
     """
 
     worker: str
     key: VersionKey
     why: str
-    forget: bool = False
-    left: int = 0
+    drop_want: bool = False
+    replicas_left: int = 0
     reason: str = "UNWANTED"  # ROOM, IDLE, SURPLUS, MOVED or STRANDED: for counters
 
     def __str__(self) -> str:
@@ -55,7 +52,11 @@ class Blocked:
     retry_after_s: float | None = None  # when it will be tried again, if that is known
 
     def __str__(self) -> str:
-        return f"wait {self.key}: {self.reason}: {self.why}"
+        return f"blocked {self.key}: {self.reason}: {self.why}"
+
+    def as_error(self) -> YolopoolError:
+        """The error that a caller gets for what the plan could not do."""
+        return rebuild_reason(self.reason, self.why, retry_after_s=self.retry_after_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class DropWant:
     why: str
 
     def __str__(self) -> str:
-        return f"forget {self.key}: {self.why}"
+        return f"drop want of {self.key}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,7 @@ class KeepPrefetched:
     key: VersionKey
 
     def __str__(self) -> str:
-        return f"adopt {self.key}: it was fetched ahead, and is in use"
+        return f"keep {self.key}: it was fetched ahead, and is in use"
 
 
 Command = Assign | Release | Blocked | DropWant | KeepPrefetched
-
-
-def error_of(wait: Blocked) -> YolopoolError:
-    """The error that a caller gets for what the plan could not do."""
-    return rebuild_reason(wait.reason, wait.why, retry_after_s=wait.retry_after_s)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from control_plane.types.desired import Desired
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.version import VersionKey
-from control_plane.types.worker import WorkerInfo
+from control_plane.types.worker import ReplicaKey, WorkerInfo
 from yolopool.server.arrival_rates import Arrivals
 
 
@@ -26,22 +26,22 @@ class OutstandingCalls:
 class Snapshot:
     """All that a plan may look at. `failures` are loads that failed: when a retry is allowed;
     `footprints` are what workers measured; `unix_s` is the time of day that uses are told in.
-    `tickets` are by worker and version; `departed` are arrivals of versions where they are held no
-    more (monotonic); `unloaded` are versions that someone wanted nowhere; `closing` are those
+    `calls` are by worker and version; `departed` are arrivals of versions where they are held no
+    more (monotonic); `unloaded` are versions that someone wanted nowhere; `releasing` are those
     whose wants wait until a release is done.
     """
 
     desired: Desired
     workers: Mapping[str, WorkerInfo]
-    failures: Mapping[tuple[str, VersionKey], "LoadFailure"] = field(default_factory=dict)
+    failures: Mapping[ReplicaKey, "LoadFailure"] = field(default_factory=dict)
     footprints: Mapping[FootprintKey, Footprint] = field(default_factory=dict)
     unix_s: float = 0.0
-    tickets: Mapping[tuple[str, VersionKey], OutstandingCalls] = field(default_factory=dict)
+    calls: Mapping[ReplicaKey, OutstandingCalls] = field(default_factory=dict)
     departed: Mapping[VersionKey, Arrivals] = field(default_factory=dict)
     unloaded: Collection[VersionKey] = ()
     # Since when (Unix seconds) a version has waited for room, however young its want is.
     waiting: Mapping[VersionKey, float] = field(default_factory=dict)
-    closing: Collection[VersionKey] = ()
+    releasing: Collection[VersionKey] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,10 @@ class Replica:
         return not pack.backend and self.precision not in ("", wanted.precision)
 
 
+# A version on a worker: the id of the worker, and the version.
+ReplicaKey = tuple[str, VersionKey]
+
+
 @dataclass(frozen=True, slots=True)
 class LoadReport:
     """What a worker said last of its queue."""

@@ -204,7 +204,7 @@ async def test_a_writer_that_was_overtaken_changes_no_worker(tmp_path: Path) -> 
             old.plane._deciding.cancel()
             await becomes(lambda: decides(new))
             await new.load("b")
-            late = Release("w1", VersionKey("a", 1), "it was decided long ago", forget=True)
+            late = Release("w1", VersionKey("a", 1), "it was decided long ago", drop_want=True)
             with structlog.testing.capture_logs() as logs:
                 old.plane._reconciler._executor.start(late, before)
                 await becomes(lambda: [one for one in logs if one["event"] == "command refused"])

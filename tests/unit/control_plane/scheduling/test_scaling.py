@@ -85,7 +85,7 @@ def test_a_newcomer_waits_a_moment_for_one_worth_less_that_is_just_in_use() -> N
 def test_tickets_this_process_sent_protect_before_their_worker_reports_them() -> None:
     full = a_worker("w", 10, [replica("a")])
     before = snapshot([full], [want("a"), want("b", 9.0)], unix_s=UNIX)
-    busy = replace(before, tickets={("w", key("a")): OutstandingCalls(outstanding=1)})
+    busy = replace(before, calls={("w", key("a")): OutstandingCalls(outstanding=1)})
     assert released(plan(before, NOW)) == ["w/a"]
     assert released(plan(busy, NOW)) == []
 
@@ -297,7 +297,9 @@ def test_what_was_fetched_ahead_leaves_first_and_is_not_replaced() -> None:
     before = snapshot([full], [ahead, want("used"), want("new", 95.0)], unix_s=UNIX)
     assert released(plan(before, NOW)) == ["w/ahead"]
     lost = plan(snapshot([a_worker("w", 100, tier=20)], [ahead]), NOW)
-    assert [str(c) for c in lost] == ["forget ahead@1: nobody asked for it, and its worker is gone"]
+    assert [str(c) for c in lost] == [
+        "drop want of ahead@1: nobody asked for it, and its worker is gone"
+    ]
 
 
 def ahead(used: float, **fields: object) -> Snapshot:
@@ -309,7 +311,7 @@ def ahead(used: float, **fields: object) -> Snapshot:
 
 def test_what_was_fetched_ahead_and_is_used_is_wanted_from_then_on() -> None:
     assert plan(ahead(used=0.0), NOW) == []
-    assert next(str(c) for c in plan(ahead(used=60.0), NOW)).startswith("adopt a@1")
+    assert next(str(c) for c in plan(ahead(used=60.0), NOW)).startswith("keep a@1")
 
 
 def test_what_was_fetched_ahead_is_loaded_once_somebody_wants_it() -> None:
@@ -329,7 +331,7 @@ def test_a_stranded_copy_leaves_the_others() -> None:
     commands = plan(snapshot([tight, fine], wants, versions), NOW)
     assert released(commands) == ["w1/a"]
     (release,) = [c for c in commands if isinstance(c, Release)]
-    assert (release.forget, release.left) == (True, 1)
+    assert (release.drop_want, release.replicas_left) == (True, 1)
 
 
 def test_copies_beyond_what_is_wanted_are_not_pinned() -> None:
