@@ -1,4 +1,4 @@
-"""Calls that only the leader may answer are handed on to it."""
+"""Forwards the calls that the leader must answer, and says why the others are served locally."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -61,7 +61,7 @@ SERVED_LOCALLY: Mapping[str, str] = {
 
 
 class LeaderForwarding(grpc.aio.ServerInterceptor):
-    """`refresh` brings this view to what the holder wrote before the caller hears of it."""
+    """`refresh` reads what the leader wrote into this view before the caller gets the reply."""
 
     def __init__(self, leader_client: LeaderClient, refresh: Callable[[], Awaitable[None]]) -> None:
         self._leader_client = leader_client
@@ -74,11 +74,11 @@ class LeaderForwarding(grpc.aio.ServerInterceptor):
     ) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        came_so = any(key == FLAG for key, _ in handler_call_details.invocation_metadata or ())
+        is_forwarded = any(key == FLAG for key, _ in handler_call_details.invocation_metadata or ())
         if (
             handler is None
             or method not in FORWARDED
-            or came_so
+            or is_forwarded
             or not self._leader_client.leader()
         ):
             return handler
@@ -93,12 +93,12 @@ class LeaderForwarding(grpc.aio.ServerInterceptor):
         return handler._replace(unary_unary=call, response_serializer=None)
 
     async def _forward(self, method: str, request: Any, context: Any) -> bytes | None:
-        """The holder's answer; None: serve it here."""
+        """The leader's reply; None: serve the call here."""
         address = self._leader_client.leader()
         if not address:
             return None
         if "request_id" in request.DESCRIPTOR.fields_by_name and not request.request_id:
-            # Served twice, should the holder end before it answers, it is still one.
+            # If the leader ends before it replies, a second attempt is still the same request.
             request.request_id = uuid4().hex
         left_s = context.time_remaining()
         try:
@@ -116,4 +116,4 @@ class LeaderForwarding(grpc.aio.ServerInterceptor):
         try:
             await self._refresh()
         except (RegistryUnavailable, YolopoolError):
-            log.info("what the holder wrote is shown here when the store answers")
+            log.info("what the leader wrote is shown here when the store answers")

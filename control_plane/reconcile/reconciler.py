@@ -96,8 +96,9 @@ class Reconciler:
         await self._election.bounded(self._record())
 
     async def _write(self, commands: list[Command], token: FencingToken) -> set[VersionKey]:
-        """Wants change before their replicas: else the next plan would load again what leaves, and
-        release what nobody asked for yet. Answers those that were pinned meanwhile, or are gone.
+        """Writes what the plan changes of wants, before workers act: otherwise the next plan would
+        reload what was evicted, and release what was prefetched. Returns the versions whose want
+        can't be dropped, since someone pinned it meanwhile.
         """
         refused = set()
         for command in commands:
@@ -132,7 +133,7 @@ class Reconciler:
 
 
 def _possible(commands: list[Command], refused: set[VersionKey]) -> list[Assign | Release]:
-    """What may be carried out though these are not to leave after all."""
+    """The commands that may be executed although the `refused` versions stay."""
     releases = [c for c in commands if isinstance(c, Release) and c.key not in refused]
     assigns = [c for c in commands if isinstance(c, Assign) and refused.isdisjoint(c.after)]
     return [*releases, *assigns]

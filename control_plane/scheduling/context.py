@@ -1,6 +1,7 @@
-"""One plan in the making: the board and the wants as they will be once its commands are done.
+"""The state of one plan while it is made: the proposed fleet, the proposed wants and caches.
 
-Pure; the rooms that decide (leaving, room, scaling, placement) share it.
+Pure. The files that decide (plan, feasible, preemption, descheduling, scaling, prefetch) share it;
+each command is applied to the proposed fleet at once, so that later decisions see it.
 """
 
 from collections.abc import Collection, Iterable
@@ -21,12 +22,12 @@ from yolopool.vocabulary import Priority
 CPU = "cpu"
 ANYWHERE = Placement()
 PRIORITY_LEVELS = {Priority.INTERACTIVE: 0, Priority.NORMAL: 1, Priority.BULK: 2}
-# A want that waits for so long counts as one of the next higher priority.
+# A want that has waited this long counts as one of the next higher priority.
 AGING_S = 60.0
 
 
 class ProposedWants:
-    """The wants of desired state, less what a plan forgets, and what it adds."""
+    """The wants of desired state, without those that the plan drops and with those it adds."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._desired = snapshot.desired
@@ -46,7 +47,7 @@ class ProposedWants:
         return self.get(key) is not None
 
     def of(self, keys: Collection[VersionKey] | None) -> list[Want]:
-        """Those of some versions, or all."""
+        """The wants of some versions; None: all wants."""
         if keys is None:
             self._all = self._desired.all_wants()
             return [want for key, want in self._all.items() if key not in self._dropped]
@@ -65,7 +66,7 @@ class ProposedWants:
 
 @dataclass(slots=True)
 class PlanContext:
-    """`about` are the versions this plan looks at; None: all."""
+    """`about`: the versions that this plan looks at; None: all. `now`: monotonic seconds."""
 
     snapshot: Snapshot
     fleet: ProposedFleet
@@ -94,21 +95,21 @@ class PlanContext:
         return known
 
     def replicas(self, worker: ProposedWorker) -> list[Replica]:
-        """Those of a bench that this plan looks at."""
+        """The replicas on a worker that this plan looks at."""
         if self.about is None:
             return list(worker.replicas.values())
         return [replica for key in self.about if (replica := worker.replicas.get(key)) is not None]
 
     def present(self, key: VersionKey) -> list[ProposedWorker]:
-        """Benches where a version is, or is being loaded."""
+        """Workers where a version is loaded, or is being loaded."""
         return [worker for worker in self.fleet.holders(key) if worker.state_of(key) in PRESENT]
 
     def is_still_at(self, worker: ProposedWorker, key: VersionKey) -> bool:
-        """Whether it is still there, after what this plan released."""
+        """Whether this plan has left the version on that worker."""
         return worker.state_of(key) in PRESENT
 
     def is_eligible(self, key: VersionKey, worker: ProposedWorker) -> bool:
-        """Whether the version may stay on this worker: it takes work, and the placement allows."""
+        """Whether the version may be on this worker: not cordoned, right device, right labels."""
         if self.snapshot.desired.cordons and self.snapshot.desired.is_cordoned(worker.info):
             return False
         version = self.version(key)
@@ -121,13 +122,14 @@ class PlanContext:
         return version.given.placement.allows(worker.info.labels)
 
     def may_use_cpus(self, version: ModelVersion) -> bool:
-        """In a fleet with accelerators a CPU takes only what was built for it, and what falls back
-        to it.
+        """Whether a CPU is as good as any worker: the version was built for one, or all are CPUs.
+
+        In a fleet with accelerators a CPU otherwise takes only what falls back to it.
         """
         return self.only_cpus or version.given.build_of is not None
 
     def failure(self, worker: ProposedWorker, key: VersionKey) -> LoadFailure | None:
-        """The failure that forbids a load there now."""
+        """The failed load whose back-off still forbids another attempt there."""
         found = self.snapshot.failures.get((worker.id, key))
         return found if found is not None and self.now < found.retry_at_s else None
 
@@ -136,14 +138,14 @@ class PlanContext:
         return wanted.pinned if wanted is not None else replica.pinned
 
     def was_used(self, worker: ProposedWorker, replica: Replica) -> bool:
-        """Whether it was used since it was wanted: whoever asked for it has had it."""
+        """Whether a replica was used since it was wanted: whoever asked for it was served."""
         wanted = self.wants.get(replica.key)
         if wanted is None or wanted.source is WantSource.PREFETCH:
             return True
         return worker.last_used(replica) >= wanted.since_unix_s
 
     def retention_value(self, worker: ProposedWorker, replica: Replica) -> float:
-        """Seconds saved a second and byte."""
+        """Seconds of cold starts that the replica saves, per second and byte."""
         place = (worker.id, replica.key)
         known = self._values.get(place)
         if known is None:
@@ -152,7 +154,7 @@ class PlanContext:
         return known
 
     def urgency(self, want: Want) -> tuple[bool, int, float, VersionKey]:
-        """Order in which wants are served: pinned first, then by priority, then the oldest."""
+        """Sort key of wants: pinned ones first, then by priority, then the oldest."""
         version = self.version(want.key)
         level = PRIORITY_LEVELS[version.given.placement.priority] if version is not None else 1
         if level:
@@ -189,16 +191,16 @@ class PlanContext:
     def rebatch(
         self, worker: ProposedWorker, want: Want, batching: BatchingConfig | None
     ) -> Assign:
-        """Assigned once more, as it is: that hands the batching over."""
+        """Assigns a loaded replica again: the Assign carries the new batching."""
         worker.set_batching(want.key, batching)
         pinned = replace(want, pinned=worker.replicas[want.key].pinned)
-        return self.pin(worker, pinned, "it is batched otherwise from now on")
+        return self.pin(worker, pinned, "its batching changed")
 
     def reload(self, worker: ProposedWorker, want: Want) -> Assign:
-        """Assigned once more: its worker drops what it has behind its last tickets, and loads."""
+        """Assigns a loaded replica again: its worker ends open requests and loads the new build."""
         worker.reload(want.key)
         pinned = replace(want, pinned=worker.replicas[want.key].pinned)
-        return self.pin(worker, pinned, "it is served by another build from now on")
+        return self.pin(worker, pinned, "another build serves it now")
 
     def release(
         self,
@@ -220,14 +222,11 @@ class PlanContext:
     def evict_for(
         self, want: Want, worker: ProposedWorker, victims: Iterable[Replica]
     ) -> list[Release]:
-        why = f"worth least there, to make room for {want.key}"
-        return [self._evict(worker, replica, why) for replica in victims]
-
-    def _evict(self, worker: ProposedWorker, replica: Replica, why: str) -> Release:
-        return self.evict(worker, replica.key, why, "ROOM")
+        why = f"it was worth least on this worker, and {want.key} needs its memory"
+        return [self.evict(worker, replica.key, why, "ROOM") for replica in victims]
 
     def evict(self, worker: ProposedWorker, key: VersionKey, why: str, reason: str) -> Release:
-        """Releases a soft replica with its part of the want: other copies stay wanted."""
+        """Releases an unpinned replica and lowers its want by one: other copies stay wanted."""
         others = sum(other is not worker for other in self.present(key))
         return self.release(worker, key, why, True, others, reason)
 

@@ -1,4 +1,4 @@
-"""What leaves though nobody needs its room: unwanted, idle, surplus, or not at home. Pure."""
+"""Releases without preemption: unwanted, idle, surplus, misplaced, unschedulable. Pure."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ from yolopool.vocabulary import ReplicaState
 
 
 def unpin(context: PlanContext, workers: Iterable[ProposedWorker]) -> Iterable[Assign]:
-    """Pins that nobody wants any more end first: others may need their room on the device."""
+    """Unpins what is not wanted pinned any more, first: others may need that device memory."""
     for worker in workers:
         for replica in context.replicas(worker):
             want = context.wants.get(replica.key) if replica.pinned and is_loaded(replica) else None
@@ -22,13 +22,13 @@ def unpin(context: PlanContext, workers: Iterable[ProposedWorker]) -> Iterable[A
 
 
 def release_idle(context: PlanContext, wants: Iterable[Want]) -> Iterable[Release]:
-    """Releases of versions that are kept on demand only and were not asked for lately."""
+    """Releases of on-demand versions that were not used within their idle limit."""
     for want in wants:
         limit_s = _idle_limit_s(context, want)
         if limit_s is None:
             continue
         places = context.present(want.key)
-        # With its want all replicas go: one that is still in use keeps the others.
+        # The want ends with its replicas, so one replica in use keeps all of them.
         if not places or not all(_is_idle(context, worker, want, limit_s) for worker in places):
             continue
         for worker in places:
@@ -54,7 +54,7 @@ def _is_idle(context: PlanContext, worker: ProposedWorker, want: Want, limit_s: 
 def release_unschedulable(
     context: PlanContext, workers: Iterable[ProposedWorker]
 ) -> Iterable[Release]:
-    """Releases of versions that pinned ones leave no room for on their device."""
+    """Releases of replicas that can't come to their device any more beside the pinned ones."""
     for worker in workers:
         for key in worker.unschedulable():
             replica = worker.replicas[key]
@@ -68,7 +68,7 @@ def release_unschedulable(
 
 
 def release_unwanted(context: PlanContext, workers: Iterable[ProposedWorker]) -> Iterable[Release]:
-    """Releases of versions that nobody wants; one that is being loaded ends its load first."""
+    """Releases of versions that nobody wants; a load under way is left to end first."""
     for worker in workers:
         for replica in context.replicas(worker):
             if replica.key not in context.wants and replica.state is not ReplicaState.ASSIGNED:
@@ -80,7 +80,7 @@ def release_unwanted(context: PlanContext, workers: Iterable[ProposedWorker]) ->
 def scale_down(
     context: PlanContext, want: Want, holders: list[ProposedWorker]
 ) -> Iterable[Release]:
-    """Releases of copies beyond what is wanted; those that are still loading count not."""
+    """Releases of loaded copies beyond what is wanted; copies still loading do not count."""
     loaded = [worker for worker in holders if is_loaded(worker.replicas[want.key])]
     if len(loaded) <= want.replicas:
         return
@@ -95,7 +95,7 @@ def scale_down(
 def _surplus_order(
     context: PlanContext, want: Want, worker: ProposedWorker
 ) -> tuple[bool, bool, bool, float, float, str]:
-    """Order in which copies leave: the first first."""
+    """Sort key of surplus copies: the first leaves first."""
     replica = worker.replicas[want.key]
     return (
         want.pinned and replica.pinned,
@@ -108,7 +108,7 @@ def _surplus_order(
 
 
 def migrate(context: PlanContext, want: Want, holders: list[ProposedWorker]) -> Iterable[Release]:
-    """Releases of replicas where they may not be any more, once enough are where they may."""
+    """Releases of replicas where they may not be any more, once enough are loaded elsewhere."""
     holders = [worker for worker in holders if context.is_still_at(worker, want.key)]
     misplaced = [worker for worker in holders if not context.is_eligible(want.key, worker)]
     eligible = [worker.replicas[want.key] for worker in holders if worker not in misplaced]
@@ -123,7 +123,7 @@ def migrate(context: PlanContext, want: Want, holders: list[ProposedWorker]) -> 
 
 def _why_misplaced(context: PlanContext, key: VersionKey, worker: ProposedWorker) -> str:
     if context.snapshot.desired.is_cordoned(worker.info):
-        return "its worker is to drain, and it is loaded elsewhere"
+        return "its worker drains, and it is loaded elsewhere"
     version = context.version(key)
     asked = version.given.placement.says if version is not None else ""
     return f"it may only be where {asked}, and it is loaded there"

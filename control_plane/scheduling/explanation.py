@@ -1,8 +1,7 @@
-"""Why a version is where it is, and what a load would do: the real plan, asked about fleets and
-wants that are not. Pure.
+"""Why a version is where it is, and what a load would do. Pure.
 
-No rule is repeated here: whether a worker could take a version is what the plan says of a board
-on which only that worker sits.
+Both run the real plan on a fleet or a want that is supposed. No rule is repeated here: whether a
+worker could take a version is what the plan decides for a fleet of that worker alone.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,11 +29,14 @@ _PRESENT = {
 _NOT_LIVE = {
     WorkerState.STARTING: ("UNAVAILABLE", "its device is not ready yet"),
     WorkerState.READY: ("WORKER_LOST", "its lease ran out"),
-    WorkerState.DRAINING: ("DRAINING", "it finishes what it has and takes nothing new"),
-    WorkerState.HUNG: ("DEVICE_HUNG", "its device hangs, and the process starts anew"),
+    WorkerState.DRAINING: (
+        "DRAINING",
+        "it drains: it ends its open requests and takes nothing new",
+    ),
+    WorkerState.HUNG: ("DEVICE_HUNG", "its device hangs, and its process is restarted"),
     WorkerState.LOST: ("WORKER_LOST", "its lease ran out"),
 }
-_RELEASING = "it is leaving, and can be loaded again when it has left"
+_RELEASING = "it is being released, and can be loaded again after that"
 _ASKED_BY = {
     WantSource.ADMIN: "asked for by name",
     WantSource.MISS: "asked for since requests found it nowhere",
@@ -44,19 +46,19 @@ _ASKED_BY = {
 
 @dataclass(frozen=True, slots=True)
 class Feasibility:
-    """What a worker is to a version. `replica`: it is there, in whatever state."""
+    """Whether a worker could load a version. `replica`: what it has of it, in whatever state."""
 
     worker: WorkerInfo
     replica: Replica | None
     feasible: bool
-    reason: str  # UPPER_SNAKE of what hinders it
+    reason: str  # code of what prevents it; empty: nothing does
     why: str
     weights_bytes: int
     free_bytes: int
     load_ms: float
 
 
-# --- a load that nobody asked for yet ---------------------------------------------------------
+# --- a load that is only supposed -------------------------------------------------------------
 
 
 def plan_for(
@@ -66,8 +68,8 @@ def plan_for(
     waiting: Collection[VersionKey],
     now: float,
 ) -> list[Assign | Release | Blocked]:
-    """The commands that this want would cause, as LoadModel would set it: its own, and what it
-    changes for others that wait. Failures do not count: who asks by name has it tried at once.
+    """The commands that this want would cause if LoadModel set it: its own, and those that differ
+    for wants that are blocked. Back-off does not count, since LoadModel retries at once.
     now: monotonic seconds.
     """
     desired = snapshot.desired
@@ -81,13 +83,13 @@ def plan_for(
     versions = {**desired.versions, want.key: version}
     then = replace(then, desired=replace(then.desired, versions=versions))
     about = {want.key, *waiting}
-    anyway = set(replan(ProposedFleet.of(snapshot, now), snapshot, now, about))
+    without_it = set(replan(ProposedFleet.of(snapshot, now), snapshot, now, about))
     commands = replan(ProposedFleet.of(then, now), then, now, about)
     return [
         command
         for command in commands
         if isinstance(command, Assign | Release | Blocked)
-        and (command.key == want.key or command not in anyway)
+        and (command.key == want.key or command not in without_it)
     ]
 
 
@@ -106,8 +108,8 @@ def _without(
 
 
 def value_per_gib(snapshot: Snapshot, version: ModelVersion, rate: float) -> float:
-    """Cold-start seconds that one replica saves a second and GiB, on the kind of device that is
-    most frequent.
+    """Cold-start seconds that one replica saves a second and GiB, on the most frequent kind of
+    device.
     """
     builds = [worker.build for worker in snapshot.workers.values()]
     build = max(sorted(set(builds)), key=builds.count, default=DeviceVariant.usual(""))
@@ -117,7 +119,7 @@ def value_per_gib(snapshot: Snapshot, version: ModelVersion, rate: float) -> flo
 
 
 def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> list[str]:
-    """Who wants a version, how much of it and since when: a sentence each."""
+    """Who wants a version, how many copies and since when: a sentence each."""
     sentences, residency = [], version.given.residency
     if residency.pins:
         sentences.append("Kept as a hot standby: always loaded and pinned on the device.")
@@ -135,7 +137,7 @@ def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> l
 
 
 def span(seconds: float) -> str:
-    """A length of time for people: 45 s, 12 min, 3.5 h, 2 days."""
+    """A duration for people: 45 s, 12 min, 3.5 h, 2 days."""
     if seconds < 120:
         return f"{max(0.0, seconds):.0f} s"
     if seconds < 7200:
@@ -147,12 +149,12 @@ def span(seconds: float) -> str:
 
 
 def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Feasibility]:
-    """What each worker is to a version, by id. now: monotonic seconds."""
+    """Whether each worker could load a version, in order of ids. now: monotonic seconds."""
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
     want = snapshot.desired.want(version.key)
     if want is None or want.source is WantSource.PREFETCH:
         want = Want(version.key, 1, False, WantSource.MISS, snapshot.unix_s)
-    # Wanted once, made for all: the wants of a fleet are many.
+    # One snapshot for all workers: a copy of all wants each would be slow.
     asked = _wanting(snapshot, replace(want, replicas=1))
     return [_verdict(asked, version, worker, now) for worker in workers]
 
@@ -187,9 +189,9 @@ def _feasible(
         return True, "", _PRESENT[replica.state]
     if replica is not None and replica.state is ReplicaState.RELEASING:
         return False, "LEDGER_FULL", _RELEASING
-    # The plan speaks of all workers where it refuses these; here one is asked.
+    # The plan's reasons for these speak of all workers; here one worker is asked.
     if snapshot.desired.is_cordoned(worker):
-        return False, "DRAINING", "the worker is to drain: nothing new is loaded there"
+        return False, "DRAINING", "the worker is cordoned: nothing new is loaded there"
     placement = version.given.placement
     if not version.given.runs_on(worker.device_kind):
         return False, "NO_WORKER", f"it was built for {', '.join(version.given.served)}"
@@ -201,16 +203,18 @@ def _feasible(
 def _as_planned(
     snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float
 ) -> tuple[bool, str, str]:
-    """What the plan does for the replica that is wanted, if all other workers are gone; beside a
-    CPU the accelerators stay, which decide whether it may take the version.
+    """What the plan decides for one replica if this were the only worker. Beside a CPU the
+    accelerators stay, since they decide whether it may take the version.
     """
     key = version.key
-    company = [
-        one for one in snapshot.workers.values() if worker.device_kind == CPU != one.device_kind
+    accelerators = [
+        other
+        for other in snapshot.workers.values()
+        if worker.device_kind == CPU != other.device_kind
     ]
     fleet = ProposedFleet()
-    for one in (worker, *company):
-        fleet.put(one, snapshot, now)
+    for member in (worker, *accelerators):
+        fleet.put(member, snapshot, now)
     copies = len(fleet.holder_ids.get(key, ()))
     if copies:
         want = replace(snapshot.desired.wants[key], replicas=copies + 1)
@@ -223,5 +227,5 @@ def _as_planned(
     if key in snapshot.releasing:
         return False, "LEDGER_FULL", _RELEASING
     waits = [command for command in commands if isinstance(command, Blocked)]
-    wait = waits[0] if waits else reasons.only_cpus(key)
-    return False, wait.reason, wait.why
+    blocked = waits[0] if waits else reasons.only_cpus(key)
+    return False, blocked.reason, blocked.why

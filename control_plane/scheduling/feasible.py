@@ -15,7 +15,7 @@ from control_plane.types.version import ModelVersion, VersionKey
 
 
 def place_replica(context: PlanContext, want: Want, version: ModelVersion) -> list[Command]:
-    """An Assign with the Releases it needs before it, or a Wait."""
+    """An Assign with the Releases it needs before it; or Blocked, last and alone."""
     workers = context.fleet.workers
     if not workers:
         return [reasons.no_worker(want.key)]
@@ -42,7 +42,7 @@ def place_replica(context: PlanContext, want: Want, version: ModelVersion) -> li
 
 
 def _most_free(context: PlanContext, want: Want, version: ModelVersion) -> ProposedWorker | None:
-    """Of the workers where it fits beside all that is there, the one with most room."""
+    """Of the workers whose device has memory for it beside all replicas, the one with most."""
     fallback = not context.only_cpus and version.given.residency.cpu_fallback
 
     def suits(worker: ProposedWorker) -> bool:
@@ -67,8 +67,10 @@ def _allowed_to_run(
     free: list[ProposedWorker],
     sizes: dict[str, Footprint],
 ) -> list[ProposedWorker]:
-    """Those of `free` that the version may run on: in a fleet with accelerators a CPU only
-    takes what falls back to it, once every accelerator there is has failed to load it.
+    """Those of `free` whose kind of device the version may use.
+
+    In a fleet with accelerators a CPU takes only a version that may fall back to it, once every
+    accelerator has failed to load it.
     """
     if context.may_use_cpus(version):
         return free
@@ -91,7 +93,7 @@ def _lasting_failure(context: PlanContext, worker: ProposedWorker, key: VersionK
 def _rank(
     context: PlanContext, want: Want, willing: list[ProposedWorker], sizes: dict[str, Footprint]
 ) -> list[Command]:
-    """On the device beside all others, else in turn with others, else by making room."""
+    """On a device beside all others, else in turn with others, else by preemption."""
     pinned = want.pinned
     fitting = [worker for worker in willing if worker.fits(sizes[worker.id], pinned=pinned)]
     hot = [worker for worker in fitting if worker.fits_hot(sizes[worker.id])]
@@ -100,7 +102,7 @@ def _rank(
         return [context.assign(want, worker, sizes[worker.id], "it fits")]
     if fitting:
         worker = min(fitting, key=lambda worker: (worker.crowding, worker.weights_share, worker.id))
-        why = "it takes turns with others there"
+        why = "it takes turns with other models there"
         return [context.assign(want, worker, sizes[worker.id], why)]
     if any(worker.fits(sizes[worker.id], pinned=pinned, after_leaving=True) for worker in willing):
         return [reasons.room_is_being_freed(want.key)]

@@ -1,7 +1,8 @@
-"""What to load where, and what to drop for it: feasible, then rank, then plan. Pure.
+"""The plan: which commands bring the workers from observed to desired state. Pure.
 
-A want that can't be met gets a Wait with the reason. A plan that is carried out leaves nothing
-for the next to do: what is released for room is dropped too, if nobody pinned it.
+The pipeline: unpin, release, then reconcile each want in order of urgency (filter, rank, preempt),
+then prefetch. A want that can't be met gets Blocked with the reason. A plan that was carried out
+leaves nothing for the next to do: an evicted replica's want is dropped with it.
 """
 
 from collections.abc import Collection, Iterable
@@ -29,8 +30,8 @@ from yolopool.vocabulary import ReplicaState
 def plan(snapshot: Snapshot, now: float) -> list[Command]:
     """Commands that bring the live workers from observed to desired state.
 
-    now: monotonic seconds. Releases stand before the assigns that need their room. No worker's
-    ledger is overrun, nothing pinned or with open tickets is released to make room.
+    now: monotonic seconds. Releases come before the assigns that need their memory. No worker's
+    ledger is overrun; nothing pinned and nothing with open requests is evicted.
     """
     return replan(ProposedFleet.of(snapshot, now), snapshot, now)
 
@@ -41,9 +42,9 @@ def replan(
     now: float,
     about: Collection[VersionKey] | None = None,
 ) -> list[Command]:
-    """As `plan`, on a fleet that was kept up to date, and `about` some versions only: those of
-    workers and wants that changed, and those that wait. The board is then as it will be once the
-    commands are done.
+    """As `plan`, on a fleet that the caller keeps up to date, and `about` some versions only: those
+    of workers and wants that changed, and those that are blocked. Afterwards `fleet` is as it will
+    be once the commands are done.
     """
     context = PlanContext(snapshot, fleet, now, ProposedWants(snapshot), about)
     wants = context.wants.of(about)
@@ -55,7 +56,7 @@ def replan(
         *descheduling.release_unwanted(context, workers),
     ]
     for key in [want.key for want in sorted(wants, key=context.urgency)]:
-        # A more urgent one may have taken its room, and with it the want or a part of it.
+        # A more urgent want may have evicted its replica, and lowered or dropped this want.
         want = context.wants.get(key)
         if want is not None:
             commands += _reconcile_want(context, want)
@@ -63,7 +64,7 @@ def replan(
         commands += descheduling.release_unwanted(context, _workers(fleet, context.wants.dropped))
     if about is None and not any(_needs_memory(command) for command in commands):
         commands += prefetch.prefetch(context)
-    # One that is unpinned and then leaves only leaves.
+    # A replica that is unpinned and then released is only released.
     gone = {(c.worker, c.key) for c in commands if isinstance(c, Release)}
     commands = [c for c in commands if not isinstance(c, Assign) or (c.worker, c.key) not in gone]
     return [c for c in commands if not isinstance(c, Blocked) or c.final or c.key in context.wants]
@@ -98,13 +99,13 @@ def _reconcile_want(context: PlanContext, want: Want) -> Iterable[Command]:
     pins, refused = _pin_replicas(context, want, eligible)
     yield from pins
     if want.source is WantSource.PREFETCH and not holders:
-        yield _drop_want(context, want, "nobody asked for it, and its worker is gone")
+        yield _drop_want(context, want, "it was only prefetched, and its worker is gone")
         return
     yield from _keep_prefetched(context, want, holders)
     yield from _load_prefetched(context, want, eligible)
     yield from _reload_outdated(context, want, version, eligible)
     yield from _rebatch(context, want, version, eligible)
-    # One that can't be pinned where it is serves on there until another worker has it.
+    # A replica that can't be pinned where it is serves there until another worker has it.
     missing = want.replicas - len(eligible) + len(refused)
     if missing > 0:
         yield from _place_missing(context, want, version, missing, refused)
@@ -115,7 +116,7 @@ def _reconcile_want(context: PlanContext, want: Want) -> Iterable[Command]:
 def _pin_replicas(
     context: PlanContext, want: Want, holders: list[ProposedWorker]
 ) -> tuple[list[Command], list[Blocked]]:
-    """Pins as many as are wanted, and says which can't be: copies beyond give way to others."""
+    """Pins as many as are wanted, and says which can't be. Copies beyond stay unpinned."""
     if not want.pinned:
         return [], []
     pins: list[Command] = []
@@ -145,7 +146,7 @@ def _place_missing(
 def _is_settled(
     context: PlanContext, want: Want, version: ModelVersion, holders: list[ProposedWorker]
 ) -> bool:
-    """Whether nothing is to be decided, as of nearly all versions nearly always."""
+    """Whether there is nothing to decide: nearly all versions, nearly always."""
     if len(holders) != want.replicas or want.pinned:
         return False
     if want.source is WantSource.PREFETCH and _is_in_use(want, holders):
@@ -175,7 +176,7 @@ def _is_in_use(want: Want, holders: list[ProposedWorker]) -> bool:
 
 
 def _is_only_prefetched(want: Want, replica: Replica) -> bool:
-    """Whether it was only fetched ahead, and is wanted by now: a load goes to the device once."""
+    """Whether it was only prefetched and is wanted by now. An ordinary load reaches the device."""
     ahead = replica.state is ReplicaState.WARM and replica.footprint is None
     return ahead and want.source is not WantSource.PREFETCH
 
@@ -189,22 +190,22 @@ def _load_prefetched(
         replica = worker.replicas[want.key]
         if not _is_only_prefetched(want, replica):
             continue
-        # One that pinned ones keep from the device is to leave it when it can.
+        # Where pinned replicas leave no device memory, it stays as it is.
         if worker.fits(size_of(replica), pinned=replica.pinned, without=[want.key]):
             yield context.pin(
-                worker, replace(want, pinned=replica.pinned), "it was only fetched ahead"
+                worker, replace(want, pinned=replica.pinned), "it was only prefetched"
             )
 
 
 def _reload_outdated(
     context: PlanContext, want: Want, version: ModelVersion, holders: list[ProposedWorker]
 ) -> Iterable[Command]:
-    """Those that are of another build than is served now are loaded anew, one at a time."""
+    """Reloads replicas of another build than serves the version now, one at a time."""
     others = [worker for worker in holders if _is_outdated(version, worker)]
     if not others or any(not is_loaded(worker.replicas[want.key]) for worker in holders):
         return
     kinds = {worker.device_kind for worker in others}
-    # What failed on one is not to take the version off the next.
+    # A build that failed on one worker must not take the version off the next.
     if any(
         worker.device_kind in kinds and context.failure(worker, want.key) is not None
         for worker in context.fleet.workers.values()
@@ -222,7 +223,7 @@ def _is_outdated(version: ModelVersion, worker: ProposedWorker) -> bool:
 def _rebatch(
     context: PlanContext, want: Want, version: ModelVersion, holders: list[ProposedWorker]
 ) -> Iterable[Command]:
-    """Those whose batching changed since they were loaded hear of it."""
+    """Hands replicas the batching that changed since they were loaded."""
     for worker in holders:
         if want.key not in context.assigned and _is_batched_otherwise(version, worker):
             yield context.rebatch(worker, want, version.given.batching.get(worker.device_kind))
@@ -231,18 +232,18 @@ def _rebatch(
 def _is_batched_otherwise(version: ModelVersion, worker: ProposedWorker) -> bool:
     replica = worker.replicas[version.key]
     if not is_loaded(replica) or replica.footprint is None:
-        return False  # it comes with the load
+        return False  # the load will carry it
     return replica.batching != version.given.batching.get(worker.device_kind)
 
 
 def _give_up(context: PlanContext, want: Want, commands: list[Command]) -> Iterable[Command]:
-    """What hinders a want; one that failed wherever it may be is not tried for ever."""
-    wait = commands[-1]
+    """Why a want is blocked. A soft want that failed on every worker is dropped, not retried."""
+    blocked = commands[-1]
     yield from commands
     soft = want.source is not WantSource.ADMIN and not want.pinned
-    failed = isinstance(wait, Blocked) and wait.final and wait.reason == "LOAD_FAILED"
+    failed = isinstance(blocked, Blocked) and blocked.final and blocked.reason == "LOAD_FAILED"
     if failed and soft and not context.present(want.key):
-        yield _drop_want(context, want, "it failed to load wherever it may be")
+        yield _drop_want(context, want, "it failed to load on every worker that it may run on")
 
 
 def _drop_want(context: PlanContext, want: Want, why: str) -> DropWant:

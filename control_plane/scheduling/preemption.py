@@ -1,4 +1,4 @@
-"""Who leaves so that another can come: the least worth, and as few as it takes. Pure."""
+"""Preemption: which replicas a worker evicts for another, the least valuable and fewest. Pure."""
 
 from collections.abc import Collection, Sequence
 from heapq import nsmallest
@@ -12,18 +12,18 @@ from control_plane.types.desired import Want
 from control_plane.types.footprint import Footprint
 from control_plane.types.worker import Replica
 
-# A newcomer waits so many times what loading it takes for one worth so much less to be idle.
+# Before it evicts a more valuable replica, a want waits at most this many times its own load time
+# for one that is worth less than this share of it to become idle.
 PATIENCE_PER_LOAD, MUCH_LESS = 2.0, 0.9
-# Of the workers that may make room, those with the least to lose are looked at closely.
+# Of the workers that could evict, so many with the least to lose are compared.
 MAX_OFFERS = 16
 
 
 def preempt(
     context: PlanContext, want: Want, willing: Sequence[ProposedWorker], sizes: dict[str, Footprint]
 ) -> list[Release | Assign | Blocked]:
-    """Releases and the Assign that needs them, where least is lost; or a Wait."""
+    """The Releases and the Assign that needs them, where the least value is lost; or Blocked."""
     offers = []
-    # Of a small fleet all.
     for worker in nsmallest(MAX_OFFERS, willing, key=lambda worker: (worker.min_value, worker.id)):
         size = sizes[worker.id]
         victims = victims_of(context, want, worker, size)
@@ -42,15 +42,15 @@ def preempt(
     releases = context.evict_for(want, worker, victims)
     return [
         *releases,
-        context.assign(want, worker, sizes[worker.id], "after making room"),
+        context.assign(want, worker, sizes[worker.id], "it fits once others have left"),
     ]
 
 
 def _is_better_to_wait(
     context: PlanContext, want: Want, worker: ProposedWorker, victims: Sequence[Replica]
 ) -> bool:
-    """Whether one worth much less is only just in use, and this want has not waited long: the
-    place that models asked for rarely share is not to be widened for a moment's work.
+    """Whether a replica worth much less than the victims is only in use right now, and this want
+    has not waited long. Rarely used models share little memory; a moment's work must not widen it.
     """
     if want.pinned:
         return False
@@ -74,11 +74,12 @@ def victims_of(
     size: Footprint,
     beside: Collection[Replica] = (),
 ) -> list[Replica]:
-    """Fewest of the seats of least worth whose leaving, as if those `beside` had left too, makes
-    room; empty: none do.
+    """The fewest replicas of the least value without which `size` fits, if those `beside` left too.
+
+    Empty: no replicas do.
     """
 
-    def is_room(gone: list[Replica]) -> bool:
+    def is_enough(gone: list[Replica]) -> bool:
         without = {replica.key for replica in (*beside, *gone)}
         return worker.fits(size, pinned=want.pinned, without=without)
 
@@ -97,23 +98,21 @@ def victims_of(
         ),
     ):
         chosen.append(replica)
-        if is_room(chosen):
+        if is_enough(chosen):
             break
     else:
         return []
-    # The last made the difference; earlier ones may not be needed beside it.
+    # The last victim made the difference; earlier ones may not be needed beside it.
     for replica in reversed(chosen[:-1]):
         fewer = [other for other in chosen if other is not replica]
-        if is_room(fewer):
+        if is_enough(fewer):
             chosen = fewer
     return chosen
 
 
 def may_preempt(context: PlanContext, worker: ProposedWorker, replica: Replica, want: Want) -> bool:
-    """Whether a seat may be taken for `want`: soft, idle, and not just made for a newer want.
-
-    The last, since else two wants could take the room from each other, neither ever used: so long
-    every replica stays.
+    """Whether a replica may be evicted for `want`: it is unpinned, idle, and was used since it was
+    wanted, or is less urgent. Otherwise two wants could evict each other, and neither be served.
     """
     if not is_loaded(replica) or replica.key in context.assigned or worker.outstanding(replica):
         return False
@@ -130,7 +129,7 @@ def may_preempt(context: PlanContext, worker: ProposedWorker, replica: Replica, 
 def why_none_may_leave(
     context: PlanContext, want: Want, workers: Sequence[ProposedWorker], sizes: dict[str, Footprint]
 ) -> Blocked:
-    """Why none of these can take it: what is in the way is in use, or pinned for good."""
+    """Why no worker can evict for it: the replicas there are in use, or are pinned."""
     for worker in workers:
         soft = [
             replica.key for replica in worker.replicas.values() if not context.is_pinned(replica)
@@ -144,11 +143,11 @@ def why_none_may_leave(
 def pin_replica(
     context: PlanContext, want: Want, worker: ProposedWorker
 ) -> list[Release | Assign | Blocked]:
-    """The pin that a replica lacks, with the Releases it needs before it, or a Wait."""
+    """The pin that a replica lacks, with the Releases it needs before it; or Blocked."""
     replica = worker.replicas[want.key]
     if not want.pinned or replica.pinned or not is_loaded(replica):
         return []
-    # Less urgent ones are to be pinned too: they take what room this leaves.
+    # Less urgent replicas are to be pinned too: they take the memory that this one leaves.
     rivals = [
         replica
         for replica in worker.replicas.values()

@@ -1,4 +1,4 @@
-"""Which versions are brought into host memory before anybody asks. Pure."""
+"""Prefetch: which versions are loaded into host memory before a request asks for them. Pure."""
 
 from collections.abc import Iterable
 
@@ -12,13 +12,13 @@ from control_plane.types.policy import ResidencyMode
 from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey, VersionState
 from yolopool.vocabulary import ReplicaState
 
-# Prefetched in one plan, and how often a second a version was asked for, to be worth it.
+# Prefetches in one plan; and requests a second that make a version worth one.
 MAX_PREFETCHES = 4
 LIKELY_RATE = 1.0 / 3600.0
 
 
 def prefetch(context: PlanContext) -> Iterable[Assign]:
-    """What is likely to be asked for, beside devices that are idle and have room for it."""
+    """Prefetches the likeliest versions on workers that are idle and have host memory for them."""
     idle = [worker for worker in context.fleet.workers.values() if _may_fetch(worker)]
     if not idle:
         return
@@ -36,7 +36,7 @@ def prefetch(context: PlanContext) -> Iterable[Assign]:
                 context.wants.add(want)
                 why = "it is likely to be asked for, and there is room"
                 yield context.assign(want, worker, size, why, prefetch=True)
-                idle.remove(worker)  # one at a time
+                idle.remove(worker)  # one prefetch a worker and plan
                 break
 
 
@@ -47,8 +47,8 @@ def _may_fetch(worker: ProposedWorker) -> bool:
 
 
 def _likely(context: PlanContext) -> Iterable[tuple[float, ModelVersion]]:
-    """Versions that are nowhere and were asked for lately, or take the place of one that is:
-    seconds of cold starts they would cost a second, and they.
+    """Versions that no worker has, and that were asked for lately or follow one that is in use,
+    with the cold-start seconds a second that they would cost.
     """
     snapshot = context.snapshot
     for key, arrivals in snapshot.departed.items():
@@ -60,7 +60,7 @@ def _likely(context: PlanContext) -> Iterable[tuple[float, ModelVersion]]:
                 version,
             )
     for key in list(context.fleet.holder_ids):
-        # The next version of a model in use is what its name means from now on.
+        # The name of a model in use means its next version once that is ready.
         newer = _fetchable(context, VersionKey(key.model, key.number + 1))
         if newer is not None and newer.key not in snapshot.departed:
             rate = _rate(context, key)

@@ -1,10 +1,11 @@
-"""All workers while plans are made: their benches, and who holds what. Pure.
+"""The live workers as they will be once a plan is done, and which of them has which version. Pure.
 
-A board may live from plan to plan: what a worker reports anew takes the place of what was planned
-of it, so that a change of one worker costs one bench and not a fleet.
+A proposed fleet may live from plan to plan: a new report of a worker replaces what was planned for
+it, so that a change of one worker costs one worker and not a fleet.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from control_plane.scheduling.proposed_worker import ProposedWorker
@@ -13,9 +14,11 @@ from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
 
+MIB = 2**20
+
 
 class ProposedFleet:
-    """Benches of workers that take work, by id."""
+    """`workers`: those that take work, by id; `holder_ids`: ids of those that have a version."""
 
     def __init__(self) -> None:
         self.workers: dict[str, ProposedWorker] = {}
@@ -30,8 +33,22 @@ class ProposedFleet:
             fleet.put(worker, snapshot, now)
         return fleet
 
+    def __repr__(self) -> str:
+        """Such as `ProposedFleet(2 workers, 5 hot, 1 leaving, 130 MiB free)`."""
+        workers = self.workers.values()
+        states = Counter(r.state for worker in workers for r in worker.replicas.values())
+        leaving = sum(len(worker.leaving) for worker in workers)
+        free = sum(worker.free_bytes for worker in workers) / MIB
+        counts = [
+            f"{len(workers)} workers",
+            *(f"{count} {state.lower()}" for state, count in sorted(states.items())),
+            *([f"{leaving} leaving"] if leaving else []),
+            f"{free:,.0f} MiB free",
+        ]
+        return f"ProposedFleet({', '.join(counts)})"
+
     def put(self, worker: WorkerInfo, snapshot: Snapshot, now: float) -> None:
-        """A worker as it reports itself now, what is under way with it included."""
+        """Takes a worker as it reports itself, with commands under way already applied to it."""
         self.drop(worker.id)
         if not worker.is_live(now):
             return
@@ -44,7 +61,7 @@ class ProposedFleet:
         heapq.heappush(self._by_free_bytes, (-proposed.free_bytes, proposed.id))
         if (
             len(self._by_free_bytes) > 4 * len(self.workers) + 64
-        ):  # old entries leave when they come up
+        ):  # stale entries leave when they come up
             self._by_free_bytes = [
                 (-worker.free_bytes, id_) for id_, worker in self.workers.items()
             ]
@@ -62,7 +79,7 @@ class ProposedFleet:
                     del self.holder_ids[key]
 
     def holders(self, key: VersionKey) -> list[ProposedWorker]:
-        """Benches that have a seat of this version, by id."""
+        """Workers that have a replica of this version, in order of their ids."""
         held = sorted(self.holder_ids.get(key, ()))
         return [self.workers[id_] for id_ in held if key in self.workers[id_].replicas]
 
@@ -78,7 +95,7 @@ class ProposedFleet:
         self._push(proposed)
 
     def most_free(self, suits: Callable[[ProposedWorker], bool]) -> ProposedWorker | None:
-        """Of the benches that suit, the one with most free bytes on its device."""
+        """Of the workers that suit, the one with most free bytes on its device."""
         tried: list[tuple[int, str]] = []
         found = None
         for entry in self._most_free_first():
@@ -91,7 +108,9 @@ class ProposedFleet:
         return found
 
     def _most_free_first(self) -> Iterator[tuple[int, str]]:
-        """Entries that are true, most free first; each leaves the heap, and old ones for good."""
+        """Current entries, most free first. Each leaves the heap: the caller puts it back, stale
+        entries are dropped.
+        """
         last = None
         while self._by_free_bytes:
             entry = heapq.heappop(self._by_free_bytes)

@@ -1,6 +1,7 @@
-"""One worker's memory while a plan is made: who sits there, what is free, who leaves.
+"""One worker as it will be once a plan is done: its replicas, its free memory, what leaves. Pure.
 
-Pure; it changes only itself. A worker may take more than fits its device: it has them take turns.
+It changes only itself. Where a worker has host memory beneath its device (`assignable_bytes`), it
+may take more replicas than fit the device at once: they take turns there.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,16 +15,17 @@ from control_plane.types.worker import LOADED, Replica, ReplicaKey, WorkerInfo
 from yolopool.vocabulary import ReplicaState
 
 PRESENT = LOADED | {ReplicaState.ASSIGNED}
-# What is asked for at least once in so many seconds counts in full where a device is crowded.
+# A replica with a request at least this often counts in full in `crowding`.
 ACTIVE_WITHIN_S = 60.0
 
 Replicas = Mapping[VersionKey, Replica]
 
 
 class ProposedWorker:
-    """`replicas` are the replicas that stay, `leaving` those under release. Sums over the seats are
-    kept, since a plan asks a thousand benches for them; a bench copies its worker's seats only
-    once it changes them.
+    """`replicas` stay, `leaving` are under release; `info` is the worker as it reported itself.
+
+    A plan asks a thousand workers for their sums, so sums over replicas are kept, and replicas are
+    copied only before the first change.
     """
 
     __slots__ = (
@@ -46,12 +48,12 @@ class ProposedWorker:
             self._writable()
         ledger = worker.ledger
         replicas = worker.replicas.values()
-        # Private bytes are their replicas' where those are known: they leave the device with them.
+        # Private bytes belong to their replicas where those are known, and leave with them.
         known = sum(private_bytes(replica) for replica in replicas)
         private = max(0, ledger.backend_private_bytes - known)
-        # Context, graphs, and private bytes of nobody known.
+        # Context, graphs, and private bytes of no known replica.
         self.fixed_bytes = ledger.context_bytes + ledger.graph_pool_bytes + private
-        # The worker may know of more than its replicas explain; never plan with less than it says.
+        # The worker may account for more than its replicas explain: plan with what it reports.
         self.base_bytes = max(self.fixed_bytes, ledger.used_bytes - total_bytes(replicas))
         self._update_sums()
 
@@ -86,7 +88,7 @@ class ProposedWorker:
 
     @property
     def capacity_bytes(self) -> int:
-        """What models may take of the budget once nothing is under way."""
+        """Bytes of the budget that models may take once nothing is under way."""
         return self.info.ledger.budget_bytes - self.fixed_bytes
 
     @property
@@ -99,7 +101,7 @@ class ProposedWorker:
 
     @property
     def free_tier_bytes(self) -> int:
-        """What more may be assigned where there is a tier beneath the device."""
+        """Weights that may still be assigned where there is host memory beneath the device."""
         leaving = sum(weights_bytes(replica) for replica in self._leaving.values())
         return self.info.ledger.assignable_bytes - self._weights - leaving
 
@@ -108,11 +110,11 @@ class ProposedWorker:
         return replica.state if replica is not None else None
 
     def holds(self, key: VersionKey) -> bool:
-        """Whether it has this version in any state from which it can't be loaded anew."""
+        """Whether it has this version in a state that rules out another load there."""
         return key in self._leaving or self.state_of(key) not in (None, ReplicaState.FAILED)
 
     def outstanding(self, replica: Replica) -> int:
-        """Open tickets, ours that the worker did not report yet included."""
+        """Open requests, with those of this process that the worker has not reported yet."""
         calls = self._calls.get((self.id, replica.key))
         return replica.outstanding if calls is None else calls.outstanding + calls.foreign
 
@@ -129,7 +131,7 @@ class ProposedWorker:
 
     @property
     def weights_share(self) -> float:
-        """Weights of all seats over the room on the device: above 1, they take turns."""
+        """Weights of all replicas over the capacity of the device: above 1, they take turns."""
         return self._weights / max(1, self.capacity_bytes)
 
     @property
@@ -143,7 +145,7 @@ class ProposedWorker:
 
     @property
     def min_value(self) -> float:
-        """About what the least valuable of its soft replicas is worth: tells where to look."""
+        """A rough lower bound of what an eviction here costs: tells preemption where to look."""
         if self._min_value is None:
             found = [
                 replica.rates.slow / max(1, replica.weights_bytes)
@@ -171,11 +173,11 @@ class ProposedWorker:
     ) -> bool:
         """Whether `size` more can be assigned beside the replicas less `without`.
 
-        Where the worker has a tier beneath its device, all share that, and the device in turn;
-        else all have to be on the device at once.
-        What other plans release is there until it is gone (`after_leaving`: suppose that all
-        under way is done); what this plan releases is gone, since an Assign names it
-        (`before_leaving`: not yet).
+        With host memory beneath the device, all share that, and take turns on the device; without
+        it all must be on the device at once.
+        Replicas that earlier plans release count until they are gone (`after_leaving`: suppose
+        they are). Those that this plan releases do not count, since the Assign waits for them
+        (`before_leaving`: they do).
         """
         if not without and not self._leaving and not self._may_fit(size):
             return False
@@ -186,7 +188,7 @@ class ProposedWorker:
         return self._fits_at_once([*held, candidate(size, pinned)], base)
 
     def _may_fit(self, size: Footprint) -> bool:
-        """By the sums alone: what is full is full, and most are."""
+        """False if the sums alone rule it out, as they do on most workers."""
         ledger = self.info.ledger
         if ledger.assignable_bytes:
             return self._weights + size.weights_bytes <= ledger.assignable_bytes
@@ -201,15 +203,15 @@ class ProposedWorker:
         return self._fits_at_once([*self._held((), False, False), more], self.fixed_bytes)
 
     def can_pin(self, key: VersionKey, without: Collection[VersionKey] = ()) -> bool:
-        """Whether a seat can be pinned, and the others (less `without`) still come to the device
-        in turn. Where there is no tier all are on the device anyway.
+        """Whether a replica can be pinned and the others (less `without`) still come to the device
+        in turn. Without host memory beneath it all are on the device anyway.
         """
         if not self.info.ledger.assignable_bytes:
             return True
         return self.fits(size_of(self.replicas[key]), pinned=True, without=[key, *without])
 
     def unschedulable(self) -> list[VersionKey]:
-        """Seats that can't come to the device any more, for those that are pinned there."""
+        """Replicas that can't come to the device any more beside the pinned ones."""
         if not self.info.ledger.assignable_bytes:
             return []
         pinned = [replica for replica in self.replicas.values() if replica.pinned]
@@ -243,7 +245,7 @@ class ProposedWorker:
         return total_bytes(replicas) <= ledger.budget_bytes - base_bytes
 
     def _fits_in_turn(self, replicas: Collection[Replica]) -> bool:
-        """All in the tier, the pinned ones on the device, and each other one beside them."""
+        """All in host memory, the pinned ones on the device, and each other one beside them."""
         if sum(weights_bytes(replica) for replica in replicas) > self.info.ledger.assignable_bytes:
             return False
         pinned = [replica for replica in replicas if replica.pinned]
@@ -280,7 +282,7 @@ def candidate(
     pinned: bool,
     key: VersionKey = VersionKey("", 0),  # noqa: B008 - frozen
 ) -> Replica:
-    """A replica of this size that a plan is about to assign."""
+    """A replica of this size that a plan may assign."""
     return Replica(
         key,
         ReplicaState.ASSIGNED,
@@ -292,7 +294,7 @@ def candidate(
 
 
 def size_of(replica: Replica) -> Footprint:
-    """Bytes it takes; a failed load keeps none, whatever it was to take."""
+    """Bytes that a replica takes; a failed load keeps none."""
     if replica.state is ReplicaState.FAILED:
         return Footprint(0, 0)
     return Footprint(replica.weights_bytes, replica.workspace_bytes, private_bytes(replica))
@@ -312,7 +314,7 @@ def kept_bytes(replica: Replica) -> int:
 
 
 def total_bytes(replicas: Iterable[Replica]) -> int:
-    """Sum of what each keeps and the largest workspace: one pass runs at a time."""
+    """What all keep and the largest workspace, since one pass runs at a time."""
     kept = workspace = 0
     for replica in replicas:
         if replica.state is not ReplicaState.FAILED:

@@ -1,6 +1,6 @@
-"""Why a want can't be met now, or ever: every "no" of a plan, in words for the one who asked.
+"""Why a want is blocked: every "no" of a plan as a reason code and a sentence for the caller. Pure.
 
-Pure. A final one is told to callers at once, the others to those whose time runs out.
+Callers get a final reason at once, any other one when their deadline passes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from control_plane.types.snapshot import LoadFailure
 from control_plane.types.version import ModelVersion, ServingSpec, VersionKey, VersionState
 
 MIB = 2**20
-# Refusals of the moment: the worker is fine and so is the pack, so no caller is told a failure.
+# Transient refusals: neither the worker nor the pack is at fault, so no caller gets LOAD_FAILED.
 TRANSIENT = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})
 
 
@@ -34,8 +34,8 @@ def too_few_workers(key: VersionKey, replicas: int, workers: int) -> Blocked:
 
 def only_cpus(key: VersionKey) -> Blocked:
     why = (
-        "only CPU workers are free: beside accelerators they take what has cpu_fallback and failed "
-        "to load on every accelerator; allow it, or start another worker"
+        "only CPU workers are free, and beside accelerators they take only what has cpu_fallback "
+        "and failed to load on every accelerator: set cpu_fallback, or start another worker"
     )
     return Blocked(key, "NO_WORKER", why)
 
@@ -46,7 +46,7 @@ def no_eligible_worker(key: VersionKey, given: ServingSpec) -> Blocked:
         asked = " and ".join(filter(None, (" or ".join(given.served), placement.says)))
         why = f"it is a build for {asked}, and no such worker takes work: start one"
     elif not placement.says:
-        why = "every worker that does not have it yet is to drain: start another"
+        why = "every worker that does not have it yet is cordoned: start another"
     else:
         why = f"no worker that takes work has {placement.says}: start one, or place {key} elsewhere"
     return Blocked(key, "NO_WORKER", why)
@@ -65,10 +65,10 @@ def too_large(
 
 
 def load_failed(key: VersionKey, found: Sequence[tuple[LoadFailure, str]], now: float) -> Blocked:
-    """`found`: failures with their workers, at least one."""
+    """`found`: the failures with the ids of their workers, at least one."""
     first, worker = min(found, key=lambda pair: (pair[0].retry_at_s, pair[1]))
     left_s = max(0.0, first.retry_at_s - now)
-    # One that fails for good decides what callers hear only where all do.
+    # Callers get LOAD_FAILED only if no worker refused for a transient reason.
     if any(failure.reason in TRANSIENT for failure, _ in found):
         return Blocked(key, first.reason, f"{worker}: {first.message}", retry_after_s=left_s)
     why = f"loading {key} on {worker} failed: {first.reason}: {first.message}"
@@ -76,11 +76,11 @@ def load_failed(key: VersionKey, found: Sequence[tuple[LoadFailure, str]], now: 
 
 
 def room_is_being_freed(key: VersionKey) -> Blocked:
-    return Blocked(key, "LEDGER_FULL", f"{key} waits for another to leave")
+    return Blocked(key, "LEDGER_FULL", f"{key} waits until another model has left")
 
 
 def in_use(key: VersionKey) -> Blocked:
-    why = f"{key} waits for room: every other model is in use or just being loaded"
+    why = f"{key} waits for memory: every other model is in use or being loaded"
     return Blocked(key, "LEDGER_FULL", why)
 
 

@@ -1,4 +1,7 @@
-"""What keeping a version on a worker is worth: seconds of cold starts that it saves. Pure."""
+"""The value of keeping a version on a worker: the seconds of cold starts that it saves. Pure.
+
+GreedyDual-Size-Frequency; the formula is `yolopool.server.gdsf`.
+"""
 
 from collections.abc import Mapping
 
@@ -19,7 +22,7 @@ GIB = 1024**3
 
 
 def rates(fleet: ProposedFleet, snapshot: Snapshot, key: VersionKey, now: float) -> ArrivalRates:
-    """Requests for a version, wherever it is and was. now: monotonic seconds."""
+    """Requests for a version on all workers that have it or had it. now: monotonic seconds."""
     departed = snapshot.departed.get(key)
     total = departed.now(now) if departed is not None else NO_ARRIVALS
     for worker_id in fleet.holder_ids.get(key, ()):
@@ -32,7 +35,7 @@ def rates(fleet: ProposedFleet, snapshot: Snapshot, key: VersionKey, now: float)
 def cold_start_s(
     version: ModelVersion, build: DeviceVariant, known: Mapping[FootprintKey, Footprint]
 ) -> float:
-    """What loading it takes where it is not: from the store and to the device of such a worker."""
+    """Seconds from the artifact store to the device of such a worker, measured or estimated."""
     pack, made = version.made_by(build)
     if pack is None:
         return 0.0
@@ -46,7 +49,7 @@ def cold_start_s(
 def replica_value(
     fleet: ProposedFleet, snapshot: Snapshot, worker: ProposedWorker, replica: Replica, now: float
 ) -> float:
-    """Seconds saved a second and byte by a seat; copies of a version share what they save."""
+    """Seconds that a replica saves a second and byte; copies of a version share what they save."""
     version = snapshot.desired.versions.get(replica.key)
     if version is None:
         return 0.0
@@ -61,5 +64,5 @@ def replica_value(
 
 
 def per_gib(rate: float, cost_s: float, weights_bytes: int) -> float:
-    """Seconds of cold starts saved a second and GiB, as people are told."""
+    """Seconds of cold starts saved a second and GiB, the unit that people are shown."""
     return rate * cost_s * GIB / max(1, weights_bytes)

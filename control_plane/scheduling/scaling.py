@@ -1,7 +1,7 @@
-"""How many copies of a version there are, and what is brought near before it is asked for. Pure.
+"""Scaling: how many copies of a version there are. Pure.
 
-Copies are added where requests queue, and dropped when the others can carry what there is: the two
-bounds lie apart, so that constant demand moves nothing.
+A copy is added where requests queue at all copies, and released when the others can carry the
+load. The two bounds lie apart, so that constant demand changes nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,19 +13,19 @@ from control_plane.types.desired import Want
 from control_plane.types.version import ModelVersion
 from control_plane.types.worker import Replica
 
-# One more where requests wait so long at every copy and a device stands idle; one less where the
-# others would work less than this share of their time, and nobody waits.
+# One more copy where requests wait this long at every copy and another device is idle; one less
+# where the others would be busy for less than this share of their time and requests hardly wait.
 SCALE_UP_QUEUE_MS, SCALE_DOWN_QUEUE_MS = 100.0, 25.0
 SCALE_DOWN_BUSY = 0.5
-# A copy that works so much of the time for it is full, however short its queue is kept.
+# A copy whose device works this share of the time for it is full, however short its queue is.
 SCALE_UP_BUSY = 0.9
-# A device that works less than this may take a copy, and one that works less than half of it may
-# fetch what nobody asked for yet.
+# A device that works less than this share of the time may take another copy, and one that works
+# less than half of it may prefetch.
 SPARE_BUSY = 0.6
 
 
 def copies_to_keep(context: PlanContext, want: Want, loaded: Sequence[Replica]) -> int:
-    """Of those loaded: what is wanted, and as many more as it takes to carry what there is."""
+    """How many of the loaded copies stay: those wanted, and more if the load needs them."""
     there = len(loaded)
     if there <= want.replicas:
         return there
@@ -41,7 +41,7 @@ def is_calm(replica: Replica) -> bool:
 
 
 def scale_up(context: PlanContext, want: Want, version: ModelVersion) -> Iterable[Assign]:
-    """A copy of a version whose requests wait at every copy, where a device stands idle."""
+    """One more copy where requests wait at every copy and a device of the same kind is idle."""
     holders = context.present(want.key)
     replicas = [worker.replicas[want.key] for worker in holders]
     if (

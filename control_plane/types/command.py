@@ -1,4 +1,4 @@
-"""What a plan is made of: decisions as data, each with its reason. Pure and frozen."""
+"""The commands of a plan: decisions as data, each with its reason. Pure and frozen."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from yolopool.errors import YolopoolError, rebuild_reason
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Load `key` on `worker`, after these releases there."""
+    """Load `key` on `worker`, once the releases in `after` are done there."""
 
     worker: str
     key: VersionKey
     pinned: bool
     why: str
     after: tuple[VersionKey, ...] = ()
-    # Only beside the device, for a want that nobody has yet.
+    # Load to host memory only, before anybody asks for it.
     prefetch: bool = False
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Release:
     why: str
     drop_want: bool = False
     replicas_left: int = 0
-    reason: str = "UNWANTED"  # ROOM, IDLE, SURPLUS, MOVED or STRANDED: for counters
+    reason: str = "UNWANTED"  # or ROOM, IDLE, SURPLUS, MOVED, STRANDED: labels of a metric
 
     def __str__(self) -> str:
         return f"release {self.key} from {self.worker}: {self.why}"
@@ -43,13 +43,13 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """Wanted, and nothing can be done now; `reason` is an error reason of `yolopool.errors`."""
+    """A want that can't be met now; `reason` is an error reason of `yolopool.errors`."""
 
     key: VersionKey
     reason: str
     why: str
-    final: bool = False  # no change of the present fleet's load would help
-    retry_after_s: float | None = None  # when it will be tried again, if that is known
+    final: bool = False  # no change of load on the present workers would help
+    retry_after_s: float | None = None  # until the next attempt, if that is known
 
     def __str__(self) -> str:
         return f"blocked {self.key}: {self.reason}: {self.why}"
@@ -61,7 +61,7 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class DropWant:
-    """End a soft want that can't be met: it is not tried again until someone asks again."""
+    """End a soft want that can't be met: nothing is retried until someone asks again."""
 
     key: VersionKey
     why: str
@@ -72,12 +72,12 @@ class DropWant:
 
 @dataclass(frozen=True, slots=True)
 class KeepPrefetched:
-    """What was fetched ahead is in use: from now on somebody wants it."""
+    """A prefetched version is in use: it is wanted from now on."""
 
     key: VersionKey
 
     def __str__(self) -> str:
-        return f"keep {self.key}: it was fetched ahead, and is in use"
+        return f"keep {self.key}: it was prefetched and is in use"
 
 
 Command = Assign | Release | Blocked | DropWant | KeepPrefetched
