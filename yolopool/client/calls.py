@@ -212,8 +212,9 @@ def set_variant(
 ) -> Call[model_records.ModelVersion]:
     """Serves a version by one of its builds on cpu or cuda from now on.
 
-    `variant` is backend/precision; empty returns to what the workers make by themselves. Replicas
-    are reloaded after their queued requests. `drift` is recorded and sent with each answer.
+    `variant` is backend/precision; empty returns to the default build, which the workers make.
+    Replicas are reloaded after their queued requests. `drift` is recorded and sent with every
+    answer.
     """
     request = requests.variant(model, device_kind, variant, drift)
     return Call("model", "SetVariant", request, READ_TIMEOUT_S, _version)
