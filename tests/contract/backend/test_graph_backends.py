@@ -343,7 +343,7 @@ async def test_an_end_to_end_head_of_another_task_is_for_torch_alone(
 
 async def test_int8_is_of_models_that_detect(tmp_path: Path) -> None:
     path = save(build("yolo11n-seg.yaml", 1), tmp_path / "segment.pt")
-    uploads.write(SHAPES / "images", tmp_path / "images.zip")
+    uploads.write_calibration_archive(SHAPES / "images", tmp_path / "images.zip")
     digest = hashlib.sha256((tmp_path / "images.zip").read_bytes()).hexdigest()
     asked = child.Build("onnx", "int8", str(tmp_path / "images.zip"), digest)
     refusal = await refusal_of(path, tmp_path / "work", build=asked)
@@ -418,7 +418,7 @@ def sha256(path: Path) -> str:
 def of_the_demo(folder: Path) -> Path:
     """A zip of its pictures."""
     path = folder / "images.zip"
-    uploads.write(SHAPES / "images", path)
+    uploads.write_calibration_archive(SHAPES / "images", path)
     return path
 
 
