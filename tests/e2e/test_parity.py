@@ -128,6 +128,7 @@ def assert_same(left: F32, right: F32) -> None:
     np.testing.assert_allclose(left[:, :4], right[:, :4], rtol=0, atol=1e-3)
 
 
+@pytest.mark.matrix(sample=3)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", MODELS)
 def test_boxes_equal_the_librarys(
@@ -143,6 +144,7 @@ def test_boxes_equal_the_librarys(
         assert_same(ours(loaded(name), image, policy), expected)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("checkpoint", ["yolo26n", "yolov10n"])
 def test_boxes_of_the_end_to_end_head_equal_the_librarys(
@@ -163,6 +165,7 @@ def test_boxes_of_the_end_to_end_head_equal_the_librarys(
         assert not np.array_equal(other, expected)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", MODELS)
 def test_swapped_channels_are_noticed(
     name: str, loaded: Callable[[str], tuple[Pack, LoadedModel]], library: Callable[[str], Any]
@@ -173,6 +176,7 @@ def test_swapped_channels_are_noticed(
         assert_same(ours(loaded(name), image, policy, swap_channels), expected)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", MODELS)
 def test_another_padding_is_noticed(
     name: str,

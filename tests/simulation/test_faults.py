@@ -19,6 +19,7 @@ def carried_out(seed: int) -> tuple[Run, list[Command]]:
     return clock.run(main)
 
 
+@pytest.mark.matrix(sample=6)
 @pytest.mark.parametrize("seed", range(24))
 def test_whatever_happens(seed: int) -> None:
     run, left = carried_out(seed)

@@ -34,6 +34,7 @@ def model() -> Any:
     return build_woken("yolov8n.yaml", 7)
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize(
     ("prefix", "under"),
     [

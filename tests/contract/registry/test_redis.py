@@ -3,6 +3,7 @@ embedded server.
 """
 
 import asyncio
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from control_plane.store.redis_client import connect
 from control_plane.store.redis_registry import RedisRegistry
 from control_plane.types.version import VersionKey, VersionSettings
-from tests.contract.redis_servers import DEBIAN, WHEEL, free_port, server, watched
+from tests.contract.redis_servers import DEBIAN, WHEEL, any_kind, find, free_port, server, watched
 from tests.waiting import until
 from yolopool.errors import RegistryUnavailable
 from yolopool.local.embedded_redis import EmbeddedRedis
@@ -68,7 +69,7 @@ async def test_a_server_that_dies_is_said_and_comes_back_with_all(folder: Path, 
 
 
 async def test_a_server_that_hangs_is_unavailable_within_the_timeout(folder: Path) -> None:
-    with server(DEBIAN, folder) as process:
+    with server(any_kind(), folder) as process:
         registry = RedisRegistry(f"unix://{folder}/redis.sock", timeout_s=0.3)
         await answering(registry)
         process.send_signal(signal.SIGSTOP)
@@ -81,6 +82,11 @@ async def test_a_server_that_hangs_is_unavailable_within_the_timeout(folder: Pat
         await registry.close()
 
 
+# The wheel's server is built without TLS.
+@pytest.mark.skipif(
+    find(DEBIAN) is None or shutil.which("openssl") is None,
+    reason="needs redis-server with TLS, and openssl",
+)
 async def test_tls_with_a_user_of_few_rights(folder: Path) -> None:
     subprocess.run(  # noqa: ASYNC221 - nothing else runs yet
         [

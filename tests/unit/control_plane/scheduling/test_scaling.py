@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.scheduling.plan import plan, replan
@@ -16,6 +16,7 @@ from control_plane.types.policy import Placement, Residency, ResidencyMode
 from control_plane.types.snapshot import OutstandingCalls, Snapshot
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
+from tests.matrix import examples
 from tests.unit.control_plane.fleets import (
     NOW,
     carried_out,
@@ -212,7 +213,7 @@ def test_copies_stay_as_long_as_they_are_needed() -> None:
 
 
 @given(st.floats(0.0, 6.0), st.integers(1, 8))
-@settings(max_examples=80)
+@examples(80)
 def test_constant_demand_moves_nothing_for_long(demand: float, devices: int) -> None:
     """Devices' worth of work for one version: copies settle, and stay as they are."""
     there = 1
@@ -352,7 +353,7 @@ def changes(draw: st.DrawFn) -> list[tuple[str, int]]:
 
 
 @given(changes())
-@settings(max_examples=80)
+@examples(80)
 def test_plans_of_what_changed_come_to_where_whole_plans_do(steps: list[tuple[str, int]]) -> None:
     versions = [version(name) for name in NAMES]
     now = snapshot([a_worker(id_, 30) for id_ in WORKERS], [], versions)

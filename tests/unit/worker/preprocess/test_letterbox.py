@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -24,6 +24,7 @@ import torch
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils.ops import scale_boxes
 
+from tests.matrix import examples
 from worker.preprocess import decode, letterbox
 from worker.preprocess.decode import ChannelOrder, ImageLimits
 from worker.preprocess.image_header import read_header
@@ -272,7 +273,7 @@ def test_limits_are_inclusive() -> None:
         decode.decode(encoded, ImageLimits(len(encoded), 64 * 96 - 1))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     width=st.integers(1, 300),
     height=st.integers(1, 300),
@@ -285,7 +286,7 @@ def test_header_is_true(width: int, height: int, kind: str) -> None:
     assert (header.width, header.height, header.format.upper()) == (width, height, name)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     name=st.sampled_from(sorted(ALL)),
     changes=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=4),
@@ -396,7 +397,7 @@ def library_letterbox(image: letterbox.U8, size: int, stride: int, policy: Shape
     return LetterBox((size, size), auto=policy is ShapePolicy.RECT, stride=stride)(image=image)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     height=SIDES,
     width=SIDES,
