@@ -6,6 +6,7 @@ Owns the clocks and the tasks; decides nothing. Ends on SIGTERM behind its last 
 import asyncio
 import os
 import signal
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ import structlog
 
 from worker.backends.base import Backend
 from worker.backends.factory import backend_of
+from worker.clock import Clock
 from worker.concurrency.stall_detector import HangLimits
 from worker.engine.engine import Engine
 from worker.hardware.devices import host_of
@@ -36,10 +38,10 @@ from worker.process.flight_recorder import FlightRecorder
 from worker.process.watchdog import Watchdog
 from worker.replicas.device_monitor import DeviceMonitor, budget_bytes
 from worker.replicas.ledger import Ledger
-from worker.replicas.lifecycle import ReplicaState
+from worker.replicas.pack_reader import TierLimits
 from worker.replicas.replica import Replica
 from worker.replicas.replica_table import ReplicaTable
-from worker.replicas.swapper import Swapper, TierLimits
+from worker.replicas.swapper import Swapper
 from worker.service import convert
 from worker.service.identity import Identity
 from worker.service.service import WorkerService
@@ -48,6 +50,7 @@ from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.process import settle
 from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
+from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
@@ -65,6 +68,7 @@ class App:
         self.settings = settings
         self.backend = backend
         self._host = host or Host()
+        self._clock = Clock(time.monotonic, time.time)
         self.port = 0
         self.incarnation = uuid.uuid4().hex
         self._box = FlightRecorder(settings.black_box, self.incarnation)
@@ -76,7 +80,7 @@ class App:
         self._recycle_because = asyncio.Event()
         kind = settings.device_kind
         held: dict[str, Replica] = {}
-        self.engine = Engine(settings.queue_capacity)
+        self.engine = Engine(settings.queue_capacity, self._clock.monotonic)
         self.arena = Arena(arena.private(settings.intake_bytes()))
         intake_threads = settings.intake_threads or (4 if kind == "cuda" else 2)
         self.postprocessor = Postprocessor(intake_threads, settings.queue_capacity)
@@ -94,14 +98,21 @@ class App:
             pin=backend.pin,
         )
         tiers = TierLimits(
-            two=kind != "cpu",
+            has_host_tier=kind != "cpu",
             host_bytes=settings.host_bytes(self._host.memory_bytes()),
             fetch_weights=kind != "sim",
-            skip_warmup=settings.skip_warmup,
         )
         ledger = Ledger(0, graph_pool_bytes=settings.graph_bytes(), max_replicas=settings.max_hot)
         self.swapper = Swapper(
-            self.engine, backend, packs, ledger, tiers, held, changed=self._changed
+            self.engine,
+            backend,
+            packs,
+            ledger,
+            tiers,
+            held,
+            self._changed,
+            self._clock,
+            settings.skip_warmup,
         )
         self.replicas = ReplicaTable(
             held,
@@ -110,7 +121,8 @@ class App:
             partial(packs.fetch, weights=False) if kind == "sim" else packs.prepare,
             settings.batch_limit(),
             settings.pack_cache_bytes(),
-            changed=self._changed,
+            self._changed,
+            self._clock,
         )
         self.device_monitor = DeviceMonitor(
             backend,
@@ -119,6 +131,7 @@ class App:
             settings.rewarm_idle_s,
             settings.drift_limit_bytes(),
             self.recycle,
+            self._clock.monotonic,
         )
         self.rpc = WorkerService(
             self.identity,

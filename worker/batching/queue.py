@@ -256,8 +256,8 @@ class TicketQueue(Generic[P]):
                 return Dequeued(batch, late, shed)
         return Dequeued(None, late, again_at=min(due, default=None))
 
-    def take(self, version: str) -> tuple[Ticket[P], ...]:
-        """Takes all tickets of one version, in order of arrival."""
+    def pop_version(self, version: str) -> tuple[Ticket[P], ...]:
+        """Removes all tickets of one version; returns them in order of arrival."""
         return self._take_all([lane for lanes in self._of(version) for lane in lanes.values()])
 
     def drain(self) -> tuple[Ticket[P], ...]:

@@ -21,7 +21,7 @@ from worker.postprocess.outputs import NmsOptions
 from worker.preprocess.letterbox import ShapePolicy
 from worker.preprocess.prepared import PreprocessSpec
 from worker.preprocess.preprocessor import Preprocessor
-from worker.replicas.lifecycle import SERVING, ReplicaState
+from worker.replicas.lifecycle import SERVING
 from worker.replicas.replica import Replica
 from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
@@ -29,6 +29,7 @@ from worker.service import convert, options
 from worker.service.bench_points import Pass, Sweep, left_out, point_of, sweep_of
 from yolopool.errors import DeadlineExceeded, Draining, LedgerFull, NotAssigned, OutOfMemory
 from yolopool.v1 import bench_pb2, detection_pb2, worker_pb2
+from yolopool.vocabulary import ReplicaState
 
 # The sizes of a shape are measured in turn, so many times: what a machine does beside falls on all.
 ROUNDS = 3
@@ -145,10 +146,11 @@ class CurveRunner:
     async def _run(self, replica: Replica, images: Sequence[U8]) -> Pass | None:
         """One pass; None: others took its place on the device before."""
         height, width = images[0].shape[:2]
-        async with self._swapper.room_for(replica, (height, width), len(images)) as room:
-            if room is None:
+        reserve = self._swapper.reserve_workspace(replica, (height, width), len(images))
+        async with reserve as reserved:
+            if reserved is None:
                 return None
-            model, workspace_bytes = room
+            model, workspace_bytes = reserved
             nms = options.resolve(
                 detection_pb2.DetectOptions(), replica.order.settings, len(replica.class_names)
             )

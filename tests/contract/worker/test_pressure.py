@@ -20,24 +20,28 @@ from worker.app import App
 from worker.backends.base import BatchResult, LoadedModel
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
 from worker.batching.config import BatchingConfig
-from worker.engine.engine import PATIENCE, Engine, Request
+from worker.clock import Clock
+from worker.engine.engine import Engine, Request
+from worker.engine.jobs import PATIENCE
 from worker.engine.runner import Outcome
 from worker.membership import Membership
 from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import Candidates, NmsOptions
-from worker.replicas import swapper
+from worker.replicas import warmup
 from worker.replicas.device_monitor import DeviceMonitor
 from worker.replicas.ledger import Ledger
-from worker.replicas.lifecycle import ReplicaState
+from worker.replicas.pack_reader import TierLimits
 from worker.replicas.replica import Assignment, Replica
 from worker.replicas.replica_table import ReplicaTable
-from worker.replicas.swapper import Swapper, TierLimits
+from worker.replicas.swapper import Swapper
 from worker.settings import read_settings
 from yolopool.errors import InferenceFailed, LedgerFull, OutOfMemory, QueueFull
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb2, worker_pb2
+from yolopool.vocabulary import ReplicaState
 
 IMAGE = np.zeros((32, 32, 3), np.uint8)
+CLOCK = Clock(time.monotonic, time.time)
 OPTIONS = NmsOptions((0.25,), 0.7, 300, agnostic=False)
 NOTHING = Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
 
@@ -86,7 +90,7 @@ class NarrowPass:
 
 @asynccontextmanager
 async def engine_with(model: Narrow, capacity: int = 64) -> AsyncIterator[Engine]:
-    engine = Engine(capacity)
+    engine = Engine(capacity, time.monotonic)
     engine.models["m@1"] = model
     engine.start()
     try:
@@ -228,9 +232,9 @@ class Room:
             CONTEXT_BYTES,
             max_replicas=max_hot,
         )
-        tiers = TierLimits(two=True, host_bytes=0, fetch_weights=False, skip_warmup=False)
+        tiers = TierLimits(has_host_tier=True, host_bytes=0, fetch_weights=False)
         held: dict[str, Replica] = {}
-        self.swapper = Swapper(engine, backend, door, ledger, tiers, held, lambda: None)
+        self.swapper = Swapper(engine, backend, door, ledger, tiers, held, lambda: None, CLOCK)
         self.replicas = ReplicaTable(
             held,
             self.swapper,
@@ -239,6 +243,7 @@ class Room:
             max_batch,
             100 * self.weights_bytes,
             lambda: None,
+            CLOCK,
         )
 
     @property
@@ -292,7 +297,7 @@ class Room:
 async def room(
     zoo: Zoo, folder: Path, room_for: int = 2, max_hot: int = 0, max_batch: int = 1
 ) -> AsyncIterator[Room]:
-    engine = Engine(64)
+    engine = Engine(64, time.monotonic)
     engine.start()
     here = Room(engine, zoo, folder, room_for, max_hot, max_batch)
     swapping = asyncio.create_task(here.swapper.run())
@@ -469,7 +474,7 @@ async def test_out_of_memory_again_fails_the_load_and_leaves_nothing(
         await two.replicas.assign(two.order("b"))
         before = two.ledger
         two.fail = failing(step, times=2)
-        two.swapper._warm_s.clear()  # so that there is a warm-up pass to fail
+        two.swapper.warmup._warm_s.clear()  # so that there is a warm-up pass to fail
         with pytest.raises(OutOfMemory, match="injected"):
             await two.replicas.assign(two.order("a"))
         assert two.ledger == before
@@ -512,7 +517,8 @@ async def test_no_host_memory_for_weights_is_out_of_memory(
         raise OSError("Cannot allocate memory")
 
     async with room(zoo, tmp_path) as two:
-        two.swapper._tiers = replace(two.swapper._tiers, fetch_weights=True)
+        reader = two.swapper.reader
+        reader._limits = replace(reader._limits, fetch_weights=True)
         monkeypatch.setattr("worker.packs.host_memory.mmap.mmap", none)
         with pytest.raises(OutOfMemory, match="the host has no"):
             await two.replicas.assign(two.order("a"))
@@ -526,7 +532,13 @@ async def test_no_host_memory_for_weights_is_out_of_memory(
 
 def upkeep_of(here: Room, recycled: list[str], drift_limit: int = 0) -> DeviceMonitor:
     device_monitor = DeviceMonitor(
-        here.backend, here.swapper, here.replicas.held, 0.0, drift_limit, recycled.append
+        here.backend,
+        here.swapper,
+        here.replicas.held,
+        0.0,
+        drift_limit,
+        recycled.append,
+        time.monotonic,
     )
     device_monitor.configured_bytes = here.ledger.budget_bytes
     return device_monitor
@@ -592,7 +604,7 @@ async def test_what_has_been_idle_is_warmed_again(zoo: Zoo, tmp_path: Path) -> N
     passes: list[str] = []
     async with room(zoo, tmp_path) as two:
         device_monitor = DeviceMonitor(
-            two.backend, two.swapper, two.replicas.held, 0.01, 0, lambda why: None
+            two.backend, two.swapper, two.replicas.held, 0.01, 0, lambda why: None, time.monotonic
         )
         device_monitor.configured_bytes = two.ledger.budget_bytes
         await two.replicas.assign(two.order("a"))
@@ -623,7 +635,7 @@ async def test_no_weights_go_under_a_pass_whose_caller_was_cancelled(
         if not begun:
             before = asyncio.create_task(two.engine.job(partial(holds, "another")))
             await asyncio.sleep(0)
-        warming = asyncio.create_task(two.swapper.warm_batch())
+        warming = asyncio.create_task(two.swapper.warmup.warm_batch())
         await asyncio.to_thread(began.wait, 20)
         warming.cancel()
         await asyncio.wait([warming])
@@ -658,7 +670,7 @@ async def test_batches_are_warmed_up_on_a_cpu_once_each(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     square = (320, 320)
-    monkeypatch.setattr(swapper, "MOST_WARM_UP_S", 1e9)  # this machine may stand still
+    monkeypatch.setattr(warmup, "MAX_WARM_UP_S", 1e9)  # this machine may stand still
     async with room(zoo, tmp_path, max_batch=4) as two:
         device_monitor = upkeep_of(two, [])
         await two.replicas.assign(two.order("a"))
@@ -681,7 +693,7 @@ async def test_batches_are_warmed_up_on_a_cpu_once_each(
         await two.infer("b", shape=wide)
         await device_monitor.look()
         assert passes == [(1, wide), (1, wide), (2, wide)]
-        monkeypatch.setattr(swapper, "MOST_KINDS", 7)
+        monkeypatch.setattr(warmup, "MAX_KINDS", 7)
         for _ in range(2):
             await device_monitor.look()
         assert passes[3:] == [(3, wide)], "no more kernels are kept"
@@ -703,21 +715,21 @@ async def test_no_batch_is_warmed_up_that_is_long_or_while_somebody_waits(
         await two.replicas.assign(two.order("a"))
         passes = passes_of(two.engine.models["a@1"])
         with two.replicas.hold("a@1"):  # an image of it is decoded
-            await two.swapper.warm_batch()
+            await two.swapper.warmup.warm_batch()
         # Another is loaded, or will be next: it is not waited for.
         async with two.swapper.lock:
-            await asyncio.wait_for(two.swapper.warm_batch(), 20)
+            await asyncio.wait_for(two.swapper.warmup.warm_batch(), 20)
             next_one = asyncio.create_task(two.swapper.lock.acquire())
             await asyncio.sleep(0)
-        await asyncio.wait_for(two.swapper.warm_batch(), 20)
+        await asyncio.wait_for(two.swapper.warmup.warm_batch(), 20)
         await next_one
         two.swapper.lock.release()
         assert passes == []
         await two.infer("a")
         image_s = two.engine.image_s("a@1", (320, 320))
-        monkeypatch.setattr(swapper, "MOST_WARM_UP_S", 2.5 * image_s)
+        monkeypatch.setattr(warmup, "MAX_WARM_UP_S", 2.5 * image_s)
         for _ in range(3):
-            await two.swapper.warm_batch()
+            await two.swapper.warmup.warm_batch()
         assert [images for images, _ in passes] == [1, 2]
 
 
