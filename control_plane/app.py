@@ -32,6 +32,7 @@ from control_plane.reconcile.executor import Executor
 from control_plane.reconcile.planner import projected
 from control_plane.reconcile.reconciler import Reconciler, ReconcilerTimings
 from control_plane.routing.attempts import AttemptRunner
+from control_plane.routing.detect_call import DetectContext
 from control_plane.routing.quarantine import Quarantine
 from control_plane.routing.request_traces import RequestHistory
 from control_plane.routing.router import Router
@@ -199,17 +200,17 @@ class ControlPlane:
 
     def _add_services(self, identity: Identity, clock: Clock) -> None:
         settings, server = self._settings, self._server.server
-        traces = RequestHistory()
-        router = Router(
+        history = RequestHistory()
+        detecting = DetectContext(
             self.view,
             AttemptRunner(self.view, self._link, clock),
             self._loads,
             self._quarantine,
             self._metrics,
-            traces,
             clock,
             random.Random(),
         )
+        router = Router(detecting, history)
         importing = ImportService(self._registry, self.view, self._artifacts, clock)
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(
             DetectionService(router, clock, settings.default_deadline_s, settings.max_image_bytes),
@@ -221,7 +222,7 @@ class ControlPlane:
         self._events = EventService(self._registry)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
         explain_pb2_grpc.add_ExplainServiceServicer_to_server(
-            ExplainService(self.view, lambda: projected(self.view, self._executor), traces, clock),
+            ExplainService(self.view, lambda: projected(self.view, self._executor), history, clock),
             server,
         )
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(
