@@ -2,6 +2,7 @@
 request any more, and what it had in hand is looked at. The one that decides tells of it.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -17,6 +18,8 @@ from control_plane.worker_client import WorkerClient
 
 log = structlog.get_logger()
 
+EXPIRY_TICK_S = 0.25
+
 
 class WorkerExitHandler:
     """`decides`: whether this control plane does."""
@@ -24,7 +27,7 @@ class WorkerExitHandler:
     def __init__(
         self,
         view: View,
-        link: WorkerClient,
+        worker_client: WorkerClient,
         quarantine: Quarantine,
         recorder: EventRecorder,
         metrics: Metrics,
@@ -32,7 +35,7 @@ class WorkerExitHandler:
         decides: Callable[[], bool],
     ) -> None:
         self._view = view
-        self._link = link
+        self._worker_client = worker_client
         self._quarantine = quarantine
         self._recorder = recorder
         self._metrics = metrics
@@ -69,4 +72,17 @@ class WorkerExitHandler:
         worker = self._view.mark_lost(exit.worker, incarnation)
         if worker is not None:
             # Its calls go elsewhere now, not when its lease has run out.
-            await self._link.drop(worker)
+            await self._worker_client.drop(worker)
+
+    async def expire_leases(self) -> None:
+        """Runs for ever: ends the open calls of workers whose lease ran out, so that these requests
+        go to other workers.
+        """
+        while True:
+            try:
+                for worker in self._view.expire(self._clock.monotonic()):
+                    log.warning("worker lost: its lease ran out", worker=worker.id)
+                    await self._worker_client.drop(worker)
+            except Exception:
+                log.exception("a lost worker was not let go: this is a bug")
+            await asyncio.sleep(EXPIRY_TICK_S)

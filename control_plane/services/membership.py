@@ -1,6 +1,5 @@
 """Where workers join, send their heartbeats and leave; and the end of leases that ran out."""
 
-import asyncio
 import math
 from collections.abc import AsyncIterator
 
@@ -24,7 +23,6 @@ from yolopool.v1 import membership_pb2, membership_pb2_grpc
 
 log = structlog.get_logger()
 
-EXPIRY_TICK_S = 0.25
 # Of what a supervisor reports: requests in hand, characters of an id, seconds.
 _MOST_IN_HAND, _LONGEST_REQUEST_ID, _LONGEST_RESTART_S = 512, 128, 3600.0
 
@@ -34,16 +32,16 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         self,
         view: View,
         registry: Registry,
-        link: WorkerClient,
-        exit_handler: WorkerExitHandler,
+        worker_client: WorkerClient,
+        worker_exits: WorkerExitHandler,
         clock: Clock,
         heartbeat_interval_s: float,
         lease_s: float,
     ) -> None:
         self._view = view
         self._registry = registry
-        self._link = link
-        self._exit_handler = exit_handler
+        self._worker_client = worker_client
+        self._worker_exits = worker_exits
         self._clock = clock
         self._heartbeat_interval_s = heartbeat_interval_s
         self._lease_s = lease_s
@@ -66,7 +64,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             )
             if old is not None:
                 # A successor beside it joins while it still answers.
-                self._link.retire(old)
+                self._worker_client.retire(old)
         return membership_pb2.JoinResponse(
             cluster=self._view.desired.cluster,
             heartbeat_interval_s=self._heartbeat_interval_s,
@@ -76,14 +74,14 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     async def Heartbeat(
         self, requests: AsyncIterator[membership_pb2.HeartbeatRequest], context: CallContext
     ) -> AsyncIterator[membership_pb2.HeartbeatResponse]:
-        inventory = HeartbeatDecoder()
+        decoder = HeartbeatDecoder()
         async for request in requests:
             joined = self._view.workers.get(request.worker.id)
             if joined is None:
                 raise WorkerNotFound(f"worker {request.worker.id!r} is not known here: join again")
             token = token_in(request.highest_token) if request.HasField("highest_token") else None
             try:
-                worker = inventory.read(request.worker, self._lease_until(), joined)
+                worker = decoder.read(request.worker, self._lease_until(), joined)
                 self._view.apply_heartbeat(worker, token)
             except InvalidTransition as error:
                 raise InvalidWorker(f"{error}: restart the worker") from error
@@ -127,22 +125,11 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             unix_s=now,
         )
         in_hand = frozenset(one for one in request.requests if len(one) <= _LONGEST_REQUEST_ID)
-        await self._exit_handler.report(exit, request.incarnation, in_hand, request.io_process)
+        await self._worker_exits.report(exit, request.incarnation, in_hand, request.io_process)
         return membership_pb2.ReportExitResponse()
 
-    async def expire(self) -> None:
-        """Goes on for ever: ends the calls that lost workers still hold, so they go elsewhere."""
-        while True:
-            try:
-                for worker in self._view.expire(self._clock.monotonic()):
-                    log.warning("worker lost: its lease ran out", worker=worker.id)
-                    await self._link.drop(worker)
-            except Exception:
-                log.exception("a lost worker was not let go: this is a bug")
-            await asyncio.sleep(EXPIRY_TICK_S)
-
     async def _gone(self, worker: WorkerInfo) -> None:
-        self._link.retire(worker)
+        self._worker_client.retire(worker)
         try:
             await self._registry.drop_worker(worker.id, worker.incarnation)
         except RegistryUnavailable:
