@@ -48,7 +48,7 @@ class WorkerClient:
     def __init__(self) -> None:
         # By incarnation, then address: a restarted worker must not inherit its forebear's
         # reconnect back-off.
-        self._roads: dict[str, dict[str, _Connection]] = {}
+        self._connections: dict[str, dict[str, _Connection]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._turns = itertools.count()
 
@@ -125,37 +125,37 @@ class WorkerClient:
 
     async def drop(self, worker: WorkerInfo) -> None:
         """Ends the calls that a lost worker still holds, with WorkerLost."""
-        for road in self._roads.pop(worker.incarnation, {}).values():
-            await road.channel.close()
+        for connection in self._connections.pop(worker.incarnation, {}).values():
+            await connection.channel.close()
 
     def retire(self, worker: WorkerInfo) -> None:
         """Sends a worker nothing new, and lets it answer what it has: it said that it goes."""
-        for road in self._roads.pop(worker.incarnation, {}).values():
-            self._close_gently(road)
+        for connection in self._connections.pop(worker.incarnation, {}).values():
+            self._close_gently(connection)
 
     async def close(self) -> None:
-        for roads in self._roads.values():
-            for road in roads.values():
-                await road.channel.close()
+        for connections in self._connections.values():
+            for connection in connections.values():
+                await connection.channel.close()
         for closing in self._closing:
             closing.cancel()
-        self._roads.clear()
+        self._connections.clear()
 
     def _stub(
         self, worker: WorkerInfo, address: str = ""
     ) -> "worker_pb2_grpc.WorkerServiceAsyncStub":
         address = address or worker.address
-        roads = self._roads.setdefault(worker.incarnation, {})
-        if address not in roads:
-            for gone in roads.keys() - {worker.address, *worker.io_addresses}:
-                self._close_gently(roads.pop(gone))
+        connections = self._connections.setdefault(worker.incarnation, {})
+        if address not in connections:
+            for gone in connections.keys() - {worker.address, *worker.io_addresses}:
+                self._close_gently(connections.pop(gone))
             options = (*CHANNEL_OPTIONS, *_KEEPALIVE)
             channel = grpc.aio.insecure_channel(address, options=options)
-            roads[address] = _Connection(channel, worker_pb2_grpc.WorkerServiceStub(channel))
-        return roads[address].stub
+            connections[address] = _Connection(channel, worker_pb2_grpc.WorkerServiceStub(channel))
+        return connections[address].stub
 
-    def _close_gently(self, road: "_Connection") -> None:
-        closing = asyncio.create_task(road.channel.close(LAST_ANSWERS_S))
+    def _close_gently(self, connection: "_Connection") -> None:
+        closing = asyncio.create_task(connection.channel.close(LAST_ANSWERS_S))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 

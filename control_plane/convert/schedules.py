@@ -10,8 +10,8 @@ from yolopool.errors import InvalidOption, InvalidSchedule
 from yolopool.names import parse_ref
 from yolopool.v1 import model_pb2, schedule_pb2
 
-MOST_MODELS = 1000
-LONGEST_LEAD_S = 86_400.0
+MAX_MODELS = 1000
+MAX_LEAD_S = 86_400.0
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 
 
@@ -19,8 +19,8 @@ def changeover_in(request: model_pb2.ChangeoverRequest) -> Changeover:
     """Raises InvalidOption, InvalidModelReference."""
     if not request.prepare and not request.release:
         raise InvalidOption("a changeover names models to prepare, to release, or both")
-    if len(request.prepare) > MOST_MODELS or len(request.release) > MOST_MODELS:
-        raise InvalidOption(f"a changeover names at most {MOST_MODELS} models on each side")
+    if len(request.prepare) > MAX_MODELS or len(request.release) > MAX_MODELS:
+        raise InvalidOption(f"a changeover names at most {MAX_MODELS} models on each side")
     return Changeover(
         tuple(_preparation_in(one) for one in request.prepare),
         tuple(str(parse_ref(reference)) for reference in request.release),
@@ -63,8 +63,8 @@ def check_schedule_name(name: str) -> str:
 def schedule_in(schedule: schedule_pb2.Schedule, now: float) -> Schedule:
     """A schedule that is set now (Unix seconds). Raises InvalidSchedule, and as `change_in`."""
     # Written so that NaN is refused as well.
-    if not 0.0 <= schedule.lead_s <= LONGEST_LEAD_S:
-        raise InvalidSchedule(f"lead_s is {schedule.lead_s:g}: give 0 to {LONGEST_LEAD_S:g}")
+    if not 0.0 <= schedule.lead_s <= MAX_LEAD_S:
+        raise InvalidSchedule(f"lead_s is {schedule.lead_s:g}: give 0 to {MAX_LEAD_S:g}")
     zone_of(schedule.time_zone)
     return Schedule(
         name=check_schedule_name(schedule.name),

@@ -24,20 +24,20 @@ from yolopool.vocabulary import VARIANTS
 WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
 _KINDS = frozenset({"cpu", "cuda", "sim"})
-_MOST_IO = 64
-_MOST_LABELS = 64
+_MAX_IO = 64
+_MAX_WORKER_LABELS = 64
 
-MOST_DETECTIONS = 3000
-MOST_CLASSES = 10_000
-SMALLEST_IMAGE, LARGEST_IMAGE = 32, 4096
-MOST_IMAGE_SIZES = 16
-MOST_LABELS, LONGEST_LABEL = 16, 120
-MOST_REPLICAS = 1000
-MOST_YAML = 64 * 1024
-LARGEST_BATCH, LARGEST_QUEUE, LONGEST_DELAY_MS = 256, 100_000, 60_000.0
-LONGEST_IDLE_S = 7 * 24 * 3600.0
+MAX_DETECTIONS = 3000
+MAX_CLASSES = 10_000
+MIN_IMAGE, MAX_IMAGE = 32, 4096
+MAX_IMAGE_SIZES = 16
+MAX_LABELS, MAX_LABEL = 16, 120
+MAX_REPLICAS = 1000
+MAX_YAML = 64 * 1024
+MAX_BATCH, MAX_QUEUE, MAX_DELAY_MS = 256, 100_000, 60_000.0
+MAX_IDLE_S = 7 * 24 * 3600.0
 # Left to bring the answer home: without it a caller's clock ends first, and never hears why.
-_MARGIN, _LONGEST_MARGIN_S = 0.05, 0.05
+_MARGIN, _MAX_MARGIN_S = 0.05, 0.05
 
 
 def deadline_of(context: CallContext, now: float, default_s: float) -> float:
@@ -45,7 +45,7 @@ def deadline_of(context: CallContext, now: float, default_s: float) -> float:
     left_s = context.time_remaining()
     if left_s is None:
         return now + default_s
-    return now + max(0.0, left_s - min(_MARGIN * left_s, _LONGEST_MARGIN_S))
+    return now + max(0.0, left_s - min(_MARGIN * left_s, _MAX_MARGIN_S))
 
 
 def check_request_id(request_id: str) -> str:
@@ -83,8 +83,8 @@ def check_options(options: detection_pb2.DetectOptions) -> None:
         _check_fraction("iou", options.iou)
     if options.HasField("max_detections"):
         _check_max_detections(options.max_detections)
-    if len(options.class_confidences) > MOST_CLASSES or len(options.classes) > MOST_CLASSES:
-        raise InvalidOption(f"at most {MOST_CLASSES} classes can be named")
+    if len(options.class_confidences) > MAX_CLASSES or len(options.classes) > MAX_CLASSES:
+        raise InvalidOption(f"at most {MAX_CLASSES} classes can be named")
     for single in options.class_confidences:
         _check_fraction(f"confidence of class {single.class_id}", single.confidence)
     if options.HasField("tiling") and options.tiling.HasField("overlap"):
@@ -119,18 +119,16 @@ def check_settings(settings: types_pb2.VersionSettings) -> types_pb2.VersionSett
 
 def _check_sizes(settings: types_pb2.VersionSettings) -> None:
     size = settings.image_size
-    if size and not SMALLEST_IMAGE <= size <= LARGEST_IMAGE:
+    if size and not MIN_IMAGE <= size <= MAX_IMAGE:
         raise InvalidOption(
-            f"image_size is {size}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels, "
+            f"image_size is {size}: give {MIN_IMAGE} to {MAX_IMAGE} pixels, "
             "or 0 for the size the model was trained with"
         )
-    if len(settings.image_sizes) > MOST_IMAGE_SIZES:
-        raise InvalidOption(f"at most {MOST_IMAGE_SIZES} image_sizes can be named")
+    if len(settings.image_sizes) > MAX_IMAGE_SIZES:
+        raise InvalidOption(f"at most {MAX_IMAGE_SIZES} image_sizes can be named")
     for other in settings.image_sizes:
-        if not SMALLEST_IMAGE <= other <= LARGEST_IMAGE:
-            raise InvalidOption(
-                f"image_sizes has {other}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels"
-            )
+        if not MIN_IMAGE <= other <= MAX_IMAGE:
+            raise InvalidOption(f"image_sizes has {other}: give {MIN_IMAGE} to {MAX_IMAGE} pixels")
 
 
 def check_residency(residency: types_pb2.Residency) -> types_pb2.Residency:
@@ -139,8 +137,8 @@ def check_residency(residency: types_pb2.Residency) -> types_pb2.Residency:
         raise InvalidOption(f"residency mode {residency.mode} is not known: leave it out")
     idle_s = residency.idle_release_s
     # Written so that NaN is refused as well.
-    if not 0.0 <= idle_s <= LONGEST_IDLE_S:
-        raise InvalidOption(f"idle_release_s is {idle_s:g}: give 0 (for 60) to {LONGEST_IDLE_S:g}")
+    if not 0.0 <= idle_s <= MAX_IDLE_S:
+        raise InvalidOption(f"idle_release_s is {idle_s:g}: give 0 (for 60) to {MAX_IDLE_S:g}")
     return residency
 
 
@@ -148,38 +146,37 @@ def check_placement(placement: types_pb2.Placement) -> types_pb2.Placement:
     """Where a version may run; what is unset takes its default."""
     if placement.priority not in types_pb2.Priority.values():
         raise InvalidOption(f"priority {placement.priority} is not known: leave it out")
-    if placement.max_replicas > MOST_REPLICAS:
+    if placement.max_replicas > MAX_REPLICAS:
         raise InvalidOption(
-            f"max_replicas is {placement.max_replicas}: give 0 (no bound) to {MOST_REPLICAS}"
+            f"max_replicas is {placement.max_replicas}: give 0 (no bound) to {MAX_REPLICAS}"
         )
     words = (placement.pool, *placement.labels, *placement.labels.values())
-    if len(placement.labels) > MOST_LABELS or any(len(word) > LONGEST_LABEL for word in words):
+    if len(placement.labels) > MAX_LABELS or any(len(word) > MAX_LABEL for word in words):
         raise InvalidOption(
-            f"pool and labels: at most {MOST_LABELS} labels of {LONGEST_LABEL} characters"
+            f"pool and labels: at most {MAX_LABELS} labels of {MAX_LABEL} characters"
         )
     return placement
 
 
 def check_batching(batching: types_pb2.Batching) -> types_pb2.Batching:
     """How a version is to be batched; 0 leaves it to the worker."""
-    if batching.max_batch > LARGEST_BATCH:
+    if batching.max_batch > MAX_BATCH:
         raise InvalidOption(
-            f"max_batch is {batching.max_batch}: give 1 to {LARGEST_BATCH}, 0 for the worker's"
+            f"max_batch is {batching.max_batch}: give 1 to {MAX_BATCH}, 0 for the worker's"
         )
-    sizes, most = list(batching.preferred_sizes), batching.max_batch or LARGEST_BATCH
+    sizes, most = list(batching.preferred_sizes), batching.max_batch or MAX_BATCH
     if sizes != sorted(set(sizes)) or (sizes and not 1 <= sizes[0] <= sizes[-1] <= most):
         raise InvalidOption(
             f"preferred_sizes are {sizes}: give ascending sizes from 1 to max_batch ({most})"
         )
     # Written so that NaN is refused as well.
-    if not 0.0 <= batching.max_delay_ms <= LONGEST_DELAY_MS:
+    if not 0.0 <= batching.max_delay_ms <= MAX_DELAY_MS:
         raise InvalidOption(
-            f"max_delay_ms is {batching.max_delay_ms:g}: give 0 (not at all) to "
-            f"{LONGEST_DELAY_MS:g}"
+            f"max_delay_ms is {batching.max_delay_ms:g}: give 0 (not at all) to {MAX_DELAY_MS:g}"
         )
-    if batching.queue_capacity > LARGEST_QUEUE:
+    if batching.queue_capacity > MAX_QUEUE:
         raise InvalidOption(
-            f"queue_capacity is {batching.queue_capacity}: give 1 to {LARGEST_QUEUE}, 0 for the "
+            f"queue_capacity is {batching.queue_capacity}: give 1 to {MAX_QUEUE}, 0 for the "
             "worker's alone"
         )
     if batching.fixed and (sizes or not batching.max_batch):
@@ -201,7 +198,7 @@ def check_drift(drift: types_pb2.Drift) -> types_pb2.Drift:
     sizes = all(0.0 <= one < math.inf for one in (drift.largest_px, drift.largest_confidence))
     if not sizes or not all(0.0 <= one <= 1.0 for one in shares):
         raise InvalidOption("drift: sizes are 0 or more, and mean average precision is 0 to 1")
-    if drift.matched > drift.objects or len(drift.exact) > LONGEST_LABEL:
+    if drift.matched > drift.objects or len(drift.exact) > MAX_LABEL:
         raise InvalidOption("drift: at most as many matched as objects, exact is backend/precision")
     return drift
 
@@ -212,15 +209,15 @@ def check_architecture(yaml: str, class_names: Sequence[str]) -> None:
     """
     if yaml and not class_names:
         raise InvalidOption("architecture_yaml needs class_names: give both or none")
-    if len(yaml) > MOST_YAML:
-        raise InvalidOption(f"architecture_yaml has {len(yaml)} characters, at most {MOST_YAML}")
-    if len(class_names) > MOST_CLASSES or any(not 0 < len(n) <= 1000 for n in class_names):
-        raise InvalidOption(f"class_names: 1 to {MOST_CLASSES} names of 1 to 1000 characters")
+    if len(yaml) > MAX_YAML:
+        raise InvalidOption(f"architecture_yaml has {len(yaml)} characters, at most {MAX_YAML}")
+    if len(class_names) > MAX_CLASSES or any(not 0 < len(n) <= 1000 for n in class_names):
+        raise InvalidOption(f"class_names: 1 to {MAX_CLASSES} names of 1 to 1000 characters")
 
 
 def check_replicas(replicas: int) -> int:
-    if replicas > MOST_REPLICAS:
-        raise InvalidOption(f"replicas is {replicas}: give 1 to {MOST_REPLICAS}")
+    if replicas > MAX_REPLICAS:
+        raise InvalidOption(f"replicas is {replicas}: give 1 to {MAX_REPLICAS}")
     return replicas or 1
 
 
@@ -231,8 +228,8 @@ def _check_fraction(name: str, value: float) -> None:
 
 
 def _check_max_detections(value: int) -> None:
-    if not 1 <= value <= MOST_DETECTIONS:
-        raise InvalidOption(f"max_detections is {value}: give 1 to {MOST_DETECTIONS}")
+    if not 1 <= value <= MAX_DETECTIONS:
+        raise InvalidOption(f"max_detections is {value}: give 1 to {MAX_DETECTIONS}")
 
 
 def _check_encoded(data: bytes, max_image_bytes: int) -> bytes:
@@ -275,13 +272,13 @@ def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
         address = _ADDRESS.fullmatch(text)
         if address is None or int(address[1]) > 65535:
             raise InvalidWorker(f"{text[:80]!r} of worker {worker.id} is no host:port")
-    if len(worker.io_addresses) > _MOST_IO:
-        raise InvalidWorker(f"worker {worker.id} has more than {_MOST_IO} I/O processes")
+    if len(worker.io_addresses) > _MAX_IO:
+        raise InvalidWorker(f"worker {worker.id} has more than {_MAX_IO} I/O processes")
     if worker.device_kind not in _KINDS or not worker.device:
         raise InvalidWorker(
             f"worker {worker.id} has device {worker.device!r} of kind {worker.device_kind!r}: "
             f"known kinds are {', '.join(sorted(_KINDS))}"
         )
-    if len(worker.labels) > _MOST_LABELS:
-        raise InvalidWorker(f"worker {worker.id} has more than {_MOST_LABELS} labels")
+    if len(worker.labels) > _MAX_WORKER_LABELS:
+        raise InvalidWorker(f"worker {worker.id} has more than {_MAX_WORKER_LABELS} labels")
     return worker

@@ -102,12 +102,12 @@ class Changeovers:
     """Those under way in this process; two that touch one version come after each other."""
 
     def __init__(
-        self, registry: Registry, view: View, loads: Loader, recorder: EventRecorder, clock: Clock
+        self, registry: Registry, view: View, loader: Loader, recorder: EventRecorder, clock: Clock
     ) -> None:
         self._recorder = recorder
         self._registry = registry
         self._view = view
-        self._loads = loads
+        self._loader = loader
         self._clock = clock
         self._under_way: dict[asyncio.Task[None], frozenset[VersionKey]] = {}
         self._gone: dict[asyncio.Task[None], asyncio.Event] = {}
@@ -238,7 +238,7 @@ class Changeovers:
 
     async def _loaded(self, want: Want, deadline_s: float) -> None:
         try:
-            await self._loads.loaded(want, deadline_s)
+            await self._loader.loaded(want, deadline_s)
         except DeadlineExceeded as error:
             raise DeadlineExceeded(
                 f"{error.message}. {UNCHANGED}",
@@ -249,7 +249,7 @@ class Changeovers:
 
     def _is_loaded(self, want: Want) -> bool:
         try:
-            if self._loads.is_loaded(want):
+            if self._loader.is_loaded(want):
                 return True
         except YolopoolError as error:
             raise _failed(want.key, error) from error

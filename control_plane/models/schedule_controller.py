@@ -29,7 +29,7 @@ log = structlog.get_logger()
 TICK_S = 0.5
 # How long the loads of a change may take before it counts as failed for now, and the back-off.
 PATIENCE_S = 120.0
-RETRY_S, LONGEST_RETRY_S = 5.0, 300.0
+RETRY_S, MAX_RETRY_S = 5.0, 300.0
 NOTHING_DUE = Agenda((), 0.0)
 
 
@@ -65,7 +65,7 @@ class ScheduleController:
         registry: Registry,
         view: View,
         changeovers: Changeovers,
-        loads: Loader,
+        loader: Loader,
         recorder: EventRecorder,
         clock: Clock,
         is_leader: Callable[[], bool],
@@ -73,7 +73,7 @@ class ScheduleController:
         self._registry = registry
         self._view = view
         self._changeovers = changeovers
-        self._loads = loads
+        self._loader = loader
         self._recorder = recorder
         self._clock = clock
         self._is_leader = is_leader
@@ -157,9 +157,9 @@ class ScheduleController:
         for want in change.wants:
             if self._view.desired.want(want.key) is None:
                 raise LedgerFull(f"{want.key} was released again: its room was needed")
-            if not self._loads.is_loaded(want):
+            if not self._loader.is_loaded(want):
                 if self._clock.monotonic() - attempt.began_s > PATIENCE_S:
-                    raise self._loads.timed_out(want.key)
+                    raise self._loader.timed_out(want.key)
                 return False
         return True
 
@@ -167,7 +167,7 @@ class ScheduleController:
         """Back off; the next attempt sets what is wanted again."""
         attempt.wanted = None
         attempt.not_before_s = self._clock.monotonic() + min(
-            RETRY_S * 2 ** min(attempt.failures, 10), LONGEST_RETRY_S
+            RETRY_S * 2 ** min(attempt.failures, 10), MAX_RETRY_S
         )
         attempt.failures += 1
         why = f"{error.reason}: {error.message}"

@@ -45,9 +45,9 @@ class Attempt:
 
 
 class AttemptRunner:
-    def __init__(self, view: View, link: WorkerClient, clock: Clock) -> None:
+    def __init__(self, view: View, worker_client: WorkerClient, clock: Clock) -> None:
         self._view = view
-        self._link = link
+        self._worker_client = worker_client
         self._clock = clock
         self._calls: dict[str, _Calls] = {}
 
@@ -64,7 +64,9 @@ class AttemptRunner:
                 async with asyncio.timeout(None) as cut:
                     watch = self._watch(attempt, calls, cut, began)
                     try:
-                        reply = await self._link.infer(worker, body, attempt.deadline_s - began)
+                        reply = await self._worker_client.infer(
+                            worker, body, attempt.deadline_s - began
+                        )
                     finally:
                         watch()
             except TimeoutError:

@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 # How long a supervisor may take to say what was in hand; without a word nobody is implicated.
 REPORT_S = 5.0
 # Lost requests and exits that are kept.
-MOST = 4096
+MAX_KEPT = 4096
 # Images of one version, none of its answered between, after which it is not they that end workers.
 IMAGES_OF_A_VERSION = 2
 
@@ -178,5 +178,5 @@ class Poison:
 
 
 def _bound(kept: dict[Key, Value]) -> None:
-    while len(kept) > MOST:
+    while len(kept) > MAX_KEPT:
         del kept[next(iter(kept))]

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 # and then for the other requests that were lost with them to be known here.
 REPORT_WAIT_S, SETTLE_S = 2.0, 0.05
 # Workers that one request may lose: beyond two only where it is known not to be the cause.
-MOST_LOST = 3
+MAX_LOST = 3
 # A larger image would hold the event loop up for some milliseconds.
 INLINE_BYTES = 1024**2
 # Of the stream of events: those that are read at the start, and how long to wait for the next.
@@ -98,7 +98,7 @@ class Quarantine:
         # It may have been another request's before: who sends it again is not to end a third one.
         if lost == 1 and not self._poison.is_recurrent(image):
             return True
-        if lost >= MOST_LOST:
+        if lost >= MAX_LOST:
             return False
         await self._judge(image, min(REPORT_WAIT_S, deadline_s - now))
         return lost == 1 or not self._poison.is_accused(incarnation, request)

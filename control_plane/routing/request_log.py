@@ -13,7 +13,7 @@ from yolopool.v1 import detection_pb2
 
 log = structlog.get_logger()
 
-LONGEST_TEXT = 500
+MAX_TEXT = 500
 
 
 @dataclass(slots=True)
@@ -87,10 +87,10 @@ def trace(
         request_id=record.request_id,
         unix_s=now - total_ms / 1000,
         principal=record.principal.name,
-        model=record.model[:LONGEST_TEXT],
+        model=record.model[:MAX_TEXT],
         version=record.key,
         outcome=outcome,
-        message=message[:LONGEST_TEXT],
+        message=message[:MAX_TEXT],
         retried=tuple(record.retried),
         worker=record.worker,
         hit=record.hit,

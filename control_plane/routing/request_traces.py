@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from control_plane.types.version import VersionKey
 from yolopool.errors import RequestNotFound
 
-MOST_TRACES = 10_000
+MAX_TRACES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class RequestTrace:
 class RequestHistory:
     """The newest `most`; adding one and finding those of an id take the same time at any size."""
 
-    def __init__(self, most: int = MOST_TRACES) -> None:
+    def __init__(self, most: int = MAX_TRACES) -> None:
         self._most = most
         self._kept: deque[RequestTrace] = deque()
         self._by_id: dict[str, deque[RequestTrace]] = {}

@@ -28,11 +28,11 @@ DEFAULT_WAIT_S = 600.0
 
 class BenchService(bench_pb2_grpc.BenchServiceServicer):
     def __init__(
-        self, view: View, loads: Loader, link: WorkerClient, clock: Clock, rng: Random
+        self, view: View, loader: Loader, worker_client: WorkerClient, clock: Clock, rng: Random
     ) -> None:
         self._view = view
-        self._loads = loads
-        self._link = link
+        self._loader = loader
+        self._worker_client = worker_client
         self._clock = clock
         self._rng = rng
 
@@ -50,7 +50,7 @@ class BenchService(bench_pb2_grpc.BenchServiceServicer):
         self._view.sent(worker.id, key)
         variant = replica_out(worker.replicas[key]).variant
         try:
-            async with aclosing(self._link.bench(worker, body, left_s)) as points:
+            async with aclosing(self._worker_client.bench(worker, body, left_s)) as points:
                 async for point in points:
                     yield bench_pb2.BenchModelResponse(
                         version=body.version,
@@ -76,7 +76,7 @@ class BenchService(bench_pb2_grpc.BenchServiceServicer):
             raise NotAssigned(
                 f"{key} is not on {where[:120]}: load it there first, or name no worker and no kind"
             )
-        return await self._loads.ensure_loaded(key, lambda: self._chosen(key, request), deadline_s)
+        return await self._loader.ensure_loaded(key, lambda: self._chosen(key, request), deadline_s)
 
     def _chosen(self, key: VersionKey, request: bench_pb2.BenchModelRequest) -> WorkerInfo | None:
         """The worker that a request would go to, of those that are asked for."""

@@ -13,7 +13,7 @@ from yolopool.v1 import events_pb2, events_pb2_grpc
 # How long a stream may go on after `close`: less than open calls are given at a stop.
 WAIT_S = 1.0
 # Reads at one time that wait for different events; each holds a connection to the store.
-MOST_READS = 32
+MAX_READS = 32
 
 
 class EventService(events_pb2_grpc.EventServiceServicer):
@@ -49,7 +49,7 @@ class EventService(events_pb2_grpc.EventServiceServicer):
     async def _next(self, after: str) -> tuple[Event, ...]:
         read = self._reads.get(after)
         if read is None:
-            if len(self._reads) >= MOST_READS:
+            if len(self._reads) >= MAX_READS:
                 raise ResourceExhausted(
                     "too many callers wait for events here, each for another one: end one, or "
                     "ask another control plane"

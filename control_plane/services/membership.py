@@ -24,7 +24,7 @@ from yolopool.v1 import membership_pb2, membership_pb2_grpc
 log = structlog.get_logger()
 
 # Of what a supervisor reports: requests in hand, characters of an id, seconds.
-_MOST_IN_HAND, _LONGEST_REQUEST_ID, _LONGEST_RESTART_S = 512, 128, 3600.0
+_MAX_IN_HAND, _MAX_REQUEST_ID, _MAX_RESTART_S = 512, 128, 3600.0
 
 
 class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
@@ -105,14 +105,14 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
         known = all(
             not id_ or WORKER_ID.fullmatch(id_) for id_ in (request.incarnation, request.io_process)
         )
-        if len(request.requests) > _MOST_IN_HAND or not known:
+        if len(request.requests) > _MAX_IN_HAND or not known:
             raise InvalidWorker(
-                f"an exit with {len(request.requests)} requests in hand: at most {_MOST_IN_HAND} "
+                f"an exit with {len(request.requests)} requests in hand: at most {_MAX_IN_HAND} "
                 "are noted, of an incarnation as Join has it"
             )
         told, now = request.exit, self._clock.unix()
         is_number = math.isfinite(told.restart_in_s)
-        restart_in_s = min(max(0.0, told.restart_in_s), _LONGEST_RESTART_S) if is_number else 0.0
+        restart_in_s = min(max(0.0, told.restart_in_s), _MAX_RESTART_S) if is_number else 0.0
         exit = WorkerExit(
             worker=request.worker,
             device=request.device[:120],
@@ -124,7 +124,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             restart_in_s=restart_in_s,
             unix_s=now,
         )
-        in_hand = frozenset(one for one in request.requests if len(one) <= _LONGEST_REQUEST_ID)
+        in_hand = frozenset(one for one in request.requests if len(one) <= _MAX_REQUEST_ID)
         await self._worker_exits.report(exit, request.incarnation, in_hand, request.io_process)
         return membership_pb2.ReportExitResponse()
 

@@ -16,10 +16,10 @@ from yolopool.v1 import peer_pb2, peer_pb2_grpc
 
 class PeerService(peer_pb2_grpc.PeerServiceServicer):
     def __init__(
-        self, view: View, loads: Loader, clock: Clock, rng: Random, default_deadline_s: float
+        self, view: View, loader: Loader, clock: Clock, rng: Random, default_deadline_s: float
     ) -> None:
         self._view = view
-        self._loads = loads
+        self._loader = loader
         self._clock = clock
         self._rng = rng
         self._default_deadline_s = default_deadline_s
@@ -29,7 +29,7 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
     ) -> peer_pb2.WantVersionResponse:
         key = key_in(request.version)
         deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
-        await self._loads.ensure_loaded(
+        await self._loader.ensure_loaded(
             key, lambda: self._worker_that_can_answer(key), deadline_s, here=True
         )
         return peer_pb2.WantVersionResponse()
