@@ -1,4 +1,4 @@
-"""The composition root: builds everything, owns the clock, starts and stops. No decisions."""
+"""The composition root: makes every part, owns the clock, starts and stops. No decisions."""
 
 import asyncio
 import json
@@ -51,11 +51,11 @@ from yolopool.server.process import settle, until_signal
 
 log = structlog.get_logger()
 
-# For open HTTP calls at the end, and before a task is cancelled again.
+# At a stop: how long open HTTP calls may take, and when a task that goes on is cancelled again.
 HTTP_GRACE_S, CANCEL_AGAIN_S = 2.0, 0.2
 RESIGN_S = 1.0
 LOAD_TICK_S = 0.5
-# In the data directory.
+# Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
 
 
@@ -68,7 +68,7 @@ class Addresses:
 
 
 class ControlPlane:
-    """`start`, then `stop`. The registry is opened here and closed here."""
+    """`start`, then `stop`. It opens and closes the registry."""
 
     def __init__(self, settings: Settings, registry: Registry, clock: Clock | None = None) -> None:
         clock = clock or Clock(time.monotonic, time.time)
@@ -180,7 +180,7 @@ class ControlPlane:
         self._recorder.record(EventKind.RESTORED, message=message)
 
     async def start(self) -> Addresses:
-        """Listens, and begins to serve once desired state was read; OSError if a port is taken."""
+        """Listens at once, and serves once desired state was read; OSError if a port is taken."""
         settings = self._settings
         await asyncio.to_thread(self._artifacts.prepare)
         http_port = self._http.bind(settings.http_host, settings.http_port)
@@ -219,10 +219,10 @@ class ControlPlane:
                 await self._changeovers.close()
                 await self._reconciler.close()
         except (RegistryUnavailable, TimeoutError):
-            log.info("the registry is away: its lease runs out by itself")
+            log.info("the registry does not answer: the leader's lease will expire by itself")
 
     async def _open(self) -> None:
-        """Serves as soon as the view is loaded; then decides, for as long as it may."""
+        """Serves as soon as the view is loaded; then runs the reconciler."""
         while not self.view.is_loaded:
             await self.view.waiters.after(self.view.waiters.changes, LOAD_TICK_S)
         try:
@@ -230,7 +230,7 @@ class ControlPlane:
             if self.view.expected is not None:
                 self.view.expected = frozenset(worker.id for worker in recorded)
         except RegistryUnavailable:
-            log.info("the workers on record can't be read: they call by themselves")
+            log.info("the recorded workers can't be read: they will join by themselves")
         await self._server.set_serving(True)
         log.info("serving", models=len(self.view.catalogue.models))
         await self._reconciler.run()
@@ -258,17 +258,17 @@ def _unique_name() -> str:
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancels tasks until they have ended: in the middle of a connect, the store's library may
-    take a cancellation for a connection that failed, and go on.
+    """Cancels tasks until they end: while it connects, the store's library may mistake a
+    cancellation for a failed connection, and go on.
     """
-    while left := [task for task in tasks if not task.done()]:
-        for task in left:
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
             task.cancel()
-        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+        await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
 
 
 def _reachable(host: str, port: int) -> str:
-    """Where others reach a port that was bound, as far as it can be told from here."""
+    """Where other machines probably reach a bound port."""
     return _address(socket.gethostname() if host in ("0.0.0.0", "::", "") else host, port)
 
 
@@ -277,14 +277,16 @@ def _address(host: str, port: int) -> str:
 
 
 def build_registry(settings: Settings) -> Registry:
-    """Redis where a URL is given; else a store in memory, which says that it forgets."""
+    """Redis if a URL is set; else a store in memory, with a warning."""
     if settings.redis:
         from control_plane.store.redis_registry import RedisRegistry
 
         return RedisRegistry(settings.redis, settings.redis_password.get_secret_value() or None)
     from control_plane.store.memory_registry import MemoryRegistry
 
-    log.warning("STATE IS KEPT IN MEMORY: it ends with this process; give --redis to keep it")
+    log.warning(
+        "STATE IS KEPT IN MEMORY: it is lost when this process ends; set --redis to keep it"
+    )
     return MemoryRegistry()
 
 
@@ -308,7 +310,7 @@ def main(settings: Settings) -> int:
     try:
         asyncio.run(run(settings))
     except (OSError, ValueError) as error:
-        # A port that is taken, a folder that can't be written, a URL that is none.
+        # A port in use, a folder that can't be written, an invalid URL.
         log.error("can't start", why=str(error))
         return 1
     return 0
