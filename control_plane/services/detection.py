@@ -1,4 +1,4 @@
-"""DetectionService: hands each Detect to the router."""
+"""DetectionService: validates each Detect and passes it to the router."""
 
 from control_plane.caller import CallContext, principal_of
 from control_plane.clock import Clock

@@ -110,7 +110,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         worker = self._view.workers.get(request.worker)
         if worker is None:
             raise WorkerNotFound(f"no worker {request.worker[:120]!r} is known: list the workers")
-        log.info("drain wanted", worker=worker.id, by=principal_of(context).name)
+        log.info("drain requested", worker=worker.id, by=principal_of(context).name)
         await self._registry.cordon(worker.id, worker.incarnation)
         self._view.put_cordon(worker)
         progress = self._drainer.progress(worker)
@@ -137,6 +137,6 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         if not await self._view.waiters.until(ANY, gone, left_s):
             moving = ", ".join(map(str, progress.moving)) or "its last requests"
             raise DeadlineExceeded(
-                f"worker {worker.id} has not left yet, it waits for {moving}: the drain goes on"
+                f"worker {worker.id} still waits for {moving} at the deadline: the drain goes on"
             )
         return progress

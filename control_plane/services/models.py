@@ -1,4 +1,4 @@
-"""ModelService: upload, register, look, load, unload, change over, delete."""
+"""ModelService: upload, register, list, load, unload, set policies, build, change over, delete."""
 
 from collections.abc import AsyncIterator
 
@@ -76,7 +76,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.UploadArtifactResponse:
         first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
-            raise InvalidOption("the first message of an upload is its header")
+            raise InvalidOption("the first message of an upload must be its header")
         header, digest = first.header, check_digest(first.header.sha256)
         self._artifacts.check_size(header.size_bytes)
         chunk = await _next_chunk(requests)
@@ -111,7 +111,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.ListModelsResponse:
         models = self._view.catalogue.models
         prefix = request.name_prefix
-        names = sorted(n for n in models if n.startswith(prefix) and not is_build(n))
+        names = sorted(name for name in models if name.startswith(prefix) and not is_build(name))
         return model_pb2.ListModelsResponse(
             models=[self._model(name, models[name]) for name in names]
         )
@@ -139,7 +139,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             placement = placement_in(check_placement(request.placement))
             version = await self._policies.set_placement(version.key, placement)
         want = Want(version.key, replicas, request.pin, WantSource.ADMIN, self._clock.unix())
-        log.info("load wanted", version=str(want.key), by=principal_of(context).name)
+        log.info("load requested", version=str(want.key), by=principal_of(context).name)
         await self._loader.load(want, request.wait, self._deadline_s(context))
         return model_pb2.LoadModelResponse(version=self._full(version))
 
@@ -149,7 +149,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         version = self._view.catalogue.find(parse_ref(request.model))
         version = await self._policies.end_standby(version)
         log.info(
-            "unload wanted",
+            "unload requested",
             version=str(version.key),
             force=request.force,
             by=principal_of(context).name,
@@ -169,8 +169,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             mode=residency.mode,
             by=principal_of(context).name,
         )
-        kept = await self._policies.set_residency(version.key, residency)
-        return model_pb2.SetResidencyResponse(version=self._full(kept))
+        version = await self._policies.set_residency(version.key, residency)
+        return model_pb2.SetResidencyResponse(version=self._full(version))
 
     async def SetPlacement(
         self, request: model_pb2.SetPlacementRequest, context: CallContext
@@ -183,8 +183,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             placement=placement.says,
             by=principal_of(context).name,
         )
-        placed = await self._policies.set_placement(version.key, placement)
-        return model_pb2.SetPlacementResponse(version=self._full(placed))
+        version = await self._policies.set_placement(version.key, placement)
+        return model_pb2.SetPlacementResponse(version=self._full(version))
 
     async def SetBatching(
         self, request: model_pb2.SetBatchingRequest, context: CallContext
@@ -200,8 +200,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             batching=str(batching),
             by=principal_of(context).name,
         )
-        batched = await self._policies.set_batching(version.key, kind, batching)
-        return model_pb2.SetBatchingResponse(version=self._full(batched))
+        version = await self._policies.set_batching(version.key, kind, batching)
+        return model_pb2.SetBatchingResponse(version=self._full(version))
 
     async def BuildModel(
         self, request: model_pb2.BuildModelRequest, context: CallContext
@@ -214,7 +214,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             request.device_kind,
             calibration,
         )
-        log.info("build wanted", build=str(row.key), by=principal_of(context).name)
+        log.info("build requested", build=str(row.key), by=principal_of(context).name)
         if request.wait:
             row = await self._registration.imported(row, self._deadline_s(context))
         return model_pb2.BuildModelResponse(build=self._full(row))
@@ -239,7 +239,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.ChangeoverResponse:
         change = changeover_in(request)
         log.info(
-            "changeover wanted",
+            "changeover requested",
             prepare=[preparation.model for preparation in change.prepare],
             release=list(change.release),
             by=principal_of(context).name,
@@ -272,7 +272,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         )
 
     def _full(self, version: ModelVersion) -> model_pb2.ModelVersion:
-        """A version with what is wanted of it, where it is, and why it is not."""
+        """A version with its want, its replicas and builds, and what blocks it."""
         key = version.key
         answer = version_out(version)
         want = self._view.desired.want(key)
@@ -284,9 +284,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             )
         for build in self._builds.of(key):
             answer.builds.append(self._full(build))
-        wait = self._view.waits.get(key)
-        if wait is not None:
-            answer.waiting_reason = f"{wait.reason}: {wait.why}"
+        blocked = self._view.waits.get(key)
+        if blocked is not None:
+            answer.waiting_reason = f"{blocked.reason}: {blocked.why}"
         return answer
 
 
@@ -295,5 +295,5 @@ async def _next_chunk(requests: AsyncIterator[model_pb2.UploadArtifactRequest]) 
     if message is None:
         return None
     if message.WhichOneof("part") != "chunk":
-        raise InvalidOption("after the header an upload has chunks only")
+        raise InvalidOption("after the header an upload may have only chunks")
     return message.chunk
