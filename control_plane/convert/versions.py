@@ -272,7 +272,7 @@ def pack_in(pack: importing_pb2.ImportedPack) -> Pack:
     )
 
 
-def given_in(request: model_pb2.RegisterModelRequest, newest: ServingSpec) -> ServingSpec:
+def serving_spec_in(request: model_pb2.RegisterModelRequest, newest: ServingSpec) -> ServingSpec:
     """What a registration gives beside the file and its settings. Raises InvalidOption.
 
     `newest`: what the model's newest version was given. The new version inherits its batching, and

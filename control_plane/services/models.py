@@ -21,10 +21,10 @@ from control_plane.convert.validation import (
 from control_plane.convert.versions import (
     batching_in,
     drift_in,
-    given_in,
     key_out,
     placement_in,
     residency_in,
+    serving_spec_in,
     settings_in,
     version_out,
 )
@@ -36,7 +36,7 @@ from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
 from control_plane.store.artifacts import FolderArtifacts, check_digest
 from control_plane.types.desired import Want, WantSource
-from control_plane.types.version import ModelVersion
+from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.view import View
 from yolopool.errors import (
     InvalidOption,
@@ -97,7 +97,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             name,
             artifact,
             settings,
-            given_in(request, self._registration.newest_spec(name)),
+            serving_spec_in(request, self._registration.newest_spec(name)),
             source_name=request.source_name[:200],
             request_id=check_request_id(request.request_id),
             by=principal_of(context).name,
@@ -139,7 +139,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             placement = placement_in(check_placement(request.placement))
             version = await self._policies.set_placement(version.key, placement)
         want = Want(version.key, replicas, request.pin, WantSource.ADMIN, self._clock.unix())
-        log.info("load requested", version=str(want.key), by=principal_of(context).name)
+        _log("load requested", want.key, context)
         await self._loader.load(want, request.wait, self._deadline_s(context))
         return model_pb2.LoadModelResponse(version=self._full(version))
 
@@ -148,12 +148,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.UnloadModelResponse:
         version = self._view.catalogue.find(parse_ref(request.model))
         version = await self._policies.end_standby(version)
-        log.info(
-            "unload requested",
-            version=str(version.key),
-            force=request.force,
-            by=principal_of(context).name,
-        )
+        _log("unload requested", version.key, context, force=request.force)
         deadline_s = self._deadline_s(context)
         await self._loader.unload(version.key, request.wait, deadline_s, request.force)
         return model_pb2.UnloadModelResponse(version=self._full(version))
@@ -163,12 +158,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.SetResidencyResponse:
         version = self._view.catalogue.find(parse_ref(request.model))
         residency = residency_in(check_residency(request.residency))
-        log.info(
-            "residency set",
-            version=str(version.key),
-            mode=residency.mode,
-            by=principal_of(context).name,
-        )
+        _log("residency set", version.key, context, mode=residency.mode)
         version = await self._policies.set_residency(version.key, residency)
         return model_pb2.SetResidencyResponse(version=self._full(version))
 
@@ -177,12 +167,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.SetPlacementResponse:
         version = self._view.catalogue.find(parse_ref(request.model))
         placement = placement_in(check_placement(request.placement))
-        log.info(
-            "placement set",
-            version=str(version.key),
-            placement=placement.says,
-            by=principal_of(context).name,
-        )
+        _log("placement set", version.key, context, placement=placement.says)
         version = await self._policies.set_placement(version.key, placement)
         return model_pb2.SetPlacementResponse(version=self._full(version))
 
@@ -193,13 +178,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         kind, batching = check_device_kind(request.device_kind), None
         if request.HasField("batching"):
             batching = batching_in(check_batching(request.batching))
-        log.info(
-            "batching set",
-            version=str(version.key),
-            device_kind=kind,
-            batching=str(batching),
-            by=principal_of(context).name,
-        )
+        _log("batching set", version.key, context, device_kind=kind, batching=str(batching))
         version = await self._policies.set_batching(version.key, kind, batching)
         return model_pb2.SetBatchingResponse(version=self._full(version))
 
@@ -207,17 +186,17 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.BuildModelRequest, context: CallContext
     ) -> model_pb2.BuildModelResponse:
         calibration = check_digest(request.calibration) if request.calibration else ""
-        row = await self._builds.build(
+        build = await self._builds.build(
             parse_ref(request.model),
             request.backend,
             request.precision,
             request.device_kind,
             calibration,
         )
-        log.info("build requested", build=str(row.key), by=principal_of(context).name)
+        _log("build requested", build.key, context)
         if request.wait:
-            row = await self._registration.imported(row, self._deadline_s(context))
-        return model_pb2.BuildModelResponse(build=self._full(row))
+            build = await self._registration.imported(build, self._deadline_s(context))
+        return model_pb2.BuildModelResponse(build=self._full(build))
 
     async def SetVariant(
         self, request: model_pb2.SetVariantRequest, context: CallContext
@@ -225,13 +204,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         drift = drift_in(check_drift(request.drift)) if request.HasField("drift") else None
         kind = check_device_kind(request.device_kind)
         version = await self._builds.serve(parse_ref(request.model), kind, request.variant, drift)
-        log.info(
-            "variant set",
-            version=str(version.key),
-            device_kind=kind,
-            variant=request.variant,
-            by=principal_of(context).name,
-        )
+        _log("variant set", version.key, context, device_kind=kind, variant=request.variant)
         return model_pb2.SetVariantResponse(version=self._full(version))
 
     async def Changeover(
@@ -288,6 +261,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         if blocked is not None:
             answer.waiting_reason = f"{blocked.reason}: {blocked.why}"
         return answer
+
+
+def _log(event: str, key: VersionKey, context: CallContext, **fields: object) -> None:
+    log.info(event, version=str(key), **fields, by=principal_of(context).name)
 
 
 async def _next_chunk(requests: AsyncIterator[model_pb2.UploadArtifactRequest]) -> bytes | None:
