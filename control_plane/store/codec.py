@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
+from control_plane.store.transaction import ImportJob
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -130,6 +131,14 @@ def want_to(want: Want) -> str:
 def want_of(text: str) -> Want:
     raw = json.loads(text)
     return _make(Want, {**raw, "key": key_of(raw["key"]), "source": WantSource(raw["source"])})
+
+
+def job_to(job: ImportJob) -> str:
+    return json.dumps(asdict(job))
+
+
+def job_of(text: str) -> ImportJob:
+    return _make(ImportJob, json.loads(text))
 
 
 def schedule_to(schedule: Schedule) -> str:
