@@ -3,7 +3,7 @@
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Want, WantSource
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, YolopoolError
@@ -18,7 +18,7 @@ class Preloader:
     """`references` as callers name models. One that is not there or not ready is waited for."""
 
     def __init__(
-        self, references: tuple[str, ...], registry: Registry, view: View, clock: Clock
+        self, references: tuple[str, ...], registry: DesiredState, view: View, clock: Clock
     ) -> None:
         self._left = list(dict.fromkeys(parse_ref(one) for one in references))
         self._registry = registry

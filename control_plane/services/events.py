@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from control_plane.caller import CallContext
 from control_plane.convert.events import check_id, event_out, wanted_in
-from control_plane.store.registry import Registry
+from control_plane.store.registry import EventLog
 from control_plane.types.event import Event
 from yolopool.errors import ResourceExhausted
 from yolopool.v1 import events_pb2, events_pb2_grpc
@@ -19,7 +19,7 @@ MOST_READS = 32
 class EventService(events_pb2_grpc.EventServiceServicer):
     """All who have seen the same wait for the next by one read."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: EventLog) -> None:
         self._registry = registry
         self._reads: dict[str, asyncio.Task[tuple[Event, ...]]] = {}
         self._closing = False

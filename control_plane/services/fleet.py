@@ -12,7 +12,7 @@ from control_plane.convert.workers import crashed_out, worker_out
 from control_plane.metrics import Metrics
 from control_plane.reconcile.drainer import Drainer
 from control_plane.services.imports import ImportService
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.worker import WorkerState
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
@@ -45,7 +45,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         view: View,
         metrics: Metrics,
         importers: ImportService,
-        registry: Registry,
+        registry: DesiredState,
         drainer: Drainer,
         clock: Clock,
     ) -> None:

@@ -7,7 +7,7 @@ from control_plane.clock import Clock
 from control_plane.convert.validation import check_importer
 from control_plane.convert.versions import key_in, key_out, pack_in, settings_in, settings_out
 from control_plane.store.artifacts import FolderArtifacts
-from control_plane.store.registry import Registry
+from control_plane.store.registry import ImportQueue
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.view import View
 from yolopool.errors import InvalidOption
@@ -25,7 +25,7 @@ SEEN_S = 30.0
 
 class ImportService(importing_pb2_grpc.ImportServiceServicer):
     def __init__(
-        self, registry: Registry, view: View, artifacts: FolderArtifacts, clock: Clock
+        self, registry: ImportQueue, view: View, artifacts: FolderArtifacts, clock: Clock
     ) -> None:
         self._registry = registry
         self._view = view

@@ -35,7 +35,7 @@ from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
 from control_plane.models.loading import Loader
 from control_plane.store.artifacts import FolderArtifacts, check_digest
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import EventKind
 from control_plane.types.policy import Placement, Residency, ResidencyMode
@@ -60,7 +60,7 @@ IMPORTED = frozenset({VersionState.READY, VersionState.FAILED})
 class ModelService(model_pb2_grpc.ModelServiceServicer):
     def __init__(
         self,
-        registry: Registry,
+        registry: DesiredState,
         view: View,
         artifacts: FolderArtifacts,
         builds: Builds,

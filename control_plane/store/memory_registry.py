@@ -77,7 +77,14 @@ class _MemoryTransaction(Transaction):
     def revision(self) -> int:
         return self._revision
 
-    def expect(self, **_: object) -> None:
+    def expect(
+        self,
+        versions: object = (),
+        wants: object = (),
+        jobs: object = (),
+        numbers: object = (),
+        request_id: object = "",
+    ) -> None:
         """All of it is at hand."""
 
     def version(self, key: VersionKey) -> ModelVersion | None:
