@@ -102,9 +102,9 @@ class RedisRegistry(WriteVerbs):
         if cluster is None:
             raise StoreEmptied
         versions, wants, cordons, schedules, numbers = maps
-        known = [codec.version_of(text) for text in versions.values()]
-        wanted = [codec.want_of(text) for text in wants.values()]
-        planned = [codec.schedule_of(text) for text in schedules.values()]
+        known = [codec.decode_version(text) for text in versions.values()]
+        wanted = [codec.decode_want(text) for text in wants.values()]
+        planned = [codec.decode_schedule(text) for text in schedules.values()]
         return Desired(
             int(revision),
             cluster,
@@ -126,11 +126,11 @@ class RedisRegistry(WriteVerbs):
         return DesiredDelta(
             int(revision or 0),
             mark or "",
-            codec.changed(fields[VERSIONS], codec.key_of, codec.version_of),
-            codec.changed(fields[WANTS], codec.key_of, codec.want_of),
+            codec.decode_fields(fields[VERSIONS], codec.decode_key, codec.decode_version),
+            codec.decode_fields(fields[WANTS], codec.decode_key, codec.decode_want),
             fields[CORDONS],
-            codec.changed(fields[SCHEDULES], str, codec.schedule_of),
-            codec.changed(fields[NUMBERS], str, int),
+            codec.decode_fields(fields[SCHEDULES], str, codec.decode_schedule),
+            codec.decode_fields(fields[NUMBERS], str, int),
         )
 
     async def changes(self) -> AsyncIterator[int]:
@@ -176,7 +176,7 @@ class RedisRegistry(WriteVerbs):
             pipe = self._redis.pipeline(transaction=False)
             pipe.sadd(WORKERS, *[worker.id for worker in workers])
             for worker in workers:
-                pipe.set(WORKER + worker.id, codec.worker_to(worker), px=milliseconds(keep_s))
+                pipe.set(WORKER + worker.id, codec.encode_worker(worker), px=milliseconds(keep_s))
             await pipe.execute()
 
     async def drop_worker(self, worker_id: str, incarnation: str) -> None:
@@ -191,10 +191,10 @@ class RedisRegistry(WriteVerbs):
             gone = [one for one, text in zip(ids, texts, strict=True) if text is None]
             if gone:
                 await self._redis.srem(WORKERS, *gone)
-            return tuple(codec.worker_of(text) for text in texts if text is not None)
+            return tuple(codec.decode_worker(text) for text in texts if text is not None)
 
     async def record_footprint(self, key: FootprintKey, footprint: Footprint) -> None:
-        name, text = codec.footprint_key_to(key), codec.footprint_to(footprint)
+        name, text = codec.encode_footprint_key(key), codec.encode_footprint(footprint)
         async with available():
             await self._redis.hset(FOOTPRINTS, name, text)
 
@@ -202,13 +202,14 @@ class RedisRegistry(WriteVerbs):
         async with available():
             known = await self._redis.hgetall(FOOTPRINTS)
         return {
-            codec.footprint_key_of(name): codec.footprint_of(text) for name, text in known.items()
+            codec.decode_footprint_key(name): codec.decode_footprint(text)
+            for name, text in known.items()
         }
 
     # --- events -------------------------------------------------------------------------------
 
     async def append_event(self, event: Event) -> str:
-        entry = {EVENT: codec.event_to(event)}
+        entry = {EVENT: codec.encode_event(event)}
         async with available():
             kept: str = await self._redis.xadd(EVENTS, entry, maxlen=EVENTS_KEPT, approximate=True)
         return kept
@@ -237,4 +238,4 @@ def _by_hash(found: Sequence[str | None]) -> dict[str, dict[str, str | None]]:
 
 
 def _events(entries: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[Event, ...]:
-    return tuple(codec.event_of(id_, fields[EVENT]) for id_, fields in entries)
+    return tuple(codec.decode_event(id_, fields[EVENT]) for id_, fields in entries)

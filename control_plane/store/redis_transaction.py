@@ -74,29 +74,29 @@ class RedisTransaction(Transaction):
         )
 
     def version(self, key: VersionKey) -> ModelVersion | None:
-        return self._decoded(_field(VERSIONS, str(key)), codec.version_of)
+        return self._decoded(_field(VERSIONS, str(key)), codec.decode_version)
 
     def want(self, key: VersionKey) -> Want | None:
-        return self._decoded(_field(WANTS, str(key)), codec.want_of)
+        return self._decoded(_field(WANTS, str(key)), codec.decode_want)
 
     def cordon(self, worker_id: str) -> str | None:
         return self._decoded(_field(CORDONS, worker_id), str)
 
     def schedule(self, name: str) -> Schedule | None:
-        return self._decoded(_field(SCHEDULES, name), codec.schedule_of)
+        return self._decoded(_field(SCHEDULES, name), codec.decode_schedule)
 
     def number(self, name: str) -> int:
         return self._decoded(_field(NUMBERS, name), int) or 0
 
     def job(self, key: VersionKey) -> ImportJob | None:
-        return self._decoded(_field(IMPORTS, str(key)), codec.job_of)
+        return self._decoded(_field(IMPORTS, str(key)), codec.decode_job)
 
     def jobs(self) -> Mapping[VersionKey, ImportJob]:
         jobs = self._reply(("HGETALL", IMPORTS))
-        return {codec.key_of(name): codec.job_of(text) for name, text in jobs.items()}
+        return {codec.decode_key(name): codec.decode_job(text) for name, text in jobs.items()}
 
     def request(self, request_id: str) -> VersionKey | None:
-        return self._decoded(_request(request_id), codec.key_of)
+        return self._decoded(_request(request_id), codec.decode_key)
 
     def _decoded(self, read: Read, decode: Callable[[str], Record]) -> Record | None:
         text = self._reply(read)
@@ -124,12 +124,12 @@ def commands_of(writes: Writes) -> list[Command]:
     """What makes these writes."""
     kept = str(int(REQUEST_ID_KEPT_S))
     return [
-        *_fields(VERSIONS, writes.versions, codec.version_to),
-        *_fields(WANTS, writes.wants, codec.want_to),
+        *_fields(VERSIONS, writes.versions, codec.encode_version),
+        *_fields(WANTS, writes.wants, codec.encode_want),
         *_fields(CORDONS, writes.cordons, str),
-        *_fields(SCHEDULES, writes.schedules, codec.schedule_to),
+        *_fields(SCHEDULES, writes.schedules, codec.encode_schedule),
         *_fields(NUMBERS, writes.numbers, str),
-        *_fields(IMPORTS, writes.jobs, codec.job_to),
+        *_fields(IMPORTS, writes.jobs, codec.encode_job),
         *(
             ["SET", REQUEST + request_id, str(key), "EX", kept]
             for request_id, key in writes.requests.items()

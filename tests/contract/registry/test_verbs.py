@@ -333,11 +333,11 @@ async def test_schedules_are_kept_as_they_were_set(case: Case) -> None:
 
 
 def test_what_a_newer_release_wrote_of_a_schedule_is_read() -> None:
-    raw = json.loads(codec.schedule_to(NIGHT))
+    raw = json.loads(codec.encode_schedule(NIGHT))
     raw["colour"] = raw["change"]["colour"] = raw["change"]["prepare"][0]["colour"] = "blue"
     raw["change"]["prepare"][0]["placement"]["colour"] = "blue"
     del raw["last_error"]
-    assert codec.schedule_of(json.dumps(raw)) == NIGHT
+    assert codec.decode_schedule(json.dumps(raw)) == NIGHT
 
 
 async def test_imports_are_given_out_in_order_and_once(case: Case) -> None:
