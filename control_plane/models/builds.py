@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from control_plane.clock import Clock
 from control_plane.store.artifacts import FolderArtifacts
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.version import (
     Drift,
     ModelVersion,
@@ -30,7 +30,7 @@ class Builds:
     """`build` and `serve` raise what the protos say of BuildModel and SetVariant."""
 
     def __init__(
-        self, registry: Registry, view: View, artifacts: FolderArtifacts, clock: Clock
+        self, registry: DesiredState, view: View, artifacts: FolderArtifacts, clock: Clock
     ) -> None:
         self._registry = registry
         self._view = view

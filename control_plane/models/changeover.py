@@ -15,7 +15,7 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.loading import Loader
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.event import EventKind
 from control_plane.types.policy import Placement
@@ -102,7 +102,12 @@ class Changeovers:
     """The changeovers of this process; two that touch the same version run one after the other."""
 
     def __init__(
-        self, registry: Registry, view: View, loader: Loader, recorder: EventRecorder, clock: Clock
+        self,
+        registry: DesiredState,
+        view: View,
+        loader: Loader,
+        recorder: EventRecorder,
+        clock: Clock,
     ) -> None:
         self._recorder = recorder
         self._registry = registry

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from control_plane.clock import Clock
 from control_plane.leader.client import LeaderClient, LeaderLost
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import Replica
@@ -29,7 +29,7 @@ class Loader:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: DesiredState,
         view: View,
         leader_client: LeaderClient,
         clock: Clock,

@@ -3,7 +3,7 @@
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Want, WantSource
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, YolopoolError
@@ -18,7 +18,7 @@ class Preloader:
     """`references`: as callers name models. It waits for a model that does not exist yet."""
 
     def __init__(
-        self, references: tuple[str, ...], registry: Registry, view: View, clock: Clock
+        self, references: tuple[str, ...], registry: DesiredState, view: View, clock: Clock
     ) -> None:
         self._left = list(dict.fromkeys(parse_ref(reference) for reference in references))
         self._registry = registry

@@ -15,7 +15,7 @@ from control_plane.events.recorder import EventRecorder
 from control_plane.models.changeover import Changeovers, Resolved, resolve
 from control_plane.models.due import Agenda, Due, due
 from control_plane.models.loading import Loader
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.event import EventKind
 from control_plane.types.schedule import Changeover, Schedule
 from control_plane.types.version import VersionKey
@@ -62,7 +62,7 @@ class ScheduleController:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: DesiredState,
         view: View,
         changeovers: Changeovers,
         loader: Loader,

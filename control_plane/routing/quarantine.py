@@ -14,7 +14,7 @@ from control_plane.clock import Clock
 from control_plane.convert.versions import key_in
 from control_plane.events.recorder import EventRecorder
 from control_plane.routing.poison import Image, Poison
-from control_plane.store.registry import Registry
+from control_plane.store.registry import EventLog
 from control_plane.types.event import Event, EventKind
 from control_plane.types.version import VersionKey
 from control_plane.view.waiters import ANY, Waiters
@@ -40,7 +40,7 @@ class Quarantine:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: EventLog,
         recorder: EventRecorder,
         clock: Clock,
         refuse_s: float,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from control_plane.caller import CallContext
 from control_plane.convert.events import check_event_id, event_out, filter_in
-from control_plane.store.registry import Registry
+from control_plane.store.registry import EventLog
 from control_plane.types.event import Event
 from yolopool.errors import ResourceExhausted
 from yolopool.v1 import events_pb2, events_pb2_grpc
@@ -20,7 +20,7 @@ MAX_READS = 32
 class EventService(events_pb2_grpc.EventServiceServicer):
     """Callers who have seen the same event share one read for the next."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: EventLog) -> None:
         self._registry = registry
         self._reads: dict[str, asyncio.Task[tuple[Event, ...]]] = {}
         self._closing = False

@@ -13,7 +13,7 @@ from control_plane.metrics import Metrics
 from control_plane.models.import_jobs import ImportJobs
 from control_plane.reconcile.drain_progress import DrainProgress
 from control_plane.reconcile.drainer import Drainer
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.worker import WorkerInfo, WorkerState
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
@@ -43,7 +43,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         view: View,
         metrics: Metrics,
         import_jobs: ImportJobs,
-        registry: Registry,
+        registry: DesiredState,
         drainer: Drainer,
         clock: Clock,
     ) -> None:

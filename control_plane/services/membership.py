@@ -12,7 +12,7 @@ from control_plane.convert.validation import WORKER_ID, check_worker
 from control_plane.convert.versions import token_in
 from control_plane.convert.workers import worker_in
 from control_plane.routing.worker_exits import WorkerExitHandler
-from control_plane.store.registry import Registry
+from control_plane.store.registry import ObservedState
 from control_plane.types.worker import WorkerExit, WorkerInfo
 from control_plane.view.crash_loops import LONGEST_OUTPUT
 from control_plane.view.view import View
@@ -31,7 +31,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     def __init__(
         self,
         view: View,
-        registry: Registry,
+        registry: ObservedState,
         worker_client: WorkerClient,
         worker_exits: WorkerExitHandler,
         clock: Clock,

@@ -5,7 +5,7 @@ import structlog
 from control_plane.caller import CallContext, principal_of
 from control_plane.clock import Clock
 from control_plane.convert.schedules import schedule_in, status_out
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from yolopool.errors import InvalidSchedule, ScheduleNotFound
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
-    def __init__(self, registry: Registry, view: View, clock: Clock) -> None:
+    def __init__(self, registry: DesiredState, view: View, clock: Clock) -> None:
         self._registry = registry
         self._view = view
         self._clock = clock
