@@ -6,6 +6,7 @@ Owns the clocks and the tasks; decides nothing. Ends on SIGTERM behind its last 
 import asyncio
 import os
 import signal
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -42,6 +43,7 @@ from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper, TierLimits
 from worker.service import convert
 from worker.service.identity import Identity
+from worker.service.infer_handler import InferHandler
 from worker.service.service import WorkerService
 from worker.settings import Settings, parse_labels
 from yolopool.errors import DeviceHung, Draining, YolopoolError
@@ -120,22 +122,32 @@ class App:
             settings.drift_limit_bytes(),
             self.recycle,
         )
+        self.handler = InferHandler(
+            self.identity,
+            self.replicas,
+            self.swapper,
+            self.engine,
+            self.postprocessor,
+            backend,
+            self._box,
+            time.monotonic,
+        )
         self.rpc = WorkerService(
             self.identity,
+            self.handler,
             self.replicas,
             self.swapper,
             self.device_monitor,
             self.engine,
             self.preprocessor,
-            self.postprocessor,
             backend,
-            self._box,
+            time.monotonic,
         )
         self.io = IoProcessPool(
             settings.io_processes,
             self._io_settings,
             settings.intake_bytes(),
-            self.rpc.infer,
+            self.handler.infer,
             changed=self._changed,
             tell=self._tell_io_exit,
             hang_s=settings.hang_floor_s,
@@ -193,7 +205,7 @@ class App:
             task.add_done_callback(self._died)
         await self.io.start()
         await self._take_over()
-        self.rpc.state = fleet_pb2.WORKER_STATE_READY
+        self.handler.state = fleet_pb2.WORKER_STATE_READY
         await self.server.set_serving(True)
         log.info(
             "ready",
@@ -215,12 +227,12 @@ class App:
         member = asyncio.create_task(self.membership.run())
         try:
             why = await self._until(until)
-            log.info("draining", why=str(why), open=self.rpc.infers)
+            log.info("draining", why=str(why), open=self.handler.in_flight)
             if self._recycle_because.is_set():
                 # A successor joins under the same name: no word of this process after its own.
                 await _ended(member)
             await self.server.set_serving(False)
-            self.rpc.state = fleet_pb2.WORKER_STATE_DRAINING
+            self.handler.state = fleet_pb2.WORKER_STATE_DRAINING
             self.membership.poke()
             left = await self._drain(hurry)
             log.info("stopping", left=left)
@@ -249,13 +261,13 @@ class App:
 
     async def _drain(self, hurry: Callable[[], Awaitable[object]] | None) -> int:
         """Finishes what is queued; answers how many had to be refused."""
-        drain = asyncio.create_task(self.rpc.drain(self.settings.drain_grace_s))
+        drain = asyncio.create_task(self.handler.drain(self.settings.drain_grace_s))
         told_again = asyncio.ensure_future(hurry()) if hurry is not None else None
         waiting = (drain, told_again) if told_again is not None else (drain,)
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             await _ended(task)
-        return self.rpc.give_up(Draining("this worker ended before its turn came: ask another"))
+        return self.handler.give_up(Draining("this worker ended before its turn came: ask another"))
 
     def watch(self, die: Callable[[int], object] = os._exit) -> None:
         """Ends the process, with its stacks logged, when the device or this event loop hangs."""
@@ -267,10 +279,10 @@ class App:
     def _hung(self, why: str) -> None:
         """Tells whoever waits for the device, while there is time."""
         self._box.seal()
-        self.rpc.state = fleet_pb2.WORKER_STATE_HUNG
+        self.handler.state = fleet_pb2.WORKER_STATE_HUNG
         self.membership.poke()
         error = DeviceHung(f"worker {self._id} ends, since {why}: ask another")
-        log.info("given up", requests=self.rpc.give_up(error))
+        log.info("given up", requests=self.handler.give_up(error))
         self._last_words = asyncio.create_task(self.server.set_serving(False))
 
     async def _until(self, until: Callable[[], Awaitable[object]]) -> object:

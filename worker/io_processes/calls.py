@@ -19,15 +19,15 @@ from worker.concurrency.reply import Reply
 from worker.io_processes import protocol
 from worker.io_processes.protocol import FrameProtocol, MessageKind
 from worker.preprocess.arena import U8, Arena
-from worker.preprocess.prepared import Prepare, PreprocessSpec, T, Then
-from worker.service.service import DEFAULT_DEADLINE_S
+from worker.preprocess.prepared import ImageConsumer, ImageSource, PreprocessSpec, T
+from worker.service.infer_handler import DEFAULT_DEADLINE_S
 from yolopool import status
 from yolopool.errors import DeadlineExceeded, Internal, QueueFull, YolopoolError
 from yolopool.v1 import worker_pb2
 
 log = structlog.get_logger()
 Infer = Callable[
-    [worker_pb2.InferRequest, float | None, Prepare], Awaitable[worker_pb2.InferResponse]
+    [worker_pb2.InferRequest, float | None, ImageSource], Awaitable[worker_pb2.InferResponse]
 ]
 
 
@@ -37,7 +37,7 @@ class _Awaited:
 
     request: str
     most_bytes: int
-    then: Then[Any]
+    consumer: ImageConsumer[Any]
     reply: Reply[Any]
 
 
@@ -104,8 +104,8 @@ class IoConnection:
         try:
             limit_s = DEFAULT_DEADLINE_S if remaining_s is None else remaining_s
             until = self._loop.time() + limit_s
-            prepare = partial(self._prepare, call, request.request_id, until)
-            response = await self._infer(request, remaining_s, prepare)
+            image = _RemoteImage(self, call, request.request_id, until)
+            response = await self._infer(request, remaining_s, image)
             self.frames.send(MessageKind.ANSWER, call, response.SerializeToString())
         except YolopoolError as error:
             self.frames.send(MessageKind.NO, call, status.to_bytes(error))
@@ -118,14 +118,15 @@ class IoConnection:
             )
             self.frames.send(MessageKind.NO, call, status.to_bytes(internal))
 
-    async def _prepare(
-        self, call: int, request: str, until: float, spec: PreprocessSpec, then: Then[T]
+    async def prepare(
+        self, image: "_RemoteImage", spec: PreprocessSpec, consumer: ImageConsumer[T]
     ) -> T:
-        """`until`: of the loop's time; an I/O process that hangs holds no ticket beyond it."""
+        """Has the image of one call prepared in the I/O process."""
+        call = image.call
         reply: Reply[T] = Reply()
-        self._awaited[call] = _Awaited(request, spec.most_bytes, then, reply)
+        self._awaited[call] = _Awaited(image.request_id, spec.most_bytes, consumer, reply)
         self.frames.send(MessageKind.GO, call, protocol.pack_framing(spec))
-        late = self._loop.call_at(until, self._late, call)
+        late = self._loop.call_at(image.until, self._late, call)
         try:
             return await reply.future
         finally:
@@ -152,7 +153,7 @@ class IoConnection:
             return
         del self._awaited[call]
         try:
-            one.then(prepared, one.reply)
+            one.consumer(prepared, one.reply)
         except Exception as error:
             one.reply.fail(error)
 
@@ -176,3 +177,18 @@ class IoConnection:
             task.cancel()
         if not self.listening.done():
             self.listening.set_result(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _RemoteImage:
+    """The image of one call, whose bytes are in the I/O process: an ImageSource. An I/O process
+    that hangs holds no ticket beyond `until`, in the loop's time.
+    """
+
+    connection: IoConnection
+    call: int
+    request_id: str
+    until: float
+
+    async def prepare_then(self, spec: PreprocessSpec, consumer: ImageConsumer[T]) -> T:
+        return await self.connection.prepare(self, spec, consumer)

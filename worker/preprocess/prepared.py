@@ -1,4 +1,10 @@
-"""What is asked of preprocessing and what it hands on."""
+"""What preprocessing is asked for, what it gives, and how an image reaches the device queue:
+
+event loop       infer() calls ImageSource.prepare_then(spec, consumer) and waits for the reply
+decoding thread  decodes and letterboxes, then calls consumer(prepared, reply): Engine.put
+device thread    runs the batch, then calls reply(outcome)
+event loop       infer() goes on with the outcome
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,16 +85,18 @@ class Prepared:
         )
 
 
-# What is done with an image at once, on the thread that prepared it, and who waits for the outcome.
-Then = Callable[[Prepared, Reply[T]], None]
+# Takes an image on the thread that prepared it, and answers through the reply, now or later.
+ImageConsumer = Callable[[Prepared, Reply[T]], None]
 
 
-class Prepare(Protocol):
-    """What prepares the image of one request, once it is admitted, and hands it on: the outcome."""
+class ImageSource(Protocol):
+    """The image of one request, whether its bytes are in this process or in an I/O process."""
 
-    async def __call__(self, spec: PreprocessSpec, then: Then[T]) -> T: ...
+    async def prepare_then(self, spec: PreprocessSpec, consumer: ImageConsumer[T]) -> T:
+        """Prepares the image and passes it to the consumer; returns the consumer's reply."""
+        ...
 
 
 def identity(prepared: Prepared, reply: Reply[Prepared]) -> None:
-    """For who wants the image itself."""
+    """The consumer of a caller that wants the image itself."""
     reply(prepared, None)

@@ -21,7 +21,15 @@ from worker.preprocess import decode, letterbox
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ImageLimits
 from worker.preprocess.letterbox import U8, Letterboxed, Region
-from worker.preprocess.prepared import Box, Prepared, PreprocessSpec, RawPixels, T, Then, identity
+from worker.preprocess.prepared import (
+    Box,
+    ImageConsumer,
+    Prepared,
+    PreprocessSpec,
+    RawPixels,
+    T,
+    identity,
+)
 from worker.preprocess.tiling import Tiling, layout
 from yolopool.errors import Draining, QueueFull
 
@@ -38,7 +46,7 @@ class _Image(Generic[T]):
     source: bytes | RawPixels
     region_of_interest: Box | None
     spec: PreprocessSpec
-    then: Then[T]
+    consumer: ImageConsumer[T]
     reply: Reply[T]
     slot: U8 | None
 
@@ -92,7 +100,7 @@ class Preprocessor:
         source: bytes | RawPixels,
         region_of_interest: Box | None,
         spec: PreprocessSpec,
-        then: Then[T],
+        consumer: ImageConsumer[T],
     ) -> T:
         """As `prepare`, with no way back to the event loop between the image and what is done with
         it: the answer is what `then` has replied, or raised.
@@ -111,7 +119,9 @@ class Preprocessor:
             raise
         number = next(self._numbers)
         reply: Reply[T] = Reply()
-        self._waiting[number] = _Image(number, source, region_of_interest, spec, then, reply, slot)
+        self._waiting[number] = _Image(
+            number, source, region_of_interest, spec, consumer, reply, slot
+        )
         # Whoever keeps an error keeps this frame: neither a slot, nor what has the error itself.
         del slot
         self._threads(partial(self._hand_on, number))
@@ -134,7 +144,7 @@ class Preprocessor:
             return
         self._at.add(number)
         try:
-            image.then(self._prepare(image), image.reply)
+            image.consumer(self._prepare(image), image.reply)
         except Exception as error:
             image.reply.fail(error)
 

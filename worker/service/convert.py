@@ -110,7 +110,7 @@ def region_of(options: detection_pb2.DetectOptions) -> tuple[float, float, float
     return (box.x_min, box.y_min, box.x_max, box.y_max)
 
 
-def framing_of(replica: Replica, output_options: OutputOptions) -> PreprocessSpec:
+def spec_of(replica: Replica, output_options: OutputOptions) -> PreprocessSpec:
     settings = replica.order.settings
     square = settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT

@@ -12,7 +12,7 @@ from worker.engine.runner import Outcome
 from worker.postprocess.postprocessor import Postprocessor
 from worker.postprocess.results import Results, check_mask_bytes
 from worker.preprocess.letterbox import U8, Origin, Region
-from worker.preprocess.prepared import Prepare, Prepared, PreprocessSpec, identity
+from worker.preprocess.prepared import ImageSource, Prepared, PreprocessSpec, identity
 from worker.service.options import OutputOptions
 from yolopool.errors import DeadlineUnmeetable, QueueFull
 
@@ -38,7 +38,7 @@ async def infer(
     engine: Engine,
     postprocessor: Postprocessor,
     request: Request,
-    prepare: Prepare,
+    image: ImageSource,
     spec: PreprocessSpec,
     output_options: OutputOptions,
     clock: Callable[[], float] = time.perf_counter,
@@ -48,7 +48,7 @@ async def infer(
     caller leaves, all end.
     """
     if output_options.tiling is None:
-        prepared, outcome = await _whole(engine, request, prepare, spec)
+        prepared, outcome = await _run_whole(engine, request, image, spec)
         (place,) = prepared.places(None)
         began = clock()
         found = await postprocessor.run(
@@ -57,7 +57,7 @@ async def infer(
         told = replace(outcome, postprocess_s=outcome.postprocess_s + clock() - began)
         return Inference(prepared, found, told, _device_s(outcome), 0)
 
-    prepared = await prepare(spec, identity)
+    prepared = await image.prepare_then(spec, identity)
     places = prepared.places(output_options.tiling)
     _check_deadline(engine, request, places)
     room = asyncio.Semaphore(at_a_time(request.batching, engine.load().capacity))
@@ -66,10 +66,10 @@ async def infer(
     async def run(number: int, place: Origin) -> tuple[Outcome, Results]:
         nonlocal mask_bytes
         async with room:
-            image = place.letterboxed.image
+            pixels = place.letterboxed.image
             # The first takes the place that was kept while the image was decoded.
             ask = replace(request, place=0 if number else request.place)
-            outcome = await _submit(engine, ask, image, patient=number > 0)
+            outcome = await _submit(engine, ask, pixels, patient=number > 0)
             found = await postprocessor.run(
                 outcome.candidates, place, output_options.masks, request.deadline
             )
@@ -94,23 +94,28 @@ async def infer(
     return Inference(prepared, merged, outcome, sum(map(_device_s, outcomes)), len(places))
 
 
-async def _whole(
-    engine: Engine, request: Request, prepare: Prepare, spec: PreprocessSpec
-) -> tuple[Prepared, Outcome]:
-    """The image as one, from the thread that prepared it straight to the queue: each turn of the
-    event loop in between would take the device's thread a tenth of a millisecond and more.
+class _Enqueuer:
+    """The consumer that puts a whole image into the engine's queue, on the thread that prepared
+    it: each turn of the event loop in between would cost the device a tenth of a millisecond.
     """
-    image: Prepared | None = None
 
-    # Quoted, since a plain annotation would be made anew for each request.
-    def put(prepared: Prepared, reply: "Reply[Outcome]") -> None:
-        nonlocal image
-        image = prepared
-        engine.put(request, prepared.letterboxed.image, reply)
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self.prepared: Prepared | None = None
+        self._engine = engine
+        self._request = request
 
-    outcome = await prepare(spec, put)
-    assert image is not None, "there is an outcome of it"
-    return image, outcome
+    def __call__(self, prepared: Prepared, reply: Reply[Outcome]) -> None:
+        self.prepared = prepared
+        self._engine.put(self._request, prepared.letterboxed.image, reply)
+
+
+async def _run_whole(
+    engine: Engine, request: Request, image: ImageSource, spec: PreprocessSpec
+) -> tuple[Prepared, Outcome]:
+    enqueuer = _Enqueuer(engine, request)
+    outcome = await image.prepare_then(spec, enqueuer)
+    assert enqueuer.prepared is not None, "the outcome is this image's"
+    return enqueuer.prepared, outcome
 
 
 def at_a_time(batching: BatchingConfig, capacity: int) -> int:

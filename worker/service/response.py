@@ -5,12 +5,54 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from worker.backends.base import Backend
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.results import Mask, Results
 from worker.postprocess.rotated_boxes import corners
-from yolopool.v1 import detection_pb2, types_pb2
+from worker.replicas.replica import Replica
+from worker.service import convert
+from worker.service.identity import Identity
+from worker.service.inference import Inference
+from worker.service.options import OutputOptions
+from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 
 F32 = npt.NDArray[np.float32]
+
+
+def detect_response(
+    request: worker_pb2.InferRequest,
+    replica: Replica,
+    backend: Backend,
+    identity: Identity,
+    inference: Inference,
+    output_options: OutputOptions,
+) -> detection_pb2.DetectResponse:
+    """The response to a request that `replica` answered with `inference`."""
+    results, outcome = inference.found, inference.outcome
+    height, width = inference.prepared.image_shape
+    message = detection_pb2.DetectResponse(
+        detections=detections_to(results, replica.class_names),
+        image_width=width,
+        image_height=height,
+        version=convert.version_of(replica),
+        variant=convert.variant_of(replica, backend),
+        worker=identity.id,
+        device=identity.device,
+        batch_size=outcome.batch_size,
+        timing=convert.timing_to(outcome, inference.prepared),
+        request_id=request.request_id,
+        task=replica.manifest_pack.manifest.task,
+        tiles=inference.tiles,
+    )
+    if results.probabilities is not None:
+        classification = classification_to(
+            results.probabilities,
+            replica.class_names,
+            output_options.top_k,
+            output_options.all_probabilities,
+        )
+        message.classification.CopyFrom(classification)
+    return message
 
 
 def detections_to(found: Results, class_names: Sequence[str]) -> list[detection_pb2.Detection]:

@@ -15,7 +15,7 @@ from worker.postprocess.outputs import Candidates, MaskParts, NmsOptions
 from worker.postprocess.postprocessor import Postprocessor
 from worker.postprocess.results import MaskFormat
 from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
-from worker.preprocess.prepared import Prepared, PreprocessSpec, T, Then
+from worker.preprocess.prepared import ImageConsumer, Prepared, PreprocessSpec, T
 from worker.preprocess.tiling import Tiling
 from worker.service import inference
 from worker.service.options import OutputOptions
@@ -38,7 +38,7 @@ def test_tiles_take_a_share_of_the_queue(
 
 
 TILING = Tiling(32, 0.0)
-FRAMING = PreprocessSpec(32, 32, ShapePolicy.SQUARE, tiling=TILING)
+SPEC = PreprocessSpec(32, 32, ShapePolicy.SQUARE, tiling=TILING)
 CAPACITY = 8
 
 
@@ -66,6 +66,18 @@ class Scripted:
         return Outcome(found, 0.0, 0.0, 0.0, 0.0, 1)
 
 
+class Ready:
+    """An image that is prepared already."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+
+    async def prepare_then(self, spec: PreprocessSpec, consumer: ImageConsumer[T]) -> T:
+        reply = Reply[T]()
+        consumer(self._prepared, reply)
+        return await reply.future
+
+
 async def run(engine: Scripted, left_s: float = 30.0) -> inference.Inference:
     stack = np.zeros((4 * 32, 32, 3), np.uint8)
     prepared = Prepared(Letterboxed(stack, (64, 64)), (64, 64), (0, 0), 0.0, 0.0)
@@ -73,16 +85,11 @@ async def run(engine: Scripted, left_s: float = 30.0) -> inference.Inference:
     deadline = time.monotonic() + left_s
     request = Request("m@1", nms, 1, deadline, BatchingConfig(max_batch=2))
 
-    async def prepare(framing: PreprocessSpec, then: Then[T]) -> T:
-        reply = Reply[T]()
-        then(prepared, reply)
-        return await reply.future
-
-    telling = OutputOptions(MaskFormat.RLE, 5, False, 32, TILING)
+    output_options = OutputOptions(MaskFormat.RLE, 5, False, 32, TILING)
     postprocessor = Postprocessor(1, 8)
     try:
         return await inference.infer(
-            cast(Engine, engine), postprocessor, request, prepare, FRAMING, telling
+            cast(Engine, engine), postprocessor, request, Ready(prepared), SPEC, output_options
         )
     finally:
         postprocessor.close()
