@@ -4,6 +4,7 @@ import asyncio
 import faulthandler
 import os
 import sys
+import time
 
 import structlog
 
@@ -42,7 +43,7 @@ def main() -> int:
 
 async def _run(settings: Settings, stderr: NonBlockingStderr | None) -> None:
     if stderr is not None:
-        supervisor = supervisor_of(settings, os.environ, stderr.pass_on)
+        supervisor = supervisor_of(settings, os.environ, time.monotonic, stderr.pass_on)
         await supervisor.run(process.until_signal)
         return
     # Not for the supervisor, which stays light: this imports OpenCV.

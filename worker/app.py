@@ -33,6 +33,7 @@ from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ImageLimits
 from worker.preprocess.preprocessor import Preprocessor
 from worker.process import hot_restart
+from worker.process.exit_report import exit_report
 from worker.process.flight_recorder import FlightRecorder
 from worker.process.watchdog import Watchdog
 from worker.replicas.device_monitor import DeviceMonitor, budget_bytes
@@ -49,7 +50,7 @@ from worker.settings import Settings, parse_labels
 from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.process import settle
-from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
+from yolopool.v1 import fleet_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
@@ -149,8 +150,9 @@ class App:
             settings.intake_bytes(),
             self.handler.infer,
             changed=self._changed,
-            tell=self._tell_io_exit,
+            report=self._report_io_exit,
             hang_s=settings.hang_floor_s,
+            clock=time.monotonic,
         )
         self.membership = Membership(
             settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
@@ -370,21 +372,18 @@ class App:
             log_json=settings.log_json,
         )
 
-    async def _tell_io_exit(self, exit: IoExit) -> None:
-        one = self.identity()
-        report = membership_pb2.ReportExitRequest(
-            worker=one.id,
-            device=one.device,
-            device_kind=one.device_kind,
-            incarnation=one.incarnation,
-            io_process=exit.id,
-            exit=fleet_pb2.WorkerExit(
-                ended=exit.ended,
-                in_a_row=exit.restart.attempt,
-                ran_s=exit.ran_s,
-                restart_in_s=exit.restart.delay_s,
-            ),
+    async def _report_io_exit(self, exit: IoExit) -> None:
+        identity = self.identity()
+        report = exit_report(
+            worker=identity.id,
+            device=identity.device,
+            device_kind=identity.device_kind,
+            incarnation=identity.incarnation,
+            ended=exit.ended,
+            ran_s=exit.ran_s,
+            restart=exit.restart,
             requests=exit.requests,
+            io_process=exit.id,
         )
         await report_exit(self.settings.control_planes, report)
 

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import time
 import uuid
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable
@@ -47,13 +46,9 @@ class IoExit:
     restart: Restart
 
 
-async def tell_nobody(exit: IoExit) -> None:
-    """For one whose log is enough."""
-
-
 class IoProcessPool:
     """`count` of them, each with an arena of `memory_bytes`. `settings(i)`: those of the one with
-    this number. `changed` is called when one listens, or does no longer; `tell` passes on how one
+    this number. `changed` is called when one listens, or does no longer; `report` passes on how one
     ended by itself, and is not waited for. One that stands for `hang_s` is ended.
     """
 
@@ -64,9 +59,9 @@ class IoProcessPool:
         memory_bytes: int,
         infer: Infer,
         changed: Callable[[], None],
-        tell: Callable[[IoExit], Awaitable[None]] = tell_nobody,
-        hang_s: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
+        report: Callable[[IoExit], Awaitable[None]],
+        hang_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self.ports: dict[int, int] = {}
         self.pids: dict[int, int] = {}
@@ -75,8 +70,8 @@ class IoProcessPool:
         self._memory_bytes = memory_bytes
         self._infer = infer
         self._changed = changed
-        self._tell = tell
-        self._output_options: set[asyncio.Future[None]] = set()
+        self._report = report
+        self._reporting: set[asyncio.Future[None]] = set()
         self._hang_s = hang_s
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
@@ -118,11 +113,10 @@ class IoProcessPool:
                 in_hand=len(requests),
                 restart_in_s=restart.delay_s,
             )
-            output_options = asyncio.ensure_future(
-                self._tell(IoExit(uuid.uuid4().hex, ended, requests, ran_s, restart))
-            )
-            self._output_options.add(output_options)
-            output_options.add_done_callback(self._output_options.discard)
+            exit = IoExit(uuid.uuid4().hex, ended, requests, ran_s, restart)
+            reporting = asyncio.ensure_future(self._report(exit))
+            self._reporting.add(reporting)
+            reporting.add_done_callback(self._reporting.discard)
             await asyncio.sleep(restart.delay_s)
 
     async def _run(self, number: int, ready: "asyncio.Future[None]") -> tuple[str, tuple[str, ...]]:

@@ -10,7 +10,6 @@ import os
 import re
 import socket
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +21,12 @@ from worker.hardware.devices import Device, discover
 from worker.membership import report_exit
 from worker.process import hot_restart
 from worker.process.child_process import WorkerProcess
+from worker.process.exit_report import exit_report
 from worker.process.restart_policy import Restart, after_exit
 from worker.process.stderr_writer import NonBlockingStderr
 from worker.settings import Settings
 from yolopool.errors import InvalidOption
 from yolopool.server import parent_death
-from yolopool.v1 import fleet_pb2, membership_pb2
 
 log = structlog.get_logger()
 
@@ -41,7 +40,7 @@ DRAINED = "exit code 0"
 CLOSING_S = 1.0
 
 
-def say_started(device: Device, pid: int) -> None:
+def print_started(device: Device, pid: int) -> None:
     """One JSON line on stdout, for whoever started us."""
     sys.stdout.write(json.dumps({"event": "worker", "device": device.id, "pid": pid}) + "\n")
     sys.stdout.flush()
@@ -62,7 +61,7 @@ class ProcessExit:
     restart: Restart
 
 
-async def tell_nobody(exit: ProcessExit) -> None:
+async def report_to_nobody(exit: ProcessExit) -> None:
     """For a supervisor whose log is enough."""
 
 
@@ -83,21 +82,21 @@ class Supervisor:
         *,
         environ: Mapping[str, str],
         drain_grace_s: float,
-        started: Callable[[Device, int], None] = say_started,
-        note: Callable[[Device], Path | None] = lambda device: None,
-        tell: Callable[[ProcessExit], Awaitable[None]] = tell_nobody,
+        started: Callable[[Device, int], None] = print_started,
+        clock: Callable[[], float],
+        report: Callable[[ProcessExit], Awaitable[None]] = report_to_nobody,
+        restart_note: Callable[[Device], Path | None] = lambda device: None,
         output: Callable[[bytes], object] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._devices = tuple(devices)
         self._command = command
         self._environ = environ
         self._patience_s = drain_grace_s + CLOSING_S
         self._started = started
-        self._note = note
-        self._tell = tell
+        self._report = report
+        self._restart_note = restart_note
         self._output = output if output is not None else NonBlockingStderr().pass_on
-        self._output_options: set[asyncio.Future[None]] = set()
+        self._reporting: set[asyncio.Future[None]] = set()
         self._clock = clock
 
     async def run(self, stop: Callable[[], Awaitable[object]]) -> None:
@@ -110,7 +109,7 @@ class Supervisor:
 
     async def _keep(self, device: Device) -> None:
         attempt = 0
-        note = self._note(device)
+        note = self._restart_note(device)
         if note is not None:
             hot_restart.clear(note)  # of another run of ours
         child: WorkerProcess | None = None
@@ -130,10 +129,10 @@ class Supervisor:
             ran_s = self._clock() - began
             restart = after_exit(attempt, ran_s)
             attempt = restart.attempt
-            self._say_ended(device, last, ran_s, restart)
+            self._note_exit(device, last, ran_s, restart)
             await asyncio.sleep(restart.delay_s)
 
-    def _say_ended(
+    def _note_exit(
         self, device: Device, last: "WorkerProcess | OSError", ran_s: float, restart: Restart
     ) -> None:
         """To the log, and to the control planes unless nothing is wrong with it."""
@@ -156,9 +155,9 @@ class Supervisor:
         )
         if not drained:
             exit = ProcessExit(device, ended, output, incarnation, requests, ran_s, restart)
-            output_options = asyncio.ensure_future(self._tell(exit))
-            self._output_options.add(output_options)
-            output_options.add_done_callback(self._output_options.discard)
+            reporting = asyncio.ensure_future(self._report(exit))
+            self._reporting.add(reporting)
+            reporting.add_done_callback(self._reporting.discard)
 
     async def _run_once(
         self, device: Device, child: WorkerProcess | None
@@ -198,7 +197,7 @@ class Supervisor:
         """Waits for the end of a process; or, if it asks for a successor beside it, until that
         one has what it was handed, and answers it.
         """
-        note = self._note(device)
+        note = self._restart_note(device)
         end = asyncio.create_task(child.wait())
         try:
             while note is not None and not end.done():
@@ -263,7 +262,7 @@ def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]
         id=worker_id(settings, device, alone),
         black_box=None,
         die_with_parent=True,
-        handover=note_of(settings, device),
+        handover=restart_note_of(settings, device),
     )
     return [sys.executable, "-m", "worker", *flags]
 
@@ -278,26 +277,23 @@ def slug(device: Device) -> str:
     return device.id.replace(":", "-")
 
 
-async def tell_control_planes(settings: Settings, alone: bool, exit: ProcessExit) -> None:
+async def report_to_control_planes(settings: Settings, alone: bool, exit: ProcessExit) -> None:
     """Waits for none that does not answer; never raises."""
-    report = membership_pb2.ReportExitRequest(
+    report = exit_report(
         worker=worker_id(settings, exit.device, alone),
         device=exit.device.id,
         device_kind=exit.device.kind,
         incarnation=exit.incarnation,
-        exit=fleet_pb2.WorkerExit(
-            ended=exit.ended,
-            last_output=exit.last_output,
-            in_a_row=exit.restart.attempt,
-            ran_s=exit.ran_s,
-            restart_in_s=exit.restart.delay_s,
-        ),
+        ended=exit.ended,
+        ran_s=exit.ran_s,
+        restart=exit.restart,
         requests=exit.requests,
+        last_output=exit.last_output,
     )
     await report_exit(settings.control_planes, report)
 
 
-def note_of(settings: Settings, device: Device) -> Path:
+def restart_note_of(settings: Settings, device: Device) -> Path:
     """Where the process of a device leaves word for its successor; of this supervisor alone."""
     name = f"{os.getpid()}-{re.sub(r'[^A-Za-z0-9-]', '-', device.id)}.json"
     return settings.data_dir / "handover" / name
@@ -306,6 +302,7 @@ def note_of(settings: Settings, device: Device) -> Path:
 def supervisor_of(
     settings: Settings,
     environ: Mapping[str, str],
+    clock: Callable[[], float],
     output: Callable[[bytes], object] | None = None,
 ) -> Supervisor:
     """A supervisor of one worker a device of `settings.devices`, not yet running.
@@ -328,7 +325,8 @@ def supervisor_of(
         lambda device: worker_command(settings, device, alone),
         environ=environ,
         drain_grace_s=settings.drain_grace_s,
-        note=partial(note_of, settings),
-        tell=partial(tell_control_planes, settings, alone),
+        clock=clock,
+        restart_note=partial(restart_note_of, settings),
+        report=partial(report_to_control_planes, settings, alone),
         output=output,
     )

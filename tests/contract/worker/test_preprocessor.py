@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -84,7 +85,14 @@ class Processes:
         )
         memory_bytes = slots * SPEC.most_bytes
         self.keeper = IoProcessPool(
-            1, lambda _: settings, memory_bytes, self._any, lambda: None, self._exited, hang_s
+            1,
+            lambda _: settings,
+            memory_bytes,
+            self._any,
+            lambda: None,
+            self._exited,
+            hang_s,
+            time.monotonic,
         )
         self.exits: list[IoExit] = []
         # Runs after an image was prepared, as a device would.

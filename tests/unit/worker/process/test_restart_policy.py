@@ -1,6 +1,7 @@
 """When a dead worker process is started again, and with which command."""
 
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -50,9 +51,9 @@ def test_a_child_gets_our_settings_and_its_own_device() -> None:
 def test_several_workers_do_not_share_a_port(flags: list[str]) -> None:
     settings = read_settings(["--devices=sim:2", *flags])
     with pytest.raises(InvalidOption, match="2 devices"):
-        supervisor_of(settings, {})
+        supervisor_of(settings, {}, time.monotonic)
 
 
 def test_no_device_is_no_pool() -> None:
     with pytest.raises(InvalidOption, match="names no device"):
-        supervisor_of(read_settings(["--devices=sim:0"]), {})
+        supervisor_of(read_settings(["--devices=sim:0"]), {}, time.monotonic)
