@@ -19,7 +19,7 @@ from yolopool.v1 import (
     types_pb2,
     worker_pb2,
 )
-from yolopool.vocabulary import VARIANTS
+from yolopool.vocabulary import MAX_DETECTIONS, VARIANTS
 
 WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
@@ -27,7 +27,6 @@ _KINDS = frozenset({"cpu", "cuda", "sim"})
 _MOST_IO = 64
 _MOST_LABELS = 64
 
-MOST_DETECTIONS = 3000
 MOST_CLASSES = 10_000
 SMALLEST_IMAGE, LARGEST_IMAGE = 32, 4096
 MOST_IMAGE_SIZES = 16
@@ -231,8 +230,8 @@ def _check_fraction(name: str, value: float) -> None:
 
 
 def _check_max_detections(value: int) -> None:
-    if not 1 <= value <= MOST_DETECTIONS:
-        raise InvalidOption(f"max_detections is {value}: give 1 to {MOST_DETECTIONS}")
+    if not 1 <= value <= MAX_DETECTIONS:
+        raise InvalidOption(f"max_detections is {value}: give 1 to {MAX_DETECTIONS}")
 
 
 def _check_encoded(data: bytes, max_image_bytes: int) -> bytes:

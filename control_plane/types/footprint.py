@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.types.version import DeviceVariant, ModelVersion
+from yolopool.vocabulary import INPUT_BYTES_PER_PIXEL
 
 PIXELS_PER_MEGAPIXEL = 1_000_000
-INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
 # The library's size for a version whose settings say none; an import always fills it in.
 DEFAULT_IMAGE_SIZE = 640
 

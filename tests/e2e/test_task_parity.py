@@ -23,8 +23,9 @@ from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.outputs import NmsOptions
 from worker.postprocess.results import MaskFormat, Results
 from worker.preprocess import letterbox
-from worker.preprocess.letterbox import Origin, ShapePolicy
+from worker.preprocess.letterbox import Origin
 from yolopool.client.masks import Mask
+from yolopool.vocabulary import ShapePolicy
 
 pytestmark = pytest.mark.e2e
 FAMILIES = ("yolov8n", "yolo11n", "yolo26n")

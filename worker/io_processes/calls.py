@@ -15,10 +15,11 @@ from typing import Any
 
 import structlog
 
+from worker.arrays import U8
 from worker.concurrency.reply import Reply
 from worker.io_processes import protocol
 from worker.io_processes.protocol import FrameProtocol, MessageKind
-from worker.preprocess.arena import U8, Arena
+from worker.preprocess.arena import Arena
 from worker.preprocess.prepared import ImageConsumer, ImageSource, PreprocessSpec, T
 from worker.service.infer_handler import DEFAULT_DEADLINE_S
 from yolopool import status

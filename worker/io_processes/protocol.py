@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import cast
 
-from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
+from worker.arrays import U8
+from worker.preprocess.letterbox import Letterboxed
 from worker.preprocess.prepared import Prepared, PreprocessSpec
 from worker.preprocess.tiling import Tiling
+from yolopool.vocabulary import ShapePolicy
 
 # A length, a kind and a call; a message is a few hundred bytes, an answer of 3,000 boxes 200 KB,
 # and masks at most results.MAX_MASK_BYTES.

@@ -19,11 +19,11 @@ from typing import Any
 
 import grpc
 
+from worker.arrays import U8
 from worker.io_processes import protocol
 from worker.io_processes.protocol import FrameProtocol, MessageKind
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ImageLimits
-from worker.preprocess.letterbox import U8
 from worker.preprocess.prepared import Prepared, PreprocessSpec
 from worker.preprocess.preprocessor import Preprocessor
 from worker.service import convert

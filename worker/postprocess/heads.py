@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import F32
 from worker.postprocess import nms, rotated_boxes
 from worker.postprocess.outputs import (
     Beside,
@@ -21,8 +21,6 @@ from worker.postprocess.outputs import (
     Rotations,
 )
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 DETECT, SEGMENT, POSE = "detect", "segment", "pose"
 OBB, CLASSIFY = "obb", "classify"
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import F32, I64, U8
 from worker.postprocess.masks import MaskCrop
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 _DIGIT_BITS, _MORE, _FIRST = 5, 0x20, 48
 
 
@@ -74,7 +72,7 @@ def compressed(lengths: I64) -> bytes:
     """
     values = lengths.astype(np.int64)
     values[3:] -= lengths[1:-2]
-    digits: list[npt.NDArray[np.uint8]] = []
+    digits: list[U8] = []
     goes_on = np.ones(len(values), bool)
     while goes_on.any():
         low = values & 0x1F

@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
+from worker.arrays import F32, I64, U8
+
 # Rows are upsampled in bands of at most so many pixels: floats never exist for a whole image.
 _BAND_PIXELS = 2**16
 # Letterboxed pixels of a prototype's pixel: the finest feature map has stride 8, Proto doubles it.

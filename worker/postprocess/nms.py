@@ -9,14 +9,12 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from worker.arrays import F32, I64, Bools
 from worker.postprocess import rotated_boxes
 from worker.postprocess.outputs import NmsOptions
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 # Boxes of different classes are moved this many pixels apart, so that they never overlap, and
 # at most so many boxes are compared: ultralytics.utils.nms, max_wh and max_nms.
 CLASS_OFFSET = 7680
@@ -140,7 +138,7 @@ def _greedy_blocks(sides: F32, areas: F32, iou: float, limit: int) -> I64:
     return np.concatenate(kept)[:limit] if kept else np.zeros(0, np.int64)
 
 
-def _greedy_bits(hits: npt.NDArray[np.bool_]) -> I64:
+def _greedy_bits(hits: Bools) -> I64:
     """Rows of a square of hits that no kept row above hits; a row is one integer of bits, since
     as many operations on arrays would take most of the time.
     """

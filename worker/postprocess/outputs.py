@@ -5,10 +5,7 @@ Plain arrays, made at the device and turned into results away from it.
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-F32 = npt.NDArray[np.float32]
+from worker.arrays import F32, I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +68,5 @@ class Candidates:
 
     xyxy: F32
     confidence: F32
-    class_id: npt.NDArray[np.int64]
+    class_id: I64
     task_output: Beside | None = None

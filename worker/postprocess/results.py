@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import F32, I64
 from worker.postprocess import mask_encoding, masks, rotated_boxes
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.outputs import Candidates, Keypoints, MaskParts, Probabilities, Rotations
@@ -18,8 +18,6 @@ from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Letterboxed, Origin
 from yolopool.errors import DeadlineExceeded, InvalidOption
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 # Of one answer: noise for masks must not become a message that nobody can send.
 MAX_MASK_BYTES = 16 * 1024**2
 

@@ -5,10 +5,9 @@ clockwise as images are drawn. Pure: numpy alone.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
+from worker.arrays import F32, I64
+
 _EPSILON = np.float32(1e-7)
 # Pairs are compared in blocks, so that 30,000 boxes do not make a matrix of 3.6 GB.
 _BLOCK = 128

@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import F32, I64, Bools
 from worker.postprocess.results import Mask, Results
 from worker.postprocess.rotated_boxes import probiou
 from worker.preprocess.letterbox import Region
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 # Of the most confident boxes of all tiles: what is compared takes time.
 MAX_COMPARED = 10_000
 # Share of a cut box that lies in another, from which it is a piece of it; of two cut ones the
@@ -58,7 +56,7 @@ def merge_tiles(
 def _together(found: Sequence[Results]) -> Results:
     """All that was found, tile after tile."""
 
-    def joined(name: str) -> npt.NDArray[np.float32] | None:
+    def joined(name: str) -> F32 | None:
         values = [getattr(one, name) for one in found]
         return None if values[0] is None else np.concatenate(values)
 
@@ -78,7 +76,7 @@ def _all_masks(found: Sequence[Results]) -> tuple[Mask, ...] | None:
     return tuple(mask for one in found for mask in one.masks or ())
 
 
-def _cut(xyxy: F32, tile: Region, whole: Region) -> npt.NDArray[np.bool_]:
+def _cut(xyxy: F32, tile: Region, whole: Region) -> Bools:
     """Which boxes touch a border of their tile that is none of the whole."""
     hits = np.zeros(len(xyxy), bool)
     if tile.x_min > whole.x_min:
@@ -92,9 +90,7 @@ def _cut(xyxy: F32, tile: Region, whole: Region) -> npt.NDArray[np.bool_]:
     return hits
 
 
-def _same(
-    everything: Results, cut: npt.NDArray[np.bool_], first: int, others: I64, iou: float
-) -> npt.NDArray[np.bool_]:
+def _same(everything: Results, cut: Bools, first: int, others: I64, iou: float) -> Bools:
     """Which of `others` are the object of `first`, or a piece of it."""
     own, boxes = everything.xyxy[first], everything.xyxy[others]
     shared = _shared(own, boxes)

@@ -15,12 +15,10 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import U8
 from worker.preprocess.free_list import FreeList
 from yolopool.errors import ImageTooLarge, QueueFull
-
-U8 = npt.NDArray[np.uint8]
 
 
 def private(size_bytes: int) -> mmap.mmap:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from worker.arrays import U8
 from worker.preprocess.image_header import read_header
-from worker.preprocess.letterbox import U8
 from yolopool.errors import (
     ImageEmpty,
     ImageNotDecodable,

@@ -4,30 +4,21 @@ Pure given bytes: numpy and OpenCV; no torch, no files. Every step gives the sam
 same float32 numbers as the model library's own `predict` on one image, which tests assert.
 """
 
-import enum
 import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from worker.arrays import F32, U8
 from yolopool.errors import (
     ImageTooLarge,
     InvalidOption,
 )
+from yolopool.vocabulary import ShapePolicy
 
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
 PADDING = 114  # grey of the border, ultralytics.data.augment.LetterBox
-
-
-class ShapePolicy(enum.StrEnum):
-    """Shape of a letterboxed image: smallest rectangle of whole strides, or always the square."""
-
-    RECT = "rect"
-    SQUARE = "square"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ import numpy as np
 from worker.concurrency.reply import Reply
 from worker.preprocess import letterbox
 from worker.preprocess.decode import ChannelOrder
-from worker.preprocess.letterbox import Letterboxed, Origin, Region, ShapePolicy
+from worker.preprocess.letterbox import Letterboxed, Origin, Region
 from worker.preprocess.tiling import MAX_TILES, Tiling, layout
+from yolopool.vocabulary import ShapePolicy
 
 Box = tuple[float, float, float, float]
 T = TypeVar("T")

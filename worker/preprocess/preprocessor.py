@@ -15,12 +15,13 @@ from typing import Any, Generic
 
 import cv2
 
+from worker.arrays import U8
 from worker.concurrency.reply import Reply
 from worker.concurrency.thread_pool import ThreadPool
 from worker.preprocess import decode, letterbox
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ImageLimits
-from worker.preprocess.letterbox import U8, Letterboxed, Region
+from worker.preprocess.letterbox import Letterboxed, Region
 from worker.preprocess.prepared import (
     Box,
     ImageConsumer,

@@ -14,11 +14,11 @@ from statistics import fmean
 
 import numpy as np
 
-from worker.backends.base import U8, LoadedModel, run
+from worker.arrays import U8
+from worker.backends.base import LoadedModel, run
 from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
 from worker.postprocess.outputs import NmsOptions
-from worker.preprocess.letterbox import ShapePolicy
 from worker.preprocess.prepared import PreprocessSpec
 from worker.preprocess.preprocessor import Preprocessor
 from worker.replicas.lifecycle import SERVING, ReplicaState
@@ -29,6 +29,7 @@ from worker.service import convert, options
 from worker.service.bench_points import Pass, Sweep, left_out, point_of, sweep_of
 from yolopool.errors import DeadlineExceeded, Draining, LedgerFull, NotAssigned, OutOfMemory
 from yolopool.v1 import bench_pb2, detection_pb2, worker_pb2
+from yolopool.vocabulary import ShapePolicy
 
 # The sizes of a shape are measured in turn, so many times: what a machine does beside falls on all.
 ROUNDS = 3

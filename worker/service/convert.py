@@ -5,7 +5,6 @@ from worker.batching.config import BULK, INTERACTIVE, NORMAL, BatchingConfig
 from worker.engine.engine import Engine
 from worker.engine.runner import Outcome
 from worker.preprocess.decode import ChannelOrder
-from worker.preprocess.letterbox import ShapePolicy
 from worker.preprocess.prepared import Prepared, PreprocessSpec, RawPixels
 from worker.replicas.ledger import Claim, Ledger
 from worker.replicas.lifecycle import ReplicaState
@@ -13,6 +12,7 @@ from worker.replicas.replica import NOTHING, Assignment, Replica
 from worker.service.options import CLASSIFY, OutputOptions
 from yolopool.errors import ImageEmpty, ImageShapeMismatch
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
+from yolopool.vocabulary import ShapePolicy
 
 STATES = {
     ReplicaState.ASSIGNED: types_pb2.REPLICA_STATE_ASSIGNED,

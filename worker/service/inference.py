@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from worker.arrays import U8
 from worker.batching.config import BatchingConfig
 from worker.concurrency.reply import Reply
 from worker.engine.engine import Engine, Request
 from worker.engine.runner import Outcome
 from worker.postprocess.postprocessor import Postprocessor
 from worker.postprocess.results import Results, check_mask_bytes
-from worker.preprocess.letterbox import U8, Origin, Region
+from worker.preprocess.letterbox import Origin, Region
 from worker.preprocess.prepared import ImageSource, Prepared, PreprocessSpec, identity
 from worker.service.options import OutputOptions
 from yolopool.errors import DeadlineUnmeetable, QueueFull

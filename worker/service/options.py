@@ -8,8 +8,8 @@ from worker.postprocess.results import MaskFormat
 from worker.preprocess.tiling import Tiling
 from yolopool.errors import InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
+from yolopool.vocabulary import MAX_DETECTIONS
 
-MAX_DETECTIONS = 3000
 # No confidence is above it: a class with this threshold is not asked for.
 NEVER = 2.0
 SEGMENT, CLASSIFY = "segment", "classify"

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import F32
 from worker.backends.base import Backend
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.results import Mask, Results
@@ -15,8 +15,6 @@ from worker.service.identity import Identity
 from worker.service.inference import Inference
 from worker.service.options import OutputOptions
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
-
-F32 = npt.NDArray[np.float32]
 
 
 def detect_response(

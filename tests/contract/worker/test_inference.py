@@ -6,6 +6,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from worker.arrays import U8
 from worker.batching.config import BatchingConfig
 from worker.concurrency.reply import Reply
 from worker.engine.engine import Engine, QueueLoad, Request
@@ -14,12 +15,13 @@ from worker.postprocess import results
 from worker.postprocess.outputs import Candidates, MaskParts, NmsOptions
 from worker.postprocess.postprocessor import Postprocessor
 from worker.postprocess.results import MaskFormat
-from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
+from worker.preprocess.letterbox import Letterboxed
 from worker.preprocess.prepared import ImageConsumer, Prepared, PreprocessSpec, T
 from worker.preprocess.tiling import Tiling
 from worker.service import inference
 from worker.service.options import OutputOptions
 from yolopool.errors import DeadlineUnmeetable, InvalidOption, QueueFull
+from yolopool.vocabulary import ShapePolicy
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ from worker.io_processes.protocol import IoSettings
 from worker.preprocess import arena, letterbox
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ChannelOrder, ImageLimits
-from worker.preprocess.letterbox import ShapePolicy
 from worker.preprocess.prepared import (
     Box,
     ImageConsumer,
@@ -49,6 +48,7 @@ from yolopool.errors import (
 )
 from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2, worker_pb2_grpc
+from yolopool.vocabulary import ShapePolicy
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
 SPEC = PreprocessSpec(image_size=64, stride=32, policy=ShapePolicy.RECT)

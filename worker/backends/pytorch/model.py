@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 import torch
 
+from worker.arrays import F32
 from worker.backends.base import U8, BatchResult
 from worker.backends.pytorch.architecture import Architecture, Output
 from worker.backends.pytorch.capture_policy import GraphKey
 from worker.packs.pack import Pack
 from worker.postprocess import heads, nms
-from worker.postprocess.outputs import F32, Candidates, NmsOptions
+from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 
 if TYPE_CHECKING:

@@ -4,9 +4,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.arrays import U8
 from worker.io_processes import protocol
-from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
+from worker.preprocess.letterbox import Letterboxed
 from worker.preprocess.prepared import Prepared, PreprocessSpec
+from yolopool.vocabulary import ShapePolicy
 
 SIDES = st.tuples(st.integers(1, 64), st.integers(1, 64))
 SECONDS = st.floats(0, 1e6)

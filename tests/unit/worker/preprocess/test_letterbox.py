@@ -24,10 +24,10 @@ import torch
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils.ops import scale_boxes
 
+from worker.arrays import U8
 from worker.preprocess import decode, letterbox
 from worker.preprocess.decode import ChannelOrder, ImageLimits
 from worker.preprocess.image_header import read_header
-from worker.preprocess.letterbox import ShapePolicy
 from yolopool.errors import (
     ImageEmpty,
     ImageNotDecodable,
@@ -35,11 +35,12 @@ from yolopool.errors import (
     ImageTooLarge,
     InvalidOption,
 )
+from yolopool.vocabulary import ShapePolicy
 
 LIMITS = ImageLimits(max_bytes=10_000_000, max_pixels=4_000_000)
 
 
-def picture(height: int = 64, width: int = 96) -> letterbox.U8:
+def picture(height: int = 64, width: int = 96) -> U8:
     """Smooth RGB noise, so that lossy formats keep it."""
     small = np.random.default_rng(7).integers(0, 255, (6, 8, 3), np.uint8)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
@@ -51,7 +52,7 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def by_opencv(encoded: bytes) -> letterbox.U8:
+def by_opencv(encoded: bytes) -> U8:
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
     return np.asarray(image, np.uint8)
@@ -144,7 +145,7 @@ def test_grey_becomes_three_equal_channels(encoded: bytes) -> None:
 
 
 # EXIF 2.3, tag 0x0112: how the stored pixels are turned to stand upright.
-UPRIGHT: dict[int, Callable[[letterbox.U8], letterbox.U8]] = {
+UPRIGHT: dict[int, Callable[[U8], U8]] = {
     1: lambda a: a,
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
@@ -392,7 +393,7 @@ def test_a_region_sees_nothing_beyond_it() -> None:
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 1500))
 
 
-def library_letterbox(image: letterbox.U8, size: int, stride: int, policy: ShapePolicy) -> Any:
+def library_letterbox(image: U8, size: int, stride: int, policy: ShapePolicy) -> Any:
     return LetterBox((size, size), auto=policy is ShapePolicy.RECT, stride=stride)(image=image)
 
 
