@@ -19,6 +19,7 @@ import structlog
 
 from worker.backends.base import Backend
 from worker.backends.factory import backend_of
+from worker.clock import Clock
 from worker.concurrency.stall_detector import HangLimits
 from worker.engine.engine import Engine
 from worker.hardware.devices import host_of
@@ -64,8 +65,15 @@ TAKE_OVER_S = 60.0
 class App:
     """`await start()`, then `await run(until)`."""
 
-    def __init__(self, settings: Settings, backend: Backend, host: Host | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        host: Host | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.settings = settings
+        self.clock = clock or Clock(time.monotonic, time.time)
         self.backend = backend
         self._host = host or Host()
         self.port = 0
@@ -79,15 +87,18 @@ class App:
         self._recycle_because = asyncio.Event()
         kind = settings.device_kind
         held: dict[str, Replica] = {}
-        self.engine = Engine(settings.queue_capacity)
+        self.engine = Engine(settings.queue_capacity, self.clock.monotonic)
         self.arena = Arena(arena.private(settings.intake_bytes()))
         intake_threads = settings.intake_threads or (4 if kind == "cuda" else 2)
-        self.postprocessor = Postprocessor(intake_threads, settings.queue_capacity)
+        self.postprocessor = Postprocessor(
+            intake_threads, settings.queue_capacity, self.clock.monotonic
+        )
         self.preprocessor = Preprocessor(
             intake_threads,
             settings.queue_capacity,
             ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
             self.arena,
+            self.clock.monotonic,
         )
         self.server = GrpcServer([SERVICE])
         packs = PackStore(
@@ -131,7 +142,7 @@ class App:
             self.postprocessor,
             backend,
             self._box,
-            time.monotonic,
+            self.clock.monotonic,
         )
         self.rpc = WorkerService(
             self.identity,
@@ -142,7 +153,7 @@ class App:
             self.engine,
             self.preprocessor,
             backend,
-            time.monotonic,
+            self.clock.monotonic,
         )
         self.io = IoProcessPool(
             settings.io_processes,
@@ -152,7 +163,7 @@ class App:
             changed=self._changed,
             report=self._report_io_exit,
             hang_s=settings.hang_floor_s,
-            clock=time.monotonic,
+            clock=self.clock.monotonic,
         )
         self.membership = Membership(
             settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
@@ -275,7 +286,9 @@ class App:
         """Ends the process, with its stacks logged, when the device or this event loop hangs."""
         settings = self.settings
         bounds = HangLimits(settings.hang_floor_s, settings.hang_load_s)
-        self._watchdog = Watchdog(self.engine.running, bounds, self._hung, die)
+        self._watchdog = Watchdog(
+            self.engine.running, bounds, self._hung, self.clock.monotonic, die
+        )
         self._watchdog.start()
 
     def _hung(self, why: str) -> None:

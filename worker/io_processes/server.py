@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -160,7 +161,7 @@ async def serve(door: int, memory: int) -> None:
     settings = await link.started
     logs.set_up_logs("worker-io", settings.log_level, settings.log_json)
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    preprocessor = Preprocessor(settings.threads, settings.capacity, limits, arena)
+    preprocessor = Preprocessor(settings.threads, settings.capacity, limits, arena, time.monotonic)
     preprocessor.start()
     link.oldest = lambda: preprocessor.oldest
     server = grpc_server.GrpcServer([SERVICE])

@@ -4,7 +4,6 @@ masks, and many tiles. What does not fit in the bounded backlog is refused at on
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,7 +24,7 @@ class Postprocessor:
         self,
         threads: int,
         capacity: int,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
         capacity_bytes: int = 1024**3,
     ) -> None:
         self._clock = clock

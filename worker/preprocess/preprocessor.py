@@ -7,7 +7,6 @@ lateness.
 
 import itertools
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -63,7 +62,7 @@ class Preprocessor:
         capacity: int,
         limits: ImageLimits,
         arena: Arena,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float],
     ) -> None:
         # One thread an image: images are many and small, and the cores belong to the model.
         cv2.setNumThreads(1)

@@ -9,7 +9,6 @@ import asyncio
 import faulthandler
 import os
 import threading
-import time
 from collections.abc import Callable
 
 import structlog
@@ -40,8 +39,8 @@ class Watchdog:
         running: Callable[[], DeviceActivity | None],
         bounds: HangLimits,
         hung: Callable[[str], None],
+        clock: Callable[[], float],
         die: Callable[[int], object] = os._exit,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._running = running
         self._bounds = bounds

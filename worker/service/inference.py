@@ -1,7 +1,6 @@
 """One admitted request through the engine: its image, or its tiles, and one result of them."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -42,7 +41,7 @@ async def infer(
     image: ImageSource,
     spec: PreprocessSpec,
     output_options: OutputOptions,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float],
 ) -> Inference:
     """Runs what is prepared; `request.place` is the caller's to give back. Raises as Engine.submit
     and Intake.prepare, and InvalidOption for too large an answer. When one tile fails, or the
@@ -60,7 +59,7 @@ async def infer(
 
     prepared = await image.prepare_then(spec, identity)
     places = prepared.places(output_options.tiling)
-    _check_deadline(engine, request, places)
+    _check_deadline(engine, request, places, clock())
     room = asyncio.Semaphore(at_a_time(request.batching, engine.load().capacity))
     mask_bytes = 0
 
@@ -70,7 +69,7 @@ async def infer(
             pixels = place.letterboxed.image
             # The first takes the place that was kept while the image was decoded.
             ask = replace(request, place=0 if number else request.place)
-            outcome = await _submit(engine, ask, pixels, patient=number > 0)
+            outcome = await _submit(engine, ask, pixels, clock, patient=number > 0)
             found = await postprocessor.run(
                 outcome.candidates, place, output_options.masks, request.deadline
             )
@@ -127,13 +126,13 @@ def at_a_time(batching: BatchingConfig, capacity: int) -> int:
     return max(1, min(2 * batching.max_batch, room // 4))
 
 
-def _check_deadline(engine: Engine, request: Request, places: Sequence[Origin]) -> None:
+def _check_deadline(engine: Engine, request: Request, places: Sequence[Origin], now: float) -> None:
     """Only now is it known how many tiles there are. Raises DeadlineUnmeetable."""
     height, width = places[0].letterboxed.image.shape[:2]
     # In full passes; of an image alone it is known what it takes, and a tile takes no more.
     passes = -(-len(places) // max(1, request.batching.max_batch))
     least_s = passes * engine.image_s(request.version, (height, width))
-    left_s = request.deadline - time.monotonic()
+    left_s = request.deadline - now
     if least_s > left_s:
         raise DeadlineUnmeetable(
             f"{len(places)} tiles take {least_s:.3f} s at least and the deadline is in "
@@ -141,13 +140,15 @@ def _check_deadline(engine: Engine, request: Request, places: Sequence[Origin]) 
         )
 
 
-async def _submit(engine: Engine, request: Request, image: U8, patient: bool) -> Outcome:
+async def _submit(
+    engine: Engine, request: Request, image: U8, clock: Callable[[], float], patient: bool
+) -> Outcome:
     """As Engine.submit; a patient one asks until there is room, or its deadline passed."""
     while True:
         try:
             return await engine.submit(request, image)
         except QueueFull:
-            if not patient or time.monotonic() >= request.deadline:
+            if not patient or clock() >= request.deadline:
                 raise
         await asyncio.sleep(_AGAIN_S)
 

@@ -1,6 +1,8 @@
 """A tiled request takes its share of the queue, and waits where there is no room."""
 
+import asyncio
 import time
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -80,18 +82,26 @@ class Ready:
         return await reply.future
 
 
-async def run(engine: Scripted, left_s: float = 30.0) -> inference.Inference:
+async def run(
+    engine: Scripted, left_s: float = 30.0, clock: Callable[[], float] = time.monotonic
+) -> inference.Inference:
     stack = np.zeros((4 * 32, 32, 3), np.uint8)
     prepared = Prepared(Letterboxed(stack, (64, 64)), (64, 64), (0, 0), 0.0, 0.0)
     nms = NmsOptions((0.25,), 0.5, 10, False)
-    deadline = time.monotonic() + left_s
+    deadline = clock() + left_s
     request = Request("m@1", nms, 1, deadline, BatchingConfig(max_batch=2))
 
     output_options = OutputOptions(MaskFormat.RLE, 5, False, 32, TILING)
-    postprocessor = Postprocessor(1, 8)
+    postprocessor = Postprocessor(1, 8, clock)
     try:
         return await inference.infer(
-            cast(Engine, engine), postprocessor, request, Ready(prepared), SPEC, output_options
+            cast(Engine, engine),
+            postprocessor,
+            request,
+            Ready(prepared),
+            SPEC,
+            output_options,
+            clock,
         )
     finally:
         postprocessor.close()
@@ -113,6 +123,19 @@ async def test_tiles_that_cannot_be_done_in_time_are_refused_at_once() -> None:
     with pytest.raises(DeadlineUnmeetable, match="4 tiles"):
         await run(engine)
     assert engine.asked == 0
+
+
+@pytest.mark.parametrize("ahead_s", [-1e6, 1e6])
+async def test_deadlines_of_tiles_are_of_the_clock_that_was_given(ahead_s: float) -> None:
+    def clock() -> float:
+        return time.monotonic() + ahead_s
+
+    assert (await run(Scripted(full=5, image_s=1.0), clock=clock)).tiles == 4
+    with pytest.raises(DeadlineUnmeetable):
+        await run(Scripted(image_s=20.0), clock=clock)
+    with pytest.raises(QueueFull):
+        async with asyncio.timeout(20):
+            await run(Scripted(full=1_000_000), 0.2, clock)
 
 
 async def test_masks_of_all_tiles_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,9 @@ class Threads:
     """The intake within a process."""
 
     def __init__(self, slots: int = 80) -> None:
-        self._preprocessor = Preprocessor(threads=2, capacity=4, limits=LIMITS, arena=small(slots))
+        self._preprocessor = Preprocessor(
+            threads=2, capacity=4, limits=LIMITS, arena=small(slots), clock=time.monotonic
+        )
         self._preprocessor.start()
         self.prepare = self._preprocessor.prepare
 
