@@ -1,4 +1,4 @@
-"""Between this worker's records and the protos: translation alone."""
+"""Translates between this worker's types and the protos. Decides nothing."""
 
 from worker.backends.base import Backend
 from worker.batching.config import BULK, INTERACTIVE, NORMAL, BatchingConfig
@@ -39,7 +39,7 @@ def key_of(version: types_pb2.VersionKey) -> str:
 
 
 def assignment_in(request: worker_pb2.AssignRequest, precision: str) -> Assignment:
-    """precision: of this worker, for a request that names none."""
+    """`precision` is this worker's, used where the request names none."""
     return Assignment(
         key=key_of(request.version),
         model=request.version.model,
@@ -78,7 +78,7 @@ def _batching_to(batching: BatchingConfig) -> types_pb2.Batching:
 def request_of(
     order: Assignment, pinned: bool, measured: types_pb2.Footprint | None
 ) -> worker_pb2.AssignRequest:
-    """The request that makes such an order, for another process to carry out."""
+    """The request that repeats an assignment, for the process that replaces this one."""
     return worker_pb2.AssignRequest(
         version=types_pb2.VersionKey(model=order.model, version=order.number),
         settings=order.settings,
@@ -91,7 +91,7 @@ def request_of(
 
 
 def source_of(request: worker_pb2.InferRequest) -> bytes | RawPixels:
-    """The image as intake takes it. Raises ImageEmpty, ImageShapeMismatch."""
+    """The image as the preprocessor takes it. Raises ImageEmpty, ImageShapeMismatch."""
     if request.WhichOneof("image") == "encoded":
         return request.encoded
     if request.WhichOneof("image") == "raw":
@@ -141,10 +141,10 @@ def version_of(replica: Replica) -> types_pb2.VersionKey:
 
 
 def replica_to(replica: Replica, backend: Backend, engine: Engine, now: float) -> types_pb2.Replica:
-    """now: seconds of the worker's clock."""
+    """`now` is in seconds of the worker's clock."""
     error, asked = replica.error, replica.order.batching
     rates = replica.arrivals.now(now)
-    # What it holds of the device; one that waits, what it will.
+    # What the replica holds on the device; while it waits, what it is expected to hold.
     size = replica.claim if replica.claim.weights_bytes else _expected(replica)
     return types_pb2.Replica(
         version=version_of(replica),

@@ -1,4 +1,4 @@
-"""From typed results to the answer's message: translation alone."""
+"""Translates typed results to the messages of a response. Decides nothing."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def detect_response(
     output_options: OutputOptions,
 ) -> detection_pb2.DetectResponse:
     """The response to a request that `replica` answered with `inference`."""
-    results, outcome = inference.found, inference.outcome
+    results, outcome = inference.results, inference.outcome
     height, width = inference.prepared.image_shape
     message = detection_pb2.DetectResponse(
         detections=detections_to(results, replica.class_names),
@@ -53,9 +53,11 @@ def detect_response(
     return message
 
 
-def detections_to(found: Results, class_names: Sequence[str]) -> list[detection_pb2.Detection]:
-    """One message an object, in order."""
-    rows = zip(found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist(), strict=True)
+def detections_to(results: Results, class_names: Sequence[str]) -> list[detection_pb2.Detection]:
+    """One message for each object, in order."""
+    rows = zip(
+        results.xyxy.tolist(), results.confidence.tolist(), results.class_id.tolist(), strict=True
+    )
     messages = [
         detection_pb2.Detection(
             class_id=class_id,
@@ -65,14 +67,14 @@ def detections_to(found: Results, class_names: Sequence[str]) -> list[detection_
         )
         for box, confidence, class_id in rows
     ]
-    if found.masks is not None:
-        for message, mask in zip(messages, found.masks, strict=True):
+    if results.masks is not None:
+        for message, mask in zip(messages, results.masks, strict=True):
             message.mask.CopyFrom(_mask_to(mask))
-    if found.keypoints is not None:
-        for message, points in zip(messages, found.keypoints.tolist(), strict=True):
+    if results.keypoints is not None:
+        for message, points in zip(messages, results.keypoints.tolist(), strict=True):
             message.keypoints.extend(_keypoint_to(point) for point in points)
-    if found.rotated is not None:
-        boxes = zip(found.rotated.tolist(), corners(found.rotated), strict=True)
+    if results.rotated is not None:
+        boxes = zip(results.rotated.tolist(), corners(results.rotated), strict=True)
         for message, (box, four) in zip(messages, boxes, strict=True):
             message.rotated_box.CopyFrom(_rotated_to(box, four))
     return messages
@@ -81,7 +83,7 @@ def detections_to(found: Results, class_names: Sequence[str]) -> list[detection_
 def classification_to(
     probabilities: F32, class_names: Sequence[str], top_k: int, everything: bool
 ) -> detection_pb2.Classification:
-    """The likeliest classes; of equals the lower class id first."""
+    """The `top_k` likeliest classes; equal ones by class id. `everything` adds all probabilities."""
     order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
     return detection_pb2.Classification(
         top=[
@@ -98,8 +100,8 @@ def classification_to(
 
 def _mask_to(mask: Mask) -> detection_pb2.Mask:
     if isinstance(mask, RunLengths):
-        told = detection_pb2.RunLengths(height=mask.height, width=mask.width, counts=mask.counts)
-        return detection_pb2.Mask(rle=told)
+        runs = detection_pb2.RunLengths(height=mask.height, width=mask.width, counts=mask.counts)
+        return detection_pb2.Mask(rle=runs)
     parts = [detection_pb2.Polygon(points=part.reshape(-1).tolist()) for part in mask]
     return detection_pb2.Mask(polygons=detection_pb2.Polygons(parts=parts))
 

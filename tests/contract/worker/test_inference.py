@@ -27,7 +27,7 @@ from yolopool.vocabulary import ShapePolicy
 
 
 @pytest.mark.parametrize(
-    ("batching", "capacity", "most"),
+    ("batching", "capacity", "expected"),
     [
         (BatchingConfig(max_batch=16), 256, 32),
         (BatchingConfig(max_batch=16), 64, 16),
@@ -36,9 +36,9 @@ from yolopool.vocabulary import ShapePolicy
     ],
 )
 def test_tiles_take_a_share_of_the_queue(
-    batching: BatchingConfig, capacity: int, most: int
+    batching: BatchingConfig, capacity: int, expected: int
 ) -> None:
-    assert inference.at_a_time(batching, capacity) == most
+    assert inference.tiles_in_flight(batching, capacity) == expected
 
 
 TILING = Tiling(32, 0.0)
@@ -66,8 +66,8 @@ class Scripted:
             raise QueueFull("full")
         parts = MaskParts(np.ones((1, 1), np.float32), np.ones((1, 8, 8), np.float32))
         box = np.array([[4, 4, 28, 28]], np.float32)
-        found = Candidates(box, np.ones(1, np.float32), np.zeros(1, np.int64), parts)
-        return Outcome(found, 0.0, 0.0, 0.0, 0.0, 1)
+        candidates = Candidates(box, np.ones(1, np.float32), np.zeros(1, np.int64), parts)
+        return Outcome(candidates, 0.0, 0.0, 0.0, 0.0, 1)
 
 
 class Ready:
@@ -110,7 +110,7 @@ async def run(
 async def test_later_tiles_wait_for_room() -> None:
     engine = Scripted(full=5)
     answer = await run(engine)
-    assert (answer.tiles, engine.asked, len(answer.found.class_id)) == (4, 9, 4)
+    assert (answer.tiles, engine.asked, len(answer.results.class_id)) == (4, 9, 4)
 
 
 async def test_room_that_never_comes_ends_with_the_deadline() -> None:
@@ -139,7 +139,7 @@ async def test_deadlines_of_tiles_are_of_the_clock_that_was_given(ahead_s: float
 
 
 async def test_masks_of_all_tiles_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = (await run(Scripted())).found.mask_bytes // 4
-    monkeypatch.setattr(results, "MAX_MASK_BYTES", 3 * one)
+    tile_bytes = (await run(Scripted())).results.mask_bytes // 4
+    monkeypatch.setattr(results, "MAX_MASK_BYTES", 3 * tile_bytes)
     with pytest.raises(InvalidOption, match="fewer detections"):
         await run(Scripted())
