@@ -251,7 +251,7 @@ def test_a_batch_gives_what_single_images_give(name: str, loaded: Loaded) -> Non
         partner = apart.argmin(1)
         matched = np.flatnonzero(apart.min(1) < 0.01)
         assert len(matched) >= max(len(found.confidence), len(alone.confidence)) - 2
-        same = alone.chosen(partner)
+        same = alone.select(partner)
         np.testing.assert_allclose(
             found.confidence[matched], same.confidence[matched], rtol=0, atol=1e-4
         )

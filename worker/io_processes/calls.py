@@ -125,7 +125,7 @@ class IoConnection:
         """Has the image of one call prepared in the I/O process."""
         call = image.call
         reply: Reply[T] = Reply()
-        self._awaited[call] = _Awaited(image.request_id, spec.most_bytes, consumer, reply)
+        self._awaited[call] = _Awaited(image.request_id, spec.max_bytes, consumer, reply)
         self.frames.send(MessageKind.GO, call, protocol.pack_framing(spec))
         late = self._loop.call_at(image.until, self._late, call)
         try:

@@ -108,7 +108,7 @@ class CurveRunner:
     async def _point(
         self, replica: Replica, images: Sequence[U8], seconds: float, deadline: float
     ) -> tuple[bench_pb2.BenchPoint, list[Pass]]:
-        """Measures the first point of a batch size; returns it, or why it was left out, with its passes."""
+        """The first point of a batch size, or why it was left out, and its passes."""
         height, width = images[0].shape[:2]
         try:
             passes = await self._passes(replica, images, seconds, deadline)
@@ -128,7 +128,8 @@ class CurveRunner:
             needs_s = RESPONSE_S + (SLOWDOWN * passes[-1].seconds if passes else 0.0)
             if self._clock() + needs_s >= deadline:
                 raise DeadlineExceeded(
-                    f"no time is left for batches of {len(images)}: allow more time, or ask for fewer points"
+                    f"no time is left for batches of {len(images)}: allow more time, or ask for "
+                    "fewer points"
                 )
             done = await self._pass(replica, images)
             passes.append(done)
@@ -220,7 +221,7 @@ def _beyond(largest: bench_pb2.BenchPoint, batch: int) -> bench_pb2.BenchPoint:
 
 
 def _picture(side: int) -> U8:
-    """The same picture each time: rectangles of all sizes and colours on noise, BGR (side, side, 3)."""
+    """Always the same picture, BGR (side, side, 3): rectangles of all colours on noise."""
     draw = np.random.default_rng(0)
     picture = draw.integers(96, 160, (side, side, 3), np.uint8)
     for _ in range(RECTANGLES):

@@ -31,7 +31,7 @@ class Fence:
         self.highest = types_pb2.FencingToken()
 
     def check(self, token: types_pb2.FencingToken) -> None:
-        """Raises StaleToken for a token below the highest one; otherwise this becomes the highest."""
+        """Raises StaleToken for a token below the highest one, and else remembers it."""
         seen = (self.highest.epoch, self.highest.counter)
         if (token.epoch, token.counter) < seen:
             raise StaleToken(

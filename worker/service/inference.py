@@ -51,36 +51,36 @@ async def infer(
     """
     if output_options.tiling is None:
         prepared, outcome = await _run_whole(engine, request, image, spec)
-        (place,) = prepared.places(None)
+        (origin,) = prepared.origins(None)
         began = clock()
         results = await postprocessor.run(
-            outcome.candidates, place, output_options.masks, request.deadline
+            outcome.candidates, origin, output_options.masks, request.deadline
         )
         whole = replace(outcome, postprocess_s=outcome.postprocess_s + clock() - began)
         return Inference(prepared, results, whole, _device_s(outcome), 0)
 
     prepared = await image.prepare_then(spec, identity)
-    places = prepared.places(output_options.tiling)
-    _check_deadline(engine, request, places, clock())
+    origins = prepared.origins(output_options.tiling)
+    _check_deadline(engine, request, origins, clock())
     slots = asyncio.Semaphore(tiles_in_flight(request.batching, engine.load().capacity))
     mask_bytes = 0
 
-    async def run(number: int, place: Origin) -> tuple[Outcome, Results]:
+    async def run(number: int, origin: Origin) -> tuple[Outcome, Results]:
         nonlocal mask_bytes
         async with slots:
-            pixels = place.letterboxed.image
+            pixels = origin.letterboxed.image
             # The first tile takes the queue place that was reserved while the image was decoded.
             ticket = replace(request, place=0 if number else request.place)
             outcome = await _submit(engine, ticket, pixels, clock, patient=number > 0)
             results = await postprocessor.run(
-                outcome.candidates, place, output_options.masks, request.deadline
+                outcome.candidates, origin, output_options.masks, request.deadline
             )
             # Checked before more masks are made: merging adds none.
             mask_bytes += results.mask_bytes
             check_mask_bytes(mask_bytes)
             return outcome, results
 
-    runs = [asyncio.create_task(run(number, place)) for number, place in enumerate(places)]
+    runs = [asyncio.create_task(run(number, origin)) for number, origin in enumerate(origins)]
     try:
         done = await asyncio.gather(*runs)
     except BaseException:
@@ -90,10 +90,10 @@ async def infer(
         raise
     outcomes = [outcome for outcome, _ in done]
     began = clock()
-    parts = [(_region(place), results) for place, (_, results) in zip(places, done, strict=True)]
+    parts = [(_region(origin), results) for origin, (_, results) in zip(origins, done, strict=True)]
     merged = await postprocessor.merge(parts, prepared.part, request.options)
     outcome = _sum_of(outcomes, clock() - began)
-    return Inference(prepared, merged, outcome, sum(map(_device_s, outcomes)), len(places))
+    return Inference(prepared, merged, outcome, sum(map(_device_s, outcomes)), len(origins))
 
 
 class _Enqueuer:
@@ -128,18 +128,20 @@ def tiles_in_flight(batching: BatchingConfig, capacity: int) -> int:
     return max(1, min(2 * batching.max_batch, shorter // 4))
 
 
-def _check_deadline(engine: Engine, request: Request, places: Sequence[Origin], now: float) -> None:
+def _check_deadline(
+    engine: Engine, request: Request, origins: Sequence[Origin], now: float
+) -> None:
     """Raises DeadlineUnmeetable if the tiles can't be run in time. Their number was not known when
     the request was admitted.
     """
-    height, width = places[0].letterboxed.image.shape[:2]
+    height, width = origins[0].letterboxed.image.shape[:2]
     # A lower bound: a full batch takes at least as long as one image alone, which is measured.
-    passes = -(-len(places) // max(1, request.batching.max_batch))
+    passes = -(-len(origins) // max(1, request.batching.max_batch))
     min_s = passes * engine.image_s(request.version, (height, width))
     left_s = request.deadline - now
     if min_s > left_s:
         raise DeadlineUnmeetable(
-            f"{len(places)} tiles take {min_s:.3f} s at least and the deadline is in "
+            f"{len(origins)} tiles take {min_s:.3f} s at least and the deadline is in "
             f"{left_s:.3f} s: allow more time, or cut fewer tiles by a larger tile_size"
         )
 
@@ -157,8 +159,8 @@ async def _submit(
         await asyncio.sleep(_RETRY_S)
 
 
-def _region(place: Origin) -> Region:
-    (x, y), (height, width) = place.offset, place.letterboxed.original_shape
+def _region(origin: Origin) -> Region:
+    (x, y), (height, width) = origin.offset, origin.letterboxed.original_shape
     return Region(x, y, x + width, y + height)
 
 

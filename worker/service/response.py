@@ -83,7 +83,7 @@ def detections_to(results: Results, class_names: Sequence[str]) -> list[detectio
 def classification_to(
     probabilities: F32, class_names: Sequence[str], top_k: int, everything: bool
 ) -> detection_pb2.Classification:
-    """The `top_k` likeliest classes; equal ones by class id. `everything` adds all probabilities."""
+    """The `top_k` likeliest classes, equal ones by class id; all probabilities on request."""
     order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
     return detection_pb2.Classification(
         top=[

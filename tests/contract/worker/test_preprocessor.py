@@ -58,7 +58,7 @@ PNG = cv2.imencode(".png", PIXELS)[1].tobytes()
 
 def small(slots: int = 80) -> Arena:
     """Room for so many images of SPEC."""
-    return Arena(arena.private(slots * SPEC.most_bytes))
+    return Arena(arena.private(slots * SPEC.max_bytes))
 
 
 class Threads:
@@ -85,7 +85,7 @@ class Processes:
         settings = IoSettings(
             "127.0.0.1", 0, 2, 4, LIMITS.max_bytes, LIMITS.max_pixels, "ERROR", log_json=True
         )
-        memory_bytes = slots * SPEC.most_bytes
+        memory_bytes = slots * SPEC.max_bytes
         self.keeper = IoProcessPool(
             1,
             lambda _: settings,
@@ -577,5 +577,5 @@ async def test_closed_it_refuses_and_leaves_no_thread(gate: Gate) -> None:
     preprocessor.close()
     with pytest.raises(Draining):
         await preprocessor.prepare(PNG, None, SPEC)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("intake")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("preprocess")]
     assert cv2.getNumThreads() == 1

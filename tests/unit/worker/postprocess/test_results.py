@@ -11,12 +11,12 @@ from rich.console import Console
 
 from worker.postprocess import results
 from worker.postprocess.outputs import (
-    Beside,
     Candidates,
     Keypoints,
     MaskParts,
     Probabilities,
     Rotations,
+    TaskOutput,
 )
 from worker.postprocess.results import MaskFormat, Results
 from worker.preprocess.letterbox import Letterboxed, Origin
@@ -33,8 +33,8 @@ PLACE = Origin(Letterboxed(np.zeros((128, 200, 3), np.uint8), (60, 100)), (10, 2
 BOXES = np.array([[0, 4, 100, 64], [120, 24, 160, 44]], np.float32)
 
 
-def candidates(beside: Beside | None) -> Candidates:
-    return Candidates(BOXES, np.array([0.9, 0.5], np.float32), np.array([1, 0]), beside)
+def candidates(task_output: TaskOutput | None) -> Candidates:
+    return Candidates(BOXES, np.array([0.9, 0.5], np.float32), np.array([1, 0]), task_output)
 
 
 def sent(found: Results, task: str, with_masks: bool = True, **more: Any) -> Detections:
