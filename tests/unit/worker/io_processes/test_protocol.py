@@ -15,9 +15,9 @@ SECONDS = st.floats(0, 1e6)
 
 
 @given(st.integers(32, 4096), st.sampled_from([32, 64]), st.sampled_from(ShapePolicy))
-def test_framings(image_size: int, stride: int, policy: ShapePolicy) -> None:
-    framing = PreprocessSpec(image_size, stride, policy)
-    assert protocol.read_framing(protocol.pack_framing(framing)) == framing
+def test_specs(image_size: int, stride: int, policy: ShapePolicy) -> None:
+    spec = PreprocessSpec(image_size, stride, policy)
+    assert protocol.read_spec(protocol.pack_spec(spec)) == spec
 
 
 @given(st.none() | SECONDS, st.binary())
