@@ -34,6 +34,7 @@ from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ImageLimits
 from worker.preprocess.preprocessor import Preprocessor
 from worker.process import hot_restart
+from worker.process.exit_report import exit_report
 from worker.process.flight_recorder import FlightRecorder
 from worker.process.watchdog import Watchdog
 from worker.replicas.device_monitor import DeviceMonitor, budget_bytes
@@ -44,12 +45,13 @@ from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
 from worker.service import convert
 from worker.service.identity import Identity
+from worker.service.infer_handler import InferHandler
 from worker.service.service import WorkerService
 from worker.settings import Settings, parse_labels
 from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.process import settle
-from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
+from yolopool.v1 import fleet_pb2, worker_pb2_grpc
 from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()
@@ -64,11 +66,17 @@ TAKE_OVER_S = 60.0
 class App:
     """`await start()`, then `await run(until)`."""
 
-    def __init__(self, settings: Settings, backend: Backend, host: Host | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        host: Host | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.settings = settings
+        self.clock = clock or Clock(time.monotonic, time.time)
         self.backend = backend
         self._host = host or Host()
-        self._clock = Clock(time.monotonic, time.time)
         self.port = 0
         self.incarnation = uuid.uuid4().hex
         self._box = FlightRecorder(settings.black_box, self.incarnation)
@@ -80,15 +88,18 @@ class App:
         self._recycle_because = asyncio.Event()
         kind = settings.device_kind
         held: dict[str, Replica] = {}
-        self.engine = Engine(settings.queue_capacity, self._clock.monotonic)
+        self.engine = Engine(settings.queue_capacity, self.clock.monotonic)
         self.arena = Arena(arena.private(settings.intake_bytes()))
         intake_threads = settings.intake_threads or (4 if kind == "cuda" else 2)
-        self.postprocessor = Postprocessor(intake_threads, settings.queue_capacity)
+        self.postprocessor = Postprocessor(
+            intake_threads, settings.queue_capacity, self.clock.monotonic
+        )
         self.preprocessor = Preprocessor(
             intake_threads,
             settings.queue_capacity,
             ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
             self.arena,
+            self.clock.monotonic,
         )
         self.server = GrpcServer([SERVICE])
         packs = PackStore(
@@ -111,7 +122,7 @@ class App:
             tiers,
             held,
             self._changed,
-            self._clock,
+            self.clock,
             settings.skip_warmup,
         )
         self.replicas = ReplicaTable(
@@ -122,7 +133,7 @@ class App:
             settings.batch_limit(),
             settings.pack_cache_bytes(),
             self._changed,
-            self._clock,
+            self.clock,
         )
         self.device_monitor = DeviceMonitor(
             backend,
@@ -131,27 +142,38 @@ class App:
             settings.rewarm_idle_s,
             settings.drift_limit_bytes(),
             self.recycle,
-            self._clock.monotonic,
+            self.clock.monotonic,
+        )
+        self.handler = InferHandler(
+            self.identity,
+            self.replicas,
+            self.swapper,
+            self.engine,
+            self.postprocessor,
+            backend,
+            self._box,
+            self.clock.monotonic,
         )
         self.rpc = WorkerService(
             self.identity,
+            self.handler,
             self.replicas,
             self.swapper,
             self.device_monitor,
             self.engine,
             self.preprocessor,
-            self.postprocessor,
             backend,
-            self._box,
+            self.clock.monotonic,
         )
         self.io = IoProcessPool(
             settings.io_processes,
             self._io_settings,
             settings.intake_bytes(),
-            self.rpc.infer,
+            self.handler.infer,
             changed=self._changed,
-            tell=self._tell_io_exit,
+            report=self._report_io_exit,
             hang_s=settings.hang_floor_s,
+            clock=self.clock.monotonic,
         )
         self.membership = Membership(
             settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
@@ -206,7 +228,7 @@ class App:
             task.add_done_callback(self._died)
         await self.io.start()
         await self._take_over()
-        self.rpc.state = fleet_pb2.WORKER_STATE_READY
+        self.handler.state = fleet_pb2.WORKER_STATE_READY
         await self.server.set_serving(True)
         log.info(
             "ready",
@@ -228,12 +250,12 @@ class App:
         member = asyncio.create_task(self.membership.run())
         try:
             why = await self._until(until)
-            log.info("draining", why=str(why), open=self.rpc.infers)
+            log.info("draining", why=str(why), open=self.handler.in_flight)
             if self._recycle_because.is_set():
                 # A successor joins under the same name: no word of this process after its own.
                 await _ended(member)
             await self.server.set_serving(False)
-            self.rpc.state = fleet_pb2.WORKER_STATE_DRAINING
+            self.handler.state = fleet_pb2.WORKER_STATE_DRAINING
             self.membership.poke()
             left = await self._drain(hurry)
             log.info("stopping", left=left)
@@ -262,28 +284,30 @@ class App:
 
     async def _drain(self, hurry: Callable[[], Awaitable[object]] | None) -> int:
         """Finishes what is queued; answers how many had to be refused."""
-        drain = asyncio.create_task(self.rpc.drain(self.settings.drain_grace_s))
+        drain = asyncio.create_task(self.handler.drain(self.settings.drain_grace_s))
         told_again = asyncio.ensure_future(hurry()) if hurry is not None else None
         waiting = (drain, told_again) if told_again is not None else (drain,)
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             await _ended(task)
-        return self.rpc.give_up(Draining("this worker ended before its turn came: ask another"))
+        return self.handler.give_up(Draining("this worker ended before its turn came: ask another"))
 
     def watch(self, die: Callable[[int], object] = os._exit) -> None:
         """Ends the process, with its stacks logged, when the device or this event loop hangs."""
         settings = self.settings
         bounds = HangLimits(settings.hang_floor_s, settings.hang_load_s)
-        self._watchdog = Watchdog(self.engine.running, bounds, self._hung, die)
+        self._watchdog = Watchdog(
+            self.engine.running, bounds, self._hung, self.clock.monotonic, die
+        )
         self._watchdog.start()
 
     def _hung(self, why: str) -> None:
         """Tells whoever waits for the device, while there is time."""
         self._box.seal()
-        self.rpc.state = fleet_pb2.WORKER_STATE_HUNG
+        self.handler.state = fleet_pb2.WORKER_STATE_HUNG
         self.membership.poke()
         error = DeviceHung(f"worker {self._id} ends, since {why}: ask another")
-        log.info("given up", requests=self.rpc.give_up(error))
+        log.info("given up", requests=self.handler.give_up(error))
         self._last_words = asyncio.create_task(self.server.set_serving(False))
 
     async def _until(self, until: Callable[[], Awaitable[object]]) -> object:
@@ -371,21 +395,18 @@ class App:
             log_json=settings.log_json,
         )
 
-    async def _tell_io_exit(self, exit: IoExit) -> None:
-        one = self.identity()
-        report = membership_pb2.ReportExitRequest(
-            worker=one.id,
-            device=one.device,
-            device_kind=one.device_kind,
-            incarnation=one.incarnation,
-            io_process=exit.id,
-            exit=fleet_pb2.WorkerExit(
-                ended=exit.ended,
-                in_a_row=exit.restart.attempt,
-                ran_s=exit.ran_s,
-                restart_in_s=exit.restart.delay_s,
-            ),
+    async def _report_io_exit(self, exit: IoExit) -> None:
+        identity = self.identity()
+        report = exit_report(
+            worker=identity.id,
+            device=identity.device,
+            device_kind=identity.device_kind,
+            incarnation=identity.incarnation,
+            ended=exit.ended,
+            ran_s=exit.ran_s,
+            restart=exit.restart,
             requests=exit.requests,
+            io_process=exit.id,
         )
         await report_exit(self.settings.control_planes, report)
 

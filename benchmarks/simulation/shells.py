@@ -40,7 +40,7 @@ from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
-from yolopool.vocabulary import ReplicaState
+from yolopool.vocabulary import INPUT_BYTES_PER_PIXEL, ReplicaState
 
 # Of the fleet, as the settings' defaults have it.
 HEARTBEAT_S, LEASE_S = 1.0, 3.0
@@ -125,7 +125,7 @@ class Hands:
         packs = VirtualPacks(store, loop, keeps=shape.beneath, took=took)
         context = self.backend.open()
         # Beyond the weights: input of the largest batch, as bytes and as float32.
-        budget = context + shape.room_bytes + SIDE * SIDE * shape.max_batch * 3 * (1 + 4)
+        budget = context + shape.room_bytes + SIDE * SIDE * shape.max_batch * INPUT_BYTES_PER_PIXEL
         self.swapper = Swapper(
             self.engine,
             self.backend,

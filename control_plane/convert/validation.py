@@ -14,7 +14,7 @@ from yolopool.errors import (
 )
 from yolopool.names import REQUEST_ID
 from yolopool.v1 import detection_pb2, fleet_pb2, types_pb2, worker_pb2
-from yolopool.vocabulary import VARIANTS
+from yolopool.vocabulary import MAX_DETECTIONS, VARIANTS
 
 WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
@@ -22,7 +22,6 @@ _KINDS = frozenset({"cpu", "cuda", "sim"})
 _MAX_IO_PROCESSES = 64
 _MAX_WORKER_LABELS = 64
 
-MAX_DETECTIONS = 3000
 MAX_CLASSES = 10_000
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
 MAX_IMAGE_SIZES = 16

@@ -23,8 +23,9 @@ from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.outputs import NmsOptions
 from worker.postprocess.results import MaskFormat, Results
 from worker.preprocess import letterbox
-from worker.preprocess.letterbox import Origin, ShapePolicy
+from worker.preprocess.letterbox import Origin
 from yolopool.client.masks import Mask
+from yolopool.vocabulary import ShapePolicy
 
 pytestmark = pytest.mark.e2e
 FAMILIES = ("yolov8n", "yolo11n", "yolo26n")
@@ -254,7 +255,7 @@ def test_a_batch_gives_what_single_images_give(name: str, loaded: Loaded) -> Non
         partner = apart.argmin(1)
         matched = np.flatnonzero(apart.min(1) < 0.01)
         assert len(matched) >= max(len(found.confidence), len(alone.confidence)) - 2
-        same = alone.chosen(partner)
+        same = alone.select(partner)
         np.testing.assert_allclose(
             found.confidence[matched], same.confidence[matched], rtol=0, atol=1e-4
         )

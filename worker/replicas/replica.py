@@ -13,7 +13,7 @@ from yolopool.errors import YolopoolError
 from yolopool.server.arrival_rates import Arrivals
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
-from yolopool.vocabulary import ReplicaState
+from yolopool.vocabulary import INPUT_BYTES_PER_PIXEL, ReplicaState
 
 NOTHING = Claim(0)
 # Assumed until a swap was measured: the speed of reading weights into fresh memory.
@@ -154,7 +154,7 @@ class Replica:
             return Claim(known.weights_bytes, known.workspace_bytes, known.private_bytes, transient)
         pixels = self.shape[0] * self.shape[1] * self.max_batch
         activations = pixels * manifest.activation_bytes_per_megapixel // 10**6
-        workspace = activations + pixels * 3 * (1 + 4)
+        workspace = activations + pixels * INPUT_BYTES_PER_PIXEL
         return Claim(manifest.weights_bytes, workspace, transient_bytes=transient)
 
     def expected_swap_s(self) -> float:

@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 import torch
 
+from worker.arrays import F32, I64
 from worker.backends.base import U8, BatchResult
 from worker.backends.pytorch.architecture import Architecture, Output
 from worker.backends.pytorch.capture_policy import GraphKey
 from worker.packs.pack import Pack
-from worker.postprocess import heads, nms
-from worker.postprocess.outputs import F32, Candidates, NmsOptions
+from worker.postprocess import heads
+from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 
 if TYPE_CHECKING:
@@ -289,8 +290,8 @@ class _Raw:
         scores: F32 | None = None if answer.scores is None else answer.scores.numpy()
         extra: F32 = rows[:, 6:] if answer.extra is None else answer.extra.numpy()
 
-        def classes(image: int, chosen: nms.I64) -> nms.I64:
-            best: nms.I64
+        def classes(image: int, chosen: I64) -> I64:
+            best: I64
             if scores is None:
                 best = rows[image, 5, chosen].astype(np.int64)
             else:
