@@ -33,7 +33,7 @@ class Claim:
             raise ValueError(f"a claim has no negative bytes: {self}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Ledger:
     """Claims by replica: `reserved` while a load is under way, `committed` once measured."""
 
@@ -44,6 +44,22 @@ class Ledger:
     max_replicas: int = 0
     reserved: Mapping[str, Claim] = field(default_factory=lambda: MappingProxyType({}))
     committed: Mapping[str, Claim] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __repr__(self) -> str:
+        """`5.1 of 8.0 GiB: context 0.3, weights 4.2, workspace 0.6; a@1, b@1; loading c@1`."""
+        parts = {
+            "context": self.context_bytes,
+            "weights": self.weights_bytes,
+            "workspace": self.workspace_bytes,
+            "graphs": self.graph_pool_bytes,
+            "private": self.private_bytes,
+            "loads": self.load_transient_bytes,
+        }
+        sizes = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
+        held = "; ".join(filter(None, (sizes, ", ".join(self.committed))))
+        loading = f"; loading {', '.join(self.reserved)}" if self.reserved else ""
+        used = f"{_gib(self.used_bytes)} of {_gib(self.budget_bytes)} GiB"
+        return f"<Ledger {used}: {held or 'empty'}{loading}>"
 
     @property
     def weights_bytes(self) -> int:
@@ -161,6 +177,10 @@ class Ledger:
                 "budget_bytes": str(self.budget_bytes),
             },
         )
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f}"
 
 
 def _with(claims: Mapping[str, Claim], key: str, claim: Claim) -> Mapping[str, Claim]:
