@@ -29,7 +29,7 @@ class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
         for reference in schedule.change.release:
             self._key(reference)
         if len(set(prepared)) < len(prepared):
-            raise InvalidSchedule("two entries of prepare name the same model: name each once")
+            raise InvalidSchedule("prepare names a model twice: name it once")
         held = await self._registry.put_schedule(schedule)
         self._view.put_schedule(held)
         log.info("schedule set", schedule=held.name, by=principal_of(context).name)
