@@ -62,10 +62,7 @@ def default_budget(device_kind: str) -> MemoryBudget:
 
 
 class Settings(BaseSettings):
-    """Serves models on the devices of this machine.
-
-    Each flag is also a variable: YOLOPOOL_WORKER_DATA_DIR for --data-dir.
-    """
+    """Serves models on this machine. Each flag is also a variable: YOLOPOOL_WORKER_DATA_DIR."""
 
     model_config = SettingsConfigDict(
         env_prefix="YOLOPOOL_WORKER_",
@@ -97,7 +94,7 @@ class Settings(BaseSettings):
     memory_budget: str = Field(
         "",
         description="device memory that models may use: bytes, 4GiB, 500MB, or a fraction of the "
-        "device such as 0.8. Default: 0.8 of a GPU, 0.5 of a host, 8GiB of a simulated device",
+        "device such as 0.8. Empty: 0.8 of a GPU, 0.5 of a host, 8GiB of a simulated device",
     )
     max_hot: int = Field(
         0, ge=0, description="most models on the device at once; 0: as many as fit"
@@ -137,7 +134,7 @@ class Settings(BaseSettings):
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0: any free one")
     advertise: str = Field("", description="host:port under which control planes reach this worker")
     id: str = Field(
-        "", max_length=120, description="name of the worker; default: <hostname>-<device>"
+        "", max_length=120, description="name of the worker; empty: <hostname>-<device>"
     )
     labels: str = Field("", description="labels that placements can match: k=v,k=v")
     skip_warmup: bool = Field(False, description="serve requests before the warm-up passes")
