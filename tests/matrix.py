@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = os.environ[SEED]
     # How long an example takes says something of the machine and nothing of what is tested.
-    full = hypothesis.settings.default.max_examples
+    full = hypothesis.settings.get_profile("default").max_examples
     hypothesis.settings.register_profile("full", deadline=None)
     hypothesis.settings.register_profile(
         "sample", deadline=None, max_examples=full // FEWER_EXAMPLES
@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def examples(count: int) -> hypothesis.settings:
     """The settings of a property that wants so many examples in a full run."""
     default = hypothesis.settings.get_profile("full").max_examples
-    now = hypothesis.settings.default.max_examples
+    now = hypothesis.settings().max_examples
     return hypothesis.settings(max_examples=max(1, count * now // default))
 
 

@@ -1,6 +1,6 @@
 """Figures of the pages that are constants of the code stand in the code alone.
 
-A page writes `600<!-- worker.process.watchdog.LOCKED_S --> s`: readers see the number, and this test
+A page writes `600<!-- worker.process.watchdog.LOCKED_S --> s`. Readers see the number; this test
 compares it with the constant.
 """
 
