@@ -1,5 +1,7 @@
-"""Nouns of the fleet as JSON and back, readable with redis-cli. Unknown fields are ignored and
-missing ones take their defaults, so that two releases can share a store.
+"""Encodes what the registry keeps as JSON, readable with redis-cli, and decodes it. Pure.
+
+Unknown fields are ignored and missing ones take their defaults, so that two releases can share a
+store.
 """
 
 import json
@@ -63,7 +65,7 @@ def _pack(raw: Mapping[str, Any] | None) -> Pack | None:
         return None
     parts: dict[str, Any] = {name: tuple(raw[name]) for name in ("class_names", "warnings")}
     if "backend" not in raw and raw["architecture"].startswith("onnx-"):
-        parts |= {"backend": "onnx", "precision": "fp32"}  # of a release that did not say it
+        parts |= {"backend": "onnx", "precision": "fp32"}  # an earlier release did not write them
     return _make(Pack, {**raw, **parts})
 
 
@@ -166,7 +168,7 @@ def decode_fields(
     decode_name: Callable[[str], Key],
     decode_value: Callable[[str], Record],
 ) -> dict[Key, Record | None]:
-    """Fields of a hash that were written; None: gone."""
+    """Decodes the written fields of a hash; None: removed."""
     return {
         decode_name(name): decode_value(text) if text is not None else None
         for name, text in fields.items()
@@ -175,7 +177,7 @@ def decode_fields(
 
 def encode_worker(worker: WorkerInfo) -> str:
     replicas = [{**asdict(one), "key": str(one.key)} for one in worker.replicas.values()]
-    # Field by field: asdict would copy the mapping of replicas, whose keys are no JSON keys.
+    # Field by field: asdict would copy the map of replicas, whose keys JSON does not allow.
     plain = {field.name: getattr(worker, field.name) for field in fields(worker)}
     nested = {"ledger": asdict(worker.ledger), "load": asdict(worker.load), "replicas": replicas}
     return _dump({**plain, **nested, "labels": dict(worker.labels), "lease_until_s": 0.0})
@@ -210,7 +212,7 @@ def _replica(raw: Mapping[str, Any]) -> Replica:
 
 
 def encode_event(event: Event) -> str:
-    """Without its id, which is the store's."""
+    """Leaves out the id, which the store assigns."""
     version = str(event.version) if event.version is not None else None
     return _dump({**asdict(event), "version": version, "id": ""})
 
