@@ -15,7 +15,7 @@ from control_plane.convert.workers import worker_in
 from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.store.registry import ObservedState
 from control_plane.types.worker import WorkerExit, WorkerInfo
-from control_plane.view.crash_loops import LONGEST_OUTPUT
+from control_plane.view.crash_loops import MAX_OUTPUT_CHARS
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.errors import InvalidWorker, RegistryUnavailable, WorkerNotFound
@@ -120,7 +120,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             device=request.device[:120],
             device_kind=request.device_kind[:16],
             ended=told.ended[:200],
-            last_output=told.last_output[-LONGEST_OUTPUT:],
+            last_output=told.last_output[-MAX_OUTPUT_CHARS:],
             in_a_row=told.in_a_row,
             ran_s=told.ran_s,
             restart_in_s=restart_in_s,

@@ -113,7 +113,7 @@ class DesiredBackup:
             "wants": len(desired.wants),
             "cordons": dict(desired.cordons),
             "numbers": dict(desired.numbers),
-            "schedules": [codec.encode_schedule(one) for one in desired.schedules.values()],
+            "schedules": [codec.encode_schedule(plan) for plan in desired.schedules.values()],
         }
         yield json.dumps(head) + "\n"
         before, self._lines = self._lines, {}

@@ -89,8 +89,8 @@ def _serving_spec(raw: Mapping[str, Any]) -> ServingSpec:
         "residency": _make(Residency, {**residency, "mode": mode}),
         "placement": _placement(raw.get("placement", {})),
         "class_names": tuple(raw.get("class_names", ())),
-        "batching": {kind: batching_of(one) for kind, one in raw.get("batching", {}).items()},
-        "served": {kind: _served_build(one) for kind, one in raw.get("served", {}).items()},
+        "batching": {kind: batching_of(part) for kind, part in raw.get("batching", {}).items()},
+        "served": {kind: _served_build(part) for kind, part in raw.get("served", {}).items()},
         "build_of": VersionKey(*raw["build_of"]) if raw.get("build_of") else None,
     }
     return _make(ServingSpec, {**raw, **parts})
@@ -151,7 +151,7 @@ def decode_schedule(text: str) -> Schedule:
     raw = json.loads(text)
     change = raw["change"]
     parts = {
-        "prepare": tuple(_preparation(one) for one in change["prepare"]),
+        "prepare": tuple(_preparation(part) for part in change["prepare"]),
         "release": tuple(change["release"]),
     }
     return _make(Schedule, {**raw, "change": _make(Changeover, {**change, **parts})})
@@ -176,7 +176,9 @@ def decode_fields(
 
 
 def encode_worker(worker: WorkerInfo) -> str:
-    replicas = [{**asdict(one), "key": str(one.key)} for one in worker.replicas.values()]
+    replicas = [
+        {**asdict(replica), "key": str(replica.key)} for replica in worker.replicas.values()
+    ]
     # Field by field: asdict would copy the map of replicas, whose keys JSON does not allow.
     plain = {field.name: getattr(worker, field.name) for field in fields(worker)}
     nested = {"ledger": asdict(worker.ledger), "load": asdict(worker.load), "replicas": replicas}
@@ -185,7 +187,7 @@ def encode_worker(worker: WorkerInfo) -> str:
 
 def decode_worker(text: str) -> WorkerInfo:
     raw = json.loads(text)
-    replicas = [_replica(one) for one in raw["replicas"]]
+    replicas = [_replica(part) for part in raw["replicas"]]
     return _make(
         WorkerInfo,
         {

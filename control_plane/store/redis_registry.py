@@ -187,8 +187,8 @@ class RedisRegistry(WriteVerbs):
     async def workers(self) -> tuple[WorkerInfo, ...]:
         async with available():
             ids = sorted(await self._redis.smembers(WORKERS))
-            texts = await self._redis.mget([WORKER + one for one in ids]) if ids else []
-            gone = [one for one, text in zip(ids, texts, strict=True) if text is None]
+            texts = await self._redis.mget([WORKER + id_ for id_ in ids]) if ids else []
+            gone = [id_ for id_, text in zip(ids, texts, strict=True) if text is None]
             if gone:
                 await self._redis.srem(WORKERS, *gone)
             return tuple(codec.decode_worker(text) for text in texts if text is not None)

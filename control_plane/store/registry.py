@@ -296,7 +296,7 @@ class EventLog(Protocol):
         ...
 
     async def events(self, after: str = "", last: int = 0) -> tuple[Event, ...]:
-        """Events after an id (empty: all), oldest first. With `last` only that many of the newest."""
+        """Events after an id (empty: all), oldest first. With `last` only so many of the newest."""
         ...
 
     async def next_events(self, after: str, wait_s: float) -> tuple[Event, ...]:

@@ -1,10 +1,10 @@
-"""What changed since a plan looked last, so that a plan looks at that alone. Pure."""
+"""What changed since the last plan, so that the next plan looks at nothing else. Pure."""
 
 from control_plane.types.version import VersionKey
 
 
 class PlanChanges:
-    """Versions and workers; it begins with all versions."""
+    """Versions and workers. At first every version counts as changed."""
 
     def __init__(self) -> None:
         self._versions: set[VersionKey] | None = None  # None: any version
@@ -22,7 +22,7 @@ class PlanChanges:
         self._workers.add(worker_id)
 
     def take(self) -> tuple[set[VersionKey] | None, set[str]]:
-        """Versions (None: any) and workers that changed since this was called last."""
+        """Versions (None: any) and workers that changed since the last call."""
         versions, workers = self._versions, self._workers
         self._versions, self._workers = set(), set()
         return versions, workers

@@ -1,7 +1,7 @@
-"""The fleet as this process knows it: desired state, workers and what it sent them itself.
+"""The fleet as this process knows it: desired state, workers and the calls it sent them.
 
-In memory only, so that Detect needs no store. Workers' own streams are the only source of what
-is loaded where. Changes wake the waiters of the versions they touch.
+The facade that routing and planning read. In memory only, so that Detect needs no store. A change
+wakes the waiters of the versions it touches.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,11 +22,11 @@ from control_plane.view.waiters import ANY, Waiters
 from control_plane.view.worker_table import WorkerTable
 from yolopool.server.arrival_rates import ArrivalRates
 
-LEADER = "leader"  # the subject of those who wait for another to decide
+LEADER = "leader"  # the subject for a change of leader
 
 
 class View:
-    """Satisfies `routing.RoutingView`. One event loop, no awaits: every method is atomic."""
+    """Satisfies `RoutingView`. No method awaits, so each is atomic on one event loop."""
 
     def __init__(self, clock: Clock) -> None:
         self.waiters = Waiters()
@@ -34,7 +34,7 @@ class View:
         self._changes = PlanChanges()
         self._table = table = WorkerTable(clock, self._desired_cache, self._changes, self.waiters)
         self._clock = clock
-        # The table's own, changed in place.
+        # The maps of the table, which it changes in place.
         self.workers, self.holders = table.workers, table.holders
         self.loads, self.outstanding = table.loads, table.outstanding
         self.footprints, self.failures = table.footprints, table.failures
@@ -44,21 +44,21 @@ class View:
         self.highest_token: FencingToken | None = None
         self.registry_available = False
         self.leader = self.leader_address = ""
-        # Workers on record when this process began, who may not have called here yet; None: the
-        # record is not to be trusted.
+        # Workers that were recorded when this process began and may not have joined here yet. None:
+        # the record can't be trusted.
         self.expected: frozenset[str] | None = frozenset()
-        # Versions that an admin unloads by force, until they are nowhere or wanted again.
+        # Versions that an admin unloads by force, until no worker holds them or someone wants them.
         self.forced: set[VersionKey] = set()
-        # Versions that someone unloaded and nobody wanted since.
+        # Versions that someone unloaded and nobody wanted since: plans do not prefetch them.
         self._unloaded: set[VersionKey] = set()
-        # What waits for another to be idle, and since when.
+        # Versions that wait for room, and since when.
         self._waiting: dict[VersionKey, float] = {}
 
     # --- desired state ----------------------------------------------------------------------
 
     @property
     def desired(self) -> Desired:
-        """Its maps go on changing: look, and do not keep it."""
+        """Its maps change in place: read them and keep no reference."""
         return self._desired_cache.desired
 
     @property
@@ -67,7 +67,7 @@ class View:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether desired state was read once: before, no name can be told from an unknown one."""
+        """Whether desired state was read once. Before that every name is unknown."""
         return self._desired_cache.is_loaded
 
     def frozen_desired(self) -> Desired:
@@ -75,19 +75,19 @@ class View:
         return self._desired_cache.frozen()
 
     def take_desired(self, desired: Desired) -> None:
-        """Replaces desired state: the first look, or of a store that went another way."""
+        """Replaces desired state: at the first read, or if the history of the store is another."""
         self._changes.touch_all()
         self._desired_cache.take_all(desired)
         self.waiters.wake_all()
 
     def take_changes(self, changes: DesiredDelta) -> None:
-        """Applies what was written since the revision that is known here."""
+        """Applies what was written since the known revision."""
         for key, version in changes.versions.items():
             if version is None:
                 self._forget(key)
         wanted = {key for key, want in changes.wants.items() if want is not None}
         for key, want in changes.wants.items():
-            # Another control plane ended it: for whom, only that one knows.
+            # Another control plane ended it. Only that one knows whether an admin asked for it.
             if want is None and key in self.desired.wants:
                 self.want_nowhere(key)
         self._unloaded -= wanted
@@ -97,7 +97,7 @@ class View:
         self._show(*self._desired_cache.take(changes))
 
     def put_version(self, version: ModelVersion) -> None:
-        """Shows an own write at once; the store's change follows."""
+        """Shows an own write before the store reports it."""
         self._desired_cache.put_version(version)
         self._show(version.key)
 
@@ -108,7 +108,7 @@ class View:
         self._show(*keys)
 
     def put_want(self, want: Want) -> None:
-        """Shows an own want at once, and drops what an older plan said of it."""
+        """Shows an own want at once. The reason an older plan gave for not placing it is void."""
         self.waits.pop(want.key, None)
         self._unloaded.discard(want.key)
         self.forced.discard(want.key)
@@ -116,7 +116,7 @@ class View:
         self._show(want.key)
 
     def lower_want(self, key: VersionKey, left: int) -> None:
-        """Shows what a plan left of a want. What it said of it is still to be heard."""
+        """Shows a want that a plan lowered. The reason that the plan gave stays."""
         want = self.desired.wants.get(key)
         if not left:
             self._desired_cache.drop_want(key)
@@ -139,7 +139,7 @@ class View:
         drop: Sequence[VersionKey] = (),
         end_standby: Sequence[VersionKey] = (),
     ) -> None:
-        """Shows an own change of several wants at once, as the registry makes it."""
+        """Shows an own `change_wants` at once, in one step as in the registry."""
         wanted = [want.key for want in put]
         for key in (*drop, *wanted):
             self.waits.pop(key, None)
@@ -171,14 +171,14 @@ class View:
         self.waiters.wake(ANY)
 
     def force_out(self, key: VersionKey) -> None:
-        """A version that is not wanted any more is not to wait for its last tickets either."""
+        """Releases a version that nobody wants without waiting for its outstanding calls."""
         self.forced.add(key)
         self.waiters.wake(ANY)
 
-    # --- who decides --------------------------------------------------------------------------
+    # --- the leader ---------------------------------------------------------------------------
 
     def set_leader(self, leader: Leader | None) -> None:
-        """Who holds the lease, as the store says: its token was given out, whoever saw it."""
+        """Takes the leader that the store names. Its token counts as seen."""
         if leader is not None:
             self.apply_token(leader.token)
         name, address = (leader.name, leader.address) if leader is not None else ("", "")
@@ -187,14 +187,14 @@ class View:
             self.waiters.wake(LEADER)
 
     def apply_token(self, token: FencingToken | None) -> None:
-        """Remembers the highest token that anyone told of."""
+        """Remembers the highest token seen."""
         if token is not None and (self.highest_token is None or token > self.highest_token):
             self.highest_token = token
 
     # --- workers ----------------------------------------------------------------------------
 
     def join(self, worker: WorkerInfo, token: FencingToken | None) -> None:
-        """A worker process announced itself; another incarnation of its id is gone."""
+        """A worker process announced itself. An earlier incarnation of its id is gone."""
         self._table.join(worker)
         self.apply_token(token)
 
@@ -236,12 +236,12 @@ class View:
     def answered(self, worker_id: str, key: VersionKey) -> None:
         idle = self._table.answered(worker_id, key)
         if idle and self._waiting:
-            self.waiters.wake(ANY)  # what waits for room may have it now
+            self.waiters.wake(ANY)  # a version that waits for room may have it now
 
     # --- for plans ----------------------------------------------------------------------------
 
     def snapshot(self, closing: Collection[VersionKey] = ()) -> Snapshot:
-        """What a plan looks at, as it is now and not as it will be: to be used at once."""
+        """What a plan reads. Its maps are live: use it before the next await."""
         return Snapshot(
             self.desired,
             self.workers,
@@ -256,31 +256,31 @@ class View:
         )
 
     def changed(self) -> tuple[set[VersionKey] | None, set[str]]:
-        """Versions (None: any) and workers that changed since this was asked last."""
+        """Versions (None: any) and workers that changed since the last call."""
         return self._changes.take()
 
     def set_blocked(self, waits: Mapping[VersionKey, Blocked]) -> None:
-        """What the newest plan could not do; those hear it who wait for one of them."""
+        """Takes what the newest plan could not do, and wakes those who wait for these versions."""
         news = [key for key, wait in waits.items() if self.waits.get(key) != wait]
         self.waits = dict(waits)
         full = [key for key, wait in waits.items() if wait.reason == "LEDGER_FULL"]
         now = self._clock.unix()
         self._waiting = {key: self._waiting.get(key, now) for key in full}
-        # Not ANY: that wakes the planner, who has just said this.
+        # Not ANY: that would wake the planner, which has just called this.
         self.waiters.wake(*news)
 
     def ask_again(self, key: VersionKey) -> None:
-        """Someone asks for a version by name: try now, whatever happened before."""
+        """Someone asks for a version by name: retry now, whatever failed before."""
         self.failures.forget_version(key)
         self.waits.pop(key, None)
         self._changes.touch(key)
 
     def want_nowhere(self, key: VersionKey) -> None:
-        """Someone asked for its end: what it was asked for before is no reason to fetch it."""
+        """Someone unloaded a version: its earlier requests are no reason to prefetch it."""
         self._unloaded.add(key)
         self._table.departed.pop(key, None)
 
     def _forget(self, key: VersionKey) -> None:
-        """A version that is no more."""
+        """A version was deleted."""
         self._unloaded.discard(key)
         self._table.departed.pop(key, None)

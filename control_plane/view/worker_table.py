@@ -1,6 +1,6 @@
-"""The workers that are known here, what each reports, and the calls this process sends them.
+"""The workers known to this process, what each reports, and the calls this process sends them.
 
-Fed by the workers' own streams alone. Changes wake the waiters of the versions they touch.
+The workers' own streams are its only source. A change wakes the waiters of the versions it touches.
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ from yolopool.server.arrival_rates import NO_ARRIVALS, ArrivalRates, Arrivals
 from yolopool.server.state_machine import Life
 from yolopool.vocabulary import ReplicaState
 
-# How long a lost worker stays listed, so that people see which one is gone.
+# How long a LOST worker stays listed, so that people see which one is gone.
 LOST_KEPT_S = 300.0
 
 
 class WorkerTable:
-    """One event loop, no awaits: every method is atomic. The maps are changed in place."""
+    """No method awaits, so each is atomic on one event loop. The maps are changed in place."""
 
     def __init__(
         self, clock: Clock, desired: DesiredCache, changes: PlanChanges, waiters: Waiters
@@ -52,7 +52,7 @@ class WorkerTable:
         self._lives: dict[str, WorkerLife] = {}
 
     def join(self, worker: WorkerInfo) -> None:
-        """A worker process announced itself; another incarnation of its id is gone."""
+        """A worker process announced itself. An earlier incarnation of its id is gone."""
         old = self.workers.get(worker.id)
         if old is not None and old.incarnation != worker.incarnation:
             self.leave(old.id, old.incarnation)
@@ -78,13 +78,13 @@ class WorkerTable:
         self._learn(worker, before)
 
     def apply_load(self, worker_id: str, report: LoadReport) -> None:
-        """A report that rode on a reply or heartbeat; an older one than is known is dropped."""
+        """Takes a report from a reply or heartbeat, unless a newer one is known."""
         known = self.loads.get(worker_id)
         if known is None or report.sequence >= known.sequence:
             self.loads[worker_id] = report
 
     def leave(self, worker_id: str, incarnation: str) -> WorkerInfo | None:
-        """Takes a worker out; answers it if it was there."""
+        """Removes a worker. Returns it if it was there."""
         worker = self.workers.get(worker_id)
         if worker is None or worker.incarnation != incarnation:
             return None
@@ -103,7 +103,7 @@ class WorkerTable:
         return worker
 
     def expire(self, now: float) -> list[WorkerInfo]:
-        """Marks those LOST whose lease ran out and answers them; forgets the long lost."""
+        """Marks workers LOST whose lease expired and returns them. Removes the long lost."""
         lost = []
         for worker in list(self.workers.values()):
             if now >= worker.lease_until_s + LOST_KEPT_S:
@@ -113,7 +113,7 @@ class WorkerTable:
         return lost
 
     def mark_lost(self, worker_id: str, incarnation: str) -> WorkerInfo | None:
-        """Marks a worker LOST before its lease runs out, as that process has ended; answers it if
+        """Marks a worker LOST before its lease expires, because its process ended. Returns it if
         it was there.
         """
         worker = self.workers.get(worker_id)
@@ -129,7 +129,7 @@ class WorkerTable:
         return worker
 
     def drop_replica(self, worker_id: str, key: VersionKey) -> None:
-        """The worker said that it does not hold it; its next heartbeat says so too."""
+        """The worker said that it does not hold the replica. Its next heartbeat will say so too."""
         worker = self.workers.get(worker_id)
         if worker is not None and key in worker.replicas:
             left = {k: r for k, r in worker.replicas.items() if k != key}
@@ -140,13 +140,13 @@ class WorkerTable:
         return any(worker.is_live(now) for worker in self.workers.values())
 
     def crash_looping(self) -> int:
-        """Workers that are in a crash loop, and not up just now."""
+        """How many workers are in a crash loop and not live now."""
         now = self._clock.monotonic()
         looping = [id_ for id_, exit in self.exits.current(now).items() if exit.is_loop]
         return sum(id_ not in self.workers or not self.workers[id_].is_live(now) for id_ in looping)
 
     def replicas(self, key: VersionKey) -> list[tuple[WorkerInfo, Replica]]:
-        """Where a version is, by worker id, those on lost workers left out."""
+        """The replicas of a version by worker id, without those on LOST workers."""
         workers = (self.workers[id_] for id_ in sorted(self.holders.get(key, ())))
         return [(w, w.replicas[key]) for w in workers if w.state is not WorkerState.LOST]
 
@@ -156,7 +156,7 @@ class WorkerTable:
         self.workers[worker.id] = worker
         turned = old is None or old.state is not worker.state
         changed = []
-        # A heartbeat comes from each worker each second: what stayed as it was costs a look.
+        # Each worker sends a heartbeat each second: an unchanged replica costs one comparison.
         for key, replica in worker.replicas.items():
             was = before.get(key)
             if was is replica and not turned:
@@ -187,12 +187,12 @@ class WorkerTable:
                     del self.holders[key]
 
     def _learn(self, worker: WorkerInfo, before: Mapping[VersionKey, Replica]) -> None:
-        """Keeps what was measured, whose tickets are not ours, and failures of others' loads."""
+        """Keeps measurements, calls of other processes, and failures of loads that others began."""
         self.footprints.observe(worker, self._desired.desired.versions, before)
         for key, replica in worker.replicas.items():
             tickets = self.tickets.get((worker.id, key))
             if tickets is None and replica.outstanding:
-                # Plans look here: a heartbeat that tells of tickets alone moves no worker.
+                # Plans read this map. A heartbeat that changes calls alone moves no worker.
                 tickets = self.tickets[worker.id, key] = OutstandingCalls()
             if tickets is not None:
                 tickets.foreign = max(0, replica.outstanding - tickets.outstanding)
@@ -204,14 +204,14 @@ class WorkerTable:
     # --- own calls --------------------------------------------------------------------------
 
     def sent(self, worker_id: str, key: VersionKey) -> None:
-        """A call to a worker begins: it counts before the worker reports it."""
+        """A call to a worker begins. It counts before the worker reports it."""
         self.outstanding[worker_id] = self.outstanding.get(worker_id, 0) + 1
         tickets = self.tickets.setdefault((worker_id, key), OutstandingCalls())
         tickets.outstanding += 1
         tickets.last_used_unix_s = self._clock.unix()
 
     def answered(self, worker_id: str, key: VersionKey) -> bool:
-        """Whether no call of this process to the replica is left."""
+        """A call ended. Returns whether this process has no other call to the replica."""
         left = self.outstanding.get(worker_id, 0) - 1
         if left > 0:
             self.outstanding[worker_id] = left
@@ -226,7 +226,7 @@ class WorkerTable:
     # --- arrivals ---------------------------------------------------------------------------
 
     def arrivals(self, key: VersionKey) -> ArrivalRates:
-        """Requests for a version, wherever it is and was."""
+        """The request rates of a version, on the workers that hold it and that held it."""
         total = self._departed_arrivals(key)
         for id_ in self.holders.get(key, ()):
             total = total + self.workers[id_].replicas[key].rates
@@ -238,15 +238,15 @@ class WorkerTable:
 
 
 def _differs(was: Replica, now: Replica) -> bool:
-    """Whether somebody may wait for it: one that takes turns may be measured, and gone from the
-    device again, between two reports.
+    """Whether somebody may wait for this change. Between two reports a replica may have been
+    measured and swapped out again.
     """
     measured = (was.footprint is None) is not (now.footprint is None)
     return was.state is not now.state or was.pinned is not now.pinned or measured
 
 
 def _shifted(old: WorkerInfo, new: WorkerInfo) -> bool:
-    """Whether what a plan may do with a worker changed, beside its replicas."""
+    """Whether something but the replicas changed that decides what a plan may do with a worker."""
     before, after = old.ledger, new.ledger
     return (
         old.state is not new.state
