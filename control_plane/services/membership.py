@@ -14,7 +14,7 @@ from control_plane.convert.workers import worker_in
 from control_plane.routing.worker_exits import WorkerExitHandler
 from control_plane.store.registry import ObservedState
 from control_plane.types.worker import WorkerExit, WorkerInfo
-from control_plane.view.crash_loops import LONGEST_OUTPUT
+from control_plane.view.crash_loops import MAX_OUTPUT_CHARS
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.errors import InvalidWorker, RegistryUnavailable, WorkerNotFound
@@ -116,7 +116,7 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
             device=request.device[:120],
             device_kind=request.device_kind[:16],
             ended=reported.ended[:200],
-            last_output=reported.last_output[-LONGEST_OUTPUT:],
+            last_output=reported.last_output[-MAX_OUTPUT_CHARS:],
             in_a_row=reported.in_a_row,
             ran_s=reported.ran_s,
             restart_in_s=_restart_in_s(reported.restart_in_s),

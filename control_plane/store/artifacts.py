@@ -1,7 +1,7 @@
-"""The artifact door: what users uploaded and what importers made of it, in one folder.
+"""The artifact store: uploaded files and the packs that importers make of them, in one folder.
 
-`artifacts/<sha256>` appear whole, by rename; `partial/<sha256>` holds a broken upload until it
-is resumed. Packs are written by importers, here they are only looked at.
+`artifacts/<sha256>` appears whole, by rename. `partial/<sha256>` holds an interrupted upload until
+it is resumed. Importers write packs; this file only reads them.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ def check_digest(digest: str) -> str:
 
 
 class Upload:
-    """One upload under way; its bytes so far are on disk and hashed."""
+    """One upload in progress. The bytes received so far are on disk and hashed."""
 
     def __init__(self, file: BinaryIO, hasher: Any, size_bytes: int, received_bytes: int) -> None:
         self._file, self._hasher = file, hasher
@@ -42,7 +42,7 @@ class Upload:
         self.received_bytes = received_bytes
 
     async def write(self, chunk: bytes) -> None:
-        """Appends; raises InvalidOffset beyond the size that was announced."""
+        """Appends a chunk. Raises InvalidOffset beyond the announced size."""
         if self.received_bytes + len(chunk) > self._size_bytes:
             raise InvalidOffset(
                 f"more bytes than the {self._size_bytes} that the header announced: "
@@ -52,7 +52,7 @@ class Upload:
         self.received_bytes += len(chunk)
 
     def digest(self) -> str:
-        """SHA-256 of what is here, in hexadecimal."""
+        """SHA-256 of the bytes received, in hexadecimal."""
         return str(self._hasher.hexdigest())
 
     def _append(self, chunk: bytes) -> None:
@@ -61,7 +61,7 @@ class Upload:
 
 
 class FolderArtifacts:
-    """A content-addressed folder; all methods but `prepare` may be called at once."""
+    """A content-addressed folder. All methods but `prepare` may run concurrently."""
 
     def __init__(self, root: Path, max_bytes: int) -> None:
         self._whole = root / "artifacts"
@@ -78,7 +78,7 @@ class FolderArtifacts:
         return (self._whole / digest).is_file()
 
     def held_bytes(self, digest: str) -> int:
-        """How much of an artifact is here: all, a part, or 0."""
+        """How many bytes of an artifact are stored: all, a part, or 0."""
         for folder in (self._whole, self._partial):
             if (folder / digest).is_file():
                 return (folder / digest).stat().st_size
@@ -99,7 +99,7 @@ class FolderArtifacts:
         return sorted(path.parent.name for path in self._packs.glob("*/manifest.json"))
 
     def check_pack(self, digest: str) -> None:
-        """Raises PackNotFound or PackInvalid unless the manifest is there and hashes to this."""
+        """Raises PackNotFound without a manifest, PackInvalid if its hash is not the digest."""
         manifest = self._packs / check_digest(digest) / "manifest.json"
         if not manifest.is_file():
             raise PackNotFound(f"no manifest.json of pack {digest} in the store: write it first")
@@ -117,11 +117,11 @@ class FolderArtifacts:
 
     @asynccontextmanager
     async def upload(self, digest: str, size_bytes: int, offset: int) -> AsyncIterator[Upload]:
-        """Opens an upload that goes on at `offset`; one at a time of each artifact.
+        """Opens an upload that continues at `offset`. One upload of an artifact runs at a time.
 
-        What arrived is kept if the block is left early. When all is there the digest is checked
-        and the artifact appears. Raises ArtifactTooLarge, InvalidOffset (not what is held) and,
-        at the end, DigestMismatch (what was held is discarded).
+        If the block is left early, the received bytes are kept. Once all bytes are there, the
+        digest is checked and the artifact appears. Raises ArtifactTooLarge, InvalidOffset if
+        `offset` is not what is stored and, at the end, DigestMismatch; the bytes are then removed.
         """
         self.check_size(size_bytes)
         async with self._locks.setdefault(digest, asyncio.Lock()):
@@ -148,7 +148,7 @@ class FolderArtifacts:
                 f"the bytes hash to {found} and not to {digest}: upload the file again"
             )
         path.rename(self._whole / digest)
-        # Without this a power cut may forget the rename, and with it the artifact.
+        # Without this a power cut may undo the rename, and lose the artifact.
         handle = os.open(self._whole, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -1,7 +1,7 @@
-"""This control plane's copy of desired state in a file, from which an emptied store is restored.
+"""A control plane's backup of desired state in a file, from which an emptied store is restored.
 
-One JSON a line: a head with cluster id and revision, then versions, then wants. Written whole
-beside the old one, synced and renamed; off the event loop, and never more often than it can bear.
+JSON lines: a head with cluster id and revision, then versions, then wants. A thread writes the
+whole file beside the old one, syncs it and renames it, and rests in between.
 """
 
 import asyncio
@@ -20,25 +20,25 @@ from control_plane.types.version import ModelVersion, VersionKey
 
 log = structlog.get_logger()
 
-LEAST_PAUSE_S = 2.0
-# At most this part of the time goes to writing, however large the copy is.
-WRITING = 0.05
+MIN_PAUSE_S = 2.0
+# Writing takes at most this share of the time, however large the backup is.
+MAX_WRITING_SHARE = 0.05
 FORMAT = 1
 
 
 class DesiredBackup:
-    """`keep` goes on for ever; `read` before it."""
+    """Call `read` before `keep`, which does not return."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
         self._clock = clock
-        self._on_file = ""  # cluster of what is there
+        self._on_file = ""  # the cluster id in the file
         self._kept: tuple[str, int, str] | None = None
-        # A version is put into words once: of ten thousand mostly one has changed.
+        # A version is encoded once: of ten thousand mostly one has changed.
         self._lines: dict[VersionKey, tuple[ModelVersion, str]] = {}
 
     def read(self) -> Desired | None:
-        """What was kept, or None; what can't be read is set aside. Blocks."""
+        """The backup, or None. A file that can't be read is set aside. Blocks."""
         try:
             with self._path.open(encoding="utf-8") as file:
                 found = _parse(file)
@@ -52,9 +52,10 @@ class DesiredBackup:
         return found
 
     def write(self, desired: Desired) -> int:
-        """Replaces the file by a value of desired state; returns its bytes. Blocks; raises OSError.
+        """Replaces the file and returns its size in bytes. Blocks; raises OSError.
 
-        A copy of another cluster is set aside: the store is right, and the file may be a treasure.
+        A backup of another cluster is set aside, not overwritten: the store is right, but someone
+        may need the file.
         """
         if self._on_file and self._on_file != desired.cluster:
             log.error(
@@ -76,16 +77,16 @@ class DesiredBackup:
         return size
 
     async def keep(self, is_loaded: Callable[[], bool], frozen: Callable[[], Desired]) -> None:
-        """Goes on for ever: writes what is new."""
+        """Writes the backup whenever desired state changed. Does not return."""
         while True:
             began = self._clock.monotonic()
             if is_loaded():
                 await self.keep_now(frozen())
             took_s = self._clock.monotonic() - began
-            await asyncio.sleep(max(LEAST_PAUSE_S, took_s / WRITING))
+            await asyncio.sleep(max(MIN_PAUSE_S, took_s / MAX_WRITING_SHARE))
 
     async def keep_now(self, desired: Desired) -> None:
-        """Writes it unless it is there; a file that can't be written is said, once and again."""
+        """Writes the backup unless the file holds it. Logs every failure to write."""
         stands = (desired.cluster, desired.revision, desired.mark)
         if stands == self._kept:
             return
@@ -97,7 +98,7 @@ class DesiredBackup:
 
     def _set_aside(self) -> Path:
         place = self._path.with_name(f"{self._path.name}.old")
-        with suppress(OSError):  # a folder that can't be written: the file stays
+        with suppress(OSError):  # the folder can't be written: the file stays
             self._path.replace(place)
         self._on_file = ""
         return place
@@ -112,7 +113,7 @@ class DesiredBackup:
             "wants": len(desired.wants),
             "cordons": dict(desired.cordons),
             "numbers": dict(desired.numbers),
-            "schedules": [codec.encode_schedule(one) for one in desired.schedules.values()],
+            "schedules": [codec.encode_schedule(plan) for plan in desired.schedules.values()],
         }
         yield json.dumps(head) + "\n"
         before, self._lines = self._lines, {}
@@ -127,7 +128,7 @@ class DesiredBackup:
 
 
 def _parse(lines: Iterator[str]) -> Desired:
-    """Raises ValueError, KeyError or TypeError for what is no whole copy."""
+    """Raises ValueError, KeyError or TypeError if the backup is not complete."""
     head = json.loads(next(lines, ""))
     if head["format"] != FORMAT:
         raise ValueError(f"it is of format {head['format']}, not {FORMAT}")
@@ -147,7 +148,7 @@ def _parse(lines: Iterator[str]) -> Desired:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename lasts once its folder is on disk."""
+    """A rename survives a power cut once its folder is synced."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,5 +1,7 @@
-"""Nouns of the fleet as JSON and back, readable with redis-cli. Unknown fields are ignored and
-missing ones take their defaults, so that two releases can share a store.
+"""Encodes what the registry keeps as JSON, readable with redis-cli, and decodes it. Pure.
+
+Unknown fields are ignored and missing ones take their defaults, so that two releases can share a
+store.
 """
 
 import json
@@ -63,7 +65,7 @@ def _pack(raw: Mapping[str, Any] | None) -> Pack | None:
         return None
     parts: dict[str, Any] = {name: tuple(raw[name]) for name in ("class_names", "warnings")}
     if "backend" not in raw and raw["architecture"].startswith("onnx-"):
-        parts |= {"backend": "onnx", "precision": "fp32"}  # of a release that did not say it
+        parts |= {"backend": "onnx", "precision": "fp32"}  # an earlier release did not write them
     return _make(Pack, {**raw, **parts})
 
 
@@ -87,8 +89,8 @@ def _serving_spec(raw: Mapping[str, Any]) -> ServingSpec:
         "residency": _make(Residency, {**residency, "mode": mode}),
         "placement": _placement(raw.get("placement", {})),
         "class_names": tuple(raw.get("class_names", ())),
-        "batching": {kind: batching_of(one) for kind, one in raw.get("batching", {}).items()},
-        "served": {kind: _served_build(one) for kind, one in raw.get("served", {}).items()},
+        "batching": {kind: batching_of(part) for kind, part in raw.get("batching", {}).items()},
+        "served": {kind: _served_build(part) for kind, part in raw.get("served", {}).items()},
         "build_of": VersionKey(*raw["build_of"]) if raw.get("build_of") else None,
     }
     return _make(ServingSpec, {**raw, **parts})
@@ -149,7 +151,7 @@ def decode_schedule(text: str) -> Schedule:
     raw = json.loads(text)
     change = raw["change"]
     parts = {
-        "prepare": tuple(_preparation(one) for one in change["prepare"]),
+        "prepare": tuple(_preparation(part) for part in change["prepare"]),
         "release": tuple(change["release"]),
     }
     return _make(Schedule, {**raw, "change": _make(Changeover, {**change, **parts})})
@@ -166,7 +168,7 @@ def decode_fields(
     decode_name: Callable[[str], Key],
     decode_value: Callable[[str], Record],
 ) -> dict[Key, Record | None]:
-    """Fields of a hash that were written; None: gone."""
+    """Decodes the written fields of a hash; None: removed."""
     return {
         decode_name(name): decode_value(text) if text is not None else None
         for name, text in fields.items()
@@ -174,8 +176,10 @@ def decode_fields(
 
 
 def encode_worker(worker: WorkerInfo) -> str:
-    replicas = [{**asdict(one), "key": str(one.key)} for one in worker.replicas.values()]
-    # Field by field: asdict would copy the mapping of replicas, whose keys are no JSON keys.
+    replicas = [
+        {**asdict(replica), "key": str(replica.key)} for replica in worker.replicas.values()
+    ]
+    # Field by field: asdict would copy the map of replicas, whose keys JSON does not allow.
     plain = {field.name: getattr(worker, field.name) for field in fields(worker)}
     nested = {"ledger": asdict(worker.ledger), "load": asdict(worker.load), "replicas": replicas}
     return _dump({**plain, **nested, "labels": dict(worker.labels), "lease_until_s": 0.0})
@@ -183,7 +187,7 @@ def encode_worker(worker: WorkerInfo) -> str:
 
 def decode_worker(text: str) -> WorkerInfo:
     raw = json.loads(text)
-    replicas = [_replica(one) for one in raw["replicas"]]
+    replicas = [_replica(part) for part in raw["replicas"]]
     return _make(
         WorkerInfo,
         {
@@ -210,7 +214,7 @@ def _replica(raw: Mapping[str, Any]) -> Replica:
 
 
 def encode_event(event: Event) -> str:
-    """Without its id, which is the store's."""
+    """Leaves out the id, which the store assigns."""
     version = str(event.version) if event.version is not None else None
     return _dump({**asdict(event), "version": version, "id": ""})
 

@@ -1,7 +1,6 @@
-"""`Registry` in plain dictionaries: the executable specification, and the store of fast tests.
+"""`Registry` in plain dictionaries: the executable specification, and the store for fast tests.
 
-Nothing here awaits between a look and a write, so every method is atomic on one event loop.
-Revisions count desired state only: leases and worker records come and go without one.
+No method awaits between its read and its write, so each is atomic on one event loop.
 """
 
 import asyncio
@@ -85,7 +84,7 @@ class _MemoryTransaction(Transaction):
         numbers: object = (),
         request_id: object = "",
     ) -> None:
-        """All of it is at hand."""
+        """Everything is in memory."""
 
     def version(self, key: VersionKey) -> ModelVersion | None:
         return self._held.versions.get(key)
@@ -208,7 +207,7 @@ class MemoryRegistry(WriteVerbs):
     async def changes(self) -> AsyncIterator[int]:
         seen = None
         while True:
-            changed = self._changed  # taken before the look, so that no change slips between
+            changed = self._changed  # taken before the read, so that no change is missed
             self._stands()
             if seen == (self._cluster, self._revision):
                 await changed.wait()
@@ -310,7 +309,7 @@ class MemoryRegistry(WriteVerbs):
             raise StoreEmptied
 
     def _append(self, revision: int, writes: Writes) -> None:
-        # The epoch tells apart two stores that count the same revisions.
+        # The epoch makes the marks of two stores differ that count the same revisions.
         self._log.append(_Revision(revision, f"{self._epoch}.{revision}", writes))
 
     def _notify(self) -> None:
@@ -329,7 +328,7 @@ Order = tuple[int, int]
 
 
 class _Events:
-    """Ids are milliseconds of `wall_clock` and a count, as those of a Redis stream."""
+    """A capped list. Ids are milliseconds of `wall_clock` and a count, as in a Redis stream."""
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
@@ -339,7 +338,7 @@ class _Events:
 
     def append(self, event: Event) -> str:
         now_ms, (ms, count) = int(self._wall_clock() * 1000), self._newest
-        # Grows even where the clock does not.
+        # It grows even if the clock does not.
         self._newest = (now_ms, 0) if now_ms > ms else (ms, count + 1)
         id_ = f"{self._newest[0]}-{self._newest[1]}"
         self._kept.append((self._newest, replace(event, id=id_)))
@@ -356,7 +355,7 @@ class _Events:
         try:
             async with asyncio.timeout(wait_s):
                 while True:
-                    appended = self._appended  # taken before the look, so that none slips between
+                    appended = self._appended  # taken before the read, so that no event is missed
                     if found := self.read(after, 0):
                         return found
                     await appended.wait()

@@ -1,4 +1,4 @@
-"""From the URL a person gives to a client of Redis: unix socket, TCP, TLS, or Sentinel.
+"""Makes a Redis client from a URL: unix socket, TCP, TLS or Sentinel.
 
 unix:///path/redis.sock, redis://host:port/db, rediss:// with TLS, and
 redis+sentinel://[user:password@]host:port,host:port/master-name[/db].
@@ -20,17 +20,17 @@ SCHEMES = ("unix", "redis", "rediss", "redis+sentinel")
 
 
 def connect(url: str, password: str | None, timeout_s: float) -> Redis:
-    """A client, not connected yet. Raises ValueError that says the forms of a URL."""
+    """A client that is not connected yet. Raises ValueError, which lists the forms of a URL."""
     scheme = url.partition("://")[0]
     if scheme not in SCHEMES or "://" not in url:
         raise ValueError(f"{_hidden(url)} is no URL of a Redis: give {FORMS}")
     common: dict[str, Any] = {
         "decode_responses": True,
-        # Said, since the shapes of some answers differ.
+        # Fixed, since the shapes of some replies differ between protocols.
         "protocol": 2,
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
-        # Once more at once, on a connection that the server closed while it was idle.
+        # One retry without delay, for a connection that the server closed while it was idle.
         "retry": Retry(NoBackoff(), 1),
         "health_check_interval": 15,
     }
@@ -56,7 +56,7 @@ async def disconnect(client: Redis) -> None:
 
 
 def _sentinel(url: str, common: dict[str, Any]) -> Redis:
-    """The master of that name, looked up anew at each connection."""
+    """A client of the master of that name, looked up at each connection."""
     parts = urlsplit(url)
     credentials, _, places = parts.netloc.rpartition("@")
     name, _, db = parts.path.strip("/").partition("/")
@@ -69,7 +69,7 @@ def _sentinel(url: str, common: dict[str, Any]) -> Redis:
         settings.update(username=unquote(user) or None)
         settings.setdefault("password", unquote(secret))
     settings.update(parse_qsl(parts.query))
-    # What protects the data protects the sentinels only where that is said.
+    # The password of the data is not sent to the sentinels: they have their own.
     own = {
         name: settings[name] for name in ("socket_timeout", "socket_connect_timeout", "protocol")
     }
@@ -90,6 +90,6 @@ def _host(place: str) -> tuple[str, int]:
 
 
 def _hidden(url: str) -> str:
-    """The URL without what is before the @."""
+    """The URL without user and password."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}" if rest else repr(url[:40])

@@ -1,6 +1,6 @@
-"""The lease of the one writer, in Redis: who may change the fleet, under which fencing token.
+"""The leader's lease in Redis: who may change the fleet, under which fencing token.
 
-A token is higher than every one given out before, be it by another store that the workers obeyed.
+A token is higher than every earlier one, also than those of another store that the workers obeyed.
 """
 
 from control_plane.store.redis_keys import LEASE, META
@@ -37,7 +37,7 @@ return 1
 
 
 class RedisLease:
-    """As the registry promises of its lease; raises RegistryUnavailable."""
+    """What `LeaseStore` promises. Raises RegistryUnavailable."""
 
     def __init__(self, store: RedisStore) -> None:
         self._store = store

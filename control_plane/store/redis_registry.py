@@ -1,6 +1,6 @@
-"""The registry on Redis 6.2 or later: its verbs, each a decision that `redis_store` commits.
+"""`Registry` on Redis 6.2 or later. `redis_store` commits the write verbs, this file does the rest.
 
-Values are JSON (records). Leases of the writer and records of workers expire by themselves.
+Values are JSON, as `codec` writes them. The leader's lease and worker records expire in Redis.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ from yolopool.errors import RegistryUnavailable
 Answer = TypeVar("Answer")
 
 EVENT = "event"  # the field of an entry of EVENTS
-# Beside the published changes, should one be missed.
+# How often to look for a change whose message was missed.
 POLL_S = 2.0
 RETRY_S = 0.5
 
@@ -70,7 +70,7 @@ class RedisRegistry(WriteVerbs):
         self._redis = self._store.redis
         self._lease = RedisLease(self._store)
         self._restore = RedisRestore(self._store)
-        # A read that waits must answer before it is taken for one that hangs.
+        # A blocking read must return before the socket times out.
         self._max_wait_s = timeout_s / 2
         self._drop_worker = self._redis.register_script(DROP_WORKER)
 
@@ -92,7 +92,7 @@ class RedisRegistry(WriteVerbs):
         return await self._store.write(verb, token)
 
     async def desired(self) -> Desired:
-        await self._store.stand()  # of an earlier release it has no mark yet
+        await self._store.stand()  # a store of an earlier release gets its mark
         async with available():
             pipe = self._redis.pipeline(transaction=True)
             pipe.hmget(META, "cluster", "revision", "mark")
@@ -187,8 +187,8 @@ class RedisRegistry(WriteVerbs):
     async def workers(self) -> tuple[WorkerInfo, ...]:
         async with available():
             ids = sorted(await self._redis.smembers(WORKERS))
-            texts = await self._redis.mget([WORKER + one for one in ids]) if ids else []
-            gone = [one for one, text in zip(ids, texts, strict=True) if text is None]
+            texts = await self._redis.mget([WORKER + id_ for id_ in ids]) if ids else []
+            gone = [id_ for id_, text in zip(ids, texts, strict=True) if text is None]
             if gone:
                 await self._redis.srem(WORKERS, *gone)
             return tuple(codec.decode_worker(text) for text in texts if text is not None)
@@ -230,7 +230,7 @@ class RedisRegistry(WriteVerbs):
 
 
 def _by_hash(found: Sequence[str | None]) -> dict[str, dict[str, str | None]]:
-    """Fields by hash, of hash, field, value, hash, ..."""
+    """Groups a flat list of hash, field, value by hash."""
     fields: dict[str, dict[str, str | None]] = {name: {} for name in LOGGED}
     for name, field, value in zip(found[::3], found[1::3], found[2::3], strict=True):
         fields[name or ""][field or ""] = value

@@ -1,7 +1,7 @@
-"""An emptied store filled from a control plane's copy, in Redis: the highest of several, once.
+"""Restores an emptied Redis from the backup of a control plane: the newest of several, once.
 
-Each that holds a copy says its revision, waits for the others to say theirs, and the one that
-said the highest fills the store by one script, if nobody did or wrote to a new store before.
+Each control plane with a backup announces its revision and waits for the others. The one with the
+highest revision fills the store by one script, unless another restored or wrote to it first.
 """
 
 import asyncio
@@ -22,8 +22,9 @@ from control_plane.store.transactions import requeued
 from control_plane.types.desired import Desired
 from control_plane.types.lease import FencingToken
 
-CLAIM = "yolopool:claim"  # string: the highest revision that a copy is said to have; expires
-# Beyond the wait: one that said the highest and then died must not hold up the others for long.
+CLAIM = "yolopool:claim"  # string: the highest revision announced; expires
+# Beyond the wait. A control plane that announced the highest revision and died blocks the others
+# for so long.
 CLAIM_KEPT_S = 3.0
 
 # KEYS: claim. ARGV: revision, ms, channel.
@@ -51,7 +52,7 @@ return 1
 
 
 class RedisRestore:
-    """As the registry promises; raises RegistryUnavailable."""
+    """What `DesiredState.restore` promises. Raises RegistryUnavailable."""
 
     def __init__(self, store: RedisStore) -> None:
         self._store = store

@@ -1,11 +1,12 @@
-"""A store of JSON on Redis 6.2 or later: how a write is committed or tried again, and what becomes
-of a server that does not answer.
+"""Optimistic transactions on Redis 6.2 or later.
 
-A write reads what it needs at one revision, decides in Python, and commits by one script that
-applies all of it if the revision still stands, and logs what it touched. A mark is drawn with each
-revision: a follower that lost the last writes counts the same numbers again, and is another store.
+A write reads what it needs at one revision, decides in Python and commits by one script. The
+script applies all of it if the revision still stands, and logs the fields that it wrote. Each
+revision draws a mark: a replica that was promoted without the last writes counts the same revisions
+again, and the mark tells the two histories apart.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -104,7 +105,9 @@ class RedisStore:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.redis: Any = connect(url, password, timeout_s)
+        self._timeout_s = timeout_s
         self._wall_clock = wall_clock
+        self._writing = asyncio.Lock()
         self._create = self.redis.register_script(CREATE)
         self._commit = self.redis.register_script(COMMIT)
         self._since = self.redis.register_script(SINCE)
@@ -115,10 +118,10 @@ class RedisStore:
     async def write(
         self, verb: Callable[[Transaction], Answer], token: FencingToken | None = None
     ) -> Answer:
-        """As `WriteVerbs.write`: a verb that reads nothing but what it expects costs one round trip
-        to read and one to commit.
+        """As `WriteVerbs.write`. A verb that reads only what it expected costs one round trip to
+        read and one to commit.
         """
-        async with available():
+        async with available(), self._turn():
             for _ in range(ATTEMPTS):
                 transaction, answer = await self._run(verb)
                 if not transaction.writes and token is None:
@@ -132,9 +135,22 @@ class RedisStore:
                     return answer
         raise _contended()
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Writes of one process take turns, because each commit makes the others read again: of
+        100 at once, 40 used up their attempts. Against other processes there are the attempts. The
+        wait is bounded: if the server hangs, every call fails within twice the timeout.
+        """
+        async with asyncio.timeout(self._timeout_s):
+            await self._writing.acquire()
+        try:
+            yield
+        finally:
+            self._writing.release()
+
     async def _run(self, verb: Callable[[Transaction], Answer]) -> tuple[RedisTransaction, Answer]:
-        """Runs the verb again each time that it reads more, until all it read is of one revision.
-        Nothing else runs twice: a verb is pure.
+        """Runs the verb, reads what it lacked and runs it again, until all that it read is of one
+        revision. A verb is pure, so running it again does no harm.
         """
         stand, replies = UNREAD, dict[Read, Any]()
         for _ in range(ATTEMPTS):
@@ -148,14 +164,14 @@ class RedisStore:
         raise _contended()
 
     async def _read(self, reads: Sequence[Read]) -> tuple[Stand, dict[Read, Any]]:
-        """Replies of commands that read, all at one revision, in one round trip."""
+        """Sends commands that read in one round trip; their replies are of one revision."""
         pipe = self.redis.pipeline(transaction=True)
         pipe.hmget(META, *Stand._fields)
         for read in reads:
             pipe.execute_command(*read)
         found, *replies = await pipe.execute()
         if None in found:
-            await self.stand()  # of an earlier release it has no mark yet
+            await self.stand()  # a store of an earlier release gets its mark
             return await self._read(reads)
         return Stand(*found), dict(zip(reads, replies, strict=True))
 
@@ -164,7 +180,7 @@ class RedisStore:
     ) -> int:
         """As the script COMMIT."""
         commands = commands_of(transaction.writes)
-        # Hash and field of the desired state that the commands write.
+        # The fields of desired state that the commands write.
         touched = [command[1:3] for command in commands if command[1] in LOGGED]
         arguments: list[str | int] = [
             *(*transaction.stand, str(token or "")),
@@ -175,23 +191,23 @@ class RedisStore:
         return done
 
     async def stand(self) -> Stand:
-        """Raises StoreEmptied."""
+        """The present revision. Raises StoreEmptied."""
         async with available():
             found = await self.redis.hmget(META, *Stand._fields)
         if None not in found:
             return Stand(*found)
         if found[0] is None:
             raise StoreEmptied
-        await self.create()  # of an earlier release: it had no log
+        await self.create()  # a store of an earlier release has no log
         return await self.stand()
 
     async def cluster(self) -> str:
-        """The cluster id; empty: there is none."""
+        """The cluster id; empty if there is none."""
         async with available():
             return await self.redis.hget(META, "cluster") or ""
 
     async def create(self) -> str:
-        """The cluster id; of a new store, if there was none."""
+        """Draws a cluster id, log and mark where they lack. Returns the cluster id."""
         async with available():
             arguments: list[str | int] = [uuid4().hex, self.now_ms(), a_mark()]
             cluster: str = await self._create(keys=[META, LOG], args=arguments)
@@ -219,7 +235,7 @@ def a_mark() -> str:
 
 @asynccontextmanager
 async def available() -> AsyncIterator[None]:
-    """Says of a store that does not answer, or not as it should, that it is unavailable."""
+    """Turns errors of the client or the server into RegistryUnavailable."""
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
@@ -230,5 +246,5 @@ async def available() -> AsyncIterator[None]:
 
 
 def milliseconds(seconds: float) -> int:
-    """As Redis expires keys: at least one."""
+    """A time to live for Redis: at least 1 ms."""
     return max(1, int(seconds * 1000))

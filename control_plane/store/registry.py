@@ -1,9 +1,8 @@
-"""The registry: desired state, the import queue, the reconciler's lease, and what was observed.
+"""The registry: the only state store, as five protocols and their sum.
 
-`Registry` is the door to the only state store; `MemoryRegistry` (memory_registry) is its
-executable specification, `RedisRegistry` (redis_registry) the real one, and one contract suite
-runs on both. Every write is atomic. Methods raise RegistryUnavailable when the store does not
-answer within the setting's time, and change nothing then that a repeat would not change too.
+`MemoryRegistry` is its executable specification, `RedisRegistry` the real one; one contract suite
+runs on both. Every write is atomic. A method raises RegistryUnavailable when the store does not
+answer in time; repeating the call is then safe.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -26,46 +25,47 @@ from control_plane.types.version import (
 from control_plane.types.worker import WorkerInfo
 from yolopool.errors import RegistryUnavailable
 
-REQUEST_ID_KEPT_S = 86_400.0  # how long a repeated `register` is known as a repeat
-LOG_KEPT = 4096  # writes that `desired_since` can tell of
+REQUEST_ID_KEPT_S = 86_400.0  # how long `register` recognises a repeated request id
+LOG_KEPT = 4096  # how many writes back `desired_since` can answer
 
 
 class StoreEmptied(RegistryUnavailable):
-    """The store answers and holds nothing: to be restored or created, else nothing can be written.
+    """The store answers but is empty: it must be restored or created before anyone writes.
 
-    To callers it is a registry that is away.
+    Callers treat it as a registry that does not answer.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            "the store holds nothing: it is restored from a control plane's copy, or created "
-            "anew; try again",
+            "the store is empty: a control plane restores it from its backup or creates it anew; "
+            "try again",
             retry_after_s=1.0,
         )
 
 
 class DesiredState(Protocol):
-    """Versions, wants, cordons and schedules, all at one revision.
+    """Versions, wants, cordons and schedules. Each write that changes one makes a revision.
 
-    Reads and writes raise StoreEmptied where there is no cluster.
+    Reads and writes raise StoreEmptied when the store has no cluster id.
     """
 
     async def open(self) -> str:
-        """Connects and returns the cluster id, drawn when the store was created; empty: the store
-        is new or was emptied.
+        """Connects and returns the cluster id, which was drawn when the store was created. An
+        empty id: the store is new or was emptied.
         """
         ...
 
     async def create(self) -> str:
-        """Draws a cluster id if there is none, and returns the one there is."""
+        """Draws a cluster id if there is none. Returns the cluster id."""
         ...
 
     async def restore(self, copy: Desired, above: FencingToken | None, wait_s: float = 1.0) -> bool:
-        """Fills a store that is empty (or new: nothing was ever written) from a copy: its cluster
-        id stays, its revision and epoch (above that of `above`) grow. Imports begin again.
+        """Fills a store that is empty, or that nobody wrote to yet, from a copy. The cluster id
+        stays that of the copy; the revision grows, and the epoch grows above that of `above`.
+        Unfinished imports begin again.
 
-        Of several control planes that ask within `wait_s` the one with the highest revision does
-        it; answers whether the caller did.
+        If several control planes ask within `wait_s`, the one with the highest revision restores.
+        Returns whether the caller did.
         """
         ...
 
@@ -74,15 +74,15 @@ class DesiredState(Protocol):
         ...
 
     async def desired_since(self, known: Desired) -> DesiredDelta | None:
-        """What was written since `known` was read, all at one revision; None: too long ago, or of
-        another store or history: read all.
+        """What was written since `known` was read, all at one revision. It names what changed and
+        nothing else. None: `known` is too old, or is of another store or history; read `desired`.
         """
         ...
 
     def changes(self) -> AsyncIterator[int]:
-        """The present revision, then another one after each change by anyone; may skip some.
+        """The present revision, then a newer one after each change by anyone. It may skip some.
 
-        While the store is away it waits and goes on when it is back; raises StoreEmptied.
+        While the store does not answer, the iterator waits. Raises StoreEmptied.
         """
         ...
 
@@ -98,81 +98,82 @@ class DesiredState(Protocol):
         now: float,
         given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
     ) -> ModelVersion:
-        """A new version, numbered one above the highest the name ever had, UPLOADED.
+        """Adds an UPLOADED version, numbered one above the highest that the name ever had.
 
-        The same non-empty request_id within a day answers the version it made.
+        A repeat of a non-empty request_id within a day returns the version that it made.
         """
         ...
 
     async def add_build(self, build: ModelVersion) -> ModelVersion | None:
-        """Keeps the row of a build, and queues it for an importer where it is UPLOADED. One that is
-        there, did not fail and is calibrated by the same images stays as it is. Answers what holds
-        now; None if the version that it is of does not exist.
+        """Adds or replaces the row of a build, and queues it for an importer if it is UPLOADED. A
+        row that did not fail and is calibrated with the same images stays as it is. Returns the
+        row that holds now; None if the version that it is a build of does not exist.
         """
         ...
 
     async def set_served(
         self, key: VersionKey, device_kind: str, served: ServedBuild | None
     ) -> ModelVersion | None:
-        """By which build a version is served on a kind of device from now on (None: as its workers
-        make it); None if there is no such version.
+        """Sets the build that serves a version on a kind of device (None: what its workers make).
+        Returns the version; None if there is none.
         """
         ...
 
     async def adopt_pack(
         self, key: VersionKey, pack: Pack, settings: VersionSettings
     ) -> ModelVersion | None:
-        """UPLOADED -> READY with a pack made earlier of the same artifact and settings; None if
-        the version is not UPLOADED any more.
+        """UPLOADED -> READY, with a pack that was made earlier from the same artifact and settings.
+        None if the version is not UPLOADED any more.
         """
         ...
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
-        """Removes versions with their builds and wants; answers those that were there. Numbers stay
-        used.
+        """Removes versions with their builds and wants. Returns the keys that it removed. Their
+        numbers are not given again.
         """
         ...
 
     async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
-        """How a version is kept from now on; None if there is no such version."""
+        """Sets how a version is kept. Returns the version; None if there is none."""
         ...
 
     async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
-        """Where a version may run from now on; None if there is no such version."""
+        """Sets where a version may run. Returns the version; None if there is none."""
         ...
 
     async def set_batching(
         self, key: VersionKey, device_kind: str, batching: BatchingConfig | None
     ) -> ModelVersion | None:
-        """How a version is batched on a kind of device from now on (None: as its workers were
-        started); None if there is no such version.
+        """Sets how a version is batched on a kind of device (None: as its workers were started).
+        Returns the version; None if there is none.
         """
         ...
 
     async def cordon(self, worker_id: str, incarnation: str) -> None:
-        """Notes that a worker process is to drain; forgotten with the process's id's next one."""
+        """Tells a worker process to drain. The next process of that worker is not cordoned."""
         ...
 
     # --- wants ----------------------------------------------------------------------------
 
     async def want(self, want: Want, token: FencingToken | None = None) -> Want | None:
-        """Sets what is wanted of a version; answers what holds now, None if there is no version.
-        With a token (a plan's prefetch) StaleToken is raised if it is not current.
+        """Sets the want of a version, merged with an earlier one as `Want.following` says. Returns
+        the want that holds now; None if there is no such version. Idempotent.
 
-        Idempotent; what becomes of one that was there, `Want.following` says.
+        With a token (a plan's prefetch) it raises StaleToken if the token is not the lease's.
         """
         ...
 
     async def renew(self, key: VersionKey, since_unix_s: float) -> Want | None:
-        """As if what is wanted of a version were wanted since then; answers what holds now."""
+        """Sets since when a version is wanted. Returns the want; None if there is none."""
         ...
 
     async def forget(
         self, key: VersionKey, token: FencingToken | None = None, left: int = 0
     ) -> bool:
-        """Removes a want, or lowers it to the replicas that are `left`; answers whether there was
-        one. With a token (a plan's release) only a want that is not pinned is removed, and
-        StaleToken is raised if the token is not current.
+        """Removes a want, or lowers it to `left` replicas. Returns whether there was one.
+
+        With a token (a plan's release) it leaves a pinned want as it is, and raises StaleToken if
+        the token is not the lease's.
         """
         ...
 
@@ -182,129 +183,128 @@ class DesiredState(Protocol):
         drop: Sequence[VersionKey] = (),
         end_standby: Sequence[VersionKey] = (),
     ) -> tuple[Want, ...]:
-        """Sets these wants as they are given, ends those of `drop`, and keeps `end_standby` as
-        normal from now on if they were hot standbys: all at once. What is of a version that does
-        not exist is left out. Idempotent.
+        """In one write: sets the wants in `put` as given, removes those of `drop`, and makes the
+        hot standbys in `end_standby` normal. Ignores versions that do not exist. Idempotent.
 
-        Answers the wants there were of the versions in `put` and `drop`.
+        Returns the wants that the versions in `put` and `drop` had before.
         """
         ...
 
     # --- schedules ------------------------------------------------------------------------
 
     async def put_schedule(self, schedule: Schedule) -> Schedule:
-        """Makes or replaces the schedule of this name; answers what holds now. One that says as
-        much already stays as it is, with what is noted of it.
+        """Adds or replaces the schedule of this name. One that asks for the same stays, with the
+        outcome of its last moment. Returns the schedule that holds now.
         """
         ...
 
     async def delete_schedule(self, name: str) -> bool:
-        """Removes a schedule; answers whether there was one."""
+        """Removes a schedule. Returns whether there was one."""
         ...
 
     async def note_schedule(self, name: str, last_unix_s: float, error: str) -> Schedule | None:
-        """Notes what became of a moment of a schedule (`Schedule.noted`); None: there is none."""
+        """Records the outcome of one moment (`Schedule.noted`). None: there is no such schedule."""
         ...
 
 
 class ImportQueue(Protocol):
-    """Versions that wait for an importer, and who holds which."""
+    """Versions that wait for an importer, and the importer that holds each."""
 
     async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
-        """The oldest version that is UPLOADED, or IMPORTING with a lease that ran out; now the
-        caller's, IMPORTING, for lease_s. None: nothing to do.
+        """Gives the caller the oldest version that is UPLOADED, or IMPORTING under a lease that
+        expired. It is IMPORTING then, for lease_s. None: there is nothing to import.
         """
         ...
 
     async def report_progress(
         self, importer: str, key: VersionKey, fraction: float, step: str, lease_s: float, now: float
     ) -> None:
-        """Keeps the lease and notes the progress. Raises ImportNotYours."""
+        """Renews the lease and records the progress. Raises ImportNotYours."""
         ...
 
     async def finish_import(
         self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
     ) -> ModelVersion:
-        """IMPORTING -> READY. Raises ImportNotYours. A repeat of the same pack answers the same."""
+        """IMPORTING -> READY. Repeating it with the same pack is safe. Raises ImportNotYours."""
         ...
 
     async def fail_import(
         self, importer: str, key: VersionKey, reason: str, message: str, now: float
     ) -> ModelVersion:
-        """IMPORTING -> FAILED. Raises ImportNotYours."""
+        """IMPORTING -> FAILED. Repeating it is safe. Raises ImportNotYours."""
         ...
 
 
 class LeaseStore(Protocol):
-    """The lease of the leader: who alone may change the fleet, and under which fencing token."""
+    """The lease of the leader, who alone may change the fleet, under a fencing token."""
 
     async def take_lease(
         self, leader: str, lease_s: float, above: FencingToken | None, address: str = ""
     ) -> FencingToken | None:
-        """The lease of the one writer if it is free: a token higher than every one given out and
-        than `above` (the highest that is known). None: another holds it. `address`: host:port
-        where the holder answers other control planes.
+        """Takes the lease if it is free. The token is higher than every earlier one and than
+        `above`, the highest that the caller knows. None: another holds the lease. `address`:
+        host:port where this control plane answers the others.
         """
         ...
 
     async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
-        """Renews; False: lost, stop writing."""
+        """Renews the lease. False: it is lost, and the caller must stop writing."""
         ...
 
     async def drop_lease(self, token: FencingToken) -> None:
-        """Gives the lease up if it is still held under this token."""
+        """Gives the lease up if this token still holds it."""
         ...
 
     async def leader(self) -> Leader | None:
-        """Who holds the lease now; None: nobody."""
+        """The holder of the lease; None: nobody."""
         ...
 
 
 class ObservedState(Protocol):
-    """What was observed: read when a control plane starts, and by people. Makes no revision."""
+    """What was observed of the fleet: read by a control plane that starts, and by people. It makes
+    no revision.
+    """
 
     async def record_workers(self, workers: Sequence[WorkerInfo], keep_s: float) -> None:
-        """Notes workers with ledgers and replicas; gone after keep_s unless recorded again."""
+        """Records workers with ledgers and replicas. A record expires after keep_s."""
         ...
 
     async def drop_worker(self, worker_id: str, incarnation: str) -> None:
-        """Removes a worker's record if it is of this incarnation."""
+        """Removes the record of a worker if it is of this incarnation."""
         ...
 
     async def workers(self) -> tuple[WorkerInfo, ...]:
-        """The workers on record, by id; lease_until_s is 0."""
+        """The recorded workers, by id; their lease_until_s is 0."""
         ...
 
     async def record_footprint(self, key: FootprintKey, footprint: Footprint) -> None:
-        """Keeps what was measured of a pack on a kind of device, for good."""
+        """Keeps, without expiry, what a pack was measured to take on a kind of device."""
         ...
 
     async def footprints(self) -> Mapping[FootprintKey, Footprint]:
-        """All that was measured."""
+        """All recorded footprints."""
         ...
 
 
 class EventLog(Protocol):
-    """The events of the fleet. Makes no revision."""
+    """The events of the fleet. They make no revision."""
 
     async def append_event(self, event: Event) -> str:
-        """Keeps an event as the newest and answers its id; about EVENTS_KEPT are kept. A repeat
-        is another event.
+        """Appends an event and returns its id. About EVENTS_KEPT are kept. Repeating the call
+        appends it twice.
         """
         ...
 
     async def events(self, after: str = "", last: int = 0) -> tuple[Event, ...]:
-        """Those after an id (empty: all that are kept), oldest first; with `last` only the newest
-        so many of them.
-        """
+        """Events after an id (empty: all), oldest first. With `last` only so many of the newest."""
         ...
 
     async def next_events(self, after: str, wait_s: float) -> tuple[Event, ...]:
-        """As `events`, and where there are none it waits for one, at most wait_s; then empty."""
+        """As `events`, but waits up to wait_s for the first one; then empty."""
         ...
 
 
 class Registry(DesiredState, ImportQueue, LeaseStore, ObservedState, EventLog, Protocol):
-    """The whole store. All times are Unix seconds and arguments; leases are durations."""
+    """The whole store. Times are Unix seconds and arguments; leases are durations."""
 
     async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""What a write verb reads and writes: a store's state at one revision, and changes to commit."""
+"""What a write verb reads and writes: the store at one revision, and the changes to commit."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,6 @@
-"""What callers may name: models, versions, and what a reference means now. Pure.
+"""The models and versions that callers may name, and the version a reference means now. Pure.
 
-Kept beside the versions, one name at a time, so that a request costs two dictionary look-ups and
-a change those of its own name.
+Kept by name, so that a request costs two dictionary look-ups and a change touches one name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,27 +28,27 @@ class Catalogue:
             by_name.setdefault(version.key.model, []).append(version)
         self._models: dict[str, tuple[ModelVersion, ...]] = {}
         self._defaults: dict[str, ModelVersion | None] = {}
-        for name, all_of_it in by_name.items():
-            self._set(name, all_of_it)
+        for name, found in by_name.items():
+            self._set(name, found)
 
     @property
     def models(self) -> Mapping[str, tuple[ModelVersion, ...]]:
         return self._models
 
     def count(self) -> int:
-        """Models; builds of them are none."""
+        """How many models there are, without their builds."""
         return sum(not is_build(name) for name in self._models)
 
     def put(self, version: ModelVersion) -> None:
-        """Adds a version, or takes it for what was known of it."""
+        """Adds or replaces a version."""
         name = version.key.model
         self._versions[version.key] = version
-        others = [one for one in self._models.get(name, ()) if one.key != version.key]
+        others = [other for other in self._models.get(name, ()) if other.key != version.key]
         self._set(name, [*others, version])
 
     def drop(self, key: VersionKey) -> None:
         self._versions.pop(key, None)
-        others = [one for one in self._models.get(key.model, ()) if one.key != key]
+        others = [other for other in self._models.get(key.model, ()) if other.key != key]
         if others:
             self._set(key.model, others)
         else:
@@ -57,9 +56,9 @@ class Catalogue:
             self._defaults.pop(key.model, None)
 
     def _set(self, name: str, versions: list[ModelVersion]) -> None:
-        newest_first = tuple(sorted(versions, key=lambda one: -one.key.number))
+        newest_first = tuple(sorted(versions, key=lambda version: -version.key.number))
         self._models[name] = newest_first
-        ready = (one for one in newest_first if one.state is VersionState.READY)
+        ready = (version for version in newest_first if version.state is VersionState.READY)
         self._defaults[name] = next(ready, None)
 
     def default(self, name: str) -> ModelVersion | None:
@@ -67,7 +66,7 @@ class Catalogue:
         return self._defaults.get(name)
 
     def versions(self, ref: ModelRef) -> tuple[ModelVersion, ...]:
-        """All versions of a bare name, newest first, or the one that is named.
+        """All versions of a bare name, newest first, or the one version that the reference names.
 
         Raises ModelNotFound, VersionNotFound or AliasNotFound.
         """
@@ -87,9 +86,9 @@ class Catalogue:
         return (version,)
 
     def find(self, ref: ModelRef) -> ModelVersion:
-        """The version a reference means, ready or not: the default, else the newest."""
+        """The version that a reference means, READY or not: the default, else the newest."""
         if ref.version is None and is_build(ref.name):
-            # Of the version that the model's own name means.
+            # A bare build means the build of the version that the bare model means.
             base = self._defaults.get(base_name(ref.name))
             if base is not None:
                 ref = replace(ref, version=base.key.number)
@@ -97,9 +96,9 @@ class Catalogue:
         return (self._defaults.get(ref.name) if ref.version is None else None) or versions[0]
 
     def ready(self, ref: ModelRef) -> ModelVersion:
-        """The READY version a reference means.
+        """The READY version that a reference means.
 
-        Raises what `versions` raises, ModelNotReady while it is imported and ModelImportFailed.
+        Raises what `versions` raises, ModelNotReady before its import ends, ModelImportFailed.
         """
         version = self.find(ref)
         if version.state is VersionState.READY:
@@ -117,7 +116,7 @@ class Catalogue:
         )
 
     def _unknown(self, name: str) -> str:
-        known = [one for one in self._models if is_build(one) == is_build(name)]
+        known = [model for model in self._models if is_build(model) == is_build(name)]
         close = get_close_matches(name, known, n=3, cutoff=0.6)
         if close:
             return f"there is no model {name!r}: did you mean {' or '.join(close)}?"

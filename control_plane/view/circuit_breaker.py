@@ -1,7 +1,7 @@
-"""Workers that did not answer in time: passed over until they are heard again, or were probed.
+"""A circuit breaker per worker process. Pure: times are monotonic seconds and arguments.
 
-Pure: times are monotonic seconds and arguments. What a breaker calls half-open: once PROBE_AFTER_S
-has passed one request may try such a worker, and no second one while that is out.
+A worker that does not answer in time trips it, and routing avoids that worker. After PROBE_AFTER_S
+it is half-open: one request may probe the worker. Any word of the worker resets it.
 """
 
 from collections.abc import Collection
@@ -17,40 +17,40 @@ class _Open:
 
 
 class CircuitBreaker:
-    """By incarnation: a new process of the same worker begins with a clean sheet."""
+    """By incarnation: a new process of the same worker begins closed."""
 
     def __init__(self) -> None:
-        self._doubts: dict[str, _Open] = {}
+        self._tripped: dict[str, _Open] = {}
 
     def __len__(self) -> int:
-        return len(self._doubts)
+        return len(self._tripped)
 
     def trip(self, incarnation: str, now: float) -> None:
-        """It did not answer in time; once more begins the time anew."""
-        self._doubts[incarnation] = _Open(now)
+        """The worker did not answer in time. Tripping again restarts the time."""
+        self._tripped[incarnation] = _Open(now)
 
     def reset(self, incarnation: str) -> None:
-        """It spoke: an answer, a refusal or a heartbeat."""
-        self._doubts.pop(incarnation, None)
+        """The worker answered, refused or sent a heartbeat."""
+        self._tripped.pop(incarnation, None)
 
     def open_for(self, now: float) -> Collection[str]:
-        """Whom no request is to be sent to now."""
-        if not self._doubts:
+        """The incarnations that get no request now."""
+        if not self._tripped:
             return ()
         return {
             incarnation
-            for incarnation, doubt in self._doubts.items()
-            if doubt.probing or now - doubt.since_s < PROBE_AFTER_S
+            for incarnation, state in self._tripped.items()
+            if state.probing or now - state.since_s < PROBE_AFTER_S
         }
 
     def sent(self, incarnation: str) -> None:
-        """A request is on its way to it: the probe, if it is a suspect."""
-        doubt = self._doubts.get(incarnation)
-        if doubt is not None:
-            doubt.probing = True
+        """A request is on its way to the worker: the probe, if the breaker is tripped."""
+        state = self._tripped.get(incarnation)
+        if state is not None:
+            state.probing = True
 
     def ended(self, incarnation: str) -> None:
-        """That request is over without a word of the worker, as when its caller left."""
-        doubt = self._doubts.get(incarnation)
-        if doubt is not None:
-            doubt.probing = False
+        """The request ended without a word of the worker: its caller cancelled, for example."""
+        state = self._tripped.get(incarnation)
+        if state is not None:
+            state.probing = False

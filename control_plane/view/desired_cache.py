@@ -1,6 +1,7 @@
-"""Desired state as this process knows it: what was read of the store, and own writes ahead of it.
+"""Desired state as this process knows it: what it read from the store, and its own writes until a
+read includes them. Pure.
 
-One change costs the same whatever there is: the maps are changed in place. Pure.
+The maps are changed in place, so that the cost of a change does not grow with the state.
 """
 
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ _ORDER = (VersionState.UPLOADED, VersionState.IMPORTING, VersionState.READY, Ver
 
 @dataclass(slots=True)
 class _Own:
-    """An own write, the revision that was known when it was shown, and what the store had."""
+    """An own write, the revision known when it was made, and what was last read of the version."""
 
     version: ModelVersion
     revision: int
@@ -29,7 +30,7 @@ class _Own:
 
 
 class DesiredCache:
-    """`desired` has maps that go on changing: look, and do not keep it; `frozen` is a value."""
+    """The maps of `desired` change in place: keep no reference to them. `frozen` is a value."""
 
     def __init__(self) -> None:
         self.desired = NOTHING
@@ -47,7 +48,7 @@ class DesiredCache:
         return self.desired is not NOTHING
 
     def frozen(self) -> Desired:
-        """Desired state as a value: copied once after each change, if anyone asks."""
+        """Desired state as a value. It is copied at most once per change."""
         if self._frozen is None:
             self._frozen = replace(
                 self.desired,
@@ -60,9 +61,9 @@ class DesiredCache:
         return self._frozen
 
     def take_all(self, read: Desired) -> None:
-        """Replaces everything by what was read, own writes that are ahead of it excepted."""
+        """Replaces everything by what was read, except own writes that are ahead of it."""
         if self._is_other(read):
-            self._own.clear()  # of a store that is no more, or that lost them
+            self._own.clear()  # of another store, or of one that lost them
         self._age(read.revision)
         versions = dict(read.versions)
         for key, own in self._own.items():
@@ -84,7 +85,7 @@ class DesiredCache:
         self._frozen = None
 
     def take(self, changes: DesiredDelta) -> set[VersionKey]:
-        """Applies what was written since; answers the versions that it is about."""
+        """Applies what was written since. Returns the keys of the versions that it concerns."""
         news = self._age(changes.revision)
         for key, read in changes.versions.items():
             own = self._own.get(key)
@@ -107,7 +108,7 @@ class DesiredCache:
         return news
 
     def put_version(self, version: ModelVersion) -> None:
-        """Shows an own write at once; the store's change follows."""
+        """Shows an own write before the store reports it."""
         key = version.key
         before = self._own.get(key)
         read = before.read if before is not None else self._versions.get(key)
@@ -131,7 +132,7 @@ class DesiredCache:
         self._frozen = None
 
     def put_schedule(self, name: str, schedule: Schedule | None) -> None:
-        """None: it is no more."""
+        """None: it was removed."""
         _apply(self._schedules, name, schedule)
         self._frozen = None
 
@@ -140,15 +141,15 @@ class DesiredCache:
         self._frozen = None
 
     def _is_other(self, read: Desired) -> bool:
-        """Whether the store's history is not the one that was known."""
+        """Whether the store is another one, or lost writes that were known here."""
         known = self.desired
         if read.cluster != known.cluster or read.revision < known.revision:
             return True
         return read.revision == known.revision and read.mark != known.mark
 
     def _age(self, revision: int) -> set[VersionKey]:
-        """Own writes that a read of this revision holds for sure give way to what was read: it may
-        have begun before a write, or between the two that one call makes. Answers them.
+        """Drops own writes that a read of this revision includes for certain. A read may have begun
+        before a write, or between the two writes that one call makes. Returns their keys.
         """
         old = {key for key, own in self._own.items() if revision > own.revision + 1}
         for key in old:
@@ -165,13 +166,13 @@ class DesiredCache:
 
 
 def _ahead(own: _Own) -> ModelVersion:
-    """The later of an own write and what was read."""
+    """The own write or what was read, whichever is further in the life of the version."""
     behind = own.read is None or _rank(own.read) < _rank(own.version)
     return own.version if behind or own.read is None else own.read
 
 
 def _rank(version: ModelVersion) -> tuple[int, float]:
-    """How far the life of a version has come."""
+    """How far a version is in its life."""
     return (_ORDER.index(version.state), version.progress)
 
 

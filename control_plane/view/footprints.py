@@ -1,7 +1,7 @@
-"""What versions take on devices: measured by workers, else estimated from the import. Pure.
+"""The memory that versions take on devices, as workers measured it. Pure.
 
-A measurement is of a pack, a variant and a kind of device, so that a worker that never saw a
-version knows what to reserve. What is new of it waits in `unrecorded` to be put on record.
+A measurement belongs to a pack, a variant and a kind of device, so it holds for workers that never
+loaded the version. New measurements wait in `unrecorded` until the leader records them.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ NO_REPLICAS: Mapping[VersionKey, Replica] = MappingProxyType({})
 
 
 class Footprints:
-    """`current` is what plans go by: what was measured last, and guesses from refusals."""
+    """`current` is what plans use: the last measurements, and guesses from refusals."""
 
     def __init__(self) -> None:
         self.current: Mapping[FootprintKey, Footprint] = {}
@@ -28,7 +28,7 @@ class Footprints:
         return self._measured.get(key)
 
     def take(self, recorded: Mapping[FootprintKey, Footprint]) -> None:
-        """Learns what is on record. What workers told is newer, and is missed by an empty store."""
+        """Learns recorded footprints. Reports of workers are newer; an emptied store lacks them."""
         self._measured = {**recorded, **self._measured}
         for key, footprint in self._measured.items():
             if footprint.differs(recorded.get(key)):
@@ -41,9 +41,9 @@ class Footprints:
         versions: Mapping[VersionKey, ModelVersion],
         before: Mapping[VersionKey, Replica] = NO_REPLICAS,
     ) -> None:
-        """Learns what a worker measured, where it differs from what it told before: two workers of
-        one kind that measure apart would else overwrite each other at every heartbeat. `before`
-        are its replicas as they were heard last: what is the same object is no news.
+        """Learns what a worker measured if it differs from its last report. Otherwise two workers
+        of one kind that measure differently would overwrite each other at every heartbeat.
+        `before`: its replicas in the last heartbeat; the same object is no news.
         """
         for key, replica in worker.replicas.items():
             was = before.get(key)
@@ -53,8 +53,8 @@ class Footprints:
             if told is None or not replica.pack or not told.differs(self._told.get(place)):
                 continue
             self._told[place] = told
-            # By what the worker was told to make, as it is looked up before the pack ever ran: of
-            # a graph that computes in a precision of its own, the replica's variant says another.
+            # Keyed by the variant that the worker was told to make, since plans look it up before
+            # the pack ran. A graph with a precision of its own reports another variant.
             version = versions.get(key)
             made = version.made_by(worker.build)[1] if version is not None else worker.build
             kind = FootprintKey.of(replica.pack, made)
@@ -64,19 +64,21 @@ class Footprints:
             self._renew()
 
     def assume(self, key: FootprintKey, footprint: Footprint) -> None:
-        """A worker refused by what it needs more: holds until one measures, and is not recorded."""
+        """A worker refused because it needs more. The guess holds until a worker measures, and is
+        not recorded.
+        """
         self._guessed[key] = footprint
         self._renew()
 
     def recorded(self, key: FootprintKey, footprint: Footprint) -> None:
-        """It is on record now, unless it was measured anew meanwhile."""
+        """It was recorded. If it was measured again meanwhile, it stays unrecorded."""
         if self.unrecorded.get(key) is footprint:
             del self.unrecorded[key]
 
     def forget_worker(self, worker_id: str) -> None:
-        """Its next process tells anew."""
-        self._told = {place: one for place, one in self._told.items() if place[0] != worker_id}
+        """The next process of the worker reports everything again."""
+        self._told = {place: told for place, told in self._told.items() if place[0] != worker_id}
 
     def _renew(self) -> None:
-        # A new mapping each time: a snapshot keeps the one it was given.
+        # A new mapping each time: a snapshot keeps the old one.
         self.current = {**self._measured, **self._guessed}

@@ -1,4 +1,4 @@
-"""Loads that failed, and when each may be tried again: twice as late after every failure."""
+"""Failed loads and when each may be retried. The delay doubles with every failure."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ LAST_RETRY_S = 300.0
 
 
 class LoadBackoff:
-    """By worker and version; times are monotonic seconds and arguments."""
+    """By worker and version. Times are monotonic seconds and arguments."""
 
     def __init__(self) -> None:
         self.current: Mapping[ReplicaKey, LoadFailure] = {}
@@ -25,11 +25,11 @@ class LoadBackoff:
         return self._put(place, LoadFailure(reason, message, now + delay_s))
 
     def refuse(self, place: ReplicaKey, reason: str, message: str, retry_at: float) -> LoadFailure:
-        """The worker refused for the moment: no failure of the load, only not before `retry_at`."""
+        """The worker refused for now. That is no failure; the load waits until `retry_at`."""
         return self._put(place, LoadFailure(reason, message, retry_at))
 
     def note(self, place: ReplicaKey, reason: str, message: str, now: float) -> None:
-        """A worker reports a failed replica: news only to a process that did not ask for it."""
+        """A worker reports a failed replica. A process that asked for it knows already."""
         if place not in self.current:
             self.record(place, reason or "LOAD_FAILED", message, now)
 
@@ -38,19 +38,19 @@ class LoadBackoff:
         self._drop({place})
 
     def forget_worker(self, worker: str) -> None:
-        """Its next process starts with a clean sheet."""
+        """The next process of the worker starts without failures."""
         gone = {place for place in {*self.current, *self._counts} if place[0] == worker}
         self._counts = {p: c for p, c in self._counts.items() if p not in gone}
         self._drop(gone)
 
     def forget_version(self, key: VersionKey) -> None:
-        """Someone asks for it anew: try at once."""
+        """Someone asks for the version again: retry at once."""
         gone = {place for place in {*self.current, *self._counts} if place[1] == key}
         self._counts = {p: c for p, c in self._counts.items() if p not in gone}
         self._drop(gone)
 
     def _put(self, place: ReplicaKey, failure: LoadFailure) -> LoadFailure:
-        # A new mapping each time: a snapshot keeps the one it was given.
+        # A new mapping each time: a snapshot keeps the old one.
         self.current = {**self.current, place: failure}
         return failure
 

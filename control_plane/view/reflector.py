@@ -1,7 +1,7 @@
-"""Keeps the view's desired state fresh: everything once, then what each change touched.
+"""Copies desired state from the registry into the view: all of it once, then each change.
 
-An emptied store is restored from what this process knows of it, or what its last one kept; a new
-one is created. A store that holds another cluster is right: nothing is written to it.
+It restores an emptied store from the view, or from the backup of the last process, and creates a
+new one. A store with another cluster id wins: it is read and not written to.
 """
 
 import asyncio
@@ -17,19 +17,19 @@ from yolopool.errors import RegistryUnavailable
 
 log = structlog.get_logger()
 RETRY_S = 0.5
-# For others to say that they have a later copy: at once where they run, else once they start too.
+# How long to wait for control planes with a newer backup: running ones, and ones that start too.
 OTHERS_S, OTHERS_START_S = 1.0, 3.0
 
 
 class Copy(Protocol):
-    """What the last process of this data directory kept."""
+    """The backup that the last process of this data directory kept."""
 
     def read(self) -> Desired | None: ...
 
 
 class Reflector:
-    """Goes on for ever; while the store is away the view keeps what it had. `restored` is told of
-    a restoration that was this one's.
+    """`run` does not return. While the store does not answer, the view keeps what it has.
+    `restored` is called with a message if this process restored the store.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Reflector:
             except RegistryUnavailable as error:
                 self._lost(error)
             except Exception:
-                # Perhaps a record of a newer release: what is known here stays, and serves.
+                # Perhaps a record of a newer release: the view stays as it is and serves.
                 log.exception("the registry can't be read")
             await asyncio.sleep(RETRY_S)
 
@@ -66,7 +66,7 @@ class Reflector:
             if view.is_loaded:
                 changes = await self._registry.desired_since(view.desired)
             elif self._copy is not None:
-                await asyncio.to_thread(self._copy.read)  # knows then whose it is
+                await asyncio.to_thread(self._copy.read)  # so that it knows its cluster
             if changes is None:
                 await self._read_all()
             elif changes.revision != view.desired.revision:
@@ -79,7 +79,7 @@ class Reflector:
         view, desired = self._view, await self._registry.desired()
         if view.is_loaded and desired.cluster != view.desired.cluster:
             if desired.revision == 0:
-                # One that began anew created it before one that knew better looked.
+                # A control plane without a backup created it before this one looked.
                 await self._restore(view.frozen_desired(), OTHERS_S)
                 desired = await self._registry.desired()
             else:
@@ -104,7 +104,7 @@ class Reflector:
 
     async def _restore(self, copy: Desired, wait_s: float) -> None:
         if await self._registry.restore(copy, self._view.highest_token, wait_s):
-            self._view.expected = None  # nothing is on record of the workers
+            self._view.expected = None  # no worker is recorded
             message = (
                 f"the store was emptied: restored from the copy of revision {copy.revision}, with "
                 f"{len(copy.versions)} versions and {len(copy.wants)} wants"

@@ -1,7 +1,6 @@
-"""Who may answer for one version, HOT ones and WARM ones apart, each in an order of its own.
+"""The workers that may serve one version, HOT and WARM ones apart, each list by rank. Pure.
 
-Pure; it changes only itself. A choice takes a few from the front and a few at random, so nothing
-here is as long as the fleet but the lists themselves.
+The balancer takes a few from the front and a few at random, so no request walks the whole list.
 """
 
 from bisect import bisect_left, insort
@@ -23,9 +22,9 @@ def rank(key: VersionKey, worker_id: str) -> int:
 
 
 class ReplicaIndex:
-    """The workers that report one version in any state; iterates over their ids.
+    """The workers that report one version in any state. Iterates over their ids.
 
-    `hot` and `warm` are those that may be given its requests, by rank; not to be changed.
+    `hot` and `warm`: the READY workers that may get its requests, by rank. Read-only for others.
     """
 
     __slots__ = ("_entries", "_key", "_lists", "hot", "warm")
@@ -44,7 +43,7 @@ class ReplicaIndex:
         return iter(self._entries)
 
     def put(self, worker: WorkerInfo) -> None:
-        """A worker that holds the version, as it stands now."""
+        """Adds a worker that holds the version, or moves it to the list of its present state."""
         entry = self._entries.get(worker.id)
         if entry is None:
             entry = self._entries[worker.id] = (rank(self._key, worker.id), worker.id)
@@ -58,7 +57,7 @@ class ReplicaIndex:
             self._lists[worker.id] = among
 
     def discard(self, worker_id: str) -> bool:
-        """Whether it was there."""
+        """Removes a worker. Returns whether it was there."""
         entry = self._entries.pop(worker_id, None)
         if entry is None:
             return False

@@ -1,22 +1,22 @@
-"""Who waits for what: wakes only those whose subject changed."""
+"""Wakes the tasks that wait for a change of one subject, and no others."""
 
 import asyncio
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 Answer = TypeVar("Answer")
-ANY = "any"  # the subject of those who wait for a change of any kind
+ANY = "any"  # the subject for a change of any kind
 
 
 class Waiters:
-    """Futures by subject. For one event loop: nothing can slip between a look and a wait."""
+    """Futures by subject. On one event loop no change is missed between a check and a wait."""
 
     def __init__(self) -> None:
-        self.changes = 0  # how often ANY was woken: who was busy meanwhile sees it moved
+        self.changes = 0  # how often ANY was woken: a task that was busy sees that it missed one
         self._futures: dict[Hashable, set[asyncio.Future[None]]] = {}
 
     def wake(self, *subjects: Hashable) -> None:
-        """Wakes those who wait for one of these subjects, in this order."""
+        """Wakes the tasks that wait for one of these subjects, in this order."""
         self.changes += ANY in subjects
         for subject in subjects:
             for future in self._futures.pop(subject, ()):
@@ -29,7 +29,7 @@ class Waiters:
     async def until(
         self, subject: Hashable, ready: Callable[[], Answer | None], timeout_s: float | None
     ) -> Answer | None:
-        """What `ready` answers once it is not None; None when the time is up."""
+        """The first answer of `ready` that is not None; None after the timeout."""
         try:
             async with asyncio.timeout(None if timeout_s is None else max(0.0, timeout_s)):
                 while (answer := ready()) is None:
@@ -39,7 +39,7 @@ class Waiters:
             return ready()
 
     async def after(self, seen: int, timeout_s: float) -> None:
-        """Returns once something changed since `changes` was `seen`, or the time is up."""
+        """Returns once something changed since `changes` was `seen`, or after the timeout."""
         await self.until(ANY, lambda: True if self.changes != seen else None, timeout_s)
 
     async def _next(self, subject: Hashable) -> None:

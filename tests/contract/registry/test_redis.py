@@ -92,8 +92,10 @@ async def test_a_write_costs_one_round_trip_to_read_and_one_to_commit(
             await send(self, *args, **kwargs)
 
         monkeypatch.setattr(AbstractConnection, "send_packed_command", counted)
+        burst = [replace(want, replicas=number) for number in range(2, 102)]
         for call, round_trips in (
-            (lambda: registry.want(replace(want, replicas=2)), 2),
+            (lambda: asyncio.gather(*map(registry.want, burst)), 200),
+            (lambda: registry.want(replace(want, replicas=102)), 2),
             (lambda: registry.want(want), 1),  # nothing changes
             (lambda: registry.renew(key, 2.0), 2),
             (lambda: registry.change_wants([want], [key], [key]), 2),
@@ -153,6 +155,11 @@ async def test_a_server_that_hangs_is_unavailable_within_the_timeout(folder: Pat
         try:
             with pytest.raises(RegistryUnavailable):
                 await registry.desired()
+            async with asyncio.timeout(5):  # writes take turns, yet do not wait for one another
+                told = await asyncio.gather(
+                    *(add(registry) for _ in range(50)), return_exceptions=True
+                )
+            assert all(isinstance(error, RegistryUnavailable) for error in told)
         finally:
             process.send_signal(signal.SIGCONT)
         await answering(registry)

@@ -1,7 +1,7 @@
 """Who is in a crash loop, and when that is over."""
 
 from control_plane.types.worker import WorkerExit
-from control_plane.view.crash_loops import MOST, STEADY_S, CrashLoops
+from control_plane.view.crash_loops import MAX_WORKERS, STEADY_S, CrashLoops
 
 
 def an_exit(worker: str = "one", in_a_row: int = 1, restart_in_s: float = 4.0) -> WorkerExit:
@@ -24,11 +24,11 @@ def test_it_is_over_when_a_process_stayed() -> None:
 
 def test_the_last_exit_counts_and_the_oldest_workers_are_forgotten() -> None:
     exits = CrashLoops()
-    for number in range(MOST + 1):
+    for number in range(MAX_WORKERS + 1):
         exits.note(an_exit(str(number)), 0.0)
     exits.note(an_exit("1", in_a_row=2), 0.0)
     current = exits.current(0.0)
-    assert len(current) == MOST
+    assert len(current) == MAX_WORKERS
     assert "0" not in current
     assert current["1"].in_a_row == 2
 
