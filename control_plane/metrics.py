@@ -5,6 +5,7 @@ The model is no label, since there may be thousands of models: the request log n
 
 from collections import Counter as Tally
 from collections.abc import Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -15,6 +16,7 @@ from yolopool.vocabulary import ReplicaState
 _SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _LOAD_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 STAGES = ("route", "load_wait", "queue", "decode", "preprocess", "inference", "postprocess")
 LEDGER_TERMS = (
@@ -28,106 +30,75 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "yolopool_requests",
-            "Detect calls by outcome: OK or an error reason",
-            ["outcome"],
-            registry=registry,
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+
+        self.requests = counter(
+            "yolopool_requests", "Detect calls by outcome: OK or an error reason", ["outcome"]
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = histogram(
             "yolopool_request_seconds",
             "Detect calls that were answered, from arrival to answer",
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.stage_seconds = Histogram(
-            "yolopool_stage_seconds",
-            "Time of a Detect call by stage",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=registry,
+        self.stage_seconds = histogram(
+            "yolopool_stage_seconds", "Time of a Detect call by stage", ["stage"], buckets=_SECONDS
         )
-        self.batch_size = Histogram(
-            "yolopool_batch_size",
-            "Images in the pass that ran a request",
-            buckets=(1, 2, 4, 8, 16, 32, 64),
-            registry=registry,
+        self.batch_size = histogram(
+            "yolopool_batch_size", "Images in the pass that ran a request", buckets=_BATCH_SIZES
         )
-        self.cache = Counter(
+        self.cache = counter(
             "yolopool_model_requests",
             "Detect calls by whether a worker had the model: hit or miss",
             ["result"],
-            registry=registry,
         )
-        self.retries = Counter(
+        self.retries = counter(
             "yolopool_retries",
             "Detect calls sent to another worker, by the error of the one before",
             ["reason"],
-            registry=registry,
         )
-        self.loads = Counter("yolopool_loads", "Loads by outcome", ["outcome"], registry=registry)
-        self.load_seconds = Histogram(
-            "yolopool_load_seconds",
-            "Loads, from the decision to HOT",
-            buckets=_LOAD_SECONDS,
-            registry=registry,
+        self.in_flight = gauge("yolopool_requests_in_flight", "Detect calls not yet answered")
+
+        self.loads = counter("yolopool_loads", "Loads by outcome", ["outcome"])
+        self.load_seconds = histogram(
+            "yolopool_load_seconds", "Loads, from the decision to HOT", buckets=_LOAD_SECONDS
         )
-        self.releases = Counter(
-            "yolopool_releases", "Releases by cause", ["cause"], registry=registry
+        self.releases = counter("yolopool_releases", "Releases by cause", ["cause"])
+
+        self.replicas = gauge("yolopool_replicas", "Replicas by state", ["state"])
+        self.workers = gauge("yolopool_workers", "Workers by state", ["state"])
+        self.crash_looping = gauge(
+            "yolopool_workers_crash_looping", "Workers whose processes end soon after they start"
         )
-        self.in_flight = Gauge(
-            "yolopool_requests_in_flight", "Detect calls not yet answered", registry=registry
+        self.worker_exits = counter("yolopool_worker_exits", "Worker processes that crashed")
+        self.registry_available = gauge(
+            "yolopool_registry_available", "1 while the store answers, else 0"
         )
-        self.queue = Gauge(
-            "yolopool_worker_outstanding",
-            "Open requests at a worker",
-            ["worker"],
-            registry=registry,
+        self.is_reconciler = gauge(
+            "yolopool_reconciler", "1 while this control plane is the leader, else 0"
         )
-        self.replicas = Gauge(
-            "yolopool_replicas", "Replicas by state", ["state"], registry=registry
-        )
-        self.workers = Gauge("yolopool_workers", "Workers by state", ["state"], registry=registry)
-        self.crash_looping = Gauge(
-            "yolopool_workers_crash_looping",
-            "Workers whose processes end soon after they start",
-            registry=registry,
-        )
-        self.worker_exits = Counter(
-            "yolopool_worker_exits", "Worker processes that crashed", registry=registry
-        )
-        self.swaps = Gauge(
+
+        self.queue = gauge("yolopool_worker_outstanding", "Open requests at a worker", ["worker"])
+        self.swaps = gauge(
             "yolopool_worker_swaps",
             "Copies to the device of the versions that a worker holds",
             ["worker"],
-            registry=registry,
         )
-        self.passes = Gauge(
+        self.passes = gauge(
             "yolopool_worker_passes",
             "Passes that a worker process ran for requests since it started",
             ["worker"],
-            registry=registry,
         )
-        self.images = Gauge(
+        self.images = gauge(
             "yolopool_worker_images",
             "Images in the passes of a worker process; divided by its passes: the mean batch",
             ["worker"],
-            registry=registry,
         )
-        self.ledger_bytes = Gauge(
-            "yolopool_ledger_bytes",
-            "Ledger of a device by term",
-            ["worker", "term"],
-            registry=registry,
+        self.ledger_bytes = gauge(
+            "yolopool_ledger_bytes", "Ledger of a device by term", ["worker", "term"]
         )
-        self.registry_available = Gauge(
-            "yolopool_registry_available", "1 while the store answers, else 0", registry=registry
-        )
-        self.is_reconciler = Gauge(
-            "yolopool_reconciler",
-            "1 while this control plane is the leader, else 0",
-            registry=registry,
-        )
+
         self.outcomes: Tally[str] = Tally()
         self.loads_total = 0
         self.releases_total = 0

@@ -55,7 +55,7 @@ class Loader:
         the leader's refusal. deadline_s: monotonic. `here`: do not ask the leader.
         """
         while True:
-            await self._within(self._has_worker(), deadline_s, key)
+            await self._within(self._wait_for_worker(), deadline_s, key)
             asked = None if here else self._ask(key, deadline_s)
             try:
                 if asked is None:
@@ -126,7 +126,7 @@ class Loader:
 
     async def loaded(self, want: Want, deadline_s: float) -> None:
         """Returns when a want that is set is met; raises as `load`."""
-        await self._within(self._has_worker(), deadline_s, want.key)
+        await self._within(self._wait_for_worker(), deadline_s, want.key)
         ready = await self._view.waiters.until(
             want.key,
             lambda: self.is_loaded(want) or None,
@@ -205,7 +205,7 @@ class Loader:
             raise ModelNotFound(f"{key} does not exist any more")
         self._view.put_want(held)
 
-    async def _has_worker(self) -> None:
+    async def _wait_for_worker(self) -> None:
         if self._view.has_live_worker():
             return
         there = await self._view.waiters.until(

@@ -70,8 +70,8 @@ class Registration:
             model, artifact, settings, source_name, request_id, now, given
         )
         if version.created_unix_s == now:  # a repeated call makes no version, and no event
-            says = f"by {by}, of {version.source_name or artifact[:12]}"
-            self._recorder.record(EventKind.REGISTERED, version=version.key, message=says)
+            message = f"by {by}, of {version.source_name or artifact[:12]}"
+            self._recorder.record(EventKind.REGISTERED, version=version.key, message=message)
         if version.state is VersionState.UPLOADED:
             version = await self._adopt_pack(version)
         self._view.put_version(version)

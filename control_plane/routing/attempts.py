@@ -73,8 +73,8 @@ class AttemptRunner:
             except TimeoutError:
                 self._view.breaker.trip(worker.incarnation, self._clock.monotonic())
                 raise WorkerSilent(
-                    f"worker {worker.id} stood still for "
-                    f"{self._clock.monotonic() - began:.2f} s: look at its host",
+                    f"worker {worker.id} answered nothing for "
+                    f"{self._clock.monotonic() - began:.2f} s: check its host",
                     details={"worker": worker.id},
                 ) from None
             except YolopoolError as error:

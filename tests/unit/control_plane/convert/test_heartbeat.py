@@ -1,4 +1,4 @@
-"""A worker's stream: what it repeats stays the same object, what it changes is read anew."""
+"""Heartbeats of a stream: an unchanged part keeps its object, a changed one is decoded."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def a_replica(name: str, **fields: object) -> types_pb2.Replica:
     )
 
 
-def said(*replicas: types_pb2.Replica, incarnation: str = "i1") -> fleet_pb2.Worker:
+def message_of(*replicas: types_pb2.Replica, incarnation: str = "i1") -> fleet_pb2.Worker:
     return fleet_pb2.Worker(
         id="w1",
         incarnation=incarnation,
@@ -39,13 +39,13 @@ def said(*replicas: types_pb2.Replica, incarnation: str = "i1") -> fleet_pb2.Wor
     )
 
 
-JOINED = worker_in(said(), 0.0)
+JOINED = worker_in(message_of(), 0.0)
 
 
-def test_what_is_repeated_is_the_same_object() -> None:
-    inventory = HeartbeatDecoder()
-    first = inventory.read(said(a_replica("a"), a_replica("b")), 1.0, JOINED)
-    again = inventory.read(said(a_replica("a"), a_replica("b", outstanding=2)), 2.0, JOINED)
+def test_an_unchanged_replica_keeps_its_object() -> None:
+    decoder = HeartbeatDecoder()
+    first = decoder.read(message_of(a_replica("a"), a_replica("b")), 1.0, JOINED)
+    again = decoder.read(message_of(a_replica("a"), a_replica("b", outstanding=2)), 2.0, JOINED)
     assert again.replicas[key("a")] is first.replicas[key("a")]
     assert again.ledger is first.ledger
     changed, was = again.replicas[key("b")], first.replicas[key("b")]
@@ -54,17 +54,17 @@ def test_what_is_repeated_is_the_same_object() -> None:
     assert (first.lease_until_s, again.lease_until_s) == (1.0, 2.0)
 
 
-def test_parts_that_change_are_read() -> None:
-    inventory = HeartbeatDecoder()
-    inventory.read(said(a_replica("a")), 1.0, JOINED)
+def test_changed_parts_are_decoded() -> None:
+    decoder = HeartbeatDecoder()
+    decoder.read(message_of(a_replica("a")), 1.0, JOINED)
     other = a_replica("a", state=WARM)
     other.footprint.weights_bytes = 8
     other.variant.precision = "fp16"
-    read = inventory.read(said(other), 1.0, JOINED).replicas[key("a")]
+    read = decoder.read(message_of(other), 1.0, JOINED).replicas[key("a")]
     assert read.footprint is not None
     assert (read.footprint.weights_bytes, read.variant) == (8, "torch/fp16")
     other.ClearField("footprint")
-    assert inventory.read(said(other), 1.0, JOINED).replicas[key("a")].footprint is None
+    assert decoder.read(message_of(other), 1.0, JOINED).replicas[key("a")].footprint is None
 
 
 messages = st.lists(
@@ -76,29 +76,29 @@ messages = st.lists(
             state=st.sampled_from([HOT, WARM, types_pb2.REPLICA_STATE_FAILED]),
         ),
         max_size=3,
-        unique_by=lambda one: one.version.model,
+        unique_by=lambda replica: replica.version.model,
     ),
     max_size=6,
 )
 
 
 @given(messages, st.sampled_from(["i1", "i2"]))
-def test_a_stream_is_read_as_each_message_alone(
+def test_a_stream_decodes_to_the_same_as_each_message_alone(
     drawn: list[list[types_pb2.Replica]], last: str
 ) -> None:
-    inventory = HeartbeatDecoder()
+    decoder = HeartbeatDecoder()
     for n, replicas in enumerate(drawn):
-        message = said(*replicas, incarnation=last if n == len(drawn) - 1 else "i1")
-        read = inventory.read(message, float(n), JOINED)
+        message = message_of(*replicas, incarnation=last if n == len(drawn) - 1 else "i1")
+        read = decoder.read(message, float(n), JOINED)
         assert read == worker_in(message, float(n), JOINED)
 
 
 @given(messages)
-def test_the_view_lists_those_who_serve(drawn: list[list[types_pb2.Replica]]) -> None:
-    view, inventory = View(Clock(lambda: 0.0, lambda: 0.0)), HeartbeatDecoder()
+def test_the_view_indexes_the_replicas_that_serve(drawn: list[list[types_pb2.Replica]]) -> None:
+    view, decoder = View(Clock(lambda: 0.0, lambda: 0.0)), HeartbeatDecoder()
     view.join(JOINED, None)
     for replicas in drawn:
-        worker = inventory.read(said(*replicas), 1e9, JOINED)
+        worker = decoder.read(message_of(*replicas), 1e9, JOINED)
         view.apply_heartbeat(worker, None)
         assert set(view.holders) == set(worker.replicas)
         hot = {key for key, holders in view.holders.items() if holders.hot}
@@ -110,12 +110,12 @@ def test_the_view_lists_those_who_serve(drawn: list[list[types_pb2.Replica]]) ->
 
 
 def in_state(worker: WorkerInfo, state: ReplicaState) -> set[VersionKey]:
-    return {key for key, one in worker.replicas.items() if one.state is state}
+    return {key for key, replica in worker.replicas.items() if replica.state is state}
 
 
-def test_a_worker_that_does_not_take_work_is_in_no_list() -> None:
+def test_a_draining_worker_is_not_routed_to() -> None:
     view = View(Clock(lambda: 0.0, lambda: 0.0))
-    ready = worker_in(said(a_replica("a")), 10.0)
+    ready = worker_in(message_of(a_replica("a")), 10.0)
     view.join(ready, None)
     assert [id_ for _, id_ in view.holders[key("a")].hot] == ["w1"]
     view.apply_heartbeat(replace(ready, state=WorkerState.DRAINING), None)

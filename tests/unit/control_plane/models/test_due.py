@@ -1,4 +1,4 @@
-"""Moments of cron lines, across the nights on which clocks change too, and what is due when."""
+"""Moments of cron lines, also when clocks change, and which schedules are due when."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -98,7 +98,7 @@ def test_a_midnight_that_is_not_there() -> None:
         ("0 0 " + ",".join(["1"] * 200) + " * *", "five fields"),
     ],
 )
-def test_a_line_that_is_none_says_where(cron: str, says: str) -> None:
+def test_an_invalid_line_names_the_wrong_part(cron: str, says: str) -> None:
     with pytest.raises(InvalidSchedule, match=says):
         check_cron(cron)
 
@@ -108,7 +108,7 @@ def test_a_line_is_kept_with_single_spaces() -> None:
 
 
 @pytest.mark.parametrize("zone", ["Berlin", "Europe", "../etc/passwd", "/etc/localtime", "a\0b"])
-def test_a_zone_that_is_none_is_said(zone: str) -> None:
+def test_an_unknown_zone_is_rejected(zone: str) -> None:
     with pytest.raises(InvalidSchedule, match="IANA"):
         zone_of(zone)
 
@@ -120,13 +120,13 @@ LINES = st.builds(
     st.sampled_from(["*", "0", "1-5", "6,0"]),
 )
 ZONES = ["", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Cairo"]
-# Around the changes of all of them in 2026, and a quiet week.
+# Around the clock changes of these zones in 2026, and a week without one.
 NIGHTS = [f"2026-{day}" for day in ("03-08", "03-29", "04-05", "04-24", "06-10", "10-04", "10-25")]
 
 
 def walked(cron: str, zone: str, start: float, hours: int) -> list[float]:
-    """By looking at every minute: the first time that the wall clock shows each matching time, or
-    for one that it never shows, the next minute that there is.
+    """Searches minute by minute: the first time that the wall clock shows each matching time, or,
+    for a time that it skips, the next minute.
     """
     line = cron.split()
     tz = ZoneInfo(zone or "UTC")
@@ -159,7 +159,7 @@ def in_field(text: str, value: int) -> bool:
 
 
 @given(LINES, st.sampled_from(ZONES), st.sampled_from(NIGHTS), st.integers(0, 36 * 60))
-def test_moments_are_what_a_walk_over_the_minutes_finds(
+def test_moments_match_a_search_minute_by_minute(
     cron: str, zone: str, night: str, minute: int
 ) -> None:
     start = utc(f"{night}T00:00") - 12 * 3600
@@ -168,7 +168,7 @@ def test_moments_are_what_a_walk_over_the_minutes_finds(
     later = [moment for moment in moments if moment > at]
     if later:
         assert next_after(cron, zone, at) == later[0]
-    # The walk begins with its second minute.
+    # The search starts with its second minute.
     earlier = [moment for moment in moments if moment <= at]
     if earlier:
         assert latest_at(cron, zone, at) == earlier[-1]
@@ -183,13 +183,13 @@ DAY, NIGHT = berlin("2026-11-20T06:00"), berlin("2026-11-20T19:00")
 def schedule(
     name: str, hour: int, prepare: str = "", release: str = "", **more: object
 ) -> Schedule:
-    change = Changeover(tuple(Preparation(one) for one in prepare.split()), tuple(release.split()))
+    change = Changeover(tuple(map(Preparation, prepare.split())), tuple(release.split()))
     values = {"lead_s": 0.0, "since_unix_s": DAWN, **more}
     return Schedule(name, f"0 {hour} * * *", "Europe/Berlin", change=change, **values)  # type: ignore[arg-type] # of Schedule
 
 
 def open_at(now: float, *schedules: Schedule) -> list[tuple[str, bool]]:
-    return [(one.schedule.name, one.has_come) for one in due(schedules, now).due]
+    return [(found.schedule.name, found.has_come) for found in due(schedules, now).due]
 
 
 def test_preparation_begins_before_the_moment() -> None:
@@ -201,43 +201,43 @@ def test_preparation_begins_before_the_moment() -> None:
     assert due([day], DAY).due == (Due(DAY, day, True),)
 
 
-def test_what_releases_only_has_nothing_to_prepare() -> None:
+def test_a_schedule_that_only_releases_prepares_nothing() -> None:
     clean = schedule("clean", 6, "", "b", lead_s=1800.0)
     assert open_at(DAY - 60, clean) == []
     assert due([clean], DAY - 60).next_unix_s == DAY
     assert open_at(DAY, clean) == [("clean", True)]
 
 
-def test_a_moment_before_it_was_set_is_none_of_it() -> None:
+def test_a_moment_before_the_schedule_was_set_is_not_due() -> None:
     late = schedule("late", 6, "a", since_unix_s=DAY + 60)
     assert open_at(DAY + 120, late) == []
     assert open_at(DAY + 24 * 3600, late) == [("late", True)]
 
 
-def test_done_is_done_until_the_next_moment() -> None:
+def test_a_moment_that_succeeded_is_not_due_again() -> None:
     day = schedule("day", 6, "a").noted(DAY, "")
     assert open_at(DAY + 60, day) == []
     assert open_at(DAY + 24 * 3600, day) == [("day", True)]
 
 
-def test_what_failed_stays_due_while_it_is_the_latest() -> None:
+def test_a_moment_that_failed_stays_due_while_it_is_the_latest() -> None:
     day = schedule("day", 6, "a").noted(DAY, "LEDGER_FULL: no room")
     assert open_at(DAY + 60, day) == [("day", True)]
     other = schedule("other", 7, "z")
     assert open_at(DAY + 4000, day, other) == [("day", True), ("other", True)]
 
 
-def test_missed_moments_are_made_up_for_in_their_order() -> None:
+def test_missed_moments_are_carried_out_in_order() -> None:
     day, night = schedule("day", 6, "a", "b"), schedule("night", 19, "b", "a")
     apart = schedule("apart", 20, "z")
     later = NIGHT + 2 * 3600
-    # The night waits for the day, with which it shares models; what shares none does not.
+    # The night shares models with the day, and waits for it; the third shares none, and does not.
     assert open_at(later, night, apart, day) == [("day", True), ("apart", True)]
     done = day.noted(DAY, "")
     assert open_at(later, night, apart, done) == [("night", True), ("apart", True)]
 
 
-def test_an_earlier_change_that_failed_gives_way_to_a_later_one() -> None:
+def test_a_failed_change_is_not_retried_after_a_later_one() -> None:
     day = schedule("day", 6, "a", "b").noted(DAY, "LOAD_FAILED: a")
     night = schedule("night", 19, "b@2", "a")
     assert open_at(NIGHT, day, night) == [("night", True)]
@@ -252,12 +252,12 @@ def test_two_at_one_moment_are_both_due() -> None:
     assert open_at(DAY, *failed) == [("one", True)]
 
 
-def test_nothing_is_due_and_nothing_to_look_for_without_schedules() -> None:
+def test_without_schedules_nothing_is_due() -> None:
     agenda = due([], DAWN)
     assert (agenda.due, agenda.next_unix_s) == ((), INFINITY)
 
 
-def test_a_note_of_another_time_is_dropped() -> None:
+def test_a_note_of_an_earlier_moment_is_dropped() -> None:
     day = schedule("day", 6, "a").noted(DAY, "x: y")
     assert day.noted(DAY - 86_400, "") == day  # before it was set
     assert day.noted(DAY, "") != day
@@ -265,7 +265,7 @@ def test_a_note_of_another_time_is_dropped() -> None:
     assert later.noted(DAY, "x: y") == later
 
 
-def test_the_same_words_are_the_same_schedule() -> None:
+def test_two_schedules_that_ask_for_the_same_are_one_request() -> None:
     day = schedule("day", 6, "a", "b").noted(DAY, "x: y")
     assert day.same_request(schedule("day", 6, "a", "b", since_unix_s=NIGHT))
     assert not day.same_request(schedule("day", 7, "a", "b"))
@@ -279,8 +279,10 @@ HOURS = st.integers(0, 23)
     st.lists(st.tuples(HOURS, st.sampled_from("abc"), st.sampled_from("abc")), max_size=4),
     st.integers(0, 4 * 24 * 60),
 )
-def test_whatever_is_due_comes_to_an_end(plans: list[tuple[int, str, str]], minute: int) -> None:
-    """Each round one due change comes true: every latest moment is soon done, in order."""
+def test_all_due_changes_are_carried_out_in_the_end(
+    plans: list[tuple[int, str, str]], minute: int
+) -> None:
+    """One due change succeeds each round: soon every latest moment is done, in order."""
     now = DAWN + 60 * minute
     schedules = {
         f"s{i}": schedule(f"s{i}", hour, prepare, release)
@@ -288,13 +290,13 @@ def test_whatever_is_due_comes_to_an_end(plans: list[tuple[int, str, str]], minu
     }
     order = []
     for _ in range(len(plans) + 1):
-        come = [one for one in due(schedules.values(), now).due if one.has_come]
+        come = [found for found in due(schedules.values(), now).due if found.has_come]
         if not come:
             break
         name = come[0].schedule.name
         order.append(come[0].moment_unix_s)
         schedules[name] = schedules[name].noted(come[0].moment_unix_s, "")
     agenda = due(schedules.values(), now)
-    assert not [one for one in agenda.due if one.has_come]
+    assert not [found for found in agenda.due if found.has_come]
     assert order == sorted(order)
     assert agenda.next_unix_s > now

@@ -1,4 +1,4 @@
-"""Routing: who may answer, who is preferred, and what is said when nobody can."""
+"""Which workers may answer, which is preferred, and the outcome when none can."""
 
 import heapq
 from collections import Counter
@@ -39,19 +39,18 @@ class FrozenView:
     @property
     def holders(self) -> dict[VersionKey, ReplicaIndex]:
         found = ReplicaIndex(key("a"))
-        for one in self.workers.values():
-            if key("a") in one.replicas:
-                found.put(one)
+        for holder in self.workers.values():
+            if key("a") in holder.replicas:
+                found.put(holder)
         return {key("a"): found} if found else {}
 
 
 def view_of(*workers: WorkerInfo) -> FrozenView:
-    return FrozenView({one.id: one for one in workers})
+    return FrozenView({known.id: known for known in workers})
 
 
 def with_a(name: str, **changes: object) -> WorkerInfo:
-    one = worker(name, replicas=[replica("a")])
-    return replace(one, **changes)  # type: ignore[arg-type] # any field
+    return replace(worker(name, replicas=[replica("a")]), **changes)  # type: ignore[arg-type] # any field
 
 
 def chosen(view: FrozenView, rounds: int = 50, excluded: Sequence[str] = ()) -> set[str]:
@@ -80,10 +79,12 @@ def test_a_warm_replica_serves_and_a_hot_one_is_preferred() -> None:
     assert chosen(view_of(warm, with_a("hot"))) == {"hot"}
 
 
-def test_a_swap_counts_as_it_was_measured() -> None:
+def test_a_swap_counts_with_its_measured_time() -> None:
     def warm(name: str, swap_ms: float) -> WorkerInfo:
-        one = replica("a", 500_000_000, state=ReplicaState.WARM)
-        return worker(name, replicas=[replace(one, footprint=Footprint(1, 1, swap_ms=swap_ms))])
+        off_device = replica("a", 500_000_000, state=ReplicaState.WARM)
+        return worker(
+            name, replicas=[replace(off_device, footprint=Footprint(1, 1, swap_ms=swap_ms))]
+        )
 
     assert chosen(view_of(warm("slow", 80.0), warm("fast", 2.0))) == {"fast"}
     # Not measured: 50 ms at 10 GB/s.
@@ -91,14 +92,14 @@ def test_a_swap_counts_as_it_was_measured() -> None:
     assert chosen(view_of(warm("unknown", 0.0), warm("fast", 2.0))) == {"fast"}
 
 
-def test_tried_workers_are_excluded_by_incarnation() -> None:
+def test_workers_that_failed_are_excluded_by_incarnation() -> None:
     view = view_of(with_a("w1"), with_a("w2"))
     assert chosen(view, excluded=["w1-1"]) == {"w2"}
     assert chosen(view, excluded=["w2-1"]) == {"w1"}
     assert isinstance(choose(view, key("a"), NOW, Random(1), ["w1-1", "w2-1"]), Hold)
 
 
-def test_of_two_the_one_that_ends_first() -> None:
+def test_the_worker_that_finishes_first_wins() -> None:
     view = view_of(with_a("w1"), with_a("w2"))
     view.loads["w1"] = LoadReport(outstanding=3, estimated_wait_ms=30.0)
     assert chosen(view) == {"w2"}
@@ -113,17 +114,17 @@ def test_own_calls_count_before_they_are_reported() -> None:
     assert chosen(view) == {"w1"}
 
 
-def test_idle_workers_are_filled_in_an_order_that_all_control_planes_share() -> None:
+def test_all_control_planes_fill_idle_workers_in_the_same_order() -> None:
     names = [f"w{n}" for n in range(40)]
     first = min(names, key=lambda name: rank(key("a"), name))
     for order in (names, names[::-1]):
         assert chosen(view_of(*[with_a(name) for name in order])) == {first}
-    # Another version has another order, so that the first worker is not the first of all.
+    # Each version has its own order, so that they do not all prefer the same worker.
     tops = {min(names, key=lambda name: rank(key(f"m{n}"), name)) for n in range(40)}
     assert len(tops) > 15
 
 
-def test_the_preferred_one_is_left_once_it_is_more_than_a_pass_behind() -> None:
+def test_the_preferred_worker_is_skipped_once_it_is_more_than_a_pass_behind() -> None:
     names = sorted(("w1", "w2"), key=lambda name: rank(key("a"), name))
     view = view_of(*[timed(name, 10.0) for name in names])
     view.loads[names[0]] = LoadReport(outstanding=1, estimated_wait_ms=10.0)
@@ -138,7 +139,7 @@ def test_a_slow_device_is_not_preferred_for_its_rank() -> None:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.95, 0.999])
-def test_among_many_stale_the_live_ones_are_found(share: float) -> None:
+def test_live_workers_are_found_among_many_stale_ones(share: float) -> None:
     stale = int(share * 1000)
     names = [f"w{n}" for n in range(1000)]
     Random(7).shuffle(names)
@@ -153,7 +154,7 @@ def test_among_many_stale_the_live_ones_are_found(share: float) -> None:
 
 
 class FrozenLists(FrozenView):
-    """With the lists made once."""
+    """Makes its index once."""
 
     def __init__(self, view: FrozenView) -> None:
         super().__init__(view.workers)
@@ -174,8 +175,8 @@ RUN_MS = 10.0
 
 
 def served(workers: int, load: float, requests: int, seed: int) -> Counter[str]:
-    """Requests by worker: arrivals at random times, passes of RUN_MS one by one, and reports that
-    ride on each answer. `load` 1 keeps all workers busy. Without batches, where queues are longest.
+    """Requests by worker. They arrive at random times, each takes a pass of RUN_MS, and each answer
+    carries a report. `load` 1 keeps all workers busy. Nothing is batched: queues are longest then.
     """
     rng = Random(seed)
     names = [f"w{n}" for n in range(workers)]
@@ -205,8 +206,8 @@ def served(workers: int, load: float, requests: int, seed: int) -> Counter[str]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_at_low_load_few_answer(seed: int) -> None:
-    """Half of what one of twenty could do."""
+def test_at_low_load_few_workers_answer(seed: int) -> None:
+    """Half of the load that one of the twenty workers could take."""
     counts = served(20, 0.025, 4000, seed)
     first, second = counts.most_common(2)
     assert first[1] > 0.8 * counts.total()
@@ -215,13 +216,13 @@ def test_at_low_load_few_answer(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("workers", [4, 20])
-def test_at_high_load_all_answer_alike(seed: int, workers: int) -> None:
+def test_at_high_load_all_workers_answer_equally(seed: int, workers: int) -> None:
     counts = served(workers, 0.95, 8000, seed)
     assert len(counts) == workers
     assert max(counts.values()) < 1.15 * counts.total() / workers
 
 
-# --- how long an attempt may take -----------------------------------------------------------------
+# --- the timeout of an attempt --------------------------------------------------------------------
 
 
 def limit(run_ms: float, left_s: float, wait_ms: float = 0.0, body_bytes: int = 0) -> float | None:
@@ -236,19 +237,19 @@ def test_an_attempt_has_five_times_its_estimate_and_never_less_than_the_floor() 
     assert limit(100.0, 30.0, body_bytes=10_000_000) == pytest.approx(5.5)
 
 
-def test_an_attempt_leaves_the_other_its_time() -> None:
+def test_an_attempt_leaves_time_for_a_second_one() -> None:
     assert limit(1000.0, 6.0) == pytest.approx(3.0)
     assert limit(1000.0, 2.5) == pytest.approx(1.25)
     assert limit(1000.0, 1.9) is None
     assert limit(10.0, 0.2) is None
 
 
-def test_what_was_never_measured_has_time_for_its_first_pass() -> None:
+def test_an_unmeasured_version_has_time_for_its_first_pass() -> None:
     assert limit(0.0, 30.0) == UNMEASURED_FLOOR_S
     assert limit(0.0, 1.0) is None
 
 
-def test_a_version_that_left_has_no_limit() -> None:
+def test_a_replica_that_left_has_no_limit() -> None:
     view = view_of(worker("w1"))
     assert per_try_timeout_s(view, view.workers["w1"], key("a"), 30.0, 0) is None
 
@@ -267,7 +268,7 @@ def test_without_workers_it_holds() -> None:
         ("LEDGER_FULL", errors.LedgerFull),
     ],
 )
-def test_what_the_plan_says_is_final_is_an_error(
+def test_a_final_refusal_of_the_plan_is_an_error(
     reason: str, kind: type[errors.YolopoolError]
 ) -> None:
     view = view_of(worker("w1"))
@@ -278,7 +279,7 @@ def test_what_the_plan_says_is_final_is_an_error(
     assert (route.error.message, route.error.retry_after_s) == ("because", 2.0)
 
 
-def test_else_it_holds_with_what_it_waits_for() -> None:
+def test_otherwise_it_holds_with_the_reason() -> None:
     view = view_of(worker("w1"))
     view.waits[key("a")] = Blocked(key("a"), "LEDGER_FULL", "all are busy")
     assert choose(view, key("a"), NOW, Random(1)) == Hold("LEDGER_FULL", "all are busy")

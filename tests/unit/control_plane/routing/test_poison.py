@@ -1,4 +1,4 @@
-"""Which image ends the workers that take it, by what several of them had in hand."""
+"""Which image crashes workers, from what several of them had in flight."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,23 +19,23 @@ def lose(poison: Poison, incarnation: str, now: float, **images: str) -> None:
         poison.lost(incarnation, request, image(digest), now)
 
 
-def test_nothing_is_looked_at_while_nobody_was_lost() -> None:
+def test_no_image_is_hashed_before_a_worker_is_lost() -> None:
     assert Poison(KEEP_S).is_empty(0.0)
 
 
-def test_what_two_exits_have_in_common_is_guilty() -> None:
+def test_the_image_that_two_exits_have_in_common_is_guilty() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, p="poison", a="cat", b="dog")
     poison.exited("one", frozenset("pab"), 0.1)
     lose(poison, "two", 1.0, p="poison", a="cat", n="fish")
     assert poison.culprit(image("poison")) is None
-    # The cat waited for its turn, the fish was new.
+    # The cat waited in the queue, the fish was new.
     poison.exited("two", frozenset("pn"), 1.1)
     assert poison.culprit(image("poison")) == image("poison")
     assert not poison.is_implicated("two", "a")
 
 
-def test_of_two_in_common_nobody_can_tell() -> None:
+def test_two_images_in_common_prove_nothing() -> None:
     poison = Poison(KEEP_S)
     for incarnation in ("one", "two"):
         lose(poison, incarnation, 0.0, p="poison", a="cat")
@@ -46,7 +46,7 @@ def test_of_two_in_common_nobody_can_tell() -> None:
     assert poison.culprit(image("poison")) == image("poison")
 
 
-def test_the_first_exit_may_be_told_after_the_second() -> None:
+def test_the_first_exit_may_be_reported_after_the_second() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, p="poison", a="cat")
     lose(poison, "two", 0.2, p="poison")
@@ -59,7 +59,7 @@ def test_the_first_exit_may_be_told_after_the_second() -> None:
     assert poison.culprit(image("poison")) == image("poison")
 
 
-def test_what_a_convict_ended_is_held_against_no_other() -> None:
+def test_an_exit_that_a_conviction_explains_counts_against_no_other_image() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, p="poison", a="cat")
     poison.exited("one", frozenset("pa"), 0.1)
@@ -72,7 +72,7 @@ def test_what_a_convict_ended_is_held_against_no_other() -> None:
     assert poison.culprit(image("cat")) is None
 
 
-def test_one_exit_is_no_proof_whoever_sent_the_image() -> None:
+def test_one_exit_is_no_proof_even_with_two_requests() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, p="poison", q="poison")
     poison.exited("one", frozenset("pq"), 0.0)
@@ -88,17 +88,17 @@ def test_an_answer_acquits() -> None:
     assert poison.is_empty(0.0)
 
 
-def test_an_end_from_outside_implicates_nobody() -> None:
+def test_a_process_stopped_from_outside_implicates_no_image() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, a="cat")
     poison.exited("one", frozenset(), 0.1)
-    lose(poison, "one", 0.2, b="dog")  # told later
+    lose(poison, "one", 0.2, b="dog")  # noted after the report
     assert poison.is_empty(0.2)
 
 
-def test_an_image_that_ends_io_processes_of_a_worker_that_lives_is_guilty() -> None:
+def test_an_image_that_crashes_two_io_processes_of_one_worker_is_guilty() -> None:
     poison = Poison(KEEP_S)
-    # Told before or after it is known here that they were lost.
+    # The report may come before or after the lost requests are noted here.
     lose(poison, "one", 0.0, p="poison", a="cat", n="fish")
     poison.exited("one", frozenset("pa"), 0.1, io_process="io-1")
     assert poison.culprit(image("poison")) is None
@@ -115,7 +115,7 @@ def test_an_image_that_ends_io_processes_of_a_worker_that_lives_is_guilty() -> N
     assert poison.is_suspect(image("fish"))
 
 
-def test_without_a_word_of_the_supervisor_nobody_is_implicated_for_long() -> None:
+def test_without_an_exit_report_no_image_is_implicated_for_long() -> None:
     poison = Poison(KEEP_S)
     lose(poison, "one", 0.0, a="cat")
     assert not poison.is_empty(REPORT_S - 0.1)
@@ -131,7 +131,7 @@ def test_quarantine_ends() -> None:
     assert poison.is_empty(10.0)
 
 
-def test_what_is_poison_for_one_version_is_none_for_another() -> None:
+def test_an_image_is_convicted_for_one_version_alone() -> None:
     poison = Poison(KEEP_S)
     poison.lost("one", "p", Image(VERSION, "cat"), 0.0)
     poison.exited("one", frozenset("p"), 0.0)
@@ -143,7 +143,7 @@ def test_what_is_poison_for_one_version_is_none_for_another() -> None:
     assert poison.refused_for_s(Image(OTHER, "cat"), 4.0) == 0.0
 
 
-def test_a_version_whose_images_are_convicted_one_after_the_other_is_at_fault() -> None:
+def test_a_version_with_two_convicted_images_is_at_fault() -> None:
     poison = Poison(KEEP_S)
     assert not poison.quarantine_image(image("cat"), 600.0)
     assert not poison.quarantine_image(image("cat"), 600.0)
@@ -151,16 +151,16 @@ def test_a_version_whose_images_are_convicted_one_after_the_other_is_at_fault() 
     assert poison.quarantine_image(image("dog"), 600.0)
 
 
-def test_an_answer_between_says_that_it_was_the_images() -> None:
+def test_an_answer_between_two_convictions_clears_the_version() -> None:
     poison = Poison(KEEP_S)
     assert not poison.quarantine_image(image("cat"), 600.0)
     poison.works(VERSION)
     assert not poison.quarantine_image(image("dog"), 600.0)
-    poison.answered(image("fish"))  # of a suspect
+    poison.answered(image("fish"))  # the answer of a suspect
     assert not poison.quarantine_image(image("bird"), 600.0)
 
 
-def test_convictions_of_long_ago_do_not_count() -> None:
+def test_old_convictions_do_not_count() -> None:
     poison = Poison(KEEP_S)
     assert not poison.quarantine_image(image("cat"), 600.0)
     assert poison.is_empty(600.0)
@@ -174,20 +174,20 @@ IMAGES = st.lists(st.sampled_from("abcdefgh"), max_size=8)
 def test_the_innocent_are_never_convicted(
     crashes: list[tuple[list[str], str, list[str]]],
 ) -> None:
-    """One image is poison: each exit has it in hand, with any others that have not been lost
-    before, and at most one suspect; whoever else was lost waited for its turn.
+    """One image is poison: each exit has it in flight, with any images that were not lost before,
+    and at most one suspect. Other images that were lost waited in the queue.
     """
     poison, known = Poison(KEEP_S), {"poison"}
     for number, (new, suspect, waiting) in enumerate(crashes):
         incarnation, now = str(number), float(number)
-        # The poison itself is the suspect, from the second time on.
-        in_hand = {one for one in new if one not in known} | {"poison"}
+        # From the second exit on, the poison itself is the suspect.
+        in_flight = {name for name in new if name not in known} | {"poison"}
         if number == 0:
-            in_hand.add(suspect)
-        for one in {*in_hand, *waiting}:
-            poison.lost(incarnation, one, image(one), now)
-        poison.exited(incarnation, frozenset(in_hand), now)
-        known |= in_hand
-        for one in known | {*waiting}:
-            assert poison.culprit(image(one)) in (None, image("poison"))
+            in_flight.add(suspect)
+        for name in {*in_flight, *waiting}:
+            poison.lost(incarnation, name, image(name), now)
+        poison.exited(incarnation, frozenset(in_flight), now)
+        known |= in_flight
+        for name in known | {*waiting}:
+            assert poison.culprit(image(name)) in (None, image("poison"))
         assert poison.culprit(image("poison")) == (image("poison") if number else None)
