@@ -215,7 +215,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         log.info(
             "placement set",
             version=str(version.key),
-            placement=placement.says,
+            placement=placement.requires,
             by=principal_of(context).name,
         )
         placed = await self._place(version.key, placement)

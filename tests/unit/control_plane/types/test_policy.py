@@ -16,7 +16,7 @@ def test_a_worker_is_allowed_if_it_has_all_that_is_asked_for(
 ) -> None:
     placement = Placement(asked.get("pool", ""), {k: v for k, v in asked.items() if k != "pool"})
     assert placement.allows(has) is (asked.items() <= has.items())
-    assert placement.says == ", ".join(f"{name}={asked[name]}" for name in sorted(asked))
+    assert placement.requires == ", ".join(f"{name}={asked[name]}" for name in sorted(asked))
 
 
 def test_a_record_of_a_newer_release_is_read() -> None:
