@@ -101,7 +101,7 @@ def _wanting(snapshot: Snapshot, want: Want) -> Snapshot:
 def _without(
     failures: Mapping[ReplicaKey, LoadFailure], key: VersionKey
 ) -> Mapping[ReplicaKey, LoadFailure]:
-    return {place: failure for place, failure in failures.items() if place[1] != key}
+    return {target: failure for target, failure in failures.items() if target[1] != key}
 
 
 # --- a version --------------------------------------------------------------------------------
