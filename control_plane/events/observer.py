@@ -11,7 +11,7 @@ from control_plane.clock import Clock
 from control_plane.events.discrepancies import Subject, discrepancies
 from control_plane.events.recorder import EventRecorder
 from control_plane.events.transitions import Notice, Observation, Reported, diff
-from control_plane.store.registry import Registry
+from control_plane.store.registry import ObservedState
 from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
 from control_plane.view.view import View
@@ -33,7 +33,7 @@ class FleetObserver:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: ObservedState,
         view: View,
         recorder: EventRecorder,
         token: Callable[[], FencingToken | None],

@@ -10,7 +10,7 @@ from collections import deque
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.store.registry import Registry
+from control_plane.store.registry import EventLog
 from control_plane.types.event import Event, EventKind
 from control_plane.types.version import VersionKey
 from yolopool.errors import RegistryUnavailable
@@ -27,7 +27,7 @@ class EventRecorder:
     """`name` is this control plane's in every event. Call `record` from the event loop only."""
 
     def __init__(
-        self, name: str, registry: Registry, clock: Clock, retry_s: float = RETRY_S
+        self, name: str, registry: EventLog, clock: Clock, retry_s: float = RETRY_S
     ) -> None:
         self._name = name
         self._registry = registry

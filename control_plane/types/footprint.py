@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.types.version import DeviceVariant, ModelVersion
+from yolopool.vocabulary import INPUT_BYTES_PER_PIXEL
 
 PIXELS_PER_MEGAPIXEL = 1_000_000
-INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)  # three channels, as a byte and as a float32
 # For a version whose settings have no size; an import always fills one in.
 DEFAULT_IMAGE_SIZE = 640
 

@@ -21,7 +21,7 @@ from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
 from control_plane.types.version import VersionKey, VersionSettings
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
-from tests.contract.redis_servers import DEBIAN, free_port, server, watched
+from tests.contract.redis_servers import any_kind, free_port, server, watched
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.errors import RegistryUnavailable, StaleToken
@@ -40,7 +40,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def url(folder: Path) -> Iterator[str]:
     (folder / "redis").mkdir()
-    with server(DEBIAN, folder / "redis"):
+    with server(any_kind(), folder / "redis"):
         yield f"unix://{folder}/redis/redis.sock"
 
 
@@ -169,7 +169,7 @@ async def test_a_store_that_was_away_is_not_filled(folder: Path) -> None:
     (folder / "redis").mkdir()
     url = f"unix://{folder}/redis/redis.sock"
     with ExitStack() as stack, structlog.testing.capture_logs() as logs:
-        stack.enter_context(server(DEBIAN, folder / "redis"))
+        stack.enter_context(server(any_kind(), folder / "redis"))
         async with a_rig(folder / "one", url) as one:
             await one.worker("w1")
             await one.ready("a")
@@ -178,7 +178,7 @@ async def test_a_store_that_was_away_is_not_filled(folder: Path) -> None:
             await becomes(lambda: not one.plane.view.registry_available)
             assert (await one.detect("a")).worker == "w1"
             assert isinstance(await refused(one.register("b")), errors.RegistryUnavailable)
-            stack.enter_context(server(DEBIAN, folder / "redis"))
+            stack.enter_context(server(any_kind(), folder / "redis"))
             await becomes(lambda: one.plane.view.registry_available)
             async with asyncio.timeout(20):
                 while isinstance(await tried(one.register("b")), RegistryUnavailable):  # noqa: ASYNC110
@@ -239,8 +239,8 @@ async def pair(folder: Path) -> AsyncIterator[tuple[RedisRegistry, RedisRegistry
     ports = [free_port(), free_port()]
     loopback = ("--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0", "--port")
     with (
-        server(DEBIAN, folder / "one", *loopback, str(ports[0])),
-        server(DEBIAN, folder / "two", *loopback, str(ports[1])),
+        server(any_kind(), folder / "one", *loopback, str(ports[0])),
+        server(any_kind(), folder / "two", *loopback, str(ports[1])),
     ):
         clients = [connect(f"redis://127.0.0.1:{port}", None, 2.0) for port in ports]
         for client in clients:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
-from control_plane.app import SERVICES
 from control_plane.leader.forwarding import FORWARDED, SERVED_LOCALLY
+from control_plane.services.register import SERVICES
 from yolopool.v1 import (
     bench_pb2,
     detection_pb2,

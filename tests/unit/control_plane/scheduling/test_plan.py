@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.scheduling.plan import plan, replan
@@ -14,6 +14,7 @@ from control_plane.types.policy import Placement, Residency, ResidencyMode
 from control_plane.types.snapshot import LoadFailure, Snapshot
 from control_plane.types.version import VersionKey, VersionState
 from control_plane.types.worker import Replica, WorkerInfo, WorkerState
+from tests.matrix import examples
 from tests.unit.control_plane.fleets import (
     NOW,
     assigned,
@@ -209,7 +210,7 @@ def fits_at_once(one: WorkerInfo, replicas: Collection[Replica]) -> bool:
 
 
 @given(fleets())
-@settings(max_examples=120)
+@examples(120)
 def test_no_plan_overruns_a_ledger(before: Snapshot) -> None:
     after = carried_out(before, plan(before, NOW))
     for one in after.workers.values():
@@ -217,7 +218,7 @@ def test_no_plan_overruns_a_ledger(before: Snapshot) -> None:
 
 
 @given(tiered())
-@settings(max_examples=150)
+@examples(150)
 def test_all_that_is_assigned_can_come_to_its_device_beside_the_pinned(before: Snapshot) -> None:
     commands = plan(before, NOW)
     after = carried_out(before, commands)
@@ -232,7 +233,7 @@ def test_all_that_is_assigned_can_come_to_its_device_beside_the_pinned(before: S
 
 
 @given(tiered())
-@settings(max_examples=120)
+@examples(120)
 def test_plans_with_turns_come_to_rest(before: Snapshot) -> None:
     for _ in range(2 * len(before.desired.wants) + 4):
         commands = deeds(plan(before, NOW))
@@ -243,7 +244,7 @@ def test_plans_with_turns_come_to_rest(before: Snapshot) -> None:
 
 
 @given(fleets(settled=True))
-@settings(max_examples=120)
+@examples(120)
 def test_a_plan_carried_out_leaves_nothing_to_do(before: Snapshot) -> None:
     commands = plan(before, NOW)
     # One that waits for room may take it in the next plan, from what this one loads.
@@ -252,7 +253,7 @@ def test_a_plan_carried_out_leaves_nothing_to_do(before: Snapshot) -> None:
 
 
 @given(fleets(settled=True))
-@settings(max_examples=120)
+@examples(120)
 def test_plans_come_to_rest(before: Snapshot) -> None:
     # Every taking of room forgets a want, so there can't be more rounds than wants and one.
     for _ in range(len(before.desired.wants) + 2):
@@ -264,7 +265,7 @@ def test_plans_come_to_rest(before: Snapshot) -> None:
 
 
 @given(fleets(), st.randoms(use_true_random=False))
-@settings(max_examples=100)
+@examples(100)
 def test_the_order_of_workers_does_not_matter(before: Snapshot, rng: object) -> None:
     from random import Random
 
@@ -281,7 +282,7 @@ def test_the_order_of_workers_does_not_matter(before: Snapshot, rng: object) -> 
 
 
 @given(fleets())
-@settings(max_examples=120)
+@examples(120)
 def test_nothing_pinned_or_in_use_leaves_for_room(before: Snapshot) -> None:
     for command in plan(before, NOW):
         if isinstance(command, Release) and command.drop_want:
@@ -291,7 +292,7 @@ def test_nothing_pinned_or_in_use_leaves_for_room(before: Snapshot) -> None:
 
 
 @given(fleets())
-@settings(max_examples=120)
+@examples(120)
 def test_nothing_is_released_and_assigned_in_one_plan(before: Snapshot) -> None:
     commands = plan(before, NOW)
     assigned = {(c.worker, c.key) for c in commands if isinstance(c, Assign)}
@@ -305,7 +306,7 @@ def test_nothing_is_released_and_assigned_in_one_plan(before: Snapshot) -> None:
 
 
 @given(fleets())
-@settings(max_examples=120)
+@examples(120)
 def test_every_want_is_met_or_has_its_reason(before: Snapshot) -> None:
     commands = plan(before, NOW)
     after = carried_out(before, commands)
@@ -332,7 +333,7 @@ def changes(draw: st.DrawFn) -> list[tuple[str, int]]:
 
 
 @given(changes())
-@settings(max_examples=80)
+@examples(80)
 def test_plans_of_what_changed_come_to_where_whole_plans_do(steps: list[tuple[str, int]]) -> None:
     versions = [version(name) for name in NAMES]
     now = snapshot([worker(id_, 30) for id_ in WORKERS], [], versions)

@@ -1,12 +1,13 @@
 """How many copies of a version there are."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.scheduling.plan import plan
 from control_plane.types.command import Assign
 from control_plane.types.policy import Placement
 from control_plane.types.worker import WorkerInfo
+from tests.matrix import examples
 from tests.unit.control_plane.fleets import (
     NOW,
     assigned,
@@ -64,7 +65,7 @@ def test_copies_beyond_what_is_wanted_are_not_pinned() -> None:
 
 
 @given(st.floats(0.0, 6.0), st.integers(1, 8))
-@settings(max_examples=80)
+@examples(80)
 def test_constant_demand_moves_nothing_for_long(demand: float, devices: int) -> None:
     """Devices' worth of work for one version: copies settle, and stay as they are."""
     there = 1
