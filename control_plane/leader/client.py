@@ -47,7 +47,7 @@ class LeaderClient:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     def leader(self) -> str:
-        """The leader's address; empty if this process leads, or none is known."""
+        """The address of the leader, if another control plane leads; else empty."""
         return self._view.leader_address if self._view.leader != self._name else ""
 
     async def want(self, address: str, key: VersionKey, timeout_s: float) -> None:

@@ -264,7 +264,7 @@ class Executor:
             )
 
     def _assume_needed(self, command: Assign, worker: WorkerInfo, error: YolopoolError) -> None:
-        """Plans with the bytes that the worker said it needs: by the estimate it would fit."""
+        """Plans with the bytes that the worker said it needs: its estimate was too low."""
         needed = int(error.details.get("needed_bytes", "0"))
         version = self._view.desired.versions.get(command.key)
         pack, made = version.made_by(worker.build) if version is not None else (None, None)

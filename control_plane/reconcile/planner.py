@@ -58,7 +58,9 @@ class Planner:
         self._fleet = None
 
     def dry_run(self) -> None:
-        """Plans to tell callers why wants are blocked, and executes nothing: there is no leader."""
+        """Plans to tell callers why wants are blocked, and executes nothing: no leader is known, or
+        this one may not act yet.
+        """
         now = self._clock.monotonic()
         self._fleet = None
         if now >= self._due_s:

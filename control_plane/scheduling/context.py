@@ -146,11 +146,11 @@ class PlanContext:
 
     def retention_value(self, worker: ProposedWorker, replica: Replica) -> float:
         """Seconds of cold starts that the replica saves, per second and byte."""
-        place = (worker.id, replica.key)
-        known = self._values.get(place)
+        target = (worker.id, replica.key)
+        known = self._values.get(target)
         if known is None:
             known = replica_value(self.fleet, self.snapshot, worker, replica, self.now)
-            self._values[place] = known
+            self._values[target] = known
         return known
 
     def urgency(self, want: Want) -> tuple[bool, int, float, VersionKey]:

@@ -125,5 +125,5 @@ def _why_misplaced(context: PlanContext, key: VersionKey, worker: ProposedWorker
     if context.snapshot.desired.is_cordoned(worker.info):
         return "its worker drains, and it is loaded elsewhere"
     version = context.version(key)
-    asked = version.given.placement.says if version is not None else ""
+    asked = version.given.placement.requires if version is not None else ""
     return f"it may only be where {asked}, and it is loaded there"

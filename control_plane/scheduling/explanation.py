@@ -101,7 +101,7 @@ def _wanting(snapshot: Snapshot, want: Want) -> Snapshot:
 def _without(
     failures: Mapping[ReplicaKey, LoadFailure], key: VersionKey
 ) -> Mapping[ReplicaKey, LoadFailure]:
-    return {place: failure for place, failure in failures.items() if place[1] != key}
+    return {target: failure for target, failure in failures.items() if target[1] != key}
 
 
 # --- a version --------------------------------------------------------------------------------
@@ -131,8 +131,8 @@ def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> l
     if residency.mode is ResidencyMode.ON_DEMAND:
         idle = span(residency.idle_release_s)
         sentences.append(f"Kept on demand: released when idle for {idle}.")
-    if version.given.placement.says:
-        sentences.append(f"Only on workers with {version.given.placement.says}.")
+    if version.given.placement.requires:
+        sentences.append(f"Only on workers with {version.given.placement.requires}.")
     return sentences
 
 
@@ -196,7 +196,7 @@ def _feasible(
     if not version.given.runs_on(worker.device_kind):
         return False, "NO_WORKER", f"it was built for {', '.join(version.given.served)}"
     if not placement.allows(worker.labels):
-        return False, "NO_WORKER", f"it may only run on workers with {placement.says}"
+        return False, "NO_WORKER", f"it may only run on workers with {placement.requires}"
     return _as_planned(snapshot, version, worker, now)
 
 

@@ -35,7 +35,7 @@ def preempt(
             last = max(worker.last_used(replica) for replica in victims)
             offers.append((lost, last, len(victims), worker.id, worker, victims))
     if not offers:
-        return [why_none_may_leave(context, want, willing, sizes)]
+        return [why_no_victims(context, want, willing, sizes)]
     *_, worker, victims = min(offers, key=lambda offer: offer[:4])
     if _is_better_to_wait(context, want, worker, victims):
         return [reasons.in_use(want.key)]
@@ -111,8 +111,11 @@ def victims_of(
 
 
 def may_preempt(context: PlanContext, worker: ProposedWorker, replica: Replica, want: Want) -> bool:
-    """Whether a replica may be evicted for `want`: it is unpinned, idle, and was used since it was
-    wanted, or is less urgent. Otherwise two wants could evict each other, and neither be served.
+    """Whether a replica may be evicted for `want`: it is unpinned, idle, and was used since it
+    was wanted, or its want comes before `want` in order of urgency.
+
+    A replica that was loaded for a later want and not used yet stays: otherwise two wants could
+    evict each other's replicas, and neither would be served.
     """
     if not is_loaded(replica) or replica.key in context.assigned or worker.outstanding(replica):
         return False
@@ -126,7 +129,7 @@ def may_preempt(context: PlanContext, worker: ProposedWorker, replica: Replica, 
     return context.was_used(worker, replica) or context.urgency(wanted) < context.urgency(want)
 
 
-def why_none_may_leave(
+def why_no_victims(
     context: PlanContext, want: Want, workers: Sequence[ProposedWorker], sizes: dict[str, Footprint]
 ) -> Blocked:
     """Why no worker can evict for it: the replicas there are in use, or are pinned."""
@@ -149,14 +152,12 @@ def pin_replica(
         return []
     # Less urgent replicas are to be pinned too: they take the memory that this one leaves.
     rivals = [
-        replica
-        for replica in worker.replicas.values()
-        if not replica.pinned and context.is_pinned(replica)
+        other for other in worker.replicas.values() if not other.pinned and context.is_pinned(other)
     ]
     if worker.can_pin(want.key, without=[rival.key for rival in rivals]):
         return [context.pin(worker, want, "it was pinned")]
     victims = victims_of(context, want, worker, size_of(replica), rivals)
     if not victims:
-        return [why_none_may_leave(context, want, [worker], {worker.id: size_of(replica)})]
+        return [why_no_victims(context, want, [worker], {worker.id: size_of(replica)})]
     releases = context.evict_for(want, worker, victims)
     return [*releases, context.pin(worker, want, "it was pinned", worker.released_now)]

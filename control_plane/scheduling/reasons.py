@@ -43,12 +43,13 @@ def only_cpus(key: VersionKey) -> Blocked:
 def no_eligible_worker(key: VersionKey, given: ServingSpec) -> Blocked:
     placement = given.placement
     if given.build_of is not None:
-        asked = " and ".join(filter(None, (" or ".join(given.served), placement.says)))
+        asked = " and ".join(filter(None, (" or ".join(given.served), placement.requires)))
         why = f"it is a build for {asked}, and no such worker takes work: start one"
-    elif not placement.says:
+    elif not placement.requires:
         why = "every worker that does not have it yet is cordoned: start another"
     else:
-        why = f"no worker that takes work has {placement.says}: start one, or place {key} elsewhere"
+        asked = placement.requires
+        why = f"no worker that takes work has {asked}: start one, or place {key} elsewhere"
     return Blocked(key, "NO_WORKER", why)
 
 

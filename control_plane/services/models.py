@@ -167,7 +167,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.SetPlacementResponse:
         version = self._view.catalogue.find(parse_ref(request.model))
         placement = placement_in(check_placement(request.placement))
-        _log("placement set", version.key, context, placement=placement.says)
+        _log("placement set", version.key, context, placement=placement.requires)
         version = await self._policies.set_placement(version.key, placement)
         return model_pb2.SetPlacementResponse(version=self._full(version))
 

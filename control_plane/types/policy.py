@@ -55,7 +55,7 @@ class Placement:
         return all(labels.get(name) == value for name, value in self.labels.items())
 
     @property
-    def says(self) -> str:
+    def requires(self) -> str:
         """The labels that a worker must have, for people; empty: none."""
         asked = {**({POOL: self.pool} if self.pool else {}), **self.labels}
         return ", ".join(f"{name}={value}" for name, value in sorted(asked.items()))

@@ -190,7 +190,7 @@ async def test_of_two_control_planes_one_reports_and_the_next_what_was_missed(
         second = ControlPlane(settings, registry)
         await second.start()
         try:
-            # The host of the one that decides goes, and a worker with it.
+            # The host of the leader goes down, and a worker with it.
             first.plane._election._token = None
             assert first.plane._deciding is not None
             first.plane._deciding.cancel()

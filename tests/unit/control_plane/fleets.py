@@ -1,9 +1,9 @@
 """Small fleets for the tests of pure decisions. Sizes are in units of one byte."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from control_plane.types.command import Assign, Command, DropWant, KeepPrefetched, Release
+from control_plane.types.command import Assign, Blocked, Command, DropWant, KeepPrefetched, Release
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.policy import Placement, Residency
@@ -189,3 +189,28 @@ def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
         before.footprints,
         before.unix_s,
     )
+
+
+def deeds(commands: list[Command]) -> list[Command]:
+    return [command for command in commands if not isinstance(command, Blocked)]
+
+
+def one_wait(found: Sequence[object]) -> Blocked:
+    (wait,) = found
+    assert isinstance(wait, Blocked)
+    return wait
+
+
+def released(commands: Iterable[Command]) -> list[str]:
+    return [f"{c.worker}/{c.key.model}" for c in commands if isinstance(c, Release)]
+
+
+def assigned(commands: Iterable[Command]) -> list[str]:
+    return [f"{c.worker}/{c.key.model}" for c in commands if isinstance(c, Assign)]
+
+
+def pools() -> list[WorkerInfo]:
+    return [
+        worker("big", 500, labels={"pool": "night"}),
+        worker("small", 50, labels={"pool": "day", "site": "berlin"}),
+    ]

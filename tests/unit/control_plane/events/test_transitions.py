@@ -1,4 +1,4 @@
-"""What a look at the fleet reports: once, and by whoever decides then."""
+"""What an observation of the fleet reports: each change once, by the leader of that time."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ def test_a_takeover_reports_what_nobody_did() -> None:
     assert news == [(LOST, "silent")]
 
 
-def test_one_that_decides_again_remembers() -> None:
+def test_a_leader_that_leads_again_remembers() -> None:
     known, _ = seen(begun(), look(worker("w1")))
     again = Reported.of(FencingToken(1, 2), NOW + 9, (), known)
     assert seen(again, look(worker("w1")))[1] == []

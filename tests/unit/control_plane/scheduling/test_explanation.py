@@ -1,21 +1,19 @@
-"""Plans and verdicts that are asked for and never carried out; traces, worth, chosen events."""
+"""Plans and verdicts that are asked for and never carried out."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from control_plane.routing.request_traces import RequestHistory, RequestTrace
 from control_plane.scheduling import explanation
 from control_plane.scheduling.explanation import Feasibility
 from control_plane.scheduling.plan import plan
 from control_plane.types.command import Assign, Blocked, Command, Release
 from control_plane.types.desired import Desired
-from control_plane.types.event import Event, EventFilter, EventKind
 from control_plane.types.footprint import Footprint
 from control_plane.types.policy import Placement, Residency, ResidencyMode
 from control_plane.types.snapshot import LoadFailure, Snapshot
-from control_plane.types.version import ServingSpec, VersionKey, VersionState
+from control_plane.types.version import ServingSpec, VersionState
 from control_plane.types.worker import WorkerState
 from tests.unit.control_plane.fleets import (
     NOW,
@@ -27,8 +25,6 @@ from tests.unit.control_plane.fleets import (
     want,
     worker,
 )
-from yolopool.errors import RequestNotFound
-from yolopool.names import parse_ref
 from yolopool.vocabulary import ReplicaState
 
 GIB = 1024**3
@@ -189,33 +185,6 @@ def test_wants_are_sentences() -> None:
 def test_spans_are_for_people() -> None:
     spans = [explanation.span(s) for s in (-1, 45, 720, 12_600, 200_000)]
     assert spans == ["0 s", "45 s", "12 min", "3.5 h", "2 days"]
-
-
-def test_only_the_newest_traces_are_kept() -> None:
-    traces = RequestHistory(max_traces=3)
-    for number, id_ in enumerate(["a", "b", "a", "", "c", "a"]):
-        traces.add(trace(id_, float(number)))
-    assert [one.unix_s for one in traces.find("a")] == [5.0, 2.0]
-    assert [one.unix_s for one in traces.find("c")] == [4.0]
-    for gone in ("b", ""):
-        with pytest.raises(RequestNotFound, match="newest 3"):
-            traces.find(gone)
-
-
-def trace(id_: str, unix_s: float) -> RequestTrace:
-    return RequestTrace(id_, unix_s, "me", "a", None, "OK", "", (), "w1", True, 1.0, 0.0)
-
-
-def test_events_are_chosen() -> None:
-    event = Event(EventKind.ASSIGNED, 1.0, "w1", VersionKey("team/a", 2))
-    assert EventFilter().everything
-    assert EventFilter().has(event)
-    for model, matches in (("team/a", True), ("team/a@2", True), ("team/a@1", False), ("a", False)):
-        assert EventFilter(model=parse_ref(model)).has(event) is matches
-    assert not EventFilter(model=parse_ref("team/a")).has(replace(event, version=None))
-    assert EventFilter(frozenset({EventKind.ASSIGNED}), worker="w1").has(event)
-    assert not EventFilter(frozenset({EventKind.RELEASED})).has(event)
-    assert not EventFilter(worker="w2").has(event)
 
 
 def test_the_snapshot_of_an_empty_fleet_is_explained() -> None:

@@ -1,0 +1,62 @@
+"""Names that people may use, and what they mean."""
+
+import pytest
+
+from control_plane.types.version import VersionState
+from control_plane.view.catalogue import Catalogue
+from tests.unit.control_plane.fleets import key, version
+from yolopool import errors
+from yolopool.names import parse_ref
+
+
+def catalogue(*states: VersionState) -> Catalogue:
+    from dataclasses import replace
+
+    versions = {
+        key("team/shapes", n): replace(
+            version("x", state=state),
+            key=key("team/shapes", n),
+            reason="ARTIFACT_UNSAFE",
+            message="it runs code",
+        )
+        for n, state in enumerate(states, 1)
+    }
+    return Catalogue(versions.values())
+
+
+READY, FAILED, IMPORTING = VersionState.READY, VersionState.FAILED, VersionState.IMPORTING
+
+
+def test_a_bare_name_means_the_newest_ready_version() -> None:
+    models = catalogue(READY, READY, FAILED, IMPORTING)
+    assert models.ready(parse_ref("team/shapes")).key.number == 2
+    assert models.ready(parse_ref("team/shapes@1")).key.number == 1
+    assert [v.key.number for v in models.versions(parse_ref("team/shapes"))] == [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("reference", "kind", "says"),
+    [
+        ("team/shapes@4", errors.ModelNotReady, "IMPORTING"),
+        ("team/shapes@3", errors.ModelImportFailed, "ARTIFACT_UNSAFE: it runs code"),
+        ("team/shapes@9", errors.VersionNotFound, "4, 3, 2, 1"),
+        ("team/shapes:live", errors.AliasNotFound, "team/shapes@<version>"),
+        ("team/shape", errors.ModelNotFound, "did you mean team/shapes"),
+        ("nothing", errors.ModelNotFound, "list the models"),
+    ],
+)
+def test_what_can_not_be_resolved_says_why(
+    reference: str, kind: type[errors.YolopoolError], says: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        catalogue(READY, READY, FAILED, IMPORTING).ready(parse_ref(reference))
+    assert says in caught.value.message
+
+
+def test_a_model_with_no_ready_version_says_where_its_newest_stands() -> None:
+    with pytest.raises(errors.ModelImportFailed):
+        catalogue(FAILED).ready(parse_ref("team/shapes"))
+    with pytest.raises(errors.ModelNotReady):
+        catalogue(FAILED, IMPORTING).ready(parse_ref("team/shapes"))
+    with pytest.raises(errors.ModelNotFound, match="none is registered"):
+        catalogue().ready(parse_ref("shapes"))
