@@ -29,8 +29,8 @@ def test_a_reader_that_stands_still_holds_nobody_up_and_hears_what_it_missed() -
     while b"not read in time" not in seen:
         stderr.pass_on(line)
         seen += os.read(reading, 65536)
-    told = seen[seen.index(b"[") + 1 :].split()[0]
-    assert 500_000 < int(told) < 1_000_000
+    dropped = seen[seen.index(b"[") + 1 :].split()[0]
+    assert 500_000 < int(dropped) < 1_000_000
     os.close(reading)
     stderr.drain(10)
     os.close(writing)
