@@ -20,7 +20,7 @@ from worker.process.supervisor import ProcessExit, Supervisor
 
 pytestmark = pytest.mark.e2e
 
-# Says its environment once it can be signalled, then lives on.
+# Writes its environment to a file once it can be signalled, then waits for signals.
 CHILD = """
 import os, pathlib, signal, sys
 from yolopool.server.parent_death import die_with_parent
@@ -59,7 +59,7 @@ def is_gone(pid: int) -> bool:
 
 
 class Running:
-    """A supervisor under way in this loop, and what it says of its children."""
+    """A supervisor running in this loop, and the children it reports."""
 
     def __init__(
         self, folder: Path, kind: str = "gentle", command: list[str] | None = None
@@ -137,41 +137,41 @@ async def test_stops_while_nothing_can_be_started(tmp_path: Path) -> None:
     assert running.pids.empty()
 
 
-# Notes two requests as a worker does, writes some last words, and crashes.
+# Records two requests as a worker does, and crashes.
 CRASHING = """
 import faulthandler, os, signal
 from worker.process.flight_recorder import FlightRecorder
 faulthandler.enable()
-box = FlightRecorder(int(os.environ["YOLOPOOL_WORKER_BLACK_BOX"]), "incarnation")
-with box.recording("done"):
+recorder = FlightRecorder(int(os.environ["YOLOPOOL_WORKER_BLACK_BOX"]), "incarnation")
+with recorder.recording("done"):
     pass
-with box.recording("r1"), box.recording("r2"):
+with recorder.recording("r1"), recorder.recording("r2"):
     os.kill(os.getpid(), signal.{signal})
 """
 
 
-@pytest.mark.parametrize(("name", "in_hand"), [("SIGSEGV", {"r1", "r2"}), ("SIGKILL", set())])
-async def test_how_a_process_ended_is_told_with_its_last_words_and_what_it_had_in_hand(
-    name: str, in_hand: set[str]
+@pytest.mark.parametrize(("name", "in_flight"), [("SIGSEGV", {"r1", "r2"}), ("SIGKILL", set())])
+async def test_an_exit_is_reported_with_its_last_output_and_the_requests_in_flight(
+    name: str, in_flight: set[str]
 ) -> None:
-    told: asyncio.Queue[ProcessExit] = asyncio.Queue()
+    reports: asyncio.Queue[ProcessExit] = asyncio.Queue()
     supervisor = Supervisor(
         discover("sim:1", {}),
         lambda device: [sys.executable, "-c", CRASHING.replace("{signal}", name)],
         environ=os.environ,
         drain_grace_s=0.2,
         clock=time.monotonic,
-        report=told.put,
+        report=reports.put,
     )
     stop = asyncio.Event()
     running = asyncio.create_task(supervisor.run(stop.wait))
-    first, second = await told.get(), await told.get()
+    first, second = await reports.get(), await reports.get()
     stop.set()
     await running
     assert first.ended == f"signal {name}"
     assert ("Segmentation fault" in first.last_output) == (name == "SIGSEGV")
     assert first.incarnation == "incarnation"
-    assert set(first.requests) == in_hand
+    assert set(first.requests) == in_flight
     assert [first.restart.attempt, second.restart.attempt] == [1, 2]
 
 

@@ -50,16 +50,56 @@ async def infer(
     tiles are cancelled.
     """
     if output_options.tiling is None:
-        prepared, outcome = await _run_whole(engine, request, image, spec)
-        (origin,) = prepared.origins(None)
-        began = clock()
-        results = await postprocessor.run(
-            outcome.candidates, origin, output_options.masks, request.deadline
+        enqueuer = _Enqueuer(engine, request)
+        outcome = await image.prepare_then(spec, enqueuer)
+        assert enqueuer.prepared is not None, "the outcome is this image's"
+        return await _finish_whole(
+            postprocessor, request, enqueuer.prepared, outcome, output_options, clock
         )
-        whole = replace(outcome, postprocess_s=outcome.postprocess_s + clock() - began)
-        return Inference(prepared, results, whole, _device_s(outcome), 0)
-
     prepared = await image.prepare_then(spec, identity)
+    return await _run_tiles(engine, postprocessor, request, prepared, output_options, clock)
+
+
+class _Enqueuer:
+    """The consumer that puts a whole image into the engine's queue, on the thread that prepared
+    it: each turn of the event loop in between would cost the device a tenth of a millisecond.
+    """
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self.prepared: Prepared | None = None
+        self._engine = engine
+        self._request = request
+
+    def __call__(self, prepared: Prepared, reply: Reply[Outcome]) -> None:
+        self.prepared = prepared
+        self._engine.put(self._request, prepared.letterboxed.image, reply)
+
+
+async def _finish_whole(
+    postprocessor: Postprocessor,
+    request: Request,
+    prepared: Prepared,
+    outcome: Outcome,
+    output_options: OutputOptions,
+    clock: Callable[[], float],
+) -> Inference:
+    (origin,) = prepared.origins(None)
+    began = clock()
+    results = await postprocessor.run(
+        outcome.candidates, origin, output_options.masks, request.deadline
+    )
+    whole = replace(outcome, postprocess_s=outcome.postprocess_s + clock() - began)
+    return Inference(prepared, results, whole, _device_s(outcome), 0)
+
+
+async def _run_tiles(
+    engine: Engine,
+    postprocessor: Postprocessor,
+    request: Request,
+    prepared: Prepared,
+    output_options: OutputOptions,
+    clock: Callable[[], float],
+) -> Inference:
     origins = prepared.origins(output_options.tiling)
     _check_deadline(engine, request, origins, clock())
     slots = asyncio.Semaphore(tiles_in_flight(request.batching, engine.load().capacity))
@@ -94,30 +134,6 @@ async def infer(
     merged = await postprocessor.merge(parts, prepared.part, request.options)
     outcome = _sum_of(outcomes, clock() - began)
     return Inference(prepared, merged, outcome, sum(map(_device_s, outcomes)), len(origins))
-
-
-class _Enqueuer:
-    """The consumer that puts a whole image into the engine's queue, on the thread that prepared
-    it: each turn of the event loop in between would cost the device a tenth of a millisecond.
-    """
-
-    def __init__(self, engine: Engine, request: Request) -> None:
-        self.prepared: Prepared | None = None
-        self._engine = engine
-        self._request = request
-
-    def __call__(self, prepared: Prepared, reply: Reply[Outcome]) -> None:
-        self.prepared = prepared
-        self._engine.put(self._request, prepared.letterboxed.image, reply)
-
-
-async def _run_whole(
-    engine: Engine, request: Request, image: ImageSource, spec: PreprocessSpec
-) -> tuple[Prepared, Outcome]:
-    enqueuer = _Enqueuer(engine, request)
-    outcome = await image.prepare_then(spec, enqueuer)
-    assert enqueuer.prepared is not None, "the outcome is this image's"
-    return enqueuer.prepared, outcome
 
 
 def tiles_in_flight(batching: BatchingConfig, capacity: int) -> int:

@@ -23,12 +23,12 @@ if any(word.startswith("--device=") for word in sys.orig_argv):
     async def answer(
         self: WorkerService, request: worker_pb2.InferRequest, context: Any
     ) -> worker_pb2.InferResponse:
-        """In place of WorkerRpc.Infer."""
+        """Replaces WorkerService.Infer."""
         began = time.perf_counter()
         if request.priority == types_pb2.PRIORITY_BULK:
             await asyncio.sleep(SLEEP_S)
         slept_ms = 1e3 * (time.perf_counter() - began)
-        one = self._identity()
+        identity = self._identity()
         found = [
             detection_pb2.Detection(
                 box=types_pb2.Box(x_min=1.5, y_min=2.5, x_max=300.5, y_max=200.5),
@@ -44,8 +44,8 @@ if any(word.startswith("--device=") for word in sys.orig_argv):
             image_height=480,
             version=request.version,
             variant=types_pb2.Variant(backend="echo", precision="fp32", device_kind="sim"),
-            worker=one.id,
-            device=one.device,
+            worker=identity.id,
+            device=identity.device,
             batch_size=1,
             timing=detection_pb2.Timing(queue_ms=1.5, decode_ms=1.5, inference_ms=slept_ms),
             request_id=request.request_id,

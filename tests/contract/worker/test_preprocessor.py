@@ -1,4 +1,4 @@
-"""The intake, on threads and in processes of its own: what it prepares, refuses, and gives back."""
+"""Preprocessing on threads and in I/O processes: what it prepares, refuses, and frees."""
 
 import asyncio
 import gc
@@ -62,7 +62,7 @@ def small(slots: int = 80) -> Arena:
 
 
 class Threads:
-    """The intake within a process."""
+    """Preprocessing on threads of this process."""
 
     def __init__(self, slots: int = 80) -> None:
         self._preprocessor = Preprocessor(
@@ -79,7 +79,7 @@ class Threads:
 
 
 class Processes:
-    """An I/O process over gRPC: what it prepared is what its device process sees."""
+    """Preprocessing in an I/O process over gRPC, as its device process sees it."""
 
     def __init__(self, slots: int = 80, hang_s: float = 10.0) -> None:
         settings = IoSettings(
@@ -174,7 +174,7 @@ class Processes:
 
 
 async def no_time() -> None:
-    """What a device takes that is not there."""
+    """The time of a device that does nothing."""
 
 
 Door = Callable[..., Threads | Processes]
@@ -310,8 +310,8 @@ async def test_who_found_no_place_or_left_it_keeps_no_slot(gate: Gate) -> None:
 async def once_there_is_room(
     preprocessor: Threads | Processes, spec: PreprocessSpec = SPEC, source: bytes = PNG
 ) -> Prepared:
-    """Between processes word that a slot is free takes its way, and a thread keeps what it answered
-    until it gets to run again.
+    """Retries until a slot is free: the message that frees one takes time between processes, and a
+    thread keeps its last result until it runs again.
     """
     async with asyncio.timeout(20):
         while True:
@@ -321,7 +321,7 @@ async def once_there_is_room(
                 await asyncio.sleep(0.01)
 
 
-async def test_a_killed_process_loses_its_calls_alone_and_is_started_again() -> None:
+async def test_a_killed_process_loses_only_its_own_calls_and_is_restarted() -> None:
     preprocessor = Processes(slots=2)
     kept = (await preprocessor.prepare(PNG, None, SPEC)).letterboxed.image
     pixels, first = kept.copy(), dict(preprocessor.keeper.pids)
@@ -368,7 +368,7 @@ async def test_a_process_that_hangs_holds_no_call_beyond_its_deadline() -> None:
     ask = preprocessor.answering
 
     async def gated(request: Any, remaining_s: float | None, image: ImageSource) -> Any:
-        os.kill(preprocessor.keeper.pids[0], signal.SIGSTOP)  # admitted, and not a word after that
+        os.kill(preprocessor.keeper.pids[0], signal.SIGSTOP)  # it admits the call, then hangs
         gate.set()
         return await ask(request, remaining_s, image)
 
@@ -382,7 +382,7 @@ async def test_a_process_that_hangs_holds_no_call_beyond_its_deadline() -> None:
     await preprocessor.close()  # it is killed: it does not end by itself
 
 
-async def test_what_one_had_in_hand_when_it_was_killed_is_told() -> None:
+async def test_the_requests_in_flight_of_a_killed_process_are_reported() -> None:
     """As by the kernel, when an image takes more memory than there is."""
     preprocessor = Processes()
     await preprocessor.prepare(PNG, None, SPEC)
@@ -405,7 +405,7 @@ async def test_what_one_had_in_hand_when_it_was_killed_is_told() -> None:
     assert len(preprocessor.exits) == 1  # a stop is no exit
 
 
-async def test_one_that_hangs_is_ended_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_hangs_is_ended_and_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "PING_S", 0.1)
     preprocessor = Processes(hang_s=0.5)
     await preprocessor.prepare(PNG, None, SPEC)

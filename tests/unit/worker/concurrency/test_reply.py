@@ -1,4 +1,4 @@
-"""Answers of other threads: all are told in one word, and who went away hurts nobody."""
+"""Replies of other threads wake the loop once, and a caller who left does no harm."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What passes between the device process and an I/O process comes out as it went in."""
+"""Messages between the device process and an I/O process are read as they were packed."""
 
 import numpy as np
 from hypothesis import given

@@ -39,9 +39,9 @@ def test_run_lengths_are_cocos(density: float, place: tuple[int, int]) -> None:
     rng = np.random.default_rng(6)
     crop = masks.MaskCrop((rng.random((14, 20)) < density).astype(np.uint8), *place)
     image = whole(crop, (30, 40))
-    told = mask_encoding.run_lengths(crop, (30, 40))
-    assert decompressed(told.counts).tolist() == reference(image)
-    mask = Mask((40, 30), counts=told.counts)
+    encoded = mask_encoding.run_lengths(crop, (30, 40))
+    assert decompressed(encoded.counts).tolist() == reference(image)
+    mask = Mask((40, 30), counts=encoded.counts)
     np.testing.assert_array_equal(mask.to_array(), image.astype(bool))
 
 

@@ -20,7 +20,7 @@ from worker.postprocess.outputs import (
 )
 from worker.postprocess.results import MaskFormat, Results
 from worker.preprocess.letterbox import Letterboxed, Origin
-from worker.service import response as answers
+from worker.service import response
 from yolopool.cli import result_tables
 from yolopool.client import detections
 from yolopool.client.detections import Detections
@@ -39,14 +39,14 @@ def candidates(task_output: TaskOutput | None) -> Candidates:
 
 def sent(found: Results, task: str, with_masks: bool = True, **more: Any) -> Detections:
     """As a client reads it, after the wire."""
-    response = detection_pb2.DetectResponse(
-        detections=answers.detections_to(found, NAMES),
+    message = detection_pb2.DetectResponse(
+        detections=response.detections_to(found, NAMES),
         image_width=160,
         image_height=120,
         task=task,
         **more,
     )
-    read = detection_pb2.DetectResponse.FromString(response.SerializeToString())
+    read = detection_pb2.DetectResponse.FromString(message.SerializeToString())
     return detections.from_response(read, Image.new("RGB", (160, 120), (20, 20, 20)), with_masks)
 
 
@@ -209,8 +209,8 @@ def test_a_classification_comes_back() -> None:
     found = results.results_of(empty, PLACE, MaskFormat.POLYGON)
     assert found.probabilities is not None
     for everything in (False, True):
-        told = answers.classification_to(found.probabilities, NAMES, 2, everything)
-        answer = sent(found, "classify", classification=told)
+        message = response.classification_to(found.probabilities, NAMES, 2, everything)
+        answer = sent(found, "classify", classification=message)
         top = answer.classification
         assert top is not None
         assert top.class_name == ("dog", "cat")

@@ -12,11 +12,11 @@ PAGES = 32
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9 * ALIGN_BYTES), st.integers(0, 99))))
 def test_slots_never_overlap_and_all_come_back(steps: list[tuple[bool, int, int]]) -> None:
     slots = FreeList(PAGES * ALIGN_BYTES)
-    lent: dict[int, int] = {}
+    allocated: dict[int, int] = {}
     for take, size, which in steps:
         if take:
             offset = slots.allocate(size)
-            used = {page for at, s in lent.items() for page in pages(at, s)}
+            used = {page for at, s in allocated.items() for page in pages(at, s)}
             if offset is None:
                 # Refused only where no run of free pages is long enough.
                 need = len(pages(0, size))
@@ -25,18 +25,18 @@ def test_slots_never_overlap_and_all_come_back(steps: list[tuple[bool, int, int]
                 continue
             assert offset + size <= slots.size_bytes
             assert not used & set(pages(offset, size))
-            lent[offset] = size
-        elif lent:
-            offset = sorted(lent)[which % len(lent)]
+            allocated[offset] = size
+        elif allocated:
+            offset = sorted(allocated)[which % len(allocated)]
             slots.free(offset)
-            del lent[offset]
-        assert len(slots) == len(lent)
-    for offset in lent:
+            del allocated[offset]
+        assert len(slots) == len(allocated)
+    for offset in allocated:
         slots.free(offset)
     assert slots.allocate(slots.size_bytes) == 0
 
 
-def test_what_is_not_lent_is_not_taken_back() -> None:
+def test_a_slot_is_freed_once() -> None:
     slots = FreeList(PAGES * ALIGN_BYTES)
     assert slots.allocate(1) == 0
     slots.free(0)

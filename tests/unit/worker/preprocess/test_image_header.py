@@ -1,4 +1,4 @@
-"""What headers say is true, and no damage to one makes another error than the one it may be."""
+"""Headers give the true size, and a damaged one raises ImageNotDecodable or is read."""
 
 import pytest
 from hypothesis import given

@@ -8,9 +8,9 @@ from worker.process.flight_recorder import SLOTS, FlightRecorder
 
 def test_what_is_in_hand_is_there_and_what_was_is_not() -> None:
     with tempfile.TemporaryFile() as file:
-        box = FlightRecorder(file.fileno(), "incarnation")
-        with box.recording("a"), box.recording("b" * 128):
-            with box.recording("gone"):
+        recorder = FlightRecorder(file.fileno(), "incarnation")
+        with recorder.recording("a"), recorder.recording("b" * 128):
+            with recorder.recording("gone"):
                 pass
             assert flight_recorder.read(file) == ("incarnation", ("a", "b" * 128))
         assert flight_recorder.read(file) == ("incarnation", ())
@@ -18,17 +18,17 @@ def test_what_is_in_hand_is_there_and_what_was_is_not() -> None:
 
 def test_a_sealed_one_keeps_what_it_has() -> None:
     with tempfile.TemporaryFile() as file:
-        box = FlightRecorder(file.fileno(), "incarnation")
-        with box.recording("a"):
-            box.seal()
-        with box.recording("b"):
+        recorder = FlightRecorder(file.fileno(), "incarnation")
+        with recorder.recording("a"):
+            recorder.seal()
+        with recorder.recording("b"):
             assert flight_recorder.read(file)[1] == ("a",)
 
 
 def test_beyond_its_slots_it_notes_no_more_and_fails_nobody() -> None:
     with tempfile.TemporaryFile() as file:
-        box = FlightRecorder(file.fileno(), "incarnation")
-        held = [box.recording(f"r{number}") for number in range(SLOTS + 10)]
+        recorder = FlightRecorder(file.fileno(), "incarnation")
+        held = [recorder.recording(f"r{number}") for number in range(SLOTS + 10)]
         for one in held:
             one.__enter__()
         assert len(flight_recorder.read(file)[1]) == SLOTS - 1
