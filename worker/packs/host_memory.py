@@ -37,7 +37,7 @@ class HostMemory:
 
     @property
     def buffer(self) -> mmap.mmap:
-        """The bytes, writable: for whoever fills them, and for libraries that require it."""
+        """The bytes, writable: to be filled, and for libraries that require it."""
         if self._map is None:
             raise ValueError("the memory of this pack was given back: fetch it again")
         return self._map
