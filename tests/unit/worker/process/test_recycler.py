@@ -74,7 +74,7 @@ async def test_a_successor_adopts_the_token_and_loads_what_it_can(tmp_path: Path
 
     async def assign(order: AssignRequest) -> None:
         assert adopted, "the token comes first"
-        assert hot_restart.there(note), "the note goes at the end"
+        assert note.exists(), "the note goes at the end"
         loaded.append(order.version.model)
         if order.version.model == "a":
             raise LoadFailed("injected")
@@ -82,7 +82,7 @@ async def test_a_successor_adopts_the_token_and_loads_what_it_can(tmp_path: Path
     successor = a_recycler(note)
     await successor.take_over(adopted.append, assign)
     assert (adopted, loaded, successor.replaces_because) == ([TOKEN], ["a", "b"], "why")
-    assert not hot_restart.there(note)
+    assert not note.exists()
 
 
 @pytest.mark.parametrize("has_supervisor", [False, True])
