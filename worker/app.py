@@ -277,7 +277,7 @@ class App:
         settings = self.settings
         bounds = HangLimits(settings.hang_floor_s, settings.hang_load_s)
         self._watchdog = Watchdog(
-            self.engine.running, bounds, self._hung, self.clock.monotonic, die
+            self.engine.running, bounds, self._hung, die=die, clock=self.clock.monotonic
         )
         self._watchdog.start()
 

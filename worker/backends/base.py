@@ -1,7 +1,7 @@
-"""The door to a device: what a backend is, for the engine and for the contract suite.
+"""What a backend is: the interface to a device, for the engine and for the contract suite.
 
 All of it runs on the one device thread: a model is built and used there and nowhere else. Only
-`memory` and `pin` may be called from any thread, and `Raw.finish` from one other, always the same.
+`memory` and `pin` may be called on any thread, and `RunningPass.finish` on the finish thread.
 Nothing here imports torch.
 """
 
@@ -22,18 +22,18 @@ U8 = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Answer of one forward pass, with the stages' times in seconds."""
+    """The answer of one forward pass, with the times of its stages."""
 
     candidates: tuple[Candidates, ...]
-    transfer_s: float  # host to device, as bytes
-    inference_s: float  # normalisation to decoded boxes
-    postprocess_s: float  # suppression
+    transfer_s: float  # copy of the images to the device
+    inference_s: float  # from normalisation to decoded boxes
+    postprocess_s: float  # NMS
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """What this process uses of its device, what the device has, and what is free now for
-    anyone, in bytes.
+    """What this process uses of its device, what the device has, and what is free for any process
+    now, in bytes.
     """
 
     used_bytes: int
@@ -42,22 +42,23 @@ class DeviceMemory:
 
 
 class RunningPass(Protocol):
-    """A pass that was given to the device."""
+    """A pass that runs on the device."""
 
     def finish(self) -> BatchResult:
-        """Waits for the device, once, and suppresses; touches neither model nor backend, so that
-        the device thread may go on meanwhile. Once; on any one thread.
+        """Waits for the device and runs NMS. Touches neither model nor backend, so that the device
+        thread can go on meanwhile. Called once, on the finish thread.
         """
         ...
 
 
 class StagedBatch(Protocol):
-    """A batch that was given to the device and not to the model yet."""
+    """A batch that was copied to the device and not run yet."""
 
     def forward(self) -> RunningPass:
-        """Runs the model: returns when the device thread may give the device more, which may be
-        before the device is done. Once. Raises OutOfMemory with the device as it was before,
-        InferenceFailed.
+        """Runs the model. Returns when the device can take more work, which may be before it is
+        done. Called once.
+
+        Raises InferenceFailed, and OutOfMemory with the device as it was before.
         """
         ...
 
@@ -72,37 +73,37 @@ class LoadedModel(Protocol):
 
     @property
     def private_bytes(self) -> int:
-        """Bytes that the backend keeps on the device for this model alone, beside weights."""
+        """Bytes that the backend keeps on the device for this model alone, beside its weights."""
         ...
 
     @property
     def uses_host_memory(self) -> bool:
-        """Whether it reads the pack's own memory, which is to stay until it is closed."""
+        """Whether the model reads the pack's own memory, which must then stay until `close`."""
         ...
 
     def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
-        """Working memory of a batch of letterboxed images of (height, width) pixels: measured
-        where such a pass ran and the device tells, else the import's figure for its pixels.
+        """Working memory of a batch of letterboxed images of (height, width) pixels: measured where
+        such a pass ran and the device reports it, else by the figure from the import.
         """
         ...
 
     def stage(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> StagedBatch:
-        """Takes letterboxed BGR images, uint8 HWC and all of one shape, one options an image: the
-        first of three stages, see `run`.
+        """Copies letterboxed BGR images, uint8 HWC and all of one shape, to the device; `options`
+        has one entry for each image. The first of three stages, see `run`.
 
-        Raises OutOfMemory (yolopool.errors) with the device as it was before, InvalidOption.
+        Raises InvalidOption, and OutOfMemory with the device as it was before.
         """
         ...
 
     def close(self) -> None:
-        """Drops the weights; their memory is given back before this returns. Idempotent. Not
-        while a pass is unfinished.
+        """Drops the weights; their memory is free when this returns. Idempotent. Not called while a
+        pass is unfinished.
         """
         ...
 
 
 def run(model: LoadedModel, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:
-    """A whole pass on this thread."""
+    """Runs a whole pass on this thread."""
     return model.stage(images, options).forward().finish()
 
 
@@ -111,7 +112,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """`torch` or `simulated`: what runs packs that need nothing else."""
+        """`torch` or `simulated`: the runtime of packs that name no other."""
         ...
 
     @property
@@ -121,40 +122,41 @@ class Backend(Protocol):
 
     @property
     def device_name(self) -> str:
-        """As the device calls itself."""
+        """The name that the device reports."""
         ...
 
     def open(self) -> int:
-        """Takes the device; returns the context's bytes, measured. Called once, first."""
+        """Opens the device; returns the measured bytes of its context. Called once, first."""
         ...
 
     def variant(self, manifest: PackManifest, precision: str) -> tuple[str, str]:
-        """Backend and precision that a pack is run with, where `precision` is ordered."""
+        """The backend and the precision that a pack runs with when `precision` is ordered."""
         ...
 
     def load(self, pack: Pack, precision: str) -> LoadedModel:
-        """Puts a pack on the device. Raises PackInvalid, OutOfMemory, LoadFailed; keeps nothing.
+        """Puts a pack on the device. What its architecture needs beside weights is built only at
+        the first load.
 
-        What the pack's architecture needs beside weights is built at its first load alone.
+        Raises PackInvalid, OutOfMemory and LoadFailed; nothing is left on the device then.
         """
         ...
 
     def reclaim(self) -> None:
-        """Gives what is only cached back to the device: the first answer to an OutOfMemory."""
+        """Gives cached memory back to the device: the first response to an OutOfMemory."""
         ...
 
     def pin(self, memory: mmap.mmap) -> Callable[[], None]:
-        """Makes copies from this host memory fast; answers what undoes it. Any thread."""
+        """Makes copies from this host memory fast; returns a call that undoes it. Any thread."""
         ...
 
     def memory(self) -> DeviceMemory:
-        """Measures; cheap enough for every heartbeat, and safe on any thread."""
+        """Measures the memory; cheap enough for every heartbeat. Any thread."""
         ...
 
     def synchronize(self) -> None:
-        """Returns when all work given to the device is done."""
+        """Waits until the device has done all its work."""
         ...
 
     def close(self) -> None:
-        """Gives the device back."""
+        """Closes the device."""
         ...

@@ -1,7 +1,7 @@
-"""Several runtimes on the one device of a worker: which one runs a pack, the pack says.
+"""Several runtimes on the one device of a worker; the pack names the one that runs it.
 
-The device is torch's; a runtime beside it has the same threads, and is imported with the first
-pack that needs it.
+Torch owns the device. Another runtime uses the same threads, and is imported with the first pack
+that needs it.
 """
 
 import mmap
@@ -21,27 +21,25 @@ _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class Runtime(Protocol):
-    """What runs ONNX graphs."""
+    """Runs ONNX graphs."""
 
     @property
     def name(self) -> str:
-        """The backend of the packs it runs."""
+        """The backend that its packs name."""
         ...
 
     def load(self, pack: Pack) -> OnnxModel:
-        """Makes a graph ready, of memory of its own. Raises LoadFailed, and what the library
-        raises.
-        """
+        """Prepares a graph in memory of its own. Raises LoadFailed, and errors of the library."""
         ...
 
 
 class CompositeBackend:
-    """`device` has the device and runs packs of torch, `runtimes` run the others."""
+    """`device` owns the device and runs packs for torch; `runtimes` run the others."""
 
     def __init__(self, device: Backend, *runtimes: Runtime) -> None:
         self._device = device
-        self._runtimes: Mapping[str, Runtime] = {one.name: one for one in runtimes}
-        # Those that were loaded, and somebody still has.
+        self._runtimes: Mapping[str, Runtime] = {runtime.name: runtime for runtime in runtimes}
+        # Graphs that are still in use.
         self._graphs: WeakSet[OnnxModel] = WeakSet()
         self.name = device.name
         self.device_kind = device.device_kind
@@ -59,7 +57,7 @@ class CompositeBackend:
         return self._device.variant(manifest, precision)
 
     def load(self, pack: Pack, precision: str) -> LoadedModel:
-        """A graph computes in what its pack says; `precision` is for those of torch."""
+        """A graph computes in the precision its pack says; `precision` is for torch alone."""
         backend = pack.manifest.backend
         if backend not in GRAPHS:
             return self._device.load(pack, precision)
@@ -68,9 +66,8 @@ class CompositeBackend:
         runtime = self._runtimes.get(backend)
         if runtime is None:
             raise LoadFailed(
-                f"a pack built for {backend} is not run on this {self.device_kind} worker, which "
-                f"runs {', '.join((self.name, *self._runtimes))}: build the version for one of "
-                "these"
+                f"this {self.device_kind} worker does not run packs built for {backend}, only for "
+                f"{', '.join((self.name, *self._runtimes))}: build the version for one of these"
             )
         message = ""
         try:
@@ -79,14 +76,14 @@ class CompositeBackend:
             return model
         except YolopoolError:
             raise
-        except Exception as error:  # each runtime has types of its own
+        except Exception as error:  # each runtime has error types of its own
             message = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             if not isinstance(error, MemoryError) and "alloc" not in message:
                 raise LoadFailed(
                     f"{backend} does not take this graph ({message}): build the version for "
                     "another backend"
                 ) from error
-        # Out of the handler, whose traceback held what was made so far.
+        # Outside the handler, whose traceback held what was made so far.
         self.reclaim()
         raise OutOfMemory(f"{pack.manifest.weights_bytes} bytes do not fit: {message}")
 
@@ -97,14 +94,14 @@ class CompositeBackend:
         return self._device.pin(memory)
 
     def memory(self) -> DeviceMemory:
-        """What torch does not know of on its device is of the runtimes beside it; on a CPU all of
-        the process is counted already.
+        """Adds the memory of the other runtimes, which torch does not know about. On a CPU the
+        whole process is counted already.
         """
         memory = self._device.memory()
         if self.device_kind == "cpu":
             return memory
-        beside = sum(one.held_bytes for one in tuple(self._graphs))
-        return replace(memory, used_bytes=memory.used_bytes + beside)
+        graph_bytes = sum(graph.held_bytes for graph in tuple(self._graphs))
+        return replace(memory, used_bytes=memory.used_bytes + graph_bytes)
 
     def synchronize(self) -> None:
         self._device.synchronize()

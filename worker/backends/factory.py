@@ -1,4 +1,4 @@
-"""Which backend a worker's settings ask for."""
+"""Makes the backend that a worker's settings ask for."""
 
 from worker.backends.base import Backend
 from worker.hardware.host import Host
@@ -6,7 +6,7 @@ from worker.settings import Settings
 
 
 def backend_of(settings: Settings, host: Host) -> Backend:
-    """The backend of a device; torch is imported for real devices only."""
+    """The backend for the device; imports torch only for real devices."""
     kind, _, name = settings.device.partition(":")
     if kind == "sim":
         from worker.backends.fault_injection import fault_injector
@@ -24,7 +24,7 @@ def backend_of(settings: Settings, host: Host) -> Backend:
         return CompositeBackend(
             TorchBackend("cpu", threads), OnnxRuntime("cpu", threads), OpenVino(threads)
         )
-    # The supervisor let this process see its own device alone, so that is number 0.
+    # The supervisor lets this process see only its own device, which is number 0 then.
     device = TorchBackend("cuda:0", graph_bytes=settings.graph_bytes())
     runtimes = [OnnxRuntime("cuda", used_bytes=device.in_use_bytes)]
     if settings.tensorrt:

@@ -1,5 +1,6 @@
-"""Images that crash or hang a simulated device, so that chaos tests have some. No real device has
-a way here: the setting (`--sim-faults`) reaches `SimulatedBackend` alone.
+"""Images that crash or hang a simulated device, for chaos tests.
+
+No real device can be reached: the setting (`--sim-faults`) goes to `SimulatedBackend` alone.
 """
 
 import os
@@ -11,16 +12,16 @@ from worker.backends.base import U8
 
 
 def fault_injector(faults: str) -> Callable[[U8], None] | None:
-    """Reads `crash=N,hang=N`: what images of mean N do; None for no faults."""
+    """Reads `crash=N,hang=N`: images of mean N have that fault; None for no faults."""
     if not faults:
         return None
-    words = (part.partition("=") for part in faults.split(","))
-    acts = {int(mean): _ACTS[name] for name, _, mean in words}
+    pairs = (part.partition("=") for part in faults.split(","))
+    by_mean = {int(mean): _FAULTS[name] for name, _, mean in pairs}
 
     def look(image: U8) -> None:
-        act = acts.get(round(float(image.mean())))
-        if act is not None:
-            act()
+        fault = by_mean.get(round(float(image.mean())))
+        if fault is not None:
+            fault()
 
     return look
 
@@ -33,4 +34,4 @@ def _hang() -> None:
     threading.Event().wait()
 
 
-_ACTS: dict[str, Callable[[], None]] = {"crash": _crash, "hang": _hang}
+_FAULTS: dict[str, Callable[[], None]] = {"crash": _crash, "hang": _hang}

@@ -1,8 +1,8 @@
-"""A device that only takes time and memory: it stands in for GPUs, so that fleets of many workers
-run for real on a small machine.
+"""A simulated device, which only takes time and memory, so that fleets of many workers run for real
+on a small machine.
 
-Passes sleep a time curve on the device thread, loads sleep their bytes' copy, a byte ledger fills
-up; what it detects is made from the pixels, so that an answer given to the wrong caller is seen.
+Passes and loads sleep on the device thread, and bytes are counted. Detections are made from the
+pixels, so that a test notices an answer that went to the wrong caller.
 """
 
 import mmap
@@ -24,11 +24,11 @@ CONTEXT_BYTES = 256 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class TimeCurve:
-    """Seconds of a pass: (fixed + per_image x images x megapixels / 0.41) x parameters / 2.6 M,
-    the last factor to the power 0.6.
+    """Seconds of a pass: (fixed + per_image x images x megapixels / 0.41) x (parameters / 2.6 M)
+    to the power 0.6.
 
-    The figures are assumed, not measured: an n-size model at 640 px on a middle-class GPU
-    takes some 2 ms a pass and 0.6 ms more an image; time grows more slowly than parameters.
+    The figures are assumed, not measured: a pass of an n-size model at 640 px on a mid-range GPU
+    takes some 2 ms, and 0.6 ms more for each image; time grows more slowly than parameters.
     """
 
     fixed_s: float = 0.002
@@ -46,8 +46,8 @@ class TimeCurve:
 
 
 class SimulatedBackend:
-    """Device sim:`number` with `memory_bytes`; `fail` is called with each step (load, run) and
-    may raise what the step is to raise, `look` with each image of a pass.
+    """Device sim:`number` with `memory_bytes`. `fail` is called with each step (load, run), and may
+    raise the error of the step. `look` is called with each image of a pass.
     """
 
     name = "simulated"
@@ -67,7 +67,7 @@ class SimulatedBackend:
         self.fail = fail
         self.sleep = sleep
         self.look = look
-        # What other processes are said to use of the device.
+        # Bytes that other processes use of the device.
         self.foreign_bytes = 0
         self._total_bytes = memory_bytes
         self._used_bytes = 0
@@ -83,12 +83,12 @@ class SimulatedBackend:
         if precision != "fp32":
             raise InvalidOption(f"precision {precision!r} is not built here: use fp32")
         self.fail("load")
-        self.take(pack.manifest.weights_bytes)
+        self.allocate(pack.manifest.weights_bytes)
         self.sleep(self.curve.load_s(pack.manifest.weights_bytes))
         return SimulatedModel(self, pack)
 
-    def take(self, size_bytes: int) -> None:
-        """Takes bytes of the device, or raises OutOfMemory and takes none."""
+    def allocate(self, size_bytes: int) -> None:
+        """Allocates bytes of the device, or raises OutOfMemory and allocates none."""
         available = self._total_bytes - self.foreign_bytes - self._used_bytes
         if size_bytes > available:
             raise OutOfMemory(
@@ -97,7 +97,7 @@ class SimulatedBackend:
             )
         self._used_bytes += size_bytes
 
-    def give(self, size_bytes: int) -> None:
+    def free(self, size_bytes: int) -> None:
         self._used_bytes -= size_bytes
 
     def memory(self) -> DeviceMemory:
@@ -118,7 +118,7 @@ class SimulatedBackend:
 
 
 class SimulatedModel:
-    """Weights that are only counted."""
+    """Weights of which only the bytes are counted."""
 
     def __init__(self, backend: SimulatedBackend, pack: Pack) -> None:
         self._backend = backend
@@ -148,27 +148,27 @@ class SimulatedModel:
         return _Staged(self, images, options)
 
     def forward(self, images: Sequence[U8]) -> float:
-        """Takes the time of a pass, and its memory meanwhile; answers the seconds."""
+        """Takes the time of a pass, and its memory meanwhile; returns the seconds."""
         self._backend.fail("run")
         if self._backend.look is not None:
             for image in images:
                 self._backend.look(image)
         height, width = images[0].shape[:2]
         workspace = self.workspace_bytes((height, width), len(images))
-        self._backend.take(workspace)
+        self._backend.allocate(workspace)
         try:
             seconds = self._backend.curve.pass_s(
                 (height, width), len(images), self._manifest.parameters
             )
             self._backend.sleep(seconds)
         finally:
-            self._backend.give(workspace)
+            self._backend.free(workspace)
         return seconds
 
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._backend.give(self.weights_bytes)
+            self._backend.free(self.weights_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +193,8 @@ class _Raw:
 
 
 def _answer(image: U8, options: NmsOptions) -> Candidates:
-    """One box in the middle half; its class and its confidence of 0.5..1 tell the mean of some
-    pixels: that of all would take the time of the cores, not of the device.
+    """One box in the middle half. Its class and its confidence of 0.5..1 encode the mean of some
+    pixels; the mean of all would take CPU time that a device would not.
     """
     height, width = image.shape[:2]
     mean = float(image[::8, ::8].mean())

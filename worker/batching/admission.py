@@ -72,7 +72,7 @@ def check_time(
 
 
 def places(capacity: int, priority: int) -> int:
-    """Places that may be in use, by whomever, when a request of this priority is admitted; at least
-    one. Partial buffer sharing (Kroener, Hebuterne, Boyer, Gravey, IEEE JSAC 9, 1991).
+    """Places that may be in use, of all priorities, when a request of this priority is admitted; at
+    least one. Partial buffer sharing (Kroener, Hebuterne, Boyer, Gravey, IEEE JSAC 9, 1991).
     """
     return max(1, capacity - capacity * _EIGHTHS_KEPT_FREE[priority] // 8)

@@ -1,10 +1,10 @@
-"""The heap of passes on a CPU: what one frees the next takes, with no page fault.
+"""Tunes the memory allocator for passes on a CPU: each pass reuses what the last freed.
 
-By default each large tensor is a mapping of its own, which the kernel fills with zeros page by
-page, in every pass again: a fifth of its time. glibc can be told to keep it, but its heap comes
-apart: 64 bytes of alignment leave a splinter beside each tensor, and what lives long settles among
-what does not. jemalloc (3), where the host has it, takes 4 % less of a pass in fp32 and 6 to 8 in
-bf16 (docs/threads.md). With any other library nothing happens.
+By default each large tensor is a mapping of its own, and the kernel zeroes its pages in every pass
+again, which takes a fifth of the time. glibc can keep freed memory, but its heap fragments: 64-byte
+alignment leaves a gap beside each tensor, and long-lived blocks settle between short-lived ones.
+jemalloc (3), if installed, makes a pass 4 % faster in fp32 and 6 to 8 % in bf16 (docs/threads.md).
+Any other library is left alone.
 """
 
 import ctypes
@@ -17,11 +17,11 @@ import psutil
 
 # mallopt(3): the numbers of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# As much of what is free glibc keeps at the top of the heap; jemalloc keeps all.
+# Freed bytes that glibc keeps at the top of the heap; jemalloc keeps all.
 KEPT_BYTES = 2**30
-# What is said to it here, 5.2 and newer understand.
+# These settings need jemalloc 5.2 or newer.
 _JEMALLOC, _TUNED_BY = "libjemalloc.so.2", "MALLOC_CONF"
-# One arena for all threads, without another for what is large, in huge pages.
+# One arena for all threads and sizes, in huge pages.
 _CONF = "narenas:1,oversize_threshold:0,thp:always,metadata_thp:auto"
 _ALL_ARENAS, _FOR_EVER_MS = 4096, -1  # MALLCTL_ARENAS_ALL of jemalloc.h
 
@@ -39,15 +39,15 @@ class _Info(ctypes.Structure):
 
 
 def environment(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """What a process must be started with, beside `environ`: who preloads something, or tunes
-    jemalloc, is left alone.
+    """The variables that a process must be started with, beside `environ`. If `environ` preloads a
+    library or tunes jemalloc, that stays as it is.
     """
     own = {
-        # glibc may give the device thread a heap of its own: it goes back to the kernel behind
-        # every pass, and the next one faults it in again, which took a fifth of its time.
+        # glibc may give the device thread its own heap, which goes back to the kernel after every
+        # pass. The next pass faults it in again, which took a fifth of its time.
         "MALLOC_ARENA_MAX": "1",
-        # oneTBB, of OpenVINO, finds its topology by a library with a heap of its own scope, which
-        # ends the process beside any other heap (uxlfoundation/oneTBB#1645). Not with this.
+        # OpenVINO's oneTBB finds its topology by a library with its own allocator, which crashes
+        # the process beside any other (uxlfoundation/oneTBB#1645). Not with this setting.
         "TBB_ENABLE_SANITIZERS": "1",
     }
     if find_library("jemalloc") == _JEMALLOC and not environ.keys() & {"LD_PRELOAD", _TUNED_BY}:
@@ -56,12 +56,12 @@ def environment(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def allocated_bytes() -> int:
-    """Bytes that are allocated now, by all threads: what is resident does not tell what a load
-    took, since it may be served from what another left free. With a C library that does not tell
-    (glibc before 2.33, musl), resident bytes all the same.
+    """Bytes that all threads have allocated now. Resident memory would not show what a load took,
+    since a load may reuse freed memory. With a C library that gives no figure (glibc before 2.33,
+    musl) it is resident memory nevertheless.
     """
     if _has_jemalloc():
-        _mallctl("epoch", ctypes.c_uint64(1))  # its figures are as of now
+        _mallctl("epoch", ctypes.c_uint64(1))  # refreshes its statistics
         allocated = _size("stats.allocated")
     else:
         allocated = _of_glibc()
@@ -69,8 +69,8 @@ def allocated_bytes() -> int:
 
 
 def keep_freed() -> None:
-    """Keeps freed memory for the next pass, in the one heap that all threads of a worker have by
-    the environment it is started with (`worker.hardware.devices`).
+    """Keeps freed memory for the next pass, in the one heap that all threads of a worker share by
+    its environment (`worker.hardware.devices`).
     """
     if _has_jemalloc():
         for arenas, state in product(("arena.0", "arenas"), ("dirty", "muzzy")):  # and new ones
@@ -83,7 +83,7 @@ def keep_freed() -> None:
 
 
 def give_back() -> None:
-    """Gives all that is free back to the kernel; takes milliseconds, and the next pass faults."""
+    """Gives all freed memory back to the kernel. Takes milliseconds, and the next pass faults."""
     if _has_jemalloc():
         _mallctl(f"arena.{_ALL_ARENAS}.purge")
         return
@@ -106,13 +106,13 @@ def _has_jemalloc() -> bool:
 
 
 def _mallctl(name: str, new: Any = None) -> None:
-    """Sets a value of jemalloc, or does what the name says; nothing if it does not know it."""
+    """Sets a value of jemalloc, or runs a command; does nothing for a name it does not know."""
     new_at, size = (ctypes.byref(new), ctypes.sizeof(new)) if new is not None else (None, 0)
     _function("mallctl")(name.encode(), None, None, new_at, ctypes.c_size_t(size))
 
 
 def _size(name: str) -> int | None:
-    """Reads a value of jemalloc; None: it keeps no statistics."""
+    """Reads a value of jemalloc; None if it keeps no statistics."""
     found = ctypes.c_size_t()
     length = ctypes.c_size_t(ctypes.sizeof(found))
     failed = _function("mallctl")(

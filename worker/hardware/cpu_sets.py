@@ -1,6 +1,5 @@
-"""Cores as `--devices` names them: cpu:0-3 is one worker bound to four, cpu:2x4 two of four each.
-
-Pure: which cores there are is an argument.
+"""CPU sets as `--devices` names them: cpu:0-3 is one worker bound to four cores, cpu:2x4 two
+workers of four each. Pure: the available cores are an argument.
 """
 
 import re
@@ -13,7 +12,7 @@ _RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
 def parse(text: str) -> tuple[int, ...]:
-    """Cores of `0-3`, `5` or `0-3+8-11`, ascending; raises InvalidOption for anything else."""
+    """The cores in `0-3`, `5` or `0-3+8-11`, ascending. Raises InvalidOption for anything else."""
     found: set[int] = set()
     for part in text.split("+"):
         match = _RANGE.fullmatch(part)
@@ -25,7 +24,7 @@ def parse(text: str) -> tuple[int, ...]:
 
 
 def text_of(cores: Sequence[int]) -> str:
-    """The text that `parse` reads as these cores, ascending."""
+    """The text that `parse` reads as these cores, which ascend."""
     ranges: list[list[int]] = []
     for core in cores:
         if ranges and core == ranges[-1][-1] + 1:
@@ -36,19 +35,19 @@ def text_of(cores: Sequence[int]) -> str:
 
 
 def sets(text: str, allowed: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """The sets of cores that `text` means, one a worker: `2x4` is two times four of `allowed`, in
-    its order, so that neighbours (mostly of one socket) stay together.
+    """The sets of cores that `text` means, one for each worker. `2x4` is two sets of four from
+    `allowed`, in its order, so that neighbours, mostly of one socket, stay together.
 
-    Raises InvalidOption for cores that are not allowed, saying which are.
+    Raises InvalidOption for cores that are not allowed, and lists those that are.
     """
     counts = _COUNTS.fullmatch(text)
-    there = f"this process may use {len(allowed)}: {text_of(allowed)}"
+    usable = f"this process may use {len(allowed)}: {text_of(allowed)}"
     if counts is None:
         cores = parse(text)
         if not set(cores) <= set(allowed):
-            raise InvalidOption(f"cpu:{text} names cores that are not there: {there}")
+            raise InvalidOption(f"cpu:{text} names cores that are not there: {usable}")
         return (cores,)
     workers, each = int(counts[1]), int(counts[2])
     if not 0 < workers * each <= len(allowed):
-        raise InvalidOption(f"cpu:{text} needs {workers * each} cores, one at least: {there}")
+        raise InvalidOption(f"cpu:{text} needs {workers * each} cores, one at least: {usable}")
     return tuple(tuple(allowed[n * each : (n + 1) * each]) for n in range(workers))

@@ -1,7 +1,7 @@
-"""Which devices this machine has for workers: GPUs and MIG slices by NVML, the CPU, simulated ones.
+"""Finds the devices for workers: GPUs and MIG slices by NVML, the CPU, simulated ones.
 
-The door to NVML. Torch is never imported here: each device comes with the environment that its
-process must have before torch is.
+The only user of NVML. Never imports torch: each device has the environment that its process needs
+before torch is imported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,18 +23,18 @@ FORMS = (
     "sim:<count>, or several with commas"
 )
 MAX_SIMULATED = 256
-# Those oneDNN keeps on a CPU, up to 90 KB each. A pass has some 50, others for each architecture,
-# shape and batch size; where 1024, its own choice, are too few, each pass makes them again.
+# Kernels that oneDNN keeps on a CPU, up to 90 KB each. A pass has some 50, and each architecture,
+# shape and batch size has its own. When 1024, the default, are too few, each pass makes them again.
 KERNELS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Something one worker process serves.
+    """What one worker process serves.
 
     `id` is cpu, cpu:<cores>, cuda:GPU-<uuid>, cuda:MIG-<uuid> or sim:N. `memory_bytes` is all its
-    memory; 0 for a simulated device, which has what its budget says. `environment` holds the
-    variables its process must have before torch is imported.
+    memory; 0 for a simulated device, whose budget sets it. `environment` has the variables that its
+    process needs before torch is imported.
     """
 
     kind: str
@@ -47,11 +47,11 @@ class Device:
 def discover(
     spec: str, environ: Mapping[str, str], *, compute_threads: int = 0, host: Host | None = None
 ) -> tuple[Device, ...]:
-    """The devices a `--devices` text means, in order and each once.
+    """The devices that `--devices` names, in order and each once.
 
-    `auto` is every visible GPU or MIG slice, or the CPU where there is none. `environ` gives
-    CUDA_VISIBLE_DEVICES, which restricts; `compute_threads` is of the CPU, 0: see `Host`.
-    Raises InvalidOption for another form, and for a device that is not there, saying why.
+    `auto` is every visible GPU or MIG slice, or the CPU if there is none. CUDA_VISIBLE_DEVICES of
+    `environ` restricts them. `compute_threads` is for the CPU; 0: see `Host`. Raises InvalidOption
+    for another form, and for a device that is not there, with the reason.
     """
     host = host or Host()
     found: dict[str, Device] = {}
@@ -68,7 +68,7 @@ def find(
     compute_threads: int = 0,
     host: Host | None = None,
 ) -> Device:
-    """The one device of a `--device` text, where sim:N is number N; cuda: the only GPU.
+    """The one device that `--device` names: sim:N is number N, cuda is the only GPU.
 
     Raises InvalidOption.
     """
@@ -82,8 +82,8 @@ def find(
 
 
 def host_of(device_id: str) -> Host:
-    """The host as a process of this device may use it: bound, from now on, to the cores that its
-    id names, if any. Raises InvalidOption, and OSError for cores that are not there.
+    """Binds this process to the cores that the id names, if any; returns the host as it may use it.
+    Raises InvalidOption, and OSError for cores that are not there.
     """
     kind, _, cores = device_id.partition(":")
     return Host().bind(cpu_sets.parse(cores)) if kind == "cpu" and cores else Host()
@@ -106,7 +106,7 @@ def _devices_of(
         if not gpus:
             raise InvalidOption(f"no CUDA device: {why_none}; or ask for --devices cpu")
         return gpus
-    # `cuda:GPU-a,GPU-b` is one text with the prefix once.
+    # In `cuda:GPU-a,GPU-b` the second term has no prefix.
     uuid = term.removeprefix("cuda:")
     if not uuid.startswith(("GPU-", "MIG-")):
         raise InvalidOption(f"{term!r} is no device: give {FORMS}")
@@ -155,8 +155,8 @@ def _cpu(
 
 
 def _without_gpu(threads: int) -> dict[str, str]:
-    # OpenMP's threads spin while they wait by default; beside any busy neighbour that made a
-    # frame six times slower.
+    # By default OpenMP's threads spin while they wait. Beside a busy neighbour that made a frame
+    # six times slower.
     return {
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": str(threads),
@@ -170,14 +170,14 @@ def _without_gpu(threads: int) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Gpu:
-    """One GPU with the handles that can be computed on: itself, or with MIG its slices."""
+    """One GPU, with the handles that can compute: itself, or with MIG its slices."""
 
     uuid: str
     computing: tuple[Any, ...]
 
 
 def _cuda(environ: Mapping[str, str], host: Host) -> tuple[list[Device], str]:
-    """All visible CUDA devices, or none and why."""
+    """All visible CUDA devices, or none and the reason."""
     try:
         with _nvml():
             gpus = list(_gpus())
@@ -215,7 +215,7 @@ def _gpus() -> Iterator[_Gpu]:
             uuid = pynvml.nvmlDeviceGetUUID(handle)
             computing = tuple(_slices(handle)) if _has_mig(handle) else (handle,)
         except pynvml.NVMLError as error:
-            # One that fell off the bus must not take the others from service.
+            # A GPU that fell off the bus must not take the others out of service.
             log.warning("GPU left out", index=index, reason=str(error))
             continue
         yield _Gpu(uuid, computing)
@@ -234,14 +234,14 @@ def _slices(handle: Any) -> Iterator[Any]:
         try:
             yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
         except pynvml.NVMLError_NotFound:
-            continue  # places are sparse
+            continue  # indices have gaps
 
 
 def _visible(gpus: Sequence[_Gpu], restriction: str | None) -> Iterator[tuple[_Gpu, str | None]]:
-    """GPUs that CUDA_VISIBLE_DEVICES leaves, in its order, with the one slice it names or None.
+    """The GPUs in CUDA_VISIBLE_DEVICES, in its order, each with the one slice it names or None.
 
-    As CUDA reads it: indices or UUIDs (a beginning is enough), up to the first that is wrong.
-    Indices count in PCI order. One that names a GPU with MIG stands for all of its slices.
+    It is read as CUDA does: indices or UUIDs (a prefix is enough), up to the first that is wrong.
+    Indices count in PCI order. An entry for a GPU with MIG means all its slices.
     """
     if restriction is None:
         yield from ((gpu, None) for gpu in gpus)

@@ -1,4 +1,4 @@
-"""What leaves a tier that is full: the least valuable first, never what is in use. Pure."""
+"""Chooses what to evict from a full cache: the least valuable first, never what is in use. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from yolopool.server.gdsf import gdsf_value
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """Something in a tier: its bytes, the seconds that bringing it back costs, how often a second
-    it is asked for, when last, and for how long it has been there.
+    """Something in a cache: its bytes, the seconds that a reload costs, how many times a second it
+    is asked for, when it was used last, and for how long it has been there.
     """
 
     key: str
@@ -22,27 +22,28 @@ class CacheEntry:
 
     @property
     def worth(self) -> tuple[float, float, str]:
-        """Order in which things leave, the first first."""
+        """The order of eviction: the lowest goes first."""
         saved = gdsf_value(self.rate, self.cost_s, self.size_bytes, self.held_s)
         return (saved, self.last_used, self.key)
 
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """What is to leave, in this order; `enough`: whether that makes the room."""
+    """What to evict, in this order; `enough`: whether the rest then fits."""
 
     keys: tuple[str, ...]
     enough: bool
 
 
-def choose_evictions(kept: Iterable[CacheEntry], need_bytes: int, budget_bytes: int) -> Eviction:
-    """Chooses what leaves, so that all that stays and `need_bytes` more are within the budget."""
-    held = list(kept)
-    over = sum(one.size_bytes for one in held) + need_bytes - budget_bytes
+def choose_evictions(entries: Iterable[CacheEntry], need_bytes: int, budget_bytes: int) -> Eviction:
+    """Chooses evictions so that what stays and `need_bytes` more are within the budget."""
+    held = list(entries)
+    over = sum(entry.size_bytes for entry in held) + need_bytes - budget_bytes
     chosen = []
-    for one in sorted((one for one in held if not one.in_use), key=lambda one: one.worth):
+    idle = (entry for entry in held if not entry.in_use)
+    for entry in sorted(idle, key=lambda entry: entry.worth):
         if over <= 0:
             break
-        chosen.append(one.key)
-        over -= one.size_bytes
+        chosen.append(entry.key)
+        over -= entry.size_bytes
     return Eviction(tuple(chosen), over <= 0)

@@ -1,4 +1,4 @@
-"""Host memory of one pack's weights: mapped for it alone, so that it goes back as it came."""
+"""Host memory for the weights of one pack, mapped for it alone."""
 
 import mmap
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from yolopool.errors import OutOfMemory
 
 
 class HostMemory:
-    """Bytes mapped for one pack alone, so that dropping them gives exactly them back to the OS.
+    """Bytes mapped for one pack alone, so that `close` gives exactly them back to the OS.
 
-    The allocator of the process would keep them, and a mapped file could change or be cut
-    under the model. `pin` is told of the bytes, and answers what undoes it.
+    The process's allocator would keep freed memory, and a mapped file could change or be truncated
+    under the model. `pin` is called with the bytes, and returns a call that undoes it.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class HostMemory:
         """Raises OutOfMemory with nothing kept."""
         self.size_bytes = size_bytes
         try:
-            # Private: shared mappings, the default, are files of the kernel's and slower to fill.
+            # Private: a shared mapping, the default, is a file of the kernel and slower to fill.
             memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, MemoryError) as error:
             raise OutOfMemory(
@@ -37,7 +37,7 @@ class HostMemory:
 
     @property
     def buffer(self) -> mmap.mmap:
-        """The bytes, writable: for the one that fills them and for libraries that insist on it."""
+        """The bytes, writable: to be filled, and for libraries that require it."""
         if self._map is None:
             raise ValueError("the memory of this pack was given back: fetch it again")
         return self._map
@@ -50,12 +50,12 @@ class HostMemory:
         return view
 
     def close(self) -> None:
-        """Gives the memory back: now, or with the last view of it. Idempotent."""
+        """Frees the memory: now, or with its last view. Idempotent."""
         memory, self._map = self._map, None
         if memory is None:
             return
         if self._unpin is not None:
             self._unpin()
-        # A view may be alive: the mapping goes when its last reference does.
+        # If a view is alive, the mapping goes with the last reference to it.
         with suppress(BufferError):
             memory.close()

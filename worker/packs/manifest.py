@@ -1,7 +1,7 @@
-"""Rules of a pack's manifest: what a worker refuses before it binds one byte of it.
+"""The rules of a pack's manifest, checked before a worker uses any byte of the pack.
 
-Pure. A pack's digest says that it is the one that was meant, not that it was made well, so
-every number that later becomes an address, a size or a loop is checked here.
+Pure. A digest proves that a pack is the intended one, not that it is well made. So every number
+that later becomes an address, a size or a loop bound is checked here.
 """
 
 import re
@@ -24,8 +24,8 @@ from yolopool.v1.types_pb2 import (
 from yolopool.vocabulary import MAX_DETECTIONS
 
 FORMAT = 1
-TORCH = ("", "torch")  # of packs made before there was another, it is empty
-GRAPHS = {  # what runs ONNX graphs, and in which precisions; empty is fp32
+TORCH = ("", "torch")  # empty in packs that were made when there was no other backend
+GRAPHS = {  # backends that run ONNX graphs, and their precisions; empty is fp32
     "onnx": ("", "fp32", "int8"),
     "openvino": ("", "fp32", "bf16", "int8"),
     "tensorrt": ("", "fp32"),
@@ -45,7 +45,7 @@ ITEM_BYTES = {
     "bool": 1,
 }
 
-# How many outputs each layout is read from.
+# How many outputs each layout has.
 _OUTPUTS = {
     OUTPUT_LAYOUT_OBJECTNESS: 1,
     OUTPUT_LAYOUT_PLAIN: 1,
@@ -53,7 +53,7 @@ _OUTPUTS = {
     OUTPUT_LAYOUT_PAIR: 2,
     OUTPUT_LAYOUT_UNSPECIFIED: 1,
 }
-# Of a graph, by task.
+# The layouts that a graph may have, by task.
 _LAYOUTS = {
     "detect": (
         OUTPUT_LAYOUT_OBJECTNESS,
@@ -77,7 +77,7 @@ _TENSOR_NAME = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
 
 
 class TensorPlace(NamedTuple):
-    """Where a tensor lies in the weights: sizes and strides in elements, offset in bytes."""
+    """The place of a tensor in the weights: sizes and strides in elements, offset in bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -86,7 +86,7 @@ class TensorPlace(NamedTuple):
 
 
 def tensor_places(manifest: PackManifest) -> tuple[TensorPlace, ...]:
-    """The tensors of a checked manifest in plain Python, read once for all loads of the pack."""
+    """The tensors of a checked manifest in plain Python, made once for all loads of the pack."""
     return tuple(
         TensorPlace(entry.dtype, tuple(entry.shape), tuple(entry.strides), entry.offset)
         for entry in manifest.tensors
@@ -101,7 +101,7 @@ def check_digest(digest: str, what: str) -> str:
 
 
 def check_manifest(manifest: PackManifest) -> None:
-    """Raises PackInvalid, saying which field breaks which rule."""
+    """Raises PackInvalid, naming the field and the rule that it breaks."""
     _require(
         manifest.format == FORMAT,
         f"its format is {manifest.format}, this release reads {FORMAT}",
@@ -202,7 +202,7 @@ def _check_onnx(manifest: PackManifest) -> None:
     )
     outputs = _OUTPUTS[graph.layout] + (manifest.task == "segment")  # with prototypes
     _require(
-        len(graph.outputs) == outputs and all(one.name for one in graph.outputs),
+        len(graph.outputs) == outputs and all(output.name for output in graph.outputs),
         f"{len(graph.outputs)} outputs do not fit its layout",
     )
     _require(
@@ -239,7 +239,7 @@ def _check_tensors(tensors: Sequence[TensorEntry], weights_bytes: int) -> None:
 
 
 def _checked_size(tensor: TensorEntry, weights_bytes: int) -> int:
-    """Bytes of one entry, which must be a dense block: some order of its dimensions is packed."""
+    """The bytes of one entry, which must be dense: packed in some order of its dimensions."""
     name = tensor.name
     _require(
         len(name) <= _MAX_NAME_LENGTH and _TENSOR_NAME.fullmatch(name) is not None,

@@ -7,15 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.packs.host_memory import HostMemory
-from worker.packs.manifest import (
-    TensorPlace,
-)
+from worker.packs.manifest import TensorPlace
 from yolopool.v1.pack_pb2 import PackManifest
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A verified pack: its digest, manifest, skeleton.json, and weights unless not asked for.
+    """A verified pack: its digest, manifest and skeleton.json, and its weights if they were read.
 
     `places` are the manifest's tensors in plain Python.
     """
@@ -28,7 +26,7 @@ class Pack:
 
     @property
     def weights(self) -> npt.NDArray[np.uint8]:
-        """All weights, uint8 (weights_bytes,), read-only; ValueError if they were not fetched."""
+        """All weights, uint8 (weights_bytes,), read-only. Raises ValueError without them."""
         return self._fetched().array
 
     @property
@@ -37,12 +35,12 @@ class Pack:
         return self._fetched().buffer
 
     def close(self) -> None:
-        """Gives the weights' memory back, at the latest with the last view. Idempotent."""
+        """Frees the memory of the weights, at the latest with its last view. Idempotent."""
         if self.memory is not None:
             self.memory.close()
 
     def without_weights(self) -> "Pack":
-        """What stays when the weights leave host memory."""
+        """The same pack once its weights left host memory."""
         return replace(self, memory=None)
 
     def _fetched(self) -> HostMemory:

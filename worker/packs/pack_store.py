@@ -1,8 +1,8 @@
-"""The door to packs: from a location in the artifact store to verified bytes in host memory.
+"""Reads packs: from a location in the artifact store to verified bytes in host memory.
 
-A store on this machine is read straight; any other that fsspec knows goes through a bounded
-folder of packs here. A file is verified when it is first seen, and again when it changed.
-Blocking: call it on a thread. Nothing here imports torch or runs a byte.
+A store on this machine is read directly; packs of any other that fsspec knows go through a bounded
+local cache. A file is verified when it is first seen, and again when it changed. Blocking: call it
+on a thread. Nothing here imports torch or executes what it reads.
 """
 
 import hashlib
@@ -40,14 +40,14 @@ MANIFEST, SKELETON, WEIGHTS = "manifest.json", "skeleton.json", "weights.bin"
 CACHE_BYTES = 32 * 1024**3
 _CHUNK_BYTES = 4 * 1024**2
 # Parsed manifests that are kept: some 100 KB each, and a parse takes longer than a load.
-_KEPT_MANIFESTS = 64
-# What a crash left half fetched is removed once nothing can be fetching it any more.
+_MAX_MANIFESTS = 64
+# Age at which a half-fetched pack is removed: nothing can be fetching it any more.
 _STALE_S = 3600.0
 
 
 class PackStore:
-    """Fetches packs; those of a store elsewhere are kept in `<data_dir>/packs`, up to
-    `cache_bytes` beside what is `in_use` (digests). `pin` is for the memory of weights. Any
+    """Fetches packs. Those of a remote store are cached in `<data_dir>/packs`, up to `cache_bytes`;
+    packs `in_use` (digests) are never evicted. `pin` is applied to the memory of weights. Any
     thread may fetch.
     """
 
@@ -63,7 +63,7 @@ class PackStore:
         self._in_use = in_use
         self._pin = pin
         self._lock = threading.Lock()
-        # Both guarded by the lock: packs without weights, and files that were found right.
+        # Both guarded by the lock: packs without weights, and files that were verified.
         self._read: OrderedDict[str, Pack] = OrderedDict()
         self._verified: dict[str, tuple[int, ...]] = {}
 
@@ -71,7 +71,7 @@ class PackStore:
         """Reads and verifies a pack; `location.uri` is its folder. Without `weights` only the
         manifest and the skeleton are read.
 
-        Raises PackNotFound, PackInvalid, DigestMismatch, OutOfMemory; keeps no memory then.
+        Raises PackNotFound, PackInvalid, DigestMismatch and OutOfMemory; no memory is kept then.
         """
         digest = check_digest(location.digest, "the digest of the pack")
         store, root = _open_store(location.uri)
@@ -90,8 +90,8 @@ class PackStore:
         return pack
 
     def prepare(self, location: PackLocation) -> Pack:
-        """Brings a pack to this machine and verifies all of it, so that a later `fetch` only
-        reads; answers it without weights. Raises as `fetch`.
+        """Fetches a pack to this machine and verifies all of it, so that a later `fetch` only
+        reads. Returns it without weights. Raises as `fetch`.
         """
         store, root = _open_store(location.uri)
         folder = Path(root)
@@ -117,7 +117,7 @@ class PackStore:
             pack = _read(folder, digest)
             with self._lock:
                 self._read[digest] = pack
-                while len(self._read) > _KEPT_MANIFESTS:
+                while len(self._read) > _MAX_MANIFESTS:
                     self._read.popitem(last=False)
         if not weights:
             return pack
@@ -125,7 +125,7 @@ class PackStore:
 
     def _read_weights(self, path: Path, manifest: PackManifest) -> HostMemory:
         with _found(path), path.open("rb", buffering=0) as file:
-            seen = _seen(file, manifest)  # before memory is taken for a file that is cut short
+            seen = _seen(file, manifest)  # before memory is allocated for a truncated file
             memory = HostMemory(manifest.weights_bytes, self._pin)
             try:
                 _fill(memory, file)
@@ -179,28 +179,28 @@ class PackStore:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _evict(self, keep: Path) -> None:
-        """Keeps the cache within its bytes; what comes back costs its bytes, so that the value
-        of a pack here is how lately it was used.
+        """Evicts packs beyond the bytes of the cache. The cost of a reload counts as its bytes, so
+        that a pack is worth the more, the more recently it was used.
         """
         in_use = {*self._in_use(), keep.name}
-        now, kept = time.time(), []
+        now, entries = time.time(), []
         for folder in self._cache.iterdir():
-            with suppress(OSError):  # another process of this machine may remove it meanwhile
+            with suppress(OSError):  # another process of this machine may remove the folder
                 if not folder.name.startswith("."):
                     size = sum(file.stat().st_size for file in folder.iterdir())
                     used = folder.stat().st_mtime
                     rate = 1 / max(now - used, 1e-3)
-                    kept.append(
+                    entries.append(
                         CacheEntry(
                             folder.name, size, size, rate, used, in_use=folder.name in in_use
                         )
                     )
-        for name in choose_evictions(kept, 0, self._cache_bytes).keys:
+        for name in choose_evictions(entries, 0, self._cache_bytes).keys:
             shutil.rmtree(self._cache / name, ignore_errors=True)
 
 
 def _open_store(uri: str) -> tuple[Any, str]:
-    # "::" would chain file systems, e.g. archives within archives: no pack needs that.
+    # "::" chains file systems, e.g. archives within archives. No pack needs that.
     if "://" not in uri or "::" in uri:
         raise PackNotFound(f"{uri[:200]!r} is no location of a pack: give file:///folder or s3://")
     try:
@@ -249,7 +249,7 @@ def _read_whole(path: Path, limit_bytes: int) -> bytes:
 
 
 def _seen(file: io.FileIO, manifest: PackManifest) -> tuple[int, ...]:
-    """What tells that a file of weights is the one that was verified."""
+    """What identifies a file of weights as the one that was verified."""
     status = os.fstat(file.fileno())
     if status.st_size != manifest.weights_bytes:
         raise DigestMismatch(

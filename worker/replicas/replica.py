@@ -94,10 +94,10 @@ class Replica:
 
     # Written by both. `wanted`: an assign waits for it to be HOT.
     wanted: bool = False
-    # Set when it is HOT, has failed or is to leave: whoever waits for one of these looks again.
+    # Set when it is HOT, has failed or is to leave: those who wait for one of these look again.
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    # Written by the service, behind each request, and by whoever runs a pass.
+    # Written by the service, behind each request, and by all that run a pass.
     usage: ReplicaUsage = field(default_factory=ReplicaUsage)
     last_pass: float = 0.0
 

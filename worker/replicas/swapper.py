@@ -32,8 +32,8 @@ class Swapper:
     """`replicas` is the worker's table, by key; `changed` is called when a state changes.
 
     All methods run on the event loop, except those that say "on the device thread". `lock` is held
-    for a whole swap and by whoever must not meet one. Methods that take it say so; `_step` and all
-    it calls, `unload` and `apply` run under it.
+    for a whole swap, and by calls that must not run during one. Methods that take it say so.
+    `_step` and what it calls, and `unload`, run under it.
     """
 
     def __init__(

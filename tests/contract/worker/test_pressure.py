@@ -444,11 +444,11 @@ async def test_memory_that_does_not_come_back_is_noticed_once(zoo: Zoo, tmp_path
     async with small_device(zoo, tmp_path) as two:
         device_monitor = monitor_of(two, recycled, drift_limit=1000)
         await two.replicas.assign(two.order("a"))
-        two.backend.take(two.workspace(1) + 999)  # a leak, beyond what passes may take
+        two.backend.allocate(two.workspace(1) + 999)  # a leak, beyond what passes may take
         for _ in range(20):
             await device_monitor.look()
         assert (device_monitor.drift_bytes, recycled) == (999, [])
-        two.backend.take(2)
+        two.backend.allocate(2)
         for _ in range(20):
             await device_monitor.look()
         assert device_monitor.drift_bytes == 1001
@@ -467,7 +467,7 @@ async def test_a_release_that_gives_less_back_is_counted(zoo: Zoo, tmp_path: Pat
 
         def leaks() -> None:
             close()
-            two.backend.take(77)
+            two.backend.allocate(77)
 
         model.close = leaks  # type: ignore[method-assign]  # a backend with a fault
         await two.replicas.release("a@1")

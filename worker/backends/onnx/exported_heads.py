@@ -1,8 +1,7 @@
-"""From the answer of a graph that was exported here to candidates, task by task; what other files
-answer is read by `layouts`.
+"""Reads the outputs of ONNX graphs that yolopool exported, for each task; `layouts` reads others.
 
-Pure. Outputs are the rows of a one-to-many head and, of segment, its prototypes; a form that is
-none of the head's is an error and never boxes.
+Pure. Outputs are the rows of a one-to-many head and, for segment, its prototypes. An output of
+another shape than the head's is an error, and never boxes.
 """
 
 from collections.abc import Sequence
@@ -21,15 +20,15 @@ F32 = npt.NDArray[np.float32]
 
 
 def head_of(manifest: PackManifest) -> Head:
-    """What a manifest says of its head."""
-    said = manifest.head
+    """The head that a manifest describes."""
+    head = manifest.head
     return Head(
         manifest.task,
         len(manifest.class_names),
-        said.keypoints,
-        said.keypoint_values,
-        said.mask_coefficients,
-        said.angles,
+        head.keypoints,
+        head.keypoint_values,
+        head.mask_coefficients,
+        head.angles,
     )
 
 
@@ -38,11 +37,12 @@ def candidates(
     outputs: Sequence[npt.NDArray[np.generic]],
     options: Sequence[NmsOptions],
 ) -> tuple[Candidates, ...]:
-    """What is left of each image of a batch; one options an image, those beyond filled it up.
+    """The candidates of each image, after NMS. `options` has one entry for each image; rows beyond
+    belong to images that fill the batch up.
 
-    rows: (b, nc) of classify, else (b, 4 + nc + extra, n). Raises InferenceFailed.
+    rows: (b, nc) for classify, else (b, 4 + nc + extra, n). Raises InferenceFailed.
     """
-    rows, *more = (np.asarray(one, np.float32)[: len(options)] for one in outputs)
+    rows, *more = (np.asarray(output, np.float32)[: len(options)] for output in outputs)
     if head.task == heads.CLASSIFY:
         _check(rows.ndim == 2 and rows.shape[1] == head.classes, rows)
         return heads.classified(rows)
@@ -53,13 +53,13 @@ def candidates(
         fits = prototypes.ndim == 4 and prototypes.shape[1] == head.mask_coefficients
         _check(fits, prototypes)
     _check(rows.ndim == 3 and rows.shape[1] == 4 + head.classes + extra, rows)
-    boxes, scores, beside = np.split(rows, (4, 4 + head.classes), axis=1)
+    boxes, scores, extra_rows = np.split(rows, (4, 4 + head.classes), axis=1)
 
     def classes(image: int, some: I64) -> I64:
         best: I64 = scores[image][:, some].argmax(0)
         return best
 
-    return head.one_to_many(boxes, scores.max(1), classes, beside, prototypes, options)
+    return head.one_to_many(boxes, scores.max(1), classes, extra_rows, prototypes, options)
 
 
 def _check(fits: bool, found: F32) -> None:

@@ -1,7 +1,7 @@
-"""From the answer of a graph that knows nothing of us to boxes and scores, one way a layout.
+"""Reads boxes and scores from the outputs of foreign ONNX graphs, with one reader for each layout.
 
-Pure. The import chose the layout; what it could not know of the file is checked on each answer, so
-that another form than the one it was taken for is an error and never boxes.
+Pure. The import chose the layout. What it could not know about the file is checked on each answer:
+an output of another form is an error, and never boxes.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,18 +23,20 @@ from yolopool.v1.types_pb2 import (
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
-# Of a score, for the rounding of half precision.
+# Tolerance of a score's range, for the rounding of half precision.
 _SLACK = 1e-2
-# No box of pixels ends within so few of the corner, no share of an image is so large.
+# Tell pixels from fractions of the image: no box in pixels ends within _SMALL of the corner, and no
+# fraction is larger than _LARGE.
 _SMALL, _LARGE = 2.0, 8.0
+# Only boxes of more confidence than this are checked.
 _SURE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Rows of a batch before suppression. boxes: float32 (b, 4, n), centre x, y, width, height in
-    pixels of the input; confidence: float32 (b, n), the best score of each row; `classes` gives
-    the classes, int64, of some rows of one image.
+    """Rows of a batch before NMS. boxes: float32 (b, 4, n), centre x, y, width, height in pixels of
+    the input. confidence: float32 (b, n), the best score of each row. `classes` gives the classes,
+    int64, of some rows of one image.
     """
 
     boxes: F32
@@ -44,8 +46,8 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """Final boxes, most confident first: an array for each image of the batch, float32 (n, 6),
-    corners in pixels of the input, confidence, class.
+    """Final boxes, most confident first: for each image float32 (n, 6) of corners in pixels of the
+    input, confidence, class.
     """
 
     rows: tuple[F32, ...]
@@ -59,9 +61,9 @@ def decode(
     size: tuple[int, int],
 ) -> Scored | Final:
     """Reads the outputs that a pack's graph names, in its order, for `batch` images of `size`
-    (height, width) pixels. Raises InferenceFailed where they are not of the layout.
+    (height, width) pixels. Raises InferenceFailed if they do not have the layout.
     """
-    answers = [np.asarray(one, np.float32) for one in outputs]
+    answers = [np.asarray(output, np.float32) for output in outputs]
     if layout == OUTPUT_LAYOUT_END_TO_END:
         return _end_to_end(answers[0], classes, batch)
     scored = {
@@ -77,14 +79,14 @@ def decode(
 
 
 def candidates(answer: Scored | Final, options: Sequence[NmsOptions]) -> tuple[Candidates, ...]:
-    """What is left of each image of a batch after suppression, or of its final boxes above the
-    thresholds; one options an image.
+    """The boxes of each image that NMS keeps or, for final boxes, those above the thresholds.
+    `options` has one entry for each image.
     """
     if isinstance(answer, Final):
         left = [nms.end_to_end(*pair) for pair in zip(answer.rows, options, strict=True)]
     else:
         left = list(nms.one_to_many(answer.boxes, answer.confidence, answer.classes, options))
-    return tuple(Candidates(one.boxes, one.confidence, one.class_id) for one in left)
+    return tuple(Candidates(kept.boxes, kept.confidence, kept.class_id) for kept in left)
 
 
 def _objectness(answers: list[F32], classes: int, batch: int, size: tuple[int, int]) -> Scored:
@@ -136,7 +138,7 @@ def _end_to_end(answer: F32, classes: int, batch: int) -> Final:
 
 
 def _checked(rows: F32, classes: int) -> F32:
-    """Without the empty rows that fill an answer up, most confident first."""
+    """Drops the empty rows that fill an answer up; sorts the rest, most confident first."""
     rows = rows[rows[:, 4] > 0]
     if not (rows[:, 4] <= 1 + _SLACK).all():
         raise _wrong("its scores are not within 0..1")
@@ -152,7 +154,7 @@ def _checked(rows: F32, classes: int) -> F32:
 
 
 def _check_pixels(boxes: F32) -> None:
-    """boxes: (n, 4) of some confidence; shares of the image would all lie in its corner."""
+    """boxes: (n, 4) of some confidence. Fractions of the image would all lie in its corner."""
     if len(boxes) and not (boxes > _SMALL).any():
         raise _wrong("its boxes are shares of the image, not pixels")
 
@@ -162,7 +164,7 @@ def _shaped(answer: F32, form: tuple[int | None, ...]) -> F32:
         wanted is None or found == wanted for found, wanted in zip(answer.shape, form, strict=True)
     )
     if not fits:
-        said = ", ".join("n" if one is None else str(one) for one in form)
+        said = ", ".join("n" if size is None else str(size) for size in form)
         raise _wrong(f"it has the form {answer.shape}, not ({said})")
     return answer
 

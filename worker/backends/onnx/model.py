@@ -1,7 +1,8 @@
-"""One ONNX graph in three stages, whichever runtime runs it: images together, the pass, boxes.
+"""One ONNX graph in three stages, for any runtime: stack the images, run the pass, read the boxes.
 
-The pack says what the graph takes and how its answer is read; sizes that the file fixes are kept:
-a batch is cut into pieces of the fixed size, the last one filled up, other pixels are refused.
+The pack says what the graph takes and how its outputs are read. Where the file fixes the batch
+size, a batch is cut into pieces and the last one is filled up; where it fixes the pixels, images of
+another size are refused.
 """
 
 import time
@@ -23,26 +24,27 @@ Outputs = Sequence[npt.NDArray[np.generic]]
 
 
 class Session(Protocol):
-    """A graph that a runtime made ready, and its memory."""
+    """A graph that a runtime prepared, and its memory."""
 
     @property
     def held_bytes(self) -> int:
-        """What it took of the device, measured: weights and what the runtime made of them."""
+        """Measured bytes on the device: weights, and what the runtime made of them."""
         ...
 
     def run(self, images: U8) -> Outputs:
-        """BGR images, uint8 (batch, height, width, 3), to the outputs that the pack names, in its
-        order, of memory that no later pass writes to. Raises what the runtime raises.
+        """Runs BGR images, uint8 (batch, height, width, 3). Returns the outputs that the pack
+        names, in its order, in memory that no later pass writes to. Raises any error of the
+        runtime.
         """
         ...
 
     def close(self) -> None:
-        """Gives all of it back."""
+        """Frees all of it."""
         ...
 
 
 class OnnxModel:
-    """Satisfies LoadedModel; weights are the session's own copy."""
+    """A LoadedModel; the weights are the session's own copy."""
 
     uses_host_memory = False
 
@@ -55,7 +57,7 @@ class OnnxModel:
 
     @property
     def held_bytes(self) -> int:
-        """All that it has of the device now, between passes."""
+        """All its bytes on the device, between passes."""
         return self._made_bytes if self.session is not None else 0
 
     @property
@@ -64,11 +66,11 @@ class OnnxModel:
 
     @property
     def private_bytes(self) -> int:
-        """What runtimes keep beside the weights: copies in another order, the prepared graph."""
+        """What the runtime keeps beside the weights: reordered copies, the prepared graph."""
         return self._made_bytes - self.weights_bytes
 
     def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
-        """Live activations by the import's figure, and the input as uint8 and as float32."""
+        """Activations by the figure from the import, and the input as uint8 and as float32."""
         pieces = -(-batch // self.graph.batch) if self.graph.batch else 1
         pixels = shape[0] * shape[1] * max(batch // pieces, self.graph.batch)
         return pixels * self.manifest.activation_bytes_per_megapixel // 10**6 + pixels * 3 * 5
@@ -77,7 +79,7 @@ class OnnxModel:
         if self.session is None:
             raise ValueError("this model was closed")
         classes, graph = len(self.manifest.class_names), self.graph
-        if any(len(one.class_confidence) != classes for one in options):
+        if any(len(image_options.class_confidence) != classes for image_options in options):
             raise InvalidOption(f"class_confidence must have {classes} values, one a class")
         height, width = images[0].shape[:2]
         if graph.height and (height, width) != (graph.height, graph.width):
@@ -108,20 +110,20 @@ class _Staged:
     options: Sequence[NmsOptions]
     staged_s: float
 
-    def forward(self) -> "_Raw":
+    def forward(self) -> "_Running":
         began = time.perf_counter()
         try:
             answers = [self.session.run(piece) for piece in self._pieces()]
         except MemoryError as error:
             raise _too_large(self.pixels, error) from error
-        except Exception as error:  # each runtime has types of its own
+        except Exception as error:  # each runtime has error types of its own
             if "alloc" in str(error):
                 raise _too_large(self.pixels, error) from error
             raise InferenceFailed(f"the forward pass failed: {_line(error)}") from error
-        return _Raw(self, answers, time.perf_counter() - began)
+        return _Running(self, answers, time.perf_counter() - began)
 
     def _pieces(self) -> list[U8]:
-        """The batch as the graph takes it."""
+        """The batch, in pieces of the batch size that the graph takes."""
         fixed = self.model.graph.batch
         if not fixed:
             return [self.pixels]
@@ -131,7 +133,7 @@ class _Staged:
 
 
 @dataclass(frozen=True, slots=True)
-class _Raw:
+class _Running:
     staged: _Staged
     answers: Sequence[Outputs]
     inference_s: float
@@ -150,7 +152,7 @@ class _Raw:
     def _of_piece(
         self, outputs: Outputs, options: Sequence[NmsOptions], batch: int, size: tuple[int, int]
     ) -> tuple[Candidates, ...]:
-        """One options an image; what filled the batch up has none, and no answer."""
+        """The candidates of images that have options; those that fill the batch up have none."""
         model = self.staged.model
         if model.manifest.task != heads.DETECT:
             return exported_heads.candidates(model.head, outputs, options)

@@ -1,7 +1,7 @@
-"""The door to ONNX Runtime: sessions of graphs on a CPU or a CUDA device.
+"""The only user of ONNX Runtime: runs graphs on a CPU or a CUDA device.
 
-`tensorrt` is the same door with another provider, experimental: it was run on no hardware yet, and
-is on only where a worker is told so.
+With `tensorrt` it uses the TensorRT provider. That is experimental: it has run on no hardware yet,
+and is off unless a setting asks for it.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ _NEEDED = {
 
 
 class OnnxRuntime:
-    """`device_kind` is cpu or cuda; `compute_threads` of a CPU; `used_bytes` measures what the
-    device has in use. With `tensorrt` graphs are given to TensorRT, and to CUDA what it can't run.
+    """`device_kind` is cpu or cuda; `compute_threads` is for a CPU; `used_bytes` measures the
+    memory in use on the device. With `tensorrt`, TensorRT runs the graphs, and CUDA what it can't.
     """
 
     def __init__(
@@ -43,10 +43,11 @@ class OnnxRuntime:
         self._used_bytes = used_bytes
 
     def load(self, pack: Pack) -> OnnxModel:
-        """A session of its own memory. Raises LoadFailed, OutOfMemory."""
+        """Prepares a graph, in memory of its own. Raises LoadFailed, OutOfMemory."""
         runtime = _library()
         wanted = [_NEEDED[kind] for kind in self._kinds]
-        missing = [one for one in wanted if one not in runtime.get_available_providers()]
+        available = runtime.get_available_providers()
+        missing = [provider for provider in wanted if provider not in available]
         if missing:
             raise LoadFailed(
                 f"the ONNX Runtime installed here has no {' and no '.join(missing)}: install "
@@ -55,32 +56,32 @@ class OnnxRuntime:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        # An arena would keep the activations of the largest batch for each model for good.
+        # An arena would keep the activations of the largest batch for good, for each model.
         options.enable_cpu_mem_arena = False
-        # Threads that spin while they wait take the cores of whoever shares them.
+        # Threads that spin while they wait would take cores from other work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         before = self._used_bytes()
         session = runtime.InferenceSession(pack.weights.tobytes(), options, providers=wanted)
-        # The library keeps the file to begin anew with another provider: as much again as weights.
+        # The library keeps the file, to start again with another provider: as large as the weights.
         session.disable_fallback()
         session._model_bytes = b""
         return OnnxModel(pack, _Session(session, pack.manifest.onnx, self._used_bytes() - before))
 
 
 class _Session:
-    """Normalisation is in the graph where that takes uint8, as all of our own builds do."""
+    """A graph that takes uint8, as all of our own builds do, normalises by itself."""
 
     def __init__(self, session: Any, graph: OnnxGraph, held_bytes: int) -> None:
         self.held_bytes = max(1, held_bytes)
         self._session = session
         self._input = graph.input
         self._dtype, self._scale = _DTYPES[graph.dtype], np.float32(graph.scale)
-        self._outputs = [one.name for one in graph.outputs]
+        self._outputs = [output.name for output in graph.outputs]
 
     def run(self, images: U8) -> Outputs:
         outputs: Sequence[Any] = self._session.run(
-            self._outputs, {self._input: self._taken(images)}
+            self._outputs, {self._input: self._to_input(images)}
         )
         return outputs
 
@@ -88,7 +89,7 @@ class _Session:
         self._session = None
         allocator.give_back()
 
-    def _taken(self, images: U8) -> Any:
+    def _to_input(self, images: U8) -> Any:
         """NCHW, RGB."""
         batch, height, width, _ = images.shape
         planes = np.empty((batch, 3, height, width), np.uint8)

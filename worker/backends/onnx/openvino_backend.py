@@ -1,4 +1,4 @@
-"""The door to OpenVINO: ONNX graphs compiled for the CPU, normalisation within them."""
+"""The only user of OpenVINO: ONNX graphs compiled for the CPU, with normalisation inside them."""
 
 import sys
 from types import ModuleType
@@ -18,8 +18,8 @@ _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVino:
-    """One stream of `compute_threads` threads, 0: OpenVINO's choice: a worker runs one pass at a
-    time.
+    """One stream, since a worker runs one pass at a time; of `compute_threads` threads, 0: OpenVINO
+    chooses.
     """
 
     name = "openvino"
@@ -29,11 +29,11 @@ class OpenVino:
         self._core: Any = None
 
     def load(self, pack: Pack) -> OnnxModel:
-        """A compiled graph of its own memory. Raises LoadFailed, OutOfMemory."""
+        """Compiles a graph, in memory of its own. Raises LoadFailed, OutOfMemory."""
         openvino = _library()
         if self._core is None:
             self._core = openvino.Core()
-            # What the device needs for any model is the context's, not the first model's.
+            # What the device needs for any model counts as context, not as the first model's.
             self._core.get_property("CPU", "FULL_DEVICE_NAME")
         hint = _HINTS[pack.manifest.precision]
         if hint == "bf16" and "BF16" not in self._core.get_property(
@@ -60,13 +60,13 @@ class _Session:
     def __init__(self, compiled: Any, graph: OnnxGraph, before_bytes: int) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
-        self._outputs = [one.name for one in graph.outputs]
+        self._outputs = [output.name for output in graph.outputs]
         self.held_bytes = max(1, allocator.allocated_bytes() - before_bytes)
 
     def run(self, images: U8) -> Outputs:
         self._request.infer({0: images}, share_inputs=True)
         outputs = [np.array(self._request.get_tensor(name).data) for name in self._outputs]
-        # Else each model would keep the activations of its largest batch; costs 0.1 ms.
+        # Otherwise each model would keep the activations of its largest batch. Costs 0.1 ms.
         self._compiled.release_memory()
         return outputs
 
@@ -76,7 +76,7 @@ class _Session:
 
 
 def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:
-    """The graph with what prepares an image in front: from uint8 BGR NHWC to what it takes."""
+    """The graph with preprocessing in front: from uint8 BGR NHWC to what the graph takes."""
     from openvino.preprocess import ColorFormat, PrePostProcessor
 
     about, kinds = pack.manifest.onnx, openvino.Type
@@ -92,7 +92,8 @@ def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:
 
 
 def _library() -> Any:
-    # It would report each start to its makers, from a process forked off this one; it does without.
+    # Its telemetry would report each start, from a process that it forks off this one. It works
+    # without.
     sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))
     try:
         import openvino

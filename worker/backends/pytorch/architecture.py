@@ -1,7 +1,7 @@
-"""One architecture: its skeleton made ready for inference, shared by all its models.
+"""One architecture: its skeleton prepared for inference, shared by all its models.
 
-Decoding is the library's in float32, whatever the layers compute in; anchors are kept here by
-shape, where the library keeps one shape in the module. Of the device thread.
+Boxes are decoded as the library does, but always in float32. Anchors are kept for several shapes,
+where the library keeps those of one. Used on the device thread.
 """
 
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ from yolopool.errors import PackInvalid
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
 
-_KEPT_ANCHORS = 64
+_MAX_ANCHORS = 64
 Anchors = tuple[torch.Tensor, torch.Tensor]
-# A prediction; of segment with its prototypes.
+# A prediction; for segment with its prototypes.
 Output = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 class Architecture:
-    """Whoever runs binds its weights first."""
+    """A caller binds its weights before it runs the module."""
 
     def __init__(self, text: bytes) -> None:
         self.skeleton = skeleton.Skeleton(text)
         self.module: Any = self.skeleton.module
         head = self._head = _head_of(self.module)
-        head.export = True  # only the answer; the feature maps may go
+        head.export = True  # return the answer without the feature maps
         self.head = _layout_of(head)
-        # Of the decoding, which is in float32.
+        # Tensors of the decoding, which stay in float32.
         self.exact: frozenset[int] = frozenset()
         self.end_to_end = False
         if self.head.task != heads.CLASSIFY:
@@ -41,28 +41,28 @@ class Architecture:
             self.exact = self.skeleton.indices_under(head.dfl)
             self.end_to_end = bool(head.end2end)
         if self.end_to_end:
-            # Limits differ from image to image: taken out here, applied to each in `best`.
+            # Limits differ from image to image, so `best` applies them instead.
             head.postprocess = _unchanged
         self.users = 0
-        # Measured working memory by pixels of a pass; CUDA alone tells it.
+        # Measured working memory by pixels of a pass; only CUDA reports it.
         self.peaks: dict[tuple[torch.dtype, int], int] = {}
         self._anchors: dict[tuple[torch.Size, ...], Anchors] = {}
         self._bound: object = None
 
     def check(self, manifest: PackManifest) -> None:
-        """Raises PackInvalid where a manifest says another head than the skeleton has."""
-        told = exported_heads.head_of(manifest)
-        if told != self.head:
+        """Raises PackInvalid if the manifest describes another head than the skeleton has."""
+        described = exported_heads.head_of(manifest)
+        if described != self.head:
             raise PackInvalid(
-                f"the pack's skeleton has the head {self.head}, its manifest says {told}: import "
-                "the model again; the pack is damaged or forged"
+                f"the pack's skeleton has the head {self.head}, its manifest says {described}: "
+                "import the model again; the pack is damaged or forged"
             )
         if self.end_to_end != (manifest.head_mode == HEAD_MODE_END_TO_END):
             raise PackInvalid("the pack's head is not of its head_mode: import the model again")
 
     def check_answer(self, prediction: torch.Tensor, prototypes: torch.Tensor | None) -> None:
-        """Raises PackInvalid where layers give what the head does not say; where rows have
-        another width, the head itself fails.
+        """Raises PackInvalid if the layers give another number of classes or prototypes than the
+        head says. With another width of rows the head itself fails.
         """
         if self.head.task == heads.CLASSIFY:
             given, said = prediction.shape[1], self.head.classes
@@ -87,7 +87,7 @@ class Architecture:
             self._bound = None
 
     def anchors(self) -> tuple[torch.Tensor, ...]:
-        """All that passes read beside weights and input."""
+        """All tensors that passes read, beside weights and input."""
         return tuple(tensor for pair in self._anchors.values() for tensor in pair)
 
     def best(self, prediction: torch.Tensor, options: NmsOptions) -> torch.Tensor:
@@ -95,14 +95,14 @@ class Architecture:
         confidence, class and extra. prediction: (1, n, 4 + nc + extra).
         """
         head = self._head
-        # As BasePredictor does it: never fewer than the head gives by itself.
+        # As BasePredictor does: never fewer than the head gives by default.
         head.max_det, head.agnostic_nms = max(options.max_detections, 300), options.agnostic
         rows: torch.Tensor = type(head).postprocess(head, prediction)[0]
         return rows
 
     def _decode(self, answer: dict[str, Any]) -> torch.Tensor:
-        """`_inference` of ultralytics' heads, in float32: half of it has steps of half a pixel
-        beyond 512. (batch, 4 + nc + extra, n).
+        """`_inference` of ultralytics' heads, in float32: half precision has steps of half a pixel
+        beyond 512. Returns (batch, 4 + nc + extra, n).
         """
         head, task = self._head, self.head.task
         anchors, strides = self._anchors_of(answer["feats"])
@@ -117,19 +117,19 @@ class Architecture:
         if task == heads.SEGMENT:
             rows.append(answer["mask_coefficient"].float())
         if task == heads.POSE:
-            # It takes them from the module.
+            # `kpts_decode` reads them from the module.
             head.anchors, head.strides = anchors, strides
             rows.append(head.kpts_decode(answer["kpts"].float()))
         return torch.cat((boxes * strides, *rows), 1)
 
     def _anchors_of(self, features: Sequence[torch.Tensor]) -> Anchors:
-        """Tensors that stay as they are: a captured graph goes on reading them."""
+        """Tensors that never change: captured graphs go on reading them."""
         from ultralytics.utils.tal import make_anchors
 
         shapes = tuple(level.shape[2:] for level in features)
         known = self._anchors.get(shapes)
         if known is None:
-            if len(self._anchors) >= _KEPT_ANCHORS:
+            if len(self._anchors) >= _MAX_ANCHORS:
                 del self._anchors[next(iter(self._anchors))]
             levels = [
                 level.new_empty((1, 1, *level.shape[2:]), dtype=torch.float32) for level in features
@@ -152,7 +152,7 @@ def _head_of(module: Any) -> Any:
         raise PackInvalid("the pack's model has no layers: import the model again") from error
     known = (library.Detect, library.Segment, library.Pose, library.OBB)
     if isinstance(head, library.Detect):
-        if type(head)._inference in [one._inference for one in known]:
+        if type(head)._inference in [cls._inference for cls in known]:
             return head
     elif isinstance(head, library.Classify):
         return head
@@ -160,19 +160,19 @@ def _head_of(module: Any) -> Any:
 
 
 def _layout_of(head: Any) -> heads.Head:
-    """Raises PackInvalid for a head that does not say it in whole numbers."""
+    """Raises PackInvalid for a head whose attributes are not whole numbers."""
     try:
-        found = _said(head)
+        found = _attributes_of(head)
     except (AttributeError, TypeError, ValueError) as error:
         raise PackInvalid(
             f"the pack's head does not say what it gives ({error}): import the model again"
         ) from error
-    if not all(type(one) is int for one in astuple(found)[1:]):
+    if not all(type(value) is int for value in astuple(found)[1:]):
         raise PackInvalid(f"the pack's head says {found}: import the model again")
     return found
 
 
-def _said(head: Any) -> heads.Head:
+def _attributes_of(head: Any) -> heads.Head:
     from ultralytics.nn.modules import head as library
 
     if isinstance(head, library.Classify):

@@ -1,18 +1,19 @@
-"""Which passes are captured as a graph of their device: pure.
+"""Decides which passes are captured as a CUDA graph. Pure.
 
-A graph is of one architecture, precision, shape and batch, whatever the model: its weights are
-copied to where the graph reads them. All graphs share one pool of memory, whose working part is
-that of the largest, since one runs at a time; what leaves it alone comes back only with all.
+A graph serves one architecture, precision, shape and batch size, for any model: the model's weights
+are copied to where the graph reads them. All graphs share one memory pool. Its working part is that
+of the largest graph, since one runs at a time. The pool is freed only when all graphs are dropped.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum
 
-# Passes after which a square shape is captured, and any other, of which only so many are.
-SQUARE_AFTER, OTHER_AFTER, MOST_OTHERS = 3, 50, 4
-# All begin anew only for one that is seen so many times as often as the least of those there.
+# Passes after which a kind is captured: of a square shape, and of any other. At most MAX_OTHERS of
+# the latter are captured.
+SQUARE_AFTER, OTHER_AFTER, MAX_OTHERS = 3, 50, 4
+# All graphs are dropped for a kind that is seen so many times as often as the rarest captured one.
 WORTH_A_CHANGE = 4
-# Passes after which what was seen counts half.
+# Passes after which earlier passes count half.
 HALF_LIFE = 4096
 
 
@@ -20,13 +21,13 @@ class CaptureDecision(Enum):
     EAGER = "eager"
     CAPTURE = "capture"
     REPLAY = "replay"
-    # All graphs are to be dropped; the next pass of this kind is captured.
+    # Drop all graphs; the next pass of this kind is captured.
     RENEW = "renew"
 
 
 @dataclass(frozen=True, slots=True)
 class GraphKey:
-    """Passes that one graph is good for; shape is (height, width) in pixels."""
+    """The kind of passes that one graph serves; shape is (height, width) in pixels."""
 
     architecture: str
     precision: str
@@ -39,13 +40,13 @@ class GraphKey:
 
     @property
     def slot(self) -> tuple[str, str]:
-        """Whose weights it reads: one place for all models of it."""
+        """Which slot of weights it reads: all models of an architecture and precision share one."""
         return (self.architecture, self.precision)
 
 
 @dataclass(frozen=True, slots=True)
 class GraphBytes:
-    """Bytes of a graph: of its weights' place, of its passes, of its input and answer."""
+    """Bytes of a graph: of its slot of weights, of its passes, and of its input and answer."""
 
     slot_bytes: int
     workspace_bytes: int
@@ -54,7 +55,7 @@ class GraphBytes:
 
 @dataclass(slots=True)
 class CapturePolicy:
-    """The graphs there are, and what was seen; `budget_bytes` bounds them all."""
+    """The captured graphs, and the kinds that were seen; `budget_bytes` bounds all graphs."""
 
     budget_bytes: int
     captured: dict[GraphKey, GraphBytes] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class CapturePolicy:
     _passes: int = 0
 
     def decide(self, kind: GraphKey, need: GraphBytes) -> CaptureDecision:
-        """How the next pass is to run; counts it."""
+        """How the next pass runs; counts it."""
         self._count(kind)
         if kind in self.captured:
             return CaptureDecision.REPLAY
@@ -73,41 +74,42 @@ class CapturePolicy:
             return CaptureDecision.CAPTURE
         if _bytes({kind: need}) > self.budget_bytes:
             return CaptureDecision.EAGER
-        least = min(self._seen.get(one, 0.0) for one in self.captured)
+        rarest = min(self._seen.get(captured, 0.0) for captured in self.captured)
         return (
             CaptureDecision.RENEW
-            if self._seen[kind] >= WORTH_A_CHANGE * least
+            if self._seen[kind] >= WORTH_A_CHANGE * rarest
             else CaptureDecision.EAGER
         )
 
     def note(self, kind: GraphKey, need: GraphBytes) -> None:
-        """It is captured now."""
+        """Notes that it is captured."""
         self.captured[kind] = need
 
     def refuse(self, kind: GraphKey) -> None:
-        """It can't be captured now; when all are gone or after HALF_LIFE passes it is tried again,
-        since memory may have been what was missing.
+        """Notes that it can't be captured now. It is retried once all graphs are dropped, or after
+        HALF_LIFE passes, since memory may have been missing.
         """
         self._refused.add(kind)
 
     def dropped(self) -> None:
-        """All graphs are gone."""
+        """Notes that all graphs were dropped."""
         self.captured.clear()
         self._refused.clear()
 
     def _is_often(self, kind: GraphKey) -> bool:
         if kind.is_square:
             return self._seen[kind] >= SQUARE_AFTER
-        others = sum(not one.is_square for one in self.captured)
-        return self._seen[kind] >= OTHER_AFTER and others < MOST_OTHERS
+        others = sum(not captured.is_square for captured in self.captured)
+        return self._seen[kind] >= OTHER_AFTER and others < MAX_OTHERS
 
     def _count(self, kind: GraphKey) -> None:
         self._seen[kind] = self._seen.get(kind, 0.0) + 1
         self._passes += 1
         if self._passes % HALF_LIFE == 0:
             self._refused.clear()
-            # What was not seen for long is forgotten, so that this stays small.
-            self._seen = {one: n / 2 for one, n in self._seen.items() if n >= 1 or one == kind}
+            # Kinds that were not seen for long are forgotten, so that this stays small.
+            seen = self._seen.items()
+            self._seen = {key: count / 2 for key, count in seen if count >= 1 or key == kind}
 
 
 def _bytes(needs: dict[GraphKey, GraphBytes]) -> int:

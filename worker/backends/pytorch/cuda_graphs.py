@@ -1,7 +1,7 @@
-"""CUDA graphs: a pass captured once for all models of an architecture, and run by one call.
+"""CUDA graphs: a pass captured once for all models of an architecture, and replayed by one call.
 
-A graph reads weights, input and answer at fixed addresses. So each architecture has a slot, to
-which a model's weights are copied on the device when another's are there. Of the device thread.
+A graph has weights, input and answer at fixed addresses. So each architecture has a slot: a model's
+weights are copied into it, on the device, when another model's are there. For the device thread.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Forward = Callable[[torch.Tensor], Output]
 
 
 class CudaGraphs:
-    """Of one device; `budget_bytes` 0: there are none."""
+    """The graphs of one device, within `budget_bytes`; 0: there are none."""
 
     def __init__(self, budget_bytes: int) -> None:
         self._policy = CapturePolicy(budget_bytes)
@@ -34,7 +34,7 @@ class CudaGraphs:
 
     @property
     def enabled(self) -> bool:
-        """Whether there may be one."""
+        """Whether there may be graphs."""
         return self._policy.budget_bytes > 0
 
     def run(
@@ -46,16 +46,17 @@ class CudaGraphs:
         forward: Forward,
         workspace_bytes: int,
     ) -> Output | None:
-        """The prediction of `forward(pixels)` with these weights; it is overwritten by the next
-        pass. None: to be run eagerly. Only where they are `enabled`.
+        """The prediction of `forward(pixels)` with these weights, which the next pass overwrites.
+        None: run it eagerly. Only called when `enabled`.
         """
-        need = GraphBytes(sum(one.nbytes for one in tensors), workspace_bytes, 2 * pixels.nbytes)
-        verdict = self._policy.decide(kind, need)
-        if verdict is CaptureDecision.RENEW:
+        slot_bytes = sum(tensor.nbytes for tensor in tensors)
+        need = GraphBytes(slot_bytes, workspace_bytes, 2 * pixels.nbytes)
+        decision = self._policy.decide(kind, need)
+        if decision is CaptureDecision.RENEW:
             self.drop()
-        if verdict in (CaptureDecision.EAGER, CaptureDecision.RENEW):
+        if decision in (CaptureDecision.EAGER, CaptureDecision.RENEW):
             return None
-        if verdict is CaptureDecision.CAPTURE:
+        if decision is CaptureDecision.CAPTURE:
             made = self._capture(kind, shared, tensors, pixels, forward)
             if made is None:
                 self._policy.refuse(kind)
@@ -71,12 +72,12 @@ class CudaGraphs:
         return graph.prediction
 
     def closed(self, tensors: Sequence[torch.Tensor]) -> None:
-        """A model's weights go: of its graphs only their own copy stays."""
+        """Forgets the weights of a model that was closed; slots keep their own copy."""
         for slot in self._slots.values():
-            slot.let_go(tensors)
+            slot.forget(tensors)
 
     def drop(self) -> None:
-        """Gives the memory of all graphs back to torch."""
+        """Drops all graphs; their memory goes back to torch."""
         if self._graphs:
             torch.cuda.synchronize()  # one may be running
         self._graphs.clear()
@@ -85,7 +86,7 @@ class CudaGraphs:
         self._policy.dropped()
 
     def _tidy(self) -> None:
-        """Keeps no memory for graphs that did not come about: no budget knows of it."""
+        """Frees the memory of captures that failed: no budget counts it."""
         used = {kind.slot for kind in self._graphs}
         self._slots = {key: slot for key, slot in self._slots.items() if key in used}
         if not self._graphs:
@@ -109,20 +110,20 @@ class CudaGraphs:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
             fixed = pixels.clone()
-            forward(fixed)  # what a first pass prepares can't be captured: anchors, libraries
+            forward(fixed)  # prepares anchors and libraries, which can't be captured
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # Other threads pin host memory and ask for events meanwhile: that is not its business.
+            # Thread-local: other threads may pin host memory and query events meanwhile.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 prediction = forward(fixed)
         except RuntimeError as error:  # out of memory too: the pass is run eagerly
             log.warning("a pass can't be captured", kind=str(kind), why=str(error))
-            # torch does not come back from its stream if the end of a capture fails.
+            # torch does not restore the stream if the end of a capture fails.
             torch.cuda.set_stream(stream)
             return None
         finally:
-            shared.unbind(self._slots.get(kind.slot))  # whoever runs eagerly binds anew
-        # The anchors that it reads stay, whatever the architecture forgets.
+            shared.unbind(self._slots.get(kind.slot))  # an eager pass binds its own weights
+        # The graph keeps the anchors it reads, whatever the architecture drops.
         return _Graph(graph, fixed, prediction, shared.anchors())
 
 
@@ -138,16 +139,18 @@ class _Slot:
     """Weights at addresses that stay, of one model at a time."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        # Strides are kept.
+        # `empty_like` keeps strides.
         self.tensors = [torch.empty_like(tensor) for tensor in tensors]
         self._holds: Sequence[torch.Tensor] | None = None
 
     def hold(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Copies them here, in the order of the device's work, unless they are here already."""
+        """Copies weights into the slot, unless they are there already; in order with the device's
+        other work.
+        """
         if self._holds is not tensors:
             torch._foreach_copy_(self.tensors, list(tensors))
             self._holds = tensors
 
-    def let_go(self, tensors: Sequence[torch.Tensor]) -> None:
+    def forget(self, tensors: Sequence[torch.Tensor]) -> None:
         if self._holds is tensors:
             self._holds = None

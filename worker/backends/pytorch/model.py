@@ -83,7 +83,7 @@ class TorchModel:
         if not self.tensors:
             raise ValueError("this model was closed")
         classes = len(self._manifest.class_names)
-        if any(len(one.class_confidence) != classes for one in options):
+        if any(len(image_options.class_confidence) != classes for image_options in options):
             raise InvalidOption(f"class_confidence must have {classes} values, one a class")
         streams = self._runtime.streams
         with self._guarded(images), streams.copying():

@@ -1,8 +1,7 @@
-"""Builds a module tree from a pack's skeleton: no constructor, no pickle, no eval.
+"""Builds a module tree from a pack's skeleton, without constructors, pickle or eval.
 
-Only classes of a short list of modules, only plain attributes, and tensors bound as views into
-one flat buffer. The writer of the format is importer.torch_import.skeleton_writer;
-a test keeps them equal.
+It uses only classes of a short list of modules, plain attributes, and tensors that are views into
+one flat buffer. importer.torch_import.skeleton_writer writes the format; a test keeps them equal.
 """
 
 import importlib
@@ -23,7 +22,7 @@ ROOT_CLASSES = tuple(
     f"ultralytics.nn.tasks.{name}Model"
     for name in ("Detection", "Segmentation", "Pose", "OBB", "Classification")
 )
-# Where layers live. Importing one of these runs no code but the libraries' own.
+# Modules that define layers. Importing one runs only the libraries' own code.
 LAYER_MODULES = frozenset(
     {f"ultralytics.nn.modules.{name}" for name in ("activation", "block", "conv", "head")}
     | {
@@ -52,19 +51,19 @@ _MAX_MODULES = 20_000
 _MAX_TENSORS = 100_000
 _MAX_INLINE_NUMBERS = 4_096
 _NODE_FIELDS = {"class", "attributes", "forward", "parameters", "buffers", "children"}
-# What nn.Module itself keeps in __dict__: never set from a file.
+# What nn.Module itself keeps in __dict__, which no file may set.
 _INTERNALS = frozenset(nn.Module().__dict__) - {"training"}
 
 
 class Skeleton:
     """The module tree of one architecture, in eval mode and without weights of its own.
 
-    Built once for all models that share it: `bind` puts one model's tensors into it, some
-    microseconds of dictionary writes. Of one thread, as everything of a backend.
+    Built once for all models that share it. `bind` puts one model's tensors into it, in some
+    microseconds of dictionary writes. Used on one thread, as all of a backend.
     """
 
     def __init__(self, text: bytes) -> None:
-        """Builds the tree of skeleton.json; PackInvalid if it is not as the writer makes it."""
+        """Builds the tree from skeleton.json. Raises PackInvalid for any other format."""
         root = _parse(text)
         if not isinstance(root, dict) or set(root) != {"format", "root"}:
             raise _refusal("its top level is not {format, root}")
@@ -81,9 +80,9 @@ class Skeleton:
             raise _refusal("it does not number its tensors from 0 without gaps")
 
     def views(self, places: Sequence[TensorPlace], flat: torch.Tensor) -> list[torch.Tensor]:
-        """One view into `flat` (uint8, all weights of a checked manifest) a tensor; no copy.
+        """One view for each tensor into `flat` (uint8, all weights of a checked manifest); no copy.
 
-        Raises PackInvalid where manifest and skeleton do not name the same tensors.
+        Raises PackInvalid if manifest and skeleton do not have the same tensors.
         """
         if len(places) != len(self._shapes):
             raise _refusal(f"it uses {len(self._shapes)} of {len(places)} tensors")
@@ -101,7 +100,7 @@ class Skeleton:
         return views
 
     def indices_under(self, module: nn.Module) -> frozenset[int]:
-        """Numbers of the tensors of a part of the tree."""
+        """The numbers of the tensors in a part of the tree."""
         inside = {
             id(store)
             for part in module.modules()
@@ -110,12 +109,12 @@ class Skeleton:
         return frozenset(index for store, _, index in self._places if id(store) in inside)
 
     def bind(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Makes these the weights of the tree; `tensors` as `views` gives them."""
+        """Makes `tensors`, in the order of `views`, the weights of the tree."""
         for store, name, index in self._places:
             store[name] = tensors[index]
 
     def unbind(self) -> None:
-        """Lets go of the tensors that are bound, so that their memory can be given back."""
+        """Removes the bound tensors, so that their memory can be freed."""
         for store, name, _ in self._places:
             store[name] = None
 
@@ -128,7 +127,7 @@ def _parse(text: bytes) -> Any:
 
 
 class _Builder:
-    """Makes modules of nodes, and notes where each numbered tensor is to be put."""
+    """Makes modules from nodes, and notes where each numbered tensor belongs."""
 
     def __init__(self) -> None:
         self.places: list[tuple[dict[str, Any], str, int]] = []
@@ -181,7 +180,7 @@ def _layer_class(path: Any, only: tuple[str, ...] | None) -> type[nn.Module]:
     if not allowed or not name.isidentifier():
         raise _refusal(f"class {str(path)[:120]!r} is not allowed there")
     cls = getattr(importlib.import_module(module_name), name, None)
-    # A name that a module only imported is not its class: the list would mean more than it says.
+    # A class that the module only imports is refused: the list allows only what it names.
     if not isinstance(cls, type) or not issubclass(cls, nn.Module) or cls.__module__ != module_name:
         raise _refusal(f"{path} is no layer")
     return cls
@@ -197,7 +196,7 @@ def _method(cls: type[nn.Module], name: Any) -> Callable[..., Any]:
 
 
 def _attribute_name(name: str, cls: type[nn.Module]) -> str:
-    # A plain value in the place of a method would only break the model, but has no honest use.
+    # A plain value in place of a method would only break the model, but has no honest use.
     shadowed = callable(getattr(cls, name, None)) and not isinstance(getattr(cls, name), nn.Module)
     if not name.isidentifier() or name.startswith("__") or name in _INTERNALS or shadowed:
         raise _refusal(f"attribute {name[:80]!r} of {cls.__name__} is not allowed")
@@ -211,7 +210,7 @@ def _child_name(name: str) -> str:
 
 
 def _value(value: Any, depth: int) -> Any:
-    """Decodes a plain attribute; what JSON lacks is an object with one key that names the kind."""
+    """Decodes a plain attribute. A kind that JSON lacks is an object whose one key names it."""
     if depth > _MAX_DEPTH:
         raise _refusal("an attribute is nested too deeply")
     if value is None or isinstance(value, bool | int | float | str):

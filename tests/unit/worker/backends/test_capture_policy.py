@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from worker.backends.pytorch.capture_policy import (
     HALF_LIFE,
-    MOST_OTHERS,
+    MAX_OTHERS,
     OTHER_AFTER,
     SQUARE_AFTER,
     WORTH_A_CHANGE,
@@ -50,7 +50,7 @@ def test_a_square_is_captured_soon_and_then_replayed() -> None:
 
 def test_of_other_shapes_only_the_few_most_seen() -> None:
     graphing = CapturePolicy(10_000)
-    for number in range(MOST_OTHERS):
+    for number in range(MAX_OTHERS):
         assert passes(graphing, wide(352 + 32 * number), OTHER_AFTER) is CaptureDecision.CAPTURE
     assert passes(graphing, wide(992), 10 * OTHER_AFTER) is CaptureDecision.EAGER
 
