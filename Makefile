@@ -66,6 +66,7 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/check_structure.py
 
 format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix .

@@ -18,7 +18,9 @@ import pytest
 
 # Also set for the workers of pytest-xdist, which must all collect the same tests.
 SEED = "YOLOPOOL_TEST_SEED"
-# One in so many examples of a property is tried without --full.
+# How many examples of a property are tried, where the test does not say: hypothesis' own number.
+FULL_EXAMPLES = 100
+# One in so many of them is tried without --full.
 FEWER_EXAMPLES = 5
 
 
@@ -42,19 +44,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = os.environ[SEED]
     # How long an example takes says something of the machine and nothing of what is tested.
-    full = hypothesis.settings.get_profile("default").max_examples
-    hypothesis.settings.register_profile("full", deadline=None)
-    hypothesis.settings.register_profile(
-        "sample", deadline=None, max_examples=full // FEWER_EXAMPLES
-    )
+    full = hypothesis.settings(deadline=None, max_examples=FULL_EXAMPLES)
+    fewer = hypothesis.settings(full, max_examples=FULL_EXAMPLES // FEWER_EXAMPLES)
+    hypothesis.settings.register_profile("full", full)
+    hypothesis.settings.register_profile("sample", fewer)
     hypothesis.settings.load_profile("full" if config.getoption("--full") else "sample")
 
 
 def examples(count: int) -> hypothesis.settings:
     """The settings of a property that wants so many examples in a full run."""
-    default = hypothesis.settings.get_profile("full").max_examples
     now = hypothesis.settings().max_examples
-    return hypothesis.settings(max_examples=max(1, count * now // default))
+    return hypothesis.settings(max_examples=max(1, count * now // FULL_EXAMPLES))
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -17,3 +17,11 @@ def test_no_answer_is_wrong_or_swapped(tmp_path: Path, devices: str) -> None:
         pytest.skip("two workers with a core each need two cores")
     arguments = ["--requests=300", "--distinct=60", f"--results={tmp_path}", f"--devices={devices}"]
     assert mixed.main(arguments) == 0
+
+
+@pytest.mark.matrix(sample=0)
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("requests", [20_000])
+def test_no_answer_of_many_is_wrong_or_swapped(tmp_path: Path, requests: int) -> None:
+    """The first test of this file at length: in a full run alone."""
+    assert mixed.main([f"--requests={requests}", f"--results={tmp_path}"]) == 0

@@ -1,5 +1,7 @@
 """The command line against a real server: output for people and programs, and exit codes."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -8,11 +10,13 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from PIL import Image
 
 from tests.contract.scripted_pool import ScriptedPool
+from yolopool.cli.main import main
 from yolopool.v1 import events_pb2, model_pb2, types_pb2
 
 CLI = [sys.executable, "-c", "from yolopool.cli.main import main; main()"]
@@ -31,16 +35,37 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def yolopool(pool: ScriptedPool | None, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def environment(pool: ScriptedPool | None) -> dict[str, str]:
     address = pool.address if pool is not None else "127.0.0.1:1"
-    return subprocess.run(
-        [*CLI, *map(str, arguments)],
-        env={**os.environ, "YOLOPOOL_ADDRESS": address, "COLUMNS": "80", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return {"YOLOPOOL_ADDRESS": address, "COLUMNS": "80", "NO_COLOR": "1"}
+
+
+def yolopool(pool: ScriptedPool | None, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in this process: an interpreter for each command takes a second."""
+    out, err = io.StringIO(), io.StringIO()
+    words = [str(argument) for argument in arguments]
+    with (
+        mock.patch.dict(os.environ, environment(pool)),
+        mock.patch.object(sys, "argv", ["yolopool", *words]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        sys.exit(main())
+    status = ended.value.code
+    assert status is None or isinstance(status, int)
+    return subprocess.CompletedProcess(words, status or 0, out.getvalue(), err.getvalue())
+
+
+def test_as_a_process(pool: ScriptedPool) -> None:
+    """What the others leave out: the interpreter's end, and its exit status."""
+    own = os.environ | environment(pool)
+    done = subprocess.run([*CLI, "models", "list"], env=own, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == yolopool(pool, "models", "list").stdout
+    own["YOLOPOOL_ADDRESS"] = "127.0.0.1:1"
+    done = subprocess.run([*CLI, "status"], env=own, capture_output=True, check=False)
+    assert done.returncode == yolopool(None, "status").returncode != 0
 
 
 def test_detect_for_people(pool: ScriptedPool, image: Path, tmp_path: Path) -> None:

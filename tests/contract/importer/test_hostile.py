@@ -78,6 +78,7 @@ def archive_of(data: bytes, path: Path) -> Path:
 # --- code in a pickle -----------------------------------------------------------------------------
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize(
     "function",
     [os.system, eval, exec, getattr, subprocess.check_call, socket.create_connection],
@@ -148,6 +149,7 @@ def test_the_gadgets_are_alive(kind: str, tmp_path: Path) -> None:
     assert canary.exists()
 
 
+@pytest.mark.matrix(sample=3)
 @pytest.mark.parametrize("kind", GADGETS)
 async def test_no_opcode_calls_anything(kind: str, tmp_path: Path, canary: Path) -> None:
     data = GADGETS[kind](said(f"touch {canary}"))
@@ -155,6 +157,7 @@ async def test_no_opcode_calls_anything(kind: str, tmp_path: Path, canary: Path)
     assert refusal.reason == "ARTIFACT_UNSAFE"
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("kind", FUNCTIONS)
 async def test_no_function_is_called(kind: str, tmp_path: Path) -> None:
     data = b"\x80\x02" + FUNCTIONS[kind] + said("true") + b"\x85R."
@@ -224,6 +227,7 @@ HOSTILE_YAML: dict[str, Callable[[dict[str, Any], str], object]] = {
 }
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("kind", HOSTILE_YAML)
 async def test_code_in_the_architecture_is_not_run(kind: str, tmp_path: Path, canary: Path) -> None:
     model = build_woken("yolov8n.yaml", 1)
@@ -233,6 +237,7 @@ async def test_code_in_the_architecture_is_not_run(kind: str, tmp_path: Path, ca
     assert "architecture is refused" in refusal.message
 
 
+@pytest.mark.matrix(sample=5)
 @pytest.mark.parametrize(
     ("yaml", "reason"),
     [
@@ -405,6 +410,7 @@ def endless(model: Any) -> None:
     model.model[3].add_module("again", model)
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize(
     ("change", "words"),
     [

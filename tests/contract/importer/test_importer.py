@@ -210,6 +210,7 @@ BAD: dict[str, tuple[Callable[[Path, Zoo], Any], str]] = {
 }
 
 
+@pytest.mark.matrix(sample=4)
 @pytest.mark.parametrize("kind", BAD)
 async def test_a_bad_file_is_refused(kind: str, zoo: Zoo, tmp_path: Path) -> None:
     make, reason = BAD[kind]

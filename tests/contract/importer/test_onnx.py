@@ -171,6 +171,7 @@ def export(model: Any, path: Path, *, free: bool) -> None:
     onnx.save(made, path)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.filterwarnings("ignore")  # of torch's exporter, which is on its way out
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("name", ["yolov8n", "yolo26n-end-to-end"])
@@ -321,6 +322,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
 }
 
 
+@pytest.mark.matrix(sample=3)
 @pytest.mark.parametrize("kind", REFUSED)
 async def test_what_is_refused_says_what_to_do(kind: str, tmp_path: Path) -> None:
     data, reason, words = REFUSED[kind]

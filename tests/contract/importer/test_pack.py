@@ -34,6 +34,7 @@ def door(tmp_path: Path) -> PackStore:
     return PackStore(tmp_path / "data")
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("name", ["shapes", "yolov8n", "yolov10n", "yolo26n-end-to-end"])
 def test_round_trip_gives_the_same_module(name: str, zoo: Zoo, door: PackStore) -> None:
     loaded = checkpoint.load(zoo.checkpoint(name)).model

@@ -265,6 +265,7 @@ def copied(zoo: Zoo, name: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(source, tmp_path / name))
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("kind", HEADS)
 def test_a_head_that_the_manifest_does_not_say_is_refused_at_load(
     kind: str, zoo: Zoo, door: PackStore, tmp_path: Path

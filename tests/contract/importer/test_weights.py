@@ -79,6 +79,7 @@ async def test_a_model_that_was_tuned_from_one_of_more_classes_keeps_its_width(
     assert alone.parameters == pack.parameters
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", ["shapes", "shapes-v8", "shapes-26"])
 async def test_the_demo_models_are_imported(name: str, tmp_path: Path) -> None:
     pack = await import_in_child(SHAPES / "models" / f"{name}.pt", tmp_path / "pack")
@@ -113,6 +114,7 @@ async def test_the_wrong_number_of_names_is_a_shape_that_does_not_fit(
     assert "misshaped" in refusal.message
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, {"model": {"a": "text"}}])
 async def test_what_is_no_state_dict_is_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pt")
@@ -203,6 +205,7 @@ def test_operations_are_those_of_a_whole_pass(name: str) -> None:
 # --- the head -------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", ["yolo26n", "yolov10n"])
 async def test_the_head_is_the_one_that_is_asked_for(name: str, zoo: Zoo, tmp_path: Path) -> None:
     digests = set()

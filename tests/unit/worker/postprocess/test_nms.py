@@ -48,6 +48,7 @@ def assert_equal(ours: nms.Suppressed, theirs: torch.Tensor) -> None:
     np.testing.assert_array_equal(ours.class_id, rows[:, 5].astype(np.int64))
 
 
+@pytest.mark.matrix(sample=4)
 @pytest.mark.parametrize("seed", range(20))
 def test_suppression_equals_the_library(seed: int) -> None:
     rng = np.random.default_rng(seed)

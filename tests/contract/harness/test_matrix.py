@@ -1,0 +1,68 @@
+"""The marker that runs a sample of a test's cases, in a pytest of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SUITE = """
+import pytest
+
+@pytest.mark.matrix(sample=2)
+@pytest.mark.parametrize("number", range(6))
+def test_of_many(number):
+    pass
+
+def test_alone():
+    pass
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str, seed: str = "") -> str:
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "tests.matrix", "-p", "no:cacheprovider"]
+    environ = {name: value for name, value in os.environ.items() if name != "YOLOPOOL_TEST_SEED"}
+    done = subprocess.run(
+        [*command, "-c", str(folder / "pytest.ini"), *arguments],
+        cwd=ROOT,
+        env=environ | ({"YOLOPOOL_TEST_SEED": seed} if seed else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def cases(told: str) -> list[str]:
+    return [line.split()[0].rpartition("::")[2] for line in told.splitlines() if " PASSED" in line]
+
+
+def test_a_sample_is_run_and_the_rest_is_not_skipped(folder: Path) -> None:
+    told = run(folder, str(folder))
+    assert "3 passed, 4 deselected" in told
+    assert "YOLOPOOL_TEST_SEED=" in told
+
+
+def test_three_seeds_run_all_six(folder: Path) -> None:
+    seen = [case for seed in "123" for case in cases(run(folder, str(folder), seed=seed))]
+    assert sorted(set(seen)) == ["test_alone", *(f"test_of_many[{n}]" for n in range(6))]
+    assert len(seen) == 9
+
+
+def test_full_runs_all(folder: Path) -> None:
+    assert "7 passed" in run(folder, "--full", str(folder))
+
+
+def test_a_case_that_is_named_is_run(folder: Path) -> None:
+    for number in range(6):
+        told = run(folder, f"{folder}/test_suite.py::test_of_many[{number}]")
+        assert cases(told) == [f"test_of_many[{number}]"]
