@@ -1,5 +1,5 @@
-"""`python -m importer`: serves a pool's imports; `python -m importer FILE --out DIR`: imports one
-file without any pool and prints the report.
+"""`python -m importer` runs a pool's imports; `python -m importer FILE --out DIR` imports one file
+without a pool and prints the report.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _LAYOUTS = {
 
 
 def main() -> int:
-    """Exit status: 0, or 1 when FILE was refused."""
+    """Returns the exit status: 0, or 1 if FILE was refused."""
     settings = read_settings()
     if settings.die_with_parent:
         die_with_parent()
@@ -113,7 +113,9 @@ def _weights_of(settings: Settings) -> child.Architecture:
     try:
         return child.Architecture(uploads.read_architecture(settings.arch), names)
     except OSError as error:
-        raise ImportRefused(INVALID, f"{settings.arch} can't be read ({error})") from error
+        raise ImportRefused(
+            INVALID, f"{settings.arch} can't be read ({error}): check the path"
+        ) from error
 
 
 def _build_of(settings: Settings, folder: Path) -> child.Build:
@@ -130,7 +132,9 @@ def _build_of(settings: Settings, folder: Path) -> child.Build:
 def _take(settings: Settings, folder: Path) -> tuple[Path, str]:
     source = Path(settings.file)
     if not source.is_file():
-        raise ImportRefused(NOT_FOUND, f"{source} is no file: give the path of a .pt or .onnx file")
+        raise ImportRefused(
+            NOT_FOUND, f"{source} is not a file: give the path of a .pt or .onnx file"
+        )
     uri = source.absolute().as_uri()
     artifact = store.fetch_artifact(uri, folder, settings.max_artifact_bytes)
     return artifact, _sha256(source)

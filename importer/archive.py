@@ -1,5 +1,5 @@
-"""The form of an uploaded file, looked at before any library is: a zip archive as torch writes it,
-or an ONNX model.
+"""Checks the format of an uploaded file before any library opens it: a zip archive written by
+torch, or an ONNX model.
 """
 
 import zipfile
@@ -8,13 +8,14 @@ from pathlib import Path
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
 
 _ZIP, _ONNX = b"PK\x03\x04", b"\x08"
-# What protobuf can hold in one message.
-_MOST_ONNX_BYTES = 2 * 1024**3
+# The limit of a protobuf message.
+_MAX_ONNX_BYTES = 2 * 1024**3
 
 
 def is_onnx(path: Path) -> bool:
-    """Whether it begins as ONNX files do: with the version of their format, a small number. Raises
-    ImportRefused for what is neither this nor a torch archive.
+    """Whether the file begins as ONNX files do, with the small number of their format version.
+
+    Raises ImportRefused if it is neither that nor a torch archive.
     """
     with path.open("rb") as file:
         begin = file.read(4)
@@ -31,7 +32,7 @@ def is_onnx(path: Path) -> bool:
 
 
 def check(path: Path, limit_bytes: int) -> None:
-    """Refuses what is no torch checkpoint before torch looks at it."""
+    """Refuses a file that is not a torch checkpoint before torch opens it."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -48,12 +49,12 @@ def check(path: Path, limit_bytes: int) -> None:
         raise ImportRefused(
             UNSUPPORTED, "this is a TorchScript export: upload the .pt file it was made from"
         )
-    # torch stores without compression; anything else could unpack to far more than was sent.
+    # torch writes without compression; a compressed archive could unpack to far more than was sent.
     if sum(member.file_size for member in members) > min(limit_bytes, 2 * path.stat().st_size):
         raise ImportRefused(INVALID, "the archive unpacks to more than it should: save it again")
 
 
 def check_onnx(path: Path) -> None:
-    """Refuses what could not be parsed for its size."""
-    if path.stat().st_size >= _MOST_ONNX_BYTES:
+    """Refuses an ONNX file that is too large to parse."""
+    if path.stat().st_size >= _MAX_ONNX_BYTES:
         raise ImportRefused(INVALID, "an ONNX file of 2 GiB or more is not served: export less")

@@ -3,7 +3,7 @@
 from importer.refusal import CALIBRATION, INVALID, UNSUPPORTED, ImportRefused
 
 _PRECISIONS = {
-    # A worker computes a pack of torch in whatever its replica is asked for.
+    # Workers compute torch packs in the precision of their replica, so packs are fp32 alone.
     "torch": ("fp32",),
     "onnx": ("fp32", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
@@ -14,7 +14,7 @@ _PRECISIONS = {
 def resolved(
     of_onnx: bool, backend: str, precision: str, calibration: str, calibration_sha256: str
 ) -> dict[str, str]:
-    """Backend and precision of a pack, by default those of its file. Raises ImportRefused."""
+    """Backend and precision of a pack; by default those of its file. Raises ImportRefused."""
     backend, precision = backend or ("onnx" if of_onnx else "torch"), precision or "fp32"
     if backend not in _PRECISIONS or (of_onnx and backend == "torch"):
         raise ImportRefused(
@@ -32,8 +32,8 @@ def resolved(
     if precision == "int8" and not calibration:
         raise ImportRefused(
             CALIBRATION,
-            "int8 needs to know which numbers the layers give: add --calibration FOLDER, with some "
-            "hundred images as the model will see them",
+            "int8 needs the range of numbers in each layer: add --calibration FOLDER with some "
+            "hundred images like those the model will be sent",
         )
     if calibration and precision != "int8":
         raise ImportRefused(

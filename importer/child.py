@@ -1,7 +1,7 @@
-"""One import in a process of its own: started, watched, ended; never trusted.
+"""Runs one import in a child process: starts it, watches it, ends it, and never trusts it.
 
-The supervisor's side of importer.job. Limits of time and memory are enforced from here, since
-those inside the child are only as good as the host allows.
+The supervisor's side of importer.job. It enforces the limits of time and memory, because the
+child's own limits are only as strong as the host allows.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ log = structlog.get_logger()
 OnProgress = Callable[[ImportProgress], Awaitable[None]]
 _WATCH_S = 0.1
 _LINE_BYTES = 4 * 1024**2
-# torch and the library in memory before any model is.
+# Memory of torch and the model library before any model is loaded.
 _LIBRARIES_BYTES = 1024**3
-# As long as another import may an int8 build take, which runs the model some hundred times.
+# An int8 build may take this many times longer: it runs the model some hundred times.
 CALIBRATION_TIMES = 4
-# Of an image for calibration: OpenCV then decodes no larger one.
-_MOST_PIXELS = 100_000_000
+# Limit for an image for calibration; OpenCV refuses larger ones.
+_MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one import may take, and whether a weaker sandbox than all its layers will do."""
+    """The limits of one import; `require_sandbox` refuses to run without every sandbox layer."""
 
     memory_bytes: int
     time_s: float
@@ -45,8 +45,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a file of weights alone is of; empty for a whole checkpoint. An ONNX file that does not
-    say its classes needs their names alone.
+    """What a file does not say itself: the architecture and class names of a file of weights alone,
+    or the class names of an ONNX file. Empty for a whole checkpoint.
     """
 
     architecture_yaml: str = ""
@@ -55,9 +55,10 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Which backend the pack is for (torch, onnx, openvino, tensorrt) and what it computes in;
-    empty for what the file is of: torch, or ONNX Runtime in fp32. int8 needs `calibration`: the
-    path of a local zip of images as yolopool.calibration makes it, and its SHA-256.
+    """The backend (torch, onnx, openvino, tensorrt) and precision of the pack.
+
+    Empty: torch for a checkpoint, ONNX Runtime in fp32 for an ONNX file. int8 needs `calibration`,
+    the path of a zip made by `write_calibration_archive`, and its SHA-256.
     """
 
     backend: str = ""
@@ -76,8 +77,9 @@ async def run(
     weights_of: Architecture | None = None,
     build: Build | None = None,
 ) -> ImportedPack:
-    """Imports a local file into `folder`; `weights_of` is what a file of weights alone is of.
-    Raises ImportRefused; no process is left in any case.
+    """Imports a local file into `folder`; `weights_of` describes a file of weights alone.
+
+    Raises ImportRefused. The child process has ended in any case.
     """
     if build is not None and build.calibration:
         limits = replace(limits, time_s=CALIBRATION_TIMES * limits.time_s)
@@ -123,7 +125,7 @@ def _order(
         "settings": json_format.MessageToDict(settings, preserving_proto_field_name=True),
         "folder": str(folder),
         "memory_bytes": limits.memory_bytes,
-        # fp16 becomes fp32, so a pack is twice its file and a little.
+        # fp16 becomes fp32, so a pack is a little more than twice its file.
         "file_bytes": 4 * artifact.stat().st_size + 64 * 1024**2,
         "processor_s": int(limits.time_s) + 1,
         "require_sandbox": limits.require_sandbox,
@@ -163,14 +165,14 @@ def _result(
 def _ran_out_of_memory(status: int | None, watch: "asyncio.Task[bool]", errors: str) -> bool:
     if watch.done() and not watch.cancelled() and watch.result():
         return True
-    # Nobody but the kernel kills like this; and C++ aborts where Python would raise.
+    # Only the kernel sends SIGKILL here; and C++ aborts where Python would raise MemoryError.
     return status == -signal.SIGKILL or "bad_alloc" in errors or "MemoryError" in errors
 
 
 async def _converse(
     process: asyncio.subprocess.Process, order: dict[str, Any], on_progress: OnProgress
 ) -> dict[str, Any]:
-    """Hands the order over and reads until the end; returns the line that says how it ended."""
+    """Sends the order and reads all lines; returns the last, which says how the import ended."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -178,7 +180,7 @@ async def _converse(
         await process.stdin.drain()
         process.stdin.close()
     except (BrokenPipeError, ConnectionResetError):
-        pass  # it ended already; its status says how
+        pass  # the process has ended; its exit status says how
     ending: dict[str, Any] = {}
     async for raw in process.stdout:
         line = _parsed(raw)
@@ -198,7 +200,7 @@ def _parsed(raw: bytes) -> dict[str, Any]:
 
 
 async def _watch_memory(process: asyncio.subprocess.Process, limit_bytes: int) -> bool:
-    """Kills the process when it has more than so much resident; True then."""
+    """Kills the process if its resident memory exceeds the limit; returns whether it did."""
     while process.returncode is None:
         if _resident_bytes(process.pid) > limit_bytes:
             process.kill()
@@ -211,12 +213,12 @@ def _resident_bytes(pid: int) -> int:
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):
-        return 0  # it has ended, or this host has no /proc: then the child's own limit stands alone
+        return 0  # it has ended, or there is no /proc and the child's own limit must do
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def _tail(process: asyncio.subprocess.Process) -> str:
-    """The end of what it said on stderr, read all along so that its pipe never fills."""
+    """The end of its stderr, which is read continuously so that the pipe never fills."""
     assert process.stderr is not None
     kept = b""
     while chunk := await process.stderr.read(65_536):
@@ -231,7 +233,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Nothing of the importer's own environment but what finds the interpreter's libraries."""
+    """The child's environment: of the importer's own, only the paths of the libraries."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     return {
         **kept,
@@ -248,7 +250,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "YOLO_AUTOINSTALL": "false",
         "YOLO_CONFIG_DIR": str(folder),
         "YOLO_VERBOSE": "false",
-        "OPENCV_IO_MAX_IMAGE_PIXELS": str(_MOST_PIXELS),
-        "NNCF_CI": "1",  # else it would tell its maker of each use
+        "OPENCV_IO_MAX_IMAGE_PIXELS": str(_MAX_PIXELS),
+        "NNCF_CI": "1",  # turns off telemetry
         "ULTRALYTICS_SAFE_LOAD": "1",
     }

@@ -1,10 +1,10 @@
-"""The steps that turn a file into a pack, as each format supplies them."""
+"""The type of the function that turns a file into a pack; each format has its own."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# Order, artifact, folder, warnings, and what hears of each step; the ImportedPack as JSON.
+# Takes order, artifact, folder, warnings and a progress callback; returns an ImportedPack as JSON.
 Encode = Callable[
     [dict[str, Any], Path, Path, Sequence[str], Callable[[float, str], None]], dict[str, Any]
 ]

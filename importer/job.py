@@ -1,7 +1,7 @@
-"""The throw-away child: one file in, one pack folder out, progress as JSON lines on stdout.
+"""The child process of one import: one file in, one pack folder out, progress as JSON on stdout.
 
-`python -m importer.job` reads its order from stdin. All that it prints beside goes to stderr.
-The first line of work is the sandbox; torch comes after it and the user's file last.
+`python -m importer.job` reads its order from stdin; everything else that it prints goes to stderr.
+It enters the sandbox first, then imports torch, and opens the user's file last.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ _CHUNK_BYTES = 4 * 1024**2
 
 
 def main() -> int:
-    """Runs the order; the exit status is 0 whenever the last line says how it ended."""
+    """Runs the order. The exit status is 0 if the last line says how the import ended."""
     pipe = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no progress
+    os.dup2(2, 1)  # output of libraries must not mix with progress
 
     def say(line: dict[str, Any]) -> None:
         pipe.write(json.dumps(line) + "\n")
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def out_of_memory(limit_bytes: int) -> str:
-    """What to do when an import needs more than it may have."""
+    """What to do if an import needs more memory than its limit."""
     return (
         f"the import needed more than {limit_bytes >> 20} MiB: raise the importer's "
         "--memory-limit-bytes if the model is really so large"
@@ -72,7 +72,7 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
             f"{'; '.join(warnings)}: run the importer where these are allowed, or without "
             "--require-sandbox",
         )
-    # Before the whole of it is read: what is no model may be very large.
+    # Checked before the whole file is read, because it may be very large.
     if of_onnx:
         archive.check_onnx(artifact)
     else:
@@ -89,7 +89,7 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
             CRASHED, f"the pack can't be written ({error}): make room in the importer's scratch"
         ) from error
     except Exception as error:
-        # Whatever a strange file makes the library do is the file's fault.
+        # An exception of the library on an unknown file counts as a fault of the file.
         traceback.print_exc()
         if "allocate memory" in str(error) or "out of memory" in str(error):
             raise MemoryError(str(error)) from error
@@ -107,8 +107,9 @@ def _check_digest(path: Path, wanted: str) -> None:
 
 
 def _for_torch(build: dict[str, str]) -> Encode:
-    """The steps of a checkpoint, to a pack of torch or of an ONNX graph. The libraries are heavy,
-    and needed before the filter: they look for others and for the machine's kind.
+    """The encoder of a checkpoint, into a torch pack or an ONNX graph.
+
+    Imports the libraries before the system call filter: they start programs to inspect the machine.
     """
     import torch
     import torch.utils.flop_counter
@@ -117,7 +118,7 @@ def _for_torch(build: dict[str, str]) -> Encode:
     torch.set_num_threads(1)
     if build["backend"] != "torch":
         of_graph = _for_onnx(build)
-        import torch.onnx.utils  # imported at an export else, behind the filter
+        import torch.onnx.utils  # otherwise imported during the export, behind the filter
 
         from importer.onnx_import import export
 
@@ -128,7 +129,7 @@ def _for_torch(build: dict[str, str]) -> Encode:
 
 
 def _for_onnx(build: dict[str, str]) -> Encode:
-    """The steps of an ONNX file. Raises ImportRefused where its library, or that of int8, is not
+    """The encoder of an ONNX file. Raises ImportRefused if its library, or that of int8, is not
     installed.
     """
     try:
@@ -136,7 +137,7 @@ def _for_onnx(build: dict[str, str]) -> Encode:
     except ImportError as error:
         raise ImportRefused(
             UNSUPPORTED,
-            f"ONNX files are not read here ({error}): install yolopool[onnx] for the importer",
+            f"this importer cannot read ONNX files ({error}): install yolopool[onnx] for it",
         ) from error
     if build["precision"] != "int8":
         return onnx_encode.encode
@@ -145,7 +146,7 @@ def _for_onnx(build: dict[str, str]) -> Encode:
     except ImportError as error:
         raise ImportRefused(
             UNSUPPORTED,
-            f"nothing is built in int8 here ({error}): install yolopool[int8] for the importer",
+            f"this importer cannot build int8 ({error}): install yolopool[int8] for it",
         ) from error
     return partial(onnx_encode.encode, quantise=quantise.quantised)
 

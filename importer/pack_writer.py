@@ -20,11 +20,11 @@ DEFAULT_CONFIDENCE, DEFAULT_IOU, DEFAULT_MAX_DETECTIONS = 0.25, 0.7, 300
 def resolve(
     settings: types_pb2.VersionSettings, trained_size: int, stride: int
 ) -> types_pb2.VersionSettings:
-    """Fills what is not set with the defaults of the library's `predict`."""
+    """Fills settings that are not set with the defaults of the library's `predict`."""
     resolved = types_pb2.VersionSettings()
     resolved.CopyFrom(settings)
     size = settings.image_size or trained_size
-    # The library rounds up too; at the upper end whole strides must still fit.
+    # Rounded up to whole strides as the library does, and down at the upper limit.
     resolved.image_size = min(-(-size // stride) * stride, 4096 // stride * stride)
     if not settings.HasField("confidence"):
         resolved.confidence = DEFAULT_CONFIDENCE
@@ -38,7 +38,7 @@ def resolve(
 
 
 def write_weights(folder: Path, parts: Iterable[bytes]) -> str:
-    """Writes weights.bin of its parts, one after the other; returns its SHA-256."""
+    """Writes the parts to weights.bin one after the other; returns its SHA-256."""
     digest = hashlib.sha256()
     with (folder / "weights.bin").open("wb") as file:
         for part in parts:
@@ -50,7 +50,7 @@ def write_weights(folder: Path, parts: Iterable[bytes]) -> str:
 
 
 def write_manifest(folder: Path, manifest: PackManifest, skeleton: bytes) -> str:
-    """Completes the manifest, writes it with skeleton.json; returns the digest of the pack."""
+    """Completes the manifest and writes it and skeleton.json; returns the digest of the pack."""
     manifest.format = FORMAT
     manifest.release = yolopool.__version__
     manifest.architecture_key = hashlib.sha256(skeleton).hexdigest()
@@ -63,7 +63,7 @@ def write_manifest(folder: Path, manifest: PackManifest, skeleton: bytes) -> str
 
 
 def report(folder: Path, manifest: PackManifest, digest: str, artifact: Path) -> dict[str, Any]:
-    """The ImportedPack of a pack that was written, as JSON."""
+    """The ImportedPack of a written pack, as JSON."""
     told = importing_pb2.ImportedPack(
         digest=digest,
         architecture=manifest.architecture,
@@ -85,7 +85,7 @@ def report(folder: Path, manifest: PackManifest, digest: str, artifact: Path) ->
 
 
 def files(folder: Path) -> Sequence[Path]:
-    """All files of a pack."""
+    """The size of all files of a pack."""
     return [folder / name for name in ("weights.bin", "skeleton.json", "manifest.json")]
 
 

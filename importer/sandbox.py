@@ -1,7 +1,7 @@
-"""What a process that reads a stranger's file gives up first: network, exec, memory and time.
+"""The sandbox of a process that reads an untrusted file: no network, no exec, bounded resources.
 
-Standard library and pyseccomp only. Each layer that this host refuses becomes a warning, which
-ends up in the pack: a weaker sandbox is reported, never silent.
+Standard library and pyseccomp only. A layer that the host refuses becomes a warning in the pack: a
+weaker sandbox is reported, never silent.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from pathlib import Path
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
 _CLONE_THREAD = 0x10000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 38, 4
-# io_uring would do what the others are kept from; the rest reaches for other processes or mounts.
+# io_uring could do what the other calls may not; the rest reaches other processes or mounts.
 _REFUSED_CALLS = (
     "socket",
     "socketpair",
@@ -56,9 +56,9 @@ _REFUSED_CALLS = (
 
 
 def before_imports() -> list[str]:
-    """Lowest priority, death with the parent, and name spaces without a network.
+    """Sets the lowest priority, death with the parent, and namespaces without a network.
 
-    Must run while the process has one thread: a new user name space is refused afterwards.
+    Must run while the process has one thread: the kernel refuses a new user namespace afterwards.
     """
     libc, warnings = ctypes.CDLL(None, use_errno=True), []
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
@@ -77,10 +77,10 @@ def before_imports() -> list[str]:
 
 
 def after_imports(memory_bytes: int, file_bytes: int, cpu_s: int) -> list[str]:
-    """Limits and the system call filter; imports are done, the file is not yet open.
+    """Sets the limits and the system call filter: after the imports, before the file is opened.
 
-    The address space is limited to what is mapped now and `memory_bytes` more, so that libraries
-    which map much (CUDA builds of torch) leave room for as much as others do.
+    The address space is limited to what is mapped now plus `memory_bytes`, so that libraries that
+    map much (CUDA builds of torch) do not leave less for the import.
     """
     warnings = []
     limits: Sequence[tuple[str, int, int]] = (
@@ -110,11 +110,11 @@ def _filter_calls() -> list[str]:
         import pyseccomp
 
         calls = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-        calls.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)  # threads that libraries started, too
+        calls.set_attr(pyseccomp.Attr.CTL_TSYNC, 1)  # also threads that libraries have started
         for name in _REFUSED_CALLS:
             calls.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
-        # Threads yes, processes no: one would outlive the import. The flags of clone3 lie where a
-        # filter can't look, and C libraries fall back to clone when it is not there.
+        # Allows threads and refuses processes, which would outlive the import. A filter cannot read
+        # the flags of clone3; without it, C libraries fall back to clone.
         process = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_THREAD, 0)
         calls.add_rule(pyseccomp.ERRNO(errno.EPERM), "clone", process)
         calls.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")

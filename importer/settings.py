@@ -31,51 +31,55 @@ class Settings(BaseSettings):
     )
 
     file: CliPositionalArg[str] = Field(
-        "", description="import this one checkpoint without a pool, print the report and end"
+        "", description="import this one file without a pool, print the report and exit"
     )
     arch: str = Field(
         "",
-        description="of a FILE that holds weights alone: YAML file of the architecture, or the "
-        "name of one of the library's, such as yolo11n.yaml",
+        description="architecture of a FILE that holds weights alone: a YAML file, or the name of "
+        "one of the model library's, such as yolo11n.yaml",
     )
     names: str = Field(
-        "", description="with --arch, or of an ONNX file: its classes, comma separated"
+        "", description="class names, comma separated; for --arch, or an ONNX FILE that lacks them"
     )
     head: Literal["", "one-to-many", "end-to-end"] = Field(
-        "", description="of FILE: one-to-many unless the file has the other alone"
+        "", description="head of FILE to use; default: one-to-many, if the file has it"
     )
     layout: Literal["", "objectness", "plain", "end-to-end", "pair"] = Field(
-        "", description="of an ONNX FILE: how its answer is laid out, where the file does not tell"
+        "", description="output layout of an ONNX FILE that does not say it"
     )
     backend: Literal["", "onnx", "openvino", "tensorrt"] = Field(
-        "", description="that the pack of FILE is for; torch, or onnx where FILE is of ONNX"
+        "", description="backend of the pack; default: torch, or onnx for an ONNX FILE"
     )
     precision: Literal["", "fp32", "bf16", "int8"] = Field(
-        "", description="what the graph computes in: fp32, of openvino bf16, of both runtimes int8"
+        "", description="precision of the pack: fp32; bf16 for openvino; int8 for onnx and openvino"
     )
     calibration: Path | None = Field(
-        None, description="with --precision int8: folder of JPEG or PNG images as it will see them"
+        None, description="for int8: folder of JPEG or PNG images like those the model will be sent"
     )
-    out: Path = Field(Path("packs"), description="folder that the pack of FILE goes to")
+    out: Path = Field(Path("packs"), description="folder for the pack of FILE")
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:50051",), description="host:port of every control plane, comma separated"
     )
     scratch_dir: Path = Field(
-        Path(tempfile.gettempdir()), description="where a pack is made before it is published"
+        Path(tempfile.gettempdir()), description="folder for packs that are not yet published"
     )
     memory_limit_bytes: int = Field(
-        4 * 1024**3, ge=64 * 1024**2, description="of one import, beside the libraries themselves"
+        4 * 1024**3,
+        ge=64 * 1024**2,
+        description="memory limit of one import, without the libraries",
     )
     time_limit_s: float = Field(
-        300.0, gt=0, description="of one import; int8 has four times as long"
+        300.0, gt=0, description="time limit of one import; four times as long for int8"
     )
-    max_artifact_bytes: int = Field(4 * 1024**3, ge=1, description="of one uploaded file")
+    max_artifact_bytes: int = Field(
+        4 * 1024**3, ge=1, description="size limit of one uploaded file"
+    )
     require_sandbox: bool = Field(
-        False, description="refuse to import where this host can't have every layer of the sandbox"
+        False, description="refuse to import if this host lacks a layer of the sandbox"
     )
     die_with_parent: bool = Field(False, description="end when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_json: bool = Field(True, description="one JSON object a line, for machines")
+    log_json: bool = Field(True, description="log one JSON object a line")
 
     @field_validator("control_planes", mode="before")
     @classmethod

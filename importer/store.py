@@ -1,4 +1,4 @@
-"""The door to the artifact store: fetches what is to be imported, checks and publishes packs.
+"""Access to the artifact store: fetches artifacts to import, verifies and publishes packs.
 
 Blocking: call it on a thread. A pack appears whole or not at all.
 """
@@ -20,27 +20,27 @@ from google.protobuf import json_format
 from importer.refusal import CRASHED, NOT_FOUND, TOO_LARGE, ImportRefused
 from yolopool.v1.pack_pb2 import PackManifest
 
-# The manifest last: in a store that can't rename, a folder without it is no pack.
+# The manifest comes last: in a store without rename, a folder without it is not a pack.
 FILES = ("weights.bin", "skeleton.json", "manifest.json")
 _CHUNK_BYTES = 4 * 1024**2
 _SCRATCH, _INCOMING = "yolopool-import-", ".incoming-"
-# Nothing that goes on leaves its files untouched for so long, but for the import itself.
+# Folders untouched for so long were left by a crash; an import may take its own time limit more.
 _STALE_S = 3600.0
 
 
 def scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for one import within `folder`, which is made if need be; gone with the `with`."""
+    """A folder for one import inside `folder`, which is created; removed with the `with`."""
     folder.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder)
 
 
 def sweep_scratch(folder: Path, time_limit_s: float) -> None:
-    """Removes what importers that were killed left there, once no import can be at it any more."""
+    """Removes folders of killed importers once no import can still be using them."""
     _sweep(folder, _SCRATCH, _STALE_S + time_limit_s)
 
 
 def fetch_artifact(uri: str, folder: Path, max_bytes: int, name: str = "artifact.pt") -> Path:
-    """A path of the artifact in `folder`, with the ending .pt, which the library insists on.
+    """Fetches the artifact into `folder`, with the suffix .pt, which the model library requires.
 
     A local file is linked, not copied. Raises ImportRefused.
     """
@@ -68,11 +68,11 @@ def fetch_artifact(uri: str, folder: Path, max_bytes: int, name: str = "artifact
 
 
 def verify_pack(folder: Path, digest: str) -> None:
-    """Checks what the child says it wrote, for it has read a stranger's file."""
+    """Verifies the pack that the child reports, because it has read an untrusted file."""
     manifest = PackManifest()
     try:
         if not all(stat.S_ISREG((folder / name).lstat().st_mode) for name in FILES):
-            raise ImportRefused(CRASHED, "the import left what are no plain files: retry")
+            raise ImportRefused(CRASHED, "the import left files that are not plain files: retry")
         text = (folder / "manifest.json").read_bytes()
         json_format.Parse(text, manifest)
         found = (
@@ -87,7 +87,7 @@ def verify_pack(folder: Path, digest: str) -> None:
 
 
 def publish(folder: Path, store_uri: str, digest: str) -> None:
-    """Puts a verified pack at `<store_uri>/<digest>`; one that is there already and whole stays."""
+    """Puts a verified pack at `<store_uri>/<digest>`; a whole pack that is already there stays."""
     store, root = fsspec.core.url_to_fs(store_uri)
     if not _is_local(store):
         for name in FILES:
@@ -105,8 +105,8 @@ def publish(folder: Path, store_uri: str, digest: str) -> None:
         try:
             incoming.rename(packs / digest)
         except OSError:
-            # The same pack, made of the same file, by another importer or earlier; a damaged one
-            # gives way, or no import could ever mend it.
+            # The same pack exists, made earlier or by another importer. A damaged one is replaced;
+            # otherwise no import could ever repair it.
             if not _is_whole(packs / digest, digest):
                 (packs / digest).rename(packs / f"{_INCOMING}{uuid.uuid4().hex}")
                 incoming.rename(packs / digest)
@@ -124,7 +124,7 @@ def _is_whole(folder: Path, digest: str) -> bool:
 
 
 def _sweep(parent: Path, prefix: str, untouched_s: float) -> None:
-    """Removes folders that a crash left, when nothing in them was touched for so long."""
+    """Removes folders with this prefix in which nothing was touched for so long."""
     for left in parent.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             touched = max(path.lstat().st_mtime for path in (left, *left.iterdir()))

@@ -1,4 +1,4 @@
-"""Pulls import jobs from whichever control plane answers, and runs each in a throw-away child."""
+"""Claims import jobs from whichever control plane answers, and runs each in a child process."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ _BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class ControlPlanes:
-    """The import service of any control plane: the one that answered last, else the next."""
+    """The import service of a control plane: the one that answered last, otherwise the next."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self._channels = [
@@ -40,8 +40,9 @@ class ControlPlanes:
         self._at = 0
 
     async def call(self, method: str, request: Any, timeout_s: float) -> Any:
-        """Calls the first control plane that answers; raises the error of the last if none does,
-        and at once one that another would give too.
+        """Calls control planes in turn until one answers; raises the last error if none does.
+
+        An error that every control plane would give is raised at once.
         """
         for attempt in range(len(self._stubs)):
             try:
@@ -59,7 +60,7 @@ class ControlPlanes:
 
 
 class Supervisor:
-    """One import at a time; start several importers for more."""
+    """Runs one import at a time; start several importers for more."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -70,7 +71,7 @@ class Supervisor:
         )
 
     async def run(self) -> None:
-        """Claims and imports until cancelled; a job under way is then given out again."""
+        """Claims and imports until cancelled; a job in progress then goes to another importer."""
         failures = 0
         log.info("importer started", id=self._id, control_planes=self._settings.control_planes)
         await asyncio.to_thread(
@@ -99,16 +100,16 @@ class Supervisor:
         log.info("import begins", model=job.version.model, version=job.version.version)
         request = pb.ReportImportRequest(importer=self._id, version=job.version)
         try:
-            request.pack.CopyFrom(await self._while_ours(job))
+            request.pack.CopyFrom(await self._run_leased(job))
         except ImportRefused as refusal:
             request.failure.reason, request.failure.message = refusal.reason, refusal.message
         except YolopoolError as error:
-            log.warning("import given up", error=str(error))
+            log.warning("import abandoned", error=str(error))
             return
         except Exception:
-            log.exception("import failed here")
+            log.exception("import failed in the importer")
             request.failure.reason = CRASHED
-            request.failure.message = "the importer itself failed: its log says why; retry"
+            request.failure.message = "the importer itself failed: see its log, and retry"
         log.info(
             "import ends",
             model=job.version.model,
@@ -116,10 +117,10 @@ class Supervisor:
             digest=request.pack.digest,
             reason=request.failure.reason,
         )
-        await self._report_ending(request)
+        await self._report_result(request)
 
-    async def _while_ours(self, job: pb.ImportJob) -> pb.ImportedPack:
-        """Runs the import beside the reports that keep its lease; ends it when that is lost."""
+    async def _run_leased(self, job: pb.ImportJob) -> pb.ImportedPack:
+        """Runs the import while reports keep its lease; ends it if the lease is lost."""
         progress = pb.ImportProgress()
         fresh = asyncio.Event()
 
@@ -159,13 +160,13 @@ class Supervisor:
             return pack
 
     async def _fetch(self, uri: str, folder: Path, name: str) -> Path:
-        most = self._settings.max_artifact_bytes
-        return await asyncio.to_thread(store.fetch_artifact, uri, folder, most, name)
+        limit_bytes = self._settings.max_artifact_bytes
+        return await asyncio.to_thread(store.fetch_artifact, uri, folder, limit_bytes, name)
 
     async def _keep_lease(
         self, job: pb.ImportJob, progress: pb.ImportProgress, fresh: asyncio.Event
     ) -> None:
-        """Reports each step at once, and the last one again well before the lease runs out."""
+        """Reports each step at once, and repeats the last one well before the lease expires."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.2, job.lease_s / 3)):
@@ -179,18 +180,18 @@ class Supervisor:
             except (FailedPrecondition, NotFound):
                 raise
             except YolopoolError as error:
-                # Nobody can have taken the job from us while nobody answers.
+                # The job cannot have been given to another importer while no control plane answers.
                 log.warning("progress not reported", error=str(error))
 
-    async def _report_ending(self, request: pb.ReportImportRequest) -> None:
-        """Until someone takes it, or says that it is not ours any more."""
+    async def _report_result(self, request: pb.ReportImportRequest) -> None:
+        """Reports the result until a control plane accepts it, or says that the lease was lost."""
         attempt = 0
         while True:
             try:
                 await self._planes.call("ReportImport", request, _CALL_S)
                 return
             except (FailedPrecondition, InvalidArgument, NotFound) as error:
-                log.warning("the ending was not taken", error=str(error))
+                log.warning("the result was not accepted", error=str(error))
                 return
             except YolopoolError:
                 await asyncio.sleep(_BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)])

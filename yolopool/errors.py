@@ -1,7 +1,7 @@
-"""The one error tree of the product: every refusal has a reason code and says what to do.
+"""The error tree of the product: every error has a reason code and says what to do.
 
-The middle classes carry the gRPC code, the leaves the UPPER_SNAKE reason; `status` maps both to
-and from the wire. Only the standard library is used here, so that pure rooms may raise these.
+The middle classes carry the gRPC code, their subclasses the UPPER_SNAKE reason; `status` maps both
+to and from the wire. Standard library only, so that pure packages can raise these.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ class YolopoolError(Exception):
 
     `code` is the name of the gRPC status code, `reason` a stable machine code, `retryable`
     whether the same call may succeed later, `retry_after_s` how long to wait first (seconds,
-    None: not said), `details` further facts as strings.
+    None: unknown), `details` further facts as strings.
     """
 
     code = "INTERNAL"
@@ -42,7 +42,7 @@ class YolopoolError(Exception):
 
 
 class InvalidArgument(YolopoolError):
-    """The request is wrong and stays wrong: change it."""
+    """The request is wrong; change it before trying again."""
 
     code = "INVALID_ARGUMENT"
     reason = "INVALID_ARGUMENT"
@@ -56,14 +56,14 @@ class NotFound(YolopoolError):
 
 
 class FailedPrecondition(YolopoolError):
-    """The request is right, but not in this state."""
+    """The request is valid, but not possible in this state."""
 
     code = "FAILED_PRECONDITION"
     reason = "FAILED_PRECONDITION"
 
 
 class ResourceExhausted(YolopoolError):
-    """No room now: queue, memory or disk."""
+    """No room at the moment: queue, memory or disk."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "RESOURCE_EXHAUSTED"
@@ -71,7 +71,7 @@ class ResourceExhausted(YolopoolError):
 
 
 class Unavailable(YolopoolError):
-    """A part of the pool does not answer now."""
+    """A part of the pool does not answer at the moment."""
 
     code = "UNAVAILABLE"
     reason = "UNAVAILABLE"
@@ -79,42 +79,42 @@ class Unavailable(YolopoolError):
 
 
 class DeadlineExceeded(YolopoolError):
-    """The caller's time ran out."""
+    """The deadline of the call passed."""
 
     code = "DEADLINE_EXCEEDED"
     reason = "DEADLINE_EXCEEDED"
 
 
 class DataLoss(YolopoolError):
-    """Bytes are not what they should be."""
+    """Stored or sent bytes are damaged."""
 
     code = "DATA_LOSS"
     reason = "DATA_LOSS"
 
 
 class Cancelled(YolopoolError):
-    """The caller went away."""
+    """The caller cancelled the call."""
 
     code = "CANCELLED"
     reason = "CANCELLED"
 
 
 class Unauthenticated(YolopoolError):
-    """Nobody known is calling."""
+    """The caller is not known."""
 
     code = "UNAUTHENTICATED"
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(YolopoolError):
-    """The caller is known and may not."""
+    """The caller is known, but has no permission."""
 
     code = "PERMISSION_DENIED"
     reason = "PERMISSION_DENIED"
 
 
 class Internal(YolopoolError):
-    """A fault of ours; the message holds an id to look for in the logs."""
+    """A fault of the server; the message has an id to search for in its log."""
 
 
 # --- INVALID_ARGUMENT ------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class ImageShapeMismatch(InvalidArgument):
 
 
 class ImageQuarantined(InvalidArgument):
-    """It ended two workers: refused by its version for a while, `retry_after_s` from now."""
+    """The image crashed two workers; its version refuses it until `retry_after_s` from now."""
 
     reason = "IMAGE_QUARANTINED"
 
@@ -210,7 +210,7 @@ class RequestNotFound(NotFound):
 
 
 class NotAssigned(NotFound):
-    """This worker does not hold the version; another may."""
+    """This worker does not have the version; another may."""
 
     reason = "NOT_ASSIGNED"
     retryable = True
@@ -224,20 +224,20 @@ class ModelImportFailed(FailedPrecondition):
 
 
 class ModelNotReady(FailedPrecondition):
-    """Still importing."""
+    """The version is still being imported."""
 
     reason = "MODEL_NOT_READY"
     retryable = True
 
 
 class ModelTooLarge(FailedPrecondition):
-    """Fits no worker of the fleet, even an empty one."""
+    """The model fits no worker of the fleet, not even an empty one."""
 
     reason = "MODEL_TOO_LARGE"
 
 
 class VersionQuarantined(FailedPrecondition):
-    """It ended its workers, whatever the image: refused for a while, `retry_after_s` from now."""
+    """The version crashed workers on several images; refused until `retry_after_s` from now."""
 
     reason = "VERSION_QUARANTINED"
 
@@ -251,7 +251,7 @@ class ImportNotYours(FailedPrecondition):
 
 
 class ChangeoverFailed(FailedPrecondition):
-    """One of the models to prepare can't be loaded; nothing was changed."""
+    """A model to prepare cannot be loaded; nothing was changed."""
 
     reason = "CHANGEOVER_FAILED"
 
@@ -288,7 +288,7 @@ class WorkerLost(Unavailable):
 
 
 class WorkerSilent(Unavailable):
-    """It neither answered nor refused in a time that is long for it; another is asked."""
+    """The worker gave no answer within its time limit; the request goes to another."""
 
     reason = "WORKER_SILENT"
 
@@ -298,7 +298,7 @@ class Draining(Unavailable):
 
 
 class DeviceHung(Unavailable):
-    """Its device does not come to the end of what it runs; another is asked."""
+    """The worker's device does not finish what it runs; the request goes to another."""
 
     reason = "DEVICE_HUNG"
 
@@ -311,8 +311,8 @@ class RegistryUnavailable(Unavailable):
 
 
 class DeadlineUnmeetable(DeadlineExceeded):
-    """Refused, on arrival or when others could be in time in its place: by the worker's estimate
-    the answer would come too late. Nothing was run.
+    """The worker estimates that the answer would be late, and refuses the request without running
+    it: on arrival, or later to let requests through that can still be in time.
     """
 
     reason = "DEADLINE_UNMEETABLE"
@@ -339,8 +339,8 @@ def _tree(root: type[YolopoolError]) -> Iterator[type[YolopoolError]]:
         yield from _tree(child)
 
 
-# reason -> class and code -> class. A middle class stands for its code, so an unknown reason
-# of a known code (a newer server) still becomes the right kind of error.
+# Class by reason, and class by code. A reason that this release does not know (of a newer server)
+# becomes the class of its code.
 BY_REASON: dict[str, type[YolopoolError]] = {cls.reason: cls for cls in _tree(YolopoolError)}
 BY_CODE: dict[str, type[YolopoolError]] = {cls.code: cls for cls in YolopoolError.__subclasses__()}
 
@@ -353,7 +353,7 @@ def rebuild(
     retry_after_s: float | None = None,
     details: Mapping[str, str] | None = None,
 ) -> YolopoolError:
-    """Makes the error that a server meant, keeping its reason even if this release lacks it."""
+    """Makes the error that a server sent; keeps its reason even if this release lacks it."""
     known = BY_REASON.get(reason)
     cls = known if known is not None and known.code == code else BY_CODE.get(code, Internal)
     error = cls(message, retry_after_s=retry_after_s, details=details)
@@ -367,7 +367,7 @@ def rebuild(
 def rebuild_reason(
     reason: str, message: str, *, retry_after_s: float | None = None
 ) -> YolopoolError:
-    """Makes the error of a known reason; a reason nobody knows becomes Internal and keeps it."""
+    """Makes the error of a known reason; an unknown reason becomes Internal and is kept."""
     cls = BY_REASON.get(reason)
     if cls is not None:
         return cls(message, retry_after_s=retry_after_s)

@@ -1,7 +1,7 @@
-"""Names and model references: `shapes`, `team/shapes`, `shapes@3`, `shapes:stable`, and of builds
+"""Names and model references: `shapes`, `team/shapes`, `shapes@3`, `shapes:stable`, and for builds
 `shapes+openvino-bf16-cpu@3`.
 
-Pure; the same rules at the client, the doors and the registry.
+Pure; clients, servers and the registry follow the same rules.
 """
 
 import re
@@ -11,7 +11,7 @@ from yolopool.errors import InvalidModelName, InvalidModelReference
 
 _PART = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})?")
-# A build of a version: what made it, what it computes in, what it runs on.
+# A build of a version: backend, precision, kind of device.
 _BUILD = r"\+[a-z]{1,20}-[a-z0-9]{1,10}-[a-z]{1,10}"
 _REFERENCE = re.compile(
     rf"(?P<name>{_PART}(?:/{_PART})?(?:{_BUILD})?)(?:@(?P<version>[1-9][0-9]{{0,8}})|:(?P<alias>{_PART}))?"
@@ -38,33 +38,33 @@ class ModelRef:
 
 
 def build_name(model: str, backend: str, precision: str, device_kind: str) -> str:
-    """Name of a build, as the rest of a reference's name: shapes+openvino-bf16-cpu."""
+    """The name of a build: shapes+openvino-bf16-cpu."""
     return f"{model}+{backend}-{precision}-{device_kind}"
 
 
 def base_name(name: str) -> str:
-    """Of a build: the model's own name."""
+    """The name of the model that a build belongs to; of a model, its own."""
     return name.partition("+")[0]
 
 
 def is_build(name: str) -> bool:
-    """Whether a name is of a build."""
+    """Whether a name is that of a build."""
     return "+" in name
 
 
 def check_name(name: str) -> str:
-    """Returns the name, or raises InvalidModelName saying the rule."""
+    """Returns the name, or raises InvalidModelName with the rule."""
     if not _NAME.fullmatch(name):
         raise InvalidModelName(f"{name[:80]!r} is not a model name: {RULE}")
     return name
 
 
 def parse_ref(text: str) -> ModelRef:
-    """Parses a model reference, or raises InvalidModelReference saying the rule."""
+    """Parses a model reference, or raises InvalidModelReference with the rule."""
     match = _REFERENCE.fullmatch(text)
     if match is None:
         raise InvalidModelReference(
-            f"{text[:80]!r} is no model reference: name, name@version or name:alias, where {RULE}"
+            f"{text[:80]!r} is not a model reference: give name, name@version or name:alias; {RULE}"
         )
     version = match["version"]
     return ModelRef(match["name"], int(version) if version else None, match["alias"])

@@ -1,6 +1,6 @@
 """Errors on the wire: google.rpc.Status with ErrorInfo (reason, details) and RetryInfo.
 
-The only place that knows both sides, so that client and servers cannot drift apart.
+Both directions are here, so that clients and servers cannot drift apart.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ def grpc_code(error: YolopoolError) -> grpc.StatusCode:
 
 
 def trailing_metadata(error: YolopoolError) -> tuple[tuple[str, bytes], ...]:
-    """What a server sends beside code and message, for `error_from_rpc` to read."""
+    """The metadata that a server adds to code and message, for `error_from_rpc` to read."""
     return ((DETAILS_KEY, to_bytes(error)),)
 
 
@@ -41,13 +41,13 @@ def to_bytes(error: YolopoolError) -> bytes:
 
 
 def from_bytes(data: bytes) -> YolopoolError:
-    """The typed error again."""
+    """The typed error of `to_bytes`."""
     status = status_pb2.Status.FromString(data)
     return _typed(code_pb2.Code.Name(status.code), status.message, status.details)
 
 
 def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
-    """Rebuilds the typed error of a failed call; transport failures keep their code as reason."""
+    """The typed error of a failed call; a failure of the connection has its code as reason."""
     # grpcio's concrete call errors are both RpcError and Call; the aio one has the same methods.
     call = cast("Any", error)
     code: grpc.StatusCode = call.code()
@@ -56,8 +56,8 @@ def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
         if key == DETAILS_KEY:
             return _typed(code.name, message, status_pb2.Status.FromString(value).details)
     if code is grpc.StatusCode.CANCELLED:
-        # Not by the caller, who hears no answer then: of a server that was about to end.
-        return _typed("UNAVAILABLE", f"{message}: the server ends, ask again", ())
+        # The server cancelled the call because it is stopping: a caller who cancels reads no error.
+        return _typed("UNAVAILABLE", f"{message}: the server is stopping, retry", ())
     return _typed(code.name, message, ())
 
 

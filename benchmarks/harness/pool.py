@@ -49,7 +49,7 @@ class PoolFlags:
     @property
     def expected_workers(self) -> int:
         """How many workers a started pool has at least."""
-        return PoolOptions(Path(), devices=self.devices).least_workers
+        return PoolOptions(Path(), devices=self.devices).min_workers
 
     def arguments(self, port: int, data_dir: Path) -> list[str]:
         """The arguments of `yolopool`."""

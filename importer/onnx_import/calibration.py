@@ -1,6 +1,6 @@
-"""The images that int8 is calibrated on: a stranger's zip, read as the graph takes its input.
+"""Reads the images for int8 calibration from an untrusted zip, in the form of the graph's input.
 
-Nothing is unpacked to disk, no name in it is used as a path, and only JPEG and PNG are decoded.
+It unpacks nothing to disk, uses no name in the zip as a path, and decodes only JPEG and PNG.
 """
 
 import zipfile
@@ -15,31 +15,35 @@ from importer.onnx_import.graph import Input
 from importer.refusal import CALIBRATION, ImportRefused
 
 U8 = npt.NDArray[np.uint8]
-_MOST_IMAGES, _MOST_IMAGE_BYTES, _MOST_BYTES = 1_000, 64 * 1024**2, 2 * 1024**3
+_MAX_IMAGES, _MAX_IMAGE_BYTES, _MAX_BYTES = 1_000, 64 * 1024**2, 2 * 1024**3
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
-_TOLD = 20  # times in one iteration
-_GREY = 114  # of the border, as a worker's
+_PROGRESS_REPORTS = 20  # in one iteration
+_GREY = 114  # the border, as in workers
 
 
 class Images:
-    """What an archive holds, in squares of `size`: each iteration reads it anew, one image at a
-    time, and tells `heard` the share that is done.
+    """The images of an archive, letterboxed to squares of `size`.
+
+    Each iteration reads the archive again, one image at a time, and calls `progress` with the share
+    that is done.
     """
 
-    def __init__(self, path: Path, image: Input, size: int, heard: Callable[[float], None]) -> None:
-        """Raises ImportRefused for what is no such archive."""
-        self._path, self._input, self._size, self._heard = path, image, size, heard
+    def __init__(
+        self, path: Path, image: Input, size: int, progress: Callable[[float], None]
+    ) -> None:
+        """Raises ImportRefused for an archive of another kind."""
+        self._path, self._input, self._size, self._progress = path, image, size, progress
         self._members = _members(path)
 
     def __len__(self) -> int:
         return len(self._members)
 
     def __iter__(self) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
-        """What the graph takes, by its name: (batch, 3, size, size). Raises ImportRefused."""
+        """The graph's input by its name: (batch, 3, size, size). Raises ImportRefused."""
         with zipfile.ZipFile(self._path) as archive:
             for number, member in enumerate(self._members):
-                if number % (1 + len(self._members) // _TOLD) == 0:
-                    self._heard(number / len(self._members))
+                if number % (1 + len(self._members) // _PROGRESS_REPORTS) == 0:
+                    self._progress(number / len(self._members))
                 yield {self._input.name: self._taken(_decoded(archive, member))}
 
     def _taken(self, image: U8) -> npt.NDArray[np.generic]:
@@ -56,27 +60,29 @@ def _members(path: Path) -> list[zipfile.ZipInfo]:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _refused(f"they are no zip archive ({error})") from error
-    if not 1 <= len(members) <= _MOST_IMAGES:
+    if not 1 <= len(members) <= _MAX_IMAGES:
         raise _refused(f"the archive holds {len(members)} files")
-    # Without compression nothing unpacks to more than was sent.
+    # Without compression, an archive cannot unpack to more than was sent.
     packed = [
-        one for one in members if one.compress_type != zipfile.ZIP_STORED or one.flag_bits & 1
+        member
+        for member in members
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1
     ]
     if packed:
         raise _refused(f"{_name(packed[0])} in the archive is compressed or encrypted")
-    sizes = [one.file_size for one in members]
-    if max(sizes) > _MOST_IMAGE_BYTES or sum(sizes) > min(_MOST_BYTES, path.stat().st_size):
+    sizes = [member.file_size for member in members]
+    if max(sizes) > _MAX_IMAGE_BYTES or sum(sizes) > min(_MAX_BYTES, path.stat().st_size):
         raise _refused(f"the archive holds {sum(sizes)} bytes, or {max(sizes)} in one file")
     return members
 
 
 def _decoded(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> U8:
-    """uint8 BGR (height, width, 3)."""
+    """Decodes an image: uint8 BGR (height, width, 3)."""
     image = None
     try:
         data = archive.read(member)
         if data.startswith(_BEGINNINGS):
-            # Of more pixels than the environment of this process allows it decodes none.
+            # OpenCV refuses images with more pixels than this process's environment allows.
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, cv2.error) as error:
         raise _refused(f"{_name(member)} can't be read ({_line(error)})") from error
@@ -86,7 +92,7 @@ def _decoded(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> U8:
 
 
 def _letterboxed(image: U8, size: int) -> U8:
-    """Scaled to fit, in the middle of a grey square."""
+    """Scales the image to fit, in the middle of a grey square."""
     gain = size / max(image.shape[:2])
     height, width = (max(1, round(side * gain)) for side in image.shape[:2])
     top, left = (size - height) // 2, (size - width) // 2
@@ -107,5 +113,5 @@ def _refused(wrong: str) -> ImportRefused:
     return ImportRefused(
         CALIBRATION,
         f"the images for calibration are refused: {wrong}: give a folder, or an uncompressed zip, "
-        f"of 1 to {_MOST_IMAGES} JPEG or PNG images",
+        f"of 1 to {_MAX_IMAGES} JPEG or PNG images",
     )

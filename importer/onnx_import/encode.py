@@ -1,7 +1,7 @@
-"""The steps of an import of an ONNX file inside the child: read, decide, measure, write.
+"""Imports an ONNX file inside the child: reads it, decides its layout, measures, writes the pack.
 
-The file itself becomes the pack's weights; the manifest says what it takes and gives, and which
-backend is to run it.
+The file itself becomes the pack's weights; the manifest describes its input and outputs, and the
+backend to run it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
 from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import HeadAttributes, OnnxGraph, OnnxOutput, PackManifest
 
-_STRIDE, _IMAGE_SIZE = 32, 640  # where the file says nothing: the library's own
+_STRIDE, _IMAGE_SIZE = 32, 640  # used if the file says nothing: the library's defaults
 _MAX_CLASSES, _MAX_CLASS_NAME = 100_000, 1_000
 _LAYOUTS = {
     types_pb2.OUTPUT_LAYOUT_OBJECTNESS: Layout.OBJECTNESS,
@@ -31,16 +31,16 @@ _LAYOUTS = {
     types_pb2.OUTPUT_LAYOUT_END_TO_END: Layout.END_TO_END,
     types_pb2.OUTPUT_LAYOUT_PAIR: Layout.PAIR,
 }
-# A graph, a zip of images, their size, and what hears how far it is; the file of the graph in int8,
-# and what made it.
+# Takes a graph, a zip of images, their size and a progress callback; returns the file of the int8
+# graph and the name of the library that made it.
 Quantise = Callable[[Graph, Path, int, Callable[[float], None]], tuple[bytes, str]]
 _NUMBERS = {layout: number for number, layout in _LAYOUTS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A graph that was made here of a checkpoint: its task, its outputs, and what its rows have
-    beside boxes and classes (HeadAttributes).
+    """A graph that was exported from a checkpoint here: its task, its outputs, and what its rows
+    hold beside boxes and classes (HeadAttributes).
     """
 
     task: str
@@ -56,8 +56,9 @@ def encode(
     step: Callable[[float, str], None],
     quantise: Quantise | None = None,
 ) -> dict[str, Any]:
-    """Makes the pack in `folder`; returns an ImportedPack as JSON. With `quantise` the pack is of
-    the graph in int8. Raises ImportRefused.
+    """Makes the pack in `folder`; returns an ImportedPack as JSON. `quantise` makes it int8.
+
+    Raises ImportRefused.
     """
     asked = json_format.ParseDict(order["settings"], types_pb2.VersionSettings())
     if order["architecture_yaml"]:
@@ -67,13 +68,13 @@ def encode(
     graph = onnx_graph.read(data)
     made = Exported(**order["exported"]) if order.get("exported") else None
     if made is None or made.task == "detect":
-        made = None  # what its file says is proof enough
+        made = None  # a detection graph is recognised by its file alone
         _check_kind(graph)
     elif quantise is not None:
         raise ImportRefused(
             UNSUPPORTED,
-            f"int8 is of models that detect, this one is of the task {made.task}: choose another "
-            "precision",
+            f"int8 is built for detection alone, this model has the task {made.task}: choose "
+            "another precision",
         )
     names = _class_names(graph, order["class_names"])
     settings = _resolved(asked, graph)
@@ -83,13 +84,13 @@ def encode(
     cost = onnx_shapes.cost(graph.model.graph, types)
     decision = _decided(graph, types, names, size, asked, made)
     task = made.task if made is not None else "detect"
-    if task != "classify":  # it has no boxes, so no layout of them
+    if task != "classify":  # without boxes there is no layout
         settings.output_layout = _NUMBERS[decision.layout]
         settings.head_mode = _head_mode(asked, decision)
     made_with, parameters = [f"onnx {onnx.__version__}"], onnx_shapes.parameters(graph.model.graph)
     if quantise is not None:
-        # What a pass takes stays the figure of the graph before: runtimes differ in what they keep
-        # in int8, and none takes more.
+        # The memory of a pass stays that of the fp32 graph: runtimes differ in what they keep in
+        # int8, and none needs more.
         data, made_by = quantise(
             graph,
             Path(order["build"]["calibration"]),
@@ -119,7 +120,7 @@ def encode(
     )
     step(0.8, "write")
     manifest.weights_sha256 = pack_writer.write_weights(folder, [data])
-    # Two graphs never share what a worker builds: their digest is their architecture.
+    # Workers never share anything between two graphs, so the digest stands for the architecture.
     skeleton = f'{{"format":{pack_writer.FORMAT},"onnx":"{manifest.weights_sha256}"}}'.encode()
     digest = pack_writer.write_manifest(folder, manifest, skeleton)
     return pack_writer.report(folder, manifest, digest, Path(order["artifact"]))
@@ -133,7 +134,7 @@ def _decided(
     asked: types_pb2.VersionSettings,
     made: Exported | None,
 ) -> Decision:
-    """How the answer is laid out. Raises ImportRefused."""
+    """The layout of the output. Raises ImportRefused."""
     if made is not None:
         return Decision(Layout.PLAIN, made.outputs)
     try:
@@ -175,13 +176,13 @@ def _class_names(graph: Graph, said: Sequence[str]) -> tuple[str, ...]:
 
 
 def _known(graph: Graph, types: Mapping[str, TypeProto], names: Sequence[str], size: int) -> Known:
-    """What the file says and, where that leaves sizes free, what follows for images of `size`."""
+    """What the file says about its outputs; free sizes are those for images of `size`."""
     words = graph.words
     inferred = {name: onnx_shapes.shape_of(kind) for name, kind in types.items()}
     return Known(
         outputs=tuple(
-            Output(one.name, _completed(one.shape, inferred.get(one.name, ())))
-            for one in graph.outputs
+            Output(output.name, _completed(output.shape, inferred.get(output.name, ())))
+            for output in graph.outputs
         ),
         classes=len(names),
         size=(size, size),
@@ -223,7 +224,7 @@ def _resolved(asked: types_pb2.VersionSettings, graph: Graph) -> types_pb2.Versi
 
 
 def _check_fixed(asked: types_pb2.VersionSettings, image: onnx_graph.Input, stride: int) -> None:
-    """A graph of one size takes no other, and no rectangles."""
+    """Refuses settings that a graph of one fixed size cannot serve."""
     remedy = "export it with free sizes (dynamic=True, --dynamic)"
     if image.height != image.width or image.height % stride:
         raise ImportRefused(
@@ -248,7 +249,7 @@ def _check_fixed(asked: types_pb2.VersionSettings, image: onnx_graph.Input, stri
 
 def _described(graph: Graph, decision: Decision, settings: types_pb2.VersionSettings) -> OnnxGraph:
     image = graph.input
-    shapes = {one.name: one.shape for one in graph.outputs}
+    shapes = {output.name: output.shape for output in graph.outputs}
     return OnnxGraph(
         opset=graph.opset,
         input=image.name,

@@ -1,8 +1,7 @@
-"""The steps that make a pack of an ONNX graph from a checkpoint: load, fuse, export, and what is
-done with any ONNX file.
+"""Makes an ONNX pack of a checkpoint: loads, fuses and exports it, then imports the ONNX file.
 
-The graph takes uint8 pixels and normalises them itself, leaves batch and sizes free, and ends
-before suppression. Its metadata is what the library's own export writes.
+The graph takes uint8 pixels and normalises them, leaves batch and sizes free, and ends before NMS.
+Its metadata is that of the library's own export.
 """
 
 import warnings as python_warnings
@@ -23,7 +22,7 @@ from importer.torch_import import checkpoint, tasks
 from yolopool.v1 import types_pb2
 
 _OPSET = 17
-_EXAMPLE = (2, 3, 128, 96)  # no two sizes alike, so that none is taken for another
+_EXAMPLE = (2, 3, 128, 96)  # all sizes differ, so that the exporter cannot confuse them
 _ROWS, _PROTOTYPES = "output0", "output1"
 
 
@@ -35,8 +34,8 @@ def encode(
     warnings: Sequence[str],
     step: Callable[[float, str], None],
 ) -> dict[str, Any]:
-    """Makes the pack in `folder` by `of_graph`, the steps of an ONNX file; returns an ImportedPack
-    as JSON. Raises ImportRefused.
+    """Exports the checkpoint and makes the pack in `folder` with `of_graph`, the encoder of ONNX
+    files; returns an ImportedPack as JSON. Raises ImportRefused.
     """
     settings = json_format.ParseDict(order["settings"], types_pb2.VersionSettings())
     step(0.1, "load")
@@ -51,7 +50,7 @@ def encode(
     path = folder / "exported.onnx"
     exported = _export(model, loaded, path)
     _describe(model, loaded, path)
-    # A checkpoint's versions have their head and layout; the graph's are proved by its shapes.
+    # Head and layout of the graph follow from its shapes, not from the version's settings.
     settings.head_mode = types_pb2.HEAD_MODE_UNSPECIFIED
     settings.output_layout = types_pb2.OUTPUT_LAYOUT_UNSPECIFIED
     asked = {
@@ -69,7 +68,7 @@ def encode(
 
 
 class _FromPixels(nn.Module):
-    """uint8 RGB NCHW to the head's rows, and to prototypes where it makes masks."""
+    """Runs the model on uint8 RGB NCHW: gives the head's rows, and prototypes for masks."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -81,9 +80,9 @@ class _FromPixels(nn.Module):
 
 
 def _export(model: Any, loaded: checkpoint.Checkpoint, path: Path) -> Exported:
-    """Writes the graph; answers what it gives. Raises ImportRefused."""
+    """Writes the graph; returns its outputs. Raises ImportRefused."""
     head = model.model[-1]
-    # Anchors are then made of the sizes at hand, not of those of the example.
+    # Anchors are then computed from the actual sizes, not from those of the example.
     head.export = head.dynamic = True
     head.format = "onnx"
     final = bool(getattr(head, "end2end", False))
@@ -103,10 +102,10 @@ def _export(model: Any, loaded: checkpoint.Checkpoint, path: Path) -> Exported:
         free[_PROTOTYPES] = {0: "batch", 2: "mask_height", 3: "mask_width"}
     try:
         with torch.no_grad():
-            one = whole(torch.zeros((1, *_EXAMPLE[1:]), dtype=torch.uint8))
-        tasks.check_answer(loaded.task, one, len(loaded.class_names), extra, final)
+            outcome = whole(torch.zeros((1, *_EXAMPLE[1:]), dtype=torch.uint8))
+        tasks.check_answer(loaded.task, outcome, len(loaded.class_names), extra, final)
         with torch.no_grad(), python_warnings.catch_warnings():
-            # Of the tracer, about sizes that are read in Python; the exporter, about its age.
+            # The tracer warns about sizes read in Python, the exporter that it is deprecated.
             python_warnings.simplefilter("ignore")
             torch.onnx.export(
                 whole,
@@ -123,8 +122,8 @@ def _export(model: Any, loaded: checkpoint.Checkpoint, path: Path) -> Exported:
         raise ImportRefused(
             UNSUPPORTED, f"the model can't be exported to ONNX ({line}): serve it by torch"
         ) from error
-    told = json_format.MessageToDict(extra, preserving_proto_field_name=True)
-    return Exported(loaded.task.name, tuple(outputs), told)
+    head_attributes = json_format.MessageToDict(extra, preserving_proto_field_name=True)
+    return Exported(loaded.task.name, tuple(outputs), head_attributes)
 
 
 def _describe(model: Any, loaded: checkpoint.Checkpoint, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself: read and checked, never run.
+"""Reads and checks an ONNX file; never runs it.
 
 Refused is what would make it more than arithmetic on its input: operators outside the standard,
 functions of its own, tensors kept in other files.
@@ -30,7 +30,7 @@ _EXPORT = "export it again from its .pt, with its usual tool"
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """The images: NCHW with three channels; 0 where the file leaves a size free."""
+    """The image input: NCHW with three channels; 0 for a size that the file leaves free."""
 
     name: str
     dtype: str
@@ -41,7 +41,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What the exporting tool wrote beside the graph; empty or None where it did not."""
+    """The metadata that the exporting tool wrote; empty or None where it wrote nothing."""
 
     class_names: tuple[str, ...] = ()
     stride: int | None = None
@@ -53,7 +53,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A checked file."""
+    """A checked ONNX file."""
 
     model: ModelProto
     opset: int
@@ -97,7 +97,7 @@ def _parsed(data: bytes) -> ModelProto:
         model = ModelProto.FromString(data)
     except MemoryError:
         raise
-    except Exception as error:  # of protobuf, whose own types differ between its versions
+    except Exception as error:  # the exception types of protobuf differ between its versions
         raise _invalid("it can't be parsed, it may be cut short") from error
     if not model.graph.node or not model.graph.output:
         raise _invalid("it holds no graph")
@@ -136,7 +136,7 @@ def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def _check_tensors(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
-    """No tensor may lie in another file: a path in the model would be read by whoever runs it."""
+    """Refuses tensors in other files: whoever runs the model would open a path that it names."""
     graphs = [graph, *(inside for node in nodes for inside in _subgraphs(node))]
     for one in graphs:
         tensors = [*one.initializer]
@@ -212,7 +212,7 @@ def _words(model: ModelProto) -> Words:
 
 
 def _is_final(said: dict[str, str]) -> bool | None:
-    """Whether suppression or an end-to-end head is inside: exports since YOLOv8 tell."""
+    """Whether NMS or an end-to-end head is inside; exports since YOLOv8 say so."""
     arguments = _literal(said, "args")
     told = isinstance(arguments, dict) and "nms" in arguments
     if "end2end" not in said and not told:
@@ -229,7 +229,7 @@ def _class_names(names: Any) -> tuple[str, ...]:
 
 
 def _literal(said: dict[str, str], key: str) -> Any:
-    """A value as the tool printed it: text of Python's plain values, parsed and not evaluated."""
+    """Parses a value that the tool printed as a Python literal, without evaluating it."""
     try:
         return ast.literal_eval(said[key]) if key in said else None
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:

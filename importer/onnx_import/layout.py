@@ -1,4 +1,4 @@
-"""Which form the answer of an ONNX graph has, from the shapes of its outputs and its metadata.
+"""Recognises the layout of an ONNX graph's output from its shapes and metadata.
 
 Pure. A form is taken only where exactly one fits and something besides its width speaks for it;
 else the user has to say it, and is refused where the shapes contradict. A guess that could be
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-# (b, c, n): sizes as far as the file says them.
+# (b, c, n): None for a size that the file leaves open.
 Shape = tuple[int | None, ...]
 
 MAX_FINAL_BOXES = 3_000
-# Steps in pixels of the grids that heads have: three of them as a rule, two of the tiny ones, four
-# of those for small (4) or large (64) objects.
+# Strides in pixels of the grids of heads: usually three; two for tiny models, four for models with
+# small (4) or large (64) objects.
 _GRIDS = ((8, 16, 32), (16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
-_ANCHORS = 3  # a cell, of the families whose rows have objectness
+_ANCHORS = 3  # in each cell, for families with objectness
 
 
 class Layout(Enum):
-    """The forms, named as a user says them. nc is the number of classes, n of rows."""
+    """The layouts by the name that users give. nc is the number of classes, n of rows."""
 
     # (b, n, 5 + nc): centre, size, objectness, classes. YOLOv5 of its own repository, YOLOv7.
     OBJECTNESS = "objectness"
@@ -35,7 +35,7 @@ class Layout(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output of a graph."""
+    """An output of a graph."""
 
     name: str
     shape: Shape
@@ -43,7 +43,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a graph before it ever runs.
+    """What is known about a graph without running it.
 
     `size`: (height, width) of the input in pixels, None where it is free. `names_in_file`: the
     number of classes is the file's own word. `final`: whether the file says that its boxes are
@@ -60,40 +60,40 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The form, and the outputs it is read from, in its order."""
+    """The layout, and the outputs that it reads, in order."""
 
     layout: Layout
     outputs: tuple[str, ...]
 
 
 class Undecided(Exception):
-    """No form is sure; the message says what the user can do."""
+    """The layout cannot be decided; the message says what the user can do."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     decision: Decision
     sure: bool  # the file says the width of its rows
-    proven: bool = False  # by more than its width
-    denied: bool = False  # by a count of rows that no grid gives
+    proven: bool = False  # by more than the width of its rows
+    denied: bool = False  # by a number of rows that no grid gives
 
 
 def decide(known: Known, asked: Layout | None) -> Decision:
     """The form of the answer. Raises Undecided where none fits, several do, the one that fits is
     not proven and was not asked for, or what was asked for does not fit.
     """
-    found = [one for one in _candidates(known) if not _contradicted(one, known)]
-    # Who leaves sizes free leaves those of images and rows free, hardly ever the width of a row.
-    found = [one for one in found if one.sure] or found
+    found = [fit for fit in _candidates(known) if not _contradicted(fit, known)]
+    # Exports leave the sizes of images and rows free, hardly ever the width of a row.
+    found = [fit for fit in found if fit.sure] or found
     if asked is not None:
-        said = [one for one in found if one.decision.layout is asked]
+        said = [fit for fit in found if fit.decision.layout is asked]
         if len(said) != 1:
             raise Undecided(
                 f"its outputs {_shown(known)} are not of the layout {asked.value} with "
                 f"{known.classes} classes{_final_word(known)}: {_expected(asked, known.classes)}"
             )
         return said[0].decision
-    likely = [one for one in found if one.sure and not one.denied]
+    likely = [fit for fit in found if fit.sure and not fit.denied]
     if len(likely) == 1 and likely[0].proven:
         return likely[0].decision
     if not found:
@@ -102,7 +102,7 @@ def decide(known: Known, asked: Layout | None) -> Decision:
             f"classes{_final_word(known)}: check the class names, or export it with decoded boxes "
             "(YOLOv5: export.py; YOLOv7: export.py --grid; YOLOv8 and later: format=onnx)"
         )
-    words = " or ".join(f"--layout {one.decision.layout.value}" for one in found)
+    words = " or ".join(f"--layout {fit.decision.layout.value}" for fit in found)
     raise Undecided(
         f"its outputs {_shown(known)} with {known.classes} classes do not say for sure how boxes "
         f"are laid out: say it with {words}"
@@ -110,11 +110,11 @@ def decide(known: Known, asked: Layout | None) -> Decision:
 
 
 def _candidates(known: Known) -> Iterator[_Candidate]:
-    rows = [one for one in known.outputs if len(one.shape) in (2, 3)]
+    rows = [output for output in known.outputs if len(output.shape) in (2, 3)]
     if (pair := _pair(known, rows)) is not None:
         yield pair
     if len(rows) != 1:
-        return  # others would be answers that nobody reads, or the masks of another task
+        return  # more outputs would be unread, or the masks of another task
     (output,) = rows
     if len(output.shape) == 2:
         if _may_be(output.shape[1], 7):
@@ -135,11 +135,11 @@ def _candidates(known: Known) -> Iterator[_Candidate]:
 
 def _pair(known: Known, rows: list[Output]) -> _Candidate | None:
     corners = [
-        one
-        for one in known.outputs
-        if len(one.shape) == 4 and _may_be(one.shape[2], 1) and _may_be(one.shape[3], 4)
+        output
+        for output in known.outputs
+        if len(output.shape) == 4 and _may_be(output.shape[2], 1) and _may_be(output.shape[3], 4)
     ]
-    scores = [one for one in rows if len(one.shape) == 3 and _may_be(one.shape[2], known.classes)]
+    scores = [row for row in rows if len(row.shape) == 3 and _may_be(row.shape[2], known.classes)]
     if len(corners) != 1 or len(scores) != 1 or len(known.outputs) != 2:
         return None
     boxes, classes = corners[0], scores[0]
@@ -157,7 +157,7 @@ def _final(output: Output, sure: bool, proven: bool) -> _Candidate:
 def _counted(
     layout: Layout, names: tuple[str, ...], rows: int | None, a_cell: int, sure: bool, known: Known
 ) -> _Candidate:
-    """A form whose rows are the cells of grids, so that their number can speak for it."""
+    """A layout whose rows are the cells of grids, so that their number is evidence for it."""
     counts = {a_cell * cells for cells in _cells(known.size)} if known.size else set()
     checked = rows is not None and bool(counts)
     proven = sure and (rows in counts if checked else known.names_in_file)
@@ -172,7 +172,7 @@ def _cells(size: tuple[int, int]) -> Iterator[int]:
 
 
 def _contradicted(candidate: _Candidate, known: Known) -> bool:
-    """Whether the file says the opposite of it."""
+    """Whether the file's metadata contradicts the layout."""
     is_final = candidate.decision.layout is Layout.END_TO_END
     return known.final is not None and known.final != is_final
 
@@ -183,8 +183,8 @@ def _may_be(found: int | None, wanted: int) -> bool:
 
 def _shown(known: Known) -> str:
     shapes = (
-        f"{one.name[:40]} ({', '.join('?' if n is None else str(n) for n in one.shape)})"
-        for one in known.outputs[:6]
+        f"{output.name[:40]} ({', '.join('?' if n is None else str(n) for n in output.shape)})"
+        for output in known.outputs[:6]
     )
     return ", ".join(shapes) + (", ..." if len(known.outputs) > 6 else "")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nncf
-import nncf.onnx.quantization.quantize_model  # imported at a call else, behind the filter
+import nncf.onnx.quantization.quantize_model  # otherwise imported by the call, behind the filter
 from nncf.onnx import engine
 from onnx import GraphProto, NodeProto
 
@@ -19,7 +19,7 @@ from importer.onnx_import import calibration
 from importer.onnx_import.graph import Graph
 from importer.refusal import UNSUPPORTED, ImportRefused
 
-# Older ones have one scale a tensor, not one a channel.
+# Older opsets have one scale for a tensor, not one for each channel.
 _LEAST_OPSET = 13
 
 
@@ -40,15 +40,15 @@ def quantised(
         made = nncf.quantize(
             graph.model,
             nncf.Dataset(shown),
-            # Symmetric: what is not halves OpenVINO's speed, for nothing that can be measured.
+            # Symmetric: asymmetric ranges halve OpenVINO's speed and gain nothing measurable.
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(shown),
-            # Not each of them is a node to nncf: constants are none.
+            # nncf does not count constants as nodes.
             ignored_scope=nncf.IgnoredScope(decoding(graph.model.graph), validate=False),
         )
     except (ImportRefused, MemoryError):
         raise
-    except Exception as error:  # whatever a strange graph makes the library do
+    except Exception as error:  # whatever an unknown graph makes the library raise
         traceback.print_exc()
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ImportRefused(
@@ -58,7 +58,7 @@ def quantised(
 
 
 def decoding(graph: GraphProto) -> list[str]:
-    """Names of the nodes after the last convolutions, which get one if they have none."""
+    """The names of the nodes after the last convolutions; nodes without a name get one."""
     makers = {name: node for node in graph.node for name in node.output}
     weights = {one.name: tuple(one.dims) for one in graph.initializer}
     for number, node in enumerate(graph.node):

@@ -22,7 +22,7 @@ from onnx.reference import ReferenceEvaluator
 
 from importer.refusal import INVALID, ImportRefused
 
-# Bytes of an element by TensorProto.DataType; what is not here counts four.
+# Bytes of an element by TensorProto.DataType; others count as four.
 _ITEM_BYTES: dict[int, int] = {
     TensorProto.FLOAT16: 2,
     TensorProto.UINT8: 1,
@@ -32,7 +32,7 @@ _ITEM_BYTES: dict[int, int] = {
     TensorProto.DOUBLE: 8,
 }
 Shape = tuple[int, ...]
-# What exporters compute shapes with, on so many numbers at most.
+# Operators that exporters compute shapes with, on at most so many numbers.
 _FOLDED = frozenset(
     {"Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand"}
     | {"Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mul", "ReduceMin"}
@@ -53,7 +53,7 @@ class Cost:
 
 
 def parameters(graph: GraphProto) -> int:
-    """Numbers that the file keeps as weights."""
+    """The number of weights in the file."""
     return sum(math.prod(one.dims) for one in graph.initializer)
 
 
@@ -107,7 +107,7 @@ def _of_node(
 def _folded(
     node: NodeProto, types: Mapping[str, TypeProto], data: Mapping[str, TensorProto], opset: int
 ) -> dict[str, TensorProto]:
-    """The value of a node that only counts, if it can be told; by the reference implementation."""
+    """The value of a node that only computes shapes, by the reference implementation; if known."""
     (name,) = node.output
     dims = shape_of(types[name])
     small = None not in dims and math.prod(d for d in dims if d is not None) <= _MOST_NUMBERS
@@ -124,7 +124,7 @@ def _folded(
     try:
         (value,) = ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds)
     except (ValueError, TypeError, IndexError, RuntimeError, ZeroDivisionError):
-        return {}  # what does not fit is told by the inference of its own
+        return {}  # inference of its own handles what does not fit
     return {name: numpy_helper.from_array(np.asarray(value), name)}
 
 
@@ -133,7 +133,7 @@ def _type(kind: int, dims: Shape) -> TypeProto:
 
 
 def shape_of(kind: TypeProto) -> tuple[int | None, ...]:
-    """Sizes as far as they are told; empty where nothing is."""
+    """The sizes of a tensor, None where unknown; empty if nothing is known."""
     tensor = kind.tensor_type
     if not tensor.HasField("shape"):
         return ()
@@ -144,7 +144,7 @@ def shape_of(kind: TypeProto) -> tuple[int | None, ...]:
 
 
 def cost(graph: GraphProto, types: Mapping[str, TypeProto]) -> Cost:
-    """Of a graph with what was `inferred` for one image. What could not be told counts nothing."""
+    """The cost of a graph with the types `inferred` for one image; unknown shapes count nothing."""
     shapes: dict[str, Shape] = {}
     for name, kind in types.items():
         known = tuple(size for size in shape_of(kind) if size is not None)
@@ -161,7 +161,7 @@ def cost(graph: GraphProto, types: Mapping[str, TypeProto]) -> Cost:
 
 
 def _peak(graph: GraphProto, sizes: dict[str, int]) -> int:
-    """Largest sum of tensors that are made and still read later, over the graph's order."""
+    """The largest sum of live tensors when the nodes run in the graph's order."""
     last = {name: index for index, node in enumerate(graph.node) for name in node.input}
     kept = {one.name for one in graph.output}
     leaving: dict[int, list[str]] = {}
@@ -179,7 +179,7 @@ def _peak(graph: GraphProto, sizes: dict[str, int]) -> int:
 
 
 def _flops(node: NodeProto, shapes: dict[str, Shape]) -> int:
-    """Of the operators that do nearly all the work; 0 where a shape is not known."""
+    """Operations of the operators that do nearly all the work; 0 if a shape is unknown."""
     known = [shapes.get(name) for name in (*node.input[:2], *node.output[:1])]
     if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"} or len(known) < 3:
         return 0

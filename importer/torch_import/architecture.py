@@ -1,4 +1,4 @@
-"""An architecture from the model library's YAML: checked word by word, then built by the library.
+"""Checks an architecture in the model library's YAML word by word, then has the library build it.
 
 The text is a stranger's. The library looks names up and evaluates words of it, so that only what
 is listed here reaches it: known layers, plain arguments, bounded numbers, known activations.
@@ -19,7 +19,7 @@ from ultralytics.utils import ROOT
 from importer.refusal import INVALID, UNSAFE, UNSUPPORTED, ImportRefused
 
 MAX_TEXT = 64 * 1024
-# The library's own files may be named instead of given.
+# Files of the library may be named instead of sent.
 _LIBRARY_NAME = re.compile(r"[a-z0-9_-]{1,60}\.yaml")
 _KEYS = frozenset(
     {"nc", "scales", "scale", "depth_multiple", "width_multiple", "max_channels", "reg_max"}
@@ -29,13 +29,13 @@ _TORCH_LAYERS = frozenset(
     {"nn.Upsample", "nn.MaxPool2d", "nn.AvgPool2d", "nn.ConvTranspose2d", "nn.Conv2d"}
     | {"nn.Identity", "nn.ZeroPad2d", "nn.BatchNorm2d"}
 )
-# What the library adds to the keys; not read here.
+# Keys that the library adds; ignored here.
 _KNOWN_BESIDE = frozenset({"yaml_file", "channels", "ch"})
-# What does more than compute: TorchVision loads models by name.
+# Modules that do more than compute: TorchVision loads models by name.
 _REFUSED_LAYERS = frozenset({"TorchVision", "Index"})
 # Heads whose second argument is the shape of keypoints.
 _OF_KEYPOINTS = frozenset({"Pose", "Pose26"})
-# Words that the library replaces by numbers, and modes of interpolation.
+# Words that the library replaces by numbers, and interpolation modes.
 _WORDS = frozenset(
     {"nc", "reg_max", "end2end", "kpt_shape", "None", "True", "False", "nearest", "bilinear"}
 )
@@ -43,14 +43,14 @@ _ACTIVATION = re.compile(r"(?:torch\.)?nn\.(\w{1,40})\((.{0,80})\)")
 _MAX_LAYERS, _MAX_REPEATS, _MAX_ARGUMENTS = 500, 100, 20
 _MAX_NUMBER, _MAX_MULTIPLE = 16_384, 8
 MAX_KEYPOINTS = 500
-# Of all layers together, multiplied out: the library's deepest have some 80.
+# Limit for all layers with their repeats; the deepest models of the library have about 80.
 _MAX_DEEP = 1_000
-# How the arguments of torch's activations are said, beside numbers.
+# Arguments of torch's activations that are not numbers.
 _ACTIVATION_WORDS = frozenset({"none", "tanh"})
 
 
 def from_text(text: str) -> dict[str, Any]:
-    """The checked architecture of a YAML text, or of the name of one of the library's files.
+    """The checked architecture of a YAML text, or of a library file given by name.
 
     Raises ImportRefused: ARTIFACT_UNSAFE for what would be code, else ARTIFACT_INVALID.
     """
@@ -60,7 +60,7 @@ def from_text(text: str) -> dict[str, Any]:
     if len(text) > MAX_TEXT:
         raise _invalid(f"it has {len(text)} characters, at most {MAX_TEXT} are read")
     try:
-        # What refers to itself again and again could unfold to far more than was sent.
+        # Nested references could expand to far more than was sent.
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise _invalid("it uses anchors and aliases, which no architecture needs")
         fields = yaml.safe_load(text)
@@ -72,7 +72,7 @@ def from_text(text: str) -> dict[str, Any]:
 
 
 def is_library_name(text: str) -> bool:
-    """Whether it names one of the library's files, such as yolo11n.yaml."""
+    """Whether the text is the name of a library file, such as yolo11n.yaml."""
     return _LIBRARY_NAME.fullmatch(text.strip()) is not None
 
 
@@ -92,7 +92,7 @@ def _of_library(name: str) -> Any:
 
 
 def checked(fields: Any) -> dict[str, Any]:
-    """The keys that describe an architecture, each checked; others are left out."""
+    """The keys that describe an architecture, all checked; drops other keys."""
     if not isinstance(fields, Mapping):
         raise _invalid("its top level is no mapping")
     known = {key: fields[key] for key in _KEYS if fields.get(key) is not None}
@@ -124,7 +124,7 @@ def build(known: dict[str, Any], classes: int, kind: type[nn.Module]) -> Any:
     fields = {key: value for key, value in known.items() if key != "activation"} | {"nc": classes}
     usual: nn.Module = modules.Conv.default_act
     if "activation" in known:
-        # Instead of the library's own way from word to layer.
+        # Set here, because the library would evaluate the text.
         setattr(modules.Conv, "default_act", _activation(known["activation"]))  # noqa: B010 - typed narrower
     try:
         return kind(fields, ch=3, nc=classes, verbose=False)
@@ -158,7 +158,7 @@ def build_for(
         width = weight.shape[1] if weight is not None and weight.ndim == 4 else 0
         if not 1 <= width <= _MAX_NUMBER or width == branches[0][-1].in_channels:
             continue
-        # The width follows from the classes; one that no number of them gives fits no weights.
+        # The width depends on the number of classes; no weights fit a width that no number gives.
         wide = getattr(build(known, width, kind).model[-1], name)
         for branch in wide:
             branch[-1] = nn.Conv2d(branch[-1].in_channels, classes, 1)
@@ -167,7 +167,7 @@ def build_for(
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], what: str) -> None:
-    """Puts all weights into a model: each key there, in its shape, and none besides.
+    """Loads all weights into a model: every key must be there in its shape, and no other.
 
     Raises ImportRefused with the counts and the first ten of each kind.
     """
@@ -197,7 +197,7 @@ def _layer(layer: Any, where: str) -> list[Any]:
         raise _invalid(f"{where} is not [from, repeats, module, args]")
     source, repeats, name, arguments = layer
     sources = source if isinstance(source, list | tuple) else [source]
-    if not all(type(one) is int and -_MAX_LAYERS <= one < _MAX_LAYERS for one in sources):
+    if not all(type(s) is int and -_MAX_LAYERS <= s < _MAX_LAYERS for s in sources):
         raise _invalid(f"{where} comes from {str(source)[:60]}")
     if type(repeats) is not int or not 1 <= repeats <= _MAX_REPEATS:
         raise _invalid(f"{where} is repeated {str(repeats)[:40]} times")
@@ -245,15 +245,15 @@ def _is_plain_number(text: str) -> bool:
 
 
 def _number(value: Any, where: str, most: float) -> float:
-    # Written so that NaN is refused too.
+    # Written so that it also refuses NaN.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
         raise _invalid(f"{where} is {str(value)[:40]!r}: a number up to {most:g} is read")
     return value
 
 
 def check_keypoints(shape: Any) -> None:
-    """The head's layers grow with the square of the keypoints."""
-    whole = isinstance(shape, list | tuple) and all(type(one) is int for one in shape)
+    """Refuses odd keypoints: the head's layers grow with their square."""
+    whole = isinstance(shape, list | tuple) and all(type(size) is int for size in shape)
     if not whole or len(shape) != 2 or not 1 <= shape[0] <= MAX_KEYPOINTS or shape[1] not in (2, 3):
         raise _invalid(f"kpt_shape {str(shape)[:40]} is not [1..{MAX_KEYPOINTS}, 2 or 3]")
 
@@ -279,7 +279,7 @@ def _check_scales(known: Mapping[str, Any]) -> None:
 
 
 def _check_depth(known: Mapping[str, Any]) -> None:
-    """A text of a few lines must not build for minutes, nor more than a worker takes."""
+    """Refuses a short text that would build for minutes, or more than a worker accepts."""
     scales, scale = known.get("scales"), known.get("scale")
     deep = scales[scale][0] if scales else known.get("depth_multiple", 1)
     layers = sum(max(round(layer[1] * deep), 1) for layer in (*known["backbone"], *known["head"]))
@@ -288,7 +288,7 @@ def _check_depth(known: Mapping[str, Any]) -> None:
 
 
 def _activation(words: Any) -> nn.Module:
-    """torch.nn.SiLU() and the like, without evaluating a word."""
+    """Makes an activation such as torch.nn.SiLU() without evaluating the text."""
     match = _ACTIVATION.fullmatch(words) if isinstance(words, str) else None
     layer = getattr(nn.modules.activation, match[1], None) if match is not None else None
     if match is None or not isinstance(layer, type) or not issubclass(layer, nn.Module):
@@ -299,8 +299,8 @@ def _activation(words: Any) -> nn.Module:
         raise _unsafe_activation(words) from error
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise _unsafe_activation(words)
-    positional = [_activation_argument(one, words) for one in call.args]
-    named = {str(one.arg): _activation_argument(one.value, words) for one in call.keywords}
+    positional = [_activation_argument(value, words) for value in call.args]
+    named = {str(word.arg): _activation_argument(word.value, words) for word in call.keywords}
     try:
         made: nn.Module = layer(*positional, **named)
     except (ValueError, TypeError, AssertionError) as error:
@@ -309,7 +309,7 @@ def _activation(words: Any) -> nn.Module:
 
 
 def _activation_argument(node: ast.expr, words: str) -> float | str:
-    """A number, true, false, or a word that torch's activations know."""
+    """A number, true, false, or a word that torch's activations accept."""
     try:
         value = ast.literal_eval(node)
     except (ValueError, TypeError) as error:
@@ -344,7 +344,7 @@ def _invalid(wrong: str) -> ImportRefused:
 
 
 def unsupported_head(mode: str) -> ImportRefused:
-    """The refusal of a head mode that a model does not have."""
+    """The error for a head mode that a model does not have."""
     other = "end-to-end" if mode == "one-to-many" else "one-to-many"
     return ImportRefused(
         UNSUPPORTED, f"the model has no {mode} head: register it with --head {other}, or without"

@@ -1,8 +1,8 @@
-"""From a user's .pt file to a fused module that is safe to write down.
+"""Turns a user's .pt file into a fused module that is safe to write into a pack.
 
-Runs in the throw-away child, behind the sandbox. Loading is the model library's restricted one:
-only its own layer classes are rebuilt, nothing is installed. What is written down is not what was
-unpickled, but the same architecture built anew and filled with the file's weights.
+Runs in the child process, in the sandbox. The model library's restricted loader rebuilds only its
+own layer classes. The pack does not get the unpickled model, but the same architecture built anew
+and filled with the file's weights.
 """
 
 import math
@@ -36,7 +36,7 @@ _MAX_CLASS_NAME = 1_000
 
 @dataclass(slots=True)
 class Checkpoint:
-    """A loaded model before fusing, with what the file says of it."""
+    """A loaded model before fusing, with what the file says about it."""
 
     model: Any
     task: heads.Task
@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def load(path: Path) -> Checkpoint:
-    """Loads a checkpoint of a model of a task that is served; raises ImportRefused."""
+    """Loads a checkpoint; raises ImportRefused if its task is not served."""
     if not (SAFE_LOAD and tasks._SafeLoad.SUPPORTED):
         raise ImportRefused(CRASHED, "safe loading is off: install torch 2.6 or newer")
     transforms.permit()
@@ -66,8 +66,8 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint:
-    """The model of an architecture with the weights of a file that holds nothing else: a state
-    dict, alone or under `state_dict`, `model` or `ema`. Raises ImportRefused.
+    """Builds an architecture with the weights of a file that holds nothing else: a state dict,
+    alone or under `state_dict`, `model` or `ema`. Raises ImportRefused.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -93,13 +93,13 @@ def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint
     architecture.load_weights(model, weights, "the architecture")
     model.names = dict(enumerate(names))
     if architecture.is_library_name(text):
-        model.yaml["yaml_file"] = text.strip()  # only to be called by it
+        model.yaml["yaml_file"] = text.strip()  # only the name shown to people
     return _described(model, heads.task_of(model), {})
 
 
 def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
-    """The fused model, built anew of its own architecture and filled with its weights, so that
-    no layer is as a stranger's file says; with the head that is asked for.
+    """The fused model with the head that was asked for, built anew from its architecture and filled
+    with its weights, so that no layer comes from the untrusted file.
 
     Raises ImportRefused if the file's layers are not what its architecture describes.
     """
@@ -112,7 +112,7 @@ def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
     end_to_end = head == HEAD_MODE_END_TO_END
     original = original.float().eval()
     if original.is_fused():
-        # What is folded already can only be laid over a model that is folded the same way.
+        # Weights that are already fused only fit a model that is fused the same way.
         model = fuse(model, end_to_end)
         architecture.load_weights(model, original.state_dict(), "the file's own architecture")
     else:
@@ -130,7 +130,7 @@ def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
 
 
 def fuse(model: Any, end_to_end: bool) -> nn.Module:
-    """Folds batch normalisation away and drops the head that is not used, as `predict` does."""
+    """Fuses batch normalisation and drops the unused head, as `predict` does."""
     model = model.float().eval()
     for module in model.modules():
         if hasattr(module, "inplace"):
@@ -144,7 +144,7 @@ def fuse(model: Any, end_to_end: bool) -> nn.Module:
     fused: nn.Module = model.fuse(verbose=False)
     mkldnn = torch.backends.mkldnn
     if platform.machine() in {"AMD64", "x86_64"} and mkldnn.is_available() and mkldnn.enabled:
-        # The library's own choice for these CPUs; on others and on CUDA strides do not matter
+        # The library's choice for these CPUs; on others and on CUDA strides do not matter
         # for the result.
         fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     return fused.eval()
@@ -177,15 +177,15 @@ def _chosen_head(model: Any, asked: "HeadMode.ValueType") -> "HeadMode.ValueType
 
 
 def _answer(model: Any) -> tuple[torch.Tensor, ...]:
-    """On a picture of noise, so that every weight has a say."""
+    """The model's output on an image of noise, so that every weight takes part."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand((1, 3, _PROBE, _PROBE), generator=generator)
     with torch.inference_mode():
-        return tuple(torch.nan_to_num(one) for one in heads.answer(model(image)))
+        return tuple(torch.nan_to_num(output) for output in heads.answer(model(image)))
 
 
 def architecture_name(family: str, task: str) -> str:
-    """For people: yolo11n-detect."""
+    """A name for people: yolo11n-detect."""
     stem = re.sub(r"-(seg|pose|obb|cls)(?=-|$)", "", family)
     return f"{stem}-{task}"
 
@@ -217,7 +217,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _foreign_globals(text: str) -> list[str]:
-    """Names that torch's restricted unpickler refused, from its message."""
+    """The names that torch's restricted unpickler refused, from its message."""
     found = re.findall(r"(?:GLOBAL|type|class|function)\s+([A-Za-z_][\w.]*\.[\w]+)", text)
     if not found and re.search(r"[Uu]nsupported (?:global|class|operand)|unsafe getattr", text):
         found = [_first_line(text)]
@@ -275,11 +275,11 @@ def _family(model: Any) -> str:
 
 
 def model_stride(model: Any) -> int:
-    """Pixels that a letterboxed side is a multiple of: AutoBackend's rule."""
+    """The stride of letterboxed sides, in pixels, by AutoBackend's rule."""
     return max(math.ceil(float(model.stride.max())), 32)
 
 
 def _first_line(error: object) -> str:
-    # torch says before it what would open the file all the same: no advice to pass on.
+    # Before it, torch says how to open the file unsafely: advice that must not be passed on.
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
     return (text[0] if text else type(error).__name__)[:200].replace(os.getcwd(), "")  # noqa: PTH109

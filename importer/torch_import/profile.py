@@ -15,7 +15,7 @@ PROBE_SIZE = 256
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of every storage made inside, until it dies."""
+    """Counts the bytes of every live storage that is made inside."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Writes a module tree down as plain JSON and one flat block of bytes.
+"""Encodes a module tree as plain JSON and one flat block of bytes.
 
 The reader is worker.backends.pytorch.skeleton, which refuses what is not written like this. Weights
 keep their strides, so that a layout chosen here (channels last) costs nothing at a load.
@@ -22,8 +22,8 @@ ROOT_CLASSES = tuple(
     f"ultralytics.nn.tasks.{name}Model"
     for name in ("Detection", "Segmentation", "Pose", "OBB", "Classification")
 )
-# What the reader builds and how much of it: a test holds the two equal. A pack that no worker
-# takes must fail here, where someone is told.
+# The classes and limits of the reader; a test keeps the two equal. A pack that no worker accepts
+# must fail here, where the user sees the error.
 LAYER_MODULES = frozenset(
     {f"ultralytics.nn.modules.{name}" for name in ("activation", "block", "conv", "head")}
     | {
@@ -56,10 +56,10 @@ _DTYPES = {
     torch.bool: "bool",
 }
 _INTERNALS = frozenset(nn.Module().__dict__)
-# Of a whole model only this is used to run it; names, training arguments and the like differ
-# between models that share an architecture.
+# The attributes of a model that are needed to run it. Others, such as names and training arguments,
+# differ between models that share an architecture.
 _ROOT_ATTRIBUTES = frozenset({"save", "stride", "inplace", "nc", "task"})
-# The head's cache of its last input shape, and what only the library's profiler reads.
+# The head's cache of its last input shape, and attributes for the library's profiler.
 _UNUSED = frozenset({"anchors", "strides", "shape", "type", "np"})
 
 
@@ -74,12 +74,12 @@ class Skeleton:
 
     @property
     def parameters(self) -> int:
-        """Numbers that training finds: all tensors but buffers."""
+        """The number of trained values: all tensors except buffers."""
         pairs = zip(self.entries, self.tensors, strict=True)
         return sum(tensor.numel() for entry, tensor in pairs if not entry.is_buffer)
 
     def parts(self) -> Iterator[bytes]:
-        """The bytes of weights.bin: each tensor at its offset with its strides."""
+        """The bytes of weights.bin: every tensor at its offset, with its strides."""
         written = 0
         for entry, tensor in zip(self.entries, self.tensors, strict=True):
             yield bytes(entry.offset - written)
@@ -95,7 +95,7 @@ class _Weights:
     end_bytes: int = 0
 
     def add(self, name: str, tensor: torch.Tensor, is_buffer: bool) -> int:
-        """Its index; a tensor that two modules share is kept once."""
+        """Adds a tensor and returns its index; a tensor that two modules share is stored once."""
         dense = tensor.detach()
         if not _is_dense(dense):
             dense = dense.contiguous()
@@ -154,7 +154,7 @@ def _node(
 ) -> dict[str, Any]:
     state = module.__dict__
     attributes, node = {}, {"class": f"{type(module).__module__}.{type(module).__qualname__}"}
-    # Sorted, since it says nothing; the order of the children is the order of the layers.
+    # Attributes are sorted, so that their order does not matter; children keep the order of layers.
     for name, value in sorted(state.items()):
         if name in _INTERNALS or name in _UNUSED or (only is not None and name not in only):
             continue
@@ -189,7 +189,7 @@ def _tensors(
 
 
 def _forward(module: nn.Module, value: Any, path: str) -> str:
-    """Fused layers hold `forward = forward_fuse`: a method of their own class, kept by name."""
+    """Fused layers have `forward = forward_fuse`, a method of their class; stored by its name."""
     name = getattr(value, "__name__", "")
     if getattr(value, "__self__", None) is not module or not name.startswith("forward_"):
         raise _unsupported(f"{path}.forward", value)
@@ -230,7 +230,7 @@ def _is_small(tensor: torch.Tensor) -> bool:
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
-    """Whether some order of its dimensions is packed without gaps or overlap."""
+    """Whether the tensor is packed without gaps or overlap in some order of its dimensions."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1:
@@ -241,7 +241,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 
 
 def _raw_bytes(tensor: torch.Tensor) -> bytes:
-    """The bytes of a dense tensor in the order in which it lies in memory."""
+    """The bytes of a dense tensor in memory order."""
     flat = tensor.as_strided((tensor.numel(),), (1,))
     return flat.view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
 

@@ -1,4 +1,4 @@
-"""The weights in a file that holds nothing else: tensors by name, whoever wrapped them."""
+"""Reads a file that holds weights alone: tensors by name, without the prefixes of wrappers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +7,13 @@ import torch
 
 from importer.refusal import INVALID, ImportRefused
 
-# Of data parallel training and compilation, and of a class that keeps the model as `model`, which
-# is the first word of a bare model's names too.
+# Prefixes of data parallel training, of compilation, and of a class that has the model as `model`,
+# which is also the first word of a bare model's names.
 _WRAPPERS = ("module.", "_orig_mod.", "model.model.", "model.module.", "model._orig_mod.")
 
 
 def tensors_of(content: Any) -> dict[str, torch.Tensor]:
-    """Plain tensors by key, without the prefixes that wrappers of training leave."""
+    """The tensors by key, without the prefixes of training wrappers."""
     for key in ("ema", "model", "state_dict", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -30,7 +30,7 @@ def tensors_of(content: Any) -> dict[str, torch.Tensor]:
 
 
 def _unwrapped(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the words that all names begin with where a model was saved inside wrappers."""
+    """Removes the prefixes that all names share if a model was saved inside wrappers."""
     cut = 0
     while word := next((w for w in _WRAPPERS if all(k.startswith(w, cut) for k in weights)), ""):
         cut += word.index(".") + 1

@@ -1,4 +1,4 @@
-"""The tasks that are served: which model and heads of the library each has, and what it answers.
+"""The tasks that are served: the library's model and heads of each, and the form of its output.
 
 A head outside the table is refused by name, with what to do instead.
 """
@@ -17,7 +17,7 @@ from importer.torch_import.architecture import check_keypoints
 from yolopool.v1.pack_pb2 import HeadAttributes
 
 _SERVED = "detect, segment, pose, obb and classify models of YOLOv3 to YOLO26 are served"
-# By the last layer's name: what is the library's and not served.
+# Heads of the library that are not served, and why.
 _ODD = {
     "RTDETRDecoder": "RT-DETR stretches images instead of letterboxing them",
     "WorldDetect": "YOLO-World takes words with each image",
@@ -81,15 +81,15 @@ def _of_head(name: str) -> Task:
 
 
 def class_count(task: Task, head: Any) -> int:
-    """How many classes a head tells apart."""
+    """The number of classes of a head."""
     return int(head.linear.out_features if task.name == "classify" else head.nc)
 
 
 def attributes(task: Task, head: Any) -> HeadAttributes:
-    """What post-processing has to know of a head. Raises ImportRefused for odd values."""
+    """The attributes of a head that post-processing needs. Raises ImportRefused for odd values."""
     found = HeadAttributes()
     if task.name == "pose":
-        # An architecture may give it among the layer's arguments too, where none looked at it.
+        # Checked again: an architecture may also give it among the layer's arguments.
         check_keypoints(head.kpt_shape)
         found.keypoints, found.keypoint_values = head.kpt_shape
     elif task.name == "segment":
@@ -108,8 +108,9 @@ def _invalid(has: str, served: str) -> ImportRefused:
 
 
 def answer(result: Any) -> tuple[torch.Tensor, ...]:
-    """What a model's forward gives to post-processing: its rows, and prototypes of masks if it
-    has them; without the raw maps that the library's losses read.
+    """The outputs of a forward pass for post-processing: rows, and mask prototypes if any.
+
+    Leaves out the raw maps for the library's losses.
     """
     first = result[0] if isinstance(result, tuple) else result
     return first if isinstance(first, tuple) else (first,)
@@ -122,11 +123,11 @@ def check_answer(
     extra: HeadAttributes,
     end_to_end: bool,
 ) -> None:
-    """A model whose answer to one image has another form would fail in every worker. Raises
-    ImportRefused.
+    """Raises ImportRefused if the outputs for one image do not have the form of the task: the model
+    would fail in every worker.
     """
     rows, *prototypes = found
-    forms = [tuple(one.shape) for one in prototypes]
+    forms = [tuple(prototype.shape) for prototype in prototypes]
     if task.name == "classify":
         fits = rows.shape == (1, classes) and not forms
     else:

@@ -1,4 +1,4 @@
-"""What a classification checkpoint says of how its images were prepared.
+"""Checks how a classification checkpoint says that its images were prepared.
 
 The library's training keeps torchvision's transforms in the file. Here they are read as plain
 records, so that no torchvision is needed and none of its code runs; what is served is the
@@ -13,7 +13,7 @@ from importer.refusal import UNSUPPORTED, ImportRefused
 
 
 class Record:
-    """Stands for one object of torchvision.transforms: its attributes, and nothing it can do."""
+    """Stands for an object of torchvision.transforms: its attributes without its methods."""
 
     def __init__(self, *values: Any) -> None:
         self.values = values
@@ -24,17 +24,17 @@ _NAMES = (
     *(f"torchvision.transforms.transforms.{name}" for name in _OF_TRANSFORMS),
     "torchvision.transforms.functional.InterpolationMode",
 )
-# A class of its own for each name, since torch keeps the names of permitted classes apart.
+# A class for each name, because torch maps each permitted class to one name.
 _KINDS = {name: type(name.rpartition(".")[2], (Record,), {}) for name in _NAMES}
 
 
 def permit() -> None:
-    """Lets torch's restricted unpickler read such objects as records."""
+    """Lets torch's restricted unpickler read these objects as records."""
     torch.serialization.add_safe_globals([(kind, name) for name, kind in _KINDS.items()])
 
 
 def check(model: Any) -> None:
-    """Raises ImportRefused for a model whose images were prepared in a way that is not served."""
+    """Raises ImportRefused if the model's images were prepared in a way that is not served."""
     given = getattr(model, "transforms", None)
     if given is None:
         return
@@ -55,7 +55,7 @@ def check(model: Any) -> None:
 def _numbers(step: Any, name: str) -> list[float]:
     values = getattr(step, name, ())
     values = values.tolist() if isinstance(values, torch.Tensor) else values
-    return [float(one) for one in values] if isinstance(values, list | tuple) else []
+    return [float(value) for value in values] if isinstance(values, list | tuple) else []
 
 
 def _refusal(how: str) -> ImportRefused:

@@ -1,4 +1,4 @@
-"""How a batch-latency curve is shown: a table, bars for a terminal, and a picture."""
+"""A batch-latency curve as a table, as bars for a terminal, and as an SVG."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from yolopool.cli.tables import plain_table, size
 from yolopool.client.fleet_records import BenchPoint
 from yolopool.evaluation.knee import Knee
 
-BAR = 24  # characters of the longest
+MAX_BAR_CHARS = 24
 
 
 def by_shape(points: Sequence[BenchPoint]) -> dict[str, list[BenchPoint]]:
-    """Points that were measured, by shape in the order of the sweep."""
+    """The measured points, grouped by shape in the order of the sweep."""
     shapes: dict[str, list[BenchPoint]] = {}
     for one in points:
         if not one.reason:
@@ -24,7 +24,7 @@ def by_shape(points: Sequence[BenchPoint]) -> dict[str, list[BenchPoint]]:
 
 
 def is_whole(points: Sequence[BenchPoint], shapes: int) -> bool:
-    """Whether a sweep of so many shapes came to its end: else a larger batch may be missing."""
+    """Whether a sweep of so many shapes ran to its end; otherwise larger batches may be missing."""
     return all(one.done for one in points) and len({one.shape for one in points}) >= shapes
 
 
@@ -33,7 +33,7 @@ def title(point: BenchPoint) -> str:
 
 
 def table(points: Sequence[BenchPoint]) -> Table:
-    """A line a point: milliseconds of a pass, and of its stages."""
+    """A line for each point: milliseconds of a pass and of its stages."""
     rows = plain_table(
         "SHAPE", "BATCH ", "PASSES ", "P50 ", "P99 ", "COPY ", "FORWARD ", "NMS ",
         "IMAGES/S ", "MEMORY ", "BUSY ", title=f"[bold]{escape(title(points[0]))}[/]",
@@ -56,29 +56,29 @@ def table(points: Sequence[BenchPoint]) -> Table:
 
 
 def bars(points: Sequence[BenchPoint], knee: Knee) -> Text:
-    """Throughput and latency of one shape by batch size, as lengths; the knee is marked."""
+    """Throughput and latency of one shape by batch size, as bars; the knee is marked."""
     fastest = max(one.images_per_s for one in points)
     slowest = max(one.p50_ms for one in points)
-    lines = Text(f"{'BATCH':>7}  {'IMAGES/S':<{BAR + 9}} P50 MS\n", style="bold")
+    lines = Text(f"{'BATCH':>7}  {'IMAGES/S':<{MAX_BAR_CHARS + 9}} P50 MS\n", style="bold")
     for one in points:
         speed = _bar(one.images_per_s / fastest, f"{one.images_per_s:.1f}")
         latency = _bar(one.p50_ms / slowest, f"{one.p50_ms:.1f}")
         mark = ">" if one.batch == knee.batch else " "
-        line = f"{mark} {one.batch:>5}  {speed:<{BAR + 9}} {latency}\n"
+        line = f"{mark} {one.batch:>5}  {speed:<{MAX_BAR_CHARS + 9}} {latency}\n"
         lines.append(line, style="green" if mark == ">" else "not bold")
     return lines
 
 
 def _bar(share: float, word: str) -> str:
-    return f"{'█' * max(1, round(BAR * share))} {word}"
+    return f"{'█' * max(1, round(MAX_BAR_CHARS * share))} {word}"
 
 
 def picture(points: Sequence[BenchPoint], knee: Knee, whole: bool) -> str:
-    """An SVG: images/s over batch size above, milliseconds of a pass below; a curve a shape, of a
-    sweep of one shape p50 and p99. The knee is that of the first shape; of a sweep that is not
-    `whole` it says so.
+    """An SVG: images/s by batch size above, milliseconds of a pass below.
 
-    Raises ValueError where no shape has two points, or there are more of them than colours.
+    Each shape has a curve; a sweep of one shape shows p50 and p99. The knee is that of the first
+    shape. A sweep that is not `whole` is labelled so. Raises ValueError if no shape has two points,
+    or if there are more shapes than colours.
     """
     shapes = {shape: them for shape, them in by_shape(points).items() if len(them) > 1}
     longest: list[BenchPoint] = max(shapes.values(), key=len, default=[])

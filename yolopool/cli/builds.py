@@ -182,7 +182,7 @@ class _Trials:
         """
         exact, mine = self._exact()
         truths = (
-            build_comparison.read_all(labels, images, len(exact.class_names)) if labels else None
+            build_comparison.read_labels(labels, images, len(exact.class_names)) if labels else None
         )
         trials: dict[str, BuildComparison] = {}
         failed: dict[str, str] = {}

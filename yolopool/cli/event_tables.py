@@ -1,4 +1,4 @@
-"""Tables of events and explanations."""
+"""Lines of events, and tables of explanations."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -22,50 +22,50 @@ _EVENT_COLOURS = {
     "IMAGE_QUARANTINED": "red",
     "VERSION_QUARANTINED": "red",
 }  # fmt: skip
-_WIDEST_KIND = len("WORKER_CORDONED")
+_KIND_WIDTH = len("WORKER_CORDONED")
 
 
 def moment(unix_s: float) -> str:
-    """In the time of this machine, to the second."""
+    """A time in this machine's zone, to the second."""
     return f"{datetime.fromtimestamp(unix_s).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def event(one: Event) -> Text:
-    """One line: when, what, of what, why."""
+    """One line: when, what, which model and worker, why."""
     line = Text(f"{moment(one.unix_s)}  ")
-    line.append(one.kind.ljust(_WIDEST_KIND), _EVENT_COLOURS.get(one.kind, "yellow"))
+    line.append(one.kind.ljust(_KIND_WIDTH), _EVENT_COLOURS.get(one.kind, "yellow"))
     about = " on ".join(filter(None, (one.model, one.worker))) or one.control_plane
     says = ": ".join(filter(None, (one.reason, one.message)))
     return line.append(f"  {about}" + (f": {says}" if says else ""))
 
 
 def steps(known: Sequence[PlannedStep]) -> str:
-    """A numbered line a step."""
+    """A numbered line for each step."""
     if not known:
-        return "nothing to do: it is loaded as asked"
+        return "nothing to do: it is already loaded as asked"
     return "\n".join(f"{number}. {step.line}" for number, step in enumerate(known, 1))
 
 
 def explanation(one: ModelExplanation) -> Table:
-    """What is wanted of a version and what it is worth, a line a fact."""
+    """Who wants a version and what a loaded replica is worth, a line for each fact."""
     facts = {
-        "wanted": "\n".join(one.wants) or "by nobody: the first request loads it",
-        "waits": one.waiting_reason,
-        "requests": "none lately",
+        "wanted": "\n".join(one.wants) or "no: the next request loads it",
+        "waiting": one.waiting_reason,
+        "requests": "none recently",
     }
     if one.rate_slow:
         facts["requests"] = (
             f"{one.rate_fast:.3g}/s over 30 s, {one.rate_middle:.3g}/s over 5 min, "
             f"{one.rate_slow:.3g}/s over 1 h"
         )
-        facts["estimate"] = f"{one.rate:.3g}/s, which plans go by"
-        facts["value"] = f"a loaded GiB of it saves {one.value_per_gib:.3g} s of waiting a second"
+        facts["estimate"] = f"{one.rate:.3g}/s, used by placement"
+        facts["value"] = f"{one.value_per_gib:.3g} s of cold starts saved a second and GiB"
     return _facts(one.model, facts)
 
 
 def verdicts(workers: Iterable[WorkerVerdict]) -> Table:
-    """A line a worker: whether the version is or could be there, and why."""
-    rows = plain_table("WORKER", "STATE", "COULD", "NEEDS ", "FREE ", "LOAD ", "WHY")
+    """A line for each worker: whether the version is or could be there, and why."""
+    rows = plain_table("WORKER", "STATE", "FITS", "NEEDS ", "FREE ", "LOAD ", "WHY")
     for one in workers:
         rows.add_row(
             one.worker,
@@ -80,15 +80,17 @@ def verdicts(workers: Iterable[WorkerVerdict]) -> Table:
 
 
 def trace(one: RequestTrace) -> Table:
-    """A line a fact."""
-    asked = f"{one.asked}, which was {one.model}" if one.model not in ("", one.asked) else one.asked
-    found = "loaded when it came" if one.hit else "not loaded when it came"
+    """What happened to a request, a line for each fact."""
+    asked = (
+        f"{one.asked}, resolved to {one.model}" if one.model not in ("", one.asked) else one.asked
+    )
+    found = "loaded on arrival" if one.hit else "not loaded on arrival"
     facts = {
         "when": f"{moment(one.unix_s)}, by {one.principal}",
         "model": f"{asked}; {found}",
         "outcome": one.outcome + (f": {one.message}" if one.message else ""),
-        "tried": "\n".join(one.retried),
-        "worker": one.worker + (f", with a batch of {one.batch_size}" if one.batch_size else ""),
+        "retried": "\n".join(one.retried),
+        "worker": one.worker + (f", in a batch of {one.batch_size}" if one.batch_size else ""),
         "time": f"{_ms(one.total_ms)}: load {_ms(one.load_wait_ms)}, queue {_ms(one.queue_ms)}, "
         f"device {_ms(one.inference_ms)}",
     }

@@ -1,4 +1,4 @@
-"""Tables of what a Detect found."""
+"""Tables of the results of Detect."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ from yolopool.client.masks import Mask
 
 
 def results(found: Detections, name: str) -> Table:
-    """A line an object, with what its task gives; of a classification a line a class."""
+    """A line for each object with its mask, keypoints or rotation, or for each class of a
+    classification.
+    """
     title = f"[bold]{escape(name)}[/] {found.model}, {found.image_size[0]}x{found.image_size[1]} px"
     if found.classification is not None:
         table = plain_table("CLASS", "PROBABILITY ", title=title)
@@ -25,14 +27,14 @@ def results(found: Detections, name: str) -> Table:
     box = upright if found.xywhr is None else ("X ", "Y ", "WIDTH ", "HEIGHT ", "DEGREES ")
     more = {"segment": ("MASK ",), "pose": ("KEYPOINTS ",)}.get(found.task, ())
     table = plain_table("CLASS", "CONFIDENCE ", *box, *more, title=title)
-    for one in found:
-        places = one.xyxy if one.xywhr is None else _degrees(one.xywhr.tolist())
+    for item in found:
+        places = item.xyxy if item.xywhr is None else _degrees(item.xywhr.tolist())
         cells = [f"{value:.1f}" for value in places]
-        if one.mask is not None:
-            cells.append(_mask(one.mask))
-        elif one.keypoints is not None:
-            cells.append(_seen(one.keypoints.tolist()))
-        table.add_row(escape(one.class_name), f"{one.confidence:.3f}", *cells)
+        if item.mask is not None:
+            cells.append(_mask(item.mask))
+        elif item.keypoints is not None:
+            cells.append(_seen(item.keypoints.tolist()))
+        table.add_row(escape(item.class_name), f"{item.confidence:.3f}", *cells)
     return table
 
 

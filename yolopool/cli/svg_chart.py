@@ -1,4 +1,4 @@
-"""Curves as an SVG, for people: no library is worth having for a few lines."""
+"""Draws curves as an SVG; it does not need a charting library."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,14 @@ from xml.sax.saxutils import escape
 WIDTH, HEIGHT = 900, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 50
 STEPS = 5
-# Told apart by people who do not see all colours (Okabe and Ito).
+# Distinguishable for colour-blind readers (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def line_chart(
     values: Sequence[float], title: str, x_label: str, y_label: str, x_step: float = 1
 ) -> str:
-    """`values` over x_step, 2 x_step, ...; the y axis begins at 0, so that growth is seen as what
-    it is.
+    """Draws `values` at x_step, 2 x_step, ...; the y axis begins at 0.
 
     Raises ValueError for fewer than two values.
     """
@@ -32,10 +31,10 @@ def lines_chart(
     x_names: Sequence[str] = (),
     marked: int | None = None,
 ) -> str:
-    """Several curves by name, on the same axes; one may end before the others do. `x_names`, one a
-    value of the longest, take the place of x_step; `marked` is the index of one of them to be told.
+    """Draws several curves by name on the same axes; their lengths may differ.
 
-    Raises as `line_chart`, and for more curves than there are colours.
+    `x_names`, one for each value of the longest curve, replace x_step; `marked` is the index of one
+    of them to mark. Raises ValueError as `line_chart` does, and for more curves than colours.
     """
     if min((len(values) for values in curves.values()), default=0) < 2:
         raise ValueError("a curve needs two values at least")
@@ -68,12 +67,12 @@ def lines_chart(
 
 def _colours(count: int) -> Sequence[str]:
     if count > len(COLOURS):
-        raise ValueError(f"{count} curves can't be told apart: draw {len(COLOURS)} at most")
+        raise ValueError(f"{count} curves are more than the {len(COLOURS)} colours: draw fewer")
     return COLOURS[:count]
 
 
 def stacked(charts: Sequence[str]) -> str:
-    """Charts one below the other, as one picture."""
+    """One SVG with the charts one below the other."""
     parts = [
         f'<svg y="{HEIGHT * number}" width="{WIDTH}" height="{HEIGHT}"' + chart.removeprefix("<svg")
         for number, chart in enumerate(charts)
@@ -83,7 +82,7 @@ def stacked(charts: Sequence[str]) -> str:
 
 
 def _heights(top: float) -> list[str]:
-    """Lines at round numbers, some STEPS of them."""
+    """Horizontal lines at about STEPS round numbers."""
     parts = []
     step = _round_step(top / STEPS)
     for number in range(int(top / step) + 1):
@@ -130,7 +129,7 @@ def _curve(values: Sequence[float], count: int, top: float, colour: str) -> list
 
 
 def _legend(names: Sequence[str]) -> list[str]:
-    """At the top on the left, one below the other: curves that grow leave room there."""
+    """The names of the curves at the top left, where growing curves leave room."""
     return [
         f'<text x="{LEFT + 8}" y="{TOP + 14 * (number + 1)}" fill="{colour}">{escape(name)}</text>'
         for number, (name, colour) in enumerate(zip(names, COLOURS, strict=False))

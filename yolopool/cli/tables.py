@@ -1,4 +1,4 @@
-"""How the command line shows records to people: tables that fit 80 columns, and lines."""
+"""Tables of models, workers and the fleet, for people; they fit 80 columns."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
@@ -22,10 +22,10 @@ from yolopool.client.model_records import (
 from yolopool.evaluation.build_comparison import BuildComparison
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-# Of a process' memory: allocators and libraries come and go by as much.
-_SMALL_BYTES = 128 * 1024**2
-# Of what a process wrote before it ended.
-_LAST_LINES, _WIDEST_LINE = 3, 120
+# Drift below this is noise: allocators and libraries grow and shrink by as much.
+_MIN_DRIFT_BYTES = 128 * 1024**2
+# How much of a process's last output is shown.
+_MAX_LINES, _MAX_LINE_CHARS = 3, 120
 _COLOURS = {
     "READY": "green",
     "HOT": "green",
@@ -37,7 +37,7 @@ _COLOURS = {
 
 
 def size(count: float) -> str:
-    """Bytes for people: 10.5 MiB."""
+    """A number of bytes as people read it: 10.5 MiB."""
     unit = 0
     while count >= 1024 and unit < len(_UNITS) - 1:
         count, unit = count / 1024, unit + 1
@@ -65,7 +65,7 @@ def plain_table(*columns: str, title: str | None = None) -> Table:
 
 
 def models(known: Iterable[Model]) -> Table:
-    """A line a version: what it is, what is wanted, and who holds it."""
+    """A line for each version: what it is, what is wanted, and where it is loaded."""
     table = plain_table("MODEL", "STATE", "ARCHITECTURE", "SIZE ", "WANTED ", "WHERE")
     for model in known:
         for version in model.versions:
@@ -96,32 +96,32 @@ def _progress(version: ModelVersion) -> str:
 def _where(version: ModelVersion) -> str:
     places = [f"{replica.worker} {state(replica.state)}" for replica in version.replicas]
     return "\n".join(places) or (
-        f"waits: {version.waiting_reason}" if version.waiting_reason else "-"
+        f"waiting: {version.waiting_reason}" if version.waiting_reason else "-"
     )
 
 
 def _place(placement: Placement) -> str:
     where = {**({"pool": placement.pool} if placement.pool else {}), **placement.labels}
-    words = [f"where {name}={value}" for name, value in sorted(where.items())]
+    words = [f"on {name}={value}" for name, value in sorted(where.items())]
     if placement.max_replicas:
-        words.append(f"in at most {placement.max_replicas} copies")
+        words.append(f"at most {placement.max_replicas} replicas")
     return ", ".join([*(words or ["anywhere"]), f"priority {placement.priority}"])
 
 
 def _batched(kind: str, batching: Batching) -> str:
-    most = batching.max_batch or "the worker's number of"
+    most = batching.max_batch or "the worker's maximum of"
     words = [f"{kind}: {'exactly' if batching.fixed else 'up to'} {most} images a pass"]
     if batching.preferred_sizes:
         words.append(f"preferably {', '.join(map(str, batching.preferred_sizes))}")
     if batching.max_delay_ms:
         words.append(f"waits at most {batching.max_delay_ms:g} ms")
     if batching.queue_capacity:
-        words.append(f"at most {batching.queue_capacity} waiting")
+        words.append(f"at most {batching.queue_capacity} queued")
     return ", ".join(words)
 
 
 def version(one: ModelVersion) -> Table:
-    """All of one version, a line a fact."""
+    """Everything about a version, a line for each fact."""
     table = plain_table("", "", title=f"[bold]{one.name}[/] {_progress(one)}")
     facts = {
         "message": one.message,
@@ -129,11 +129,11 @@ def version(one: ModelVersion) -> Table:
         "architecture": one.architecture,
         "classes": f"{len(one.class_names)}: {escape(', '.join(one.class_names[:12]))}",
         "image size": f"{one.image_size} px, {one.shape_policy}",
-        "also": ", ".join(f"{size} px" for size in one.image_sizes),
-        "may run": _place(one.placement),
-        "batches": "\n".join(_batched(kind, batch) for kind, batch in one.batching.items()),
+        "other sizes": ", ".join(f"{size} px" for size in one.image_sizes),
+        "placement": _place(one.placement),
+        "batching": "\n".join(_batched(kind, batch) for kind, batch in one.batching.items()),
         "thresholds": f"confidence {one.confidence:g}, iou {one.iou:g}",
-        "at most": f"{one.max_detections} boxes",
+        "limit": f"{one.max_detections} objects an image",
         "head": one.head_mode if one.state == "READY" else "",
         "weights": f"{size(one.weights_bytes)}, {one.parameters:,} parameters",
         "compute": f"{one.gflops:.1f} GFLOPs an image" if one.gflops else "",
@@ -142,7 +142,7 @@ def version(one: ModelVersion) -> Table:
         "served by": "\n".join(_served(kind, by) for kind, by in one.served.items()),
         "builds": "\n".join(f"{build.name} {_progress(build)}" for build in one.builds),
         "build of": one.build_of,
-        "kept": _kept(one),
+        "residency": _residency(one),
         "wanted": f"{_many(one.wanted_replicas, 'replica')}{', pinned' if one.pinned else ''}",
         "where": _where(one),
         "warnings": "\n".join(one.warnings),
@@ -157,19 +157,19 @@ def _bytes(count: int) -> str:
     return f"{size(count)}, " if count else ""
 
 
-def _kept(one: ModelVersion) -> str:
+def _residency(one: ModelVersion) -> str:
     words = one.residency.mode
     if words == "on-demand":
-        words += f", released when idle for {one.residency.idle_release_s:g} s"
-    return f"{words}, on a CPU if need be" if one.residency.cpu_fallback else words
+        words += f", unloaded after {one.residency.idle_release_s:g} s without a request"
+    return f"{words}, falls back to a CPU" if one.residency.cpu_fallback else words
 
 
 def trials(tried: Mapping[str, BuildComparison], beyond: Mapping[str, str]) -> Table:
-    """A line a build: how far it is from the exact one, and how fast."""
+    """A line for each build: how far its results drift from the exact one, and how fast it is."""
     exact = next((one.drift.exact for one in tried.values()), "")
     table = plain_table(
-        "BUILD", "FOUND ", "MORE ", "PIXELS ", "SCORE ", "mAP50-95 ", "MS ", "BOUNDS",
-        title=f"against {exact}" if exact else None,
+        "BUILD", "FOUND ", "EXTRA ", "PIXELS ", "SCORE ", "mAP50-95 ", "MS ", "BOUNDS",
+        title=f"compared with {exact}" if exact else None,
     )  # fmt: skip
     for name, one in tried.items():
         drift, why = one.drift, beyond[name]
@@ -203,7 +203,7 @@ def _served(kind: str, one: ServedVariant) -> str:
 
 
 def workers(known: Iterable[Worker]) -> Table:
-    """A line a worker: device, ledger and what it holds."""
+    """A line for each worker: device, memory ledger and loaded models."""
     table = plain_table("WORKER", "DEVICE", "STATE", "LEDGER ", "QUEUE ", "HOLDS")
     for worker in known:
         held = [
@@ -231,40 +231,43 @@ def _labels(worker: Worker) -> list[str]:
 
 
 def _replaces(worker: Worker) -> list[str]:
-    # Not as markup: it is another process's text.
+    # Escaped: it is another process's text.
     why = escape(worker.replaces_because)
-    return [f"[yellow]in the place of another: {why}[/]"] if why else []
+    return [f"[yellow]replaces another: {why}[/]"] if why else []
 
 
 def _exit(worker: Worker) -> list[str]:
-    """How the process before ended, and the last lines it wrote."""
+    """How the worker's last process ended, and the last lines it wrote."""
     exit = worker.last_exit
     if exit is None:
         return []
-    times = f", {exit.in_a_row} in a row" if exit.in_a_row > 1 else ""
-    how = f"{exit.ended} after {exit.ran_s:.1f} s{times}, next in {exit.restart_in_s:g} s"
-    said = [line for line in exit.last_output.splitlines() if line.strip()][-_LAST_LINES:]
-    return [f"[red]{escape(how)}[/]", *(f"[dim]{escape(line[:_WIDEST_LINE])}[/]" for line in said)]
+    times = f", {exit.in_a_row} crashes in a row" if exit.in_a_row > 1 else ""
+    how = f"{exit.ended} after {exit.ran_s:.1f} s{times}, restarts in {exit.restart_in_s:g} s"
+    output = [line for line in exit.last_output.splitlines() if line.strip()][-_MAX_LINES:]
+    return [
+        f"[red]{escape(how)}[/]",
+        *(f"[dim]{escape(line[:_MAX_LINE_CHARS])}[/]" for line in output),
+    ]
 
 
 def _ledger(ledger: Ledger) -> str:
     lines = [f"{size(ledger.used_bytes)} of {size(ledger.budget_bytes)}"]
     if ledger.foreign_bytes:
-        lines.append(f"[yellow]{size(ledger.foreign_bytes)} less for others[/]")
-    if ledger.drift_bytes > _SMALL_BYTES:
-        lines.append(f"[yellow]{size(ledger.drift_bytes)} did not come back[/]")
+        lines.append(f"[yellow]{size(ledger.foreign_bytes)} used by others[/]")
+    if ledger.drift_bytes > _MIN_DRIFT_BYTES:
+        lines.append(f"[yellow]{size(ledger.drift_bytes)} not given back[/]")
     return "\n".join(lines)
 
 
 def fleet(one: Fleet) -> Table:
-    """The pool in numbers."""
+    """Totals of the pool."""
     table = plain_table("", "")
-    registry = "answers" if one.registry_available else "[red]away[/]: reads and Detect go on"
+    registry = "available" if one.registry_available else "[red]unavailable[/]: Detect goes on"
     facts = {
         "cluster": one.cluster,
         "release": one.release,
         "registry": registry,
-        "decides": one.reconciler or "[yellow]nobody now[/]",
+        "leader": one.reconciler or "[yellow]none at the moment[/]",
         "models": (
             f"{one.models} ({_many(one.versions, 'version')}), "
             f"{_many(one.replicas_hot, 'replica')} hot"
@@ -273,7 +276,7 @@ def fleet(one: Fleet) -> Table:
         "importers": str(one.importers),
         "memory": f"{size(one.used_bytes)} of {size(one.budget_bytes)}",
         "requests": f"{one.requests_total} ({one.errors_total} failed), {one.outstanding} open",
-        "loads": f"{one.loads_total}, releases {one.releases_total}",
+        "loads": f"{one.loads_total}, {one.releases_total} releases",
     }
     for name, fact in facts.items():
         table.add_row(name, fact)
@@ -286,7 +289,7 @@ def _looping(one: Fleet) -> str:
 
 
 def changeover(done: Changeover) -> Table:
-    """A line a model: what is loaded now and where, and what is not wanted any more."""
+    """A line for each model: loaded now and where, or released."""
     table = plain_table("MODEL", "", "WANTED ", "WHERE")
     for version in done.prepared:
         table.add_row(version.name, "[green]loaded[/]", _wanted(version), _where(version))
@@ -296,16 +299,17 @@ def changeover(done: Changeover) -> Table:
 
 
 def schedules(known: Iterable[Schedule]) -> Table:
-    """A line a schedule: when it comes, what it changes, and how the last time went."""
+    """A line for each schedule: when it runs, what it changes, and how the last run ended."""
     table = plain_table("SCHEDULE", "WHEN", "NEXT", "CHANGE", "LAST")
-    for one in known:
-        lead = f"\nfrom {one.lead_s:g} s before" if one.lead_s else ""
+    for schedule in known:
+        lead = f"\nloads {schedule.lead_s:g} s earlier" if schedule.lead_s else ""
+        loads = [_prepares(preparation) for preparation in schedule.prepare]
         table.add_row(
-            one.name,
-            f"{one.cron}\n{one.time_zone or 'UTC'}{lead}",
-            local_time(one.next_unix_s, one.time_zone),
-            "\n".join([*(_prepares(p) for p in one.prepare), *(f"- {r}" for r in one.release)]),
-            _last(one),
+            schedule.name,
+            f"{schedule.cron}\n{schedule.time_zone or 'UTC'}{lead}",
+            local_time(schedule.next_unix_s, schedule.time_zone),
+            "\n".join([*loads, *(f"- {model}" for model in schedule.release)]),
+            _last(schedule),
         )
     return table
 
@@ -319,21 +323,18 @@ def _last(one: Schedule) -> str:
     if not one.last_unix_s:
         return "-"
     when = local_time(one.last_unix_s, one.time_zone)
-    # Not as markup: it may quote what a worker said.
+    # Escaped: it may quote a worker.
     how = f"[red]{escape(one.last_error)}[/]" if one.last_error else "[green]done[/]"
     return f"{when}\n{how}"
 
 
 def local_time(unix_s: float, time_zone: str) -> str:
-    """A time in a zone, with its offset; in UTC where this machine does not know the zone."""
+    """A time in a zone with its offset; in UTC if this machine does not know the zone."""
     try:
         zone: tzinfo = ZoneInfo(time_zone or "UTC")
     except (KeyError, ValueError, OSError):
         zone = UTC
     try:
         return f"{datetime.fromtimestamp(unix_s, zone):%a %Y-%m-%d %H:%M %z}"
-    except (OverflowError, ValueError):  # a moment that never comes
+    except (OverflowError, ValueError):  # a time that never comes
         return "never"
-
-
-# --- why -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a Detect gives: results as numpy arrays, with where and how fast they were found.
+"""The results of a Detect as numpy arrays, with where they were computed and how long it took.
 
 Drawing needs pillow alone; `to_supervision` needs that library.
 """
@@ -24,7 +24,7 @@ I64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of a request went, in milliseconds; `total_ms` as the control plane saw it."""
+    """Where the time of a request went, in ms; `total_ms` is measured at the control plane."""
 
     route_ms: float = 0.0
     load_wait_ms: float = 0.0
@@ -41,8 +41,10 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One object: `xyxy` in pixels of the original image, confidence 0..1; what its model's task
-    gives more is as in Detections, without the first dimension, and not looked at by ==.
+    """One object: `xyxy` in pixels of the original image, confidence 0..1.
+
+    The fields of the model's task are those of Detections without the first dimension; == ignores
+    them.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -56,7 +58,7 @@ class Detection:
 
     @property
     def corner(self) -> tuple[float, float]:
-        """(x, y) of its upper left corner; of a rotated box the uppermost one."""
+        """(x, y) of the upper left corner; of a rotated box, its uppermost corner."""
         if self.corners is None:
             return self.xyxy[0], self.xyxy[1]
         x, y = self.corners[self.corners[:, 1].argmin()].tolist()
@@ -81,10 +83,10 @@ class Detection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classification:
-    """What a whole image is, likeliest class first.
+    """The class of a whole image, likeliest first.
 
     class_id: int64 (k,); class_name: k names; probability: float32 (k,), 0..1. probabilities:
-    float32 (classes,) by class id if all were asked for, else (0,).
+    float32 (classes,) by class id if all were asked for, otherwise (0,).
     """
 
     class_id: I64
@@ -111,11 +113,13 @@ class Detections:
     (width, height). Indexing by a slice, a mask or indices gives Detections, by a number a
     Detection.
 
-    By `task`, else None: segment has masks, one an object, or None if none were asked for; pose has
-    keypoints float32 (n, k, 3) of x, y and visibility 0..1, or (n, k, 2) if the model says none;
-    obb has xywhr float32 (n, 5), centre, width, height and radians, and corners float32
-    (n, 4, 2), while xyxy are the upright boxes round them; classify has a classification, and
-    no boxes. `drift` is of the build that answered; None: it is exact, or was not compared.
+    Fields of one `task` only, None for the others. segment: masks, one an object (None if masks
+    were turned off). pose: keypoints, float32 (n, k, 3) of x, y and visibility 0..1, or (n, k, 2)
+    for a model without visibility. obb: xywhr, float32 (n, 5) of centre, width, height and
+    radians, and corners, float32 (n, 4, 2); xyxy are the upright boxes around them. classify:
+    classification, and no boxes.
+
+    `drift` is the measured drift of the build that answered; None: it is exact or not compared.
     """
 
     xyxy: F32
@@ -193,17 +197,17 @@ class Detections:
         return f"<Detections of {self.model}: {found}; {self.timing.total_ms:.1f} ms>"
 
     def plot(self, image: ImageSource | None = None) -> Image.Image:
-        """A copy of the image with the results drawn; by default the image that was detected on.
+        """A copy of the image with the results drawn on it, by default the image that was sent.
 
-        Raises ValueError if there is none, or if its size is not `image_size`.
+        Raises ValueError if there is no image, or if its size is not `image_size`.
         """
         picture = drawing.picture_of(self.source if image is None else image)
         if picture.size != self.image_size:
-            raise ValueError(f"the image is {picture.size}, the boxes are of {self.image_size}")
+            raise ValueError(f"the image is {picture.size}, the results are for {self.image_size}")
         return drawing.draw(self, picture)
 
     def save(self, path: str | Path, image: ImageSource | None = None) -> None:
-        """Draws and writes; the format follows the file's ending."""
+        """Writes the image with the results drawn on it; the format follows the file's suffix."""
         self.plot(image).save(path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -213,7 +217,7 @@ class Detections:
             "task": self.task,
             "request_id": self.request_id,
             "image": {"width": self.image_size[0], "height": self.image_size[1]},
-            "detections": [one.to_dict() for one in self],
+            "detections": [detection.to_dict() for detection in self],
             "variant": self.variant,
             "worker": self.worker,
             "device": self.device,
@@ -227,9 +231,11 @@ class Detections:
         return plain
 
     def to_supervision(self, *, masks: bool = True) -> Any:
-        """As `supervision.Detections`, class names in its data and the corners of rotated boxes
-        too; masks as one bool array (n, height, width), which is large, unless left out. Raises
-        ImportError without that library.
+        """Converts to `supervision.Detections`; class names and the corners of rotated boxes are
+        in its data.
+
+        Masks become one bool array (n, height, width), which is large: masks=False leaves them out.
+        Raises ImportError without that library.
         """
         import supervision
 
@@ -253,8 +259,8 @@ def from_response(
     source: Image.Image | bytes | None = None,
     with_masks: bool = True,
 ) -> Detections:
-    """Reads an answer; `source` is the image it belongs to, for drawing. Whether masks were asked
-    for is not in an answer that found nothing.
+    """Reads a reply. `source` is the image that was sent, for drawing; `with_masks` says whether
+    masks were asked for, which a reply without objects does not.
     """
     found, size = response.detections, (response.image_width, response.image_height)
     boxes = [(d.box.x_min, d.box.y_min, d.box.x_max, d.box.y_max) for d in found]
@@ -276,23 +282,23 @@ def from_response(
         task=response.task or "detect",
         tiles=response.tiles,
         drift=drift_of(response.drift) if response.HasField("drift") else None,
-        **_of_task(response, size, with_masks),
+        **_task_fields(response, size, with_masks),
     )
 
 
-def _of_task(
+def _task_fields(
     response: detection_pb2.DetectResponse, size: tuple[int, int], with_masks: bool
 ) -> dict[str, Any]:
-    """What the task gives beside boxes."""
+    """The fields of the model's task, beside boxes."""
     found = response.detections
     if response.task == "segment":
         if not with_masks or (found and not found[0].HasField("mask")):
             return {}
-        return {"masks": tuple(masks.from_message(one.mask, size) for one in found)}
+        return {"masks": tuple(masks.from_message(detection.mask, size) for detection in found)}
     if response.task == "pose":
         return {"keypoints": _keypoints(found)}
     if response.task == "obb":
-        boxes = [one.rotated_box for one in found]
+        boxes = [detection.rotated_box for detection in found]
         rows = [(b.center_x, b.center_y, b.width, b.height, b.rotation) for b in boxes]
         corners = [tuple(box.corners) for box in boxes]
         return {
@@ -309,15 +315,15 @@ def _keypoints(found: Sequence[detection_pb2.Detection]) -> F32:
         return np.zeros((0, 0, 3), np.float32)
     with_visibility = all(point.HasField("visibility") for point in found[0].keypoints)
     width = 3 if with_visibility else 2
-    rows = [[(p.x, p.y, p.visibility)[:width] for p in one.keypoints] for one in found]
+    rows = [[(p.x, p.y, p.visibility)[:width] for p in detection.keypoints] for detection in found]
     return np.array(rows, np.float32).reshape(len(found), -1, width)
 
 
 def _classification(message: detection_pb2.Classification) -> Classification:
     return Classification(
-        class_id=np.array([one.class_id for one in message.top], np.int64),
-        class_name=tuple(one.class_name for one in message.top),
-        probability=np.array([one.probability for one in message.top], np.float32),
+        class_id=np.array([guess.class_id for guess in message.top], np.int64),
+        class_name=tuple(guess.class_name for guess in message.top),
+        probability=np.array([guess.probability for guess in message.top], np.float32),
         probabilities=np.array(message.probabilities, np.float32),
     )
 

@@ -1,6 +1,6 @@
-"""What the pool says of why it is as it is, as typed records: events, plans, verdicts, traces.
+"""Events, planned steps, explanations and request traces as frozen records for callers.
 
-Frozen and plain: each reads itself from its message, and `dataclasses.asdict` gives the JSON.
+Each record has a function that reads it from its message; `dataclasses.asdict` gives its JSON.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from yolopool.v1 import events_pb2, explain_pb2, types_pb2
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`kind` as ASSIGNED or WORKER_LOST; `model` is name@version; empty: it does not apply.
+    """Something that happened in the pool; `kind` is ASSIGNED, WORKER_LOST, ...
 
-    `id` grows: go on with it after a break. `image` is the SHA-256 of one, in hex.
+    `id` grows, so that a reader can resume behind it. `model` is name@version; empty fields do not
+    apply. `image` is the SHA-256 of the image concerned, in hex.
     """
 
     id: str
@@ -28,7 +29,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """`action` is ASSIGN, RELEASE or WAIT (can't be done now); `line` says it all to people."""
+    """`action` is ASSIGN, RELEASE or WAIT (not possible now); `line` is the step in words."""
 
     action: str
     model: str
@@ -40,8 +41,9 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True)
 class WorkerVerdict:
-    """What a worker is to a version; `state` empty: it is not there. `feasible`: it could be
-    loaded there now, or is; `why` says why or why not.
+    """Whether a worker has a version or could load it, and why.
+
+    `state` empty: the version is not there. `feasible`: it is there, or could be loaded now.
     """
 
     worker: str
@@ -57,8 +59,11 @@ class WorkerVerdict:
 
 @dataclass(frozen=True, slots=True)
 class ModelExplanation:
-    """`rate_fast`, `rate_middle`, `rate_slow`: requests a second over 30 s, 5 min and 1 h; plans go
-    by `rate`. `value_per_gib`: cold-start seconds that a loaded replica saves a second, per GiB.
+    """Why a version is loaded where it is.
+
+    `rate_fast`, `rate_middle` and `rate_slow` are requests a second over 30 s, 5 min and 1 h;
+    placement uses `rate`. `value_per_gib` is how many cold-start seconds a loaded replica saves
+    each second, per GiB of memory.
     """
 
     model: str
@@ -74,9 +79,8 @@ class ModelExplanation:
 
 @dataclass(frozen=True, slots=True)
 class RequestTrace:
-    """A request that ended; `asked` is the model as it was asked for, `model` what that meant.
-
-    `hit`: a worker had the model when the request came.
+    """A finished request. `asked` is the model as the caller named it, `model` the version it
+    resolved to. `hit`: a worker had the model loaded when the request arrived.
     """
 
     request_id: str

@@ -1,4 +1,4 @@
-"""Workers and fleets as the client returns them."""
+"""Workers, fleets and bench points as frozen records for callers."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from yolopool.v1 import bench_pb2, fleet_pb2, types_pb2
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Memory account of a device, bytes."""
+    """The memory ledger of a device, in bytes."""
 
     budget_bytes: int
     used_bytes: int
@@ -26,8 +26,10 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """How the last process of a worker ended by itself; `in_a_row`: so many did, none of which
-    stayed for a minute. `last_output` is the end of what it wrote on stderr.
+    """How the last process of a worker ended.
+
+    `in_a_row` processes ended by themselves without running for a minute. `last_output` is the end
+    of what the last one wrote to stderr.
     """
 
     ended: str
@@ -40,9 +42,10 @@ class WorkerExit:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker process; `state` one of STARTING, READY, DRAINING, LOST, HUNG, CRASH_LOOPING.
-    `cordoned`: its models are being loaded elsewhere, then it drains. `last_exit`: of the process
-    before, if it ended by itself lately.
+    """A worker process; `state` is STARTING, READY, DRAINING, LOST, HUNG or CRASH_LOOPING.
+
+    `cordoned`: its models are being loaded elsewhere, then it drains. `last_exit` is how the
+    process before it ended, if that was recent.
     """
 
     id: str
@@ -66,7 +69,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The whole pool in numbers."""
+    """Totals of the whole pool."""
 
     cluster: str
     release: str
@@ -91,9 +94,10 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class BenchPoint:
-    """Passes of one batch size on images of (height, width) pixels, by a version (name@version) on
-    a worker; times are milliseconds of a pass. One with a `reason` was left out; one that is not
-    `done` lacks passes that it was to have.
+    """Passes of one batch size on images of one shape; `model` is name@version.
+
+    Times are milliseconds of a pass. A point with a `reason` was left out. A point that is not
+    `done` is still being measured, or its sweep was cut.
     """
 
     model: str
@@ -120,7 +124,7 @@ class BenchPoint:
 
     @property
     def shape(self) -> str:
-        """Width x height, as the command line takes it."""
+        """WIDTHxHEIGHT, as the command line takes it."""
         return f"{self.width}x{self.height}"
 
 

@@ -1,5 +1,6 @@
-"""What a caller may hand over as an image, made into the message's field. Nothing is decoded here
-but what is no file: the server reads JPEG, PNG, WebP, BMP and TIFF itself.
+"""Puts what a caller gives as an image into the request.
+
+Files are sent as they are: the server decodes JPEG, PNG, WebP, BMP and TIFF.
 """
 
 from pathlib import Path
@@ -20,10 +21,10 @@ _ORDERS = {"bgr": types_pb2.CHANNEL_ORDER_BGR, "rgb": types_pb2.CHANNEL_ORDER_RG
 def put(
     image: ImageLike, channel_order: Order | None, request: detection_pb2.DetectRequest
 ) -> Image.Image | bytes:
-    """Sets the request's image and answers the same one for drawing.
+    """Sets the request's image and returns the same image for drawing.
 
     image: a path, the bytes of an image file, a PIL image, or an array: uint8, (height, width,
-    3) with its channel order said, or (height, width) for grey. Raises ImageEmpty,
+    3) with its channel order given, or (height, width) for grey. Raises ImageEmpty,
     ImageShapeMismatch, InvalidOption, and OSError for a file that cannot be read.
     """
     if isinstance(image, str | Path):
@@ -37,13 +38,15 @@ def put(
         return _put_picture(image, request)
     if isinstance(image, np.ndarray):
         return _put_array(image, channel_order, request)
-    raise InvalidOption(f"{type(image).__name__} is no image: give a path, bytes, PIL or numpy")
+    raise InvalidOption(
+        f"{type(image).__name__} is not an image: give a path, bytes, a PIL image or a numpy array"
+    )
 
 
 def _put_picture(picture: Image.Image, request: detection_pb2.DetectRequest) -> Image.Image:
     pixels = np.asarray(picture.convert("RGB"))
     _put_array(pixels, "rgb", request)
-    # As sent: a PIL image is taken as it is, its EXIF orientation is the caller's business.
+    # A PIL image is sent as it is: applying its EXIF orientation is up to the caller.
     return Image.fromarray(pixels)
 
 
@@ -61,8 +64,7 @@ def _put_array(
     elif pixels.ndim == 3 and pixels.shape[2] == 3:
         if order not in _ORDERS:
             raise InvalidOption(
-                'the order of an array\'s channels must be said: channel_order="bgr" (OpenCV) '
-                'or "rgb" (PIL)'
+                'an array needs its channel order: channel_order="bgr" (OpenCV) or "rgb" (PIL)'
             )
         raw.channel_order = _ORDERS[order]
         picture = Image.fromarray(pixels if order == "rgb" else pixels[:, :, ::-1])

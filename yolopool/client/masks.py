@@ -1,4 +1,4 @@
-"""Masks as callers use them: outlines or run lengths, and arrays made of them when asked."""
+"""Masks as callers use them: outlines or run lengths, turned into arrays on request."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,10 @@ I64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask:
-    """One object's mask on an image of `size` (width, height).
+    """One object's mask on an image of `size` (width, height), in the form that was asked for.
 
     polygons: outlines of its parts, each float32 (points, 2) of x and y in pixels of the original
-    image, if outlines were asked for; counts: COCO's compressed run lengths, if those were.
+    image. counts: COCO's compressed run lengths.
     """
 
     size: tuple[int, int]
@@ -26,7 +26,7 @@ class Mask:
     counts: bytes = b""
 
     def to_array(self) -> npt.NDArray[np.bool_]:
-        """bool (height, width). Of outlines: filled, so that holes are part of it."""
+        """bool (height, width). Outlines are filled, so holes are filled too."""
         width, height = self.size
         if self.counts:
             lengths = decompressed(self.counts)
@@ -35,12 +35,12 @@ class Mask:
         picture = Image.new("1", self.size)
         draw = ImageDraw.Draw(picture)
         for part in self.polygons:
-            # Outlines go through pixels' centres, which pillow counts as whole numbers.
+            # Outlines run through the centres of pixels, which are whole numbers in pillow.
             fill(draw, part, 1)
         return np.array(picture, bool)
 
     def to_coco(self) -> dict[str, Any] | list[list[float]]:
-        """As COCO's `segmentation`: polygons of at least three points, or size and counts."""
+        """COCO's `segmentation`: polygons of at least three points, or size and counts."""
         if self.counts:
             return {"size": [self.size[1], self.size[0]], "counts": self.counts.decode("ascii")}
         long_enough = [part for part in self.polygons if len(part) > 2]
@@ -48,7 +48,7 @@ class Mask:
 
 
 def fill(draw: ImageDraw.ImageDraw, part: F32, colour: Any) -> None:
-    """Fills an outline; one of one or two points is a dot or a line."""
+    """Fills an outline; one or two points become a dot or a line."""
     points = [(float(x), float(y)) for x, y in part]
     if len(points) > 2:
         draw.polygon(points, fill=colour, outline=colour)
@@ -59,7 +59,7 @@ def fill(draw: ImageDraw.ImageDraw, part: F32, colour: Any) -> None:
 
 
 def decompressed(counts: bytes) -> I64:
-    """Run lengths of COCO's string, zeros first. Raises ValueError if it is cut short."""
+    """The run lengths in COCO's string, zeros first. Raises ValueError if it is cut short."""
     digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     last = (digits & 0x20) == 0
     if not len(digits) or not last[-1]:
@@ -70,14 +70,14 @@ def decompressed(counts: bytes) -> I64:
     values = np.add.reduceat((digits & 0x1F) << (5 * place), begins)
     negative = (digits[ends] & 0x10) != 0
     values[negative] -= np.int64(1) << (5 * (place[ends][negative] + 1))
-    # From the fourth on, each is told as its difference to the one before the last.
+    # From the fourth on, each is stored as the difference to the second last before it.
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     return np.asarray(values, np.int64)
 
 
 def from_message(mask: detection_pb2.Mask, size: tuple[int, int]) -> Mask:
-    """Reads a mask of an image of (width, height)."""
+    """Reads the mask of an object on an image of (width, height)."""
     if mask.WhichOneof("format") == "rle":
         return Mask((mask.rle.width, mask.rle.height), counts=mask.rle.counts)
     parts = (np.array(part.points, np.float32).reshape(-1, 2) for part in mask.polygons.parts)

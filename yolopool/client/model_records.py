@@ -1,6 +1,6 @@
-"""What the registry and the fleet say of themselves, as typed records for callers.
+"""Models, versions and their settings as frozen records for callers.
 
-Frozen and plain: each reads itself from its message, and `dataclasses.asdict` gives the JSON.
+Each record has a function that reads it from its message; `dataclasses.asdict` gives its JSON.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ def enum_word(enum: type, value: int, prefix: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A version on a worker."""
+    """A version that is assigned to a worker."""
 
     model: str
     worker: str
@@ -39,7 +39,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """How a version is kept: `mode` normal, hot-standby or on-demand."""
+    """How a version is kept once loaded; `mode` is normal, hot-standby or on-demand."""
 
     mode: str
     idle_release_s: float
@@ -48,8 +48,8 @@ class Residency:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a version may run (workers of `pool`, with all `labels`), on at most how many workers
-    (0: as many as there are), and how much it matters: interactive, normal or bulk.
+    """Where a version may run: on workers of `pool` that have all `labels`, on at most
+    `max_replicas` of them (0: no limit). `priority` is interactive, normal or bulk.
     """
 
     pool: str = ""
@@ -60,11 +60,12 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How the images of a version share passes on one kind of device: `max_batch` a pass at most
-    (0: what its workers were started with), cut to the largest of `preferred_sizes` that as many
-    wait for; the first of a batch that is not full waits at most `max_delay_ms`; at most
-    `queue_capacity` wait at one worker (0: its own bound alone). `fixed`: exactly `max_batch`,
-    filled up with grey images.
+    """How a version's images are batched on one kind of device.
+
+    `max_batch` is the most images in a pass (0: as the worker was started). A batch is cut to the
+    largest of `preferred_sizes` that the queue fills. The first image of a batch that is not full
+    waits at most `max_delay_ms`. `queue_capacity` is the most requests queued at one worker (0: its
+    own limit). `fixed` runs exactly `max_batch` images, padded with grey ones.
     """
 
     max_batch: int = 0
@@ -76,10 +77,12 @@ class Batching:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far the answers of a build are from those of the exact one (`exact`: backend/precision),
-    on so many images: of its objects so many were found again (same class, overlap of at least one
-    half), and so many more were; the largest difference of a side in pixels and of a confidence.
-    Mean average precision as COCO has it, where there are labels.
+    """How far a build's results differ from those of the exact build (`exact`, backend/precision).
+
+    On `images` images the exact build found `objects`; the build found `matched` of them again
+    (same class, overlap of at least one half) and `extra` others. `largest_px` and
+    `largest_confidence` are the largest differences of a side and of a confidence. The mean
+    average precisions are COCO's and need labels.
     """
 
     images: int = 0
@@ -96,7 +99,7 @@ class Drift:
 
     @property
     def map_loss(self) -> float | None:
-        """mAP50-95 lost; None without labels."""
+        """The loss of mAP50-95; None without labels."""
         if self.map50_95 is None or self.exact_map50_95 is None:
             return None
         return self.exact_map50_95 - self.map50_95
@@ -104,8 +107,9 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class ServedVariant:
-    """The build (backend/precision) that serves a version on a kind of device; `drift` None: it was
-    not compared.
+    """The build (backend/precision) that serves a version on one kind of device.
+
+    `drift` None: it was not compared with the exact build.
     """
 
     variant: str
@@ -115,10 +119,11 @@ class ServedVariant:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A version as registered, what is wanted of it and where it is.
+    """A version: what was registered, what is wanted of it, and where it is loaded.
 
-    `name` is name@version; `state` one of UPLOADED, IMPORTING, READY, FAILED. `served` are builds
-    by kind of device, `builds` those that were made; of a build `build_of` is its version.
+    `name` is name@version; `state` is UPLOADED, IMPORTING, READY or FAILED. `served` is the build
+    that serves it, by kind of device; `builds` are all its builds. If it is a build itself,
+    `build_of` names its version.
     """
 
     name: str
@@ -162,7 +167,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model with its versions, newest first; `default_version` 0: none is READY."""
+    """A model with its versions, newest first. `default_version` 0: no version is READY."""
 
     name: str
     default_version: int
@@ -171,7 +176,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Changeover:
-    """What a changeover did: versions that are loaded now, and name@version of those released."""
+    """What a changeover did: the versions it loaded, and the names@versions it released."""
 
     prepared: tuple[ModelVersion, ...]
     released: tuple[str, ...]
@@ -179,7 +184,7 @@ class Changeover:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """A model that a schedule loads: name or name@version, on so many workers."""
+    """A model that a schedule loads: name or name@version, and on how many workers."""
 
     model: str
     replicas: int
@@ -188,9 +193,10 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A change of models at each moment of `cron` in `time_zone` (empty: UTC).
+    """A changeover at every time that `cron` matches in `time_zone` (empty: UTC).
 
-    Times are Unix seconds; `last_unix_s` 0: never yet; `last_error` empty: the last went well.
+    Times are Unix seconds. `last_unix_s` 0: it never ran; `last_error` empty: the last run
+    succeeded.
     """
 
     name: str
@@ -299,7 +305,7 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         pack=message.pack,
         residency=residency_of(message.residency),
         placement=placement_of(message.placement),
-        batching={kind: batching_of(one) for kind, one in sorted(message.batching.items())},
+        batching={kind: batching_of(each) for kind, each in sorted(message.batching.items())},
         wanted_replicas=message.wanted_replicas,
         pinned=message.pinned,
         replicas=tuple(replica_of(p.replica, p.worker, p.device) for p in message.replicas),
@@ -308,7 +314,7 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         artifact=message.artifact,
         source_name=message.source_name,
         created_unix_s=message.created_unix_s,
-        served={kind: served_of(one) for kind, one in sorted(message.served.items())},
+        served={kind: served_of(each) for kind, each in sorted(message.served.items())},
         builds=tuple(version_of(build) for build in message.builds),
         build_of=f"{message.build_of.model}@{message.build_of.version}"
         if message.HasField("build_of")
@@ -330,7 +336,7 @@ def schedule_of(message: schedule_pb2.ScheduleStatus) -> Schedule:
         cron=schedule.cron,
         time_zone=schedule.time_zone,
         lead_s=schedule.lead_s,
-        prepare=tuple(Preparation(one.model, one.replicas, one.pin) for one in change.prepare),
+        prepare=tuple(Preparation(load.model, load.replicas, load.pin) for load in change.prepare),
         release=tuple(change.release),
         next_unix_s=message.next_unix_s,
         last_unix_s=message.last_unix_s,

@@ -229,8 +229,8 @@ def register(
 
 
 def placement(where: Placement) -> types_pb2.Placement:
-    """Where a version may run; raises InvalidOption for a priority nobody knows."""
-    priority = next((_PRIORITIES[one] for one in _PRIORITIES if one == where.priority), None)
+    """Where a version may run; raises InvalidOption for an unknown priority."""
+    priority = {str(name): value for name, value in _PRIORITIES.items()}.get(where.priority)
     if priority is None:
         raise InvalidOption(f"priority {where.priority!r}: one of {', '.join(_PRIORITIES)}")
     return types_pb2.Placement(
@@ -241,16 +241,16 @@ def placement(where: Placement) -> types_pb2.Placement:
     )
 
 
-def batching(model: str, device_kind: str, one: Batching | None) -> model_pb2.SetBatchingRequest:
-    """The message that says how a version is batched; None: as its workers were started."""
+def batching(model: str, device_kind: str, asked: Batching | None) -> model_pb2.SetBatchingRequest:
+    """The message that sets how a version is batched; None: as its workers were started."""
     request = model_pb2.SetBatchingRequest(model=model, device_kind=device_kind)
-    if one is not None:
-        request.batching.max_batch = _unsigned("max_batch", one.max_batch)
-        sizes = (_unsigned("a preferred size", size) for size in one.preferred_sizes)
+    if asked is not None:
+        request.batching.max_batch = _unsigned("max_batch", asked.max_batch)
+        sizes = (_unsigned("a preferred size", size) for size in asked.preferred_sizes)
         request.batching.preferred_sizes.extend(sizes)
-        request.batching.max_delay_ms = one.max_delay_ms
-        request.batching.queue_capacity = _unsigned("queue_capacity", one.queue_capacity)
-        request.batching.fixed = one.fixed
+        request.batching.max_delay_ms = asked.max_delay_ms
+        request.batching.queue_capacity = _unsigned("queue_capacity", asked.queue_capacity)
+        request.batching.fixed = asked.fixed
         request.batching.SetInParent()
     return request
 
@@ -258,7 +258,7 @@ def batching(model: str, device_kind: str, one: Batching | None) -> model_pb2.Se
 def variant(
     model: str, device_kind: str, variant: str, drift: Drift | None
 ) -> model_pb2.SetVariantRequest:
-    """The message that says which build serves a version."""
+    """The message that sets which build serves a version."""
     request = model_pb2.SetVariantRequest(model=model, device_kind=device_kind, variant=variant)
     if drift is not None:
         request.drift.CopyFrom(drift_to(drift))
@@ -268,7 +268,7 @@ def variant(
 def load(
     model: str, replicas: int, pin: bool, wait: bool, where: Placement | None
 ) -> model_pb2.LoadModelRequest:
-    """The message that wants a version loaded; `where`: it may only be there from now on."""
+    """The message that loads a version; `where` also changes its placement."""
     return model_pb2.LoadModelRequest(
         model=model,
         replicas=replicas,
@@ -281,7 +281,7 @@ def load(
 def residency(
     model: str, mode: ResidencyModeName, idle_release_s: float, cpu_fallback: bool
 ) -> model_pb2.SetResidencyRequest:
-    """The message that says how a version is kept."""
+    """The message that sets how a version is kept."""
     if mode not in _RESIDENCIES:
         raise InvalidOption(f"residency mode {mode!r}: one of {', '.join(_RESIDENCIES)}")
     kept = types_pb2.Residency(
@@ -300,8 +300,8 @@ def bench(
     seconds: float,
     image: str | Path | bytes | None,
 ) -> bench_pb2.BenchModelRequest:
-    """The message that asks for a curve; shapes are (height, width). OSError for a file that cannot
-    be read.
+    """The message that measures a curve; shapes are (height, width). Raises OSError for an image
+    file that cannot be read.
     """
     sweep = bench_pb2.Sweep(
         shapes=[
@@ -320,7 +320,7 @@ def bench(
 def events(
     *, after: str, last: int, kinds: Sequence[str], model: str, worker: str, follow: bool
 ) -> events_pb2.WatchEventsRequest:
-    """The message that asks for events; kinds as in events.proto, without EVENT_KIND_."""
+    """The message that asks for events; kinds are those of events.proto without EVENT_KIND_."""
     known = [name.removeprefix(_KIND) for name, _ in events_pb2.EventKind.items()][1:]
     unknown = [kind for kind in kinds if kind.upper() not in known]
     if unknown:
@@ -338,16 +338,16 @@ def events(
 def changeover(
     prepare: Sequence[str], release: Sequence[str], replicas: int, pin: bool
 ) -> model_pb2.ChangeoverRequest:
-    """The message of a changeover: of each model to prepare so many replicas, pinned or not."""
+    """The message of a changeover; `replicas` and `pin` hold for each model to prepare."""
     for models in (prepare, release):
         if isinstance(models, str):
             raise InvalidOption(
-                f"{models!r} is one name: give a list of models, such as [{models!r}]"
+                f"{models!r} is a single name: give a list of models, such as [{models!r}]"
             )
     number = _unsigned("replicas", replicas)
     return model_pb2.ChangeoverRequest(
         prepare=[
-            model_pb2.LoadModelRequest(model=one, replicas=number, pin=pin) for one in prepare
+            model_pb2.LoadModelRequest(model=name, replicas=number, pin=pin) for name in prepare
         ],
         release=release,
     )
@@ -356,7 +356,7 @@ def changeover(
 def schedule(
     name: str, cron: str, time_zone: str, lead_s: float, change: model_pb2.ChangeoverRequest
 ) -> schedule_pb2.SetScheduleRequest:
-    """The message that makes or replaces a schedule."""
+    """The message that creates or replaces a schedule."""
     return schedule_pb2.SetScheduleRequest(
         schedule=schedule_pb2.Schedule(
             name=name, cron=cron, time_zone=time_zone, lead_s=lead_s, change=change

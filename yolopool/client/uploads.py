@@ -1,4 +1,9 @@
-"""What is uploaded: an artifact in chunks, an architecture file, calibration images."""
+"""Uploads: a file in chunks, an architecture as text, calibration images as an archive; and the
+client methods of several calls: upload, register, build.
+
+The methods are generators: they yield every call, pause and file access to the client that runs
+them.
+"""
 
 import hashlib
 import re
@@ -19,39 +24,40 @@ from yolopool.errors import ArtifactNotFound, InvalidOffset, InvalidOption, Unav
 from yolopool.v1 import model_pb2
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-# What an importer decodes of a stranger's; and how many, since each takes a pass of the model, and
-# more give no other ranges.
+# The importer decodes no other formats of an uploaded archive.
 _CALIBRATION_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Each image costs a pass of the model, and more than these do not change the ranges.
 MAX_CALIBRATION_IMAGES = 300
+# A fixed time in the archive, so that the same images are the same upload.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 _LIBRARY_NAME = re.compile(r"[a-z0-9_-]{1,60}\.yaml")
-# yolo11n.yaml, yolov8x-p2.yaml: the letter that the library takes for the scale.
+# yolo11n.yaml, yolov8x-p2.yaml: the letter that the model library takes as the scale.
 _SCALE = re.compile(r"\d([nslmxtcbe])(?:$|-|u)")
 
 CHUNK_BYTES = 1024 * 1024
 UPLOAD_TIMEOUT_S = 600.0
 UPLOAD_ATTEMPTS = 5
 POLL_S = 0.2
-Progress = Callable[[str, float], None]  # the step under way and its fraction, 0..1
+Progress = Callable[[str, float], None]  # the current step and its fraction, 0..1
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file to be uploaded, by its content."""
+    """A file to upload, named by its content."""
 
     path: Path
     sha256: str
     size_bytes: int
 
     def question(self) -> Iterator[model_pb2.UploadArtifactRequest]:
-        """A header alone: asks how much of it the server holds."""
+        """A header alone: asks how much of the file the server holds."""
         yield self._header(0)
 
     def parts(
         self, offset: int, progress: Progress | None
     ) -> Iterator[model_pb2.UploadArtifactRequest]:
-        """Header and chunks from `offset` on."""
+        """A header, then the chunks from `offset` on."""
         yield self._header(offset)
         with self.path.open("rb") as file:
             file.seek(offset)
@@ -79,10 +85,10 @@ def read_artifact(path: str | Path) -> Artifact:
 
 
 def read_architecture(path: str | Path) -> str:
-    """The text of a file, with the scale that its name says where the text does not; or the name
-    itself if there is no such file and the library may have it.
+    """The text of an architecture file. If only its name says the scale, that is added.
 
-    Raises OSError if it can't be read, UnicodeDecodeError if it is no text.
+    If there is no such file and the model library may have one of this name, returns the name.
+    Raises OSError if it cannot be read, UnicodeDecodeError if it is not text.
     """
     file = Path(path)
     if not file.exists() and _LIBRARY_NAME.fullmatch(str(path)):
@@ -95,7 +101,7 @@ def read_architecture(path: str | Path) -> str:
 
 
 def images_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Sequence[Path]:
-    """The image files of a folder, by name. Raises InvalidOption where there are none."""
+    """The image files of a folder, sorted by name. Raises InvalidOption if there are none."""
     files = (path for path in folder.glob("*") if path.suffix.lower() in suffixes)
     found = sorted(path for path in files if path.is_file())
     if not found:
@@ -107,7 +113,7 @@ def write_calibration_archive(folder: Path, path: Path) -> None:
     """Writes the JPEG and PNG images of a folder to a zip at `path`.
 
     Of more than MAX_CALIBRATION_IMAGES only every second, third, ... is taken. Raises
-    InvalidOption where there are none.
+    InvalidOption if there are none.
     """
     images = images_in(folder, _CALIBRATION_SUFFIXES)
     every = -(-len(images) // MAX_CALIBRATION_IMAGES)
@@ -192,7 +198,9 @@ def _architecture_text(path: str | Path) -> str:
     try:
         return read_architecture(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidOption(f"{path} is no YAML file of an architecture: {error}") from error
+        raise InvalidOption(
+            f"{path} is not an architecture file ({error}): give a YAML file"
+        ) from error
 
 
 def build(

@@ -1,6 +1,6 @@
 """Mean average precision as in COCO (Lin et al. 2014; pycocotools/cocoeval.py). Pure.
 
-Detections are matched greedily by score at IoU .50 to .95, precision is made monotonous and read
+Detections are matched greedily by score at IoU .50 to .95. Precision is made monotonic and sampled
 at 101 recalls.
 """
 
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-# Rows of detections: x1, y1, x2, y2, score, class; of truths: x1, y1, x2, y2, class.
+# A row of detections is x1, y1, x2, y2, score, class; a row of truths is x1, y1, x2, y2, class.
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-# As COCO: at most so many detections of a class in a picture.
+# As in COCO: at most so many detections of a class on an image.
 MAX_DETECTIONS = 100
 
 
 def iou(left: Array, right: Array) -> Array:
-    """Overlap of n boxes with m boxes: (n, m), 0..1."""
+    """Intersection over union of n boxes with m boxes: (n, m), 0..1."""
     low = np.maximum(left[:, None, :2], right[None, :, :2])
     high = np.minimum(left[:, None, 2:4], right[None, :, 2:4])
     common = np.prod(np.clip(high - low, 0, None), axis=2)
@@ -28,7 +28,7 @@ def iou(left: Array, right: Array) -> Array:
 
 
 def match(detections: Array, truths: Array, threshold: float) -> NDArray[np.bool_]:
-    """Which detections (best score first) find a truth that no better one has found."""
+    """Which detections (best score first) match a truth that no better detection has matched."""
     hits = np.zeros(len(detections), np.bool_)
     overlaps = iou(detections, truths)
     for row in range(len(detections)):
@@ -40,7 +40,7 @@ def match(detections: Array, truths: Array, threshold: float) -> NDArray[np.bool
 
 
 def average_precision(hits: NDArray[np.bool_], scores: Array, truths: int) -> float:
-    """Area under precision over recall, 0..1, for so many truths (at least one)."""
+    """Area under the precision-recall curve, 0..1; `truths` is their number, at least one."""
     ranked = hits[np.argsort(-scores, kind="mergesort")]
     found = np.cumsum(ranked)
     recall = found / truths
@@ -53,7 +53,7 @@ def average_precision(hits: NDArray[np.bool_], scores: Array, truths: int) -> fl
 def class_precision(
     detections: Mapping[str, Array], truths: Mapping[str, Array], cls: int, threshold: float
 ) -> float | None:
-    """Average precision of one class over all pictures; None where no picture shows it."""
+    """Average precision of one class over all images; None if no image shows it."""
     hits, scores, total = [np.zeros(0, np.bool_)], [np.zeros(0)], 0
     for name, wanted in truths.items():
         real = wanted[wanted[:, 4] == cls]
@@ -70,7 +70,7 @@ def class_precision(
 def mean_precision(
     detections: Mapping[str, Array], truths: Mapping[str, Array], classes: int
 ) -> tuple[float, float]:
-    """(mAP50, mAP50-95), means over the classes that the truths show."""
+    """(mAP50, mAP50-95): means over the classes that occur in the truths."""
     table = [
         [class_precision(detections, truths, cls, float(t)) for t in THRESHOLDS]
         for cls in range(classes)

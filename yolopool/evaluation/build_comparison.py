@@ -1,6 +1,6 @@
-"""Two builds of a version tried on the same images: how far apart they are, and how fast each is.
+"""Compares two builds of a version on the same images: how far results drift, and how fast each is.
 
-By calls of the client, as any caller's; the two take turns, so that what else the pool does meets
+It calls Detect as any client does. The builds take turns, so that other load on the pool affects
 both alike.
 """
 
@@ -18,17 +18,17 @@ from yolopool.client.model_records import Drift, ModelVersion
 from yolopool.errors import InvalidOption
 from yolopool.evaluation import average_precision, drift
 
-# Average precision looks at the whole curve.
-LEAST_CONFIDENCE = 0.001
-# Of one image: class, centre x and y, width and height in its shares; float64 (n, 5).
+# Average precision needs the whole curve, down to the least confident objects.
+MIN_CONFIDENCE = 0.001
+# The labels of one image: class, centre x and y, width and height as shares; float64 (n, 5).
 Labels = NDArray[np.float64]
-# Before times count: builds are loaded and warmed up.
+# Requests before times count, to load and warm up both builds.
 WARM_UPS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class BuildComparison:
-    """`exact_ms` and `ms`: the median forward pass of one image."""
+    """`exact_ms` and `ms` are the median times of a forward pass of one image."""
 
     drift: Drift
     exact_ms: float
@@ -41,12 +41,12 @@ def compare(
     other: ModelVersion,
     images: Sequence[Path],
     truths: Sequence[Labels] | None,
-    told: Callable[[float], None] = lambda _: None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> BuildComparison:
-    """Tries `other` beside `exact`, both builds of one version; `truths`: what is on each image, as
-    `read_all` answers it. Raises what Detect raises.
+    """Compares `other` with `exact`, both builds of one version. `truths` are the labels of each
+    image, from `read_labels`. Raises what Detect raises.
     """
-    asked = LEAST_CONFIDENCE if truths is not None else None
+    asked = MIN_CONFIDENCE if truths is not None else None
     for build in (exact, other):
         for _ in range(WARM_UPS):
             client.detect(images[0], build.name)
@@ -54,7 +54,7 @@ def compare(
     for number, image in enumerate(images):
         found = [client.detect(image, build.name, confidence=asked) for build in (exact, other)]
         pairs.append((found[0], found[1]))
-        told((number + 1) / len(images))
+        progress((number + 1) / len(images))
     served = [(_served(a, exact.confidence), _served(b, exact.confidence)) for a, b in pairs]
     moved = drift.total(drift.compare(a, b) for a, b in served)
     moved = replace(moved, exact=pairs[0][0].variant.rpartition("/")[0])
@@ -65,7 +65,7 @@ def compare(
 
 
 def _served(found: Detections, confidence: float) -> Detections:
-    """What is served of it: those above the version's threshold."""
+    """The results that are served: those above the version's threshold."""
     return found if found.classification is not None else found[found.confidence > confidence]
 
 
@@ -89,7 +89,7 @@ def _with_precision(
 
 
 def _corners(labels: Labels, size: tuple[int, int]) -> NDArray[np.float64]:
-    """Of labels of an image of (width, height) pixels: corners and class, float64 (n, 5)."""
+    """The corners and class of the labels of an image of (width, height) pixels: float64 (n, 5)."""
     cls, centre, extent = labels[:, :1], labels[:, 1:3], labels[:, 3:]
     low, high = (centre - extent / 2) * size, (centre + extent / 2) * size
     return np.concatenate((low, high, cls), axis=1)
@@ -100,13 +100,17 @@ def _rows(found: Detections) -> NDArray[np.float64]:
     return np.column_stack(columns).astype(np.float64).reshape(-1, 6)
 
 
-def read_all(folder: Path, images: Sequence[Path], classes: int) -> list[Labels]:
-    """What is on each image, from a folder of one .txt an image (none: nothing is on it), a line an
-    object: class, centre x and y, width and height in shares of the image. Raises InvalidOption.
+def read_labels(folder: Path, images: Sequence[Path], classes: int) -> list[Labels]:
+    """Reads the labels of each image from a folder of .txt files; without a file, nothing is on it.
+
+    A line is an object: class, centre x and y, width and height as shares of the image. Raises
+    InvalidOption.
     """
     found = [_read(folder / f"{image.stem}.txt", classes) for image in images]
     if not any(len(rows) for rows in found):
-        raise InvalidOption(f"{folder} has no labels of these images: one .txt an image")
+        raise InvalidOption(
+            f"{folder} has no labels of these images: give a folder with a .txt for each image"
+        )
     return found
 
 
@@ -115,22 +119,22 @@ def _read(path: Path, classes: int) -> Labels:
     for number, line in enumerate(path.read_text().splitlines() if path.is_file() else (), 1):
         try:
             cls, *box = (float(word) for word in line.split())
-            good = len(box) == 4 and all(0.0 <= one <= 1.0 for one in box)
+            good = len(box) == 4 and all(0.0 <= share <= 1.0 for share in box)
         except ValueError:
             good = not line.strip()
             if good:
                 continue
         if not good or cls not in range(classes):
             raise InvalidOption(
-                f"{path}:{number} is no label: class 0 to {classes - 1}, centre x and y, width and "
-                "height in shares of the image"
+                f"{path}:{number} is not a label: give class 0 to {classes - 1}, centre x and "
+                "y, width and height as shares of the image"
             )
         rows.append((cls, *box))
     return np.array(rows, np.float64).reshape(-1, 5)
 
 
 def fastest(trials: Mapping[str, BuildComparison], bound: drift.Bound) -> str:
-    """The build to serve by: within the bound and faster than the exact one; empty: none is."""
+    """The fastest build that is within the bound and faster than the exact one; empty: none is."""
     better = {
         name: trial.ms / trial.exact_ms
         for name, trial in trials.items()

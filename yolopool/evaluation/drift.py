@@ -1,4 +1,4 @@
-"""How far the answers of one build are from those of another, on the same images. Pure."""
+"""How far the results of one build differ from those of another on the same images. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +11,16 @@ from yolopool.client.model_records import Drift
 from yolopool.evaluation import average_precision
 from yolopool.evaluation.average_precision import Array
 
-# Objects of one class that overlap so much are one, seen twice.
-SAME = 0.5
+# Objects of one class that overlap by this count as the same object.
+MIN_OVERLAP = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a build may differ by and still serve in the exact one's place: a side, pixels; objects
-    of the exact one that it misses, and objects of its own, as shares of what there is; and mean
-    average precision (IoU .50 to .95), where there are labels.
+    """How far a build may drift and still replace the exact one.
+
+    `largest_px` is the movement of a side. `missed` is the share of the exact build's objects that
+    it may miss, or find in addition. `map_loss` is the loss of mAP50-95, if there are labels.
     """
 
     largest_px: float = 5.0
@@ -27,15 +28,15 @@ class Bound:
     map_loss: float = 0.01
 
     def exceeded_by(self, drift: Drift) -> str:
-        """What of a drift is beyond, for people; empty: nothing."""
-        least = max(1, drift.objects)
+        """Which bounds a drift exceeds, in words; empty: none."""
+        objects = max(1, drift.objects)
         said = []
         if not drift.objects:
             said.append("the exact build found nothing on the images: give others")
         if drift.largest_px > self.largest_px:
             said.append(f"a side moved by {drift.largest_px:.2f} px, allowed {self.largest_px:g}")
-        for count, what in ((drift.objects - drift.matched, "missed"), (drift.extra, "more")):
-            if count > self.missed * least:
+        for count, what in ((drift.objects - drift.matched, "missed"), (drift.extra, "extra")):
+            if count > self.missed * objects:
                 said.append(f"{count} of {drift.objects} objects {what}, allowed {self.missed:.0%}")
         if drift.map_loss is not None and drift.map_loss > self.map_loss:
             said.append(f"{drift.map_loss:.4f} mAP50-95 lost, allowed {self.map_loss:g}")
@@ -43,8 +44,11 @@ class Bound:
 
 
 def compare(exact: Detections, other: Detections) -> Drift:
-    """Of one image. Exact objects, most confident first, each take the free one of their class with
-    the largest overlap of at least SAME; of a classification the likeliest class is compared.
+    """The drift on one image.
+
+    Each exact object, most confident first, is matched with the unmatched object of its class that
+    overlaps it most, by at least MIN_OVERLAP. For classifications, the likeliest classes are
+    compared.
     """
     if exact.classification is not None and other.classification is not None:
         return _between_classes(exact, other)
@@ -54,7 +58,7 @@ def compare(exact: Detections, other: Detections) -> Drift:
     free = np.ones(len(other), np.bool_)
     matched, pixels, confidence = 0, 0.0, 0.0
     for index in np.argsort(-exact.confidence, kind="stable"):
-        fits = free & (other.class_id == exact.class_id[index]) & (overlaps[index] >= SAME)
+        fits = free & (other.class_id == exact.class_id[index]) & (overlaps[index] >= MIN_OVERLAP)
         if not fits.any():
             continue
         best = int(np.where(fits, overlaps[index], -1.0).argmax())
@@ -74,17 +78,17 @@ def compare(exact: Detections, other: Detections) -> Drift:
 
 
 def total(drifts: Iterable[Drift]) -> Drift:
-    """Over images: sums of counts, the largest of differences."""
+    """The drift over several images: the sums of counts, the largest of differences."""
     whole = Drift()
-    for one in drifts:
+    for drift in drifts:
         whole = replace(
             whole,
-            images=whole.images + one.images,
-            objects=whole.objects + one.objects,
-            matched=whole.matched + one.matched,
-            extra=whole.extra + one.extra,
-            largest_px=max(whole.largest_px, one.largest_px),
-            largest_confidence=max(whole.largest_confidence, one.largest_confidence),
+            images=whole.images + drift.images,
+            objects=whole.objects + drift.objects,
+            matched=whole.matched + drift.matched,
+            extra=whole.extra + drift.extra,
+            largest_px=max(whole.largest_px, drift.largest_px),
+            largest_confidence=max(whole.largest_confidence, drift.largest_confidence),
         )
     return whole
 
@@ -101,10 +105,10 @@ def _between_classes(exact: Detections, other: Detections) -> Drift:
 
 
 def _mask_overlaps(left: Sequence[Mask], right: Sequence[Mask], boxes: Array) -> Array:
-    """The lesser of the overlaps of masks and of boxes, (n, m); only those near are looked at."""
+    """The smaller of the overlaps of masks and boxes, (n, m); masks count only where boxes do."""
     ones, twos = ([mask.to_array() for mask in masks] for masks in (left, right))
     found = boxes.copy()
-    for one, two in zip(*np.nonzero(boxes >= SAME), strict=True):
+    for one, two in zip(*np.nonzero(boxes >= MIN_OVERLAP), strict=True):
         union = int(np.count_nonzero(ones[one] | twos[two]))
         both = int(np.count_nonzero(ones[one] & twos[two])) / max(1, union)
         found[one, two] = min(boxes[one, two], both)
@@ -112,14 +116,14 @@ def _mask_overlaps(left: Sequence[Mask], right: Sequence[Mask], boxes: Array) ->
 
 
 def _distance(left: Detections, one: int, right: Detections, two: int) -> float:
-    """Largest difference of a side, a keypoint's place or a rotated corner, pixels."""
+    """The largest difference of a side, a keypoint or a rotated corner, in pixels."""
     pairs = [(left.xyxy[one], right.xyxy[two])]
     if left.keypoints is not None and right.keypoints is not None:
         pairs.append((left.keypoints[one][:, :2], right.keypoints[two][:, :2]))
     found = max(float(np.abs(a.astype(np.float64) - b).max(initial=0.0)) for a, b in pairs)
     if left.corners is None or right.corners is None:
         return found
-    # The same box may be told from another of its corners.
+    # The same box may begin at another of its corners.
     turned = (np.roll(right.corners[two], turn, axis=0) for turn in range(4))
     apart = (
         float(np.abs(left.corners[one].astype(np.float64) - corners).max()) for corners in turned

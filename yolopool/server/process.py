@@ -1,4 +1,4 @@
-"""How a server process runs until a signal and how it starts its heap."""
+"""How a server process runs until a signal, and keeps garbage collection cheap."""
 
 import asyncio
 import gc
@@ -6,9 +6,9 @@ import signal
 
 
 def settle() -> None:
-    """To be called once, when a process has begun: what is there now stays until its end, and the
-    collector of cycles looks at it no more. With torch a full pass took a tenth of a second, in
-    which nothing else ran.
+    """Call once after start-up: excludes everything that exists now from garbage collection.
+
+    With torch loaded, a full collection stopped the process for a tenth of a second.
     """
     gc.collect()
     gc.freeze()

@@ -10,12 +10,12 @@ Event = TypeVar("Event", bound=StrEnum)
 
 
 class InvalidTransition(Exception):
-    """A transition that the table does not have; the message tells how it came to this."""
+    """A transition that the table does not have; the message has the events before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Life(Generic[State, Event]):
-    """State of one thing and the last events that changed it."""
+    """The state of one thing, and the last events that changed it."""
 
     name: str
     state: State
@@ -24,7 +24,7 @@ class Life(Generic[State, Event]):
     def apply(
         self, table: Mapping[tuple[State, Event], State], event: Event
     ) -> "Life[State, Event]":
-        """The next life, or InvalidTransition with the story so far."""
+        """The state after `event`; raises InvalidTransition with the events before it."""
         after = table.get((self.state, event))
         if after is None:
             story = ", ".join(self.story) or "nothing yet"
@@ -33,5 +33,5 @@ class Life(Generic[State, Event]):
             )
         if after is self.state:
             return self
-        # The last twenty are enough to tell what went wrong, and bound a long life.
+        # Twenty events are enough to explain a failure, and bound the history.
         return replace(self, state=after, story=(*self.story, event)[-20:])

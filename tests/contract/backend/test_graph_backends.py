@@ -349,7 +349,7 @@ async def test_int8_is_of_models_that_detect(tmp_path: Path) -> None:
     digest = hashlib.sha256((tmp_path / "images.zip").read_bytes()).hexdigest()
     asked = child.Build("onnx", "int8", str(tmp_path / "images.zip"), digest)
     refusal = await refusal_of(path, tmp_path / "work", build=asked)
-    assert "int8 is of models that detect" in refusal.message
+    assert "int8 is built for detection alone" in refusal.message
 
 
 @pytest.mark.parametrize("kind", GRAPHS)

@@ -156,7 +156,7 @@ def test_schedules_are_told_in_their_own_zone(pool: ScriptedPool) -> None:
 def test_how_models_are_kept_and_what_a_ledger_lacks_is_shown(pool: ScriptedPool) -> None:
     assert "on-demand" in yolopool(pool, "models", "list").stdout
     shown = yolopool(pool, "workers", "list").stdout
-    for words in ("in the place of", "128.0 MiB less for", "256.0 MiB did not", "cordoned"):
+    for words in ("replaces another", "128.0 MiB used by", "256.0 MiB not given", "cordoned"):
         assert words in shown
     worker = json.loads(yolopool(pool, "workers", "list", "--json").stdout)[0]
     assert worker["replaces_because"] == "256 MiB did not come back [budget]"
@@ -165,7 +165,7 @@ def test_how_models_are_kept_and_what_a_ledger_lacks_is_shown(pool: ScriptedPool
 def test_a_drain_tells_what_has_no_other_place(pool: ScriptedPool) -> None:
     done = yolopool(pool, "workers", "drain", "box-cpu", "--wait")
     assert (done.returncode, done.stdout) == (0, "box-cpu has left\n")
-    assert "nobody else had room for shapes@1" in done.stderr
+    assert "no other worker had room for shapes@1" in done.stderr
     assert pool.script.last("DrainWorker").wait
     assert yolopool(pool, "workers", "drain", "nobody").returncode == 3
 
@@ -282,7 +282,7 @@ def test_residency_changes_what_is_given(pool: ScriptedPool) -> None:
     arguments = ["--mode", "on-demand", "--idle-s", "30"]
     done = yolopool(pool, "models", "residency", "shapes", *arguments)
     assert done.returncode == 0, done.stderr
-    assert "on-demand, released when idle for 30 s" in done.stdout
+    assert "on-demand, unloaded after 30 s without a request" in done.stdout
     asked = pool.script.last("SetResidency").residency
     assert asked.mode == types_pb2.RESIDENCY_MODE_ON_DEMAND
     assert (asked.idle_release_s, asked.cpu_fallback) == (30, True)
@@ -377,13 +377,13 @@ def test_plans_and_explanations_are_for_people(pool: ScriptedPool) -> None:
     for words in (
         "it waits for [room]",
         "0.125/s over 1 h",
-        "saves 2.5 s",
+        "2.5 s of cold starts",
         "LEDGER_FULL",
         "12.5 s",
     ):
         assert words in shown
     shown = yolopool(pool, "explain", "request", "r1").stdout
-    for words in ("loaded when it came", "box-1: QUEUE_FULL", "device 12.5 ms"):
+    for words in ("loaded on arrival", "box-1: QUEUE_FULL", "device 12.5 ms"):
         assert words in shown
     done = yolopool(pool, "explain", "request", "absent")
     assert (done.returncode, "REQUEST_NOT_FOUND" in done.stderr) == (3, True)

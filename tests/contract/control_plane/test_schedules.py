@@ -293,5 +293,5 @@ def test_load_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_load_names_models() -> None:
-    with pytest.raises(ValueError, match="no model reference"):
+    with pytest.raises(ValueError, match="not a model reference"):
         read_settings(["--load", "A model"])

@@ -33,13 +33,13 @@ def test_curves_share_their_axes_and_have_their_names() -> None:
     assert {"a", "b"} <= {text.text for text in root.iter(f"{tag}text")}
 
 
-def test_more_curves_than_can_be_told_apart_are_refused() -> None:
+def test_more_curves_than_colours_are_refused() -> None:
     many = {str(number): [1.0, 2.0] for number in range(len(COLOURS) + 1)}
-    with pytest.raises(ValueError, match="told apart"):
+    with pytest.raises(ValueError, match="more than the"):
         lines_chart(many, "", "", "")
 
 
-def test_a_curve_may_end_early_and_be_told_by_names() -> None:
+def test_a_curve_may_end_early_and_have_names_on_the_axis() -> None:
     chart = lines_chart(
         {"long": [1.0, 2.0, 4.0], "short": [0.25, 0.5]}, "", "", "", x_names="abc", marked=1
     )

@@ -79,7 +79,7 @@ def test_plot_turns_a_photo_as_the_server_did(found: Detections) -> None:
 
 
 def test_plot_refuses_another_image(found: Detections) -> None:
-    with pytest.raises(ValueError, match="the boxes are of"):
+    with pytest.raises(ValueError, match="the results are for"):
         found.plot(Image.new("RGB", (10, 10)))
 
 

@@ -79,7 +79,7 @@ def test_of_classes_the_likeliest_is_compared() -> None:
         (Drift(1, 100, 100, 0, 4.9, 0.5), ""),
         (Drift(1, 100, 99, 1, 0.0, 0.0), ""),
         (Drift(1, 100, 98, 0, 0.0, 0.0), "missed"),
-        (Drift(1, 100, 100, 2, 0.0, 0.0), "more"),
+        (Drift(1, 100, 100, 2, 0.0, 0.0), "extra"),
         (Drift(1, 100, 100, 0, 5.1, 0.0), "moved"),
         (Drift(0), "found nothing"),
         (Drift(1, 100, 100, exact_map50_95=0.5, map50_95=0.48), "mAP50-95"),
@@ -127,9 +127,9 @@ def test_labels_are_checked_before_anything_runs(tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     label = tmp_path / "a.txt"
     label.write_text("1 0.5 0.5 0.2 0.4\n\n")
-    (rows,) = build_comparison.read_all(tmp_path, [image], 2)
+    (rows,) = build_comparison.read_labels(tmp_path, [image], 2)
     assert rows.tolist() == [[1, 0.5, 0.5, 0.2, 0.4]]
     for wrong in ("2 0.5 0.5 0.2 0.4", "0 0.5 0.5 0.2", "0 0.5 0.5 nan 0.1", "cat 1 1 1 1", ""):
         label.write_text(wrong)
         with pytest.raises(InvalidOption):
-            build_comparison.read_all(tmp_path, [image], 2)
+            build_comparison.read_labels(tmp_path, [image], 2)

@@ -41,7 +41,7 @@ def test_a_device_that_is_full_at_four() -> None:
     assert found.more_latency == pytest.approx(2 / (310 / 300) - 1)
     assert found.says() == (
         "batch 4, 300 images/s at 13.3 ms a pass: 8 gives +3% images/s for +94% latency, and a "
-        "doubling is to give +10%"
+        "doubling must give +10%"
     )
 
 
@@ -53,7 +53,7 @@ def test_one_slow_point_is_not_taken_for_the_knee() -> None:
 def test_a_throughput_that_grows_has_its_knee_at_the_end() -> None:
     found = knee([Point(batch, 50.0 * batch) for batch in (8, 1, 2, 4)])
     assert (found.batch, found.next_batch) == (8, 0)
-    assert found.says().endswith("it is the largest that was measured")
+    assert found.says().endswith("no larger one was measured")
 
 
 def test_a_flat_throughput_has_it_at_the_start() -> None:
