@@ -82,8 +82,7 @@ class Brain:
     def __init__(self, loop: VirtualLoop, link: WorkerClient) -> None:
         self.clock = Clock(loop.time, lambda: UNIX_S + loop.time())
         self.registry = MemoryRegistry(self.clock.unix, self.clock.monotonic)
-        self.view = View(self.clock)
-        self.view.waiters = PacedWaiters()
+        self.view = View(self.clock, PacedWaiters())
         leader_client = LeaderClient(self.view, "brain")
         self.loads = Loader(self.registry, self.view, leader_client, self.clock, NO_WORKER_GRACE_S)
         self.watch = Reflector(self.registry, self.view, None, lambda _: None)

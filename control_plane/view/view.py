@@ -6,6 +6,7 @@ wakes the waiters of the versions it touches.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from control_plane.clock import Clock
 from control_plane.types.command import Blocked
@@ -28,17 +29,21 @@ LEADER = "leader"  # the subject for a change of leader
 class View:
     """Satisfies `RoutingView`. No method awaits, so each is atomic on one event loop."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.waiters = Waiters()
+    def __init__(self, clock: Clock, waiters: Waiters | None = None) -> None:
+        self.waiters: Final = waiters or Waiters()
         self._desired_cache = DesiredCache()
         self._changes = PlanChanges()
         self._table = table = WorkerTable(clock, self._desired_cache, self._changes, self.waiters)
         self._clock = clock
-        # The maps of the table, which it changes in place.
-        self.workers, self.holders = table.workers, table.holders
-        self.loads, self.outstanding = table.loads, table.outstanding
-        self.footprints, self.failures = table.footprints, table.failures
-        self.breaker, self.exits = table.breaker, table.exits
+        # Shared with the table, which changes them in place.
+        self.workers: Final = table.workers
+        self.holders: Final = table.holders
+        self.loads: Final = table.loads
+        self.outstanding: Final = table.outstanding
+        self.footprints: Final = table.footprints
+        self.failures: Final = table.failures
+        self.breaker: Final = table.breaker
+        self.exits: Final = table.exits
         # What the newest plan could not do.
         self.waits: dict[VersionKey, Blocked] = {}
         self.highest_token: FencingToken | None = None

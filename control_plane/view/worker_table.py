@@ -5,6 +5,7 @@ The workers' own streams are its only source. A change wakes the waiters of the 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from control_plane.clock import Clock
 from control_plane.types.lifecycle import SAID, WORKER_TABLE, WorkerEvent, WorkerLife
@@ -34,17 +35,17 @@ class WorkerTable:
     def __init__(
         self, clock: Clock, desired: DesiredCache, changes: PlanChanges, waiters: Waiters
     ) -> None:
-        self.workers: dict[str, WorkerInfo] = {}
-        self.holders: dict[VersionKey, ReplicaIndex] = {}
-        self.loads: dict[str, LoadReport] = {}
-        self.outstanding: dict[str, int] = {}
-        self.tickets: dict[tuple[str, VersionKey], OutstandingCalls] = {}
+        self.workers: Final[dict[str, WorkerInfo]] = {}
+        self.holders: Final[dict[VersionKey, ReplicaIndex]] = {}
+        self.loads: Final[dict[str, LoadReport]] = {}
+        self.outstanding: Final[dict[str, int]] = {}
+        self.tickets: Final[dict[tuple[str, VersionKey], OutstandingCalls]] = {}
         # Arrivals of versions at workers that do not hold them any more.
-        self.departed: dict[VersionKey, Arrivals] = {}
-        self.footprints = Footprints()
-        self.failures = LoadBackoff()
-        self.breaker = CircuitBreaker()
-        self.exits = CrashLoops()
+        self.departed: Final[dict[VersionKey, Arrivals]] = {}
+        self.footprints: Final = Footprints()
+        self.failures: Final = LoadBackoff()
+        self.breaker: Final = CircuitBreaker()
+        self.exits: Final = CrashLoops()
         self._clock = clock
         self._desired = desired
         self._changes = changes

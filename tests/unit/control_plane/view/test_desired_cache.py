@@ -1,4 +1,4 @@
-"""The mirror of desired state: changes applied one by one are what a whole read is."""
+"""The cache of desired state: changes applied one by one are what a whole read is."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def changes(revision: int, **parts: object) -> DesiredDelta:
     return replace(DesiredDelta(revision, str(revision)), **parts)  # type: ignore[arg-type] # its fields
 
 
-def a_mirror() -> DesiredCache:
+def a_cache() -> DesiredCache:
     desired_cache = DesiredCache()
     desired_cache.take_all(
         Desired(5, "c", {key("a"): version("a")}, {key("a"): a_want("a")}, mark="5")
@@ -30,7 +30,7 @@ def a_mirror() -> DesiredCache:
 
 
 def test_a_change_touches_what_it_is_about() -> None:
-    desired_cache = a_mirror()
+    desired_cache = a_cache()
     news = desired_cache.take(changes(6, wants={key("a"): a_want("a", 2)}, numbers={"a": 7}))
     assert news == {key("a")}
     assert desired_cache.desired.wants == {key("a"): a_want("a", 2)}
@@ -42,7 +42,7 @@ def test_a_change_touches_what_it_is_about() -> None:
 
 
 def test_a_value_stays_what_it_was() -> None:
-    desired_cache = a_mirror()
+    desired_cache = a_cache()
     before = desired_cache.frozen()
     assert desired_cache.frozen() is before
     desired_cache.put_want(a_want("a", 3))
@@ -51,7 +51,7 @@ def test_a_value_stays_what_it_was() -> None:
 
 
 def test_an_own_write_is_ahead_until_the_store_is_past_it() -> None:
-    desired_cache, uploaded = a_mirror(), version("b", state=VersionState.UPLOADED)
+    desired_cache, uploaded = a_cache(), version("b", state=VersionState.UPLOADED)
     desired_cache.put_version(version("b"))  # registered at 6, adopted at 7
     desired_cache.take(changes(6, versions={key("b"): uploaded}))
     assert desired_cache.desired.versions[key("b")] == version("b")
@@ -62,7 +62,7 @@ def test_an_own_write_is_ahead_until_the_store_is_past_it() -> None:
 
 def test_what_an_own_write_hid_is_shown_when_it_is_old() -> None:
     """The change that was hidden is told once only, not with every read."""
-    desired_cache = a_mirror()
+    desired_cache = a_cache()
     half = replace(version("b", state=VersionState.IMPORTING), progress=0.5)
     desired_cache.take(changes(6, versions={key("b"): half}))
     desired_cache.put_version(half)
@@ -76,7 +76,7 @@ def test_what_an_own_write_hid_is_shown_when_it_is_old() -> None:
 
 def test_a_store_that_lost_writes_is_right() -> None:
     for read in (Desired(4, "c", {}, {}, mark="4"), Desired(5, "c", {}, {}, mark="other")):
-        desired_cache = a_mirror()
+        desired_cache = a_cache()
         desired_cache.put_version(version("b"))
         desired_cache.take_all(read)
         assert desired_cache.desired.versions == {}
@@ -93,9 +93,9 @@ def test_changes_add_up_to_a_whole_read(
     steps: list[tuple[str, VersionState | None, int | None]], owns: list[bool]
 ) -> None:
     """Whatever is written here or elsewhere: once the store is two writes past the last own one,
-    a mirror fed by changes shows what the store holds.
+    a cache fed by changes shows what the store holds.
     """
-    desired_cache = a_mirror()
+    desired_cache = a_cache()
     versions: dict[VersionKey, ModelVersion] = {key("a"): version("a")}
     wants: dict[VersionKey, Want] = {key("a"): a_want("a")}
     revision = 5
