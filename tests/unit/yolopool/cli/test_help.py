@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 import yolopool
-from yolopool.cli import main
+from yolopool.cli import main, models
 from yolopool.cli.console import SectionedGroup
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.v1 import detection_pb2, types_pb2
@@ -71,7 +71,7 @@ def test_every_option_of_the_proto_is_in_python_and_on_the_command_line() -> Non
 
 
 def test_every_setting_of_a_version_is_in_python_and_on_the_command_line() -> None:
-    flags = inspect.signature(main.models.models_register).parameters
+    flags = inspect.signature(models.models_register).parameters
     for field in types_pb2.VersionSettings.DESCRIPTOR.fields:
         assert field.name in RegisterOptions.__annotations__, field.name
         assert field.name in flags, field.name
