@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 
 def read_truths(folder: Path) -> tuple[dict[str, Array], int]:
-    """Truths a picture, and the number of classes, from the folder's gt.json."""
+    """The truths of each picture, and the number of classes, from the folder's gt.json."""
     content = json.loads((folder / "gt.json").read_text())
     truths = {
         name: np.array([[*o["xyxy"], o["cls"]] for o in objects], np.float64).reshape(-1, 5)
@@ -31,13 +31,13 @@ def read_truths(folder: Path) -> tuple[dict[str, Array], int]:
 
 
 def load(model: Path) -> Any:
-    """The model library's own model of a .pt that you trust no more than its safe mode does."""
+    """Loads a .pt as a model of the library, in its safe mode."""
     os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="yolo-config-"))
     os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", ULTRALYTICS_SAFE_LOAD="1")
     from ultralytics import YOLO
     from ultralytics.nn.autobackend import AutoBackend
 
-    # The warm-up is all that imports torchvision, which machines without it do well without.
+    # Only the warm-up imports torchvision, which may not be installed.
     AutoBackend.warmup = lambda self, **_: None
     return YOLO(str(model))
 

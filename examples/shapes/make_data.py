@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw
 
 NAMES = ("circle", "square", "triangle")
 SIZE = 320
-# Of the circle around a shape, in pixels.
+# Radius of the circle around a shape, in pixels.
 RADIUS_MIN, RADIUS_MAX = 14, 54
-# A shape must be visible: least distance of its colour from the background's mean (0..441).
+# A shape must be visible: minimum distance of its colour from the background's mean (0..441).
 CONTRAST_MIN = 70.0
 # Pictures are drawn this much larger and scaled down, for smooth edges.
 OVERSAMPLING = 3
@@ -37,7 +37,7 @@ class Split:
     count: int
 
 
-# Training, the check during training, and the held-out set that no training has seen.
+# Training, validation during training, and a held-out set.
 SPLITS = (Split("train", 1, 1200), Split("val", 2, 150), Split("test", 3, 150))
 
 
@@ -87,7 +87,7 @@ def place(rng: np.random.Generator, paper: np.ndarray) -> list[Shape]:
     """1 to 5 shapes that do not touch each other or the border."""
     mean = paper.mean(axis=(0, 1))
     wanted, shapes = int(rng.integers(1, 6)), list[Shape]()
-    # A crowded picture may have no room for another; a bounded search keeps it at fewer.
+    # A crowded picture may have no room for another shape: the search is bounded.
     for _ in range(200):
         if len(shapes) == wanted:
             break
@@ -119,7 +119,7 @@ def draw(paper: np.ndarray, shapes: list[Shape]) -> Image.Image:
 
 
 def scenes(seed: int, count: int) -> Iterator[tuple[Image.Image, list[Shape]]]:
-    """So many labelled pictures; picture i of a seed is the same whatever the count."""
+    """Draws `count` labelled pictures; picture i of a seed does not depend on the count."""
     for index in range(count):
         rng = np.random.default_rng((seed, index))
         paper = background(rng)

@@ -26,10 +26,10 @@ class Stage:
 
 
 STAGES = (Stage(160, 2e-3, 5e-4, 0.5, 0.4), Stage(320, 1e-3, 2e-5, 0.2, 0.6))
-# More than the time allows: the trainer fits the rate's descent to the time limit.
+# More than the time allows: the trainer fits its learning rate to the time limit.
 EPOCHS = 100
 BATCH = 8
-# What names folders of the machine that trained; nobody who loads the model needs it.
+# Attributes with paths of the training machine; nobody who loads the model needs them.
 PRIVATE_ARGUMENTS = ("data", "model", "pretrained", "project", "save_dir", "resume")
 
 
@@ -41,7 +41,7 @@ def prepare_library(scratch: Path) -> None:
 
 
 def run_stage(model: Any, data: Path, stage: Stage, minutes: float, scratch: Path) -> Path:
-    """Trains for so many minutes; returns the checkpoint of the last epoch."""
+    """Trains for a number of minutes; returns the checkpoint of the last epoch."""
     model.train(
         data=str(data / "data.yaml"),
         imgsz=stage.imgsz,
@@ -76,7 +76,7 @@ def run_stage(model: Any, data: Path, stage: Stage, minutes: float, scratch: Pat
 
 
 def clean(checkpoint: Path, output: Path) -> None:
-    """Saves the weights without what names this machine."""
+    """Saves the weights without attributes that name this machine."""
     import torch
 
     content = torch.load(checkpoint, map_location="cpu", weights_only=False)

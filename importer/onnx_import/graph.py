@@ -73,7 +73,7 @@ def read(data: bytes) -> Graph:
         )
     opset = _opset(model)
     nodes = list(_nodes(model.graph, 0))
-    strange = {f"{one.domain}.{one.op_type}" for one in nodes if one.domain not in _STANDARD}
+    strange = {f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in _STANDARD}
     if strange:
         words = ", ".join(sorted(strange))[:200]
         raise ImportRefused(
@@ -86,7 +86,7 @@ def read(data: bytes) -> Graph:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise _invalid(_line(error)) from error
-    suppresses = any(one.op_type == "NonMaxSuppression" for one in nodes)
+    suppresses = any(node.op_type == "NonMaxSuppression" for node in nodes)
     return Graph(
         model, opset, _input(model.graph), _outputs(model.graph), _words(model), suppresses
     )
@@ -105,7 +105,7 @@ def _parsed(data: bytes) -> ModelProto:
 
 
 def _opset(model: ModelProto) -> int:
-    versions = [one.version for one in model.opset_import if one.domain in _STANDARD]
+    versions = [opset.version for opset in model.opset_import if opset.domain in _STANDARD]
     newest = onnx.defs.onnx_opset_version()
     if len(versions) != 1 or not _OLDEST_OPSET <= versions[0] <= newest:
         raise ImportRefused(
@@ -138,11 +138,11 @@ def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 def _check_tensors(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     """Refuses tensors in other files: whoever runs the model would open a path that it names."""
     graphs = [graph, *(inside for node in nodes for inside in _subgraphs(node))]
-    for one in graphs:
-        tensors = [*one.initializer]
-        for sparse in one.sparse_initializer:
+    for inner in graphs:
+        tensors = [*inner.initializer]
+        for sparse in inner.sparse_initializer:
             tensors += [sparse.values, sparse.indices]
-        for node in one.node:
+        for node in inner.node:
             for attribute in node.attribute:
                 tensors += [attribute.t, *attribute.tensors]
                 for kept in (attribute.sparse_tensor, *attribute.sparse_tensors):
@@ -156,8 +156,8 @@ def _check_tensors(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
 
 
 def _input(graph: GraphProto) -> Input:
-    weights = {one.name for one in graph.initializer}
-    images = [one for one in graph.input if one.name not in weights]
+    weights = {tensor.name for tensor in graph.initializer}
+    images = [value for value in graph.input if value.name not in weights]
     if len(images) != 1:
         raise ImportRefused(
             UNSUPPORTED, f"it has {len(images)} inputs ({_some(images)}), served is one: the images"
@@ -190,12 +190,12 @@ def _input(graph: GraphProto) -> Input:
 def _outputs(graph: GraphProto) -> tuple[Output, ...]:
     if len(graph.output) > _MAX_OUTPUTS:
         raise _invalid(f"{len(graph.output)} outputs")
-    return tuple(Output(one.name, shape_of(one.type)) for one in graph.output)
+    return tuple(Output(output.name, shape_of(output.type)) for output in graph.output)
 
 
 def _words(model: ModelProto) -> Words:
     """The metadata that the exports of Ultralytics and of the YOLOv5 repository carry."""
-    said = {one.key: one.value for one in model.metadata_props}
+    said = {prop.key: prop.value for prop in model.metadata_props}
     if sum(len(value) for value in said.values()) > _MAX_TEXT:
         raise _invalid("more than 4 MiB of metadata")
     names, size = _literal(said, "names"), _literal(said, "imgsz")
@@ -223,7 +223,7 @@ def _is_final(said: dict[str, str]) -> bool | None:
 def _class_names(names: Any) -> tuple[str, ...]:
     if isinstance(names, dict):
         names = [names.get(index) for index in range(len(names))]
-    if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return ()
     return tuple(names)
 
@@ -241,7 +241,7 @@ def _said(shape: tuple[int | None, ...]) -> str:
 
 
 def _some(named: Iterable[Any]) -> str:
-    return ", ".join(one.name for one in named)[:200]
+    return ", ".join(entry.name for entry in named)[:200]
 
 
 def _line(error: object) -> str:

@@ -20,7 +20,7 @@ from importer.onnx_import.graph import Graph
 from importer.refusal import UNSUPPORTED, ImportRefused
 
 # Older opsets have one scale for a tensor, not one for each channel.
-_LEAST_OPSET = 13
+_MIN_OPSET = 13
 
 
 def quantised(
@@ -29,10 +29,10 @@ def quantised(
     """The file of the graph in int8, calibrated on a zip of images in squares of `size` pixels,
     and what made it. `heard` is told the share that is done. Raises ImportRefused.
     """
-    if graph.opset < _LEAST_OPSET:
+    if graph.opset < _MIN_OPSET:
         raise ImportRefused(
             UNSUPPORTED,
-            f"the file is of opset {graph.opset}, int8 needs {_LEAST_OPSET}: export it again",
+            f"the file is of opset {graph.opset}, int8 needs {_MIN_OPSET}: export it again",
         )
     shown = calibration.Images(images, graph.input, size, heard)
     _of_one_thread()
@@ -60,10 +60,10 @@ def quantised(
 def decoding(graph: GraphProto) -> list[str]:
     """The names of the nodes after the last convolutions; nodes without a name get one."""
     makers = {name: node for node in graph.node for name in node.output}
-    weights = {one.name: tuple(one.dims) for one in graph.initializer}
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for number, node in enumerate(graph.node):
         node.name = node.name or f"node {number}"
-    waiting, found = [one.name for one in graph.output], dict[str, None]()
+    waiting, found = [output.name for output in graph.output], dict[str, None]()
     while waiting:
         maker = makers.get(waiting.pop())
         if maker is not None and maker.name not in found and not _ends(maker, weights):

@@ -38,7 +38,7 @@ _FOLDED = frozenset(
     | {"Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mul", "ReduceMin"}
     | {"Reshape", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
 )
-_MOST_NUMBERS = 64
+_MAX_NUMBERS = 64
 _COUNTS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.BOOL})
 
 
@@ -54,7 +54,7 @@ class Cost:
 
 def parameters(graph: GraphProto) -> int:
     """The number of weights in the file."""
-    return sum(math.prod(one.dims) for one in graph.initializer)
+    return sum(math.prod(tensor.dims) for tensor in graph.initializer)
 
 
 def inferred(model: ModelProto, height: int, width: int) -> dict[str, TypeProto]:
@@ -63,12 +63,12 @@ def inferred(model: ModelProto, height: int, width: int) -> dict[str, TypeProto]
     worked out on the way. Raises ImportRefused where the operators do not fit each other.
     """
     graph = model.graph
-    weights = {one.name: one for one in graph.initializer}
-    (image,) = [one for one in graph.input if one.name not in weights]
-    types = {name: _type(one.data_type, tuple(one.dims)) for name, one in weights.items()}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    (image,) = [value for value in graph.input if value.name not in weights]
+    types = {name: _type(t.data_type, tuple(t.dims)) for name, t in weights.items()}
     types[image.name] = _type(image.type.tensor_type.elem_type, (1, 3, height, width))
-    data = {name: one for name, one in weights.items() if math.prod(one.dims) <= _MOST_NUMBERS}
-    opsets = [one for one in model.opset_import if one.domain in ("", "ai.onnx")]
+    data = {name: t for name, t in weights.items() if math.prod(t.dims) <= _MAX_NUMBERS}
+    opsets = [opset for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
     for node in graph.node:
         found = _of_node(node, types, data, opsets, model.ir_version)
         types |= found
@@ -110,7 +110,7 @@ def _folded(
     """The value of a node that only computes shapes, by the reference implementation; if known."""
     (name,) = node.output
     dims = shape_of(types[name])
-    small = None not in dims and math.prod(d for d in dims if d is not None) <= _MOST_NUMBERS
+    small = None not in dims and math.prod(d for d in dims if d is not None) <= _MAX_NUMBERS
     if not small or types[name].tensor_type.elem_type not in _COUNTS:
         return {}
     if node.op_type == "Shape":
@@ -118,9 +118,9 @@ def _folded(
         if None in sizes or node.attribute:
             return {}
         return {name: numpy_helper.from_array(np.array(sizes, np.int64), name)}
-    if not all(one in data for one in node.input if one):
+    if not all(operand in data for operand in node.input if operand):
         return {}
-    feeds = {one: numpy_helper.to_array(data[one]) for one in node.input if one}
+    feeds = {key: numpy_helper.to_array(data[key]) for key in node.input if key}
     try:
         (value,) = ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds)
     except (ValueError, TypeError, IndexError, RuntimeError, ZeroDivisionError):
@@ -150,7 +150,7 @@ def cost(graph: GraphProto, types: Mapping[str, TypeProto]) -> Cost:
         known = tuple(size for size in shape_of(kind) if size is not None)
         if kind.tensor_type.HasField("shape") and len(known) == len(shape_of(kind)):
             shapes[name] = known
-    weights = {one.name for one in graph.initializer}
+    weights = {tensor.name for tensor in graph.initializer}
     sizes = {
         name: math.prod(shape) * _ITEM_BYTES.get(types[name].tensor_type.elem_type, 4)
         for name, shape in shapes.items()
@@ -163,12 +163,12 @@ def cost(graph: GraphProto, types: Mapping[str, TypeProto]) -> Cost:
 def _peak(graph: GraphProto, sizes: dict[str, int]) -> int:
     """The largest sum of live tensors when the nodes run in the graph's order."""
     last = {name: index for index, node in enumerate(graph.node) for name in node.input}
-    kept = {one.name for one in graph.output}
+    kept = {output.name for output in graph.output}
     leaving: dict[int, list[str]] = {}
     for name, index in last.items():
         if name not in kept:
             leaving.setdefault(index, []).append(name)
-    made = {one.name for one in graph.input}
+    made = {value.name for value in graph.input}
     now = peak = sum(sizes.get(name, 0) for name in made)
     for index, node in enumerate(graph.node):
         made.update(node.output)
@@ -190,5 +190,5 @@ def _flops(node: NodeProto, shapes: dict[str, Shape]) -> int:
         return 2 * math.prod(out) * math.prod(right[1:])  # kernel: out, in / groups, *sides
     if node.op_type == "ConvTranspose":
         return 2 * math.prod(left) * math.prod(right[1:])  # kernel: in, out / groups, *sides
-    transposed = any(one.name == "transA" and one.i for one in node.attribute)
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
     return 2 * math.prod(out) * left[0 if transposed else -1]

@@ -102,5 +102,5 @@ def test_what_ends_by_itself_is_started_again(up: subprocess.Popen[str], folder:
     )
     assert port == ["--port=0"]
     os.kill(up.pid, signal.SIGINT)
-    assert "control plane ended; starting it again" in up.communicate(timeout=60)[1]
+    assert "control plane ended; restarting it" in up.communicate(timeout=60)[1]
     assert not of_the_pool(folder)

@@ -120,9 +120,9 @@ def _shown(coming: Iterable[BenchPoint]) -> list[BenchPoint]:
         points = _newest(
             coming, lambda known: live.update(bench_curves.table(known), refresh=out.is_terminal)
         )
-    for one in points:
-        if one.reason:
-            say(f"{one.shape} x{one.batch} left out: {one.reason}: {one.message}")
+    for point in points:
+        if point.reason:
+            say(f"{point.shape} x{point.batch} left out: {point.reason}: {point.message}")
     out.print()
     return points
 
@@ -131,7 +131,7 @@ def _store(client: Client, measured: list[BenchPoint], found: Knee, quiet: bool)
     """Sets the version's batching on this kind of device to the knee; keeps its other settings."""
     point = measured[0]
     (version,) = client.model(point.model).versions
-    sizes = tuple(one.batch for one in measured if one.batch <= found.batch)
+    sizes = tuple(point.batch for point in measured if point.batch <= found.batch)
     now = version.batching.get(point.device_kind, Batching())
     settings = replace(now, max_batch=found.batch, preferred_sizes=sizes)
     client.set_batching(point.model, point.device_kind, settings)

@@ -17,15 +17,15 @@ MAX_BAR_CHARS = 24
 def by_shape(points: Sequence[BenchPoint]) -> dict[str, list[BenchPoint]]:
     """The measured points, grouped by shape in the order of the sweep."""
     shapes: dict[str, list[BenchPoint]] = {}
-    for one in points:
-        if not one.reason:
-            shapes.setdefault(one.shape, []).append(one)
+    for point in points:
+        if not point.reason:
+            shapes.setdefault(point.shape, []).append(point)
     return shapes
 
 
 def is_whole(points: Sequence[BenchPoint], shapes: int) -> bool:
     """Whether a sweep of so many shapes ran to its end; otherwise larger batches may be missing."""
-    return all(one.done for one in points) and len({one.shape for one in points}) >= shapes
+    return all(point.done for point in points) and len({point.shape for point in points}) >= shapes
 
 
 def title(point: BenchPoint) -> str:
@@ -38,33 +38,33 @@ def table(points: Sequence[BenchPoint]) -> Table:
         "SHAPE", "BATCH ", "PASSES ", "P50 ", "P99 ", "COPY ", "FORWARD ", "NMS ",
         "IMAGES/S ", "MEMORY ", "BUSY ", title=f"[bold]{escape(title(points[0]))}[/]",
     )  # fmt: skip
-    for one in points:
-        if one.reason:
-            rows.add_row(one.shape, str(one.batch), "[yellow]left out[/]")
+    for point in points:
+        if point.reason:
+            rows.add_row(point.shape, str(point.batch), "[yellow]left out[/]")
             continue
-        times = (one.p50_ms, one.p99_ms, one.copy_ms, one.forward_ms, one.nms_ms)
+        times = (point.p50_ms, point.p99_ms, point.copy_ms, point.forward_ms, point.nms_ms)
         rows.add_row(
-            one.shape,
-            str(one.batch),
-            str(one.passes),
+            point.shape,
+            str(point.batch),
+            str(point.passes),
             *(f"{value:.1f}" for value in times),
-            f"{one.images_per_s:.1f}",
-            size(one.workspace_bytes),
-            f"{one.busy:.0%}",
+            f"{point.images_per_s:.1f}",
+            size(point.workspace_bytes),
+            f"{point.busy:.0%}",
         )
     return rows
 
 
 def bars(points: Sequence[BenchPoint], knee: Knee) -> Text:
     """Throughput and latency of one shape by batch size, as bars; the knee is marked."""
-    fastest = max(one.images_per_s for one in points)
-    slowest = max(one.p50_ms for one in points)
+    fastest = max(point.images_per_s for point in points)
+    slowest = max(point.p50_ms for point in points)
     lines = Text(f"{'BATCH':>7}  {'IMAGES/S':<{MAX_BAR_CHARS + 9}} P50 MS\n", style="bold")
-    for one in points:
-        speed = _bar(one.images_per_s / fastest, f"{one.images_per_s:.1f}")
-        latency = _bar(one.p50_ms / slowest, f"{one.p50_ms:.1f}")
-        mark = ">" if one.batch == knee.batch else " "
-        line = f"{mark} {one.batch:>5}  {speed:<{MAX_BAR_CHARS + 9}} {latency}\n"
+    for point in points:
+        speed = _bar(point.images_per_s / fastest, f"{point.images_per_s:.1f}")
+        latency = _bar(point.p50_ms / slowest, f"{point.p50_ms:.1f}")
+        mark = ">" if point.batch == knee.batch else " "
+        line = f"{mark} {point.batch:>5}  {speed:<{MAX_BAR_CHARS + 9}} {latency}\n"
         lines.append(line, style="green" if mark == ">" else "not bold")
     return lines
 
@@ -82,15 +82,15 @@ def picture(points: Sequence[BenchPoint], knee: Knee, whole: bool) -> str:
     """
     shapes = {shape: them for shape, them in by_shape(points).items() if len(them) > 1}
     longest: list[BenchPoint] = max(shapes.values(), key=len, default=[])
-    names = [str(one.batch) for one in longest]
+    names = [str(point.batch) for point in longest]
     if len(shapes) == 1:
         latencies = {
-            "p50": [one.p50_ms for one in longest],
-            "p99": [one.p99_ms for one in longest],
+            "p50": [point.p50_ms for point in longest],
+            "p99": [point.p99_ms for point in longest],
         }
     else:
-        latencies = {shape: [one.p50_ms for one in them] for shape, them in shapes.items()}
-    speeds = {shape: [one.images_per_s for one in them] for shape, them in shapes.items()}
+        latencies = {shape: [point.p50_ms for point in them] for shape, them in shapes.items()}
+    speeds = {shape: [point.images_per_s for point in them] for shape, them in shapes.items()}
     marked = names.index(str(knee.batch)) if str(knee.batch) in names else None
     above = title(points[0]) + ("" if whole else ": cut before its end")
     below = f"knee: batch {knee.batch}, {knee.images_per_s:.3g} images/s at {knee.p50_ms:.3g} ms"

@@ -138,10 +138,10 @@ def _candidates(device: str, backend: str, precision: str, calibrated: bool) -> 
     if backend not in ("all", *backends):
         raise InvalidOption(f"--backend {backend}: one of {', '.join(backends)}")
     found = [
-        f"{name}/{one}"
+        f"{name}/{offered}"
         for name, precisions in backends.items()
-        for one in precisions
-        if backend in ("all", name) and (one != INT8 or calibrated)
+        for offered in precisions
+        if backend in ("all", name) and (offered != INT8 or calibrated)
     ]
     return found
 
@@ -207,7 +207,7 @@ class _Trials:
     def _others(self, chosen: Sequence[str], exact: ModelVersion, precision: str) -> list[str]:
         """The builds of `chosen` other than the exact one."""
         its = exact.name.partition("+")[2].partition("@")[0]
-        others = [one for one in chosen if f"{one.replace('/', '-')}-{self.device}" != its]
+        others = [name for name in chosen if f"{name.replace('/', '-')}-{self.device}" != its]
         if not others and precision != AUTO:
             raise InvalidOption(
                 f"{chosen[0]} is the exact build: choose another to compare with it"
@@ -216,7 +216,7 @@ class _Trials:
 
     def _exact(self) -> tuple[ModelVersion, bool]:
         """The exact build, which is the version's own pack in fp32, and whether it is new."""
-        before = {one.name for one in self.client.model(self.model).versions[0].builds}
+        before = {build.name for build in self.client.model(self.model).versions[0].builds}
         try:
             exact = self._build(TORCH, "fp32")
         except InvalidOption:  # an ONNX file

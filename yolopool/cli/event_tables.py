@@ -66,15 +66,15 @@ def explanation(one: ModelExplanation) -> Table:
 def verdicts(workers: Iterable[WorkerVerdict]) -> Table:
     """A line for each worker: whether the version is or could be there, and why."""
     rows = plain_table("WORKER", "STATE", "FITS", "NEEDS ", "FREE ", "LOAD ", "WHY")
-    for one in workers:
+    for verdict in workers:
         rows.add_row(
-            one.worker,
-            state(one.state) if one.state else "-",
-            "yes" if one.feasible else "[red]no[/]",
-            size(one.weights_bytes) if one.weights_bytes else "-",
-            size(one.free_bytes),
-            _ms(one.load_ms) if one.load_ms else "-",
-            escape(": ".join(filter(None, (one.reason, one.why)))),
+            verdict.worker,
+            state(verdict.state) if verdict.state else "-",
+            "yes" if verdict.feasible else "[red]no[/]",
+            size(verdict.weights_bytes) if verdict.weights_bytes else "-",
+            size(verdict.free_bytes),
+            _ms(verdict.load_ms) if verdict.load_ms else "-",
+            escape(": ".join(filter(None, (verdict.reason, verdict.why)))),
         )
     return rows
 

@@ -166,7 +166,7 @@ def _residency(one: ModelVersion) -> str:
 
 def trials(tried: Mapping[str, BuildComparison], beyond: Mapping[str, str]) -> Table:
     """A line for each build: how far its results drift from the exact one, and how fast it is."""
-    exact = next((one.drift.exact for one in tried.values()), "")
+    exact = next((trial.drift.exact for trial in tried.values()), "")
     table = plain_table(
         "BUILD", "FOUND ", "EXTRA ", "PIXELS ", "SCORE ", "mAP50-95 ", "MS ", "BOUNDS",
         title=f"compared with {exact}" if exact else None,

@@ -87,7 +87,7 @@ class EmbeddedRedis:
             self._lock.close()
             self._lock = None
             raise OSError(
-                f"another pool uses {self._folder.parent}: stop it, or give another --data-dir"
+                f"another pool runs on {self._folder.parent}: stop it, or give another --data-dir"
             ) from error
 
     def _place_socket(self) -> None:
