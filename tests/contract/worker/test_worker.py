@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from tests.models import SHAPES, Zoo, location
+from tests.precisions import torch_computes_bf16
 from worker.app import App
 from worker.backends.base import Backend
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
@@ -559,6 +560,11 @@ async def test_a_worker_of_another_precision_says_so_and_takes_half(
     worker = await start(TorchBackend("cpu", 1), precision="bf16")
     told = (await worker.inventory()).variant
     assert (told.backend, told.precision, told.device_kind) == ("torch", "bf16", "cpu")
+    if not torch_computes_bf16():
+        with pytest.raises(errors.InvalidOption, match=r"'bf16' is not computed.*use fp32"):
+            await worker.assign(zoo, variant=types_pb2.Variant())
+        assert (await worker.inventory()).ledger.weights_bytes == 0
+        return
     # Whoever orders nothing gets what is made here.
     await worker.assign(zoo, variant=types_pb2.Variant())
     found = (await worker.infer()).result
