@@ -48,6 +48,7 @@ from yolopool.errors import DeviceHung, Draining, YolopoolError
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.process import settle
 from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
+from yolopool.vocabulary import COMPUTE_CLASS
 
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
@@ -68,7 +69,7 @@ class App:
         self.port = 0
         self.incarnation = uuid.uuid4().hex
         self._box = FlightRecorder(settings.black_box, self.incarnation)
-        self._device_name = ""
+        self._device_name, self._compute_class = "", settings.compute_class
         # Once: two of them read files, and an identity rides on every answer.
         self._id, self._release = settings.worker_id, version("yolopool")
         self._labels = parse_labels(settings.labels)
@@ -157,11 +158,13 @@ class App:
             device=settings.device,
             device_kind=settings.device_kind,
             device_name=self._device_name,
-            labels=self._labels,
+            # By it a placement can name the class.
+            labels={COMPUTE_CLASS: self._compute_class, **self._labels},
             release=self._release,
             replaces_because=self._replaces_because,
             io_addresses=self._io_addresses(),
             precision=settings.precision,
+            compute_class=self._compute_class,
         )
 
     async def start(self) -> None:
@@ -169,7 +172,7 @@ class App:
         self.port = await self.server.start(self.settings.host, self.settings.port)
         self.engine.start()
         try:
-            context_bytes, total_bytes, self._device_name = await self.engine.job(self._open_device)
+            context_bytes, total_bytes = await self.engine.job(self._open_device)
         except Exception as error:
             await self.server.stop(0)
             await self.engine.stop(CLOSING_S)
@@ -380,9 +383,12 @@ class App:
         host = self.settings.advertise.rpartition(":")[0] or self.settings.host
         return tuple(f"{host}:{port}" for _, port in sorted(self.io.ports.items()))
 
-    def _open_device(self) -> tuple[int, int, str]:
+    def _open_device(self) -> tuple[int, int]:
+        """Bytes of the context and of the device."""
         context_bytes = self.backend.open()
-        return context_bytes, self.backend.memory().total_bytes, self.backend.device_name
+        self._device_name = self.backend.device_name
+        self._compute_class = self._compute_class or self.backend.compute_class
+        return context_bytes, self.backend.memory().total_bytes
 
     def _changed(self) -> None:
         self.membership.poke()

@@ -24,6 +24,10 @@ PRECISIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 
 
+# The label by which a placement names workers of one compute class; each worker has it.
+COMPUTE_CLASS = "compute-class"
+
+
 class ReplicaState(StrEnum):
     ASSIGNED = "ASSIGNED"  # accepted; bytes are on their way
     WARM = "WARM"  # beside the device: its worker brings it there in turn

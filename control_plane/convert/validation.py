@@ -23,6 +23,7 @@ from yolopool.vocabulary import VARIANTS
 
 WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
+_COMPUTE_CLASS = re.compile(r"[a-z0-9_-]{0,32}")
 _KINDS = frozenset({"cpu", "cuda", "sim"})
 _MOST_IO = 64
 _MOST_LABELS = 64
@@ -203,6 +204,8 @@ def check_drift(drift: types_pb2.Drift) -> types_pb2.Drift:
         raise InvalidOption("drift: sizes are 0 or more, and mean average precision is 0 to 1")
     if drift.matched > drift.objects or len(drift.exact) > LONGEST_LABEL:
         raise InvalidOption("drift: at most as many matched as objects, exact is backend/precision")
+    if not _COMPUTE_CLASS.fullmatch(drift.compute_class):
+        raise InvalidOption("drift: compute_class is up to 32 characters of a-z 0-9 _ -")
     return drift
 
 
@@ -281,6 +284,10 @@ def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
         raise InvalidWorker(
             f"worker {worker.id} has device {worker.device!r} of kind {worker.device_kind!r}: "
             f"known kinds are {', '.join(sorted(_KINDS))}"
+        )
+    if not _COMPUTE_CLASS.fullmatch(worker.variant.compute_class):
+        raise InvalidWorker(
+            f"worker {worker.id} has a compute class that is not up to 32 of a-z 0-9 _ -"
         )
     if len(worker.labels) > _MOST_LABELS:
         raise InvalidWorker(f"worker {worker.id} has more than {_MOST_LABELS} labels")

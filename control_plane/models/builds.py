@@ -52,12 +52,22 @@ class Builds:
         return made
 
     async def serve(
-        self, ref: ModelRef, device_kind: str, variant: str, drift: Drift | None
+        self,
+        ref: ModelRef,
+        device_kind: str,
+        variant: str,
+        drift: Drift | None,
+        unchecked: bool = False,
     ) -> ModelVersion:
-        """The version, which this build (backend/precision; empty: none) serves from now on."""
+        """The version, which this build (backend/precision; empty: none) serves from now on: in
+        reduced precision where it was compared, and with `unchecked` everywhere.
+        """
         version = self._view.catalogue.find(ref)
         _check_version(version)
-        served = self._served(version, device_kind, variant, drift) if variant else None
+        served = self._served(version, device_kind, variant) if variant else None
+        if served is not None:
+            served = replace(served, unchecked=unchecked)
+            served = served.compared(drift) if drift is not None else served
         now = await self._registry.set_served(version.key, device_kind, served)
         if now is None:
             raise VersionNotFound(f"{version.key} does not exist any more")
@@ -82,9 +92,8 @@ class Builds:
         serves = any(kind in now and now[kind].variant == one.variant for kind, one in kinds)
         return of if serves else None
 
-    def _served(
-        self, version: ModelVersion, device_kind: str, variant: str, drift: Drift | None
-    ) -> ServedBuild:
+    def _served(self, version: ModelVersion, device_kind: str, variant: str) -> ServedBuild:
+        """A build that is READY, with the checks on record of the same pack."""
         backend, _, precision = variant.partition("/")
         name = build_name(version.key.model, backend, precision, device_kind)
         row = self._view.desired.versions.get(VersionKey(name, version.key.number))
@@ -94,7 +103,10 @@ class Builds:
                 "(BuildModel, or `yolopool models build`)"
             )
         ready = self._view.catalogue.ready(ModelRef(name, version.key.number))
-        return replace(ready.given.served[device_kind], pack=ready.pack, drift=drift)
+        build = replace(ready.given.served[device_kind], pack=ready.pack)
+        before = version.given.served.get(device_kind)
+        same = before is not None and (before.variant, before.pack) == (variant, build.pack)
+        return replace(build, checks=before.checks) if before is not None and same else build
 
 
 def check_build(

@@ -256,8 +256,9 @@ class Router:
         # A replica that was not loaded anew yet is of another.
         if served is None or served.variant != f"{variant.backend}/{variant.precision}":
             return
-        if served.drift is not None:
-            answer.drift.CopyFrom(drift_out(served.drift))
+        drift = served.drift_on(variant.compute_class)
+        if drift is not None:
+            answer.drift.CopyFrom(drift_out(drift))
 
     def _fill_in(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
         total_s = self._clock.monotonic() - record.arrived_s

@@ -44,12 +44,14 @@ _WHO = {
 
 @dataclass(frozen=True, slots=True)
 class Feasibility:
-    """What a worker is to a version. `replica`: it is there, in whatever state."""
+    """What a worker is to a version. `replica`: it is there, in whatever state. `reason` of a
+    feasible one is BUILD_UNCHECKED or empty: another build serves it there than on others.
+    """
 
     worker: WorkerInfo
     replica: Replica | None
     feasible: bool
-    reason: str  # UPPER_SNAKE of what hinders it
+    reason: str  # UPPER_SNAKE of what hinders it, or its build
     why: str
     weights_bytes: int
     free_bytes: int
@@ -164,6 +166,10 @@ def _verdict(
     replica = worker.replicas.get(version.key)
     cost_s = retention.cold_start_s(version, worker.build, snapshot.footprints)
     feasible, reason, why = _feasible(snapshot, version, worker, now)
+    served = version.unchecked_on(worker.build) if feasible else None
+    if served is not None:
+        reason = reasons.BUILD_UNCHECKED
+        why = f"{why}; {reasons.unchecked(version.key, served, worker.build)}"
     return Feasibility(
         worker,
         replica,

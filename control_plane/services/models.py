@@ -262,7 +262,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.SetVariantResponse:
         drift = drift_in(check_drift(request.drift)) if request.HasField("drift") else None
         kind = check_device_kind(request.device_kind)
-        version = await self._builds.serve(parse_ref(request.model), kind, request.variant, drift)
+        version = await self._builds.serve(
+            parse_ref(request.model), kind, request.variant, drift, request.unchecked
+        )
         log.info(
             "variant set",
             version=str(version.key),

@@ -95,11 +95,12 @@ def _given_of(raw: Mapping[str, Any]) -> ServingSpec:
 
 def _served_of(raw: Mapping[str, Any]) -> ServedBuild:
     drift = raw.get("drift")
+    checks = {name: _make(Drift, one) for name, one in raw.get("checks", {}).items()}
     parts = {
         "pack": _pack_of(raw.get("pack")),
         "drift": _make(Drift, drift) if drift is not None else None,
     }
-    return _make(ServedBuild, {**raw, **parts})
+    return _make(ServedBuild, {**raw, **parts, "checks": checks})
 
 
 def _placement_of(raw: Mapping[str, Any]) -> Placement:
@@ -116,7 +117,9 @@ def footprint_of(text: str) -> Footprint:
 
 
 def footprint_key_to(key: FootprintKey) -> str:
-    return f"{key.pack} {key.variant} {key.device_kind}"
+    """The compute class comes last, and only if it is known: older records have none."""
+    words = (key.pack, key.variant, key.device_kind, key.compute_class)
+    return " ".join(filter(None, words))
 
 
 def footprint_key_of(text: str) -> FootprintKey:

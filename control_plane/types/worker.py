@@ -138,14 +138,15 @@ class WorkerInfo:
     io_addresses: tuple[str, ...] = ()
     # backend/precision, as it says itself.
     variant: str = ""
+    # What its device multiplies with; empty: it does not say.
+    compute_class: str = ""
 
     @property
     def build(self) -> DeviceVariant:
         """What it makes of a version."""
-        return (
-            DeviceVariant(self.variant, self.device_kind)
-            if self.variant
-            else DeviceVariant.usual(self.device_kind)
+        usual = DeviceVariant.usual(self.device_kind)
+        return usual._replace(
+            variant=self.variant or usual.variant, compute_class=self.compute_class
         )
 
     def is_live(self, now: float) -> bool:

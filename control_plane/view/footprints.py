@@ -7,7 +7,7 @@ version knows what to reserve. What is new of it waits in `unrecorded` to be put
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.footprint import Footprint, FootprintKey, measured
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import Replica, WorkerInfo
 
@@ -25,7 +25,7 @@ class Footprints:
         self._told: dict[tuple[str, VersionKey], Footprint] = {}
 
     def measured(self, key: FootprintKey) -> Footprint | None:
-        return self._measured.get(key)
+        return measured(key, self._measured)
 
     def take(self, recorded: Mapping[FootprintKey, Footprint]) -> None:
         """Learns what is on record. What workers told is newer, and is missed by an empty store."""

@@ -124,6 +124,11 @@ class Backend(Protocol):
         """As the device calls itself."""
         ...
 
+    @property
+    def compute_class(self) -> str:
+        """What the device multiplies with, as types.proto names it; once it is open."""
+        ...
+
     def open(self) -> int:
         """Takes the device; returns the context's bytes, measured. Called once, first."""
         ...

@@ -201,6 +201,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 backend=self._backend.name,
                 precision=one.precision,
                 device_kind=one.device_kind,
+                compute_class=one.compute_class,
             ),
             io_addresses=one.io_addresses,
         )
@@ -269,7 +270,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             image_width=width,
             image_height=height,
             version=convert.version_of(replica),
-            variant=convert.variant_of(replica, self._backend),
+            variant=convert.variant_of(replica, self._backend, one.compute_class),
             worker=one.id,
             device=one.device,
             batch_size=outcome.batch_size,

@@ -1,7 +1,8 @@
 """`yolopool models build` and `variant`: builds of a version, tried against the exact one."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,7 @@ from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.evaluation import build_comparison
 from yolopool.evaluation.build_comparison import BuildComparison
 from yolopool.evaluation.drift import Bound
-from yolopool.vocabulary import INT8, PRECISIONS, TORCH
+from yolopool.vocabulary import COMPUTE_CLASS, INT8, PRECISIONS, TORCH
 
 AUTO = "auto"
 DeviceKind = Annotated[str, typer.Option("--device", help="kind of device: cpu or cuda")]
@@ -54,6 +55,9 @@ def build(
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="of int8: folder of other such images")
     ] = None,
+    compute_class: Annotated[
+        str, typer.Option("--compute-class", help="try it on such workers alone: amx, avx2, ...")
+    ] = "",
     serve: Annotated[
         bool | None, typer.Option(help="serve the model by it, if it is within the bounds")
     ] = None,
@@ -78,7 +82,9 @@ def build(
     serve = precision == AUTO if serve is None else serve
     bound = Bound(max_px, max_missed, max_map_loss)
     with Client(address) as client, progress_bar(quiet=as_json) as progress:
-        bench = _Bench(client, _exactly(client, model), device, calibration, progress)
+        bench = _Bench(
+            client, _exactly(client, model), device, calibration, progress, compute_class
+        )
         trials, failed = bench.try_all(chosen, pictures, labels, precision)
         best = _best(trials, bound, precision)
         # What could not be tried now may be what serves, and well.
@@ -105,12 +111,20 @@ def variant(
         str, typer.Argument(metavar="[VARIANT]", help="backend/precision of a build; none: no one")
     ] = "none",
     device: DeviceKind = "cpu",
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="also on compute classes where it was not compared")
+    ] = False,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Serve a model by one of its builds on a kind of device, compared or not."""
+    """Serve a model by one of its builds on a kind of device.
+
+    A build in reduced precision (bf16, fp16, int8) serves where it was compared with the exact one,
+    on workers of the same compute class; on all others with --unchecked alone.
+    """
     with Client(address) as client:
-        version = client.set_variant(model, device, "" if which == "none" else which)
+        build_name = "" if which == "none" else which
+        version = client.set_variant(model, device, build_name, unchecked=unchecked)
     print_json(plain(version)) if as_json else out.print(tables.version(version))
 
 
@@ -157,6 +171,8 @@ class _Bench:
     device: str
     calibration: Path | None
     progress: Any
+    # Where builds are tried; empty: on any worker.
+    compute_class: str = ""
 
     def try_all(
         self, chosen: Sequence[str], images: Sequence[Path], labels: Path | None, precision: str
@@ -175,10 +191,11 @@ class _Bench:
                 try:
                     made = self._made(name)
                     told = partial(self.progress, name)
-                    trials[name] = build_comparison.compare(
-                        self.client, exact, made, images, truths, told
-                    )
-                    self.client.unload(made.name, wait=False)
+                    with self._placed(made):
+                        trials[name] = build_comparison.compare(
+                            self.client, exact, made, images, truths, told
+                        )
+                        self.client.unload(made.name, wait=False)
                 except YolopoolError as error:
                     if precision != AUTO:
                         raise
@@ -187,6 +204,22 @@ class _Bench:
             if mine:
                 self.client.delete(exact.name)
         return trials, failed
+
+    @contextmanager
+    def _placed(self, build: ModelVersion) -> Iterator[None]:
+        """Keeps a build on workers of the compute class; the exact one may be anywhere."""
+        if not self.compute_class:
+            yield
+            return
+        before = build.placement
+        labels = {**before.labels, COMPUTE_CLASS: self.compute_class}
+        # A replica that stayed elsewhere would answer until the next is there.
+        self.client.unload(build.name)
+        self.client.set_placement(build.name, replace(before, labels=labels))
+        try:
+            yield
+        finally:
+            self.client.set_placement(build.name, before)
 
     def _others(self, chosen: Sequence[str], exact: ModelVersion, precision: str) -> list[str]:
         """Those of `chosen` that are not the exact build itself."""

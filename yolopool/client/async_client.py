@@ -328,10 +328,16 @@ class AsyncClient:
         return build
 
     async def set_variant(
-        self, model: str, device_kind: str, variant: str, drift: model_records.Drift | None = None
+        self,
+        model: str,
+        device_kind: str,
+        variant: str,
+        drift: model_records.Drift | None = None,
+        *,
+        unchecked: bool = False,
     ) -> model_records.ModelVersion:
         """As `Client.set_variant`."""
-        request = requests.variant(model, device_kind, variant, drift)
+        request = requests.variant(model, device_kind, variant, drift, unchecked)
         answer = await _await(self._stubs.model.SetVariant, request, READ_TIMEOUT_S)
         return model_records.version_of(answer.version)
 

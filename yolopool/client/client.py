@@ -366,13 +366,20 @@ class Client:
         return build
 
     def set_variant(
-        self, model: str, device_kind: str, variant: str, drift: model_records.Drift | None = None
+        self,
+        model: str,
+        device_kind: str,
+        variant: str,
+        drift: model_records.Drift | None = None,
+        *,
+        unchecked: bool = False,
     ) -> model_records.ModelVersion:
         """Serves a version by one of its builds (backend/precision; empty: as its workers make it)
         on cpu or cuda from now on. Replicas are loaded anew behind their last tickets. `drift` is
-        kept with it, and told with each answer.
+        kept with it, and told with each answer. In reduced precision a build serves on the compute
+        classes where it was compared (`drift.compute_class`); with `unchecked` on all.
         """
-        request = requests.variant(model, device_kind, variant, drift)
+        request = requests.variant(model, device_kind, variant, drift, unchecked)
         answer = _call(self._stubs.model.SetVariant, request, READ_TIMEOUT_S)
         return model_records.version_of(answer.version)
 

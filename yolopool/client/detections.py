@@ -116,6 +116,7 @@ class Detections:
     obb has xywhr float32 (n, 5), centre, width, height and radians, and corners float32
     (n, 4, 2), while xyxy are the upright boxes round them; classify has a classification, and
     no boxes. `drift` is of the build that answered; None: it is exact, or was not compared.
+    `compute_class` is of the device, e.g. amx or sm_90; empty: not known.
     """
 
     xyxy: F32
@@ -139,6 +140,7 @@ class Detections:
     classification: Classification | None = None
     tiles: int = 0
     drift: Drift | None = None
+    compute_class: str = ""
 
     def __len__(self) -> int:
         return len(self.class_id)
@@ -276,6 +278,7 @@ def from_response(
         task=response.task or "detect",
         tiles=response.tiles,
         drift=drift_of(response.drift) if response.HasField("drift") else None,
+        compute_class=variant.compute_class,
         **_of_task(response, size, with_masks),
     )
 

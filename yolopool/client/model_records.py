@@ -79,7 +79,8 @@ class Drift:
     """How far the answers of a build are from those of the exact one (`exact`: backend/precision),
     on so many images: of its objects so many were found again (same class, overlap of at least one
     half), and so many more were; the largest difference of a side in pixels and of a confidence.
-    Mean average precision as COCO has it, where there are labels.
+    Mean average precision as COCO has it, where there are labels. `compute_class` is of the devices
+    that the build answered on; empty: not known.
     """
 
     images: int = 0
@@ -93,6 +94,7 @@ class Drift:
     map50: float | None = None
     map50_95: float | None = None
     exact: str = ""
+    compute_class: str = ""
 
     @property
     def map_loss(self) -> float | None:
@@ -105,12 +107,15 @@ class Drift:
 @dataclass(frozen=True, slots=True)
 class ServedVariant:
     """The build (backend/precision) that serves a version on a kind of device; `drift` None: it was
-    not compared.
+    not compared. In reduced precision it serves on the compute classes that it was `checked_on`,
+    or, `unchecked`, on all.
     """
 
     variant: str
     pack: str
     drift: Drift | None
+    checked_on: tuple[str, ...] = ()
+    unchecked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +271,8 @@ def served_of(message: model_pb2.ServedVariant) -> ServedVariant:
         variant=f"{message.variant.backend}/{message.variant.precision}",
         pack=message.pack,
         drift=drift_of(message.drift) if message.HasField("drift") else None,
+        checked_on=tuple(one.compute_class for one in message.checks),
+        unchecked=message.unchecked,
     )
 
 
