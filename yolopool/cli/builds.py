@@ -191,7 +191,7 @@ class _Bench:
                 try:
                     made = self._made(name)
                     told = partial(self.progress, name)
-                    with self._placed(made):
+                    with self._placed(exact, made):
                         trials[name] = build_comparison.compare(
                             self.client, exact, made, images, truths, told
                         )
@@ -206,20 +206,21 @@ class _Bench:
         return trials, failed
 
     @contextmanager
-    def _placed(self, build: ModelVersion) -> Iterator[None]:
-        """Keeps a build on workers of the compute class; the exact one may be anywhere."""
-        if not self.compute_class:
-            yield
-            return
-        before = build.placement
-        labels = {**before.labels, COMPUTE_CLASS: self.compute_class}
-        # A replica that stayed elsewhere would answer until the next is there.
-        self.client.unload(build.name)
-        self.client.set_placement(build.name, replace(before, labels=labels))
+    def _placed(self, *builds: ModelVersion) -> Iterator[None]:
+        """Keeps builds on workers of the compute class, if one was asked for: their times are
+        compared too.
+        """
+        asked = builds if self.compute_class else ()
         try:
+            for build in asked:
+                labels = {**build.placement.labels, COMPUTE_CLASS: self.compute_class}
+                # A replica that stayed elsewhere would answer until the next is there.
+                self.client.unload(build.name)
+                self.client.set_placement(build.name, replace(build.placement, labels=labels))
             yield
         finally:
-            self.client.set_placement(build.name, before)
+            for build in asked:
+                self.client.set_placement(build.name, build.placement)
 
     def _others(self, chosen: Sequence[str], exact: ModelVersion, precision: str) -> list[str]:
         """Those of `chosen` that are not the exact build itself."""

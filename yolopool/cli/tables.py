@@ -198,6 +198,8 @@ def _served(kind: str, one: ServedVariant) -> str:
         words += " on every compute class"
     elif one.checked_on:
         words += f" on {', '.join(one.checked_on)}"
+    elif not one.variant.endswith("/fp32"):
+        words += " on no compute class yet"
     if one.drift is None:
         return f"{words}, not compared"
     drift = one.drift
