@@ -9,29 +9,45 @@ PYTEST_WORKERS ?= 2
 # The build of torch that serves here; which one (CPU or CUDA) is the index's choice.
 TORCH := torch==2.13.0 torchvision==0.28.0
 
+# What serving needs; the checks need the extra `dev` beside it, in the same venv.
+SERVING := all,onnx,openvino
+# In the name of opencv-python, the OpenCV that needs no package of the host: see its pyproject.toml.
+OPENCV := ./.ci/opencv-python
+
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+PINS := pyproject.toml constraints.txt .ci/opencv-python/pyproject.toml
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 STUBS = python -m grpc_tools.protoc -Iprotos --python_out=$(1) --grpc_python_out=$(1) \
 	--mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) protos/yolopool/v1/*.proto
 
-.PHONY: help install up demo test bench protos lint format check-protos check-packages
+.PHONY: help install install-dev up demo test test-full dist bench protos lint format check-protos \
+	check-packages
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make up      run a pool on this machine until Ctrl-C"
 	@echo "make demo    run a pool, detect on the sample images, end"
-	@echo "make test    every check: style, types, contracts, protos, tests"
+	@echo "make test    every check: style, types, contracts, protos, tests (a sample of the long ones)"
+	@echo "make test-full  the same with every case of every test"
 	@echo "make lint    style, types and contracts only"
 	@echo "make bench   the short benchmark"
 	@echo "make protos  generate the stubs again from protos/"
+	@echo "make dist    build the wheel into dist/"
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): $(PINS)
 	@VENV=$(VENV) sh .ci/make-venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS) \
-		-e '.[dev]' $(TORCH)
+	$(PIP_INSTALL) -e '.[$(SERVING)]' $(OPENCV) $(TORCH)
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
+	$(PIP_INSTALL) -e '.[$(SERVING),dev]' $(OPENCV) $(TORCH)
 	@touch $@
 
 install: $(STAMP)
+
+install-dev: $(DEV_STAMP)
 
 up: $(STAMP)
 	$(BIN)/yolopool up
@@ -39,23 +55,23 @@ up: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/yolopool demo
 
-bench: $(STAMP)
+bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.quick
 
-protos: $(STAMP)
+protos: $(DEV_STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(call STUBS,.)
 
-lint: $(STAMP)
+lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(STAMP)
+format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check-protos: $(STAMP)
+check-protos: $(DEV_STAMP)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(call STUBS,"$$folder") && \
 	diff -r -x __init__.py -x __pycache__ "$$folder/yolopool/v1" yolopool/v1 || \
@@ -63,7 +79,15 @@ check-protos: $(STAMP)
 
 check-packages:
 	@missing=$$(sh .ci/missing-packages) && { test -z "$$missing" || \
-	echo "some tests will be skipped or fail; first: sudo apt-get install" $$missing >&2; }
+	echo "some tests will be skipped; for all of them: sudo apt-get install" $$missing >&2; }
 
 test: check-packages lint check-protos
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+test-full: check-packages lint check-protos
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --full $(PYTEST_ARGS)
+
+# The two wheels that a bare machine installs: pip install --find-links dist 'yolopool[all]'
+dist: $(STAMP)
+	@rm -rf dist
+	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps -w dist $(PIP_ARGS) . $(OPENCV)

@@ -28,9 +28,10 @@ from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.outputs import Candidates, NmsOptions
 from worker.postprocess.results import MaskFormat, Results, results_of
 from worker.preprocess import letterbox
-from worker.preprocess.letterbox import Letterboxed, Origin, ShapePolicy
+from worker.preprocess.letterbox import Letterboxed, Origin
 from yolopool.client.masks import Mask
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END, HEAD_MODE_UNSPECIFIED
+from yolopool.vocabulary import ShapePolicy
 
 U8 = npt.NDArray[np.uint8]
 MODELS = (

@@ -148,10 +148,10 @@ def _settled(fleet: Fleet) -> Snapshot:
 
 def _beats(fleet: Fleet) -> Iterator[list[Command]]:
     snapshot = _settled(fleet)
-    fleet = ProposedFleet.of(snapshot, NOW)
+    proposed = ProposedFleet.of(snapshot, NOW)
     for worker in cycle(snapshot.workers.values()):
-        fleet.put(worker, snapshot, NOW)
-        commands = replan(fleet, snapshot, NOW, set(worker.replicas))
+        proposed.put(worker, snapshot, NOW)
+        commands = replan(proposed, snapshot, NOW, set(worker.replicas))
         if commands:
             raise RuntimeError(f"a settled fleet moves: {commands[0]}")
         yield commands
@@ -159,11 +159,11 @@ def _beats(fleet: Fleet) -> Iterator[list[Command]]:
 
 def _misses(fleet: Fleet) -> Iterator[list[Command]]:
     snapshot = fleet.snapshot
-    fleet = ProposedFleet.of(snapshot, NOW)
+    proposed = ProposedFleet.of(snapshot, NOW)
     while True:
-        commands = replan(fleet, snapshot, NOW, {fleet.missed})
+        commands = replan(proposed, snapshot, NOW, {fleet.missed})
         if not commands or isinstance(commands[-1], Blocked):
             raise RuntimeError(f"no place was made: {commands}")
         # What was planned is not carried out: the next miss finds the same fleet.
-        fleet.put(snapshot.workers[commands[0].worker], snapshot, NOW)  # type: ignore[union-attr]
+        proposed.put(snapshot.workers[commands[0].worker], snapshot, NOW)  # type: ignore[union-attr]
         yield commands

@@ -1,9 +1,8 @@
-"""The composition root: builds everything, owns the clock, starts and stops. No decisions."""
+"""The composition root: makes every part, owns the clock, starts and stops. No decisions."""
 
 import asyncio
 import json
 import os
-import random
 import socket
 import sys
 import time
@@ -20,9 +19,9 @@ from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
 from control_plane.http_server import HttpServer, build
 from control_plane.leader.client import LeaderClient
+from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
 from control_plane.metrics import Metrics
-from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
 from control_plane.models.loading import Loader
 from control_plane.models.preload import Preloader
@@ -31,22 +30,11 @@ from control_plane.reconcile.drainer import Drainer
 from control_plane.reconcile.executor import Executor
 from control_plane.reconcile.planner import projected
 from control_plane.reconcile.reconciler import Reconciler, ReconcilerTimings
-from control_plane.routing.attempts import AttemptRunner
 from control_plane.routing.quarantine import Quarantine
-from control_plane.routing.request_traces import RequestHistory
-from control_plane.routing.router import Router
 from control_plane.routing.worker_exits import WorkerExitHandler
-from control_plane.services.benchmarks import BenchService
-from control_plane.services.detection import DetectionService
-from control_plane.services.events import EventService
-from control_plane.services.explain import ExplainService
-from control_plane.services.fleet import FleetService, Identity
-from control_plane.services.imports import ImportService
-from control_plane.services.membership import MembershipService
-from control_plane.services.models import ModelService
-from control_plane.services.peers import PeerService
+from control_plane.services.fleet import Identity
 from control_plane.services.readiness import ReadinessGate
-from control_plane.services.schedules import ScheduleService
+from control_plane.services.register import SERVICES, Dependencies, Services
 from control_plane.settings import Settings
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.backup import DesiredBackup
@@ -61,38 +49,14 @@ from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
 from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import settle, until_signal
-from yolopool.v1 import (
-    bench_pb2_grpc,
-    detection_pb2_grpc,
-    events_pb2_grpc,
-    explain_pb2_grpc,
-    fleet_pb2_grpc,
-    importing_pb2_grpc,
-    membership_pb2_grpc,
-    model_pb2_grpc,
-    peer_pb2_grpc,
-    schedule_pb2_grpc,
-)
 
 log = structlog.get_logger()
 
-SERVICES = (
-    "yolopool.v1.BenchService",
-    "yolopool.v1.DetectionService",
-    "yolopool.v1.EventService",
-    "yolopool.v1.ExplainService",
-    "yolopool.v1.FleetService",
-    "yolopool.v1.ImportService",
-    "yolopool.v1.MembershipService",
-    "yolopool.v1.ModelService",
-    "yolopool.v1.PeerService",
-    "yolopool.v1.ScheduleService",
-)
-# For open HTTP calls at the end, and before a task is cancelled again.
+# At a stop: how long open HTTP calls may take, and when a task that goes on is cancelled again.
 HTTP_GRACE_S, CANCEL_AGAIN_S = 2.0, 0.2
 RESIGN_S = 1.0
 LOAD_TICK_S = 0.5
-# In the data directory.
+# Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
 
 
@@ -105,196 +69,140 @@ class Addresses:
 
 
 class ControlPlane:
-    """`start`, then `stop`. The registry is opened here and closed here."""
+    """`start`, then `stop`. It opens and closes the registry."""
 
     def __init__(self, settings: Settings, registry: Registry, clock: Clock | None = None) -> None:
         clock = clock or Clock(time.monotonic, time.time)
-        name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        identity = Identity(_unique_name(), clock.unix())
         self._settings = settings
         self._registry = registry
-        self.view = View(clock)
+        self._clock = clock
+        self.view = view = View(clock)
         self._metrics = Metrics()
-        self._link = WorkerClient()
+        self._worker_client = WorkerClient()
         self._artifacts = FolderArtifacts(settings.data_dir / "store", settings.max_artifact_bytes)
-        self._recorder = EventRecorder(name, registry, clock)
+        self._recorder = recorder = EventRecorder(identity.name, registry, clock)
         # A store in memory ends with the process: there is nothing to restore.
         self._copy = DesiredBackup(settings.data_dir / COPY, clock) if settings.redis else None
-        self._watch = Reflector(registry, self.view, self._copy, self._restored)
-        self._leader_client = LeaderClient(self.view, name)
-        self._loads = Loader(
-            registry, self.view, self._leader_client, clock, settings.no_worker_grace_s
+        self._reflector = Reflector(registry, view, self._copy, self._restored)
+        self._leader_client = LeaderClient(view, identity.name)
+        grace_s = settings.no_worker_grace_s
+        self._loader = Loader(registry, view, self._leader_client, clock, grace_s)
+        self._changeovers = Changeovers(registry, view, self._loader, recorder, clock)
+        self._schedule_controller = ScheduleController(
+            registry, view, self._changeovers, self._loader, recorder, clock, self._is_leader
         )
-        self._executor = self._build_errands(clock)
-        timings = ReconcilerTimings(lease_s=settings.reconciler_lease_s, gather_s=settings.lease_s)
-        self._reconciler = Reconciler(name, registry, self.view, self._executor, clock, timings)
+        self._preloader = Preloader(settings.load, registry, view, clock)
+        self._executor = self._new_executor()
+        self._election = LeaderElection(
+            identity.name, registry, view, clock, settings.reconciler_lease_s, settings.lease_s
+        )
+        self._reconciler = Reconciler(
+            self._election, registry, view, self._executor, clock, ReconcilerTimings()
+        )
         self._observer = FleetObserver(
-            registry,
-            self.view,
-            self._recorder,
-            lambda: self._reconciler.token,
-            clock,
-            settings.lease_s,
+            registry, view, recorder, lambda: self._election.token, clock, settings.lease_s
         )
-        self._changeovers = Changeovers(registry, self.view, self._loads, self._recorder, clock)
-        self._scheduler = ScheduleController(
-            registry,
-            self.view,
-            self._changeovers,
-            self._loads,
-            self._recorder,
-            clock,
-            lambda: self._reconciler.is_leader,
-        )
-        self._preloader = Preloader(settings.load, registry, self.view, clock)
         self._drainer = Drainer(
-            self.view, self._link, self._recorder, clock, lambda: self._reconciler.acting_token
+            view, self._worker_client, recorder, clock, lambda: self._election.acting_token
         )
-        opening = ReadinessGate(lambda: self.view.is_loaded)
-        forwarding = LeaderForwarding(self._leader_client, self._watch.refresh)
-        self._server = GrpcServer(SERVICES, [opening, forwarding])
         self._quarantine = Quarantine(
-            registry, self._recorder, clock, settings.quarantine_s, self._works
+            registry, recorder, clock, settings.quarantine_s, self._answers
         )
-        exit_handler = WorkerExitHandler(
-            self.view,
-            self._link,
-            self._quarantine,
-            self._recorder,
-            self._metrics,
-            clock,
-            lambda: self._reconciler.is_leader,
-        )
-        self._membership = MembershipService(
-            self.view,
-            registry,
-            self._link,
-            exit_handler,
-            clock,
-            settings.heartbeat_interval_s,
-            settings.lease_s,
-        )
-        self._add_services(Identity(name, clock.unix()), clock)
-        self._http = HttpServer(build(self.view, self._metrics, lambda: self._reconciler.is_leader))
+        self._worker_exits = self._new_worker_exits()
+        self._services = self._new_services(identity)
+        self._server = self._new_server()
+        self._http = HttpServer(build(view, self._metrics, self._is_leader))
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
 
-    def _works(self, key: VersionKey) -> bool:
-        """Whether a device worked for a version in the last seconds, and its worker told of it."""
+    def _new_executor(self) -> Executor:
+        return Executor(
+            self.view,
+            self._worker_client,
+            self._artifacts.pack_uri,
+            self._metrics,
+            self._recorder,
+            self._clock,
+            self._settings.load_timeout_s,
+            self._settings.release_timeout_s,
+        )
+
+    def _new_worker_exits(self) -> WorkerExitHandler:
+        return WorkerExitHandler(
+            self.view,
+            self._worker_client,
+            self._quarantine,
+            self._recorder,
+            self._metrics,
+            self._clock,
+            self._is_leader,
+        )
+
+    def _new_services(self, identity: Identity) -> Services:
+        return Services(
+            Dependencies(
+                settings=self._settings,
+                identity=identity,
+                clock=self._clock,
+                registry=self._registry,
+                view=self.view,
+                artifacts=self._artifacts,
+                metrics=self._metrics,
+                recorder=self._recorder,
+                worker_client=self._worker_client,
+                loader=self._loader,
+                changeovers=self._changeovers,
+                drainer=self._drainer,
+                quarantine=self._quarantine,
+                worker_exits=self._worker_exits,
+                snapshot=lambda: projected(self.view, self._executor),
+            )
+        )
+
+    def _new_server(self) -> GrpcServer:
+        readiness = ReadinessGate(self._is_loaded)
+        forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
+        server = GrpcServer(SERVICES, [readiness, forwarding])
+        self._services.add_to(server.server)
+        return server
+
+    def _is_loaded(self) -> bool:
+        return self.view.is_loaded
+
+    def _is_leader(self) -> bool:
+        return self._election.is_leader
+
+    def _answers(self, key: VersionKey) -> bool:
+        """Whether a worker reported, in the last seconds, that a device worked for this version."""
         return any(replica.busy > 0 for _, replica in self.view.replicas(key))
 
     def _restored(self, message: str) -> None:
         self._recorder.record(EventKind.RESTORED, message=message)
 
-    def _build_errands(self, clock: Clock) -> Executor:
-        return Executor(
-            self.view,
-            self._link,
-            self._artifacts.pack_uri,
-            self._metrics,
-            self._recorder,
-            clock,
-            self._settings.load_timeout_s,
-            self._settings.release_timeout_s,
-        )
-
-    def _add_services(self, identity: Identity, clock: Clock) -> None:
-        settings, server = self._settings, self._server.server
-        traces = RequestHistory()
-        router = Router(
-            self.view,
-            AttemptRunner(self.view, self._link, clock),
-            self._loads,
-            self._quarantine,
-            self._metrics,
-            traces,
-            clock,
-            random.Random(),
-        )
-        importing = ImportService(self._registry, self.view, self._artifacts, clock)
-        detection_pb2_grpc.add_DetectionServiceServicer_to_server(
-            DetectionService(router, clock, settings.default_deadline_s, settings.max_image_bytes),
-            server,
-        )
-        bench_pb2_grpc.add_BenchServiceServicer_to_server(
-            BenchService(self.view, self._loads, self._link, clock, random.Random()), server
-        )
-        self._events = EventService(self._registry)
-        events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
-        explain_pb2_grpc.add_ExplainServiceServicer_to_server(
-            ExplainService(self.view, lambda: projected(self.view, self._executor), traces, clock),
-            server,
-        )
-        fleet_pb2_grpc.add_FleetServiceServicer_to_server(
-            FleetService(
-                identity,
-                self.view,
-                self._metrics,
-                importing,
-                self._registry,
-                self._drainer,
-                clock,
-            ),
-            server,
-        )
-        importing_pb2_grpc.add_ImportServiceServicer_to_server(importing, server)
-        membership_pb2_grpc.add_MembershipServiceServicer_to_server(self._membership, server)
-        model_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelService(
-                self._registry,
-                self.view,
-                self._artifacts,
-                Builds(self._registry, self.view, self._artifacts, clock),
-                self._loads,
-                self._changeovers,
-                self._recorder,
-                clock,
-            ),
-            server,
-        )
-        schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(
-            ScheduleService(self._registry, self.view, clock), server
-        )
-        peer_pb2_grpc.add_PeerServiceServicer_to_server(
-            PeerService(
-                self.view, self._loads, clock, random.Random(), settings.default_deadline_s
-            ),
-            server,
-        )
-
     async def start(self) -> Addresses:
-        """Listens, and begins to serve once desired state was read; OSError if a port is taken."""
+        """Listens at once, and serves once desired state was read; OSError if a port is taken."""
         settings = self._settings
         await asyncio.to_thread(self._artifacts.prepare)
         http_port = self._http.bind(settings.http_host, settings.http_port)
         port = await self._server.start(settings.host, settings.port)
-        self._reconciler.address = settings.advertise or _reachable(settings.host, port)
-        self._spawn(self._http.serve(), "http")
-        self._spawn(self._watch.run(), "watch")
-        if self._copy is not None:
-            self._spawn(
-                self._copy.keep(lambda: self.view.is_loaded, self.view.frozen_desired), "copy"
-            )
-        self._spawn(self._membership.expire(), "leases")
-        self._spawn(self._recorder.run(), "journal")
-        self._spawn(self._observer.run(), "chronicler")
-        self._spawn(self._drainer.run(), "departures")
-        self._spawn(self._scheduler.run(), "schedules")
-        self._spawn(self._preloader.run(), "declared")
-        self._spawn(self._quarantine.follow(), "quarantine")
+        self._election.address = settings.advertise or _reachable(settings.host, port)
+        self._spawn_all()
         self._deciding = asyncio.create_task(self._open(), name="decide")
         return Addresses(_address(settings.host, port), _address(settings.http_host, http_port))
 
     async def stop(self) -> None:
-        """Gives up the lease, so that another decides at once, then refuses new calls and ends open
-        ones and what is under way.
+        """Gives up the lease, so that another control plane leads at once; then refuses new calls,
+        and ends open ones and all background tasks.
         """
         await self._resign()
-        await asyncio.gather(self._events.close(), self._server.stop(self._settings.drain_grace_s))
+        grace_s = self._settings.drain_grace_s
+        await asyncio.gather(self._services.close(), self._server.stop(grace_s))
         self._http.stop()
         if self._tasks:
             await asyncio.wait(self._tasks[:1], timeout=HTTP_GRACE_S)
         await _ended(self._tasks)
-        await self._loads.close()
+        await self._loader.close()
         if self._copy is not None and self.view.is_loaded:
             await self._copy.keep_now(self.view.frozen_desired())
         await self._leader_client.close()
@@ -302,7 +210,7 @@ class ControlPlane:
             async with asyncio.timeout(RESIGN_S):
                 await self._recorder.flush()
                 await self._registry.close()
-        await self._link.close()
+        await self._worker_client.close()
 
     async def _resign(self) -> None:
         if self._deciding is not None:
@@ -311,11 +219,12 @@ class ControlPlane:
             async with asyncio.timeout(RESIGN_S):
                 await self._changeovers.close()
                 await self._reconciler.close()
+                await self._election.resign()
         except (RegistryUnavailable, TimeoutError):
-            log.info("the registry is away: its lease runs out by itself")
+            log.info("the registry does not answer: the leader's lease will expire by itself")
 
     async def _open(self) -> None:
-        """Serves as soon as the view is loaded; then decides, for as long as it may."""
+        """Serves as soon as the view is loaded; then runs the reconciler."""
         while not self.view.is_loaded:
             await self.view.waiters.after(self.view.waiters.changes, LOAD_TICK_S)
         try:
@@ -323,27 +232,45 @@ class ControlPlane:
             if self.view.expected is not None:
                 self.view.expected = frozenset(worker.id for worker in recorded)
         except RegistryUnavailable:
-            log.info("the workers on record can't be read: they call by themselves")
+            log.info("the recorded workers can't be read: they will join by themselves")
         await self._server.set_serving(True)
         log.info("serving", models=len(self.view.catalogue.models))
         await self._reconciler.run()
+
+    def _spawn_all(self) -> None:
+        """Background tasks; HTTP first, since `stop` waits for it."""
+        self._spawn(self._http.serve(), "http")
+        self._spawn(self._reflector.run(), "reflector")
+        if self._copy is not None:
+            self._spawn(self._copy.keep(self._is_loaded, self.view.frozen_desired), "backup")
+        self._spawn(self._worker_exits.expire_leases(), "leases")
+        self._spawn(self._recorder.run(), "events")
+        self._spawn(self._observer.run(), "observer")
+        self._spawn(self._drainer.run(), "drains")
+        self._spawn(self._schedule_controller.run(), "schedules")
+        self._spawn(self._preloader.run(), "preload")
+        self._spawn(self._quarantine.follow(), "quarantine")
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
 
 
+def _unique_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+
+
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancels tasks until they have ended: in the middle of a connect, the store's library may
-    take a cancellation for a connection that failed, and go on.
+    """Cancels tasks until they end: while it connects, the store's library may mistake a
+    cancellation for a failed connection, and go on.
     """
-    while left := [task for task in tasks if not task.done()]:
-        for task in left:
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
             task.cancel()
-        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+        await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
 
 
 def _reachable(host: str, port: int) -> str:
-    """Where others reach a port that was bound, as far as it can be told from here."""
+    """Where other machines probably reach a bound port."""
     return _address(socket.gethostname() if host in ("0.0.0.0", "::", "") else host, port)
 
 
@@ -352,14 +279,16 @@ def _address(host: str, port: int) -> str:
 
 
 def build_registry(settings: Settings) -> Registry:
-    """Redis where a URL is given; else a store in memory, which says that it forgets."""
+    """Redis if a URL is set; else a store in memory, with a warning."""
     if settings.redis:
         from control_plane.store.redis_registry import RedisRegistry
 
         return RedisRegistry(settings.redis, settings.redis_password.get_secret_value() or None)
     from control_plane.store.memory_registry import MemoryRegistry
 
-    log.warning("STATE IS KEPT IN MEMORY: it ends with this process; give --redis to keep it")
+    log.warning(
+        "STATE IS KEPT IN MEMORY: it is lost when this process ends; set --redis to keep it"
+    )
     return MemoryRegistry()
 
 
@@ -383,7 +312,7 @@ def main(settings: Settings) -> int:
     try:
         asyncio.run(run(settings))
     except (OSError, ValueError) as error:
-        # A port that is taken, a folder that can't be written, a URL that is none.
+        # A port in use, a folder that can't be written, an invalid URL.
         log.error("can't start", why=str(error))
         return 1
     return 0

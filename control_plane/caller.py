@@ -1,4 +1,4 @@
-"""Who is calling. Everyone may do everything now; every call carries the answer all the same."""
+"""The caller of a request. Today everyone is anonymous and may do everything."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,11 +15,11 @@ ANONYMOUS = Principal("anonymous")
 
 
 class CallContext(Protocol):
-    """What is read of a gRPC call's context."""
+    """The part of a gRPC context that services use."""
 
     def time_remaining(self) -> float | None: ...
 
 
 def principal_of(_context: CallContext) -> Principal:
-    """Derives the caller from the call's context."""
+    """The caller, from the call's context."""
     return ANONYMOUS

@@ -1,4 +1,4 @@
-"""Time as an argument: the two clocks of this process, made by `app` and handed to the shells."""
+"""The two clocks of this process. `app` makes them; pure code gets the time as an argument."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """`monotonic` for leases, deadlines and durations; `unix` for what people and stores see."""
+    """`monotonic`: for leases, deadlines and durations. `unix`: for what is stored or shown."""
 
     monotonic: Callable[[], float]
     unix: Callable[[], float]

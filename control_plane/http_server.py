@@ -1,4 +1,4 @@
-"""The plain HTTP port: metrics for Prometheus, health for orchestrators, a word for people."""
+"""The HTTP port, without TLS: metrics for Prometheus, health for orchestrators, a summary."""
 
 import contextlib
 import socket
@@ -17,7 +17,7 @@ from yolopool import __version__
 from yolopool.server.grpc_server import warn_if_open
 
 
-def build(view: View, metrics: Metrics, is_reconciler: Callable[[], bool]) -> Starlette:
+def build(view: View, metrics: Metrics, is_leader: Callable[[], bool]) -> Starlette:
     """The application: /metrics, /healthz, /readyz and /."""
 
     async def show_metrics(_: Request) -> Response:
@@ -25,17 +25,17 @@ def build(view: View, metrics: Metrics, is_reconciler: Callable[[], bool]) -> St
             view.workers,
             view.loads,
             view.registry_available,
-            is_reconciler(),
+            is_leader(),
             view.crash_looping(),
         )
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def healthz(_: Request) -> Response:
-        """The process lives and its loop turns."""
+        """200 while the event loop runs."""
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        """Names can be resolved and workers can join; whether any has, is not asked here."""
+        """200 once desired state was read, with or without workers."""
         if view.is_loaded:
             return PlainTextResponse("ready\n")
         return PlainTextResponse("the registry was not read yet\n", status_code=503)
@@ -64,7 +64,7 @@ def build(view: View, metrics: Metrics, is_reconciler: Callable[[], bool]) -> St
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the process, which has another server to stop."""
+    """Leaves signals to `app`, which also stops the gRPC server."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
-"""Every metric of the control plane, in one place; base units, and labels of bounded number.
+"""Every metric of the control plane, in base units.
 
-Models are no label: there may be thousands, and the request log names them.
+The model is no label, since there may be thousands of models: the request log names it.
 """
 
 from collections import Counter as Tally
@@ -24,100 +24,109 @@ LEDGER_TERMS = (
 
 
 class Metrics:
-    """Counts what happens; the state of the fleet is read from the view at each scrape."""
+    """Counters are kept here; gauges of the fleet are set from the view at each scrape."""
 
     def __init__(self) -> None:
-        own = self._registry = CollectorRegistry()
+        registry = self._registry = CollectorRegistry()
         self.requests = Counter(
             "yolopool_requests",
             "Detect calls by outcome: OK or an error reason",
             ["outcome"],
-            registry=own,
+            registry=registry,
         )
         self.request_seconds = Histogram(
             "yolopool_request_seconds",
-            "Whole Detect calls that were answered",
+            "Detect calls that were answered, from arrival to answer",
             buckets=_SECONDS,
-            registry=own,
+            registry=registry,
         )
         self.stage_seconds = Histogram(
             "yolopool_stage_seconds",
-            "Where the time of a Detect went",
+            "Time of a Detect call by stage",
             ["stage"],
             buckets=_SECONDS,
-            registry=own,
+            registry=registry,
         )
         self.batch_size = Histogram(
             "yolopool_batch_size",
-            "Images that shared a pass, by request",
+            "Images in the pass that ran a request",
             buckets=(1, 2, 4, 8, 16, 32, 64),
-            registry=own,
+            registry=registry,
         )
         self.cache = Counter(
             "yolopool_model_requests",
-            "Detect calls by whether the model was loaded",
+            "Detect calls by whether a worker had the model: hit or miss",
             ["result"],
-            registry=own,
+            registry=registry,
         )
         self.retries = Counter(
             "yolopool_retries",
-            "Detect calls sent to a second worker, by the first's refusal",
+            "Detect calls sent to another worker, by the error of the one before",
             ["reason"],
-            registry=own,
+            registry=registry,
         )
-        self.loads = Counter("yolopool_loads", "Loads by outcome", ["outcome"], registry=own)
+        self.loads = Counter("yolopool_loads", "Loads by outcome", ["outcome"], registry=registry)
         self.load_seconds = Histogram(
             "yolopool_load_seconds",
-            "Loads from decision to HOT",
+            "Loads, from the decision to HOT",
             buckets=_LOAD_SECONDS,
-            registry=own,
+            registry=registry,
         )
-        self.releases = Counter("yolopool_releases", "Releases by cause", ["cause"], registry=own)
+        self.releases = Counter(
+            "yolopool_releases", "Releases by cause", ["cause"], registry=registry
+        )
         self.in_flight = Gauge(
-            "yolopool_requests_in_flight", "Detect calls not yet answered", registry=own
+            "yolopool_requests_in_flight", "Detect calls not yet answered", registry=registry
         )
         self.queue = Gauge(
-            "yolopool_worker_outstanding", "Tickets at a worker", ["worker"], registry=own
+            "yolopool_worker_outstanding",
+            "Open requests at a worker",
+            ["worker"],
+            registry=registry,
         )
-        self.replicas = Gauge("yolopool_replicas", "Replicas by state", ["state"], registry=own)
-        self.workers = Gauge("yolopool_workers", "Workers by state", ["state"], registry=own)
+        self.replicas = Gauge(
+            "yolopool_replicas", "Replicas by state", ["state"], registry=registry
+        )
+        self.workers = Gauge("yolopool_workers", "Workers by state", ["state"], registry=registry)
         self.crash_looping = Gauge(
             "yolopool_workers_crash_looping",
-            "Workers whose processes end soon after they begin",
-            registry=own,
+            "Workers whose processes end soon after they start",
+            registry=registry,
         )
         self.worker_exits = Counter(
-            "yolopool_worker_exits", "Worker processes that ended by themselves", registry=own
+            "yolopool_worker_exits", "Worker processes that crashed", registry=registry
         )
         self.swaps = Gauge(
             "yolopool_worker_swaps",
-            "How often the versions that a worker holds were brought to its device",
+            "Copies to the device of the versions that a worker holds",
             ["worker"],
-            registry=own,
+            registry=registry,
         )
         self.passes = Gauge(
             "yolopool_worker_passes",
-            "Passes that a worker process ran for requests since it began",
+            "Passes that a worker process ran for requests since it started",
             ["worker"],
-            registry=own,
+            registry=registry,
         )
         self.images = Gauge(
             "yolopool_worker_images",
-            "Images in the passes of a worker process: by its passes, the mean batch",
+            "Images in the passes of a worker process; divided by its passes: the mean batch",
             ["worker"],
-            registry=own,
+            registry=registry,
         )
         self.ledger_bytes = Gauge(
             "yolopool_ledger_bytes",
-            "Memory account of a device by term",
+            "Ledger of a device by term",
             ["worker", "term"],
-            registry=own,
+            registry=registry,
         )
         self.registry_available = Gauge(
-            "yolopool_registry_available", "1 while the store answers, else 0", registry=own
+            "yolopool_registry_available", "1 while the store answers, else 0", registry=registry
         )
         self.is_reconciler = Gauge(
-            "yolopool_reconciler", "1 while this process decides, else 0", registry=own
+            "yolopool_reconciler",
+            "1 while this control plane is the leader, else 0",
+            registry=registry,
         )
         self.outcomes: Tally[str] = Tally()
         self.loads_total = 0
@@ -150,18 +159,18 @@ class Metrics:
         workers: Mapping[str, WorkerInfo],
         loads: Mapping[str, LoadReport],
         registry_available: bool,
-        is_reconciler: bool,
+        is_leader: bool,
         crash_looping: int = 0,
     ) -> bytes:
-        """All of it in Prometheus' text format, with the fleet as it is now."""
+        """All metrics in Prometheus' text format, with the fleet as it is now."""
         self.registry_available.set(registry_available)
-        self.is_reconciler.set(is_reconciler)
+        self.is_reconciler.set(is_leader)
         self.crash_looping.set(crash_looping)
         self.queue.clear()
         self.ledger_bytes.clear()
         for gauge in (self.swaps, self.passes, self.images):
             gauge.clear()
-        here = [w for w in workers.values() if w.state is not WorkerState.LOST]
+        here = [worker for worker in workers.values() if worker.state is not WorkerState.LOST]
         for worker in here:
             report = loads.get(worker.id, worker.load)
             self.queue.labels(worker=worker.id).set(report.outstanding)
@@ -173,9 +182,9 @@ class Metrics:
         states = Tally(replica.state for worker in here for replica in worker.replicas.values())
         for replica_state in ReplicaState:
             self.replicas.labels(state=replica_state).set(states[replica_state])
-        lives = Tally(worker.state for worker in workers.values())
+        worker_states = Tally(worker.state for worker in workers.values())
         for worker_state in WorkerState:
-            self.workers.labels(state=worker_state).set(lives[worker_state])
+            self.workers.labels(state=worker_state).set(worker_states[worker_state])
         return generate_latest(self._registry)
 
     def _set_ledger(self, worker: str, ledger: Ledger) -> None:

@@ -1,6 +1,6 @@
 """Settings of a control plane process: one frozen object, read once at start.
 
-The only reader of the environment (YOLOPOOL_CONTROL_PLANE_*) and of the command line, which wins.
+Only this module reads the environment (YOLOPOOL_CONTROL_PLANE_*) and the command line, which wins.
 """
 
 from pathlib import Path
@@ -28,48 +28,68 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(
         Path("~/.local/share/yolopool"),
-        description="folder of the artifact store and of the local copy of the registry",
+        description="folder for the artifact store and the local copy of the registry",
     )
     host: str = Field("127.0.0.1", description="address of the gRPC port")
     port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0: any free one")
     advertise: str = Field(
         "",
-        description="host:port of the gRPC port as other control planes reach it; empty: as it is "
-        "bound, by this machine's name where it is bound to all addresses",
+        description="host:port at which other control planes reach the gRPC port; empty: the bound "
+        "address, or this machine's name where that is all addresses",
     )
     http_host: str = Field("127.0.0.1", description="address of the HTTP port")
     http_port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0: any free one")
     redis: str = Field(
         "",
-        description="unix:///path, redis://, rediss:// or redis+sentinel:// URL; empty: state is "
-        "kept in memory and ends with the process",
+        description="URL of the store: unix:///path, redis://, rediss:// or redis+sentinel://; "
+        "empty: state is kept in memory and is lost when the process ends",
     )
-    redis_password: SecretStr = Field(SecretStr(""), description="where the URL has none")
-    heartbeat_interval_s: float = Field(1.0, gt=0, description="that workers are told to keep")
-    lease_s: float = Field(3.0, gt=0, description="of a worker, from its last heartbeat")
-    reconciler_lease_s: float = Field(3.0, gt=0, description="of the one that decides")
-    default_deadline_s: float = Field(30.0, gt=0, description="of a Detect that has none")
+    redis_password: SecretStr = Field(
+        SecretStr(""), description="password of Redis, if the URL has none"
+    )
+    heartbeat_interval_s: float = Field(
+        1.0, gt=0, description="seconds between two heartbeats of a worker"
+    )
+    lease_s: float = Field(
+        3.0, gt=0, description="seconds after its last heartbeat until a worker is lost"
+    )
+    reconciler_lease_s: float = Field(
+        3.0, gt=0, description="seconds that the leader's lease lasts"
+    )
+    default_deadline_s: float = Field(
+        30.0, gt=0, description="seconds, for a Detect without a deadline"
+    )
     no_worker_grace_s: float = Field(
-        10.0, ge=0, description="how long a Detect waits for a worker when none is connected"
+        10.0, ge=0, description="seconds that a Detect waits for a worker when none is connected"
     )
     quarantine_s: float = Field(
-        600.0, ge=0, description="that an image is refused which ended two workers; 0: never"
+        600.0,
+        ge=0,
+        description="seconds that an image which crashed two workers is refused; 0: never",
     )
     drain_grace_s: float = Field(
-        3.0, ge=0, description="for requests under way when the process is told to stop"
+        3.0, ge=0, description="seconds that open requests may take when the process stops"
     )
-    load_timeout_s: float = Field(120.0, gt=0, description="of one load on one worker")
-    release_timeout_s: float = Field(60.0, gt=0, description="of one release on one worker")
-    max_artifact_bytes: int = Field(4 * 1024**3, ge=1, description="of one uploaded file")
-    max_image_bytes: int = Field(32 * 1024**2, ge=1, description="of one image")
+    load_timeout_s: float = Field(
+        120.0, gt=0, description="seconds that a load on a worker may take"
+    )
+    release_timeout_s: float = Field(
+        60.0, gt=0, description="seconds that a release on a worker may take"
+    )
+    max_artifact_bytes: int = Field(
+        4 * 1024**3, ge=1, description="largest file to upload, in bytes"
+    )
+    max_image_bytes: int = Field(
+        32 * 1024**2, ge=1, description="largest image of a request, in bytes"
+    )
     load: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="models that are to be loaded and pinned from the start on, as name or "
-        "name@version; repeat it, or part them by commas",
+        description="models to load and pin at start, as name or name@version; repeat the flag, or "
+        "separate them by commas",
     )
-    die_with_parent: bool = Field(False, description="end when the parent process ends")
+    die_with_parent: bool = Field(False, description="stop when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_json: bool = Field(True, description="one JSON object a line, for machines")
+    log_json: bool = Field(True, description="log one JSON object a line")
 
     @field_validator("data_dir")
     @classmethod
@@ -78,12 +98,12 @@ class Settings(BaseSettings):
 
     @field_validator("load", mode="before")
     @classmethod
-    def _parted(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         parts = [value] if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             return value
-        words = (word.strip() for part in parts for word in str(part).split(","))
-        return tuple(word for word in words if word)
+        references = (text.strip() for part in parts for text in str(part).split(","))
+        return tuple(reference for reference in references if reference)
 
     @field_validator("load")
     @classmethod
@@ -99,8 +119,8 @@ class Settings(BaseSettings):
     def _lease_outlives_a_heartbeat(self) -> "Settings":
         if self.lease_s < 2 * self.heartbeat_interval_s:
             raise ValueError(
-                f"lease_s {self.lease_s:g} is less than two heartbeats of "
-                f"{self.heartbeat_interval_s:g} s: one late message would lose a worker"
+                f"lease_s {self.lease_s:g} is less than two heartbeat intervals of "
+                f"{self.heartbeat_interval_s:g} s: one late heartbeat would lose a worker"
             )
         return self
 

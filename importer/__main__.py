@@ -111,7 +111,7 @@ def _weights_of(settings: Settings) -> child.Architecture:
     if not settings.arch:
         return child.Architecture("", names)
     try:
-        return child.Architecture(uploads.read(settings.arch), names)
+        return child.Architecture(uploads.read_architecture(settings.arch), names)
     except OSError as error:
         raise ImportRefused(INVALID, f"{settings.arch} can't be read ({error})") from error
 
@@ -121,7 +121,7 @@ def _build_of(settings: Settings, folder: Path) -> child.Build:
         return child.Build(settings.backend, settings.precision)
     path = folder / "calibration.zip"
     try:
-        uploads.write(settings.calibration, path)
+        uploads.write_calibration_archive(settings.calibration, path)
     except InvalidOption as error:
         raise ImportRefused(CALIBRATION, error.message) from error
     return child.Build(settings.backend, settings.precision, str(path), _sha256(path))

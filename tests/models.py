@@ -1,15 +1,22 @@
-"""Checkpoints and packs for tests, made once a run and kept in its folder.
+"""Checkpoints and packs for tests, made once and kept for as long as what makes them is the same.
 
 A model with random weights finds nothing; `build_woken` calibrates its normalisation on pictures
 and shifts its class biases, so that many boxes pass and every stage has something to do.
 """
 
+import copy
+import fcntl
+import functools
 import hashlib
+import importlib.metadata
 import json
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +28,12 @@ import numpy.typing as npt
 from yolopool.v1.worker_pb2 import PackLocation
 
 U8 = npt.NDArray[np.uint8]
-SHAPES = Path(__file__).parents[1] / "examples" / "shapes"
+ROOT = Path(__file__).parents[1]
+SHAPES = ROOT / "examples" / "shapes"
+# Of the zoo: what its files are made by, and when a folder of another make is removed.
+_MAKERS = ("importer/**/*.py", "protos/**/*.proto", "yolopool/client/uploads.py", "tests/models.py")
+_LIBRARIES = ("torch", "ultralytics", "numpy", "onnx", "onnxruntime", "openvino", "nncf")
+_KEPT_S = 7 * 86_400.0
 _SCALES = (320, 333, 501, 260)
 # What the library makes of a file, by its name; the first that fits.
 _KINDS = (
@@ -70,8 +82,14 @@ def build(yaml_name: str, seed: int) -> Any:
 def build_woken(yaml_name: str, seed: int, *, end_to_end_only: bool = False) -> Any:
     """A model of the library's yaml, of any task, that gives dozens of boxes on `picture`s.
 
-    With `end_to_end_only` it is fused to its one-to-one head, as some published files are.
+    With `end_to_end_only` it is fused to its one-to-one head, as some published files are. The
+    model is the caller's own to change.
     """
+    return copy.deepcopy(_woken(yaml_name, seed, end_to_end_only))
+
+
+@functools.lru_cache(8)
+def _woken(yaml_name: str, seed: int, end_to_end_only: bool) -> Any:
     import torch
 
     model = build(yaml_name, seed)
@@ -172,9 +190,31 @@ def location(folder: Path) -> PackLocation:
     return PackLocation(uri=folder.as_uri(), digest=digest)
 
 
+def zoo_folder(cache: Path) -> Path:
+    """The folder in `cache` for files of today's importer and libraries. Others grow old there."""
+    made_by = hashlib.sha256(sys.version.encode())
+    for pattern in _MAKERS:
+        for path in sorted(ROOT.glob(pattern)):
+            made_by.update(path.read_bytes())
+    for path in sorted((SHAPES / "models").glob("*.pt")):
+        made_by.update(path.read_bytes())
+    installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
+    for name in _LIBRARIES:
+        made_by.update(f"{name}={installed.get(name)};".encode())
+    folder = cache / made_by.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+    for other in cache.iterdir():
+        if other.stat().st_mtime < time.time() - _KEPT_S:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
 @dataclass(frozen=True, slots=True)
 class Zoo:
-    """The models of a test run: `shapes` of the demo, and woken ones by name."""
+    """The models of tests: `shapes` of the demo, and woken ones by name. Their files are shared by
+    the workers of a run and by runs: a test that changes one changes a copy.
+    """
 
     folder: Path
 
@@ -183,10 +223,13 @@ class Zoo:
         if name.startswith("shapes"):
             return SHAPES / "models" / f"{name}.pt"
         path = self.folder / f"{name}.pt"
-        if not path.exists():
-            architecture = name.removesuffix("-end-to-end")
-            only = architecture != name
-            save(build_woken(f"{architecture}.yaml", 7, end_to_end_only=only), path)
+        with self._made_once(path) as missing:
+            if missing:
+                architecture = name.removesuffix("-end-to-end")
+                only = architecture != name
+                part = path.with_suffix(".part")
+                save(build_woken(f"{architecture}.yaml", 7, end_to_end_only=only), part)
+                part.rename(path)
         return path
 
     def pack(self, name: str, *flags: str) -> PackLocation:
@@ -212,8 +255,21 @@ class Zoo:
     def _packed(self, file: Path, name: str, flags: Sequence[str]) -> PackLocation:
         words = "".join(flags).replace("/", "-")
         note = self.folder / f"{name}{words}.pack"
-        if not note.exists():
-            report = import_checkpoint(file, self.folder / "packs", *flags)
-            assert "pack" in report, report
-            note.write_text(report["pack"])
-        return location(Path(note.read_text()))
+        with self._made_once(note) as missing:
+            if missing:
+                report = import_checkpoint(file, self.folder / "packs", *flags)
+                assert "pack" in report, report
+                part = note.with_suffix(".part")
+                part.write_text(report["digest"])
+                part.rename(note)
+        digest = note.read_text()
+        found = location(self.folder / "packs" / digest)
+        assert found.digest == digest, "a test has changed a pack of the zoo"
+        return found
+
+    @contextmanager
+    def _made_once(self, path: Path) -> Iterator[bool]:
+        """Whether the caller is to make the file; other processes wait until it has."""
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield not path.exists()

@@ -1,9 +1,10 @@
-"""`python -m worker`: one process for `--device`, else the supervisor of one process a device."""
+"""`python -m worker`: with `--device` a worker process, without it the supervisor of several."""
 
 import asyncio
 import faulthandler
 import os
 import sys
+import time
 
 import structlog
 
@@ -15,16 +16,16 @@ from yolopool.server import logs, process
 from yolopool.server.parent_death import die_with_parent
 
 log = structlog.get_logger()
-LAST_WORDS_S = 1.0
+LOG_DRAIN_S = 1.0
 
 
 def main() -> int:
-    """Runs until SIGTERM or SIGINT; answers the exit status."""
+    """Runs until SIGTERM or SIGINT. Returns the exit status."""
     settings = read_settings()
-    # Where a crash in native code happened is the last that such a process says.
+    # After a crash in native code, the dumped stacks say where it happened.
     faulthandler.enable()
-    # A supervisor is not to be held up by whoever reads its log; a worker's goes to its supervisor,
-    # and has a watchdog.
+    # The reader of a supervisor's log must not block it. A worker's log is read by its supervisor,
+    # and a worker has a watchdog.
     stderr = NonBlockingStderr() if not settings.device else None
     logs.set_up_logs("worker", settings.log_level, settings.log_json, stderr)
     if settings.die_with_parent:
@@ -36,16 +37,16 @@ def main() -> int:
         return 1
     finally:
         if stderr is not None:
-            stderr.drain(LAST_WORDS_S)
+            stderr.drain(LOG_DRAIN_S)
     return 0
 
 
 async def _run(settings: Settings, stderr: NonBlockingStderr | None) -> None:
     if stderr is not None:
-        supervisor = supervisor_of(settings, os.environ, stderr.pass_on)
+        supervisor = supervisor_of(settings, os.environ, time.monotonic, stderr.pass_on)
         await supervisor.run(process.until_signal)
         return
-    # Not for the supervisor, which stays light: this imports OpenCV.
+    # Imported here to keep the supervisor light: it imports OpenCV.
     from worker.app import serve
 
     await serve(settings, process.until_signal)

@@ -1,4 +1,4 @@
-"""One worker process put together: device, ledger, replicas, intake, rpc, membership.
+"""One worker process put together: device, engine, replicas, service, membership.
 
 Owns the clocks and the tasks; decides nothing. Ends on SIGTERM behind its last tickets.
 """
@@ -6,112 +6,112 @@ Owns the clocks and the tasks; decides nothing. Ends on SIGTERM behind its last 
 import asyncio
 import os
 import signal
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
-from typing import Any
 
 import structlog
 
+from worker import parts
 from worker.backends.base import Backend
 from worker.backends.factory import backend_of
+from worker.clock import Clock
+from worker.concurrency.cancellation import cancel
 from worker.concurrency.stall_detector import HangLimits
 from worker.engine.engine import Engine
 from worker.hardware.devices import host_of
 from worker.hardware.host import Host, take_turns
 from worker.io_processes.pool import IoExit, IoProcessPool
-from worker.io_processes.protocol import IoSettings
 from worker.membership import Membership, report_exit
-from worker.packs.pack_store import PackStore
-from worker.postprocess.postprocessor import Postprocessor
 from worker.preprocess import arena
 from worker.preprocess.arena import Arena
-from worker.preprocess.decode import ImageLimits
-from worker.preprocess.preprocessor import Preprocessor
-from worker.process import hot_restart
+from worker.process.exit_report import exit_report
 from worker.process.flight_recorder import FlightRecorder
+from worker.process.recycler import Recycler
 from worker.process.watchdog import Watchdog
 from worker.replicas.device_monitor import DeviceMonitor, budget_bytes
-from worker.replicas.ledger import Ledger
-from worker.replicas.lifecycle import ReplicaState
 from worker.replicas.replica import Replica
 from worker.replicas.replica_table import ReplicaTable
-from worker.replicas.swapper import Swapper, TierLimits
+from worker.replicas.swapper import Swapper
 from worker.service import convert
 from worker.service.identity import Identity
+from worker.service.infer_handler import InferHandler
 from worker.service.service import WorkerService
 from worker.settings import Settings, parse_labels
-from yolopool.errors import DeviceHung, Draining, YolopoolError
+from yolopool.errors import DeviceHung, Draining
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.process import settle
-from yolopool.v1 import fleet_pb2, membership_pb2, worker_pb2_grpc
-from yolopool.vocabulary import COMPUTE_CLASS
+from yolopool.v1 import fleet_pb2, worker_pb2_grpc
+from yolopool.v1.types_pb2 import FencingToken
+from yolopool.v1.worker_pb2 import AssignRequest
+from yolopool.vocabulary import COMPUTE_CLASS, ReplicaState
 
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
 CLOSING_S = 1.0
-# For the answer to whoever asked for the drain that ends this process.
+# For the reply to a Drain that ends this process.
 REPLY_S = 0.2
-# For one model of the process before this one.
-TAKE_OVER_S = 60.0
 
 
 class App:
     """`await start()`, then `await run(until)`."""
 
-    def __init__(self, settings: Settings, backend: Backend, host: Host | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        host: Host | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.settings = settings
+        self.clock = clock or Clock(time.monotonic, time.time)
         self.backend = backend
         self._host = host or Host()
         self.port = 0
         self.incarnation = uuid.uuid4().hex
         self._box = FlightRecorder(settings.black_box, self.incarnation)
         self._device_name, self._compute_class = "", settings.compute_class
-        # Once: two of them read files, and an identity rides on every answer.
+        # Computed once: two of them read files, and an identity goes with every reply.
         self._id, self._release = settings.worker_id, version("yolopool")
         self._labels = parse_labels(settings.labels)
-        self._replaces_because = ""
-        self._recycle_because = asyncio.Event()
-        kind = settings.device_kind
         held: dict[str, Replica] = {}
-        self.engine = Engine(settings.queue_capacity)
+        self.engine = Engine(settings.queue_capacity, self.clock.monotonic)
         self.arena = Arena(arena.private(settings.intake_bytes()))
-        intake_threads = settings.intake_threads or (4 if kind == "cuda" else 2)
-        self.postprocessor = Postprocessor(intake_threads, settings.queue_capacity)
-        self.preprocessor = Preprocessor(
-            intake_threads,
-            settings.queue_capacity,
-            ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
-            self.arena,
-        )
+        self.postprocessor = parts.postprocessor(settings, self.clock)
+        self.preprocessor = parts.preprocessor(settings, self.arena, self.clock)
         self.server = GrpcServer([SERVICE])
-        packs = PackStore(
-            settings.data_dir,
-            settings.pack_cache_bytes(),
-            in_use=lambda: {one.order.pack.digest for one in held.values()},
-            pin=backend.pin,
-        )
-        tiers = TierLimits(
-            two=kind != "cpu",
-            host_bytes=settings.host_bytes(self._host.memory_bytes()),
-            fetch_weights=kind != "sim",
-            skip_warmup=settings.skip_warmup,
-        )
-        ledger = Ledger(0, graph_pool_bytes=settings.graph_bytes(), max_replicas=settings.max_hot)
+        packs = parts.pack_store(settings, backend, held)
         self.swapper = Swapper(
-            self.engine, backend, packs, ledger, tiers, held, changed=self._changed
+            self.engine,
+            backend,
+            packs,
+            parts.empty_ledger(settings),
+            parts.tier_limits(settings, self._host),
+            held,
+            self._changed,
+            self.clock,
+            settings.skip_warmup,
         )
         self.replicas = ReplicaTable(
             held,
             self.swapper,
             self.engine,
-            partial(packs.fetch, weights=False) if kind == "sim" else packs.prepare,
+            parts.prepare_pack(settings, packs),
             settings.batch_limit(),
             settings.pack_cache_bytes(),
-            changed=self._changed,
+            self._changed,
+            self.clock,
+        )
+        self.recycler = Recycler(
+            settings.handover,
+            bool(settings.port),
+            lambda: self.swapper.ledger.used_bytes - self.swapper.ledger.load_transient_bytes,
+            lambda: self.backend.memory().available_bytes,
+            lambda: self.rpc.fence.highest,
+            self._orders,
         )
         self.device_monitor = DeviceMonitor(
             backend,
@@ -119,27 +119,39 @@ class App:
             self.replicas.held,
             settings.rewarm_idle_s,
             settings.drift_limit_bytes(),
-            self.recycle,
+            self.recycler.recycle,
+            self.clock.monotonic,
+        )
+        self.handler = InferHandler(
+            self.identity,
+            self.replicas,
+            self.swapper,
+            self.engine,
+            self.postprocessor,
+            backend,
+            self._box,
+            self.clock.monotonic,
         )
         self.rpc = WorkerService(
             self.identity,
+            self.handler,
             self.replicas,
             self.swapper,
             self.device_monitor,
             self.engine,
             self.preprocessor,
-            self.postprocessor,
             backend,
-            self._box,
+            self.clock.monotonic,
         )
         self.io = IoProcessPool(
             settings.io_processes,
-            self._io_settings,
+            lambda number: parts.io_settings(settings, self.port, number),
             settings.intake_bytes(),
-            self.rpc.infer,
+            self.handler.infer,
             changed=self._changed,
-            tell=self._tell_io_exit,
+            report=self._report_io_exit,
             hang_s=settings.hang_floor_s,
+            clock=self.clock.monotonic,
         )
         self.membership = Membership(
             settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
@@ -161,14 +173,14 @@ class App:
             # By it a placement can name the class.
             labels={COMPUTE_CLASS: self._compute_class, **self._labels},
             release=self._release,
-            replaces_because=self._replaces_because,
+            replaces_because=self.recycler.replaces_because,
             io_addresses=self._io_addresses(),
             precision=settings.precision,
             compute_class=self._compute_class,
         )
 
     async def start(self) -> None:
-        """Takes the device and listens; SERVING when it returns. OSError if it can't do either."""
+        """Takes the device and listens; SERVING when it returns. Raises OSError if it can't."""
         self.port = await self.server.start(self.settings.host, self.settings.port)
         self.engine.start()
         try:
@@ -178,7 +190,7 @@ class App:
             await self.engine.stop(CLOSING_S)
             raise OSError(f"device {self.settings.device} can't be taken: {error}") from error
         if self.settings.device_kind == "cpu":
-            # A container's limit, and other workers' shares.
+            # Limits of a container, and the shares of other workers.
             total_bytes = min(total_bytes, self._host.memory_bytes())
         budget = self.settings.budget().resolve(total_bytes)
         self.device_monitor.configured_bytes = budget
@@ -189,14 +201,14 @@ class App:
         )
         self.preprocessor.start()
         self._tasks = [
-            asyncio.create_task(self.swapper.run(), name="swaps"),
-            asyncio.create_task(self.device_monitor.run(), name="upkeep"),
+            asyncio.create_task(self.swapper.run(), name="swapper"),
+            asyncio.create_task(self.device_monitor.run(), name="device monitor"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._died)
         await self.io.start()
-        await self._take_over()
-        self.rpc.state = fleet_pb2.WORKER_STATE_READY
+        await self.recycler.take_over(self._adopt_token, self._assign)
+        self.handler.state = fleet_pb2.WORKER_STATE_READY
         await self.server.set_serving(True)
         log.info(
             "ready",
@@ -212,36 +224,36 @@ class App:
         until: Callable[[], Awaitable[object]],
         hurry: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """Serves until what `until` returns is done, then finishes what is queued and leaves; what
-        is left after the grace, or once `hurry` is done, is refused.
+        """Serves until `until` returns, then drains and leaves. What is left after the grace
+        period, or once `hurry` returns, is refused.
         """
         member = asyncio.create_task(self.membership.run())
         try:
-            why = await self._until(until)
-            log.info("draining", why=str(why), open=self.rpc.infers)
-            if self._recycle_because.is_set():
-                # A successor joins under the same name: no word of this process after its own.
-                await _ended(member)
+            why = await self.recycler.until_end(asyncio.ensure_future(self._told(until)))
+            log.info("draining", why=str(why), open=self.handler.in_flight)
+            if self.recycler.is_recycling:
+                # A successor joins under the same name: no heartbeat of ours may follow its own.
+                await cancel(member)
             await self.server.set_serving(False)
-            self.rpc.state = fleet_pb2.WORKER_STATE_DRAINING
+            self.handler.state = fleet_pb2.WORKER_STATE_DRAINING
             self.membership.poke()
             left = await self._drain(hurry)
             log.info("stopping", left=left)
         finally:
-            await _ended(member)
+            await cancel(member)
             await self.membership.leave()
             await self.stop()
 
     async def stop(self) -> None:
-        """Ends server, threads and device; once, after a start. A pass or a load that does not
-        come to its end is left to the end of the process.
+        """Stops server, threads and device; once, after a start. A pass or a load that does not
+        end is left to the end of the process.
         """
         if self._watchdog is not None:
             self._watchdog.stop()
         await self.server.stop(REPLY_S)
         await self.io.stop()
         for task in self._tasks:
-            await _ended(task)
+            await cancel(task)
         await self.replicas.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSING_S):
@@ -251,131 +263,81 @@ class App:
         self.postprocessor.close()
 
     async def _drain(self, hurry: Callable[[], Awaitable[object]] | None) -> int:
-        """Finishes what is queued; answers how many had to be refused."""
-        drain = asyncio.create_task(self.rpc.drain(self.settings.drain_grace_s))
-        told_again = asyncio.ensure_future(hurry()) if hurry is not None else None
-        waiting = (drain, told_again) if told_again is not None else (drain,)
+        """Waits for open requests; returns how many had to be refused."""
+        drain = asyncio.create_task(self.handler.drain(self.settings.drain_grace_s))
+        hurried = asyncio.ensure_future(hurry()) if hurry is not None else None
+        waiting = (drain, hurried) if hurried is not None else (drain,)
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
-            await _ended(task)
-        return self.rpc.give_up(Draining("this worker ended before its turn came: ask another"))
+            await cancel(task)
+        return self.handler.give_up(Draining("this worker ended before its turn came: ask another"))
 
     def watch(self, die: Callable[[int], object] = os._exit) -> None:
-        """Ends the process, with its stacks logged, when the device or this event loop hangs."""
+        """Starts the watchdog: it ends the process, with its stacks logged, when the device or this
+        event loop hangs.
+        """
         settings = self.settings
         bounds = HangLimits(settings.hang_floor_s, settings.hang_load_s)
-        self._watchdog = Watchdog(self.engine.running, bounds, self._hung, die)
+        self._watchdog = Watchdog(
+            self.engine.running, bounds, self._hung, self.clock.monotonic, die
+        )
         self._watchdog.start()
 
     def _hung(self, why: str) -> None:
-        """Tells whoever waits for the device, while there is time."""
+        """Answers the requests that wait for the device, before the watchdog ends the process."""
         self._box.seal()
-        self.rpc.state = fleet_pb2.WORKER_STATE_HUNG
+        self.handler.state = fleet_pb2.WORKER_STATE_HUNG
         self.membership.poke()
         error = DeviceHung(f"worker {self._id} ends, since {why}: ask another")
-        log.info("given up", requests=self.rpc.give_up(error))
+        log.info("given up", requests=self.handler.give_up(error))
         self._last_words = asyncio.create_task(self.server.set_serving(False))
 
-    async def _until(self, until: Callable[[], Awaitable[object]]) -> object:
-        """Returns when the process is to end: it was told to, or makes room for its successor."""
-        told = asyncio.ensure_future(self._told(until))
-        note = hot_restart.read(self.settings.handover)
-        if note is None and not self._recycle_because.is_set():
-            recycle = asyncio.create_task(self._recycle_because.wait())
-            await asyncio.wait((told, recycle), return_when=asyncio.FIRST_COMPLETED)
-            await _ended(recycle)
-            note = hot_restart.read(self.settings.handover)
-        if told.done():
-            return told.result()
-        if note is not None and note.beside:
-            return await told  # the supervisor says when the successor is there
-        await _ended(told)
-        return "recycled"
-
     async def _told(self, until: Callable[[], Awaitable[object]]) -> object:
-        """Whoever says first that this process is to end: its host, or a control plane."""
+        """Returns when the host or a control plane tells this process to end, and which did."""
         host = asyncio.ensure_future(until())
         control_plane = asyncio.create_task(self.rpc.told_to_end.wait())
         try:
             await asyncio.wait((host, control_plane), return_when=asyncio.FIRST_COMPLETED)
             return host.result() if host.done() else "a control plane drained this worker"
         finally:
-            await _ended(host)
-            await _ended(control_plane)
+            await cancel(host)
+            await cancel(control_plane)
 
-    def recycle(self, why: str) -> None:
-        """Asks for a successor: beside this process where memory allows, else after it. Once."""
-        if self._recycle_because.is_set():
-            return
-        ledger, memory = self.swapper.ledger, self.backend.memory()
-        again = ledger.used_bytes - ledger.load_transient_bytes
-        # Two processes can't listen on one port that was given.
-        beside = memory.available_bytes >= again and not self.settings.port
-        log.error("recycling", why=why, beside=beside, needs_bytes=again)
-        if self.settings.handover is not None:
-            orders = [
-                convert.request_of(one.order, one.pinned, one.measured)
-                for one in sorted(self.replicas.held(), key=lambda one: -one.requests_total)
-                if one.state is ReplicaState.HOT
-            ]
-            note = hot_restart.RestartNote(why, beside, self.rpc.fence.highest, tuple(orders))
-            hot_restart.write(self.settings.handover, note)
-        self._recycle_because.set()
+    def _orders(self) -> list[AssignRequest]:
+        """What a successor is to load: the replicas on the device, the most used first."""
+        by_use = sorted(self.replicas.held(), key=lambda replica: -replica.requests_total)
+        return [
+            convert.request_of(replica.order, replica.pinned, replica.measured)
+            for replica in by_use
+            if replica.state is ReplicaState.HOT
+        ]
 
-    async def _take_over(self) -> None:
-        """Loads what the process before this one held, if it left word."""
-        note = hot_restart.read(self.settings.handover)
-        if note is None:
-            return
-        self._replaces_because = note.why
-        self.rpc.fence.highest = note.token
-        log.info("taking over", why=note.why, models=len(note.orders))
-        for order in note.orders:
-            try:
-                async with asyncio.timeout(TAKE_OVER_S):
-                    await self.replicas.assign(
-                        convert.assignment_in(order, self.settings.precision)
-                    )
-            except (YolopoolError, TimeoutError) as error:
-                log.warning("not taken over", model=convert.key_of(order.version), why=str(error))
-        hot_restart.done(self.settings.handover)
+    def _adopt_token(self, token: FencingToken) -> None:
+        self.rpc.fence.highest = token
+
+    async def _assign(self, request: AssignRequest) -> None:
+        await self.replicas.assign(convert.assignment_in(request, self.settings.precision))
 
     def _died(self, task: asyncio.Task[None]) -> None:
-        """A worker whose device nobody looks after any more is of no use: another takes over."""
+        """Ends the process when a task of its died: without it the worker is of no use."""
         if not task.cancelled():
             log.error(
                 "a task ended: this is a bug", task=task.get_name(), exc_info=task.exception()
             )
             self.rpc.told_to_end.set()
 
-    def _io_settings(self, number: int) -> IoSettings:
-        settings = self.settings
-        return IoSettings(
-            host=settings.host,
-            port=settings.port and self.port + 1 + number,
-            threads=settings.intake_threads or 2,
-            capacity=settings.queue_capacity,
-            max_image_bytes=settings.max_image_bytes,
-            max_image_pixels=settings.max_image_pixels,
-            log_level=settings.log_level,
-            log_json=settings.log_json,
-        )
-
-    async def _tell_io_exit(self, exit: IoExit) -> None:
-        one = self.identity()
-        report = membership_pb2.ReportExitRequest(
-            worker=one.id,
-            device=one.device,
-            device_kind=one.device_kind,
-            incarnation=one.incarnation,
-            io_process=exit.id,
-            exit=fleet_pb2.WorkerExit(
-                ended=exit.ended,
-                in_a_row=exit.restart.attempt,
-                ran_s=exit.ran_s,
-                restart_in_s=exit.restart.delay_s,
-            ),
+    async def _report_io_exit(self, exit: IoExit) -> None:
+        identity = self.identity()
+        report = exit_report(
+            worker=identity.id,
+            device=identity.device,
+            device_kind=identity.device_kind,
+            incarnation=identity.incarnation,
+            ended=exit.ended,
+            ran_s=exit.ran_s,
+            restart=exit.restart,
             requests=exit.requests,
+            io_process=exit.id,
         )
         await report_exit(self.settings.control_planes, report)
 
@@ -394,23 +356,17 @@ class App:
         self.membership.poke()
 
 
-async def _ended(task: "asyncio.Future[Any]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
 async def serve(settings: Settings, until: Callable[[], Awaitable[object]]) -> None:
-    """One worker for one device, from start to end."""
+    """Runs one worker for one device, from start to end."""
     host = host_of(settings.device)
     if settings.device_kind == "cpu":
         take_turns()
     app = App(settings, backend_of(settings, host), host)
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, app.recycle, "SIGUSR1 asked for a successor")
+    loop.add_signal_handler(signal.SIGUSR1, app.recycler.recycle, "SIGUSR1 asked for a successor")
     app.watch()
     await app.start()
     settle()
-    # A supervisor's child may hear of one signal twice, from the terminal and from its parent,
-    # which ends it when the grace is over.
+    # A supervisor's child may get one signal twice, from the terminal and from its parent. The
+    # parent ends it when the grace period is over.
     await app.run(until, hurry=None if settings.die_with_parent else until)

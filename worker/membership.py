@@ -1,6 +1,7 @@
-"""What this worker tells the control planes: it joins, streams its inventory, and leaves.
+"""Tells the control planes about this worker: it joins, streams its inventory, and leaves.
 
-One task a control plane; one that is away is tried again, and the worker serves on without any.
+Each control plane has a task, which retries while it is unreachable. The worker serves without
+them, too.
 """
 
 import asyncio
@@ -17,11 +18,11 @@ log = structlog.get_logger()
 JOIN_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 0.5
 REPORT_TIMEOUT_S = 2.0
-FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 2.0
 
 
 class Membership:
-    """`run` until cancelled; `poke` sends the inventory at once, as after a change of state."""
+    """`run` until cancelled. `poke` sends the inventory at once, after a change."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class Membership:
                 group.create_task(self._keep(address))
 
     async def leave(self) -> None:
-        """Tells every control plane at once, and waits for none that does not answer."""
+        """Leaves all control planes at once. Does not wait for those that do not answer."""
         await asyncio.gather(*map(self._leave, self._control_planes))
 
     async def _keep(self, address: str) -> None:
@@ -57,11 +58,11 @@ class Membership:
                     log.info("joined", control_plane=address, cluster=joined.cluster)
                     backoff_s = FIRST_BACKOFF_S
                     call = stub.Heartbeat(self._beats(address, joined.heartbeat_interval_s))
-                    # Each beat is answered. A peer that went without a word is noticed here, not
-                    # when the kernel gives its connection up after minutes.
-                    patience_s = max(joined.lease_s, 2 * joined.heartbeat_interval_s)
+                    # Each heartbeat is answered, so a dead peer is noticed here, minutes before the
+                    # kernel gives its connection up.
+                    answer_limit_s = max(joined.lease_s, 2 * joined.heartbeat_interval_s)
                     while True:
-                        async with asyncio.timeout(patience_s):
+                        async with asyncio.timeout(answer_limit_s):
                             if await call.read() is grpc.aio.EOF:
                                 break
                     why = "the stream ended"
@@ -69,13 +70,13 @@ class Membership:
                 why = "heartbeats are not answered"
             except grpc.aio.AioRpcError as error:
                 why = f"{error.code().name}: {error.details()}"
-            except Exception as error:  # a fault of ours must not make the worker unknown for good
+            except Exception as error:  # a bug here must not cut the worker off for good
                 log.error("membership failed", control_plane=address, exc_info=error)
                 why = type(error).__name__
             log.info("not joined", control_plane=address, why=why, again_in_s=round(backoff_s, 2))
-            # Jitter: a restarted control plane is not to be met by the whole fleet at once.
+            # Jitter, so that the fleet does not rejoin a restarted control plane all at once.
             await asyncio.sleep(backoff_s * (0.5 + random.random()))
-            backoff_s = min(LONGEST_BACKOFF_S, backoff_s * 2)
+            backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
 
     async def _join(
         self, stub: "membership_pb2_grpc.MembershipServiceAsyncStub"
@@ -95,7 +96,7 @@ class Membership:
                     worker=self._inventory(), highest_token=self._highest_token()
                 )
             except Exception as error:
-                # Raised from here it would cancel the call, and look like our own end.
+                # Raised here it would cancel the call, as if this worker were ending.
                 log.error("no heartbeat", control_plane=address, exc_info=error)
                 return
             yield beat
@@ -107,11 +108,13 @@ class Membership:
             poke.clear()
 
     async def _leave(self, address: str) -> None:
-        one = self._inventory()
+        worker = self._inventory()
         try:
             async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
                 stub = membership_pb2_grpc.MembershipServiceStub(channel)
-                request = membership_pb2.LeaveRequest(worker=one.id, incarnation=one.incarnation)
+                request = membership_pb2.LeaveRequest(
+                    worker=worker.id, incarnation=worker.incarnation
+                )
                 await stub.Leave(request, timeout=LEAVE_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             log.info("could not leave", control_plane=address, why=error.code().name)
@@ -120,8 +123,8 @@ class Membership:
 async def report_exit(
     control_planes: Sequence[str], report: membership_pb2.ReportExitRequest
 ) -> None:
-    """Tells every control plane at once that a worker process ended by itself; waits for none that
-    does not answer.
+    """Tells all control planes at once that a process ended by itself. Does not wait for those that
+    do not answer.
     """
     await asyncio.gather(*(_report(address, report) for address in control_planes))
 

@@ -23,6 +23,11 @@ PRECISIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
 }
 
+# The most detections that one request or one version may ask for.
+MAX_DETECTIONS = 3000
+# What one pixel of model input takes on a device: three channels, as uint8 and as float32.
+INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
+
 
 # The label by which a placement names workers of one compute class; each worker has it.
 COMPUTE_CLASS = "compute-class"

@@ -126,6 +126,7 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     from worker.preprocess import decode as decoding
     from worker.preprocess import letterbox as letterboxing
     from yolopool.v1.worker_pb2 import PackLocation
+    from yolopool.vocabulary import ShapePolicy
 
     cv2.setNumThreads(1)
     backend = TorchBackend("cpu", options.threads)
@@ -144,7 +145,7 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
         return [decoding.decode(one, limits) for one in encoded]
 
     def letterbox(images: Sequence[Any]) -> Any:
-        policy = letterboxing.ShapePolicy.RECT
+        policy = ShapePolicy.RECT
         return [
             letterboxing.letterbox(one, options.image_size, stride, policy).image for one in images
         ]

@@ -14,7 +14,8 @@ from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.sizes import COPY_BYTES_PER_S, PASS_PARAMETERS, PASS_S, Model
 from worker.backends.simulated import SimulatedBackend, SimulatedModel, TimeCurve
 from worker.batching.queue import Dequeued
-from worker.engine.engine import Engine, _Job, _run_job
+from worker.engine.engine import Engine
+from worker.engine.jobs import Job
 from worker.engine.runner import BatchRunner
 from worker.packs.host_memory import HostMemory
 from worker.packs.pack import Pack
@@ -49,7 +50,7 @@ class VirtualEngine(Engine):
 
     def __init__(self, capacity: int, loop: VirtualLoop) -> None:
         super().__init__(capacity, clock=loop.now)
-        self._runs = BatchRunner(self, lambda finish: finish(), loop.now)
+        self._runner = BatchRunner(self, lambda finish: finish(), loop.now)
         self._changed = _Bell(self._ring)
         self._loop_of_all = loop
         self._is_busy = False
@@ -81,9 +82,9 @@ class VirtualEngine(Engine):
         self._is_busy = False
         self._ring()
 
-    def _do(self, work: "_Job | Dequeued[Any]") -> None:
-        if isinstance(work, _Job):
-            _run_job(work)
+    def _do(self, work: Job | Dequeued[Any]) -> None:
+        if isinstance(work, Job):
+            work.run()
             return
         self._answer_late(work)
         if work.batch is not None:
@@ -161,7 +162,7 @@ class Store:
 
 
 class VirtualPacks:
-    """Satisfies `swapper.PackSource`. `keeps`: what was fetched once stays in a local pack cache,
+    """Satisfies `pack_reader.PackSource`. `keeps`: what was fetched once stays in a local cache,
     else it is fetched again for every load. `took` is told the digest of a pack and the seconds
     that fetching or reading it took; not of fetching what is kept, which happens once.
     """

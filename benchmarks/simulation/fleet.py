@@ -16,7 +16,7 @@ from benchmarks.simulation import clock
 from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.device import Store
 from benchmarks.simulation.outcome import Departure, Load, Outcome
-from benchmarks.simulation.shells import Brain, Shape, on_virtual_time
+from benchmarks.simulation.shells import Brain, Shape, raising_shell_bugs
 from benchmarks.simulation.sizes import Model
 from benchmarks.simulation.traces import Floats, Trace
 from benchmarks.simulation.worker import Link, Worker
@@ -238,7 +238,7 @@ def simulate(policy: str, trace: Trace, shapes: Sequence[Shape]) -> Outcome:
     """A whole run: a fresh fleet with these devices, one trace."""
 
     async def main(loop: VirtualLoop) -> Outcome:
-        with on_virtual_time(loop):
+        with raising_shell_bugs():
             fleet = Fleet(loop, trace.models, shapes, trace.seed)
             await fleet.start()
             begin_s = loop.time()

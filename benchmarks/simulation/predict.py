@@ -12,7 +12,7 @@ from benchmarks.harness.statistics import quantile
 from benchmarks.simulation import clock
 from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.fleet import Fleet
-from benchmarks.simulation.shells import Shape, on_virtual_time
+from benchmarks.simulation.shells import Shape, raising_shell_bugs
 from benchmarks.simulation.sizes import Model
 from worker.backends.simulated import TimeCurve
 
@@ -89,7 +89,7 @@ def predict(
     """`room`: so many of `models` fit; the requests of `choices`, by `callers`, in order."""
 
     async def main(loop: VirtualLoop) -> Prediction:
-        with on_virtual_time(loop):
+        with raising_shell_bugs():
             return await _play(loop, costs, choices, models, room, callers, warmup_s, seconds)
 
     return clock.run(main)

@@ -9,9 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
-from unittest import mock
+from typing import Any
 
 import structlog
 
@@ -20,6 +18,7 @@ from benchmarks.simulation.device import SIDE, Store, VirtualBackend, VirtualEng
 from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.leader.client import LeaderClient
+from control_plane.leader.election import LeaderElection
 from control_plane.metrics import Metrics
 from control_plane.models.loading import Loader
 from control_plane.reconcile.executor import Executor
@@ -33,13 +32,15 @@ from control_plane.view.view import View
 from control_plane.view.waiters import Waiters
 from control_plane.worker_client import WorkerClient
 from worker.backends.simulated import TimeCurve
+from worker.clock import Clock as WorkerClock
 from worker.replicas import ledger as worker_ledger
 from worker.replicas import replica as worker_replica
+from worker.replicas.pack_reader import TierLimits
 from worker.replicas.replica_table import ReplicaTable
-from worker.replicas.swapper import Swapper, TierLimits
+from worker.replicas.swapper import Swapper
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
-from yolopool.vocabulary import ReplicaState
+from yolopool.vocabulary import INPUT_BYTES_PER_PIXEL, ReplicaState
 
 # Of the fleet, as the settings' defaults have it.
 HEARTBEAT_S, LEASE_S = 1.0, 3.0
@@ -96,8 +97,10 @@ class Brain:
             LOAD_TIMEOUT_S,
             RELEASE_TIMEOUT_S,
         )
-        pace = ReconcilerTimings(gather_s=0.0)
-        self.reconciler = Reconciler("brain", self.registry, self.view, executor, self.clock, pace)
+        election = LeaderElection("brain", self.registry, self.view, self.clock, gather_s=0.0)
+        self.reconciler = Reconciler(
+            election, self.registry, self.view, executor, self.clock, ReconcilerTimings()
+        )
 
 
 class Hands:
@@ -116,22 +119,22 @@ class Hands:
     ) -> None:
         self.shape = shape
         self.held: dict[str, worker_replica.Replica] = {}
+        clock = WorkerClock(loop.now, lambda: UNIX_S + loop.time())
         self.engine = VirtualEngine(QUEUE_CAPACITY, loop)
         self.backend = VirtualBackend(loop, moved, shape.curve)
         packs = VirtualPacks(store, loop, keeps=shape.beneath, took=took)
         context = self.backend.open()
         # Beyond the weights: input of the largest batch, as bytes and as float32.
-        budget = context + shape.room_bytes + SIDE * SIDE * shape.max_batch * 3 * (1 + 4)
+        budget = context + shape.room_bytes + SIDE * SIDE * shape.max_batch * INPUT_BYTES_PER_PIXEL
         self.swapper = Swapper(
             self.engine,
             self.backend,
             packs,
             worker_ledger.Ledger(budget, context_bytes=context),
-            TierLimits(two=shape.beneath, host_bytes=0, fetch_weights=True, skip_warmup=False),
+            TierLimits(has_host_tier=shape.beneath, host_bytes=0, fetch_weights=True),
             self.held,
             changed,
-            loop.now,
-            lambda: UNIX_S + loop.time(),
+            clock,
         )
         self.replicas = ReplicaTable(
             self.held,
@@ -141,8 +144,7 @@ class Hands:
             shape.max_batch,
             self.assignable_bytes or budget,
             changed,
-            lambda: UNIX_S + loop.time(),
-            loop.now,
+            clock,
         )
 
     @property
@@ -286,11 +288,8 @@ class ShellBug(AssertionError):
 
 
 @contextmanager
-def on_virtual_time(loop: VirtualLoop) -> Iterator[None]:
-    """What a worker measures, it measures in the loop's time. Nothing is logged; what a shell calls
-    a bug is raised as ShellBug at the end.
-    """
-    virtual = cast(Any, SimpleNamespace(perf_counter=loop.now, monotonic=loop.now, time=loop.now))
+def raising_shell_bugs() -> Iterator[None]:
+    """Nothing is logged; what a shell calls a bug is raised as ShellBug at the end."""
     bugs: list[str] = []
 
     def listen(logger: object, method: str, event: Any) -> Any:
@@ -302,11 +301,7 @@ def on_virtual_time(loop: VirtualLoop) -> Iterator[None]:
     errors = structlog.make_filtering_bound_logger(logging.ERROR)
     structlog.configure(wrapper_class=errors, processors=[listen])
     try:
-        with (
-            mock.patch("worker.replicas.swapper.time", virtual),
-            mock.patch("worker.replicas.replica_table.time", virtual),
-        ):
-            yield
+        yield
     finally:
         structlog.configure(**before)
     if bugs:

@@ -13,20 +13,22 @@ _KINDS = {kind: events_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind i
 _KINDS_IN = {number: kind for kind, number in _KINDS.items()}
 
 
-def check_id(after: str) -> str:
+def check_event_id(after: str) -> str:
     if not _ID.fullmatch(after):
-        raise InvalidOption(f"after {after[:80]!r} is no id of an event: give one, or nothing")
+        raise InvalidOption(f"after {after[:80]!r} is no event id: give one, or leave it empty")
     return after
 
 
-def wanted_in(request: events_pb2.WatchEventsRequest) -> EventFilter:
-    """Raises InvalidOption for a kind that is not known, InvalidModelReference for a model."""
+def filter_in(request: events_pb2.WatchEventsRequest) -> EventFilter:
+    """Raises InvalidOption for an unknown kind, InvalidModelReference for a wrong model."""
     unknown = [number for number in request.kinds if number not in _KINDS_IN]
     if unknown:
-        raise InvalidOption(f"kind {unknown[0]} of event is not known: leave it out")
+        raise InvalidOption(f"event kind {unknown[0]} is not known: leave it out")
     model = parse_ref(request.model) if request.model else None
     if model is not None and model.alias is not None:
-        raise InvalidOption(f"events are of versions: give {model.name} or {model.name}@<version>")
+        raise InvalidOption(
+            f"events name versions, not aliases: give {model.name} or {model.name}@<version>"
+        )
     return EventFilter(
         frozenset(_KINDS_IN[number] for number in request.kinds), model, request.worker
     )

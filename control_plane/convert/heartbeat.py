@@ -1,7 +1,7 @@
-"""What one worker's stream says, read only where it says something new.
+"""Decodes the heartbeats of one worker's stream, and only what changed.
 
-A heartbeat has the whole inventory, and most of it is as it was: what did not change stays the very
-object it was, so that whoever looks next sees that by `is`.
+A heartbeat has all replicas, and most did not change. An unchanged part keeps the same decoded
+object, so that the view sees by `is` that it did not change.
 """
 
 from control_plane.convert.workers import ledger_in, replica_in, worker_in
@@ -11,37 +11,40 @@ from yolopool.v1 import fleet_pb2, types_pb2
 
 
 class HeartbeatDecoder:
-    """The last message of a worker's stream and what was read of it."""
+    """Keeps the last message of a stream, and what was decoded from it."""
 
     def __init__(self) -> None:
-        self._said = fleet_pb2.Worker()
-        # By model and number: the message, and what was read of it.
-        self._read: dict[tuple[str, int], tuple[types_pb2.Replica, Replica]] = {}
+        self._message = fleet_pb2.Worker()
+        # By model and number: the message, and what was decoded from it.
+        self._replicas: dict[tuple[str, int], tuple[types_pb2.Replica, Replica]] = {}
         self._worker: WorkerInfo | None = None
 
-    def read(self, said: fleet_pb2.Worker, lease_until_s: float, joined: WorkerInfo) -> WorkerInfo:
+    def read(
+        self, message: fleet_pb2.Worker, lease_until_s: float, joined: WorkerInfo
+    ) -> WorkerInfo:
         """As `worker_in`."""
-        before, last = self._said, self._worker
-        if last is None or last.incarnation != said.incarnation:
-            self._read = {}
-            ledger = ledger_in(said.ledger)
+        before, last = self._message, self._worker
+        if last is None or last.incarnation != message.incarnation:
+            self._replicas = {}
+            ledger = ledger_in(message.ledger)
         else:
-            ledger = last.ledger if said.ledger == before.ledger else ledger_in(said.ledger)
-        worker = worker_in(said, lease_until_s, joined, ledger, self._read_replicas(said))
-        self._said, self._worker = said, worker
+            same = message.ledger == before.ledger
+            ledger = last.ledger if same else ledger_in(message.ledger)
+        worker = worker_in(message, lease_until_s, joined, ledger, self._read_replicas(message))
+        self._message, self._worker = message, worker
         return worker
 
-    def _read_replicas(self, said: fleet_pb2.Worker) -> dict[VersionKey, Replica]:
-        known, read = self._read, {}
+    def _read_replicas(self, worker: fleet_pb2.Worker) -> dict[VersionKey, Replica]:
+        known, read = self._replicas, {}
         replicas: dict[VersionKey, Replica] = {}
-        for message in said.replicas:
+        for message in worker.replicas:
             version = message.version
             name = (version.model, version.version)
             old = known.get(name)
             same = old is not None and old[0] == message
             replica = old[1] if old is not None and same else replica_in(message, old)
-            # The new message even where it is equal: an old one keeps its whole heartbeat alive.
+            # The new message, even if it is equal: an old one keeps its whole heartbeat alive.
             read[name] = (message, replica)
             replicas[replica.key] = replica
-        self._read = read
+        self._replicas = read
         return replicas

@@ -1,4 +1,4 @@
-"""Between protos and the nouns of `schedules`, with the checks of what a message may hold."""
+"""Schedules and changeovers between proto and types, with the checks of their messages."""
 
 import re
 
@@ -10,8 +10,8 @@ from yolopool.errors import InvalidOption, InvalidSchedule
 from yolopool.names import parse_ref
 from yolopool.v1 import model_pb2, schedule_pb2
 
-MOST_MODELS = 1000
-LONGEST_LEAD_S = 86_400.0
+MAX_MODELS = 1000
+MAX_LEAD_S = 86_400.0
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 
 
@@ -19,10 +19,10 @@ def changeover_in(request: model_pb2.ChangeoverRequest) -> Changeover:
     """Raises InvalidOption, InvalidModelReference."""
     if not request.prepare and not request.release:
         raise InvalidOption("a changeover names models to prepare, to release, or both")
-    if len(request.prepare) > MOST_MODELS or len(request.release) > MOST_MODELS:
-        raise InvalidOption(f"a changeover names at most {MOST_MODELS} models on each side")
+    if len(request.prepare) > MAX_MODELS or len(request.release) > MAX_MODELS:
+        raise InvalidOption(f"a changeover names at most {MAX_MODELS} models on each side")
     return Changeover(
-        tuple(_preparation_in(one) for one in request.prepare),
+        tuple(_preparation_in(load) for load in request.prepare),
         tuple(str(parse_ref(reference)) for reference in request.release),
     )
 
@@ -40,12 +40,12 @@ def change_out(change: Changeover) -> model_pb2.ChangeoverRequest:
     return model_pb2.ChangeoverRequest(
         prepare=[
             model_pb2.LoadModelRequest(
-                model=one.model,
-                replicas=one.replicas,
-                pin=one.pinned,
-                placement=placement_out(one.placement) if one.placement is not None else None,
+                model=load.model,
+                replicas=load.replicas,
+                pin=load.pinned,
+                placement=placement_out(load.placement) if load.placement is not None else None,
             )
-            for one in change.prepare
+            for load in change.prepare
         ],
         release=change.release,
     )
@@ -54,17 +54,17 @@ def change_out(change: Changeover) -> model_pb2.ChangeoverRequest:
 def check_schedule_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidSchedule(
-            f"{name[:80]!r} is no name of a schedule: 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            f"{name[:80]!r} is no schedule name: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
             "beginning and ending with a letter or digit"
         )
     return name
 
 
 def schedule_in(schedule: schedule_pb2.Schedule, now: float) -> Schedule:
-    """A schedule that is set now (Unix seconds). Raises InvalidSchedule, and as `change_in`."""
-    # Written so that NaN is refused as well.
-    if not 0.0 <= schedule.lead_s <= LONGEST_LEAD_S:
-        raise InvalidSchedule(f"lead_s is {schedule.lead_s:g}: give 0 to {LONGEST_LEAD_S:g}")
+    """A schedule that is set now (Unix seconds). Raises InvalidSchedule, and as `changeover_in`."""
+    # Written so that NaN is rejected too.
+    if not 0.0 <= schedule.lead_s <= MAX_LEAD_S:
+        raise InvalidSchedule(f"lead_s is {schedule.lead_s:g}: give 0 to {MAX_LEAD_S:g}")
     zone_of(schedule.time_zone)
     return Schedule(
         name=check_schedule_name(schedule.name),

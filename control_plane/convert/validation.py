@@ -1,4 +1,4 @@
-"""What a request may hold, checked once at the door. Each refusal says what to change."""
+"""Checks of requests, once, before they are decoded. Each error says what to change."""
 
 import math
 import re
@@ -13,40 +13,35 @@ from yolopool.errors import (
     InvalidWorker,
 )
 from yolopool.names import REQUEST_ID
-from yolopool.v1 import (
-    detection_pb2,
-    fleet_pb2,
-    types_pb2,
-    worker_pb2,
-)
-from yolopool.vocabulary import VARIANTS
+from yolopool.v1 import detection_pb2, fleet_pb2, types_pb2, worker_pb2
+from yolopool.vocabulary import MAX_DETECTIONS, VARIANTS
 
 WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
 _COMPUTE_CLASS = re.compile(r"[a-z0-9_-]{0,32}")
 _KINDS = frozenset({"cpu", "cuda", "sim"})
-_MOST_IO = 64
-_MOST_LABELS = 64
+_MAX_IO_PROCESSES = 64
+_MAX_WORKER_LABELS = 64
 
-MOST_DETECTIONS = 3000
-MOST_CLASSES = 10_000
-SMALLEST_IMAGE, LARGEST_IMAGE = 32, 4096
-MOST_IMAGE_SIZES = 16
-MOST_LABELS, LONGEST_LABEL = 16, 120
-MOST_REPLICAS = 1000
-MOST_YAML = 64 * 1024
-LARGEST_BATCH, LARGEST_QUEUE, LONGEST_DELAY_MS = 256, 100_000, 60_000.0
-LONGEST_IDLE_S = 7 * 24 * 3600.0
-# Left to bring the answer home: without it a caller's clock ends first, and never hears why.
-_MARGIN, _LONGEST_MARGIN_S = 0.05, 0.05
+MAX_CLASSES = 10_000
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096
+MAX_IMAGE_SIZES = 16
+MAX_LABELS, MAX_LABEL_CHARS = 16, 120
+MAX_REPLICAS = 1000
+MAX_YAML_CHARS = 64 * 1024
+MAX_BATCH, MAX_QUEUE, MAX_DELAY_MS = 256, 100_000, 60_000.0
+MAX_IDLE_S = 7 * 24 * 3600.0
+# The share of the caller's time that is left for the answer's way back. Without it the caller's own
+# clock ends the call first, and the reason is lost.
+_MARGIN, _MAX_MARGIN_S = 0.05, 0.05
 
 
 def deadline_of(context: CallContext, now: float, default_s: float) -> float:
-    """When to give up, on the monotonic clock, a little before the caller does."""
+    """When to give up (monotonic): a little before the caller does."""
     left_s = context.time_remaining()
     if left_s is None:
         return now + default_s
-    return now + max(0.0, left_s - min(_MARGIN * left_s, _LONGEST_MARGIN_S))
+    return now + max(0.0, left_s - min(_MARGIN * left_s, _MAX_MARGIN_S))
 
 
 def check_request_id(request_id: str) -> str:
@@ -58,7 +53,7 @@ def check_request_id(request_id: str) -> str:
 def infer_request(
     request: detection_pb2.DetectRequest, max_image_bytes: int
 ) -> worker_pb2.InferRequest:
-    """What a worker gets of a request: image, options and priority, checked."""
+    """The message for a worker: image, options and priority, checked."""
     check_request_id(request.request_id)
     if request.priority not in types_pb2.Priority.values():
         raise InvalidOption(f"priority {request.priority} is not known: leave it out for NORMAL")
@@ -84,10 +79,10 @@ def check_options(options: detection_pb2.DetectOptions) -> None:
         _check_fraction("iou", options.iou)
     if options.HasField("max_detections"):
         _check_max_detections(options.max_detections)
-    if len(options.class_confidences) > MOST_CLASSES or len(options.classes) > MOST_CLASSES:
-        raise InvalidOption(f"at most {MOST_CLASSES} classes can be named")
-    for single in options.class_confidences:
-        _check_fraction(f"confidence of class {single.class_id}", single.confidence)
+    if len(options.class_confidences) > MAX_CLASSES or len(options.classes) > MAX_CLASSES:
+        raise InvalidOption(f"at most {MAX_CLASSES} classes can be named")
+    for threshold in options.class_confidences:
+        _check_fraction(f"confidence of class {threshold.class_id}", threshold.confidence)
     if options.HasField("tiling") and options.tiling.HasField("overlap"):
         _check_fraction("overlap of tiles", options.tiling.overlap)
     if options.HasField("region_of_interest"):
@@ -99,7 +94,7 @@ def check_options(options: detection_pb2.DetectOptions) -> None:
 
 
 def check_settings(settings: types_pb2.VersionSettings) -> types_pb2.VersionSettings:
-    """Of a version to be registered; what is unset stays for the import to fill in."""
+    """For a version to register; the import fills in what is unset."""
     _check_sizes(settings)
     if settings.HasField("confidence"):
         _check_fraction("confidence", settings.confidence)
@@ -120,71 +115,72 @@ def check_settings(settings: types_pb2.VersionSettings) -> types_pb2.VersionSett
 
 def _check_sizes(settings: types_pb2.VersionSettings) -> None:
     size = settings.image_size
-    if size and not SMALLEST_IMAGE <= size <= LARGEST_IMAGE:
+    if size and not MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE:
         raise InvalidOption(
-            f"image_size is {size}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels, "
+            f"image_size is {size}: give {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, "
             "or 0 for the size the model was trained with"
         )
-    if len(settings.image_sizes) > MOST_IMAGE_SIZES:
-        raise InvalidOption(f"at most {MOST_IMAGE_SIZES} image_sizes can be named")
+    if len(settings.image_sizes) > MAX_IMAGE_SIZES:
+        raise InvalidOption(f"at most {MAX_IMAGE_SIZES} image_sizes can be named")
     for other in settings.image_sizes:
-        if not SMALLEST_IMAGE <= other <= LARGEST_IMAGE:
+        if not MIN_IMAGE_SIZE <= other <= MAX_IMAGE_SIZE:
             raise InvalidOption(
-                f"image_sizes has {other}: give {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels"
+                f"image_sizes has {other}: give {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels"
             )
 
 
 def check_residency(residency: types_pb2.Residency) -> types_pb2.Residency:
-    """How a version is to be kept; what is unset takes its default."""
+    """How long a version stays on a device; a field that is unset takes its default."""
     if residency.mode not in types_pb2.ResidencyMode.values():
         raise InvalidOption(f"residency mode {residency.mode} is not known: leave it out")
     idle_s = residency.idle_release_s
-    # Written so that NaN is refused as well.
-    if not 0.0 <= idle_s <= LONGEST_IDLE_S:
-        raise InvalidOption(f"idle_release_s is {idle_s:g}: give 0 (for 60) to {LONGEST_IDLE_S:g}")
+    # Written so that NaN is rejected too.
+    if not 0.0 <= idle_s <= MAX_IDLE_S:
+        raise InvalidOption(f"idle_release_s is {idle_s:g}: give 0 (for 60) to {MAX_IDLE_S:g}")
     return residency
 
 
 def check_placement(placement: types_pb2.Placement) -> types_pb2.Placement:
-    """Where a version may run; what is unset takes its default."""
+    """Where a version may run; a field that is unset takes its default."""
     if placement.priority not in types_pb2.Priority.values():
         raise InvalidOption(f"priority {placement.priority} is not known: leave it out")
-    if placement.max_replicas > MOST_REPLICAS:
+    if placement.max_replicas > MAX_REPLICAS:
         raise InvalidOption(
-            f"max_replicas is {placement.max_replicas}: give 0 (no bound) to {MOST_REPLICAS}"
+            f"max_replicas is {placement.max_replicas}: give 0 (no bound) to {MAX_REPLICAS}"
         )
-    words = (placement.pool, *placement.labels, *placement.labels.values())
-    if len(placement.labels) > MOST_LABELS or any(len(word) > LONGEST_LABEL for word in words):
+    texts = (placement.pool, *placement.labels, *placement.labels.values())
+    if len(placement.labels) > MAX_LABELS or any(len(text) > MAX_LABEL_CHARS for text in texts):
         raise InvalidOption(
-            f"pool and labels: at most {MOST_LABELS} labels of {LONGEST_LABEL} characters"
+            f"pool and labels: at most {MAX_LABELS} labels of {MAX_LABEL_CHARS} characters"
         )
     return placement
 
 
 def check_batching(batching: types_pb2.Batching) -> types_pb2.Batching:
-    """How a version is to be batched; 0 leaves it to the worker."""
-    if batching.max_batch > LARGEST_BATCH:
+    """How requests for a version are batched; 0 leaves a bound to the worker."""
+    if batching.max_batch > MAX_BATCH:
         raise InvalidOption(
-            f"max_batch is {batching.max_batch}: give 1 to {LARGEST_BATCH}, 0 for the worker's"
+            f"max_batch is {batching.max_batch}: give 1 to {MAX_BATCH}, 0 for the worker's"
         )
-    sizes, most = list(batching.preferred_sizes), batching.max_batch or LARGEST_BATCH
-    if sizes != sorted(set(sizes)) or (sizes and not 1 <= sizes[0] <= sizes[-1] <= most):
+    sizes, max_batch = list(batching.preferred_sizes), batching.max_batch or MAX_BATCH
+    if sizes != sorted(set(sizes)) or (sizes and not 1 <= sizes[0] <= sizes[-1] <= max_batch):
         raise InvalidOption(
-            f"preferred_sizes are {sizes}: give ascending sizes from 1 to max_batch ({most})"
+            f"preferred_sizes are {sizes}: give ascending sizes from 1 to max_batch ({max_batch})"
         )
-    # Written so that NaN is refused as well.
-    if not 0.0 <= batching.max_delay_ms <= LONGEST_DELAY_MS:
+    # Written so that NaN is rejected too.
+    if not 0.0 <= batching.max_delay_ms <= MAX_DELAY_MS:
         raise InvalidOption(
-            f"max_delay_ms is {batching.max_delay_ms:g}: give 0 (not at all) to "
-            f"{LONGEST_DELAY_MS:g}"
+            f"max_delay_ms is {batching.max_delay_ms:g}: give 0 (no delay) to {MAX_DELAY_MS:g}"
         )
-    if batching.queue_capacity > LARGEST_QUEUE:
+    if batching.queue_capacity > MAX_QUEUE:
         raise InvalidOption(
-            f"queue_capacity is {batching.queue_capacity}: give 1 to {LARGEST_QUEUE}, 0 for the "
-            "worker's alone"
+            f"queue_capacity is {batching.queue_capacity}: give 1 to {MAX_QUEUE}, 0 for the "
+            "worker's own bound"
         )
     if batching.fixed and (sizes or not batching.max_batch):
-        raise InvalidOption("fixed has one size: give max_batch, and leave preferred_sizes out")
+        raise InvalidOption(
+            "fixed allows one batch size: give max_batch, and leave preferred_sizes out"
+        )
     return batching
 
 
@@ -196,46 +192,49 @@ def check_device_kind(device_kind: str) -> str:
 
 
 def check_drift(drift: types_pb2.Drift) -> types_pb2.Drift:
-    """What a comparison found: told with each answer from then on."""
+    """What a comparison of builds measured; every answer of the build carries it."""
     shares = (drift.exact_map50, drift.exact_map50_95, drift.map50, drift.map50_95)
-    # Written so that NaN is refused as well.
-    sizes = all(0.0 <= one < math.inf for one in (drift.largest_px, drift.largest_confidence))
-    if not sizes or not all(0.0 <= one <= 1.0 for one in shares):
-        raise InvalidOption("drift: sizes are 0 or more, and mean average precision is 0 to 1")
-    if drift.matched > drift.objects or len(drift.exact) > LONGEST_LABEL:
-        raise InvalidOption("drift: at most as many matched as objects, exact is backend/precision")
+    # Written so that NaN is rejected too.
+    largest = (drift.largest_px, drift.largest_confidence)
+    finite = all(0.0 <= value < math.inf for value in largest)
+    if not finite or not all(0.0 <= share <= 1.0 for share in shares):
+        raise InvalidOption(
+            "drift: largest_px and largest_confidence are at least 0, and mAP is 0 to 1"
+        )
+    if drift.matched > drift.objects or len(drift.exact) > MAX_LABEL_CHARS:
+        raise InvalidOption("drift: matched is at most objects, and exact is backend/precision")
     if not _COMPUTE_CLASS.fullmatch(drift.compute_class):
-        raise InvalidOption("drift: compute_class is up to 32 characters of a-z 0-9 _ -")
+        raise InvalidOption("drift: compute_class has at most 32 characters of a-z 0-9 _ -")
     return drift
 
 
 def check_architecture(yaml: str, class_names: Sequence[str]) -> None:
-    """What names the architecture of a file that holds weights alone, or only the classes of an
-    ONNX file.
-    """
+    """The architecture of a file that has only weights, or only the class names of an ONNX file."""
     if yaml and not class_names:
         raise InvalidOption("architecture_yaml needs class_names: give both or none")
-    if len(yaml) > MOST_YAML:
-        raise InvalidOption(f"architecture_yaml has {len(yaml)} characters, at most {MOST_YAML}")
-    if len(class_names) > MOST_CLASSES or any(not 0 < len(n) <= 1000 for n in class_names):
-        raise InvalidOption(f"class_names: 1 to {MOST_CLASSES} names of 1 to 1000 characters")
+    if len(yaml) > MAX_YAML_CHARS:
+        raise InvalidOption(
+            f"architecture_yaml has {len(yaml)} characters, and at most {MAX_YAML_CHARS} fit"
+        )
+    if len(class_names) > MAX_CLASSES or any(not 0 < len(name) <= 1000 for name in class_names):
+        raise InvalidOption(f"class_names: 1 to {MAX_CLASSES} names of 1 to 1000 characters")
 
 
 def check_replicas(replicas: int) -> int:
-    if replicas > MOST_REPLICAS:
-        raise InvalidOption(f"replicas is {replicas}: give 1 to {MOST_REPLICAS}")
+    if replicas > MAX_REPLICAS:
+        raise InvalidOption(f"replicas is {replicas}: give 1 to {MAX_REPLICAS}")
     return replicas or 1
 
 
 def _check_fraction(name: str, value: float) -> None:
-    # Written so that NaN is refused as well.
+    # Written so that NaN is rejected too.
     if not 0.0 <= value <= 1.0:
         raise InvalidOption(f"{name} is {value:g}: give 0 to 1")
 
 
 def _check_max_detections(value: int) -> None:
-    if not 1 <= value <= MOST_DETECTIONS:
-        raise InvalidOption(f"max_detections is {value}: give 1 to {MOST_DETECTIONS}")
+    if not 1 <= value <= MAX_DETECTIONS:
+        raise InvalidOption(f"max_detections is {value}: give 1 to {MAX_DETECTIONS}")
 
 
 def _check_encoded(data: bytes, max_image_bytes: int) -> bytes:
@@ -249,37 +248,41 @@ def _check_encoded(data: bytes, max_image_bytes: int) -> bytes:
 def _check_raw(raw: types_pb2.RawImage, max_image_bytes: int) -> None:
     if not raw.height or not raw.width:
         raise ImageEmpty(f"the raw image is {raw.width} x {raw.height} pixels")
-    grey = raw.channel_order == types_pb2.CHANNEL_ORDER_GRAY
+    gray = raw.channel_order == types_pb2.CHANNEL_ORDER_GRAY
     if raw.channel_order not in types_pb2.ChannelOrder.values()[1:]:
         raise InvalidOption("raw.channel_order is not set: give BGR, RGB or GRAY")
-    expected = raw.height * raw.width * (1 if grey else 3)
+    expected = raw.height * raw.width * (1 if gray else 3)
     if expected > max_image_bytes:
-        raise ImageTooLarge(f"the raw image has {expected} bytes, at most {max_image_bytes} fit")
+        raise ImageTooLarge(
+            f"the raw image has {expected} bytes, and at most {max_image_bytes} fit"
+        )
     if len(raw.data) != expected:
         raise ImageShapeMismatch(
-            f"{raw.width} x {raw.height} pixels in {1 if grey else 3} channels are {expected} "
+            f"{raw.width} x {raw.height} pixels in {1 if gray else 3} channels are {expected} "
             f"bytes, and the request has {len(raw.data)}"
         )
 
 
 def check_importer(name: str) -> str:
     if not name or len(name) > 128:
-        raise InvalidOption("importer is its name, drawn at its start: 1 to 128 characters")
+        raise InvalidOption("importer is the name it chose at start: 1 to 128 characters")
     return name
 
 
 def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
-    """Returns the announcement, or raises InvalidWorker saying what is wrong with it."""
+    """A worker that joins. Raises InvalidWorker."""
     if not WORKER_ID.fullmatch(worker.id):
-        raise InvalidWorker(f"{worker.id[:80]!r} is no worker id: 1 to 120 of A-Z a-z 0-9 . _ -")
+        raise InvalidWorker(
+            f"{worker.id[:80]!r} is no worker id: use 1 to 120 of A-Z a-z 0-9 . _ -"
+        )
     if not worker.incarnation or len(worker.incarnation) > 64:
         raise InvalidWorker(f"worker {worker.id} has no incarnation of 1 to 64 characters")
     for text in (worker.address, *worker.io_addresses):
         address = _ADDRESS.fullmatch(text)
         if address is None or int(address[1]) > 65535:
             raise InvalidWorker(f"{text[:80]!r} of worker {worker.id} is no host:port")
-    if len(worker.io_addresses) > _MOST_IO:
-        raise InvalidWorker(f"worker {worker.id} has more than {_MOST_IO} I/O processes")
+    if len(worker.io_addresses) > _MAX_IO_PROCESSES:
+        raise InvalidWorker(f"worker {worker.id} has more than {_MAX_IO_PROCESSES} I/O processes")
     if worker.device_kind not in _KINDS or not worker.device:
         raise InvalidWorker(
             f"worker {worker.id} has device {worker.device!r} of kind {worker.device_kind!r}: "
@@ -287,8 +290,8 @@ def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
         )
     if not _COMPUTE_CLASS.fullmatch(worker.variant.compute_class):
         raise InvalidWorker(
-            f"worker {worker.id} has a compute class that is not up to 32 of a-z 0-9 _ -"
+            f"worker {worker.id}: compute_class has at most 32 characters of a-z 0-9 _ -"
         )
-    if len(worker.labels) > _MOST_LABELS:
-        raise InvalidWorker(f"worker {worker.id} has more than {_MOST_LABELS} labels")
+    if len(worker.labels) > _MAX_WORKER_LABELS:
+        raise InvalidWorker(f"worker {worker.id} has more than {_MAX_WORKER_LABELS} labels")
     return worker

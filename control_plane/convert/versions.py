@@ -1,6 +1,6 @@
-"""Between protos and the nouns of `fleet`: what comes in of workers, what goes out to callers.
+"""Versions and what is set of them, between proto and types: `_in` decodes, `_out` encodes.
 
-Translation only; what a message may hold is checked where it arrives.
+Translation only: `validation` checks a message before it is decoded.
 """
 
 from dataclasses import fields
@@ -32,8 +32,8 @@ from yolopool.server.arrival_rates import ArrivalRates
 from yolopool.v1 import importing_pb2, model_pb2, types_pb2
 from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ShapePolicy
 
-# The words are the same on both sides; what was not measured is absent there and None here.
-_FIELDS = tuple(field.name for field in fields(Drift))
+# The field names are the same on both sides. What was not measured is unset there and None here.
+_DRIFT_FIELDS = tuple(field.name for field in fields(Drift))
 
 _SHAPE_POLICIES = {
     ShapePolicy.RECT: types_pb2.SHAPE_POLICY_RECT,
@@ -58,8 +58,10 @@ _RESIDENCY_MODES = {
     ResidencyMode.ON_DEMAND: types_pb2.RESIDENCY_MODE_ON_DEMAND,
 }
 _RESIDENCY_MODES_IN = {number: mode for mode, number in _RESIDENCY_MODES.items()}
-_PRIORITIES = {one: types_pb2.Priority.Value(f"PRIORITY_{one.name}") for one in Priority}
-_PRIORITIES_IN = {number: one for one, number in _PRIORITIES.items()}
+_PRIORITIES = {
+    priority: types_pb2.Priority.Value(f"PRIORITY_{priority.name}") for priority in Priority
+}
+_PRIORITIES_IN = {number: priority for priority, number in _PRIORITIES.items()}
 
 
 def key_in(key: types_pb2.VersionKey) -> VersionKey:
@@ -113,7 +115,7 @@ def settings_out(settings: VersionSettings) -> types_pb2.VersionSettings:
 
 
 def residency_in(residency: types_pb2.Residency) -> Residency:
-    """What is not said takes its default."""
+    """A field that is unset takes its default."""
     return Residency(
         mode=_RESIDENCY_MODES_IN.get(residency.mode, ResidencyMode.NORMAL),
         idle_release_s=residency.idle_release_s or IDLE_RELEASE_S,
@@ -130,7 +132,7 @@ def residency_out(residency: Residency) -> types_pb2.Residency:
 
 
 def placement_in(placement: types_pb2.Placement) -> Placement:
-    """What is not said takes its default."""
+    """A field that is unset takes its default."""
     return Placement(
         pool=placement.pool,
         labels=dict(placement.labels),
@@ -198,14 +200,8 @@ def footprint_out(footprint: Footprint) -> types_pb2.Footprint:
     )
 
 
-# --- workers, as they report -------------------------------------------------------------------
-
-
-# --- workers and versions, as callers see them ---------------------------------------------------
-
-
 def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
-    """What the store knows of a version; where it is loaded is the view's to add."""
+    """A version as the store has it; the caller adds its replicas, from the view."""
     answer = model_pb2.ModelVersion(
         version=key_out(version.key),
         state=model_pb2.VersionState.Value(f"VERSION_STATE_{version.state}"),
@@ -219,8 +215,8 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         created_unix_s=version.created_unix_s,
         residency=residency_out(version.given.residency),
         placement=placement_out(version.given.placement),
-        batching={kind: batching_out(one) for kind, one in version.given.batching.items()},
-        served={kind: served_out(one, kind) for kind, one in version.given.served.items()},
+        batching={kind: batching_out(config) for kind, config in version.given.batching.items()},
+        served={kind: served_out(build, kind) for kind, build in version.given.served.items()},
     )
     if version.given.build_of is not None:
         answer.build_of.CopyFrom(key_out(version.given.build_of))
@@ -243,7 +239,7 @@ def drift_in(drift: types_pb2.Drift) -> Drift:
 
 
 def drift_out(drift: Drift) -> types_pb2.Drift:
-    return types_pb2.Drift(**{name: getattr(drift, name) for name in _FIELDS})
+    return types_pb2.Drift(**{name: getattr(drift, name) for name in _DRIFT_FIELDS})
 
 
 def served_out(served: ServedBuild, device_kind: str) -> model_pb2.ServedVariant:
@@ -279,9 +275,11 @@ def pack_in(pack: importing_pb2.ImportedPack) -> Pack:
     )
 
 
-def given_in(request: model_pb2.RegisterModelRequest, before: ServingSpec) -> ServingSpec:
-    """What a registration gives beside file and settings; `before`: what the model's newest version
-    was given, for where it may run and how it is batched. Raises InvalidOption.
+def serving_spec_in(request: model_pb2.RegisterModelRequest, newest: ServingSpec) -> ServingSpec:
+    """What a registration gives beside the file and its settings. Raises InvalidOption.
+
+    `newest`: what the model's newest version was given. The new version inherits its batching, and
+    its placement unless the request has one.
     """
     check_architecture(request.architecture_yaml, request.class_names)
     return ServingSpec(
@@ -290,6 +288,6 @@ def given_in(request: model_pb2.RegisterModelRequest, before: ServingSpec) -> Se
         tuple(request.class_names),
         placement_in(check_placement(request.placement))
         if request.HasField("placement")
-        else before.placement,
-        before.batching,
+        else newest.placement,
+        newest.batching,
     )

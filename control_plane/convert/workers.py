@@ -30,7 +30,7 @@ _REPLICA_STATES_IN = {
 _WORKER_STATES_IN = {
     fleet_pb2.WorkerState.Value(f"WORKER_STATE_{state}"): state for state in WorkerState
 }
-# The words of a ledger are the same on both sides.
+# The field names of a ledger are the same on both sides.
 _LEDGER_FIELDS = tuple(field.name for field in fields(Ledger))
 
 
@@ -56,17 +56,17 @@ def load_in(load: types_pb2.LoadReport) -> LoadReport:
 def replica_in(
     replica: types_pb2.Replica, last: tuple[types_pb2.Replica, Replica] | None = None
 ) -> Replica:
-    """A replica whose state this release does not know counts as being loaded.
+    """A replica in a state that this release does not know counts as ASSIGNED.
 
-    `last` is what was said of the same version before, and what was read of it: parts that are as
-    they were are taken over.
+    `last`: the previous message about the same version, and what was decoded from it. Parts that
+    did not change are reused.
     """
-    said, known = last if last is not None else (None, None)
+    before, known = last if last is not None else (None, None)
     footprint, variant, key = None, "", None
-    if said is not None and known is not None:
+    if before is not None and known is not None:
         key = known.key
-        footprint = known.footprint if replica.footprint == said.footprint else None
-        variant = known.variant if replica.variant == said.variant else ""
+        footprint = known.footprint if replica.footprint == before.footprint else None
+        variant = known.variant if replica.variant == before.variant else ""
     if footprint is None and replica.HasField("footprint"):
         footprint = footprint_in(replica.footprint)
     return Replica(
@@ -117,10 +117,10 @@ def worker_in(
     ledger: Ledger | None = None,
     replicas: dict[VersionKey, Replica] | None = None,
 ) -> WorkerInfo:
-    """A worker as it reports itself; static fields it leaves out are as it `joined`.
+    """A worker as it reports itself; static fields that it leaves out are as it `joined`.
 
-    lease_until_s: monotonic. A state this release does not know counts as STARTING. `ledger` and
-    `replicas`: of this message, read already.
+    lease_until_s: monotonic. A state that this release does not know counts as STARTING. `ledger`
+    and `replicas`: of this message, if they were decoded already.
     """
     if replicas is None:
         replicas = {replica.key: replica for replica in map(replica_in, worker.replicas)}
@@ -140,7 +140,7 @@ def worker_in(
         labels=dict(worker.labels) or (joined.labels if joined else {}),
         release=worker.release or (joined.release if joined else ""),
         replaces_because=worker.replaces_because or (joined.replaces_because if joined else ""),
-        # Empty is a word too, but of a message that has the static fields.
+        # Empty means none, but only in a message that has the static fields.
         io_addresses=(
             tuple(worker.io_addresses) if worker.address or joined is None else joined.io_addresses
         ),
@@ -189,7 +189,7 @@ def exit_out(exit: WorkerExit) -> fleet_pb2.WorkerExit:
 
 
 def crashed_out(exit: WorkerExit) -> fleet_pb2.Worker:
-    """A worker of which only the end of its last process is known."""
+    """A worker that has not joined here: only the exit of its last process is known."""
     looping = fleet_pb2.WORKER_STATE_CRASH_LOOPING
     return fleet_pb2.Worker(
         id=exit.worker,
@@ -207,7 +207,7 @@ def worker_out(
     cordoned: bool = False,
     exit: WorkerExit | None = None,
 ) -> fleet_pb2.Worker:
-    """now: monotonic seconds; `exit`: of the process before this one, if it ended by itself."""
+    """now: monotonic seconds; `exit`: of the process before this one, if it crashed."""
     state = fleet_pb2.WorkerState.Value(f"WORKER_STATE_{worker.state}")
     if exit is not None and exit.is_loop and not worker.is_live(now):
         state = fleet_pb2.WORKER_STATE_CRASH_LOOPING

@@ -1,7 +1,7 @@
-"""What a worker reports that desired state or its own ledger does not explain. Pure.
+"""Discrepancies: what a worker reports that desired state or its ledger does not explain. Pure.
 
-Nothing is decided here: what nobody knows is released by plans, and a budget follows what others
-use. It is told, since someone may have to look after it.
+Nothing is decided here: plans release unknown versions, and a budget follows what other processes
+use. A discrepancy is an event, since someone may have to look into it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,28 +10,28 @@ from control_plane.types.desired import Desired
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo, WorkerState
 
-# Of a worker's budget; less comes and goes.
-WORTH_TELLING = 0.05
+# Share of a worker's budget; smaller amounts come and go.
+MIN_SHARE = 0.05
 MIB = 2**20
 
-# Of what process, and what of it.
+# The incarnation of a worker, and what is unexplained about it.
 Subject = tuple[str, str]
 
 
 def discrepancies(workers: Iterable[WorkerInfo], desired: Desired) -> Mapping[Subject, str]:
-    """Sentences for people, by what they are about: a subject stays the same while it lasts."""
+    """Sentences for people by subject. A subject stays the same while the discrepancy lasts."""
     found: dict[Subject, str] = {}
     for worker in workers:
         if worker.state is WorkerState.LOST:
             continue
         ledger, process = worker.ledger, worker.incarnation
-        least = WORTH_TELLING * (ledger.budget_bytes + ledger.foreign_bytes)
-        if ledger.foreign_bytes > least:
+        threshold_bytes = MIN_SHARE * (ledger.budget_bytes + ledger.foreign_bytes)
+        if ledger.foreign_bytes > threshold_bytes:
             size = ledger.foreign_bytes / MIB
             found[process, "foreign"] = (
-                f"other processes use {size:,.0f} MiB of its device: its budget is less by that"
+                f"other processes use {size:,.0f} MiB of its device: its budget is smaller by that"
             )
-        if ledger.drift_bytes > least:
+        if ledger.drift_bytes > threshold_bytes:
             size = ledger.drift_bytes / MIB
             found[process, "drift"] = f"{size:,.0f} MiB are in use that its ledger does not explain"
         for key in worker.replicas:

@@ -1,5 +1,5 @@
-"""Looks at the fleet again and again, and notes in the journal what changed: only where this
-control plane decides, so that of several one reports.
+"""Observes the fleet and records what changed as events, in the leader alone: so each change is
+recorded once.
 """
 
 import asyncio
@@ -11,29 +11,29 @@ from control_plane.clock import Clock
 from control_plane.events.discrepancies import Subject, discrepancies
 from control_plane.events.recorder import EventRecorder
 from control_plane.events.transitions import Notice, Observation, Reported, diff
-from control_plane.store.registry import Registry
+from control_plane.store.registry import ObservedState
 from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable
 
 log = structlog.get_logger()
-# Between two looks: at once after a change, so that a worker is told of before what it loads, yet
-# not at every change of a busy fleet.
+# The longest and the shortest time between two observations: short, so that the join of a worker is
+# recorded before its loads, yet not zero, since a busy fleet changes all the time.
 TICK_S, PAUSE_S = 0.25, 0.02
-# Differences are looked for so often, and told when they have lasted: what was just deleted is
-# still being released.
-DIFFERENCES_EVERY_S, DIFFERENCE_LASTS_S = 1.0, 5.0
+# Discrepancies are looked for this often, and recorded once they have lasted: a version that was
+# just deleted is still being released.
+DISCREPANCIES_EVERY_S, DISCREPANCY_LASTS_S = 1.0, 5.0
 
 
 class FleetObserver:
-    """`token` answers the token that this control plane decides under, None where it does not;
-    `gather_s` is how long workers on record may take to call.
+    """`token` returns the leader's token, None where this control plane does not lead; `gather_s`
+    is how long workers on record may take to call.
     """
 
     def __init__(
         self,
-        registry: Registry,
+        registry: ObservedState,
         view: View,
         recorder: EventRecorder,
         token: Callable[[], FencingToken | None],
@@ -48,61 +48,61 @@ class FleetObserver:
         self._gather_s = gather_s
         self._known: Reported | None = None
         self._since: dict[Subject, float] = {}
-        self._told: set[Subject] = set()
-        self._differences_due_s = 0.0
+        self._recorded: set[Subject] = set()
+        self._discrepancies_due_s = 0.0
 
     async def run(self) -> None:
-        """Goes on for ever."""
+        """Runs until cancelled."""
         while True:
             seen = self._view.waiters.changes
             try:
-                await self._look()
+                await self._observe()
             except RegistryUnavailable:
-                log.info("what changed in the fleet is noted when the registry is back")
+                log.info("changes of the fleet are recorded when the registry is back")
             except Exception:
-                log.exception("a look at the fleet failed: this is a bug")
+                log.exception("an observation of the fleet failed: this is a bug")
             await asyncio.sleep(PAUSE_S)
             await self._view.waiters.after(seen, TICK_S)
 
-    async def _look(self) -> None:
+    async def _observe(self) -> None:
         token = self._token()
         if token is None:
             return
         if self._known is None or self._known.token != token:
             recorded = await self._registry.workers()
             self._known = Reported.of(token, self._clock.monotonic(), recorded, self._known)
-            self._recorder.record(EventKind.TAKEOVER, message=f"decides now, under token {token}")
+            self._recorder.record(EventKind.TAKEOVER, message=f"leads now, under token {token}")
         view, before = self._view, self._known
         wanted = {key for key in before.failed if view.desired.want(key) is not None}
-        look = Observation(token, view.workers, view.waits, wanted, self._clock.monotonic())
-        self._known, notices = diff(before, look, self._gather_s)
+        observation = Observation(token, view.workers, view.waits, wanted, self._clock.monotonic())
+        self._known, notices = diff(before, observation, self._gather_s)
         for notice in notices:
-            self._note(notice)
-        self._tell_differences()
+            self._record(notice)
+        self._record_discrepancies()
         for notice in notices:
             if notice.kind is EventKind.WORKER_LOST:
-                # Off the record: who takes over next is not to report it again.
+                # Taken off the record, so that the next leader does not report it again.
                 await self._registry.drop_worker(notice.worker, before.present[notice.worker])
 
-    def _tell_differences(self) -> None:
-        """Each once, when it has lasted."""
+    def _record_discrepancies(self) -> None:
+        """Records each discrepancy once, when it has lasted."""
         now = self._clock.monotonic()
-        if now < self._differences_due_s:
+        if now < self._discrepancies_due_s:
             return
-        self._differences_due_s = now + DIFFERENCES_EVERY_S
+        self._discrepancies_due_s = now + DISCREPANCIES_EVERY_S
         view = self._view
         found = discrepancies(view.workers.values(), view.desired)
         names = {worker.incarnation: worker.id for worker in view.workers.values()}
         self._since = {subject: self._since.get(subject, now) for subject in found}
-        self._told &= found.keys()
+        self._recorded &= found.keys()
         for subject, message in found.items():
             lasts_s = now - self._since[subject]
-            if subject not in self._told and lasts_s >= DIFFERENCE_LASTS_S:
-                self._told.add(subject)
+            if subject not in self._recorded and lasts_s >= DISCREPANCY_LASTS_S:
+                self._recorded.add(subject)
                 worker = names[subject[0]]
                 self._recorder.record(EventKind.DIFFERENCE, worker=worker, message=message)
 
-    def _note(self, notice: Notice) -> None:
+    def _record(self, notice: Notice) -> None:
         self._recorder.record(
             notice.kind,
             worker=notice.worker,

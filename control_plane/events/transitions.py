@@ -1,7 +1,7 @@
-"""What changed in the fleet between two looks at it: workers that came, left or were lost, a new
-decider, versions that can't be loaded. Pure.
+"""What changed between two observations of the fleet: workers that joined, left or were lost, and
+versions that can't be loaded. Pure.
 
-Level-triggered, so that whoever takes over reports what happened while nobody decided.
+Level-triggered: a new leader reports what happened while there was none.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,7 +16,7 @@ from control_plane.types.worker import LOADED, WorkerInfo, WorkerState
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An event without its time and author."""
+    """An event without its time and its control plane."""
 
     kind: EventKind
     worker: str = ""
@@ -27,18 +27,18 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The fleet as the control plane that decides sees it now; times are monotonic seconds."""
+    """The fleet as the leader sees it now; times are monotonic seconds."""
 
     token: FencingToken
     workers: Mapping[str, WorkerInfo]
-    waits: Mapping[VersionKey, Blocked]
-    wanted: Collection[VersionKey]  # of those that are known to have failed
+    blocked: Mapping[VersionKey, Blocked]
+    wanted: Collection[VersionKey]  # of the versions that are reported as failed
     now: float
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What was reported so far under `token`: the worker processes that are here (id ->
+    """What was reported so far under `token`: the worker processes that are present (id ->
     incarnation), which of them have called this control plane, and what can't be loaded.
     """
 
@@ -56,8 +56,8 @@ class Reported:
         recorded: Iterable[WorkerInfo],
         before: "Reported | None",
     ) -> "Reported":
-        """At a takeover: the workers that are on record, beside what this control plane reported
-        when it decided `before`.
+        """At a takeover: the workers on record, and what this control plane reported when it led
+        `before`.
         """
         present = {worker.id: worker.incarnation for worker in recorded}
         if before is None:
@@ -65,37 +65,37 @@ class Reported:
         return replace(before, token=token, since=now, present={**before.present, **present})
 
 
-def diff(known: Reported, look: Observation, gather_s: float) -> tuple[Reported, list[Notice]]:
-    """What is new since `known`, and what is known then.
+def diff(known: Reported, seen: Observation, gather_s: float) -> tuple[Reported, list[Notice]]:
+    """The changes since `known`, and what is known after them.
 
     gather_s: how long a worker on record may take to call here before it counts as lost.
     """
-    arrived = [_joined(w, known) for w in look.workers.values() if _is_new(w, known)]
-    gone = [_gone(id_, known, look, gather_s) for id_ in known.present]
-    final = {key: wait for key, wait in look.waits.items() if wait.final}
-    # A want that was given up leaves its reason for a while.
+    arrived = [_joined(w, known) for w in seen.workers.values() if _is_new(w, known)]
+    gone = [_gone(id_, known, seen, gather_s) for id_ in known.present]
+    final = {key: blocked for key, blocked in seen.blocked.items() if blocked.final}
+    # The reason of a want that was dropped stays for a while.
     failed = {
         key: reason
         for key, reason in known.failed.items()
-        if (key in look.wanted or key in final) and not _is_loaded(key, look.workers)
+        if (key in seen.wanted or key in final) and not _is_loaded(key, seen.workers)
     }
-    news = [wait for key, wait in final.items() if failed.get(key) != wait.reason]
+    news = [blocked for key, blocked in final.items() if failed.get(key) != blocked.reason]
     notices = [
         *arrived,
         *(notice for notice in gone if notice is not None),
-        *(Notice(EventKind.VERSION_FAILED, "", w.key, w.reason, w.why) for w in news),
+        *(Notice(EventKind.VERSION_FAILED, "", b.key, b.reason, b.why) for b in news),
     ]
     present = dict(known.present)
     for notice in notices:
         if notice.kind is EventKind.WORKER_JOINED:
-            present[notice.worker] = look.workers[notice.worker].incarnation
+            present[notice.worker] = seen.workers[notice.worker].incarnation
         elif notice.worker:
             del present[notice.worker]
     return replace(
         known,
         present=present,
-        called=(known.called | look.workers.keys()) & present.keys(),
-        failed={**failed, **{wait.key: wait.reason for wait in news}},
+        called=(known.called | seen.workers.keys()) & present.keys(),
+        failed={**failed, **{blocked.key: blocked.reason for blocked in news}},
     ), notices
 
 
@@ -105,25 +105,25 @@ def _is_new(worker: WorkerInfo, known: Reported) -> bool:
 
 
 def _joined(worker: WorkerInfo, known: Reported) -> Notice:
-    says = f"{worker.device_name or worker.device} at {worker.address}"
+    message = f"{worker.device_name or worker.device} at {worker.address}"
     if worker.replaces_because:
-        says += f", in the place of another: {worker.replaces_because}"
+        message += f", replaces another: {worker.replaces_because}"
     elif worker.id in known.present:
-        says += ", a new process in the place of another"
-    return Notice(EventKind.WORKER_JOINED, worker.id, message=says)
+        message += ", replaces another process"
+    return Notice(EventKind.WORKER_JOINED, worker.id, message=message)
 
 
-def _gone(id_: str, known: Reported, look: Observation, gather_s: float) -> Notice | None:
-    worker = look.workers.get(id_)
+def _gone(id_: str, known: Reported, seen: Observation, gather_s: float) -> Notice | None:
+    worker = seen.workers.get(id_)
     if worker is not None:
         is_lost = worker.state is WorkerState.LOST and worker.incarnation == known.present[id_]
         why = "it ended, or sent no heartbeat until its lease ran out"
         return Notice(EventKind.WORKER_LOST, id_, message=why) if is_lost else None
     if id_ in known.called:
-        return Notice(EventKind.WORKER_LEFT, id_, message="it said so, its requests are answered")
-    if look.now - known.since < gather_s:
+        return Notice(EventKind.WORKER_LEFT, id_, message="it drained and said goodbye")
+    if seen.now - known.since < gather_s:
         return None
-    why = f"it has not called the control plane that decides now within {gather_s:g} s"
+    why = f"it has not called the new leader within {gather_s:g} s"
     return Notice(EventKind.WORKER_LOST, id_, message=why)
 
 

@@ -1,7 +1,7 @@
-"""From a control plane that does not decide to the one that does: its only way out to others.
+"""Calls from a follower to the leader: the only connection between control planes.
 
-Admin calls go there as they came, and come back so. A call that was forwarded is served where it
-arrives; where the holder does not answer, a call is served here, through the store.
+Requests and replies pass as bytes, unchanged. A forwarded call is served where it arrives. If the
+leader does not answer, the follower serves the call itself, through the store.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ log = structlog.get_logger()
 
 FLAG = "yolopool-forwarded"
 WANT = "/yolopool.v1.PeerService/WantVersion"
-# By which the transport says that nobody answered, or not one of this release.
+# The transport found nobody, or a leader of another release.
 _LOST = frozenset({"UNAVAILABLE", "CANCELLED", "UNIMPLEMENTED"})
-# What the holder may not have heard of yet, though it is known here.
+# The leader may not have read yet what is known here.
 _NEWS = frozenset({"ARTIFACT_NOT_FOUND", "MODEL_NOT_FOUND", "VERSION_NOT_FOUND", "MODEL_NOT_READY"})
 _OPTIONS = (
     *CHANNEL_OPTIONS,
-    # The longest that a connection may take to stand.
+    # How long a connection attempt may take.
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 3_000),
@@ -35,13 +35,11 @@ _OPTIONS = (
 
 
 class LeaderLost(Exception):
-    """The one that decides did not answer, does not decide any more, or lacks what is known here:
-    serve the call here.
-    """
+    """The leader did not answer, leads no more, or lacks what is known here: serve it here."""
 
 
 class LeaderClient:
-    """Calls to the holder of the lease; `name` is this control plane's in it."""
+    """`name` is this control plane's in the lease."""
 
     def __init__(self, view: View, name: str) -> None:
         self._view = view
@@ -49,18 +47,18 @@ class LeaderClient:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     def leader(self) -> str:
-        """Where another decides; empty: here, or nobody is known to."""
+        """The leader's address; empty if this process leads, or none is known."""
         return self._view.leader_address if self._view.leader != self._name else ""
 
     async def want(self, address: str, key: VersionKey, timeout_s: float) -> None:
-        """Returns when a worker holds the version. Raises the holder's refusal, or HolderLost."""
+        """Returns when a worker has the version. Raises the leader's typed error, or LeaderLost."""
         request = peer_pb2.WantVersionRequest(version=key_out(key))
         await self.call(address, WANT, request.SerializeToString(), timeout_s)
 
     async def call(
         self, address: str, method: str, request: bytes, timeout_s: float | None
     ) -> bytes:
-        """Raises the holder's typed error, or HolderLost."""
+        """The leader's reply. Raises its typed error, or LeaderLost."""
         answer = asyncio.ensure_future(self._answer(address, method, request, timeout_s))
         moved = asyncio.ensure_future(
             self._view.waiters.until(LEADER, lambda: self.leader() != address or None, None)
@@ -68,7 +66,7 @@ class LeaderClient:
         try:
             await asyncio.wait((answer, moved), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise LeaderLost(f"{address} does not decide any more")
+                raise LeaderLost(f"{address} leads no more")
             return answer.result()
         except grpc.RpcError as error:
             ours = error_from_rpc(error)
@@ -95,7 +93,7 @@ class LeaderClient:
         return answer
 
     async def _channel(self, address: str) -> grpc.aio.Channel:
-        """One: of holders that were, nothing is kept."""
+        """The channel to the leader; those to earlier leaders are closed."""
         for other in [known for known in self._channels if known != address]:
             await self._channels.pop(other).close()
         if address not in self._channels:

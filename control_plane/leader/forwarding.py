@@ -1,6 +1,6 @@
-"""Calls that only the leader may answer are handed on to it."""
+"""Forwards the calls that the leader must answer, and says why the others are served locally."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +9,9 @@ import grpc
 from control_plane.leader.client import FLAG, LeaderClient, LeaderLost, log
 from yolopool.errors import RegistryUnavailable, YolopoolError
 
-# What changes the fleet, and what only the one that plans can tell.
+# What changes desired state, and what only the leader's plan can tell. A write that a follower
+# served itself would reach the store, but the leader would hear of it later: the caller's next read
+# would miss it, and the leader would keep a load's back-off that the write is to end.
 FORWARDED = frozenset(
     {
         *(
@@ -24,6 +26,8 @@ FORWARDED = frozenset(
                 "SetResidency",
                 "SetPlacement",
                 "SetBatching",
+                "BuildModel",
+                "SetVariant",
                 "Changeover",
             )
         ),
@@ -35,9 +39,29 @@ FORWARDED = frozenset(
     }
 )
 
+_EVERY_ONE = "each control plane serves its own workers and callers"
+# Every other method, and why the control plane that is called serves it.
+SERVED_LOCALLY: Mapping[str, str] = {
+    "/yolopool.v1.DetectionService/Detect": "the data path; of a miss only the want is forwarded",
+    "/yolopool.v1.PeerService/WantVersion": "it is what a follower sends to the leader",
+    "/yolopool.v1.ModelService/UploadArtifact": "a stream of bytes into the artifact store",
+    "/yolopool.v1.BenchService/BenchModel": "a stream; a miss is forwarded as of Detect",
+    "/yolopool.v1.EventService/WatchEvents": "all control planes read one stream of the store",
+    "/yolopool.v1.ExplainService/ExplainRequest": "the caller's control plane kept the request",
+    "/yolopool.v1.FleetService/ListWorkers": "each control plane hears every worker",
+    "/yolopool.v1.FleetService/GetFleet": "it tells of the control plane that is called",
+    "/yolopool.v1.ScheduleService/ListSchedules": "each control plane follows the store",
+    "/yolopool.v1.ImportService/ClaimImport": "one script of the store hands an import out",
+    "/yolopool.v1.ImportService/ReportImport": "the store checks the importer's lease",
+    "/yolopool.v1.MembershipService/Join": _EVERY_ONE,
+    "/yolopool.v1.MembershipService/Heartbeat": _EVERY_ONE,
+    "/yolopool.v1.MembershipService/Leave": _EVERY_ONE,
+    "/yolopool.v1.MembershipService/ReportExit": _EVERY_ONE,
+}
+
 
 class LeaderForwarding(grpc.aio.ServerInterceptor):
-    """`refresh` brings this view to what the holder wrote before the caller hears of it."""
+    """`refresh` reads what the leader wrote into this view before the caller gets the reply."""
 
     def __init__(self, leader_client: LeaderClient, refresh: Callable[[], Awaitable[None]]) -> None:
         self._leader_client = leader_client
@@ -50,11 +74,11 @@ class LeaderForwarding(grpc.aio.ServerInterceptor):
     ) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        came_so = any(key == FLAG for key, _ in handler_call_details.invocation_metadata or ())
+        is_forwarded = any(key == FLAG for key, _ in handler_call_details.invocation_metadata or ())
         if (
             handler is None
             or method not in FORWARDED
-            or came_so
+            or is_forwarded
             or not self._leader_client.leader()
         ):
             return handler
@@ -69,12 +93,12 @@ class LeaderForwarding(grpc.aio.ServerInterceptor):
         return handler._replace(unary_unary=call, response_serializer=None)
 
     async def _forward(self, method: str, request: Any, context: Any) -> bytes | None:
-        """The holder's answer; None: serve it here."""
+        """The leader's reply; None: serve the call here."""
         address = self._leader_client.leader()
         if not address:
             return None
         if "request_id" in request.DESCRIPTOR.fields_by_name and not request.request_id:
-            # Served twice, should the holder end before it answers, it is still one.
+            # If the leader ends before it replies, a second attempt is still the same request.
             request.request_id = uuid4().hex
         left_s = context.time_remaining()
         try:
@@ -92,4 +116,4 @@ class LeaderForwarding(grpc.aio.ServerInterceptor):
         try:
             await self._refresh()
         except (RegistryUnavailable, YolopoolError):
-            log.info("what the holder wrote is shown here when the store answers")
+            log.info("what the leader wrote is shown here when the store answers")

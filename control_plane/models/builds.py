@@ -1,14 +1,15 @@
-"""Builds of a version: rows of their own beside it, and which of them serves it where.
+"""Builds of a version for other backends and precisions, and which build serves it where.
 
-A build is registered, imported, placed and asked for like any version, by the name
-`model+backend-precision-device_kind`; serving a version by it hands its pack over.
+A build is a version of its own, named `model+backend-precision-device_kind`: it is registered,
+imported, placed and called like any other. To serve a version by a build is to give it the build's
+pack.
 """
 
 from dataclasses import replace
 
 from control_plane.clock import Clock
 from control_plane.store.artifacts import FolderArtifacts
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.version import (
     Drift,
     ModelVersion,
@@ -26,10 +27,10 @@ from yolopool.vocabulary import INT8, PRECISIONS, TORCH
 
 
 class Builds:
-    """`build` and `serve` raise what BuildModel and SetVariant say."""
+    """`build` and `serve` raise what the protos say of BuildModel and SetVariant."""
 
     def __init__(
-        self, registry: Registry, view: View, artifacts: FolderArtifacts, clock: Clock
+        self, registry: DesiredState, view: View, artifacts: FolderArtifacts, clock: Clock
     ) -> None:
         self._registry = registry
         self._view = view
@@ -39,17 +40,17 @@ class Builds:
     async def build(
         self, ref: ModelRef, backend: str, precision: str, device_kind: str, calibration: str = ""
     ) -> ModelVersion:
-        """The row of a build: as it was made now, or before."""
+        """The build, new or as an earlier call made it."""
         version = self._view.catalogue.ready(ref)
         check_build(version, backend, precision, device_kind, calibration)
         if calibration and not self._artifacts.has(calibration):
             raise ArtifactNotFound(f"artifact {calibration} is not in the store: upload it first")
-        row = row_of(version, backend, precision, device_kind, calibration, self._clock.unix())
-        made = await self._registry.add_build(row)
-        if made is None:
+        build = build_of(version, backend, precision, device_kind, calibration, self._clock.unix())
+        added = await self._registry.add_build(build)
+        if added is None:
             raise VersionNotFound(f"{version.key} does not exist any more")
-        self._view.put_version(made)
-        return made
+        self._view.put_version(added)
+        return added
 
     async def serve(
         self,
@@ -59,8 +60,8 @@ class Builds:
         drift: Drift | None,
         unchecked: bool = False,
     ) -> ModelVersion:
-        """The version, which this build (backend/precision; empty: none) serves from now on: in
-        reduced precision where it was compared, and with `unchecked` everywhere.
+        """Serves a version by a build (`variant`: backend/precision; empty: by none of them): in
+        reduced precision where it was compared, with `unchecked` on every compute class.
         """
         version = self._view.catalogue.find(ref)
         _check_version(version)
@@ -68,36 +69,38 @@ class Builds:
         if served is not None:
             served = replace(served, unchecked=unchecked)
             served = served.compared(drift) if drift is not None else served
-        now = await self._registry.set_served(version.key, device_kind, served)
-        if now is None:
+        updated = await self._registry.set_served(version.key, device_kind, served)
+        if updated is None:
             raise VersionNotFound(f"{version.key} does not exist any more")
-        # What could not be loaded was of another build: it is tried at once.
+        # An earlier failure to load was another build's: the back-off does not hold for this one.
         self._view.ask_again(version.key)
-        self._view.put_version(now)
-        return now
+        self._view.put_version(updated)
+        return updated
 
     def of(self, key: VersionKey) -> tuple[ModelVersion, ...]:
-        """The builds of a version, by name."""
+        """The builds of a version, sorted by name."""
         versions = self._view.desired.versions
-        return tuple(row for one in builds_of(key) if (row := versions.get(one)) is not None)
+        keys = builds_of(key)
+        return tuple(build for of in keys if (build := versions.get(of)) is not None)
 
-    def serving(self, row: ModelVersion) -> VersionKey | None:
-        """The version that this build serves now, if it is one and does."""
-        of = row.given.build_of
+    def serving(self, build: ModelVersion) -> VersionKey | None:
+        """The version that this build serves now; None also if it is no build."""
+        of = build.given.build_of
         version = self._view.desired.versions.get(of) if of is not None else None
         if version is None:
             return None
-        kinds = row.given.served.items()
-        now = version.given.served
-        serves = any(kind in now and now[kind].variant == one.variant for kind, one in kinds)
+        served = version.given.served
+        serves = any(
+            kind in served and served[kind].variant == own.variant
+            for kind, own in build.given.served.items()
+        )
         return of if serves else None
 
     def _served(self, version: ModelVersion, device_kind: str, variant: str) -> ServedBuild:
         """A build that is READY, with the checks on record of the same pack."""
         backend, _, precision = variant.partition("/")
         name = build_name(version.key.model, backend, precision, device_kind)
-        row = self._view.desired.versions.get(VersionKey(name, version.key.number))
-        if row is None:
+        if VersionKey(name, version.key.number) not in self._view.desired.versions:
             raise InvalidOption(
                 f"{version.key} has no build {variant!r} for {device_kind}: make it first "
                 "(BuildModel, or `yolopool models build`)"
@@ -112,16 +115,16 @@ class Builds:
 def check_build(
     version: ModelVersion, backend: str, precision: str, device_kind: str, calibration: str
 ) -> None:
-    """Raises InvalidOption where no such build can be made of the version."""
+    """Raises InvalidOption if the version can't be built so."""
     _check_version(version)
     backends = PRECISIONS.get(device_kind)
     if backends is None:
         kinds = ", ".join(PRECISIONS)
-        raise InvalidOption(f"device_kind {device_kind!r} is not built for: one of {kinds}")
+        raise InvalidOption(f"device_kind {device_kind!r} has no builds: give one of {kinds}")
     precisions = backends.get(backend)
     if precisions is None:
         raise InvalidOption(
-            f"backend {backend!r} is not for {device_kind}: one of {', '.join(backends)}"
+            f"backend {backend!r} does not run on {device_kind}: give one of {', '.join(backends)}"
         )
     if precision not in precisions:
         raise InvalidOption(
@@ -131,18 +134,18 @@ def check_build(
         raise InvalidOption(f"{version.key} is an ONNX graph: torch does not run it")
     if (precision == INT8) != bool(calibration):
         raise InvalidOption(
-            "int8 needs calibration: some hundred images like those that will be asked about"
+            "int8 needs calibration: upload some hundred images like those of later requests"
             if precision == INT8
-            else "calibration is of int8 alone: leave it out"
+            else "only int8 takes calibration: leave it out"
         )
 
 
 def _check_version(version: ModelVersion) -> None:
     if version.given.build_of is not None:
-        raise InvalidOption(f"{version.key} is a build itself: name {version.given.build_of}")
+        raise InvalidOption(f"{version.key} is a build: name its version {version.given.build_of}")
 
 
-def row_of(
+def build_of(
     version: ModelVersion,
     backend: str,
     precision: str,
@@ -150,7 +153,7 @@ def row_of(
     calibration: str,
     now: float,
 ) -> ModelVersion:
-    """A build that is to be made; READY at once where the version's own pack is what it takes."""
+    """A build to import; it is READY at once if the version's own pack serves for it."""
     pack = _own_pack(version, backend, precision)
     name = build_name(version.key.model, backend, precision, device_kind)
     return ModelVersion(
@@ -175,7 +178,10 @@ def row_of(
 
 
 def _own_pack(version: ModelVersion, backend: str, precision: str) -> Pack | None:
-    """A model of torch computes in any precision; a graph in the one that it was made for."""
+    """The version's pack, if this build can use it.
+
+    A torch pack runs in any precision, a graph only in the precision it was made for.
+    """
     pack = version.pack
     if pack is None or (pack.backend or TORCH) != backend:
         return None

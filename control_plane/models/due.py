@@ -1,4 +1,4 @@
-"""What schedules ask for now, and when to look again: pure, time is an argument."""
+"""Which schedules are due now, and when the next becomes due. Pure: time is an argument."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from control_plane.types.schedule import Schedule
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A change to bring about. Before its moment (`has_come` false) only what it prepares."""
+    """A changeover that is due. Before its moment (`has_come` is false) it only prepares."""
 
     moment_unix_s: float
     schedule: Schedule
@@ -18,46 +18,50 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
-    """What is due, what has come by moment first, and the next time that anything becomes so."""
+    """All that is due, moments that have come first; and when the next becomes due."""
 
     due: tuple[Due, ...]
     next_unix_s: float
 
 
 def due(schedules: Iterable[Schedule], now: float) -> Agenda:
-    """now: Unix seconds. Of each schedule the latest moment counts, also a missed one, until it
-    came true. Where two share a model, the later waits until the earlier was tried, and the
-    earlier is not tried again over the later.
+    """now: Unix seconds. The latest moment of a schedule is due until it was carried out, even if
+    it was missed. Where two schedules share a model, the later moment waits until the earlier one
+    was tried, and the earlier one is not retried after the later.
     """
-    ordered = sorted(schedules, key=lambda one: one.name)
-    latest = {one.name: latest_at(one.cron, one.time_zone, now) for one in ordered}
-    come = [one for one in ordered if latest[one.name] > one.since_unix_s]
-    come.sort(key=lambda one: latest[one.name])
+    ordered = sorted(schedules, key=lambda schedule: schedule.name)
+    latest = {
+        schedule.name: latest_at(schedule.cron, schedule.time_zone, now) for schedule in ordered
+    }
+    come = [schedule for schedule in ordered if latest[schedule.name] > schedule.since_unix_s]
+    come.sort(key=lambda schedule: latest[schedule.name])
     found = [
-        Due(latest[one.name], one, has_come=True) for one in come if _is_open(one, come, latest)
+        Due(latest[schedule.name], schedule, has_come=True)
+        for schedule in come
+        if _is_open(schedule, come, latest)
     ]
-    looks = []
-    for one in ordered:
-        moment = next_after(one.cron, one.time_zone, now)
-        looks.append(moment)
-        if one.change.prepare and now < moment - one.lead_s:
-            looks.append(moment - one.lead_s)
-        elif one.change.prepare:
-            found.append(Due(moment, one, has_come=False))
-    return Agenda(tuple(found), min(looks, default=float("inf")))
+    changes = []
+    for schedule in ordered:
+        moment = next_after(schedule.cron, schedule.time_zone, now)
+        changes.append(moment)
+        if schedule.change.prepare and now < moment - schedule.lead_s:
+            changes.append(moment - schedule.lead_s)
+        elif schedule.change.prepare:
+            found.append(Due(moment, schedule, has_come=False))
+    return Agenda(tuple(found), min(changes, default=float("inf")))
 
 
-def _is_open(one: Schedule, come: Sequence[Schedule], latest: Mapping[str, float]) -> bool:
-    """Whether the latest moment of one is to be made true now; `come`: all, by that moment."""
-    moment = latest[one.name]
-    if one.last_unix_s >= moment and not one.last_error:
+def _is_open(schedule: Schedule, come: Sequence[Schedule], latest: Mapping[str, float]) -> bool:
+    """Whether to carry out the latest moment now; `come`: all that have one, ordered by it."""
+    moment = latest[schedule.name]
+    if schedule.last_unix_s >= moment and not schedule.last_error:
         return False
-    rivals = [other for other in come if other is not one and _share(one, other)]
-    if one.last_unix_s >= moment:  # it failed: not again if it would undo a later one
+    rivals = [other for other in come if other is not schedule and _share(schedule, other)]
+    if schedule.last_unix_s >= moment:  # it failed: no retry if that would undo a later one
         return all(latest[other.name] <= moment for other in rivals)
     earlier = (other for other in rivals if latest[other.name] < moment)
     return all(other.last_unix_s >= latest[other.name] for other in earlier)
 
 
-def _share(one: Schedule, other: Schedule) -> bool:
-    return not one.change.models.isdisjoint(other.change.models)
+def _share(schedule: Schedule, other: Schedule) -> bool:
+    return not schedule.change.models.isdisjoint(other.change.models)

@@ -1,8 +1,8 @@
-"""Makes sure that a version is loaded, and waits for it: misses of Detect, and admin loads.
+"""Ensures that a version is loaded and waits for it: on a miss of Detect, and for administrators.
 
-A miss is single-flight: however many callers wait for a version, one of them writes the want. Where
-another control plane decides, each of them asks that one, which writes it and says what hinders it.
-Nobody waits past a deadline, and each who waited in vain hears what for.
+A miss is single-flight: one write sets the want, however many callers wait for the version. If
+another control plane leads, each caller asks it: it sets the want and reports what blocks it.
+Nobody waits past a deadline, and a DeadlineExceeded names what the caller waited for.
 """
 
 import asyncio
@@ -12,8 +12,7 @@ from typing import TypeVar
 
 from control_plane.clock import Clock
 from control_plane.leader.client import LeaderClient, LeaderLost
-from control_plane.store.registry import Registry
-from control_plane.types.command import error_of
+from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import Replica
@@ -26,11 +25,11 @@ Answer = TypeVar("Answer")
 
 
 class Loader:
-    """`no_worker_grace_s`: how long a caller waits for a worker to (re)appear when none is live."""
+    """`no_worker_grace_s`: how long a caller waits for a worker to join when none is live."""
 
     def __init__(
         self,
-        registry: Registry,
+        registry: DesiredState,
         view: View,
         leader_client: LeaderClient,
         clock: Clock,
@@ -50,13 +49,13 @@ class Loader:
         deadline_s: float,
         here: bool = False,
     ) -> Answer:
-        """Wants a version that is nowhere; returns what `ready` answers once it is not None.
+        """Sets a want for a version, and returns what `ready` returns once it is not None.
 
-        `ready` may raise. Raises NoWorker, DeadlineExceeded, ModelNotFound, RegistryUnavailable or
-        what the one that decides refuses it with. deadline_s: monotonic. `here`: asks no other.
+        `ready` may raise. Raises NoWorker, DeadlineExceeded, ModelNotFound, RegistryUnavailable, or
+        the leader's refusal. deadline_s: monotonic. `here`: do not ask the leader.
         """
         while True:
-            await self._within(self._worker_there(), deadline_s, key)
+            await self._within(self._has_worker(), deadline_s, key)
             asked = None if here else self._ask(key, deadline_s)
             try:
                 if asked is None:
@@ -73,11 +72,11 @@ class Loader:
             answer, again = found
             if not again and answer is not None:
                 return answer
-            # Of a holder that can't be asked, the store asks.
+            # A leader that can't be reached finds the want in the store.
             here = here or (asked is not None and _is_lost(asked))
 
-    def _ask(self, key: VersionKey, deadline_s: float) -> "asyncio.Task[None] | None":
-        """Asks the one that decides, if it is another; its word wakes who waits for the version."""
+    def _ask(self, key: VersionKey, deadline_s: float) -> asyncio.Task[None] | None:
+        """Asks the leader, if it is another process; its reply wakes the version's waiters."""
         address = self._leader_client.leader()
         if not address:
             return None
@@ -92,9 +91,9 @@ class Loader:
         self,
         key: VersionKey,
         ready: Callable[[], Answer | None],
-        asked: "asyncio.Task[None] | None",
+        asked: asyncio.Task[None] | None,
     ) -> tuple[Answer | None, bool] | None:
-        """(answer, False), (None, True) if it must be wanted again, or None: go on waiting."""
+        """(answer, False); (None, True) if the want must be set again; None to wait on."""
         answer = ready()
         if answer is not None:
             return answer, False
@@ -106,16 +105,15 @@ class Loader:
             if isinstance(error, LeaderLost):
                 return None, True
             raise error
-        # Its want went with a release for room, or its last worker did: begin again.
+        # A release to make room ended the want, or the last worker left: start over.
         if key not in self._view.desired.wants or not self._view.has_live_worker():
             return None, True
         return None
 
     async def load(self, want: Want, wait: bool, deadline_s: float) -> None:
-        """Sets an admin's want; with `wait` returns when it was HOT on so many workers, if it
-        is pinned when it stays so.
+        """Sets an administrator's want; with `wait` returns when it is met, see `is_loaded`.
 
-        Raises as `serve`, and what the plan says can't be done (ModelTooLarge, LedgerFull,
+        Raises as `ensure_loaded`, and what the plan finally refuses (ModelTooLarge, LedgerFull,
         LoadFailed).
         """
         self._view.ask_again(want.key)
@@ -127,8 +125,8 @@ class Loader:
             await self.loaded(want, deadline_s)
 
     async def loaded(self, want: Want, deadline_s: float) -> None:
-        """Returns when a want that is set was HOT on so many workers; raises as `load`."""
-        await self._within(self._worker_there(), deadline_s, want.key)
+        """Returns when a want that is set is met; raises as `load`."""
+        await self._within(self._has_worker(), deadline_s, want.key)
         ready = await self._view.waiters.until(
             want.key,
             lambda: self.is_loaded(want) or None,
@@ -138,19 +136,19 @@ class Loader:
             raise self.timed_out(want.key)
 
     def is_loaded(self, want: Want) -> bool:
-        """Whether a want is met now; raises what the last plan says can't be done."""
+        """Whether enough replicas are, or were, HOT; raises what the last plan finally refused."""
         if sum(_was_hot(r, want) for _, r in self._view.replicas(want.key)) >= want.replicas:
             return True
         blocked = self._view.waits.get(want.key)
         if blocked is not None and blocked.final:
-            raise error_of(blocked)
+            raise blocked.as_error()
         return False
 
     async def unload(
         self, key: VersionKey, wait: bool, deadline_s: float, force: bool = False
     ) -> None:
-        """Forgets a want; with `wait` returns when the version is nowhere. `force`: its open
-        requests are refused.
+        """Ends a want; with `wait` returns when no worker has the version. `force`: its open
+        requests are rejected.
         """
         await self._registry.forget(key)
         self._view.want_nowhere(key)
@@ -165,7 +163,9 @@ class Loader:
             deadline_s - self._clock.monotonic(),
         )
         if not gone:
-            raise DeadlineExceeded(f"{key} has open requests: it is released behind the last")
+            raise DeadlineExceeded(
+                f"{key} still has open requests: it is released after the last one"
+            )
 
     async def close(self) -> None:
         for flight in list(self._flights.values()):
@@ -175,7 +175,7 @@ class Loader:
     # --- a miss -----------------------------------------------------------------------------
 
     async def _want(self, key: VersionKey) -> None:
-        """One write for all who miss this version now; a caller who leaves ends it for nobody."""
+        """One write for all callers who miss this version now; it goes on if a caller leaves."""
         flight = self._flights.get(key)
         if flight is None:
             flight = asyncio.create_task(self._write_want(key), name=f"want {key}")
@@ -186,7 +186,7 @@ class Loader:
     def _written(self, key: VersionKey, flight: asyncio.Task[None]) -> None:
         self._flights.pop(key, None)
         if not flight.cancelled():
-            # Looked at here too: every caller may have left before it failed.
+            # Retrieved here too: every caller may have left before it failed.
             flight.exception()
 
     async def _write_want(self, key: VersionKey) -> None:
@@ -196,8 +196,8 @@ class Loader:
         if old is not None:
             blocked = self._view.waits.get(key)
             if blocked is None or blocked.reason != "LEDGER_FULL" or old.pinned:
-                return  # it is being loaded, or what hinders it is not room
-            # An old want that found no room may be older than all that is loaded: renew its age.
+                return  # it is being loaded, or blocked by something else than memory
+            # A want that is older than all that is loaded preempts nothing: it counts from now on.
             held = await self._registry.renew(key, now)
         else:
             held = await self._registry.want(want)
@@ -205,7 +205,7 @@ class Loader:
             raise ModelNotFound(f"{key} does not exist any more")
         self._view.put_want(held)
 
-    async def _worker_there(self) -> None:
+    async def _has_worker(self) -> None:
         if self._view.has_live_worker():
             return
         there = await self._view.waiters.until(
@@ -213,7 +213,7 @@ class Loader:
         )
         if not there:
             raise NoWorker(
-                f"no worker is connected, and none came within {self._grace_s:g} s: start one",
+                f"no worker is connected, and none joined within {self._grace_s:g} s: start one",
                 retry_after_s=self._grace_s,
             )
 
@@ -227,7 +227,7 @@ class Loader:
             raise self.timed_out(key) from None
 
     def timed_out(self, key: VersionKey) -> YolopoolError:
-        """Says what the caller waited for."""
+        """DeadlineExceeded that names what the caller waited for."""
         if not self._view.has_live_worker():
             return DeadlineExceeded(f"time ran out waiting for a worker to load {key}: start one")
         blocked = self._view.waits.get(key)
@@ -242,13 +242,13 @@ class Loader:
         )
 
 
-def _is_lost(asked: "asyncio.Task[None]") -> bool:
+def _is_lost(asked: asyncio.Task[None]) -> bool:
     return asked.done() and not asked.cancelled() and isinstance(asked.exception(), LeaderLost)
 
 
 def _was_hot(replica: Replica, want: Want) -> bool:
-    """Whether a load is done: a replica that takes turns with others may have left the device
-    again before anyone saw it there. One that is to be pinned is there to stay.
+    """Whether a load is done. A replica that shares its device by turns may have left it again
+    before a report showed it HOT; a pinned one stays.
     """
     if want.pinned:
         return replica.state is ReplicaState.HOT and replica.pinned

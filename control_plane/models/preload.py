@@ -1,9 +1,9 @@
-"""Models declared to be up at start: wanted and pinned as soon as they can be, once a start."""
+"""Pre-loads the models of `--load`: wants and pins each of them once, as soon as it is READY."""
 
 import structlog
 
 from control_plane.clock import Clock
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Want, WantSource
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, YolopoolError
@@ -15,19 +15,19 @@ RETRY_S = 5.0
 
 
 class Preloader:
-    """`references` as callers name models. One that is not there or not ready is waited for."""
+    """`references`: as callers name models. It waits for a model that does not exist yet."""
 
     def __init__(
-        self, references: tuple[str, ...], registry: Registry, view: View, clock: Clock
+        self, references: tuple[str, ...], registry: DesiredState, view: View, clock: Clock
     ) -> None:
-        self._left = list(dict.fromkeys(parse_ref(one) for one in references))
+        self._left = list(dict.fromkeys(parse_ref(reference) for reference in references))
         self._registry = registry
         self._view = view
         self._clock = clock
-        self._said: set[tuple[ModelRef, str]] = set()
+        self._logged: set[tuple[ModelRef, str]] = set()
 
     async def run(self) -> None:
-        """Ends when each was wanted; what becomes of it then is its users' to say."""
+        """Ends when each model was wanted; later changes to the want are left alone."""
         while self._left:
             seen = self._view.waiters.changes
             if self._view.is_loaded:
@@ -42,9 +42,9 @@ class Preloader:
             except RegistryUnavailable:
                 return
             except YolopoolError as error:
-                if (ref, error.reason) not in self._said:
-                    self._said.add((ref, error.reason))
-                    log.info("a declared model is waited for", model=str(ref), why=error.message)
+                if (ref, error.reason) not in self._logged:
+                    self._logged.add((ref, error.reason))
+                    log.info("a model to pre-load is not ready", model=str(ref), why=error.message)
 
     async def _want(self, ref: ModelRef) -> None:
         key = self._view.catalogue.ready(ref).key
@@ -54,4 +54,4 @@ class Preloader:
         held = await self._registry.want(want)
         if held is not None:
             self._view.put_want(held)
-            log.info("a declared model is wanted", version=str(key))
+            log.info("a model is pre-loaded", version=str(key))

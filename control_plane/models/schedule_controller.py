@@ -1,7 +1,7 @@
-"""The loop that makes schedules come true: look what is due, act, note what became of it.
+"""The loop that carries out schedules: find what is due, act, and note the outcome.
 
-Every control plane runs it; only the one that decides acts. Each write may be repeated, so that
-another goes on where one ended in the middle.
+Every control plane runs it, and only the leader acts. Every write can be repeated, so that the next
+leader can go on where the last one stopped.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from control_plane.events.recorder import EventRecorder
 from control_plane.models.changeover import Changeovers, Resolved, resolve
 from control_plane.models.due import Agenda, Due, due
 from control_plane.models.loading import Loader
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
 from control_plane.types.event import EventKind
 from control_plane.types.schedule import Changeover, Schedule
 from control_plane.types.version import VersionKey
@@ -27,16 +27,16 @@ from yolopool.names import parse_ref
 log = structlog.get_logger()
 
 TICK_S = 0.5
-# How long the loads of a change may take before it counts as failed for now, and the back-off.
+# How long the loads of a changeover may take before it counts as failed, and the back-off.
 PATIENCE_S = 120.0
-RETRY_S, LONGEST_RETRY_S = 5.0, 300.0
+RETRY_S, MAX_RETRY_S = 5.0, 300.0
 NOTHING_DUE = Agenda((), 0.0)
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """What this process did about a moment of a schedule: which versions it set wants of and when
-    (monotonic), how often that failed, and when it may be tried again.
+    """What this process did for one moment of a schedule: the versions it wanted and since when,
+    its failures, and when it may retry (monotonic seconds).
     """
 
     moment_unix_s: float
@@ -44,13 +44,13 @@ class _Attempt:
     began_s: float = 0.0
     failures: int = 0
     not_before_s: float = 0.0
-    told: str = ""
+    recorded_reason: str = ""
 
 
 @dataclass(slots=True)
 class _Progress:
-    """Of one time as the holder: attempts by schedule and whether the moment has come, and own
-    notes, since what is read of the store may be older.
+    """One term as the leader: attempts by schedule and whether its moment has come; and the
+    schedules as noted here, since the view may be older.
     """
 
     attempts: dict[tuple[str, bool], _Attempt] = field(default_factory=dict)
@@ -58,14 +58,14 @@ class _Progress:
 
 
 class ScheduleController:
-    """`is_leader`: whether this control plane is the one that decides now."""
+    """`is_leader`: whether this control plane leads now."""
 
     def __init__(
         self,
-        registry: Registry,
+        registry: DesiredState,
         view: View,
         changeovers: Changeovers,
-        loads: Loader,
+        loader: Loader,
         recorder: EventRecorder,
         clock: Clock,
         is_leader: Callable[[], bool],
@@ -73,7 +73,7 @@ class ScheduleController:
         self._registry = registry
         self._view = view
         self._changeovers = changeovers
-        self._loads = loads
+        self._loader = loader
         self._recorder = recorder
         self._clock = clock
         self._is_leader = is_leader
@@ -92,25 +92,25 @@ class ScheduleController:
             await asyncio.sleep(TICK_S)
 
     async def step(self) -> None:
-        """Looks once, and does what can be done at once."""
+        """One look, and all that can be done without waiting for a load."""
         if not self._view.is_loaded or not self._is_leader():
             self._progress = _Progress()
             return
-        for one in self._due():
-            attempt = self._attempt(one)
+        for due_change in self._due():
+            attempt = self._attempt(due_change)
             if self._clock.monotonic() < attempt.not_before_s:
                 continue
             try:
-                await self._advance(one, attempt)
+                await self._advance(due_change, attempt)
             except RegistryUnavailable:
                 raise
             except YolopoolError as error:
-                await self._failed(one, attempt, error)
+                await self._failed(due_change, attempt, error)
 
     def _due(self) -> tuple[Due, ...]:
-        """The agenda, made anew when a schedule changed or more becomes due."""
+        """The agenda, recomputed when a schedule changed or the next one becomes due."""
         now = self._clock.unix()
-        schedules = tuple(self._newest(one) for one in self._view.desired.schedules.values())
+        schedules = tuple(map(self._newest, self._view.desired.schedules.values()))
         if schedules != self._seen or now >= self._agenda.next_unix_s:
             self._agenda, self._seen = due(schedules, now), schedules
         return self._agenda.due
@@ -121,66 +121,72 @@ class ScheduleController:
             return read
         return noted if noted.last_unix_s >= read.last_unix_s else read
 
-    def _attempt(self, one: Due) -> _Attempt:
-        key = (one.schedule.name, one.has_come)
+    def _attempt(self, due_change: Due) -> _Attempt:
+        key = (due_change.schedule.name, due_change.has_come)
         attempt = self._progress.attempts.get(key)
-        if attempt is None or attempt.moment_unix_s != one.moment_unix_s:
-            attempt = self._progress.attempts[key] = _Attempt(one.moment_unix_s)
+        if attempt is None or attempt.moment_unix_s != due_change.moment_unix_s:
+            attempt = self._progress.attempts[key] = _Attempt(due_change.moment_unix_s)
         return attempt
 
-    async def _advance(self, one: Due, attempt: _Attempt) -> None:
-        """Sets what is to be prepared; at the moment, when all is loaded, ends the rest."""
-        change = self._resolved(one.schedule.change)
+    async def _advance(self, due_change: Due, attempt: _Attempt) -> None:
+        """Wants what is to be prepared; once the moment has come and all is loaded, releases."""
+        change = self._resolved(due_change.schedule.change)
         if self._changeovers.in_the_way(change.keys):
             return
         wanted = frozenset(want.key for want in change.wants)
         if attempt.wanted != wanted:
             await self._changeovers.prepare(change)
             attempt.wanted, attempt.began_s = wanted, self._clock.monotonic()
-            log.info("schedule prepares", schedule=one.schedule.name, models=_names(wanted))
-        if one.has_come and self._all_loaded(change, attempt):
+            log.info("schedule prepares", schedule=due_change.schedule.name, models=_names(wanted))
+        if due_change.has_come and self._all_loaded(change, attempt):
             await self._changeovers.release(change.release)
-            await self._note(one, "")
-            says = f"{one.schedule.name}: {change.says}"
-            self._recorder.record(EventKind.SCHEDULE, message=says)
-            log.info("schedule done", schedule=one.schedule.name, released=_names(change.release))
+            await self._note(due_change, "")
+            message = f"{due_change.schedule.name}: {change.summary}"
+            self._recorder.record(EventKind.SCHEDULE, message=message)
+            log.info(
+                "schedule done", schedule=due_change.schedule.name, released=_names(change.release)
+            )
 
     def _resolved(self, change: Changeover) -> Resolved:
-        """What is to be released and does not exist any more is gone already."""
+        """Leaves out what is to be released and does not exist any more."""
         catalogue = self._view.catalogue
-        there = tuple(ref for ref in change.release if _exists(catalogue, ref))
+        existing = tuple(ref for ref in change.release if _exists(catalogue, ref))
         now = self._clock.unix()
-        return resolve(replace(change, release=there), catalogue, self._view.desired, now)
+        return resolve(replace(change, release=existing), catalogue, self._view.desired, now)
 
     def _all_loaded(self, change: Resolved, attempt: _Attempt) -> bool:
-        """Raises what hinders it, and when it takes too long."""
+        """Raises what blocks a load, and DeadlineExceeded after PATIENCE_S."""
         for want in change.wants:
             if self._view.desired.want(want.key) is None:
-                raise LedgerFull(f"{want.key} was released again: its room was needed")
-            if not self._loads.is_loaded(want):
+                raise LedgerFull(f"{want.key} was evicted again: its memory was needed")
+            if not self._loader.is_loaded(want):
                 if self._clock.monotonic() - attempt.began_s > PATIENCE_S:
-                    raise self._loads.timed_out(want.key)
+                    raise self._loader.timed_out(want.key)
                 return False
         return True
 
-    async def _failed(self, one: Due, attempt: _Attempt, error: YolopoolError) -> None:
-        """Back off; the next attempt sets what is wanted again."""
+    async def _failed(self, due_change: Due, attempt: _Attempt, error: YolopoolError) -> None:
+        """Backs off; the next attempt sets the wants again."""
         attempt.wanted = None
         attempt.not_before_s = self._clock.monotonic() + min(
-            RETRY_S * 2 ** min(attempt.failures, 10), LONGEST_RETRY_S
+            RETRY_S * 2 ** min(attempt.failures, 10), MAX_RETRY_S
         )
         attempt.failures += 1
         why = f"{error.reason}: {error.message}"
-        log.warning("schedule failed for now", schedule=one.schedule.name, why=why)
-        if error.reason != attempt.told:  # once, and not at every retry
-            attempt.told = error.reason
-            says = f"{one.schedule.name}: {error.message}"
-            self._recorder.record(EventKind.SCHEDULE, reason=error.reason, message=says)
-        if one.has_come:
-            await self._note(one, why)
+        log.warning(
+            "schedule failed, it will be retried", schedule=due_change.schedule.name, why=why
+        )
+        if error.reason != attempt.recorded_reason:  # one event a reason, not one a retry
+            attempt.recorded_reason = error.reason
+            message = f"{due_change.schedule.name}: {error.message}"
+            self._recorder.record(EventKind.SCHEDULE, reason=error.reason, message=message)
+        if due_change.has_come:
+            await self._note(due_change, why)
 
-    async def _note(self, one: Due, error: str) -> None:
-        noted = await self._registry.note_schedule(one.schedule.name, one.moment_unix_s, error)
+    async def _note(self, due_change: Due, error: str) -> None:
+        noted = await self._registry.note_schedule(
+            due_change.schedule.name, due_change.moment_unix_s, error
+        )
         if noted is not None:
             self._progress.noted[noted.name] = noted
             self._view.put_schedule(noted)

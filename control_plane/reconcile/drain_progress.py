@@ -1,7 +1,7 @@
-"""What keeps a worker that is to leave: models that nobody else could serve yet. Pure.
+"""How far the models of a cordoned worker have moved to other workers. Pure.
 
-A cordoned worker serves on until what is wanted of its models is loaded elsewhere, as far as there
-is room; the plan loads it there, this only tells when the worker may go.
+A cordoned worker serves until its wanted models are loaded elsewhere, as far as there is memory.
+The plan loads them there; this only tells when the worker may drain.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from control_plane.types.worker import LOADED, WorkerInfo
 
 @dataclass(frozen=True, slots=True)
 class DrainProgress:
-    """`moving`: replacements that are awaited; `stuck`: none will come. Both sorted."""
+    """`moving`: versions whose replacement is awaited; `stuck`: those without one. Both sorted."""
 
     moving: tuple[VersionKey, ...] = ()
     stuck: tuple[VersionKey, ...] = ()
@@ -24,15 +24,15 @@ class DrainProgress:
 def progress(
     desired: Desired,
     workers: Mapping[str, WorkerInfo],
-    waits: Mapping[VersionKey, Blocked],
+    blocked: Mapping[VersionKey, Blocked],
     worker: WorkerInfo,
     now: float,
     patient: bool = True,
 ) -> DrainProgress:
-    """How far the models of a cordoned worker have moved; now: monotonic seconds.
+    """The progress of a cordoned worker; now: monotonic seconds.
 
-    `patient`: a wait of the plan may pass (another model leaves to make room); else every wait
-    counts as for good. A worker that is gone, or has begun to drain, keeps nothing back.
+    `patient`: a want that is blocked now may still be met; otherwise every blocked want counts as
+    stuck. A worker that is gone, or has begun to drain, waits for nothing.
     """
     if not worker.is_live(now):
         return DrainProgress()
@@ -53,8 +53,8 @@ def progress(
         )
         if there >= want.replicas:
             continue
-        wait = waits.get(key)
-        if there >= allowed or (wait is not None and (wait.final or not patient)):
+        reason = blocked.get(key)
+        if there >= allowed or (reason is not None and (reason.final or not patient)):
             if not there:
                 stuck.append(key)
         else:

@@ -1,7 +1,7 @@
-"""What is to leave because someone asked: cordoned workers, and versions unloaded by force.
+"""Drains cordoned workers and releases versions that were unloaded by force.
 
-Runs in every control plane and acts in the one that holds the lease, under its token. Each order
-is a task of its own, since a worker answers behind its last ticket.
+Runs in every control plane and acts in the leader, under its token. Each order is a task of its
+own, since a worker replies only after its last request.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ from yolopool.errors import YolopoolError
 log = structlog.get_logger()
 
 TICK_S = 0.5
-# Before an order that was refused, or whose answer was lost, is given again.
-AGAIN_S = 1.0
-# For a worker's last tickets, and for the passes under way of a version.
+# Before an order that was refused, or whose reply was lost, is sent again.
+RETRY_S = 1.0
+# For the last requests of a worker, and for the running passes of a version.
 DRAIN_S, FORCE_S = 60.0, 30.0
-# How long the plan may look for room before a worker goes without.
+# How long a blocked want may keep a worker from draining.
 MOVE_S = 30.0
 
 
 class Drainer:
-    """`token`: of the lease if it is held here and may be used, else None."""
+    """`token` returns the leader's acting token, None where this control plane may not act."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class Drainer:
         self._orders: dict[Hashable, asyncio.Task[None]] = {}
         # When each cordoned process was first seen here, by incarnation.
         self._since: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._recorded: set[str] = set()
 
     async def run(self) -> None:
-        """Goes on until it is cancelled, with the orders under way."""
+        """Runs until cancelled; then cancels the orders under way."""
         try:
             while True:
                 seen = self._view.waiters.changes
                 try:
                     self._step()
                 except Exception:
-                    log.exception("a departure failed: this is a bug")
+                    log.exception("a drain failed: this is a bug")
                 await self._view.waiters.after(seen, TICK_S)
         finally:
             for order in self._orders.values():
@@ -80,13 +80,15 @@ class Drainer:
         view, token = self._view, self._token()
         cordoned = [w for w in view.workers.values() if view.desired.is_cordoned(w)]
         here = {worker.incarnation for worker in cordoned}
-        self._since = {one: since for one, since in self._since.items() if one in here}
+        self._since = {
+            incarnation: since for incarnation, since in self._since.items() if incarnation in here
+        }
         view.forced = {
             key for key in view.forced if view.replicas(key) and view.desired.want(key) is None
         }
         if token is None:
             return
-        self._tell(cordoned)
+        self._record_cordons(cordoned)
         for worker in cordoned:
             if worker.state is WorkerState.READY and worker.incarnation not in self._orders:
                 progress = self.progress(worker)
@@ -97,13 +99,13 @@ class Drainer:
                 if (worker.incarnation, key) not in self._orders:
                     self._start((worker.incarnation, key), self._force(worker, key, token))
 
-    def _tell(self, cordoned: list[WorkerInfo]) -> None:
-        self._told &= {worker.incarnation for worker in cordoned}
+    def _record_cordons(self, cordoned: list[WorkerInfo]) -> None:
+        self._recorded &= {worker.incarnation for worker in cordoned}
         for worker in cordoned:
-            if worker.incarnation not in self._told:
-                self._told.add(worker.incarnation)
-                says = "it is to drain: its models are loaded elsewhere first"
-                self._recorder.record(EventKind.WORKER_CORDONED, worker=worker.id, message=says)
+            if worker.incarnation not in self._recorded:
+                self._recorded.add(worker.incarnation)
+                message = "it will drain once its models are loaded elsewhere"
+                self._recorder.record(EventKind.WORKER_CORDONED, worker=worker.id, message=message)
 
     def _start(self, name: Hashable, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=f"order {name}")
@@ -121,8 +123,8 @@ class Drainer:
             log.warning(
                 "drain refused", worker=worker.id, reason=error.reason, message=error.message
             )
-        # It leaves now; if it does not, it is told again.
-        await asyncio.sleep(AGAIN_S)
+        # It should leave now; if it does not, the next step orders it again.
+        await asyncio.sleep(RETRY_S)
 
     async def _force(self, worker: WorkerInfo, key: VersionKey, token: FencingToken) -> None:
         log.info("forced release", worker=worker.id, version=str(key))
@@ -136,4 +138,4 @@ class Drainer:
                 reason=error.reason,
                 message=error.message,
             )
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(RETRY_S)

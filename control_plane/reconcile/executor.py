@@ -1,7 +1,7 @@
-"""Commands on their way to workers: one task each, so that a slow load blocks no other worker.
+"""Executes a plan's commands on workers: one task each, so that a slow load blocks no other worker.
 
-An errand ends when its worker's own stream shows the result. Until then it is laid over every
-snapshot, so that no plan decides the same thing twice.
+A command is in flight until the heartbeats of its worker show the result. Until then it is applied
+to every snapshot, so that no plan decides the same thing twice.
 """
 
 import asyncio
@@ -13,15 +13,14 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.metrics import Metrics
-from control_plane.scheduling.reasons import PASSING
+from control_plane.scheduling.reasons import TRANSIENT
 from control_plane.types.command import Assign, Release
 from control_plane.types.event import EventKind
 from control_plane.types.footprint import Footprint, FootprintKey, footprint
 from control_plane.types.lease import FencingToken
 from control_plane.types.policy import BatchingConfig
 from control_plane.types.version import VersionKey
-from control_plane.types.worker import LOADED, Replica, WorkerInfo
-from control_plane.view.load_backoff import Place
+from control_plane.types.worker import LOADED, Replica, ReplicaKey, WorkerInfo
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from control_plane.worker_client import WorkerClient
@@ -30,10 +29,10 @@ from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()
 
-# How long a worker's stream may lag behind its reply before the reply alone is believed.
+# How long heartbeats may lag behind a worker's reply before the reply alone is believed.
 SETTLE_S = 3.0
-# Before a command that a worker refused for the moment is given again.
-AGAIN_S = 0.5
+# Before a command that a worker refused for a transient reason is sent again.
+RETRY_S = 0.5
 
 
 @dataclass(slots=True)
@@ -66,31 +65,31 @@ class Executor:
         self._clock = clock
         self._load_timeout_s = load_timeout_s
         self._release_timeout_s = release_timeout_s
-        self._pending: dict[Place, _InFlight] = {}
+        self._in_flight: dict[ReplicaKey, _InFlight] = {}
         self._by_worker: dict[str, set[VersionKey]] = {}
-        self._done: set[Place] = set()
+        self._ended_since: set[ReplicaKey] = set()
 
     def start(self, command: Assign | Release, token: FencingToken) -> None:
         """Sends a command, unless one for the same version is on its way to that worker."""
-        place = (command.worker, command.key)
+        target = (command.worker, command.key)
         worker = self._view.workers.get(command.worker)
-        if place in self._pending or worker is None:
-            self._done.add(place)  # it was planned in vain: look at it again
+        if target in self._in_flight or worker is None:
+            self._ended_since.add(target)  # the plan was outdated: look at the version again
             return
-        operation = _InFlight(command)
-        self._pending[place] = operation
+        in_flight = _InFlight(command)
+        self._in_flight[target] = in_flight
         self._by_worker.setdefault(command.worker, set()).add(command.key)
-        operation.task = asyncio.create_task(self._run(operation, worker, token), name=str(command))
-        operation.task.add_done_callback(lambda _: self._ended(place))
+        in_flight.task = asyncio.create_task(self._run(in_flight, worker, token), name=str(command))
+        in_flight.task.add_done_callback(lambda _: self._end(target))
 
     def with_in_flight(self, worker: WorkerInfo) -> WorkerInfo:
-        """The worker as it will be once its errands are done."""
-        places = self._by_worker.get(worker.id)
-        if not places:
+        """The worker as it will be once its commands in flight are done."""
+        keys = self._by_worker.get(worker.id)
+        if not keys:
             return worker
         replicas = dict(worker.replicas)
-        for key in places:
-            command = self._pending[worker.id, key].command
+        for key in keys:
+            command = self._in_flight[worker.id, key].command
             if isinstance(command, Assign):
                 replicas[key] = self._assigned(worker, command)
             elif key in replicas:
@@ -99,23 +98,24 @@ class Executor:
 
     @property
     def releasing(self) -> Collection[VersionKey]:
-        """Versions whose wants end with a release: a new one waits until its memory is back."""
+        """Versions whose want ends with a release in flight: a new want waits until it is done."""
         return [
             key
-            for (_, key), operation in self._pending.items()
-            if isinstance(operation.command, Release)
-            and operation.command.forget
-            and not operation.command.left
+            for (_, key), in_flight in self._in_flight.items()
+            if isinstance(in_flight.command, Release)
+            and in_flight.command.drop_want
+            and not in_flight.command.replicas_left
         ]
 
-    def ended(self) -> set[Place]:
-        """Those that ended since this was asked last."""
-        done, self._done = self._done, set()
+    def ended(self) -> set[ReplicaKey]:
+        """Commands that ended since the last call."""
+        done, self._ended_since = self._ended_since, set()
         return done
 
     async def close(self) -> None:
+        """Cancels the commands in flight."""
         tasks = [
-            operation.task for operation in self._pending.values() if operation.task is not None
+            in_flight.task for in_flight in self._in_flight.values() if in_flight.task is not None
         ]
         for task in tasks:
             task.cancel()
@@ -124,10 +124,10 @@ class Executor:
     def _assigned(self, worker: WorkerInfo, command: Assign) -> Replica:
         here = worker.replicas.get(command.key)
         if here is not None and here.state is not ReplicaState.FAILED:
-            # One that waits for its first turn is being loaded still: no plan is to take it away.
-            waits = here.state is ReplicaState.WARM and here.footprint is None
-            waits = waits or self._is_outdated(worker, here)
-            state = ReplicaState.ASSIGNED if waits else here.state
+            # A replica that awaits its first turn on the device still loads: no plan may evict it.
+            loads = here.state is ReplicaState.WARM and here.footprint is None
+            loads = loads or self._is_outdated(worker, here)
+            state = ReplicaState.ASSIGNED if loads else here.state
             batching = self._batching(command.key, worker)
             return replace(here, state=state, pinned=command.pinned, batching=batching)
         version = self._view.desired.versions.get(command.key)
@@ -150,17 +150,17 @@ class Executor:
         version = self._view.desired.versions.get(replica.key)
         return version is not None and replica.is_outdated(version, worker.build)
 
-    def _ended(self, place: Place) -> None:
-        self._pending.pop(place, None)
-        others = self._by_worker.get(place[0], set())
-        others.discard(place[1])
+    def _end(self, target: ReplicaKey) -> None:
+        self._in_flight.pop(target, None)
+        others = self._by_worker.get(target[0], set())
+        others.discard(target[1])
         if not others:
-            self._by_worker.pop(place[0], None)
-        self._done.add(place)
+            self._by_worker.pop(target[0], None)
+        self._ended_since.add(target)
         self._view.waiters.wake(ANY)
 
-    async def _run(self, operation: _InFlight, worker: WorkerInfo, token: FencingToken) -> None:
-        command = operation.command
+    async def _run(self, in_flight: _InFlight, worker: WorkerInfo, token: FencingToken) -> None:
+        command = in_flight.command
         log.info("command", command=str(command), token=str(token))
         try:
             if isinstance(command, Assign):
@@ -168,21 +168,21 @@ class Executor:
             else:
                 await self._release(command, worker, token)
         except YolopoolError as error:
-            operation.refused = True
+            in_flight.refused = True
             self._refused(command, worker, error)
         except Exception:
-            operation.refused = True
+            in_flight.refused = True
             log.exception("a command failed: this is a bug", command=str(command))
         finally:
-            operation.replied.set()
-        if operation.refused:
-            await asyncio.sleep(AGAIN_S)
+            in_flight.replied.set()
+        if in_flight.refused:
+            await asyncio.sleep(RETRY_S)
         else:
             await self._settled(command, worker)
 
     async def _assign(self, command: Assign, worker: WorkerInfo, token: FencingToken) -> None:
         for key in command.after:
-            earlier = self._pending.get((command.worker, key))
+            earlier = self._in_flight.get((command.worker, key))
             if earlier is not None:
                 await earlier.replied.wait()
         version = self._view.desired.versions.get(command.key)
@@ -222,7 +222,7 @@ class Executor:
         )
 
     async def _settled(self, command: Assign | Release, worker: WorkerInfo) -> None:
-        """Waits until the worker's stream shows what its reply said."""
+        """Waits until the worker's heartbeats show what its reply said."""
 
         def shown() -> bool | None:
             now = self._view.workers.get(worker.id)
@@ -245,16 +245,16 @@ class Executor:
             "command refused", command=str(command), reason=error.reason, message=error.message
         )
         if isinstance(command, Release) or error.reason == "STALE_TOKEN":
-            # Planned again: with what the worker then reports, and a token above the newer one.
+            # The next plan decides again, from the next heartbeat or under a newer token.
             return
-        now, place = self._clock.monotonic(), (worker.id, command.key)
+        now, target = self._clock.monotonic(), (worker.id, command.key)
         self._metrics.load_ended(error.reason, 0.0)
         if error.reason == "LEDGER_FULL":
-            self._learn(command, worker, error)
-        if error.reason in PASSING:
-            self._view.failures.refuse(place, error.reason, error.message, now + AGAIN_S)
+            self._assume_needed(command, worker, error)
+        if error.reason in TRANSIENT:
+            self._view.failures.refuse(target, error.reason, error.message, now + RETRY_S)
         else:
-            failure = self._view.failures.record(place, error.reason, error.message, now)
+            failure = self._view.failures.record(target, error.reason, error.message, now)
             self._recorder.record(
                 EventKind.LOAD_FAILED,
                 worker=worker.id,
@@ -263,8 +263,8 @@ class Executor:
                 message=f"{error.message} (tried again in {failure.retry_at_s - now:.0f} s)",
             )
 
-    def _learn(self, command: Assign, worker: WorkerInfo, error: YolopoolError) -> None:
-        """Keeps what the worker said it needs: by the estimate it fitted, and would for ever."""
+    def _assume_needed(self, command: Assign, worker: WorkerInfo, error: YolopoolError) -> None:
+        """Plans with the bytes that the worker said it needs: by the estimate it would fit."""
         needed = int(error.details.get("needed_bytes", "0"))
         version = self._view.desired.versions.get(command.key)
         pack, made = version.made_by(worker.build) if version is not None else (None, None)
@@ -272,7 +272,7 @@ class Executor:
             return
         footprints = self._view.footprints
         known = footprint(version, worker.build, footprints.current)
-        # What it needs more than is taken now: its workspace counts only beyond the largest there.
+        # `needed` is beyond what is in use, and a workspace counts only beyond the largest there.
         there = max((r.workspace_bytes for r in worker.replicas.values()), default=0)
         workspace = max(known.workspace_bytes, there + needed - known.kept_bytes)
         key = FootprintKey.of(pack.digest, made)

@@ -1,6 +1,7 @@
-"""Looks at what changed and plans: the whole fleet now and then, and what changed in between.
+"""When to plan, and about what: the whole fleet now and then, and what changed in between.
 
-No decisions and no calls. The board is kept from plan to plan, with what is under way laid over it.
+No decisions and no calls. The proposed fleet is kept from plan to plan, with commands in flight
+applied to it.
 """
 
 from collections.abc import Collection
@@ -15,19 +16,19 @@ from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 
-# A look at everything takes at most this share of the time, and is not due more often than this.
-SHARE, LEAST_S = 0.05, 0.5
+# Whole plans take at most this share of the time, and are at least this far apart.
+MAX_SHARE, MIN_PERIOD_S = 0.05, 0.5
 
 
 def projected(view: View, executor: Executor) -> Snapshot:
-    """The fleet as it will be once what is under way is done: to be used at once."""
+    """The snapshot with commands in flight applied. To be used before the next await."""
     snapshot = view.snapshot(executor.releasing)
     workers = {id_: executor.with_in_flight(worker) for id_, worker in snapshot.workers.items()}
     return replace(snapshot, workers=workers)
 
 
 class Planner:
-    """One event loop, no awaits. Only for plans whose commands are carried out is `next`."""
+    """One event loop, no awaits. The caller must execute the commands of `next`."""
 
     def __init__(self, view: View, executor: Executor, clock: Clock) -> None:
         self._view = view
@@ -38,7 +39,7 @@ class Planner:
         self._given_up: dict[VersionKey, tuple[Blocked, float]] = {}
 
     def next(self) -> list[Command]:
-        """Commands to carry out now; what they will have done is laid over the next plan."""
+        """The commands to execute now; the next plan takes them as done."""
         now = self._clock.monotonic()
         snapshot = self._view.snapshot(self._executor.releasing)
         touched, moved = self._view.changed()
@@ -49,15 +50,15 @@ class Planner:
         for worker_id in {*moved, *(worker for worker, _ in ended)}:
             about |= self._put(self._fleet, worker_id, snapshot, now)
         commands = replan(self._fleet, snapshot, now, about)
-        self._view.set_blocked(self._waits(commands, now))
+        self._view.set_blocked(self._blocked(commands, now))
         return commands
 
     def start_over(self) -> None:
-        """What the board has laid over it did not come about: look at everything."""
+        """The last commands were not executed: the next plan looks at the whole fleet."""
         self._fleet = None
 
     def dry_run(self) -> None:
-        """Says why versions are not where they are wanted; for one who may do nothing about it."""
+        """Plans to tell callers why wants are blocked, and executes nothing: there is no leader."""
         now = self._clock.monotonic()
         self._fleet = None
         if now >= self._due_s:
@@ -65,7 +66,7 @@ class Planner:
             self._fleet = None
 
     def stand_by(self) -> None:
-        """Plans nothing: another control plane does."""
+        """Plans nothing: another control plane leads."""
         self._fleet = None
         self._view.changed()
         self._view.set_blocked({})
@@ -76,15 +77,15 @@ class Planner:
             fleet.put(self._executor.with_in_flight(worker), snapshot, now)
         commands = replan(fleet, snapshot, now)
         self._fleet = fleet
-        self._view.set_blocked(self._waits(commands, now))
+        self._view.set_blocked(self._blocked(commands, now))
         took_s = self._clock.monotonic() - now
-        self._due_s = now + max(LEAST_S, took_s / SHARE)
+        self._due_s = now + max(MIN_PERIOD_S, took_s / MAX_SHARE)
         return commands
 
     def _put(
         self, fleet: ProposedFleet, worker_id: str, snapshot: Snapshot, now: float
     ) -> set[VersionKey]:
-        """Takes a worker as it is now; answers what is, or was, there."""
+        """Updates one worker; returns the versions that it has or had."""
         old = fleet.workers.get(worker_id)
         before: Collection[VersionKey] = {*old.replicas, *old.leaving} if old is not None else ()
         worker = snapshot.workers.get(worker_id)
@@ -93,22 +94,22 @@ class Planner:
             return set(before)
         fleet.put(self._executor.with_in_flight(worker), snapshot, now)
         if old is None:
-            self._given_up.clear()  # a new worker may do what others could not
+            self._given_up.clear()  # a new worker may load what others could not
         return {*before, *worker.replicas}
 
-    def _waits(self, commands: list[Command], now: float) -> dict[VersionKey, Blocked]:
-        """What the plan could not do, and what was given up lately: whoever asks hears why, until
-        it may be tried again.
+    def _blocked(self, commands: list[Command], now: float) -> dict[VersionKey, Blocked]:
+        """The wants that are blocked, and those dropped lately: callers hear the reason until a
+        retry is allowed.
         """
         known = self._view.waits
-        self._given_up = {  # less what someone asks for anew
-            key: (wait, until)
-            for key, (wait, until) in self._given_up.items()
-            if now < until and known.get(key) is wait
+        self._given_up = {  # without those that someone asked for again
+            key: (blocked, until)
+            for key, (blocked, until) in self._given_up.items()
+            if now < until and known.get(key) is blocked
         }
-        waits = {command.key: command for command in commands if isinstance(command, Blocked)}
+        current = {command.key: command for command in commands if isinstance(command, Blocked)}
         for command in commands:
-            wait = waits.get(command.key)
-            if isinstance(command, DropWant) and wait is not None:
-                self._given_up[command.key] = (wait, now + (wait.retry_after_s or 0.0))
-        return {**{key: wait for key, (wait, _) in self._given_up.items()}, **waits}
+            blocked = current.get(command.key)
+            if isinstance(command, DropWant) and blocked is not None:
+                self._given_up[command.key] = (blocked, now + (blocked.retry_after_s or 0.0))
+        return {**{key: blocked for key, (blocked, _) in self._given_up.items()}, **current}

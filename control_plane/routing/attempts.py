@@ -1,7 +1,7 @@
-"""One call of Infer at one worker: counted while it is out, and cut when the worker stands still.
+"""One Infer call to one worker: counted while it is open, and cancelled when the worker is silent.
 
-A worker that answers other calls meanwhile is slow, not gone, and is waited for: to ask another as
-well would only add to what both have to do. The cut call is cancelled, so its ticket is dropped.
+A worker that ends other calls meanwhile is slow, not gone: its call goes on, since a second worker
+would only add load. A cancelled call gives up its place in the worker's queue.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ from yolopool.v1 import worker_pb2
 
 
 @dataclass(slots=True)
-class _Calls:
-    """Calls that are out to one worker process, and when it last ended one of them."""
+class _OpenCalls:
+    """Open calls to one worker process, and when the process last ended a call (monotonic)."""
 
-    out: int = 0
+    count: int = 0
     ended_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """`limit_s`: see `routing.attempt_limit_s`; `may_move` says whether another could answer."""
+    """`limit_s`: as `per_try_timeout_s` says; `may_move`: whether another worker could answer."""
 
     worker: WorkerInfo
     key: VersionKey
@@ -45,28 +45,31 @@ class Attempt:
 
 
 class AttemptRunner:
-    def __init__(self, view: View, link: WorkerClient, clock: Clock) -> None:
+    def __init__(self, view: View, worker_client: WorkerClient, clock: Clock) -> None:
         self._view = view
-        self._link = link
+        self._worker_client = worker_client
         self._clock = clock
-        self._calls: dict[str, _Calls] = {}
+        self._calls: dict[str, _OpenCalls] = {}
 
     async def infer(
         self, attempt: Attempt, body: worker_pb2.InferRequest
     ) -> worker_pb2.InferResponse:
-        """The worker's answer, its report taken in.
+        """The worker's reply, after its load report went into the view.
 
-        Raises WorkerSilent once the limit has passed without a word, and as `WorkerLink.infer`.
+        Raises WorkerSilent when the worker ended no call within the limit, and what
+        `WorkerClient.infer` raises.
         """
         worker, began = attempt.worker, self._clock.monotonic()
         with self._counted(attempt) as calls:
             try:
-                async with asyncio.timeout(None) as cut:
-                    watch = self._watch(attempt, calls, cut, began)
+                async with asyncio.timeout(None) as timeout:
+                    stop_watching = self._watch(attempt, calls, timeout, began)
                     try:
-                        reply = await self._link.infer(worker, body, attempt.deadline_s - began)
+                        reply = await self._worker_client.infer(
+                            worker, body, attempt.deadline_s - began
+                        )
                     finally:
-                        watch()
+                        stop_watching()
             except TimeoutError:
                 self._view.breaker.trip(worker.incarnation, self._clock.monotonic())
                 raise WorkerSilent(
@@ -74,30 +77,18 @@ class AttemptRunner:
                     f"{self._clock.monotonic() - began:.2f} s: look at its host",
                     details={"worker": worker.id},
                 ) from None
-            except WorkerLost:
-                # The next goes elsewhere, if it can, until this one is heard again.
-                self._view.breaker.trip(worker.incarnation, self._clock.monotonic())
+            except YolopoolError as error:
+                self._note_error(worker, calls, error, began)
                 raise
-            except DeadlineUnmeetable:
-                self._heard(worker, calls)  # refused on arrival: that is a word of it
-                raise
-            except DeadlineExceeded:
-                if calls.ended_s < began:
-                    # Not a word of it in all that time: the next goes elsewhere, if it can.
-                    self._view.breaker.trip(worker.incarnation, self._clock.monotonic())
-                raise
-            except YolopoolError:
-                self._heard(worker, calls)
-                raise
-            self._heard(worker, calls)
+            self._ended(worker, calls)
         self._view.apply_load(worker.id, load_in(reply.load))
         return reply
 
     @contextmanager
-    def _counted(self, attempt: Attempt) -> Iterator[_Calls]:
+    def _counted(self, attempt: Attempt) -> Iterator[_OpenCalls]:
         worker = attempt.worker
-        calls = self._calls.setdefault(worker.incarnation, _Calls())
-        calls.out += 1
+        calls = self._calls.setdefault(worker.incarnation, _OpenCalls())
+        calls.count += 1
         self._view.sent(worker.id, attempt.key)
         self._view.breaker.sent(worker.incarnation)
         try:
@@ -105,36 +96,49 @@ class AttemptRunner:
         finally:
             self._view.answered(worker.id, attempt.key)
             self._view.breaker.ended(worker.incarnation)
-            calls.out -= 1
-            if not calls.out:
+            calls.count -= 1
+            if not calls.count:
                 del self._calls[worker.incarnation]
 
-    def _heard(self, worker: WorkerInfo, calls: _Calls) -> None:
+    def _note_error(
+        self, worker: WorkerInfo, calls: _OpenCalls, error: YolopoolError, began: float
+    ) -> None:
+        """An error is a sign of life, unless the worker is lost or ended no call since `began`."""
+        # DeadlineUnmeetable is the worker's own refusal, on arrival.
+        timed_out = isinstance(error, DeadlineExceeded) and not isinstance(
+            error, DeadlineUnmeetable
+        )
+        if isinstance(error, WorkerLost) or (timed_out and calls.ended_s < began):
+            self._view.breaker.trip(worker.incarnation, self._clock.monotonic())
+        elif not timed_out:
+            self._ended(worker, calls)
+
+    def _ended(self, worker: WorkerInfo, calls: _OpenCalls) -> None:
         calls.ended_s = self._clock.monotonic()
         self._view.breaker.reset(worker.incarnation)
 
     def _watch(
-        self, attempt: Attempt, calls: _Calls, cut: asyncio.Timeout, began: float
+        self, attempt: Attempt, calls: _OpenCalls, timeout: asyncio.Timeout, began: float
     ) -> Callable[[], None]:
-        """Looks after each limit whether the worker does anything; answers what ends the watch."""
+        """Ends `timeout` once the worker has ended no call for the limit; returns what stops it."""
         limit_s = attempt.limit_s
         if limit_s is None:
             return _nothing
         loop = asyncio.get_running_loop()
 
-        timer = loop.call_later(limit_s, lambda: look())
+        timer = loop.call_later(limit_s, lambda: check())
 
-        def look() -> None:
+        def check() -> None:
             nonlocal timer
-            still_s = self._clock.monotonic() - max(began, calls.ended_s)
-            if still_s >= limit_s and attempt.may_move():
-                cut.reschedule(loop.time())
+            silent_s = self._clock.monotonic() - max(began, calls.ended_s)
+            if silent_s >= limit_s and attempt.may_move():
+                timeout.reschedule(loop.time())
             else:
-                again_s = limit_s - still_s if still_s < limit_s else limit_s
-                timer = loop.call_later(again_s, look)
+                again_s = limit_s - silent_s if silent_s < limit_s else limit_s
+                timer = loop.call_later(again_s, check)
 
         return lambda: timer.cancel()
 
 
 def _nothing() -> None:
-    """Nobody watches."""
+    """Stops nothing: no limit was set."""

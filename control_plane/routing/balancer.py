@@ -1,12 +1,12 @@
-"""Which worker answers a request, by estimated finish, and how long it may be waited for.
+"""Chooses the worker for a request by estimated finish, and the timeout of one attempt.
 
-Pure, and on the path of every request: it looks at a few holders of one version, however many
-there are.
+Pure, and on the path of every request: it compares a few replicas of a version, however many there
+are.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from control_plane.types.command import Blocked
 from control_plane.types.version import VersionKey
@@ -15,35 +15,37 @@ from control_plane.view.replica_index import Entry, ReplicaIndex
 from yolopool.errors import YolopoolError
 from yolopool.vocabulary import ReplicaState
 
-if TYPE_CHECKING:
-    from random import Random
-from control_plane.types.command import error_of
-
-# A copy from pinned host memory to the device, as PCIe 4 x8 does it, until it was measured.
+# A copy from pinned host memory to the device over PCIe 4 x8, until it is measured.
 SWAP_BYTES_PER_MS = 10_000_000
 # Stands for an execution time not measured yet, so that queue lengths still count.
 UNMEASURED_MS = 1.0
-# Of the holders by rank, and at random, those that are compared; and how many are looked at for
-# each, since some have let their lease run out or were tried already.
+# Candidates that are compared: the first by rank, and some at random.
 RANKED, RANDOM = 3, 2
-HOME_LOOKS, DRAWN_LOOKS = 10, 8
-# An attempt may take so many times its estimate, but never less than the floor; where a pass was
-# not measured yet, never less than a first one may take.
+# Replicas that are examined to find them: a lease may have run out, or the worker failed before.
+RANKED_LOOKS, RANDOM_LOOKS = 10, 8
+# An attempt may take this many times its estimate, but at least the floor. The floor is higher
+# until a pass was measured, since a first pass takes longer.
 PATIENCE = 5.0
 FLOOR_S, UNMEASURED_FLOOR_S = 0.25, 2.0
-# At least this much is sent and decoded a second, however slow the network or the codec.
+# The slowest network and codec that the limit allows for.
 BODY_BYTES_PER_S = 10e6
 
 
+class RandomSource(Protocol):
+    """The part of `random.Random` that a choice uses."""
+
+    def random(self) -> float: ...
+
+
 class RoutingView(Protocol):
-    """What a choice may look at."""
+    """What a choice may read."""
 
     @property
     def workers(self) -> Mapping[str, WorkerInfo]: ...
 
     @property
     def holders(self) -> Mapping[VersionKey, ReplicaIndex]:
-        """The workers that report a replica in any state."""
+        """The replicas of each version, in any state."""
         ...
 
     @property
@@ -53,12 +55,12 @@ class RoutingView(Protocol):
 
     @property
     def outstanding(self) -> Mapping[str, int]:
-        """Calls of this process that a worker has not answered yet."""
+        """This process's open calls to each worker."""
         ...
 
     @property
     def waits(self) -> Mapping[VersionKey, Blocked]:
-        """What the last plan could not do."""
+        """What blocked the last plan."""
         ...
 
 
@@ -69,7 +71,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Nobody can answer now; `reason` is an error reason for when the time runs out."""
+    """No worker can answer now; `reason` is the error's reason if the deadline passes."""
 
     reason: str
     why: str
@@ -81,8 +83,6 @@ class Reject:
 
 
 Route = Send | Hold | Reject
-
-
 Candidate = tuple[WorkerInfo, Replica]
 
 
@@ -90,31 +90,31 @@ def choose(
     view: RoutingView,
     key: VersionKey,
     now: float,
-    rng: "Random",
+    rng: RandomSource,
     excluded: Collection[str] = (),
 ) -> Route:
-    """Picks a live worker that holds `key`; `excluded` are incarnations tried already.
+    """Picks a live worker with a replica of `key`; `excluded`: incarnations that failed already.
 
-    now: monotonic seconds. WARM replicas may serve too: the copy to the device is counted.
+    now: monotonic seconds. A WARM replica may serve too: its estimate has the copy to the device.
 
-    Compared are the first few holders by rank, HOT before WARM, and two at random (Mitzenmacher,
-    "The Power of Two Choices in Randomized Load Balancing", 2001). The first of them wins that
-    would be done at most one pass later than the best: at low load the same few answer, so that
-    their batches fill and the others may sleep or be released; under load the first ones are at
-    most that pass behind what two random choices find, so that none becomes a hot spot.
+    It compares the first few replicas by rank, HOT before WARM, and two at random (Mitzenmacher,
+    "The Power of Two Choices in Randomized Load Balancing", 2001). The first of them that would
+    finish at most one pass after the best wins. At low load the same few workers answer, so that
+    their batches fill and the others can sleep or be released. Under load these few are at most one
+    pass behind what two random choices find, so that none becomes a hot spot.
     """
-    holders = view.holders.get(key)
-    if holders is None:
-        return _nobody(view, key, now)
-    look = _Look(view.workers, key, now, excluded)
-    candidates = look.few(holders.hot, RANKED, RANDOM, rng)
-    if holders.warm:
-        candidates += look.few(holders.warm, *((1, 1) if candidates else (RANKED, RANDOM)), rng)
+    replicas = view.holders.get(key)
+    if replicas is None:
+        return _no_candidate(view, key, now)
+    search = _Search(view.workers, key, now, excluded)
+    candidates = search.few(replicas.hot, RANKED, RANDOM, rng)
+    if replicas.warm:
+        candidates += search.few(replicas.warm, *((1, 1) if candidates else (RANKED, RANDOM)), rng)
     if not candidates:
-        # Almost all are stale or tried: one look at each is cheaper than a request turned away.
-        candidates = look.all(holders.hot) + look.all(holders.warm)
+        # Almost all are stale or excluded. To examine each is cheaper than to fail the request.
+        candidates = search.all(replicas.hot) + search.all(replicas.warm)
         if not candidates:
-            return _nobody(view, key, now)
+            return _no_candidate(view, key, now)
     if len(candidates) == 1:
         return Send(candidates[0][0])
     finishes = [_finish_ms(view, worker, replica) for worker, replica in candidates]
@@ -126,8 +126,8 @@ def choose(
     raise AssertionError("the best is within its own limit")
 
 
-class _Look:
-    """Which of many holders could answer one request."""
+class _Search:
+    """Finds the replicas that could answer one request."""
 
     __slots__ = ("_excluded", "_key", "_now", "_workers")
 
@@ -144,36 +144,35 @@ class _Look:
         self._excluded = excluded
 
     def few(
-        self, entries: Sequence[Entry], home: int, drawn: int, rng: "Random"
+        self, entries: Sequence[Entry], ranked: int, drawn: int, rng: RandomSource
     ) -> list[Candidate]:
-        """Up to `home` from the front and `drawn` at random of the rest."""
-        # On the path of every request: written out, since a call costs as much as what it does.
+        """Up to `ranked` from the front, and up to `drawn` at random from the rest."""
+        # On the path of every request: the two loops are inlined, a call would double their cost.
         workers, key, now, excluded = self._workers, self._key, self._now, self._excluded
         found: list[Candidate] = []
         looked = 0
-        for _, worker_id in entries[:HOME_LOOKS]:
+        for _, worker_id in entries[:RANKED_LOOKS]:
             looked += 1
             worker = workers[worker_id]
             if worker.is_live(now) and worker.incarnation not in excluded:
                 found.append((worker, worker.replicas[key]))
-                if len(found) == home:
+                if len(found) == ranked:
                     break
         rest = len(entries) - looked
-        most = len(found) + drawn
-        for _ in range(DRAWN_LOOKS if rest else 0):
+        enough = len(found) + drawn
+        for _ in range(RANDOM_LOOKS if rest else 0):
             worker = workers[entries[looked + int(rng.random() * rest)][1]]
             if worker.is_live(now) and worker.incarnation not in excluded:
                 found.append((worker, worker.replicas[key]))
-                if len(found) == most:
+                if len(found) == enough:
                     break
         return found
 
     def all(self, entries: Sequence[Entry]) -> list[Candidate]:
-        """Every one of these."""
-        everyone = (self._workers[worker_id] for _, worker_id in entries)
+        workers = (self._workers[worker_id] for _, worker_id in entries)
         return [
             (worker, worker.replicas[self._key])
-            for worker in everyone
+            for worker in workers
             if worker.is_live(self._now) and worker.incarnation not in self._excluded
         ]
 
@@ -181,11 +180,11 @@ class _Look:
 def per_try_timeout_s(
     view: RoutingView, worker: WorkerInfo, key: VersionKey, left_s: float, body_bytes: int
 ) -> float | None:
-    """How long one attempt at a worker may take before another worker is asked; None: as long as
-    the request has, since the other would have no time to answer.
+    """How long one attempt may take before the request goes to another worker. None: until the
+    deadline, since another worker would have no time to answer.
 
-    `left_s` until the deadline; `body_bytes` are to be sent and decoded. The limit is generous:
-    it tells a worker that stands still from one that works, it does not race two workers.
+    `left_s`: until the deadline. `body_bytes`: to be sent and decoded. The limit is generous: it
+    tells a stalled worker from a slow one, and does not race two workers.
     """
     replica = worker.replicas.get(key)
     if replica is None:
@@ -197,10 +196,10 @@ def per_try_timeout_s(
 
 
 def _finish_ms(view: RoutingView, worker: WorkerInfo, replica: Replica) -> float:
-    """When a request sent now would be done, in ms from now.
+    """When a request that is sent now would be done, in ms from now.
 
-    The report's own queue, what this process has sent and the report can't know of yet, the
-    copy to the device if it is needed, and the request itself.
+    It adds the queue that the worker reported, the calls of this process that the report can't
+    contain yet, a copy to the device if the replica is WARM, and the request itself.
     """
     report = view.loads.get(worker.id, worker.load)
     run_ms = replica.inference_ms or UNMEASURED_MS
@@ -214,12 +213,12 @@ def _finish_ms(view: RoutingView, worker: WorkerInfo, replica: Replica) -> float
     return finish_ms
 
 
-def _nobody(view: RoutingView, key: VersionKey, now: float) -> Hold | Reject:
+def _no_candidate(view: RoutingView, key: VersionKey, now: float) -> Hold | Reject:
     if not any(worker.is_live(now) for worker in view.workers.values()):
         return Hold("NO_WORKER", "no worker is connected: start one, or wait for one to come back")
-    wait = view.waits.get(key)
-    if wait is None:
+    blocked = view.waits.get(key)
+    if blocked is None:
         return Hold("DEADLINE_EXCEEDED", f"{key} is being loaded")
-    if wait.final:
-        return Reject(error_of(wait))
-    return Hold(wait.reason, wait.why)
+    if blocked.final:
+        return Reject(blocked.as_error())
+    return Hold(blocked.reason, blocked.why)

@@ -1,6 +1,4 @@
-"""One line a request, whatever became of it: the first place to look for where time went; and
-its trace, for those who ask later.
-"""
+"""One log line for each request, whatever its outcome, and its trace for `explain`."""
 
 from dataclasses import dataclass, field
 
@@ -13,12 +11,12 @@ from yolopool.v1 import detection_pb2
 
 log = structlog.get_logger()
 
-LONGEST_TEXT = 500
+MAX_TEXT_CHARS = 500
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What is known of a request so far. Times are monotonic seconds."""
+    """What is known of a request so far. `arrived_s`: monotonic."""
 
     request_id: str
     principal: Principal
@@ -28,10 +26,10 @@ class RequestRecord:
     load_wait_s: float = 0.0
     call_s: float = 0.0
     retried: list[str] = field(default_factory=list)
-    lost: int = 0  # workers that ended with it in hand
+    lost: int = 0  # workers that ended with it in flight
     ledger_used_bytes: int = 0
     worker: str = ""
-    hit: bool = False  # whether a worker had the model when it came
+    hit: bool = False  # whether a worker had the model when the request arrived
 
 
 def write(
@@ -41,7 +39,7 @@ def write(
     answer: detection_pb2.DetectResponse | None = None,
     message: str = "",
 ) -> None:
-    """`outcome` is OK or an error's reason; `message` says more of an error."""
+    """`outcome`: OK or an error's reason; `message`: an error's message."""
     fields: dict[str, object] = {
         "request_id": record.request_id,
         "outcome": outcome,
@@ -81,16 +79,16 @@ def trace(
     answer: detection_pb2.DetectResponse | None = None,
     message: str = "",
 ) -> RequestTrace:
-    """As `write`; now: Unix seconds. Texts are cut, since ten thousand of them are kept."""
+    """As `write`; now: Unix seconds. Long texts are cut, since ten thousand traces are kept."""
     timing = answer.timing if answer is not None else detection_pb2.Timing()
     return RequestTrace(
         request_id=record.request_id,
         unix_s=now - total_ms / 1000,
         principal=record.principal.name,
-        model=record.model[:LONGEST_TEXT],
+        model=record.model[:MAX_TEXT_CHARS],
         version=record.key,
         outcome=outcome,
-        message=message[:LONGEST_TEXT],
+        message=message[:MAX_TEXT_CHARS],
         retried=tuple(record.retried),
         worker=record.worker,
         hit=record.hit,

@@ -1,4 +1,4 @@
-"""What became of the newest requests, to be looked up by their ids; bounded, in memory."""
+"""The outcomes of the newest requests, by request id: bounded, in memory."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from control_plane.types.version import VersionKey
 from yolopool.errors import RequestNotFound
 
-MOST_TRACES = 10_000
+MAX_TRACES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTrace:
-    """One request that ended; `outcome` is OK or an error's reason. Times are milliseconds."""
+    """A request that ended; `outcome`: OK or an error's reason."""
 
     request_id: str
-    unix_s: float  # when it came
+    unix_s: float  # when it arrived
     principal: str
-    model: str  # as it was asked for
+    model: str  # as the caller named it
     version: VersionKey | None
     outcome: str
     message: str
@@ -31,20 +31,20 @@ class RequestTrace:
 
 
 class RequestHistory:
-    """The newest `most`; adding one and finding those of an id take the same time at any size."""
+    """The newest `max_traces`; `add` and `find` take the same time at any size."""
 
-    def __init__(self, most: int = MOST_TRACES) -> None:
-        self._most = most
+    def __init__(self, max_traces: int = MAX_TRACES) -> None:
+        self._max_traces = max_traces
         self._kept: deque[RequestTrace] = deque()
         self._by_id: dict[str, deque[RequestTrace]] = {}
 
     def add(self, trace: RequestTrace) -> None:
-        """Keeps a request that ended; one without an id can't be asked for, and is not kept."""
+        """Keeps a request that ended, unless it has no id to find it by."""
         if not trace.request_id:
             return
         self._kept.append(trace)
         self._by_id.setdefault(trace.request_id, deque()).append(trace)
-        if len(self._kept) > self._most:
+        if len(self._kept) > self._max_traces:
             oldest = self._kept.popleft()
             same = self._by_id[oldest.request_id]
             same.popleft()
@@ -52,11 +52,11 @@ class RequestHistory:
                 del self._by_id[oldest.request_id]
 
     def find(self, request_id: str) -> tuple[RequestTrace, ...]:
-        """Those of an id, newest first. Raises RequestNotFound."""
+        """The requests with this id, newest first. Raises RequestNotFound."""
         found = self._by_id.get(request_id)
         if not found:
             raise RequestNotFound(
-                f"request {request_id[:128]!r} is not among the newest {self._most} that this "
-                "control plane ended: ask the one that answered it, or look in its log"
+                f"request {request_id[:128]!r} is not among the newest {self._max_traces} of this "
+                "control plane: ask the one that answered it, or search its log"
             )
         return tuple(reversed(found))

@@ -1,7 +1,10 @@
-"""What is done when a supervisor says that a worker process ended by itself: it is listed, gets no
-request any more, and what it had in hand is looked at. The one that decides tells of it.
+"""Handles workers that are gone: reported exits of their processes, and leases that ran out.
+
+The open calls of such a worker end at once, so that its requests go to other workers. Only the
+leader records an event.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -17,56 +20,67 @@ from control_plane.worker_client import WorkerClient
 
 log = structlog.get_logger()
 
+EXPIRY_TICK_S = 0.25
+
 
 class WorkerExitHandler:
-    """`decides`: whether this control plane does."""
+    """`is_leader`: whether this control plane leads now."""
 
     def __init__(
         self,
         view: View,
-        link: WorkerClient,
+        worker_client: WorkerClient,
         quarantine: Quarantine,
         recorder: EventRecorder,
         metrics: Metrics,
         clock: Clock,
-        decides: Callable[[], bool],
+        is_leader: Callable[[], bool],
     ) -> None:
         self._view = view
-        self._link = link
+        self._worker_client = worker_client
         self._quarantine = quarantine
         self._recorder = recorder
         self._metrics = metrics
         self._clock = clock
-        self._decides = decides
+        self._is_leader = is_leader
 
     async def report(
         self, exit: WorkerExit, incarnation: str, requests: frozenset[str], io_process: str = ""
     ) -> None:
-        """A process of `exit.worker` ended with `requests` in hand; with `io_process` that
-        was one of its I/O processes, beside which it serves on.
+        """A process of `exit.worker` ended with `requests` in flight. With `io_process` only that
+        I/O process ended, and the worker serves on.
         """
+        self._quarantine.exited(incarnation, requests, io_process)
         if io_process:
-            log.error("I/O process ended", worker=exit.worker, how=str(exit), in_hand=len(requests))
-            self._quarantine.exited(incarnation, requests, io_process)
-            if self._decides():
-                message = f"an I/O process: {exit}"
-                self._recorder.record(
-                    EventKind.WORKER_CRASHED,
-                    worker=exit.worker,
-                    reason="IO_PROCESS",
-                    message=message,
-                )
+            log.error(
+                "I/O process ended", worker=exit.worker, how=str(exit), in_flight=len(requests)
+            )
+            self._record(exit.worker, "IO_PROCESS", f"an I/O process: {exit}")
             return
-        log.error("worker process ended", worker=exit.worker, how=str(exit), in_hand=len(requests))
+        log.error(
+            "worker process ended", worker=exit.worker, how=str(exit), in_flight=len(requests)
+        )
         self._metrics.worker_exits.inc()
         self._view.exits.note(exit, self._clock.monotonic())
-        self._quarantine.exited(incarnation, requests)
-        if self._decides():
-            reason = "CRASH_LOOPING" if exit.is_loop else ""
-            self._recorder.record(
-                EventKind.WORKER_CRASHED, worker=exit.worker, reason=reason, message=str(exit)
-            )
+        self._record(exit.worker, "CRASH_LOOPING" if exit.is_loop else "", str(exit))
         worker = self._view.mark_lost(exit.worker, incarnation)
         if worker is not None:
-            # Its calls go elsewhere now, not when its lease has run out.
-            await self._link.drop(worker)
+            # Now, and not when its lease runs out.
+            await self._worker_client.drop(worker)
+
+    async def expire_leases(self) -> None:
+        """Runs for ever: marks workers lost when their lease runs out."""
+        while True:
+            try:
+                for worker in self._view.expire(self._clock.monotonic()):
+                    log.warning("worker lost: its lease ran out", worker=worker.id)
+                    await self._worker_client.drop(worker)
+            except Exception:
+                log.exception("a lost worker's calls were not ended: this is a bug")
+            await asyncio.sleep(EXPIRY_TICK_S)
+
+    def _record(self, worker_id: str, reason: str, message: str) -> None:
+        if self._is_leader():
+            self._recorder.record(
+                EventKind.WORKER_CRASHED, worker=worker_id, reason=reason, message=message
+            )

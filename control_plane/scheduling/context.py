@@ -1,6 +1,7 @@
-"""One plan in the making: the board and the wants as they will be once its commands are done.
+"""The state of one plan while it is made: the proposed fleet, the proposed wants and caches.
 
-Pure; the rooms that decide (leaving, room, scaling, placement) share it.
+Pure. The files that decide (plan, feasible, preemption, descheduling, scaling, prefetch) share it;
+each command is applied to the proposed fleet at once, so that later decisions see it.
 """
 
 from collections.abc import Collection, Iterable
@@ -15,57 +16,57 @@ from control_plane.types.footprint import Footprint, footprint
 from control_plane.types.policy import BatchingConfig, Placement
 from control_plane.types.snapshot import LoadFailure, Snapshot
 from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
-from control_plane.types.worker import LOADED, Replica
+from control_plane.types.worker import LOADED, Replica, ReplicaKey
 from yolopool.vocabulary import Priority
 
 CPU = "cpu"
 ANYWHERE = Placement()
-LEVELS = {Priority.INTERACTIVE: 0, Priority.NORMAL: 1, Priority.BULK: 2}
-# A want that waits for so long counts as one of the next higher priority.
+PRIORITY_LEVELS = {Priority.INTERACTIVE: 0, Priority.NORMAL: 1, Priority.BULK: 2}
+# A want that has waited this long counts as one of the next higher priority.
 AGING_S = 60.0
 
 
 class ProposedWants:
-    """The wants of desired state, less what a plan forgets, and what it adds."""
+    """The wants of desired state, without those that the plan drops and with those it adds."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._desired = snapshot.desired
-        self._gone: set[VersionKey] = set(snapshot.closing)
-        self._more: dict[VersionKey, Want] = {}
+        self._dropped: set[VersionKey] = set(snapshot.releasing)
+        self._added: dict[VersionKey, Want] = {}
         self._all: dict[VersionKey, Want] | None = None
 
     def get(self, key: VersionKey) -> Want | None:
-        if key in self._gone:
+        if key in self._dropped:
             return None
-        more = self._more.get(key)
-        if more is not None:
-            return more
+        added = self._added.get(key)
+        if added is not None:
+            return added
         return self._all.get(key) if self._all is not None else self._desired.want(key)
 
     def __contains__(self, key: VersionKey) -> bool:
         return self.get(key) is not None
 
-    def about(self, keys: Collection[VersionKey] | None) -> list[Want]:
-        """Those of some versions, or all."""
+    def of(self, keys: Collection[VersionKey] | None) -> list[Want]:
+        """The wants of some versions; None: all wants."""
         if keys is None:
             self._all = self._desired.all_wants()
-            return [want for key, want in self._all.items() if key not in self._gone]
+            return [want for key, want in self._all.items() if key not in self._dropped]
         return [want for key in keys if (want := self.get(key)) is not None]
 
     @property
-    def forgotten(self) -> Collection[VersionKey]:
-        return self._gone
+    def dropped(self) -> Collection[VersionKey]:
+        return self._dropped
 
-    def forget(self, key: VersionKey) -> None:
-        self._gone.add(key)
+    def drop(self, key: VersionKey) -> None:
+        self._dropped.add(key)
 
     def add(self, want: Want) -> None:
-        self._more[want.key] = want
+        self._added[want.key] = want
 
 
 @dataclass(slots=True)
 class PlanContext:
-    """`about` are the versions this plan looks at; None: all."""
+    """`about`: the versions that this plan looks at; None: all. `now`: monotonic seconds."""
 
     snapshot: Snapshot
     fleet: ProposedFleet
@@ -74,7 +75,7 @@ class PlanContext:
     about: Collection[VersionKey] | None = None
     only_cpus: bool = False
     assigned: set[VersionKey] = field(default_factory=set)
-    _worth: dict[tuple[str, VersionKey], float] = field(default_factory=dict)
+    _values: dict[ReplicaKey, float] = field(default_factory=dict)
     _sizes: dict[tuple[VersionKey, DeviceVariant], Footprint] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -85,78 +86,77 @@ class PlanContext:
     def version(self, key: VersionKey) -> ModelVersion | None:
         return self.snapshot.desired.versions.get(key)
 
-    def size(self, version: ModelVersion, proposed: ProposedWorker) -> Footprint:
-        kind = (version.key, proposed.worker.build)
+    def size(self, version: ModelVersion, worker: ProposedWorker) -> Footprint:
+        kind = (version.key, worker.build)
         known = self._sizes.get(kind)
         if known is None:
-            known = footprint(version, proposed.worker.build, self.snapshot.footprints)
+            known = footprint(version, worker.build, self.snapshot.footprints)
             self._sizes[kind] = known
         return known
 
-    def replicas(self, proposed: ProposedWorker) -> list[Replica]:
-        """Those of a bench that this plan looks at."""
+    def replicas(self, worker: ProposedWorker) -> list[Replica]:
+        """The replicas on a worker that this plan looks at."""
         if self.about is None:
-            return list(proposed.replicas.values())
-        return [
-            replica for key in self.about if (replica := proposed.replicas.get(key)) is not None
-        ]
+            return list(worker.replicas.values())
+        return [replica for key in self.about if (replica := worker.replicas.get(key)) is not None]
 
     def present(self, key: VersionKey) -> list[ProposedWorker]:
-        """Benches where a version is, or is being loaded."""
-        return [b for b in self.fleet.holders(key) if b.state_of(key) in PRESENT]
+        """Workers where a version is loaded, or is being loaded."""
+        return [worker for worker in self.fleet.holders(key) if worker.state_of(key) in PRESENT]
 
-    def is_at(self, proposed: ProposedWorker, key: VersionKey) -> bool:
-        """Whether it is still there, after what this plan released."""
-        return proposed.state_of(key) in PRESENT
+    def is_still_at(self, worker: ProposedWorker, key: VersionKey) -> bool:
+        """Whether this plan has left the version on that worker."""
+        return worker.state_of(key) in PRESENT
 
-    def is_eligible(self, key: VersionKey, proposed: ProposedWorker) -> bool:
-        """Whether the version may stay on this worker: it takes work, and the placement allows."""
-        if self.snapshot.desired.cordons and self.snapshot.desired.is_cordoned(proposed.worker):
+    def is_eligible(self, key: VersionKey, worker: ProposedWorker) -> bool:
+        """Whether the version may be on this worker: not cordoned, right device, right labels."""
+        if self.snapshot.desired.cordons and self.snapshot.desired.is_cordoned(worker.info):
             return False
         version = self.version(key)
         if version is None:
             return True
-        if not version.given.runs_on(proposed.worker.device_kind):
+        if not version.given.runs_on(worker.device_kind):
             return False
         if version.given.placement == ANYWHERE:
             return True
-        return version.given.placement.allows(proposed.worker.labels)
+        return version.given.placement.allows(worker.info.labels)
 
     def may_use_cpus(self, version: ModelVersion) -> bool:
-        """In a fleet with accelerators a CPU takes only what was built for it, and what falls back
-        to it.
+        """Whether a CPU is as good as any worker: the version was built for one, or all are CPUs.
+
+        In a fleet with accelerators a CPU otherwise takes only what falls back to it.
         """
         return self.only_cpus or version.given.build_of is not None
 
-    def failure(self, proposed: ProposedWorker, key: VersionKey) -> LoadFailure | None:
-        """The failure that forbids a load there now."""
-        found = self.snapshot.failures.get((proposed.worker.id, key))
+    def failure(self, worker: ProposedWorker, key: VersionKey) -> LoadFailure | None:
+        """The failed load whose back-off still forbids another attempt there."""
+        found = self.snapshot.failures.get((worker.id, key))
         return found if found is not None and self.now < found.retry_at_s else None
 
     def is_pinned(self, replica: Replica) -> bool:
         wanted = self.wants.get(replica.key)
         return wanted.pinned if wanted is not None else replica.pinned
 
-    def served(self, proposed: ProposedWorker, replica: Replica) -> bool:
-        """Whether it was used since it was wanted: whoever asked for it has had it."""
+    def was_used(self, worker: ProposedWorker, replica: Replica) -> bool:
+        """Whether a replica was used since it was wanted: whoever asked for it was served."""
         wanted = self.wants.get(replica.key)
         if wanted is None or wanted.source is WantSource.PREFETCH:
             return True
-        return proposed.last_used(replica) >= wanted.since_unix_s
+        return worker.last_used(replica) >= wanted.since_unix_s
 
-    def retention_value(self, proposed: ProposedWorker, replica: Replica) -> float:
-        """Seconds saved a second and byte."""
-        place = (proposed.worker.id, replica.key)
-        known = self._worth.get(place)
+    def retention_value(self, worker: ProposedWorker, replica: Replica) -> float:
+        """Seconds of cold starts that the replica saves, per second and byte."""
+        place = (worker.id, replica.key)
+        known = self._values.get(place)
         if known is None:
-            known = replica_value(self.fleet, self.snapshot, proposed, replica, self.now)
-            self._worth[place] = known
+            known = replica_value(self.fleet, self.snapshot, worker, replica, self.now)
+            self._values[place] = known
         return known
 
     def urgency(self, want: Want) -> tuple[bool, int, float, VersionKey]:
-        """Order in which wants are served: pinned first, then by priority, then the oldest."""
+        """Sort key of wants: pinned ones first, then by priority, then the oldest."""
         version = self.version(want.key)
-        level = LEVELS[version.given.placement.priority] if version is not None else 1
+        level = PRIORITY_LEVELS[version.given.placement.priority] if version is not None else 1
         if level:
             waited_s = self.snapshot.unix_s - want.since_unix_s
             level = max(0, level - max(0, int(waited_s / AGING_S)))
@@ -167,7 +167,7 @@ class PlanContext:
     def assign(
         self,
         want: Want,
-        proposed: ProposedWorker,
+        worker: ProposedWorker,
         size: Footprint,
         why: str,
         *,
@@ -175,63 +175,60 @@ class PlanContext:
         prefetch: bool = False,
     ) -> Assign:
         pinned = want.pinned if pinned is None else pinned
-        waits = not proposed.fits(size, pinned=pinned, before_leaving=True)
-        after = tuple(sorted(proposed.released_now)) if waits else ()
-        self.fleet.assign(proposed, want.key, size, pinned)
+        waits = not worker.fits(size, pinned=pinned, before_leaving=True)
+        after = tuple(sorted(worker.released_now)) if waits else ()
+        self.fleet.assign(worker, want.key, size, pinned)
         self.assigned.add(want.key)
-        return Assign(proposed.worker.id, want.key, pinned, why, after, prefetch)
+        return Assign(worker.id, want.key, pinned, why, after, prefetch)
 
     def pin(
-        self, proposed: ProposedWorker, want: Want, why: str, after: Collection[VersionKey] = ()
+        self, worker: ProposedWorker, want: Want, why: str, after: Collection[VersionKey] = ()
     ) -> Assign:
-        proposed.pin(want.key, want.pinned)
+        worker.pin(want.key, want.pinned)
         self.assigned.add(want.key)
-        return Assign(proposed.worker.id, want.key, want.pinned, why, tuple(sorted(after)))
+        return Assign(worker.id, want.key, want.pinned, why, tuple(sorted(after)))
 
-    def batch(
-        self, proposed: ProposedWorker, want: Want, batching: BatchingConfig | None
+    def rebatch(
+        self, worker: ProposedWorker, want: Want, batching: BatchingConfig | None
     ) -> Assign:
-        """Assigned once more, as it is: that hands the batching over."""
-        proposed.batch(want.key, batching)
-        pinned = replace(want, pinned=proposed.replicas[want.key].pinned)
-        return self.pin(proposed, pinned, "it is batched otherwise from now on")
+        """Assigns a loaded replica again: the Assign carries the new batching."""
+        worker.set_batching(want.key, batching)
+        pinned = replace(want, pinned=worker.replicas[want.key].pinned)
+        return self.pin(worker, pinned, "its batching changed")
 
-    def remake(self, proposed: ProposedWorker, want: Want) -> Assign:
-        """Assigned once more: its worker drops what it has behind its last tickets, and loads."""
-        proposed.remake(want.key)
-        pinned = replace(want, pinned=proposed.replicas[want.key].pinned)
-        return self.pin(proposed, pinned, "it is served by another build from now on")
+    def reload(self, worker: ProposedWorker, want: Want) -> Assign:
+        """Assigns a loaded replica again: its worker ends open requests and loads the new build."""
+        worker.reload(want.key)
+        pinned = replace(want, pinned=worker.replicas[want.key].pinned)
+        return self.pin(worker, pinned, "another build serves it now")
 
     def release(
         self,
-        proposed: ProposedWorker,
+        worker: ProposedWorker,
         key: VersionKey,
         why: str,
-        forget: bool = False,
-        left: int = 0,
+        drop_want: bool = False,
+        replicas_left: int = 0,
         reason: str = "UNWANTED",
     ) -> Release:
-        self.fleet.release(proposed, key)
+        self.fleet.release(worker, key)
         want = self.wants.get(key)
-        if left and want is not None:
-            self.wants.add(replace(want, replicas=left))
-        elif forget:
-            self.wants.forget(key)
-        return Release(proposed.worker.id, key, why, forget, left, reason)
+        if replicas_left and want is not None:
+            self.wants.add(replace(want, replicas=replicas_left))
+        elif drop_want:
+            self.wants.drop(key)
+        return Release(worker.id, key, why, drop_want, replicas_left, reason)
 
-    def make_room(
-        self, want: Want, proposed: ProposedWorker, victims: Iterable[Replica]
+    def evict_for(
+        self, want: Want, worker: ProposedWorker, victims: Iterable[Replica]
     ) -> list[Release]:
-        why = f"worth least there, to make room for {want.key}"
-        return [self._evict(proposed, replica, why) for replica in victims]
+        why = f"it was worth least on this worker, and {want.key} needs its memory"
+        return [self.evict(worker, replica.key, why, "ROOM") for replica in victims]
 
-    def _evict(self, proposed: ProposedWorker, replica: Replica, why: str) -> Release:
-        return self.give_up(proposed, replica.key, why, "ROOM")
-
-    def give_up(self, proposed: ProposedWorker, key: VersionKey, why: str, reason: str) -> Release:
-        """Releases a soft replica with its part of the want: other copies stay wanted."""
-        others = sum(other is not proposed for other in self.present(key))
-        return self.release(proposed, key, why, True, others, reason)
+    def evict(self, worker: ProposedWorker, key: VersionKey, why: str, reason: str) -> Release:
+        """Releases an unpinned replica and lowers its want by one: other copies stay wanted."""
+        others = sum(other is not worker for other in self.present(key))
+        return self.release(worker, key, why, True, others, reason)
 
 
 def is_loaded(replica: Replica) -> bool:

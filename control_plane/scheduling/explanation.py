@@ -1,8 +1,7 @@
-"""Why a version is where it is, and what a load would do: the real plan, asked about fleets and
-wants that are not. Pure.
+"""Why a version is where it is, and what a load would do. Pure.
 
-No rule is repeated here: whether a worker could take a version is what the plan says of a board
-on which only that worker sits.
+Both run the real plan on a fleet or a want that is supposed. No rule is repeated here: whether a
+worker could take a version is what the plan decides for a fleet of that worker alone.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,10 +18,10 @@ from control_plane.types.footprint import footprint
 from control_plane.types.policy import Placement, ResidencyMode
 from control_plane.types.snapshot import LoadFailure, Snapshot
 from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
-from control_plane.types.worker import Replica, WorkerInfo, WorkerState
+from control_plane.types.worker import Replica, ReplicaKey, WorkerInfo, WorkerState
 from yolopool.vocabulary import ReplicaState
 
-_THERE = {
+_PRESENT = {
     ReplicaState.HOT: "it is on the device",
     ReplicaState.WARM: "it is in host memory and comes to the device in turn",
     ReplicaState.ASSIGNED: "it is being loaded",
@@ -30,12 +29,15 @@ _THERE = {
 _NOT_LIVE = {
     WorkerState.STARTING: ("UNAVAILABLE", "its device is not ready yet"),
     WorkerState.READY: ("WORKER_LOST", "its lease ran out"),
-    WorkerState.DRAINING: ("DRAINING", "it finishes what it has and takes nothing new"),
-    WorkerState.HUNG: ("DEVICE_HUNG", "its device hangs, and the process starts anew"),
+    WorkerState.DRAINING: (
+        "DRAINING",
+        "it drains: it ends its open requests and takes nothing new",
+    ),
+    WorkerState.HUNG: ("DEVICE_HUNG", "its device hangs, and its process is restarted"),
     WorkerState.LOST: ("WORKER_LOST", "its lease ran out"),
 }
-_LEAVING = "it is leaving, and can be loaded again when it has left"
-_WHO = {
+_RELEASING = "it is being released, and can be loaded again after that"
+_ASKED_BY = {
     WantSource.ADMIN: "asked for by name",
     WantSource.MISS: "asked for since requests found it nowhere",
     WantSource.PREFETCH: "likely to be asked for",
@@ -44,21 +46,22 @@ _WHO = {
 
 @dataclass(frozen=True, slots=True)
 class Feasibility:
-    """What a worker is to a version. `replica`: it is there, in whatever state. `reason` of a
-    feasible one is BUILD_UNCHECKED or empty: another build serves it there than on others.
+    """Whether a worker could load a version. `replica`: what it has of it, in whatever state.
+
+    A feasible worker with the reason BUILD_UNCHECKED serves it by its default build.
     """
 
     worker: WorkerInfo
     replica: Replica | None
     feasible: bool
-    reason: str  # UPPER_SNAKE of what hinders it, or its build
+    reason: str  # code of what prevents it, or its build; empty: nothing does
     why: str
     weights_bytes: int
     free_bytes: int
     load_ms: float
 
 
-# --- a load that nobody asked for yet ---------------------------------------------------------
+# --- a load that is only supposed -------------------------------------------------------------
 
 
 def plan_for(
@@ -68,8 +71,8 @@ def plan_for(
     waiting: Collection[VersionKey],
     now: float,
 ) -> list[Assign | Release | Blocked]:
-    """The commands that this want would cause, as LoadModel would set it: its own, and what it
-    changes for others that wait. Failures do not count: who asks by name has it tried at once.
+    """The commands that this want would cause if LoadModel set it: its own, and those that differ
+    for wants that are blocked. Back-off does not count, since LoadModel retries at once.
     now: monotonic seconds.
     """
     desired = snapshot.desired
@@ -83,13 +86,13 @@ def plan_for(
     versions = {**desired.versions, want.key: version}
     then = replace(then, desired=replace(then.desired, versions=versions))
     about = {want.key, *waiting}
-    anyway = set(replan(ProposedFleet.of(snapshot, now), snapshot, now, about))
+    without_it = set(replan(ProposedFleet.of(snapshot, now), snapshot, now, about))
     commands = replan(ProposedFleet.of(then, now), then, now, about)
     return [
         command
         for command in commands
         if isinstance(command, Assign | Release | Blocked)
-        and (command.key == want.key or command not in anyway)
+        and (command.key == want.key or command not in without_it)
     ]
 
 
@@ -99,8 +102,8 @@ def _wanting(snapshot: Snapshot, want: Want) -> Snapshot:
 
 
 def _without(
-    failures: Mapping[tuple[str, VersionKey], LoadFailure], key: VersionKey
-) -> Mapping[tuple[str, VersionKey], LoadFailure]:
+    failures: Mapping[ReplicaKey, LoadFailure], key: VersionKey
+) -> Mapping[ReplicaKey, LoadFailure]:
     return {place: failure for place, failure in failures.items() if place[1] != key}
 
 
@@ -108,8 +111,8 @@ def _without(
 
 
 def value_per_gib(snapshot: Snapshot, version: ModelVersion, rate: float) -> float:
-    """Cold-start seconds that one replica saves a second and GiB, on the kind of device that is
-    most frequent.
+    """Cold-start seconds that one replica saves a second and GiB, on the most frequent kind of
+    device.
     """
     builds = [worker.build for worker in snapshot.workers.values()]
     build = max(sorted(set(builds)), key=builds.count, default=DeviceVariant.usual(""))
@@ -119,7 +122,7 @@ def value_per_gib(snapshot: Snapshot, version: ModelVersion, rate: float) -> flo
 
 
 def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> list[str]:
-    """Who wants a version, how much of it and since when: a sentence each."""
+    """Who wants a version, how many copies and since when: a sentence each."""
     sentences, residency = [], version.given.residency
     if residency.pins:
         sentences.append("Kept as a hot standby: always loaded and pinned on the device.")
@@ -127,7 +130,7 @@ def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> l
         copies = "1 replica is" if want.replicas == 1 else f"{want.replicas} replicas are"
         pinned = ", pinned on the device" if want.pinned else ""
         age = span(unix_s - want.since_unix_s)
-        sentences.append(f"{copies} wanted{pinned}, {_WHO[want.source]}, for {age} now.")
+        sentences.append(f"{copies} wanted{pinned}, {_ASKED_BY[want.source]}, for {age} now.")
     if residency.mode is ResidencyMode.ON_DEMAND:
         idle = span(residency.idle_release_s)
         sentences.append(f"Kept on demand: released when idle for {idle}.")
@@ -137,7 +140,7 @@ def wants_in_words(version: ModelVersion, want: Want | None, unix_s: float) -> l
 
 
 def span(seconds: float) -> str:
-    """A length of time for people: 45 s, 12 min, 3.5 h, 2 days."""
+    """A duration for people: 45 s, 12 min, 3.5 h, 2 days."""
     if seconds < 120:
         return f"{max(0.0, seconds):.0f} s"
     if seconds < 7200:
@@ -149,12 +152,12 @@ def span(seconds: float) -> str:
 
 
 def verdicts(snapshot: Snapshot, version: ModelVersion, now: float) -> list[Feasibility]:
-    """What each worker is to a version, by id. now: monotonic seconds."""
+    """Whether each worker could load a version, in order of ids. now: monotonic seconds."""
     workers = sorted(snapshot.workers.values(), key=lambda worker: worker.id)
     want = snapshot.desired.want(version.key)
     if want is None or want.source is WantSource.PREFETCH:
         want = Want(version.key, 1, False, WantSource.MISS, snapshot.unix_s)
-    # Wanted once, made for all: the wants of a fleet are many.
+    # One snapshot for all workers: a copy of all wants each would be slow.
     asked = _wanting(snapshot, replace(want, replicas=1))
     return [_verdict(asked, version, worker, now) for worker in workers]
 
@@ -177,7 +180,7 @@ def _verdict(
         reason,
         why,
         (replica.weights_bytes if replica is not None else 0) or size.weights_bytes,
-        max(0, ProposedWorker(worker, snapshot.tickets).free_bytes),
+        max(0, ProposedWorker(worker, snapshot.calls).free_bytes),
         (replica.load_ms if replica is not None else 0.0) or cost_s * 1000,
     )
 
@@ -189,13 +192,13 @@ def _feasible(
     if not worker.is_live(now):
         return (False, *_NOT_LIVE[worker.state])
     replica = worker.replicas.get(version.key)
-    if replica is not None and replica.state in _THERE:
-        return True, "", _THERE[replica.state]
+    if replica is not None and replica.state in _PRESENT:
+        return True, "", _PRESENT[replica.state]
     if replica is not None and replica.state is ReplicaState.RELEASING:
-        return False, "LEDGER_FULL", _LEAVING
-    # The plan speaks of all workers where it refuses these; here one is asked.
+        return False, "LEDGER_FULL", _RELEASING
+    # The plan's reasons for these speak of all workers; here one worker is asked.
     if snapshot.desired.is_cordoned(worker):
-        return False, "DRAINING", "the worker is to drain: nothing new is loaded there"
+        return False, "DRAINING", "the worker is cordoned: nothing new is loaded there"
     placement = version.given.placement
     if not version.given.runs_on(worker.device_kind):
         return False, "NO_WORKER", f"it was built for {', '.join(version.given.served)}"
@@ -207,17 +210,19 @@ def _feasible(
 def _as_planned(
     snapshot: Snapshot, version: ModelVersion, worker: WorkerInfo, now: float
 ) -> tuple[bool, str, str]:
-    """What the plan does for the replica that is wanted, if all other workers are gone; beside a
-    CPU the accelerators stay, which decide whether it may take the version.
+    """What the plan decides for one replica if this were the only worker. Beside a CPU the
+    accelerators stay, since they decide whether it may take the version.
     """
     key = version.key
-    company = [
-        one for one in snapshot.workers.values() if worker.device_kind == CPU != one.device_kind
+    accelerators = [
+        other
+        for other in snapshot.workers.values()
+        if worker.device_kind == CPU != other.device_kind
     ]
     fleet = ProposedFleet()
-    for one in (worker, *company):
-        fleet.put(one, snapshot, now)
-    copies = len(fleet.places.get(key, ()))
+    for member in (worker, *accelerators):
+        fleet.put(member, snapshot, now)
+    copies = len(fleet.holder_ids.get(key, ()))
     if copies:
         want = replace(snapshot.desired.wants[key], replicas=copies + 1)
         snapshot = _wanting(snapshot, want)
@@ -226,8 +231,8 @@ def _as_planned(
         if isinstance(command, Assign) and command.worker == worker.id:
             leaves = ", ".join(map(str, command.after))
             return True, "", f"{command.why}: {leaves} would leave" if leaves else command.why
-    if key in snapshot.closing:
-        return False, "LEDGER_FULL", _LEAVING
+    if key in snapshot.releasing:
+        return False, "LEDGER_FULL", _RELEASING
     waits = [command for command in commands if isinstance(command, Blocked)]
-    wait = waits[0] if waits else reasons.only_cpus(key)
-    return False, wait.reason, wait.why
+    blocked = waits[0] if waits else reasons.only_cpus(key)
+    return False, blocked.reason, blocked.why

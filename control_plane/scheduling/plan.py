@@ -1,19 +1,26 @@
-"""What to load where, and what to drop for it: feasible, then rank, then plan. Pure.
+"""The plan: which commands bring the workers from observed to desired state. Pure.
 
-A want that can't be met gets a Wait with the reason. A plan that is carried out leaves nothing
-for the next to do: what is released for room is forgotten too, if nobody pinned it.
+The pipeline: unpin, release, then reconcile each want in order of urgency (filter, rank, preempt),
+then prefetch. A want that can't be met gets Blocked with the reason. A plan that was carried out
+leaves nothing for the next to do: an evicted replica's want is dropped with it.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from control_plane.scheduling import descheduling, preemption, prefetch, reasons, scaling
-from control_plane.scheduling.context import CPU, PlanContext, ProposedWants, is_loaded
+from control_plane.scheduling import (
+    descheduling,
+    feasible,
+    preemption,
+    prefetch,
+    reasons,
+    scaling,
+)
+from control_plane.scheduling.context import PlanContext, ProposedWants, is_loaded
 from control_plane.scheduling.proposed_fleet import ProposedFleet
 from control_plane.scheduling.proposed_worker import ProposedWorker, size_of
 from control_plane.types.command import Assign, Blocked, Command, DropWant, KeepPrefetched, Release
 from control_plane.types.desired import Want, WantSource
-from control_plane.types.footprint import Footprint
 from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from control_plane.types.worker import Replica
@@ -23,8 +30,8 @@ from yolopool.vocabulary import ReplicaState
 def plan(snapshot: Snapshot, now: float) -> list[Command]:
     """Commands that bring the live workers from observed to desired state.
 
-    now: monotonic seconds. Releases stand before the assigns that need their room. No worker's
-    ledger is overrun, nothing pinned or with open tickets is released to make room.
+    now: monotonic seconds. Releases come before the assigns that need their memory. No worker's
+    ledger is overrun; nothing pinned and nothing with open requests is evicted.
     """
     return replan(ProposedFleet.of(snapshot, now), snapshot, now)
 
@@ -35,12 +42,12 @@ def replan(
     now: float,
     about: Collection[VersionKey] | None = None,
 ) -> list[Command]:
-    """As `plan`, on a fleet that was kept up to date, and `about` some versions only: those of
-    workers and wants that changed, and those that wait. The board is then as it will be once the
-    commands are done.
+    """As `plan`, on a fleet that the caller keeps up to date, and `about` some versions only: those
+    of workers and wants that changed, and those that are blocked. Afterwards `fleet` is as it will
+    be once the commands are done.
     """
     context = PlanContext(snapshot, fleet, now, ProposedWants(snapshot), about)
-    wants = context.wants.about(about)
+    wants = context.wants.of(about)
     workers = _workers(fleet, about)
     commands: list[Command] = [
         *descheduling.unpin(context, workers),
@@ -49,33 +56,33 @@ def replan(
         *descheduling.release_unwanted(context, workers),
     ]
     for key in [want.key for want in sorted(wants, key=context.urgency)]:
-        # A more urgent one may have taken its room, and with it the want or a part of it.
+        # A more urgent want may have evicted its replica, and lowered or dropped this want.
         want = context.wants.get(key)
         if want is not None:
             commands += _reconcile_want(context, want)
-    if context.wants.forgotten:
-        commands += descheduling.release_unwanted(context, _workers(fleet, context.wants.forgotten))
-    if about is None and not any(_wants_room(command) for command in commands):
+    if context.wants.dropped:
+        commands += descheduling.release_unwanted(context, _workers(fleet, context.wants.dropped))
+    if about is None and not any(_needs_memory(command) for command in commands):
         commands += prefetch.prefetch(context)
-    # One that is unpinned and then leaves only leaves.
+    # A replica that is unpinned and then released is only released.
     gone = {(c.worker, c.key) for c in commands if isinstance(c, Release)}
     commands = [c for c in commands if not isinstance(c, Assign) or (c.worker, c.key) not in gone]
     return [c for c in commands if not isinstance(c, Blocked) or c.final or c.key in context.wants]
 
 
-def _wants_room(command: Command) -> bool:
+def _needs_memory(command: Command) -> bool:
     return isinstance(command, Blocked) and command.reason == "LEDGER_FULL"
 
 
 def _workers(fleet: ProposedFleet, about: Collection[VersionKey] | None) -> list[ProposedWorker]:
     if about is None:
         return [fleet.workers[id_] for id_ in sorted(fleet.workers)]
-    touched = {id_ for key in about for id_ in fleet.places.get(key, ())}
+    touched = {id_ for key in about for id_ in fleet.holder_ids.get(key, ())}
     return [fleet.workers[id_] for id_ in sorted(touched)]
 
 
 def _reconcile_want(context: PlanContext, want: Want) -> Iterable[Command]:
-    """Commands for one want: fewer, more, the right pin, or the reason why not."""
+    """Commands for one want: fewer replicas, more, the right pin, or the reason why not."""
     version = context.version(want.key)
     if version is None:
         return
@@ -85,237 +92,160 @@ def _reconcile_want(context: PlanContext, want: Want) -> Iterable[Command]:
     holders = context.present(want.key)
     if _is_settled(context, want, version, holders):
         return
-    at_home = [proposed for proposed in holders if context.is_eligible(want.key, proposed)]
-    yield from descheduling.scale_down(context, want, at_home)
+    eligible = [worker for worker in holders if context.is_eligible(want.key, worker)]
+    yield from descheduling.scale_down(context, want, eligible)
     yield from descheduling.migrate(context, want, holders)
-    at_home = [proposed for proposed in at_home if context.is_at(proposed, want.key)]
-    refused: list[Command] = []
-    for proposed in _to_pin(want, at_home):
-        commands = preemption.pins_of(context, want, proposed)
-        refused += [c for c in commands if isinstance(c, Blocked)]
-        yield from (c for c in commands if not isinstance(c, Blocked))
+    eligible = [worker for worker in eligible if context.is_still_at(worker, want.key)]
+    pins, refused = _pin_replicas(context, want, eligible)
+    yield from pins
     if want.source is WantSource.PREFETCH and not holders:
-        yield _forget(context, want, "nobody asked for it, and its worker is gone")
+        yield _drop_want(context, want, "it was only prefetched, and its worker is gone")
         return
-    if want.source is WantSource.PREFETCH and _is_in_use(want, holders):
-        context.wants.add(replace(want, source=WantSource.MISS))
-        yield KeepPrefetched(want.key)
-    yield from _finished(context, want, at_home)
-    yield from _rebuilt(context, want, version, at_home)
-    yield from _batched(context, want, version, at_home)
-    # One that can't be pinned where it is serves on there until another worker has it.
-    missing = want.replicas - len(at_home) + len(refused)
-    for _ in range(missing):
-        more = _one_more(context, want, version)
-        if isinstance(more[-1], Blocked):
-            yield from refused[:1] or _given_up(context, want, more)
-            return
-        yield from more
-    if missing <= 0:
+    yield from _keep_prefetched(context, want, holders)
+    yield from _load_prefetched(context, want, eligible)
+    yield from _reload_outdated(context, want, version, eligible)
+    yield from _rebatch(context, want, version, eligible)
+    # A replica that can't be pinned where it is serves there until another worker has it.
+    missing = want.replicas - len(eligible) + len(refused)
+    if missing > 0:
+        yield from _place_missing(context, want, version, missing, refused)
+    else:
         yield from scaling.scale_up(context, want, version)
 
 
-def _to_pin(want: Want, holders: list[ProposedWorker]) -> list[ProposedWorker]:
-    """As many as are wanted, those that are pinned first: copies beyond give way to others."""
+def _pin_replicas(
+    context: PlanContext, want: Want, holders: list[ProposedWorker]
+) -> tuple[list[Command], list[Blocked]]:
+    """Pins as many as are wanted, and says which can't be. Copies beyond stay unpinned."""
     if not want.pinned:
-        return []
-    return sorted(holders, key=lambda b: not b.replicas[want.key].pinned)[: want.replicas]
+        return [], []
+    pins: list[Command] = []
+    refused: list[Blocked] = []
+    by_pin = sorted(holders, key=lambda worker: not worker.replicas[want.key].pinned)
+    for worker in by_pin[: want.replicas]:
+        for command in preemption.pin_replica(context, want, worker):
+            if isinstance(command, Blocked):
+                refused.append(command)
+            else:
+                pins.append(command)
+    return pins, refused
+
+
+def _place_missing(
+    context: PlanContext, want: Want, version: ModelVersion, missing: int, refused: list[Blocked]
+) -> Iterable[Command]:
+    """One replica after the other, until none can be placed any more."""
+    for _ in range(missing):
+        commands = feasible.place_replica(context, want, version)
+        if isinstance(commands[-1], Blocked):
+            yield from refused[:1] or _give_up(context, want, commands)
+            return
+        yield from commands
 
 
 def _is_settled(
     context: PlanContext, want: Want, version: ModelVersion, holders: list[ProposedWorker]
 ) -> bool:
-    """Whether nothing is to be decided, as of nearly all versions nearly always."""
+    """Whether there is nothing to decide: nearly all versions, nearly always."""
     if len(holders) != want.replicas or want.pinned:
         return False
     if want.source is WantSource.PREFETCH and _is_in_use(want, holders):
         return False
     return all(
-        scaling.is_calm(proposed.replicas[want.key])
-        and context.is_eligible(want.key, proposed)
-        and not _is_half_loaded(want, proposed.replicas[want.key])
-        and not _is_batched_otherwise(version, proposed)
-        and not _is_outdated(version, proposed)
-        for proposed in holders
+        scaling.is_calm(worker.replicas[want.key])
+        and context.is_eligible(want.key, worker)
+        and not _is_only_prefetched(want, worker.replicas[want.key])
+        and not _is_batched_otherwise(version, worker)
+        and not _is_outdated(version, worker)
+        for worker in holders
     )
 
 
+def _keep_prefetched(
+    context: PlanContext, want: Want, holders: list[ProposedWorker]
+) -> Iterable[KeepPrefetched]:
+    """What was prefetched and is in use is wanted from now on."""
+    if want.source is WantSource.PREFETCH and _is_in_use(want, holders):
+        context.wants.add(replace(want, source=WantSource.MISS))
+        yield KeepPrefetched(want.key)
+
+
 def _is_in_use(want: Want, holders: list[ProposedWorker]) -> bool:
-    uses = (proposed.last_used(proposed.replicas[want.key]) for proposed in holders)
+    uses = (worker.last_used(worker.replicas[want.key]) for worker in holders)
     return any(used >= want.since_unix_s for used in uses)
 
 
-def _is_half_loaded(want: Want, replica: Replica) -> bool:
-    """Whether it was only fetched ahead, and is wanted by now: a load goes to the device once."""
+def _is_only_prefetched(want: Want, replica: Replica) -> bool:
+    """Whether it was only prefetched and is wanted by now. An ordinary load reaches the device."""
     ahead = replica.state is ReplicaState.WARM and replica.footprint is None
     return ahead and want.source is not WantSource.PREFETCH
 
 
-def _finished(context: PlanContext, want: Want, holders: list[ProposedWorker]) -> Iterable[Command]:
+def _load_prefetched(
+    context: PlanContext, want: Want, holders: list[ProposedWorker]
+) -> Iterable[Command]:
     if want.key in context.assigned:
         return
-    for proposed in holders:
-        replica = proposed.replicas[want.key]
-        if not _is_half_loaded(want, replica):
+    for worker in holders:
+        replica = worker.replicas[want.key]
+        if not _is_only_prefetched(want, replica):
             continue
-        # One that pinned ones keep from the device is to leave it when it can.
-        if proposed.fits(size_of(replica), pinned=replica.pinned, without=[want.key]):
+        # Where pinned replicas leave no device memory, it stays as it is.
+        if worker.fits(size_of(replica), pinned=replica.pinned, without=[want.key]):
             yield context.pin(
-                proposed, replace(want, pinned=replica.pinned), "it was only fetched ahead"
+                worker, replace(want, pinned=replica.pinned), "it was only prefetched"
             )
 
 
-def _rebuilt(
+def _reload_outdated(
     context: PlanContext, want: Want, version: ModelVersion, holders: list[ProposedWorker]
 ) -> Iterable[Command]:
-    """Those that are of another build than is served now are loaded anew, one at a time."""
-    others = [proposed for proposed in holders if _is_outdated(version, proposed)]
-    if not others or any(not is_loaded(proposed.replicas[want.key]) for proposed in holders):
+    """Reloads replicas of another build than serves the version now, one at a time."""
+    others = [worker for worker in holders if _is_outdated(version, worker)]
+    if not others or any(not is_loaded(worker.replicas[want.key]) for worker in holders):
         return
-    kinds = {proposed.worker.device_kind for proposed in others}
-    # What failed on one is not to take the version off the next.
+    kinds = {worker.device_kind for worker in others}
+    # A build that failed on one worker must not take the version off the next.
     if any(
-        proposed.worker.device_kind in kinds and context.failure(proposed, want.key) is not None
-        for proposed in context.fleet.workers.values()
+        worker.device_kind in kinds and context.failure(worker, want.key) is not None
+        for worker in context.fleet.workers.values()
     ):
         return
     if want.key not in context.assigned:
-        yield context.remake(others[0], want)
+        yield context.reload(others[0], want)
 
 
-def _is_outdated(version: ModelVersion, proposed: ProposedWorker) -> bool:
-    replica = proposed.replicas[version.key]
-    return is_loaded(replica) and replica.is_outdated(version, proposed.worker.build)
+def _is_outdated(version: ModelVersion, worker: ProposedWorker) -> bool:
+    replica = worker.replicas[version.key]
+    return is_loaded(replica) and replica.is_outdated(version, worker.build)
 
 
-def _batched(
+def _rebatch(
     context: PlanContext, want: Want, version: ModelVersion, holders: list[ProposedWorker]
 ) -> Iterable[Command]:
-    """Those whose batching changed since they were loaded hear of it."""
-    for proposed in holders:
-        if want.key not in context.assigned and _is_batched_otherwise(version, proposed):
-            yield context.batch(
-                proposed, want, version.given.batching.get(proposed.worker.device_kind)
-            )
+    """Hands replicas the batching that changed since they were loaded."""
+    for worker in holders:
+        if want.key not in context.assigned and _is_batched_otherwise(version, worker):
+            yield context.rebatch(worker, want, version.given.batching.get(worker.device_kind))
 
 
-def _is_batched_otherwise(version: ModelVersion, proposed: ProposedWorker) -> bool:
-    replica = proposed.replicas[version.key]
+def _is_batched_otherwise(version: ModelVersion, worker: ProposedWorker) -> bool:
+    replica = worker.replicas[version.key]
     if not is_loaded(replica) or replica.footprint is None:
-        return False  # it comes with the load
-    return replica.batching != version.given.batching.get(proposed.worker.device_kind)
+        return False  # the load will carry it
+    return replica.batching != version.given.batching.get(worker.device_kind)
 
 
-def _given_up(context: PlanContext, want: Want, commands: list[Command]) -> Iterable[Command]:
-    """What hinders a want; one that failed wherever it may be is not tried for ever."""
-    wait = commands[-1]
+def _give_up(context: PlanContext, want: Want, commands: list[Command]) -> Iterable[Command]:
+    """Why a want is blocked. A soft want that failed on every worker is dropped, not retried."""
+    blocked = commands[-1]
     yield from commands
     soft = want.source is not WantSource.ADMIN and not want.pinned
-    failed = isinstance(wait, Blocked) and wait.final and wait.reason == "LOAD_FAILED"
+    failed = isinstance(blocked, Blocked) and blocked.final and blocked.reason == "LOAD_FAILED"
     if failed and soft and not context.present(want.key):
-        yield _forget(context, want, "it failed to load wherever it may be")
+        yield _drop_want(context, want, "it failed to load on every worker that it may run on")
 
 
-def _forget(context: PlanContext, want: Want, why: str) -> DropWant:
-    context.wants.forget(want.key)
+def _drop_want(context: PlanContext, want: Want, why: str) -> DropWant:
+    context.wants.drop(want.key)
     return DropWant(want.key, why)
-
-
-def _one_more(context: PlanContext, want: Want, version: ModelVersion) -> list[Command]:
-    """An Assign with the Releases it needs before it, or a Wait."""
-    workers = context.fleet.workers
-    if not workers:
-        return [reasons.no_worker(want.key)]
-    first = _where_it_fits(context, want, version)
-    if first is not None:
-        return [context.assign(want, first, context.size(version, first), "it fits")]
-    free = [b for b in workers.values() if not b.holds(want.key)]
-    if not free:
-        return [reasons.too_few_workers(want.key, want.replicas, len(workers))]
-    at_home = [b for b in free if context.is_eligible(want.key, b)]
-    if not at_home:
-        return [reasons.nowhere_allowed(want.key, version.given)]
-    sizes = {b.worker.id: context.size(version, b) for b in at_home}
-    allowed = _allowed(context, version, at_home, sizes)
-    if not allowed:
-        return [reasons.only_cpus(want.key)]
-    roomy = [b for b in allowed if b.fits_empty(sizes[b.worker.id])]
-    if not roomy:
-        return [reasons.too_large(want.key, allowed, sizes)]
-    willing = [b for b in roomy if context.failure(b, want.key) is None]
-    if not willing:
-        return [_failed(context, want.key, roomy)]
-    return _place(context, want, willing, sizes)
-
-
-def _where_it_fits(
-    context: PlanContext, want: Want, version: ModelVersion
-) -> ProposedWorker | None:
-    """Of the workers where it fits beside all that is there, the one with most room."""
-    fallback = not context.only_cpus and version.given.residency.cpu_fallback
-
-    def suits(proposed: ProposedWorker) -> bool:
-        if proposed.holds(want.key) or context.failure(proposed, want.key) is not None:
-            return False
-        if proposed.worker.device_kind == CPU and not context.may_use_cpus(version):
-            return False
-        size = context.size(version, proposed)
-        return (
-            proposed.fits_hot(size)
-            and proposed.fits_empty(size)
-            and context.is_eligible(want.key, proposed)
-            and proposed.fits(size, pinned=want.pinned)
-        )
-
-    return None if fallback else context.fleet.most_free(suits)
-
-
-def _allowed(
-    context: PlanContext,
-    version: ModelVersion,
-    free: list[ProposedWorker],
-    sizes: dict[str, Footprint],
-) -> list[ProposedWorker]:
-    """Those of `free` that the version may run on: in a fleet with accelerators a CPU only
-    takes what falls back to it, once every accelerator there is has failed to load it.
-    """
-    if context.may_use_cpus(version):
-        return free
-    fast = [b for b in free if b.worker.device_kind != CPU]
-    failed = all(
-        not b.fits_empty(sizes[b.worker.id]) or _lasting_failure(context, b, version.key)
-        for b in fast
-    )
-    held = any(b.worker.device_kind != CPU for b in context.present(version.key))
-    if version.given.residency.cpu_fallback and failed and not held:
-        return [b for b in free if b.worker.device_kind == CPU] or fast
-    return fast
-
-
-def _lasting_failure(context: PlanContext, proposed: ProposedWorker, key: VersionKey) -> bool:
-    failure = context.failure(proposed, key)
-    return failure is not None and failure.reason not in reasons.PASSING
-
-
-def _place(
-    context: PlanContext, want: Want, willing: list[ProposedWorker], sizes: dict[str, Footprint]
-) -> list[Command]:
-    """On the device beside all others, else in turn with others, else by making room."""
-    pinned = want.pinned
-    fitting = [b for b in willing if b.fits(sizes[b.worker.id], pinned=pinned)]
-    hot = [b for b in fitting if b.fits_hot(sizes[b.worker.id])]
-    if hot:
-        proposed = min(hot, key=lambda b: (-b.free_bytes, b.worker.id))
-        return [context.assign(want, proposed, sizes[proposed.worker.id], "it fits")]
-    if fitting:
-        proposed = min(fitting, key=lambda b: (b.crowding, b.load_share, b.worker.id))
-        why = "it takes turns with others there"
-        return [context.assign(want, proposed, sizes[proposed.worker.id], why)]
-    if any(b.fits(sizes[b.worker.id], pinned=pinned, after_leaving=True) for b in willing):
-        return [reasons.leaving(want.key)]
-    return [*preemption.preempt(context, want, willing, sizes)]
-
-
-def _failed(context: PlanContext, key: VersionKey, workers: Sequence[ProposedWorker]) -> Blocked:
-    found = [(f, b.worker.id) for b in workers if (f := context.failure(b, key)) is not None]
-    return reasons.failed(key, found, context.now)

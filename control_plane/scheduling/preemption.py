@@ -1,4 +1,4 @@
-"""Who leaves so that another can come: the least worth, and as few as it takes. Pure."""
+"""Preemption: which replicas a worker evicts for another, the least valuable and fewest. Pure."""
 
 from collections.abc import Collection, Sequence
 from heapq import nsmallest
@@ -12,59 +12,57 @@ from control_plane.types.desired import Want
 from control_plane.types.footprint import Footprint
 from control_plane.types.worker import Replica
 
-# A newcomer waits so many times what loading it takes for one worth so much less to be idle.
+# Before it evicts a more valuable replica, a want waits at most this many times its own load time
+# for one that is worth less than this share of it to become idle.
 PATIENCE_PER_LOAD, MUCH_LESS = 2.0, 0.9
-# Of the workers that may make room, those with the least to lose are looked at closely.
-MOST_OFFERS = 16
+# Of the workers that could evict, so many with the least to lose are compared.
+MAX_OFFERS = 16
 
 
 def preempt(
     context: PlanContext, want: Want, willing: Sequence[ProposedWorker], sizes: dict[str, Footprint]
 ) -> list[Release | Assign | Blocked]:
-    """Releases and the Assign that needs them, where least is lost; or a Wait."""
+    """The Releases and the Assign that needs them, where the least value is lost; or Blocked."""
     offers = []
-    # Of a small fleet all.
-    for proposed in nsmallest(MOST_OFFERS, willing, key=lambda b: (b.floor, b.worker.id)):
-        size = sizes[proposed.worker.id]
-        victims = victims_of(context, want, proposed, size)
+    for worker in nsmallest(MAX_OFFERS, willing, key=lambda worker: (worker.min_value, worker.id)):
+        size = sizes[worker.id]
+        victims = victims_of(context, want, worker, size)
         if victims:
             lost = sum(
-                context.retention_value(proposed, replica) * replica.weights_bytes
+                context.retention_value(worker, replica) * replica.weights_bytes
                 for replica in victims
             )
-            last = max(proposed.last_used(replica) for replica in victims)
-            offers.append((lost, last, len(victims), proposed.worker.id, proposed, victims))
+            last = max(worker.last_used(replica) for replica in victims)
+            offers.append((lost, last, len(victims), worker.id, worker, victims))
     if not offers:
-        return [no_room(context, want, willing, sizes)]
-    *_, proposed, victims = min(offers, key=lambda offer: offer[:4])
-    if _is_better_to_wait(context, want, proposed, victims):
+        return [why_none_may_leave(context, want, willing, sizes)]
+    *_, worker, victims = min(offers, key=lambda offer: offer[:4])
+    if _is_better_to_wait(context, want, worker, victims):
         return [reasons.in_use(want.key)]
-    releases = context.make_room(want, proposed, victims)
+    releases = context.evict_for(want, worker, victims)
     return [
         *releases,
-        context.assign(want, proposed, sizes[proposed.worker.id], "after making room"),
+        context.assign(want, worker, sizes[worker.id], "it fits once others have left"),
     ]
 
 
 def _is_better_to_wait(
-    context: PlanContext, want: Want, proposed: ProposedWorker, victims: Sequence[Replica]
+    context: PlanContext, want: Want, worker: ProposedWorker, victims: Sequence[Replica]
 ) -> bool:
-    """Whether one worth much less is only just in use, and this want has not waited long: the
-    place that models asked for rarely share is not to be widened for a moment's work.
+    """Whether a replica worth much less than the victims is only in use right now, and this want
+    has not waited long. Rarely used models share little memory; a moment's work must not widen it.
     """
     if want.pinned:
         return False
     version = context.version(want.key)
-    cost_s = (
-        cold_start_s(version, proposed.worker.build, context.snapshot.footprints) if version else 0
-    )
+    cost_s = cold_start_s(version, worker.build, context.snapshot.footprints) if version else 0
     since = min(want.since_unix_s, context.snapshot.waiting.get(want.key, want.since_unix_s))
     if context.snapshot.unix_s - since > PATIENCE_PER_LOAD * cost_s:
         return False
-    dearest = max(context.retention_value(proposed, replica) for replica in victims)
+    dearest = max(context.retention_value(worker, replica) for replica in victims)
     return any(
-        context.retention_value(proposed, replica) < MUCH_LESS * dearest
-        for replica in proposed.replicas.values()
+        context.retention_value(worker, replica) < MUCH_LESS * dearest
+        for replica in worker.replicas.values()
         if replica not in victims and replica.state in PRESENT and not context.is_pinned(replica)
     )
 
@@ -72,48 +70,51 @@ def _is_better_to_wait(
 def victims_of(
     context: PlanContext,
     want: Want,
-    proposed: ProposedWorker,
+    worker: ProposedWorker,
     size: Footprint,
     beside: Collection[Replica] = (),
 ) -> list[Replica]:
-    """Fewest of the seats of least worth whose leaving, as if those `beside` had left too, makes
-    room; empty: none do.
+    """The fewest replicas of the least value without which `size` fits, if those `beside` left too.
+
+    Empty: no replicas do.
     """
 
-    def is_room(gone: list[Replica]) -> bool:
+    def is_enough(gone: list[Replica]) -> bool:
         without = {replica.key for replica in (*beside, *gone)}
-        return proposed.fits(size, pinned=want.pinned, without=without)
+        return worker.fits(size, pinned=want.pinned, without=without)
 
     chosen: list[Replica] = []
     for replica in sorted(
-        (s for s in proposed.replicas.values() if may_leave(context, proposed, s, want)),
-        key=lambda s: (
-            not context.served(proposed, s),
-            context.retention_value(proposed, s),
-            proposed.last_used(s),
-            s.key,
+        (
+            replica
+            for replica in worker.replicas.values()
+            if may_preempt(context, worker, replica, want)
+        ),
+        key=lambda replica: (
+            not context.was_used(worker, replica),
+            context.retention_value(worker, replica),
+            worker.last_used(replica),
+            replica.key,
         ),
     ):
         chosen.append(replica)
-        if is_room(chosen):
+        if is_enough(chosen):
             break
     else:
         return []
-    # The last made the difference; earlier ones may not be needed beside it.
+    # The last victim made the difference; earlier ones may not be needed beside it.
     for replica in reversed(chosen[:-1]):
-        fewer = [s for s in chosen if s is not replica]
-        if is_room(fewer):
+        fewer = [other for other in chosen if other is not replica]
+        if is_enough(fewer):
             chosen = fewer
     return chosen
 
 
-def may_leave(context: PlanContext, proposed: ProposedWorker, replica: Replica, want: Want) -> bool:
-    """Whether a seat may be taken for `want`: soft, idle, and not just made for a newer want.
-
-    The last, since else two wants could take the room from each other, neither ever used: so long
-    every replica stays.
+def may_preempt(context: PlanContext, worker: ProposedWorker, replica: Replica, want: Want) -> bool:
+    """Whether a replica may be evicted for `want`: it is unpinned, idle, and was used since it was
+    wanted, or is less urgent. Otherwise two wants could evict each other, and neither be served.
     """
-    if not is_loaded(replica) or replica.key in context.assigned or proposed.outstanding(replica):
+    if not is_loaded(replica) or replica.key in context.assigned or worker.outstanding(replica):
         return False
     wanted = context.wants.get(replica.key)
     if wanted is None:
@@ -122,34 +123,40 @@ def may_leave(context: PlanContext, proposed: ProposedWorker, replica: Replica, 
         return False
     if want.pinned:
         return True
-    return context.served(proposed, replica) or context.urgency(wanted) < context.urgency(want)
+    return context.was_used(worker, replica) or context.urgency(wanted) < context.urgency(want)
 
 
-def no_room(
+def why_none_may_leave(
     context: PlanContext, want: Want, workers: Sequence[ProposedWorker], sizes: dict[str, Footprint]
 ) -> Blocked:
-    """Why none of these can take it: what is in the way is in use, or pinned for good."""
-    for proposed in workers:
-        soft = [s.key for s in proposed.replicas.values() if not context.is_pinned(s)]
-        size = sizes[proposed.worker.id]
-        if proposed.fits(size, pinned=want.pinned, without=[*soft, want.key], after_leaving=True):
+    """Why no worker can evict for it: the replicas there are in use, or are pinned."""
+    for worker in workers:
+        soft = [
+            replica.key for replica in worker.replicas.values() if not context.is_pinned(replica)
+        ]
+        size = sizes[worker.id]
+        if worker.fits(size, pinned=want.pinned, without=[*soft, want.key], after_leaving=True):
             return reasons.in_use(want.key)
     return reasons.pinned_full(want.key)
 
 
-def pins_of(
-    context: PlanContext, want: Want, proposed: ProposedWorker
+def pin_replica(
+    context: PlanContext, want: Want, worker: ProposedWorker
 ) -> list[Release | Assign | Blocked]:
-    """The pin that a replica lacks, with the Releases it needs before it, or a Wait."""
-    replica = proposed.replicas[want.key]
+    """The pin that a replica lacks, with the Releases it needs before it; or Blocked."""
+    replica = worker.replicas[want.key]
     if not want.pinned or replica.pinned or not is_loaded(replica):
         return []
-    # Less urgent ones are to be pinned too: they take what room this leaves.
-    rivals = [s for s in proposed.replicas.values() if not s.pinned and context.is_pinned(s)]
-    if proposed.can_pin(want.key, without=[rival.key for rival in rivals]):
-        return [context.pin(proposed, want, "it was pinned")]
-    victims = victims_of(context, want, proposed, size_of(replica), rivals)
+    # Less urgent replicas are to be pinned too: they take the memory that this one leaves.
+    rivals = [
+        replica
+        for replica in worker.replicas.values()
+        if not replica.pinned and context.is_pinned(replica)
+    ]
+    if worker.can_pin(want.key, without=[rival.key for rival in rivals]):
+        return [context.pin(worker, want, "it was pinned")]
+    victims = victims_of(context, want, worker, size_of(replica), rivals)
     if not victims:
-        return [no_room(context, want, [proposed], {proposed.worker.id: size_of(replica)})]
-    releases = context.make_room(want, proposed, victims)
-    return [*releases, context.pin(proposed, want, "it was pinned", proposed.released_now)]
+        return [why_none_may_leave(context, want, [worker], {worker.id: size_of(replica)})]
+    releases = context.evict_for(want, worker, victims)
+    return [*releases, context.pin(worker, want, "it was pinned", worker.released_now)]

@@ -1,54 +1,54 @@
-"""Which versions are brought into host memory before anybody asks. Pure."""
+"""Prefetch: which versions are loaded into host memory before a request asks for them. Pure."""
 
 from collections.abc import Iterable
 
 from control_plane.scheduling.context import PlanContext
 from control_plane.scheduling.proposed_worker import ProposedWorker
 from control_plane.scheduling.retention import cold_start_s
-from control_plane.scheduling.scaling import SPARE
+from control_plane.scheduling.scaling import SPARE_BUSY
 from control_plane.types.command import Assign
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.policy import ResidencyMode
 from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey, VersionState
 from yolopool.vocabulary import ReplicaState
 
-# Prefetched in one plan, and how often a second a version was asked for, to be worth it.
-MOST_PREFETCHES = 4
+# Prefetches in one plan; and requests a second that make a version worth one.
+MAX_PREFETCHES = 4
 LIKELY_RATE = 1.0 / 3600.0
 
 
 def prefetch(context: PlanContext) -> Iterable[Assign]:
-    """What is likely to be asked for, beside devices that are idle and have room for it."""
-    idle = [b for b in context.fleet.workers.values() if _may_fetch(b)]
+    """Prefetches the likeliest versions on workers that are idle and have host memory for them."""
+    idle = [worker for worker in context.fleet.workers.values() if _may_fetch(worker)]
     if not idle:
         return
     likely = sorted(_likely(context), key=lambda pair: (-pair[0], pair[1].key))
-    for _, version in likely[:MOST_PREFETCHES]:
-        for proposed in sorted(idle, key=lambda b: (-b.free_tier_bytes, b.worker.id)):
-            size = context.size(version, proposed)
+    for _, version in likely[:MAX_PREFETCHES]:
+        for worker in sorted(idle, key=lambda worker: (-worker.free_tier_bytes, worker.id)):
+            size = context.size(version, worker)
             if (
-                context.is_eligible(version.key, proposed)
-                and context.failure(proposed, version.key) is None
-                and size.weights_bytes <= proposed.free_tier_bytes
-                and proposed.fits(size)
+                context.is_eligible(version.key, worker)
+                and context.failure(worker, version.key) is None
+                and size.weights_bytes <= worker.free_tier_bytes
+                and worker.fits(size)
             ):
                 want = Want(version.key, 1, False, WantSource.PREFETCH, context.snapshot.unix_s)
                 context.wants.add(want)
                 why = "it is likely to be asked for, and there is room"
-                yield context.assign(want, proposed, size, why, prefetch=True)
-                idle.remove(proposed)  # one at a time
+                yield context.assign(want, worker, size, why, prefetch=True)
+                idle.remove(worker)  # one prefetch a worker and plan
                 break
 
 
-def _may_fetch(proposed: ProposedWorker) -> bool:
-    if not proposed.worker.ledger.assignable_bytes or proposed.busy > SPARE / 2 or proposed.leaving:
+def _may_fetch(worker: ProposedWorker) -> bool:
+    if not worker.info.ledger.assignable_bytes or worker.busy > SPARE_BUSY / 2 or worker.leaving:
         return False
-    return all(replica.state is not ReplicaState.ASSIGNED for replica in proposed.replicas.values())
+    return all(replica.state is not ReplicaState.ASSIGNED for replica in worker.replicas.values())
 
 
 def _likely(context: PlanContext) -> Iterable[tuple[float, ModelVersion]]:
-    """Versions that are nowhere and were asked for lately, or take the place of one that is:
-    seconds of cold starts they would cost a second, and they.
+    """Versions that no worker has, and that were asked for lately or follow one that is in use,
+    with the cold-start seconds a second that they would cost.
     """
     snapshot = context.snapshot
     for key, arrivals in snapshot.departed.items():
@@ -59,8 +59,8 @@ def _likely(context: PlanContext) -> Iterable[tuple[float, ModelVersion]]:
                 rate * cold_start_s(version, DeviceVariant.usual(""), snapshot.footprints),
                 version,
             )
-    for key in list(context.fleet.places):
-        # The next version of a model in use is what its name means from now on.
+    for key in list(context.fleet.holder_ids):
+        # The name of a model in use means its next version once that is ready.
         newer = _fetchable(context, VersionKey(key.model, key.number + 1))
         if newer is not None and newer.key not in snapshot.departed:
             rate = _rate(context, key)
@@ -75,11 +75,11 @@ def _fetchable(context: PlanContext, key: VersionKey) -> ModelVersion | None:
     version = context.version(key)
     if version is None or version.state is not VersionState.READY:
         return None
-    nowhere = key not in context.wants and key not in context.fleet.places
+    nowhere = key not in context.wants and key not in context.fleet.holder_ids
     on_demand = version.given.residency.mode is ResidencyMode.ON_DEMAND
-    unloaded = key in context.snapshot.unloaded or key in context.snapshot.closing
+    unloaded = key in context.snapshot.unloaded or key in context.snapshot.releasing
     return version if nowhere and not on_demand and not unloaded else None
 
 
 def _rate(context: PlanContext, key: VersionKey) -> float:
-    return sum(proposed.replicas[key].rates.estimate for proposed in context.fleet.holders(key))
+    return sum(worker.replicas[key].rates.estimate for worker in context.fleet.holders(key))

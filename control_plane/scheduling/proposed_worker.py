@@ -1,6 +1,7 @@
-"""One worker's memory while a plan is made: who sits there, what is free, who leaves.
+"""One worker as it will be once a plan is done: its replicas, its free memory, what leaves. Pure.
 
-Pure; it changes only itself. A worker may take more than fits its device: it has them take turns.
+It changes only itself. Where a worker has host memory beneath its device (`assignable_bytes`), it
+may take more replicas than fit the device at once: they take turns there.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -10,71 +11,74 @@ from control_plane.types.footprint import Footprint
 from control_plane.types.policy import BatchingConfig
 from control_plane.types.snapshot import OutstandingCalls
 from control_plane.types.version import VersionKey
-from control_plane.types.worker import LOADED, Replica, WorkerInfo
+from control_plane.types.worker import LOADED, Replica, ReplicaKey, WorkerInfo
 from yolopool.vocabulary import ReplicaState
 
 PRESENT = LOADED | {ReplicaState.ASSIGNED}
-# What is asked for at least once in so many seconds counts in full where a device is crowded.
+# A replica with a request at least this often counts in full in `crowding`.
 ACTIVE_WITHIN_S = 60.0
 
 Replicas = Mapping[VersionKey, Replica]
 
 
 class ProposedWorker:
-    """`replicas` are the replicas that stay, `leaving` those under release. Sums over the seats are
-    kept, since a plan asks a thousand benches for them; a bench copies its worker's seats only
-    once it changes them.
+    """`replicas` stay, `leaving` are under release; `info` is the worker as it reported itself.
+
+    A plan asks a thousand workers for their sums, so sums over replicas are kept, and replicas are
+    copied only before the first change.
     """
 
     __slots__ = (
-        "_device_bytes", "_floor", "_kept", "_leaving", "_mine", "_tickets", "_weights",
-        "_workspace", "base_bytes", "fixed_bytes", "released_now", "replicas", "worker",
+        "_calls", "_changed", "_device_bytes", "_kept", "_leaving", "_min_value", "_weights",
+        "_workspace", "base_bytes", "build", "device_kind", "fixed_bytes", "id", "info",
+        "released_now", "replicas",
     )  # fmt: skip
 
-    def __init__(
-        self, worker: WorkerInfo, tickets: Mapping[tuple[str, VersionKey], OutstandingCalls]
-    ) -> None:
-        self.worker = worker
+    def __init__(self, worker: WorkerInfo, calls: Mapping[ReplicaKey, OutstandingCalls]) -> None:
+        self.info = worker
+        self.id = worker.id
+        self.device_kind = worker.device_kind
+        self.build = worker.build
         self.replicas: Replicas = worker.replicas
         self.released_now: frozenset[VersionKey] = frozenset()
-        self._tickets = tickets
-        self._mine: dict[VersionKey, Replica] | None = None
+        self._calls = calls
+        self._changed: dict[VersionKey, Replica] | None = None
         self._leaving: dict[VersionKey, Replica] = {}
-        if any(one.state is ReplicaState.RELEASING for one in worker.replicas.values()):
-            self._own()
+        if any(replica.state is ReplicaState.RELEASING for replica in worker.replicas.values()):
+            self._writable()
         ledger = worker.ledger
-        everyone = worker.replicas.values()
-        # Private bytes are their replicas' where those are known: they leave the device with them.
-        known = sum(private_bytes(one) for one in everyone)
+        replicas = worker.replicas.values()
+        # Private bytes belong to their replicas where those are known, and leave with them.
+        known = sum(private_bytes(replica) for replica in replicas)
         private = max(0, ledger.backend_private_bytes - known)
-        # Context, graphs, and private bytes of nobody known.
+        # Context, graphs, and private bytes of no known replica.
         self.fixed_bytes = ledger.context_bytes + ledger.graph_pool_bytes + private
-        # The worker may know of more than its replicas explain; never plan with less than it says.
-        self.base_bytes = max(self.fixed_bytes, ledger.used_bytes - total_bytes(everyone))
-        self._sum()
+        # The worker may account for more than its replicas explain: plan with what it reports.
+        self.base_bytes = max(self.fixed_bytes, ledger.used_bytes - total_bytes(replicas))
+        self._update_sums()
 
-    def _own(self) -> dict[VersionKey, Replica]:
-        if self._mine is None:
+    def _writable(self) -> dict[VersionKey, Replica]:
+        if self._changed is None:
             releasing = ReplicaState.RELEASING
             self._leaving = {k: r for k, r in self.replicas.items() if r.state is releasing}
-            self._mine = {k: r for k, r in self.replicas.items() if r.state is not releasing}
-            self.replicas = self._mine
-        return self._mine
+            self._changed = {k: r for k, r in self.replicas.items() if r.state is not releasing}
+            self.replicas = self._changed
+        return self._changed
 
-    def _sum(self) -> None:
+    def _update_sums(self) -> None:
         kept = weights = workspace = 0
-        for one in self.replicas.values():
-            if one.state is ReplicaState.FAILED:
+        for replica in self.replicas.values():
+            if replica.state is ReplicaState.FAILED:
                 continue
-            weights += one.weights_bytes
-            kept += one.weights_bytes
-            if one.footprint is not None:
-                kept += one.footprint.private_bytes
-            if one.workspace_bytes > workspace:
-                workspace = one.workspace_bytes
+            weights += replica.weights_bytes
+            kept += replica.weights_bytes
+            if replica.footprint is not None:
+                kept += replica.footprint.private_bytes
+            if replica.workspace_bytes > workspace:
+                workspace = replica.workspace_bytes
         self._kept, self._weights, self._workspace = kept, weights, workspace
         self._device_bytes = kept + workspace
-        self._floor: float | None = None
+        self._min_value: float | None = None
 
     # --- what is there ------------------------------------------------------------------------
 
@@ -83,9 +87,9 @@ class ProposedWorker:
         return self._leaving
 
     @property
-    def room_bytes(self) -> int:
-        """What models may take of the budget once nothing is under way."""
-        return self.worker.ledger.budget_bytes - self.fixed_bytes
+    def capacity_bytes(self) -> int:
+        """Bytes of the budget that models may take once nothing is under way."""
+        return self.info.ledger.budget_bytes - self.fixed_bytes
 
     @property
     def free_bytes(self) -> int:
@@ -93,32 +97,32 @@ class ProposedWorker:
         if self._leaving:
             staying = [r for k, r in self._leaving.items() if k not in self.released_now]
             held = total_bytes([*staying, *self.replicas.values()])
-        return self.worker.ledger.budget_bytes - self.base_bytes - held
+        return self.info.ledger.budget_bytes - self.base_bytes - held
 
     @property
     def free_tier_bytes(self) -> int:
-        """What more may be assigned where there is a tier beneath the device."""
-        leaving = sum(weights_bytes(one) for one in self._leaving.values())
-        return self.worker.ledger.assignable_bytes - self._weights - leaving
+        """Weights that may still be assigned where there is host memory beneath the device."""
+        leaving = sum(weights_bytes(replica) for replica in self._leaving.values())
+        return self.info.ledger.assignable_bytes - self._weights - leaving
 
     def state_of(self, key: VersionKey) -> ReplicaState | None:
         replica = self.replicas.get(key)
         return replica.state if replica is not None else None
 
     def holds(self, key: VersionKey) -> bool:
-        """Whether it has this version in any state from which it can't be loaded anew."""
+        """Whether it has this version in a state that rules out another load there."""
         return key in self._leaving or self.state_of(key) not in (None, ReplicaState.FAILED)
 
     def outstanding(self, replica: Replica) -> int:
-        """Open tickets, ours that the worker did not report yet included."""
-        tickets = self._tickets.get((self.worker.id, replica.key))
-        return replica.outstanding if tickets is None else tickets.outstanding + tickets.foreign
+        """Open requests, with those of this process that the worker has not reported yet."""
+        calls = self._calls.get((self.id, replica.key))
+        return replica.outstanding if calls is None else calls.outstanding + calls.foreign
 
     def last_used(self, replica: Replica) -> float:
         """Unix seconds."""
-        tickets = self._tickets.get((self.worker.id, replica.key))
+        calls = self._calls.get((self.id, replica.key))
         known = replica.last_used_unix_s
-        return known if tickets is None else max(known, tickets.last_used_unix_s)
+        return known if calls is None else max(known, calls.last_used_unix_s)
 
     @property
     def busy(self) -> float:
@@ -126,37 +130,37 @@ class ProposedWorker:
         return min(1.0, sum(replica.busy for replica in self.replicas.values()))
 
     @property
-    def load_share(self) -> float:
-        """Weights of all seats over the room on the device: above 1, they take turns."""
-        return self._weights / max(1, self.room_bytes)
+    def weights_share(self) -> float:
+        """Weights of all replicas over the capacity of the device: above 1, they take turns."""
+        return self._weights / max(1, self.capacity_bytes)
 
     @property
     def crowding(self) -> float:
-        """As `load_share`, of what is asked for these days: what nobody asks for crowds nobody."""
+        """As `weights_share`, of the models that are asked for: the others crowd nobody."""
         active = 0.0
         for replica in self.replicas.values():
             asked = max(replica.rates.estimate * ACTIVE_WITHIN_S, float(replica.pinned))
             active += weights_bytes(replica) * min(1.0, asked)
-        return active / max(1, self.room_bytes)
+        return active / max(1, self.capacity_bytes)
 
     @property
-    def floor(self) -> float:
-        """About what the least valuable of its soft replicas is worth: tells where to look."""
-        if self._floor is None:
+    def min_value(self) -> float:
+        """A rough lower bound of what an eviction here costs: tells preemption where to look."""
+        if self._min_value is None:
             found = [
                 replica.rates.slow / max(1, replica.weights_bytes)
                 for replica in self.replicas.values()
                 if not replica.pinned and replica.state in LOADED
             ]
-            self._floor = min(found, default=float("inf"))
-        return self._floor
+            self._min_value = min(found, default=float("inf"))
+        return self._min_value
 
     # --- what fits ----------------------------------------------------------------------------
 
     def fits_empty(self, size: Footprint) -> bool:
-        ledger = self.worker.ledger
+        ledger = self.info.ledger
         beneath = not ledger.assignable_bytes or size.weights_bytes <= ledger.assignable_bytes
-        return beneath and size.device_bytes <= self.room_bytes
+        return beneath and size.device_bytes <= self.capacity_bytes
 
     def fits(
         self,
@@ -169,53 +173,53 @@ class ProposedWorker:
     ) -> bool:
         """Whether `size` more can be assigned beside the replicas less `without`.
 
-        Where the worker has a tier beneath its device, all share that, and the device in turn;
-        else all have to be on the device at once.
-        What other plans release is there until it is gone (`after_leaving`: suppose that all
-        under way is done); what this plan releases is gone, since an Assign names it
-        (`before_leaving`: not yet).
+        With host memory beneath the device, all share that, and take turns on the device; without
+        it all must be on the device at once.
+        Replicas that earlier plans release count until they are gone (`after_leaving`: suppose
+        they are). Those that this plan releases do not count, since the Assign waits for them
+        (`before_leaving`: they do).
         """
         if not without and not self._leaving and not self._may_fit(size):
             return False
         held = self._held(without, after_leaving, before_leaving)
-        if self.worker.ledger.assignable_bytes:
+        if self.info.ledger.assignable_bytes:
             return self._fits_in_turn([*held, candidate(size, pinned)])
         base = self.fixed_bytes if after_leaving else self.base_bytes
         return self._fits_at_once([*held, candidate(size, pinned)], base)
 
     def _may_fit(self, size: Footprint) -> bool:
-        """By the sums alone: what is full is full, and most are."""
-        ledger = self.worker.ledger
+        """False if the sums alone rule it out, as they do on most workers."""
+        ledger = self.info.ledger
         if ledger.assignable_bytes:
             return self._weights + size.weights_bytes <= ledger.assignable_bytes
-        return self._kept + size.kept_bytes + self._workspace <= self.room_bytes
+        return self._kept + size.kept_bytes + self._workspace <= self.capacity_bytes
 
     def fits_hot(self, size: Footprint) -> bool:
         """Whether `size` more can be on the device beside all that is assigned."""
-        if not self._leaving and not self.worker.ledger.max_hot:
+        if not self._leaving and not self.info.ledger.max_hot:
             workspace = max(self._workspace, size.workspace_bytes)
-            return self._kept + size.kept_bytes + workspace <= self.room_bytes
+            return self._kept + size.kept_bytes + workspace <= self.capacity_bytes
         more = candidate(size, pinned=False)
         return self._fits_at_once([*self._held((), False, False), more], self.fixed_bytes)
 
     def can_pin(self, key: VersionKey, without: Collection[VersionKey] = ()) -> bool:
-        """Whether a seat can be pinned, and the others (less `without`) still come to the device
-        in turn. Where there is no tier all are on the device anyway.
+        """Whether a replica can be pinned and the others (less `without`) still come to the device
+        in turn. Without host memory beneath it all are on the device anyway.
         """
-        if not self.worker.ledger.assignable_bytes:
+        if not self.info.ledger.assignable_bytes:
             return True
         return self.fits(size_of(self.replicas[key]), pinned=True, without=[key, *without])
 
-    def stranded(self) -> list[VersionKey]:
-        """Seats that can't come to the device any more, for those that are pinned there."""
-        if not self.worker.ledger.assignable_bytes:
+    def unschedulable(self) -> list[VersionKey]:
+        """Replicas that can't come to the device any more beside the pinned ones."""
+        if not self.info.ledger.assignable_bytes:
             return []
         pinned = [replica for replica in self.replicas.values() if replica.pinned]
-        if not pinned and not self.worker.ledger.max_hot:
+        if not pinned and not self.info.ledger.max_hot:
             largest = max(
                 (size_of(replica).device_bytes for replica in self.replicas.values()), default=0
             )
-            if largest <= self.room_bytes:
+            if largest <= self.capacity_bytes:
                 return []
         return [
             replica.key
@@ -234,23 +238,20 @@ class ProposedWorker:
         return held + [replica for replica in self.replicas.values() if replica.key not in without]
 
     def _fits_at_once(self, replicas: Collection[Replica], base_bytes: int) -> bool:
-        ledger = self.worker.ledger
+        ledger = self.info.ledger
         hot = sum(weights_bytes(replica) > 0 for replica in replicas)
         if ledger.max_hot and hot > ledger.max_hot:
             return False
         return total_bytes(replicas) <= ledger.budget_bytes - base_bytes
 
     def _fits_in_turn(self, replicas: Collection[Replica]) -> bool:
-        """All in the tier, the pinned ones on the device, and each other one beside them."""
-        if (
-            sum(weights_bytes(replica) for replica in replicas)
-            > self.worker.ledger.assignable_bytes
-        ):
+        """All in host memory, the pinned ones on the device, and each other one beside them."""
+        if sum(weights_bytes(replica) for replica in replicas) > self.info.ledger.assignable_bytes:
             return False
         pinned = [replica for replica in replicas if replica.pinned]
         others = [replica for replica in replicas if not replica.pinned]
         # Beside the same pinned ones only the largest matter, without or with workspace.
-        largest = [] if not others else [max(others, key=_device), max(others, key=kept_bytes)]
+        largest = [] if not others else [max(others, key=device_bytes), max(others, key=kept_bytes)]
         return self._fits_at_once(pinned, self.fixed_bytes) and all(
             self._fits_at_once([*pinned, replica], self.fixed_bytes) for replica in largest
         )
@@ -258,22 +259,22 @@ class ProposedWorker:
     # --- changes ------------------------------------------------------------------------------
 
     def release(self, key: VersionKey) -> None:
-        self._leaving[key] = self._own().pop(key)
+        self._leaving[key] = self._writable().pop(key)
         self.released_now |= {key}
-        self._sum()
+        self._update_sums()
 
     def assign(self, key: VersionKey, size: Footprint, pinned: bool) -> None:
-        self._own()[key] = candidate(size, pinned, key)
-        self._sum()
+        self._writable()[key] = candidate(size, pinned, key)
+        self._update_sums()
 
     def pin(self, key: VersionKey, pinned: bool) -> None:
-        self._own()[key] = replace(self.replicas[key], pinned=pinned)
+        self._writable()[key] = replace(self.replicas[key], pinned=pinned)
 
-    def batch(self, key: VersionKey, batching: BatchingConfig | None) -> None:
-        self._own()[key] = replace(self.replicas[key], batching=batching)
+    def set_batching(self, key: VersionKey, batching: BatchingConfig | None) -> None:
+        self._writable()[key] = replace(self.replicas[key], batching=batching)
 
-    def remake(self, key: VersionKey) -> None:
-        self._own()[key] = replace(self.replicas[key], state=ReplicaState.ASSIGNED)
+    def reload(self, key: VersionKey) -> None:
+        self._writable()[key] = replace(self.replicas[key], state=ReplicaState.ASSIGNED)
 
 
 def candidate(
@@ -281,7 +282,7 @@ def candidate(
     pinned: bool,
     key: VersionKey = VersionKey("", 0),  # noqa: B008 - frozen
 ) -> Replica:
-    """A replica of this size that a plan is about to assign."""
+    """A replica of this size that a plan may assign."""
     return Replica(
         key,
         ReplicaState.ASSIGNED,
@@ -293,7 +294,7 @@ def candidate(
 
 
 def size_of(replica: Replica) -> Footprint:
-    """Bytes it takes; a failed load keeps none, whatever it was to take."""
+    """Bytes that a replica takes; a failed load keeps none."""
     if replica.state is ReplicaState.FAILED:
         return Footprint(0, 0)
     return Footprint(replica.weights_bytes, replica.workspace_bytes, private_bytes(replica))
@@ -313,7 +314,7 @@ def kept_bytes(replica: Replica) -> int:
 
 
 def total_bytes(replicas: Iterable[Replica]) -> int:
-    """Sum of what each keeps and the largest workspace: one pass runs at a time."""
+    """What all keep and the largest workspace, since one pass runs at a time."""
     kept = workspace = 0
     for replica in replicas:
         if replica.state is not ReplicaState.FAILED:
@@ -322,5 +323,5 @@ def total_bytes(replicas: Iterable[Replica]) -> int:
     return kept + workspace
 
 
-def _device(replica: Replica) -> int:
+def device_bytes(replica: Replica) -> int:
     return size_of(replica).device_bytes

@@ -1,6 +1,6 @@
-"""Why a want can't be met now, or ever: every "no" of a plan, in words for the one who asked.
+"""Why a want is blocked: every "no" of a plan as a reason code and a sentence for the caller. Pure.
 
-Pure. A final one is told to callers at once, the others to those whose time runs out.
+Callers get a final reason at once, any other one when their deadline passes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ from control_plane.types.version import (
 )
 
 MIB = 2**20
-# The version may be there, but what serves it on others of its kind does not.
+# The worker may load the version, but not the build that serves it on others of its kind.
 BUILD_UNCHECKED = "BUILD_UNCHECKED"
-# Refusals of the moment: the worker is fine and so is the pack, so no caller is told a failure.
-PASSING = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})
+# Transient refusals: neither the worker nor the pack is at fault, so no caller gets LOAD_FAILED.
+TRANSIENT = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})
 
 
 def not_ready(key: VersionKey, version: ModelVersion) -> Blocked:
@@ -62,19 +62,19 @@ def too_few_workers(key: VersionKey, replicas: int, workers: int) -> Blocked:
 
 def only_cpus(key: VersionKey) -> Blocked:
     why = (
-        "only CPU workers are free: beside accelerators they take what has cpu_fallback and failed "
-        "to load on every accelerator; allow it, or start another worker"
+        "only CPU workers are free, and beside accelerators they take only what has cpu_fallback "
+        "and failed to load on every accelerator: set cpu_fallback, or start another worker"
     )
     return Blocked(key, "NO_WORKER", why)
 
 
-def nowhere_allowed(key: VersionKey, given: ServingSpec) -> Blocked:
+def no_eligible_worker(key: VersionKey, given: ServingSpec) -> Blocked:
     placement = given.placement
     if given.build_of is not None:
         asked = " and ".join(filter(None, (" or ".join(given.served), placement.says)))
         why = f"it is a build for {asked}, and no such worker takes work: start one"
     elif not placement.says:
-        why = "every worker that does not have it yet is to drain: start another"
+        why = "every worker that does not have it yet is cordoned: start another"
     else:
         why = f"no worker that takes work has {placement.says}: start one, or place {key} elsewhere"
     return Blocked(key, "NO_WORKER", why)
@@ -83,32 +83,32 @@ def nowhere_allowed(key: VersionKey, given: ServingSpec) -> Blocked:
 def too_large(
     key: VersionKey, workers: Sequence[ProposedWorker], sizes: Mapping[str, Footprint]
 ) -> Blocked:
-    largest = max(workers, key=lambda b: (b.room_bytes, b.worker.id))
-    needed = sizes[largest.worker.id].device_bytes / MIB
+    largest = max(workers, key=lambda worker: (worker.capacity_bytes, worker.id))
+    needed = sizes[largest.id].device_bytes / MIB
     why = (
-        f"{key} needs {needed:,.1f} MiB and the largest worker, {largest.worker.id}, has "
-        f"{max(0, largest.room_bytes) / MIB:,.1f} MiB for models: raise its memory budget"
+        f"{key} needs {needed:,.1f} MiB and the largest worker, {largest.id}, has "
+        f"{max(0, largest.capacity_bytes) / MIB:,.1f} MiB for models: raise its memory budget"
     )
     return Blocked(key, "MODEL_TOO_LARGE", why, final=True)
 
 
-def failed(key: VersionKey, found: Sequence[tuple[LoadFailure, str]], now: float) -> Blocked:
-    """`found`: failures with their workers, at least one."""
+def load_failed(key: VersionKey, found: Sequence[tuple[LoadFailure, str]], now: float) -> Blocked:
+    """`found`: the failures with the ids of their workers, at least one."""
     first, worker = min(found, key=lambda pair: (pair[0].retry_at_s, pair[1]))
     left_s = max(0.0, first.retry_at_s - now)
-    # One that fails for good decides what callers hear only where all do.
-    if any(failure.reason in PASSING for failure, _ in found):
+    # Callers get LOAD_FAILED only if no worker refused for a transient reason.
+    if any(failure.reason in TRANSIENT for failure, _ in found):
         return Blocked(key, first.reason, f"{worker}: {first.message}", retry_after_s=left_s)
     why = f"loading {key} on {worker} failed: {first.reason}: {first.message}"
     return Blocked(key, "LOAD_FAILED", why, final=True, retry_after_s=left_s)
 
 
-def leaving(key: VersionKey) -> Blocked:
-    return Blocked(key, "LEDGER_FULL", f"{key} waits for another to leave")
+def room_is_being_freed(key: VersionKey) -> Blocked:
+    return Blocked(key, "LEDGER_FULL", f"{key} waits until another model has left")
 
 
 def in_use(key: VersionKey) -> Blocked:
-    why = f"{key} waits for room: every other model is in use or just being loaded"
+    why = f"{key} waits for memory: every other model is in use or being loaded"
     return Blocked(key, "LEDGER_FULL", why)
 
 

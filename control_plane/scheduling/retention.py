@@ -1,4 +1,7 @@
-"""What keeping a version on a worker is worth: seconds of cold starts that it saves. Pure."""
+"""The value of keeping a version on a worker: the seconds of cold starts that it saves. Pure.
+
+GreedyDual-Size-Frequency; the formula is `yolopool.server.gdsf`.
+"""
 
 from collections.abc import Mapping
 
@@ -19,11 +22,11 @@ GIB = 1024**3
 
 
 def rates(fleet: ProposedFleet, snapshot: Snapshot, key: VersionKey, now: float) -> ArrivalRates:
-    """Requests for a version, wherever it is and was. now: monotonic seconds."""
+    """Requests for a version on all workers that have it or had it. now: monotonic seconds."""
     departed = snapshot.departed.get(key)
     total = departed.now(now) if departed is not None else NO_ARRIVALS
-    for worker_id in fleet.places.get(key, ()):
-        replica = fleet.workers[worker_id].worker.replicas.get(key)
+    for worker_id in fleet.holder_ids.get(key, ()):
+        replica = fleet.workers[worker_id].info.replicas.get(key)
         if replica is not None:
             total = total + replica.rates
     return total
@@ -32,7 +35,7 @@ def rates(fleet: ProposedFleet, snapshot: Snapshot, key: VersionKey, now: float)
 def cold_start_s(
     version: ModelVersion, build: DeviceVariant, known: Mapping[FootprintKey, Footprint]
 ) -> float:
-    """What loading it takes where it is not: from the store and to the device of such a worker."""
+    """Seconds from the artifact store to the device of such a worker, measured or estimated."""
     pack, made = version.made_by(build)
     if pack is None:
         return 0.0
@@ -44,22 +47,22 @@ def cold_start_s(
 
 
 def replica_value(
-    fleet: ProposedFleet, snapshot: Snapshot, proposed: ProposedWorker, replica: Replica, now: float
+    fleet: ProposedFleet, snapshot: Snapshot, worker: ProposedWorker, replica: Replica, now: float
 ) -> float:
-    """Seconds saved a second and byte by a seat; copies of a version share what they save."""
+    """Seconds that a replica saves a second and byte; copies of a version share what they save."""
     version = snapshot.desired.versions.get(replica.key)
     if version is None:
         return 0.0
     estimate = rates(fleet, snapshot, replica.key, now).estimate
     if not estimate:
         return 0.0
-    cost_s = cold_start_s(version, proposed.worker.build, snapshot.footprints)
-    copies = max(1, len(fleet.places.get(replica.key, ())))
+    cost_s = cold_start_s(version, worker.build, snapshot.footprints)
+    copies = max(1, len(fleet.holder_ids.get(replica.key, ())))
     held_s = snapshot.unix_s - replica.hot_since_unix_s if replica.hot_since_unix_s else 0.0
     weight = WEIGHTS[version.given.placement.priority]
     return gdsf_value(weight * estimate / copies, cost_s, replica.weights_bytes, held_s)
 
 
 def per_gib(rate: float, cost_s: float, weights_bytes: int) -> float:
-    """Seconds of cold starts saved a second and GiB, as people are told."""
+    """Seconds of cold starts saved a second and GiB, the unit that people are shown."""
     return rate * cost_s * GIB / max(1, weights_bytes)

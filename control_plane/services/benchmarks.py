@@ -1,4 +1,4 @@
-"""BenchService: picks a worker that holds the version, and passes its points on as they come."""
+"""BenchService: runs a benchmark on a worker that has the version, and streams its points."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -28,11 +28,11 @@ DEFAULT_WAIT_S = 600.0
 
 class BenchService(bench_pb2_grpc.BenchServiceServicer):
     def __init__(
-        self, view: View, loads: Loader, link: WorkerClient, clock: Clock, rng: Random
+        self, view: View, loader: Loader, worker_client: WorkerClient, clock: Clock, rng: Random
     ) -> None:
         self._view = view
-        self._loads = loads
-        self._link = link
+        self._loader = loader
+        self._worker_client = worker_client
         self._clock = clock
         self._rng = rng
 
@@ -42,15 +42,17 @@ class BenchService(bench_pb2_grpc.BenchServiceServicer):
         deadline_s = deadline_of(context, self._clock.monotonic(), DEFAULT_WAIT_S)
         key = self._view.catalogue.ready(parse_ref(request.model)).key
         worker = await self._worker(key, request, deadline_s)
-        log.info("bench", version=str(key), worker=worker.id, by=principal_of(context).name)
+        log.info(
+            "benchmark started", version=str(key), worker=worker.id, by=principal_of(context).name
+        )
         body = worker_pb2.BenchRequest(version=key_out(key), sweep=request.sweep)
         left_s = max(0.0, deadline_s - self._clock.monotonic())
-        # Counted as a ticket: its replica is not released for another's, and others are routed to
-        # workers that have less to do.
+        # It counts as an open request: its replica is not released for another version, and other
+        # requests go to workers with less to do.
         self._view.sent(worker.id, key)
         variant = replica_out(worker.replicas[key]).variant
         try:
-            async with aclosing(self._link.bench(worker, body, left_s)) as points:
+            async with aclosing(self._worker_client.bench(worker, body, left_s)) as points:
                 async for point in points:
                     yield bench_pb2.BenchModelResponse(
                         version=body.version,
@@ -68,25 +70,25 @@ class BenchService(bench_pb2_grpc.BenchServiceServicer):
     ) -> WorkerInfo:
         if request.worker and request.worker not in self._view.workers:
             raise WorkerNotFound(f"no worker {request.worker[:120]!r} is known: list the workers")
-        found = self._chosen(key, request)
-        if found is not None:
-            return found
+        worker = self._chosen(key, request)
+        if worker is not None:
+            return worker
         if request.worker or request.device_kind:
-            where = request.worker or f"a worker of kind {request.device_kind}"
+            where = request.worker or f"any worker of kind {request.device_kind}"
             raise NotAssigned(
                 f"{key} is not on {where[:120]}: load it there first, or name no worker and no kind"
             )
-        return await self._loads.ensure_loaded(key, lambda: self._chosen(key, request), deadline_s)
+        return await self._loader.ensure_loaded(key, lambda: self._chosen(key, request), deadline_s)
 
     def _chosen(self, key: VersionKey, request: bench_pb2.BenchModelRequest) -> WorkerInfo | None:
-        """The worker that a request would go to, of those that are asked for."""
-        others = {
+        """The worker that a Detect would go to, among those that the caller allows."""
+        excluded = {
             worker.incarnation
             for worker in self._view.workers.values()
             if request.worker not in ("", worker.id)
             or request.device_kind not in ("", worker.device_kind)
         }
-        route = choose(self._view, key, self._clock.monotonic(), self._rng, others)
-        if isinstance(route, Reject) and not others:
+        route = choose(self._view, key, self._clock.monotonic(), self._rng, excluded)
+        if isinstance(route, Reject) and not excluded:
             raise route.error
         return route.worker if isinstance(route, Send) else None

@@ -1,4 +1,4 @@
-"""DetectionService: hands each Detect to the router."""
+"""DetectionService: validates each Detect and passes it to the router."""
 
 from control_plane.caller import CallContext, principal_of
 from control_plane.clock import Clock
@@ -6,10 +6,7 @@ from control_plane.convert.validation import deadline_of, infer_request
 from control_plane.routing.router import Router
 from yolopool.errors import YolopoolError
 from yolopool.names import parse_ref
-from yolopool.v1 import (
-    detection_pb2,
-    detection_pb2_grpc,
-)
+from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
 
 class DetectionService(detection_pb2_grpc.DetectionServiceServicer):

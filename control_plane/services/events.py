@@ -1,25 +1,26 @@
-"""EventService: what is kept of the events, then those to come, until the caller leaves."""
+"""EventService: streams the stored events, then new ones until the caller leaves."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 from control_plane.caller import CallContext
-from control_plane.convert.events import check_id, event_out, wanted_in
-from control_plane.store.registry import Registry
+from control_plane.convert.events import check_event_id, event_out, filter_in
+from control_plane.store.registry import EventLog
 from control_plane.types.event import Event
 from yolopool.errors import ResourceExhausted
 from yolopool.v1 import events_pb2, events_pb2_grpc
 
-# How long a stream may go on after `close`: less than open calls are given at a stop.
+# How long one read of the store waits, and so how long a stream may go on after `close`: less than
+# open calls may take at a stop.
 WAIT_S = 1.0
-# Reads at one time that wait for different events; each holds a connection to the store.
-MOST_READS = 32
+# Concurrent reads that wait for different events; each holds a connection to the store.
+MAX_READS = 32
 
 
 class EventService(events_pb2_grpc.EventServiceServicer):
-    """All who have seen the same wait for the next by one read."""
+    """Callers who have seen the same event share one read for the next."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: EventLog) -> None:
         self._registry = registry
         self._reads: dict[str, asyncio.Task[tuple[Event, ...]]] = {}
         self._closing = False
@@ -27,32 +28,32 @@ class EventService(events_pb2_grpc.EventServiceServicer):
     async def WatchEvents(
         self, request: events_pb2.WatchEventsRequest, context: CallContext
     ) -> AsyncIterator[events_pb2.Event]:
-        wanted, after = wanted_in(request), check_id(request.after)
-        # Of those that are wanted, so that others are not counted.
-        cut = request.last if wanted.everything else 0
-        kept = await self._registry.events(after, cut)
-        found = [event for event in kept if wanted.has(event)]
+        matching, after = filter_in(request), check_event_id(request.after)
+        # `last` counts matching events: the store can apply it only if every event matches.
+        limit = request.last if matching.everything else 0
+        events = await self._registry.events(after, limit)
+        found = [event for event in events if matching.has(event)]
         for event in found[-request.last :]:
             yield event_out(event)
         while request.follow and not self._closing:
-            after = kept[-1].id if kept else after
-            kept = await self._next(after)
-            for event in kept:
-                if wanted.has(event):
+            after = events[-1].id if events else after
+            events = await self._next(after)
+            for event in events:
+                if matching.has(event):
                     yield event_out(event)
 
     async def close(self) -> None:
-        """Ends the streams that follow, within WAIT_S."""
+        """Ends the streams that follow new events, within WAIT_S."""
         self._closing = True
         await asyncio.gather(*self._reads.values(), return_exceptions=True)
 
     async def _next(self, after: str) -> tuple[Event, ...]:
         read = self._reads.get(after)
         if read is None:
-            if len(self._reads) >= MOST_READS:
+            if len(self._reads) >= MAX_READS:
                 raise ResourceExhausted(
-                    "too many callers wait for events here, each for another one: end one, or "
-                    "ask another control plane"
+                    "too many callers of this control plane wait for events, each after another "
+                    "one: end a stream, or ask another control plane"
                 )
             waiting = self._registry.next_events(after, WAIT_S)
             read = asyncio.create_task(waiting, name=f"events after {after}")
@@ -63,5 +64,5 @@ class EventService(events_pb2_grpc.EventServiceServicer):
     def _ended(self, after: str, read: asyncio.Task[tuple[Event, ...]]) -> None:
         self._reads.pop(after, None)
         if not read.cancelled():
-            # Looked at here too: every caller may have left before it failed.
+            # Retrieved here too: every caller may have left before it failed.
             read.exception()

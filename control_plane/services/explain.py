@@ -1,6 +1,6 @@
-"""ExplainService: what a load would do, why a version is where it is, what became of a request.
+"""ExplainService: what a load would do, why a version is where it is, how a request ended.
 
-Translation and checks; nothing here changes anything or waits for anyone.
+It only reads, and never waits.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from yolopool.v1 import explain_pb2, explain_pb2_grpc, types_pb2
 
 
 class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
-    """`snapshot` answers what the next plan will look at, commands under way included."""
+    """`snapshot` returns what the next plan will look at, with the commands in progress applied."""
 
     def __init__(
-        self, view: View, snapshot: Callable[[], Snapshot], traces: RequestHistory, clock: Clock
+        self, view: View, snapshot: Callable[[], Snapshot], history: RequestHistory, clock: Clock
     ) -> None:
         self._view = view
         self._snapshot = snapshot
-        self._traces = traces
+        self._history = history
         self._clock = clock
 
     async def PlanLoad(
@@ -53,7 +53,7 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
         now = self._clock.monotonic()
         rates = self._view.arrivals(key)
         verdicts = explanation.verdicts(snapshot, version, now)
-        want, wait = snapshot.desired.want(key), self._view.waits.get(key)
+        want, blocked = snapshot.desired.want(key), self._view.waits.get(key)
         return explain_pb2.ExplainModelResponse(
             version=key_out(key),
             wants=explanation.wants_in_words(version, want, snapshot.unix_s),
@@ -61,13 +61,13 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
             rate=rates.estimate,
             value_per_gib=explanation.value_per_gib(snapshot, version, rates.estimate),
             workers=[verdict_out(verdict) for verdict in verdicts],
-            waiting_reason=f"{wait.reason}: {wait.why}" if wait is not None else "",
+            waiting_reason=f"{blocked.reason}: {blocked.why}" if blocked is not None else "",
         )
 
     async def ExplainRequest(
         self, request: explain_pb2.ExplainRequestRequest, context: CallContext
     ) -> explain_pb2.ExplainRequestResponse:
-        traces = self._traces.find(request.request_id)
+        traces = self._history.find(request.request_id)
         return explain_pb2.ExplainRequestResponse(requests=[trace_out(trace) for trace in traces])
 
 

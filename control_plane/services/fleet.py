@@ -1,4 +1,4 @@
-"""DetectionService and FleetService: translation and checks at the door, no decisions."""
+"""FleetService: lists the workers, sums up the fleet, and drains a worker."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,16 @@ from control_plane.convert.validation import deadline_of
 from control_plane.convert.versions import key_out
 from control_plane.convert.workers import crashed_out, worker_out
 from control_plane.metrics import Metrics
+from control_plane.models.import_jobs import ImportJobs
+from control_plane.reconcile.drain_progress import DrainProgress
 from control_plane.reconcile.drainer import Drainer
-from control_plane.services.imports import ImportService
-from control_plane.store.registry import Registry
-from control_plane.types.worker import WorkerState
+from control_plane.store.registry import DesiredState
+from control_plane.types.worker import WorkerInfo, WorkerState
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from yolopool import __version__
 from yolopool.errors import DeadlineExceeded, WorkerNotFound
-from yolopool.v1 import (
-    fleet_pb2,
-    fleet_pb2_grpc,
-)
+from yolopool.v1 import fleet_pb2, fleet_pb2_grpc
 from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()
@@ -32,7 +30,7 @@ DRAIN_WAIT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """This control plane: its name in the lease, and when it began."""
+    """This control plane: its name in the leader's lease, and when it started."""
 
     name: str
     started_unix_s: float
@@ -44,8 +42,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         identity: Identity,
         view: View,
         metrics: Metrics,
-        importers: ImportService,
-        registry: Registry,
+        import_jobs: ImportJobs,
+        registry: DesiredState,
         drainer: Drainer,
         clock: Clock,
     ) -> None:
@@ -54,7 +52,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self._drainer = drainer
         self._view = view
         self._metrics = metrics
-        self._importers = importers
+        self._import_jobs = import_jobs
         self._clock = clock
 
     async def ListWorkers(
@@ -64,13 +62,13 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         exits = view.exits.current(now)
         known = {
             id_: worker_out(
-                one,
-                view.loads.get(id_, one.load),
+                worker,
+                view.loads.get(id_, worker.load),
                 now,
-                view.desired.is_cordoned(one),
+                view.desired.is_cordoned(worker),
                 exits.get(id_),
             )
-            for id_, one in view.workers.items()
+            for id_, worker in view.workers.items()
         }
         known |= {id_: crashed_out(exit) for id_, exit in exits.items() if id_ not in known}
         return fleet_pb2.ListWorkersResponse(workers=[known[id_] for id_ in sorted(known)])
@@ -79,7 +77,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self, request: fleet_pb2.GetFleetRequest, context: CallContext
     ) -> fleet_pb2.GetFleetResponse:
         view, outcomes = self._view, self._metrics.outcomes
-        here = [w for w in view.workers.values() if w.state is not WorkerState.LOST]
+        here = [worker for worker in view.workers.values() if worker.state is not WorkerState.LOST]
         states = [replica.state for worker in here for replica in worker.replicas.values()]
         return fleet_pb2.GetFleetResponse(
             cluster=view.desired.cluster,
@@ -89,12 +87,14 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             reconciler=view.leader,
             registry_available=view.registry_available,
             models=view.catalogue.count(),
-            versions=sum(one.given.build_of is None for one in view.desired.versions.values()),
+            versions=sum(
+                version.given.build_of is None for version in view.desired.versions.values()
+            ),
             workers_ready=sum(worker.state is WorkerState.READY for worker in here),
             workers=len(view.workers),
-            importers=self._importers.count(),
+            importers=self._import_jobs.count_importers(),
             replicas_hot=states.count(ReplicaState.HOT),
-            outstanding=sum(view.loads.get(w.id, w.load).outstanding for w in here),
+            outstanding=sum(view.loads.get(worker.id, worker.load).outstanding for worker in here),
             budget_bytes=sum(worker.ledger.budget_bytes for worker in here),
             used_bytes=sum(worker.ledger.used_bytes for worker in here),
             requests_total=outcomes.total(),
@@ -110,10 +110,19 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         worker = self._view.workers.get(request.worker)
         if worker is None:
             raise WorkerNotFound(f"no worker {request.worker[:120]!r} is known: list the workers")
-        log.info("drain wanted", worker=worker.id, by=principal_of(context).name)
+        log.info("drain requested", worker=worker.id, by=principal_of(context).name)
         await self._registry.cordon(worker.id, worker.incarnation)
         self._view.put_cordon(worker)
         progress = self._drainer.progress(worker)
+        if request.wait:
+            deadline_s = deadline_of(context, self._clock.monotonic(), DRAIN_WAIT_S)
+            progress = await self._drained(worker, progress, deadline_s)
+        return fleet_pb2.DrainWorkerResponse(not_moved=[key_out(key) for key in progress.stuck])
+
+    async def _drained(
+        self, worker: WorkerInfo, progress: DrainProgress, deadline_s: float
+    ) -> DrainProgress:
+        """The last progress seen before the worker left. Raises DeadlineExceeded."""
 
         def gone() -> bool | None:
             nonlocal progress
@@ -124,12 +133,10 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
                 progress = self._drainer.progress(now)
             return True if now.state is WorkerState.LOST else None
 
-        if request.wait:
-            deadline_s = deadline_of(context, self._clock.monotonic(), DRAIN_WAIT_S)
-            left_s = deadline_s - self._clock.monotonic()
-            if not await self._view.waiters.until(ANY, gone, left_s):
-                moving = ", ".join(map(str, progress.moving)) or "its last requests"
-                raise DeadlineExceeded(
-                    f"worker {worker.id} has not left yet, it waits for {moving}: the drain goes on"
-                )
-        return fleet_pb2.DrainWorkerResponse(not_moved=[key_out(key) for key in progress.stuck])
+        left_s = deadline_s - self._clock.monotonic()
+        if not await self._view.waiters.until(ANY, gone, left_s):
+            moving = ", ".join(map(str, progress.moving)) or "its last requests"
+            raise DeadlineExceeded(
+                f"worker {worker.id} still waits for {moving} at the deadline: the drain goes on"
+            )
+        return progress

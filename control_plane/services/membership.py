@@ -1,6 +1,5 @@
-"""Where workers join, send their heartbeats and leave; and the end of leases that ran out."""
+"""MembershipService: workers join, send heartbeats, leave, and report exits of their processes."""
 
-import asyncio
 import math
 from collections.abc import AsyncIterator
 
@@ -13,7 +12,7 @@ from control_plane.convert.validation import WORKER_ID, check_worker
 from control_plane.convert.versions import token_in
 from control_plane.convert.workers import worker_in
 from control_plane.routing.worker_exits import WorkerExitHandler
-from control_plane.store.registry import Registry
+from control_plane.store.registry import ObservedState
 from control_plane.types.worker import WorkerExit, WorkerInfo
 from control_plane.view.crash_loops import LONGEST_OUTPUT
 from control_plane.view.view import View
@@ -24,26 +23,25 @@ from yolopool.v1 import membership_pb2, membership_pb2_grpc
 
 log = structlog.get_logger()
 
-EXPIRY_TICK_S = 0.25
-# Of what a supervisor reports: requests in hand, characters of an id, seconds.
-_MOST_IN_HAND, _LONGEST_REQUEST_ID, _LONGEST_RESTART_S = 512, 128, 3600.0
+# Bounds of an exit report: requests in flight, characters of a request id, seconds.
+_MAX_IN_FLIGHT, _MAX_REQUEST_ID_CHARS, _MAX_RESTART_S = 512, 128, 3600.0
 
 
 class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     def __init__(
         self,
         view: View,
-        registry: Registry,
-        link: WorkerClient,
-        exit_handler: WorkerExitHandler,
+        registry: ObservedState,
+        worker_client: WorkerClient,
+        worker_exits: WorkerExitHandler,
         clock: Clock,
         heartbeat_interval_s: float,
         lease_s: float,
     ) -> None:
         self._view = view
         self._registry = registry
-        self._link = link
-        self._exit_handler = exit_handler
+        self._worker_client = worker_client
+        self._worker_exits = worker_exits
         self._clock = clock
         self._heartbeat_interval_s = heartbeat_interval_s
         self._lease_s = lease_s
@@ -65,8 +63,8 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
                 replaces_because=worker.replaces_because,
             )
             if old is not None:
-                # A successor beside it joins while it still answers.
-                self._link.retire(old)
+                # The old process may still answer: its successor starts beside it.
+                self._worker_client.retire(old)
         return membership_pb2.JoinResponse(
             cluster=self._view.desired.cluster,
             heartbeat_interval_s=self._heartbeat_interval_s,
@@ -76,14 +74,14 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     async def Heartbeat(
         self, requests: AsyncIterator[membership_pb2.HeartbeatRequest], context: CallContext
     ) -> AsyncIterator[membership_pb2.HeartbeatResponse]:
-        inventory = HeartbeatDecoder()
+        decoder = HeartbeatDecoder()
         async for request in requests:
             joined = self._view.workers.get(request.worker.id)
             if joined is None:
                 raise WorkerNotFound(f"worker {request.worker.id!r} is not known here: join again")
             token = token_in(request.highest_token) if request.HasField("highest_token") else None
             try:
-                worker = inventory.read(request.worker, self._lease_until(), joined)
+                worker = decoder.read(request.worker, self._lease_until(), joined)
                 self._view.apply_heartbeat(worker, token)
             except InvalidTransition as error:
                 raise InvalidWorker(f"{error}: restart the worker") from error
@@ -103,50 +101,45 @@ class MembershipService(membership_pb2_grpc.MembershipServiceServicer):
     ) -> membership_pb2.ReportExitResponse:
         if not WORKER_ID.fullmatch(request.worker):
             raise InvalidWorker(f"{request.worker[:80]!r} is no worker id: see Join")
-        # A process that ended before it could draw one has no incarnation.
-        known = all(
+        # A process that ended before it chose its incarnation has none.
+        valid = all(
             not id_ or WORKER_ID.fullmatch(id_) for id_ in (request.incarnation, request.io_process)
         )
-        if len(request.requests) > _MOST_IN_HAND or not known:
+        if len(request.requests) > _MAX_IN_FLIGHT or not valid:
             raise InvalidWorker(
-                f"an exit with {len(request.requests)} requests in hand: at most {_MOST_IN_HAND} "
-                "are noted, of an incarnation as Join has it"
+                f"an exit report with {len(request.requests)} requests: give at most "
+                f"{_MAX_IN_FLIGHT}, and an incarnation and I/O process that are valid as for Join"
             )
-        told, now = request.exit, self._clock.unix()
-        is_number = math.isfinite(told.restart_in_s)
-        restart_in_s = min(max(0.0, told.restart_in_s), _LONGEST_RESTART_S) if is_number else 0.0
+        reported = request.exit
         exit = WorkerExit(
             worker=request.worker,
             device=request.device[:120],
             device_kind=request.device_kind[:16],
-            ended=told.ended[:200],
-            last_output=told.last_output[-LONGEST_OUTPUT:],
-            in_a_row=told.in_a_row,
-            ran_s=told.ran_s,
-            restart_in_s=restart_in_s,
-            unix_s=now,
+            ended=reported.ended[:200],
+            last_output=reported.last_output[-LONGEST_OUTPUT:],
+            in_a_row=reported.in_a_row,
+            ran_s=reported.ran_s,
+            restart_in_s=_restart_in_s(reported.restart_in_s),
+            unix_s=self._clock.unix(),
         )
-        in_hand = frozenset(one for one in request.requests if len(one) <= _LONGEST_REQUEST_ID)
-        await self._exit_handler.report(exit, request.incarnation, in_hand, request.io_process)
+        in_flight = frozenset(
+            request_id
+            for request_id in request.requests
+            if len(request_id) <= _MAX_REQUEST_ID_CHARS
+        )
+        await self._worker_exits.report(exit, request.incarnation, in_flight, request.io_process)
         return membership_pb2.ReportExitResponse()
 
-    async def expire(self) -> None:
-        """Goes on for ever: ends the calls that lost workers still hold, so they go elsewhere."""
-        while True:
-            try:
-                for worker in self._view.expire(self._clock.monotonic()):
-                    log.warning("worker lost: its lease ran out", worker=worker.id)
-                    await self._link.drop(worker)
-            except Exception:
-                log.exception("a lost worker was not let go: this is a bug")
-            await asyncio.sleep(EXPIRY_TICK_S)
-
     async def _gone(self, worker: WorkerInfo) -> None:
-        self._link.retire(worker)
+        self._worker_client.retire(worker)
         try:
             await self._registry.drop_worker(worker.id, worker.incarnation)
         except RegistryUnavailable:
-            log.info("a worker's record stays until it runs out", worker=worker.id)
+            log.info("a worker's record stays until it expires", worker=worker.id)
 
     def _lease_until(self) -> float:
         return self._clock.monotonic() + self._lease_s
+
+
+def _restart_in_s(seconds: float) -> float:
+    return min(max(0.0, seconds), _MAX_RESTART_S) if math.isfinite(seconds) else 0.0

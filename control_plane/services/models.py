@@ -1,7 +1,6 @@
-"""ModelService: upload, register, look, load, unload, change over, delete."""
+"""ModelService: upload, register, list, load, unload, set policies, build, change over, delete."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import structlog
 
@@ -22,59 +21,53 @@ from control_plane.convert.validation import (
 from control_plane.convert.versions import (
     batching_in,
     drift_in,
-    given_in,
     key_out,
     placement_in,
     residency_in,
+    serving_spec_in,
     settings_in,
     version_out,
 )
 from control_plane.convert.workers import replica_out
-from control_plane.events.recorder import EventRecorder
 from control_plane.models.builds import Builds
 from control_plane.models.changeover import Changeovers
 from control_plane.models.loading import Loader
+from control_plane.models.policies import Policies
+from control_plane.models.registration import Registration
 from control_plane.store.artifacts import FolderArtifacts, check_digest
-from control_plane.store.registry import Registry
 from control_plane.types.desired import Want, WantSource
-from control_plane.types.event import EventKind
-from control_plane.types.policy import Placement, Residency, ResidencyMode
-from control_plane.types.version import ModelVersion, ServingSpec, VersionKey, VersionState
+from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.view import View
 from yolopool.errors import (
-    ArtifactNotFound,
-    DeadlineExceeded,
     InvalidOption,
-    VersionNotFound,
 )
 from yolopool.names import check_name, is_build, parse_ref
 from yolopool.v1 import model_pb2, model_pb2_grpc
 
 log = structlog.get_logger()
 
-# An admin's call without a deadline: imports and loads take their time, but not for ever.
+# For an administrator's call without a deadline: an import or a load may take minutes.
 DEFAULT_WAIT_S = 600.0
-IMPORTED = frozenset({VersionState.READY, VersionState.FAILED})
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
     def __init__(
         self,
-        registry: Registry,
         view: View,
         artifacts: FolderArtifacts,
+        registration: Registration,
+        policies: Policies,
         builds: Builds,
-        loads: Loader,
+        loader: Loader,
         changeovers: Changeovers,
-        recorder: EventRecorder,
         clock: Clock,
     ) -> None:
-        self._registry = registry
         self._view = view
         self._artifacts = artifacts
+        self._registration = registration
+        self._policies = policies
         self._builds = builds
-        self._loads = loads
-        self._recorder = recorder
+        self._loader = loader
         self._changeovers = changeovers
         self._clock = clock
 
@@ -83,7 +76,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.UploadArtifactResponse:
         first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
-            raise InvalidOption("the first message of an upload is its header")
+            raise InvalidOption("the first message of an upload must be its header")
         header, digest = first.header, check_digest(first.header.sha256)
         self._artifacts.check_size(header.size_bytes)
         chunk = await _next_chunk(requests)
@@ -100,30 +93,17 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.RegisterModelResponse:
         name, artifact = check_name(request.name), check_digest(request.artifact)
         settings = settings_in(check_settings(request.settings))
-        earlier = self._view.catalogue.models.get(name, ())
-        given = given_in(request, earlier[0].given if earlier else ServingSpec())
-        if not self._artifacts.has(artifact):
-            raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
-        now = self._clock.unix()
-        version = await self._registry.register(
+        version = await self._registration.register(
             name,
             artifact,
             settings,
-            request.source_name[:200],
-            check_request_id(request.request_id),
-            now,
-            given,
+            serving_spec_in(request, self._registration.newest_spec(name)),
+            source_name=request.source_name[:200],
+            request_id=check_request_id(request.request_id),
+            by=principal_of(context).name,
         )
-        by = principal_of(context).name
-        if version.created_unix_s == now:  # else a repeat, which made none
-            says = f"by {by}, of {version.source_name or artifact[:12]}"
-            self._recorder.record(EventKind.REGISTERED, version=version.key, message=says)
-        if version.state is VersionState.UPLOADED:
-            version = await self._adopt(version)
-        self._view.put_version(version)
-        log.info("registered", version=str(version.key), by=by)
-        if request.wait and version.state not in IMPORTED:
-            version = await self._imported(version, self._deadline(context))
+        if request.wait:
+            version = await self._registration.imported(version, self._deadline_s(context))
         return model_pb2.RegisterModelResponse(version=self._full(version))
 
     async def ListModels(
@@ -131,7 +111,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.ListModelsResponse:
         models = self._view.catalogue.models
         prefix = request.name_prefix
-        names = sorted(n for n in models if n.startswith(prefix) and not is_build(n))
+        names = sorted(name for name in models if name.startswith(prefix) and not is_build(name))
         return model_pb2.ListModelsResponse(
             models=[self._model(name, models[name]) for name in names]
         )
@@ -146,19 +126,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     async def DeleteModel(
         self, request: model_pb2.DeleteModelRequest, context: CallContext
     ) -> model_pb2.DeleteModelResponse:
-        versions = self._view.catalogue.versions(parse_ref(request.model))
-        for version in versions:
-            serves = self._builds.serving(version)
-            if serves is not None:
-                raise InvalidOption(
-                    f"{version.key} serves {serves}: serve that by another build, or none, first"
-                )
-        deleted = await self._registry.delete([version.key for version in versions])
-        self._view.drop_versions(deleted)
-        by = principal_of(context).name
-        log.info("deleted", versions=[str(key) for key in deleted], by=by)
-        for key in deleted:
-            self._recorder.record(EventKind.DELETED, version=key, message=f"by {by}")
+        ref, by = parse_ref(request.model), principal_of(context).name
+        deleted = await self._registration.delete(ref, by)
         return model_pb2.DeleteModelResponse(deleted=[key_out(key) for key in sorted(deleted)])
 
     async def LoadModel(
@@ -168,29 +137,20 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         version = self._view.catalogue.ready(parse_ref(request.model))
         if request.HasField("placement"):
             placement = placement_in(check_placement(request.placement))
-            version = await self._place(version.key, placement)
+            version = await self._policies.set_placement(version.key, placement)
         want = Want(version.key, replicas, request.pin, WantSource.ADMIN, self._clock.unix())
-        log.info("load wanted", version=str(want.key), by=principal_of(context).name)
-        await self._loads.load(want, request.wait, self._deadline(context))
+        _log("load requested", want.key, context)
+        await self._loader.load(want, request.wait, self._deadline_s(context))
         return model_pb2.LoadModelResponse(version=self._full(version))
 
     async def UnloadModel(
         self, request: model_pb2.UnloadModelRequest, context: CallContext
     ) -> model_pb2.UnloadModelResponse:
         version = self._view.catalogue.find(parse_ref(request.model))
-        residency = version.given.residency
-        if residency.pins:
-            # It would come back at once: who unloads it does not want it kept so.
-            normal = replace(residency, mode=ResidencyMode.NORMAL)
-            version = await self._keep(version.key, normal)
-        log.info(
-            "unload wanted",
-            version=str(version.key),
-            force=request.force,
-            by=principal_of(context).name,
-        )
-        deadline_s = self._deadline(context)
-        await self._loads.unload(version.key, request.wait, deadline_s, request.force)
+        version = await self._policies.end_standby(version)
+        _log("unload requested", version.key, context, force=request.force)
+        deadline_s = self._deadline_s(context)
+        await self._loader.unload(version.key, request.wait, deadline_s, request.force)
         return model_pb2.UnloadModelResponse(version=self._full(version))
 
     async def SetResidency(
@@ -198,28 +158,18 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.SetResidencyResponse:
         version = self._view.catalogue.find(parse_ref(request.model))
         residency = residency_in(check_residency(request.residency))
-        log.info(
-            "residency set",
-            version=str(version.key),
-            mode=residency.mode,
-            by=principal_of(context).name,
-        )
-        kept = await self._keep(version.key, residency)
-        return model_pb2.SetResidencyResponse(version=self._full(kept))
+        _log("residency set", version.key, context, mode=residency.mode)
+        version = await self._policies.set_residency(version.key, residency)
+        return model_pb2.SetResidencyResponse(version=self._full(version))
 
     async def SetPlacement(
         self, request: model_pb2.SetPlacementRequest, context: CallContext
     ) -> model_pb2.SetPlacementResponse:
         version = self._view.catalogue.find(parse_ref(request.model))
         placement = placement_in(check_placement(request.placement))
-        log.info(
-            "placement set",
-            version=str(version.key),
-            placement=placement.says,
-            by=principal_of(context).name,
-        )
-        placed = await self._place(version.key, placement)
-        return model_pb2.SetPlacementResponse(version=self._full(placed))
+        _log("placement set", version.key, context, placement=placement.says)
+        version = await self._policies.set_placement(version.key, placement)
+        return model_pb2.SetPlacementResponse(version=self._full(version))
 
     async def SetBatching(
         self, request: model_pb2.SetBatchingRequest, context: CallContext
@@ -228,34 +178,25 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         kind, batching = check_device_kind(request.device_kind), None
         if request.HasField("batching"):
             batching = batching_in(check_batching(request.batching))
-        log.info(
-            "batching set",
-            version=str(version.key),
-            device_kind=kind,
-            batching=str(batching),
-            by=principal_of(context).name,
-        )
-        batched = await self._registry.set_batching(version.key, kind, batching)
-        if batched is None:
-            raise VersionNotFound(f"{version.key} does not exist any more")
-        self._view.put_version(batched)
-        return model_pb2.SetBatchingResponse(version=self._full(batched))
+        _log("batching set", version.key, context, device_kind=kind, batching=str(batching))
+        version = await self._policies.set_batching(version.key, kind, batching)
+        return model_pb2.SetBatchingResponse(version=self._full(version))
 
     async def BuildModel(
         self, request: model_pb2.BuildModelRequest, context: CallContext
     ) -> model_pb2.BuildModelResponse:
         calibration = check_digest(request.calibration) if request.calibration else ""
-        row = await self._builds.build(
+        build = await self._builds.build(
             parse_ref(request.model),
             request.backend,
             request.precision,
             request.device_kind,
             calibration,
         )
-        log.info("build wanted", build=str(row.key), by=principal_of(context).name)
-        if request.wait and row.state not in IMPORTED:
-            row = await self._imported(row, self._deadline(context))
-        return model_pb2.BuildModelResponse(build=self._full(row))
+        _log("build requested", build.key, context)
+        if request.wait:
+            build = await self._registration.imported(build, self._deadline_s(context))
+        return model_pb2.BuildModelResponse(build=self._full(build))
 
     async def SetVariant(
         self, request: model_pb2.SetVariantRequest, context: CallContext
@@ -265,13 +206,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         version = await self._builds.serve(
             parse_ref(request.model), kind, request.variant, drift, request.unchecked
         )
-        log.info(
-            "variant set",
-            version=str(version.key),
-            device_kind=kind,
-            variant=request.variant,
-            by=principal_of(context).name,
-        )
+        _log("variant set", version.key, context, device_kind=kind, variant=request.variant)
         return model_pb2.SetVariantResponse(version=self._full(version))
 
     async def Changeover(
@@ -279,12 +214,12 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.ChangeoverResponse:
         change = changeover_in(request)
         log.info(
-            "changeover wanted",
-            prepare=[one.model for one in change.prepare],
+            "changeover requested",
+            prepare=[preparation.model for preparation in change.prepare],
             release=list(change.release),
             by=principal_of(context).name,
         )
-        done = await self._changeovers.change(change, self._deadline(context))
+        done = await self._changeovers.change(change, self._deadline_s(context))
         versions = self._view.desired.versions
         prepared = (versions.get(want.key) for want in done.wants)
         return model_pb2.ChangeoverResponse(
@@ -292,34 +227,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             released=[key_out(key) for key in done.release],
         )
 
-    # --- what the verbs share -----------------------------------------------------------------
-
-    async def _place(self, key: VersionKey, placement: Placement) -> ModelVersion:
-        version = await self._registry.set_placement(key, placement)
-        if version is None:
-            raise VersionNotFound(f"{key} does not exist any more")
-        self._view.ask_again(key)
-        self._view.put_version(version)
-        return version
-
-    async def _keep(self, key: VersionKey, residency: Residency) -> ModelVersion:
-        want = self._view.desired.want(key)
-        ready = self._view.desired.versions[key].state is VersionState.READY
-        if want is not None and ready and want.pinned and not residency.pins:
-            # A pin ends with any other way to keep it, whether a load or a standby asked for it;
-            # what is loaded stays until its room is needed. First, so that it is always wanted.
-            since = self._clock.unix()
-            soft = await self._registry.want(
-                Want(key, want.replicas, False, WantSource.ADMIN, since_unix_s=since)
-            )
-            if soft is not None:
-                self._view.put_want(soft)
-        version = await self._registry.set_residency(key, residency)
-        if version is None:
-            raise VersionNotFound(f"{key} does not exist any more")
-        self._view.ask_again(key)
-        self._view.put_version(version)
-        return version
+    # --- what the calls share -----------------------------------------------------------------
 
     def _held(self, digest: str) -> model_pb2.UploadArtifactResponse:
         return model_pb2.UploadArtifactResponse(
@@ -327,39 +235,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             received_bytes=self._artifacts.held_bytes(digest),
         )
 
-    async def _adopt(self, version: ModelVersion) -> ModelVersion:
-        """Takes the pack of a READY version of the same bytes that asked for the same, if there
-        is one.
-        """
-        versions = self._view.desired.versions.values()
-        twin = next((one for one in versions if _is_twin(one, version)), None)
-        if twin is None or twin.pack is None:
-            return version
-        adopted = await self._registry.adopt_pack(version.key, twin.pack, twin.settings)
-        return adopted or version
-
-    async def _imported(self, version: ModelVersion, deadline_s: float) -> ModelVersion:
-        key = version.key
-
-        def ended() -> ModelVersion | None:
-            now = self._view.desired.versions.get(key)
-            if now is None and self._view.desired.revision > revision:
-                raise VersionNotFound(f"{key} was deleted while it was being imported")
-            return now if now is not None and now.state in IMPORTED else None
-
-        revision = self._view.desired.revision
-        left_s = deadline_s - self._clock.monotonic()
-        found = await self._view.waiters.until(key, ended, left_s)
-        if found is None:
-            state = self._view.desired.versions.get(key, version).state
-            raise DeadlineExceeded(
-                f"{key} is {state} and the time is up: the import goes on (is an importer "
-                "running?)",
-                details={"version": str(key)},
-            )
-        return found
-
-    def _deadline(self, context: CallContext) -> float:
+    def _deadline_s(self, context: CallContext) -> float:
         return deadline_of(context, self._clock.monotonic(), DEFAULT_WAIT_S)
 
     def _model(self, name: str, versions: tuple[ModelVersion, ...]) -> model_pb2.Model:
@@ -371,7 +247,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         )
 
     def _full(self, version: ModelVersion) -> model_pb2.ModelVersion:
-        """A version with what is wanted of it, where it is, and why it is not."""
+        """A version with its want, its replicas and builds, and what blocks it."""
         key = version.key
         answer = version_out(version)
         want = self._view.desired.want(key)
@@ -383,22 +259,14 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             )
         for build in self._builds.of(key):
             answer.builds.append(self._full(build))
-        wait = self._view.waits.get(key)
-        if wait is not None:
-            answer.waiting_reason = f"{wait.reason}: {wait.why}"
+        blocked = self._view.waits.get(key)
+        if blocked is not None:
+            answer.waiting_reason = f"{blocked.reason}: {blocked.why}"
         return answer
 
 
-def _is_twin(one: ModelVersion, new: ModelVersion) -> bool:
-    """Whether both were registered with the same bytes and asked for the same of them."""
-    return (
-        one.state is VersionState.READY
-        and one.artifact == new.artifact
-        and one.asked == new.asked
-        and one.given.architecture_yaml == new.given.architecture_yaml
-        and one.given.class_names == new.given.class_names
-        and one.given.build_of is None
-    )
+def _log(event: str, key: VersionKey, context: CallContext, **fields: object) -> None:
+    log.info(event, version=str(key), **fields, by=principal_of(context).name)
 
 
 async def _next_chunk(requests: AsyncIterator[model_pb2.UploadArtifactRequest]) -> bytes | None:
@@ -406,5 +274,5 @@ async def _next_chunk(requests: AsyncIterator[model_pb2.UploadArtifactRequest]) 
     if message is None:
         return None
     if message.WhichOneof("part") != "chunk":
-        raise InvalidOption("after the header an upload has chunks only")
+        raise InvalidOption("after the header an upload may have only chunks")
     return message.chunk

@@ -1,4 +1,4 @@
-"""PeerService: what other control planes ask of the one that decides."""
+"""PeerService: other control planes ask the leader to load a version."""
 
 from random import Random
 
@@ -16,10 +16,10 @@ from yolopool.v1 import peer_pb2, peer_pb2_grpc
 
 class PeerService(peer_pb2_grpc.PeerServiceServicer):
     def __init__(
-        self, view: View, loads: Loader, clock: Clock, rng: Random, default_deadline_s: float
+        self, view: View, loader: Loader, clock: Clock, rng: Random, default_deadline_s: float
     ) -> None:
         self._view = view
-        self._loads = loads
+        self._loader = loader
         self._clock = clock
         self._rng = rng
         self._default_deadline_s = default_deadline_s
@@ -29,13 +29,11 @@ class PeerService(peer_pb2_grpc.PeerServiceServicer):
     ) -> peer_pb2.WantVersionResponse:
         key = key_in(request.version)
         deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
-        await self._loads.ensure_loaded(
-            key, lambda: self._worker_that_can_answer(key), deadline_s, here=True
-        )
+        await self._loader.ensure_loaded(key, lambda: self._worker_now(key), deadline_s, here=True)
         return peer_pb2.WantVersionResponse()
 
-    def _worker_that_can_answer(self, key: VersionKey) -> WorkerInfo | None:
-        """Whoever could answer a Detect now. Raises what the plan says can't be done."""
+    def _worker_now(self, key: VersionKey) -> WorkerInfo | None:
+        """A worker that could answer a Detect now. Raises the plan's final refusal."""
         route = choose(self._view, key, self._clock.monotonic(), self._rng)
         if isinstance(route, Reject):
             raise route.error

@@ -1,5 +1,6 @@
-"""Calls that need desired state are refused until it was read: a model that is only not known yet
-would be told as one that does not exist.
+"""Rejects calls that need desired state until it was read.
+
+Before that, a model that is not known yet would look like one that does not exist.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,7 +10,7 @@ import grpc
 
 from yolopool.errors import RegistryUnavailable
 
-_NEEDING = frozenset(
+_GATED = frozenset(
     {
         "yolopool.v1.DetectionService",
         "yolopool.v1.ExplainService",
@@ -20,7 +21,7 @@ _NEEDING = frozenset(
 
 
 class ReadinessGate(grpc.aio.ServerInterceptor):
-    """Callers hear UNAVAILABLE, which clients send again, to another where there is one."""
+    """Callers get UNAVAILABLE; clients retry it, on another control plane if there is one."""
 
     def __init__(self, is_loaded: Callable[[], bool]) -> None:
         self._is_loaded = is_loaded
@@ -32,7 +33,7 @@ class ReadinessGate(grpc.aio.ServerInterceptor):
     ) -> Any:
         handler = await continuation(handler_call_details)
         service = handler_call_details.method.rpartition("/")[0].removeprefix("/")
-        if handler is None or service not in _NEEDING or self._is_loaded():
+        if handler is None or service not in _GATED or self._is_loaded():
             return handler
         kind = "stream_unary" if handler.request_streaming else "unary_unary"
         return handler._replace(**{kind: _refuse})
@@ -40,5 +41,5 @@ class ReadinessGate(grpc.aio.ServerInterceptor):
 
 async def _refuse(request: Any, context: Any) -> NoReturn:
     raise RegistryUnavailable(
-        "this control plane has just begun and has not read the registry yet: try again shortly"
+        "this control plane has just started and has not read the registry yet: try again shortly"
     )

@@ -1,11 +1,12 @@
-"""ScheduleService: set, list, delete. What they do is the scheduler's."""
+"""ScheduleService: sets, lists and deletes schedules; the schedule controller runs them."""
 
 import structlog
 
 from control_plane.caller import CallContext, principal_of
 from control_plane.clock import Clock
 from control_plane.convert.schedules import schedule_in, status_out
-from control_plane.store.registry import Registry
+from control_plane.store.registry import DesiredState
+from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from yolopool.errors import InvalidSchedule, ScheduleNotFound
 from yolopool.names import parse_ref
@@ -15,7 +16,7 @@ log = structlog.get_logger()
 
 
 class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
-    def __init__(self, registry: Registry, view: View, clock: Clock) -> None:
+    def __init__(self, registry: DesiredState, view: View, clock: Clock) -> None:
         self._registry = registry
         self._view = view
         self._clock = clock
@@ -24,11 +25,11 @@ class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
         self, request: schedule_pb2.SetScheduleRequest, context: CallContext
     ) -> schedule_pb2.SetScheduleResponse:
         schedule = schedule_in(request.schedule, self._clock.unix())
-        prepared = [self._key(one.model) for one in schedule.change.prepare]
+        prepared = [self._key(load.model) for load in schedule.change.prepare]
         for reference in schedule.change.release:
             self._key(reference)
         if len(set(prepared)) < len(prepared):
-            raise InvalidSchedule("a model is to be prepared twice: name each once")
+            raise InvalidSchedule("prepare names a model twice: name it once")
         held = await self._registry.put_schedule(schedule)
         self._view.put_schedule(held)
         log.info("schedule set", schedule=held.name, by=principal_of(context).name)
@@ -45,15 +46,15 @@ class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
     async def DeleteSchedule(
         self, request: schedule_pb2.DeleteScheduleRequest, context: CallContext
     ) -> schedule_pb2.DeleteScheduleResponse:
-        there = await self._registry.delete_schedule(request.name)
+        existed = await self._registry.delete_schedule(request.name)
         self._view.drop_schedule(request.name)
-        if not there:
+        if not existed:
             raise ScheduleNotFound(
                 f"there is no schedule {request.name[:80]!r}: list them to see their names"
             )
         log.info("schedule deleted", schedule=request.name, by=principal_of(context).name)
         return schedule_pb2.DeleteScheduleResponse()
 
-    def _key(self, reference: str) -> object:
-        """The version a reference means now, ready or not."""
+    def _key(self, reference: str) -> VersionKey:
+        """The version that a reference names now, ready or not."""
         return self._view.catalogue.find(parse_ref(reference)).key

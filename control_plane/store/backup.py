@@ -112,18 +112,18 @@ class DesiredBackup:
             "wants": len(desired.wants),
             "cordons": dict(desired.cordons),
             "numbers": dict(desired.numbers),
-            "schedules": [codec.schedule_to(one) for one in desired.schedules.values()],
+            "schedules": [codec.encode_schedule(one) for one in desired.schedules.values()],
         }
         yield json.dumps(head) + "\n"
         before, self._lines = self._lines, {}
         for key, version in desired.versions.items():
             known = before.get(key)
             if known is None or known[0] is not version:
-                known = (version, codec.version_to(version) + "\n")
+                known = (version, codec.encode_version(version) + "\n")
             self._lines[key] = known
             yield known[1]
         for want in desired.wants.values():
-            yield codec.want_to(want) + "\n"
+            yield codec.encode_want(want) + "\n"
 
 
 def _parse(lines: Iterator[str]) -> Desired:
@@ -131,9 +131,9 @@ def _parse(lines: Iterator[str]) -> Desired:
     head = json.loads(next(lines, ""))
     if head["format"] != FORMAT:
         raise ValueError(f"it is of format {head['format']}, not {FORMAT}")
-    versions = [codec.version_of(next(lines, "")) for _ in range(head["versions"])]
-    wants = [codec.want_of(next(lines, "")) for _ in range(head["wants"])]
-    schedules = [codec.schedule_of(text) for text in head["schedules"]]
+    versions = [codec.decode_version(next(lines, "")) for _ in range(head["versions"])]
+    wants = [codec.decode_want(next(lines, "")) for _ in range(head["wants"])]
+    schedules = [codec.decode_schedule(text) for text in head["schedules"]]
     return Desired(
         head["revision"],
         head["cluster"],

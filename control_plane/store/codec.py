@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
+from control_plane.store.transaction import ImportJob
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -30,34 +31,34 @@ Record = TypeVar("Record")
 Key = TypeVar("Key")
 
 
-def key_of(text: str) -> VersionKey:
+def decode_key(text: str) -> VersionKey:
     """Reads name@number."""
     name, _, number = text.rpartition("@")
     return VersionKey(name, int(number))
 
 
-def version_to(version: ModelVersion) -> str:
+def encode_version(version: ModelVersion) -> str:
     return _dump({**asdict(version), "key": str(version.key)})
 
 
-def version_of(text: str) -> ModelVersion:
+def decode_version(text: str) -> ModelVersion:
     raw = json.loads(text)
     asked = raw.get("asked")
     return _make(
         ModelVersion,
         {
             **raw,
-            "key": key_of(raw["key"]),
+            "key": decode_key(raw["key"]),
             "state": VersionState(raw["state"]),
-            "settings": _settings_of(raw["settings"]),
-            "pack": _pack_of(raw["pack"]),
-            "asked": _settings_of(asked) if asked is not None else None,
-            "given": _given_of(raw.get("given", {})),
+            "settings": _settings(raw["settings"]),
+            "pack": _pack(raw["pack"]),
+            "asked": _settings(asked) if asked is not None else None,
+            "given": _serving_spec(raw.get("given", {})),
         },
     )
 
 
-def _pack_of(raw: Mapping[str, Any] | None) -> Pack | None:
+def _pack(raw: Mapping[str, Any] | None) -> Pack | None:
     if raw is None:
         return None
     parts: dict[str, Any] = {name: tuple(raw[name]) for name in ("class_names", "warnings")}
@@ -66,7 +67,7 @@ def _pack_of(raw: Mapping[str, Any] | None) -> Pack | None:
     return _make(Pack, {**raw, **parts})
 
 
-def _settings_of(raw: Mapping[str, Any]) -> VersionSettings:
+def _settings(raw: Mapping[str, Any]) -> VersionSettings:
     policy, head, layout = (
         raw.get(name) for name in ("shape_policy", "head_mode", "output_layout")
     )
@@ -79,94 +80,103 @@ def _settings_of(raw: Mapping[str, Any]) -> VersionSettings:
     return _make(VersionSettings, {**raw, **words})
 
 
-def _given_of(raw: Mapping[str, Any]) -> ServingSpec:
+def _serving_spec(raw: Mapping[str, Any]) -> ServingSpec:
     residency = raw.get("residency", {})
     mode = ResidencyMode(residency.get("mode", ResidencyMode.NORMAL))
     parts = {
         "residency": _make(Residency, {**residency, "mode": mode}),
-        "placement": _placement_of(raw.get("placement", {})),
+        "placement": _placement(raw.get("placement", {})),
         "class_names": tuple(raw.get("class_names", ())),
         "batching": {kind: batching_of(one) for kind, one in raw.get("batching", {}).items()},
-        "served": {kind: _served_of(one) for kind, one in raw.get("served", {}).items()},
+        "served": {kind: _served_build(one) for kind, one in raw.get("served", {}).items()},
         "build_of": VersionKey(*raw["build_of"]) if raw.get("build_of") else None,
     }
     return _make(ServingSpec, {**raw, **parts})
 
 
-def _served_of(raw: Mapping[str, Any]) -> ServedBuild:
+def _served_build(raw: Mapping[str, Any]) -> ServedBuild:
     drift = raw.get("drift")
     checks = {name: _make(Drift, one) for name, one in raw.get("checks", {}).items()}
     parts = {
-        "pack": _pack_of(raw.get("pack")),
+        "pack": _pack(raw.get("pack")),
         "drift": _make(Drift, drift) if drift is not None else None,
     }
     return _make(ServedBuild, {**raw, **parts, "checks": checks})
 
 
-def _placement_of(raw: Mapping[str, Any]) -> Placement:
+def _placement(raw: Mapping[str, Any]) -> Placement:
     priority = Priority(raw.get("priority", Priority.NORMAL))
     return _make(Placement, {**raw, "priority": priority})
 
 
-def footprint_to(footprint: Footprint) -> str:
+def encode_footprint(footprint: Footprint) -> str:
     return _dump(asdict(footprint))
 
 
-def footprint_of(text: str) -> Footprint:
+def decode_footprint(text: str) -> Footprint:
     return _make(Footprint, json.loads(text))
 
 
-def footprint_key_to(key: FootprintKey) -> str:
+def encode_footprint_key(key: FootprintKey) -> str:
     """The compute class comes last, and only if it is known: older records have none."""
     words = (key.pack, key.variant, key.device_kind, key.compute_class)
     return " ".join(filter(None, words))
 
 
-def footprint_key_of(text: str) -> FootprintKey:
+def decode_footprint_key(text: str) -> FootprintKey:
     return FootprintKey(*text.split(" "))
 
 
-def want_to(want: Want) -> str:
+def encode_want(want: Want) -> str:
     return _dump({**asdict(want), "key": str(want.key)})
 
 
-def want_of(text: str) -> Want:
+def decode_want(text: str) -> Want:
     raw = json.loads(text)
-    return _make(Want, {**raw, "key": key_of(raw["key"]), "source": WantSource(raw["source"])})
+    return _make(Want, {**raw, "key": decode_key(raw["key"]), "source": WantSource(raw["source"])})
 
 
-def schedule_to(schedule: Schedule) -> str:
+def encode_job(job: ImportJob) -> str:
+    return json.dumps(asdict(job))
+
+
+def decode_job(text: str) -> ImportJob:
+    return _make(ImportJob, json.loads(text))
+
+
+def encode_schedule(schedule: Schedule) -> str:
     return _dump(asdict(schedule))
 
 
-def schedule_of(text: str) -> Schedule:
+def decode_schedule(text: str) -> Schedule:
     raw = json.loads(text)
     change = raw["change"]
     parts = {
-        "prepare": tuple(_preparation_of(one) for one in change["prepare"]),
+        "prepare": tuple(_preparation(one) for one in change["prepare"]),
         "release": tuple(change["release"]),
     }
     return _make(Schedule, {**raw, "change": _make(Changeover, {**change, **parts})})
 
 
-def _preparation_of(raw: Mapping[str, Any]) -> Preparation:
+def _preparation(raw: Mapping[str, Any]) -> Preparation:
     placement = raw.get("placement")
-    place = _placement_of(placement) if placement is not None else None
+    place = _placement(placement) if placement is not None else None
     return _make(Preparation, {**raw, "placement": place})
 
 
-def changed(
+def decode_fields(
     fields: Mapping[str, str | None],
-    key_of: Callable[[str], Key],
-    value_of: Callable[[str], Record],
+    decode_name: Callable[[str], Key],
+    decode_value: Callable[[str], Record],
 ) -> dict[Key, Record | None]:
     """Fields of a hash that were written; None: gone."""
     return {
-        key_of(name): value_of(text) if text is not None else None for name, text in fields.items()
+        decode_name(name): decode_value(text) if text is not None else None
+        for name, text in fields.items()
     }
 
 
-def worker_to(worker: WorkerInfo) -> str:
+def encode_worker(worker: WorkerInfo) -> str:
     replicas = [{**asdict(one), "key": str(one.key)} for one in worker.replicas.values()]
     # Field by field: asdict would copy the mapping of replicas, whose keys are no JSON keys.
     plain = {field.name: getattr(worker, field.name) for field in fields(worker)}
@@ -174,9 +184,9 @@ def worker_to(worker: WorkerInfo) -> str:
     return _dump({**plain, **nested, "labels": dict(worker.labels), "lease_until_s": 0.0})
 
 
-def worker_of(text: str) -> WorkerInfo:
+def decode_worker(text: str) -> WorkerInfo:
     raw = json.loads(text)
-    replicas = [_replica_of(one) for one in raw["replicas"]]
+    replicas = [_replica(one) for one in raw["replicas"]]
     return _make(
         WorkerInfo,
         {
@@ -190,10 +200,10 @@ def worker_of(text: str) -> WorkerInfo:
     )
 
 
-def _replica_of(raw: Mapping[str, Any]) -> Replica:
+def _replica(raw: Mapping[str, Any]) -> Replica:
     footprint, batching = raw.get("footprint"), raw.get("batching")
     parts = {
-        "key": key_of(raw["key"]),
+        "key": decode_key(raw["key"]),
         "state": ReplicaState(raw["state"]),
         "footprint": _make(Footprint, footprint) if footprint is not None else None,
         "rates": _make(ArrivalRates, raw.get("rates", {})),
@@ -202,17 +212,17 @@ def _replica_of(raw: Mapping[str, Any]) -> Replica:
     return _make(Replica, {**raw, **parts})
 
 
-def event_to(event: Event) -> str:
+def encode_event(event: Event) -> str:
     """Without its id, which is the store's."""
     version = str(event.version) if event.version is not None else None
     return _dump({**asdict(event), "version": version, "id": ""})
 
 
-def event_of(id_: str, text: str) -> Event:
+def decode_event(id_: str, text: str) -> Event:
     raw = json.loads(text)
     # A newer release may know more kinds.
     kind = EventKind.__members__.get(raw["kind"], EventKind.UNSPECIFIED)
-    version = key_of(raw["version"]) if raw["version"] is not None else None
+    version = decode_key(raw["version"]) if raw["version"] is not None else None
     return _make(Event, {**raw, "kind": kind, "version": version, "id": id_})
 
 

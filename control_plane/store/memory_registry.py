@@ -8,57 +8,114 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 from uuid import uuid4
 
-from control_plane.memory_events import MemoryEvents
-from control_plane.store.registry import LOG_KEPT, REQUEST_ID_KEPT_S, StoreEmptied
-from control_plane.types import lifecycle
+from control_plane.store.registry import LOG_KEPT, StoreEmptied
+from control_plane.store.transaction import ImportJob, Transaction, Writes
+from control_plane.store.transactions import requeued
+from control_plane.store.write_verbs import WriteVerbs
 from control_plane.types.desired import Desired, DesiredDelta, Want
-from control_plane.types.event import Event
+from control_plane.types.event import EVENTS_KEPT, Event
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
-from control_plane.types.policy import BatchingConfig, Placement, Residency
 from control_plane.types.schedule import Schedule
-from control_plane.types.version import (
-    ModelVersion,
-    Pack,
-    ServedBuild,
-    ServingSpec,
-    VersionKey,
-    VersionSettings,
-    VersionState,
-    builds_of,
-)
+from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import WorkerInfo
-from yolopool.errors import ImportNotYours, StaleToken
+from yolopool.errors import StaleToken
+
+Answer = TypeVar("Answer")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+@dataclass(slots=True)
+class _Held:
+    """What the store holds, map by map as `Writes` changes it."""
+
+    versions: dict[VersionKey, ModelVersion] = field(default_factory=dict)
+    wants: dict[VersionKey, Want] = field(default_factory=dict)
+    cordons: dict[str, str] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    jobs: dict[VersionKey, ImportJob] = field(default_factory=dict)
+    requests: dict[str, VersionKey] = field(default_factory=dict)
+
+    def apply(self, writes: Writes) -> None:
+        for map_ in fields(writes):
+            held: dict[Any, Any] = getattr(self, map_.name)
+            for key, value in getattr(writes, map_.name).items():
+                if value is None:
+                    held.pop(key, None)
+                else:
+                    held[key] = value
 
 
 @dataclass(frozen=True, slots=True)
-class _ImportLease:
-    importer: str
-    until_unix_s: float
+class _Revision:
+    """One entry of the log: a revision, and the writes that made it."""
+
+    number: int
+    mark: str
+    writes: Writes
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """One write: the revision that it made, and what it is about."""
-
-    revision: int
-    versions: frozenset[VersionKey] = frozenset()
-    wants: frozenset[VersionKey] = frozenset()
-    workers: frozenset[str] = frozenset()
-    schedules: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class _WriterLease:
+class _LeaderLease:
     leader: Leader
     until_s: float  # on the registry's monotonic clock
 
 
-class MemoryRegistry:
-    """`wall_clock` gives Unix seconds and only draws epochs; `clock` is monotonic, for leases."""
+class _MemoryTransaction(Transaction):
+    def __init__(self, held: _Held, revision: int) -> None:
+        super().__init__()
+        self._held = held
+        self._revision = revision
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+    def expect(
+        self,
+        versions: object = (),
+        wants: object = (),
+        jobs: object = (),
+        numbers: object = (),
+        request_id: object = "",
+    ) -> None:
+        """All of it is at hand."""
+
+    def version(self, key: VersionKey) -> ModelVersion | None:
+        return self._held.versions.get(key)
+
+    def want(self, key: VersionKey) -> Want | None:
+        return self._held.wants.get(key)
+
+    def cordon(self, worker_id: str) -> str | None:
+        return self._held.cordons.get(worker_id)
+
+    def schedule(self, name: str) -> Schedule | None:
+        return self._held.schedules.get(name)
+
+    def number(self, name: str) -> int:
+        return self._held.numbers.get(name, 0)
+
+    def job(self, key: VersionKey) -> ImportJob | None:
+        return self._held.jobs.get(key)
+
+    def jobs(self) -> Mapping[VersionKey, ImportJob]:
+        return self._held.jobs
+
+    def request(self, request_id: str) -> VersionKey | None:
+        return self._held.requests.get(request_id)
+
+
+class MemoryRegistry(WriteVerbs):
+    """`wall_clock` gives Unix seconds: for epochs and ids of events. `clock` is monotonic, for
+    leases.
+    """
 
     def __init__(
         self,
@@ -76,19 +133,12 @@ class MemoryRegistry:
         self._cluster = ""
         self._epoch = 0
         self._counter = 0
-        self._revision = 0
-        self._log: deque[_Written] = deque(maxlen=LOG_KEPT)
-        self._highest_number: dict[str, int] = {}
-        self._versions: dict[VersionKey, ModelVersion] = {}  # in the order of registration
-        self._import_leases: dict[VersionKey, _ImportLease] = {}
-        self._requests: dict[str, tuple[VersionKey, float]] = {}
-        self._wants: dict[VersionKey, Want] = {}
-        self._cordons: dict[str, str] = {}
-        self._schedules: dict[str, Schedule] = {}
-        self._lease: _WriterLease | None = None
+        self._held = _Held()
+        self._log: deque[_Revision] = deque(maxlen=LOG_KEPT)
+        self._lease: _LeaderLease | None = None
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._footprints: dict[FootprintKey, Footprint] = {}
-        self._events = MemoryEvents(self._wall_clock)
+        self._events = _Events(self._wall_clock)
         self._notify()
 
     async def open(self) -> str:
@@ -104,50 +154,55 @@ class MemoryRegistry:
             return False
         self.empty()
         self._found(copy.cluster, copy.revision + 1, above.epoch + 1 if above is not None else 0)
-        self._highest_number = dict(copy.numbers)
-        self._versions = dict(copy.versions)
-        self._wants, self._cordons = dict(copy.wants), dict(copy.cordons)
-        self._schedules = dict(copy.schedules)
-        for key, version in self._versions.items():
-            if version.state is VersionState.IMPORTING:
-                self._import_leases[key] = _ImportLease("", 0.0)
+        self._held = _Held(
+            dict(copy.versions),
+            dict(copy.wants),
+            dict(copy.cordons),
+            dict(copy.schedules),
+            dict(copy.numbers),
+            requeued(copy.versions.values()),
+        )
         self._notify()
         return True
 
-    def _found(self, cluster: str, revision: int, least_epoch: int) -> None:
-        self._cluster, self._revision = cluster, revision
-        self._epoch = max(int(self._wall_clock() * 1000), least_epoch)
+    def _found(self, cluster: str, revision: int, min_epoch: int) -> None:
+        self._cluster = cluster
+        self._epoch = max(int(self._wall_clock() * 1000), min_epoch)
+        self._append(revision, Writes())
 
     async def close(self) -> None:
         """Nothing is held open."""
 
     async def desired(self) -> Desired:
         self._stands()
+        held = self._held
         return Desired(
             self._revision,
             self._cluster,
-            dict(self._versions),
-            dict(self._wants),
-            dict(self._cordons),
-            dict(self._schedules),
-            dict(self._highest_number),
-            mark=f"{self._epoch}.{self._revision}",
+            dict(held.versions),
+            dict(held.wants),
+            dict(held.cordons),
+            dict(held.schedules),
+            dict(held.numbers),
+            self._log[-1].mark,
         )
 
     async def desired_since(self, known: Desired) -> DesiredDelta | None:
         self._stands()
-        written = [one for one in self._log if one.revision > known.revision]
-        if known.cluster != self._cluster or len(written) != self._revision - known.revision:
+        at = known.revision - self._log[0].number
+        if known.cluster != self._cluster or not 0 <= at < len(self._log):
             return None
-        versions = {key for one in written for key in one.versions}
+        if self._log[at].mark != known.mark:
+            return None
+        held, since = self._held, [entry.writes for entry in list(self._log)[at + 1 :]]
         return DesiredDelta(
             self._revision,
-            f"{self._epoch}.{self._revision}",
-            {key: self._versions.get(key) for key in versions},
-            {key: self._wants.get(key) for one in written for key in one.wants},
-            {name: self._cordons.get(name) for one in written for name in one.workers},
-            {name: self._schedules.get(name) for one in written for name in one.schedules},
-            {key.model: self._highest_number.get(key.model) for key in versions},
+            self._log[-1].mark,
+            _written(held.versions, (writes.versions for writes in since)),
+            _written(held.wants, (writes.wants for writes in since)),
+            _written(held.cordons, (writes.cordons for writes in since)),
+            _written(held.schedules, (writes.schedules for writes in since)),
+            _written(held.numbers, (writes.numbers for writes in since)),
         )
 
     async def changes(self) -> AsyncIterator[int]:
@@ -161,238 +216,21 @@ class MemoryRegistry:
                 seen = (self._cluster, self._revision)
                 yield self._revision
 
-    # --- models ---------------------------------------------------------------------------
-
-    async def register(
-        self,
-        name: str,
-        artifact: str,
-        settings: VersionSettings,
-        source_name: str,
-        request_id: str,
-        now: float,
-        given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
-    ) -> ModelVersion:
+    async def write(
+        self, verb: Callable[[Transaction], Answer], token: FencingToken | None = None
+    ) -> Answer:
         self._stands()
-        made, made_at = self._requests.get(request_id, (None, 0.0))
-        if made in self._versions and now - made_at < REQUEST_ID_KEPT_S:
-            return self._versions[made]
-        number = self._highest_number.get(name, 0) + 1
-        key = VersionKey(name, number)
-        version = ModelVersion(
-            key,
-            VersionState.UPLOADED,
-            artifact,
-            settings,
-            now,
-            source_name,
-            asked=settings,
-            given=given,
-        )
-        self._highest_number[name] = number
-        self._versions[key] = version
-        if request_id:
-            self._requests[request_id] = (key, now)
-        self._bump(versions={key})
-        return version
+        if token is not None and not self._holds(token):
+            raise StaleToken(f"token {token} is not the lease's: take the lease and plan again")
+        transaction = _MemoryTransaction(self._held, self._revision)
+        answer = verb(transaction)
+        if transaction.writes:
+            self._held.apply(transaction.writes)
+            self._append(self._revision + 1, transaction.writes)
+            self._notify()
+        return answer
 
-    async def add_build(self, build: ModelVersion) -> ModelVersion | None:
-        self._stands()
-        if build.given.build_of not in self._versions:
-            return None
-        old = self._versions.get(build.key)
-        if old is not None and old.stands_for(build):
-            return old
-        self._versions.pop(build.key, None)  # to the end of the queue
-        return self._put(build)
-
-    async def set_served(
-        self, key: VersionKey, device_kind: str, served: ServedBuild | None
-    ) -> ModelVersion | None:
-        return self._set_given(key, lambda given: given.served_by(device_kind, served))
-
-    async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
-        self._stands()
-        named = dict.fromkeys([*keys, *(build for key in keys for build in builds_of(key))])
-        there = tuple(key for key in named if key in self._versions)
-        for key in there:
-            del self._versions[key]
-            self._wants.pop(key, None)
-            self._import_leases.pop(key, None)
-        if there:
-            self._bump(versions=there, wants=there)
-        return there
-
-    async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
-        return self._set_given(key, lambda given: replace(given, residency=residency))
-
-    async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
-        return self._set_given(key, lambda given: replace(given, placement=placement))
-
-    async def set_batching(
-        self, key: VersionKey, device_kind: str, batching: BatchingConfig | None
-    ) -> ModelVersion | None:
-        return self._set_given(key, lambda given: given.batched(device_kind, batching))
-
-    def _set_given(
-        self, key: VersionKey, change: Callable[[ServingSpec], ServingSpec]
-    ) -> ModelVersion | None:
-        self._stands()
-        version = self._versions.get(key)
-        if version is None:
-            return None
-        given = change(version.given)
-        return version if given == version.given else self._put(replace(version, given=given))
-
-    async def cordon(self, worker_id: str, incarnation: str) -> None:
-        self._stands()
-        if self._cordons.get(worker_id) != incarnation:
-            self._cordons[worker_id] = incarnation
-            self._bump(workers={worker_id})
-
-    # --- wants ----------------------------------------------------------------------------
-
-    async def want(self, want: Want, token: FencingToken | None = None) -> Want | None:
-        self._stands()
-        self._check(token)
-        if want.key not in self._versions:
-            return None
-        old = self._wants.get(want.key)
-        new = want.following(old)
-        if new != old:
-            self._wants[want.key] = new
-            self._bump(wants={want.key})
-        return new
-
-    async def renew(self, key: VersionKey, since_unix_s: float) -> Want | None:
-        old = self._wants.get(key)
-        if old is None:
-            return None
-        self._wants[key] = replace(old, since_unix_s=since_unix_s)
-        self._bump()
-        return self._wants[key]
-
-    async def forget(
-        self, key: VersionKey, token: FencingToken | None = None, left: int = 0
-    ) -> bool:
-        self._stands()
-        self._check(token)
-        old = self._wants.get(key)
-        if old is None or (token is not None and old.pinned):
-            return False
-        if not left:
-            del self._wants[key]
-        else:
-            self._wants[key] = replace(old, replicas=min(left, old.replicas))
-        self._bump(wants={key})
-        return True
-
-    async def change_wants(
-        self,
-        put: Sequence[Want],
-        drop: Sequence[VersionKey] = (),
-        end_standby: Sequence[VersionKey] = (),
-    ) -> tuple[Want, ...]:
-        self._stands()
-        new = {want.key: want for want in put if want.key in self._versions}
-        touched = dict.fromkeys([*new, *drop])
-        before = tuple(self._wants[key] for key in touched if key in self._wants)
-        left = {key: want for key, want in self._wants.items() if key not in drop}
-        known = [self._versions[key] for key in end_standby if key in self._versions]
-        normal = {one.key: one.off_standby for one in known}
-        versions = {**self._versions, **normal}
-        if ({**left, **new}, versions) != (self._wants, self._versions):
-            self._wants, self._versions = {**left, **new}, versions
-            self._bump(versions=normal, wants=touched)
-        return before
-
-    # --- schedules ------------------------------------------------------------------------
-
-    async def put_schedule(self, schedule: Schedule) -> Schedule:
-        self._stands()
-        old = self._schedules.get(schedule.name)
-        if old is not None and old.same_request(schedule):
-            return old
-        self._schedules[schedule.name] = schedule
-        self._bump(schedules={schedule.name})
-        return schedule
-
-    async def delete_schedule(self, name: str) -> bool:
-        self._stands()
-        if self._schedules.pop(name, None) is None:
-            return False
-        self._bump(schedules={name})
-        return True
-
-    async def note_schedule(self, name: str, last_unix_s: float, error: str) -> Schedule | None:
-        self._stands()
-        old = self._schedules.get(name)
-        if old is None:
-            return None
-        new = old.noted(last_unix_s, error)
-        if new != old:
-            self._schedules[name] = new
-            self._bump(schedules={name})
-        return new
-
-    # --- imports --------------------------------------------------------------------------
-
-    async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
-        self._stands()
-        for key, version in self._versions.items():
-            lease = self._import_leases.get(key)
-            if version.state is VersionState.UPLOADED or (
-                lease is not None and lease.until_unix_s <= now
-            ):
-                self._import_leases[key] = _ImportLease(importer, now + lease_s)
-                return self._put(lifecycle.claimed(version))
-        return None
-
-    async def report_progress(
-        self, importer: str, key: VersionKey, fraction: float, step: str, lease_s: float, now: float
-    ) -> None:
-        self._stands()
-        version = self._importing(importer, key)
-        self._import_leases[key] = _ImportLease(importer, now + lease_s)
-        self._put(lifecycle.progressed(version, fraction, step))
-
-    async def finish_import(
-        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
-    ) -> ModelVersion:
-        self._stands()
-        version = self._versions.get(key)
-        if version is not None and version.pack is not None and version.pack.digest == pack.digest:
-            return version  # a repeat
-        ready = lifecycle.imported(self._importing(importer, key), pack, settings)
-        del self._import_leases[key]
-        return self._put(ready)
-
-    async def fail_import(
-        self, importer: str, key: VersionKey, reason: str, message: str, now: float
-    ) -> ModelVersion:
-        self._stands()
-        version = self._versions.get(key)
-        failed = version is not None and version.state is VersionState.FAILED
-        if (
-            version is not None
-            and failed
-            and (version.reason, version.message) == (reason, message)
-        ):
-            return version  # a repeat
-        version = self._importing(importer, key)
-        del self._import_leases[key]
-        return self._put(lifecycle.failed(version, reason, message))
-
-    async def adopt_pack(
-        self, key: VersionKey, pack: Pack, settings: VersionSettings
-    ) -> ModelVersion | None:
-        self._stands()
-        version = self._versions.get(key)
-        if version is None or version.state is not VersionState.UPLOADED:
-            return None
-        return self._put(lifecycle.adopted(version, pack, settings))
-
-    # --- the reconciler's lease -------------------------------------------------------------
+    # --- the leader's lease -----------------------------------------------------------------
 
     async def take_lease(
         self, leader: str, lease_s: float, above: FencingToken | None, address: str = ""
@@ -406,7 +244,7 @@ class MemoryRegistry:
             self._epoch = max(int(self._wall_clock() * 1000), above.epoch + 1)
         self._counter = max(self._counter, above.counter) + 1
         token = FencingToken(self._epoch, self._counter)
-        self._lease = _WriterLease(Leader(leader, token, address), self._clock() + lease_s)
+        self._lease = _LeaderLease(Leader(leader, token, address), self._clock() + lease_s)
         return token
 
     async def keep_lease(self, token: FencingToken, lease_s: float) -> bool:
@@ -457,50 +295,77 @@ class MemoryRegistry:
     async def next_events(self, after: str, wait_s: float) -> tuple[Event, ...]:
         return await self._events.wait(after, wait_s)
 
-    # --- what the verbs share -----------------------------------------------------------------
+    # --- what the methods share ---------------------------------------------------------------
 
-    def _importing(self, importer: str, key: VersionKey) -> ModelVersion:
-        """The version if the caller holds its import: a late one holds on until another claims."""
-        version = self._versions.get(key)
-        lease = self._import_leases.get(key)
-        if version is None or lease is None or lease.importer != importer:
-            state = version.state if version is not None else "deleted"
-            held = f" by {lease.importer}" if lease is not None else ""
-            raise ImportNotYours(
-                f"the import of {key} is not {importer}'s (it is {state}{held}): "
-                "drop the work and claim another"
-            )
-        return version
-
-    def _put(self, version: ModelVersion) -> ModelVersion:
-        self._versions[version.key] = version
-        self._bump(versions={version.key})
-        return version
+    @property
+    def _revision(self) -> int:
+        return self._log[-1].number if self._log else 0
 
     def _holds(self, token: FencingToken) -> bool:
         lease = self._lease
         return lease is not None and lease.leader.token == token and self._clock() < lease.until_s
 
-    def _check(self, token: FencingToken | None) -> None:
-        if token is not None and not self._holds(token):
-            raise StaleToken(f"token {token} is not the lease's: take the lease and plan again")
-
     def _stands(self) -> None:
         if not self._cluster:
             raise StoreEmptied
 
-    def _bump(
-        self,
-        versions: Iterable[VersionKey] = (),
-        wants: Iterable[VersionKey] = (),
-        workers: Iterable[str] = (),
-        schedules: Iterable[str] = (),
-    ) -> None:
-        self._revision += 1
-        about = (frozenset(one) for one in (versions, wants, workers, schedules))
-        self._log.append(_Written(self._revision, *about))  # type: ignore[arg-type] # in this order
-        self._notify()
+    def _append(self, revision: int, writes: Writes) -> None:
+        # The epoch tells apart two stores that count the same revisions.
+        self._log.append(_Revision(revision, f"{self._epoch}.{revision}", writes))
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _written(
+    held: Mapping[Key, Value], writes: Iterable[Mapping[Key, object]]
+) -> dict[Key, Value | None]:
+    """What the written keys hold now; None: gone."""
+    return {key: held.get(key) for written in writes for key in written}
+
+
+Order = tuple[int, int]
+
+
+class _Events:
+    """Ids are milliseconds of `wall_clock` and a count, as those of a Redis stream."""
+
+    def __init__(self, wall_clock: Callable[[], float]) -> None:
+        self._wall_clock = wall_clock
+        self._kept: deque[tuple[Order, Event]] = deque(maxlen=EVENTS_KEPT)
+        self._newest: Order = (0, 0)
+        self._appended = asyncio.Event()
+
+    def append(self, event: Event) -> str:
+        now_ms, (ms, count) = int(self._wall_clock() * 1000), self._newest
+        # Grows even where the clock does not.
+        self._newest = (now_ms, 0) if now_ms > ms else (ms, count + 1)
+        id_ = f"{self._newest[0]}-{self._newest[1]}"
+        self._kept.append((self._newest, replace(event, id=id_)))
+        appended, self._appended = self._appended, asyncio.Event()
+        appended.set()
+        return id_
+
+    def read(self, after: str, last: int) -> tuple[Event, ...]:
+        begin = _order(after)
+        found = tuple(event for order, event in self._kept if order > begin)
+        return found[-last:] if last else found
+
+    async def wait(self, after: str, wait_s: float) -> tuple[Event, ...]:
+        try:
+            async with asyncio.timeout(wait_s):
+                while True:
+                    appended = self._appended  # taken before the look, so that none slips between
+                    if found := self.read(after, 0):
+                        return found
+                    await appended.wait()
+        except TimeoutError:
+            return ()
+
+
+def _order(id_: str) -> Order:
+    if not id_:
+        return (0, 0)
+    ms, _, count = id_.partition("-")
+    return int(ms), int(count or 0)

@@ -3,7 +3,8 @@
 A token is higher than every one given out before, be it by another store that the workers obeyed.
 """
 
-from control_plane.store.redis_store import LEASE, META, RedisStore, available, milliseconds
+from control_plane.store.redis_keys import LEASE, META
+from control_plane.store.redis_store import RedisStore, available, milliseconds
 from control_plane.store.registry import StoreEmptied
 from control_plane.types.lease import FencingToken, Leader
 

@@ -4,60 +4,44 @@ Values are JSON (records). Leases of the writer and records of workers expire by
 """
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from control_plane.redis_events import RedisEvents
-from control_plane.redis_schedules import RedisSchedules
 from control_plane.store import codec
-from control_plane.store.redis_lease import RedisLease
-from control_plane.store.redis_restore import RedisRestore
-from control_plane.store.redis_store import (
+from control_plane.store.redis_keys import (
     CHANGES,
     CORDONS,
+    EVENTS,
     FOOTPRINTS,
-    IMPORTS,
     LOGGED,
     META,
     NUMBERS,
-    REQUEST,
     SCHEDULES,
     VERSIONS,
     WANTS,
     WORKER,
     WORKERS,
-    Change,
-    RedisStore,
-    available,
-    import_job,
-    milliseconds,
 )
-from control_plane.store.registry import REQUEST_ID_KEPT_S, StoreEmptied
-from control_plane.types import lifecycle
-from control_plane.types.desired import Desired, DesiredDelta, Want
-from control_plane.types.event import Event
+from control_plane.store.redis_lease import RedisLease
+from control_plane.store.redis_restore import RedisRestore
+from control_plane.store.redis_store import RedisStore, available, milliseconds
+from control_plane.store.redis_transaction import Stand
+from control_plane.store.registry import StoreEmptied
+from control_plane.store.transaction import Transaction
+from control_plane.store.write_verbs import WriteVerbs
+from control_plane.types.desired import Desired, DesiredDelta
+from control_plane.types.event import EVENTS_KEPT, Event
 from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.lease import FencingToken, Leader
-from control_plane.types.policy import BatchingConfig, Placement, Residency
-from control_plane.types.schedule import Schedule
-from control_plane.types.version import (
-    ModelVersion,
-    Pack,
-    ServedBuild,
-    ServingSpec,
-    VersionKey,
-    VersionSettings,
-    VersionState,
-    builds_of,
-)
 from control_plane.types.worker import WorkerInfo
-from yolopool.errors import ImportNotYours, RegistryUnavailable
+from yolopool.errors import RegistryUnavailable
 
+Answer = TypeVar("Answer")
+
+EVENT = "event"  # the field of an entry of EVENTS
 # Beside the published changes, should one be missed.
 POLL_S = 2.0
 RETRY_S = 0.5
@@ -72,7 +56,7 @@ end
 """
 
 
-class RedisRegistry:
+class RedisRegistry(WriteVerbs):
     """`url` as `redis_url` says; `timeout_s` bounds every command."""
 
     def __init__(
@@ -86,8 +70,8 @@ class RedisRegistry:
         self._redis = self._store.redis
         self._lease = RedisLease(self._store)
         self._restore = RedisRestore(self._store)
-        self._events = RedisEvents(self._store, timeout_s)
-        self._schedules = RedisSchedules(self._store)
+        # A read that waits must answer before it is taken for one that hangs.
+        self._max_wait_s = timeout_s / 2
         self._drop_worker = self._redis.register_script(DROP_WORKER)
 
     async def open(self) -> str:
@@ -102,6 +86,11 @@ class RedisRegistry:
     async def close(self) -> None:
         await self._store.close()
 
+    async def write(
+        self, verb: Callable[[Transaction], Answer], token: FencingToken | None = None
+    ) -> Answer:
+        return await self._store.write(verb, token)
+
     async def desired(self) -> Desired:
         await self._store.stand()  # of an earlier release it has no mark yet
         async with available():
@@ -113,9 +102,9 @@ class RedisRegistry:
         if cluster is None:
             raise StoreEmptied
         versions, wants, cordons, schedules, numbers = maps
-        known = [codec.version_of(text) for text in versions.values()]
-        wanted = [codec.want_of(text) for text in wants.values()]
-        planned = [codec.schedule_of(text) for text in schedules.values()]
+        known = [codec.decode_version(text) for text in versions.values()]
+        wanted = [codec.decode_want(text) for text in wants.values()]
+        planned = [codec.decode_schedule(text) for text in schedules.values()]
         return Desired(
             int(revision),
             cluster,
@@ -137,15 +126,15 @@ class RedisRegistry:
         return DesiredDelta(
             int(revision or 0),
             mark or "",
-            codec.changed(fields[VERSIONS], codec.key_of, codec.version_of),
-            codec.changed(fields[WANTS], codec.key_of, codec.want_of),
+            codec.decode_fields(fields[VERSIONS], codec.decode_key, codec.decode_version),
+            codec.decode_fields(fields[WANTS], codec.decode_key, codec.decode_want),
             fields[CORDONS],
-            codec.changed(fields[SCHEDULES], str, codec.schedule_of),
-            codec.changed(fields[NUMBERS], str, int),
+            codec.decode_fields(fields[SCHEDULES], str, codec.decode_schedule),
+            codec.decode_fields(fields[NUMBERS], str, int),
         )
 
     async def changes(self) -> AsyncIterator[int]:
-        seen: tuple[str, str, str] | None = None
+        seen: Stand | None = None
         while True:
             try:
                 async with self._redis.pubsub() as published:
@@ -154,265 +143,13 @@ class RedisRegistry:
                         stands = await self._store.stand()
                         if stands != seen:
                             seen = stands
-                            yield int(stands[1])
+                            yield int(stands.revision)
                             continue
                         await published.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
             except StoreEmptied:
                 raise
             except (RedisError, OSError, RegistryUnavailable):
                 await asyncio.sleep(RETRY_S)
-
-    # --- models ---------------------------------------------------------------------------
-
-    async def register(
-        self,
-        name: str,
-        artifact: str,
-        settings: VersionSettings,
-        source_name: str,
-        request_id: str,
-        now: float,
-        given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
-    ) -> ModelVersion:
-        async def decide(change: Change) -> ModelVersion:
-            if request_id:
-                made = await self._redis.get(REQUEST + request_id)
-                old = await change.version(codec.key_of(made)) if made is not None else None
-                if old is not None and now - old.created_unix_s < REQUEST_ID_KEPT_S:
-                    return old
-            highest = await self._redis.hget(NUMBERS, name)
-            key = VersionKey(name, int(highest or 0) + 1)
-            change.commands += [
-                ["HSET", NUMBERS, name, str(key.number)],
-                ["HSET", IMPORTS, str(key), import_job(int(change.revision))],
-            ]
-            if request_id:
-                kept = str(int(REQUEST_ID_KEPT_S))
-                change.commands.append(["SET", REQUEST + request_id, str(key), "EX", kept])
-            return change.put(
-                ModelVersion(
-                    key,
-                    VersionState.UPLOADED,
-                    artifact,
-                    settings,
-                    now,
-                    source_name,
-                    asked=settings,
-                    given=given,
-                )
-            )
-
-        return await self._store.write(decide)
-
-    async def add_build(self, build: ModelVersion) -> ModelVersion | None:
-        async def decide(change: Change) -> ModelVersion | None:
-            of = build.given.build_of
-            if of is None or await change.version(of) is None:
-                return None
-            old = await change.version(build.key)
-            if old is not None and old.stands_for(build):
-                return old
-            if build.state is VersionState.UPLOADED:
-                job = import_job(int(change.revision))
-                change.commands.append(["HSET", IMPORTS, str(build.key), job])
-            return change.put(build)
-
-        return await self._store.write(decide)
-
-    async def set_served(
-        self, key: VersionKey, device_kind: str, served: ServedBuild | None
-    ) -> ModelVersion | None:
-        return await self._set_given(key, lambda given: given.served_by(device_kind, served))
-
-    async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
-        async def decide(change: Change) -> tuple[VersionKey, ...]:
-            named = dict.fromkeys([*keys, *(build for key in keys for build in builds_of(key))])
-            there = tuple([key for key in named if await change.version(key) is not None])
-            for name in (VERSIONS, WANTS, IMPORTS):
-                change.commands += [["HDEL", name, str(key)] for key in there]
-            return there
-
-        return await self._store.write(decide)
-
-    async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion | None:
-        return await self._set_given(key, lambda given: replace(given, residency=residency))
-
-    async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion | None:
-        return await self._set_given(key, lambda given: replace(given, placement=placement))
-
-    async def set_batching(
-        self, key: VersionKey, device_kind: str, batching: BatchingConfig | None
-    ) -> ModelVersion | None:
-        return await self._set_given(key, lambda given: given.batched(device_kind, batching))
-
-    async def _set_given(
-        self, key: VersionKey, alter: Callable[[ServingSpec], ServingSpec]
-    ) -> ModelVersion | None:
-        async def decide(change: Change) -> ModelVersion | None:
-            version = await change.version(key)
-            if version is None:
-                return None
-            given = alter(version.given)
-            return version if given == version.given else change.put(replace(version, given=given))
-
-        return await self._store.write(decide)
-
-    async def cordon(self, worker_id: str, incarnation: str) -> None:
-        async def decide(change: Change) -> None:
-            if await self._redis.hget(CORDONS, worker_id) != incarnation:
-                change.commands.append(["HSET", CORDONS, worker_id, incarnation])
-
-        await self._store.write(decide)
-
-    # --- wants ----------------------------------------------------------------------------
-
-    async def want(self, want: Want, token: FencingToken | None = None) -> Want | None:
-        async def decide(change: Change) -> Want | None:
-            if await change.version(want.key) is None:
-                return None
-            old = await change.want(want.key)
-            new = want.following(old)
-            if new != old:
-                change.commands.append(["HSET", WANTS, str(new.key), codec.want_to(new)])
-            return new
-
-        return await self._store.write(decide, token)
-
-    async def renew(self, key: VersionKey, since_unix_s: float) -> Want | None:
-        async def decide(change: Change) -> Want | None:
-            old = await change.want(key)
-            if old is None:
-                return None
-            new = replace(old, since_unix_s=since_unix_s)
-            change.commands.append(["HSET", WANTS, str(key), codec.want_to(new)])
-            return new
-
-        return await self._store.write(decide)
-
-    async def forget(
-        self, key: VersionKey, token: FencingToken | None = None, left: int = 0
-    ) -> bool:
-        async def decide(change: Change) -> bool:
-            old = await change.want(key)
-            if old is None or (token is not None and old.pinned):
-                return False
-            if not left:
-                change.commands.append(["HDEL", WANTS, str(key)])
-            elif left < old.replicas:
-                fewer = codec.want_to(replace(old, replicas=left))
-                change.commands.append(["HSET", WANTS, str(key), fewer])
-            return True
-
-        return await self._store.write(decide, token)
-
-    async def change_wants(
-        self,
-        put: Sequence[Want],
-        drop: Sequence[VersionKey] = (),
-        end_standby: Sequence[VersionKey] = (),
-    ) -> tuple[Want, ...]:
-        async def decide(change: Change) -> tuple[Want, ...]:
-            new = [want for want in put if await change.version(want.key) is not None]
-            keys = dict.fromkeys([*(want.key for want in new), *drop])
-            held = {key: await change.want(key) for key in keys}
-            wanted = {want.key for want in new}
-            for key in drop:
-                if held[key] is not None and key not in wanted:
-                    change.commands.append(["HDEL", WANTS, str(key)])
-            for want in new:
-                if want != held[want.key]:
-                    change.commands.append(["HSET", WANTS, str(want.key), codec.want_to(want)])
-            for key in end_standby:
-                version = await change.version(key)
-                if version is not None and (normal := version.off_standby) != version:
-                    change.put(normal)
-            return tuple(want for want in held.values() if want is not None)
-
-        return await self._store.write(decide)
-
-    # --- schedules ------------------------------------------------------------------------
-
-    async def put_schedule(self, schedule: Schedule) -> Schedule:
-        return await self._schedules.put(schedule)
-
-    async def delete_schedule(self, name: str) -> bool:
-        return await self._schedules.delete(name)
-
-    async def note_schedule(self, name: str, last_unix_s: float, error: str) -> Schedule | None:
-        return await self._schedules.note(name, last_unix_s, error)
-
-    # --- imports --------------------------------------------------------------------------
-
-    async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
-        async def decide(change: Change) -> ModelVersion | None:
-            pending = await self._redis.hgetall(IMPORTS)
-            open_jobs = [
-                (lease["order"], key)
-                for key, text in pending.items()
-                if (lease := json.loads(text))["until_unix_s"] <= now
-            ]
-            for order, key in sorted(open_jobs):
-                version = await change.version(codec.key_of(key))
-                if version is None:
-                    continue
-                change.commands.append(
-                    ["HSET", IMPORTS, key, import_job(order, importer, now + lease_s)]
-                )
-                return change.put(lifecycle.claimed(version))
-            return None
-
-        return await self._store.write(decide)
-
-    async def report_progress(
-        self, importer: str, key: VersionKey, fraction: float, step: str, lease_s: float, now: float
-    ) -> None:
-        async def decide(change: Change) -> None:
-            version, order = await self._importing(change, importer, key)
-            change.commands.append(
-                ["HSET", IMPORTS, str(key), import_job(order, importer, now + lease_s)]
-            )
-            change.put(lifecycle.progressed(version, fraction, step))
-
-        await self._store.write(decide)
-
-    async def finish_import(
-        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
-    ) -> ModelVersion:
-        async def decide(change: Change) -> ModelVersion:
-            old = await change.version(key)
-            if old is not None and old.pack is not None and old.pack.digest == pack.digest:
-                return old  # a repeat
-            version, _ = await self._importing(change, importer, key)
-            change.commands.append(["HDEL", IMPORTS, str(key)])
-            return change.put(lifecycle.imported(version, pack, settings))
-
-        return await self._store.write(decide)
-
-    async def fail_import(
-        self, importer: str, key: VersionKey, reason: str, message: str, now: float
-    ) -> ModelVersion:
-        async def decide(change: Change) -> ModelVersion:
-            old = await change.version(key)
-            told = (VersionState.FAILED, reason, message)
-            if old is not None and (old.state, old.reason, old.message) == told:
-                return old  # a repeat
-            version, _ = await self._importing(change, importer, key)
-            change.commands.append(["HDEL", IMPORTS, str(key)])
-            return change.put(lifecycle.failed(version, reason, message))
-
-        return await self._store.write(decide)
-
-    async def adopt_pack(
-        self, key: VersionKey, pack: Pack, settings: VersionSettings
-    ) -> ModelVersion | None:
-        async def decide(change: Change) -> ModelVersion | None:
-            version = await change.version(key)
-            if version is None or version.state is not VersionState.UPLOADED:
-                return None
-            change.commands.append(["HDEL", IMPORTS, str(key)])
-            return change.put(lifecycle.adopted(version, pack, settings))
-
-        return await self._store.write(decide)
 
     # --- the reconciler's lease -------------------------------------------------------------
 
@@ -439,7 +176,7 @@ class RedisRegistry:
             pipe = self._redis.pipeline(transaction=False)
             pipe.sadd(WORKERS, *[worker.id for worker in workers])
             for worker in workers:
-                pipe.set(WORKER + worker.id, codec.worker_to(worker), px=milliseconds(keep_s))
+                pipe.set(WORKER + worker.id, codec.encode_worker(worker), px=milliseconds(keep_s))
             await pipe.execute()
 
     async def drop_worker(self, worker_id: str, incarnation: str) -> None:
@@ -454,10 +191,10 @@ class RedisRegistry:
             gone = [one for one, text in zip(ids, texts, strict=True) if text is None]
             if gone:
                 await self._redis.srem(WORKERS, *gone)
-            return tuple(codec.worker_of(text) for text in texts if text is not None)
+            return tuple(codec.decode_worker(text) for text in texts if text is not None)
 
     async def record_footprint(self, key: FootprintKey, footprint: Footprint) -> None:
-        name, text = codec.footprint_key_to(key), codec.footprint_to(footprint)
+        name, text = codec.encode_footprint_key(key), codec.encode_footprint(footprint)
         async with available():
             await self._redis.hset(FOOTPRINTS, name, text)
 
@@ -465,38 +202,31 @@ class RedisRegistry:
         async with available():
             known = await self._redis.hgetall(FOOTPRINTS)
         return {
-            codec.footprint_key_of(name): codec.footprint_of(text) for name, text in known.items()
+            codec.decode_footprint_key(name): codec.decode_footprint(text)
+            for name, text in known.items()
         }
 
     # --- events -------------------------------------------------------------------------------
 
     async def append_event(self, event: Event) -> str:
-        return await self._events.append(event)
+        entry = {EVENT: codec.encode_event(event)}
+        async with available():
+            kept: str = await self._redis.xadd(EVENTS, entry, maxlen=EVENTS_KEPT, approximate=True)
+        return kept
 
     async def events(self, after: str = "", last: int = 0) -> tuple[Event, ...]:
-        return await self._events.read(after, last)
+        begin = f"({after}" if after else "-"
+        async with available():
+            if last:
+                newest = await self._redis.xrevrange(EVENTS, min=begin, count=last)
+                return _events(reversed(newest))
+            return _events(await self._redis.xrange(EVENTS, min=begin))
 
     async def next_events(self, after: str, wait_s: float) -> tuple[Event, ...]:
-        return await self._events.wait(after, wait_s)
-
-    # --- what the verbs share -----------------------------------------------------------------
-
-    async def _importing(
-        self, change: Change, importer: str, key: VersionKey
-    ) -> tuple[ModelVersion, int]:
-        """The version and the order of its job, if the caller holds it."""
-        version = await change.version(key)
-        text = await self._redis.hget(IMPORTS, str(key))
-        lease: dict[str, Any] = json.loads(text) if text is not None else {"importer": ""}
-        if version is None or lease["importer"] != importer:
-            state = version.state if version is not None else "deleted"
-            held = f" by {lease['importer']}" if lease["importer"] else ""
-            raise ImportNotYours(
-                f"the import of {key} is not {importer}'s (it is {state}{held}): "
-                "drop the work and claim another"
-            )
-        order: int = lease["order"]
-        return version, order
+        wait_ms = milliseconds(min(wait_s, self._max_wait_s))
+        async with available():
+            found = await self._redis.xread({EVENTS: after or "0-0"}, block=wait_ms)
+        return _events(entry for _, entries in found for entry in entries)
 
 
 def _by_hash(found: Sequence[str | None]) -> dict[str, dict[str, str | None]]:
@@ -505,3 +235,7 @@ def _by_hash(found: Sequence[str | None]) -> dict[str, dict[str, str | None]]:
     for name, field, value in zip(found[::3], found[1::3], found[2::3], strict=True):
         fields[name or ""][field or ""] = value
     return fields
+
+
+def _events(entries: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[Event, ...]:
+    return tuple(codec.decode_event(id_, fields[EVENT]) for id_, fields in entries)

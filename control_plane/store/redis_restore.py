@@ -7,28 +7,20 @@ said the highest fills the store by one script, if nobody did or wrote to a new 
 import asyncio
 import json
 
-from control_plane.store import codec
-from control_plane.store.redis_store import (
+from control_plane.store.redis_keys import (
     CHANGES,
-    CORDONS,
     IMPORTS,
     LEASE,
     LOG,
     LOGGED,
     META,
-    NUMBERS,
-    SCHEDULES,
-    VERSIONS,
-    WANTS,
-    Command,
-    RedisStore,
-    a_mark,
-    available,
-    import_job,
 )
+from control_plane.store.redis_store import RedisStore, a_mark, available
+from control_plane.store.redis_transaction import Command, commands_of
+from control_plane.store.transaction import Writes
+from control_plane.store.transactions import requeued
 from control_plane.types.desired import Desired
 from control_plane.types.lease import FencingToken
-from control_plane.types.version import VersionState
 
 CLAIM = "yolopool:claim"  # string: the highest revision that a copy is said to have; expires
 # Beyond the wait: one that said the highest and then died must not hold up the others for long.
@@ -86,20 +78,14 @@ class RedisRestore:
 
 
 def _commands(copy: Desired) -> list[Command]:
-    """What fills an empty store. Imports that were not done begin again, the oldest first."""
-    versions = copy.versions.values()
-    pending = sorted(
-        (v for v in versions if v.state in (VersionState.UPLOADED, VersionState.IMPORTING)),
-        key=lambda v: (v.created_unix_s, v.key),
+    """What fills an empty store."""
+    return commands_of(
+        Writes(
+            dict(copy.versions),
+            dict(copy.wants),
+            dict(copy.cordons),
+            dict(copy.schedules),
+            dict(copy.numbers),
+            dict(requeued(copy.versions.values())),
+        )
     )
-    return [
-        *(["HSET", VERSIONS, str(v.key), codec.version_to(v)] for v in versions),
-        *(["HSET", WANTS, str(w.key), codec.want_to(w)] for w in copy.wants.values()),
-        *(["HSET", NUMBERS, name, str(number)] for name, number in copy.numbers.items()),
-        *(
-            ["HSET", SCHEDULES, schedule.name, codec.schedule_to(schedule)]
-            for schedule in copy.schedules.values()
-        ),
-        *(["HSET", CORDONS, worker, process] for worker, process in copy.cordons.items()),
-        *(["HSET", IMPORTS, str(v.key), import_job(n)] for n, v in enumerate(pending)),
-    ]

@@ -1,5 +1,5 @@
-"""A store of JSON on Redis 6.2 or later that is written as one: where keys are named, how a write
-is committed or tried again, and what becomes of a server that does not answer.
+"""A store of JSON on Redis 6.2 or later: how a write is committed or tried again, and what becomes
+of a server that does not answer.
 
 A write reads what it needs at one revision, decides in Python, and commits by one script that
 applies all of it if the revision still stands, and logs what it touched. A mark is drawn with each
@@ -8,40 +8,27 @@ revision: a follower that lost the last writes counts the same numbers again, an
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from control_plane.store import codec
 from control_plane.store.redis_client import connect, disconnect
+from control_plane.store.redis_keys import CHANGES, LEASE, LOG, LOGGED, META
+from control_plane.store.redis_transaction import (
+    UNREAD,
+    NotRead,
+    Read,
+    RedisTransaction,
+    Stand,
+    commands_of,
+)
 from control_plane.store.registry import LOG_KEPT, StoreEmptied
-from control_plane.types.desired import Want
+from control_plane.store.transaction import Transaction
 from control_plane.types.lease import FencingToken
-from control_plane.types.version import ModelVersion, VersionKey
 from yolopool.errors import RegistryUnavailable, StaleToken
-
-META = "yolopool:meta"  # hash: cluster, epoch, counter, revision, mark
-VERSIONS = "yolopool:versions"  # hash: name@number -> version
-NUMBERS = "yolopool:numbers"  # hash: name -> highest number ever given
-WANTS = "yolopool:wants"  # hash: name@number -> want
-IMPORTS = "yolopool:imports"  # hash: name@number -> order, importer and end of its lease
-REQUEST = "yolopool:request:"  # + request id: name@number, for a day
-LEASE = "yolopool:lease"  # string: token, holder; expires
-WORKERS = "yolopool:workers"  # set: worker ids
-CORDONS = "yolopool:cordons"  # hash: worker id -> incarnation that is to drain
-SCHEDULES = "yolopool:schedules"  # hash: name -> schedule
-FOOTPRINTS = "yolopool:footprints"  # hash: pack, variant and device kind -> JSON
-WORKER = "yolopool:worker:"  # + id: worker; expires
-EVENTS = "yolopool:events"  # stream, capped: event -> JSON
-LOG = "yolopool:log"  # stream: <revision>-1, mark, [hash, field] that were written
-CHANGES = "yolopool:changes"  # channel: revision
-
-# Hashes whose fields the log names: desired state.
-LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS)
 
 # KEYS: meta, log. ARGV: cluster, epoch, mark -> cluster.
 CREATE = """
@@ -104,34 +91,6 @@ return answer
 ATTEMPTS = 50
 
 Answer = TypeVar("Answer")
-Command = list[str]
-
-
-@dataclass(slots=True)
-class Change:
-    """One attempt at a write: what was read belongs to this revision."""
-
-    redis: Any  # its stubs give bytes or text, awaited or not: with us text, awaited
-    cluster: str
-    revision: str
-    mark: str
-    commands: list[Command] = field(default_factory=list)
-
-    async def version(self, key: VersionKey) -> ModelVersion | None:
-        text = await self.redis.hget(VERSIONS, str(key))
-        return codec.version_of(text) if text is not None else None
-
-    async def want(self, key: VersionKey) -> Want | None:
-        text = await self.redis.hget(WANTS, str(key))
-        return codec.want_of(text) if text is not None else None
-
-    def touched(self) -> list[list[str]]:
-        """Hash and field of the desired state that the commands write."""
-        return [command[1:3] for command in self.commands if command[1] in LOGGED]
-
-    def put(self, version: ModelVersion) -> ModelVersion:
-        self.commands.append(["HSET", VERSIONS, str(version.key), codec.version_to(version)])
-        return version
 
 
 class RedisStore:
@@ -154,39 +113,74 @@ class RedisStore:
         await disconnect(self.redis)
 
     async def write(
-        self, decide: Callable[[Change], Awaitable[Answer]], token: FencingToken | None = None
+        self, verb: Callable[[Transaction], Answer], token: FencingToken | None = None
     ) -> Answer:
-        """Decides and commits until nobody came between. Nothing to commit: only the token is
-        checked.
+        """As `WriteVerbs.write`: a verb that reads nothing but what it expects costs one round trip
+        to read and one to commit.
         """
         async with available():
             for _ in range(ATTEMPTS):
-                change = Change(self.redis, *await self.stand())
-                answer = await decide(change)
-                if not change.commands and token is None:
+                transaction, answer = await self._run(verb)
+                if not transaction.writes and token is None:
                     return answer
-                arguments: list[str | int] = [
-                    *(change.cluster, change.revision, change.mark, str(token or "")),
-                    json.dumps(change.commands) if change.commands else "",
-                    *(CHANGES, a_mark(), json.dumps(change.touched()), LOG_KEPT),
-                ]
-                done = await self._commit(keys=[META, LEASE, LOG], args=arguments)
+                done = await self._commit_if_it_stands(transaction, token)
                 if done == -1:
                     raise StaleToken(
                         f"token {token} is not the lease's: take the lease and plan again"
                     )
                 if done:
                     return answer
-        raise RegistryUnavailable(f"others wrote {ATTEMPTS} times in between: try again")
+        raise _contended()
 
-    async def stand(self) -> tuple[str, str, str]:
-        """Cluster, revision and mark now. Raises StoreEmptied."""
+    async def _run(self, verb: Callable[[Transaction], Answer]) -> tuple[RedisTransaction, Answer]:
+        """Runs the verb again each time that it reads more, until all it read is of one revision.
+        Nothing else runs twice: a verb is pure.
+        """
+        stand, replies = UNREAD, dict[Read, Any]()
+        for _ in range(ATTEMPTS):
+            transaction = RedisTransaction(stand, replies)
+            try:
+                return transaction, verb(transaction)
+            except NotRead as unread:
+                now, more = await self._read(unread.reads)
+                replies = {**replies, **more} if now == stand else more
+                stand = now
+        raise _contended()
+
+    async def _read(self, reads: Sequence[Read]) -> tuple[Stand, dict[Read, Any]]:
+        """Replies of commands that read, all at one revision, in one round trip."""
+        pipe = self.redis.pipeline(transaction=True)
+        pipe.hmget(META, *Stand._fields)
+        for read in reads:
+            pipe.execute_command(*read)
+        found, *replies = await pipe.execute()
+        if None in found:
+            await self.stand()  # of an earlier release it has no mark yet
+            return await self._read(reads)
+        return Stand(*found), dict(zip(reads, replies, strict=True))
+
+    async def _commit_if_it_stands(
+        self, transaction: RedisTransaction, token: FencingToken | None
+    ) -> int:
+        """As the script COMMIT."""
+        commands = commands_of(transaction.writes)
+        # Hash and field of the desired state that the commands write.
+        touched = [command[1:3] for command in commands if command[1] in LOGGED]
+        arguments: list[str | int] = [
+            *(*transaction.stand, str(token or "")),
+            json.dumps(commands) if commands else "",
+            *(CHANGES, a_mark(), json.dumps(touched), LOG_KEPT),
+        ]
+        done: int = await self._commit(keys=[META, LEASE, LOG], args=arguments)
+        return done
+
+    async def stand(self) -> Stand:
+        """Raises StoreEmptied."""
         async with available():
-            stands = await self.redis.hmget(META, "cluster", "revision", "mark")
-        if None not in stands:
-            cluster, revision, mark = stands
-            return cluster, revision, mark
-        if stands[0] is None:
+            found = await self.redis.hmget(META, *Stand._fields)
+        if None not in found:
+            return Stand(*found)
+        if found[0] is None:
             raise StoreEmptied
         await self.create()  # of an earlier release: it had no log
         return await self.stand()
@@ -215,6 +209,10 @@ class RedisStore:
         return int(self._wall_clock() * 1000)
 
 
+def _contended() -> RegistryUnavailable:
+    return RegistryUnavailable(f"others wrote {ATTEMPTS} times in between: try again")
+
+
 def a_mark() -> str:
     return uuid4().hex[:12]
 
@@ -234,8 +232,3 @@ async def available() -> AsyncIterator[None]:
 def milliseconds(seconds: float) -> int:
     """As Redis expires keys: at least one."""
     return max(1, int(seconds * 1000))
-
-
-def import_job(order: int, importer: str = "", until_unix_s: float = 0.0) -> str:
-    """A place in the queue of imports, and whose it is until when."""
-    return json.dumps({"order": order, "importer": importer, "until_unix_s": until_unix_s})

@@ -44,10 +44,10 @@ class StoreEmptied(RegistryUnavailable):
         )
 
 
-class Registry(Protocol):
-    """All times are Unix seconds and arguments; leases of the store itself are durations.
+class DesiredState(Protocol):
+    """Versions, wants, cordons and schedules, all at one revision.
 
-    Reads of desired state and writes raise StoreEmptied where there is no cluster.
+    Reads and writes raise StoreEmptied where there is no cluster.
     """
 
     async def open(self) -> str:
@@ -68,8 +68,6 @@ class Registry(Protocol):
         it; answers whether the caller did.
         """
         ...
-
-    async def close(self) -> None: ...
 
     async def desired(self) -> Desired:
         """All desired state at one revision."""
@@ -118,6 +116,14 @@ class Registry(Protocol):
     ) -> ModelVersion | None:
         """By which build a version is served on a kind of device from now on (None: as its workers
         make it); None if there is no such version.
+        """
+        ...
+
+    async def adopt_pack(
+        self, key: VersionKey, pack: Pack, settings: VersionSettings
+    ) -> ModelVersion | None:
+        """UPLOADED -> READY with a pack made earlier of the same artifact and settings; None if
+        the version is not UPLOADED any more.
         """
         ...
 
@@ -200,7 +206,9 @@ class Registry(Protocol):
         """Notes what became of a moment of a schedule (`Schedule.noted`); None: there is none."""
         ...
 
-    # --- imports --------------------------------------------------------------------------
+
+class ImportQueue(Protocol):
+    """Versions that wait for an importer, and who holds which."""
 
     async def claim_import(self, importer: str, lease_s: float, now: float) -> ModelVersion | None:
         """The oldest version that is UPLOADED, or IMPORTING with a lease that ran out; now the
@@ -226,15 +234,9 @@ class Registry(Protocol):
         """IMPORTING -> FAILED. Raises ImportNotYours."""
         ...
 
-    async def adopt_pack(
-        self, key: VersionKey, pack: Pack, settings: VersionSettings
-    ) -> ModelVersion | None:
-        """UPLOADED -> READY with a pack made earlier of the same artifact and settings; None if
-        the version is not UPLOADED any more.
-        """
-        ...
 
-    # --- the reconciler's lease -------------------------------------------------------------
+class LeaseStore(Protocol):
+    """The lease of the leader: who alone may change the fleet, and under which fencing token."""
 
     async def take_lease(
         self, leader: str, lease_s: float, above: FencingToken | None, address: str = ""
@@ -257,7 +259,9 @@ class Registry(Protocol):
         """Who holds the lease now; None: nobody."""
         ...
 
-    # --- observed state: only to bootstrap a control plane's view and for people to look at ---
+
+class ObservedState(Protocol):
+    """What was observed: read when a control plane starts, and by people. Makes no revision."""
 
     async def record_workers(self, workers: Sequence[WorkerInfo], keep_s: float) -> None:
         """Notes workers with ledgers and replicas; gone after keep_s unless recorded again."""
@@ -279,7 +283,9 @@ class Registry(Protocol):
         """All that was measured."""
         ...
 
-    # --- events: no desired state, so that none makes a revision ------------------------------
+
+class EventLog(Protocol):
+    """The events of the fleet. Makes no revision."""
 
     async def append_event(self, event: Event) -> str:
         """Keeps an event as the newest and answers its id; about EVENTS_KEPT are kept. A repeat
@@ -296,3 +302,9 @@ class Registry(Protocol):
     async def next_events(self, after: str, wait_s: float) -> tuple[Event, ...]:
         """As `events`, and where there are none it waits for one, at most wait_s; then empty."""
         ...
+
+
+class Registry(DesiredState, ImportQueue, LeaseStore, ObservedState, EventLog, Protocol):
+    """The whole store. All times are Unix seconds and arguments; leases are durations."""
+
+    async def close(self) -> None: ...

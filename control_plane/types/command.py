@@ -1,25 +1,21 @@
-"""What a plan is made of: decisions as data, each with its reason. Pure and frozen."""
+"""The commands of a plan: decisions as data, each with its reason. Pure and frozen."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from control_plane.types.version import VersionKey
 from yolopool.errors import YolopoolError, rebuild_reason
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Load `key` on `worker`, after these releases there."""
+    """Load `key` on `worker`, once the releases in `after` are done there."""
 
     worker: str
     key: VersionKey
     pinned: bool
     why: str
     after: tuple[VersionKey, ...] = ()
-    # Only beside the device, for a want that nobody has yet.
+    # Load to host memory only, before anybody asks for it.
     prefetch: bool = False
 
     def __str__(self) -> str:
@@ -29,16 +25,17 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Drop `key` from `worker`. `forget`: its want was soft and goes with it, or is of `left`
-    copies from now on.
+    """Release `key` on `worker`.
+
+    `drop_want`: its want was soft and ends with it; with `replicas_left` other copies stay wanted.
     """
 
     worker: str
     key: VersionKey
     why: str
-    forget: bool = False
-    left: int = 0
-    reason: str = "UNWANTED"  # ROOM, IDLE, SURPLUS, MOVED or STRANDED: for counters
+    drop_want: bool = False
+    replicas_left: int = 0
+    reason: str = "UNWANTED"  # or ROOM, IDLE, SURPLUS, MOVED, STRANDED: labels of a metric
 
     def __str__(self) -> str:
         return f"release {self.key} from {self.worker}: {self.why}"
@@ -46,42 +43,41 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """Wanted, and nothing can be done now; `reason` is an error reason of `yolopool.errors`."""
+    """A want that can't be met now; `reason` is an error reason of `yolopool.errors`."""
 
     key: VersionKey
     reason: str
     why: str
-    final: bool = False  # no change of the present fleet's load would help
-    retry_after_s: float | None = None  # when it will be tried again, if that is known
+    final: bool = False  # no change of load on the present workers would help
+    retry_after_s: float | None = None  # until the next attempt, if that is known
 
     def __str__(self) -> str:
-        return f"wait {self.key}: {self.reason}: {self.why}"
+        return f"blocked {self.key}: {self.reason}: {self.why}"
+
+    def as_error(self) -> YolopoolError:
+        """The error that a caller gets for what the plan could not do."""
+        return rebuild_reason(self.reason, self.why, retry_after_s=self.retry_after_s)
 
 
 @dataclass(frozen=True, slots=True)
 class DropWant:
-    """End a soft want that can't be met: it is not tried again until someone asks again."""
+    """End a soft want that can't be met: nothing is retried until someone asks again."""
 
     key: VersionKey
     why: str
 
     def __str__(self) -> str:
-        return f"forget {self.key}: {self.why}"
+        return f"drop want of {self.key}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
 class KeepPrefetched:
-    """What was fetched ahead is in use: from now on somebody wants it."""
+    """A prefetched version is in use: it is wanted from now on."""
 
     key: VersionKey
 
     def __str__(self) -> str:
-        return f"adopt {self.key}: it was fetched ahead, and is in use"
+        return f"keep {self.key}: it was prefetched and is in use"
 
 
 Command = Assign | Release | Blocked | DropWant | KeepPrefetched
-
-
-def error_of(wait: Blocked) -> YolopoolError:
-    """The error that a caller gets for what the plan could not do."""
-    return rebuild_reason(wait.reason, wait.why, retry_after_s=wait.retry_after_s)

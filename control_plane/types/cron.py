@@ -1,7 +1,7 @@
-"""The moments of cron lines in time zones: the only door to the cron library and the zones.
+"""Cron expressions in time zones: the only file that uses the cron library and time zones.
 
-Arithmetic on its arguments, no clock. A line is followed on the wall clock, each of whose times
-counts once: one that is skipped as the next there is, one that is repeated as the first.
+Arithmetic on arguments; reads no clock. An expression is matched against local time. A local time
+skipped in spring means the next that exists; one repeated in autumn means the first.
 """
 
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from cronsim import CronSim, CronSimError
 from yolopool.errors import InvalidSchedule
 
 FIELDS = 5
-LONGEST_LINE = 200
+MAX_LINE_CHARS = 200
 
 
 @lru_cache(maxsize=256)
 def zone_of(name: str) -> ZoneInfo:
-    """A zone by its IANA name, empty: UTC. Raises InvalidSchedule."""
+    """The zone of an IANA name; empty: UTC. Raises InvalidSchedule."""
     try:
         return ZoneInfo(name or "UTC")
-    # ValueError: no name at all ("../x"); OSError: a folder of zones ("Europe"); the rest KeyError.
+    # ValueError: not a name ("../x"); OSError: a folder of zones ("Europe"); otherwise KeyError.
     except (KeyError, ValueError, OSError) as error:
         raise InvalidSchedule(
             f"time zone {name[:80]!r} is not known: give an IANA name such as Europe/Berlin"
@@ -30,45 +30,45 @@ def zone_of(name: str) -> ZoneInfo:
 
 
 def check_cron(cron: str) -> str:
-    """The line with single spaces. Raises InvalidSchedule for what is none."""
+    """The expression with single spaces. Raises InvalidSchedule if it is not one."""
     fields = cron.split()
-    if len(fields) != FIELDS or len(cron) > LONGEST_LINE:
+    if len(fields) != FIELDS or len(cron) > MAX_LINE_CHARS:
         raise InvalidSchedule(
             f"cron {cron[:80]!r}: give five fields, minute hour day-of-month month day-of-week, "
             "such as '0 6 * * 1-5'"
         )
     line = " ".join(fields)
     try:
-        next(CronSim(line, datetime(2000, 1, 1)))  # noqa: DTZ001 - on the wall clock
+        next(CronSim(line, datetime(2000, 1, 1)))  # noqa: DTZ001 - local time
     except CronSimError as error:
         raise InvalidSchedule(f"cron {line!r}: {str(error)[:1].lower()}{str(error)[1:]}") from error
     except StopIteration:
-        raise InvalidSchedule(f"cron {line!r} never comes: no such day is in any year") from None
+        raise InvalidSchedule(f"cron {line!r} never matches: no year has such a day") from None
     return line
 
 
 def next_after(cron: str, time_zone: str, unix_s: float) -> float:
-    """The first moment after a time, Unix seconds; infinity if there is none."""
+    """The first match after `unix_s`, in Unix seconds; infinity if there is none."""
     zone = zone_of(time_zone)
     wall = datetime.fromtimestamp(unix_s, zone).replace(tzinfo=None, fold=0)
-    moments = (_unix_s(one, zone) for one in CronSim(cron, wall))
+    moments = (_unix_s(match, zone) for match in CronSim(cron, wall))
     return next((moment for moment in moments if moment > unix_s), float("inf"))
 
 
 def latest_at(cron: str, time_zone: str, unix_s: float) -> float:
-    """The last moment not after a time, Unix seconds; minus infinity if there is none."""
+    """The last match not after `unix_s`, in Unix seconds; minus infinity if there is none."""
     zone = zone_of(time_zone)
     now = datetime.fromtimestamp(unix_s, zone)
-    # In an hour that is repeated all of its first pass is over, whatever the wall clock says.
+    # During the repeated hour all of the first pass is over, whatever local time says.
     repeated = (now.replace(fold=0).utcoffset() or timedelta()) - (now.utcoffset() or timedelta())
     wall = now.replace(tzinfo=None, fold=0) + max(repeated, timedelta())
     backwards: Iterator[datetime] = CronSim(cron, wall + timedelta(seconds=1), reverse=True)
-    moments = (_unix_s(one, zone) for one in backwards)
+    moments = (_unix_s(match, zone) for match in backwards)
     return next((moment for moment in moments if moment <= unix_s), float("-inf"))
 
 
 def _unix_s(wall: datetime, zone: ZoneInfo) -> float:
-    """When the wall clock of a zone first shows a time, or the next that it does show."""
+    """When a zone first has this local time, or the next local time that exists."""
     local = wall.replace(tzinfo=zone)
     while local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != wall:
         wall += timedelta(minutes=1)

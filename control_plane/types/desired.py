@@ -1,6 +1,6 @@
-"""The nouns of the control plane: models, wants, workers, replicas, snapshots and plans.
+"""Desired state: wants, all desired state at one revision, and the delta between two revisions.
 
-Pure and frozen: what is decided here is data, and every decision carries its reason.
+Pure and frozen.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from control_plane.types.worker import WorkerInfo
 
 
 class WantSource(StrEnum):
-    ADMIN = "ADMIN"  # someone asked for it by LoadModel
-    MISS = "MISS"  # a Detect found it nowhere
-    PREFETCH = "PREFETCH"  # nobody yet, but likely soon: beside a device, where there is room
+    ADMIN = "ADMIN"  # by LoadModel
+    MISS = "MISS"  # by a Detect for a version that no worker had
+    PREFETCH = "PREFETCH"  # by the plan: a request is likely soon
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Desired state of one version: on so many workers, since when, and for whom."""
+    """Desired state of one version: how many replicas, since when, and who asked for them."""
 
     key: VersionKey
     replicas: int
@@ -29,8 +29,8 @@ class Want:
     since_unix_s: float
 
     def following(self, old: "Want | None") -> "Want":
-        """What is wanted once this is asked for, where `old` was before. A miss never lowers or
-        unpins, and a prefetch changes nothing that anybody asked for.
+        """The want after this one is asked for while `old` is in force. A miss never lowers or
+        unpins, and a prefetch never changes another want.
         """
         if old is None:
             return self
@@ -52,20 +52,21 @@ class Desired:
     cluster: str
     versions: Mapping[VersionKey, ModelVersion]
     wants: Mapping[VersionKey, Want]
-    # Workers that are to drain once their models are elsewhere: id -> incarnation.
+    # Workers that drain once their models are loaded elsewhere: id -> incarnation.
     cordons: Mapping[str, str] = field(default_factory=dict)
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
-    # The highest number that each name ever had: a deleted one is not given again.
+    # The highest version that each name ever had: the number of a deleted version is not reused.
     numbers: Mapping[str, int] = field(default_factory=dict)
-    # Drawn with the revision: a store that lost its last writes counts the same numbers again.
+    # Random, drawn with each revision: a store that lost its last writes repeats revisions, not
+    # marks.
     mark: str = ""
 
     def is_cordoned(self, worker: "WorkerInfo") -> bool:
-        """A new process of the same id is not."""
+        """Whether this worker process is cordoned; a new process of the same id is not."""
         return self.cordons.get(worker.id) == worker.incarnation
 
     def want(self, key: VersionKey) -> Want | None:
-        """What is wanted of a version: asked for, or since it is kept as a hot standby."""
+        """The want of a version: as asked for, or because it is kept as a hot standby."""
         want, version = self.wants.get(key), self.versions.get(key)
         if version is None or not version.given.residency.pins:
             return want
@@ -75,15 +76,15 @@ class Desired:
         return replace(want, pinned=True)
 
     def all_wants(self) -> dict[VersionKey, Want]:
-        """`want` of every version of which something is wanted."""
-        standby = [key for key, one in self.versions.items() if one.given.residency.pins]
+        """`want` of every version that has one."""
+        standby = [key for key, version in self.versions.items() if version.given.residency.pins]
         found = {key: self.want(key) for key in standby}
         return {**self.wants, **{key: want for key, want in found.items() if want is not None}}
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredDelta:
-    """Each key that was written since, with what it is at `revision`; None: gone."""
+    """Every key written since an earlier revision, with its value at `revision`; None: deleted."""
 
     revision: int
     mark: str

@@ -1,4 +1,4 @@
-"""What happens to the fleet, as data: one event, its kinds, and which of them a caller asks for.
+"""Events of the fleet: one event, the kinds, and a caller's filter.
 
 Pure and frozen.
 """
@@ -10,14 +10,14 @@ from enum import StrEnum
 from control_plane.types.version import VersionKey
 from yolopool.names import ModelRef
 
-# How many the store keeps, about.
+# The store keeps about this many.
 EVENTS_KEPT = 10_000
 
 
 class EventKind(StrEnum):
-    """The words of events.proto."""
+    """The kinds of events.proto."""
 
-    UNSPECIFIED = "UNSPECIFIED"  # of a newer release
+    UNSPECIFIED = "UNSPECIFIED"  # a kind of a newer release
     WORKER_JOINED = "WORKER_JOINED"
     WORKER_LEFT = "WORKER_LEFT"
     WORKER_LOST = "WORKER_LOST"  # its lease ran out
@@ -25,22 +25,22 @@ class EventKind(StrEnum):
     ASSIGNED = "ASSIGNED"  # a version is loaded on a worker
     RELEASED = "RELEASED"
     LOAD_FAILED = "LOAD_FAILED"
-    VERSION_FAILED = "VERSION_FAILED"  # it can't be loaded wherever it may run
-    TAKEOVER = "TAKEOVER"  # another control plane decides now
+    VERSION_FAILED = "VERSION_FAILED"  # no worker that may run it can load it
+    TAKEOVER = "TAKEOVER"  # another control plane leads now
     RESTORED = "RESTORED"
     REGISTERED = "REGISTERED"
     DELETED = "DELETED"
     CHANGEOVER = "CHANGEOVER"
     SCHEDULE = "SCHEDULE"
     DIFFERENCE = "DIFFERENCE"
-    WORKER_CRASHED = "WORKER_CRASHED"  # a process ended by itself
-    IMAGE_QUARANTINED = "IMAGE_QUARANTINED"  # it ended two of them
+    WORKER_CRASHED = "WORKER_CRASHED"  # a process ended unexpectedly
+    IMAGE_QUARANTINED = "IMAGE_QUARANTINED"  # an image ended two processes
     VERSION_QUARANTINED = "VERSION_QUARANTINED"  # several of its images did, and none was answered
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`id` is the store's: it grows, and is empty until the event is kept."""
+    """`id` is given by the store and increases; empty until the event is stored."""
 
     kind: EventKind
     unix_s: float
@@ -48,14 +48,14 @@ class Event:
     version: VersionKey | None = None
     reason: str = ""  # UPPER_SNAKE, where there is one
     message: str = ""  # for people
-    control_plane: str = ""  # who says so
-    image: str = ""  # its digest, where it is of one
+    control_plane: str = ""  # the control plane that recorded it
+    image: str = ""  # digest, where the event is about an image
     id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events a caller asks for; what is left empty asks for all."""
+    """Which events a caller asks for; an empty field matches all."""
 
     kinds: Collection[EventKind] = field(default_factory=frozenset)
     model: ModelRef | None = None

@@ -1,20 +1,20 @@
-"""What a version takes on a device, in bytes. Pure."""
+"""The footprint of a version on a device: bytes, and the times of bringing it there. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from control_plane.types.version import DeviceVariant, ModelVersion
+from yolopool.vocabulary import INPUT_BYTES_PER_PIXEL
 
 PIXELS_PER_MEGAPIXEL = 1_000_000
-INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
-# The library's size for a version whose settings say none; an import always fills it in.
+# For a version whose settings have no size; an import always fills one in.
 DEFAULT_IMAGE_SIZE = 640
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes a replica takes on a device, and ms (0: not known) that bringing it there from host
-    memory takes, and from the artifact store to host memory.
+    """Bytes that a replica takes on a device, and how long in ms (0: not known) it takes from host
+    memory to the device (`swap_ms`) and from the artifact store to host memory (`fetch_ms`).
     """
 
     weights_bytes: int
@@ -26,16 +26,16 @@ class Footprint:
 
     @property
     def kept_bytes(self) -> int:
-        """While it is on the device, whether it runs or not."""
+        """Bytes while it is on the device, whether it runs or not."""
         return self.weights_bytes + self.private_bytes
 
     @property
     def device_bytes(self) -> int:
-        """While it runs, alone on the device."""
+        """Bytes while it runs alone on the device."""
         return self.kept_bytes + self.workspace_bytes
 
     def differs(self, other: "Footprint | None") -> bool:
-        """Whether the other is missing or more than a hundredth (times: a half) away."""
+        """Whether `other` is missing, or differs by more than 1 % in bytes or by half in times."""
         if other is None or self.max_batch != other.max_batch:
             return True
         sizes = (
@@ -51,9 +51,7 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True, order=True)
 class FootprintKey:
-    """What footprints are kept by: a pack (its digest), a variant, and a kind of device with its
-    compute class.
-    """
+    """Footprints are measured per pack (its digest), variant, device kind and compute class."""
 
     pack: str
     variant: str  # backend/precision
@@ -74,11 +72,10 @@ def measured(key: FootprintKey, known: Mapping[FootprintKey, Footprint]) -> Foot
 def footprint(
     version: ModelVersion, build: DeviceVariant, known: Mapping[FootprintKey, Footprint]
 ) -> Footprint:
-    """Bytes of a version as a worker makes it: as known, else the estimate of its import.
+    """The footprint of a version as a worker makes it: as measured, else estimated.
 
-    The estimate is weights + activations per megapixel x image_size^2 of one image, the largest
-    that may be asked for, and that image as bytes and as float32, three channels each: what
-    workers reserve before they measure.
+    The estimate is what workers reserve before they measure: the weights, and for one image of the
+    largest size that a request may ask for its activations and its input.
     """
     pack, made = version.made_by(build)
     if pack is None:

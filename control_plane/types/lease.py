@@ -1,11 +1,11 @@
-"""Who decides: the leader's lease and the token that fences its writes. Pure."""
+"""The leader, and the token that fences its writes and commands. Pure and frozen."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class FencingToken:
-    """Orders the writers of the fleet; `epoch` is drawn when the store is created."""
+    """A later leader has a higher token. `epoch` is drawn when the store is created."""
 
     epoch: int
     counter: int
@@ -16,8 +16,8 @@ class FencingToken:
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """The control plane that decides: its name in the lease, its token, and host:port of its gRPC
-    (empty: not said).
+    """The control plane that leads: its name in the lease, its token, and host:port of its gRPC
+    (empty: not known).
     """
 
     name: str

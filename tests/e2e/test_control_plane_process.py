@@ -53,7 +53,7 @@ def test_it_listens_serves_and_ends(tmp_path: Path, number: signal.Signals) -> N
     ("arguments", "says"),
     [
         (["--redis", "http://nowhere"], "is no URL of a Redis"),
-        (["--lease-s", "0.1"], "less than two heartbeats"),
+        (["--lease-s", "0.1"], "less than two heartbeat intervals"),
     ],
 )
 def test_what_is_wrong_at_the_start_is_said(

@@ -10,6 +10,7 @@ from worker.hardware.host import Host
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2x1"])
 def test_no_answer_is_wrong_or_swapped(tmp_path: Path, devices: str) -> None:
     if devices == "cpu:2x1" and len(Host().allowed()) < 2:

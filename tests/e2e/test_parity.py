@@ -19,6 +19,7 @@ from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import NmsOptions
 from worker.preprocess import letterbox
 from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
+from yolopool.vocabulary import ShapePolicy
 
 pytestmark = pytest.mark.e2e
 F32 = npt.NDArray[np.float32]
@@ -31,7 +32,7 @@ MODELS = {
     "yolo26n": 30,
     "yolo26n-end-to-end": 30,
 }
-POLICIES = [letterbox.ShapePolicy.RECT, letterbox.ShapePolicy.SQUARE]
+POLICIES = [ShapePolicy.RECT, ShapePolicy.SQUARE]
 SIZES = [(320, 320), (200, 333), (501, 260)]
 
 
@@ -95,7 +96,7 @@ def loaded(
 def ours(
     loaded: tuple[Pack, LoadedModel],
     image: U8,
-    policy: letterbox.ShapePolicy,
+    policy: ShapePolicy,
     change: Callable[[U8], U8] = same,
 ) -> F32:
     """Rows of x_min, y_min, x_max, y_max, confidence, class."""
@@ -113,8 +114,8 @@ def ours(
     return np.column_stack((boxes, found.confidence, found.class_id)).astype(np.float32)
 
 
-def theirs(model: Any, image: U8, policy: letterbox.ShapePolicy, **options: Any) -> F32:
-    rect = policy is letterbox.ShapePolicy.RECT
+def theirs(model: Any, image: U8, policy: ShapePolicy, **options: Any) -> F32:
+    rect = policy is ShapePolicy.RECT
     (result,) = model.predict(
         image, imgsz=320, rect=rect, verbose=False, device="cpu", save=False, **options
     )
@@ -128,11 +129,12 @@ def assert_same(left: F32, right: F32) -> None:
     np.testing.assert_allclose(left[:, :4], right[:, :4], rtol=0, atol=1e-3)
 
 
+@pytest.mark.matrix(sample=3)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", MODELS)
 def test_boxes_equal_the_librarys(
     name: str,
-    policy: letterbox.ShapePolicy,
+    policy: ShapePolicy,
     loaded: Callable[[str], tuple[Pack, LoadedModel]],
     library: Callable[[str], Any],
 ) -> None:
@@ -143,11 +145,12 @@ def test_boxes_equal_the_librarys(
         assert_same(ours(loaded(name), image, policy), expected)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("checkpoint", ["yolo26n", "yolov10n"])
 def test_boxes_of_the_end_to_end_head_equal_the_librarys(
     checkpoint: str,
-    policy: letterbox.ShapePolicy,
+    policy: ShapePolicy,
     loaded: Callable[[str], tuple[Pack, LoadedModel]],
     library: Callable[[str], Any],
 ) -> None:
@@ -163,16 +166,18 @@ def test_boxes_of_the_end_to_end_head_equal_the_librarys(
         assert not np.array_equal(other, expected)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", MODELS)
 def test_swapped_channels_are_noticed(
     name: str, loaded: Callable[[str], tuple[Pack, LoadedModel]], library: Callable[[str], Any]
 ) -> None:
-    image, policy = picture(1, 200, 333), letterbox.ShapePolicy.SQUARE
+    image, policy = picture(1, 200, 333), ShapePolicy.SQUARE
     expected = theirs(library(name), image, policy)
     with pytest.raises(AssertionError):
         assert_same(ours(loaded(name), image, policy, swap_channels), expected)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", MODELS)
 def test_another_padding_is_noticed(
     name: str,
@@ -180,7 +185,7 @@ def test_another_padding_is_noticed(
     library: Callable[[str], Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    image, policy = picture(1, 200, 333), letterbox.ShapePolicy.SQUARE
+    image, policy = picture(1, 200, 333), ShapePolicy.SQUARE
     expected = theirs(library(name), image, policy)
     monkeypatch.setattr(letterbox, "PADDING", 0)
     with pytest.raises(AssertionError):
@@ -195,7 +200,7 @@ def test_options_equal_the_librarys(
     nc = len(pack.manifest.class_names)
     some = list(range(0, nc, 2))
     confidence = tuple(0.4 if index in some else 2.0 for index in range(nc))
-    boxed = letterbox.letterbox(image, 320, pack.manifest.stride, letterbox.ShapePolicy.RECT)
+    boxed = letterbox.letterbox(image, 320, pack.manifest.stride, ShapePolicy.RECT)
     (found,) = run(model, [boxed.image], [NmsOptions(confidence, 0.3, 9, True)]).candidates
     (result,) = library("yolo11n").predict(
         image, imgsz=320, conf=0.4, iou=0.3, max_det=9, classes=some, agnostic_nms=True,

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.contract.redis_servers import DEBIAN, server
+from tests.contract.redis_servers import any_kind, server
 from tests.waiting import until
 from yolopool.v1 import fleet_pb2, fleet_pb2_grpc
 
@@ -55,7 +55,7 @@ def planes() -> Iterator[tuple[Plane, Plane]]:
         folder = Path(path)
         (folder / "redis").mkdir()
         url = f"unix://{folder}/redis/redis.sock"
-        with server(DEBIAN, folder / "redis"):
+        with server(any_kind(), folder / "redis"):
             one = Plane(folder / "one", url)
             until("the first decides", one.decides)
             other = Plane(folder / "other", url)

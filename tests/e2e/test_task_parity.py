@@ -23,8 +23,9 @@ from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.outputs import NmsOptions
 from worker.postprocess.results import MaskFormat, Results
 from worker.preprocess import letterbox
-from worker.preprocess.letterbox import Origin, ShapePolicy
+from worker.preprocess.letterbox import Origin
 from yolopool.client.masks import Mask
+from yolopool.vocabulary import ShapePolicy
 
 pytestmark = pytest.mark.e2e
 FAMILIES = ("yolov8n", "yolo11n", "yolo26n")
@@ -174,6 +175,7 @@ def assert_same(found: Results, result: Any, name: str) -> None:
         np.testing.assert_allclose(found.keypoints[..., 2], points[..., 2], rtol=0, atol=1e-5)
 
 
+@pytest.mark.matrix(sample=3)
 @pytest.mark.parametrize("policy", list(ShapePolicy))
 @pytest.mark.parametrize("name", BOXED)
 def test_results_equal_the_librarys(
@@ -187,6 +189,7 @@ def test_results_equal_the_librarys(
         assert_same(found, result, name)
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("policy", list(ShapePolicy))
 @pytest.mark.parametrize("name", [one for one in BOXED if "-seg" in one])
 def test_masks_equal_the_librarys(
@@ -211,6 +214,7 @@ def test_masks_equal_the_librarys(
             np.testing.assert_array_equal(pixels(mask), expected.astype(bool))
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", CLASSIFIED)
 def test_classes_equal_the_librarys(
     name: str, loaded: Loaded, library: Library, transforms: None
@@ -236,6 +240,7 @@ def test_a_centre_crop_has_the_librarys_pixels(size: int, transforms: None) -> N
         np.testing.assert_array_equal(letterbox.centre_crop(image, size, 32).image, expected)
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("name", BOXED)
 def test_a_batch_gives_what_single_images_give(name: str, loaded: Loaded) -> None:
     """But for rounding, since a batch may be computed by other kernels: of boxes as sure as each
@@ -250,7 +255,7 @@ def test_a_batch_gives_what_single_images_give(name: str, loaded: Loaded) -> Non
         partner = apart.argmin(1)
         matched = np.flatnonzero(apart.min(1) < 0.01)
         assert len(matched) >= max(len(found.confidence), len(alone.confidence)) - 2
-        same = alone.chosen(partner)
+        same = alone.select(partner)
         np.testing.assert_allclose(
             found.confidence[matched], same.confidence[matched], rtol=0, atol=1e-4
         )
@@ -263,6 +268,7 @@ def test_a_batch_gives_what_single_images_give(name: str, loaded: Loaded) -> Non
                 assert (one & other).sum() >= 0.99 * (one | other).sum() - 1
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", CLASSIFIED)
 def test_a_batch_is_classified_as_single_images_are(name: str, loaded: Loaded) -> None:
     images = [picture(seed, 320, 320) for seed in range(3)]
@@ -273,11 +279,13 @@ def test_a_batch_is_classified_as_single_images_are(name: str, loaded: Loaded) -
         np.testing.assert_allclose(found.probabilities, alone.probabilities, rtol=1e-4)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", BOXED)
 def test_swapped_channels_are_noticed(name: str, loaded: Loaded, library: Library) -> None:
     assert_swapped_channels_are_noticed(name, loaded, library)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", CLASSIFIED)
 def test_swapped_channels_are_noticed_in_classes(
     name: str, loaded: Loaded, library: Library, transforms: None

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -33,13 +34,17 @@ while True:
     signal.pause()
 """
 PARENT = """
-import asyncio, os, sys
+import asyncio, os, sys, time
 from worker.hardware.devices import discover
 from worker.process.supervisor import Supervisor
 from yolopool.server import process
 child = [sys.executable, "-c", sys.argv[1], sys.argv[2], sys.argv[3]]
 supervisor = Supervisor(
-    discover("sim:2", {}), lambda device: child, environ=os.environ, drain_grace_s=0.2
+    discover("sim:2", {}),
+    lambda device: child,
+    environ=os.environ,
+    drain_grace_s=0.2,
+    clock=time.monotonic,
 )
 asyncio.run(supervisor.run(process.until_signal))
 """
@@ -68,6 +73,7 @@ class Running:
             lambda device: child,
             environ={**os.environ, "KEPT": " and kept"},
             drain_grace_s=0.2,
+            clock=time.monotonic,
             started=self._note,
         )
         self.task = asyncio.create_task(self.supervisor.run(self.stop.wait))
@@ -154,7 +160,8 @@ async def test_how_a_process_ended_is_told_with_its_last_words_and_what_it_had_i
         lambda device: [sys.executable, "-c", CRASHING.replace("{signal}", name)],
         environ=os.environ,
         drain_grace_s=0.2,
-        tell=told.put,
+        clock=time.monotonic,
+        report=told.put,
     )
     stop = asyncio.Event()
     running = asyncio.create_task(supervisor.run(stop.wait))

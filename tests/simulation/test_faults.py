@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.simulation import clock
 from benchmarks.simulation.clock import VirtualLoop
-from benchmarks.simulation.shells import on_virtual_time
+from benchmarks.simulation.shells import raising_shell_bugs
 from control_plane.types.command import Command
 from tests.simulation import faulty_fleet
 from tests.simulation.faulty_fleet import EXPECTED, Run
@@ -13,12 +13,13 @@ from yolopool.vocabulary import ReplicaState
 
 def carried_out(seed: int) -> tuple[Run, list[Command]]:
     async def main(loop: VirtualLoop) -> tuple[Run, list[Command]]:
-        with on_virtual_time(loop):
+        with raising_shell_bugs():
             return await faulty_fleet.run(loop, seed)
 
     return clock.run(main)
 
 
+@pytest.mark.matrix(sample=6)
 @pytest.mark.parametrize("seed", range(24))
 def test_whatever_happens(seed: int) -> None:
     run, left = carried_out(seed)

@@ -24,6 +24,7 @@ def told(one: Played) -> str:
     return f"seed {one.trace.seed}: {[str(check) for check in checks([one])]}"
 
 
+@pytest.mark.matrix(sample=3)
 @pytest.mark.parametrize("trace", TRACES, ids=str)
 @pytest.mark.parametrize("fleet", FLEETS)
 def test_short_traces(trace: Trace, fleet: str) -> None:

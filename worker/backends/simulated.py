@@ -17,9 +17,9 @@ from worker.packs.pack import Pack
 from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 from yolopool.v1.pack_pb2 import PackManifest
+from yolopool.vocabulary import INPUT_BYTES_PER_PIXEL
 
 CONTEXT_BYTES = 256 * 1024**2
-_PIXEL_BYTES = 3 * (1 + 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class SimulatedModel:
     def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
         pixels = shape[0] * shape[1] * batch
         activations = pixels * self._manifest.activation_bytes_per_megapixel // 10**6
-        return activations + pixels * _PIXEL_BYTES
+        return activations + pixels * INPUT_BYTES_PER_PIXEL
 
     def stage(self, images: Sequence[U8], options: Sequence[NmsOptions]) -> "_Staged":
         if not self._open:

@@ -1,7 +1,7 @@
-"""How long passes take: a sliding window of measured times, and waits computed from it.
+"""How long passes take: a sliding window of measured times, and estimates computed from it.
 
-Pure: times come in as arguments, in seconds. Asked many times between two passes, so what was
-computed is kept until the next one.
+Pure: times are arguments, in seconds. Estimates are asked for many times between two passes, so
+they are kept until the next pass is recorded.
 """
 
 from bisect import bisect_left
@@ -9,17 +9,17 @@ from collections import deque
 from statistics import median
 
 Shape = tuple[int, int]
-# A device whose passes become slower is to be noticed before a queue that was let in by the old
-# ones is through; four that are off change nothing.
+# Passes in the window. Short, so that a device that becomes slower is noticed before the queue that
+# was admitted by the old times is done; four outliers change nothing.
 _WINDOW = 9
-# Estimates are medians: who has just enough time is late every other time, and a pass is spent for
-# nothing. A wait of many passes is off in proportion.
+# Estimates are medians: a ticket with just enough time would be late every other time, and waste a
+# pass. The error of a wait grows with its passes.
 MARGIN = 1.1
 
 
 class _Passes:
-    """Times of one kind of pass. The first counts only until there is a second: a runtime prepares
-    what it has not run before.
+    """Times of one kind of pass. The first counts only until there is a second: in its first pass
+    a runtime prepares kernels.
     """
 
     def __init__(self, window: int) -> None:
@@ -36,7 +36,7 @@ class _Passes:
 
 
 class _Version:
-    """What is known of one version: passes by shape and batch, and what was computed from them."""
+    """One version: its passes by shape and batch size, and the estimates computed from them."""
 
     def __init__(self) -> None:
         self.passes: dict[Shape, dict[int, _Passes]] = {}
@@ -50,15 +50,15 @@ class _Version:
 
     def _compute(self, shape: Shape, batch: int) -> float:
         pixels = shape[0] * shape[1]
-        known = min(self.passes, key=lambda one: (abs(one[0] * one[1] - pixels), one))
-        medians = sorted((size, one.median_s) for size, one in self.passes[known].items())
-        return _between(medians, batch) * (pixels / (known[0] * known[1]))
+        nearest = min(self.passes, key=lambda known: (abs(known[0] * known[1] - pixels), known))
+        medians = sorted((size, times.median_s) for size, times in self.passes[nearest].items())
+        return _interpolate(medians, batch) * (pixels / (nearest[0] * nearest[1]))
 
 
 class LatencyEstimates:
-    """Medians of the last passes by (version, letterboxed shape, batch).
+    """Medians of the last passes, by version, letterboxed shape and batch size.
 
-    A median, since one pass beside a page fault or a load is no sign of the next.
+    A median, since one pass that a page fault or a load slows down says nothing about the next.
     """
 
     def __init__(self, window: int = _WINDOW) -> None:
@@ -66,7 +66,7 @@ class LatencyEstimates:
         self._versions: dict[str, _Version] = {}
 
     def record(self, version: str, shape: Shape, batch: int, seconds: float) -> None:
-        """Notes one pass of `batch` images."""
+        """Records one pass of `batch` images."""
         known = self._versions.setdefault(version, _Version())
         sizes = known.passes.setdefault(shape, {})
         if batch not in sizes:
@@ -80,27 +80,28 @@ class LatencyEstimates:
     def pass_s(self, version: str, shape: Shape, batch: int) -> float | None:
         """Expected seconds of a pass; None for a version that has not run.
 
-        A batch that was not measured lies on the line through its neighbours: a pass takes a fixed
-        time and more an image. A shape that was not is the nearest, scaled by pixels.
+        A batch size that was not measured lies on the line through its neighbours: a pass takes a
+        fixed time and more for each image. A shape that was not measured takes the time of the
+        nearest one, scaled by pixels.
         """
         known = self._versions.get(version)
         return known.pass_s(shape, batch) if known is not None else None
 
     def measured(self, version: str) -> dict[Shape, tuple[int, ...]]:
-        """Images of the passes that were measured, by shape."""
+        """The batch sizes that were measured, by shape."""
         known = self._versions.get(version)
         if known is None:
             return {}
         return {shape: tuple(sizes) for shape, sizes in known.passes.items()}
 
     def is_sure(self, version: str, shape: Shape, batch: int) -> bool:
-        """Whether just such passes were measured, and more than the first."""
+        """Whether passes of this very kind were measured, and more than the first."""
         known = self._versions.get(version)
         passes = known.passes.get(shape, {}).get(batch) if known is not None else None
         return passes is not None and passes.is_sure
 
     def passes_s(self, version: str, shape: Shape, images: int, batch: int) -> float:
-        """Expected seconds of so many images, `batch` at a time; 0 for one that has not run."""
+        """Expected seconds of `images`, `batch` at a time; 0 for a version that has not run."""
         known = self._versions.get(version)
         if known is None or not images:
             return 0.0
@@ -108,22 +109,23 @@ class LatencyEstimates:
         seconds = full * known.pass_s(shape, batch) if full else 0.0
         return seconds + known.pass_s(shape, rest) if rest else seconds
 
-    def most_within(self, version: str, shape: Shape, most: int, limit_s: float) -> int:
-        """The largest batch up to `most` whose pass is expected to end within a limit; at least 1,
-        and no more before anything was measured. A larger batch is taken to take longer.
+    def max_within(self, version: str, shape: Shape, limit: int, limit_s: float) -> int:
+        """The largest batch, of at most `limit`, whose pass is expected to end within `limit_s`; at
+        least 1, and 1 before anything was measured. Assumes that a larger batch takes longer.
         """
         known = self._versions.get(version)
         if known is None:
             return 1
         return max(
-            1, bisect_left(range(1, most + 1), True, key=lambda n: known.pass_s(shape, n) > limit_s)
+            1,
+            bisect_left(range(1, limit + 1), True, key=lambda n: known.pass_s(shape, n) > limit_s),
         )
 
 
-def _between(medians: list[tuple[int, float]], batch: int) -> float:
+def _interpolate(medians: list[tuple[int, float]], batch: int) -> float:
     """Seconds at `batch` on the line through the two measured sizes around it, or the two nearest;
-    in proportion where only one was measured. Never less than one of fewer images, nor more an
-    image than a smaller one.
+    in proportion where only one was measured. A larger batch never takes less than a smaller one,
+    nor more for each image.
     """
     at = bisect_left(medians, (batch, 0.0))
     if at < len(medians) and medians[at][0] == batch:

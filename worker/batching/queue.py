@@ -1,8 +1,8 @@
 """The bounded queue of tickets before the device, and which of them run together.
 
-Pure. Priority is strict: while an urgent ticket can run, no other does. Within a priority versions
-share the device fairly (`fair_share`), and within a version what is `due` first goes first. Who may
-wait is decided without a look at those who do: by counts, and by each lane's work.
+Pure. Priority is strict: while an urgent ticket can run, no other does. Versions of one priority
+share the device fairly (`fair_share`), and of a version the ticket that is due first goes first.
+Admission looks at counts and at each lane's work, never at single tickets.
 """
 
 import sys
@@ -19,8 +19,8 @@ from worker.batching.lane import Lane
 
 P = TypeVar("P")
 
-# A device is not preemptive: while interactive tickets come, and so long after the last, a pass of
-# bulk is cut to what is expected to end within this time.
+# A pass can't be preempted. While interactive tickets come, and INTERACTIVE_MEMORY_S after the
+# last, a bulk pass is cut to what is expected to end within this time.
 BULK_PASS_S = 0.05
 INTERACTIVE_MEMORY_S = 10.0
 
@@ -39,10 +39,10 @@ def _no_time(version: str) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket(Generic[P]):
-    """One request before the device; the payload is the shell's and is not looked at here.
+    """One request before the device; the payload belongs to the caller and is not looked at here.
 
-    `number` grows with arrival; `deadline` and `arrived` are seconds of one clock. What `batching`
-    the newest ticket of a version brings holds for all that wait.
+    `number` grows with arrival; `deadline` and `arrived` are seconds of one clock. The `batching`
+    of a version's newest ticket applies to all its tickets that wait.
     """
 
     number: int
@@ -67,7 +67,7 @@ class Ticket(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What waits for one version: how many, and the order of the most urgent."""
+    """The tickets that wait for one version: how many, and the order of the most urgent."""
 
     count: int
     order: tuple[int, float, int]
@@ -80,7 +80,7 @@ class Demand:
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[P]):
     """Tickets to run in one pass (never empty), all of one priority, version and shape. The pass
-    has `images` images, as many or more: it is filled up with grey ones.
+    has `images` images: where that is more than tickets, it is filled up with grey ones.
     """
 
     version: str
@@ -91,10 +91,10 @@ class Batch(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class Dequeued(Generic[P]):
-    """What left the queue: a batch to run, if any, tickets whose deadline has passed, and those who
-    gave way, since they would be late and others can be in time.
+    """What left the queue: a batch to run, if any; `late` tickets, whose deadline has passed; and
+    `shed` ones, which would be late while others can be in time.
 
-    `again_at`: without a batch, when one will be due though nobody comes; None: not before.
+    `again_at`: without a batch, when one may begin though no ticket comes; None: not before.
     """
 
     batch: Batch[P] | None
@@ -104,18 +104,18 @@ class Dequeued(Generic[P]):
 
 
 class TicketQueue(Generic[P]):
-    """Bounded: `capacity` tickets wait at most, and one more is refused at once."""
+    """At most `capacity` tickets wait; one more is refused at once."""
 
     def __init__(self, capacity: int, estimates: LatencyEstimates) -> None:
         self.capacity = capacity
         self._estimates = estimates
-        # By priority, version and shape; no empty ones.
+        # Lanes by priority, version and shape; none is empty.
         self._classes: dict[int, dict[str, dict[Shape, Lane]]] = {
             p: {} for p in range(SUSPECT, BULK + 1)
         }
         self._fair_share = {priority: FairShare() for priority in self._classes}
         self._live: dict[int, Ticket[P]] = {}
-        # Versions by the numbers of tickets whose images are being decoded.
+        # Versions, by the numbers of the tickets whose images are being decoded.
         self._reserved: dict[int, str] = {}
         self._places: Counter[str] = Counter()
         self._interactive_at = -INTERACTIVE_MEMORY_S
@@ -123,70 +123,76 @@ class TicketQueue(Generic[P]):
     def __len__(self) -> int:
         return len(self._live)
 
-    # --- who may wait -------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        """`3 waiting, 1 decoding, of 64: a@1 2, b@1 1`, the versions with the most places first."""
+        places = ", ".join(f"{version} {count}" for version, count in self._places.most_common())
+        counts = f"{len(self._live)} waiting, {len(self._reserved)} decoding, of {self.capacity}"
+        return f"<TicketQueue {counts}{': ' if places else ''}{places}>"
+
+    # --- admission ----------------------------------------------------------------------------
 
     def reserve(self, number: int, ask: AdmissionRequest, now: float, done_s: float) -> None:
-        """Keeps a place for the ticket of this number; raises as `add` does."""
+        """Reserves a place for the ticket of this number; raises as `add` does."""
         self._check_room(ask, done_s)
         check_time(ask, self._waiting, done_s, now)
         self._reserved[number] = ask.version
         self._places[ask.version] += 1
-        self._saw(ask.priority, now)
+        self._note_priority(ask.priority, now)
 
     def reserved(self, number: int) -> bool:
-        """Whether a place is kept for the ticket of this number, which has not come."""
+        """Whether a place is reserved for the ticket of this number, which has not come yet."""
         return number in self._reserved
 
     def alone(self, number: int) -> bool:
-        """Whether nobody but the ticket of this number has a place: `check_time` lets it in."""
+        """Whether no other ticket has a place: then `check_time` admits this one."""
         return self._waiting == self.reserved(number)
 
     def free(self, number: int) -> bool:
-        """Gives a place back, reserved or of a ticket that waits; False if there was none."""
+        """Releases a place, reserved or of a ticket that waits; False if there was none."""
         version = self._reserved.pop(number, None)
         if version is not None:
-            self._left(version)
+            self._release_place(version)
             return True
         ticket = self._live.pop(number, None)
         if ticket is None:
             return False
         lane = self._classes[ticket.priority][ticket.version][ticket.shape]
         lane.discard(ticket.key, self._estimates)
-        self._left(ticket.version)
-        self._tidy(lane)
+        self._release_place(ticket.version)
+        self._drop_if_empty(lane)
         return True
 
     def add(self, ticket: Ticket[P], now: float, done_s: float) -> None:
-        """Takes a ticket, into its reserved place if it has one, or raises QueueFull (no room) or
-        DeadlineUnmeetable (no time). `done_s` estimates when it would be answered.
+        """Adds a ticket, into its reserved place if it has one. `done_s` estimates in how many
+        seconds it would be answered. Raises QueueFull and DeadlineUnmeetable.
         """
         margin = MARGIN
         if self.reserved(ticket.number):
             self.free(ticket.number)
-            margin = 1.0  # it was let in by it, and its image is decoded
+            margin = 1.0  # admitted with the margin before, and its image is decoded
         else:
             self._check_room(ticket.ask, done_s)
         check_time(ticket.ask, self._waiting, done_s, now, margin)
         self._places[ticket.version] += 1
         self._live[ticket.number] = ticket
-        for known in self._of(ticket.version):
-            for lane in known.values():
-                lane.batching = ticket.batching
+        for lane in self._lanes_of(ticket.version):
+            lane.batching = ticket.batching
         lanes = self._classes[ticket.priority].setdefault(ticket.version, {})
         if ticket.shape not in lanes:
-            fresh = Lane(ticket.priority, ticket.version, ticket.shape, ticket.batching)
-            lanes[ticket.shape] = fresh
+            lane = Lane(ticket.priority, ticket.version, ticket.shape, ticket.batching)
+            lanes[ticket.shape] = lane
         lanes[ticket.shape].add(ticket.key, self._estimates)
-        self._saw(ticket.priority, now)
+        self._note_priority(ticket.priority, now)
 
     def wait_s(
-        self, ask: AdmissionRequest | None = None, away_s: Callable[[str], float] = _no_time
+        self, ask: AdmissionRequest | None = None, swap_s: Callable[[str], float] = _no_time
     ) -> float:
-        """Seconds until all that waits is done; of an `ask`: until it is, or until its turn while
-        its shape is not known. `away_s`: what bringing a version to the device takes first.
+        """Seconds until all tickets are done; with `ask`, until that request is done, or until its
+        turn while its shape is not known. `swap_s`: how long a version's swap onto the device takes
+        first.
 
-        More urgent classes go before it; of its version what is due earlier; and of each other
-        version of its priority as much as its fair share lets go first.
+        Before a request go all more urgent tickets, those of its version that are due earlier, and
+        of each other version of its priority as much as fair share lets go first.
         """
         total = 0.0
         versions: set[str] = set()
@@ -205,10 +211,10 @@ class TicketQueue(Generic[P]):
                         total += fair_share.before_s(ask.version, own, version, work_s)
         if ask is not None:
             versions.add(ask.version)
-        return total + sum(map(away_s, versions))
+        return total + sum(map(swap_s, versions))
 
     def demand(self) -> dict[str, Demand]:
-        """What waits, by version."""
+        """The tickets that wait, by version."""
         found: dict[str, Demand] = {}
         for lane in self._lanes():
             order = (lane.priority, *lane.keys[0])
@@ -220,51 +226,52 @@ class TicketQueue(Generic[P]):
                 found[lane.version] = Demand(count, min(known.order, order))
         return found
 
-    # --- who runs -----------------------------------------------------------------------------
+    # --- dispatch -----------------------------------------------------------------------------
 
     def next_batch(
         self,
         now: float,
         ready: Callable[[str], bool] = _any_version,
-        most: Callable[[str, Shape], int] = _no_limit,
+        max_images: Callable[[str, Shape], int] = _no_limit,
         begins: float | None = None,
     ) -> Dequeued[P]:
-        """Takes the batch that is due, of versions that are `ready`, of at most `most` images of a
-        version and shape; never waits. It `begins` on the device then; None: now.
+        """Removes the next batch, of versions that are `ready`, and of at most `max_images` for its
+        version and shape; never waits. The batch `begins` on the device then; None: now.
 
-        Late tickets are taken out too, of any version, and who gives way: for the shell to answer.
+        Late tickets of any version are removed too, and shed ones: the caller answers them.
         """
-        late = self._take_late(now)
+        late = self._pop_late(now)
         begins = now if begins is None else begins
-        due: list[float] = []
+        later: list[float] = []
         for priority, flows in self._classes.items():
             firsts: dict[str, Lane] = {}
             for version, lanes in flows.items():
                 if not ready(version):
                     continue
                 for lane in lanes.values():
-                    at = lane.ripe_at(most(version, lane.shape), self._arrived, self._estimates)
+                    limit = max_images(version, lane.shape)
+                    at = lane.ready_at(limit, self._arrived, self._estimates)
                     if at is not None and at > now:
-                        due.append(at)
+                        later.append(at)
                     elif version not in firsts or lane.keys[0] < firsts[version].keys[0]:
                         firsts[version] = lane
             if firsts:
                 fair_share = self._fair_share[priority]
-                keys = {version: one.keys[0] for version, one in firsts.items()}
+                keys = {version: lane.keys[0] for version, lane in firsts.items()}
                 chosen = fair_share.choose(keys, now)
-                batch, shed = self._cut(firsts[chosen], now, begins, most)
+                batch, shed = self._cut(firsts[chosen], now, begins, max_images)
                 return Dequeued(batch, late, shed)
-        return Dequeued(None, late, again_at=min(due, default=None))
+        return Dequeued(None, late, again_at=min(later, default=None))
 
-    def take(self, version: str) -> tuple[Ticket[P], ...]:
-        """Takes all tickets of one version, in order of arrival."""
-        return self._take_all([lane for lanes in self._of(version) for lane in lanes.values()])
+    def pop_version(self, version: str) -> tuple[Ticket[P], ...]:
+        """Removes all tickets of one version; returns them in order of arrival."""
+        return self._pop_all(list(self._lanes_of(version)))
 
     def drain(self) -> tuple[Ticket[P], ...]:
-        """Takes all that wait, in order of arrival."""
-        return self._take_all(list(self._lanes()))
+        """Removes all tickets; returns them in order of arrival."""
+        return self._pop_all(list(self._lanes()))
 
-    # --- what they share ----------------------------------------------------------------------
+    # --- shared by both -----------------------------------------------------------------------
 
     @property
     def _waiting(self) -> int:
@@ -275,7 +282,9 @@ class TicketQueue(Generic[P]):
         check_room(ask, self.capacity, self._waiting, of_version, done_s)
 
     def _own_s(self, ask: AdmissionRequest, lanes: dict[Shape, Lane]) -> float:
-        """What goes before an ask of its own version, and its own pass where its shape is known."""
+        """Seconds of its own version's tickets that go before a request, and of its own pass where
+        its shape is known.
+        """
         total = 0.0
         for shape, lane in lanes.items():
             own = int(shape == ask.shape)
@@ -285,46 +294,46 @@ class TicketQueue(Generic[P]):
         return total
 
     def _cut(
-        self, lane: Lane, now: float, begins: float, most: Callable[[str, Shape], int]
+        self, lane: Lane, now: float, begins: float, max_images: Callable[[str, Shape], int]
     ) -> tuple[Batch[P], tuple[Ticket[P], ...]]:
-        """The next batch of a lane, and those who gave way to it."""
-        limit = most(lane.version, lane.shape)
+        """The next batch of a lane, and the tickets shed for it."""
+        limit = max_images(lane.version, lane.shape)
         if lane.priority == BULK and not lane.batching.fixed:
             limit = min(limit, self._bulk_limit(lane, now))
-        giving_way, count = lane.cut(limit, begins, self._deadline, self._estimates)
-        shed = self._out(lane, lane.take(giving_way, self._estimates))
-        keys = lane.take(count, self._estimates)
+        shed_count, count = lane.cut(limit, begins, self._deadline, self._estimates)
+        shed = self._remove(lane, lane.pop(shed_count, self._estimates))
+        keys = lane.pop(count, self._estimates)
         spent_s = lane.pass_s(count, limit, self._estimates)
         self._fair_share[lane.priority].charge(lane.version, spent_s)
         images = lane.batching.images(count, limit)
-        return Batch(lane.version, lane.shape, self._out(lane, keys), images), shed
+        return Batch(lane.version, lane.shape, self._remove(lane, keys), images), shed
 
     def _bulk_limit(self, lane: Lane, now: float) -> int:
         if now - self._interactive_at >= INTERACTIVE_MEMORY_S:
             return sys.maxsize
-        most = lane.batching.full
-        return self._estimates.most_within(lane.version, lane.shape, most, BULK_PASS_S)
+        full = lane.batching.full
+        return self._estimates.max_within(lane.version, lane.shape, full, BULK_PASS_S)
 
-    def _take_late(self, now: float) -> tuple[Ticket[P], ...]:
+    def _pop_late(self, now: float) -> tuple[Ticket[P], ...]:
         late: list[Ticket[P]] = []
         for lane in list(self._lanes()):
-            late += self._out(lane, lane.take_late(now, self._deadline, self._estimates))
+            late += self._remove(lane, lane.pop_late(now, self._deadline, self._estimates))
         return tuple(late)
 
-    def _take_all(self, lanes: list[Lane]) -> tuple[Ticket[P], ...]:
-        taken: list[Ticket[P]] = []
+    def _pop_all(self, lanes: list[Lane]) -> tuple[Ticket[P], ...]:
+        popped: list[Ticket[P]] = []
         for lane in lanes:
-            taken += self._out(lane, lane.take(len(lane.keys), self._estimates))
-        return tuple(sorted(taken, key=lambda ticket: ticket.number))
+            popped += self._remove(lane, lane.pop(len(lane.keys), self._estimates))
+        return tuple(sorted(popped, key=lambda ticket: ticket.number))
 
-    def _out(self, lane: Lane, keys: list[Key]) -> tuple[Ticket[P], ...]:
-        """The tickets of keys that were taken from a lane; their places are free."""
+    def _remove(self, lane: Lane, keys: list[Key]) -> tuple[Ticket[P], ...]:
+        """The tickets of keys that were popped from a lane; their places are released."""
         for _ in keys:
-            self._left(lane.version)
-        self._tidy(lane)
+            self._release_place(lane.version)
+        self._drop_if_empty(lane)
         return tuple(self._live.pop(number) for _, number in keys)
 
-    def _tidy(self, lane: Lane) -> None:
+    def _drop_if_empty(self, lane: Lane) -> None:
         flows = self._classes[lane.priority]
         if not lane.keys:
             del flows[lane.version][lane.shape]
@@ -333,12 +342,12 @@ class TicketQueue(Generic[P]):
         if not flows:
             self._fair_share[lane.priority].reset()
 
-    def _left(self, version: str) -> None:
+    def _release_place(self, version: str) -> None:
         self._places[version] -= 1
         if not self._places[version]:
             del self._places[version]
 
-    def _saw(self, priority: int, now: float) -> None:
+    def _note_priority(self, priority: int, now: float) -> None:
         if priority == INTERACTIVE:
             self._interactive_at = now
 
@@ -348,8 +357,9 @@ class TicketQueue(Generic[P]):
     def _deadline(self, number: int) -> float:
         return self._live[number].deadline
 
-    def _of(self, version: str) -> Iterator[dict[Shape, Lane]]:
-        return (flows[version] for flows in self._classes.values() if version in flows)
+    def _lanes_of(self, version: str) -> Iterator[Lane]:
+        for flows in self._classes.values():
+            yield from flows.get(version, {}).values()
 
     def _lanes(self) -> Iterator[Lane]:
         for flows in self._classes.values():

@@ -1,4 +1,4 @@
-"""Answers of other threads to callers who wait on the event loop."""
+"""Hands the results of other threads to callers that wait on the event loop."""
 
 import asyncio
 import traceback
@@ -12,8 +12,8 @@ T = TypeVar("T")
 
 
 class Reply(Generic[T]):
-    """Where one answer goes, made on the event loop that waits for it; may be called on any thread.
-    The first answer counts, and a caller who went away hears nothing.
+    """One result for a caller on the event loop, which makes the reply. Any thread may call it. The
+    first call counts; if the caller has left, nothing happens.
     """
 
     def __init__(self) -> None:
@@ -23,21 +23,21 @@ class Reply(Generic[T]):
         deliver([(self, answer, error)])
 
     def fail(self, error: Exception) -> None:
-        """Tells an error, and clears its frames: whoever keeps it would keep their images. One of
-        ours goes without them: they have this reply, which has the error, and would be kept until
-        the ring is collected.
+        """Replies with an error whose frames are cleared: whoever keeps the error would keep the
+        images in them. A YolopoolError loses its traceback too: its frames hold this reply, which
+        holds the error, and that cycle would live until garbage collection.
         """
         traceback.clear_frames(error.__traceback__)
         self(None, error.with_traceback(None) if isinstance(error, YolopoolError) else error)
 
 
 def deliver(answers: Iterable[tuple[Reply[Any], Any, Exception | None]]) -> None:
-    """All of them, of one event loop, in one word: each word wakes its thread, which then wants the
-    interpreter lock of the one that answers.
+    """Settles replies of one event loop in one call: each call wakes the loop's thread, which then
+    competes with this thread for the interpreter lock.
     """
     answers = tuple(answers)
     if answers:
-        with suppress(RuntimeError):  # the loop ended, and its callers with it
+        with suppress(RuntimeError):  # the loop is closed, and its callers are gone
             answers[0][0].future.get_loop().call_soon_threadsafe(_settle, answers)
 
 

@@ -1,5 +1,5 @@
-"""Threads that run calls, with as little as possible between two of them: who hands something on
-to another thread keeps it waiting until it lets go of the interpreter lock.
+"""Threads that run calls with little overhead in between. A caller that wakes a thread still holds
+the interpreter lock, so the thread waits for it.
 """
 
 import queue
@@ -12,7 +12,7 @@ log = structlog.get_logger()
 
 
 class ThreadPool:
-    """So many threads that run calls, oldest first, until they are ended."""
+    """Runs calls on a fixed number of threads, oldest first, until `end`."""
 
     def __init__(self, name: str, threads: int) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -28,12 +28,12 @@ class ThreadPool:
         self._calls.put(run)
 
     def end(self) -> None:
-        """Once what was given is done."""
+        """Ends the threads after the calls that are queued."""
         for _ in self._threads:
             self._calls.put(None)
 
     def join(self, limit_s: float | None = None) -> None:
-        """Waits so long at most for each."""
+        """Waits for the threads, at most so long for each."""
         for thread in self._threads:
             thread.join(limit_s)
 
@@ -42,6 +42,8 @@ class ThreadPool:
             try:
                 run()
             except Exception as error:
-                log.error("a call failed that answers its own errors: a bug", exc_info=error)
-            # Else the last images and answers would live until the next ones come.
+                log.error(
+                    "a call raised an error it should have handled: this is a bug", exc_info=error
+                )
+            # Otherwise the last images and results would live until the next call.
             del run

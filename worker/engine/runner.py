@@ -1,7 +1,7 @@
-"""Passes of batches over the device: staged and run on the device thread, finished beside it.
+"""Runs batches: a pass is staged and run on the device thread, and finished on another.
 
-The device thread goes on to the next batch while one other thread suppresses and replies, in
-order. A failure in any stage is the answer to its tickets, and ends neither thread.
+The device thread goes on to the next batch while the finish thread runs NMS and replies, in order.
+A failure in any stage is the answer to the tickets of the batch, and ends neither thread.
 """
 
 import uuid
@@ -20,13 +20,13 @@ from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, OutOfMemory, YolopoolError
 
 log = structlog.get_logger()
-# Of images that fill a pass up, as of a letterbox's margin.
+# The colour of images that fill up a pass: that of a letterbox's margin.
 GREY = 114
 
 
 @dataclass(frozen=True, slots=True)
 class TicketWork:
-    """What a ticket brings to its pass."""
+    """The payload of a ticket: what its pass needs."""
 
     image: U8
     options: NmsOptions
@@ -35,7 +35,7 @@ class TicketWork:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Answer to one ticket, with its stages in seconds."""
+    """The answer to one ticket, with the times of its stages."""
 
     candidates: Candidates
     queue_s: float
@@ -46,7 +46,7 @@ class Outcome:
 
 
 class PassObserver(Protocol):
-    """What whoever gives the batches is told, on either thread."""
+    """Hears how batches go; called on either thread."""
 
     def began(self, batch: Batch[TicketWork]) -> None:
         """A pass left the device thread and is to be finished."""
@@ -55,37 +55,37 @@ class PassObserver(Protocol):
     def ended(
         self, batch: Batch[TicketWork], tickets: int, images: int, pass_s: float | None
     ) -> None:
-        """A pass that began is done; it took as long as its slowest stage. None: it failed."""
+        """A pass that began is done; `pass_s` is the time of its slowest stage, None: it failed."""
         ...
 
     def failed(self, tickets: int) -> None:
-        """So many tickets were answered by an error; their pass did not begin."""
+        """`tickets` of a pass that did not begin were answered with an error."""
         ...
 
     def too_large(self, batch: Batch[TicketWork], images: int) -> None:
-        """So many images did not fit the device."""
+        """A pass of so many images did not fit the device."""
         ...
 
     def wait_alone(self) -> None:
-        """On the device thread: returns when no pass is left to be finished."""
+        """On the device thread: waits until no pass is left to be finished."""
         ...
 
 
 class BatchRunner:
-    """`run` is of the device thread; `beside` runs the rest of a pass on another."""
+    """`run` is called on the device thread; `finish_later` runs the rest of a pass on another."""
 
     def __init__(
         self,
-        account: PassObserver,
-        beside: Callable[[Callable[[], None]], None],
+        observer: PassObserver,
+        finish_later: Callable[[Callable[[], None]], None],
         clock: Callable[[], float],
     ) -> None:
-        self._account = account
-        self._beside = beside
+        self._observer = observer
+        self._finish_later = finish_later
         self._clock = clock
 
     def run(self, model: LoadedModel, batch: Batch[TicketWork]) -> None:
-        """Returns when the device may be given the next batch."""
+        """Returns when the device can take the next batch."""
         self._run(model, batch, batch.tickets, batch.images - len(batch.tickets))
 
     def _run(
@@ -96,8 +96,8 @@ class BatchRunner:
         filler: int = 0,
         last: bool = False,
     ) -> None:
-        """One pass, filled up with so many grey images; out of memory, two of half the size, down
-        to one image, which has another chance: the backend freed what it only cached.
+        """Runs one pass, filled up with `filler` grey images. Out of memory, it is split into two
+        of half the size, down to one image, which is retried once: the backend freed its cache.
         """
         began = self._clock()
         size = len(tickets) + filler
@@ -105,8 +105,8 @@ class BatchRunner:
         try:
             grey = [np.full_like(work[0].image, GREY)] * filler
             raw = model.stage(
-                [*(one.image for one in work), *grey],
-                [*(one.options for one in work), *([work[0].options] * filler)],
+                [*(item.image for item in work), *grey],
+                [*(item.options for item in work), *([work[0].options] * filler)],
             ).forward()
         except OutOfMemory as error:
             if size == 1 and last:
@@ -116,29 +116,29 @@ class BatchRunner:
             self._fail(batch, tickets, error)
             return
         else:
-            self._account.began(batch)
+            self._observer.began(batch)
             busy_s = self._clock() - began
-            self._beside(partial(self._finish, batch, tickets, size, raw, began, busy_s))
+            self._finish_later(partial(self._finish, batch, tickets, size, raw, began, busy_s))
             return
-        # Out of the handlers, whose traceback held the tensors of the pass; and what passes before
-        # this one still hold on the device is to be free.
-        self._account.wait_alone()
+        # Outside the handler, whose traceback held the tensors of the pass. Passes before this one
+        # must free what they hold on the device first.
+        self._observer.wait_alone()
         if size == 1:
             self._run(model, batch, tickets, last=True)
             return
         log.warning("batch out of memory", version=batch.version, images=size)
-        self._account.too_large(batch, size)
+        self._observer.too_large(batch, size)
         half = size // 2
         for part in filter(None, (tickets[:half], tickets[half:])):
-            self._account.wait_alone()
+            self._observer.wait_alone()
             self._run(model, batch, part)
 
     def _fail(
         self, batch: Batch[TicketWork], tickets: Sequence[Ticket[TicketWork]], error: Exception
     ) -> None:
-        self._account.failed(len(tickets))
-        told = _told(error, batch.version)
-        deliver((ticket.payload.reply, None, told) for ticket in tickets)
+        self._observer.failed(len(tickets))
+        failure = _public_error(error, batch.version)
+        deliver((ticket.payload.reply, None, failure) for ticket in tickets)
 
     def _finish(
         self,
@@ -158,9 +158,9 @@ class BatchRunner:
             stages = (result.transfer_s, result.inference_s, result.postprocess_s)
             pass_s = max(busy_s, *stages)
         except Exception as failure:
-            error = _told(failure, batch.version)
-        # What was given to the device is done with, whoever still waits for an answer of it.
-        self._account.ended(batch, len(tickets), size, pass_s)
+            error = _public_error(failure, batch.version)
+        # First: the device is done with the pass, whether or not its answers were delivered.
+        self._observer.ended(batch, len(tickets), size, pass_s)
         if error is not None:
             deliver((ticket.payload.reply, None, error) for ticket in tickets)
             return
@@ -182,8 +182,8 @@ class BatchRunner:
         )
 
 
-def _told(error: Exception, version: str) -> YolopoolError:
-    """What the caller hears: our errors as they are, others by an id in the log."""
+def _public_error(error: Exception, version: str) -> YolopoolError:
+    """The error for the caller: ours as they are, others as an incident id in the log."""
     if isinstance(error, YolopoolError):
         return error
     incident = uuid.uuid4().hex[:12]

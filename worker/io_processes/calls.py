@@ -1,7 +1,7 @@
-"""The device process's side of one I/O process: its calls, its memory, and what it is told.
+"""The device process's side of one I/O process: its calls and its memory.
 
-A call is admitted here before its image is decoded there. What the I/O process says of its memory
-is checked: whoever took it over with a picture reads and writes nothing but its own slots.
+A call is admitted here before its image is decoded there. What the I/O process says about its
+memory is checked, so that an image that took it over can reach nothing but the process's own slots.
 """
 
 import asyncio
@@ -15,71 +15,72 @@ from typing import Any
 
 import structlog
 
+from worker.arrays import U8
 from worker.concurrency.reply import Reply
 from worker.io_processes import protocol
 from worker.io_processes.protocol import FrameProtocol, MessageKind
-from worker.preprocess.arena import U8, Arena
-from worker.preprocess.prepared import Prepare, PreprocessSpec, T, Then
-from worker.service.service import DEFAULT_DEADLINE_S
+from worker.preprocess.arena import Arena
+from worker.preprocess.prepared import ImageConsumer, ImageSource, PreprocessSpec, T
+from worker.service.infer_handler import DEFAULT_DEADLINE_S
 from yolopool import status
 from yolopool.errors import DeadlineExceeded, Internal, QueueFull, YolopoolError
 from yolopool.v1 import worker_pb2
 
 log = structlog.get_logger()
 Infer = Callable[
-    [worker_pb2.InferRequest, float | None, Prepare], Awaitable[worker_pb2.InferResponse]
+    [worker_pb2.InferRequest, float | None, ImageSource], Awaitable[worker_pb2.InferResponse]
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Awaited:
-    """An image that is being prepared there; its pixels take so many bytes at most."""
+class _Pending:
+    """An image that the I/O process prepares. Its pixels take at most `max_bytes`."""
 
-    request: str
-    most_bytes: int
-    then: Then[Any]
+    request_id: str
+    max_bytes: int
+    consumer: ImageConsumer[Any]
     reply: Reply[Any]
 
 
 class IoConnection:
-    """All methods are of the event loop. `infer` is `WorkerRpc.infer`; at most `capacity` calls
-    are open. `listening` has the port once it does, 0 if it never will. `pongs` counts answers to
-    pings, `oldest` is what the last one said. `in_hand`: requests whose images were being prepared
-    when it was lost, by id.
+    """All methods run on the event loop. `infer` is `InferHandler.infer`; at most `capacity` calls
+    are open. `listening` gets the port, or 0 if the process never listens. `pongs` counts the
+    answers to pings, and `oldest` is the number in the last one. `in_flight` are the ids of the
+    requests whose images were being prepared when the connection was lost.
     """
 
     def __init__(self, infer: Infer, memory: int, capacity: int) -> None:
-        self.frames = FrameProtocol(self._heard, self._end)
+        self.frames = FrameProtocol(self._receive, self._end)
         self.lost = asyncio.Event()
         self.listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.pongs = self.oldest = 0
-        self.in_hand: tuple[str, ...] = ()
+        self.in_flight: tuple[str, ...] = ()
         self._loop = asyncio.get_running_loop()
         self._infer = infer
         self._capacity = capacity
         self._arena = Arena(mmap.mmap(memory, 0))
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._awaited: dict[int, _Awaited] = {}
+        self._pending: dict[int, _Pending] = {}
 
     async def end(self, limit_s: float) -> None:
-        """Drops the connection once open calls are answered and the answers have gone out; what is
-        not answered in so many seconds is cut.
+        """Closes the connection after the open calls are answered. Calls that are still open at the
+        limit are cut.
         """
         if self._calls:
             await asyncio.wait(tuple(self._calls.values()), timeout=limit_s)
         self.frames.end()
 
-    def _heard(self, kind: MessageKind, call: int, payload: bytes) -> None:
+    def _receive(self, kind: MessageKind, call: int, payload: bytes) -> None:
         if kind is MessageKind.ASK:
             self._ask(call, payload)
         elif kind is MessageKind.CANCEL:
             if (task := self._calls.get(call)) is not None:
                 task.cancel()
-        elif kind is MessageKind.READY:
-            self._ready(call, payload)
-        elif kind is MessageKind.FAILED:
-            if (one := self._awaited.pop(call, None)) is not None:
-                one.reply.fail(status.from_bytes(payload))
+        elif kind is MessageKind.PREPARED:
+            self._prepared(call, payload)
+        elif kind is MessageKind.UNPREPARED:
+            if (image := self._pending.pop(call, None)) is not None:
+                image.reply.fail(status.from_bytes(payload))
         elif kind is MessageKind.PONG:
             self.pongs, self.oldest = self.pongs + 1, protocol.read_number(payload)
         elif kind is MessageKind.LISTENING and not self.listening.done():
@@ -90,7 +91,7 @@ class IoConnection:
             full = QueueFull(
                 f"{self._capacity} calls of one I/O process are open: try again shortly"
             )
-            self.frames.send(MessageKind.NO, call, status.to_bytes(full))
+            self.frames.send(MessageKind.ERROR, call, status.to_bytes(full))
             return
         remaining_s, header = protocol.read_ask(payload)
         request = worker_pb2.InferRequest.FromString(header)
@@ -104,11 +105,11 @@ class IoConnection:
         try:
             limit_s = DEFAULT_DEADLINE_S if remaining_s is None else remaining_s
             until = self._loop.time() + limit_s
-            prepare = partial(self._prepare, call, request.request_id, until)
-            response = await self._infer(request, remaining_s, prepare)
-            self.frames.send(MessageKind.ANSWER, call, response.SerializeToString())
+            image = _RemoteImage(self, call, request.request_id, until)
+            response = await self._infer(request, remaining_s, image)
+            self.frames.send(MessageKind.RESPONSE, call, response.SerializeToString())
         except YolopoolError as error:
-            self.frames.send(MessageKind.NO, call, status.to_bytes(error))
+            self.frames.send(MessageKind.ERROR, call, status.to_bytes(error))
         except Exception as error:
             incident = uuid.uuid4().hex[:12]
             log.error("unexpected error", method="Infer", incident=incident, exc_info=error)
@@ -116,63 +117,81 @@ class IoConnection:
                 f"internal error {incident}: look for this id in the server's log",
                 details={"incident": incident},
             )
-            self.frames.send(MessageKind.NO, call, status.to_bytes(internal))
+            self.frames.send(MessageKind.ERROR, call, status.to_bytes(internal))
 
-    async def _prepare(
-        self, call: int, request: str, until: float, spec: PreprocessSpec, then: Then[T]
+    async def prepare(
+        self, image: "_RemoteImage", spec: PreprocessSpec, consumer: ImageConsumer[T]
     ) -> T:
-        """`until`: of the loop's time; an I/O process that hangs holds no ticket beyond it."""
+        """Has the image of one call prepared in the I/O process."""
+        call = image.call
         reply: Reply[T] = Reply()
-        self._awaited[call] = _Awaited(request, spec.most_bytes, then, reply)
-        self.frames.send(MessageKind.GO, call, protocol.pack_framing(spec))
-        late = self._loop.call_at(until, self._late, call)
+        self._pending[call] = _Pending(image.request_id, spec.max_bytes, consumer, reply)
+        self.frames.send(MessageKind.PREPARE, call, protocol.pack_spec(spec))
+        late = self._loop.call_at(image.until, self._late, call)
         try:
             return await reply.future
         finally:
             late.cancel()
-            self._awaited.pop(call, None)
-            del reply  # an error keeps this frame, and it keeps the error
+            self._pending.pop(call, None)
+            del reply  # an error keeps this frame, and the reply keeps the error
 
     def _late(self, call: int) -> None:
-        if (one := self._awaited.pop(call, None)) is not None:
-            why = "the image was not decoded in time: allow more, or add I/O processes"
-            one.reply.fail(DeadlineExceeded(why))
+        if (image := self._pending.pop(call, None)) is not None:
+            why = "the image was not decoded in time: allow more time, or add I/O processes"
+            image.reply.fail(DeadlineExceeded(why))
 
-    def _ready(self, call: int, payload: bytes) -> None:
-        one = self._awaited.get(call)
-        if one is None or one.reply.future.done():
-            self.frames.send(MessageKind.GIVEN, call)  # its caller went away
+    def _prepared(self, call: int, payload: bytes) -> None:
+        image = self._pending.get(call)
+        if image is None or image.reply.future.done():
+            self.frames.send(MessageKind.FREE, call)  # the caller left
             return
         try:
-            pixels = partial(self._pixels, call, one.most_bytes)
+            pixels = partial(self._pixels, call, image.max_bytes)
             prepared = protocol.read_prepared(payload, pixels)
         except (ValueError, struct.error):
-            log.error("an I/O process says what can't be: it is ended")
+            log.error("an I/O process sent an impossible message, ending it")
             self.frames.close()
             return
-        del self._awaited[call]
+        del self._pending[call]
         try:
-            one.then(prepared, one.reply)
+            image.consumer(prepared, image.reply)
         except Exception as error:
-            one.reply.fail(error)
+            image.reply.fail(error)
 
-    def _pixels(self, call: int, most_bytes: int, offset: int, size_bytes: int) -> U8:
-        if not 0 < size_bytes <= most_bytes:
-            raise ValueError(f"{size_bytes} bytes of pixels, of at most {most_bytes}")
+    def _pixels(self, call: int, max_bytes: int, offset: int, size_bytes: int) -> U8:
+        if not 0 < size_bytes <= max_bytes:
+            raise ValueError(f"{size_bytes} bytes of pixels, of at most {max_bytes}")
         image = self._arena.view(offset, size_bytes, partial(self._gone, call))
         image.flags.writeable = False
         return image
 
     def _gone(self, call: int) -> None:
-        """On the thread that held the pixels last."""
+        """Runs on the thread that held the pixels last."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.frames.send, MessageKind.GIVEN, call)
+            self._loop.call_soon_threadsafe(self.frames.send, MessageKind.FREE, call)
 
     def _end(self) -> None:
-        awaited = self._awaited.values()
-        self.in_hand = tuple(one.request for one in awaited if not one.reply.future.done())
+        images = self._pending.values()
+        self.in_flight = tuple(
+            image.request_id for image in images if not image.reply.future.done()
+        )
         self.lost.set()
         for task in list(self._calls.values()):
             task.cancel()
         if not self.listening.done():
             self.listening.set_result(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _RemoteImage:
+    """The image of one call, whose bytes are in the I/O process: an ImageSource. An I/O process
+    that hangs holds no ticket beyond `until`, in the loop's time.
+    """
+
+    connection: IoConnection
+    call: int
+    request_id: str
+    until: float
+
+    async def prepare_then(self, spec: PreprocessSpec, consumer: ImageConsumer[T]) -> T:
+        return await self.connection.prepare(self, spec, consumer)

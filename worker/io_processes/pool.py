@@ -1,7 +1,7 @@
-"""The I/O processes of a worker: started, started again when they die, and ended with it.
+"""Starts the I/O processes of a worker, restarts those that die, and ends those that hang.
 
-One that dies loses its own calls alone: its memory is its own, and goes once no batch reads it. One
-that hangs is ended: it does not answer, or is at one image for too long.
+A process that dies loses only its own calls: it has its own memory, which is released when no batch
+reads it any more. A process hangs if it answers no ping, or works on one image for too long.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import time
 import uuid
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable
@@ -29,15 +28,15 @@ from worker.process.restart_policy import Restart, after_exit
 log = structlog.get_logger()
 CLOSING_S = 1.0
 START_S = 30.0
-# For the last answers, beside what it takes to send them.
+# How long open calls may still take when a process ends.
 LAST_ANSWERS_S = 0.2
 PING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class IoExit:
-    """How one of them ended by itself: `id` is of this process alone, `requests` are those whose
-    images it had.
+    """An I/O process that ended by itself. `id` is unique to the process, and `requests` are the
+    ids of the requests whose images it was preparing.
     """
 
     id: str
@@ -47,14 +46,11 @@ class IoExit:
     restart: Restart
 
 
-async def tell_nobody(exit: IoExit) -> None:
-    """For one whose log is enough."""
-
-
 class IoProcessPool:
-    """`count` of them, each with an arena of `memory_bytes`. `settings(i)`: those of the one with
-    this number. `changed` is called when one listens, or does no longer; `tell` passes on how one
-    ended by itself, and is not waited for. One that stands for `hang_s` is ended.
+    """`count` processes, each with an arena of `memory_bytes`; `settings(i)` are those of number i.
+
+    `changed` is called when a process starts or stops listening. `report` is called for each one
+    that ended by itself, and nobody waits for it. A process that hangs for `hang_s` is ended.
     """
 
     def __init__(
@@ -64,9 +60,9 @@ class IoProcessPool:
         memory_bytes: int,
         infer: Infer,
         changed: Callable[[], None],
-        tell: Callable[[IoExit], Awaitable[None]] = tell_nobody,
-        hang_s: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
+        report: Callable[[IoExit], Awaitable[None]],
+        hang_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self.ports: dict[int, int] = {}
         self.pids: dict[int, int] = {}
@@ -75,14 +71,14 @@ class IoProcessPool:
         self._memory_bytes = memory_bytes
         self._infer = infer
         self._changed = changed
-        self._tell = tell
-        self._output_options: set[asyncio.Future[None]] = set()
+        self._report = report
+        self._reporting: set[asyncio.Future[None]] = set()
         self._hang_s = hang_s
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Returns when all listen; OSError if one does not."""
+        """Returns when all processes listen. Raises OSError if one does not."""
         first: list[asyncio.Future[None]] = [asyncio.Future() for _ in range(self._count)]
         self._tasks = [
             asyncio.create_task(self._keep(number, ready), name=f"io-{number}")
@@ -92,7 +88,9 @@ class IoProcessPool:
             async with asyncio.timeout(START_S):
                 await asyncio.gather(*first)
         except TimeoutError as error:
-            raise OSError(f"{len(self.ports)} of {self._count} I/O processes listen") from error
+            raise OSError(
+                f"only {len(self.ports)} of {self._count} I/O processes listen"
+            ) from error
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -106,27 +104,26 @@ class IoProcessPool:
             requests: tuple[str, ...] = ()
             try:
                 ended, requests = await self._run(number, ready)
-            except OSError as error:  # no memory or process number left: it may pass
+            except OSError as error:  # out of memory or process ids: it may pass
                 ended = str(error)
             ran_s = self._clock() - began
             restart = after_exit(attempt, ran_s)
             attempt = restart.attempt
             log.error(
-                "I/O process ended, starting it again",
+                "I/O process ended, restarting it",
                 number=number,
                 ended=ended,
-                in_hand=len(requests),
+                in_flight=len(requests),
                 restart_in_s=restart.delay_s,
             )
-            output_options = asyncio.ensure_future(
-                self._tell(IoExit(uuid.uuid4().hex, ended, requests, ran_s, restart))
-            )
-            self._output_options.add(output_options)
-            output_options.add_done_callback(self._output_options.discard)
+            exit = IoExit(uuid.uuid4().hex, ended, requests, ran_s, restart)
+            reporting = asyncio.ensure_future(self._report(exit))
+            self._reporting.add(reporting)
+            reporting.add_done_callback(self._reporting.discard)
             await asyncio.sleep(restart.delay_s)
 
     async def _run(self, number: int, ready: "asyncio.Future[None]") -> tuple[str, tuple[str, ...]]:
-        """One process from start to end; says how it ended, and what it had in hand."""
+        """Runs one process; returns how it ended, and the requests that were in flight."""
         settings = self._settings(number)
         ours, theirs = socket.socketpair()
         with theirs:
@@ -159,12 +156,12 @@ class IoProcessPool:
                     ready.set_result(None)
             if await self._hangs(calls):
                 with suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGABRT)  # it writes its stacks down
+                    process.send_signal(signal.SIGABRT)  # it dumps its stacks
                 calls.frames.close()
                 await calls.lost.wait()
                 await _ended(process)
-                return "hung", calls.in_hand
-            return describe_exit(await _ended(process)), calls.in_hand
+                return "hung", calls.in_flight
+            return describe_exit(await _ended(process)), calls.in_flight
         finally:
             self.pids.pop(number, None)
             if self.ports.pop(number, None) is not None:
@@ -174,7 +171,7 @@ class IoProcessPool:
             calls.frames.close()
 
     async def _hangs(self, calls: IoConnection) -> bool:
-        """Returns when the process is lost, or stands."""
+        """Returns True when the process hangs, and False when its connection is lost."""
         answers, image = StallTimer(2 * PING_S), StallTimer(2 * PING_S)
         while not calls.lost.is_set():
             calls.frames.send(MessageKind.PING)
@@ -189,7 +186,7 @@ class IoProcessPool:
 
 
 async def _listening(calls: IoConnection) -> int:
-    """Its port; 0: it was lost. OSError if it takes too long."""
+    """Its port; 0 if the connection was lost. Raises OSError if it takes too long."""
     try:
         async with asyncio.timeout(START_S):
             return await calls.listening
@@ -198,7 +195,7 @@ async def _listening(calls: IoConnection) -> int:
 
 
 async def _ended(process: Process) -> int | None:
-    """Its status; it ends by itself once its connection is closed, or is killed."""
+    """Waits for the process, which ends once its connection is closed, or kills it."""
     try:
         async with asyncio.timeout(CLOSING_S):
             return await process.wait()

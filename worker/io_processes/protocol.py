@@ -1,7 +1,8 @@
-"""Small messages between the device process and an I/O process, over a socket of their own.
+"""The messages between the device process and an I/O process, over a socket pair.
 
-Pixels never pass: they lie in shared memory, and a message says where. A call goes ASK, GO, READY
-(or FAILED), then ANSWER or NO; GIVEN says that the device process has let go of its pixels.
+Pixels are not sent: they are in shared memory, and a message says where. A call goes ASK, PREPARE,
+PREPARED (or UNPREPARED), then RESPONSE or ERROR. FREE says that the device process has released the
+pixels.
 """
 
 import asyncio
@@ -12,40 +13,42 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import cast
 
-from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
+from worker.arrays import U8
+from worker.preprocess.letterbox import Letterboxed
 from worker.preprocess.prepared import Prepared, PreprocessSpec
 from worker.preprocess.tiling import Tiling
+from yolopool.vocabulary import ShapePolicy
 
-# A length, a kind and a call; a message is a few hundred bytes, an answer of 3,000 boxes 200 KB,
-# and masks at most results.MAX_MASK_BYTES.
+# A length, a kind and a call. Most messages have a few hundred bytes, a response with 3,000 boxes
+# has 200 KB, and masks have at most results.MAX_MASK_BYTES.
 _HEAD = struct.Struct("<IBQ")
 MAX_BYTES = 32 * 1024**2
-_FRAMING = struct.Struct("<II??Id")
+_SPEC = struct.Struct("<II??Id")
 _PREPARED = struct.Struct("<Q8I2d")
 _REMAINING = struct.Struct("<d")
 _NUMBER = struct.Struct("<Q")
 
 
 class MessageKind(enum.IntEnum):
-    """What a message says; all but START, LISTENING, PING and PONG are of one call."""
+    """All messages but START, LISTENING, PING and PONG belong to a call."""
 
-    START = 0  # to the I/O process: IoSettings
+    START = 0  # to the I/O process: its IoSettings
     LISTENING = 1  # from it: its port
-    ASK = 2  # from it: seconds left, and the request without its image
-    GO = 3  # admitted: prepare the image so
-    READY = 4  # from it: where the pixels are
-    FAILED = 5  # from it: why there are none
-    ANSWER = 6  # the response
-    NO = 7  # an error
-    GIVEN = 8  # nobody reads the pixels any more
-    CANCEL = 9  # from it: the caller went away
-    PING = 10  # to it: to be answered at once
-    PONG = 11  # from it: the number of the image that it prepares for the longest time, 0: none
+    ASK = 2  # from it: the seconds left, and the request without its image
+    PREPARE = 3  # to it: the request is admitted; how to prepare the image
+    PREPARED = 4  # from it: where the pixels are
+    UNPREPARED = 5  # from it: the error of preparing the image
+    RESPONSE = 6  # to it: the response
+    ERROR = 7  # to it: the error of the call
+    FREE = 8  # to it: nobody reads the pixels any more
+    CANCEL = 9  # from it: the caller left
+    PING = 10  # to it: answer at once
+    PONG = 11  # from it: the number of the image it has worked on for the longest time; 0 if none
 
 
 @dataclass(frozen=True, slots=True)
 class IoSettings:
-    """What an I/O process is started with."""
+    """The settings of an I/O process."""
 
     host: str
     port: int
@@ -58,12 +61,12 @@ class IoSettings:
 
 
 class FrameProtocol(asyncio.Protocol):
-    """Whole messages, both ways. `heard` gets each; `lost` is called once, at the end."""
+    """Sends and receives whole messages. Calls `receive` for each, and `lost` once, at the end."""
 
     def __init__(
-        self, heard: Callable[[MessageKind, int, bytes], None], lost: Callable[[], None]
+        self, receive: Callable[[MessageKind, int, bytes], None], lost: Callable[[], None]
     ) -> None:
-        self._heard = heard
+        self._receive = receive
         self._lost = lost
         self._in = bytearray()
         self._out: list[bytes] = []
@@ -88,24 +91,24 @@ class FrameProtocol(asyncio.Protocol):
             stop = at + _HEAD.size + size
             if stop > end:
                 break
-            self._heard(MessageKind(kind), call, bytes(self._in[at + _HEAD.size : stop]))
+            self._receive(MessageKind(kind), call, bytes(self._in[at + _HEAD.size : stop]))
             at = stop
         del self._in[:at]
 
     def send(self, kind: MessageKind, call: int = 0, payload: bytes = b"") -> None:
-        """Once the connection is gone, nobody is told."""
-        if not self._out:  # what is said in one turn of the loop goes out in one write
+        """Sends a message; drops it if the connection is lost."""
+        if not self._out:  # all messages of one turn of the loop go out in one write
             self._loop.call_soon(self._flush)
         self._out.append(_HEAD.pack(len(payload), kind, call) + payload)
 
     def end(self) -> None:
-        """Drops the connection once all that was said has gone out; `lost` follows."""
+        """Closes the connection after all messages are sent; `lost` follows."""
         self._flush()
         if self._transport is not None:
             self._transport.close()
 
     def close(self) -> None:
-        """Drops the connection; `lost` follows."""
+        """Aborts the connection; `lost` follows."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -141,27 +144,25 @@ def read_ask(payload: bytes) -> tuple[float | None, bytes]:
     return (None if remaining == float("inf") else remaining), payload[_REMAINING.size :]
 
 
-def pack_framing(spec: PreprocessSpec) -> bytes:
+def pack_spec(spec: PreprocessSpec) -> bytes:
     square = spec.policy is ShapePolicy.SQUARE
     tiling = spec.tiling or Tiling(0, 0.0)
-    return _FRAMING.pack(
-        spec.image_size, spec.stride, square, spec.crop, tiling.size, tiling.overlap
-    )
+    return _SPEC.pack(spec.image_size, spec.stride, square, spec.crop, tiling.size, tiling.overlap)
 
 
-def read_framing(payload: bytes) -> PreprocessSpec:
-    image_size, stride, square, crop, side, overlap = _FRAMING.unpack(payload)
+def read_spec(payload: bytes) -> PreprocessSpec:
+    image_size, stride, square, crop, side, overlap = _SPEC.unpack(payload)
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
     return PreprocessSpec(image_size, stride, policy, crop, Tiling(side, overlap) if side else None)
 
 
 def pack_prepared(prepared: Prepared, at: int) -> bytes:
-    """`at`: where the pixels begin in the shared memory."""
-    boxed = prepared.letterboxed
+    """`at` is the offset of the pixels in the shared memory."""
+    letterboxed = prepared.letterboxed
     return _PREPARED.pack(
         at,
-        *boxed.image.shape[:2],
-        *boxed.original_shape,
+        *letterboxed.image.shape[:2],
+        *letterboxed.original_shape,
         *prepared.image_shape,
         *prepared.offset,
         prepared.decode_s,
@@ -170,7 +171,7 @@ def pack_prepared(prepared: Prepared, at: int) -> bytes:
 
 
 def read_prepared(payload: bytes, pixels: Callable[[int, int], U8]) -> Prepared:
-    """`pixels` answers a flat view of the shared memory: from an offset, so many bytes."""
+    """`pixels(offset, size_bytes)` returns a flat view of the shared memory."""
     at, height, width, old_height, old_width, *whole, decode_s, preprocess_s = _PREPARED.unpack(
         payload
     )

@@ -21,6 +21,7 @@ from yolopool.v1.types_pb2 import (
     OUTPUT_LAYOUT_PLAIN,
     OUTPUT_LAYOUT_UNSPECIFIED,
 )
+from yolopool.vocabulary import MAX_DETECTIONS
 
 FORMAT = 1
 TORCH = ("", "torch")  # of packs made before there was another, it is empty
@@ -181,8 +182,8 @@ def _check_settings(settings: types_pb2.VersionSettings) -> None:
     _require(0 <= settings.confidence <= 1, f"confidence {settings.confidence} is not in 0..1")
     _require(0 <= settings.iou <= 1, f"iou {settings.iou} is not in 0..1")
     _require(
-        1 <= settings.max_detections <= 3000,
-        f"max_detections {settings.max_detections} is not in 1..3000",
+        1 <= settings.max_detections <= MAX_DETECTIONS,
+        f"max_detections {settings.max_detections} is not in 1..{MAX_DETECTIONS}",
     )
     _require(
         settings.shape_policy in (types_pb2.SHAPE_POLICY_RECT, types_pb2.SHAPE_POLICY_SQUARE),

@@ -1,36 +1,34 @@
-"""How a head's rows become candidates, task by task; the same for every runtime. Numpy alone.
+"""Turns a head's rows into candidates, for each task, alike for every runtime.
 
-A row is a box (4), class scores (nc) and what the task gives beside (extra): mask coefficients,
-keypoints, or the angle; as the model library's heads lay them out.
+A row is a box (4), class scores (nc) and what the task adds (extra): mask coefficients, keypoints
+or the angle, laid out as by the model library's heads.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import F32
 from worker.postprocess import nms, rotated_boxes
 from worker.postprocess.outputs import (
-    Beside,
     Candidates,
     Keypoints,
     MaskParts,
     NmsOptions,
     Probabilities,
     Rotations,
+    TaskOutput,
 )
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 DETECT, SEGMENT, POSE = "detect", "segment", "pose"
 OBB, CLASSIFY = "obb", "classify"
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a head gives: `classes` scores a row, and beside them what its task has: of pose,
-    `keypoint_values` of each of `keypoints`.
+    """The layout of a head's rows: `classes` scores, and what the task adds. For pose these are
+    `keypoint_values` for each of `keypoints`.
     """
 
     task: str
@@ -49,45 +47,45 @@ class Head:
         prototypes: F32 | None,
         options: Sequence[NmsOptions],
     ) -> tuple[Candidates, ...]:
-        """Suppresses a batch: as nms.one_to_many, with extra float32 (batch, extra, n) and, of
-        segment, prototypes float32 (batch, nm, h, w).
+        """Suppresses a batch as nms.one_to_many does. `extra` is float32 (batch, extra, n); for
+        segment, `prototypes` are float32 (batch, nm, h, w).
         """
         angles = extra[:, 0] if self.task == OBB else None
         kept = nms.one_to_many(boxes, confidence, classes, options, angles)
         return tuple(
-            self._candidates(one, extra[image][:, one.rows].T, _of(prototypes, image, asked))
-            for image, (one, asked) in enumerate(zip(kept, options, strict=True))
+            self._candidates(rest, extra[image][:, rest.rows].T, _of(prototypes, image, wanted))
+            for image, (rest, wanted) in enumerate(zip(kept, options, strict=True))
         )
 
     def end_to_end(
         self, finals: Sequence[F32], prototypes: F32 | None, options: Sequence[NmsOptions]
     ) -> tuple[Candidates, ...]:
-        """Filters final rows, one float32 (k, 6 + extra) an image: box, confidence, class, extra.
-        A box is corners, or of obb centre, width and height.
+        """Filters final rows, float32 (k, 6 + extra) for each image: box, confidence, class, extra.
+        A box is its corners; for obb it is centre, width and height.
         """
-        found = []
-        for image, (final, asked) in enumerate(zip(finals, options, strict=True)):
-            kept = nms.end_to_end(final, asked)
-            of_image = _of(prototypes, image, asked)
-            found.append(self._candidates(kept, final[kept.rows, 6:], of_image))
-        return tuple(found)
+        candidates = []
+        for image, (final, wanted) in enumerate(zip(finals, options, strict=True)):
+            kept = nms.end_to_end(final, wanted)
+            own = _of(prototypes, image, wanted)
+            candidates.append(self._candidates(kept, final[kept.rows, 6:], own))
+        return tuple(candidates)
 
     def _candidates(self, kept: nms.Suppressed, extra: F32, prototypes: F32 | None) -> Candidates:
-        boxes, beside = kept.boxes, self._beside(kept.boxes, extra, prototypes)
-        if isinstance(beside, Rotations):
-            boxes = rotated_boxes.hulls(beside.boxes)
+        boxes, task_output = kept.boxes, self._task_output(kept.boxes, extra, prototypes)
+        if isinstance(task_output, Rotations):
+            boxes = rotated_boxes.hulls(task_output.boxes)
         return Candidates(
             np.ascontiguousarray(boxes),
             np.ascontiguousarray(kept.confidence),
             kept.class_id.astype(np.int64),
-            beside,
+            task_output,
         )
 
-    def _beside(self, boxes: F32, extra: F32, prototypes: F32 | None) -> Beside | None:
+    def _task_output(self, boxes: F32, extra: F32, prototypes: F32 | None) -> TaskOutput | None:
         if self.task == SEGMENT and prototypes is not None:
             return MaskParts(np.ascontiguousarray(extra), prototypes)
         if self.task == POSE:
-            # Said, not inferred: an image without detections has no rows to infer from.
+            # Given, not inferred: an image without detections has no rows to infer it from.
             form = len(extra), self.keypoints, self.keypoint_values
             return Keypoints(np.ascontiguousarray(extra).reshape(form))
         if self.task == OBB:
@@ -96,20 +94,20 @@ class Head:
 
 
 def classified(probabilities: F32) -> tuple[Candidates, ...]:
-    """Answers of a model that classifies: probabilities float32 (batch, nc)."""
+    """The candidates of a model that classifies, from probabilities float32 (batch, nc)."""
     return tuple(
         Candidates(
             np.zeros((0, 4), np.float32),
             np.zeros(0, np.float32),
             np.zeros(0, np.int64),
-            Probabilities(one.copy()),
+            Probabilities(row.copy()),
         )
-        for one in probabilities
+        for row in probabilities
     )
 
 
 def _of(prototypes: F32 | None, image: int, options: NmsOptions) -> F32 | None:
-    """A copy, so that one image's masks do not keep the whole batch's prototypes."""
+    """The image's prototypes, copied, so that they do not keep the whole batch's alive."""
     if prototypes is None or not options.masks:
         return None
     return np.array(prototypes[image], np.float32, order="K")

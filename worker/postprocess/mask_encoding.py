@@ -1,4 +1,4 @@
-"""What a mask becomes on the wire: outlines as polygons, or COCO run lengths.
+"""Encodes masks for the wire: outlines as polygons, or COCO run lengths.
 
 Pure: numpy and OpenCV. Formulas: ultralytics.utils.ops.masks2segments for outlines; maskApi.c of
 pycocotools (rleEncode, rleToString) for run lengths.
@@ -8,18 +8,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import F32, I64, U8
 from worker.postprocess.masks import MaskCrop
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 _DIGIT_BITS, _MORE, _FIRST = 5, 0x20, 48
 
 
 @dataclass(frozen=True, slots=True)
 class RunLengths:
-    """A mask of a whole image, column by column: `counts` as COCO's compressed string."""
+    """A mask of a whole image, column by column. `counts` is COCO's compressed string."""
 
     height: int
     width: int
@@ -27,27 +25,27 @@ class RunLengths:
 
 
 def outlines(crop: MaskCrop) -> tuple[F32, ...]:
-    """Outer outlines of the parts of a mask, each float32 (n, 2) of x and y in its grid: pixels'
-    centres as OpenCV gives them, straight runs cut to their ends. Holes are left out, as the
-    library leaves them.
+    """The outer outlines of the parts of a mask, each float32 (n, 2) of x and y in its grid: the
+    centres of pixels, as OpenCV gives them, with only the ends of straight runs. Holes are left
+    out, as in the library.
     """
     if not crop.pixels.size:
         return ()
-    found, _ = cv2.findContours(
+    contours, _ = cv2.findContours(
         crop.pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(crop.x, crop.y)
     )
-    return tuple(one.reshape(-1, 2).astype(np.float32) for one in found)
+    return tuple(contour.reshape(-1, 2).astype(np.float32) for contour in contours)
 
 
 def run_lengths(crop: MaskCrop, shape: tuple[int, int]) -> RunLengths:
-    """A mask of an image of (height, width) pixels from its crop, without the pixels outside."""
+    """Encodes a mask of an image (height, width) from its crop, without making the whole image."""
     height, width = shape
     runs = _runs(crop, height)
     if len(runs):
-        # Runs that touch are one.
+        # Runs that touch are merged.
         apart = runs[1:, 0] != runs[:-1, 1]
         runs = np.stack((runs[np.append(True, apart), 0], runs[np.append(apart, True), 1]), axis=1)
-    # What is left at the end is a run of zeros; of none, if the last pixel is in the mask.
+    # The last run is of zeros, unless the last pixel is in the mask.
     ends = runs.reshape(-1)
     if not len(runs) or ends[-1] < height * width:
         ends = np.append(ends, height * width)
@@ -55,11 +53,11 @@ def run_lengths(crop: MaskCrop, shape: tuple[int, int]) -> RunLengths:
 
 
 def _runs(crop: MaskCrop, height: int) -> I64:
-    """Begin and end of each run of ones, int64 (n, 2), counting down the columns of the image; one
-    that reaches the lower border may end where the next begins.
+    """Begin and end of each run of ones, int64 (n, 2), counted down the columns of the image. A
+    run that reaches the lower border may end where the next one begins.
     """
     rows, count = crop.pixels.shape
-    # A column and a zero, a column and a zero: so that no run goes from one to the next.
+    # A zero after each column keeps runs from going on into the next one.
     columns = np.zeros((count, rows + 1), np.uint8)
     columns[:, :rows] = cv2.transpose(crop.pixels) if crop.pixels.size else 0
     flat = columns.reshape(-1)
@@ -69,12 +67,12 @@ def _runs(crop: MaskCrop, height: int) -> I64:
 
 
 def compressed(lengths: I64) -> bytes:
-    """COCO's string of run lengths, zeros first: differences to the run before the last, in
-    digits of 5 bits with a sign.
+    """COCO's string of run lengths, zeros first: each as its difference to the run two before it,
+    in digits of 5 bits, signed.
     """
     values = lengths.astype(np.int64)
     values[3:] -= lengths[1:-2]
-    digits: list[npt.NDArray[np.uint8]] = []
+    digits: list[U8] = []
     goes_on = np.ones(len(values), bool)
     while goes_on.any():
         low = values & 0x1F

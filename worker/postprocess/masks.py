@@ -1,8 +1,7 @@
-"""Masks of one image from coefficients and prototypes, one object at a time and inside its box.
+"""Makes the masks of one image from coefficients and prototypes, each inside its object's box.
 
-Gives what ultralytics.utils.ops gives (process_mask with upsample, process_mask_native) but never
-holds more than one object's pixels, so that 300 objects take no more memory than one does.
-Pure: numpy alone.
+Equals ultralytics.utils.ops (process_mask with upsample, process_mask_native), but holds the pixels
+of one object at a time, so that 300 objects take the memory of one. Pure: numpy alone.
 """
 
 import math
@@ -10,21 +9,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
-# Rows are upsampled in bands of at most so many pixels: floats never exist for a whole image.
+from worker.arrays import F32, I64, U8
+
+# Rows are upsampled in bands of at most so many pixels, so that no whole image exists as floats.
 _BAND_PIXELS = 2**16
-# Letterboxed pixels of a prototype's pixel: the finest feature map has stride 8, Proto doubles it.
+# Letterboxed pixels for each pixel of a prototype: the finest feature map has stride 8, and Proto
+# doubles its resolution.
 _STRIDE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class MaskCrop:
-    """A mask inside its box: uint8 (h, w) of 0 and 1, `x` and `y` of its top left pixel in the
-    whole grid; nothing of the mask is outside.
+    """A mask inside its box: uint8 (h, w) of 0 and 1, with the `x` and `y` of its top left pixel
+    in the whole grid. The mask is 0 outside.
     """
 
     pixels: U8
@@ -38,7 +36,7 @@ class MaskCrop:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """Which two samples, and how much of the second, make each of a run of output pixels."""
+    """For each pixel of a run: the two samples it is made of, and the weight of the second."""
 
     low: I64
     high: I64
@@ -46,11 +44,11 @@ class _Axis:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The samples that are needed: first, and one after the last."""
+        """The samples needed: the first, and one after the last."""
         return int(self.low[0]), int(self.high[-1]) + 1
 
     def moved(self, by: int) -> "_Axis":
-        """Of samples that have `by` others before them."""
+        """The same pixels, where `by` more samples come first."""
         return _Axis(self.low + by, self.high + by, self.weight)
 
     def part(self, begin: int, end: int) -> "_Axis":
@@ -59,7 +57,7 @@ class _Axis:
 
 @dataclass(frozen=True, slots=True)
 class _Patch:
-    """A rectangle of a grid of logits: float32 (h, w), and where it begins."""
+    """A rectangle of a grid of logits, float32 (h, w), and where it begins."""
 
     values: F32
     top: int
@@ -75,7 +73,7 @@ def at_input(
     in pixels of the grid; shape: (height, width) of it.
     """
     samples = prototypes.shape[1:]
-    for one, box in zip(coefficients, boxes, strict=True):
+    for own, box in zip(coefficients, boxes, strict=True):
         inside = _inside(box, shape)
         if inside is None:
             yield _NOTHING
@@ -85,7 +83,7 @@ def at_input(
             _axis(top, bottom, samples[0], shape[0]),
             _axis(left, right, samples[1], shape[1]),
         )
-        yield MaskCrop(_positive(_summed(one, prototypes, rows, columns), rows, columns), left, top)
+        yield MaskCrop(_positive(_summed(own, prototypes, rows, columns), rows, columns), left, top)
 
 
 def at_original(
@@ -99,7 +97,7 @@ def at_original(
     factor = _first_factor((high, wide), shape)
     finer = high * factor, wide * factor
     top_edge, left_edge, content = _content(finer, shape)
-    for one, box in zip(coefficients, boxes, strict=True):
+    for own, box in zip(coefficients, boxes, strict=True):
         inside = _inside(box, shape)
         if inside is None:
             yield _NOTHING
@@ -107,10 +105,10 @@ def at_original(
         left, top, right, bottom = inside
         rows = _axis(top, bottom, content[0], shape[0]).moved(top_edge)
         columns = _axis(left, right, content[1], shape[1]).moved(left_edge)
-        # The library interpolates twice; so does this, where the second time takes samples.
+        # The library interpolates twice. So does this, but only where the second one samples.
         first_rows = _axis(*rows.span, high, finer[0])
         first_columns = _axis(*columns.span, wide, finer[1])
-        logits = _summed(one, prototypes, first_rows, first_columns)
+        logits = _summed(own, prototypes, first_rows, first_columns)
         patch = _Patch(_stretched(logits, first_rows, first_columns), rows.span[0], columns.span[0])
         yield MaskCrop(_positive(patch, rows, columns), left, top)
 
@@ -120,7 +118,7 @@ _NOTHING = MaskCrop(np.zeros((0, 0), np.uint8), 0, 0)
 
 def _inside(box: F32, shape: tuple[int, int]) -> tuple[int, int, int, int] | None:
     """(left, top, right, bottom), the last two exclusive, of the pixels r with min <= r < max,
-    which ops.crop_mask keeps; None: there are none.
+    which ops.crop_mask keeps; None if there are none.
     """
     if not np.isfinite(box).all():
         return None
@@ -130,8 +128,8 @@ def _inside(box: F32, shape: tuple[int, int]) -> tuple[int, int, int, int] | Non
 
 
 def _axis(begin: int, end: int, samples: int, size: int) -> _Axis:
-    """Pixels begin..end of `size` made of so many samples, bilinear, corners not aligned: the
-    formula of torch's upsample_bilinear2d, in float32 as there.
+    """The pixels begin..end of `size` pixels that are interpolated from `samples`: bilinear,
+    corners not aligned, the formula of torch's upsample_bilinear2d, in float32 as there.
     """
     half, scale = np.float32(0.5), np.float32(samples / size)
     source = np.maximum((np.arange(begin, end, dtype=np.float32) + half) * scale - half, 0)
@@ -148,7 +146,7 @@ def _summed(coefficients: F32, prototypes: F32, rows: _Axis, columns: _Axis) -> 
 
 
 def _stretched(patch: _Patch, rows: _Axis, columns: _Axis) -> F32:
-    """float32 (rows, columns): across first, then down, as torch does."""
+    """Interpolates to float32 (rows, columns): across first, then down, as torch does."""
     top, bottom = rows.span
     needed = patch.values[top - patch.top : bottom - patch.top]
     across = np.take(needed, columns.low - patch.left, axis=1)
@@ -178,7 +176,7 @@ def _positive(patch: _Patch, rows: _Axis, columns: _Axis) -> U8:
 
 
 def _content(finer: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
-    """Top and left edge, and (height, width), of the image in a padded grid: ops.scale_masks."""
+    """The top and left edge and the (height, width) of the image in a padded grid: scale_masks."""
     gain = min(finer[0] / shape[0], finer[1] / shape[1])
     height, width = max(round(shape[0] * gain), 1), max(round(shape[1] * gain), 1)
     top, left = round((finer[0] - height) / 2 - 0.1), round((finer[1] - width) / 2 - 0.1)
@@ -186,7 +184,7 @@ def _content(finer: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int, 
 
 
 def _first_factor(samples: tuple[int, int], shape: tuple[int, int]) -> int:
-    """The smallest of 1, 2, 4 that makes the padding whole pixels: ops.process_mask_native."""
+    """The smallest of 1, 2, 4 that makes the padding whole pixels: process_mask_native."""
     full = _STRIDE * samples[0], _STRIDE * samples[1]
     gain = min(full[0] / shape[0], full[1] / shape[1])
     padding = [side - max(round(own * gain), 1) for side, own in zip(full, shape, strict=True)]

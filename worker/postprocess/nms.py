@@ -1,7 +1,7 @@
-"""Non-maximum suppression, box for box what the model library's `non_max_suppression` gives.
+"""Non-maximum suppression, equal box for box to the model library's `non_max_suppression`.
 
-All of it runs on the host, on arrays: by torchvision where it imports, else by blocks in numpy,
-which is much faster than the library's own loop (it stops at the last box that is asked for).
+Runs on the host: with torchvision where it imports, else in blocks with numpy, which is much
+faster than the library's own loop since it stops at the last box that was asked for.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,27 +9,26 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from worker.arrays import F32, I64, Bools
 from worker.postprocess import rotated_boxes
 from worker.postprocess.outputs import NmsOptions
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
-# Boxes of different classes are moved this many pixels apart, so that they never overlap, and
-# at most so many boxes are compared: ultralytics.utils.nms, max_wh and max_nms.
+# Boxes of different classes are moved this many pixels apart so that they never overlap, and at
+# most MAX_COMPARED boxes are compared: max_wh and max_nms of ultralytics.utils.nms.
 CLASS_OFFSET = 7680
 MAX_COMPARED = 30_000
 _BLOCK = 64
 
-# Classes of rows (indices among n) of an image of the batch: asked only of those above a threshold.
+# The classes of some rows (indices among n) of an image in the batch. It is called only for rows
+# above a threshold.
 Classes = Callable[[int, I64], I64]
 Suppress = Callable[[F32, F32, float, int], I64]
 
 
 class Suppressed(NamedTuple):
-    """Rows of an image that are left, most confident first: indices int64 (n,), boxes float32
+    """The rows of an image that remain, most confident first: indices int64 (n,), boxes float32
     (n, 4), confidence float32 (n,) and class int64 (n,).
     """
 
@@ -48,9 +47,9 @@ def one_to_many(
 ) -> tuple[Suppressed, ...]:
     """Suppresses overlapping boxes of a batch.
 
-    boxes: float32 (batch, 4, n), centre x, y, width, height in letterboxed pixels; confidence:
-    float32 (batch, n), the best score of each; one options an image. The boxes that are left have
-    corners; but with angles, float32 (batch, n), they are compared by ProbIoU and stay as given.
+    boxes: float32 (batch, 4, n) of centre x, y, width, height in letterboxed pixels; confidence:
+    float32 (batch, n), the best score of each; options: one for each image. The remaining boxes
+    are corners. With angles, float32 (batch, n), boxes are compared by ProbIoU and stay as given.
     """
     return tuple(
         _of_image(
@@ -58,9 +57,9 @@ def one_to_many(
             confidence[image],
             partial(classes, image),
             None if angles is None else angles[image],
-            one,
+            wanted,
         )
-        for image, one in enumerate(options)
+        for image, wanted in enumerate(options)
     )
 
 
@@ -80,59 +79,59 @@ def _of_image(
 ) -> Suppressed:
     thresholds = _thresholds(options)
     rows = np.flatnonzero(confidence > thresholds.min())
-    class_id, found = classes(rows), confidence[rows]
-    wanted = found > thresholds[class_id]
-    rows, class_id, found = rows[wanted], class_id[wanted], found[wanted]
+    class_id, scores = classes(rows), confidence[rows]
+    wanted = scores > thresholds[class_id]
+    rows, class_id, scores = rows[wanted], class_id[wanted], scores[wanted]
     if len(rows) > MAX_COMPARED:
-        order = descending(found)[:MAX_COMPARED]
-        rows, class_id, found = rows[order], class_id[order], found[order]
+        order = descending(scores)[:MAX_COMPARED]
+        rows, class_id, scores = rows[order], class_id[order], scores[order]
     offset = class_id.astype(np.float32) * np.float32(0 if options.agnostic else CLASS_OFFSET)
     own = boxes[:, rows].T
     if angles is None:
         own = _corners(own)
-        kept = suppress(own + offset[:, None], found, options.iou, options.max_detections)
+        kept = suppress(own + offset[:, None], scores, options.iou, options.max_detections)
     else:
         moved = np.column_stack((own[:, :2] + offset[:, None], own[:, 2:], angles[rows]))
-        order = descending(found)
+        order = descending(scores)
         kept = rotated_boxes.suppress(moved, order, options.iou, options.max_detections)
-    return Suppressed(rows[kept], own[kept], found[kept], class_id[kept])
+    return Suppressed(rows[kept], own[kept], scores[kept], class_id[kept])
 
 
 def suppress_in_numpy(boxes: F32, scores: F32, iou: float, limit: int) -> I64:
-    """Indices of the first `limit` boxes that greedy suppression keeps, most confident first.
+    """The indices of the first `limit` boxes that greedy suppression keeps, most confident first.
 
     boxes: float32 (n, 4) corners; scores: float32 (n,). Equals TorchNMS.nms of ultralytics
-    in every comparison, its treatment of empty boxes included.
+    in every comparison, also for empty boxes.
     """
     order = descending(scores)
-    # A row a side: what is compared lies together in memory.
+    # One row for each side, so that compared values are adjacent in memory.
     sides = np.ascontiguousarray(boxes[order].T)
     areas = (sides[2] - sides[0]) * (sides[3] - sides[1])
-    # An empty box can make 0/0, and what the library does then depends on the boxes left.
+    # An empty box can make 0/0. What the library does then depends on the remaining boxes.
     ordinary = bool((areas > 0).all() and np.isfinite(areas).all())
     greedy = _greedy_blocks if ordinary else _greedy_loop
     return order[greedy(sides, areas, iou, limit)]
 
 
 def descending(scores: F32) -> I64:
-    """Order of scores as the library sorts them: torch decides what comes first among equals."""
+    """The order in which the library sorts scores: torch decides between equal ones."""
     return torch.from_numpy(scores).argsort(descending=True).numpy()
 
 
 def _greedy_blocks(sides: F32, areas: F32, iou: float, limit: int) -> I64:
-    """The most confident block decides among itself, then takes out what it suppresses of the
-    rest, so that little is compared that is suppressed already.
+    """Suppresses within the most confident block, then removes what this block suppresses from
+    the rest, so that few boxes are compared after they are suppressed.
     """
     left = np.arange(len(areas))
     kept: list[I64] = []
-    found = 0
+    count = 0
     while len(left):
         block, rest = sides[:, :_BLOCK], sides[:, _BLOCK:]
         block_areas, rest_areas = areas[:_BLOCK], areas[_BLOCK:]
         fresh = _greedy_bits(~(_overlaps(block, block_areas, block, block_areas) <= iou))
         kept.append(left[fresh])
-        found += len(fresh)
-        if found >= limit:
+        count += len(fresh)
+        if count >= limit:
             break
         hits = ~(_overlaps(block[:, fresh], block_areas[fresh], rest, rest_areas) <= iou)
         alive = np.flatnonzero(~hits.any(0))
@@ -140,9 +139,9 @@ def _greedy_blocks(sides: F32, areas: F32, iou: float, limit: int) -> I64:
     return np.concatenate(kept)[:limit] if kept else np.zeros(0, np.int64)
 
 
-def _greedy_bits(hits: npt.NDArray[np.bool_]) -> I64:
-    """Rows of a square of hits that no kept row above hits; a row is one integer of bits, since
-    as many operations on arrays would take most of the time.
+def _greedy_bits(hits: Bools) -> I64:
+    """The rows of a square of hits that no kept row above them hits. A row is packed into one
+    integer, since as many operations on arrays would take most of the time.
     """
     size = -(-hits.shape[1] // 8)
     packed = np.packbits(hits, axis=1, bitorder="little").tobytes()
@@ -155,7 +154,7 @@ def _greedy_bits(hits: npt.NDArray[np.bool_]) -> I64:
 
 
 def _greedy_loop(sides: F32, areas: F32, iou: float, limit: int) -> I64:
-    """The library's loop as it is, for boxes without area."""
+    """The library's own loop, for boxes without area."""
     kept: list[int] = []
     rest = np.arange(len(areas))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -170,7 +169,7 @@ def _greedy_loop(sides: F32, areas: F32, iou: float, limit: int) -> I64:
 
 
 def _overlaps(left: F32, left_areas: F32, right: F32, right_areas: F32) -> F32:
-    """Intersection over union, float32 (left, right), in the library's operations."""
+    """Intersection over union, float32 (left, right), by the library's operations."""
     inter = _intersections(left, right)
     union = left_areas[:, None] + right_areas
     union -= inter
@@ -179,7 +178,7 @@ def _overlaps(left: F32, left_areas: F32, right: F32, right_areas: F32) -> F32:
 
 
 def _intersections(left: F32, right: F32) -> F32:
-    """Of boxes as rows of sides x1, y1, x2, y2: float32 (left, right)."""
+    """Areas shared, float32 (left, right), of boxes as rows of sides x1, y1, x2, y2."""
     width = np.minimum(left[2][:, None], right[2])
     width -= np.maximum(left[0][:, None], right[0])
     np.maximum(width, 0, out=width)
@@ -202,7 +201,7 @@ def _fastest() -> Suppress:
     try:
         from torchvision.ops import nms
     except (ImportError, RuntimeError, OSError, AttributeError):
-        # Not installed, or built for another torch: then its operators are missing at import.
+        # It is not installed, or built for another torch and then lacks its operators.
         return suppress_in_numpy
 
     def by_torchvision(boxes: F32, scores: F32, iou: float, limit: int) -> I64:

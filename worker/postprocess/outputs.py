@@ -1,20 +1,17 @@
-"""What a head gives of one image beside boxes, in letterboxed pixels, on the host.
+"""What a model gives for one image, as plain arrays on the host, in letterboxed pixels.
 
-Plain arrays, made at the device and turned into results away from it.
+Made near the device; results.py turns it into results away from the device.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-F32 = npt.NDArray[np.float32]
+from worker.arrays import F32, I64
 
 
 @dataclass(frozen=True, slots=True)
 class MaskParts:
-    """What masks are made of: coefficients float32 (n, nm) of the objects, and the image's
-    prototypes float32 (nm, h, w), at a quarter of its resolution.
+    """What masks are made from: the objects' coefficients, float32 (n, nm), and the image's
+    prototypes, float32 (nm, h, w), at a quarter of its resolution.
     """
 
     coefficients: F32
@@ -23,7 +20,7 @@ class MaskParts:
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
-    """float32 (n, k, 2 or 3): x, y and, where the model says it, visibility 0..1."""
+    """float32 (n, k, 2 or 3): x, y and, where the model has it, visibility 0..1."""
 
     points: F32
 
@@ -37,21 +34,21 @@ class Rotations:
 
 @dataclass(frozen=True, slots=True)
 class Probabilities:
-    """float32 (nc,), of the whole image; there are no boxes then."""
+    """float32 (nc,), for the whole image; there are no boxes then."""
 
     values: F32
 
 
-Beside = MaskParts | Keypoints | Rotations | Probabilities
+TaskOutput = MaskParts | Keypoints | Rotations | Probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class NmsOptions:
-    """Post-processing of one image; resolved, nothing is unset.
+    """The resolved options of one image: none is unset.
 
-    `class_confidence` has one threshold a class (length nc, values 0..1): the general one,
-    overridden for single classes, and above 1 for classes that are not asked for. `masks`: what
-    masks are made of is wanted too, where the model has it.
+    `class_confidence` has a threshold (0..1) for each of the nc classes: the general one, or the
+    class's own, and above 1 for classes that were not asked for. `masks`: MaskParts are wanted
+    too, if the model has them.
     """
 
     class_confidence: tuple[float, ...]
@@ -65,11 +62,11 @@ class NmsOptions:
 class Candidates:
     """Boxes of one image after NMS, most confident first, in letterboxed pixels.
 
-    xyxy: float32 (n, 4), of rotated boxes those round them; confidence: float32 (n,);
-    class_id: int64 (n,). `beside`: what the model's task gives more; None of detect.
+    xyxy: float32 (n, 4), upright boxes round rotated ones; confidence: float32 (n,);
+    class_id: int64 (n,). `task_output` is what the task gives besides boxes; None for detect.
     """
 
     xyxy: F32
     confidence: F32
-    class_id: npt.NDArray[np.int64]
-    task_output: Beside | None = None
+    class_id: I64
+    task_output: TaskOutput | None = None

@@ -1,10 +1,9 @@
-"""Makes results of what passes answer, beside the event loop and the device where it takes long:
-masks, and many tiles. What does not fit in the bounded backlog is refused at once.
+"""Turns candidates into results. Masks and merges of tiles, which take long, run on threads beside
+the event loop. Their backlog is bounded: what does not fit is refused at once.
 """
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,16 +15,16 @@ from yolopool.errors import QueueFull
 
 
 class Postprocessor:
-    """Works on `threads` threads, and takes no request for masks while `capacity` images wait for
-    theirs, or what they are made of has `capacity_bytes`: 3 MiB an image of 640 pixels, 50 one of
-    2560. Deadlines are of `clock`, the engine's.
+    """Works on `threads` threads. Refuses requests for masks while `capacity` images wait for
+    theirs, or while their prototypes take `capacity_bytes` (3 MiB for an image of 640 pixels, 50
+    for one of 2560). `clock` is the engine's, which deadlines are of.
     """
 
     def __init__(
         self,
         threads: int,
         capacity: int,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
         capacity_bytes: int = 1024**3,
     ) -> None:
         self._clock = clock
@@ -33,46 +32,46 @@ class Postprocessor:
         self._capacity, self._capacity_bytes = capacity, capacity_bytes
         self._lock = threading.Lock()
         self._waiting, self._waiting_bytes = 0, 0
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="teller")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="postprocess")
 
     def check(self) -> None:
-        """Raises QueueFull for a request that would want masks."""
+        """Raises QueueFull if a request for masks would find no room."""
         if self._waiting >= self._capacity or self._waiting_bytes >= self._capacity_bytes:
             raise self._full()
 
     async def run(
-        self, candidates: Candidates, place: Origin, mask_format: MaskFormat, deadline: float
+        self, candidates: Candidates, origin: Origin, mask_format: MaskFormat, deadline: float
     ) -> Results:
-        """As results.found; cancelled, too late or closed, it ends before the next mask. Raises
-        QueueFull where the bytes of those that were let in by `check` do not fit together.
+        """results_of, which ends before the next mask when the call is cancelled, when the deadline
+        passes, or on close. Raises QueueFull if the bytes do not fit, which `check` can't know.
         """
         if not isinstance(candidates.task_output, MaskParts):
-            return results.results_of(candidates, place, mask_format)
+            return results.results_of(candidates, origin, mask_format)
         size = candidates.task_output.prototypes.nbytes
         with self._lock:
-            # One alone is always made, however large.
+            # A single image is always accepted, however large.
             if self._waiting and self._waiting_bytes + size > self._capacity_bytes:
                 raise self._full()
             self._waiting += 1
             self._waiting_bytes += size
-        left = threading.Event()
+        caller_left = threading.Event()
 
         def stop() -> bool:
-            return left.is_set() or self._closed.is_set() or self._clock() >= deadline
+            return caller_left.is_set() or self._closed.is_set() or self._clock() >= deadline
 
-        work = self._threads.submit(results.results_of, candidates, place, mask_format, stop)
+        work = self._threads.submit(results.results_of, candidates, origin, mask_format, stop)
         work.add_done_callback(lambda _: self._done(size))
         try:
             return await asyncio.wrap_future(work)
         finally:
-            left.set()
+            caller_left.set()
 
     async def merge(
-        self, parts: Sequence[tuple[Region, Results]], whole: Region, nms: NmsOptions
+        self, tiles: Sequence[tuple[Region, Results]], whole: Region, nms: NmsOptions
     ) -> Results:
-        """As merging.merge."""
+        """merge_tiles, on a thread."""
         work = self._threads.submit(
-            tile_merge.merge_tiles, parts, whole, nms.iou, nms.agnostic, nms.max_detections
+            tile_merge.merge_tiles, tiles, whole, nms.iou, nms.agnostic, nms.max_detections
         )
         return await asyncio.wrap_future(work)
 
@@ -88,8 +87,8 @@ class Postprocessor:
         )
 
     def close(self) -> None:
-        """Cancels what waits. The threads end by themselves after the mask or merge they are at:
-        an event loop must not wait for them.
+        """Cancels what waits. The threads end after their current mask or merge; this does not
+        wait for them, since it runs on the event loop.
         """
         self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)

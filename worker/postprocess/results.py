@@ -1,7 +1,7 @@
-"""What is on one image, in its own pixels: from a pass's candidates to typed results.
+"""Turns the candidates of one image into typed results, in its original pixels.
 
-Pure: numpy and OpenCV. Masks take milliseconds to seconds: call it away from the event loop and
-from the device.
+Pure: numpy and OpenCV. Masks take milliseconds to seconds, so call it neither on the event loop nor
+on the device thread.
 """
 
 import enum
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import F32, I64
 from worker.postprocess import mask_encoding, masks, rotated_boxes
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.outputs import Candidates, Keypoints, MaskParts, Probabilities, Rotations
@@ -18,9 +18,7 @@ from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Letterboxed, Origin
 from yolopool.errors import DeadlineExceeded, InvalidOption
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
-# Of one answer: noise for masks must not become a message that nobody can send.
+# In one response. Masks of noise must not become a message that can't be sent.
 MAX_MASK_BYTES = 16 * 1024**2
 
 Polygons = tuple[F32, ...]
@@ -28,7 +26,7 @@ Mask = Polygons | RunLengths
 
 
 class MaskFormat(enum.StrEnum):
-    """How masks are told: not at all, by outlines, or pixel by pixel."""
+    """How masks are encoded: not at all, as outlines, or as run lengths of every pixel."""
 
     NONE = "none"
     POLYGON = "polygon"
@@ -39,10 +37,10 @@ class MaskFormat(enum.StrEnum):
 class Results:
     """Results of one image, most confident first, in pixels of the whole original image.
 
-    xyxy: float32 (n, 4); confidence: float32 (n,); class_id: int64 (n,). Of their tasks: `masks`
-    one an object, polygons being float32 (points, 2); keypoints: float32 (n, k, 2 or 3) of x, y
-    and visibility; rotated: float32 (n, 5) of centre, width, height, radians; probabilities:
-    float32 (nc,), then there are no boxes.
+    xyxy: float32 (n, 4); confidence: float32 (n,); class_id: int64 (n,). The others are set by
+    their tasks. masks: one for each object, a polygon is float32 (points, 2); keypoints: float32
+    (n, k, 2 or 3) of x, y and visibility; rotated: float32 (n, 5) of centre, width, height and
+    radians; probabilities: float32 (nc,), without boxes.
     """
 
     xyxy: F32
@@ -55,11 +53,11 @@ class Results:
 
     @property
     def mask_bytes(self) -> int:
-        """Of all masks, as `check_mask_bytes` counts them."""
+        """The bytes of all masks, as `check_mask_bytes` counts them."""
         return sum(_bytes(mask) for mask in self.masks or ())
 
-    def chosen(self, rows: I64) -> "Results":
-        """Only these objects, in this order."""
+    def select(self, rows: I64) -> "Results":
+        """Results with only these objects, in this order."""
         return replace(
             self,
             xyxy=self.xyxy[rows],
@@ -77,38 +75,42 @@ def _never() -> bool:
 
 def results_of(
     candidates: Candidates,
-    place: Origin,
+    origin: Origin,
     mask_format: MaskFormat,
     stop: Callable[[], bool] = _never,
 ) -> Results:
-    """Results of one letterboxed image. Raises InvalidOption for masks of too many bytes, and
-    DeadlineExceeded once `stop`, asked before each mask, says that nobody waits for them.
+    """The results of one letterboxed image.
+
+    `stop` is called before each mask and says whether nobody waits for them any more. Raises
+    DeadlineExceeded then, and InvalidOption for masks of too many bytes.
     """
-    boxes = letterbox.to_original(candidates.xyxy, place.letterboxed, place.offset)
+    boxes = letterbox.to_original(candidates.xyxy, origin.letterboxed, origin.offset)
     plain = Results(boxes, candidates.confidence, candidates.class_id)
-    beside = candidates.task_output
-    if isinstance(beside, Keypoints):
-        return replace(plain, keypoints=_keypoints(beside.points, place))
-    if isinstance(beside, Rotations):
-        return _rotated(plain, beside.boxes, place)
-    if isinstance(beside, Probabilities):
-        return replace(plain, probabilities=beside.values)
-    if isinstance(beside, MaskParts) and mask_format is not MaskFormat.NONE:
-        told = list(_masks(candidates.xyxy, beside, place, mask_format, stop))
-        rows = np.array([row for row, _ in told], np.int64)
-        return replace(plain.chosen(rows), masks=tuple(mask for _, mask in told))
+    task_output = candidates.task_output
+    if isinstance(task_output, Keypoints):
+        return replace(plain, keypoints=_keypoints(task_output.points, origin))
+    if isinstance(task_output, Rotations):
+        return _rotated(plain, task_output.boxes, origin)
+    if isinstance(task_output, Probabilities):
+        return replace(plain, probabilities=task_output.values)
+    if isinstance(task_output, MaskParts) and mask_format is not MaskFormat.NONE:
+        kept = list(_masks(candidates.xyxy, task_output, origin, mask_format, stop))
+        rows = np.array([row for row, _ in kept], np.int64)
+        return replace(plain.select(rows), masks=tuple(mask for _, mask in kept))
     return plain
 
 
-def _keypoints(points: F32, place: Origin) -> F32:
+def _keypoints(points: F32, origin: Origin) -> F32:
     moved = points.copy()
-    moved[..., :2] = letterbox.points_to_original(points[..., :2], place.letterboxed, place.offset)
+    moved[..., :2] = letterbox.points_to_original(
+        points[..., :2], origin.letterboxed, origin.offset
+    )
     return moved
 
 
-def _rotated(plain: Results, boxes: F32, place: Origin) -> Results:
-    moved = letterbox.rotated_to_original(boxes, place.letterboxed, place.offset)
-    height, width = place.image_shape
+def _rotated(plain: Results, boxes: F32, origin: Origin) -> Results:
+    moved = letterbox.rotated_to_original(boxes, origin.letterboxed, origin.offset)
+    height, width = origin.image_shape
     hulls = rotated_boxes.hulls(moved).clip(0, (width, height, width, height)).astype(np.float32)
     return replace(plain, xyxy=hulls, rotated=moved)
 
@@ -116,29 +118,29 @@ def _rotated(plain: Results, boxes: F32, place: Origin) -> Results:
 def _masks(
     xyxy: F32,
     parts: MaskParts,
-    place: Origin,
+    origin: Origin,
     mask_format: MaskFormat,
     stop: Callable[[], bool],
 ) -> Iterator[tuple[int, Mask]]:
-    """The masks that are not empty, each with its row."""
-    letterboxed, size = place.letterboxed, 0
+    """Yields the masks that are not empty, each with its row."""
+    letterboxed, size = origin.letterboxed, 0
     for row, crop in enumerate(_crops(xyxy, parts, letterboxed, mask_format)):
         if stop():
             raise DeadlineExceeded(
-                f"{row} of {len(xyxy)} masks were made in time: allow more, or ask for fewer "
+                f"{row} of {len(xyxy)} masks were made in time: allow more time, or ask for fewer "
                 "detections, a higher confidence, or no masks"
             )
         if crop.is_empty:
             continue
         mask: Mask
         if mask_format is MaskFormat.RLE:
-            x, y = place.offset
+            x, y = origin.offset
             moved = replace(crop, x=crop.x + x, y=crop.y + y)
-            mask = mask_encoding.run_lengths(moved, place.image_shape)
+            mask = mask_encoding.run_lengths(moved, origin.image_shape)
         else:
             mask = tuple(
-                letterbox.points_to_original(one, letterboxed, place.offset)
-                for one in mask_encoding.outlines(crop)
+                letterbox.points_to_original(outline, letterboxed, origin.offset)
+                for outline in mask_encoding.outlines(crop)
             )
         size += _bytes(mask)
         check_mask_bytes(size)
@@ -146,10 +148,10 @@ def _masks(
 
 
 def check_mask_bytes(size: int) -> None:
-    """Raises InvalidOption for more than one answer may have, whatever tiles it is of."""
+    """Raises InvalidOption for more bytes than one response may have, over all its tiles."""
     if size > MAX_MASK_BYTES:
         raise InvalidOption(
-            f"the masks of the image have more than {MAX_MASK_BYTES} bytes: ask for fewer "
+            f"the masks of the image take more than {MAX_MASK_BYTES} bytes: ask for fewer "
             "detections, a higher confidence, or no masks"
         )
 
@@ -157,7 +159,7 @@ def check_mask_bytes(size: int) -> None:
 def _bytes(mask: Mask) -> int:
     if isinstance(mask, RunLengths):
         return len(mask.counts)
-    return sum(one.nbytes for one in mask)
+    return sum(part.nbytes for part in mask)
 
 
 def _crops(

@@ -1,22 +1,21 @@
-"""Rotated boxes: corners, hulls, and suppression by ProbIoU, as the model library computes them.
+"""Rotated boxes: corners, hulls and suppression by ProbIoU, as the model library computes them.
 
 A rotated box is float32 (5,): centre x, y, width, height in pixels, and the angle in radians,
-clockwise as images are drawn. Pure: numpy alone.
+clockwise on the screen. Pure: numpy alone.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
+from worker.arrays import F32, I64
+
 _EPSILON = np.float32(1e-7)
-# Pairs are compared in blocks, so that 30,000 boxes do not make a matrix of 3.6 GB.
+# Pairs are compared in blocks: the matrix of 30,000 boxes would take 3.6 GB.
 _BLOCK = 128
 
 
 def corners(boxes: F32) -> F32:
-    """float32 (n, 4, 2) of boxes (n, 5): ops.xywhr2xyxyxyxy, from the corner that is right and
-    below when the angle is 0, on round by the one above it.
+    """Corners float32 (n, 4, 2) of boxes (n, 5), as ops.xywhr2xyxyxyxy: the first is the lower
+    right one when the angle is 0, the second is above it.
     """
     cos, sin = np.cos(boxes[:, 4:]), np.sin(boxes[:, 4:])
     centre, half_width, half_height = boxes[:, :2], boxes[:, 2:3] / 2, boxes[:, 3:4] / 2
@@ -28,7 +27,7 @@ def corners(boxes: F32) -> F32:
 
 
 def hulls(boxes: F32) -> F32:
-    """float32 (n, 4): the upright boxes round rotated ones (n, 5)."""
+    """The upright boxes round rotated ones (n, 5): float32 (n, 4)."""
     points = corners(boxes)
     return np.concatenate((points.min(1), points.max(1)), axis=1)
 
@@ -39,8 +38,8 @@ def probiou(left: F32, right: F32) -> F32:
     ultralytics.utils.metrics.batch_probiou, after https://arxiv.org/abs/2106.06072.
     """
     x1, y1, x2, y2 = left[:, :1], left[:, 1:2], right[None, :, 0], right[None, :, 1]
-    a1, b1, c1 = (one[:, None] for one in _covariance(left))
-    a2, b2, c2 = (one[None] for one in _covariance(right))
+    a1, b1, c1 = (term[:, None] for term in _covariance(left))
+    a2, b2, c2 = (term[None] for term in _covariance(right))
     spread = (a1 + a2) * (b1 + b2) - (c1 + c2) ** 2
     distance = ((a1 + a2) * (y1 - y2) ** 2 + (b1 + b2) * (x1 - x2) ** 2) / (spread + _EPSILON)
     skew = ((c1 + c2) * (x2 - x1) * (y1 - y2)) / (spread + _EPSILON)
@@ -51,14 +50,14 @@ def probiou(left: F32, right: F32) -> F32:
 
 
 def suppress(boxes: F32, order: I64, iou: float, limit: int) -> I64:
-    """Indices of the first `limit` boxes that have no ProbIoU above `iou` with any box before
-    them in `order`, kept or not: TorchNMS.fast_nms of ultralytics.
+    """The indices of the first `limit` boxes whose ProbIoU with every box before them in `order`,
+    kept or not, is at most `iou`: TorchNMS.fast_nms of ultralytics.
 
     boxes: float32 (n, 5); order: int64 (n,), most confident first.
     """
     ordered = boxes[order]
     kept: list[I64] = []
-    found = 0
+    count = 0
     for start in range(0, len(ordered), _BLOCK):
         block = ordered[start : start + _BLOCK]
         hidden = np.zeros(len(block), bool)
@@ -71,14 +70,14 @@ def suppress(boxes: F32, order: I64, iou: float, limit: int) -> I64:
             hidden[open_[hits.any(0)]] = True
         fresh = start + np.flatnonzero(~hidden)
         kept.append(fresh)
-        found += len(fresh)
-        if found >= limit:
+        count += len(fresh)
+        if count >= limit:
             break
     return order[np.concatenate(kept)[:limit]] if kept else np.zeros(0, np.int64)
 
 
 def _covariance(boxes: F32) -> tuple[F32, F32, F32]:
-    """a, b, c of the matrices [[a, c], [c, b]] of boxes as normal distributions, each (n,)."""
+    """a, b, c, each (n,), of the covariances [[a, c], [c, b]] of boxes as normal distributions."""
     along: F32 = boxes[:, 2] ** 2 / np.float32(12)
     across: F32 = boxes[:, 3] ** 2 / np.float32(12)
     cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])

@@ -1,45 +1,43 @@
-"""One answer made of those of overlapping tiles. Pure: numpy alone."""
+"""Merges the results of overlapping tiles. Pure: numpy alone."""
 
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import F32, I64, Bools
 from worker.postprocess.results import Mask, Results
 from worker.postprocess.rotated_boxes import probiou
 from worker.preprocess.letterbox import Region
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
-# Of the most confident boxes of all tiles: what is compared takes time.
+# Only so many boxes, the most confident of all tiles, are compared, since that takes time.
 MAX_COMPARED = 10_000
-# Share of a cut box that lies in another, from which it is a piece of it; of two cut ones the
-# smaller's.
+# A box that a border cut is a piece of another box if more than this share of it is inside. Of two
+# cut boxes, the smaller one counts.
 PIECE = 0.5
-# A box this near to an inner border of its tile, in pixels, is taken for cut by it.
+# A box within so many pixels of an inner border of its tile counts as cut by it.
 _NEAR = 2.0
 
 
 def merge_tiles(
-    parts: Sequence[tuple[Region, Results]],
+    tiles: Sequence[tuple[Region, Results]],
     whole: Region,
     iou: float,
     agnostic: bool,
     max_detections: int,
 ) -> Results:
-    """One answer of what was found in tiles of `whole`, in pixels of the image.
+    """The results of `whole` from those of its tiles, in pixels of the image.
 
     Boxes of one tile were suppressed there and are not compared again. Whole boxes of different
-    tiles are compared by IoU, or ProbIoU if they are rotated; one that a border cut is a piece of
-    another where it lies in it by more than PIECE; of two pieces the smaller in the larger.
+    tiles are compared by IoU, or by ProbIoU if they are rotated. A box that a border cut is removed
+    if it is a piece of another one; of two cut boxes, the smaller one.
     """
-    everything = _together([found for _, found in parts])
-    counts = [len(found.confidence) for _, found in parts]
-    tile = np.repeat(np.arange(len(parts)), counts)
-    cut = np.concatenate([_cut(found.xyxy, one, whole) for one, found in parts])
-    most = np.argsort(-everything.confidence, kind="stable")[:MAX_COMPARED]
-    # Whole ones first, so that a piece never stands for what was seen whole.
-    rest = most[np.argsort(cut[most], kind="stable")]
+    everything = _concatenated([results for _, results in tiles])
+    counts = [len(results.confidence) for _, results in tiles]
+    tile = np.repeat(np.arange(len(tiles)), counts)
+    cut = np.concatenate([_cut(results.xyxy, region, whole) for region, results in tiles])
+    surest = np.argsort(-everything.confidence, kind="stable")[:MAX_COMPARED]
+    # Whole boxes first, so that a piece never wins over the whole object.
+    rest = surest[np.argsort(cut[surest], kind="stable")]
     kept: list[int] = []
     while len(rest):
         first, rest = rest[0], rest[1:]
@@ -52,34 +50,34 @@ def merge_tiles(
         rest = np.delete(rest, gone)
     order = np.array(kept, np.int64)
     order = order[np.argsort(-everything.confidence[order], kind="stable")]
-    return everything.chosen(order[:max_detections])
+    return everything.select(order[:max_detections])
 
 
-def _together(found: Sequence[Results]) -> Results:
-    """All that was found, tile after tile."""
+def _concatenated(results: Sequence[Results]) -> Results:
+    """The results of all tiles, one after the other."""
 
-    def joined(name: str) -> npt.NDArray[np.float32] | None:
-        values = [getattr(one, name) for one in found]
+    def joined(name: str) -> F32 | None:
+        values = [getattr(tile, name) for tile in results]
         return None if values[0] is None else np.concatenate(values)
 
     return Results(
-        np.concatenate([one.xyxy for one in found]),
-        np.concatenate([one.confidence for one in found]),
-        np.concatenate([one.class_id for one in found]),
-        masks=_all_masks(found),
+        np.concatenate([tile.xyxy for tile in results]),
+        np.concatenate([tile.confidence for tile in results]),
+        np.concatenate([tile.class_id for tile in results]),
+        masks=_all_masks(results),
         keypoints=joined("keypoints"),
         rotated=joined("rotated"),
     )
 
 
-def _all_masks(found: Sequence[Results]) -> tuple[Mask, ...] | None:
-    if found[0].masks is None:
+def _all_masks(results: Sequence[Results]) -> tuple[Mask, ...] | None:
+    if results[0].masks is None:
         return None
-    return tuple(mask for one in found for mask in one.masks or ())
+    return tuple(mask for tile in results for mask in tile.masks or ())
 
 
-def _cut(xyxy: F32, tile: Region, whole: Region) -> npt.NDArray[np.bool_]:
-    """Which boxes touch a border of their tile that is none of the whole."""
+def _cut(xyxy: F32, tile: Region, whole: Region) -> Bools:
+    """Which boxes touch a border of their tile that is not a border of the whole."""
     hits = np.zeros(len(xyxy), bool)
     if tile.x_min > whole.x_min:
         hits |= xyxy[:, 0] <= tile.x_min + _NEAR
@@ -92,15 +90,13 @@ def _cut(xyxy: F32, tile: Region, whole: Region) -> npt.NDArray[np.bool_]:
     return hits
 
 
-def _same(
-    everything: Results, cut: npt.NDArray[np.bool_], first: int, others: I64, iou: float
-) -> npt.NDArray[np.bool_]:
-    """Which of `others` are the object of `first`, or a piece of it."""
+def _same(everything: Results, cut: Bools, first: int, others: I64, iou: float) -> Bools:
+    """Which of `others` show the same object as `first`, or a piece of it."""
     own, boxes = everything.xyxy[first], everything.xyxy[others]
     shared = _shared(own, boxes)
     own_area, areas = _area(own[None]), _area(boxes)
     with np.errstate(invalid="ignore", divide="ignore"):
-        # What is cut is the piece; a small whole box in a large cut one is an object of its own.
+        # Only a cut box is a piece. A small whole box in a large cut one is another object.
         piece = (
             areas
             if not cut[first]

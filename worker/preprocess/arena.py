@@ -1,9 +1,9 @@
-"""Memory that images are letterboxed into: taken once, lent by the slot. It is not pinned:
-backends put the images of a pass together in memory of their own.
+"""The memory that images are letterboxed into, allocated once and divided into slots.
 
 A slot belongs to whoever holds its array: the thread that writes it, the ticket, the batch that
-copies it. It is free again when the last array of it is gone, so that no caller that leaves can
-free what a batch still reads, and none can forget to.
+copies it. It is freed with the last array of it, so that a caller that leaves can't free what a
+batch still reads, and nobody can forget to free it. The memory is not pinned: backends gather the
+images of a pass in memory of their own.
 """
 
 import mmap
@@ -15,52 +15,51 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import U8
 from worker.preprocess.free_list import FreeList
 from yolopool.errors import ImageTooLarge, QueueFull
 
-U8 = npt.NDArray[np.uint8]
-
 
 def private(size_bytes: int) -> mmap.mmap:
-    """Memory of this process; pages are there once they are touched."""
+    """Memory of this process. The kernel provides a page when it is first touched."""
     return mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def shared(size_bytes: int) -> int:
-    """A file descriptor of memory that processes may map; the caller closes it."""
+    """A file descriptor of memory that several processes can map. The caller closes it."""
     handle = os.memfd_create("yolopool-images")
     os.ftruncate(handle, size_bytes)
     return handle
 
 
 class Arena:
-    """Any thread may call. Lives as long as one of its arrays does."""
+    """Thread-safe. Lives as long as one of its arrays."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
         self._slots = FreeList(len(memory))
         self._lock = threading.Lock()
-        # An array may go at any moment, inside the lock too: it only leaves word.
-        self._back: deque[int] = deque()
+        # Offsets to free. An array may die at any moment, even inside the lock, so its finalizer
+        # only appends here.
+        self._freed: deque[int] = deque()
         self._address = np.frombuffer(memory, np.uint8).ctypes.data
 
     def allocate(self, size_bytes: int) -> U8:
-        """A slot, uint8 (size_bytes,), with what was there before.
+        """A new slot, uint8 (size_bytes,), not cleared.
 
-        Raises QueueFull if there is none now, ImageTooLarge if there never is.
+        Raises QueueFull if none fits now, and ImageTooLarge if none ever will.
         """
         with self._lock:
-            while self._back:
-                self._slots.give(self._back.popleft())
-            offset = self._slots.take(size_bytes)
-            lent = len(self._slots)
+            while self._freed:
+                self._slots.free(self._freed.popleft())
+            offset = self._slots.allocate(size_bytes)
+            used = len(self._slots)
         if offset is not None:
-            return self.view(offset, size_bytes, partial(self._back.append, offset))
-        if lent:
+            return self.view(offset, size_bytes, partial(self._freed.append, offset))
+        if used:
             raise QueueFull(
-                f"{lent} images fill the memory for images of {len(self._memory)} bytes: "
+                f"{used} images fill the memory for images of {len(self._memory)} bytes: "
                 "try again shortly, or give the worker more by --intake-memory"
             )
         raise ImageTooLarge(
@@ -69,16 +68,16 @@ class Arena:
         )
 
     def view(self, offset: int, size_bytes: int, gone: Callable[[], object]) -> U8:
-        """A part of the memory, uint8 (size_bytes,); `gone` is called after its last view, on
-        any thread. ValueError if it is not within.
+        """A part of the memory, uint8 (size_bytes,). `gone` is called when its last view dies, on
+        any thread. Raises ValueError for a part that is not within the memory.
         """
         array = np.frombuffer(self._memory, np.uint8, size_bytes, offset)
-        # What is made from it by slicing has it as its base, and keeps it. Kept with it: the arena.
+        # Slices have this array as their base and keep it alive; it keeps the arena alive.
         weakref.finalize(array, _gone, self, gone).atexit = False
         return array
 
     def offset_of(self, array: U8) -> int:
-        """Where an array that was lent lies."""
+        """The offset of a slot's array in the memory."""
         return array.ctypes.data - self._address
 
 

@@ -1,4 +1,4 @@
-"""From the bytes of an image file, or raw pixels, to an array. Pure."""
+"""Decodes an image file, or takes raw pixels, into an array. Pure."""
 
 import enum
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from worker.arrays import U8
 from worker.preprocess.image_header import read_header
-from worker.preprocess.letterbox import U8
 from yolopool.errors import (
     ImageEmpty,
     ImageNotDecodable,
@@ -26,7 +26,7 @@ class ChannelOrder(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """Largest image that is taken: encoded bytes (raw ones too) and pixels (width * height)."""
+    """The largest image accepted: bytes, encoded or raw, and pixels (width * height)."""
 
     max_bytes: int
     max_pixels: int
@@ -37,7 +37,7 @@ class ImageLimits:
             raise ImageEmpty("the image has no bytes: send an encoded image or raw pixels")
         if size > self.max_bytes:
             raise ImageTooLarge(
-                f"the image has {size} bytes, at most {self.max_bytes} are taken: "
+                f"the image has {size} bytes, at most {self.max_bytes} are accepted: "
                 "send a smaller one or raise the worker's limit"
             )
 
@@ -45,7 +45,7 @@ class ImageLimits:
         """Raises ImageTooLarge."""
         if height * width > self.max_pixels:
             raise ImageTooLarge(
-                f"the image has {width}x{height} pixels, at most {self.max_pixels} are taken: "
+                f"the image has {width}x{height} pixels, at most {self.max_pixels} are accepted: "
                 "send a smaller one or raise the worker's limit"
             )
 
@@ -54,7 +54,7 @@ def decode(encoded: bytes, limits: ImageLimits) -> U8:
     """Decodes to uint8 BGR (height, width, 3), upright: what cv2.IMREAD_COLOR gives.
 
     The size is checked against the header before anything is decoded. Raises ImageEmpty,
-    ImageTooLarge, or ImageNotDecodable: no image, another format, or one cut short.
+    ImageTooLarge, or ImageNotDecodable: no image, another format, or a truncated one.
     """
     limits.check_bytes(len(encoded))
     header = read_header(encoded)
@@ -66,9 +66,9 @@ def decode(encoded: bytes, limits: ImageLimits) -> U8:
     if image is None:
         raise ImageNotDecodable(
             f"the {header.format} image of {header.width}x{header.height} pixels can't be "
-            "decoded: it is cut short, damaged, or of a kind that OpenCV does not read"
+            "decoded: it is truncated, damaged, or of a kind that OpenCV does not read"
         )
-    # The header promised no more than this; a decoder that believes otherwise is not believed.
+    # The decoder may read another size than the header that was checked.
     limits.check_pixels(*image.shape[:2])
     return np.asarray(image, np.uint8)
 
@@ -76,7 +76,7 @@ def decode(encoded: bytes, limits: ImageLimits) -> U8:
 def from_raw(
     data: bytes, height: int, width: int, channel_order: ChannelOrder, limits: ImageLimits
 ) -> U8:
-    """Takes uint8 pixels, row-major HWC, as BGR (height, width, 3); without a copy if BGR.
+    """Turns uint8 pixels, row-major HWC, into BGR (height, width, 3). BGR is not copied.
 
     Raises ImageEmpty, ImageTooLarge, or ImageShapeMismatch if the sizes disagree.
     """

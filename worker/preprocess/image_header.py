@@ -1,6 +1,6 @@
-"""How large an encoded image is, read from its first bytes: what is refused costs no memory.
+"""Reads the size of an encoded image from its header, so that refusing it costs no memory.
 
-Pure: bytes in, numbers out. JPEG, PNG, WebP, BMP and TIFF, by their public specifications.
+Pure. JPEG, PNG, WebP, BMP and TIFF, by their public specifications.
 """
 
 import struct
@@ -19,10 +19,10 @@ _TIFF_INTEGERS = {3: "H", 4: "I", 16: "Q"}
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What a file says of itself: format name and stored size in pixels, before orientation.
+    """The name of the format, and the stored size in pixels, before orientation.
 
-    Of a TIFF the size is that of its tiles where they are larger than the image, since the
-    decoder needs room for a whole tile.
+    If the tiles of a TIFF are larger than its image, this is the size of a tile, since the decoder
+    allocates whole tiles.
     """
 
     format: str
@@ -35,7 +35,7 @@ class ImageHeader:
 
 
 def read_header(encoded: bytes) -> ImageHeader:
-    """Reads format and size. Raises ImageNotDecodable if this is no image or ends too soon."""
+    """Reads format and size. Raises ImageNotDecodable for another format or a truncated header."""
     for magics, name, size_of in _READERS:
         if not encoded.startswith(magics):
             continue
@@ -46,9 +46,11 @@ def read_header(encoded: bytes) -> ImageHeader:
                 f"the image ends within its {name} header: send the whole file"
             ) from error
         if width < 1 or height < 1:
-            raise ImageNotDecodable(f"the {name} header says {width}x{height} pixels: check it")
+            raise ImageNotDecodable(
+                f"the {name} header says {width}x{height} pixels: check the file"
+            )
         return ImageHeader(name, width, height)
-    raise ImageNotDecodable(f"the bytes are no image that is read here: send {FORMATS}")
+    raise ImageNotDecodable(f"the bytes are not an image in a known format: send {FORMATS}")
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
@@ -76,7 +78,7 @@ def _png(data: bytes) -> tuple[int, int]:
 def _webp(data: bytes) -> tuple[int, int]:
     kind = data[12:16]
     if data[8:12] != b"WEBP":
-        raise ImageNotDecodable(f"this RIFF file is no WebP image: send {FORMATS}")
+        raise ImageNotDecodable(f"this RIFF file is not a WebP image: send {FORMATS}")
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
         if len(data) < 30:
@@ -94,7 +96,7 @@ def _bmp(data: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from("<HH", data, 18)
     else:
         width, height = struct.unpack_from("<ii", data, 18)
-    return width, abs(height)  # negative: rows from the top
+    return width, abs(height)  # a negative height means that rows start at the top
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
@@ -104,7 +106,7 @@ def _tiff(data: bytes) -> tuple[int, int]:
     at = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
     count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
     first = at + (8 if big else 2)
-    # A tag may come twice: the larger counts, whichever the decoder believes.
+    # A tag may occur twice. The larger value counts, whichever one the decoder takes.
     width = height = 0
     for entry in range(first, min(first + count * entry_bytes, len(data)), entry_bytes):
         tag, kind = struct.unpack_from(order + "HH", data, entry)

@@ -1,38 +1,26 @@
-"""From bytes to the letterboxed image a model sees, and from its boxes back to original pixels.
+"""Scales and pads an image into the model's input, and maps boxes back to original pixels.
 
-Pure given bytes: numpy and OpenCV; no torch, no files. Every step gives the same pixels and the
-same float32 numbers as the model library's own `predict` on one image, which tests assert.
+Pure: numpy, OpenCV and PIL. Every step gives the same pixels and the same float32 numbers as the
+model library's own `predict` on one image, which tests assert.
 """
 
-import enum
 import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from yolopool.errors import (
-    ImageTooLarge,
-    InvalidOption,
-)
+from worker.arrays import F32, U8
+from yolopool.errors import ImageTooLarge, InvalidOption
+from yolopool.vocabulary import ShapePolicy
 
-U8 = npt.NDArray[np.uint8]
-F32 = npt.NDArray[np.float32]
-PADDING = 114  # grey of the border, ultralytics.data.augment.LetterBox
-
-
-class ShapePolicy(enum.StrEnum):
-    """Shape of a letterboxed image: smallest rectangle of whole strides, or always the square."""
-
-    RECT = "rect"
-    SQUARE = "square"
+PADDING = 114  # the grey of the border in ultralytics.data.augment.LetterBox
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A crop in whole pixels: x_max and y_max exclusive."""
+    """A rectangle in whole pixels; x_max and y_max are exclusive."""
 
     x_min: int
     y_min: int
@@ -52,10 +40,10 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Letterboxed:
-    """What a model sees: uint8 BGR HWC, and the (height, width) it was made from.
+    """What a model sees, uint8 BGR HWC, and the (height, width) it was made from.
 
-    There is no gain or padding here: `to_original` derives them from the two shapes, as the
-    model library does, and for thin images these are not the ones the image was made with.
+    Gain and padding are not kept. `to_original` derives them from the two shapes, as the model
+    library does; for thin images they differ from those the image was made with.
     """
 
     image: U8
@@ -64,8 +52,8 @@ class Letterboxed:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a letterboxed image is from: `offset` the (x, y) of its part in the whole image, which
-    has (height, width) `image_shape`.
+    """Where a letterboxed image comes from: `offset` is the (x, y) of its region in the whole
+    image, and `image_shape` the (height, width) of the whole image.
     """
 
     letterboxed: Letterboxed
@@ -74,7 +62,7 @@ class Origin:
 
 
 def region(box: tuple[float, float, float, float], image_shape: tuple[int, ...]) -> Region:
-    """Whole pixels that a box (x_min, y_min, x_max, y_max) touches, of an image (height, width).
+    """The whole pixels that a box (x_min, y_min, x_max, y_max) touches in an image (height, width).
 
     Raises InvalidOption for a box that is empty or not within the image.
     """
@@ -90,7 +78,7 @@ def region(box: tuple[float, float, float, float], image_shape: tuple[int, ...])
 
 
 def crop(image: U8, part: Region) -> U8:
-    """A view of a part of an image."""
+    """A view of a region of an image."""
     return image[part.y_min : part.y_max, part.x_min : part.x_max]
 
 
@@ -104,8 +92,8 @@ def letterbox(
 ) -> Letterboxed:
     """Scales an image (HWC, BGR) to fit image_size, up or down, and pads it to the policy's shape.
 
-    `stride` is the model's, 32 at least. `into`: flat memory of 3 * size_of() ** 2 bytes or more,
-    of which the answer is the beginning; nothing is allocated then. Formula:
+    `stride` is the model's, at least 32. `into` is flat memory of at least 3 * size_of() ** 2
+    bytes: the result is its beginning, and nothing is allocated. Formula:
     ultralytics.data.augment.LetterBox(auto=policy is RECT, scaleup, center), one image.
     """
     size = size_of(image_size, stride)
@@ -128,7 +116,7 @@ def letterbox(
     if (new_width, new_height) == (width, height):
         np.copyto(inner, image)
     else:
-        # Refuses, and does not copy, should it ever not be able to write in place.
+        # With `dst`, OpenCV raises an error if it can't write in place. It never copies.
         cv2.resize(image, (new_width, new_height), dst=inner, interpolation=cv2.INTER_LINEAR)
     return Letterboxed(padded, (height, width))
 
@@ -140,19 +128,19 @@ def centre_crop(
     into: U8 | None = None,
     max_pixels: int | None = None,
 ) -> Letterboxed:
-    """Scales an image (HWC, BGR) until its shorter side fills the square and cuts the middle out:
-    what a model that classifies sees, without padding. Else as `letterbox`.
+    """Scales an image (HWC, BGR) until its shorter side fills the square, and cuts out the middle:
+    the input of a model that classifies. It has no padding. The parameters are `letterbox`'s.
 
     Formula: classify_transforms of ultralytics.data.augment, which is Resize and CenterCrop of
     torchvision on PIL images: antialiased bilinear, the longer side cut to whole pixels. Raises
-    ImageTooLarge if a thin image would be scaled to more than `max_pixels` (and the square's).
+    ImageTooLarge if a thin image would be scaled to more than `max_pixels` and the square's.
     """
     size = size_of(image_size, stride)
     height, width = image.shape[:2]
     shorter, longer = min(height, width), max(height, width)
     if shorter != size:
         other = int(size * longer / shorter)
-        # A line of pixels within the limit grows by the square of what its width grows by.
+        # A one-pixel line within the limit grows by the square of the scale.
         if max_pixels is not None and size * other > max(max_pixels, size * size):
             raise ImageTooLarge(
                 f"the image of {width}x{height} pixels is too thin to classify: scaled until its "
@@ -160,7 +148,7 @@ def centre_crop(
                 "taken; send its middle, by a region of interest"
             )
         scaled = (size, other) if width <= height else (other, size)
-        # Neither PIL nor its filter knows channels: BGR may pass for RGB.
+        # The filter treats all channels alike, so that BGR may pass for RGB.
         picture = Image.fromarray(image).resize(scaled, Image.Resampling.BILINEAR)
         image = np.asarray(picture, np.uint8)
     top = round((image.shape[0] - size) / 2)
@@ -173,9 +161,9 @@ def centre_crop(
 
 
 def to_original(xyxy: F32, letterboxed: Letterboxed, offset: tuple[int, int] = (0, 0)) -> F32:
-    """Boxes float32 (n, 4) from letterboxed to original pixels, clipped; a new array.
+    """Maps boxes float32 (n, 4) from letterboxed to original pixels, clipped; a new array.
 
-    `offset` is the (x, y) of the part the letterboxed image was cropped to. Formula:
+    `offset` is the (x, y) of the region that was letterboxed. Formula:
     ultralytics.utils.ops.scale_boxes and clip_boxes, in the same order of float32 operations.
     """
     corners = points_to_original(xyxy.reshape(-1, 2, 2), letterboxed, offset)
@@ -185,11 +173,11 @@ def to_original(xyxy: F32, letterboxed: Letterboxed, offset: tuple[int, int] = (
 def points_to_original(
     points: F32, letterboxed: Letterboxed, offset: tuple[int, int] = (0, 0)
 ) -> F32:
-    """Points float32 (..., 2) of x and y likewise: ultralytics.utils.ops.scale_coords."""
+    """Maps points float32 (..., 2) of x and y likewise: ultralytics.utils.ops.scale_coords."""
     height, width = letterboxed.original_shape
-    padding, gain = _back(letterboxed)
+    padding, gain = _padding_and_gain(letterboxed)
     moved = (points - padding) / gain
-    # In place, and of both at once: `clip` is a call of Python for each.
+    # In place, for x and y at once: np.clip costs a Python call for each.
     np.maximum(moved, 0, out=moved)
     np.minimum(moved, np.array((width, height), np.float32), out=moved)
     moved += np.array(offset, np.float32)
@@ -199,18 +187,18 @@ def points_to_original(
 def rotated_to_original(
     boxes: F32, letterboxed: Letterboxed, offset: tuple[int, int] = (0, 0)
 ) -> F32:
-    """Rotated boxes float32 (n, 5) of centre x, y, width, height, angle likewise, not clipped:
-    scale_boxes(xywh=True). The angle stays, since both sides scale alike but for rounding.
+    """Maps rotated boxes float32 (n, 5) of centre x, y, width, height, angle, without clipping:
+    scale_boxes(xywh=True). The angle stays: both sides scale alike, but for rounding.
     """
-    padding, gain = _back(letterboxed)
+    padding, gain = _padding_and_gain(letterboxed)
     moved = boxes.copy()
     moved[:, :2] = (boxes[:, :2] - padding) / gain + np.array(offset, np.float32)
     moved[:, 2:4] = boxes[:, 2:4] / gain
     return moved
 
 
-def _back(letterboxed: Letterboxed) -> tuple[F32, F32]:
-    """The way from letterboxed to original pixels: x and y of what is taken off and divided by."""
+def _padding_and_gain(letterboxed: Letterboxed) -> tuple[F32, F32]:
+    """To map to original pixels: the x and y to subtract, and then those to divide by."""
     height, width = letterboxed.original_shape
     new_height, new_width = letterboxed.image.shape[:2]
     gain = min(new_height / height, new_width / width)

@@ -1,4 +1,10 @@
-"""What is asked of preprocessing and what it hands on."""
+"""What preprocessing is asked for, what it gives, and how an image reaches the device queue:
+
+event loop       infer() calls ImageSource.prepare_then(spec, consumer) and waits for the reply
+decoding thread  decodes and letterboxes, then calls consumer(prepared, reply): Engine.put
+device thread    runs the batch, then calls reply(outcome)
+event loop       infer() goes on with the outcome
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +15,9 @@ import numpy as np
 from worker.concurrency.reply import Reply
 from worker.preprocess import letterbox
 from worker.preprocess.decode import ChannelOrder
-from worker.preprocess.letterbox import Letterboxed, Origin, Region, ShapePolicy
+from worker.preprocess.letterbox import Letterboxed, Origin, Region
 from worker.preprocess.tiling import MAX_TILES, Tiling, layout
+from yolopool.vocabulary import ShapePolicy
 
 Box = tuple[float, float, float, float]
 T = TypeVar("T")
@@ -28,8 +35,10 @@ class RawPixels:
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSpec:
-    """How a version wants its images: longest side and stride in pixels, and the policy; `crop`:
-    the middle of the image, as models that classify want it, instead. `tiling` None: in one.
+    """How a version wants its images: the longest side and the stride in pixels, and the shape.
+
+    With `crop` it gets the middle of the image instead, as models that classify do. Without
+    `tiling` the image is prepared whole.
     """
 
     image_size: int
@@ -39,20 +48,19 @@ class PreprocessSpec:
     tiling: Tiling | None = None
 
     @property
-    def most_bytes(self) -> int:
-        """Of a letterboxed image: the whole square; of all tiles, if it is cut."""
+    def max_bytes(self) -> int:
+        """The most that a letterboxed image, or all its tiles, can take: whole squares."""
         side = letterbox.size_of(self.image_size, self.stride)
         return 3 * side * side * (MAX_TILES if self.tiling is not None else 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An image ready for a model; its pixels lie in a slot, which is lent as long as they are
-    held.
+    """An image ready for a model. Its pixels are in a slot, which is in use until they are gone.
 
-    `image_shape` is the (height, width) of the whole image, upright; `offset` the (x, y) of the
-    region of interest in it, for `imaging.to_original`. Of tiles, `letterboxed` has them one
-    beneath the other: see `places`. Times are seconds of this image's thread.
+    `image_shape` is the (height, width) of the whole image, upright, and `offset` the (x, y) of the
+    region of interest in it. If the image is tiled, `letterboxed` has all tiles, one below the
+    other: see `origins`. The times are seconds of the thread that prepared it.
     """
 
     letterboxed: Letterboxed
@@ -63,12 +71,12 @@ class Prepared:
 
     @property
     def part(self) -> Region:
-        """The region of interest, or all of the image."""
+        """The region of interest, or the whole image."""
         (x, y), (height, width) = self.offset, self.letterboxed.original_shape
         return Region(x, y, x + width, y + height)
 
-    def places(self, tiling: Tiling | None) -> tuple[Origin, ...]:
-        """What is to be run, each with where it is from; `tiling` as it was framed with."""
+    def origins(self, tiling: Tiling | None) -> tuple[Origin, ...]:
+        """The images to run, each with its origin; `tiling` is the one they were prepared with."""
         if tiling is None:
             return (Origin(self.letterboxed, self.offset, self.image_shape),)
         tiles = layout(self.part, tiling)
@@ -79,16 +87,18 @@ class Prepared:
         )
 
 
-# What is done with an image at once, on the thread that prepared it, and who waits for the outcome.
-Then = Callable[[Prepared, Reply[T]], None]
+# Takes an image on the thread that prepared it, and answers through the reply, now or later.
+ImageConsumer = Callable[[Prepared, Reply[T]], None]
 
 
-class Prepare(Protocol):
-    """What prepares the image of one request, once it is admitted, and hands it on: the outcome."""
+class ImageSource(Protocol):
+    """The image of one request, whether its bytes are in this process or in an I/O process."""
 
-    async def __call__(self, spec: PreprocessSpec, then: Then[T]) -> T: ...
+    async def prepare_then(self, spec: PreprocessSpec, consumer: ImageConsumer[T]) -> T:
+        """Prepares the image and passes it to the consumer; returns the consumer's reply."""
+        ...
 
 
 def identity(prepared: Prepared, reply: Reply[Prepared]) -> None:
-    """For who wants the image itself."""
+    """The consumer of a caller that wants the image itself."""
     reply(prepared, None)

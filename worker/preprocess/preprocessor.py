@@ -1,13 +1,12 @@
-"""The door where images come in: decode, crop and letterbox on a few threads, beside the loop.
+"""Decodes, crops and letterboxes images on a few threads, beside the event loop.
 
-OpenCV gives up the interpreter lock while it works, so threads do run at once. What does not fit
-in the bounded backlog, or finds no slot for its pixels, is refused at once, not queued into
-lateness.
+OpenCV releases the interpreter lock while it works, so that the threads run in parallel. The
+backlog is bounded: an image that finds no place in it, or no slot for its pixels, is refused at
+once.
 """
 
 import itertools
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +14,22 @@ from typing import Any, Generic
 
 import cv2
 
+from worker.arrays import U8
 from worker.concurrency.reply import Reply
 from worker.concurrency.thread_pool import ThreadPool
 from worker.preprocess import decode, letterbox
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ImageLimits
-from worker.preprocess.letterbox import U8, Letterboxed, Region
-from worker.preprocess.prepared import Box, Prepared, PreprocessSpec, RawPixels, T, Then, identity
+from worker.preprocess.letterbox import Letterboxed, Region
+from worker.preprocess.prepared import (
+    Box,
+    ImageConsumer,
+    Prepared,
+    PreprocessSpec,
+    RawPixels,
+    T,
+    identity,
+)
 from worker.preprocess.tiling import Tiling, layout
 from yolopool.errors import Draining, QueueFull
 
@@ -30,22 +38,22 @@ _ENDING = "this worker is ending: ask another"
 
 @dataclass(slots=True, eq=False)
 class _Image(Generic[T]):
-    """One that waits for a thread, or has one. `slot`: None of tiles, which get theirs when it is
-    known how many there are, and once it is used or given back.
+    """An image that waits for a thread, or is on one. `slot` is None once it is used or given up,
+    and with tiles, whose slot is allocated when their number is known.
     """
 
     number: int
     source: bytes | RawPixels
     region_of_interest: Box | None
     spec: PreprocessSpec
-    then: Then[T]
+    consumer: ImageConsumer[T]
     reply: Reply[T]
     slot: U8 | None
 
 
 class Preprocessor:
-    """Prepares images on `threads` threads, at most `capacity` waiting or under way, into slots
-    of `arena`; none before `start`.
+    """Prepares images on `threads` threads into slots of `arena`, from `start` on. At most
+    `capacity` images wait or are in progress.
     """
 
     def __init__(
@@ -54,11 +62,11 @@ class Preprocessor:
         capacity: int,
         limits: ImageLimits,
         arena: Arena,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float],
     ) -> None:
-        # One thread an image: images are many and small, and the cores belong to the model.
+        # One thread for each image: images are many and small, and the model needs the cores.
         cv2.setNumThreads(1)
-        # Whoever sends a broken image is told so; the log is not theirs to write into.
+        # OpenCV must not log broken images: their senders get an error.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._limits = limits
         self._arena = arena
@@ -67,11 +75,11 @@ class Preprocessor:
         self._places = threading.BoundedSemaphore(capacity)
         self._closed = False
         self._numbers = itertools.count(1)
-        # By number; who takes one out of it has to see to it, be it a thread or its caller.
+        # By number. Whoever pops an image, a thread or its caller, must release what it holds.
         self._waiting: dict[int, _Image[Any]] = {}
-        # Of the images that threads are at.
-        self._at: set[int] = set()
-        self._threads = ThreadPool("intake", threads)
+        # The numbers of the images that threads work on.
+        self._in_progress: set[int] = set()
+        self._threads = ThreadPool("preprocess", threads)
 
     def start(self) -> None:
         self._threads.start()
@@ -81,9 +89,10 @@ class Preprocessor:
     ) -> Prepared:
         """Decodes (bytes are an encoded image), crops and letterboxes.
 
-        Cancelled while it waits, nothing is done; under way, the result is dropped. Raises
-        QueueFull at once when the backlog or the arena is full, Draining when closed, ImageEmpty,
-        ImageNotDecodable, ImageTooLarge, ImageShapeMismatch, and InvalidOption for the region.
+        If the call is cancelled, a waiting image is dropped, and so is the result of one in
+        progress. Raises QueueFull at once when the backlog or the arena is full, Draining when
+        closed, ImageEmpty, ImageNotDecodable, ImageTooLarge, ImageShapeMismatch, and InvalidOption
+        for the region.
         """
         return await self.prepare_then(source, region_of_interest, spec, identity)
 
@@ -92,10 +101,10 @@ class Preprocessor:
         source: bytes | RawPixels,
         region_of_interest: Box | None,
         spec: PreprocessSpec,
-        then: Then[T],
+        consumer: ImageConsumer[T],
     ) -> T:
-        """As `prepare`, with no way back to the event loop between the image and what is done with
-        it: the answer is what `then` has replied, or raised.
+        """`prepare`, and then `consumer` on the same thread, without a turn of the event loop in
+        between. Returns the consumer's reply, or raises its error.
         """
         if self._closed:
             raise Draining(_ENDING)
@@ -104,45 +113,48 @@ class Preprocessor:
                 f"{self._capacity} images are being decoded or wait for it: try again shortly"
             )
         try:
-            # The largest it may become: how large it does is known when it is decoded.
-            slot = self._arena.allocate(spec.most_bytes) if spec.tiling is None else None
+            # For the largest shape: the actual one is known once the image is decoded.
+            slot = self._arena.allocate(spec.max_bytes) if spec.tiling is None else None
         except BaseException:
             self._places.release()
             raise
         number = next(self._numbers)
         reply: Reply[T] = Reply()
-        self._waiting[number] = _Image(number, source, region_of_interest, spec, then, reply, slot)
-        # Whoever keeps an error keeps this frame: neither a slot, nor what has the error itself.
+        self._waiting[number] = _Image(
+            number, source, region_of_interest, spec, consumer, reply, slot
+        )
+        # Whoever keeps an error keeps this frame. It must hold neither the slot, nor, below, the
+        # reply, which holds the error.
         del slot
-        self._threads(partial(self._hand_on, number))
+        self._threads(partial(self._work_on, number))
         try:
             return await reply.future
         finally:
-            self._give_up(number)
+            self._cancel(number)
             del reply
 
     @property
     def oldest(self) -> int:
-        """The number of the image that a thread has been at for the longest time; 0: there is none.
-        Who sees the same one for long sees a decoder that hangs.
+        """The number of the image that a thread has worked on for the longest time; 0 if there is
+        none. If it stays the same for long, a decoder hangs.
         """
-        return min(tuple(self._at), default=0)
+        return min(tuple(self._in_progress), default=0)
 
-    def _hand_on(self, number: int) -> None:
+    def _work_on(self, number: int) -> None:
         image = self._waiting.pop(number, None)
         if image is None:
             return
-        self._at.add(number)
+        self._in_progress.add(number)
         try:
-            image.then(self._prepare(image), image.reply)
+            image.consumer(self._prepare(image), image.reply)
         except Exception as error:
             image.reply.fail(error)
 
-    def _give_up(self, number: int) -> "_Image[Any] | None":
-        """One that no thread has taken yet, and none will."""
+    def _cancel(self, number: int) -> "_Image[Any] | None":
+        """Takes an image out of the backlog and returns it; None if a thread has it already."""
         image = self._waiting.pop(number, None)
         if image is not None:
-            self._over(image)
+            self._release(image)
         return image
 
     def _prepare(self, image: "_Image[Any]") -> Prepared:
@@ -153,11 +165,11 @@ class Preprocessor:
             if image.spec.tiling is not None:
                 letterboxed = self._tiles(pixels, image.spec, image.spec.tiling)
             else:
-                assert image.slot is not None, "it was lent with the place"
-                letterboxed = _framed(pixels, image.spec, image.slot, self._limits)
+                assert image.slot is not None, "an image without tiles has a slot"
+                letterboxed = _letterboxed(pixels, image.spec, image.slot, self._limits)
         finally:
-            # Not when its caller goes: this thread would still be busy.
-            self._over(image)
+            # Not when the caller leaves: this thread is still busy with the image.
+            self._release(image)
         return Prepared(
             letterboxed,
             image_shape,
@@ -167,21 +179,23 @@ class Preprocessor:
         )
 
     def _tiles(self, image: U8, spec: PreprocessSpec, tiling: Tiling) -> Letterboxed:
-        """All tiles one beneath the other: they are of one shape."""
+        """All tiles, one below the other: they have one shape."""
         height, width = image.shape[:2]
         tiles = layout(Region(0, 0, width, height), tiling)
         side = letterbox.size_of(spec.image_size, spec.stride)
         slot = self._arena.allocate(3 * side * side * len(tiles))
-        first = _framed(letterbox.crop(image, tiles[0]), spec, slot, self._limits).image
+        first = _letterboxed(letterbox.crop(image, tiles[0]), spec, slot, self._limits).image
         for number, tile in enumerate(tiles[1:], start=1):
-            _framed(letterbox.crop(image, tile), spec, slot[number * first.nbytes :], self._limits)
+            _letterboxed(
+                letterbox.crop(image, tile), spec, slot[number * first.nbytes :], self._limits
+            )
         stack = slot[: len(tiles) * first.nbytes].reshape(-1, *first.shape[1:])
         return Letterboxed(stack, (height, width))
 
     def _read(
         self, source: bytes | RawPixels, region_of_interest: Box | None
     ) -> tuple[U8, tuple[int, int], tuple[int, int]]:
-        """The pixels asked for, the (height, width) of the whole image, and their (x, y) in it."""
+        """The pixels of the region, the (height, width) of the image, and their (x, y) in it."""
         if isinstance(source, RawPixels):
             image = decode.from_raw(
                 source.data, source.height, source.width, source.channel_order, self._limits
@@ -194,22 +208,22 @@ class Preprocessor:
         part = letterbox.region(region_of_interest, (height, width))
         return letterbox.crop(image, part), (height, width), part.offset
 
-    def _over(self, image: "_Image[Any]") -> None:
+    def _release(self, image: "_Image[Any]") -> None:
         image.slot = None
-        self._at.discard(image.number)
+        self._in_progress.discard(image.number)
         self._places.release()
 
     def close(self) -> None:
-        """Refuses new images and those that wait, and returns when the threads have ended."""
+        """Refuses new images and those that wait. Returns when the threads have ended."""
         self._closed = True
         for number in tuple(self._waiting):
-            if (image := self._give_up(number)) is not None:
+            if (image := self._cancel(number)) is not None:
                 image.reply.fail(Draining(_ENDING))
         self._threads.end()
         self._threads.join()
 
 
-def _framed(image: U8, spec: PreprocessSpec, slot: U8, limits: ImageLimits) -> Letterboxed:
+def _letterboxed(image: U8, spec: PreprocessSpec, slot: U8, limits: ImageLimits) -> Letterboxed:
     if spec.crop:
         return letterbox.centre_crop(image, spec.image_size, spec.stride, slot, limits.max_pixels)
     return letterbox.letterbox(image, spec.image_size, spec.stride, spec.policy, slot)

@@ -1,4 +1,4 @@
-"""Where the tiles of a large image lie. Pure."""
+"""Where the tiles of a large image are. Pure."""
 
 import math
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ MAX_TILES = 64
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Side of the tiles in pixels of the image, and the share that neighbours have in common."""
+    """The side of a tile in pixels of the image, and the share by which neighbours overlap."""
 
     size: int
     overlap: float
 
 
 def layout(part: Region, tiling: Tiling) -> tuple[Region, ...]:
-    """Tiles of one shape that cover a part of an image, row by row, evenly spread; none is larger
-    than a tile or leaves the part. Raises InvalidOption for more than MAX_TILES.
+    """The tiles that cover a region, row by row and evenly spread: all of one shape, none larger
+    than a tile, none beyond the region. Raises InvalidOption for more than MAX_TILES.
     """
     height, width = part.shape
-    # Counted before they are made: of a small tile and a wide image there are millions.
+    # Counted before they are made: small tiles of a wide image could be millions.
     across, down = _count(width, tiling), _count(height, tiling)
     if across * down > MAX_TILES:
         raise InvalidOption(

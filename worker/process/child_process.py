@@ -1,4 +1,4 @@
-"""One worker process as its supervisor has it: its last output, and the black box it leaves."""
+"""One worker process as its supervisor sees it: its last output, and its flight record."""
 
 import asyncio
 import contextlib
@@ -11,36 +11,37 @@ from typing import IO
 from worker.process import flight_recorder
 from worker.process.exit_status import FROM_OUTSIDE, describe_exit
 
-# Of what it wrote last.
+# How much of the last output is kept.
 KEPT_BYTES = 8 * 1024
-# What it writes is looked at now and then, not line by line, unless it writes so much.
-PAUSE_S, MUCH_BYTES = 0.2, 64 * 1024
-# Room in the pipe until then, as much as anybody may have.
+# Output is read at this interval, not line by line; more than so many bytes are read on at once.
+PAUSE_S, BURST_BYTES = 0.2, 64 * 1024
+# What the pipe holds meanwhile: the largest size that an unprivileged process may ask for.
 PIPE_BYTES = 1024 * 1024
-# For the rest of its output, once it has ended; what it has started may hold the pipe open.
+# How long the rest of the output is read after the process ended. Its children may hold the pipe
+# open for longer.
 REST_S = 2 * PAUSE_S
 
 
 class OutputTail(asyncio.Protocol):
-    """What a process writes into a pipe: given on now and then, the end of it kept. `ended` is set
-    when nobody can write any more.
+    """Passes on what a process writes into a pipe, and keeps the end of it. `ended` is set when
+    nobody holds the pipe open for writing.
     """
 
-    def __init__(self, given: Callable[[bytes], object]) -> None:
+    def __init__(self, pass_on: Callable[[bytes], object]) -> None:
         self.tail = b""
         self.ended = asyncio.Event()
-        self._given = given
+        self._pass_on = pass_on
         self._transport: asyncio.ReadTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.ReadTransport), "it is the end of a pipe"
+        assert isinstance(transport, asyncio.ReadTransport), "this is the reading end of a pipe"
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None, "it is connected"
         self.tail = (self.tail + data)[-KEPT_BYTES:]
-        self._given(data)
-        if len(data) < MUCH_BYTES:
+        self._pass_on(data)
+        if len(data) < BURST_BYTES:
             self._transport.pause_reading()
             asyncio.get_running_loop().call_later(PAUSE_S, self._transport.resume_reading)
 
@@ -48,7 +49,7 @@ class OutputTail(asyncio.Protocol):
         self.ended.set()
 
     async def rest(self, limit_s: float) -> None:
-        """Waits so long for the end of it, and takes no more then."""
+        """Waits for the end of the output, at most for the limit, and stops reading."""
         assert self._transport is not None, "it is connected"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
@@ -57,15 +58,15 @@ class OutputTail(asyncio.Protocol):
 
 
 class WorkerProcess:
-    """`await Child.start(...)`. What it writes on stderr goes to `output`, which never blocks, and
-    the end of it is kept.
+    """Made by `await WorkerProcess.start(...)`. Its stderr is passed on to `output`, which never
+    blocks, and the end of it is kept.
     """
 
-    def __init__(self, process: Process, box: IO[bytes], output: OutputTail) -> None:
+    def __init__(self, process: Process, record: IO[bytes], output: OutputTail) -> None:
         self._process = process
-        self._box = box
+        self._record = record
         self._output = output
-        self._left: tuple[str, tuple[str, ...]] = ("", ())
+        self._in_flight: tuple[str, tuple[str, ...]] = ("", ())
 
     @classmethod
     async def start(
@@ -74,30 +75,30 @@ class WorkerProcess:
         environ: Mapping[str, str],
         output: Callable[[bytes], object],
     ) -> "WorkerProcess":
-        """Raises OSError."""
-        # Of memory: on a disk that is full a write to it would end the worker.
-        box = os.fdopen(os.memfd_create("black box"), "r+b")
+        """Starts a process. Raises OSError."""
+        # In memory: on a full disk, a write to a mapped file would kill the worker.
+        record = os.fdopen(os.memfd_create("flight record"), "r+b")
         reading, writing = os.pipe()
         with contextlib.suppress(OSError):
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                env={**environ, "YOLOPOOL_WORKER_BLACK_BOX": str(box.fileno())},
+                env={**environ, "YOLOPOOL_WORKER_BLACK_BOX": str(record.fileno())},
                 stdin=DEVNULL,
                 stderr=writing,
-                pass_fds=(box.fileno(),),
+                pass_fds=(record.fileno(),),
             )
         except BaseException:
             os.close(reading)
-            box.close()
+            record.close()
             raise
         finally:
             os.close(writing)
-        _, followed = await asyncio.get_running_loop().connect_read_pipe(
+        _, tail = await asyncio.get_running_loop().connect_read_pipe(
             lambda: OutputTail(output), os.fdopen(reading, "rb", 0)
         )
-        return cls(process, box, followed)
+        return cls(process, record, tail)
 
     @property
     def pid(self) -> int:
@@ -109,28 +110,31 @@ class WorkerProcess:
 
     @property
     def ended(self) -> str:
-        """How: exit code 1, signal SIGSEGV, hung."""
+        """How it ended: `exit code 1`, `signal SIGSEGV` or `hung`."""
         return describe_exit(self._process.returncode)
 
     @property
     def last_output(self) -> str:
-        """Whole lines, where there is more than one."""
+        """The end of its output; if it was cut, from the first whole line on."""
         tail = self._output.tail
         text = tail.decode(errors="replace")
         return text.partition("\n")[2] if len(tail) == KEPT_BYTES and "\n" in text else text
 
     @property
     def in_flight(self) -> tuple[str, tuple[str, ...]]:
-        """Its incarnation, and what it had in hand if it ended by its own fault; after `wait`."""
-        incarnation, requests = self._left
+        """Its incarnation, and the ids of the requests in flight if it ended by its own fault.
+
+        Known after `wait`.
+        """
+        incarnation, requests = self._in_flight
         code = self._process.returncode or 0
         return incarnation, () if -code in FROM_OUTSIDE else requests
 
     async def wait(self) -> int:
         code = await self._process.wait()
-        if not self._box.closed:
-            self._left = flight_recorder.read(self._box)
-            self._box.close()
+        if not self._record.closed:
+            self._in_flight = flight_recorder.read(self._record)
+            self._record.close()
         await self._output.rest(REST_S)
         return code
 

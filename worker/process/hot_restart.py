@@ -1,7 +1,7 @@
-"""The note by which a worker asks for its successor, and hands over what it holds.
+"""The file by which a worker asks for a successor and hands over its models.
 
-A file of the supervisor's choosing: the old process writes it, the new one loads what it names
-before it joins the control planes, and removes it; that is the sign that it may take over.
+The supervisor chooses the path. The old process writes the note. The new one loads the models in it
+before it joins the control planes, then removes it, which tells the supervisor to end the old one.
 """
 
 import json
@@ -20,8 +20,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class RestartNote:
-    """`beside`: there is room for the successor beside the old process, which serves on until
-    then; else it ends first. `orders` are to be loaded, `token` was the highest obeyed.
+    """What a successor needs. `beside`: both processes fit on the device, so that the old one goes
+    on serving meanwhile; otherwise it ends first. `orders` are the models to load, and `token` is
+    the highest fencing token obeyed.
     """
 
     why: str
@@ -31,7 +32,7 @@ class RestartNote:
 
 
 def write(path: Path, note: RestartNote) -> None:
-    """Whole or not at all."""
+    """Writes the note atomically."""
     text = json.dumps(
         {
             "why": note.why,
@@ -47,7 +48,7 @@ def write(path: Path, note: RestartNote) -> None:
 
 
 def read(path: Path | None) -> RestartNote | None:
-    """What another process left for this one; None if there is nothing that can be read."""
+    """The note of another process; None if there is none, or it can't be read."""
     if path is None or not path.exists():
         return None
     try:
@@ -56,26 +57,26 @@ def read(path: Path | None) -> RestartNote | None:
             str(fields["why"]),
             bool(fields["beside"]),
             json_format.ParseDict(fields["token"], FencingToken()),
-            tuple(json_format.ParseDict(one, AssignRequest()) for one in fields["orders"]),
+            tuple(json_format.ParseDict(order, AssignRequest()) for order in fields["orders"]),
         )
     except (OSError, ValueError, KeyError, TypeError, json_format.ParseError) as error:
         log.warning("the handover can't be read", path=str(path), why=str(error))
         return None
 
 
-def there(path: Path) -> bool:
-    """Whether a note waits for a successor still."""
+def exists(path: Path) -> bool:
+    """Whether a note still waits for a successor."""
     return path.exists()
 
 
 def done(path: Path | None) -> None:
-    """What was handed over is here."""
+    """Removes the note, once its models are loaded."""
     if path is not None:
         path.unlink(missing_ok=True)
 
 
 def clear(path: Path) -> None:
-    """Removes what an earlier run left, so that nobody takes it for this one's."""
+    """Removes a note that an earlier run, or a successor that failed, left behind."""
     for name in (path, path.with_name(f"{path.name}.new")):
         if name.exists():
             os.unlink(name)  # noqa: PTH108 - one call for a file and for a broken link

@@ -1,26 +1,26 @@
-"""When a process that ended is started again: exponential back-off. Pure."""
+"""When a process that ended is restarted: exponential back-off. Pure."""
 
 from dataclasses import dataclass
 
 FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 30.0
-# A process that ran for so long is not one that can't start.
+MAX_DELAY_S = 30.0
+# A process that ran for so long started well, so its exit counts as a first failure.
 STEADY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """When to start again: after `delay_s`, as attempt number `attempt` in a row."""
+    """Restart after `delay_s`, as attempt number `attempt` in a row."""
 
     attempt: int
     delay_s: float
 
 
 def after_exit(attempt: int, ran_s: float) -> Restart:
-    """Decides on a process that was started as `attempt` (0: the first) and ran for `ran_s`.
+    """Decides when to restart a process that was started as `attempt` (0: the first).
 
-    Delays double from half a second to half a minute; one that ran for a minute begins anew.
+    Delays double from half a second to half a minute. After a run of a minute they start anew.
     """
     failures = 0 if ran_s >= STEADY_S else attempt
-    # The exponent is bounded, so that years of failures make no float overflow.
-    return Restart(failures + 1, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(failures, 16)))
+    # The exponent is bounded, so that years of failures do not overflow a float.
+    return Restart(failures + 1, min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(failures, 16)))

@@ -1,7 +1,7 @@
-"""What goes to stderr without anybody waiting for its reader: written by a thread of its own.
+"""Writes to stderr on a thread of its own, so that nobody waits for its reader.
 
-A reader that stands still (a full pipe, a paused terminal) holds up neither a supervisor nor the
-processes whose output it passes on. What it does not take in time is dropped, and that is noted.
+A reader that stops reading (a full pipe, a paused terminal) blocks neither a supervisor nor the
+processes whose output it passes on. What is not read in time is dropped, and a line says so.
 """
 
 import io
@@ -9,20 +9,20 @@ import os
 import threading
 from collections import deque
 
-# The descriptor, not Python's stream: a thread that hangs in that one would hold the lock without
-# which the interpreter does not end.
+# The descriptor, not Python's stream: a thread that blocks in the stream holds its lock, and then
+# the interpreter can't exit.
 STDERR = 2
-MOST_BYTES = 1024 * 1024
+MAX_BYTES = 1024 * 1024
 
 
 class NonBlockingStderr(io.TextIOBase):
-    """Any thread may write, text or bytes. Begins a daemon thread at the first word."""
+    """Thread-safe, for text and bytes. The first write starts a daemon thread."""
 
-    def __init__(self, descriptor: int = STDERR, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, descriptor: int = STDERR, max_bytes: int = MAX_BYTES) -> None:
         self._descriptor = descriptor
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._changed = threading.Condition()
-        # All below is guarded by it.
+        # Guards all attributes below.
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._dropped_bytes = 0
@@ -33,9 +33,9 @@ class NonBlockingStderr(io.TextIOBase):
         return len(text)
 
     def pass_on(self, data: bytes) -> None:
-        """Never blocks."""
+        """Queues bytes for writing. Never blocks."""
         with self._changed:
-            if self._waiting_bytes + len(data) > self._most_bytes:
+            if self._waiting_bytes + len(data) > self._max_bytes:
                 self._dropped_bytes += len(data)
                 return
             if self._dropped_bytes:
@@ -44,12 +44,12 @@ class NonBlockingStderr(io.TextIOBase):
             self._waiting.append(data)
             self._waiting_bytes += len(data)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._write, name="relay", daemon=True)
+                self._thread = threading.Thread(target=self._write, name="stderr", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def drain(self, limit_s: float) -> None:
-        """Returns when all is written, or the time is over."""
+        """Returns when all is written, or at the limit."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting_bytes, limit_s)
 
@@ -63,7 +63,7 @@ class NonBlockingStderr(io.TextIOBase):
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
             except OSError:
-                pass  # nobody reads any more
+                pass  # the reader is gone
             with self._changed:
                 self._waiting_bytes -= len(data)
                 self._changed.notify_all()

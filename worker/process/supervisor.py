@@ -1,7 +1,7 @@
-"""One worker process a device: started, bound to its device, restarted when it dies, ended with us.
+"""Keeps one worker process running for each device, and reports those that end by themselves.
 
-The environment a device needs is set before its process begins, since torch reads it once. Light:
-nothing here imports torch or OpenCV. The control planes are told of a process that ended by itself.
+A device's environment is set before its process starts, since torch reads it once. The processes
+end with the supervisor. Nothing here imports torch or OpenCV.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import os
 import re
 import socket
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,35 +21,35 @@ from worker.hardware.devices import Device, discover
 from worker.membership import report_exit
 from worker.process import hot_restart
 from worker.process.child_process import WorkerProcess
+from worker.process.exit_report import exit_report
 from worker.process.restart_policy import Restart, after_exit
 from worker.process.stderr_writer import NonBlockingStderr
 from worker.settings import Settings
 from yolopool.errors import InvalidOption
 from yolopool.server import parent_death
-from yolopool.v1 import fleet_pb2, membership_pb2
 
 log = structlog.get_logger()
 
-# How often a process is looked at for the note by which it asks for a successor, and how long that
-# one may take to load what it is handed.
+# How often the supervisor looks for a note that asks for a successor, and how long a successor may
+# take to load the models in it.
 LOOK_S = 0.5
 SUCCESSOR_S = 180.0
-# How a process ends that was drained.
+# How a drained process ends.
 DRAINED = "exit code 0"
-# Beyond its own drain, for a child to close what it has open.
+# The time that a child may take to close after its drain.
 CLOSING_S = 1.0
 
 
-def say_started(device: Device, pid: int) -> None:
-    """One JSON line on stdout, for whoever started us."""
+def print_started(device: Device, pid: int) -> None:
+    """Prints one JSON line on stdout, for whoever started the supervisor."""
     sys.stdout.write(json.dumps({"event": "worker", "device": device.id, "pid": pid}) + "\n")
     sys.stdout.flush()
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessExit:
-    """A process that ended by itself: how, what it wrote last, what it had in hand, and what comes
-    next. `incarnation` is empty if it ended before it had one.
+    """A process that ended by itself: how, its last output, the requests in flight, and when it is
+    restarted. `incarnation` is empty if it ended before it had one.
     """
 
     device: Device
@@ -62,18 +61,18 @@ class ProcessExit:
     restart: Restart
 
 
-async def tell_nobody(exit: ProcessExit) -> None:
-    """For a supervisor whose log is enough."""
+async def report_to_nobody(exit: ProcessExit) -> None:
+    """The report of a supervisor that only logs."""
 
 
 class Supervisor:
     """Keeps `command(device)` running for each device.
 
-    `environ` is what children inherit, below what their device needs; a child has
-    `drain_grace_s` (and a second) to end after SIGTERM. `started` is told of each process; `note`
-    says where the process of a device leaves word that it wants a successor; `tell` passes on how
-    one ended by itself, and is not waited for; `output` takes what processes write on stderr, and
-    never blocks.
+    Children inherit `environ`, overridden by what their device needs. A child has `drain_grace_s`
+    and a second to end after SIGTERM. `started` is called for each process. `report` is called for
+    each one that ended by itself, and nobody waits for it. `restart_note` is the path at which a
+    device's process asks for a successor. `output` takes the stderr of the processes, and never
+    blocks.
     """
 
     def __init__(
@@ -83,25 +82,25 @@ class Supervisor:
         *,
         environ: Mapping[str, str],
         drain_grace_s: float,
-        started: Callable[[Device, int], None] = say_started,
-        note: Callable[[Device], Path | None] = lambda device: None,
-        tell: Callable[[ProcessExit], Awaitable[None]] = tell_nobody,
+        started: Callable[[Device, int], None] = print_started,
+        clock: Callable[[], float],
+        report: Callable[[ProcessExit], Awaitable[None]] = report_to_nobody,
+        restart_note: Callable[[Device], Path | None] = lambda device: None,
         output: Callable[[bytes], object] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._devices = tuple(devices)
         self._command = command
         self._environ = environ
-        self._patience_s = drain_grace_s + CLOSING_S
+        self._end_limit_s = drain_grace_s + CLOSING_S
         self._started = started
-        self._note = note
-        self._tell = tell
+        self._report = report
+        self._restart_note = restart_note
         self._output = output if output is not None else NonBlockingStderr().pass_on
-        self._output_options: set[asyncio.Future[None]] = set()
+        self._reporting: set[asyncio.Future[None]] = set()
         self._clock = clock
 
     async def run(self, stop: Callable[[], Awaitable[object]]) -> None:
-        """Supervises until what `stop` returns is done; returns when no child is left."""
+        """Supervises until `stop()` returns, then ends all children."""
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(self._keep(device)) for device in self._devices]
             log.info("stopping", why=str(await stop()))
@@ -110,9 +109,9 @@ class Supervisor:
 
     async def _keep(self, device: Device) -> None:
         attempt = 0
-        note = self._note(device)
+        note = self._restart_note(device)
         if note is not None:
-            hot_restart.clear(note)  # of another run of ours
+            hot_restart.clear(note)  # left by an earlier run
         child: WorkerProcess | None = None
         while True:
             began = self._clock()
@@ -121,22 +120,22 @@ class Supervisor:
                 attempt = 0
                 continue
             made_room = isinstance(last, WorkerProcess) and last.ended == DRAINED
-            if note is not None and hot_restart.there(note) and made_room:
+            if note is not None and hot_restart.exists(note) and made_room:
                 log.info("worker process made room for its successor", device=device.id)
                 attempt = 0
                 continue
             if note is not None:
-                hot_restart.clear(note)  # whoever was to take over did not come to it
+                hot_restart.clear(note)  # no successor took it
             ran_s = self._clock() - began
             restart = after_exit(attempt, ran_s)
             attempt = restart.attempt
-            self._say_ended(device, last, ran_s, restart)
+            self._note_exit(device, last, ran_s, restart)
             await asyncio.sleep(restart.delay_s)
 
-    def _say_ended(
+    def _note_exit(
         self, device: Device, last: "WorkerProcess | OSError", ran_s: float, restart: Restart
     ) -> None:
-        """To the log, and to the control planes unless nothing is wrong with it."""
+        """Logs an exit, and reports it unless the process was drained."""
         incarnation, output = "", ""
         requests: tuple[str, ...] = ()
         if isinstance(last, WorkerProcess):
@@ -144,35 +143,37 @@ class Supervisor:
             incarnation, requests = last.in_flight
         else:
             ended = f"not started: {last}"
-        # Nobody told us to stop: a control plane drained it, for a fresh one.
+        # It was not this supervisor that ended it, so a control plane drained it for a fresh one.
         drained = ended == DRAINED
         (log.info if drained else log.error)(
-            "worker process ended, starting it again",
+            "worker process ended, restarting it",
             device=device.id,
             ended=ended,
-            in_hand=len(requests),
+            in_flight=len(requests),
             ran_s=round(ran_s, 3),
             restart_in_s=restart.delay_s,
         )
         if not drained:
             exit = ProcessExit(device, ended, output, incarnation, requests, ran_s, restart)
-            output_options = asyncio.ensure_future(self._tell(exit))
-            self._output_options.add(output_options)
-            output_options.add_done_callback(self._output_options.discard)
+            reporting = asyncio.ensure_future(self._report(exit))
+            self._reporting.add(reporting)
+            reporting.add_done_callback(self._reporting.discard)
 
     async def _run_once(
         self, device: Device, child: WorkerProcess | None
     ) -> "tuple[WorkerProcess | OSError, WorkerProcess | None]":
-        """Runs one process (a given one, or a new one) to its end and answers it, or why there was
-        none, with the successor that took its place, if any. A cancelled call ends it first.
+        """Runs `child`, or a new process, to its end.
+
+        Returns the process, or the error with which none could be started, and the successor that
+        replaced it, if any. If the call is cancelled, the process is ended first.
         """
         try:
             child = child or await self._start(device)
-        except OSError as error:  # no memory or process number left: it may pass
+        except OSError as error:  # out of memory or process ids: it may pass
             return error, None
         successor: WorkerProcess | None = None
         try:
-            successor = await self._ended_or_followed(device, child)
+            successor = await self._ended_or_replaced(device, child)
             if successor is not None:
                 await self._end(device, child)
             return child, successor
@@ -184,7 +185,7 @@ class Supervisor:
             if child.returncode is None:
                 await self._end(device, child)
             else:
-                await child.wait()  # for what it left
+                await child.wait()  # reads its flight record and its last output
 
     async def _start(self, device: Device) -> WorkerProcess:
         environ = {**parent_death.environment(self._environ), **device.environment}
@@ -192,20 +193,20 @@ class Supervisor:
         self._started(device, child.pid)
         return child
 
-    async def _ended_or_followed(
+    async def _ended_or_replaced(
         self, device: Device, child: WorkerProcess
     ) -> WorkerProcess | None:
-        """Waits for the end of a process; or, if it asks for a successor beside it, until that
-        one has what it was handed, and answers it.
+        """Waits for a process to end, and returns None; or, if it asks for a successor beside it,
+        until the successor has loaded its models, and returns the successor.
         """
-        note = self._note(device)
+        note = self._restart_note(device)
         end = asyncio.create_task(child.wait())
         try:
             while note is not None and not end.done():
                 await asyncio.wait((end,), timeout=LOOK_S)
-                left = hot_restart.read(note)
-                if left is not None and left.beside and not end.done():
-                    successor = await self._follow(device, note, end)
+                wish = hot_restart.read(note)
+                if wish is not None and wish.beside and not end.done():
+                    successor = await self._start_successor(device, note, end)
                     if successor is not None:
                         return successor
             await end
@@ -213,10 +214,10 @@ class Supervisor:
         finally:
             end.cancel()
 
-    async def _follow(
+    async def _start_successor(
         self, device: Device, note: Path, end: "asyncio.Task[int]"
     ) -> WorkerProcess | None:
-        """Starts a successor and waits until it has read and removed the note."""
+        """Starts a successor and waits until it has removed the note; None if it fails."""
         log.info("starting a successor beside the worker process", device=device.id)
         try:
             successor = await self._start(device)
@@ -227,7 +228,7 @@ class Supervisor:
         failed = asyncio.create_task(successor.wait())
         try:
             async with asyncio.timeout(SUCCESSOR_S):
-                while hot_restart.there(note) and not failed.done():
+                while hot_restart.exists(note) and not failed.done():
                     await asyncio.wait((failed,), timeout=LOOK_S)
             if not failed.done():
                 return successor
@@ -238,7 +239,7 @@ class Supervisor:
             raise
         finally:
             failed.cancel()
-        log.error("the successor did not come up: the worker serves on", device=device.id)
+        log.error("the successor failed: the worker goes on serving", device=device.id)
         if successor.returncode is None:
             await self._end(device, successor)
         hot_restart.clear(note)
@@ -247,7 +248,7 @@ class Supervisor:
     async def _end(self, device: Device, child: WorkerProcess) -> None:
         child.terminate()
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._end_limit_s):
                 await child.wait()
         except TimeoutError:
             log.error("worker process did not end in time, killing it", device=device.id)
@@ -257,13 +258,13 @@ class Supervisor:
 
 
 def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]:
-    """The command of a device's process: all our settings, with those that are its own."""
+    """The command of a device's process: the supervisor's settings, with the device's own."""
     flags = settings.arguments(
         device=device.id,
         id=worker_id(settings, device, alone),
         black_box=None,
         die_with_parent=True,
-        handover=note_of(settings, device),
+        handover=restart_note_of(settings, device),
     )
     return [sys.executable, "-m", "worker", *flags]
 
@@ -278,27 +279,26 @@ def slug(device: Device) -> str:
     return device.id.replace(":", "-")
 
 
-async def tell_control_planes(settings: Settings, alone: bool, exit: ProcessExit) -> None:
-    """Waits for none that does not answer; never raises."""
-    report = membership_pb2.ReportExitRequest(
+async def report_to_control_planes(settings: Settings, alone: bool, exit: ProcessExit) -> None:
+    """Reports an exit to all control planes. Does not wait for those that do not answer, and never
+    raises.
+    """
+    report = exit_report(
         worker=worker_id(settings, exit.device, alone),
         device=exit.device.id,
         device_kind=exit.device.kind,
         incarnation=exit.incarnation,
-        exit=fleet_pb2.WorkerExit(
-            ended=exit.ended,
-            last_output=exit.last_output,
-            in_a_row=exit.restart.attempt,
-            ran_s=exit.ran_s,
-            restart_in_s=exit.restart.delay_s,
-        ),
+        ended=exit.ended,
+        ran_s=exit.ran_s,
+        restart=exit.restart,
         requests=exit.requests,
+        last_output=exit.last_output,
     )
     await report_exit(settings.control_planes, report)
 
 
-def note_of(settings: Settings, device: Device) -> Path:
-    """Where the process of a device leaves word for its successor; of this supervisor alone."""
+def restart_note_of(settings: Settings, device: Device) -> Path:
+    """Where the process of a device asks for a successor. No other supervisor uses this path."""
     name = f"{os.getpid()}-{re.sub(r'[^A-Za-z0-9-]', '-', device.id)}.json"
     return settings.data_dir / "handover" / name
 
@@ -306,21 +306,22 @@ def note_of(settings: Settings, device: Device) -> Path:
 def supervisor_of(
     settings: Settings,
     environ: Mapping[str, str],
+    clock: Callable[[], float],
     output: Callable[[bytes], object] | None = None,
 ) -> Supervisor:
-    """A supervisor of one worker a device of `settings.devices`, not yet running.
+    """A supervisor with one worker for each of `settings.devices`, not yet running.
 
-    Raises InvalidOption for a device that is not there, and for a port or an address that
+    Raises InvalidOption for a device that does not exist, and for a port or an address that
     several processes would have to share.
     """
     devices = discover(settings.devices, environ, compute_threads=settings.compute_threads)
     if not devices:
-        raise InvalidOption(f"--devices {settings.devices} names no device: ask for one at least")
+        raise InvalidOption(f"--devices {settings.devices} names no device: give at least one")
     alone = len(devices) == 1
     if not alone and (settings.port or settings.advertise):
         raise InvalidOption(
-            f"--port and --advertise are of one worker and there are {len(devices)} devices: "
-            "leave them out, or start one worker a device with --device"
+            f"--port and --advertise are for one worker, and there are {len(devices)} devices: "
+            "leave them out, or start one worker for each device with --device"
         )
     log.info("supervising", devices=[device.id for device in devices])
     return Supervisor(
@@ -328,7 +329,8 @@ def supervisor_of(
         lambda device: worker_command(settings, device, alone),
         environ=environ,
         drain_grace_s=settings.drain_grace_s,
-        note=partial(note_of, settings),
-        tell=partial(tell_control_planes, settings, alone),
+        clock=clock,
+        restart_note=partial(restart_note_of, settings),
+        report=partial(report_to_control_planes, settings, alone),
         output=output,
     )

@@ -1,15 +1,14 @@
-"""Ends a process whose device thread or event loop has hung, with the stacks of all threads logged.
+"""Ends a process whose device thread or event loop hangs, and logs the stacks of all threads.
 
-A thread of its own, since neither of the two could tell. What was open is answered first, where
-the event loop still can. Below it the interpreter's own timer, for a call that never gives the
-interpreter lock back.
+It runs on a thread of its own. If the event loop still runs, it first fails the open requests. If a
+call never releases the interpreter lock, this thread can't run either: then the interpreter's own
+timer (faulthandler) ends the process.
 """
 
 import asyncio
 import faulthandler
 import os
 import threading
-import time
 from collections.abc import Callable
 
 import structlog
@@ -19,43 +18,44 @@ from worker.process.exit_status import HUNG
 
 log = structlog.get_logger()
 TICK_S = 0.25
-# The descriptor: whatever the interpreter makes of its streams.
+# The descriptor, which works whatever state Python's streams are in.
 STDERR = 2
-# For the event loop to answer what is open and to tell the control planes.
-LAST_WORDS_S = 0.5
-# For the stacks to be written.
-WRITING_S = 2.0
-# Nothing in Python has run for so long: not even this thread. It counts the time in which a process
-# was frozen too, so it is longer than anybody freezes one.
+# The time for the event loop to fail open requests and to report to the control planes.
+REPLY_S = 0.5
+# The time for writing the stacks.
+DUMP_S = 2.0
+# If this thread does not run for LOCKED_S, the interpreter's timer ends the process. The timer also
+# counts the time in which the process was frozen, so it is longer than anybody freezes one.
 LOCKED_S, ARM_EVERY_S = 600.0, 5.0
 
 
 class Watchdog:
-    """`running`: what the device thread does now, on any thread. `hung` is called on the event loop
-    with the reason, and should answer whoever waits; `die` ends the process.
+    """`running` returns what the device thread does now, and may be called on any thread. `hung` is
+    called on the event loop with the reason, and should fail the open requests. `die` ends the
+    process.
     """
 
     def __init__(
         self,
         running: Callable[[], DeviceActivity | None],
-        bounds: HangLimits,
+        limits: HangLimits,
         hung: Callable[[str], None],
+        clock: Callable[[], float],
         die: Callable[[int], object] = os._exit,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._running = running
-        self._bounds = bounds
+        self._limits = limits
         self._hung = hung
         self._die = die
         self._clock = clock
         self._beats = 0
         self._beat_seen = True
-        self._device, self._loop_stands = StallTimer(2 * TICK_S), StallTimer(2 * TICK_S)
+        self._device_stall, self._loop_stall = StallTimer(2 * TICK_S), StallTimer(2 * TICK_S)
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Watches the running event loop, and the device thread."""
+        """Watches the running event loop and the device thread."""
         loop = asyncio.get_running_loop()
         self._thread = threading.Thread(
             target=self._watch, args=(loop,), name="watchdog", daemon=True
@@ -63,7 +63,7 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watches no more; what ends now may take its time."""
+        """Stops watching: the end of the process may take its time."""
         self._end.set()
         if self._thread is not None:
             self._thread.join()
@@ -79,7 +79,7 @@ class Watchdog:
             if self._beat_seen:
                 self._beat_seen = False
                 loop.call_soon_threadsafe(self._beat)
-            why = self._look(now)
+            why = self._check(now)
             if why:
                 self._give_up(why, loop)
                 return
@@ -88,25 +88,25 @@ class Watchdog:
         self._beats += 1
         self._beat_seen = True
 
-    def _look(self, now: float) -> str:
-        """What has hung; empty: nothing."""
+    def _check(self, now: float) -> str:
+        """What hangs; empty if nothing does."""
         running = self._running()
-        stood_s = self._device.look(running, now)
-        if running is not None and stood_s > (limit_s := self._bounds.limit_s(running)):
-            return f"{running.what} has run for {stood_s:.1f} s, {limit_s:.1f} s may be"
-        stood_s = self._loop_stands.look(self._beats, now)
-        if stood_s > self._bounds.floor_s:
-            return f"the event loop has stood for {stood_s:.1f} s"
+        stalled_s = self._device_stall.look(running, now)
+        if running is not None and stalled_s > (limit_s := self._limits.limit_s(running)):
+            return f"{running.what} has run for {stalled_s:.1f} s, and {limit_s:.1f} s are allowed"
+        stalled_s = self._loop_stall.look(self._beats, now)
+        if stalled_s > self._limits.floor_s:
+            return f"the event loop has not run for {stalled_s:.1f} s"
         return ""
 
     def _give_up(self, why: str, loop: asyncio.AbstractEventLoop) -> None:
-        # First: nobody may be reading what is written from here on.
-        end = threading.Timer(LAST_WORDS_S + WRITING_S, self._die, (HUNG,))
+        # Started first, since the writes to stderr below may block.
+        end = threading.Timer(REPLY_S + DUMP_S, self._die, (HUNG,))
         end.daemon = True
         end.start()
         log.error("hung: this process ends, the stacks of its threads follow", why=why)
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
         loop.call_soon_threadsafe(self._hung, why)
-        self._end.wait(LAST_WORDS_S)
+        self._end.wait(REPLY_S)
         end.cancel()
         self._die(HUNG)

@@ -1,8 +1,8 @@
-"""The memory account of one device, in bytes: what is promised never exceeds the budget.
-A budget that shrinks under what is held (others took the device's memory) stops promises.
+"""The memory account of one device, in bytes: the ledger never promises more than the budget.
 
 context + sum(weights) + max(workspace) + graph pool + sum(private) + load transient <= budget.
-Pure and immutable: reserve -> commit(measured) -> release, each giving the next ledger.
+Pure and immutable: reserve -> commit(measured) -> release, each returns the next ledger. When
+others use the device, the budget may shrink below what is held: then nothing more is promised.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,11 +14,11 @@ from yolopool.errors import LedgerFull
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Bytes one replica needs on the device.
+    """Bytes that one replica needs on the device.
 
-    Only the largest workspace of all replicas counts, since one pass runs at a time;
-    `private_bytes` is what a backend keeps for this replica alone beside weights;
-    `transient_bytes` is needed while loading only.
+    Only the largest workspace of all replicas counts, since one pass runs at a time.
+    `private_bytes` is what the backend keeps for this replica alone, beside its weights.
+    `transient_bytes` is needed only while loading.
     """
 
     weights_bytes: int
@@ -33,26 +33,42 @@ class Claim:
             raise ValueError(f"a claim has no negative bytes: {self}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Ledger:
     """Claims by replica: `reserved` while a load is under way, `committed` once measured."""
 
     budget_bytes: int
     context_bytes: int = 0
     graph_pool_bytes: int = 0
-    # Replicas at once, beside the bytes; 0: any number.
+    # The most replicas at once, whatever their bytes; 0: any number.
     max_replicas: int = 0
     reserved: Mapping[str, Claim] = field(default_factory=lambda: MappingProxyType({}))
     committed: Mapping[str, Claim] = field(default_factory=lambda: MappingProxyType({}))
 
+    def __repr__(self) -> str:
+        """`5.1 of 8.0 GiB: context 0.3, weights 4.2, workspace 0.6; a@1, b@1; loading c@1`."""
+        parts = {
+            "context": self.context_bytes,
+            "weights": self.weights_bytes,
+            "workspace": self.workspace_bytes,
+            "graphs": self.graph_pool_bytes,
+            "private": self.private_bytes,
+            "loads": self.load_transient_bytes,
+        }
+        sizes = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
+        held = "; ".join(filter(None, (sizes, ", ".join(self.committed))))
+        loading = f"; loading {', '.join(self.reserved)}" if self.reserved else ""
+        used = f"{_gib(self.used_bytes)} of {_gib(self.budget_bytes)} GiB"
+        return f"<Ledger {used}: {held or 'empty'}{loading}>"
+
     @property
     def weights_bytes(self) -> int:
-        """Of what is loaded."""
+        """Weights of all replicas that are loaded."""
         return sum(claim.weights_bytes for claim in self.committed.values())
 
     @property
     def workspace_bytes(self) -> int:
-        """The largest of all claims, those of loads under way too: their warm-up runs."""
+        """The largest of all claims. Loads under way count: they run warm-up passes."""
         return max((claim.workspace_bytes for claim in self._claims()), default=0)
 
     @property
@@ -61,7 +77,7 @@ class Ledger:
 
     @property
     def load_transient_bytes(self) -> int:
-        """All that loads under way may take, their weights included."""
+        """All that loads under way may use, their weights included."""
         return sum(
             claim.weights_bytes + claim.private_bytes + claim.transient_bytes
             for claim in self.reserved.values()
@@ -80,8 +96,8 @@ class Ledger:
 
     @property
     def free_bytes(self) -> int:
-        """Never negative in a ledger that came from `reserve`, `commit` and `release`; after
-        `with_budget` it may be, until enough is released.
+        """Never negative after `reserve`, `commit` and `release`. It may be negative after
+        `with_budget`, until enough is released.
         """
         return self.budget_bytes - self.used_bytes
 
@@ -89,9 +105,9 @@ class Ledger:
         return key in self.reserved or key in self.committed
 
     def reserve(self, key: str, claim: Claim) -> "Ledger":
-        """Promises the bytes of a load about to start; raises LedgerFull with the numbers.
+        """Promises the bytes of a load that is about to start.
 
-        A key is reserved once: ValueError for one that is held already.
+        Raises LedgerFull with the numbers, and ValueError for a key that is held already.
         """
         if self.holds(key):
             raise ValueError(f"{key} holds bytes already: release them first")
@@ -107,8 +123,8 @@ class Ledger:
     def commit(self, key: str, measured: Claim) -> "Ledger":
         """Replaces a reservation by what was measured.
 
-        Raises LedgerFull if that is more than fits: drop the replica and release its bytes.
-        KeyError for a key that is not reserved.
+        Raises LedgerFull if that does not fit: drop the replica and release its bytes. KeyError
+        for a key that is not reserved.
         """
         if key not in self.reserved:
             raise KeyError(f"{key} has no reservation to commit")
@@ -120,8 +136,9 @@ class Ledger:
         return settled._within_budget(self, key)
 
     def widen(self, key: str, workspace_bytes: int) -> "Ledger":
-        """Gives a committed claim so much working memory instead of what it has; raises LedgerFull
-        if that is more than fits. Less always fits. KeyError for a key that is not committed.
+        """Sets the working memory of a committed claim. Less than it has always fits.
+
+        Raises LedgerFull if more does not fit, and KeyError for a key that is not committed.
         """
         claim = replace(self.committed[key], workspace_bytes=workspace_bytes)
         changed = replace(self, committed=_with(self.committed, key, claim))
@@ -130,7 +147,9 @@ class Ledger:
         return changed._within_budget(self, key)
 
     def release(self, key: str) -> "Ledger":
-        """Gives back all bytes of a key, reserved or committed; a key not held changes nothing."""
+        """Releases all bytes of a key, reserved or committed. A key that is not held changes
+        nothing.
+        """
         return replace(
             self,
             reserved=_without(self.reserved, key),
@@ -158,6 +177,10 @@ class Ledger:
                 "budget_bytes": str(self.budget_bytes),
             },
         )
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f}"
 
 
 def _with(claims: Mapping[str, Claim], key: str, claim: Claim) -> Mapping[str, Claim]:

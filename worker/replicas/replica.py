@@ -1,4 +1,4 @@
-"""A version on this worker: what was ordered, where it stands, what it takes."""
+"""A version on this worker: what was ordered, its state, and what it takes of the device."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -7,21 +7,22 @@ from worker.batching.config import BatchingConfig
 from worker.packs.manifest import GRAPHS
 from worker.packs.pack import Pack
 from worker.replicas.ledger import Claim
-from worker.replicas.lifecycle import Life, ReplicaState
+from worker.replicas.lifecycle import ReplicaLife
 from worker.replicas.usage import ReplicaUsage
 from yolopool.errors import YolopoolError
 from yolopool.server.arrival_rates import Arrivals
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
+from yolopool.vocabulary import INPUT_BYTES_PER_PIXEL, ReplicaState
 
 NOTHING = Claim(0)
-# Until a swap was measured: what reading weights into fresh memory does on a plain host.
+# Assumed until a swap was measured: the speed of reading weights into fresh memory.
 SWAP_BYTES_PER_S = 2e9
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What an Assign asks for. `known` is what was measured of this pack before, if anything."""
+    """What an Assign asks for. `known` was measured of this pack before, if anything was."""
 
     key: str  # name@version
     model: str
@@ -32,14 +33,14 @@ class Assignment:
     max_batch: int
     pinned: bool
     known: types_pb2.Footprint | None = None
-    # Only beside the device, until a request asks for it.
+    # Keep it off the device until a request asks for it.
     warm: bool = False
-    # Its max_batch is 0 where the worker's own is meant; None: nothing was asked for.
+    # A max_batch of 0 means the worker's own. None: the order says nothing about batching.
     batching: BatchingConfig | None = None
 
     def means(self, other: "Assignment") -> bool:
-        """Whether both ask for the same answers. A version never changes, but the store that
-        numbers them may have been emptied and begun anew.
+        """Whether both ask for the same answers. A version never changes, but its number may be
+        given anew after the store was emptied.
         """
         return (self.pack.digest, self.settings, self.precision) == (
             other.pack.digest,
@@ -50,46 +51,55 @@ class Assignment:
 
 @dataclass(slots=True, eq=False)
 class Replica:
-    """One version on this worker. Times `*_unix_s` are for people and plans, `hot_since` is of
-    the worker's own clock. `wanted`: an assign waits for it to be HOT.
+    """One version on this worker, as a mutable record of the event loop. Times `*_unix_s` are for
+    people and for plans; `hot_since` and `last_pass` are of the worker's monotonic clock.
     """
 
+    # Written by ReplicaTable; the Swapper too changes the life, by its table, and sets the error.
     order: Assignment
-    life: Life
+    life: ReplicaLife
     pinned: bool
-    max_batch: int = 1
-    batch_limit: int = 1
-    claim: Claim = NOTHING
-    pack: Pack | None = None
     class_names: tuple[str, ...] = ()
     stride: int = 32
     shape: tuple[int, int] = (0, 0)
+    batch_limit: int = 1
     outstanding: int = 0
     requests_total: int = 0
     hits_total: int = 0
     loads_total: int = 0
-    swaps_total: int = 0
     last_used_unix_s: float = 0.0
     arrivals: Arrivals = field(default_factory=Arrivals)
-    usage: ReplicaUsage = field(default_factory=ReplicaUsage)
-    hot_since: float = 0.0
-    hot_since_unix_s: float = 0.0
-    last_pass: float = 0.0
-    wanted: bool = False
-    # Ran out of memory on its way to the device once: the next time it is told so.
-    short: bool = False
     load_s: float = 0.0
-    swap_s: float = 0.0
-    # From the artifact store to this machine; 0: it was here.
+    # From the artifact store to this machine; 0: it was here already.
     fetch_s: float = 0.0
-    measured: types_pb2.Footprint | None = None
     error: YolopoolError | None = None
+    # The load or the release that is under way.
     work: "asyncio.Task[None] | None" = None
+    # Set when it has no ticket left.
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     # Set when its pack is known, or could not be read.
     fetched: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # Written by the Swapper and its PackReader.
+    max_batch: int = 1
+    claim: Claim = NOTHING
+    pack: Pack | None = None
+    swaps_total: int = 0
+    hot_since: float = 0.0
+    hot_since_unix_s: float = 0.0
+    swap_s: float = 0.0
+    measured: types_pb2.Footprint | None = None
+    # Ran out of memory once while loading: the next time the load fails.
+    short: bool = False
+
+    # Written by both. `wanted`: an assign waits for it to be HOT.
+    wanted: bool = False
     # Set when it is HOT, has failed or is to leave: whoever waits for one of these looks again.
     settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # Written by the service, behind each request, and by whoever runs a pass.
+    usage: ReplicaUsage = field(default_factory=ReplicaUsage)
+    last_pass: float = 0.0
 
     @property
     def key(self) -> str:
@@ -101,54 +111,54 @@ class Replica:
 
     @property
     def batching(self) -> BatchingConfig:
-        """As ordered, within what fits on the device now."""
+        """As ordered, within what fits the device now."""
         asked = self.order.batching or BatchingConfig()
         return replace(asked, max_batch=self.batch_limit).within(self.max_batch)
 
     def limit_batch(self, own: int) -> None:
-        """Takes the largest batch that is ordered, where `own` is the worker's."""
+        """Sets the largest batch to the ordered one; `own` is the worker's largest."""
         asked = self.order.batching.max_batch if self.order.batching is not None else 0
         limit = asked or min(self.order.max_batch or own, own)
         self.batch_limit = self.max_batch = max(1, limit)
 
     @property
     def manifest_pack(self) -> Pack:
-        """The pack, with or without its weights; there from WARM on."""
+        """The pack, with or without its weights; it is there from WARM on."""
         assert self.pack is not None, f"{self.key} is {self.state} and has no pack"
         return self.pack
 
     @property
     def host_bytes(self) -> int:
-        """Weights it has in host memory now."""
+        """Bytes of its weights in host memory now."""
         memory = self.pack.memory if self.pack is not None else None
         return memory.size_bytes if memory is not None else 0
 
     def drop_weights(self) -> None:
-        """Gives the host memory back; the pack stays known."""
+        """Gives the host memory back; the manifest stays."""
         if self.pack is not None:
             self.pack.close()
             self.pack = self.pack.without_weights()
 
     def expected(self) -> Claim:
-        """Bytes to reserve on the device: measured for this batch, else what the manifest says:
-        activations by the import's figure, and the input as uint8 and as float32.
+        """Bytes to reserve on the device: as measured for this batch, else by the manifest, which
+        gives the activations; the input counts as uint8 and as float32.
         """
         manifest = self.manifest_pack.manifest
         known = self.measured or self.order.known
         transient = 0
         if manifest.backend in GRAPHS:
-            transient = 2 * manifest.weights_bytes  # the file, and a runtime's copy of it
+            transient = 2 * manifest.weights_bytes  # the file, and the runtime's copy of it
         elif self.order.precision != "fp32":
-            transient = manifest.weights_bytes  # of which another precision is made
+            transient = manifest.weights_bytes  # the float32 weights that are converted
         if known is not None and known.max_batch == self.max_batch:
             return Claim(known.weights_bytes, known.workspace_bytes, known.private_bytes, transient)
         pixels = self.shape[0] * self.shape[1] * self.max_batch
         activations = pixels * manifest.activation_bytes_per_megapixel // 10**6
-        workspace = activations + pixels * 3 * (1 + 4)
+        workspace = activations + pixels * INPUT_BYTES_PER_PIXEL
         return Claim(manifest.weights_bytes, workspace, transient_bytes=transient)
 
     def expected_swap_s(self) -> float:
-        """What bringing it to the device takes."""
+        """How long a swap onto the device takes: as measured, else as estimated."""
         if self.swap_s:
             return self.swap_s
         if self.order.known is not None and self.order.known.swap_ms:
@@ -157,6 +167,8 @@ class Replica:
 
     @property
     def fetch_ms(self) -> float:
-        """From the store to this machine, as measured here or, where it was here, before."""
+        """How long a fetch from the store to this machine takes: as measured here, else as
+        measured before.
+        """
         known = self.order.known.fetch_ms if self.order.known is not None else 0.0
         return self.fetch_s * 1000 or known

@@ -1,11 +1,10 @@
-"""The versions this worker holds: loaded once however many ask, released behind their last ticket.
+"""The versions this worker holds: each is loaded once, and released behind its last ticket.
 
-What is on the device now is decided by turns (`swapper`); a version that waits for its turn takes
+The swapper decides which of them are on the device; a version that waits for its turn takes
 tickets already.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,82 +12,83 @@ from functools import partial
 
 import structlog
 
+from worker.clock import Clock
 from worker.engine.engine import Engine
 from worker.packs.pack import Pack
-from worker.replicas.lifecycle import SERVING, Life, ReplicaEvent, ReplicaState
+from worker.replicas.lifecycle import SERVING, TABLE, ReplicaEvent
 from worker.replicas.replica import Assignment, Replica
 from worker.replicas.swapper import Swapper
 from yolopool.errors import Draining, LedgerFull, NotAssigned
 from yolopool.server.arrival_rates import Arrivals
+from yolopool.server.state_machine import Life
 from yolopool.v1.worker_pb2 import PackLocation
+from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()
 CLOSING_S = 1.0
 
 
 def _forced_out(key: str) -> NotAssigned:
-    """What the tickets of a version hear that is released by force; not to be tried elsewhere."""
+    """The answer to tickets of a version released by force; not retried on another worker."""
     why = f"{key} was unloaded by force before this request was run: send it again to load it anew"
     return NotAssigned(why, details={"forced": "true"})
 
 
 class ReplicaTable:
-    """All methods are of the event loop. `held` is the worker's one table of replicas; `changed`
-    is called when a state changes; at most `assignable_bytes` of weights are taken in all.
-    `prepare` makes a pack ready to be read here, and answers it without its weights; blocking.
+    """All methods run on the event loop. `replicas` is the worker's one table, by key; `changed`
+    is called when a state changes; at most `assignable_bytes` of weights are accepted in all.
+    `prepare` makes a pack ready to be read here, and returns it without its weights; blocking.
     """
 
     def __init__(
         self,
-        held: dict[str, Replica],
+        replicas: dict[str, Replica],
         swapper: Swapper,
         engine: Engine,
         prepare: Callable[[PackLocation], Pack],
         max_batch: int,
         assignable_bytes: int,
         changed: Callable[[], None],
-        unix: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock,
     ) -> None:
         self.draining = False
         self.assignable_bytes = assignable_bytes
-        self._held = held
+        self._replicas = replicas
         self._swapper = swapper
         self._engine = engine
         self._prepare = prepare
         self._max_batch = max_batch
         self._changed = changed
-        self._unix = unix
         self._clock = clock
-        self._began = clock()
+        self._began = clock.monotonic()
         self._loads_total: dict[str, int] = {}
-        # Packs that this process brought here once: a second time takes no time.
+        # Packs that this process fetched once: a second time takes no time.
         self._fetched: set[str] = set()
 
     def drain(self) -> None:
-        """Takes nothing new from now on, and says so at once."""
+        """Refuses new assignments from now on, and tells the control planes so at once."""
         self.draining = True
         self._changed()
 
     def held(self) -> tuple[Replica, ...]:
-        return tuple(self._held.values())
+        return tuple(self._replicas.values())
 
     async def assign(self, order: Assignment) -> Replica:
-        """Loads a version, or joins the load under way, or answers what is there; returns when it
-        was HOT (or beside the device, if no more is ordered).
+        """Loads a version, or joins the load under way, or returns what is there; returns once it
+        was HOT, or is WARM if no more is ordered.
 
         Raises LedgerFull, OutOfMemory, PackNotFound, PackInvalid, DigestMismatch, LoadFailed,
         and NotAssigned if it is released meanwhile.
         """
         if self.draining:
             raise Draining("this worker is ending: assign to another")
-        replica = await self._begun(order)
+        replica = await self._find_or_load(order)
         if replica.pinned != order.pinned:
             replica.pinned = order.pinned
             self._swapper.wake()
             self._changed()
         if replica.work is not None:
-            await asyncio.shield(replica.work)  # WARM on its way is not loaded yet
+            await asyncio.shield(replica.work)  # a replica that is WARM may be loading still
         if replica.error is not None:
             raise replica.error
         await self._rebatch(replica, order)
@@ -103,7 +103,7 @@ class ReplicaTable:
         return replica
 
     async def _rebatch(self, replica: Replica, order: Assignment) -> None:
-        """Takes over how its images are to share passes, where it is and without a gap."""
+        """Applies new batching settings to a replica, without a load or a gap in service."""
         if replica.order.batching == order.batching:
             return
         replica.order = replace(replica.order, batching=order.batching)
@@ -111,39 +111,39 @@ class ReplicaTable:
         self._changed()
 
     async def promote(self, replica: Replica) -> None:
-        """To the device, for one that is WARM; returns when it is HOT, failed or is to leave."""
+        """Asks for a WARM replica to be HOT; returns when it is, has failed or is to leave."""
         replica.settled.clear()
         replica.wanted = True
         self._swapper.wake()
         await replica.settled.wait()
 
-    async def _begun(self, order: Assignment) -> Replica:
-        """The replica of an order, whose load is done or under way."""
-        while (replica := self._held.get(order.key)) is not None:
+    async def _find_or_load(self, order: Assignment) -> Replica:
+        """The replica for an order, whose load is done or under way."""
+        while (replica := self._replicas.get(order.key)) is not None:
             if replica.state is ReplicaState.FAILED:
                 replica.order = order
-                replica.life = replica.life.apply(ReplicaEvent.RETRY)
+                replica.life = replica.life.apply(TABLE, ReplicaEvent.RETRY)
                 replica.work = asyncio.create_task(self._load(replica))
                 return replica
             if replica.state is not ReplicaState.RELEASING and replica.order.means(order):
                 return replica
             await self.release(order.key)  # or wait for the one under way
-        replica = Replica(order, Life(order.key), order.pinned)
+        replica = Replica(order, Life(order.key, ReplicaState.ASSIGNED), order.pinned)
         replica.arrivals = Arrivals(since=self._began)
-        self._held[order.key] = replica
+        self._replicas[order.key] = replica
         replica.work = asyncio.create_task(self._load(replica))
         return replica
 
     async def release(self, key: str, force: bool = False) -> int:
         """Drops a version behind its last ticket, or with `force` behind the pass under way, its
-        other tickets refused; answers the weights bytes given back.
+        other tickets refused; returns the bytes of weights that were released. Takes the swap lock.
         """
-        replica = self._held.get(key)
+        replica = self._replicas.get(key)
         if replica is None:
             return 0
         await replica.fetched.wait()  # not in the middle of a file
         async with self._swapper.lock:  # not between the steps of a swap
-            if self._held.get(key) is not replica:
+            if self._replicas.get(key) is not replica:
                 return 0
             size = replica.claim.weights_bytes
             if replica.state is not ReplicaState.RELEASING:
@@ -152,7 +152,7 @@ class ReplicaTable:
                 replica.settled.set()
                 replica.work = asyncio.create_task(self._drop(replica))
             if force:
-                # With those whose images are being decoded.
+                # Requests whose images are being decoded are refused too.
                 self._engine.refuse(key, _forced_out(key), for_good=True)
             released = replica.work
         assert released is not None, "a RELEASING replica has its release under way"
@@ -161,11 +161,13 @@ class ReplicaTable:
 
     @contextmanager
     def ticket(self, key: str) -> Iterator[Replica]:
-        """Holds a replica in place for one request, and counts it. Raises NotAssigned."""
+        """Keeps a replica from being dropped for one request, and counts the request. Raises
+        NotAssigned.
+        """
         with self.hold(key) as replica:
             replica.requests_total += 1
             replica.hits_total += replica.state is ReplicaState.HOT
-            now = self._clock()
+            now = self._clock.monotonic()
             replica.arrivals = replica.arrivals.arrived(now)
             replica.last_pass = now
             yield replica
@@ -173,12 +175,12 @@ class ReplicaTable:
     @contextmanager
     def hold(self, key: str) -> Iterator[Replica]:
         """Keeps a replica from being dropped. Raises NotAssigned."""
-        replica = self._held.get(key)
+        replica = self._replicas.get(key)
         if replica is None or replica.state not in SERVING:
             state = replica.state if replica is not None else "not here"
             raise NotAssigned(f"{key} is {state} on this worker: ask another, or assign it first")
         replica.outstanding += 1
-        replica.last_used_unix_s = self._unix()
+        replica.last_used_unix_s = self._clock.unix()
         try:
             yield replica
         finally:
@@ -187,9 +189,9 @@ class ReplicaTable:
                 replica.idle.set()
 
     async def close(self) -> None:
-        """Drops everything, tickets or not: the process ends, with or without a load's end."""
-        work = [replica.work for replica in self._held.values() if replica.work is not None]
-        for replica in self._held.values():
+        """Drops everything, whatever tickets or loads are left: the process ends."""
+        work = [replica.work for replica in self._replicas.values() if replica.work is not None]
+        for replica in self._replicas.values():
             replica.settled.set()
         if work:
             await asyncio.wait(work, timeout=CLOSING_S)
@@ -198,7 +200,7 @@ class ReplicaTable:
     # --- one load --------------------------------------------------------------------------
 
     async def _load(self, replica: Replica) -> None:
-        began = time.monotonic()
+        began = self._clock.monotonic()
         replica.error = None
         replica.settled.clear()
         replica.fetched.clear()
@@ -217,41 +219,43 @@ class ReplicaTable:
         self._swapper.wake()
         if replica.order.warm:
             try:
-                await self._swapper.read_ahead(replica)
+                await self._swapper.reader.prefetch(replica)
             except Exception as error:  # it is read when its turn comes
-                log.warning("not read ahead", model=key, why=str(error))
+                log.warning("not prefetched", model=key, why=str(error))
             return
         await replica.settled.wait()
         if replica.state is ReplicaState.HOT:
-            replica.load_s = time.monotonic() - began
+            replica.load_s = self._clock.monotonic() - began
             log.info("loaded", model=key, load_ms=round(replica.load_s * 1000, 1))
 
     async def _fetch(self, replica: Replica) -> Pack:
-        """Brings the pack to this machine; the first time tells what that takes."""
-        began = time.monotonic()
-        pack = await self._swapper.reader(partial(self._prepare, replica.order.pack))
+        """Fetches the pack to this machine; the first time, notes how long that takes."""
+        began = self._clock.monotonic()
+        pack = await self._swapper.reader.run(partial(self._prepare, replica.order.pack))
         digest = replica.order.pack.digest
         if digest not in self._fetched:
             self._fetched.add(digest)
-            replica.fetch_s = time.monotonic() - began
+            replica.fetch_s = self._clock.monotonic() - began
         return pack
 
     def _read_manifest(self, replica: Replica, pack: Pack) -> None:
         manifest = pack.manifest
         others = sum(
-            one.pack.manifest.weights_bytes
-            for one in self._held.values()
-            if one is not replica and one.pack is not None and one.state is not ReplicaState.FAILED
+            other.pack.manifest.weights_bytes
+            for other in self._replicas.values()
+            if other is not replica
+            and other.pack is not None
+            and other.state is not ReplicaState.FAILED
         )
         if others + manifest.weights_bytes > self.assignable_bytes:
             raise LedgerFull(
-                f"{manifest.weights_bytes} bytes of weights do not fit beside the {others} that "
-                f"are assigned here: at most {self.assignable_bytes} may be (--pack-cache)"
+                f"{manifest.weights_bytes} bytes of weights do not fit beside the {others} bytes "
+                f"that are assigned here, of at most {self.assignable_bytes} (--pack-cache)"
             )
         replica.pack = pack
         replica.class_names = tuple(manifest.class_names)
         replica.stride = max(manifest.stride, 32)
-        # Of the largest image that may be asked for; beyond whole strides, as `letterbox` rounds.
+        # The largest image that a request may ask for, in whole strides as `letterbox` rounds.
         settings = replica.order.settings
         largest = max(settings.image_size, *settings.image_sizes, 0)
         size = -(-largest // replica.stride) * replica.stride
@@ -264,10 +268,10 @@ class ReplicaTable:
             replica.idle.clear()
             await replica.idle.wait()
         async with self._swapper.lock:
-            await self._swapper.leave(replica)
+            await self._swapper.unload(replica)
         replica.drop_weights()
         self._engine.forget(key)
-        del self._held[key]
+        del self._replicas[key]
         self._changed()
         self._swapper.wake()
         log.info(

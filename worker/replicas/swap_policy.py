@@ -1,8 +1,8 @@
-"""Which replicas are on the device now: the next one to bring there, and who leaves for it.
+"""Decides which replicas are on the device: the next one to promote, and which it evicts.
 
-Pure; asked whenever something changed. Waiting tickets take their turns, the most urgent first;
-a replica that was brought to the device stays for a turn that is long against its swap, so that
-more models than fit are served without moving weights most of the time.
+Pure; asked whenever something changed. Replicas with waiting tickets take turns, the most urgent
+first. A promoted replica stays for a turn that is long compared with its swap, so that more models
+than fit are served without moving weights most of the time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,21 +12,22 @@ from worker.batching.queue import Demand
 from worker.replicas.ledger import Claim, Ledger
 from yolopool.errors import LedgerFull
 
-# A turn is so many times as long as bringing its replica to the device took, times those who
-# share the device: swaps then take about an eighth of the time at most.
+# The length of a turn, as a multiple of the replica's swap time and of the number of replicas that
+# share the device: swaps then take at most about an eighth of the time.
 TURN_PER_SWAP = 8.0
-SHORTEST_TURN_S = 0.02
-# For what nobody has sent a ticket for, but is to be on the device: behind all tickets.
-UNASKED = Demand(0, (9, float("inf"), 0))
+MIN_TURN_S = 0.02
+# The demand of a replica that should be on the device though no ticket waits for it: it goes behind
+# all that have tickets.
+NO_TICKETS = Demand(0, (9, float("inf"), 0))
 
 
 @dataclass(frozen=True, slots=True)
 class SwapCandidate:
-    """What is to be known of one replica; times in seconds of one clock.
+    """What the policy knows about one replica; times are seconds of one clock.
 
-    `claim` is what it holds or would reserve, `demand` what waits for it, `swap_s` what bringing
-    it to the device takes, `worth` the order in which idle ones leave (lowest first).
-    `wanted`: it is to be on the device though no ticket waits.
+    `claim` is what it holds or would reserve, `demand` the tickets that wait for it, `swap_s` how
+    long its swap onto the device takes. The lowest `worth` is evicted first. `wanted`: it should be
+    on the device though no ticket waits.
     """
 
     key: str
@@ -40,17 +41,17 @@ class SwapCandidate:
     worth: tuple[float, float, str]
 
     def turn_ends(self, sharing: int) -> float:
-        """When its turn is over, if so many share the device."""
-        return self.hot_since + sharing * max(SHORTEST_TURN_S, TURN_PER_SWAP * self.swap_s)
+        """When its turn is over, if `sharing` replicas share the device."""
+        return self.hot_since + sharing * max(MIN_TURN_S, TURN_PER_SWAP * self.swap_s)
 
     @property
     def urgency(self) -> tuple[bool, tuple[int, float, int], str]:
-        return (not self.pinned, (self.demand or UNASKED).order, self.key)
+        return (not self.pinned, (self.demand or NO_TICKETS).order, self.key)
 
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """Take `out` off the device, in this order, and then bring `key` there."""
+    """Evict `out` from the device, in this order, and then promote `key`."""
 
     key: str
     out: tuple[str, ...]
@@ -58,21 +59,21 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Shrink:
-    """The budget is less than what is held: take these off the device."""
+    """The budget is less than what is held: evict these from the device."""
 
     out: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Nothing before this time, unless something changes."""
+    """Do nothing before this time, unless something changes."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """`key` can't be brought to the device even if all that may leave did; `error` says why."""
+    """`key` does not fit even if every replica that may leave is evicted; `error` says why."""
 
     key: str
     error: LedgerFull
@@ -81,112 +82,128 @@ class Refuse:
 Decision = Swap | Shrink | Later | Refuse
 
 
-def decide(standings: Sequence[SwapCandidate], ledger: Ledger, now: float) -> Decision | None:
+def decide(candidates: Sequence[SwapCandidate], ledger: Ledger, now: float) -> Decision | None:
     """What to do next; None: nothing, until something changes."""
-    hot = [one for one in standings if one.hot]
-    sharing = sum(one.demand is not None for one in hot)
+    hot = [candidate for candidate in candidates if candidate.hot]
+    sharing = _sharing(hot)
     if ledger.free_bytes < 0:
-        over = _until_it_fits(ledger, _leavers(hot, None, now, patient=False))
+        over = _until_within_budget(ledger, _eviction_order(hot, None, now, patient=False))
         if over:
             return Shrink(over)
     later: list[float] = []
-    for one in sorted(_asking(standings), key=lambda one: one.urgency):
-        leavers = _leavers(hot, one, now, patient=True)
-        out = _room(one, ledger, [leaver.key for leaver in leavers])
+    for newcomer in sorted(_asking(candidates), key=lambda candidate: candidate.urgency):
+        evictable = _eviction_order(hot, newcomer, now, patient=True)
+        out = _victims(newcomer, ledger, [victim.key for victim in evictable])
         if out is not None:
-            return Swap(one.key, out)
-        if not _worth_waiting(one, hot, ledger):
-            return Refuse(one.key, _explain(one, ledger, hot))
+            return Swap(newcomer.key, out)
+        if not _worth_waiting(newcomer, hot, ledger):
+            return Refuse(newcomer.key, _explain(newcomer, ledger, hot))
         ends = (other.turn_ends(sharing) for other in hot if not other.pinned)
         later += [moment for moment in ends if moment > now]
     return Later(min(later)) if later else None
 
 
-def _asking(standings: Iterable[SwapCandidate]) -> Iterable[SwapCandidate]:
-    for one in standings:
-        if not one.hot and (one.pinned or one.wanted or one.demand is not None):
-            yield one
+def _sharing(hot: Iterable[SwapCandidate]) -> int:
+    """How many replicas on the device have tickets."""
+    return sum(candidate.demand is not None for candidate in hot)
 
 
-def _leavers(
+def _asking(candidates: Iterable[SwapCandidate]) -> Iterable[SwapCandidate]:
+    """Replicas that should be on the device and are not."""
+    for candidate in candidates:
+        if not candidate.hot and (
+            candidate.pinned or candidate.wanted or candidate.demand is not None
+        ):
+            yield candidate
+
+
+def _eviction_order(
     hot: Sequence[SwapCandidate], newcomer: SwapCandidate | None, now: float, patient: bool
 ) -> list[SwapCandidate]:
-    """Who may leave, in the order in which they do: first idle ones, then those whose turn is over
-    or whose tickets are all less urgent by priority; of each the least worth first, so that many
-    that are asked for rarely share one place and do not take that of one in rotation.
+    """The replicas that may be evicted, in order: idle ones, then those whose turn is over or whose
+    tickets all have a lower priority than the newcomer's. Among each, the least worth goes first,
+    so that many models that are rarely asked for share one place, and do not evict one in rotation.
     """
-    idle = [one for one in hot if not one.pinned and one.demand is None]
-    working = [one for one in hot if not one.pinned and one.demand is not None]
-    sharing = sum(one.demand is not None for one in hot)
+    idle = [candidate for candidate in hot if not candidate.pinned and candidate.demand is None]
+    working = [
+        candidate for candidate in hot if not candidate.pinned and candidate.demand is not None
+    ]
+    sharing = _sharing(hot)
     busy = [
-        one
-        for one in working
-        if not patient or one.turn_ends(sharing) <= now or _yields(one, newcomer)
+        candidate
+        for candidate in working
+        if not patient or candidate.turn_ends(sharing) <= now or _yields(candidate, newcomer)
     ]
     return [
-        *sorted(idle, key=lambda one: one.worth),
-        *sorted(busy, key=lambda one: one.worth),
+        *sorted(idle, key=lambda candidate: candidate.worth),
+        *sorted(busy, key=lambda candidate: candidate.worth),
     ]
 
 
-def _yields(one: SwapCandidate, newcomer: SwapCandidate | None) -> bool:
-    if newcomer is None or one.demand is None:
+def _yields(candidate: SwapCandidate, newcomer: SwapCandidate | None) -> bool:
+    """Whether the newcomer preempts it."""
+    if newcomer is None or candidate.demand is None:
         return False
     return newcomer.pinned or (
-        newcomer.demand is not None and newcomer.demand.priority < one.demand.priority
+        newcomer.demand is not None and newcomer.demand.priority < candidate.demand.priority
     )
 
 
-def _room(one: SwapCandidate, ledger: Ledger, leavers: Sequence[str]) -> tuple[str, ...] | None:
-    """Fewest of the leavers, the first first, whose leaving lets `one` be reserved."""
+def _victims(
+    newcomer: SwapCandidate, ledger: Ledger, evictable: Sequence[str]
+) -> tuple[str, ...] | None:
+    """The fewest of `evictable`, in its order, whose eviction lets `newcomer` be reserved; None if
+    all of them are not enough.
+    """
     chosen: list[str] = []
-    for key in (None, *leavers):
+    for key in (None, *evictable):
         if key is not None:
             chosen.append(key)
-        if _fits(one, ledger, chosen):
+        if _fits(newcomer, ledger, chosen):
             break
     else:
         return None
-    # The last made the difference; earlier ones may not be needed beside it.
+    # The last one made the difference; earlier ones may not be needed beside it.
     for spared in list(reversed(chosen[:-1])):
         fewer = [key for key in chosen if key != spared]
-        if _fits(one, ledger, fewer):
+        if _fits(newcomer, ledger, fewer):
             chosen = fewer
     return tuple(chosen)
 
 
-def _until_it_fits(ledger: Ledger, leavers: Sequence[SwapCandidate]) -> tuple[str, ...]:
+def _until_within_budget(ledger: Ledger, evictable: Sequence[SwapCandidate]) -> tuple[str, ...]:
     out = []
-    for leaver in leavers:
+    for candidate in evictable:
         if ledger.free_bytes >= 0:
             break
-        ledger = ledger.release(leaver.key)
-        out.append(leaver.key)
+        ledger = ledger.release(candidate.key)
+        out.append(candidate.key)
     return tuple(out)
 
 
-def _worth_waiting(one: SwapCandidate, hot: Sequence[SwapCandidate], ledger: Ledger) -> bool:
-    return _fits(one, ledger, [other.key for other in hot if not other.pinned])
+def _worth_waiting(newcomer: SwapCandidate, hot: Sequence[SwapCandidate], ledger: Ledger) -> bool:
+    return _fits(newcomer, ledger, [other.key for other in hot if not other.pinned])
 
 
-def _fits(one: SwapCandidate, ledger: Ledger, without: Iterable[str]) -> bool:
-    return _refusal(one, ledger, without) is None
+def _fits(newcomer: SwapCandidate, ledger: Ledger, without: Iterable[str]) -> bool:
+    return _refusal(newcomer, ledger, without) is None
 
 
-def _refusal(one: SwapCandidate, ledger: Ledger, without: Iterable[str]) -> LedgerFull | None:
+def _refusal(newcomer: SwapCandidate, ledger: Ledger, without: Iterable[str]) -> LedgerFull | None:
+    """Why `newcomer` can't be reserved once the replicas `without` are evicted; None: it can."""
     for key in without:
         ledger = ledger.release(key)
     try:
-        ledger.reserve(one.key, one.claim)
+        ledger.reserve(newcomer.key, newcomer.claim)
     except LedgerFull as error:
         return error
     return None
 
 
-def _explain(one: SwapCandidate, ledger: Ledger, hot: Sequence[SwapCandidate]) -> LedgerFull:
-    """Why `one` finds no room: with all gone that may leave, the numbers are of what stays."""
-    refusal = _refusal(one, ledger, [other.key for other in hot if not other.pinned])
-    assert refusal is not None, "only asked of one that does not fit"
+def _explain(newcomer: SwapCandidate, ledger: Ledger, hot: Sequence[SwapCandidate]) -> LedgerFull:
+    """Why `newcomer` does not fit. The numbers are those with every replica evicted that may be."""
+    refusal = _refusal(newcomer, ledger, [other.key for other in hot if not other.pinned])
+    assert refusal is not None, "only asked about a replica that does not fit"
     pinned = sum(other.pinned for other in hot)
     return LedgerFull(
         f"{refusal.message} ({pinned} pinned replicas can't leave the device)",

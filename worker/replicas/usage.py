@@ -1,19 +1,20 @@
-"""How a replica is used: what its requests waited for, and how long the device worked for it.
+"""How a replica is used: how long its requests waited, and how long the device worked for it.
 
-Pure: seconds of one clock are arguments. Sums that decay, so that only the last seconds count.
+Pure: times are arguments, in seconds of one clock. The sums decay, so only recent seconds count.
 """
 
 import math
 from dataclasses import dataclass
 
+# Windows of the averages: over waits, and over device time.
 WAITS_S, BUSY_S = 10.0, 30.0
-# What a refusal counts for, among waits.
+# A refused request counts as a wait of this length.
 REFUSED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaUsage:
-    """Sums with weights of exp(-age / window)."""
+    """Sums whose terms weigh exp(-age / window)."""
 
     waited_s: float = 0.0
     answers: float = 0.0
@@ -21,7 +22,7 @@ class ReplicaUsage:
     at: float = 0.0
 
     def answered(self, now: float, waited_s: float, device_s: float) -> "ReplicaUsage":
-        """One request was answered: it waited so long for the device and took this of it."""
+        """Adds an answered request: its wait for the device, and the device time it took."""
         waits, busy = self._decay(now)
         return ReplicaUsage(
             self.waited_s * waits + waited_s,
@@ -31,16 +32,16 @@ class ReplicaUsage:
         )
 
     def refused(self, now: float) -> "ReplicaUsage":
-        """One request found no place, or no time: worse than a long wait."""
+        """Adds a request that was refused for lack of room or time: worse than a long wait."""
         return self.answered(now, REFUSED_S, 0.0)
 
     def queue_s(self, now: float) -> float:
-        """What requests waited on average; falls to 0 when none come any more."""
+        """The average wait of requests; falls to 0 when none come any more."""
         waits, _ = self._decay(now)
         return self.waited_s * waits / max(1.0, self.answers * waits)
 
     def busy(self, now: float) -> float:
-        """Share of the device's time, 0..1."""
+        """The share of the device's time that it used, 0..1."""
         _, busy = self._decay(now)
         return min(1.0, self.device_s * busy / BUSY_S)
 

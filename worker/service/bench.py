@@ -1,11 +1,10 @@
 """The batch-latency curve: passes by shape and batch size, measured on the device as it serves.
 
-Each pass is a job behind the batches of others, with its working memory promised by the ledger
-while it runs; what does not fit is left out with its reason, and so is what is larger.
+Each pass is a job that waits for the batches of requests. The ledger reserves its working memory
+while it runs. A batch that does not fit is left out with its reason, and so are larger ones.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -14,14 +13,14 @@ from statistics import fmean
 
 import numpy as np
 
-from worker.backends.base import U8, LoadedModel, run
+from worker.arrays import U8
+from worker.backends.base import LoadedModel, run
 from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
 from worker.postprocess.outputs import NmsOptions
-from worker.preprocess.letterbox import ShapePolicy
 from worker.preprocess.prepared import PreprocessSpec
 from worker.preprocess.preprocessor import Preprocessor
-from worker.replicas.lifecycle import SERVING, ReplicaState
+from worker.replicas.lifecycle import SERVING
 from worker.replicas.replica import Replica
 from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
@@ -29,20 +28,23 @@ from worker.service import convert, options
 from worker.service.bench_points import Pass, Sweep, left_out, point_of, sweep_of
 from yolopool.errors import DeadlineExceeded, Draining, LedgerFull, NotAssigned, OutOfMemory
 from yolopool.v1 import bench_pb2, detection_pb2, worker_pb2
+from yolopool.vocabulary import ReplicaState, ShapePolicy
 
-# The sizes of a shape are measured in turn, so many times: what a machine does beside falls on all.
+# All batch sizes of a shape are measured in each round, so that a disturbance of the machine falls
+# on all of them.
 ROUNDS = 3
-LEAST_PASSES = 2  # of a point in a round
-# A pass that is under way holds up requests: none is begun that would be longer.
-LONGEST_PASS_S = 5.0
-# How much longer than the last a pass may be expected to take, and to say what was left out.
-SLOWER, ANSWERS_S = 1.5, 0.1
+MIN_PASSES = 2  # of a point in a round
+# A running pass holds up requests, so none starts that is expected to take longer.
+MAX_PASS_S = 5.0
+# The next pass may take this many times the last one; then the answer must still be sent.
+SLOWDOWN, RESPONSE_S = 1.5, 0.1
 RECTANGLES = 64
+# With these errors a point is left out, and the sweep goes on.
 LEFT_OUT = (LedgerFull, OutOfMemory, DeadlineExceeded)
 
 
 class CurveRunner:
-    """All methods are of the event loop; nothing is kept from one sweep to the next."""
+    """All methods run on the event loop. No state is kept between two sweeps."""
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class CurveRunner:
         swapper: Swapper,
         engine: Engine,
         preprocessor: Preprocessor,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         self._replicas = replicas
         self._swapper = swapper
@@ -61,10 +63,10 @@ class CurveRunner:
     async def points(
         self, request: worker_pb2.BenchRequest, deadline: float
     ) -> AsyncGenerator[bench_pb2.BenchPoint, None]:
-        """The points of a sweep, one by one; deadline: seconds of the clock.
+        """Yields the points of a sweep. `deadline` is in seconds of the clock.
 
-        Raises NotAssigned, InvalidOption, Draining, LedgerFull (the version finds no room on the
-        device), InferenceFailed, and what is wrong with the image.
+        Raises NotAssigned, InvalidOption, Draining, LedgerFull (the version does not fit on the
+        device), InferenceFailed, and the errors of an image that can't be used.
         """
         with self._replicas.hold(convert.key_of(request.version)) as replica:
             await self._on_device(replica)
@@ -83,7 +85,7 @@ class CurveRunner:
         largest: bench_pb2.BenchPoint | None = None
         for batch in sweep.batches:
             if largest is None and batch > 1:
-                # Nothing is known of the shape: one image tells how long more would take.
+                # Nothing is known of this shape. One image shows how long more would take.
                 largest, _ = await self._point(replica, [image], 0.0, deadline)
             if largest is not None and (largest.reason or _too_long(largest, batch)):
                 largest = _beyond(largest, batch)
@@ -98,7 +100,7 @@ class CurveRunner:
                 try:
                     more = await self._passes(replica, [image] * batch, seconds, deadline)
                 except LEFT_OUT:
-                    return  # what is known of it by now stands, and is not done
+                    return  # the points so far stand, and are not marked as done
                 measured[batch] += more
                 done = number == ROUNDS - 1
                 yield point_of(shape, batch, measured[batch], self._busy(), done)
@@ -106,7 +108,7 @@ class CurveRunner:
     async def _point(
         self, replica: Replica, images: Sequence[U8], seconds: float, deadline: float
     ) -> tuple[bench_pb2.BenchPoint, list[Pass]]:
-        """A first point and its passes, or why there is none."""
+        """The first point of a batch size, or why it was left out, and its passes."""
         height, width = images[0].shape[:2]
         try:
             passes = await self._passes(replica, images, seconds, deadline)
@@ -117,42 +119,45 @@ class CurveRunner:
     async def _passes(
         self, replica: Replica, images: Sequence[U8], seconds: float, deadline: float
     ) -> list[Pass]:
-        """As many as there is time for in so many seconds; the first is not among them."""
+        """Runs passes for so many seconds. The first one warms up and is not returned."""
         height, width = images[0].shape[:2]
         passes: list[Pass] = []
         began = self._clock()
-        while len(passes) <= LEAST_PASSES or self._clock() - began < seconds:
-            # Nobody hears of what ends after the deadline.
-            needs_s = ANSWERS_S + (SLOWER * passes[-1].seconds if passes else 0.0)
+        while len(passes) <= MIN_PASSES or self._clock() - began < seconds:
+            # A result after the deadline reaches nobody.
+            needs_s = RESPONSE_S + (SLOWDOWN * passes[-1].seconds if passes else 0.0)
             if self._clock() + needs_s >= deadline:
                 raise DeadlineExceeded(
-                    f"no time is left for passes of {len(images)}: allow more, or fewer points"
+                    f"no time is left for batches of {len(images)}: allow more time, or ask for "
+                    "fewer points"
                 )
-            one = await self._pass(replica, images)
-            passes.append(one)
+            done = await self._pass(replica, images)
+            passes.append(done)
             replica.last_pass = self._clock()
-            self._engine.note_pass(replica.key, (height, width), len(images), one.seconds)
+            self._engine.note_pass(replica.key, (height, width), len(images), done.seconds)
         return passes[1:]
 
     async def _pass(self, replica: Replica, images: Sequence[U8]) -> Pass:
         while True:
             await self._on_device(replica)
-            # Goes on if the caller leaves: the ledger's promise lasts as long as the pass.
+            # Shielded: if the caller leaves, the ledger's reservation must outlast the pass.
             run = asyncio.ensure_future(self._run(replica, images))
             if (done := await asyncio.shield(run)) is not None:
                 return done
 
     async def _run(self, replica: Replica, images: Sequence[U8]) -> Pass | None:
-        """One pass; None: others took its place on the device before."""
+        """Runs one pass; None if the replica was swapped out before it could start."""
         height, width = images[0].shape[:2]
-        async with self._swapper.room_for(replica, (height, width), len(images)) as room:
-            if room is None:
+        reserve = self._swapper.reserve_workspace(replica, (height, width), len(images))
+        async with reserve as reserved:
+            if reserved is None:
                 return None
-            model, workspace_bytes = room
+            model, workspace_bytes = reserved
             nms = options.resolve(
                 detection_pb2.DetectOptions(), replica.order.settings, len(replica.class_names)
             )
-            done = await self._engine.job(partial(_timed, model, images, nms), idle=True)
+            job = partial(_timed, model, images, nms, self._clock)
+            done = await self._engine.job(job, idle=True)
             return replace(done, workspace_bytes=workspace_bytes)
 
     async def _on_device(self, replica: Replica) -> None:
@@ -171,10 +176,10 @@ class CurveRunner:
 
     def _busy(self) -> float:
         now = self._clock()
-        return min(1.0, sum(one.usage.busy(now) for one in self._replicas.held()))
+        return min(1.0, sum(replica.usage.busy(now) for replica in self._replicas.held()))
 
     async def _image(self, encoded: bytes, shape: Shape, stride: int) -> U8:
-        """Letterboxed to the square round a shape, of which the middle is cut out."""
+        """Letterboxes the image to the enclosing square and cuts the shape out of its middle."""
         height, width = shape
         side = max(shape)
         if encoded:
@@ -186,34 +191,38 @@ class CurveRunner:
         return np.ascontiguousarray(square[top : top + height, left : left + width])
 
 
-def _timed(model: LoadedModel, images: Sequence[U8], nms: NmsOptions) -> Pass:
-    """On the device thread."""
-    began = time.perf_counter()
+def _timed(
+    model: LoadedModel, images: Sequence[U8], nms: NmsOptions, clock: Callable[[], float]
+) -> Pass:
+    """Runs on the device thread."""
+    began = clock()
     result = run(model, images, [nms] * len(images))
-    seconds = time.perf_counter() - began
-    boxes = fmean(len(one.confidence) for one in result.candidates)
+    seconds = clock() - began
+    boxes = fmean(len(candidates.confidence) for candidates in result.candidates)
     return Pass(seconds, result.transfer_s, result.inference_s, result.postprocess_s, boxes)
 
 
 def _too_long(largest: bench_pb2.BenchPoint, batch: int) -> bool:
-    return largest.p50_ms / 1000 * batch / largest.batch > LONGEST_PASS_S
+    return largest.p50_ms / 1000 * batch / largest.batch > MAX_PASS_S
 
 
 def _beyond(largest: bench_pb2.BenchPoint, batch: int) -> bench_pb2.BenchPoint:
-    """A larger batch than one that was left out or is as long as a pass may be."""
+    """The point of a batch larger than one that was left out, or that took too long."""
     shape = (largest.shape.height, largest.shape.width)
     if largest.reason:
-        return left_out(shape, batch, largest.reason, f"so was a batch of {largest.batch}")
+        return left_out(
+            shape, batch, largest.reason, f"a batch of {largest.batch} was left out for this reason"
+        )
     return left_out(
         shape,
         batch,
         "TOO_LONG",
-        f"a pass would hold up requests for more than {LONGEST_PASS_S:g} s",
+        f"a pass would hold up requests for more than {MAX_PASS_S:g} s",
     )
 
 
 def _picture(side: int) -> U8:
-    """Rectangles of all sizes and colours on noise, BGR (side, side, 3): always the same."""
+    """Always the same picture, BGR (side, side, 3): rectangles of all colours on noise."""
     draw = np.random.default_rng(0)
     picture = draw.integers(96, 160, (side, side, 3), np.uint8)
     for _ in range(RECTANGLES):

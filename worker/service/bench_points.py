@@ -1,4 +1,4 @@
-"""What a sweep asks for, checked, and what its passes come to. Pure."""
+"""Checks what a sweep asks for, and turns its passes into points. Pure."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,15 @@ from yolopool.errors import DeadlineExceeded, InvalidOption
 from yolopool.v1 import bench_pb2
 
 BATCHES = (1, 2, 4, 8, 16)
-MOST_BATCH, MOST_POINTS = 256, 256
-SMALLEST_SIDE, LARGEST_SIDE = 32, 4096
-DEFAULT_S, LONGEST_S = 1.0, 60.0
+MAX_BATCH, MAX_POINTS = 256, 256
+MIN_SIDE, MAX_SIDE = 32, 4096
+DEFAULT_S, MAX_S = 1.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Every batch size, ascending, at every (height, width) shape, each for so many seconds; an
-    empty image: one is to be drawn.
+    """Every batch size, ascending, at every (height, width) shape, for `seconds` each. If `image`
+    is empty, a picture is drawn instead.
     """
 
     shapes: tuple[Shape, ...]
@@ -29,7 +29,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass of a batch, in seconds, and the boxes an image it gave."""
+    """The times of one pass of a batch, and the mean number of boxes on its images."""
 
     seconds: float
     copy_s: float
@@ -40,24 +40,26 @@ class Pass:
 
 
 def sweep_of(message: bench_pb2.Sweep, square: Shape, stride: int) -> Sweep:
-    """Checks a sweep of a version of this stride, whose images are `square` at most.
+    """Checks a sweep of a version with this stride; `square` is its largest input shape.
 
     Raises InvalidOption.
     """
-    shapes = [(one.height, one.width) for one in message.shapes] or [square]
+    shapes = [(shape.height, shape.width) for shape in message.shapes] or [square]
     for side in (side for shape in shapes for side in shape):
-        if side % stride or not SMALLEST_SIDE <= side <= LARGEST_SIDE:
+        if side % stride or not MIN_SIDE <= side <= MAX_SIDE:
             raise InvalidOption(
                 f"a shape has a side of {side} pixels: give multiples of {stride} from "
-                f"{SMALLEST_SIDE} to {LARGEST_SIDE}"
+                f"{MIN_SIDE} to {MAX_SIDE}"
             )
     batches = sorted(set(message.batch_sizes or BATCHES))
-    if not 1 <= batches[0] <= batches[-1] <= MOST_BATCH:
-        raise InvalidOption(f"batch sizes are {batches}: give 1 to {MOST_BATCH}")
-    if len(shapes) * len(batches) > MOST_POINTS:
-        raise InvalidOption(f"{len(shapes) * len(batches)} points: {MOST_POINTS} are allowed")
-    if not 0 <= message.seconds <= LONGEST_S:  # NaN neither
-        raise InvalidOption(f"{message.seconds:g} seconds a point: give up to {LONGEST_S:g}")
+    if not 1 <= batches[0] <= batches[-1] <= MAX_BATCH:
+        raise InvalidOption(f"batch sizes are {batches}: give 1 to {MAX_BATCH}")
+    if len(shapes) * len(batches) > MAX_POINTS:
+        raise InvalidOption(
+            f"the sweep has {len(shapes) * len(batches)} points: at most {MAX_POINTS} are allowed"
+        )
+    if not 0 <= message.seconds <= MAX_S:  # written so that NaN fails too
+        raise InvalidOption(f"{message.seconds:g} seconds a point: give up to {MAX_S:g}")
     seconds = message.seconds or DEFAULT_S
     return Sweep(tuple(dict.fromkeys(shapes)), tuple(batches), seconds, message.image)
 
@@ -65,24 +67,24 @@ def sweep_of(message: bench_pb2.Sweep, square: Shape, stride: int) -> Sweep:
 def point_of(
     shape: Shape, batch: int, passes: Sequence[Pass], busy: float, done: bool = False
 ) -> bench_pb2.BenchPoint:
-    """The figures of passes (never none); `busy`: share of the time that went to requests; `done`:
-    no more will come.
+    """The point of at least one pass. `busy` is the share of the device's time that went to
+    requests; `done` says that no later point replaces this one.
     """
-    times = sorted(one.seconds for one in passes)
+    times = sorted(run.seconds for run in passes)
     middle = median(times)
     return bench_pb2.BenchPoint(
         shape=_shape_to(shape),
         batch=batch,
         passes=len(passes),
         p50_ms=middle * 1000,
-        # The nearest rank: of fewer than 100 passes it is the slowest.
+        # Nearest rank: with fewer than 100 passes, p99 is the slowest one.
         p99_ms=times[math.ceil(0.99 * len(times)) - 1] * 1000,
         images_per_s=batch / middle,
-        copy_ms=_median_ms(one.copy_s for one in passes),
-        forward_ms=_median_ms(one.forward_s for one in passes),
-        nms_ms=_median_ms(one.nms_s for one in passes),
+        copy_ms=_median_ms(run.copy_s for run in passes),
+        forward_ms=_median_ms(run.forward_s for run in passes),
+        nms_ms=_median_ms(run.nms_s for run in passes),
         workspace_bytes=passes[-1].workspace_bytes,
-        boxes=fmean(one.boxes for one in passes),
+        boxes=fmean(run.boxes for run in passes),
         busy=busy,
         done=done,
     )

@@ -1,18 +1,17 @@
-"""Between this worker's records and the protos: translation alone."""
+"""Translates between this worker's types and the protos. Decides nothing."""
 
 from worker.backends.base import Backend
 from worker.batching.config import BULK, INTERACTIVE, NORMAL, BatchingConfig
 from worker.engine.engine import Engine
 from worker.engine.runner import Outcome
 from worker.preprocess.decode import ChannelOrder
-from worker.preprocess.letterbox import ShapePolicy
 from worker.preprocess.prepared import Prepared, PreprocessSpec, RawPixels
 from worker.replicas.ledger import Claim, Ledger
-from worker.replicas.lifecycle import ReplicaState
 from worker.replicas.replica import NOTHING, Assignment, Replica
 from worker.service.options import CLASSIFY, OutputOptions
 from yolopool.errors import ImageEmpty, ImageShapeMismatch
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
+from yolopool.vocabulary import ReplicaState, ShapePolicy
 
 STATES = {
     ReplicaState.ASSIGNED: types_pb2.REPLICA_STATE_ASSIGNED,
@@ -39,7 +38,7 @@ def key_of(version: types_pb2.VersionKey) -> str:
 
 
 def assignment_in(request: worker_pb2.AssignRequest, precision: str) -> Assignment:
-    """precision: of this worker, for a request that names none."""
+    """`precision` is this worker's, used where the request names none."""
     return Assignment(
         key=key_of(request.version),
         model=request.version.model,
@@ -78,7 +77,7 @@ def _batching_to(batching: BatchingConfig) -> types_pb2.Batching:
 def request_of(
     order: Assignment, pinned: bool, measured: types_pb2.Footprint | None
 ) -> worker_pb2.AssignRequest:
-    """The request that makes such an order, for another process to carry out."""
+    """The request that repeats an assignment, for the process that replaces this one."""
     return worker_pb2.AssignRequest(
         version=types_pb2.VersionKey(model=order.model, version=order.number),
         settings=order.settings,
@@ -91,7 +90,7 @@ def request_of(
 
 
 def source_of(request: worker_pb2.InferRequest) -> bytes | RawPixels:
-    """The image as intake takes it. Raises ImageEmpty, ImageShapeMismatch."""
+    """The image as the preprocessor takes it. Raises ImageEmpty, ImageShapeMismatch."""
     if request.WhichOneof("image") == "encoded":
         return request.encoded
     if request.WhichOneof("image") == "raw":
@@ -110,7 +109,7 @@ def region_of(options: detection_pb2.DetectOptions) -> tuple[float, float, float
     return (box.x_min, box.y_min, box.x_max, box.y_max)
 
 
-def framing_of(replica: Replica, output_options: OutputOptions) -> PreprocessSpec:
+def spec_of(replica: Replica, output_options: OutputOptions) -> PreprocessSpec:
     settings = replica.order.settings
     square = settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
@@ -143,10 +142,10 @@ def version_of(replica: Replica) -> types_pb2.VersionKey:
 
 
 def replica_to(replica: Replica, backend: Backend, engine: Engine, now: float) -> types_pb2.Replica:
-    """now: seconds of the worker's clock."""
+    """`now` is in seconds of the worker's clock."""
     error, asked = replica.error, replica.order.batching
     rates = replica.arrivals.now(now)
-    # What it holds of the device; one that waits, what it will.
+    # What the replica holds on the device; while it waits, what it is expected to hold.
     size = replica.claim if replica.claim.weights_bytes else _expected(replica)
     return types_pb2.Replica(
         version=version_of(replica),

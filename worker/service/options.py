@@ -1,4 +1,4 @@
-"""Options of a request over the settings of its version, resolved and checked."""
+"""Resolves the options of a request over the settings of its version, and checks them."""
 
 import math
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from worker.postprocess.results import MaskFormat
 from worker.preprocess.tiling import Tiling
 from yolopool.errors import InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
+from yolopool.vocabulary import MAX_DETECTIONS
 
-MAX_DETECTIONS = 3000
-# No confidence is above it: a class with this threshold is not asked for.
+# No confidence is above it, so that a class with this threshold is never reported.
 NEVER = 2.0
 SEGMENT, CLASSIFY = "segment", "classify"
 DEFAULT_TOP_K, MAX_TOP_K = 5, 1000
@@ -26,31 +26,34 @@ _FORMATS = {
 def resolve(
     options: detection_pb2.DetectOptions, settings: types_pb2.VersionSettings, classes: int
 ) -> NmsOptions:
-    """Thresholds of one image for a model of so many classes. Raises InvalidOption."""
+    """The NMS options of one image, for a model with so many classes. Raises InvalidOption."""
     general = _fraction(
         "confidence",
         options.confidence if options.HasField("confidence") else settings.confidence,
     )
     thresholds = [general] * classes
-    for one in options.class_confidences:
-        index = _class_id(one.class_id, classes)
-        thresholds[index] = _fraction(f"confidence of class {index}", one.confidence)
+    for override in options.class_confidences:
+        index = _class_id(override.class_id, classes)
+        thresholds[index] = _fraction(f"confidence of class {index}", override.confidence)
     if options.classes:
         wanted = {_class_id(class_id, classes) for class_id in options.classes}
         thresholds = [t if index in wanted else NEVER for index, t in enumerate(thresholds)]
-    most = options.max_detections if options.HasField("max_detections") else settings.max_detections
-    if not 1 <= most <= MAX_DETECTIONS:
-        raise InvalidOption(f"max_detections is {most}: give 1 to {MAX_DETECTIONS}")
+    limit = (
+        options.max_detections if options.HasField("max_detections") else settings.max_detections
+    )
+    if not 1 <= limit <= MAX_DETECTIONS:
+        raise InvalidOption(f"max_detections is {limit}: give 1 to {MAX_DETECTIONS}")
     iou = _fraction("iou", options.iou if options.HasField("iou") else settings.iou)
     masks = options.mask_format != detection_pb2.MASK_FORMAT_NONE
-    return NmsOptions(tuple(thresholds), iou, most, options.agnostic_nms, masks)
+    return NmsOptions(tuple(thresholds), iou, limit, options.agnostic_nms, masks)
 
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """How the results of an image are told, and at which size and in what tiles it is run.
+    """What the response contains, and the size and tiles in which the image is run.
 
-    `image_size` in pixels, before it is rounded up to strides; `tiling` None: as one.
+    `image_size` is in pixels, before it is rounded up to whole strides. Without `tiling` the image
+    is run whole.
     """
 
     masks: MaskFormat
@@ -63,23 +66,30 @@ class OutputOptions:
 def output_options(
     options: detection_pb2.DetectOptions, settings: types_pb2.VersionSettings, task: str
 ) -> OutputOptions:
-    """The rest of the options, for a model of this task. Raises InvalidOption, also for what the
-    task does not know: an option that does nothing would be a promise broken in silence.
+    """The other options, for a model of this task.
+
+    Raises InvalidOption, also for an option that the task does not have: it would be ignored
+    silently otherwise.
     """
     if options.mask_format and task != SEGMENT:
-        raise InvalidOption(f"mask_format is for models that segment, this one is of {task}")
+        raise InvalidOption(
+            f"mask_format is for models that segment, and the task of this one is {task}"
+        )
     if task != CLASSIFY and (options.HasField("top_k") or options.all_probabilities):
         raise InvalidOption(
-            f"top_k and all_probabilities are for models that classify, this one is of {task}"
+            "top_k and all_probabilities are for models that classify, and the task of this one is "
+            f"{task}"
         )
     if task == CLASSIFY and options.HasField("tiling"):
-        raise InvalidOption("tiling is for models that find objects, this one is of classify")
+        raise InvalidOption("tiling is for models that find objects, and this one classifies")
     top_k = options.top_k if options.HasField("top_k") else DEFAULT_TOP_K
     if not 1 <= top_k <= MAX_TOP_K:
         raise InvalidOption(f"top_k is {top_k}: give 1 to {MAX_TOP_K}")
     masks = _FORMATS.get(options.mask_format)
     if masks is None:
-        raise InvalidOption(f"mask_format {options.mask_format} is unknown: NONE, POLYGON or RLE")
+        raise InvalidOption(
+            f"mask_format {options.mask_format} is unknown: give NONE, POLYGON or RLE"
+        )
     size = _image_size(options.image_size, settings)
     return OutputOptions(masks, top_k, options.all_probabilities, size, _tiling(options, size))
 
@@ -107,7 +117,7 @@ def _tiling(options: detection_pb2.DetectOptions, image_size: int) -> Tiling | N
 def _fraction(what: str, value: float) -> float:
     if not (math.isfinite(value) and 0 <= value <= 1):
         raise InvalidOption(f"{what} is {value:g}: give 0 to 1")
-    # float32 on the wire: 0.7 is to mean what it means to the model library.
+    # The wire has float32. 0.7 must mean what it means to the model library, which has float64.
     return float(f"{value:.7g}")
 
 

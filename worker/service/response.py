@@ -1,21 +1,63 @@
-"""From typed results to the answer's message: translation alone."""
+"""Translates typed results to the messages of a response. Decides nothing."""
 
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.arrays import F32
+from worker.backends.base import Backend
 from worker.postprocess.mask_encoding import RunLengths
 from worker.postprocess.results import Mask, Results
 from worker.postprocess.rotated_boxes import corners
-from yolopool.v1 import detection_pb2, types_pb2
+from worker.replicas.replica import Replica
+from worker.service import convert
+from worker.service.identity import Identity
+from worker.service.inference import Inference
+from worker.service.options import OutputOptions
+from yolopool.v1 import detection_pb2, types_pb2, worker_pb2
 
-F32 = npt.NDArray[np.float32]
+
+def detect_response(
+    request: worker_pb2.InferRequest,
+    replica: Replica,
+    backend: Backend,
+    identity: Identity,
+    inference: Inference,
+    output_options: OutputOptions,
+) -> detection_pb2.DetectResponse:
+    """The response to a request that `replica` answered with `inference`."""
+    results, outcome = inference.results, inference.outcome
+    height, width = inference.prepared.image_shape
+    message = detection_pb2.DetectResponse(
+        detections=detections_to(results, replica.class_names),
+        image_width=width,
+        image_height=height,
+        version=convert.version_of(replica),
+        variant=convert.variant_of(replica, backend, identity.compute_class),
+        worker=identity.id,
+        device=identity.device,
+        batch_size=outcome.batch_size,
+        timing=convert.timing_to(outcome, inference.prepared),
+        request_id=request.request_id,
+        task=replica.manifest_pack.manifest.task,
+        tiles=inference.tiles,
+    )
+    if results.probabilities is not None:
+        classification = classification_to(
+            results.probabilities,
+            replica.class_names,
+            output_options.top_k,
+            output_options.all_probabilities,
+        )
+        message.classification.CopyFrom(classification)
+    return message
 
 
-def detections_to(found: Results, class_names: Sequence[str]) -> list[detection_pb2.Detection]:
-    """One message an object, in order."""
-    rows = zip(found.xyxy.tolist(), found.confidence.tolist(), found.class_id.tolist(), strict=True)
+def detections_to(results: Results, class_names: Sequence[str]) -> list[detection_pb2.Detection]:
+    """One message for each object, in order."""
+    rows = zip(
+        results.xyxy.tolist(), results.confidence.tolist(), results.class_id.tolist(), strict=True
+    )
     messages = [
         detection_pb2.Detection(
             class_id=class_id,
@@ -25,14 +67,14 @@ def detections_to(found: Results, class_names: Sequence[str]) -> list[detection_
         )
         for box, confidence, class_id in rows
     ]
-    if found.masks is not None:
-        for message, mask in zip(messages, found.masks, strict=True):
+    if results.masks is not None:
+        for message, mask in zip(messages, results.masks, strict=True):
             message.mask.CopyFrom(_mask_to(mask))
-    if found.keypoints is not None:
-        for message, points in zip(messages, found.keypoints.tolist(), strict=True):
+    if results.keypoints is not None:
+        for message, points in zip(messages, results.keypoints.tolist(), strict=True):
             message.keypoints.extend(_keypoint_to(point) for point in points)
-    if found.rotated is not None:
-        boxes = zip(found.rotated.tolist(), corners(found.rotated), strict=True)
+    if results.rotated is not None:
+        boxes = zip(results.rotated.tolist(), corners(results.rotated), strict=True)
         for message, (box, four) in zip(messages, boxes, strict=True):
             message.rotated_box.CopyFrom(_rotated_to(box, four))
     return messages
@@ -41,7 +83,7 @@ def detections_to(found: Results, class_names: Sequence[str]) -> list[detection_
 def classification_to(
     probabilities: F32, class_names: Sequence[str], top_k: int, everything: bool
 ) -> detection_pb2.Classification:
-    """The likeliest classes; of equals the lower class id first."""
+    """The `top_k` likeliest classes, equal ones by class id; all probabilities on request."""
     order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
     return detection_pb2.Classification(
         top=[
@@ -58,8 +100,8 @@ def classification_to(
 
 def _mask_to(mask: Mask) -> detection_pb2.Mask:
     if isinstance(mask, RunLengths):
-        told = detection_pb2.RunLengths(height=mask.height, width=mask.width, counts=mask.counts)
-        return detection_pb2.Mask(rle=told)
+        runs = detection_pb2.RunLengths(height=mask.height, width=mask.width, counts=mask.counts)
+        return detection_pb2.Mask(rle=runs)
     parts = [detection_pb2.Polygon(points=part.reshape(-1).tolist()) for part in mask]
     return detection_pb2.Mask(polygons=detection_pb2.Polygons(parts=parts))
 

@@ -1,4 +1,4 @@
-"""`yolopool bench`: the batch-latency curve of a model, its knee, and the settings made of it."""
+"""`yolopool bench`: measures a model's batch-latency curve and can store the best batch size."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -10,7 +10,6 @@ from rich.live import Live
 
 from yolopool.cli import bench_curves
 from yolopool.cli.console import (
-    DEFAULT_ADDRESS,
     Address,
     AsJson,
     ModelRef,
@@ -25,32 +24,43 @@ from yolopool.client.fleet_records import BenchPoint
 from yolopool.client.model_records import Batching
 from yolopool.errors import DeadlineExceeded, InvalidOption, ResourceExhausted
 from yolopool.evaluation.knee import Knee, knee
+from yolopool.transport import DEFAULT_ADDRESS
 
 
 def bench(
     model: ModelRef,
-    worker: Annotated[str, typer.Option(help="on this one; default: any that holds it")] = "",
-    device: Annotated[str, typer.Option(help="on one of this kind: cpu, cuda or sim")] = "",
-    batch: Annotated[str, typer.Option(help="sizes, comma separated")] = "1,2,4,8,16",
-    shape: Annotated[
-        str, typer.Option(help="WIDTHxHEIGHT, comma separated; default: the model's square")
+    worker: Annotated[
+        str, typer.Option(help="Measure on this worker; default: any that holds it.")
     ] = "",
-    seconds: Annotated[float, typer.Option(help="of passes a point")] = 1.0,
+    device: Annotated[
+        str, typer.Option(help="Measure on this kind of device: cpu, cuda or sim.")
+    ] = "",
+    batch: Annotated[str, typer.Option(help="Batch sizes, comma separated.")] = "1,2,4,8,16",
+    shape: Annotated[
+        str, typer.Option(help="Image sizes WIDTHxHEIGHT, comma separated; default: the model's.")
+    ] = "",
+    seconds: Annotated[float, typer.Option(help="Seconds of passes for each point.")] = 1.0,
     image: Annotated[
-        Path | None, typer.Option(help="picture to run; default: rectangles on noise")
+        Path | None, typer.Option(help="Image file to run; default: rectangles on noise.")
     ] = None,
     store: Annotated[
-        bool, typer.Option("--store", help="batch by the knee of the first shape from now on")
+        bool, typer.Option("--store", help="Set the model's batching to the best size found.")
     ] = False,
-    svg: Annotated[Path | None, typer.Option(help="file for the picture of the curve")] = None,
-    timeout_s: Annotated[float, typer.Option("--timeout", help="of it all, seconds")] = 600.0,
+    svg: Annotated[Path | None, typer.Option(help="Write the curve to this SVG file.")] = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Deadline of the whole measurement, in seconds.")
+    ] = 600.0,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Measure passes of a model by batch size, beside its traffic, and name the knee."""
+    """Measure a model's speed by batch size.
+
+    It runs beside the model's traffic and names the knee: the batch size beyond which a larger one
+    costs more latency than it gains throughput.
+    """
     asked = list(dict.fromkeys(_shape(word) for word in _words(shape)))
     if svg is not None and len(asked) > len(COLOURS):
-        raise InvalidOption(f"--svg tells {len(COLOURS)} shapes apart: give that many at most")
+        raise InvalidOption(f"--svg has colours for {len(COLOURS)} shapes: give that many at most")
     with Client(address) as client:
         coming = client.bench(
             model,
@@ -73,28 +83,30 @@ def bench(
             _store(client, shapes[name], first, quiet=as_json)
     if svg is not None:
         if all(len(them) < 2 for them in shapes.values()):
-            raise InvalidOption("a curve needs two points that were measured: give more of --batch")
+            raise InvalidOption(
+                "--svg needs two measured points of a shape: give more sizes to --batch"
+            )
         svg.write_text(bench_curves.picture(points, first, whole), encoding="utf-8")
     if as_json:
-        told = {name: plain(one) for name, one in knees.items()}
-        print_json({"points": [plain(one) for one in points], "knees": told, "whole": whole})
+        found = {name: plain(best) for name, best in knees.items()}
+        print_json({"points": [plain(point) for point in points], "knees": found, "whole": whole})
     else:
         for name, one in knees.items():
             out.print(bench_curves.bars(shapes[name], one))
             out.print(f"knee at {name}: {one.says()}", highlight=False)
     if not whole:
-        say("the sweep was cut before its end: a knee is that of what was measured")
+        say("the sweep was cut before its end: the knee is that of the points measured so far")
         if store:
             raise DeadlineExceeded(
-                "nothing is stored of a sweep that was cut: allow more by --timeout, ask for fewer "
-                "points, or see whether its worker is there still"
+                "nothing is stored, because the sweep was cut: raise --timeout, ask for fewer "
+                "points, or check that the worker is still there"
             )
 
 
 def _newest(
     coming: Iterable[BenchPoint], each: Callable[[list[BenchPoint]], None] = lambda points: None
 ) -> list[BenchPoint]:
-    """The last answer of each point; `each` hears what is known whenever one comes."""
+    """The last measurement of each point; `each` is called with all of them after every one."""
     points: dict[tuple[str, int], BenchPoint] = {}
     for point in coming:
         points[point.shape, point.batch] = point
@@ -103,7 +115,7 @@ def _newest(
 
 
 def _shown(coming: Iterable[BenchPoint]) -> list[BenchPoint]:
-    """The points, in a table that grows with them where there is a terminal."""
+    """The points; on a terminal, in a table that grows with them."""
     with Live(console=out, auto_refresh=False) as live:
         points = _newest(
             coming, lambda known: live.update(bench_curves.table(known), refresh=out.is_terminal)
@@ -116,7 +128,7 @@ def _shown(coming: Iterable[BenchPoint]) -> list[BenchPoint]:
 
 
 def _store(client: Client, measured: list[BenchPoint], found: Knee, quiet: bool) -> None:
-    """The knee as the version's batching on this kind of device; what else is set stays."""
+    """Sets the version's batching on this kind of device to the knee; keeps its other settings."""
     point = measured[0]
     (version,) = client.model(point.model).versions
     sizes = tuple(one.batch for one in measured if one.batch <= found.batch)

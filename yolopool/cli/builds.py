@@ -1,4 +1,4 @@
-"""`yolopool models build` and `variant`: builds of a version, tried against the exact one."""
+"""`yolopool models build` and `variant`: makes builds and compares them with the exact one."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,6 @@ import typer
 
 from yolopool.cli import tables
 from yolopool.cli.console import (
-    DEFAULT_ADDRESS,
     EXIT_CODES,
     Address,
     AsJson,
@@ -30,97 +29,105 @@ from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.evaluation import build_comparison
 from yolopool.evaluation.build_comparison import BuildComparison
 from yolopool.evaluation.drift import Bound
+from yolopool.transport import DEFAULT_ADDRESS
 from yolopool.vocabulary import COMPUTE_CLASS, INT8, PRECISIONS, TORCH
 
 AUTO = "auto"
-DeviceKind = Annotated[str, typer.Option("--device", help="kind of device: cpu or cuda")]
+DeviceKind = Annotated[str, typer.Option("--device", help="Kind of device: cpu or cuda.")]
 
 
 def build(
     model: ModelRef,
     backend: Annotated[
-        str, typer.Option("--backend", help="torch, onnx, openvino or tensorrt; all: every one")
+        str, typer.Option("--backend", help="Backend: torch, onnx, openvino, tensorrt or all.")
     ] = "all",
     precision: Annotated[
-        str, typer.Option("--precision", help="fp32, fp16, bf16, int8; auto: the best of all")
+        str,
+        typer.Option("--precision", help="Precision: fp32, fp16, bf16, int8, or auto to try all."),
     ] = AUTO,
     device: DeviceKind = "cpu",
     images: Annotated[
-        Path | None, typer.Option("--images", help="folder to try it on, as it will be asked")
+        Path | None,
+        typer.Option("--images", help="Folder of images like those it will be sent; required."),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", help="folder of their labels: a .txt each, class x y w h"),
+        typer.Option("--labels", help="Folder of labels, a .txt for each image: class x y w h."),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="of int8: folder of other such images")
+        Path | None,
+        typer.Option("--calibration", help="Folder of other such images; int8 needs it."),
     ] = None,
     compute_class: Annotated[
-        str, typer.Option("--compute-class", help="try it on such workers alone: amx, avx2, ...")
+        str,
+        typer.Option("--compute-class", help="Compare on such workers: amx, avx2, ..."),
     ] = "",
     serve: Annotated[
-        bool | None, typer.Option(help="serve the model by it, if it is within the bounds")
+        bool | None, typer.Option(help="Serve the model by the build if it is within the bounds.")
     ] = None,
-    max_px: Annotated[float, typer.Option("--max-px", help="a side may move so far")] = 5.0,
+    max_px: Annotated[
+        float, typer.Option("--max-px", help="Bound: how far a side of a box may move, pixels.")
+    ] = 5.0,
     max_missed: Annotated[
-        float, typer.Option("--max-missed", help="share of objects missed, and of others found")
+        float,
+        typer.Option("--max-missed", help="Bound: share of objects missed, or found in addition."),
     ] = 0.01,
     max_map_loss: Annotated[
-        float, typer.Option("--max-map-loss", help="mAP50-95 that may be lost")
+        float, typer.Option("--max-map-loss", help="Bound: loss of mAP50-95 (needs --labels).")
     ] = 0.01,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Build a model for another backend or precision, and say how far it drifts.
+    """Build a model for another backend or precision.
 
-    Each build is tried on the images beside the exact one, in turns. With --precision auto the
-    fastest build within the bounds serves the model from then on; if none is faster, it is served
-    as its workers make it.
+    Every build is compared with the exact one on your images: how far its results drift, and how
+    fast it is. With --precision auto the fastest build within the bounds serves the model from
+    then on; if none is faster, the default build does.
     """
     chosen = _candidates(device, backend, precision, calibration is not None)
     pictures = _pictures(images, calibration)
     serve = precision == AUTO if serve is None else serve
     bound = Bound(max_px, max_missed, max_map_loss)
     with Client(address) as client, progress_bar(quiet=as_json) as progress:
-        bench = _Bench(
-            client, _exactly(client, model), device, calibration, progress, compute_class
-        )
-        trials, failed = bench.try_all(chosen, pictures, labels, precision)
+        exactly = _exactly(client, model)
+        runs = _Trials(client, exactly, device, calibration, progress, compute_class)
+        trials, failed = runs.try_all(chosen, pictures, labels, precision)
         best = _best(trials, bound, precision)
-        # What could not be tried now may be what serves, and well.
+        # A build that failed now may be the one that serves well: then nothing is changed.
         serve = serve and bool(best or (precision == AUTO and not failed))
         if serve:
             drift = trials[best].drift if best else None
-            client.set_variant(bench.model, device, best, drift)
+            client.set_variant(runs.model, device, best, drift)
     beyond = {name: bound.exceeded_by(one.drift) for name, one in trials.items()}
     if as_json:
-        print_json(_as_json(bench.model, trials, beyond, failed, best if serve else ""))
+        print_json(_as_json(runs.model, trials, beyond, failed, best if serve else ""))
     else:
         out.print(tables.trials(trials, beyond))
         for name, why in failed.items():
             say(f"{name}: {why}")
-        _say_served(bench.model, device, serve, best)
+        _say_served(runs.model, device, serve, best)
     if precision != AUTO and any(beyond.values()):
-        print_error(f"beyond the bounds: {'; '.join(filter(None, beyond.values()))}")
+        print_error(f"not within the bounds: {'; '.join(filter(None, beyond.values()))}")
         raise typer.Exit(EXIT_CODES["FAILED_PRECONDITION"])
 
 
 def variant(
     model: ModelRef,
     which: Annotated[
-        str, typer.Argument(metavar="[VARIANT]", help="backend/precision of a build; none: no one")
+        str, typer.Argument(metavar="[VARIANT]", help="BACKEND/PRECISION of a build, or none.")
     ] = "none",
     device: DeviceKind = "cpu",
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="also on compute classes where it was not compared")
+        bool, typer.Option("--unchecked", help="Serve it also where it was not compared.")
     ] = False,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Serve a model by one of its builds on a kind of device.
+    """Choose which build of a model serves it.
 
-    A build in reduced precision (bf16, fp16, int8) serves where it was compared with the exact one,
-    on workers of the same compute class; on all others with --unchecked alone.
+    'none' returns to the default build, which the workers make by themselves. A build in reduced
+    precision (bf16, fp16, int8) serves on the compute classes where it was compared with the exact
+    one; with --unchecked it serves on all of them.
     """
     with Client(address) as client:
         build_name = "" if which == "none" else which
@@ -129,13 +136,15 @@ def variant(
 
 
 def _candidates(device: str, backend: str, precision: str, calibrated: bool) -> Sequence[str]:
-    """backend/precision of every build that is asked for."""
+    """The builds to make, as backend/precision."""
     backends = PRECISIONS.get(device)
     if backends is None:
         raise InvalidOption(f"--device {device}: one of {', '.join(PRECISIONS)}")
     if precision != AUTO:
         if backend == "all":
-            raise InvalidOption("give --backend, or --precision auto alone")
+            raise InvalidOption(
+                f"--precision {precision} needs --backend: give one, or use --precision auto"
+            )
         return [f"{backend}/{precision}"]
     if backend not in ("all", *backends):
         raise InvalidOption(f"--backend {backend}: one of {', '.join(backends)}")
@@ -149,21 +158,24 @@ def _candidates(device: str, backend: str, precision: str, calibrated: bool) -> 
 
 
 def _exactly(client: Client, model: str) -> str:
-    """name@version of what a reference means now: it is to mean the same all along."""
+    """The reference as name@version, so that it names one version to the end."""
     known = client.model(model)
     return model if "@" in model else f"{known.name}@{known.default_version}"
 
 
 def _pictures(folder: Path | None, calibration: Path | None) -> Sequence[Path]:
     if folder is None:
-        raise InvalidOption("give --images: a folder of images to try the build on")
+        raise InvalidOption("--images is missing: give a folder of images to compare the build on")
     if calibration is not None and folder.resolve() == calibration.resolve():
-        raise InvalidOption("give --images other than --calibration: ranges were learnt from those")
+        raise InvalidOption(
+            "--images and --calibration are the same folder: compare on images that calibration "
+            "has not seen"
+        )
     return images_in(folder)
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class _Trials:
     """Builds of one version (name@version) for one kind of device."""
 
     client: Client
@@ -177,8 +189,9 @@ class _Bench:
     def try_all(
         self, chosen: Sequence[str], images: Sequence[Path], labels: Path | None, precision: str
     ) -> tuple[dict[str, BuildComparison], dict[str, str]]:
-        """What became of each, by name; of those that could not be tried, why. One that was asked
-        for by name raises instead.
+        """The comparison of each build by name, and why the others failed.
+
+        A build that was asked for by name raises instead of failing.
         """
         exact, mine = self._exact()
         truths = (
@@ -223,17 +236,17 @@ class _Bench:
                 self.client.set_placement(build.name, build.placement)
 
     def _others(self, chosen: Sequence[str], exact: ModelVersion, precision: str) -> list[str]:
-        """Those of `chosen` that are not the exact build itself."""
+        """The builds of `chosen` other than the exact one."""
         its = exact.name.partition("+")[2].partition("@")[0]
         others = [one for one in chosen if f"{one.replace('/', '-')}-{self.device}" != its]
         if not others and precision != AUTO:
-            raise InvalidOption(f"{chosen[0]} is the exact build, which others are compared with")
+            raise InvalidOption(
+                f"{chosen[0]} is the exact build: choose another to compare with it"
+            )
         return others
 
     def _exact(self) -> tuple[ModelVersion, bool]:
-        """The build that others are held to, which is the version's own pack in fp32; and whether
-        it was made for this.
-        """
+        """The exact build, which is the version's own pack in fp32, and whether it is new."""
         before = {one.name for one in self.client.model(self.model).versions[0].builds}
         try:
             exact = self._build(TORCH, "fp32")
@@ -260,7 +273,7 @@ class _Bench:
 
 
 def _best(trials: dict[str, BuildComparison], bound: Bound, precision: str) -> str:
-    """What is to serve; empty: what does without."""
+    """The build to serve; empty: the default build."""
     if precision == AUTO:
         return build_comparison.fastest(trials, bound)
     fits = (name for name, one in trials.items() if not bound.exceeded_by(one.drift))
@@ -284,8 +297,9 @@ def _as_json(
 
 def _say_served(model: str, device: str, serve: bool, best: str) -> None:
     if serve and best:
-        out.print(f"{model} is served by {best} on {device} from now on")
+        out.print(f"{model} is now served by {best} on {device}")
     elif serve:
-        out.print(f"{model} is served on {device} as its workers make it: none was better")
+        out.print(f"{model} is served on {device} by the default build: no other was better")
     elif best:
-        out.print(f"serve it: yolopool models variant {model} {best} --device {device}")
+        # Not `models variant`: this comparison is not on record yet.
+        out.print(f"to serve {model} by {best} on {device}: run this again with --serve")

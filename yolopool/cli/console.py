@@ -1,28 +1,32 @@
-"""What every part of the command line shares: where it prints, and the options of every command."""
+"""What all commands share: where they print, their common options, and how help is laid out."""
 
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from typer.core import TyperGroup
 
 out = Console()
 err = Console(stderr=True)
 
 Address = Annotated[
     str,
-    typer.Option("--address", envvar="YOLOPOOL_ADDRESS", help="host:port of a control plane"),
+    typer.Option(
+        "--address", envvar="YOLOPOOL_ADDRESS", help="Address of the pool's control plane."
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs")]
-ModelRef = Annotated[str, typer.Argument(metavar="MODEL", help="name or name@version")]
-DEFAULT_ADDRESS = "127.0.0.1:50051"
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ModelRef = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Name of the model, or NAME@VERSION.")
+]
 
-# Of the process, by the gRPC code of the error.
+# Exit codes of the process, by the gRPC code of the error.
 EXIT_CODES = {
     "NOT_FOUND": 3,
     "INVALID_ARGUMENT": 4,
@@ -34,8 +38,23 @@ EXIT_CODES = {
 }
 
 
+class SectionedGroup(TyperGroup):
+    """A group whose help lists its commands under headings, in the order given here."""
+
+    sections: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
+        for heading, names in self.sections.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(name, cmd.get_short_help_str(width)) for name, cmd in commands if cmd]
+                )
+
+
 def print_error(text: str) -> None:
-    # Not as markup: a message may have brackets.
+    """Prints one line to stderr. Not as markup: a message may have brackets."""
     err.print(f"error {text}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -48,13 +67,13 @@ def plain(value: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """What goes on, beside the answer."""
+    """Prints a line about progress to stderr, so that stdout holds the answer alone."""
     err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Any]:
-    """A callable that takes (step, fraction)."""
+    """A bar on stderr; the callable that it yields takes (step, fraction)."""
     columns = (
         TextColumn("{task.description:10}"),
         BarColumn(),

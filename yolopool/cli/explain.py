@@ -1,5 +1,5 @@
-"""The commands that answer a why: what happened, what a load would do, where a model is and why,
-what became of a request.
+"""`yolopool events`, `models plan` and `explain`: what happened, what a load would do, and why a
+model or a request is as it is.
 """
 
 import json
@@ -14,7 +14,6 @@ import typer
 
 from yolopool.cli import event_tables
 from yolopool.cli.console import (
-    DEFAULT_ADDRESS,
     Address,
     AsJson,
     ModelRef,
@@ -26,44 +25,57 @@ from yolopool.cli.console import (
 from yolopool.client.client import Client
 from yolopool.client.explanations import Event
 from yolopool.errors import Unavailable
+from yolopool.transport import DEFAULT_ADDRESS
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 
-explain_app = typer.Typer(help="Why it is as it is.", no_args_is_help=True)
+explain_app = typer.Typer(
+    help="Explain a model's placement, or a request's outcome.",
+    no_args_is_help=True,
+)
 
 
 def events(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="and those to come")] = False,
-    last: Annotated[int, typer.Option(help="the newest so many; 0: all", min=0)] = 50,
-    kinds: Annotated[list[str] | None, typer.Option("--kind", help="only ASSIGNED, ...")] = None,
-    model: Annotated[str, typer.Option(help="only of name or name@version")] = "",
-    worker: Annotated[str, typer.Option(help="only of this worker")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep printing new events until Ctrl-C.")
+    ] = False,
+    last: Annotated[
+        int, typer.Option(help="Number of newest events to print; 0: all.", min=0)
+    ] = 50,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="Only events of this kind, such as ASSIGNED; repeatable."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Only events of this model: NAME or NAME@VERSION.")
+    ] = "",
+    worker: Annotated[str, typer.Option(help="Only events of this worker.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """What happened to the fleet, oldest first; with --follow until Ctrl-C."""
+    """Show what happened in the pool, oldest first."""
     kinds = kinds or []
     with Client(address) as client:
         if not follow:
-            _tell(client.events(last=last, kinds=kinds, model=model, worker=worker), as_json)
+            _print(client.events(last=last, kinds=kinds, model=model, worker=worker), as_json)
             return
-        # At once and for sure: a KeyboardInterrupt in a destructor would be lost.
+        # Exits at once: a KeyboardInterrupt raised inside a destructor would be lost.
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
-        _tell(
+        _print(
             follow_events(
                 client,
                 last=last,
                 kinds=kinds,
                 model=model,
                 worker=worker,
-                away=lambda reason: say(f"{reason} (waiting for it)"),
+                on_break=lambda reason: say(f"{reason} (reconnecting)"),
             ),
             as_json,
         )
 
 
-def _tell(found: Iterable[Event], as_json: bool) -> None:
-    for event in found:
+def _print(events: Iterable[Event], as_json: bool) -> None:
+    for event in events:
         if as_json:
             sys.stdout.write(json.dumps(plain(event)) + "\n")
             sys.stdout.flush()
@@ -73,12 +85,12 @@ def _tell(found: Iterable[Event], as_json: bool) -> None:
 
 def plan(
     model: ModelRef,
-    replicas: Annotated[int, typer.Option(help="on so many workers", min=1)] = 1,
-    pin: Annotated[bool, typer.Option(help="never released to make room")] = False,
+    replicas: Annotated[int, typer.Option(help="Number of workers to load it on.", min=1)] = 1,
+    pin: Annotated[bool, typer.Option(help="Plan for a pinned model.")] = False,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """What loading a model would do now; nothing is changed."""
+    """Show what loading a model would do, without doing it."""
     with Client(address) as client:
         steps = client.plan_load(model, replicas=replicas, pin=pin)
     if as_json:
@@ -91,7 +103,7 @@ def plan(
 def explain_model(
     model: ModelRef, as_json: AsJson = False, address: Address = DEFAULT_ADDRESS
 ) -> None:
-    """Where a model is and why, worker by worker."""
+    """Show where a model is loaded and why, by worker."""
     with Client(address) as client:
         found = client.explain_model(model)
     if as_json:
@@ -104,11 +116,17 @@ def explain_model(
 
 @explain_app.command("request")
 def explain_request(
-    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="as the answer names it")],
+    request_id: Annotated[
+        str,
+        typer.Argument(metavar="REQUEST_ID", help="Id of the request, from its answer or error."),
+    ],
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """What became of a recent request; the control plane that answered it knows."""
+    """Show what happened to a recent request.
+
+    Ask the control plane that answered it: others do not know.
+    """
     with Client(address) as client:
         found = client.explain_request(request_id)
     if as_json:
@@ -125,25 +143,26 @@ def follow_events(
     kinds: Sequence[str] = (),
     model: str = "",
     worker: str = "",
-    away: Callable[[str], None],
+    on_break: Callable[[str], None],
 ) -> Iterator[Event]:
-    """As `Client.events` with follow, and without end: after a break it goes on from the last
-    event it saw. `away` hears once a break why. Raises Unavailable only if nothing answers at
+    """Follows events without end: after a break it resumes behind the last event it saw.
+
+    `on_break` is called with the reason once a break. Raises Unavailable only if nothing answers at
     the start.
     """
     client.fleet()
-    after, pause_s = "", FIRST_PAUSE_S
+    after, pause_s = "", MIN_PAUSE_S
     while True:
-        said = "the control plane stopped"
+        reason = "the control plane stopped"
         try:
             for event in client.events(
                 after=after, last=last, kinds=kinds, model=model, worker=worker, follow=True
             ):
-                after, last, pause_s = event.id, 0, FIRST_PAUSE_S
+                after, last, pause_s = event.id, 0, MIN_PAUSE_S
                 yield event
         except Unavailable as error:
-            said = f"{error.reason}: {error.message}"
-        if pause_s == FIRST_PAUSE_S:
-            away(said)
+            reason = f"{error.reason}: {error.message}"
+        if pause_s == MIN_PAUSE_S:
+            on_break(reason)
         time.sleep(pause_s)
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        pause_s = min(2 * pause_s, MAX_PAUSE_S)

@@ -1,4 +1,4 @@
-"""`yolopool workers`, `changeover` and `schedules`: what concerns more than one model."""
+"""`yolopool workers`, `changeover` and `schedules`: commands on more than one model."""
 
 from typing import Annotated
 
@@ -6,7 +6,6 @@ import typer
 
 from yolopool.cli import tables
 from yolopool.cli.console import (
-    DEFAULT_ADDRESS,
     Address,
     AsJson,
     out,
@@ -15,18 +14,17 @@ from yolopool.cli.console import (
     print_json,
 )
 from yolopool.client.client import Client
+from yolopool.transport import DEFAULT_ADDRESS
 
-workers_app = typer.Typer(help="The workers of the pool.", no_args_is_help=True)
-schedules_app = typer.Typer(help="Changes of models by the clock.", no_args_is_help=True)
+workers_app = typer.Typer(help="List workers, and drain one.", no_args_is_help=True)
+schedules_app = typer.Typer(help="Run changeovers at set times.", no_args_is_help=True)
 
-Prepare = Annotated[
-    list[str] | None, typer.Option("--load", help="a model to load; may be repeated")
-]
+Prepare = Annotated[list[str] | None, typer.Option("--load", help="Load this model; repeatable.")]
 Leave = Annotated[
-    list[str] | None, typer.Option("--release", help="a model to release; may be repeated")
+    list[str] | None, typer.Option("--release", help="Release this model; repeatable.")
 ]
-Replicas = Annotated[int, typer.Option(help="of each on so many workers", min=1)]
-Pin = Annotated[bool, typer.Option("--pin", help="never released to make room")]
+Replicas = Annotated[int, typer.Option(help="Number of workers to load each model on.", min=1)]
+Pin = Annotated[bool, typer.Option("--pin", help="Keep them loaded: never evict them for others.")]
 
 
 def changeover(
@@ -34,11 +32,16 @@ def changeover(
     release: Leave = None,
     replicas: Replicas = 1,
     pin: Pin = False,
-    timeout_s: Annotated[float, typer.Option("--timeout", help="deadline, seconds")] = 120.0,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Deadline for the loads, in seconds.")
+    ] = 120.0,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Load some models, and release others once all of those are loaded: all or nothing."""
+    """Load some models, then release others: all or nothing.
+
+    Nothing is released unless every model was loaded.
+    """
     with Client(address) as client:
         done = client.changeover(
             load or (), release or (), replicas=replicas, pin=pin, timeout_s=timeout_s
@@ -51,21 +54,26 @@ def changeover(
 
 @schedules_app.command("list")
 def schedules_list(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) -> None:
-    """Schedules, the next time of each in its own zone, and how the last one went."""
+    """List schedules: the next run of each, and how the last one ended."""
     with Client(address) as client:
         known = client.schedules()
-    print_json([plain(one) for one in known]) if as_json else out.print(tables.schedules(known))
+    print_json([plain(s) for s in known]) if as_json else out.print(tables.schedules(known))
 
 
 @schedules_app.command("set")
 def schedules_set(
-    name: Annotated[str, typer.Argument(help="a new one, or one to replace")],
-    cron: Annotated[str, typer.Option("--cron", help="minute hour day-of-month month day-of-week")],
+    name: Annotated[str, typer.Argument(help="Name of the schedule; an existing one is replaced.")],
+    cron: Annotated[
+        str, typer.Option("--cron", help="When: minute hour day-of-month month day-of-week.")
+    ],
     time_zone: Annotated[
-        str, typer.Option("--time-zone", help="such as Europe/Berlin; without it, UTC")
+        str,
+        typer.Option(
+            "--time-zone", help="Time zone of --cron, such as Europe/Berlin; default: UTC."
+        ),
     ] = "",
     lead_s: Annotated[
-        float, typer.Option("--lead", help="loads begin so many seconds before")
+        float, typer.Option("--lead", help="Start loading this many seconds earlier.")
     ] = 0.0,
     load: Prepare = None,
     release: Leave = None,
@@ -74,7 +82,7 @@ def schedules_set(
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Load some models and release others at each moment of a cron line."""
+    """Create or replace a schedule: a changeover at set times."""
     with Client(address) as client:
         made = client.set_schedule(
             name,
@@ -91,9 +99,10 @@ def schedules_set(
 
 @schedules_app.command("delete")
 def schedules_delete(
-    name: Annotated[str, typer.Argument()], address: Address = DEFAULT_ADDRESS
+    name: Annotated[str, typer.Argument(help="Name of the schedule.")],
+    address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Forget a schedule; what it loaded stays."""
+    """Delete a schedule; the models it loaded stay loaded."""
     with Client(address) as client:
         client.delete_schedule(name)
     out.print(f"deleted {name}", highlight=False)
@@ -101,7 +110,7 @@ def schedules_delete(
 
 @workers_app.command("list")
 def workers_list(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) -> None:
-    """Workers with their memory ledgers and what they hold."""
+    """List workers: state, memory and loaded models."""
     with Client(address) as client:
         known = client.workers()
     print_json([plain(worker) for worker in known]) if as_json else out.print(tables.workers(known))
@@ -109,18 +118,26 @@ def workers_list(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) ->
 
 @workers_app.command("drain")
 def workers_drain(
-    worker: Annotated[str, typer.Argument(metavar="ID", help="as `workers list` has it")],
-    wait: Annotated[bool, typer.Option(help="until it has left")] = False,
-    timeout_s: Annotated[float, typer.Option("--timeout", help="of the wait, seconds")] = 600.0,
+    worker: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of the worker, from 'workers list'.")
+    ],
+    wait: Annotated[bool, typer.Option(help="Wait until it has left.")] = False,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Longest wait, in seconds.")
+    ] = 600.0,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Take a worker out: its models are loaded elsewhere, it answers what it has, and ends."""
+    """Drain a worker: move its models, then end its process.
+
+    It answers the requests that it has. Its supervisor then starts a fresh process.
+    """
     with Client(address) as client:
-        left = client.drain_worker(worker, wait=wait, timeout_s=timeout_s)
+        not_moved = client.drain_worker(worker, wait=wait, timeout_s=timeout_s)
     if as_json:
-        print_json({"worker": worker, "not_moved": list(left)})
+        print_json({"worker": worker, "not_moved": list(not_moved)})
         return
     out.print(f"{worker} {'has left' if wait else 'is draining'}", highlight=False)
-    if left:
-        print_error(f"nobody else had room for {', '.join(left)}: add a worker, or unload others")
+    if not_moved:
+        names = ", ".join(not_moved)
+        print_error(f"no other worker had room for {names}: add a worker, or unload other models")

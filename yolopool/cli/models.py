@@ -1,4 +1,4 @@
-"""`yolopool models`: the registry, what is loaded, and how and where."""
+"""`yolopool models`: registers models, loads them, and sets how and where they run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,11 +7,11 @@ import typer
 
 from yolopool.cli import builds, tables
 from yolopool.cli.console import (
-    DEFAULT_ADDRESS,
     EXIT_CODES,
     Address,
     AsJson,
     ModelRef,
+    SectionedGroup,
     out,
     plain,
     print_error,
@@ -21,31 +21,47 @@ from yolopool.cli.console import (
 from yolopool.client.client import Client
 from yolopool.client.model_records import Batching, ModelVersion, Placement
 from yolopool.errors import InvalidOption
+from yolopool.transport import DEFAULT_ADDRESS
 
-app = typer.Typer(help="The registry of models.", no_args_is_help=True)
+
+class _Commands(SectionedGroup):
+    sections = {  # noqa: RUF012 - typed in the base class
+        "Registry": ["list", "show", "register", "delete"],
+        "Loading": ["load", "plan", "unload", "residency", "placement"],
+        "Speed": ["batching", "build", "variant"],
+    }
+
+
+app = typer.Typer(cls=_Commands, help="Register, load and configure models.", no_args_is_help=True)
 app.command("build")(builds.build)
 app.command("variant")(builds.variant)
 
 Pool = Annotated[
-    str | None, typer.Option("--pool", help="only on workers of this pool (label pool)")
+    str | None, typer.Option("--pool", help="Run only on workers of this pool (label pool).")
 ]
 Label = Annotated[
     list[str] | None,
-    typer.Option("--label", help="only on workers that have it, name=value; may be repeated"),
+    typer.Option("--label", help="Run only on workers with this label, NAME=VALUE; repeatable."),
 ]
 MaxReplicas = Annotated[
-    int | None, typer.Option("--max-replicas", help="most copies that queues may ask for; 0: any")
+    int | None,
+    typer.Option("--max-replicas", help="Most replicas that autoscaling may add; 0: no limit."),
 ]
-PriorityWord = Annotated[str | None, typer.Option("--priority", help="interactive, normal or bulk")]
+PriorityWord = Annotated[
+    str | None, typer.Option("--priority", help="Priority: interactive, normal or bulk.")
+]
 
 
 @app.command("list")
 def models_list(
-    prefix: Annotated[str, typer.Argument(help="only names that begin so")] = "",
+    prefix: Annotated[str, typer.Argument(help="Only models whose name begins with this.")] = "",
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Models, their versions, and who holds them (* is what the bare name means)."""
+    """List models, their versions and where they are loaded.
+
+    * marks the version that the name alone refers to.
+    """
     with Client(address) as client:
         known = client.models(prefix)
     if as_json:
@@ -58,7 +74,7 @@ def models_list(
 def models_show(
     model: ModelRef, as_json: AsJson = False, address: Address = DEFAULT_ADDRESS
 ) -> None:
-    """All that is known of a model."""
+    """Show everything about a model."""
     with Client(address) as client:
         known = client.model(model)
     if as_json:
@@ -70,37 +86,50 @@ def models_show(
 
 @app.command("register")
 def models_register(
-    name: Annotated[str, typer.Argument(help="name or team/name")],
-    path: Annotated[Path, typer.Argument(help="model file (.pt, .onnx)")],
-    image_size: Annotated[int | None, typer.Option("--imgsz", help="longest side, pixels")] = None,
-    image_sizes: Annotated[
-        list[int] | None, typer.Option("--also-imgsz", help="one that requests may ask for too")
+    name: Annotated[str, typer.Argument(help="Name of the model: NAME or TEAM/NAME.")],
+    path: Annotated[Path, typer.Argument(help="Model file: .pt or .onnx.")],
+    image_size: Annotated[
+        int | None, typer.Option("--imgsz", help="Longest side of an image, pixels.")
     ] = None,
-    confidence: Annotated[float | None, typer.Option("--conf", help="default 0.25")] = None,
-    iou: Annotated[float | None, typer.Option("--iou", help="default 0.7")] = None,
-    max_detections: Annotated[int | None, typer.Option("--max-det", help="default 300")] = None,
-    shape_policy: Annotated[str | None, typer.Option(help="rect (default) or square")] = None,
+    image_sizes: Annotated[
+        list[int] | None,
+        typer.Option("--also-imgsz", help="Image size that requests may ask for; repeatable."),
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option("--conf", help="Confidence threshold; default 0.25.")
+    ] = None,
+    iou: Annotated[
+        float | None, typer.Option("--iou", help="NMS overlap threshold; default 0.7.")
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option("--max-det", help="Most objects in an answer; default 300.")
+    ] = None,
+    shape_policy: Annotated[
+        str | None, typer.Option(help="Shape that images are scaled to: rect (default) or square.")
+    ] = None,
     head_mode: Annotated[
-        str | None, typer.Option("--head", help="one-to-many (default) or end-to-end")
+        str | None, typer.Option("--head", help="Head to use: one-to-many (default) or end-to-end.")
     ] = None,
     output_layout: Annotated[
         str | None,
         typer.Option(
             "--layout",
-            help="of an .onnx that does not tell: objectness, plain, end-to-end or pair",
+            help="Output layout of an .onnx file that does not say it: objectness, plain, "
+            "end-to-end or pair.",
         ),
     ] = None,
     architecture: Annotated[
-        Path | None, typer.Option("--arch", help="YAML of the architecture, of a file of weights")
+        Path | None,
+        typer.Option("--arch", help="Architecture (YAML), for a file that holds weights alone."),
     ] = None,
     class_names: Annotated[
-        str, typer.Option("--names", help="its classes, comma separated: circle,square")
+        str, typer.Option("--names", help="Class names, comma separated, if the file lacks them.")
     ] = "",
-    wait: Annotated[bool, typer.Option(help="until the import has ended")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until the import has ended.")] = True,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Upload a model file and make it the next version of a name."""
+    """Upload a model file as the next version of a model."""
     with Client(address) as client, progress_bar(quiet=as_json) as progress:
         version = client.register(
             name,
@@ -130,17 +159,22 @@ def models_register(
 @app.command("load")
 def models_load(
     model: ModelRef,
-    replicas: Annotated[int, typer.Option(help="on so many workers", min=1)] = 1,
-    pin: Annotated[bool, typer.Option(help="never released to make room")] = False,
+    replicas: Annotated[int, typer.Option(help="Number of workers to load it on.", min=1)] = 1,
+    pin: Annotated[
+        bool, typer.Option(help="Keep it loaded: never evict it for another model.")
+    ] = False,
     pool: Pool = None,
     label: Label = None,
     max_replicas: MaxReplicas = None,
     priority: PriorityWord = None,
-    wait: Annotated[bool, typer.Option(help="until it is loaded")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until it is loaded.")] = True,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Load a model ahead of its first request; where it may run is set first, if it is given."""
+    """Load a model before its first request.
+
+    With --pool, --label, --max-replicas or --priority its placement is changed first.
+    """
     with Client(address) as client:
         where = None
         if (pool, label, max_replicas, priority) != (None, None, None, None):
@@ -152,14 +186,14 @@ def models_load(
 @app.command("unload")
 def models_unload(
     model: ModelRef,
-    wait: Annotated[bool, typer.Option(help="until its memory is given back")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until its memory is free.")] = True,
     force: Annotated[
-        bool, typer.Option("--force", help="refuse its open requests instead of waiting for them")
+        bool, typer.Option("--force", help="Fail its open requests instead of waiting for them.")
     ] = False,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Release a model everywhere; the next request loads it again."""
+    """Unload a model everywhere; the next request loads it."""
     with Client(address) as client:
         version = client.unload(model, wait=wait, force=force)
     print_json(plain(version)) if as_json else out.print(tables.version(version))
@@ -169,18 +203,23 @@ def models_unload(
 def models_residency(
     model: ModelRef,
     mode: Annotated[
-        str | None, typer.Option("--mode", help="normal, hot-standby or on-demand")
+        str | None,
+        typer.Option("--mode", help="normal, hot-standby (loaded and pinned) or on-demand."),
     ] = None,
     idle_s: Annotated[
-        float | None, typer.Option("--idle-s", help="of on-demand: released when idle so long")
+        float | None,
+        typer.Option("--idle-s", help="With on-demand: unload after so many idle seconds."),
     ] = None,
     cpu_fallback: Annotated[
-        bool | None, typer.Option(help="on a CPU where every accelerator failed to load it")
+        bool | None, typer.Option(help="Serve it on a CPU if every accelerator failed to load it.")
     ] = None,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Say how a model is kept once it is loaded; what is not given stays as it is."""
+    """Set how long a model stays loaded.
+
+    Options that are not given keep their value.
+    """
     with Client(address) as client:
         now = _known(client, model).residency
         version = client.set_residency(
@@ -202,7 +241,10 @@ def models_placement(
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Say where a model may run; what is not given stays as it is."""
+    """Set on which workers a model may run.
+
+    Options that are not given keep their value.
+    """
     with Client(address) as client:
         where = _placement(client, model, pool, label, max_replicas, priority)
         version = client.set_placement(model, where)
@@ -217,11 +259,11 @@ def _placement(
     max_replicas: int | None,
     priority: str | None,
 ) -> Placement:
-    """The placement of a version with what is given in the place of what is known."""
+    """The version's placement, with the given options changed."""
     now = _known(client, model).placement
     pairs = [label.partition("=") for label in labels or ()]
     if not all(name and sign for name, sign, _ in pairs):
-        raise InvalidOption("--label takes name=value")
+        raise InvalidOption("--label takes NAME=VALUE, such as --label site=berlin")
     return Placement(
         now.pool if pool is None else pool,
         now.labels if labels is None else {name: value for name, _, value in pairs},
@@ -233,30 +275,39 @@ def _placement(
 @app.command("batching")
 def models_batching(
     model: ModelRef,
-    device: Annotated[str, typer.Option("--device", help="kind of device: cpu, cuda or sim")],
+    device: Annotated[str, typer.Option("--device", help="Kind of device: cpu, cuda or sim.")],
     max_batch: Annotated[
-        int | None, typer.Option("--max-batch", help="images a pass at most; 0: the worker's own")
+        int | None,
+        typer.Option("--max-batch", help="Most images in a pass; 0: as the worker was started."),
     ] = None,
     prefer: Annotated[
-        str | None, typer.Option("--prefer", help="sizes a batch is cut to: 4,8; empty: any")
+        str | None,
+        typer.Option("--prefer", help="Preferred batch sizes, such as 4,8; empty: any size."),
     ] = None,
     max_delay_ms: Annotated[
-        float | None, typer.Option("--max-delay-ms", help="a batch may wait so long to fill")
+        float | None,
+        typer.Option("--max-delay-ms", help="Longest wait for a batch to fill, in ms."),
     ] = None,
     queue: Annotated[
-        int | None, typer.Option("--queue", help="most that wait at a worker; 0: its bound alone")
+        int | None,
+        typer.Option("--queue", help="Most requests queued at a worker; 0: its own limit."),
     ] = None,
     fixed: Annotated[
-        bool | None, typer.Option(help="exactly --max-batch, filled up with grey images")
+        bool | None, typer.Option(help="Run exactly --max-batch images, padded with grey ones.")
     ] = None,
-    reset: Annotated[bool, typer.Option("--reset", help="back to the workers' own")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Return to the workers' own settings.")
+    ] = False,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Say how a model is batched on a kind of device; what is not given stays as it is."""
+    """Set how a model's images are batched on a device.
+
+    Options that are not given keep their value.
+    """
     given = (max_batch, prefer, max_delay_ms, queue, fixed)
-    if reset == any(one is not None for one in given):
-        raise InvalidOption("give what is to change, or --reset alone")
+    if reset == any(value is not None for value in given):
+        raise InvalidOption("give the options to change, or --reset alone")
     with Client(address) as client:
         now = _known(client, model).batching.get(device, Batching())
         asked = Batching(
@@ -274,21 +325,21 @@ def _sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise InvalidOption(f"--prefer takes sizes as 4,8, not {text!r}") from error
+        raise InvalidOption(f"--prefer {text!r}: give batch sizes, such as 4,8") from error
 
 
 def _known(client: Client, model: str) -> ModelVersion:
-    """The version that a reference means now."""
+    """The version that a reference names now."""
     known = client.model(model)
     number = known.default_version or known.versions[0].number
-    return next(one for one in known.versions if "@" in model or one.number == number)
+    return next(v for v in known.versions if "@" in model or v.number == number)
 
 
 @app.command("delete")
 def models_delete(
     model: ModelRef, as_json: AsJson = False, address: Address = DEFAULT_ADDRESS
 ) -> None:
-    """Forget a model, or one version of it."""
+    """Delete a model, or one version of it."""
     with Client(address) as client:
         deleted = client.delete(model)
     print_json(list(deleted)) if as_json else out.print("deleted " + ", ".join(deleted))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from yolopool.client import drawing, masks
-from yolopool.client.drawing import Drawable
+from yolopool.client.drawing import ImageSource
 from yolopool.client.masks import Mask
 from yolopool.client.model_records import Drift, drift_of
 from yolopool.v1 import detection_pb2
@@ -194,7 +194,7 @@ class Detections:
             found = ", ".join(f"{name} {probability:.2f}" for name, probability in likeliest)
         return f"<Detections of {self.model}: {found}; {self.timing.total_ms:.1f} ms>"
 
-    def plot(self, image: Drawable | None = None) -> Image.Image:
+    def plot(self, image: ImageSource | None = None) -> Image.Image:
         """A copy of the image with the results drawn; by default the image that was detected on.
 
         Raises ValueError if there is none, or if its size is not `image_size`.
@@ -204,7 +204,7 @@ class Detections:
             raise ValueError(f"the image is {picture.size}, the boxes are of {self.image_size}")
         return drawing.draw(self, picture)
 
-    def save(self, path: str | Path, image: Drawable | None = None) -> None:
+    def save(self, path: str | Path, image: ImageSource | None = None) -> None:
         """Draws and writes; the format follows the file's ending."""
         self.plot(image).save(path)
 

@@ -174,3 +174,11 @@ def trace_of(message: explain_pb2.RequestTrace) -> RequestTrace:
         inference_ms=message.inference_ms,
         batch_size=message.batch_size,
     )
+
+
+def steps_of(message: explain_pb2.PlanLoadResponse) -> tuple[PlannedStep, ...]:
+    return tuple(step_of(step) for step in message.steps)
+
+
+def traces_of(message: explain_pb2.ExplainRequestResponse) -> tuple[RequestTrace, ...]:
+    return tuple(trace_of(trace) for trace in message.requests)

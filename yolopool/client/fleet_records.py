@@ -204,3 +204,7 @@ def _exit_of(message: fleet_pb2.WorkerExit) -> WorkerExit:
 
 def fleet_of(message: fleet_pb2.GetFleetResponse) -> Fleet:
     return Fleet(**{name: getattr(message, name) for name in Fleet.__slots__})
+
+
+def workers_of(message: fleet_pb2.ListWorkersResponse) -> tuple[Worker, ...]:
+    return tuple(worker_of(worker) for worker in message.workers)

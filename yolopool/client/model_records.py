@@ -3,7 +3,7 @@
 Frozen and plain: each reads itself from its message, and `dataclasses.asdict` gives the JSON.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
@@ -348,3 +348,15 @@ def schedule_of(message: schedule_pb2.ScheduleStatus) -> Schedule:
 def model_of(message: model_pb2.Model) -> Model:
     versions = tuple(version_of(version) for version in message.versions)
     return Model(message.name, message.default_version, versions)
+
+
+def models_of(message: model_pb2.ListModelsResponse) -> tuple[Model, ...]:
+    return tuple(model_of(model) for model in message.models)
+
+
+def schedules_of(message: schedule_pb2.ListSchedulesResponse) -> tuple[Schedule, ...]:
+    return tuple(schedule_of(schedule) for schedule in message.schedules)
+
+
+def names_of(keys: Iterable[types_pb2.VersionKey]) -> tuple[str, ...]:
+    return tuple(f"{key.model}@{key.version}" for key in keys)

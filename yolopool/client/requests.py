@@ -1,65 +1,19 @@
-"""Calls as data: what each method of the two clients sends, and how long it may take.
+"""The messages that the clients send, made of what callers give. Nothing is sent here.
 
-Pure but for reading the image's file; the clients only await what is made here.
+Pure but for reading an image file. Raises InvalidOption for what no server would take.
 """
 
-import json
-import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 from PIL import Image
 
 from yolopool.client import images
 from yolopool.client.model_records import Batching, Drift, Placement, drift_to
-from yolopool.client.uploads import Artifact, architecture_text
 from yolopool.errors import InvalidOption
 from yolopool.v1 import bench_pb2, detection_pb2, events_pb2, model_pb2, schedule_pb2, types_pb2
-
-DEFAULT_ADDRESS = "127.0.0.1:50051"
-MAX_MESSAGE_BYTES = 128 * 1024 * 1024
-# Calls that change nothing are sent again by the transport while their deadline lasts.
-_REPEATABLE = {
-    "yolopool.v1.DetectionService": ("Detect",),
-    "yolopool.v1.ModelService": ("ListModels", "GetModel"),
-    "yolopool.v1.FleetService": ("ListWorkers", "GetFleet"),
-    "yolopool.v1.EventService": ("WatchEvents",),
-    "yolopool.v1.ExplainService": ("PlanLoad", "ExplainModel", "ExplainRequest"),
-    "yolopool.v1.ScheduleService": ("ListSchedules",),
-}
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    (
-        "grpc.service_config",
-        json.dumps(
-            {
-                "methodConfig": [
-                    {
-                        "name": [
-                            {"service": service, "method": method}
-                            for service, methods in _REPEATABLE.items()
-                            for method in methods
-                        ],
-                        "retryPolicy": {
-                            "maxAttempts": 4,
-                            "initialBackoff": "0.1s",
-                            "maxBackoff": "1s",
-                            "backoffMultiplier": 2,
-                            "retryableStatusCodes": ["UNAVAILABLE"],
-                        },
-                    }
-                ]
-            }
-        ),
-    ),
-)
 
 PriorityName = Literal["interactive", "normal", "bulk"]
 ShapePolicyName = Literal["rect", "square"]
@@ -103,89 +57,133 @@ _RESIDENCIES = {
 }
 
 
-def address_of(address: str | None) -> str:
-    """The given address, else YOLOPOOL_ADDRESS, else the default port of this machine."""
-    return address or os.environ.get("YOLOPOOL_ADDRESS") or DEFAULT_ADDRESS
+class DetectOptions(TypedDict, total=False):
+    """The options of `detect`; those left out take the version's settings.
+
+    The image: `channel_order` of an array with colours, "bgr" (OpenCV) or "rgb"; `image_size`,
+    the longest side to scale it to, one that the version allows; `region_of_interest`, (x_min,
+    y_min, x_max, y_max) in pixels, to detect only there; `tile_size` and `tile_overlap`, to cut a
+    large image into tiles (side in pixels, 0: the model's own size; overlap as a share, 0..0.9).
+
+    The result: `confidence`, least confidence 0..1, and `class_confidences` for single classes by
+    id; `iou`, overlap above which NMS drops the less confident box; `agnostic_nms`, to suppress
+    across classes; `max_detections`; `classes`, only these class ids; `masks` of a segmentation,
+    "polygon" (default), "rle" or "none"; `top_k`, how many classes a classification names, and
+    `all_probabilities`, to get the probability of every class.
+
+    The call: `priority`, "interactive", "normal" (default) or "bulk"; `request_id`, a name of your
+    own for logs and `explain_request`; `timeout_s`, its deadline (default 30).
+    """
+
+    channel_order: images.Order | None
+    confidence: float | None
+    class_confidences: Mapping[int, float] | None
+    iou: float | None
+    max_detections: int | None
+    classes: Sequence[int]
+    agnostic_nms: bool
+    region_of_interest: Sequence[float] | None
+    masks: MaskFormatName | None
+    top_k: int | None
+    all_probabilities: bool
+    image_size: int | None
+    tile_size: int | None
+    tile_overlap: float | None
+    priority: PriorityName
+    request_id: str
+    timeout_s: float
+
+
+class RegisterOptions(TypedDict, total=False):
+    """The settings of a version that `register` makes; those left out take the file's or the
+    pool's defaults.
+
+    `image_size` is the longest side in pixels, `image_sizes` are others that requests may ask for.
+    `output_layout` is for an ONNX file that does not say how its output is laid out; such a file
+    may need `class_names` too. `architecture` (a YAML file, or the name of one of the model
+    library's) and `class_names` are for a file that holds weights alone. `placement` says where
+    the version may run.
+    """
+
+    image_size: int | None
+    image_sizes: Sequence[int]
+    confidence: float | None
+    iou: float | None
+    max_detections: int | None
+    shape_policy: ShapePolicyName | None
+    head_mode: HeadModeName | None
+    output_layout: OutputLayoutName | None
+    architecture: str | Path | None
+    class_names: Sequence[str]
+    placement: Placement | None
 
 
 def detect(
-    image: images.ImageLike,
-    model: str,
-    *,
-    channel_order: images.Order | None,
-    confidence: float | None,
-    class_confidences: Mapping[int, float] | None,
-    iou: float | None,
-    max_detections: int | None,
-    classes: Sequence[int],
-    agnostic_nms: bool,
-    region_of_interest: Sequence[float] | None,
-    masks: MaskFormatName | None,
-    top_k: int | None,
-    all_probabilities: bool,
-    image_size: int | None,
-    tile_size: int | None,
-    tile_overlap: float | None,
-    priority: PriorityName,
-    request_id: str,
+    image: images.ImageLike, model: str, given: DetectOptions
 ) -> tuple[detection_pb2.DetectRequest, Image.Image | bytes]:
-    """The message of a Detect, and the image for drawing on."""
+    """The message of a Detect, and the image to draw its results on."""
+    refuse_unknown("detect", given, DetectOptions)
+    priority = given.get("priority", "normal")
     if priority not in _PRIORITIES:
         raise InvalidOption(f"priority {priority!r}: one of {', '.join(_PRIORITIES)}")
     request = detection_pb2.DetectRequest(
-        model=model, priority=_PRIORITIES[priority], request_id=request_id
+        model=model, priority=_PRIORITIES[priority], request_id=given.get("request_id", "")
     )
-    source = images.put(image, channel_order, request)
+    source = images.put(image, given.get("channel_order"), request)
     options = request.options
-    _put_thresholds(options, confidence, class_confidences or {}, iou, max_detections)
-    options.classes.extend(_unsigned("class id", class_id) for class_id in classes)
-    options.agnostic_nms = agnostic_nms
-    if region_of_interest is not None:
-        if len(region_of_interest) != 4:
-            raise InvalidOption("region_of_interest: give (x_min, y_min, x_max, y_max) in pixels")
-        x_min, y_min, x_max, y_max = (float(value) for value in region_of_interest)
-        options.region_of_interest.CopyFrom(
-            types_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
-        )
-    _put_form(options, masks, top_k, all_probabilities)
-    options.image_size = _unsigned("image_size", image_size or 0)
-    if tile_size is not None or tile_overlap is not None:
-        options.tiling.tile_size = _unsigned("tile_size", tile_size or 0)
-        if tile_overlap is not None:
-            options.tiling.overlap = tile_overlap
+    _put_thresholds(options, given)
+    _put_region(options, given)
+    _put_form(options, given)
     return request, source
 
 
-def _put_thresholds(
-    options: detection_pb2.DetectOptions,
-    confidence: float | None,
-    class_confidences: Mapping[int, float],
-    iou: float | None,
-    max_detections: int | None,
-) -> None:
-    if confidence is not None:
+def refuse_unknown(method: str, given: Mapping[str, Any], known: type) -> None:
+    """Raises TypeError for an option that is not declared, as Python does for a parameter."""
+    for name in given:
+        if name not in known.__annotations__:
+            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
+
+
+def _put_thresholds(options: detection_pb2.DetectOptions, given: DetectOptions) -> None:
+    """Which objects are reported."""
+    if (confidence := given.get("confidence")) is not None:
         options.confidence = confidence
-    if iou is not None:
+    if (iou := given.get("iou")) is not None:
         options.iou = iou
-    if max_detections is not None:
-        options.max_detections = _unsigned("max_detections", max_detections)
-    for class_id, value in class_confidences.items():
+    if (most := given.get("max_detections")) is not None:
+        options.max_detections = _unsigned("max_detections", most)
+    for class_id, value in (given.get("class_confidences") or {}).items():
         options.class_confidences.add(class_id=_unsigned("class id", class_id), confidence=value)
+    options.classes.extend(_unsigned("class id", class_id) for class_id in given.get("classes", ()))
+    options.agnostic_nms = given.get("agnostic_nms", False)
 
 
-def _put_form(
-    options: detection_pb2.DetectOptions,
-    masks: MaskFormatName | None,
-    top_k: int | None,
-    all_probabilities: bool,
-) -> None:
-    """In which form results are told."""
+def _put_region(options: detection_pb2.DetectOptions, given: DetectOptions) -> None:
+    """Which part of the image is looked at, and how large."""
+    if (region := given.get("region_of_interest")) is not None:
+        if len(region) != 4:
+            raise InvalidOption("region_of_interest: give (x_min, y_min, x_max, y_max) in pixels")
+        x_min, y_min, x_max, y_max = (float(value) for value in region)
+        options.region_of_interest.CopyFrom(
+            types_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+        )
+    options.image_size = _unsigned("image_size", given.get("image_size") or 0)
+    tile_size, overlap = given.get("tile_size"), given.get("tile_overlap")
+    if tile_size is not None or overlap is not None:
+        options.tiling.tile_size = _unsigned("tile_size", tile_size or 0)
+        if overlap is not None:
+            options.tiling.overlap = overlap
+
+
+def _put_form(options: detection_pb2.DetectOptions, given: DetectOptions) -> None:
+    """In which form the results are sent."""
+    masks = given.get("masks")
     if masks not in _MASKS:
         raise InvalidOption(f"masks {masks!r}: none, polygon or rle")
     options.mask_format = _MASKS[masks]
-    if top_k is not None:
+    if (top_k := given.get("top_k")) is not None:
         options.top_k = _unsigned("top_k", top_k)
-    options.all_probabilities = all_probabilities
+    options.all_probabilities = given.get("all_probabilities", False)
 
 
 def _unsigned(what: str, value: int) -> int:
@@ -196,22 +194,11 @@ def _unsigned(what: str, value: int) -> int:
 
 
 def register(
-    name: str,
-    artifact: "Artifact",
-    *,
-    image_size: int | None,
-    image_sizes: Sequence[int],
-    confidence: float | None,
-    iou: float | None,
-    max_detections: int | None,
-    shape_policy: ShapePolicyName | None,
-    head_mode: HeadModeName | None,
-    output_layout: OutputLayoutName | None,
-    architecture: str | Path | None,
-    class_names: Sequence[str],
-    where: Placement | None,
+    name: str, artifact_sha256: str, file_name: str, architecture_yaml: str, given: RegisterOptions
 ) -> model_pb2.RegisterModelRequest:
     """The message that makes a version of an uploaded file; safe to send again."""
+    shape_policy, head_mode = given.get("shape_policy"), given.get("head_mode")
+    output_layout, where = given.get("output_layout"), given.get("placement")
     if head_mode not in _HEADS:
         raise InvalidOption(f"head_mode {head_mode!r}: one-to-many or end-to-end")
     if output_layout not in _LAYOUTS:
@@ -220,23 +207,23 @@ def register(
     if shape_policy not in _POLICIES:
         raise InvalidOption(f"shape_policy {shape_policy!r}: rect or square")
     settings = types_pb2.VersionSettings(
-        image_size=_unsigned("image_size", image_size or 0),
-        image_sizes=[_unsigned("image_sizes", size) for size in image_sizes],
-        confidence=confidence,
-        iou=iou,
-        max_detections=max_detections,
+        image_size=_unsigned("image_size", given.get("image_size") or 0),
+        image_sizes=[_unsigned("image_sizes", size) for size in given.get("image_sizes", ())],
+        confidence=given.get("confidence"),
+        iou=given.get("iou"),
+        max_detections=given.get("max_detections"),
         shape_policy=_POLICIES[shape_policy],
         head_mode=_HEADS[head_mode],
         output_layout=_LAYOUTS[output_layout],
     )
     return model_pb2.RegisterModelRequest(
         name=name,
-        artifact=artifact.sha256,
+        artifact=artifact_sha256,
         settings=settings,
-        source_name=artifact.path.name,
+        source_name=file_name,
         request_id=uuid.uuid4().hex,
-        architecture_yaml=architecture_text(architecture) if architecture is not None else "",
-        class_names=class_names,
+        architecture_yaml=architecture_yaml,
+        class_names=given.get("class_names", ()),
         placement=placement(where) if where is not None else None,
     )
 

@@ -2,20 +2,27 @@
 
 import hashlib
 import re
+import tempfile
+import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Unpack
 
-from yolopool.client import uploads
-from yolopool.errors import ArtifactNotFound, InvalidOption
+from yolopool.client import calls, requests
+from yolopool.client.calls import Answer, Call
+from yolopool.client.model_records import ModelVersion, version_of
+from yolopool.client.requests import RegisterOptions
+from yolopool.errors import ArtifactNotFound, InvalidOffset, InvalidOption, Unavailable
 from yolopool.v1 import model_pb2
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # What an importer decodes of a stranger's; and how many, since each takes a pass of the model, and
 # more give no other ranges.
-_CALIBRATING = (".jpg", ".jpeg", ".png")
-MOST_IMAGES = 300
+_CALIBRATION_SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_CALIBRATION_IMAGES = 300
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 _LIBRARY_NAME = re.compile(r"[a-z0-9_-]{1,60}\.yaml")
@@ -23,14 +30,10 @@ _LIBRARY_NAME = re.compile(r"[a-z0-9_-]{1,60}\.yaml")
 _SCALE = re.compile(r"\d([nslmxtcbe])(?:$|-|u)")
 
 CHUNK_BYTES = 1024 * 1024
+UPLOAD_TIMEOUT_S = 600.0
+UPLOAD_ATTEMPTS = 5
+POLL_S = 0.2
 Progress = Callable[[str, float], None]  # the step under way and its fraction, 0..1
-
-
-def architecture_text(path: str | Path) -> str:
-    try:
-        return uploads.read(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidOption(f"{path} is no YAML file of an architecture: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Artifact:
         return model_pb2.UploadArtifactRequest(header=header)
 
 
-def artifact(path: str | Path) -> Artifact:
+def read_artifact(path: str | Path) -> Artifact:
     """Reads a file's size and SHA-256. Raises ArtifactNotFound if there is no such file."""
     path = Path(path)
     if not path.is_file():
@@ -75,7 +78,7 @@ def artifact(path: str | Path) -> Artifact:
     return Artifact(path, digest, path.stat().st_size)
 
 
-def read(path: str | Path) -> str:
+def read_architecture(path: str | Path) -> str:
     """The text of a file, with the scale that its name says where the text does not; or the name
     itself if there is no such file and the library may have it.
 
@@ -91,21 +94,160 @@ def read(path: str | Path) -> str:
     return text
 
 
-def images_in(folder: Path, endings: Sequence[str] = ENDINGS) -> Sequence[Path]:
+def images_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Sequence[Path]:
     """The image files of a folder, by name. Raises InvalidOption where there are none."""
-    files = (path for path in folder.glob("*") if path.suffix.lower() in endings)
+    files = (path for path in folder.glob("*") if path.suffix.lower() in suffixes)
     found = sorted(path for path in files if path.is_file())
     if not found:
-        raise InvalidOption(f"{folder} has no images: give a folder of {', '.join(endings)}")
+        raise InvalidOption(f"{folder} has no images: give a folder of {', '.join(suffixes)}")
     return found
 
 
-def write(folder: Path, path: Path) -> None:
-    """Writes the JPEG and PNG images of a folder to a zip at `path`; of more than MOST_IMAGES
-    every second, third, ... Raises InvalidOption where there are none.
+def write_calibration_archive(folder: Path, path: Path) -> None:
+    """Writes the JPEG and PNG images of a folder to a zip at `path`.
+
+    Of more than MAX_CALIBRATION_IMAGES only every second, third, ... is taken. Raises
+    InvalidOption where there are none.
     """
-    images = images_in(folder, _CALIBRATING)
-    every = -(-len(images) // MOST_IMAGES)
+    images = images_in(folder, _CALIBRATION_SUFFIXES)
+    every = -(-len(images) // MAX_CALIBRATION_IMAGES)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for image in images[::every]:
             archive.writestr(zipfile.ZipInfo(image.name, _EPOCH), image.read_bytes())
+
+
+# --- methods of the clients that send several calls ---------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """A pause between two calls."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FileWork:
+    """Reading or writing files; the asyncio client runs it on a thread."""
+
+    run: Callable[[], Any]
+
+
+# A method of several calls. It yields each step and is sent the step's result, or its error.
+Flow = Generator[Call[Any] | Sleep | FileWork, Any, Answer]
+
+
+def upload(
+    path: str | Path,
+    *,
+    progress: Progress | None = None,
+    timeout_s: float = UPLOAD_TIMEOUT_S,
+) -> Flow[Artifact]:
+    """Stores a file by its content. A broken upload resumes where it ended."""
+    artifact: Artifact = yield FileWork(partial(read_artifact, path))
+    until = time.monotonic() + timeout_s
+    for attempt in range(UPLOAD_ATTEMPTS):
+        try:
+            left_s = until - time.monotonic()
+            held: model_pb2.UploadArtifactResponse = yield _upload(artifact.question(), left_s)
+            if not held.complete:
+                yield _upload(artifact.parts(held.received_bytes, progress), left_s)
+            return artifact
+        except (Unavailable, InvalidOffset):
+            if attempt == UPLOAD_ATTEMPTS - 1:
+                raise
+        yield Sleep(POLL_S * 2**attempt)
+    raise AssertionError("the last attempt returns or raises, this is a bug")
+
+
+def _upload(
+    requests: Iterator[model_pb2.UploadArtifactRequest], timeout_s: float
+) -> Call[model_pb2.UploadArtifactResponse]:
+    return Call("model", "UploadArtifact", requests, timeout_s, lambda reply: reply)
+
+
+def register(
+    name: str,
+    path: str | Path,
+    *,
+    wait: bool = True,
+    progress: Progress | None = None,
+    timeout_s: float = UPLOAD_TIMEOUT_S,
+    **options: Unpack[RegisterOptions],
+) -> Flow[ModelVersion]:
+    requests.refuse_unknown("register", options, RegisterOptions)
+    until = time.monotonic() + timeout_s
+    artifact = yield from upload(path, progress=progress, timeout_s=timeout_s)
+    architecture = options.get("architecture")
+    text = _architecture_text(architecture) if architecture is not None else ""
+    request = requests.register(name, artifact.sha256, artifact.path.name, text, options)
+    left_s = until - time.monotonic()
+    version: ModelVersion = yield Call(
+        "model", "RegisterModel", request, left_s, lambda reply: version_of(reply.version)
+    )
+    return (yield from _imported(version, wait, progress, until))
+
+
+def _architecture_text(path: str | Path) -> str:
+    try:
+        return read_architecture(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidOption(f"{path} is no YAML file of an architecture: {error}") from error
+
+
+def build(
+    model: str,
+    *,
+    backend: str,
+    precision: str,
+    device_kind: str = "cpu",
+    calibration: str | Path | None = None,
+    wait: bool = True,
+    progress: Progress | None = None,
+    timeout_s: float = UPLOAD_TIMEOUT_S,
+) -> Flow[ModelVersion]:
+    """Builds a version for another backend (torch, onnx, openvino, tensorrt) or precision (fp32,
+    fp16, bf16, int8). int8 needs `calibration`: a folder of images like those it will be sent.
+
+    Returns the build as a model with a name of its own; `set_variant` serves the version by it.
+    With wait, returns when it is READY or FAILED (see `state`, `reason`).
+    """
+    until, digest = time.monotonic() + timeout_s, ""
+    if calibration is not None:
+        with tempfile.TemporaryDirectory(prefix="yolopool-") as folder:
+            archive = Path(folder) / "calibration.zip"
+            yield FileWork(partial(write_calibration_archive, Path(calibration), archive))
+            artifact = yield from upload(archive, progress=progress, timeout_s=timeout_s)
+            digest = artifact.sha256
+    request = model_pb2.BuildModelRequest(
+        model=model,
+        backend=backend,
+        precision=precision,
+        device_kind=device_kind,
+        calibration=digest,
+    )
+    made: ModelVersion = yield Call(
+        "model",
+        "BuildModel",
+        request,
+        calls.READ_TIMEOUT_S,
+        lambda reply: version_of(reply.build),
+    )
+    return (yield from _imported(made, wait, progress, until))
+
+
+def _imported(
+    version: ModelVersion, wait: bool, progress: Progress | None, until: float
+) -> Flow[ModelVersion]:
+    """With wait, polls the version until its import ends or the time is up."""
+    while wait and _is_importing(version, progress) and time.monotonic() < until:
+        yield Sleep(POLL_S)
+        version = (yield calls.model(version.name)).versions[0]
+    return version
+
+
+def _is_importing(version: ModelVersion, progress: Progress | None) -> bool:
+    """Whether the import is still running; reports how far it is."""
+    if progress is not None:
+        progress(version.step or version.state.lower(), version.progress)
+    return version.state in ("UPLOADED", "IMPORTING")

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import yolopool
 from yolopool.client.client import Client
 from yolopool.client.detections import Detections
 from yolopool.errors import NotFound, YolopoolError
 
-# In a wheel beside this file, in a clone where they are made.
-_FOLDERS = (
-    Path(__file__).parent / "demo_data",
-    Path(__file__).parent.parent / "examples" / "shapes",
-)
+# A wheel carries them inside the package; a clone has them where they are made.
+_PACKAGE = Path(yolopool.__file__).parent
+_FOLDERS = (_PACKAGE / "demo_data", _PACKAGE.parent / "examples" / "shapes")
 IMAGE_SIZE = 320
 MAIN = "shapes"
 

@@ -18,22 +18,20 @@ from grpc_reflection.v1alpha import reflection
 
 from yolopool import status
 from yolopool.errors import Draining, Internal, YolopoolError
+from yolopool.transport import MESSAGE_SIZE_OPTIONS
 
 log = structlog.get_logger()
 
-MAX_MESSAGE_BYTES = 128 * 1024 * 1024
-SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    *MESSAGE_SIZE_OPTIONS,
     # A busy port is an error, not a second server that gets half of the calls.
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
 POLL_S, LAST_ANSWER_S = 0.02, 0.1
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    *MESSAGE_SIZE_OPTIONS,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )

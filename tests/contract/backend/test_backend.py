@@ -25,6 +25,7 @@ from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import Candidates, NmsOptions
 from worker.preprocess import letterbox
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory, YolopoolError
+from yolopool.vocabulary import ShapePolicy
 
 MIB = 1024**2
 
@@ -103,7 +104,7 @@ def torch_pack(zoo: Zoo, tmp_path: Path) -> Iterator[Pack]:
 
 def boxed(seed: int, height: int = 320, width: int = 320) -> U8:
     image = picture(seed, height, width)
-    return letterbox.letterbox(image, 320, 32, letterbox.ShapePolicy.RECT).image
+    return letterbox.letterbox(image, 320, 32, ShapePolicy.RECT).image
 
 
 def options(pack: Pack, confidence: float = 0.25, most: int = 300) -> NmsOptions:

@@ -79,6 +79,7 @@ def assert_same(one: Candidates, other: Candidates, pixels: float = 1e-2) -> Non
     np.testing.assert_allclose(one.confidence, other.confidence, rtol=0, atol=1e-4)
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("kind", GRAPHS)
 @pytest.mark.parametrize(
     ("name", "head"),
@@ -284,6 +285,7 @@ async def test_a_precision_that_a_backend_lacks_is_refused(zoo: Zoo, tmp_path: P
     assert "onnx packs are not built in bf16 but in fp32 or int8" in refusal.message
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("kind", GRAPHS)
 @pytest.mark.parametrize("name", ["yolo11n-seg", "yolov8n-pose", "yolo26n-obb", "yolo11n-cls"])
 def test_every_task_is_as_torch_has_it(
@@ -343,7 +345,7 @@ async def test_an_end_to_end_head_of_another_task_is_for_torch_alone(
 
 async def test_int8_is_of_models_that_detect(tmp_path: Path) -> None:
     path = save(build("yolo11n-seg.yaml", 1), tmp_path / "segment.pt")
-    uploads.write(SHAPES / "images", tmp_path / "images.zip")
+    uploads.write_calibration_archive(SHAPES / "images", tmp_path / "images.zip")
     digest = hashlib.sha256((tmp_path / "images.zip").read_bytes()).hexdigest()
     asked = child.Build("onnx", "int8", str(tmp_path / "images.zip"), digest)
     refusal = await refusal_of(path, tmp_path / "work", build=asked)
@@ -374,6 +376,7 @@ async def test_a_worker_serves_a_graph_beside_torch(kind: str, start: Start, zoo
 # --- int8 -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("kind", GRAPHS)
 @pytest.mark.parametrize("head", ["one-to-many", "end-to-end"])
 def test_int8_finds_what_fp32_finds(
@@ -418,7 +421,7 @@ def sha256(path: Path) -> str:
 def of_the_demo(folder: Path) -> Path:
     """A zip of its pictures."""
     path = folder / "images.zip"
-    uploads.write(SHAPES / "images", path)
+    uploads.write_calibration_archive(SHAPES / "images", path)
     return path
 
 

@@ -37,3 +37,16 @@ def test_lives_beside_tritonclient() -> None:
         "triton.InferenceServerClient('127.0.0.1:1').close()\n"
         "from yolopool.v1 import detection_pb2, worker_pb2\n"
     )
+
+
+def test_every_public_name_is_there() -> None:
+    run("import yolopool\nfor name in yolopool.__all__:\n    getattr(yolopool, name)\n")
+    run("from yolopool import *\nassert Client and DetectOptions and QueueFull")
+
+
+def test_the_client_loads_no_command_line() -> None:
+    loaded = run(
+        "import sys, yolopool; yolopool.Client, yolopool.AsyncClient\n"
+        "print([name for name in ('typer', 'rich', 'click') if name in sys.modules])"
+    )
+    assert loaded.strip() == "[]"

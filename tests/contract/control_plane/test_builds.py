@@ -179,7 +179,7 @@ async def test_an_importer_that_knows_of_no_builds_makes_none(rig: Rig) -> None:
     report = importing_pb2.ReportImportRequest(importer="i", version=job.version)
     report.pack.CopyFrom(rig.pack(job))
     error = await refused(rig.importing.ReportImport(report, timeout=5))
-    assert "bring the importer to this release" in error.message
+    assert "update the importer to this release" in error.message
     again = await build(rig)  # it failed, so it may be tried again
     assert again.state == model_pb2.VERSION_STATE_UPLOADED
 

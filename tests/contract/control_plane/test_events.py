@@ -10,7 +10,7 @@ import pytest
 from control_plane.app import ControlPlane
 from control_plane.clock import Clock
 from control_plane.events import observer
-from control_plane.events.recorder import MOST_UNWRITTEN, EventRecorder
+from control_plane.events.recorder import MAX_UNWRITTEN, EventRecorder
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.event import EventKind
 from tests.contract.control_plane_rig import Rig, refused
@@ -191,7 +191,7 @@ async def test_of_two_control_planes_one_reports_and_the_next_what_was_missed(
         await second.start()
         try:
             # The host of the one that decides goes, and a worker with it.
-            first.plane._reconciler._token = None
+            first.plane._election._token = None
             assert first.plane._deciding is not None
             first.plane._deciding.cancel()
             for task in first.plane._tasks:
@@ -224,13 +224,13 @@ async def test_notes_wait_for_the_store_and_the_newest_are_kept() -> None:
     registry = Away()
     recorder = EventRecorder("c1", registry, Clock(lambda: 0.0, lambda: 1.0), retry_s=0.01)
     running = asyncio.create_task(recorder.run())
-    for number in range(MOST_UNWRITTEN + 5):
+    for number in range(MAX_UNWRITTEN + 5):
         recorder.record(EventKind.ASSIGNED, message=str(number))
     await asyncio.sleep(0.03)
     assert await registry.events() == ()
     recorder.record(EventKind.RELEASED)
     registry.is_away = False
-    await becomes(lambda: len(registry._events.read("", 0)) == MOST_UNWRITTEN)
+    await becomes(lambda: len(registry._events.read("", 0)) == MAX_UNWRITTEN)
     kept = await registry.events()
     assert (kept[0].message, kept[-1].kind) == ("6", EventKind.RELEASED)
     assert {event.control_plane for event in kept} == {"c1"}
@@ -348,7 +348,7 @@ async def test_a_failed_import_is_the_reason_everywhere(rig: Rig) -> None:
 async def test_changes_cordons_and_differences_are_told(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observer, "DIFFERENCE_LASTS_S", 0.0)
+    monkeypatch.setattr(observer, "DISCREPANCY_LASTS_S", 0.0)
     follower, one = Follower(rig), await rig.worker("w1")
     await rig.ready("a", "b")
     await rig.load("b")

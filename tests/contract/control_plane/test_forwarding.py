@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from control_plane.types.version import VersionKey
 from tests.contract.control_plane_rig import Rig, refused
 from tests.waiting import becomes
 from yolopool import errors
@@ -41,6 +43,27 @@ async def test_admin_calls_are_served_by_the_one_that_decides(holder: Rig, other
     assert other.plane.view.waits == {}
     await other.models.DeleteModel(model_pb2.DeleteModelRequest(model="b"), timeout=5)
     assert isinstance(await refused(other.load("b")), errors.ModelNotFound)
+
+
+async def test_a_build_that_is_set_to_serve_ends_the_back_off_of_the_leader(
+    holder: Rig, other: Rig
+) -> None:
+    await holder.worker("w1", kind="cpu", also=[other.addresses.grpc])
+    await becomes(lambda: other.plane.view.workers)
+    await other.ready("a")
+    place, backoff = ("w1", VersionKey("a", 1)), holder.plane.view.failures
+    for _ in range(9):
+        backoff.record(place, "LOAD_FAILED", "no such layer", time.monotonic())
+    build = model_pb2.BuildModelRequest(
+        model="a", backend="torch", precision="bf16", device_kind="cpu"
+    )
+    await other.models.BuildModel(build, timeout=5)
+    serve = model_pb2.SetVariantRequest(model="a", device_kind="cpu", variant="torch/bf16")
+    await other.models.SetVariant(serve, timeout=5)
+    assert place not in backoff.current
+    # Read at the follower, answered by the leader: the caller sees its own write.
+    shown = await other.models.GetModel(model_pb2.GetModelRequest(model="a"), timeout=5)
+    assert list(shown.model.versions[0].served) == ["cpu"]
 
 
 async def test_a_miss_is_wanted_by_the_one_that_decides(holder: Rig, other: Rig) -> None:

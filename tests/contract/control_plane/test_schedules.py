@@ -206,7 +206,7 @@ async def test_another_control_plane_goes_on_where_one_ended(tmp_path: Path, wal
         await becomes(lambda: {"b@1", "c@1"} <= set(one.replicas))
         async with Rig(tmp_path / "2", registry, wall.clock) as second:
             await asyncio.sleep(0.3)  # it is there, and does not decide
-            assert not second.plane._reconciler.is_leader
+            assert not second.plane._election.is_leader
             await first.plane.stop()
             assert set(await wants(second)) == {"a@1", "b@1", "c@1"}
             await second.worker("w", models=3)

@@ -116,7 +116,7 @@ async def test_a_caller_who_leaves_frees_his_place_in_queue_and_decode(
     for call in waiting:
         call.cancel()
     await becomes(lambda: worker.app.engine.load().outstanding == 1)
-    await becomes(lambda: worker.app.rpc.infers == 1)
+    await becomes(lambda: worker.app.handler.in_flight == 1)
     device.free.set()
     await first
 
@@ -133,11 +133,11 @@ async def test_what_is_left_after_the_grace_is_refused_and_not_cut(
         await worker.assign(zoo)
         device.hangs = True
         call = asyncio.ensure_future(worker.infer())
-        await becomes(lambda: worker.app.rpc.infers == 1)
+        await becomes(lambda: worker.app.handler.in_flight == 1)
         once, again = asyncio.Event(), asyncio.Event()
         running = asyncio.ensure_future(app.run(once.wait, hurry=again.wait))
         once.set()
-        await becomes(lambda: app.rpc.state == fleet_pb2.WORKER_STATE_DRAINING)
+        await becomes(lambda: app.handler.state == fleet_pb2.WORKER_STATE_DRAINING)
         assert not call.done()
         again.set()  # the second signal
         with pytest.raises(errors.Draining, match="before its turn"):

@@ -30,6 +30,7 @@ HEADS = {
 }
 
 
+@pytest.mark.matrix(sample=3)
 @pytest.mark.parametrize("name", SMALL)
 def test_a_worker_gives_what_the_library_gives(name: str, tmp_path: Path) -> None:
     path = save(build(f"{name}.yaml", 3), tmp_path / "model.pt")
@@ -44,6 +45,7 @@ def test_a_worker_gives_what_the_library_gives(name: str, tmp_path: Path) -> Non
     assert families.difference(path, pack, image, end_to_end=False) == 0
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", ["yolo26n", "yolo26n-seg", "yolo26n-pose", "yolo26n-obb"])
 def test_the_end_to_end_head_of_every_task(name: str, tmp_path: Path) -> None:
     from yolopool.v1.types_pb2 import HEAD_MODE_END_TO_END
@@ -68,6 +70,7 @@ ODD = {
 }
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("name", ODD)
 def test_odd_ones_are_refused_and_told_why(name: str, tmp_path: Path) -> None:
     path = save(build(f"{name}.yaml", 3), tmp_path / "odd.pt")

@@ -34,6 +34,7 @@ def model() -> Any:
     return build_woken("yolov8n.yaml", 7)
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize(
     ("prefix", "under"),
     [
@@ -157,7 +158,7 @@ def test_the_command_line_takes_a_file_with_its_scale(model: Any, tmp_path: Path
     source = Path(ultralytics.__file__).parent / "cfg" / "models" / "v8" / "yolov8.yaml"
     yaml = tmp_path / "yolov8n.yaml"
     yaml.write_text(source.read_text())
-    assert uploads.read(yaml).startswith("scale: n\n")
+    assert uploads.read_architecture(yaml).startswith("scale: n\n")
     torch.save(weights_of(model), tmp_path / "weights.pt")
     done = subprocess.run(
         [

@@ -21,7 +21,7 @@ from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
 from control_plane.types.version import VersionKey, VersionSettings
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
-from tests.contract.redis_servers import DEBIAN, free_port, server, watched
+from tests.contract.redis_servers import any_kind, free_port, server, watched
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.errors import RegistryUnavailable, StaleToken
@@ -40,7 +40,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def url(folder: Path) -> Iterator[str]:
     (folder / "redis").mkdir()
-    with server(DEBIAN, folder / "redis"):
+    with server(any_kind(), folder / "redis"):
         yield f"unix://{folder}/redis/redis.sock"
 
 
@@ -169,7 +169,7 @@ async def test_a_store_that_was_away_is_not_filled(folder: Path) -> None:
     (folder / "redis").mkdir()
     url = f"unix://{folder}/redis/redis.sock"
     with ExitStack() as stack, structlog.testing.capture_logs() as logs:
-        stack.enter_context(server(DEBIAN, folder / "redis"))
+        stack.enter_context(server(any_kind(), folder / "redis"))
         async with a_rig(folder / "one", url) as one:
             await one.worker("w1")
             await one.ready("a")
@@ -178,7 +178,7 @@ async def test_a_store_that_was_away_is_not_filled(folder: Path) -> None:
             await becomes(lambda: not one.plane.view.registry_available)
             assert (await one.detect("a")).worker == "w1"
             assert isinstance(await refused(one.register("b")), errors.RegistryUnavailable)
-            stack.enter_context(server(DEBIAN, folder / "redis"))
+            stack.enter_context(server(any_kind(), folder / "redis"))
             await becomes(lambda: one.plane.view.registry_available)
             async with asyncio.timeout(20):
                 while isinstance(await tried(one.register("b")), RegistryUnavailable):  # noqa: ASYNC110
@@ -197,14 +197,14 @@ async def test_a_writer_that_was_overtaken_changes_no_worker(tmp_path: Path) -> 
             await becomes(lambda: new.plane.view.workers)
             await old.ready("a", "b")
             await old.load("a")
-            before = old.plane._reconciler._token
+            before = old.plane._election._token
             assert before is not None
             # It stands still with its token in hand, as a process that is stopped.
             assert old.plane._deciding is not None
             old.plane._deciding.cancel()
             await becomes(lambda: decides(new))
             await new.load("b")
-            late = Release("w1", VersionKey("a", 1), "it was decided long ago", forget=True)
+            late = Release("w1", VersionKey("a", 1), "it was decided long ago", drop_want=True)
             with structlog.testing.capture_logs() as logs:
                 old.plane._reconciler._executor.start(late, before)
                 await becomes(lambda: [one for one in logs if one["event"] == "command refused"])
@@ -216,7 +216,7 @@ async def test_a_writer_that_was_overtaken_changes_no_worker(tmp_path: Path) -> 
             # Awake again, it sees that another decides, and leaves it to that one.
             old.plane._deciding = asyncio.create_task(old.plane._reconciler.run())
             await becomes(lambda: old.plane.view.leader_address == new.addresses.grpc)
-            assert not old.plane._reconciler.is_leader
+            assert not old.plane._election.is_leader
             assert decides(new)
 
 
@@ -239,8 +239,8 @@ async def pair(folder: Path) -> AsyncIterator[tuple[RedisRegistry, RedisRegistry
     ports = [free_port(), free_port()]
     loopback = ("--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0", "--port")
     with (
-        server(DEBIAN, folder / "one", *loopback, str(ports[0])),
-        server(DEBIAN, folder / "two", *loopback, str(ports[1])),
+        server(any_kind(), folder / "one", *loopback, str(ports[0])),
+        server(any_kind(), folder / "two", *loopback, str(ports[1])),
     ):
         clients = [connect(f"redis://127.0.0.1:{port}", None, 2.0) for port in ports]
         for client in clients:

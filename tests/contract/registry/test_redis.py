@@ -3,19 +3,26 @@ embedded server.
 """
 
 import asyncio
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 
 from control_plane.store.redis_client import connect
 from control_plane.store.redis_registry import RedisRegistry
+from control_plane.store.transaction import Transaction
+from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import VersionKey, VersionSettings
-from tests.contract.redis_servers import DEBIAN, WHEEL, free_port, server, watched
+from tests.contract.redis_servers import DEBIAN, WHEEL, any_kind, find, free_port, server, watched
 from tests.waiting import until
 from yolopool.errors import RegistryUnavailable
 from yolopool.local.embedded_redis import EmbeddedRedis
@@ -67,8 +74,79 @@ async def test_a_server_that_dies_is_said_and_comes_back_with_all(folder: Path, 
     await registry.close()
 
 
+async def test_a_write_costs_one_round_trip_to_read_and_one_to_commit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A miss waits for its want: as short as fenced optimistic writes can be."""
+    with server(DEBIAN, folder):
+        registry = RedisRegistry(f"unix://{folder}/redis.sock")
+        await answering(registry)
+        key = await add(registry)
+        want, sent = Want(key, 1, False, WantSource.MISS, 1.0), 0
+        await registry.want(want)  # connected, the script known
+        send = AbstractConnection.send_packed_command
+
+        async def counted(self: AbstractConnection, *args: Any, **kwargs: Any) -> None:
+            nonlocal sent
+            sent += 1
+            await send(self, *args, **kwargs)
+
+        monkeypatch.setattr(AbstractConnection, "send_packed_command", counted)
+        for call, round_trips in (
+            (lambda: registry.want(replace(want, replicas=2)), 2),
+            (lambda: registry.want(want), 1),  # nothing changes
+            (lambda: registry.renew(key, 2.0), 2),
+            (lambda: registry.change_wants([want], [key], [key]), 2),
+            (lambda: add(registry), 2),
+            (lambda: registry.claim_import("i", 1.0, 1.0), 3),
+            (lambda: registry.delete([key]), 2),
+        ):
+            sent = 0
+            await call()
+            assert sent == round_trips
+        await registry.close()
+
+
+async def test_a_verb_decides_on_one_revision_whoever_writes_meanwhile(folder: Path) -> None:
+    with server(DEBIAN, folder):
+        one, other = (RedisRegistry(f"unix://{folder}/redis.sock") for _ in range(2))
+        await answering(one)
+        a, b = await add(one, "a"), await add(one, "b")
+        seen: list[tuple[int, int]] = []
+        before = iter([None, a, b, None, a, None, b])  # who writes before the next read or commit
+
+        def replicas(want: Want | None) -> int:
+            return want.replicas if want is not None else 0
+
+        def verb(tx: Transaction) -> None:
+            # Two reads, the second not expected.
+            found = replicas(tx.want(a)), replicas(tx.want(b))
+            seen.append(found)
+            tx.put_want(Want(a, found[0] + 10, False, WantSource.ADMIN, 1.0))
+
+        async def interrupted(call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+            key = next(before, None)
+            if key is not None:
+                known = replicas((await other.desired()).wants.get(key))
+                await other.want(Want(key, known + 1, False, WantSource.ADMIN, 1.0))
+            return await call(*arguments)
+
+        store = one._store
+        store._read = partial(interrupted, store._read)  # type: ignore[method-assign] # spied on
+        store._commit_if_it_stands = partial(  # type: ignore[method-assign] # spied on
+            interrupted, store._commit_if_it_stands
+        )
+        await one.write(verb)
+        wants = (await one.desired()).wants
+        assert next(before, None) is None
+        assert seen == [(1, 1), (2, 2)]
+        assert (wants[a].replicas, wants[b].replicas) == (12, 2)
+        for registry in (one, other):
+            await registry.close()
+
+
 async def test_a_server_that_hangs_is_unavailable_within_the_timeout(folder: Path) -> None:
-    with server(DEBIAN, folder) as process:
+    with server(any_kind(), folder) as process:
         registry = RedisRegistry(f"unix://{folder}/redis.sock", timeout_s=0.3)
         await answering(registry)
         process.send_signal(signal.SIGSTOP)
@@ -81,6 +159,11 @@ async def test_a_server_that_hangs_is_unavailable_within_the_timeout(folder: Pat
         await registry.close()
 
 
+# The wheel's server is built without TLS.
+@pytest.mark.skipif(
+    find(DEBIAN) is None or shutil.which("openssl") is None,
+    reason="needs redis-server with TLS, and openssl",
+)
 async def test_tls_with_a_user_of_few_rights(folder: Path) -> None:
     subprocess.run(  # noqa: ASYNC221 - nothing else runs yet
         [

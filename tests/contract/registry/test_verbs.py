@@ -2,16 +2,11 @@
 
 import asyncio
 import json
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from control_plane.store import codec
-from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.store.redis_registry import RedisRegistry
 from control_plane.store.registry import LOG_KEPT, Registry, StoreEmptied
 from control_plane.types.desired import Want, WantSource
@@ -23,7 +18,6 @@ from control_plane.types.schedule import Changeover, Preparation, Schedule
 from control_plane.types.version import (
     Drift,
     ModelVersion,
-    Pack,
     ServedBuild,
     ServingSpec,
     VersionKey,
@@ -31,71 +25,9 @@ from control_plane.types.version import (
     VersionState,
 )
 from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
-from tests.contract.redis_servers import DEBIAN, WHEEL, server
+from tests.contract.registry.samples import DAILY, PACK, SETTINGS, Case, a_want, register
 from yolopool.errors import ImportNotYours, StaleToken
-from yolopool.vocabulary import HeadMode, Priority, ReplicaState, ShapePolicy
-
-PACK = Pack(
-    "d" * 64, "yolo11n-detect", "detect", ("circle", "square"), 10, 20, 30, ("weak",), 6.5, 7, 8
-)
-SETTINGS = VersionSettings(320, 0.25, 0.7, 300, ShapePolicy.RECT)
-
-
-@dataclass(frozen=True)
-class Case:
-    registry: Registry
-    other: Registry  # another client of the same store
-    empty: Callable[[], Awaitable[object]]
-
-
-@pytest.fixture(scope="module")
-def urls() -> Iterator[dict[str, str]]:
-    with ExitStack() as stack:
-        found = {}
-        for kind in (WHEEL, DEBIAN):
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yp-")))
-            stack.enter_context(server(kind, folder))
-            found[kind] = f"unix://{folder}/redis.sock"
-        yield found
-
-
-@pytest.fixture(params=["memory", WHEEL, DEBIAN])
-async def case(request: pytest.FixtureRequest, urls: dict[str, str]) -> AsyncIterator[Case]:
-    if request.param == "memory":
-        memory = MemoryRegistry()
-
-        async def empty() -> None:
-            memory.empty()
-
-        yield Case(memory, memory, empty)
-        return
-    one, other = RedisRegistry(urls[request.param]), RedisRegistry(urls[request.param])
-    for _ in range(100):  # the server may still be starting
-        try:
-            await one._redis.flushall()
-            break
-        except Exception:
-            await asyncio.sleep(0.05)
-    await one.create()
-    yield Case(one, other, one._redis.flushall)
-    await one.close()
-    await other.close()
-
-
-@pytest.fixture
-async def registry(case: Case) -> Registry:
-    return case.registry
-
-
-async def register(registry: Registry, name: str = "shapes", request_id: str = "") -> VersionKey:
-    version = await registry.register(name, "a" * 64, SETTINGS, "best.pt", request_id, 100.0)
-    return version.key
-
-
-def a_want(key: VersionKey, replicas: int = 1, **kwargs: object) -> Want:
-    source = kwargs.pop("source", WantSource.ADMIN)
-    want = Want(key, replicas, False, WantSource(str(source)), 50.0)
-    return replace(want, **kwargs)  # type: ignore[arg-type] # fields of Want
+from yolopool.vocabulary import HeadMode, Priority, ReplicaState
 
 
 async def test_the_cluster_is_the_stores(case: Case) -> None:
@@ -401,11 +333,11 @@ async def test_schedules_are_kept_as_they_were_set(case: Case) -> None:
 
 
 def test_what_a_newer_release_wrote_of_a_schedule_is_read() -> None:
-    raw = json.loads(codec.schedule_to(NIGHT))
+    raw = json.loads(codec.encode_schedule(NIGHT))
     raw["colour"] = raw["change"]["colour"] = raw["change"]["prepare"][0]["colour"] = "blue"
     raw["change"]["prepare"][0]["placement"]["colour"] = "blue"
     del raw["last_error"]
-    assert codec.schedule_of(json.dumps(raw)) == NIGHT
+    assert codec.decode_schedule(json.dumps(raw)) == NIGHT
 
 
 async def test_imports_are_given_out_in_order_and_once(case: Case) -> None:
@@ -560,9 +492,6 @@ async def test_a_new_store_in_its_place_never_crowns_a_stale_writer(case: Case) 
     after = await case.other.take_lease("two", 5.0, before)
     assert after is not None
     assert after > before
-
-
-DAILY = Schedule("day", "0 6 * * *", "", 0.0, Changeover((), ("a",)), 1.0)
 
 
 async def filled(registry: Registry) -> tuple[VersionKey, VersionKey, VersionKey]:

@@ -18,7 +18,7 @@ from worker.backends.base import BatchResult
 from worker.batching.admission import AdmissionRequest
 from worker.batching.config import BatchingConfig
 from worker.concurrency.reply import Reply
-from worker.engine.engine import MOST_UNDER_WAY, Engine, Request
+from worker.engine.engine import MAX_IN_FLIGHT, Engine, Request
 from worker.engine.runner import Outcome
 from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import (
@@ -166,16 +166,16 @@ async def test_no_more_is_under_way_than_may_be_and_all_in_order() -> None:
         tasks = [detect(engine, number) for number in range(1, 9)]
         for number, task in enumerate(tasks, 1):
             task.add_done_callback(partial(_note, answered, number))
-        await model.until("forward", MOST_UNDER_WAY)
+        await model.until("forward", MAX_IN_FLIGHT)
         # A job is a way to see that the device thread has nothing it may do: it waits for both.
         job = asyncio.create_task(engine.job(lambda: list(model.happened)))
         await asyncio.sleep(0)
-        model.may_finish.release(MOST_UNDER_WAY)
+        model.may_finish.release(MAX_IN_FLIGHT)
         seen = await job
-        assert ("stage", MOST_UNDER_WAY + 1) not in seen
+        assert ("stage", MAX_IN_FLIGHT + 1) not in seen
         model.may_finish.release(6)
         await asyncio.gather(*tasks)
-    assert model.most_under_way == MOST_UNDER_WAY
+    assert model.most_under_way == MAX_IN_FLIGHT
     assert answered == list(range(1, 9))
     for stage in ("stage", "forward", "finish", "finished"):
         assert [number for what, number in model.happened if what == stage] == list(range(1, 9))
@@ -309,7 +309,7 @@ async def test_what_comes_to_a_version_that_leaves_hears_why_until_it_is_forgott
 
 async def test_a_stop_answers_what_is_under_way_and_refuses_what_waits() -> None:
     model = Staged()
-    engine = Engine(64)
+    engine = Engine(64, time.monotonic)
     engine.models["m@1"] = model
     engine.start()
     tasks = [detect(engine, number) for number in (1, 2, 3)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,7 @@ async def test_what_waits_for_masks_is_bounded_in_bytes(monkeypatch: pytest.Monk
     monkeypatch.setattr(results, "results_of", lambda *_: go_on.wait(10))
     parts = candidates(1)
     assert isinstance(parts.task_output, MaskParts)
-    postprocessor = Postprocessor(1, 8, capacity_bytes=parts.task_output.prototypes.nbytes)
+    postprocessor = Postprocessor(1, 8, time.monotonic, parts.task_output.prototypes.nbytes)
     postprocessor.check()
     first = asyncio.ensure_future(postprocessor.run(parts, PLACE, MaskFormat.RLE, float("inf")))
     await asyncio.sleep(0)
@@ -67,7 +68,7 @@ async def test_masks_end_after_the_one_under_way(how: str, monkeypatch: pytest.M
         ended.set()
 
     monkeypatch.setattr(results, "results_of", slow)
-    postprocessor = Postprocessor(1, 1)
+    postprocessor = Postprocessor(1, 1, time.monotonic)
     call = asyncio.ensure_future(
         postprocessor.run(candidates(1), PLACE, MaskFormat.RLE, float("inf"))
     )

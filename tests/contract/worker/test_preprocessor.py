@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -26,14 +27,13 @@ from worker.io_processes.protocol import IoSettings
 from worker.preprocess import arena, letterbox
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ChannelOrder, ImageLimits
-from worker.preprocess.letterbox import ShapePolicy
 from worker.preprocess.prepared import (
     Box,
-    Prepare,
+    ImageConsumer,
+    ImageSource,
     Prepared,
     PreprocessSpec,
     RawPixels,
-    Then,
     identity,
 )
 from worker.preprocess.preprocessor import Preprocessor
@@ -48,28 +48,31 @@ from yolopool.errors import (
 )
 from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2, types_pb2, worker_pb2, worker_pb2_grpc
+from yolopool.vocabulary import ShapePolicy
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000)
-FRAMING = PreprocessSpec(image_size=64, stride=32, policy=ShapePolicy.RECT)
+SPEC = PreprocessSpec(image_size=64, stride=32, policy=ShapePolicy.RECT)
 PIXELS = np.random.default_rng(3).integers(0, 256, (60, 90, 3), np.uint8)
 PNG = cv2.imencode(".png", PIXELS)[1].tobytes()
 
 
 def small(slots: int = 80) -> Arena:
-    """Room for so many images of FRAMING."""
-    return Arena(arena.private(slots * FRAMING.most_bytes))
+    """Room for so many images of SPEC."""
+    return Arena(arena.private(slots * SPEC.max_bytes))
 
 
 class Threads:
     """The intake within a process."""
 
     def __init__(self, slots: int = 80) -> None:
-        self._preprocessor = Preprocessor(threads=2, capacity=4, limits=LIMITS, arena=small(slots))
+        self._preprocessor = Preprocessor(
+            threads=2, capacity=4, limits=LIMITS, arena=small(slots), clock=time.monotonic
+        )
         self._preprocessor.start()
         self.prepare = self._preprocessor.prepare
 
-    async def hand_on(self, source: bytes, then: Then[int]) -> int:
-        return await self._preprocessor.prepare_then(source, None, FRAMING, then)
+    async def prepare_then(self, source: bytes, consumer: ImageConsumer[int]) -> int:
+        return await self._preprocessor.prepare_then(source, None, SPEC, consumer)
 
     async def close(self) -> None:
         self._preprocessor.close()
@@ -82,9 +85,16 @@ class Processes:
         settings = IoSettings(
             "127.0.0.1", 0, 2, 4, LIMITS.max_bytes, LIMITS.max_pixels, "ERROR", log_json=True
         )
-        memory_bytes = slots * FRAMING.most_bytes
+        memory_bytes = slots * SPEC.max_bytes
         self.keeper = IoProcessPool(
-            1, lambda _: settings, memory_bytes, self._any, lambda: None, self._exited, hang_s
+            1,
+            lambda _: settings,
+            memory_bytes,
+            self._any,
+            lambda: None,
+            self._exited,
+            hang_s,
+            time.monotonic,
         )
         self.exits: list[IoExit] = []
         # Runs after an image was prepared, as a device would.
@@ -102,11 +112,11 @@ class Processes:
         return await self.answering(*asked)
 
     async def _infer(
-        self, request: worker_pb2.InferRequest, remaining_s: float | None, prepare: Prepare
+        self, request: worker_pb2.InferRequest, remaining_s: float | None, image: ImageSource
     ) -> worker_pb2.InferResponse:
         name = request.request_id
         try:
-            prepared = await prepare(self._asked[name], identity)
+            prepared = await image.prepare_then(self._asked[name], identity)
             await self.device()
         except BaseException as error:
             self.ended.append(type(error))  # the error itself holds the pixels
@@ -118,14 +128,14 @@ class Processes:
         self,
         source: bytes | RawPixels,
         region: Box | None,
-        framing: PreprocessSpec,
+        spec: PreprocessSpec,
         timeout_s: float = 20.0,
     ) -> Prepared:
         if self._channel is None:
             await self.keeper.start()
             self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.keeper.ports[0]}")
         request = worker_pb2.InferRequest(request_id=str(len(self._asked)))
-        self._asked[request.request_id] = framing
+        self._asked[request.request_id] = spec
         if isinstance(source, RawPixels):
             request.raw.data, request.raw.channel_order = source.data, types_pb2.CHANNEL_ORDER_BGR
             request.raw.height, request.raw.width = source.height, source.width
@@ -142,17 +152,17 @@ class Processes:
             raise error_from_rpc(error) from None
         return self._prepared.pop(request.request_id)
 
-    async def hand_on(self, source: bytes, then: Then[int]) -> int:
+    async def prepare_then(self, source: bytes, consumer: ImageConsumer[int]) -> int:
         answered: list[int] = []
 
-        async def answer(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
-            answered.append(await prepare(FRAMING, then))
+        async def answer(request: Any, remaining_s: float | None, image: ImageSource) -> Any:
+            answered.append(await image.prepare_then(SPEC, consumer))
             return worker_pb2.InferResponse()
 
         self.answering = answer
         try:
             with suppress(KeyError):  # nothing was prepared for this harness
-                await self.prepare(source, None, FRAMING)
+                await self.prepare(source, None, SPEC)
         finally:
             self.answering = self._infer
         return answered[0]
@@ -212,7 +222,7 @@ async def test_prepares_encoded_and_raw_images_alike(preprocessor: Threads | Pro
     raw = RawPixels(PIXELS.tobytes(), 60, 90, ChannelOrder.BGR)
     expected = letterbox.letterbox(PIXELS, 64, 32, ShapePolicy.RECT)
     for source in (PNG, raw):
-        prepared = await preprocessor.prepare(source, None, FRAMING)
+        prepared = await preprocessor.prepare(source, None, SPEC)
         np.testing.assert_array_equal(prepared.letterboxed.image, expected.image)
         assert prepared.letterboxed.original_shape == prepared.image_shape == (60, 90)
         assert prepared.offset == (0, 0)
@@ -221,7 +231,7 @@ async def test_prepares_encoded_and_raw_images_alike(preprocessor: Threads | Pro
 
 
 async def test_prepares_only_the_region(preprocessor: Threads | Processes) -> None:
-    prepared = await preprocessor.prepare(PNG, (10.5, 20, 50, 60), FRAMING)
+    prepared = await preprocessor.prepare(PNG, (10.5, 20, 50, 60), SPEC)
     expected = letterbox.letterbox(PIXELS[20:60, 10:50].copy(), 64, 32, ShapePolicy.RECT)
     np.testing.assert_array_equal(prepared.letterboxed.image, expected.image)
     assert prepared.offset == (10, 20)
@@ -234,22 +244,22 @@ async def test_errors_come_through_and_give_their_place_back(
 ) -> None:
     for _ in range(9):
         with pytest.raises(ImageNotDecodable):
-            await preprocessor.prepare(PNG[:-40], None, FRAMING)
+            await preprocessor.prepare(PNG[:-40], None, SPEC)
         with pytest.raises(InvalidOption):
-            await preprocessor.prepare(PNG, (0, 0, 91, 60), FRAMING)
+            await preprocessor.prepare(PNG, (0, 0, 91, 60), SPEC)
         with pytest.raises(ImageTooLarge):
-            await preprocessor.prepare(bytes(1_000_001), None, FRAMING)
+            await preprocessor.prepare(bytes(1_000_001), None, SPEC)
 
 
 async def test_a_slot_is_lent_as_long_as_a_view_of_it_is_held(door: Door) -> None:
     preprocessor = door(slots=2)
-    first = (await preprocessor.prepare(PNG, None, FRAMING)).letterboxed.image
+    first = (await preprocessor.prepare(PNG, None, SPEC)).letterboxed.image
     pixels, part = first.copy(), first[3:5, 7:]
-    held = [await preprocessor.prepare(PNG, None, FRAMING)]
+    held = [await preprocessor.prepare(PNG, None, SPEC)]
     del first
     for _ in range(9):
         with pytest.raises(QueueFull, match="2 images fill the memory"):
-            await preprocessor.prepare(PNG, None, FRAMING)
+            await preprocessor.prepare(PNG, None, SPEC)
     np.testing.assert_array_equal(part, pixels[3:5, 7:])
     del part
     held.append(await once_there_is_room(preprocessor))
@@ -266,9 +276,9 @@ async def test_who_keeps_an_error_keeps_no_slot() -> None:
     preprocessor = Threads(slots=1)
     line = cv2.imencode(".png", np.zeros((1, 5000), np.uint8))[1].tobytes()
     kept = []
-    for source, framing in 3 * ((PNG[:-40], FRAMING), (line, replace(FRAMING, crop=True))):
+    for source, spec in 3 * ((PNG[:-40], SPEC), (line, replace(SPEC, crop=True))):
         with pytest.raises((ImageNotDecodable, ImageTooLarge)) as caught:
-            await preprocessor.prepare(source, None, framing)
+            await preprocessor.prepare(source, None, spec)
         kept.append(caught.value)
     assert {type(error) for error in kept} == {ImageNotDecodable, ImageTooLarge}
     await preprocessor.close()
@@ -279,7 +289,7 @@ async def test_who_found_no_place_or_left_it_keeps_no_slot(gate: Gate) -> None:
     preprocessor.start()
 
     async def another() -> asyncio.Task[Prepared]:
-        task = asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING))
+        task = asyncio.create_task(preprocessor.prepare(PNG, None, SPEC))
         await asyncio.sleep(0)
         return task
 
@@ -287,7 +297,7 @@ async def test_who_found_no_place_or_left_it_keeps_no_slot(gate: Gate) -> None:
     await asyncio.to_thread(gate.reached.acquire)
     second = await another()
     with pytest.raises(QueueFull, match="2 images are being decoded") as refused:
-        await preprocessor.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, SPEC)
     second.cancel()
     await asyncio.wait([second])
     third = await another()
@@ -298,7 +308,7 @@ async def test_who_found_no_place_or_left_it_keeps_no_slot(gate: Gate) -> None:
 
 
 async def once_there_is_room(
-    preprocessor: Threads | Processes, framing: PreprocessSpec = FRAMING, source: bytes = PNG
+    preprocessor: Threads | Processes, spec: PreprocessSpec = SPEC, source: bytes = PNG
 ) -> Prepared:
     """Between processes word that a slot is free takes its way, and a thread keeps what it answered
     until it gets to run again.
@@ -306,24 +316,24 @@ async def once_there_is_room(
     async with asyncio.timeout(20):
         while True:
             try:
-                return await preprocessor.prepare(source, None, framing)
+                return await preprocessor.prepare(source, None, spec)
             except QueueFull:
                 await asyncio.sleep(0.01)
 
 
 async def test_a_killed_process_loses_its_calls_alone_and_is_started_again() -> None:
     preprocessor = Processes(slots=2)
-    kept = (await preprocessor.prepare(PNG, None, FRAMING)).letterboxed.image
+    kept = (await preprocessor.prepare(PNG, None, SPEC)).letterboxed.image
     pixels, first = kept.copy(), dict(preprocessor.keeper.pids)
     os.kill(first[0], signal.SIGKILL)
     with pytest.raises(Unavailable):
-        await preprocessor.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, SPEC)
     np.testing.assert_array_equal(kept, pixels)  # a batch may be reading it
     await becomes(lambda: bool(preprocessor.keeper.pids) and preprocessor.keeper.pids != first)
     assert preprocessor._channel is not None
     await preprocessor._channel.close()
     preprocessor._channel = grpc.aio.insecure_channel(f"127.0.0.1:{preprocessor.keeper.ports[0]}")
-    held = [await preprocessor.prepare(PNG, None, FRAMING) for _ in range(2)]
+    held = [await preprocessor.prepare(PNG, None, SPEC) for _ in range(2)]
     np.testing.assert_array_equal(held[1].letterboxed.image, pixels)
     await preprocessor.close()
     assert not psutil.pid_exists(first[0])
@@ -332,7 +342,7 @@ async def test_a_killed_process_loses_its_calls_alone_and_is_started_again() -> 
 
 async def test_a_caller_that_leaves_is_heard_in_the_device_process() -> None:
     preprocessor = Processes(slots=1)
-    await preprocessor.prepare(PNG, None, FRAMING)
+    await preprocessor.prepare(PNG, None, SPEC)
     running = asyncio.Event()
 
     async def for_ever() -> None:
@@ -343,7 +353,7 @@ async def test_a_caller_that_leaves_is_heard_in_the_device_process() -> None:
     call = asyncio.create_task(once_there_is_room(preprocessor))
     await running.wait()
     with pytest.raises(QueueFull, match="1 images fill the memory"):
-        await preprocessor.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, SPEC)
     call.cancel()
     await becomes(lambda: asyncio.CancelledError in preprocessor.ended)
     preprocessor.device = no_time
@@ -353,17 +363,17 @@ async def test_a_caller_that_leaves_is_heard_in_the_device_process() -> None:
 
 async def test_a_process_that_hangs_holds_no_call_beyond_its_deadline() -> None:
     preprocessor = Processes()
-    await preprocessor.prepare(PNG, None, FRAMING)
+    await preprocessor.prepare(PNG, None, SPEC)
     gate = asyncio.Event()
     ask = preprocessor.answering
 
-    async def gated(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
+    async def gated(request: Any, remaining_s: float | None, image: ImageSource) -> Any:
         os.kill(preprocessor.keeper.pids[0], signal.SIGSTOP)  # admitted, and not a word after that
         gate.set()
-        return await ask(request, remaining_s, prepare)
+        return await ask(request, remaining_s, image)
 
     preprocessor.answering = gated
-    call = asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING, timeout_s=0.3))
+    call = asyncio.create_task(preprocessor.prepare(PNG, None, SPEC, timeout_s=0.3))
     await gate.wait()
     with pytest.raises(DeadlineExceeded):
         await call
@@ -375,19 +385,19 @@ async def test_a_process_that_hangs_holds_no_call_beyond_its_deadline() -> None:
 async def test_what_one_had_in_hand_when_it_was_killed_is_told() -> None:
     """As by the kernel, when an image takes more memory than there is."""
     preprocessor = Processes()
-    await preprocessor.prepare(PNG, None, FRAMING)
+    await preprocessor.prepare(PNG, None, SPEC)
     ask = preprocessor.answering
 
-    async def killed(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
+    async def killed(request: Any, remaining_s: float | None, image: ImageSource) -> Any:
         os.kill(preprocessor.keeper.pids[0], signal.SIGSTOP)
         asyncio.get_running_loop().call_later(
             0.2, os.kill, preprocessor.keeper.pids[0], signal.SIGKILL
         )
-        return await ask(request, remaining_s, prepare)
+        return await ask(request, remaining_s, image)
 
     preprocessor.answering = killed
     with pytest.raises(Unavailable):
-        await preprocessor.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, SPEC)
     await becomes(lambda: bool(preprocessor.exits))
     (exit,) = preprocessor.exits
     assert (exit.ended, exit.requests, exit.restart.attempt) == ("signal SIGKILL", ("1",), 1)
@@ -398,7 +408,7 @@ async def test_what_one_had_in_hand_when_it_was_killed_is_told() -> None:
 async def test_one_that_hangs_is_ended_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "PING_S", 0.1)
     preprocessor = Processes(hang_s=0.5)
-    await preprocessor.prepare(PNG, None, FRAMING)
+    await preprocessor.prepare(PNG, None, SPEC)
     first = dict(preprocessor.keeper.pids)
     os.kill(first[0], signal.SIGSTOP)
     await becomes(lambda: bool(preprocessor.keeper.pids) and preprocessor.keeper.pids != first)
@@ -435,7 +445,7 @@ async def test_one_that_never_listens_is_given_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     preprocessor = Processes()
-    await preprocessor.prepare(PNG, None, FRAMING)
+    await preprocessor.prepare(PNG, None, SPEC)
     sleeper = tmp_path / "sleeper"
     sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
     sleeper.chmod(0o700)
@@ -449,10 +459,10 @@ async def test_one_that_never_listens_is_given_up(
 
 async def test_answers_that_were_given_go_out_before_the_end() -> None:
     preprocessor = Processes()
-    await preprocessor.prepare(PNG, None, FRAMING)
+    await preprocessor.prepare(PNG, None, SPEC)
     answered = asyncio.Event()
 
-    async def long(request: Any, remaining_s: float | None, prepare: Prepare) -> Any:
+    async def long(request: Any, remaining_s: float | None, image: ImageSource) -> Any:
         answered.set()
         result = detection_pb2.DetectResponse(request_id="x" * 3_000_000)
         return worker_pb2.InferResponse(result=result)
@@ -471,24 +481,24 @@ async def test_answers_that_were_given_go_out_before_the_end() -> None:
 async def test_refuses_at_once_when_full(gate: Gate) -> None:
     preprocessor = Preprocessor(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
     preprocessor.start()
-    held = [asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING)) for _ in range(2)]
+    held = [asyncio.create_task(preprocessor.prepare(PNG, None, SPEC)) for _ in range(2)]
     await asyncio.to_thread(gate.reached.acquire)
     assert preprocessor.oldest == 1
     with pytest.raises(QueueFull, match="2 images"):
-        await preprocessor.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, SPEC)
     gate.opened.set()
     assert len(await asyncio.gather(*held)) == 2
     assert preprocessor.oldest == 0
-    await preprocessor.prepare(PNG, None, FRAMING)
+    await preprocessor.prepare(PNG, None, SPEC)
     preprocessor.close()
 
 
 async def test_cancelled_work_gives_its_place_back_when_it_ends(gate: Gate) -> None:
     preprocessor = Preprocessor(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
     preprocessor.start()
-    running = asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING))
+    running = asyncio.create_task(preprocessor.prepare(PNG, None, SPEC))
     await asyncio.to_thread(gate.reached.acquire)
-    waiting = asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING))
+    waiting = asyncio.create_task(preprocessor.prepare(PNG, None, SPEC))
     await asyncio.sleep(0)
     for task in (running, waiting):
         task.cancel()
@@ -496,10 +506,10 @@ async def test_cancelled_work_gives_its_place_back_when_it_ends(gate: Gate) -> N
     assert running.cancelled()
     assert waiting.cancelled()
     # The one that waited left at once; the other's thread is still at work.
-    third = asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING))
+    third = asyncio.create_task(preprocessor.prepare(PNG, None, SPEC))
     await asyncio.sleep(0)
     with pytest.raises(QueueFull):
-        await preprocessor.prepare(PNG, None, FRAMING)
+        await preprocessor.prepare(PNG, None, SPEC)
     gate.opened.set()
     assert (await third).image_shape == (60, 90)
     preprocessor.close()
@@ -512,10 +522,10 @@ async def test_what_is_done_with_an_image_may_fail_as_its_decoding_may(
         raise QueueFull(f"no room for one of {prepared.image_shape}")
 
     with pytest.raises(QueueFull, match="no room for one of"):
-        await preprocessor.hand_on(PNG, refuses)
+        await preprocessor.prepare_then(PNG, refuses)
     with pytest.raises(ImageNotDecodable):
-        await preprocessor.hand_on(PNG[:-40], refuses)
-    assert await preprocessor.hand_on(PNG, lambda prepared, reply: reply(7, None)) == 7
+        await preprocessor.prepare_then(PNG[:-40], refuses)
+    assert await preprocessor.prepare_then(PNG, lambda prepared, reply: reply(7, None)) == 7
 
 
 async def test_an_image_that_is_refused_behind_its_decoding_keeps_no_slot(door: Door) -> None:
@@ -528,7 +538,7 @@ async def test_an_image_that_is_refused_behind_its_decoding_keeps_no_slot(door: 
         async with asyncio.timeout(20):
             while True:
                 try:
-                    await preprocessor.hand_on(PNG, refuses)
+                    await preprocessor.prepare_then(PNG, refuses)
                 except QueueFull as error:
                     if "behind its decoding" in error.message:
                         return
@@ -547,7 +557,7 @@ async def test_what_waits_for_a_thread_when_it_closes_is_refused(gate: Gate) -> 
     preprocessor = Preprocessor(threads=1, capacity=2, limits=LIMITS, arena=small(), clock=gate)
     preprocessor.start()
     running, waiting = (
-        asyncio.create_task(preprocessor.prepare(PNG, None, FRAMING)) for _ in range(2)
+        asyncio.create_task(preprocessor.prepare(PNG, None, SPEC)) for _ in range(2)
     )
     await asyncio.to_thread(gate.reached.acquire)
     closing = asyncio.create_task(asyncio.to_thread(preprocessor.close))
@@ -562,10 +572,10 @@ async def test_closed_it_refuses_and_leaves_no_thread(gate: Gate) -> None:
     preprocessor = Preprocessor(threads=2, capacity=4, limits=LIMITS, arena=small(), clock=gate)
     preprocessor.start()
     gate.opened.set()
-    await preprocessor.prepare(PNG, None, FRAMING)
+    await preprocessor.prepare(PNG, None, SPEC)
     preprocessor.close()
     preprocessor.close()
     with pytest.raises(Draining):
-        await preprocessor.prepare(PNG, None, FRAMING)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("intake")]
+        await preprocessor.prepare(PNG, None, SPEC)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("preprocess")]
     assert cv2.getNumThreads() == 1

@@ -8,30 +8,22 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.contract.worker.small_device import monitor_of, small_device
 from tests.models import Zoo
 from worker.app import App
-from worker.backends.base import BatchResult, LoadedModel
-from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
+from worker.backends.base import BatchResult
+from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend
 from worker.batching.config import BatchingConfig
-from worker.engine.engine import PATIENCE, Engine, Request
-from worker.engine.runner import Outcome
+from worker.engine.engine import Engine, Request
+from worker.engine.jobs import PATIENCE
 from worker.membership import Membership
-from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import Candidates, NmsOptions
-from worker.replicas import swapper
-from worker.replicas.device_monitor import DeviceMonitor
-from worker.replicas.ledger import Ledger
-from worker.replicas.lifecycle import ReplicaState
-from worker.replicas.replica import Assignment, Replica
-from worker.replicas.replica_table import ReplicaTable
-from worker.replicas.swapper import Swapper, TierLimits
 from worker.settings import read_settings
 from yolopool.errors import InferenceFailed, LedgerFull, OutOfMemory, QueueFull
 from yolopool.server.grpc_server import GrpcServer
@@ -86,7 +78,7 @@ class NarrowPass:
 
 @asynccontextmanager
 async def engine_with(model: Narrow, capacity: int = 64) -> AsyncIterator[Engine]:
-    engine = Engine(capacity)
+    engine = Engine(capacity, time.monotonic)
     engine.models["m@1"] = model
     engine.start()
     try:
@@ -206,109 +198,10 @@ async def test_a_cancelled_call_frees_its_place() -> None:
 # --- More models than fit -------------------------------------------------------------------------
 
 
-class Room:
-    """Replicas on a simulated device that has room for so many of the demo model."""
-
-    def __init__(
-        self, engine: Engine, zoo: Zoo, folder: Path, room_for: int, max_hot: int, max_batch: int
-    ) -> None:
-        self.location = zoo.pack("shapes")
-        door = PackStore(folder)
-        self.manifest = door.fetch(self.location, weights=False).manifest
-        self.weights_bytes = self.manifest.weights_bytes
-        self.curve = TimeCurve(load_fixed_s=0.01)
-        self.fail: Callable[[str], None] = lambda step: None
-        backend = SimulatedBackend(0, 8 * 1024**3, self.curve, fail=lambda step: self.fail(step))
-        backend.open()
-        self.backend = backend
-        self.engine = engine
-        self.max_batch = max_batch
-        ledger = Ledger(
-            CONTEXT_BYTES + room_for * self.weights_bytes + self.workspace(max_batch),
-            CONTEXT_BYTES,
-            max_replicas=max_hot,
-        )
-        tiers = TierLimits(two=True, host_bytes=0, fetch_weights=False, skip_warmup=False)
-        held: dict[str, Replica] = {}
-        self.swapper = Swapper(engine, backend, door, ledger, tiers, held, lambda: None)
-        self.replicas = ReplicaTable(
-            held,
-            self.swapper,
-            engine,
-            partial(door.fetch, weights=False),
-            max_batch,
-            100 * self.weights_bytes,
-            lambda: None,
-        )
-
-    @property
-    def ledger(self) -> Ledger:
-        return self.swapper.ledger
-
-    def workspace(self, batch: int) -> int:
-        pixels = 320 * 320 * batch
-        return pixels * self.manifest.activation_bytes_per_megapixel // 10**6 + pixels * 15
-
-    def order(self, name: str, pinned: bool = False) -> Assignment:
-        settings = types_pb2.VersionSettings(image_size=320)
-        limit = self.max_batch
-        return Assignment(f"{name}@1", name, 1, settings, self.location, "fp32", limit, pinned)
-
-    def states(self) -> dict[str, ReplicaState]:
-        return {replica.order.model: replica.state for replica in self.replicas.held()}
-
-    def hot(self) -> set[str]:
-        return {name for name, state in self.states().items() if state is ReplicaState.HOT}
-
-    async def infer(
-        self,
-        name: str,
-        deadline_s: float = 60.0,
-        priority: int = 1,
-        shape: tuple[int, int] = (320, 320),
-    ) -> Outcome:
-        with self.replicas.ticket(f"{name}@1"):
-            return await self.engine.submit(
-                Request(
-                    f"{name}@1",
-                    NmsOptions((0.25,) * 3, 0.7, 300, agnostic=False),
-                    priority,
-                    time.monotonic() + deadline_s,
-                    BatchingConfig(self.max_batch),
-                ),
-                np.zeros((*shape, 3), np.uint8),
-            )
-
-    def assert_exact(self) -> None:
-        """The ledger says what the device says, and both within the budget."""
-        held = self.ledger.context_bytes + self.ledger.weights_bytes
-        assert self.backend.memory().used_bytes == held
-        assert self.ledger.load_transient_bytes == 0
-        assert self.ledger.free_bytes >= 0
-        assert set(self.ledger.committed) == set(self.engine.models)
-
-
-@asynccontextmanager
-async def room(
-    zoo: Zoo, folder: Path, room_for: int = 2, max_hot: int = 0, max_batch: int = 1
-) -> AsyncIterator[Room]:
-    engine = Engine(64)
-    engine.start()
-    here = Room(engine, zoo, folder, room_for, max_hot, max_batch)
-    swapping = asyncio.create_task(here.swapper.run())
-    try:
-        yield here
-    finally:
-        swapping.cancel()
-        await asyncio.wait([swapping])
-        await here.replicas.close()
-        await engine.stop(5)
-
-
 async def test_the_idle_model_of_least_worth_makes_room_and_comes_back(
     zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with room(zoo, tmp_path) as two:
+    async with small_device(zoo, tmp_path) as two:
         held = two.replicas
         for name in "ab":
             await held.assign(two.order(name))
@@ -325,7 +218,7 @@ async def test_the_idle_model_of_least_worth_makes_room_and_comes_back(
 
 
 async def test_more_models_than_fit_are_served_in_turns(zoo: Zoo, tmp_path: Path) -> None:
-    async with room(zoo, tmp_path, room_for=2) as two:
+    async with small_device(zoo, tmp_path, room_for=2) as two:
         names = "abcdef"
         for name in names:
             await two.replicas.assign(two.order(name))
@@ -339,7 +232,7 @@ async def test_more_models_than_fit_are_served_in_turns(zoo: Zoo, tmp_path: Path
 
 
 async def test_a_pinned_model_stays_and_comes_first(zoo: Zoo, tmp_path: Path) -> None:
-    async with room(zoo, tmp_path) as two:
+    async with small_device(zoo, tmp_path) as two:
         held = two.replicas
         await held.assign(two.order("a", pinned=True))
         await held.assign(two.order("b", pinned=True))
@@ -356,7 +249,7 @@ async def test_a_pinned_model_stays_and_comes_first(zoo: Zoo, tmp_path: Path) ->
 async def test_an_unpinned_model_in_use_gives_its_place_to_a_pinned_one(
     zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with room(zoo, tmp_path, room_for=1) as one:
+    async with small_device(zoo, tmp_path, room_for=1) as one:
         await one.replicas.assign(one.order("a"))
         tasks = [asyncio.create_task(one.infer("a")) for _ in range(10)]
         await asyncio.sleep(0)
@@ -367,7 +260,7 @@ async def test_an_unpinned_model_in_use_gives_its_place_to_a_pinned_one(
 
 
 async def test_a_limit_of_count_stands_beside_that_of_bytes(zoo: Zoo, tmp_path: Path) -> None:
-    async with room(zoo, tmp_path, room_for=5, max_hot=2) as five:
+    async with small_device(zoo, tmp_path, room_for=5, max_hot=2) as five:
         for name in "abc":
             await five.replicas.assign(five.order(name))
         assert len(five.hot()) == 2
@@ -378,7 +271,7 @@ async def test_a_limit_of_count_stands_beside_that_of_bytes(zoo: Zoo, tmp_path: 
 async def test_a_release_waits_for_tickets_that_wait_for_their_turn(
     zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with room(zoo, tmp_path, room_for=1) as one:
+    async with small_device(zoo, tmp_path, room_for=1) as one:
         await one.replicas.assign(one.order("a"))
         await one.replicas.assign(one.order("b"))
         waiting = asyncio.create_task(one.infer("a"))
@@ -390,7 +283,7 @@ async def test_a_release_waits_for_tickets_that_wait_for_their_turn(
 
 
 async def test_other_weights_under_the_same_name_are_loaded_anew(zoo: Zoo, tmp_path: Path) -> None:
-    async with room(zoo, tmp_path) as two:
+    async with small_device(zoo, tmp_path) as two:
         held = two.replicas
         first = await held.assign(two.order("a"))
         assert await held.assign(replace(two.order("a"), pinned=True)) is first
@@ -425,7 +318,7 @@ def failing(step: str, times: int) -> Callable[[str], None]:
 async def test_out_of_memory_once_on_the_way_is_tried_again(
     step: str, zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with room(zoo, tmp_path, max_batch=4) as two:
+    async with small_device(zoo, tmp_path, max_batch=4) as two:
         two.fail = failing(step, times=1)
         replica = await two.replicas.assign(two.order("a"))
         assert (replica.state, replica.max_batch) == ("HOT", 2)
@@ -435,7 +328,7 @@ async def test_out_of_memory_once_on_the_way_is_tried_again(
 async def test_tickets_that_waited_for_it_run_in_passes_that_the_ledger_knows(
     zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with room(zoo, tmp_path, room_for=1, max_batch=4) as one:
+    async with small_device(zoo, tmp_path, room_for=1, max_batch=4) as one:
         await one.replicas.assign(one.order("a"))
         await one.replicas.assign(one.order("b"))
         one.fail = failing("load", times=1)
@@ -447,7 +340,7 @@ async def test_tickets_that_waited_for_it_run_in_passes_that_the_ledger_knows(
 async def test_a_larger_batch_is_not_run_before_its_memory_is_promised(
     zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with room(zoo, tmp_path, max_batch=4) as two:
+    async with small_device(zoo, tmp_path, max_batch=4) as two:
         order = replace(two.order("a"), batching=BatchingConfig(2))
         replica = await two.replicas.assign(order)
         async with two.swapper.lock:
@@ -465,11 +358,11 @@ async def test_a_larger_batch_is_not_run_before_its_memory_is_promised(
 async def test_out_of_memory_again_fails_the_load_and_leaves_nothing(
     step: str, zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with room(zoo, tmp_path) as two:
+    async with small_device(zoo, tmp_path) as two:
         await two.replicas.assign(two.order("b"))
         before = two.ledger
         two.fail = failing(step, times=2)
-        two.swapper._warm_s.clear()  # so that there is a warm-up pass to fail
+        two.swapper.warmup._warm_s.clear()  # so that there is a warm-up pass to fail
         with pytest.raises(OutOfMemory, match="injected"):
             await two.replicas.assign(two.order("a"))
         assert two.ledger == before
@@ -480,7 +373,7 @@ async def test_out_of_memory_again_fails_the_load_and_leaves_nothing(
 
 
 async def test_tickets_of_a_model_that_cannot_come_back_hear_why(zoo: Zoo, tmp_path: Path) -> None:
-    async with room(zoo, tmp_path, room_for=1) as one:
+    async with small_device(zoo, tmp_path, room_for=1) as one:
         await one.replicas.assign(one.order("a"))
         await one.replicas.assign(one.order("b"))
         one.fail = failing("load", times=2)
@@ -494,7 +387,7 @@ async def test_tickets_of_a_model_that_cannot_come_back_hear_why(zoo: Zoo, tmp_p
 async def test_out_of_memory_in_a_pass_is_tried_again_smaller_and_once_more(
     zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with room(zoo, tmp_path, max_batch=4) as two:
+    async with small_device(zoo, tmp_path, max_batch=4) as two:
         await two.replicas.assign(two.order("a"))
         two.fail = failing("run", times=1)
         assert (await two.infer("a")).batch_size == 1
@@ -511,8 +404,9 @@ async def test_no_host_memory_for_weights_is_out_of_memory(
     def none(*arguments: Any, **options: Any) -> Any:
         raise OSError("Cannot allocate memory")
 
-    async with room(zoo, tmp_path) as two:
-        two.swapper._tiers = replace(two.swapper._tiers, fetch_weights=True)
+    async with small_device(zoo, tmp_path) as two:
+        reader = two.swapper.reader
+        reader._limits = replace(reader._limits, fetch_weights=True)
         monkeypatch.setattr("worker.packs.host_memory.mmap.mmap", none)
         with pytest.raises(OutOfMemory, match="the host has no"):
             await two.replicas.assign(two.order("a"))
@@ -524,19 +418,11 @@ async def test_no_host_memory_for_weights_is_out_of_memory(
 # --- Others on the device, and memory that does not come back ---------------------------------
 
 
-def upkeep_of(here: Room, recycled: list[str], drift_limit: int = 0) -> DeviceMonitor:
-    device_monitor = DeviceMonitor(
-        here.backend, here.swapper, here.replicas.held, 0.0, drift_limit, recycled.append
-    )
-    device_monitor.configured_bytes = here.ledger.budget_bytes
-    return device_monitor
-
-
 async def test_foreign_use_shrinks_the_budget_and_what_is_over_leaves(
     zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with room(zoo, tmp_path, room_for=2) as two:
-        device_monitor = upkeep_of(two, [])
+    async with small_device(zoo, tmp_path, room_for=2) as two:
+        device_monitor = monitor_of(two, [])
         for name in "ab":
             await two.replicas.assign(two.order(name))
         configured = two.ledger.budget_bytes
@@ -555,8 +441,8 @@ async def test_foreign_use_shrinks_the_budget_and_what_is_over_leaves(
 
 async def test_memory_that_does_not_come_back_is_noticed_once(zoo: Zoo, tmp_path: Path) -> None:
     recycled: list[str] = []
-    async with room(zoo, tmp_path) as two:
-        device_monitor = upkeep_of(two, recycled, drift_limit=1000)
+    async with small_device(zoo, tmp_path) as two:
+        device_monitor = monitor_of(two, recycled, drift_limit=1000)
         await two.replicas.assign(two.order("a"))
         two.backend.take(two.workspace(1) + 999)  # a leak, beyond what passes may take
         for _ in range(20):
@@ -571,7 +457,7 @@ async def test_memory_that_does_not_come_back_is_noticed_once(zoo: Zoo, tmp_path
 
 
 async def test_a_release_that_gives_less_back_is_counted(zoo: Zoo, tmp_path: Path) -> None:
-    async with room(zoo, tmp_path) as two:
+    async with small_device(zoo, tmp_path) as two:
         await two.replicas.assign(two.order("a"))
         await two.replicas.release("a@1")
         assert two.swapper.not_returned_bytes == 0
@@ -586,139 +472,6 @@ async def test_a_release_that_gives_less_back_is_counted(zoo: Zoo, tmp_path: Pat
         model.close = leaks  # type: ignore[method-assign]  # a backend with a fault
         await two.replicas.release("a@1")
         assert two.swapper.not_returned_bytes == 77
-
-
-async def test_what_has_been_idle_is_warmed_again(zoo: Zoo, tmp_path: Path) -> None:
-    passes: list[str] = []
-    async with room(zoo, tmp_path) as two:
-        device_monitor = DeviceMonitor(
-            two.backend, two.swapper, two.replicas.held, 0.01, 0, lambda why: None
-        )
-        device_monitor.configured_bytes = two.ledger.budget_bytes
-        await two.replicas.assign(two.order("a"))
-        two.fail = passes.append
-        await device_monitor.look()
-        await asyncio.sleep(0.02)
-        await device_monitor.look()
-        assert passes == ["run"]
-
-
-@pytest.mark.parametrize("begun", [True, False])
-async def test_no_weights_go_under_a_pass_whose_caller_was_cancelled(
-    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
-) -> None:
-    order: list[str] = []
-    began, go_on = threading.Event(), threading.Event()
-
-    def holds(step: str) -> None:
-        began.set()
-        assert go_on.wait(20)
-        order.append(step)
-
-    async with room(zoo, tmp_path, max_batch=4) as two:
-        await two.replicas.assign(two.order("a"))
-        monkeypatch.setattr(Replica, "drop_weights", lambda one: order.append("dropped"))
-        two.backend.device_kind = "cpu"
-        two.fail = holds if begun else order.append
-        if not begun:
-            before = asyncio.create_task(two.engine.job(partial(holds, "another")))
-            await asyncio.sleep(0)
-        warming = asyncio.create_task(two.swapper.warm_batch())
-        await asyncio.to_thread(began.wait, 20)
-        warming.cancel()
-        await asyncio.wait([warming])
-        closing = asyncio.create_task(two.replicas.close())
-        await asyncio.sleep(0.05)
-        assert order == []
-        go_on.set()
-        await closing
-        if not begun:
-            await before
-        # Behind all: nothing is run of what has gone.
-        await two.engine.job(lambda: None, idle=True)
-        assert order == (["run"] if begun else ["another", "run"]) + ["dropped"]
-
-
-def passes_of(model: LoadedModel, fail_at: int = 0) -> list[tuple[int, tuple[int, int]]]:
-    """Images of each pass from now on and their shape; those of one number fail."""
-    passes: list[tuple[int, tuple[int, int]]] = []
-    stage = model.stage
-
-    def noted(images: Any, options: Any) -> Any:
-        passes.append((len(images), images[0].shape[:2]))
-        if len(images) == fail_at:
-            raise ValueError(f"{fail_at} images are too many")
-        return stage(images, options)
-
-    model.stage = noted  # type: ignore[method-assign]  # listens
-    return passes
-
-
-async def test_batches_are_warmed_up_on_a_cpu_once_each(
-    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    square = (320, 320)
-    monkeypatch.setattr(swapper, "MOST_WARM_UP_S", 1e9)  # this machine may stand still
-    async with room(zoo, tmp_path, max_batch=4) as two:
-        device_monitor = upkeep_of(two, [])
-        await two.replicas.assign(two.order("a"))
-        passes = passes_of(two.engine.models["a@1"], fail_at=3)
-        await device_monitor.look()
-        assert passes == [], "other devices have their kernels"
-        two.backend.device_kind = "cpu"
-        for _ in range(5):
-            await device_monitor.look()
-        assert passes == [(2, square), (3, square), (4, square)]
-        # Its architecture has run them.
-        await two.replicas.assign(two.order("b"))
-        passes = passes_of(two.engine.models["b@1"])
-        await device_monitor.look()
-        assert passes == []
-        # Of what its images come in; of larger ones no memory is promised.
-        two.engine.note_pass("b@1", (640, 640), 1, 0.01)
-        wide = (192, 320)
-        await two.infer("b", shape=wide)
-        await two.infer("b", shape=wide)
-        await device_monitor.look()
-        assert passes == [(1, wide), (1, wide), (2, wide)]
-        monkeypatch.setattr(swapper, "MOST_KINDS", 7)
-        for _ in range(2):
-            await device_monitor.look()
-        assert passes[3:] == [(3, wide)], "no more kernels are kept"
-
-
-class Slow(TimeCurve):
-    """Each pass takes as long."""
-
-    def pass_s(self, shape: tuple[int, int], images: int, parameters: int) -> float:
-        return 0.05
-
-
-async def test_no_batch_is_warmed_up_that_is_long_or_while_somebody_waits(
-    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with room(zoo, tmp_path, max_batch=4) as two:
-        two.backend.device_kind = "cpu"
-        two.backend.curve = Slow(load_fixed_s=0.01)
-        await two.replicas.assign(two.order("a"))
-        passes = passes_of(two.engine.models["a@1"])
-        with two.replicas.hold("a@1"):  # an image of it is decoded
-            await two.swapper.warm_batch()
-        # Another is loaded, or will be next: it is not waited for.
-        async with two.swapper.lock:
-            await asyncio.wait_for(two.swapper.warm_batch(), 20)
-            next_one = asyncio.create_task(two.swapper.lock.acquire())
-            await asyncio.sleep(0)
-        await asyncio.wait_for(two.swapper.warm_batch(), 20)
-        await next_one
-        two.swapper.lock.release()
-        assert passes == []
-        await two.infer("a")
-        image_s = two.engine.image_s("a@1", (320, 320))
-        monkeypatch.setattr(swapper, "MOST_WARM_UP_S", 2.5 * image_s)
-        for _ in range(3):
-            await two.swapper.warm_batch()
-        assert [images for images, _ in passes] == [1, 2]
 
 
 # --- A control plane that goes silent -------------------------------------------------------------

@@ -149,9 +149,9 @@ def carried_out(before: Snapshot, commands: Iterable[Command]) -> Snapshot:
     for command in commands:
         if isinstance(command, Release):
             workers[command.worker].pop(command.key)
-            if command.left:
-                wants[command.key] = replace(wants[command.key], replicas=command.left)
-            elif command.forget:
+            if command.replicas_left:
+                wants[command.key] = replace(wants[command.key], replicas=command.replicas_left)
+            elif command.drop_want:
                 wants.pop(command.key, None)
         elif isinstance(command, DropWant):
             wants.pop(command.key)

@@ -27,7 +27,7 @@ def test_forms_of_a_memory_budget(text: str, budget: MemoryBudget) -> None:
 
 @pytest.mark.parametrize("text", ["", "much", "-1", "0", "0.0", "4 GiBs", "80%"])
 def test_other_forms_say_the_forms(text: str) -> None:
-    with pytest.raises(ValueError, match="is no memory budget"):
+    with pytest.raises(ValueError, match="is not a memory budget"):
         parse_budget(text)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from worker.postprocess import heads, nms
+from worker.arrays import I64
+from worker.postprocess import heads
 from worker.postprocess.heads import Head
 from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed
@@ -54,8 +55,8 @@ def candidates(
     _check(rows.ndim == 3 and rows.shape[1] == 4 + head.classes + extra, rows)
     boxes, scores, beside = np.split(rows, (4, 4 + head.classes), axis=1)
 
-    def classes(image: int, some: nms.I64) -> nms.I64:
-        best: nms.I64 = scores[image][:, some].argmax(0)
+    def classes(image: int, some: I64) -> I64:
+        best: I64 = scores[image][:, some].argmax(0)
         return best
 
     return head.one_to_many(boxes, scores.max(1), classes, beside, prototypes, options)

@@ -32,7 +32,7 @@ def test_what_two_exits_have_in_common_is_guilty() -> None:
     # The cat waited for its turn, the fish was new.
     poison.exited("two", frozenset("pn"), 1.1)
     assert poison.culprit(image("poison")) == image("poison")
-    assert not poison.is_accused("two", "a")
+    assert not poison.is_implicated("two", "a")
 
 
 def test_of_two_in_common_nobody_can_tell() -> None:
@@ -52,10 +52,10 @@ def test_the_first_exit_may_be_told_after_the_second() -> None:
     lose(poison, "two", 0.2, p="poison")
     poison.exited("two", frozenset("p"), 0.3)
     assert poison.is_recurrent(image("poison"))
-    assert not poison.is_heard(image("poison"))
+    assert not poison.is_reported(image("poison"))
     assert poison.culprit(image("poison")) is None
     poison.exited("one", frozenset("pa"), 0.5)
-    assert poison.is_heard(image("poison"))
+    assert poison.is_reported(image("poison"))
     assert poison.culprit(image("poison")) == image("poison")
 
 
@@ -68,7 +68,7 @@ def test_what_a_convict_ended_is_held_against_no_other() -> None:
     lose(poison, "three", 0.4, p="poison")
     poison.exited("three", frozenset("p"), 0.5)
     poison.quarantine_image(image("poison"), 600.0)
-    assert not poison.is_accused("two", "a")
+    assert not poison.is_implicated("two", "a")
     assert poison.culprit(image("cat")) is None
 
 
@@ -102,16 +102,16 @@ def test_an_image_that_ends_io_processes_of_a_worker_that_lives_is_guilty() -> N
     lose(poison, "one", 0.0, p="poison", a="cat", n="fish")
     poison.exited("one", frozenset("pa"), 0.1, io_process="io-1")
     assert poison.culprit(image("poison")) is None
-    assert not poison.is_heard(image("fish"))
+    assert not poison.is_reported(image("fish"))
     poison.answered(image("cat"))
     poison.exited("one", frozenset("q"), 1.0, io_process="io-2")
     lose(poison, "one", 1.1, q="poison")
-    assert poison.is_heard(image("poison"))
+    assert poison.is_reported(image("poison"))
     assert poison.culprit(image("poison")) == image("poison")
     assert poison.is_recurrent(image("poison"))
     # The worker process itself may end, too.
     poison.exited("one", frozenset("n"), 2.0)
-    assert poison.is_heard(image("fish"))
+    assert poison.is_reported(image("fish"))
     assert poison.is_suspect(image("fish"))
 
 

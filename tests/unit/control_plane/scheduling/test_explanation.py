@@ -192,7 +192,7 @@ def test_spans_are_for_people() -> None:
 
 
 def test_only_the_newest_traces_are_kept() -> None:
-    traces = RequestHistory(most=3)
+    traces = RequestHistory(max_traces=3)
     for number, id_ in enumerate(["a", "b", "a", "", "c", "a"]):
         traces.add(trace(id_, float(number)))
     assert [one.unix_s for one in traces.find("a")] == [5.0, 2.0]

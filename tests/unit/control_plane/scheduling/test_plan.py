@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.scheduling.plan import plan
@@ -15,6 +15,7 @@ from control_plane.types.policy import Residency, ResidencyMode
 from control_plane.types.snapshot import LoadFailure, Snapshot
 from control_plane.types.version import DeviceVariant, VersionSettings, VersionState
 from control_plane.types.worker import Replica, WorkerInfo, WorkerState
+from tests.matrix import examples
 from tests.unit.control_plane.fleets import (
     NOW,
     carried_out,
@@ -52,7 +53,7 @@ def test_the_least_recently_used_leaves_and_is_forgotten() -> None:
     before = snapshot([full], [want("a"), want("b"), want("c", since=20.0)])
     release, assign = plan(before, NOW)
     assert isinstance(release, Release)
-    assert (release.key, release.forget) == (key("b"), True)
+    assert (release.key, release.drop_want) == (key("b"), True)
     assert isinstance(assign, Assign)
     assert (assign.key, assign.after) == (key("c"), (key("b"),))
 
@@ -235,7 +236,7 @@ def test_what_cannot_come_to_the_device_beside_the_pinned_is_released() -> None:
                       [version("a", 60), version("b", 60)])  # fmt: skip
     (release,) = plan(before, NOW)
     assert isinstance(release, Release)
-    assert (release.key, release.forget) == (key("b"), True)
+    assert (release.key, release.drop_want) == (key("b"), True)
     assert "pinned models leave no room" in release.why
 
 
@@ -273,14 +274,14 @@ def test_of_two_pins_the_more_urgent_has_the_room() -> None:
     # It is of no use where it can't come to the device, and goes on being wanted.
     release, *_ = plan(carried_out(before, [pin]), NOW)
     assert isinstance(release, Release)
-    assert (release.key, release.forget) == (key("a"), False)
+    assert (release.key, release.drop_want) == (key("a"), False)
 
 
 def test_a_pin_makes_its_room_first_and_waits_for_those_in_use() -> None:
     wants = [want("a", pinned=True), want("b", 0.5)]
     release, pin = plan(tier_of(*wants, replicas=[replica("a", 60), replica("b", 60)]), NOW)
     assert isinstance(release, Release)
-    assert (release.key, release.forget) == (key("b"), True)
+    assert (release.key, release.drop_want) == (key("b"), True)
     assert pin == Assign("w1", key("a"), True, "it was pinned", (key("b"),))
     busy = [replica("a", 60), replica("b", 60, outstanding=1)]
     wait = one_wait(plan(tier_of(*wants, replicas=busy), NOW))
@@ -307,7 +308,7 @@ def test_a_pin_without_room_goes_to_a_worker_that_has_it() -> None:
     # It serves where it is until the other has it, then it leaves.
     (release,) = plan(carried_out(before, commands), NOW)
     assert isinstance(release, Release)
-    assert (release.worker, release.key, release.forget) == ("w1", key("b"), False)
+    assert (release.worker, release.key, release.drop_want) == ("w1", key("b"), False)
 
 
 def test_private_bytes_are_on_the_device_with_their_replica() -> None:
@@ -340,7 +341,7 @@ def test_what_is_kept_on_demand_leaves_when_idle() -> None:
     assert planned(129.0) == []
     (release,) = planned(130.0)
     assert isinstance(release, Release)
-    assert (release.forget, release.why) == (True, "idle for 30 s: it is kept on demand only")
+    assert (release.drop_want, release.why) == (True, "idle for 30 s: it is kept on demand only")
     assert planned(999.0, outstanding=1) == []
     assert planned(999.0, pinned=True) == []
 
@@ -365,7 +366,10 @@ def test_replicas_on_demand_leave_together_when_all_are_idle() -> None:
         return plan(snapshot(workers, [want("a", replicas=2)], [one], unix_s=150.0), NOW)
 
     assert planned(121.0) == []
-    assert [c.worker for c in planned(120.0) if isinstance(c, Release) and c.forget] == ["w1", "w2"]
+    assert [c.worker for c in planned(120.0) if isinstance(c, Release) and c.drop_want] == [
+        "w1",
+        "w2",
+    ]
 
 
 def test_a_hot_standby_is_wanted_and_pinned_without_being_asked_for() -> None:
@@ -491,7 +495,7 @@ def fleets(draw: st.DrawFn, settled: bool = False) -> Snapshot:
 
 
 @given(fleets())
-@settings(max_examples=120)
+@examples(120)
 def test_no_plan_overruns_a_ledger(before: Snapshot) -> None:
     after = carried_out(before, plan(before, NOW))
     for one in after.workers.values():
@@ -550,7 +554,7 @@ def fits_at_once(one: WorkerInfo, replicas: Collection[Replica]) -> bool:
 
 
 @given(tiered())
-@settings(max_examples=150)
+@examples(150)
 def test_all_that_is_assigned_can_come_to_its_device_beside_the_pinned(before: Snapshot) -> None:
     commands = plan(before, NOW)
     after = carried_out(before, commands)
@@ -565,7 +569,7 @@ def test_all_that_is_assigned_can_come_to_its_device_beside_the_pinned(before: S
 
 
 @given(tiered())
-@settings(max_examples=120)
+@examples(120)
 def test_plans_with_turns_come_to_rest(before: Snapshot) -> None:
     for _ in range(2 * len(before.desired.wants) + 4):
         commands = deeds(plan(before, NOW))
@@ -576,7 +580,7 @@ def test_plans_with_turns_come_to_rest(before: Snapshot) -> None:
 
 
 @given(fleets(settled=True))
-@settings(max_examples=120)
+@examples(120)
 def test_a_plan_carried_out_leaves_nothing_to_do(before: Snapshot) -> None:
     commands = plan(before, NOW)
     # One that waits for room may take it in the next plan, from what this one loads.
@@ -585,7 +589,7 @@ def test_a_plan_carried_out_leaves_nothing_to_do(before: Snapshot) -> None:
 
 
 @given(fleets(settled=True))
-@settings(max_examples=120)
+@examples(120)
 def test_plans_come_to_rest(before: Snapshot) -> None:
     # Every taking of room forgets a want, so there can't be more rounds than wants and one.
     for _ in range(len(before.desired.wants) + 2):
@@ -597,7 +601,7 @@ def test_plans_come_to_rest(before: Snapshot) -> None:
 
 
 @given(fleets(), st.randoms(use_true_random=False))
-@settings(max_examples=100)
+@examples(100)
 def test_the_order_of_workers_does_not_matter(before: Snapshot, rng: object) -> None:
     from random import Random
 
@@ -614,29 +618,31 @@ def test_the_order_of_workers_does_not_matter(before: Snapshot, rng: object) -> 
 
 
 @given(fleets())
-@settings(max_examples=120)
+@examples(120)
 def test_nothing_pinned_or_in_use_leaves_for_room(before: Snapshot) -> None:
     for command in plan(before, NOW):
-        if isinstance(command, Release) and command.forget:
+        if isinstance(command, Release) and command.drop_want:
             wanted = before.desired.wants[command.key]
             assert not wanted.pinned
             assert before.workers[command.worker].replicas[command.key].outstanding == 0
 
 
 @given(fleets())
-@settings(max_examples=120)
+@examples(120)
 def test_nothing_is_released_and_assigned_in_one_plan(before: Snapshot) -> None:
     commands = plan(before, NOW)
     assigned = {(c.worker, c.key) for c in commands if isinstance(c, Assign)}
     released = [(c.worker, c.key) for c in commands if isinstance(c, Release)]
     assert len(released) == len(set(released))
     assert not assigned & set(released)
-    forgotten = {c.key for c in commands if isinstance(c, Release) and c.forget and not c.left}
-    assert not forgotten & {key_ for _, key_ in assigned}
+    dropped = {
+        c.key for c in commands if isinstance(c, Release) and c.drop_want and not c.replicas_left
+    }
+    assert not dropped & {key_ for _, key_ in assigned}
 
 
 @given(fleets())
-@settings(max_examples=120)
+@examples(120)
 def test_every_want_is_met_or_has_its_reason(before: Snapshot) -> None:
     commands = plan(before, NOW)
     after = carried_out(before, commands)

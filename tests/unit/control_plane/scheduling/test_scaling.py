@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.scheduling.plan import plan, replan
@@ -16,6 +16,7 @@ from control_plane.types.policy import Placement, Residency, ResidencyMode
 from control_plane.types.snapshot import OutstandingCalls, Snapshot
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
+from tests.matrix import examples
 from tests.unit.control_plane.fleets import (
     NOW,
     carried_out,
@@ -85,7 +86,7 @@ def test_a_newcomer_waits_a_moment_for_one_worth_less_that_is_just_in_use() -> N
 def test_tickets_this_process_sent_protect_before_their_worker_reports_them() -> None:
     full = a_worker("w", 10, [replica("a")])
     before = snapshot([full], [want("a"), want("b", 9.0)], unix_s=UNIX)
-    busy = replace(before, tickets={("w", key("a")): OutstandingCalls(outstanding=1)})
+    busy = replace(before, calls={("w", key("a")): OutstandingCalls(outstanding=1)})
     assert released(plan(before, NOW)) == ["w/a"]
     assert released(plan(busy, NOW)) == []
 
@@ -212,7 +213,7 @@ def test_copies_stay_as_long_as_they_are_needed() -> None:
 
 
 @given(st.floats(0.0, 6.0), st.integers(1, 8))
-@settings(max_examples=80)
+@examples(80)
 def test_constant_demand_moves_nothing_for_long(demand: float, devices: int) -> None:
     """Devices' worth of work for one version: copies settle, and stay as they are."""
     there = 1
@@ -297,7 +298,9 @@ def test_what_was_fetched_ahead_leaves_first_and_is_not_replaced() -> None:
     before = snapshot([full], [ahead, want("used"), want("new", 95.0)], unix_s=UNIX)
     assert released(plan(before, NOW)) == ["w/ahead"]
     lost = plan(snapshot([a_worker("w", 100, tier=20)], [ahead]), NOW)
-    assert [str(c) for c in lost] == ["forget ahead@1: nobody asked for it, and its worker is gone"]
+    assert [str(c) for c in lost] == [
+        "drop want of ahead@1: nobody asked for it, and its worker is gone"
+    ]
 
 
 def ahead(used: float, **fields: object) -> Snapshot:
@@ -309,7 +312,7 @@ def ahead(used: float, **fields: object) -> Snapshot:
 
 def test_what_was_fetched_ahead_and_is_used_is_wanted_from_then_on() -> None:
     assert plan(ahead(used=0.0), NOW) == []
-    assert next(str(c) for c in plan(ahead(used=60.0), NOW)).startswith("adopt a@1")
+    assert next(str(c) for c in plan(ahead(used=60.0), NOW)).startswith("keep a@1")
 
 
 def test_what_was_fetched_ahead_is_loaded_once_somebody_wants_it() -> None:
@@ -329,7 +332,7 @@ def test_a_stranded_copy_leaves_the_others() -> None:
     commands = plan(snapshot([tight, fine], wants, versions), NOW)
     assert released(commands) == ["w1/a"]
     (release,) = [c for c in commands if isinstance(c, Release)]
-    assert (release.forget, release.left) == (True, 1)
+    assert (release.drop_want, release.replicas_left) == (True, 1)
 
 
 def test_copies_beyond_what_is_wanted_are_not_pinned() -> None:
@@ -350,7 +353,7 @@ def changes(draw: st.DrawFn) -> list[tuple[str, int]]:
 
 
 @given(changes())
-@settings(max_examples=80)
+@examples(80)
 def test_plans_of_what_changed_come_to_where_whole_plans_do(steps: list[tuple[str, int]]) -> None:
     versions = [version(name) for name in NAMES]
     now = snapshot([a_worker(id_, 30) for id_ in WORKERS], [], versions)

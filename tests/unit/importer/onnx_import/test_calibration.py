@@ -19,7 +19,7 @@ from yolopool.errors import InvalidOption
 
 
 def packed(folder: Path, path: Path) -> Path:
-    uploads.write(folder, path)
+    uploads.write_calibration_archive(folder, path)
     return path
 
 
@@ -52,7 +52,7 @@ def test_a_folder_is_packed_by_name_and_without_what_is_not_decoded(tmp_path: Pa
 def test_of_many_images_some_are_taken_from_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "MOST_IMAGES", 3)
+    monkeypatch.setattr(uploads, "MAX_CALIBRATION_IMAGES", 3)
     for value in range(8):
         picture(tmp_path / f"{value}.png", value * 20)
     path = packed(tmp_path, tmp_path / "some.zip")

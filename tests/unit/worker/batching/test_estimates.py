@@ -20,7 +20,7 @@ def test_nothing_is_known_before_the_first_pass() -> None:
     estimates = LatencyEstimates()
     assert estimates.pass_s("a@1", SQUARE, 1) is None
     assert estimates.passes_s("a@1", SQUARE, 5, 2) == 0.0
-    assert estimates.most_within("a@1", SQUARE, 8, 1.0) == 1
+    assert estimates.max_within("a@1", SQUARE, 8, 1.0) == 1
 
 
 def test_an_outlier_does_not_move_the_estimate() -> None:
@@ -71,9 +71,9 @@ def test_images_take_their_passes() -> None:
 
 def test_the_largest_batch_within_a_time() -> None:
     estimates = measured(n1=0.02, n16=0.17)
-    assert estimates.most_within("a@1", SQUARE, 16, 0.0701) == 6
-    assert estimates.most_within("a@1", SQUARE, 16, 9.0) == 16
-    assert estimates.most_within("a@1", SQUARE, 16, 0.001) == 1
+    assert estimates.max_within("a@1", SQUARE, 16, 0.0701) == 6
+    assert estimates.max_within("a@1", SQUARE, 16, 9.0) == 16
+    assert estimates.max_within("a@1", SQUARE, 16, 0.001) == 1
 
 
 @given(st.lists(st.floats(0.001, 10.0), min_size=1), st.integers(1, 16))

@@ -4,18 +4,20 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.arrays import U8
 from worker.io_processes import protocol
-from worker.preprocess.letterbox import U8, Letterboxed, ShapePolicy
+from worker.preprocess.letterbox import Letterboxed
 from worker.preprocess.prepared import Prepared, PreprocessSpec
+from yolopool.vocabulary import ShapePolicy
 
 SIDES = st.tuples(st.integers(1, 64), st.integers(1, 64))
 SECONDS = st.floats(0, 1e6)
 
 
 @given(st.integers(32, 4096), st.sampled_from([32, 64]), st.sampled_from(ShapePolicy))
-def test_framings(image_size: int, stride: int, policy: ShapePolicy) -> None:
-    framing = PreprocessSpec(image_size, stride, policy)
-    assert protocol.read_framing(protocol.pack_framing(framing)) == framing
+def test_specs(image_size: int, stride: int, policy: ShapePolicy) -> None:
+    spec = PreprocessSpec(image_size, stride, policy)
+    assert protocol.read_spec(protocol.pack_spec(spec)) == spec
 
 
 @given(st.none() | SECONDS, st.binary())

@@ -11,22 +11,21 @@ from rich.console import Console
 
 from worker.postprocess import results
 from worker.postprocess.outputs import (
-    Beside,
     Candidates,
     Keypoints,
     MaskParts,
     Probabilities,
     Rotations,
+    TaskOutput,
 )
 from worker.postprocess.results import MaskFormat, Results
 from worker.preprocess.letterbox import Letterboxed, Origin
-from worker.service import options
 from worker.service import response as answers
 from yolopool.cli import result_tables
 from yolopool.client import detections
 from yolopool.client.detections import Detections
 from yolopool.errors import DeadlineExceeded, InvalidOption
-from yolopool.v1 import detection_pb2, types_pb2
+from yolopool.v1 import detection_pb2
 
 NAMES = ("cat", "dog", "cow")
 # 100 x 60 pixels at (10, 20) of 160 x 120, doubled and padded to 200 x 128.
@@ -34,8 +33,8 @@ PLACE = Origin(Letterboxed(np.zeros((128, 200, 3), np.uint8), (60, 100)), (10, 2
 BOXES = np.array([[0, 4, 100, 64], [120, 24, 160, 44]], np.float32)
 
 
-def candidates(beside: Beside | None) -> Candidates:
-    return Candidates(BOXES, np.array([0.9, 0.5], np.float32), np.array([1, 0]), beside)
+def candidates(task_output: TaskOutput | None) -> Candidates:
+    return Candidates(BOXES, np.array([0.9, 0.5], np.float32), np.array([1, 0]), task_output)
 
 
 def sent(found: Results, task: str, with_masks: bool = True, **more: Any) -> Detections:
@@ -228,40 +227,3 @@ def test_a_saved_picture_is_a_picture() -> None:
     found = results.results_of(candidates(None), PLACE, MaskFormat.POLYGON)
     sent(found, "detect").plot().save(buffer, "PNG")
     assert Image.open(buffer).size == (160, 120)
-
-
-SETTINGS = types_pb2.VersionSettings(image_size=640, image_sizes=[320, 1280])
-
-
-def telling(task: str, **fields: Any) -> options.OutputOptions:
-    return options.output_options(detection_pb2.DetectOptions(**fields), SETTINGS, task)
-
-
-def test_options_have_defaults() -> None:
-    told = telling("segment")
-    assert (told.masks, told.top_k, told.image_size) == (MaskFormat.POLYGON, 5, 640)
-    assert told.tiling is None
-    assert telling("segment", mask_format=detection_pb2.MASK_FORMAT_RLE).masks is MaskFormat.RLE
-    tiled = telling("detect", tiling=detection_pb2.Tiling(), image_size=1280)
-    assert tiled.tiling is not None
-    assert (tiled.image_size, tiled.tiling.size, tiled.tiling.overlap) == (1280, 1280, 0.2)
-
-
-@pytest.mark.parametrize(
-    ("task", "fields", "says"),
-    [
-        ("detect", {"mask_format": detection_pb2.MASK_FORMAT_RLE}, "models that segment"),
-        ("pose", {"top_k": 3}, "models that classify"),
-        ("obb", {"all_probabilities": True}, "models that classify"),
-        ("classify", {"tiling": detection_pb2.Tiling()}, "models that find objects"),
-        ("classify", {"top_k": 0}, "top_k is 0"),
-        ("classify", {"top_k": 1001}, "top_k is 1001"),
-        ("segment", {"mask_format": 9}, "mask_format 9"),
-        ("detect", {"image_size": 500}, "320, 640, 1280"),
-        ("detect", {"tiling": detection_pb2.Tiling(tile_size=16)}, "at least 32"),
-        ("detect", {"tiling": detection_pb2.Tiling(overlap=0.95)}, "overlap is 0.95"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(task: str, fields: dict[str, Any], says: str) -> None:
-    with pytest.raises(InvalidOption, match=says):
-        telling(task, **fields)

@@ -15,7 +15,7 @@ def test_slots_never_overlap_and_all_come_back(steps: list[tuple[bool, int, int]
     lent: dict[int, int] = {}
     for take, size, which in steps:
         if take:
-            offset = slots.take(size)
+            offset = slots.allocate(size)
             used = {page for at, s in lent.items() for page in pages(at, s)}
             if offset is None:
                 # Refused only where no run of free pages is long enough.
@@ -28,21 +28,21 @@ def test_slots_never_overlap_and_all_come_back(steps: list[tuple[bool, int, int]
             lent[offset] = size
         elif lent:
             offset = sorted(lent)[which % len(lent)]
-            slots.give(offset)
+            slots.free(offset)
             del lent[offset]
         assert len(slots) == len(lent)
     for offset in lent:
-        slots.give(offset)
-    assert slots.take(slots.size_bytes) == 0
+        slots.free(offset)
+    assert slots.allocate(slots.size_bytes) == 0
 
 
 def test_what_is_not_lent_is_not_taken_back() -> None:
     slots = FreeList(PAGES * ALIGN_BYTES)
-    assert slots.take(1) == 0
-    slots.give(0)
+    assert slots.allocate(1) == 0
+    slots.free(0)
     with pytest.raises(KeyError):
-        slots.give(0)
-    assert FreeList(0).take(1) is None
+        slots.free(0)
+    assert FreeList(0).allocate(1) is None
 
 
 def pages(offset: int, size: int) -> range:

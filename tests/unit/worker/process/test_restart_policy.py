@@ -1,13 +1,14 @@
 """When a dead worker process is started again, and with which command."""
 
 import sys
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.hardware.devices import Device
-from worker.process.restart_policy import LONGEST_DELAY_S, Restart, after_exit
+from worker.process.restart_policy import MAX_DELAY_S, Restart, after_exit
 from worker.process.supervisor import supervisor_of, worker_command
 from worker.settings import read_settings
 from yolopool.errors import InvalidOption
@@ -31,7 +32,7 @@ def test_a_steady_minute_is_a_fresh_start() -> None:
 
 @given(attempt=st.integers(0, 10**12), ran_s=st.floats(0, 1e12))
 def test_delay_is_always_bounded(attempt: int, ran_s: float) -> None:
-    assert 0.5 <= after_exit(attempt, ran_s).delay_s <= LONGEST_DELAY_S
+    assert 0.5 <= after_exit(attempt, ran_s).delay_s <= MAX_DELAY_S
 
 
 def test_a_child_gets_our_settings_and_its_own_device() -> None:
@@ -50,9 +51,9 @@ def test_a_child_gets_our_settings_and_its_own_device() -> None:
 def test_several_workers_do_not_share_a_port(flags: list[str]) -> None:
     settings = read_settings(["--devices=sim:2", *flags])
     with pytest.raises(InvalidOption, match="2 devices"):
-        supervisor_of(settings, {})
+        supervisor_of(settings, {}, time.monotonic)
 
 
 def test_no_device_is_no_pool() -> None:
     with pytest.raises(InvalidOption, match="names no device"):
-        supervisor_of(read_settings(["--devices=sim:0"]), {})
+        supervisor_of(read_settings(["--devices=sim:0"]), {}, time.monotonic)

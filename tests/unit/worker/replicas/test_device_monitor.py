@@ -51,7 +51,7 @@ def test_a_note_is_read_as_it_was_written_until_it_is_done(tmp_path: Path) -> No
     path = tmp_path / "folder" / "note.json"
     assert hot_restart.read(path) is None
     hot_restart.write(path, a_note())
-    assert hot_restart.there(path)
+    assert hot_restart.exists(path)
     assert hot_restart.read(path) == a_note()
     hot_restart.write(path, a_note(beside=False))
     assert hot_restart.read(path) == a_note(beside=False)

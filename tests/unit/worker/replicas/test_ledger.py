@@ -141,3 +141,14 @@ def test_misuse_is_an_error() -> None:
         ledger.commit("b", Claim(1))
     with pytest.raises(ValueError, match="negative"):
         Claim(-1)
+
+
+def test_a_ledger_says_how_full_it_is_and_who_holds_it() -> None:
+    gib = 2**30
+    ledger = Ledger(8 * gib, context_bytes=gib // 2)
+    assert repr(ledger) == "<Ledger 0.5 of 8.0 GiB: context 0.5>"
+    assert repr(Ledger(8 * gib)) == "<Ledger 0.0 of 8.0 GiB: empty>"
+    claim = Claim(2 * gib, workspace_bytes=gib)
+    full = ledger.reserve("a@1", claim).commit("a@1", claim).reserve("b@1", Claim(gib))
+    expected = "4.5 of 8.0 GiB: context 0.5, weights 2.0, workspace 1.0, loads 1.0"
+    assert repr(full) == f"<Ledger {expected}; a@1; loading b@1>"

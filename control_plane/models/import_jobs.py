@@ -1,0 +1,103 @@
+"""Imports that are under way: which importer has which version, and how each import ended."""
+
+import structlog
+
+from control_plane.clock import Clock
+from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.registry import Registry
+from control_plane.types.version import ModelVersion, Pack, VersionKey, VersionSettings
+from control_plane.view.view import View
+from yolopool.errors import InvalidOption
+from yolopool.vocabulary import TORCH
+
+log = structlog.get_logger()
+
+# An importer keeps its lease by reporting progress.
+LEASE_S = 15.0
+# An import lease that runs out is no change of desired state: nothing wakes a waiting importer.
+POLL_S = 1.0
+MAX_WAIT_S = 60.0
+# An importer that has not called for this long is not counted any more.
+SEEN_S = 30.0
+
+
+class ImportJobs:
+    """Raises ImportNotYours where an importer reports on a version that is not its own."""
+
+    def __init__(
+        self, registry: Registry, view: View, artifacts: FolderArtifacts, clock: Clock
+    ) -> None:
+        self._registry = registry
+        self._view = view
+        self._artifacts = artifacts
+        self._clock = clock
+        self._seen: dict[str, float] = {}  # when each importer called last
+
+    async def claim(self, importer: str, wait_s: float) -> ModelVersion | None:
+        """The next version to import; None if there is none within `wait_s`."""
+        until = self._clock.monotonic() + min(max(wait_s, 0.0), MAX_WAIT_S)
+        while True:
+            self.saw(importer)
+            changes = self._view.waiters.changes
+            version = await self._registry.claim_import(importer, LEASE_S, self._clock.unix())
+            if version is not None:
+                log.info("import claimed", version=str(version.key), importer=importer)
+                self._view.put_version(version)
+                return version
+            left_s = until - self._clock.monotonic()
+            if left_s <= 0:
+                return None
+            await self._view.waiters.after(changes, min(left_s, POLL_S))
+
+    def saw(self, importer: str) -> None:
+        """An importer called."""
+        self._seen[importer] = self._clock.monotonic()
+
+    def count_importers(self) -> int:
+        """Importers that called lately."""
+        now = self._clock.monotonic()
+        self._seen = {name: at for name, at in self._seen.items() if now - at < SEEN_S}
+        return len(self._seen)
+
+    async def progress(self, importer: str, key: VersionKey, fraction: float, step: str) -> None:
+        """Keeps the lease and notes how far the import is."""
+        now = self._clock.unix()
+        fraction = min(max(fraction, 0.0), 1.0)
+        await self._registry.report_progress(importer, key, fraction, step[:80], LEASE_S, now)
+
+    async def finish(
+        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings
+    ) -> None:
+        """The version becomes READY. Raises InvalidOption if the pack is not what was ordered."""
+        await self._check_build(importer, key, pack)
+        # A version must not become READY with a pack that workers can't find.
+        self._artifacts.check_pack(pack.digest)
+        now = self._clock.unix()
+        version = await self._registry.finish_import(importer, key, pack, settings, now)
+        log.info("import finished", version=str(key), pack=pack.digest)
+        self._view.put_version(version)
+
+    async def fail(self, importer: str, key: VersionKey, reason: str, message: str) -> None:
+        """The version becomes FAILED."""
+        version = await self._registry.fail_import(
+            importer, key, reason or "IMPORT_CRASHED", message[:2000], self._clock.unix()
+        )
+        log.warning("import failed", version=str(key), reason=version.reason, why=version.message)
+        self._view.put_version(version)
+
+    async def _check_build(self, importer: str, key: VersionKey, pack: Pack) -> None:
+        """An importer of an earlier release ignores the build it is asked for and makes its usual
+        pack. The import fails then; left open, such an importer would claim it for ever.
+        """
+        version = self._view.desired.versions.get(key)
+        if version is None or version.given.build_of is None:
+            return
+        (ordered,) = version.given.served.values()
+        made = f"{pack.backend or TORCH}/{pack.precision or 'fp32'}"
+        if made != ordered.variant:
+            why = (
+                f"{key} is to be built as {ordered.variant}, but the importer made {made}: update "
+                "the importer to this release"
+            )
+            await self.fail(importer, key, "ARTIFACT_UNSUPPORTED", why)
+            raise InvalidOption(why)

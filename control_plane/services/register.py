@@ -1,0 +1,160 @@
+"""Makes every service and adds it to the gRPC server. No decisions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import grpc
+
+from control_plane.clock import Clock
+from control_plane.events.recorder import EventRecorder
+from control_plane.metrics import Metrics
+from control_plane.models.builds import Builds
+from control_plane.models.changeover import Changeovers
+from control_plane.models.import_jobs import ImportJobs
+from control_plane.models.loading import Loader
+from control_plane.models.policies import Policies
+from control_plane.models.registration import Registration
+from control_plane.reconcile.drainer import Drainer
+from control_plane.routing.attempts import AttemptRunner
+from control_plane.routing.detect_call import DetectContext
+from control_plane.routing.quarantine import Quarantine
+from control_plane.routing.request_traces import RequestHistory
+from control_plane.routing.router import Router
+from control_plane.routing.worker_exits import WorkerExitHandler
+from control_plane.services.benchmarks import BenchService
+from control_plane.services.detection import DetectionService
+from control_plane.services.events import EventService
+from control_plane.services.explain import ExplainService
+from control_plane.services.fleet import FleetService, Identity
+from control_plane.services.imports import ImportService
+from control_plane.services.membership import MembershipService
+from control_plane.services.models import ModelService
+from control_plane.services.peers import PeerService
+from control_plane.services.schedules import ScheduleService
+from control_plane.settings import Settings
+from control_plane.store.artifacts import FolderArtifacts
+from control_plane.store.registry import Registry
+from control_plane.types.snapshot import Snapshot
+from control_plane.view.view import View
+from control_plane.worker_client import WorkerClient
+from yolopool.v1 import (
+    bench_pb2_grpc,
+    detection_pb2_grpc,
+    events_pb2_grpc,
+    explain_pb2_grpc,
+    fleet_pb2_grpc,
+    importing_pb2_grpc,
+    membership_pb2_grpc,
+    model_pb2_grpc,
+    peer_pb2_grpc,
+    schedule_pb2_grpc,
+)
+
+SERVICES = (
+    "yolopool.v1.BenchService",
+    "yolopool.v1.DetectionService",
+    "yolopool.v1.EventService",
+    "yolopool.v1.ExplainService",
+    "yolopool.v1.FleetService",
+    "yolopool.v1.ImportService",
+    "yolopool.v1.MembershipService",
+    "yolopool.v1.ModelService",
+    "yolopool.v1.PeerService",
+    "yolopool.v1.ScheduleService",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependencies:
+    """What the services call. `snapshot` returns what the next plan will look at."""
+
+    settings: Settings
+    identity: Identity
+    clock: Clock
+    registry: Registry
+    view: View
+    artifacts: FolderArtifacts
+    metrics: Metrics
+    recorder: EventRecorder
+    worker_client: WorkerClient
+    loader: Loader
+    changeovers: Changeovers
+    drainer: Drainer
+    quarantine: Quarantine
+    worker_exits: WorkerExitHandler
+    snapshot: Callable[[], Snapshot]
+
+
+class Services:
+    """`add_to` a server before it starts, and `close` when it stops."""
+
+    def __init__(self, deps: Dependencies) -> None:
+        settings, registry, view, clock = deps.settings, deps.registry, deps.view, deps.clock
+        deadline_s, loader, artifacts = settings.default_deadline_s, deps.loader, deps.artifacts
+        history = RequestHistory()
+        jobs = ImportJobs(registry, view, artifacts, clock)
+        router = Router(_detect_context(deps), history)
+        self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
+        self._detection = DetectionService(router, clock, deadline_s, settings.max_image_bytes)
+        self._events = EventService(registry)
+        self._explain = ExplainService(view, deps.snapshot, history, clock)
+        self._fleet = FleetService(
+            deps.identity, view, deps.metrics, jobs, registry, deps.drainer, clock
+        )
+        self._imports = ImportService(jobs, artifacts)
+        self._membership = MembershipService(
+            view,
+            registry,
+            deps.worker_client,
+            deps.worker_exits,
+            clock,
+            settings.heartbeat_interval_s,
+            settings.lease_s,
+        )
+        self._models = _model_service(deps)
+        self._peers = PeerService(view, loader, clock, Random(), deadline_s)
+        self._schedules = ScheduleService(registry, view, clock)
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        bench_pb2_grpc.add_BenchServiceServicer_to_server(self._bench, server)
+        detection_pb2_grpc.add_DetectionServiceServicer_to_server(self._detection, server)
+        events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
+        explain_pb2_grpc.add_ExplainServiceServicer_to_server(self._explain, server)
+        fleet_pb2_grpc.add_FleetServiceServicer_to_server(self._fleet, server)
+        importing_pb2_grpc.add_ImportServiceServicer_to_server(self._imports, server)
+        membership_pb2_grpc.add_MembershipServiceServicer_to_server(self._membership, server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(self._models, server)
+        peer_pb2_grpc.add_PeerServiceServicer_to_server(self._peers, server)
+        schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(self._schedules, server)
+
+    async def close(self) -> None:
+        """Ends the streams of events."""
+        await self._events.close()
+
+
+def _detect_context(deps: Dependencies) -> DetectContext:
+    return DetectContext(
+        deps.view,
+        AttemptRunner(deps.view, deps.worker_client, deps.clock),
+        deps.loader,
+        deps.quarantine,
+        deps.metrics,
+        deps.clock,
+        Random(),
+    )
+
+
+def _model_service(deps: Dependencies) -> ModelService:
+    registry, view, artifacts, clock = deps.registry, deps.view, deps.artifacts, deps.clock
+    builds = Builds(registry, view, artifacts, clock)
+    return ModelService(
+        view,
+        artifacts,
+        Registration(registry, view, artifacts, builds, deps.recorder, clock),
+        Policies(registry, view, clock),
+        builds,
+        deps.loader,
+        deps.changeovers,
+        clock,
+    )

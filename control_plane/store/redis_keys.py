@@ -1,0 +1,20 @@
+"""The keys of the registry in Redis, and what is under each."""
+
+META = "yolopool:meta"  # hash: cluster, epoch, counter, revision, mark
+VERSIONS = "yolopool:versions"  # hash: name@number -> version
+NUMBERS = "yolopool:numbers"  # hash: name -> highest number ever given
+WANTS = "yolopool:wants"  # hash: name@number -> want
+IMPORTS = "yolopool:imports"  # hash: name@number -> order, importer and end of its lease
+REQUEST = "yolopool:request:"  # + request id: name@number, for a day
+LEASE = "yolopool:lease"  # string: token, holder; expires
+WORKERS = "yolopool:workers"  # set: worker ids
+CORDONS = "yolopool:cordons"  # hash: worker id -> incarnation that is to drain
+SCHEDULES = "yolopool:schedules"  # hash: name -> schedule
+FOOTPRINTS = "yolopool:footprints"  # hash: pack, variant and device kind -> JSON
+WORKER = "yolopool:worker:"  # + id: worker; expires
+EVENTS = "yolopool:events"  # stream, capped: event -> JSON
+LOG = "yolopool:log"  # stream: <revision>-1, mark, [hash, field] that were written
+CHANGES = "yolopool:changes"  # channel: revision
+
+# Hashes whose fields the log names: desired state.
+LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS)

@@ -1,0 +1,147 @@
+"""One run of a write verb on what was read from Redis, and its writes as Redis commands."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from control_plane.store import codec
+from control_plane.store.redis_keys import (
+    CORDONS,
+    IMPORTS,
+    NUMBERS,
+    REQUEST,
+    SCHEDULES,
+    VERSIONS,
+    WANTS,
+)
+from control_plane.store.registry import REQUEST_ID_KEPT_S
+from control_plane.store.transaction import ImportJob, Transaction, Writes
+from control_plane.types.desired import Want
+from control_plane.types.schedule import Schedule
+from control_plane.types.version import ModelVersion, VersionKey
+
+Record = TypeVar("Record")
+Read = tuple[str, ...]  # a command that reads: HGET, key, field
+Command = list[str]
+
+
+class Stand(NamedTuple):
+    """Which state of which store, as the fields of META say."""
+
+    cluster: str
+    revision: str
+    mark: str
+
+
+UNREAD = Stand("", "", "")
+
+
+class NotRead(Exception):
+    """A verb needs what was not read yet."""
+
+    def __init__(self, reads: Sequence[Read]) -> None:
+        self.reads = reads
+
+
+class RedisTransaction(Transaction):
+    """`replies` belong to `stand`. A read that is not among them raises NotRead."""
+
+    def __init__(self, stand: Stand, replies: Mapping[Read, Any]) -> None:
+        super().__init__()
+        self.stand = stand
+        self._replies = replies
+
+    @property
+    def revision(self) -> int:
+        self._need([])
+        return int(self.stand.revision)
+
+    def expect(
+        self,
+        versions: Iterable[VersionKey] = (),
+        wants: Iterable[VersionKey] = (),
+        jobs: Iterable[VersionKey] = (),
+        numbers: Iterable[str] = (),
+        request_id: str = "",
+    ) -> None:
+        self._need(
+            [
+                *(_field(VERSIONS, str(key)) for key in versions),
+                *(_field(WANTS, str(key)) for key in wants),
+                *(_field(IMPORTS, str(key)) for key in jobs),
+                *(_field(NUMBERS, name) for name in numbers),
+                *([_request(request_id)] if request_id else []),
+            ]
+        )
+
+    def version(self, key: VersionKey) -> ModelVersion | None:
+        return self._decoded(_field(VERSIONS, str(key)), codec.decode_version)
+
+    def want(self, key: VersionKey) -> Want | None:
+        return self._decoded(_field(WANTS, str(key)), codec.decode_want)
+
+    def cordon(self, worker_id: str) -> str | None:
+        return self._decoded(_field(CORDONS, worker_id), str)
+
+    def schedule(self, name: str) -> Schedule | None:
+        return self._decoded(_field(SCHEDULES, name), codec.decode_schedule)
+
+    def number(self, name: str) -> int:
+        return self._decoded(_field(NUMBERS, name), int) or 0
+
+    def job(self, key: VersionKey) -> ImportJob | None:
+        return self._decoded(_field(IMPORTS, str(key)), codec.decode_job)
+
+    def jobs(self) -> Mapping[VersionKey, ImportJob]:
+        jobs = self._reply(("HGETALL", IMPORTS))
+        return {codec.decode_key(name): codec.decode_job(text) for name, text in jobs.items()}
+
+    def request(self, request_id: str) -> VersionKey | None:
+        return self._decoded(_request(request_id), codec.decode_key)
+
+    def _decoded(self, read: Read, decode: Callable[[str], Record]) -> Record | None:
+        text = self._reply(read)
+        return decode(text) if text is not None else None
+
+    def _reply(self, read: Read) -> Any:
+        self._need([read])
+        return self._replies[read]
+
+    def _need(self, reads: Sequence[Read]) -> None:
+        missing = list(dict.fromkeys(read for read in reads if read not in self._replies))
+        if missing or self.stand is UNREAD:
+            raise NotRead(missing)
+
+
+def _field(key: str, field: str) -> Read:
+    return ("HGET", key, field)
+
+
+def _request(request_id: str) -> Read:
+    return ("GET", REQUEST + request_id)
+
+
+def commands_of(writes: Writes) -> list[Command]:
+    """What makes these writes."""
+    kept = str(int(REQUEST_ID_KEPT_S))
+    return [
+        *_fields(VERSIONS, writes.versions, codec.encode_version),
+        *_fields(WANTS, writes.wants, codec.encode_want),
+        *_fields(CORDONS, writes.cordons, str),
+        *_fields(SCHEDULES, writes.schedules, codec.encode_schedule),
+        *_fields(NUMBERS, writes.numbers, str),
+        *_fields(IMPORTS, writes.jobs, codec.encode_job),
+        *(
+            ["SET", REQUEST + request_id, str(key), "EX", kept]
+            for request_id, key in writes.requests.items()
+        ),
+    ]
+
+
+def _fields(
+    key: str, values: Mapping[Any, Record | None], encode: Callable[[Record], str]
+) -> Iterator[Command]:
+    for name, value in values.items():
+        if value is None:
+            yield ["HDEL", key, str(name)]
+        else:
+            yield ["HSET", key, str(name), encode(value)]

@@ -1,0 +1,133 @@
+"""What a write verb reads and writes: a store's state at one revision, and changes to commit."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+
+from control_plane.types.desired import Want
+from control_plane.types.schedule import Schedule
+from control_plane.types.version import ModelVersion, VersionKey
+
+
+@dataclass(frozen=True, slots=True)
+class ImportJob:
+    """The place of a version in the import queue, and who holds it until when.
+
+    `order` is the revision before the job was made. A job is there while its version is UPLOADED
+    or IMPORTING.
+    """
+
+    order: int
+    importer: str = ""
+    until_unix_s: float = 0.0
+
+    def is_free(self, now: float) -> bool:
+        """Whether an importer may claim it: nobody holds it, or the lease ran out."""
+        return self.until_unix_s <= now
+
+
+@dataclass(slots=True)
+class Writes:
+    """Changes by key; None removes what is there."""
+
+    versions: dict[VersionKey, ModelVersion | None] = field(default_factory=dict)
+    wants: dict[VersionKey, Want | None] = field(default_factory=dict)
+    cordons: dict[str, str | None] = field(default_factory=dict)
+    schedules: dict[str, Schedule | None] = field(default_factory=dict)
+    numbers: dict[str, int | None] = field(default_factory=dict)
+    # These two are no desired state: a commit makes a revision for them, which names nothing.
+    jobs: dict[VersionKey, ImportJob | None] = field(default_factory=dict)
+    requests: dict[str, VersionKey] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, map_.name) for map_ in fields(self))
+
+
+class Transaction(ABC):
+    """One run of a verb. A store implements the reads; the writes are noted for it to commit.
+
+    A read answers what was there before: a verb does not see its own writes.
+    """
+
+    def __init__(self) -> None:
+        self.writes = Writes()
+
+    @property
+    @abstractmethod
+    def revision(self) -> int: ...
+
+    @abstractmethod
+    def expect(
+        self,
+        versions: Iterable[VersionKey] = (),
+        wants: Iterable[VersionKey] = (),
+        jobs: Iterable[VersionKey] = (),
+        numbers: Iterable[str] = (),
+        request_id: str = "",
+    ) -> None:
+        """Says what is read next, so that a remote store fetches it in one round trip. A hint:
+        what was not expected can be read too.
+        """
+
+    @abstractmethod
+    def version(self, key: VersionKey) -> ModelVersion | None: ...
+
+    @abstractmethod
+    def want(self, key: VersionKey) -> Want | None: ...
+
+    @abstractmethod
+    def cordon(self, worker_id: str) -> str | None:
+        """The incarnation of the worker that is to drain."""
+
+    @abstractmethod
+    def schedule(self, name: str) -> Schedule | None: ...
+
+    @abstractmethod
+    def number(self, name: str) -> int:
+        """The highest number that a name ever had; 0: none."""
+
+    @abstractmethod
+    def job(self, key: VersionKey) -> ImportJob | None: ...
+
+    @abstractmethod
+    def jobs(self) -> Mapping[VersionKey, ImportJob]:
+        """The whole import queue."""
+
+    @abstractmethod
+    def request(self, request_id: str) -> VersionKey | None:
+        """The version that `register` made for this request id."""
+
+    def put_version(self, version: ModelVersion) -> ModelVersion:
+        self.writes.versions[version.key] = version
+        return version
+
+    def drop_version(self, key: VersionKey) -> None:
+        self.writes.versions[key] = None
+
+    def put_want(self, want: Want) -> None:
+        self.writes.wants[want.key] = want
+
+    def drop_want(self, key: VersionKey) -> None:
+        self.writes.wants[key] = None
+
+    def put_cordon(self, worker_id: str, incarnation: str) -> None:
+        self.writes.cordons[worker_id] = incarnation
+
+    def put_schedule(self, schedule: Schedule) -> Schedule:
+        self.writes.schedules[schedule.name] = schedule
+        return schedule
+
+    def drop_schedule(self, name: str) -> None:
+        self.writes.schedules[name] = None
+
+    def put_number(self, name: str, number: int) -> None:
+        self.writes.numbers[name] = number
+
+    def put_job(self, key: VersionKey, job: ImportJob) -> None:
+        self.writes.jobs[key] = job
+
+    def drop_job(self, key: VersionKey) -> None:
+        self.writes.jobs[key] = None
+
+    def put_request(self, request_id: str, key: VersionKey) -> None:
+        self.writes.requests[request_id] = key

@@ -1,0 +1,280 @@
+"""The verbs that change desired state, each once for every store.
+
+A verb is a pure function of a `Transaction`: it reads what the store held at one revision, decides,
+notes its writes and returns its answer. The store commits the writes if that revision still stands,
+else it runs the verb again. `WriteVerbs` makes these functions the methods of a registry.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from control_plane.store.registry import REQUEST_ID_KEPT_S
+from control_plane.store.transaction import ImportJob, Transaction
+from control_plane.types import lifecycle
+from control_plane.types.desired import Want
+from control_plane.types.lease import FencingToken
+from control_plane.types.schedule import Schedule
+from control_plane.types.version import (
+    ModelVersion,
+    Pack,
+    ServingSpec,
+    VersionKey,
+    VersionSettings,
+    VersionState,
+    builds_of,
+)
+from yolopool.errors import ImportNotYours
+
+# --- models -------------------------------------------------------------------------------
+
+
+def register(
+    tx: Transaction,
+    name: str,
+    artifact: str,
+    settings: VersionSettings,
+    source_name: str,
+    request_id: str,
+    now: float,
+    given: ServingSpec,
+) -> ModelVersion:
+    tx.expect(numbers=[name], request_id=request_id)
+    made = tx.request(request_id) if request_id else None
+    old = tx.version(made) if made is not None else None
+    if old is not None and now - old.created_unix_s < REQUEST_ID_KEPT_S:
+        return old
+    key = VersionKey(name, tx.number(name) + 1)
+    version = ModelVersion(
+        key,
+        VersionState.UPLOADED,
+        artifact,
+        settings,
+        now,
+        source_name,
+        asked=settings,
+        given=given,
+    )
+    tx.put_number(name, key.number)
+    tx.put_version(version)
+    tx.put_job(key, ImportJob(tx.revision))
+    if request_id:
+        tx.put_request(request_id, key)
+    return version
+
+
+def add_build(tx: Transaction, build: ModelVersion) -> ModelVersion | None:
+    of = build.given.build_of
+    tx.expect(versions=[build.key] if of is None else [build.key, of])
+    if of is None or tx.version(of) is None:
+        return None
+    old = tx.version(build.key)
+    if old is not None and old.stands_for(build):
+        return old
+    tx.put_version(build)
+    if build.state is VersionState.UPLOADED:
+        tx.put_job(build.key, ImportJob(tx.revision))
+    else:
+        tx.drop_job(build.key)  # an importer may be at work on the row that this one replaces
+    return build
+
+
+def set_given(
+    tx: Transaction, key: VersionKey, change: Callable[[ServingSpec], ServingSpec]
+) -> ModelVersion | None:
+    """Changes how a version is kept, placed, batched or served."""
+    version = tx.version(key)
+    if version is None:
+        return None
+    given = change(version.given)
+    if given == version.given:
+        return version
+    return tx.put_version(replace(version, given=given))
+
+
+def delete(tx: Transaction, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
+    named = tuple(dict.fromkeys([*keys, *(build for key in keys for build in builds_of(key))]))
+    tx.expect(versions=named, wants=named)
+    present = tuple(key for key in named if tx.version(key) is not None)
+    for key in present:
+        tx.drop_version(key)
+        tx.drop_job(key)
+        if tx.want(key) is not None:
+            tx.drop_want(key)
+    return present
+
+
+def cordon(tx: Transaction, worker_id: str, incarnation: str) -> None:
+    if tx.cordon(worker_id) != incarnation:
+        tx.put_cordon(worker_id, incarnation)
+
+
+# --- wants --------------------------------------------------------------------------------
+
+
+def want(tx: Transaction, asked: Want) -> Want | None:
+    tx.expect(versions=[asked.key], wants=[asked.key])
+    if tx.version(asked.key) is None:
+        return None
+    old = tx.want(asked.key)
+    new = asked.following(old)
+    if new != old:
+        tx.put_want(new)
+    return new
+
+
+def renew(tx: Transaction, key: VersionKey, since_unix_s: float) -> Want | None:
+    old = tx.want(key)
+    if old is None:
+        return None
+    new = replace(old, since_unix_s=since_unix_s)
+    if new != old:
+        tx.put_want(new)
+    return new
+
+
+def forget(tx: Transaction, key: VersionKey, token: FencingToken | None, left: int) -> bool:
+    old = tx.want(key)
+    is_plan = token is not None
+    if old is None or (is_plan and old.pinned):
+        return False
+    if not left:
+        tx.drop_want(key)
+    elif left < old.replicas:
+        tx.put_want(replace(old, replicas=left))
+    return True
+
+
+def change_wants(
+    tx: Transaction,
+    put: Sequence[Want],
+    drop: Sequence[VersionKey],
+    end_standby: Sequence[VersionKey],
+) -> tuple[Want, ...]:
+    asked = [new.key for new in put]
+    tx.expect(versions=[*asked, *end_standby], wants=[*asked, *drop])
+    new = {want.key: want for want in put if tx.version(want.key) is not None}
+    old = {key: tx.want(key) for key in dict.fromkeys([*new, *drop])}
+    for key, held in old.items():
+        if key not in new:
+            if held is not None:
+                tx.drop_want(key)
+        elif new[key] != held:
+            tx.put_want(new[key])
+    for key in end_standby:
+        version = tx.version(key)
+        if version is not None and (normal := version.off_standby) != version:
+            tx.put_version(normal)
+    return tuple(held for held in old.values() if held is not None)
+
+
+# --- schedules ----------------------------------------------------------------------------
+
+
+def put_schedule(tx: Transaction, schedule: Schedule) -> Schedule:
+    old = tx.schedule(schedule.name)
+    if old is not None and old.same_request(schedule):
+        return old
+    return tx.put_schedule(schedule)
+
+
+def delete_schedule(tx: Transaction, name: str) -> bool:
+    if tx.schedule(name) is None:
+        return False
+    tx.drop_schedule(name)
+    return True
+
+
+def note_schedule(tx: Transaction, name: str, last_unix_s: float, error: str) -> Schedule | None:
+    old = tx.schedule(name)
+    if old is None:
+        return None
+    new = old.noted(last_unix_s, error)
+    return old if new == old else tx.put_schedule(new)
+
+
+# --- imports ------------------------------------------------------------------------------
+
+
+def claim_import(tx: Transaction, importer: str, lease_s: float, now: float) -> ModelVersion | None:
+    jobs = tx.jobs()
+    for key in sorted((key for key in jobs if jobs[key].is_free(now)), key=lambda k: jobs[k].order):
+        version = tx.version(key)
+        if version is None:
+            continue
+        tx.put_job(key, replace(jobs[key], importer=importer, until_unix_s=now + lease_s))
+        return tx.put_version(lifecycle.claimed(version))
+    return None
+
+
+def report_progress(
+    tx: Transaction,
+    importer: str,
+    key: VersionKey,
+    fraction: float,
+    step: str,
+    lease_s: float,
+    now: float,
+) -> None:
+    version, job = _importing(tx, importer, key)
+    tx.put_job(key, replace(job, until_unix_s=now + lease_s))
+    new = lifecycle.progressed(version, fraction, step)
+    if new != version:
+        tx.put_version(new)
+
+
+def finish_import(
+    tx: Transaction, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings
+) -> ModelVersion:
+    tx.expect(versions=[key], jobs=[key])
+    old = tx.version(key)
+    if old is not None and old.pack is not None and old.pack.digest == pack.digest:
+        return old  # a repeat
+    version, _ = _importing(tx, importer, key)
+    tx.drop_job(key)
+    return tx.put_version(lifecycle.imported(version, pack, settings))
+
+
+def fail_import(
+    tx: Transaction, importer: str, key: VersionKey, reason: str, message: str
+) -> ModelVersion:
+    tx.expect(versions=[key], jobs=[key])
+    old = tx.version(key)
+    told = (VersionState.FAILED, reason, message)
+    if old is not None and (old.state, old.reason, old.message) == told:
+        return old  # a repeat
+    version, _ = _importing(tx, importer, key)
+    tx.drop_job(key)
+    return tx.put_version(lifecycle.failed(version, reason, message))
+
+
+def adopt_pack(
+    tx: Transaction, key: VersionKey, pack: Pack, settings: VersionSettings
+) -> ModelVersion | None:
+    version = tx.version(key)
+    if version is None or version.state is not VersionState.UPLOADED:
+        return None
+    tx.drop_job(key)
+    return tx.put_version(lifecycle.adopted(version, pack, settings))
+
+
+def requeued(versions: Iterable[ModelVersion]) -> dict[VersionKey, ImportJob]:
+    """The import queue of a restored store: unfinished imports begin again, the oldest first."""
+    pending = [v for v in versions if v.state in (VersionState.UPLOADED, VersionState.IMPORTING)]
+    pending.sort(key=lambda v: (v.created_unix_s, v.key))
+    return {version.key: ImportJob(order) for order, version in enumerate(pending)}
+
+
+def _importing(tx: Transaction, importer: str, key: VersionKey) -> tuple[ModelVersion, ImportJob]:
+    """The version and its job if the importer holds it. One whose lease ran out holds the job
+    until another claims it.
+    """
+    tx.expect(versions=[key], jobs=[key])
+    version, job = tx.version(key), tx.job(key)
+    if version is None or job is None or job.importer != importer:
+        state = version.state if version is not None else "deleted"
+        held = f" by {job.importer}" if job is not None and job.importer else ""
+        raise ImportNotYours(
+            f"the import of {key} is not {importer}'s (it is {state}{held}): "
+            "drop the work and claim another"
+        )
+    return version, job

@@ -1,0 +1,34 @@
+"""What the tests of the registry write, and the stores they write it to."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from control_plane.store.registry import Registry
+from control_plane.types.desired import Want, WantSource
+from control_plane.types.schedule import Changeover, Schedule
+from control_plane.types.version import Pack, VersionKey, VersionSettings
+from yolopool.vocabulary import ShapePolicy
+
+PACK = Pack(
+    "d" * 64, "yolo11n-detect", "detect", ("circle", "square"), 10, 20, 30, ("weak",), 6.5, 7, 8
+)
+SETTINGS = VersionSettings(320, 0.25, 0.7, 300, ShapePolicy.RECT)
+DAILY = Schedule("day", "0 6 * * *", "", 0.0, Changeover((), ("a",)), 1.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    registry: Registry
+    other: Registry  # another client of the same store
+    empty: Callable[[], Awaitable[object]]
+
+
+async def register(registry: Registry, name: str = "shapes", request_id: str = "") -> VersionKey:
+    version = await registry.register(name, "a" * 64, SETTINGS, "best.pt", request_id, 100.0)
+    return version.key
+
+
+def a_want(key: VersionKey, replicas: int = 1, **kwargs: object) -> Want:
+    source = kwargs.pop("source", WantSource.ADMIN)
+    want = Want(key, replicas, False, WantSource(str(source)), 50.0)
+    return replace(want, **kwargs)  # type: ignore[arg-type] # fields of Want
