@@ -84,7 +84,10 @@ class WorkerClient:
             settings=settings_out(version.settings),
             pack=worker_pb2.PackLocation(uri=pack_uri, digest=pack.digest),
             variant=types_pb2.Variant(
-                backend=backend, precision=precision, device_kind=worker.device_kind
+                backend=backend,
+                precision=precision,
+                device_kind=worker.device_kind,
+                compute_class=build.compute_class,
             ),
             pin=pinned,
             reach=worker_pb2.REACH_WARM if prefetch else worker_pb2.REACH_HOT,

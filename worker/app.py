@@ -47,7 +47,7 @@ from yolopool.server.process import settle
 from yolopool.v1 import fleet_pb2, worker_pb2_grpc
 from yolopool.v1.types_pb2 import FencingToken
 from yolopool.v1.worker_pb2 import AssignRequest
-from yolopool.vocabulary import ReplicaState
+from yolopool.vocabulary import COMPUTE_CLASS, ReplicaState
 
 log = structlog.get_logger()
 SERVICE = "yolopool.v1.WorkerService"
@@ -73,7 +73,7 @@ class App:
         self.port = 0
         self.incarnation = uuid.uuid4().hex
         self._box = FlightRecorder(settings.black_box, self.incarnation)
-        self._device_name = ""
+        self._device_name, self._compute_class = "", settings.compute_class
         # Computed once: two of them read files, and an identity goes with every reply.
         self._id, self._release = settings.worker_id, version("yolopool")
         self._labels = parse_labels(settings.labels)
@@ -170,11 +170,13 @@ class App:
             device=settings.device,
             device_kind=settings.device_kind,
             device_name=self._device_name,
-            labels=self._labels,
+            # By it a placement can name the class.
+            labels={COMPUTE_CLASS: self._compute_class, **self._labels},
             release=self._release,
             replaces_because=self.recycler.replaces_because,
             io_addresses=self._io_addresses(),
             precision=settings.precision,
+            compute_class=self._compute_class,
         )
 
     async def start(self) -> None:
@@ -182,7 +184,7 @@ class App:
         self.port = await self.server.start(self.settings.host, self.settings.port)
         self.engine.start()
         try:
-            context_bytes, total_bytes, self._device_name = await self.engine.job(self._open_device)
+            context_bytes, total_bytes = await self.engine.job(self._open_device)
         except Exception as error:
             await self.server.stop(0)
             await self.engine.stop(CLOSING_S)
@@ -343,9 +345,12 @@ class App:
         host = self.settings.advertise.rpartition(":")[0] or self.settings.host
         return tuple(f"{host}:{port}" for _, port in sorted(self.io.ports.items()))
 
-    def _open_device(self) -> tuple[int, int, str]:
+    def _open_device(self) -> tuple[int, int]:
+        """Bytes of the context and of the device."""
         context_bytes = self.backend.open()
-        return context_bytes, self.backend.memory().total_bytes, self.backend.device_name
+        self._device_name = self.backend.device_name
+        self._compute_class = self._compute_class or self.backend.compute_class
+        return context_bytes, self.backend.memory().total_bytes
 
     def _changed(self) -> None:
         self.membership.poke()

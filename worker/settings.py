@@ -174,6 +174,11 @@ class Settings(BaseSettings):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="precision in which models run; fp16 on CUDA only"
     )
+    compute_class: str = Field(
+        "",
+        pattern=r"^[a-z0-9_-]{0,32}$",
+        description="for tests: say that the device is of this compute class; empty: its own",
+    )
     graphs: str = Field(
         "0",
         description="device memory for captured CUDA graphs, such as 512MiB; 0: none are captured",

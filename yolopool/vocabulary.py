@@ -29,6 +29,10 @@ MAX_DETECTIONS = 3000
 INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
 
 
+# The label by which a placement names workers of one compute class; each worker has it.
+COMPUTE_CLASS = "compute-class"
+
+
 class ReplicaState(StrEnum):
     ASSIGNED = "ASSIGNED"  # accepted; bytes are on their way
     WARM = "WARM"  # beside the device: its worker brings it there in turn

@@ -18,6 +18,7 @@ from yolopool.vocabulary import MAX_DETECTIONS, VARIANTS
 
 WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
+_COMPUTE_CLASS = re.compile(r"[a-z0-9_-]{0,32}")
 _KINDS = frozenset({"cpu", "cuda", "sim"})
 _MAX_IO_PROCESSES = 64
 _MAX_WORKER_LABELS = 64
@@ -202,6 +203,8 @@ def check_drift(drift: types_pb2.Drift) -> types_pb2.Drift:
         )
     if drift.matched > drift.objects or len(drift.exact) > MAX_LABEL_CHARS:
         raise InvalidOption("drift: matched is at most objects, and exact is backend/precision")
+    if not _COMPUTE_CLASS.fullmatch(drift.compute_class):
+        raise InvalidOption("drift: compute_class has at most 32 characters of a-z 0-9 _ -")
     return drift
 
 
@@ -284,6 +287,10 @@ def check_worker(worker: fleet_pb2.Worker) -> fleet_pb2.Worker:
         raise InvalidWorker(
             f"worker {worker.id} has device {worker.device!r} of kind {worker.device_kind!r}: "
             f"known kinds are {', '.join(sorted(_KINDS))}"
+        )
+    if not _COMPUTE_CLASS.fullmatch(worker.variant.compute_class):
+        raise InvalidWorker(
+            f"worker {worker.id}: compute_class has at most 32 characters of a-z 0-9 _ -"
         )
     if len(worker.labels) > _MAX_WORKER_LABELS:
         raise InvalidWorker(f"worker {worker.id} has more than {_MAX_WORKER_LABELS} labels")

@@ -249,6 +249,9 @@ def served_out(served: ServedBuild, device_kind: str) -> model_pb2.ServedVariant
         ),
         pack=served.pack.digest if served.pack is not None else "",
     )
+    checks = (served.checks[name] for name in sorted(served.checks))
+    answer.checks.extend(drift_out(one) for one in checks)
+    answer.unchecked = served.unchecked
     if served.drift is not None:
         answer.drift.CopyFrom(drift_out(served.drift))
     return answer

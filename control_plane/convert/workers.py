@@ -100,9 +100,14 @@ def _variant_in(variant: types_pb2.Variant) -> str:
     return "/".join(filter(None, (variant.backend, variant.precision)))
 
 
-def _variant_out(variant: str, device_kind: str = "") -> types_pb2.Variant:
+def _variant_out(variant: str, device_kind: str = "", compute_class: str = "") -> types_pb2.Variant:
     backend, _, precision = variant.partition("/")
-    return types_pb2.Variant(backend=backend, precision=precision, device_kind=device_kind)
+    return types_pb2.Variant(
+        backend=backend,
+        precision=precision,
+        device_kind=device_kind,
+        compute_class=compute_class,
+    )
 
 
 def worker_in(
@@ -140,6 +145,7 @@ def worker_in(
             tuple(worker.io_addresses) if worker.address or joined is None else joined.io_addresses
         ),
         variant=_variant_in(worker.variant) or (joined.variant if joined else ""),
+        compute_class=worker.variant.compute_class or (joined.compute_class if joined else ""),
     )
 
 
@@ -231,5 +237,5 @@ def worker_out(
         cordoned=cordoned,
         last_exit=exit_out(exit) if exit is not None else None,
         io_addresses=worker.io_addresses,
-        variant=_variant_out(worker.build.variant, worker.device_kind),
+        variant=_variant_out(worker.build.variant, worker.device_kind, worker.compute_class),
     )

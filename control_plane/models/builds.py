@@ -53,12 +53,22 @@ class Builds:
         return added
 
     async def serve(
-        self, ref: ModelRef, device_kind: str, variant: str, drift: Drift | None
+        self,
+        ref: ModelRef,
+        device_kind: str,
+        variant: str,
+        drift: Drift | None,
+        unchecked: bool = False,
     ) -> ModelVersion:
-        """Serves a version by a build (`variant`: backend/precision; empty: by none of them)."""
+        """Serves a version by a build (`variant`: backend/precision; empty: by none of them): in
+        reduced precision where it was compared, with `unchecked` on every compute class.
+        """
         version = self._view.catalogue.find(ref)
         _check_version(version)
-        served = self._served(version, device_kind, variant, drift) if variant else None
+        served = self._served(version, device_kind, variant) if variant else None
+        if served is not None:
+            served = replace(served, unchecked=unchecked)
+            served = served.compared(drift) if drift is not None else served
         updated = await self._registry.set_served(version.key, device_kind, served)
         if updated is None:
             raise VersionNotFound(f"{version.key} does not exist any more")
@@ -86,9 +96,8 @@ class Builds:
         )
         return of if serves else None
 
-    def _served(
-        self, version: ModelVersion, device_kind: str, variant: str, drift: Drift | None
-    ) -> ServedBuild:
+    def _served(self, version: ModelVersion, device_kind: str, variant: str) -> ServedBuild:
+        """A build that is READY, with the checks on record of the same pack."""
         backend, _, precision = variant.partition("/")
         name = build_name(version.key.model, backend, precision, device_kind)
         if VersionKey(name, version.key.number) not in self._view.desired.versions:
@@ -97,7 +106,10 @@ class Builds:
                 "(BuildModel, or `yolopool models build`)"
             )
         ready = self._view.catalogue.ready(ModelRef(name, version.key.number))
-        return replace(ready.given.served[device_kind], pack=ready.pack, drift=drift)
+        build = replace(ready.given.served[device_kind], pack=ready.pack)
+        before = version.given.served.get(device_kind)
+        same = before is not None and (before.variant, before.pack) == (variant, build.pack)
+        return replace(build, checks=before.checks) if before is not None and same else build
 
 
 def check_build(

@@ -106,5 +106,6 @@ class Router:
         # A replica loaded before the build was changed still answers with the earlier one.
         if served is None or served.variant != f"{variant.backend}/{variant.precision}":
             return
-        if served.drift is not None:
-            answer.drift.CopyFrom(drift_out(served.drift))
+        drift = served.drift_on(variant.compute_class)
+        if drift is not None:
+            answer.drift.CopyFrom(drift_out(drift))

@@ -46,12 +46,15 @@ _ASKED_BY = {
 
 @dataclass(frozen=True, slots=True)
 class Feasibility:
-    """Whether a worker could load a version. `replica`: what it has of it, in whatever state."""
+    """Whether a worker could load a version. `replica`: what it has of it, in whatever state.
+
+    A feasible worker with the reason BUILD_UNCHECKED serves it by its default build.
+    """
 
     worker: WorkerInfo
     replica: Replica | None
     feasible: bool
-    reason: str  # code of what prevents it; empty: nothing does
+    reason: str  # code of what prevents it, or its build; empty: nothing does
     why: str
     weights_bytes: int
     free_bytes: int
@@ -166,6 +169,10 @@ def _verdict(
     replica = worker.replicas.get(version.key)
     cost_s = retention.cold_start_s(version, worker.build, snapshot.footprints)
     feasible, reason, why = _feasible(snapshot, version, worker, now)
+    served = version.unchecked_on(worker.build) if feasible else None
+    if served is not None:
+        reason = reasons.BUILD_UNCHECKED
+        why = f"{why}; {reasons.unchecked(version.key, served, worker.build)}"
     return Feasibility(
         worker,
         replica,

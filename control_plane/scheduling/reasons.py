@@ -9,9 +9,18 @@ from control_plane.scheduling.proposed_worker import ProposedWorker
 from control_plane.types.command import Blocked
 from control_plane.types.footprint import Footprint
 from control_plane.types.snapshot import LoadFailure
-from control_plane.types.version import ModelVersion, ServingSpec, VersionKey, VersionState
+from control_plane.types.version import (
+    DeviceVariant,
+    ModelVersion,
+    ServedBuild,
+    ServingSpec,
+    VersionKey,
+    VersionState,
+)
 
 MIB = 2**20
+# The worker may load the version, but not the build that serves it on others of its kind.
+BUILD_UNCHECKED = "BUILD_UNCHECKED"
 # Transient refusals: neither the worker nor the pack is at fault, so no caller gets LOAD_FAILED.
 TRANSIENT = frozenset({"LEDGER_FULL", "DRAINING", "WORKER_LOST", "UNAVAILABLE"})
 
@@ -25,6 +34,25 @@ def not_ready(key: VersionKey, version: ModelVersion) -> Blocked:
 
 def no_worker(key: VersionKey) -> Blocked:
     return Blocked(key, "NO_WORKER", "no worker is connected: start one")
+
+
+def unchecked(key: VersionKey, served: ServedBuild, build: DeviceVariant) -> str:
+    """Why a build does not serve a version on a worker, and how to have it checked there."""
+    backend, precision = served.backend, served.precision
+    name = f"{backend}/{precision}"
+    checked = ", ".join(sorted(served.checks))
+    found = f"was compared on {checked} alone" if checked else "was compared on no compute class"
+    if not build.compute_class:
+        return (
+            f"{build.variant} serves it here: {name} {found}, and this worker does not say which "
+            "one it is: bring it to this release"
+        )
+    return (
+        f"{build.variant} serves it here: {name} {found}, and this worker is "
+        f"{build.compute_class}: run yolopool models build {key} --backend {backend} "
+        f"--precision {precision} --device {build.device_kind} "
+        f"--compute-class {build.compute_class} --images FOLDER --serve"
+    )
 
 
 def too_few_workers(key: VersionKey, replicas: int, workers: int) -> Blocked:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from control_plane.scheduling.proposed_fleet import ProposedFleet
 from control_plane.scheduling.proposed_worker import ProposedWorker
-from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.footprint import Footprint, FootprintKey, measured
 from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
 from control_plane.types.worker import Replica
@@ -39,11 +39,11 @@ def cold_start_s(
     pack, made = version.made_by(build)
     if pack is None:
         return 0.0
-    measured = known.get(FootprintKey.of(pack.digest, made))
+    found = measured(FootprintKey.of(pack.digest, made), known)
     guess = FETCH_FIXED_S + pack.weights_bytes / FETCH_BYTES_PER_S
-    if measured is None:
+    if found is None:
         return guess
-    return (measured.fetch_ms / 1000 or guess) + measured.swap_ms / 1000
+    return (found.fetch_ms / 1000 or guess) + found.swap_ms / 1000
 
 
 def replica_value(

@@ -203,7 +203,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.SetVariantResponse:
         drift = drift_in(check_drift(request.drift)) if request.HasField("drift") else None
         kind = check_device_kind(request.device_kind)
-        version = await self._builds.serve(parse_ref(request.model), kind, request.variant, drift)
+        version = await self._builds.serve(
+            parse_ref(request.model), kind, request.variant, drift, request.unchecked
+        )
         _log("variant set", version.key, context, device_kind=kind, variant=request.variant)
         return model_pb2.SetVariantResponse(version=self._full(version))
 

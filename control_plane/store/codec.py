@@ -98,11 +98,12 @@ def _serving_spec(raw: Mapping[str, Any]) -> ServingSpec:
 
 def _served_build(raw: Mapping[str, Any]) -> ServedBuild:
     drift = raw.get("drift")
+    checks = {name: _make(Drift, one) for name, one in raw.get("checks", {}).items()}
     parts = {
         "pack": _pack(raw.get("pack")),
         "drift": _make(Drift, drift) if drift is not None else None,
     }
-    return _make(ServedBuild, {**raw, **parts})
+    return _make(ServedBuild, {**raw, **parts, "checks": checks})
 
 
 def _placement(raw: Mapping[str, Any]) -> Placement:
@@ -119,7 +120,9 @@ def decode_footprint(text: str) -> Footprint:
 
 
 def encode_footprint_key(key: FootprintKey) -> str:
-    return f"{key.pack} {key.variant} {key.device_kind}"
+    """The compute class comes last, and only if it is known: older records have none."""
+    words = (key.pack, key.variant, key.device_kind, key.compute_class)
+    return " ".join(filter(None, words))
 
 
 def decode_footprint_key(text: str) -> FootprintKey:

@@ -1,7 +1,7 @@
 """The footprint of a version on a device: bytes, and the times of bringing it there. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control_plane.types.version import DeviceVariant, ModelVersion
 from yolopool.vocabulary import INPUT_BYTES_PER_PIXEL
@@ -51,15 +51,22 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True, order=True)
 class FootprintKey:
-    """Footprints are measured per pack (its digest), variant and kind of device."""
+    """Footprints are measured per pack (its digest), variant, device kind and compute class."""
 
     pack: str
     variant: str  # backend/precision
     device_kind: str
+    compute_class: str = ""  # empty: not known, as of releases that did not say it
 
     @classmethod
     def of(cls, pack: str, build: DeviceVariant) -> "FootprintKey":
         return cls(pack, *build)
+
+
+def measured(key: FootprintKey, known: Mapping[FootprintKey, Footprint]) -> Footprint | None:
+    """What was measured on such devices; else on those that said no compute class."""
+    found = known.get(key)
+    return found if found is not None else known.get(replace(key, compute_class=""))
 
 
 def footprint(
@@ -73,7 +80,7 @@ def footprint(
     pack, made = version.made_by(build)
     if pack is None:
         return Footprint(0, 0)
-    found = known.get(FootprintKey.of(pack.digest, made))
+    found = measured(FootprintKey.of(pack.digest, made), known)
     if found is not None:
         return found
     size = version.settings.largest_image or DEFAULT_IMAGE_SIZE

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
+from control_plane.types.compute_class import EXACT_PRECISION, computes_alike
 from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
 from yolopool.names import build_name, is_build
 from yolopool.vocabulary import (
@@ -83,18 +84,43 @@ class Drift:
     exact_map50_95: float | None = None
     map50: float | None = None
     map50_95: float | None = None
+    compute_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedBuild:
     """The build that serves a version on one kind of device. `pack` None: the version's own pack;
-    `drift` None: not compared.
+    `drift` is of the last comparison, None: not compared. `checks` are comparisons by the compute
+    class that they ran on; an `unchecked` build serves on every class.
     """
 
     backend: str
     precision: str
     pack: "Pack | None" = None
     drift: Drift | None = None
+    checks: Mapping[str, Drift] = field(default_factory=dict)
+    unchecked: bool = False
+
+    def serves_on(self, compute_class: str) -> bool:
+        """Whether it was compared on such devices, or on those that compute alike."""
+        return (
+            self.unchecked
+            or self.precision == EXACT_PRECISION
+            or any(
+                computes_alike(self.precision, checked, compute_class) for checked in self.checks
+            )
+        )
+
+    def drift_on(self, compute_class: str) -> Drift | None:
+        """How far its answers from such a device are from the exact ones, if that was compared."""
+        if self.precision == EXACT_PRECISION:
+            return self.checks.get(compute_class, self.drift)
+        return self.checks.get(compute_class)
+
+    def compared(self, drift: Drift) -> "ServedBuild":
+        """With one more comparison, which counts where its compute class is known."""
+        found = {drift.compute_class: drift} if drift.compute_class else {}
+        return replace(self, drift=drift, checks={**self.checks, **found})
 
     @property
     def variant(self) -> str:
@@ -181,9 +207,19 @@ class ModelVersion:
     def made_by(self, build: "DeviceVariant") -> "tuple[Pack | None, DeviceVariant]":
         """The pack and the variant for a worker whose default variant is `build`."""
         served = self.given.served.get(build.device_kind)
-        if served is None:
+        if served is None or self.unchecked_on(build) is not None:
             return self.pack, build
-        return served.pack or self.pack, DeviceVariant(served.variant, build.device_kind)
+        made = DeviceVariant(served.variant, build.device_kind, build.compute_class)
+        return served.pack or self.pack, made
+
+    def unchecked_on(self, build: "DeviceVariant") -> ServedBuild | None:
+        """The build that does not serve this version on such devices, though it does on others of
+        their kind. A row that is a build itself runs on all of them: else none could be checked.
+        """
+        served = self.given.served.get(build.device_kind)
+        if served is None or self.given.build_of is not None:
+            return None
+        return None if served.serves_on(build.compute_class) else served
 
     def stands_for(self, build: "ModelVersion") -> bool:
         """Whether this row is the build that `build` asks for, and has not failed."""
@@ -205,6 +241,7 @@ class DeviceVariant(NamedTuple):
 
     variant: str  # backend/precision
     device_kind: str
+    compute_class: str = ""  # empty: not known
 
     @property
     def precision(self) -> str:

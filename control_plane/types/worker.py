@@ -142,14 +142,15 @@ class WorkerInfo:
     io_addresses: tuple[str, ...] = ()
     # backend/precision, as reported; empty: the default of the kind of device.
     variant: str = ""
+    # What its device multiplies with; empty: it does not say.
+    compute_class: str = ""
 
     @property
     def build(self) -> DeviceVariant:
         """Its default variant."""
-        return (
-            DeviceVariant(self.variant, self.device_kind)
-            if self.variant
-            else DeviceVariant.usual(self.device_kind)
+        usual = DeviceVariant.usual(self.device_kind)
+        return usual._replace(
+            variant=self.variant or usual.variant, compute_class=self.compute_class
         )
 
     def is_live(self, now: float) -> bool:

@@ -7,7 +7,7 @@ loaded the version. New measurements wait in `unrecorded` until the leader recor
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from control_plane.types.footprint import Footprint, FootprintKey
+from control_plane.types.footprint import Footprint, FootprintKey, measured
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import Replica, WorkerInfo
 
@@ -25,7 +25,7 @@ class Footprints:
         self._told: dict[tuple[str, VersionKey], Footprint] = {}
 
     def measured(self, key: FootprintKey) -> Footprint | None:
-        return self._measured.get(key)
+        return measured(key, self._measured)
 
     def take(self, recorded: Mapping[FootprintKey, Footprint]) -> None:
         """Learns recorded footprints. Reports of workers are newer; an emptied store lacks them."""

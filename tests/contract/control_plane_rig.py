@@ -78,6 +78,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.terms: dict[str, int] = {}
         self.replaces_because = ""
         self.labels: dict[str, str] = {}
+        self.compute_class = ""
         self.prefetched: list[str] = []
         self.incarnation = uuid4().hex
         self.replicas: dict[str, types_pb2.Replica] = {}
@@ -180,6 +181,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             replaces_because=self.replaces_because,
             labels=self.labels,
             io_addresses=self.io,
+            variant=types_pb2.Variant(compute_class=self.compute_class),
         )
 
     def ledger(self) -> types_pb2.Ledger:
@@ -366,11 +368,13 @@ class Rig:
         tier: int = 0,
         kind: str = "sim",
         also: Sequence[str] = (),
+        compute_class: str = "",
         **labels: str,
     ) -> ScriptedWorker:
         """A worker that joins this control plane, and those at `also`."""
         one = ScriptedWorker(name, models, tier, kind)
         one.labels = labels
+        one.compute_class = compute_class
         await one.start(self.addresses.grpc, *also)
         self._stack.push_async_callback(one.die)
         return one

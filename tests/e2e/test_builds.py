@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from examples.shapes import make_data
+from worker.hardware import compute_class
 from yolopool import Client
 from yolopool.cli.main import app
 from yolopool.client.detections import Detections
@@ -59,8 +60,11 @@ def run(client: Client, *words: str | Path, status: int = 0) -> Any:
 
 
 def test_a_build_says_how_far_it_drifts(client: Client, labels: Path) -> None:
+    here = compute_class.of_host()
     asked = ("--backend", "openvino", "--precision", "fp32", "--images", SHAPES)
-    (row,) = run(client, "build", "shapes", *asked, "--labels", labels)["builds"]
+    where = ("--labels", labels, "--compute-class", here)
+    (row,) = run(client, "build", "shapes", *asked, *where)["builds"]
+    assert row["compute_class"] == here
     assert row["variant"] == "openvino/fp32"
     assert row["exact"] == "torch/fp32"
     assert row["objects"] == row["matched"] > 20

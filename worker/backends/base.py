@@ -125,6 +125,11 @@ class Backend(Protocol):
         """The name that the device reports."""
         ...
 
+    @property
+    def compute_class(self) -> str:
+        """What the device multiplies with, as types.proto names it; once it is open."""
+        ...
+
     def open(self) -> int:
         """Opens the device; returns the measured bytes of its context. Called once, first."""
         ...

@@ -48,6 +48,10 @@ class CompositeBackend:
     def device_name(self) -> str:
         return self._device.device_name
 
+    @property
+    def compute_class(self) -> str:
+        return self._device.compute_class
+
     def open(self) -> int:
         return self._device.open()
 

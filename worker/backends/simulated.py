@@ -63,6 +63,7 @@ class SimulatedBackend:
         look: Callable[[U8], None] | None = None,
     ) -> None:
         self.device_name = f"simulated {number}"
+        self.compute_class = "sim"
         self.curve = curve or TimeCurve()
         self.fail = fail
         self.sleep = sleep

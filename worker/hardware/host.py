@@ -74,6 +74,14 @@ class Host:
                 return value.strip()
         return os.uname().machine
 
+    def cpu_flags(self) -> frozenset[str]:
+        """Extensions that the processor has, as the kernel names them; empty: it names none."""
+        for line in _read(self.proc / "cpuinfo").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("flags", "Features"):
+                return frozenset(value.split())
+        return frozenset()
+
     def _core_quotas(self) -> Iterator[float]:
         for folder in self._folders("cpu"):
             quota, _, period = _read(folder / "cpu.max").partition(" ")

@@ -123,7 +123,8 @@ def priority_of(request: worker_pb2.InferRequest) -> int:
     return _PRIORITIES.get(request.priority, NORMAL)
 
 
-def variant_of(replica: Replica, backend: Backend) -> types_pb2.Variant:
+def variant_of(replica: Replica, backend: Backend, compute_class: str = "") -> types_pb2.Variant:
+    """compute_class: of this worker, where the reader does not know the worker."""
     name, precision = backend.name, replica.order.precision
     if replica.pack is not None:
         name, precision = backend.variant(replica.pack.manifest, precision)
@@ -132,6 +133,7 @@ def variant_of(replica: Replica, backend: Backend) -> types_pb2.Variant:
         precision=precision,
         device_kind=backend.device_kind,
         max_batch=replica.max_batch,
+        compute_class=compute_class,
     )
 
 

@@ -21,6 +21,7 @@ class Identity:
     release: str
     replaces_because: str
     precision: str
+    compute_class: str = ""
     io_addresses: Sequence[str] = ()
 
 

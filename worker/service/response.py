@@ -33,7 +33,7 @@ def detect_response(
         image_width=width,
         image_height=height,
         version=convert.version_of(replica),
-        variant=convert.variant_of(replica, backend),
+        variant=convert.variant_of(replica, backend, identity.compute_class),
         worker=identity.id,
         device=identity.device,
         batch_size=outcome.batch_size,

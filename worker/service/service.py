@@ -138,6 +138,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
                 backend=self._backend.name,
                 precision=identity.precision,
                 device_kind=identity.device_kind,
+                compute_class=identity.compute_class,
             ),
             io_addresses=identity.io_addresses,
         )

@@ -1,7 +1,8 @@
 """`yolopool models build` and `variant`: makes builds and compares them with the exact one."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,7 @@ from yolopool.evaluation import build_comparison
 from yolopool.evaluation.build_comparison import BuildComparison
 from yolopool.evaluation.drift import Bound
 from yolopool.transport import DEFAULT_ADDRESS
-from yolopool.vocabulary import INT8, PRECISIONS, TORCH
+from yolopool.vocabulary import COMPUTE_CLASS, INT8, PRECISIONS, TORCH
 
 AUTO = "auto"
 DeviceKind = Annotated[str, typer.Option("--device", help="Kind of device: cpu or cuda.")]
@@ -57,6 +58,10 @@ def build(
         Path | None,
         typer.Option("--calibration", help="Folder of other such images; int8 needs it."),
     ] = None,
+    compute_class: Annotated[
+        str,
+        typer.Option("--compute-class", help="Compare on such workers: amx, avx2, ..."),
+    ] = "",
     serve: Annotated[
         bool | None, typer.Option(help="Serve the model by the build if it is within the bounds.")
     ] = None,
@@ -84,7 +89,8 @@ def build(
     serve = precision == AUTO if serve is None else serve
     bound = Bound(max_px, max_missed, max_map_loss)
     with Client(address) as client, progress_bar(quiet=as_json) as progress:
-        runs = _Trials(client, _exactly(client, model), device, calibration, progress)
+        exactly = _exactly(client, model)
+        runs = _Trials(client, exactly, device, calibration, progress, compute_class)
         trials, failed = runs.try_all(chosen, pictures, labels, precision)
         best = _best(trials, bound, precision)
         # A build that failed now may be the one that serves well: then nothing is changed.
@@ -111,16 +117,21 @@ def variant(
         str, typer.Argument(metavar="[VARIANT]", help="BACKEND/PRECISION of a build, or none.")
     ] = "none",
     device: DeviceKind = "cpu",
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Serve it also where it was not compared.")
+    ] = False,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Choose which build of a model serves it.
 
-    'none' returns to the default build, which the workers make by themselves. The build need not
-    have been compared.
+    'none' returns to the default build, which the workers make by themselves. A build in reduced
+    precision (bf16, fp16, int8) serves on the compute classes where it was compared with the exact
+    one; with --unchecked it serves on all of them.
     """
     with Client(address) as client:
-        version = client.set_variant(model, device, "" if which == "none" else which)
+        build_name = "" if which == "none" else which
+        version = client.set_variant(model, device, build_name, unchecked=unchecked)
     print_json(plain(version)) if as_json else out.print(tables.version(version))
 
 
@@ -172,6 +183,8 @@ class _Trials:
     device: str
     calibration: Path | None
     progress: Any
+    # Where builds are tried; empty: on any worker.
+    compute_class: str = ""
 
     def try_all(
         self, chosen: Sequence[str], images: Sequence[Path], labels: Path | None, precision: str
@@ -191,10 +204,11 @@ class _Trials:
                 try:
                     made = self._made(name)
                     told = partial(self.progress, name)
-                    trials[name] = build_comparison.compare(
-                        self.client, exact, made, images, truths, told
-                    )
-                    self.client.unload(made.name, wait=False)
+                    with self._placed(exact, made):
+                        trials[name] = build_comparison.compare(
+                            self.client, exact, made, images, truths, told
+                        )
+                        self.client.unload(made.name, wait=False)
                 except YolopoolError as error:
                     if precision != AUTO:
                         raise
@@ -203,6 +217,23 @@ class _Trials:
             if mine:
                 self.client.delete(exact.name)
         return trials, failed
+
+    @contextmanager
+    def _placed(self, *builds: ModelVersion) -> Iterator[None]:
+        """Keeps builds on workers of the compute class, if one was asked for: their times are
+        compared too.
+        """
+        asked = builds if self.compute_class else ()
+        try:
+            for build in asked:
+                labels = {**build.placement.labels, COMPUTE_CLASS: self.compute_class}
+                # A replica that stayed elsewhere would answer until the next is there.
+                self.client.unload(build.name)
+                self.client.set_placement(build.name, replace(build.placement, labels=labels))
+            yield
+        finally:
+            for build in asked:
+                self.client.set_placement(build.name, build.placement)
 
     def _others(self, chosen: Sequence[str], exact: ModelVersion, precision: str) -> list[str]:
         """The builds of `chosen` other than the exact one."""
@@ -270,4 +301,5 @@ def _say_served(model: str, device: str, serve: bool, best: str) -> None:
     elif serve:
         out.print(f"{model} is served on {device} by the default build: no other was better")
     elif best:
-        out.print(f"to serve it: yolopool models variant {model} {best} --device {device}")
+        # Not `models variant`: this comparison is not on record yet.
+        out.print(f"to serve {model} by {best} on {device}: run this again with --serve")

@@ -194,6 +194,12 @@ def _precisions(drift: Drift) -> str:
 
 def _served(kind: str, one: ServedVariant) -> str:
     words = f"{kind}: {one.variant}"
+    if one.unchecked:
+        words += " on every compute class"
+    elif one.checked_on:
+        words += f" on {', '.join(one.checked_on)}"
+    elif not one.variant.endswith("/fp32"):
+        words += " on no compute class yet"
     if one.drift is None:
         return f"{words}, not compared"
     drift = one.drift

@@ -208,15 +208,21 @@ def set_batching(
 
 
 def set_variant(
-    model: str, device_kind: str, variant: str, drift: model_records.Drift | None = None
+    model: str,
+    device_kind: str,
+    variant: str,
+    drift: model_records.Drift | None = None,
+    *,
+    unchecked: bool = False,
 ) -> Call[model_records.ModelVersion]:
     """Serves a version by one of its builds on cpu or cuda from now on.
 
     `variant` is backend/precision; empty returns to the default build, which the workers make.
     Replicas are reloaded after their queued requests. `drift` is recorded and sent with every
-    answer.
+    answer. In reduced precision a build serves on the compute classes where it was compared
+    (`drift.compute_class`); with `unchecked` on all of them.
     """
-    request = requests.variant(model, device_kind, variant, drift)
+    request = requests.variant(model, device_kind, variant, drift, unchecked)
     return Call("model", "SetVariant", request, READ_TIMEOUT_S, _version)
 
 

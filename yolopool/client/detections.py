@@ -120,6 +120,7 @@ class Detections:
     classification, and no boxes.
 
     `drift` is the measured drift of the build that answered; None: it is exact or not compared.
+    `compute_class` is the device's, e.g. amx or sm_90; empty if it is not known.
     """
 
     xyxy: F32
@@ -143,6 +144,7 @@ class Detections:
     classification: Classification | None = None
     tiles: int = 0
     drift: Drift | None = None
+    compute_class: str = ""
 
     def __len__(self) -> int:
         return len(self.class_id)
@@ -282,6 +284,7 @@ def from_response(
         task=response.task or "detect",
         tiles=response.tiles,
         drift=drift_of(response.drift) if response.HasField("drift") else None,
+        compute_class=variant.compute_class,
         **_task_fields(response, size, with_masks),
     )
 

@@ -82,7 +82,8 @@ class Drift:
     On `images` images the exact build found `objects`; the build found `matched` of them again
     (same class, overlap of at least one half) and `extra` others. `largest_px` and
     `largest_confidence` are the largest differences of a side and of a confidence. The mean
-    average precisions are COCO's and need labels.
+    average precisions are COCO's and need labels. `compute_class` is that of the devices it was
+    measured on; empty if it is not known.
     """
 
     images: int = 0
@@ -96,6 +97,7 @@ class Drift:
     map50: float | None = None
     map50_95: float | None = None
     exact: str = ""
+    compute_class: str = ""
 
     @property
     def map_loss(self) -> float | None:
@@ -109,12 +111,15 @@ class Drift:
 class ServedVariant:
     """The build (backend/precision) that serves a version on one kind of device.
 
-    `drift` None: it was not compared with the exact build.
+    `drift` None: it was not compared with the exact build. In reduced precision it serves on the
+    compute classes that it was `checked_on`; if `unchecked`, on all.
     """
 
     variant: str
     pack: str
     drift: Drift | None
+    checked_on: tuple[str, ...] = ()
+    unchecked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +277,8 @@ def served_of(message: model_pb2.ServedVariant) -> ServedVariant:
         variant=f"{message.variant.backend}/{message.variant.precision}",
         pack=message.pack,
         drift=drift_of(message.drift) if message.HasField("drift") else None,
+        checked_on=tuple(one.compute_class for one in message.checks),
+        unchecked=message.unchecked,
     )
 
 

@@ -256,10 +256,12 @@ def batching(model: str, device_kind: str, asked: Batching | None) -> model_pb2.
 
 
 def variant(
-    model: str, device_kind: str, variant: str, drift: Drift | None
+    model: str, device_kind: str, variant: str, drift: Drift | None, unchecked: bool
 ) -> model_pb2.SetVariantRequest:
     """The message that sets which build serves a version."""
-    request = model_pb2.SetVariantRequest(model=model, device_kind=device_kind, variant=variant)
+    request = model_pb2.SetVariantRequest(
+        model=model, device_kind=device_kind, variant=variant, unchecked=unchecked
+    )
     if drift is not None:
         request.drift.CopyFrom(drift_to(drift))
     return request

@@ -216,7 +216,10 @@ class WorkerVerdict(_message.Message):
     state: _types_pb2.ReplicaState.ValueType
     """Unspecified: it is not there."""
     feasible: _builtins.bool
-    """Whether it could be loaded there now, and why or why not."""
+    """Whether it could be loaded there now, and why or why not. A feasible one with the reason
+    BUILD_UNCHECKED is served there as its worker makes it: the build that serves it on others was
+    not compared on the compute class of this worker, and why says how to do that.
+    """
     reason: _builtins.str
     why: _builtins.str
     weights_bytes: _builtins.int

@@ -181,8 +181,8 @@ class Worker(_message.Message):
 
     @_builtins.property
     def variant(self) -> _types_pb2.Variant:
-        """What it makes of every version: backend, precision and device_kind. Not set by releases that
-        made the one of their kind of device, in fp32.
+        """What it makes of every version, and on what: backend, precision, device_kind, compute_class.
+        Not set by releases that made the one of their kind of device, in fp32.
         """
 
     def __init__(

@@ -387,13 +387,23 @@ class ServedVariant(_message.Message):
     VARIANT_FIELD_NUMBER: _builtins.int
     PACK_FIELD_NUMBER: _builtins.int
     DRIFT_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    UNCHECKED_FIELD_NUMBER: _builtins.int
     pack: _builtins.str
     """Digest of its pack."""
+    unchecked: _builtins.bool
+    """It serves on every class, as SetVariant was asked."""
     @_builtins.property
     def variant(self) -> _types_pb2.Variant: ...
     @_builtins.property
     def drift(self) -> _types_pb2.Drift:
-        """Unset: it was not compared."""
+        """What was found last. Unset: it was not compared."""
+
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Drift]:
+        """What was found on each compute class, by its name. In reduced precision the build serves on
+        these classes alone; on others the version is served as their workers make it.
+        """
 
     def __init__(
         self,
@@ -401,10 +411,12 @@ class ServedVariant(_message.Message):
         variant: _types_pb2.Variant | None = ...,
         pack: _builtins.str = ...,
         drift: _types_pb2.Drift | None = ...,
+        checks: _abc.Iterable[_types_pb2.Drift] | None = ...,
+        unchecked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift", "variant", b"variant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift", "pack", b"pack", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checks", b"checks", "drift", b"drift", "pack", b"pack", "unchecked", b"unchecked", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -891,14 +903,19 @@ class SetVariantRequest(_message.Message):
     DEVICE_KIND_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
     DRIFT_FIELD_NUMBER: _builtins.int
+    UNCHECKED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     device_kind: _builtins.str
     """cpu | cuda"""
     variant: _builtins.str
     """backend/precision of a build of it for that kind; empty: none, as its workers make it."""
+    unchecked: _builtins.bool
+    """Also serve on compute classes where the build was not compared, in any precision."""
     @_builtins.property
     def drift(self) -> _types_pb2.Drift:
-        """What a comparison found; kept with it, and told with each answer."""
+        """What a comparison found; kept with it and its compute_class, and told with each answer from
+        there. What was found of the same build on other classes stays.
+        """
 
     def __init__(
         self,
@@ -907,10 +924,11 @@ class SetVariantRequest(_message.Message):
         device_kind: _builtins.str = ...,
         variant: _builtins.str = ...,
         drift: _types_pb2.Drift | None = ...,
+        unchecked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_kind", b"device_kind", "drift", b"drift", "model", b"model", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_kind", b"device_kind", "drift", b"drift", "model", b"model", "unchecked", b"unchecked", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

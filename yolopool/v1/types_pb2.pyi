@@ -305,13 +305,19 @@ class Variant(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     DEVICE_KIND_FIELD_NUMBER: _builtins.int
     MAX_BATCH_FIELD_NUMBER: _builtins.int
+    COMPUTE_CLASS_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """torch | onnx | openvino | tensorrt | simulated"""
     precision: _builtins.str
-    """fp32 | fp16 | bf16"""
+    """fp32 | fp16 | bf16 | int8"""
     device_kind: _builtins.str
     """cpu | cuda | sim"""
     max_batch: _builtins.int
+    compute_class: _builtins.str
+    """What the device multiplies with: avx2 | avx2-vnni | avx512 | vnni | bf16 | amx of a CPU, sm_90
+    and the like of CUDA, sim. Answers in reduced precision may differ between classes. Empty: not
+    known, as of releases that did not say it.
+    """
     def __init__(
         self,
         *,
@@ -319,10 +325,11 @@ class Variant(_message.Message):
         precision: _builtins.str = ...,
         device_kind: _builtins.str = ...,
         max_batch: _builtins.int = ...,
+        compute_class: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "device_kind", b"device_kind", "max_batch", b"max_batch", "precision", b"precision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "compute_class", b"compute_class", "device_kind", b"device_kind", "max_batch", b"max_batch", "precision", b"precision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,6 +352,7 @@ class Drift(_message.Message):
     MAP50_FIELD_NUMBER: _builtins.int
     MAP50_95_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
+    COMPUTE_CLASS_FIELD_NUMBER: _builtins.int
     images: _builtins.int
     objects: _builtins.int
     """Of the exact one: objects (of classify: images), and how many of them the other found again:
@@ -365,6 +373,8 @@ class Drift(_message.Message):
     map50_95: _builtins.float
     exact: _builtins.str
     """backend/precision of the exact one."""
+    compute_class: _builtins.str
+    """Of the devices that answered for the other one; empty: not known."""
     def __init__(
         self,
         *,
@@ -379,10 +389,11 @@ class Drift(_message.Message):
         map50: _builtins.float | None = ...,
         map50_95: _builtins.float | None = ...,
         exact: _builtins.str = ...,
+        compute_class: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exact_map50", b"_exact_map50", "_exact_map50_95", b"_exact_map50_95", "_map50", b"_map50", "_map50_95", b"_map50_95", "exact_map50", b"exact_map50", "exact_map50_95", b"exact_map50_95", "map50", b"map50", "map50_95", b"map50_95"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exact_map50", b"_exact_map50", "_exact_map50_95", b"_exact_map50_95", "_map50", b"_map50", "_map50_95", b"_map50_95", "exact", b"exact", "exact_map50", b"exact_map50", "exact_map50_95", b"exact_map50_95", "extra", b"extra", "images", b"images", "largest_confidence", b"largest_confidence", "largest_px", b"largest_px", "map50", b"map50", "map50_95", b"map50_95", "matched", b"matched", "objects", b"objects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exact_map50", b"_exact_map50", "_exact_map50_95", b"_exact_map50_95", "_map50", b"_map50", "_map50_95", b"_map50_95", "compute_class", b"compute_class", "exact", b"exact", "exact_map50", b"exact_map50", "exact_map50_95", b"exact_map50_95", "extra", b"extra", "images", b"images", "largest_confidence", b"largest_confidence", "largest_px", b"largest_px", "map50", b"map50", "map50_95", b"map50_95", "matched", b"matched", "objects", b"objects"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exact_map50: _TypeAlias = _typing.Literal["exact_map50"]  # noqa: Y015
     _WhichOneofArgType__exact_map50: _TypeAlias = _typing.Literal["_exact_map50", b"_exact_map50"]  # noqa: Y015

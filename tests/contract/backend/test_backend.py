@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.models import U8, Zoo, picture
+from tests.precisions import openvino_computes_bf16, torch_computes_bf16
 from worker.backends.base import Backend, LoadedModel, run
 from worker.backends.composite import CompositeBackend
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
@@ -23,7 +24,7 @@ from worker.packs.pack import Pack
 from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import Candidates, NmsOptions
 from worker.preprocess import letterbox
-from yolopool.errors import InvalidOption, OutOfMemory, YolopoolError
+from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory, YolopoolError
 from yolopool.vocabulary import ShapePolicy
 
 MIB = 1024**2
@@ -324,7 +325,7 @@ def test_bf16_finds_the_same_boxes_within_a_tolerance(
     backend_case: BackendCase, backend: Backend, pack: Pack, zoo: Zoo, tmp_path: Path
 ) -> None:
     """On the demo's model: every box above the threshold by 0.05 is there, of its class, within
-    2 pixels and 0.05 of confidence.
+    2 pixels and 0.05 of confidence. A device that does not compute in bf16 refuses and says so.
     """
     if backend_case.name == "simulated":
         with pytest.raises(InvalidOption, match="fp32"):
@@ -337,8 +338,16 @@ def test_bf16_finds_the_same_boxes_within_a_tolerance(
     if backend_case.runs == "openvino":
         other_pack = PackStore(tmp_path / "bf16").fetch(zoo.built("shapes", "openvino", "bf16"))
         assert backend.variant(other_pack.manifest, "fp32") == ("openvino", "bf16")
+        if not openvino_computes_bf16():
+            with pytest.raises(LoadFailed, match=r"does not compute in bf16.*in fp32"):
+                backend.load(other_pack, "fp32")
+            return
         exact, reduced = backend.load(pack, "fp32"), backend.load(other_pack, "fp32")
         assert_found_again(exact, reduced, pack, pixels=2, confidence=0.05)
+        return
+    if not torch_computes_bf16(backend_case.kind):
+        with pytest.raises(InvalidOption, match=r"'bf16' is not computed on this cpu.*use fp32"):
+            backend.load(pack, "bf16")
         return
     exact, reduced = backend.load(pack, "fp32"), backend.load(pack, "bf16")
     assert reduced.weights_bytes < 0.51 * exact.weights_bytes

@@ -27,13 +27,15 @@ async def build(rig: Rig, model: str = "a", **more: Any) -> model_pb2.ModelVersi
 
 
 async def serve(rig: Rig, variant: str, **more: Any) -> model_pb2.ModelVersion:
-    request = model_pb2.SetVariantRequest(model="a", device_kind="cpu", variant=variant, **more)
+    """By this build from now on; with no drift, on every compute class."""
+    asked = {"unchecked": "drift" not in more} | more
+    request = model_pb2.SetVariantRequest(model="a", device_kind="cpu", variant=variant, **asked)
     version: model_pb2.ModelVersion = (await rig.models.SetVariant(request, timeout=5)).version
     return version
 
 
-async def cpu(rig: Rig, name: str = "w1") -> ScriptedWorker:
-    return await rig.worker(name, kind="cpu")
+async def cpu(rig: Rig, name: str = "w1", compute_class: str = "amx") -> ScriptedWorker:
+    return await rig.worker(name, kind="cpu", compute_class=compute_class)
 
 
 async def test_an_importer_is_told_what_to_build(rig: Rig) -> None:
@@ -89,7 +91,9 @@ async def test_a_version_is_served_by_its_build_from_now_on(rig: Rig) -> None:
     own = one.replicas["a@1"].pack
     await build(rig)
     await rig.import_next()
-    drift = types_pb2.Drift(exact="torch/fp32", images=3, objects=9, matched=9, map50=0.5)
+    drift = types_pb2.Drift(
+        exact="torch/fp32", images=3, objects=9, matched=9, map50=0.5, compute_class="amx"
+    )
     version = await serve(rig, "openvino/bf16", drift=drift)
     assert version.served["cpu"].drift == drift
     assert version.served["cpu"].variant.backend == "openvino"

@@ -15,9 +15,11 @@ import grpc
 import pytest
 
 from tests.models import SHAPES, Zoo, location
+from tests.precisions import torch_computes_bf16
 from worker.app import App
 from worker.backends.base import Backend
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
+from worker.hardware import compute_class
 from worker.packs.pack_store import PackStore
 from worker.settings import read_settings
 from yolopool import errors
@@ -559,6 +561,11 @@ async def test_a_worker_of_another_precision_says_so_and_takes_half(
     worker = await start(TorchBackend("cpu", 1), precision="bf16")
     told = (await worker.inventory()).variant
     assert (told.backend, told.precision, told.device_kind) == ("torch", "bf16", "cpu")
+    if not torch_computes_bf16():
+        with pytest.raises(errors.InvalidOption, match=r"'bf16' is not computed.*use fp32"):
+            await worker.assign(zoo, variant=types_pb2.Variant())
+        assert (await worker.inventory()).ledger.weights_bytes == 0
+        return
     # Whoever orders nothing gets what is made here.
     await worker.assign(zoo, variant=types_pb2.Variant())
     found = (await worker.infer()).result
@@ -572,3 +579,21 @@ async def test_a_worker_of_another_precision_says_so_and_takes_half(
     assert before.ledger.load_transient_bytes == 0
     await worker.release()
     assert (await worker.inventory()).ledger.weights_bytes == 0
+
+
+async def test_a_worker_says_its_compute_class_and_answers_with_it(start: Start, zoo: Zoo) -> None:
+    worker = await start()
+    told = await worker.inventory()
+    assert (told.variant.compute_class, told.labels["compute-class"]) == ("sim", "sim")
+    await worker.assign(zoo)
+    assert (await worker.infer()).result.variant.compute_class == "sim"
+    other = await start(compute_class="amx", labels="compute-class=mine")
+    told = await other.inventory()
+    assert (told.variant.compute_class, told.labels["compute-class"]) == ("amx", "mine")
+
+
+async def test_a_cpu_worker_is_of_the_class_of_its_processor(start: Start) -> None:
+    from worker.backends.pytorch.backend import TorchBackend
+
+    worker = await start(TorchBackend("cpu", 1))
+    assert (await worker.inventory()).variant.compute_class == compute_class.of_host()

@@ -8,13 +8,15 @@ import numpy as np
 
 from worker.backends.base import U8
 from worker.backends.onnx.model import OnnxModel, Outputs
-from worker.hardware import allocator
+from worker.hardware import allocator, compute_class
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
 
 # By default OpenVINO computes in bf16 wherever the CPU can; of int8 what the graph keeps in float.
 _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "int8": "f32"}
+# What keeps the convolutions of an int8 graph in float: its numbers stay those of int8.
+_IN_FLOAT = {"LP_TRANSFORMS_MODE": False}
 
 
 class OpenVino:
@@ -50,10 +52,22 @@ class OpenVino:
                 "PERFORMANCE_HINT": "LATENCY",
                 "NUM_STREAMS": 1,
                 "INFERENCE_NUM_THREADS": self._threads,
+                **(_IN_FLOAT if self._lacks_int8(pack) else {}),
             },
         )
         del graph
         return OnnxModel(pack, _Session(compiled, pack.manifest.onnx, before))
+
+    def _lacks_int8(self, pack: Pack) -> bool:
+        """Whether OpenVINO's integer kernels for this processor give other numbers than the graph.
+
+        Its AVX2 kernels do: sums of two products overflow 16 bits, and 1x1 convolutions of
+        concatenated tensors are a third off whatever the weights (docs/builds.md).
+        """
+        return (
+            pack.manifest.precision == "int8"
+            and compute_class.of_host() in compute_class.WITHOUT_INT8
+        )
 
 
 class _Session:

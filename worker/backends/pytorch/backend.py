@@ -17,7 +17,7 @@ import torch
 from worker.backends.base import DeviceMemory
 from worker.backends.pytorch.model import TorchModel
 from worker.backends.pytorch.runtime import TorchRuntime
-from worker.hardware import allocator
+from worker.hardware import allocator, compute_class
 from worker.packs.pack import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
 from yolopool.v1.pack_pb2 import PackManifest
@@ -48,6 +48,12 @@ class TorchBackend:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return _cpu_name()
+
+    @property
+    def compute_class(self) -> str:
+        if self.device.type == "cuda":
+            return compute_class.of_cuda(*torch.cuda.get_device_capability(self.device))
+        return compute_class.of_host()
 
     def open(self) -> int:
         """Takes the device and imports the library's layers. Returns the context's bytes: on a CPU

@@ -1,0 +1,44 @@
+"""Records of the store: what older releases wrote is read as it was meant."""
+
+import json
+from dataclasses import replace
+
+from control_plane.store import codec
+from control_plane.types.footprint import FootprintKey
+from control_plane.types.version import Drift, ServedBuild
+from tests.unit.control_plane.fleets import version
+
+DIGEST = "d" * 64
+
+
+def test_a_footprints_key_is_written_and_read_again() -> None:
+    key = FootprintKey(DIGEST, "openvino/int8", "cpu", "avx2")
+    assert codec.encode_footprint_key(key) == f"{DIGEST} openvino/int8 cpu avx2"
+    assert codec.decode_footprint_key(codec.encode_footprint_key(key)) == key
+
+
+def test_a_footprints_key_of_an_older_release_is_of_no_known_class() -> None:
+    old = FootprintKey(DIGEST, "torch/fp32", "cpu")
+    assert codec.decode_footprint_key(f"{DIGEST} torch/fp32 cpu") == old
+    assert codec.encode_footprint_key(old) == f"{DIGEST} torch/fp32 cpu"
+
+
+def test_checks_of_a_build_are_written_and_read_again() -> None:
+    served = ServedBuild("openvino", "int8", unchecked=True)
+    for name in ("amx", "avx2"):
+        served = served.compared(Drift(images=3, objects=9, matched=9, compute_class=name))
+    one = version("a")
+    one = replace(one, given=replace(one.given, served={"cpu": served}))
+    assert codec.decode_version(codec.encode_version(one)) == one
+
+
+def test_a_build_of_an_older_release_was_checked_on_no_known_class() -> None:
+    served = ServedBuild("openvino", "int8", drift=Drift(images=3, objects=9, matched=9))
+    one = version("a")
+    one = replace(one, given=replace(one.given, served={"cpu": served}))
+    raw = json.loads(codec.encode_version(one))
+    written = raw["given"]["served"]["cpu"]
+    del written["checks"], written["unchecked"], written["drift"]["compute_class"]
+    read = codec.decode_version(json.dumps(raw))
+    assert read == one
+    assert not read.given.served["cpu"].serves_on("amx")
