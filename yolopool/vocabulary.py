@@ -31,6 +31,8 @@ INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
 
 # The label by which a placement names workers of one compute class; each worker has it.
 COMPUTE_CLASS = "compute-class"
+# Sums of it differ by their order alone, whatever the device multiplies with.
+EXACT_PRECISION = "fp32"
 
 
 class ReplicaState(StrEnum):
@@ -64,3 +66,10 @@ class OutputLayout(StrEnum):
     PLAIN = "plain"
     END_TO_END = "end-to-end"
     PAIR = "pair"
+
+
+def computes_alike(precision: str, checked: str, other: str) -> bool:
+    """Whether what was found on devices of the compute class `checked` holds for `other`; an
+    empty class is not known.
+    """
+    return precision == EXACT_PRECISION or (checked == other and bool(other))

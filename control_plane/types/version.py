@@ -5,15 +5,16 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from control_plane.types.compute_class import EXACT_PRECISION, computes_alike
 from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
 from yolopool.names import build_name, is_build
 from yolopool.vocabulary import (
+    EXACT_PRECISION,
     PRECISIONS,
     VARIANTS,
     HeadMode,
     OutputLayout,
     ShapePolicy,
+    computes_alike,
 )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from control_plane.store.redis_keys import VERSIONS, WANTS
+from control_plane.store.redis.redis_keys import VERSIONS, WANTS
 from tests.chaos.pool import Pool
 from tests.chaos.stores import connected
 from tests.chaos.watch import Watch

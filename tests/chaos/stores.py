@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.harness.pool import free_port
-from control_plane.store.redis_client import connect, disconnect
+from control_plane.store.redis.redis_client import connect, disconnect
 from tests.contract.redis_servers import WHEEL, any_kind, program, sentinel
 from yolopool.server import parent_death
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from control_plane.store.redis_client import connect
+from control_plane.store.redis.redis_client import connect
 
 WHEEL, DEBIAN = "wheel", "debian"
 

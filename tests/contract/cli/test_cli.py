@@ -51,7 +51,7 @@ def yolopool(pool: ScriptedPool | None, *arguments: str | Path) -> subprocess.Co
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as ended,
     ):
-        sys.exit(main())
+        main()
     status = ended.value.code
     assert status is None or isinstance(status, int)
     return subprocess.CompletedProcess(words, status or 0, out.getvalue(), err.getvalue())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.store.memory_registry import MemoryRegistry
-from control_plane.store.redis_registry import RedisRegistry
+from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.registry import Registry
 from tests.contract.redis_servers import DEBIAN, WHEEL, find, program, server
 from tests.contract.registry.samples import Case

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
-from control_plane.store.redis_client import connect
-from control_plane.store.redis_registry import RedisRegistry
+from control_plane.store.redis.redis_client import connect
+from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.types.command import Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import EventKind

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from redis.asyncio.connection import AbstractConnection
 
-from control_plane.store.redis_client import connect
-from control_plane.store.redis_registry import RedisRegistry
+from control_plane.store.redis.redis_client import connect
+from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.transaction import Transaction
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import VersionKey, VersionSettings

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from control_plane.store import codec
-from control_plane.store.redis_registry import RedisRegistry
+from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.registry import LOG_KEPT, Registry, StoreEmptied
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import EVENTS_KEPT, Event, EventKind

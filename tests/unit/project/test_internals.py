@@ -25,7 +25,7 @@ def on_disk(program: str) -> dict[str, set[str]]:
     found = {}
     for package in sorted((ROOT / program).iterdir()):
         if (package / "__init__.py").exists():
-            inside = {path.stem for path in package.glob("*.py")} - {"__init__"}
+            inside = {path.stem for path in package.rglob("*.py")} - {"__init__"}
             inside |= {path.parent.name for path in package.glob("*/__init__.py")}
             found[package.name] = inside
     return found

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane.types.compute_class import computes_alike
 from control_plane.types.footprint import Footprint, FootprintKey, measured
 from control_plane.types.version import DeviceVariant, Drift, ServedBuild, VersionKey
 from tests.unit.control_plane.fleets import version
+from yolopool.vocabulary import computes_alike
 
 INT8 = ServedBuild("openvino", "int8")
 ON_AMX = INT8.compared(Drift(images=3, compute_class="amx"))

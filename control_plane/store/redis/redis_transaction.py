@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from control_plane.store import codec
-from control_plane.store.redis_keys import (
+from control_plane.store.redis.redis_keys import (
     CORDONS,
     IMPORTS,
     NUMBERS,

@@ -11,7 +11,7 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 
 from control_plane.store import codec
-from control_plane.store.redis_keys import (
+from control_plane.store.redis.redis_keys import (
     CHANGES,
     CORDONS,
     EVENTS,
@@ -25,10 +25,10 @@ from control_plane.store.redis_keys import (
     WORKER,
     WORKERS,
 )
-from control_plane.store.redis_lease import RedisLease
-from control_plane.store.redis_restore import RedisRestore
-from control_plane.store.redis_store import RedisStore, available, milliseconds
-from control_plane.store.redis_transaction import Stand
+from control_plane.store.redis.redis_lease import RedisLease
+from control_plane.store.redis.redis_restore import RedisRestore
+from control_plane.store.redis.redis_store import RedisStore, available, milliseconds
+from control_plane.store.redis.redis_transaction import Stand
 from control_plane.store.registry import StoreEmptied
 from control_plane.store.transaction import Transaction
 from control_plane.store.write_verbs import WriteVerbs

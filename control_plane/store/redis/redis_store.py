@@ -16,9 +16,9 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from control_plane.store.redis_client import connect, disconnect
-from control_plane.store.redis_keys import CHANGES, LEASE, LOG, LOGGED, META
-from control_plane.store.redis_transaction import (
+from control_plane.store.redis.redis_client import connect, disconnect
+from control_plane.store.redis.redis_keys import CHANGES, LEASE, LOG, LOGGED, META
+from control_plane.store.redis.redis_transaction import (
     UNREAD,
     NotRead,
     Read,

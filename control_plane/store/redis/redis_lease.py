@@ -3,8 +3,8 @@
 A token is higher than every earlier one, also than those of another store that the workers obeyed.
 """
 
-from control_plane.store.redis_keys import LEASE, META
-from control_plane.store.redis_store import RedisStore, available, milliseconds
+from control_plane.store.redis.redis_keys import LEASE, META
+from control_plane.store.redis.redis_store import RedisStore, available, milliseconds
 from control_plane.store.registry import StoreEmptied
 from control_plane.types.lease import FencingToken, Leader
 

@@ -7,7 +7,7 @@ highest revision fills the store by one script, unless another restored or wrote
 import asyncio
 import json
 
-from control_plane.store.redis_keys import (
+from control_plane.store.redis.redis_keys import (
     CHANGES,
     IMPORTS,
     LEASE,
@@ -15,8 +15,8 @@ from control_plane.store.redis_keys import (
     LOGGED,
     META,
 )
-from control_plane.store.redis_store import RedisStore, a_mark, available
-from control_plane.store.redis_transaction import Command, commands_of
+from control_plane.store.redis.redis_store import RedisStore, a_mark, available
+from control_plane.store.redis.redis_transaction import Command, commands_of
 from control_plane.store.transaction import Writes
 from control_plane.store.transactions import requeued
 from control_plane.types.desired import Desired
