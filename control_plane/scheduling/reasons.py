@@ -17,6 +17,7 @@ from control_plane.types.version import (
     VersionKey,
     VersionState,
 )
+from yolopool.vocabulary import INT8
 
 MIB = 2**20
 # The worker may load the version, but not the build that serves it on others of its kind.
@@ -47,11 +48,12 @@ def unchecked(key: VersionKey, served: ServedBuild, build: DeviceVariant) -> str
             f"{build.variant} serves it here: {name} {found}, and this worker does not say which "
             "one it is: bring it to this release"
         )
+    calibration = " --calibration FOLDER" if precision == INT8 else ""
     return (
         f"{build.variant} serves it here: {name} {found}, and this worker is "
         f"{build.compute_class}: run yolopool models build {key} --backend {backend} "
         f"--precision {precision} --device {build.device_kind} "
-        f"--compute-class {build.compute_class} --images FOLDER --serve"
+        f"--compute-class {build.compute_class} --images FOLDER{calibration} --serve"
     )
 
 

@@ -61,8 +61,8 @@ class OpenVino:
     def _lacks_int8(self, pack: Pack) -> bool:
         """Whether OpenVINO's integer kernels for this processor give other numbers than the graph.
 
-        Its AVX2 kernels do: sums of two products overflow 16 bits, and 1x1 convolutions of
-        concatenated tensors are a third off whatever the weights (docs/builds.md).
+        Its AVX2 kernels do: sums of two products overflow 16 bits, and after the first
+        concatenation values differ by a third, whatever the weights (docs/builds.md).
         """
         return (
             pack.manifest.precision == "int8"
