@@ -93,7 +93,7 @@ def main() -> None:
 def _said(error: YolopoolError) -> str:
     """What is wrong, what to do about it, and which request it was."""
     said = error.message
-    if error.reason == "UNAVAILABLE":  # of the connection: the pool's own errors say more
+    if error.reason == "UNAVAILABLE" and "stopping" not in said:  # nobody answers there
         said += ": start a pool with 'yolopool up', or give the address of one with --address"
     request_id = error.details.get("request_id")
     return f"{said} (request {request_id})" if request_id else said

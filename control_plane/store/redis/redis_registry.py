@@ -57,7 +57,7 @@ end
 
 
 class RedisRegistry(WriteVerbs):
-    """`url` as `redis_url` says; `timeout_s` bounds every command."""
+    """`url` as `redis_client` says; `timeout_s` bounds every command."""
 
     def __init__(
         self,

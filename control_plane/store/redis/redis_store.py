@@ -95,7 +95,7 @@ Answer = TypeVar("Answer")
 
 
 class RedisStore:
-    """`url` as `redis_url` says; `timeout_s` bounds every command."""
+    """`url` as `redis_client` says; `timeout_s` bounds every command."""
 
     def __init__(
         self,
