@@ -37,7 +37,7 @@ async def hang_a_device(trial: Trial) -> None:
     except YolopoolError as error:
         told = error.reason
     trial.check("who waits for a hung device is told so", not told, told or "DEVICE_HUNG")
-    await _told(trial, name, "hung", "sabotage.py")
+    await _told(trial, name, "hung", "fault_injection.py")
     await trial.expect_whole()
 
 

@@ -21,12 +21,15 @@ SHAPES = demo.find().models["shapes"]
 
 def io_pids() -> set[int]:
     """Our I/O processes that live."""
-    return {
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE
-        and "worker.io_processes.server" in child.cmdline()
-    }
+    return {child.pid for child in psutil.Process().children(recursive=True) if _is_io(child)}
+
+
+def _is_io(process: psutil.Process) -> bool:
+    try:
+        is_ended = process.status() == psutil.STATUS_ZOMBIE
+        return not is_ended and "worker.io_processes.server" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False  # it ended between two looks
 
 
 def test_a_killed_one_costs_no_request_and_is_started_again(

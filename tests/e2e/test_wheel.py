@@ -68,7 +68,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_demo_runs_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
     (installed / "log").unlink(missing_ok=True)
     told = run(installed / "bin" / "yolopool", "demo", "--devices=cpu", cwd=tmp_path)
-    assert "annotated picture" in told
+    assert "annotated image" in told
     assert (tmp_path / "yolopool-demo.jpg").stat().st_size > 1_000
     log = (installed / "log").read_text().splitlines()
     # The command line, the control plane, the importer and its jobs, the worker.

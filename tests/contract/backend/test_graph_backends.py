@@ -250,7 +250,7 @@ def test_a_missing_library_is_named_with_its_extra(
 UNABLE: dict[str, tuple[Callable[[], Backend], str]] = {
     "no runtime": (
         lambda: CompositeBackend(TorchBackend("cpu", 1)),
-        r"not run on this cpu worker.*torch",
+        r"this cpu worker does not run packs.*torch",
     ),
     "no provider": (
         lambda: CompositeBackend(TorchBackend("cpu", 1), OnnxRuntime("cuda", used_bytes=lambda: 0)),
