@@ -88,7 +88,7 @@ test: check-packages lint check-protos
 test-full: check-packages lint check-protos
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --full $(PYTEST_ARGS)
 
-# The two wheels that a bare machine installs: pip install --find-links dist 'yolopool[all]'
+# The two wheels that a bare machine installs: pip install -c constraints.txt --find-links dist 'yolopool[all]'
 dist: $(STAMP)
 	@rm -rf dist
 	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps -w dist $(PIP_ARGS) . $(OPENCV)

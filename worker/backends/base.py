@@ -10,14 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from worker.arrays import U8
 from worker.packs.pack import Pack
 from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.v1.pack_pb2 import PackManifest
-
-U8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-from worker.backends.base import U8
+from worker.arrays import U8
 
 
 def fault_injector(faults: str) -> Callable[[U8], None] | None:

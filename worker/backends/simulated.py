@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.backends.base import U8, BatchResult, DeviceMemory
+from worker.arrays import U8
+from worker.backends.base import BatchResult, DeviceMemory
 from worker.packs.pack import Pack
 from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from worker.backends.base import U8, LoadedModel
+from worker.arrays import U8
+from worker.backends.base import LoadedModel
 from worker.batching.admission import AdmissionRequest
 from worker.batching.config import BatchingConfig
 from worker.batching.estimates import LatencyEstimates, Shape
@@ -118,7 +119,10 @@ class Engine:
                 raise refusals.draining()
             self._jobs.add(Job(call, reply), idle)
             self._changed.notify()
-        return await reply.future
+        try:
+            return await reply.future
+        finally:
+            del reply  # its error would hold this frame, and this frame the reply
 
     def reserve(self, ask: AdmissionRequest) -> int:
         """Reserves a place in the queue while an image is decoded; release it with `free`.

@@ -27,6 +27,8 @@ class Job:
             self.reply(self.call(), None)
         except Exception as error:
             self.reply(None, error)
+        finally:
+            del self  # an error's frames would hold the call
 
 
 class JobQueue:

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 import structlog
 
-from worker.backends.base import U8, LoadedModel, RunningPass
+from worker.arrays import U8
+from worker.backends.base import LoadedModel, RunningPass
 from worker.batching.queue import Batch, Ticket
 from worker.concurrency.reply import Reply, deliver
 from worker.postprocess.outputs import Candidates, NmsOptions

@@ -19,7 +19,9 @@ _FLAGS: Mapping[str, frozenset[str]] = {
     "amx": frozenset({"avx512f", "amx_tile", "amx_int8", "amx_bf16"}),
 }
 _ORDER = tuple(_FLAGS)
-# What a user may limit oneDNN and torch to. A value that is not here limits nothing.
+# What a user may limit oneDNN to, which torch and OpenVINO compute with; ONNX Runtime heeds no
+# limit, and ATEN_CPU_CAPABILITY binds torch's other loops alone. A value that is not here limits
+# nothing.
 _ONEDNN_LIMITS = {
     "SSE41": "sse",
     "AVX": "sse",
@@ -31,30 +33,34 @@ _ONEDNN_LIMITS = {
     "AVX512_CORE_BF16": "bf16",
     "AVX512_CORE_FP16": "bf16",
 }
-_ATEN_LIMITS = {"default": "sse", "avx2": "avx2"}
+_LIMITED = "-onednn-"
 # Of other processors: they add to the machine's name.
 _OTHER_FLAGS = frozenset({"bf16", "i8mm", "sve"})
 
-# x86 that multiplies 8-bit integers without 32-bit sums of products in one instruction, or by
-# kernels that nobody has measured.
-WITHOUT_INT8 = frozenset({"sse", "avx2", "avx2-vnni", "avx512"})
+# x86 whose integer kernels in OpenVINO give other numbers than the graph, or were not measured.
+_INT8_IN_FLOAT = frozenset({"sse", "avx2", "avx2-vnni", "avx512"})
 
 
 def of_cpu(machine: str, flags: Collection[str], environ: Mapping[str, str]) -> str:
     """The class of a processor: sse, avx2, avx2-vnni, avx512, vnni, bf16 or amx; of one that is
-    no x86, its machine name with the extensions that matter. `environ` may limit it.
+    no x86, its machine name with the extensions that matter. Where `environ` limits oneDNN, some
+    libraries compute with less than others, so such a host is of a class of its own:
+    amx-onednn-avx2.
     """
     if machine not in ("x86_64", "i686", "AMD64"):
         return "-".join((machine, *sorted(_OTHER_FLAGS.intersection(flags))))
     found = [name for name, needed in _FLAGS.items() if needed.issubset(flags)]
-    onednn = environ.get("ONEDNN_MAX_CPU_ISA") or environ.get("DNNL_MAX_CPU_ISA", "")
-    aten = environ.get("ATEN_CPU_CAPABILITY", "")
-    limits = (
-        _ONEDNN_LIMITS.get(onednn.upper(), _ORDER[-1]),
-        _ATEN_LIMITS.get(aten.lower(), _ORDER[-1]),
-    )
-    highest = min(_ORDER.index(limit) for limit in limits)
-    return max((name for name in found if _ORDER.index(name) <= highest), key=_ORDER.index)
+    own = found[-1]
+    limit = environ.get("ONEDNN_MAX_CPU_ISA") or environ.get("DNNL_MAX_CPU_ISA", "")
+    limited = _ONEDNN_LIMITS.get(limit.upper(), own)
+    if _ORDER.index(limited) >= _ORDER.index(own):
+        return own
+    return f"{own}{_LIMITED}{limited}"
+
+
+def runs_int8_in_float(compute_class: str) -> bool:
+    """Whether OpenVINO is to compute int8 graphs in float on devices of this class."""
+    return compute_class.rpartition(_LIMITED)[2] in _INT8_IN_FLOAT
 
 
 def of_host(host: Host | None = None, environ: Mapping[str, str] | None = None) -> str:

@@ -128,6 +128,10 @@ async def _run_tiles(
             tile_run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
         raise
+    finally:
+        # An error's frames hold this list, and its tasks hold the pixels and the error: a ring that
+        # would keep the image's memory until Python's collector runs.
+        runs.clear()
     outcomes = [outcome for outcome, _ in done]
     began = clock()
     parts = [(_region(origin), results) for origin, (_, results) in zip(origins, done, strict=True)]

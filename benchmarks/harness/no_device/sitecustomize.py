@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.backends.base import U8, BatchResult
+from worker.arrays import U8
+from worker.backends.base import BatchResult
 from worker.backends.simulated import SimulatedModel
 from worker.postprocess.outputs import Candidates, NmsOptions
 

@@ -3,8 +3,10 @@ only when nothing uses it.
 """
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -321,3 +323,27 @@ async def test_a_stop_answers_what_is_under_way_and_refuses_what_waits() -> None
     await stopping
     assert [outcome.candidates.xyxy[0, 0] for outcome in outcomes] == [1, 2]
     assert not {"device", "finish"} & {thread.name for thread in threading.enumerate()}
+
+
+async def test_a_job_that_fails_keeps_nothing() -> None:
+    """Not until Python's collector runs: its error's frames would hold the reply and the call."""
+
+    class Weights:
+        pass
+
+    def fail(weights: Weights) -> None:
+        raise MemoryError("no room for the weights")
+
+    weights = Weights()
+    kept = weakref.ref(weights)
+    gc.collect()
+    gc.disable()
+    try:
+        async with engine_of(Staged()) as engine:
+            with pytest.raises(MemoryError) as failed:
+                await engine.job(partial(fail, weights))
+            del failed, weights
+            await engine.job(lambda: None)  # the device thread's frame is a new one
+            assert kept() is None
+    finally:
+        gc.enable()

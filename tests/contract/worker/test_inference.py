@@ -1,7 +1,9 @@
 """A tiled request takes its share of the queue, and waits where there is no room."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from typing import cast
 
@@ -22,7 +24,7 @@ from worker.preprocess.prepared import ImageConsumer, Prepared, PreprocessSpec, 
 from worker.preprocess.tiling import Tiling
 from worker.service import inference
 from worker.service.options import OutputOptions
-from yolopool.errors import DeadlineUnmeetable, InvalidOption, QueueFull
+from yolopool.errors import DeadlineExceeded, DeadlineUnmeetable, InvalidOption, QueueFull
 from yolopool.vocabulary import ShapePolicy
 
 
@@ -143,3 +145,26 @@ async def test_masks_of_all_tiles_are_bounded_together(monkeypatch: pytest.Monke
     monkeypatch.setattr(results, "MAX_MASK_BYTES", 3 * tile_bytes)
     with pytest.raises(InvalidOption, match="fewer detections"):
         await run(Scripted())
+
+
+async def test_tiles_that_fail_keep_no_pixels() -> None:
+    """Not until Python's collector runs: an error's frames and the tiles' tasks are a ring."""
+    kept: list[weakref.ref[U8]] = []
+
+    class Late(Scripted):
+        async def submit(self, request: Request, image: U8) -> Outcome:
+            kept.append(weakref.ref(image))
+            await asyncio.sleep(0)
+            raise DeadlineExceeded("the deadline passed in the queue")
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(DeadlineExceeded) as failed:
+            await run(Late())
+        del failed
+        await asyncio.sleep(0)
+        assert kept
+        assert [image() for image in kept if image() is not None] == []
+    finally:
+        gc.enable()

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from worker.arrays import I64
+from worker.arrays import F32, I64
 from worker.postprocess import heads
 from worker.postprocess.heads import Head
 from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed
 from yolopool.v1.pack_pb2 import PackManifest
-
-F32 = npt.NDArray[np.float32]
 
 
 def head_of(manifest: PackManifest) -> Head:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from worker.arrays import F32, I64
 from worker.postprocess import nms
 from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed
@@ -21,8 +22,6 @@ from yolopool.v1.types_pb2 import (
     OutputLayout,
 )
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 # Tolerance of a score's range, for the rounding of half precision.
 _SLACK = 1e-2
 # Tell pixels from fractions of the image: no box in pixels ends within _SMALL of the corner, and no

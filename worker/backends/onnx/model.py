@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.backends.base import U8, BatchResult
+from worker.arrays import U8
+from worker.backends.base import BatchResult
 from worker.backends.onnx import exported_heads, layouts
 from worker.packs.pack import Pack
 from worker.postprocess import heads

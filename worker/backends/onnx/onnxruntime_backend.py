@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from worker.backends.base import U8
+from worker.arrays import U8
 from worker.backends.onnx.model import OnnxModel, Outputs
 from worker.hardware import allocator
 from worker.packs.pack import Pack

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from worker.backends.base import U8
+from worker.arrays import U8
 from worker.backends.onnx.model import OnnxModel, Outputs
 from worker.hardware import allocator, compute_class
 from worker.packs.pack import Pack
@@ -64,9 +64,8 @@ class OpenVino:
         Its AVX2 kernels do: sums of two products overflow 16 bits, and after the first
         concatenation values differ by a third, whatever the weights (docs/builds.md).
         """
-        return (
-            pack.manifest.precision == "int8"
-            and compute_class.of_host() in compute_class.WITHOUT_INT8
+        return pack.manifest.precision == "int8" and compute_class.runs_int8_in_float(
+            compute_class.of_host()
         )
 
 

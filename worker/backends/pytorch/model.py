@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import torch
 
-from worker.arrays import F32, I64
-from worker.backends.base import U8, BatchResult
+from worker.arrays import F32, I64, U8
+from worker.backends.base import BatchResult
 from worker.backends.pytorch.architecture import Architecture, Output
 from worker.backends.pytorch.capture_policy import GraphKey
 from worker.backends.pytorch.runtime import TorchRuntime

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.backends.onnx.layouts import F32, Final, Scored, candidates, decode
+from worker.arrays import F32
+from worker.backends.onnx.layouts import Final, Scored, candidates, decode
 from worker.postprocess.outputs import NmsOptions
 from yolopool.errors import InferenceFailed
 from yolopool.v1.types_pb2 import (

@@ -35,17 +35,26 @@ def test_a_processor_is_of_the_highest_class_that_its_flags_allow(
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, "avx2"),
-        ({"ONEDNN_MAX_CPU_ISA": "avx512_core_vnni"}, "vnni"),
-        ({"DNNL_MAX_CPU_ISA": "AVX512_CORE"}, "avx512"),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, "amx-onednn-avx2"),
+        ({"ONEDNN_MAX_CPU_ISA": "avx512_core_vnni"}, "amx-onednn-vnni"),
+        ({"DNNL_MAX_CPU_ISA": "AVX512_CORE"}, "amx-onednn-avx512"),
         ({"ONEDNN_MAX_CPU_ISA": "ALL"}, "amx"),
-        ({"ATEN_CPU_CAPABILITY": "avx2"}, "avx2"),
-        ({"ATEN_CPU_CAPABILITY": "avx512"}, "amx"),
-        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16", "ATEN_CPU_CAPABILITY": "default"}, "sse"),
+        ({"ATEN_CPU_CAPABILITY": "avx2"}, "amx"),
     ],
 )
-def test_a_limit_of_the_libraries_narrows_it(environ: dict[str, str], expected: str) -> None:
+def test_a_host_where_onednn_is_limited_is_of_a_class_of_its_own(
+    environ: dict[str, str], expected: str
+) -> None:
     assert compute_class.of_cpu("x86_64", AMX, environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "in_float"),
+    [("avx2", True), ("avx512", True), ("vnni", False), ("amx", False), ("sm_90", False),
+     ("amx-onednn-avx2", True), ("amx-onednn-vnni", False), ("aarch64-i8mm", False)],
+)  # fmt: skip
+def test_int8_graphs_run_in_float_without_kernels_that_are_exact(name: str, in_float: bool) -> None:
+    assert compute_class.runs_int8_in_float(name) is in_float
 
 
 def test_a_limit_above_the_processor_changes_nothing() -> None:
