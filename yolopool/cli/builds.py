@@ -1,6 +1,6 @@
 """`yolopool models build` and `variant`: makes builds and compares them with the exact one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,14 +23,14 @@ from yolopool.cli.console import (
     say,
 )
 from yolopool.client.client import Client
-from yolopool.client.model_records import ModelVersion
+from yolopool.client.model_records import ModelVersion, ServedVariant
 from yolopool.client.uploads import images_in
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.evaluation import build_comparison
 from yolopool.evaluation.build_comparison import BuildComparison
 from yolopool.evaluation.drift import Bound
 from yolopool.transport import DEFAULT_ADDRESS
-from yolopool.vocabulary import COMPUTE_CLASS, INT8, PRECISIONS, TORCH
+from yolopool.vocabulary import COMPUTE_CLASS, EXACT_PRECISION, INT8, PRECISIONS, TORCH
 
 AUTO = "auto"
 DeviceKind = Annotated[str, typer.Option("--device", help="Kind of device: cpu or cuda.")]
@@ -82,7 +82,8 @@ def build(
 
     Every build is compared with the exact one on your images: how far its results drift, and how
     fast it is. With --precision auto the fastest build within the bounds serves the model from
-    then on; if none is faster, the default build does.
+    then on; if none is faster, the default build does. What serves stays if it was compared on
+    other compute classes too, or serves unchecked: then the command that replaces it is printed.
     """
     chosen = _candidates(device, backend, precision, calibration is not None)
     pictures = _pictures(images, calibration)
@@ -95,17 +96,27 @@ def build(
         best = _best(trials, bound, precision)
         # A build that failed now may be the one that serves well: then nothing is changed.
         serve = serve and bool(best or (precision == AUTO and not failed))
-        if serve:
+        held = client.model(exactly).versions[0].served.get(device)
+        tested = {one.drift.compute_class for one in trials.values()}
+        kept = serve and precision == AUTO and _serves_elsewhere(held, best, tested)
+        now = None
+        if serve and not kept:
             drift = trials[best].drift if best else None
-            client.set_variant(runs.model, device, best, drift)
+            # Nor does auto end the exception that serves this build on other classes.
+            still = precision == AUTO and held is not None and held.unchecked
+            version = client.set_variant(exactly, device, best, drift, unchecked=still)
+            now = version.served.get(device)
     beyond = {name: bound.exceeded_by(one.drift) for name, one in trials.items()}
     if as_json:
-        print_json(_as_json(runs.model, trials, beyond, failed, best if serve else ""))
+        print_json(_as_json(exactly, trials, beyond, failed, best if serve and not kept else ""))
     else:
         out.print(tables.trials(trials, beyond))
         for name, why in failed.items():
             say(f"{name}: {why}")
-        _say_served(runs.model, device, serve, best)
+        if held is not None and kept:
+            out.print(_kept(exactly, device, held, best, tested), soft_wrap=True)
+        else:
+            _say_served(exactly, device, serve, best, now)
     if precision != AUTO and any(beyond.values()):
         print_error(f"not within the bounds: {'; '.join(filter(None, beyond.values()))}")
         raise typer.Exit(EXIT_CODES["FAILED_PRECONDITION"])
@@ -280,6 +291,38 @@ def _best(trials: dict[str, BuildComparison], bound: Bound, precision: str) -> s
     return next(fits, "")
 
 
+def _serves_elsewhere(held: ServedVariant | None, best: str, tested: Collection[str]) -> bool:
+    """Whether another build than `best` serves, also where nothing was tried now: what one compute
+    class gives is no reason to take it from the others.
+    """
+    if held is None or held.variant == best:
+        return False
+    return held.unchecked or not set(held.checked_on).issubset(tested)
+
+
+def _kept(model: str, device: str, held: ServedVariant, best: str, tested: Collection[str]) -> str:
+    """Which build stays, and the command that replaces it."""
+    here = ", ".join(sorted(filter(None, tested))) or "these workers"
+    command = f"variant {model} {best or 'none'} --device {device}"
+    if best:
+        backend, _, precision = best.partition("/")
+        command = (
+            f"build {model} --backend {backend} --precision {precision} --device {device} "
+            "--images FOLDER --serve"
+        )
+    return (
+        f"{model} stays served by {held.variant} on {device} ({_classes(held)}), though on {here} "
+        f"{best or 'the default build'} is better: to replace it everywhere, run "
+        f"yolopool models {command}"
+    )
+
+
+def _classes(served: ServedVariant) -> str:
+    """The compute classes that it serves on."""
+    everywhere = served.unchecked or served.variant.endswith(f"/{EXACT_PRECISION}")
+    return "every compute class" if everywhere else ", ".join(served.checked_on)
+
+
 def _as_json(
     model: str,
     trials: dict[str, BuildComparison],
@@ -295,9 +338,10 @@ def _as_json(
     return {"model": model, "builds": rows, "failed": failed, "serves": served}
 
 
-def _say_served(model: str, device: str, serve: bool, best: str) -> None:
+def _say_served(model: str, device: str, serve: bool, best: str, now: ServedVariant | None) -> None:
     if serve and best:
-        out.print(f"{model} is now served by {best} on {device}")
+        where = f" ({_classes(now)})" if now is not None else ""
+        out.print(f"{model} is now served by {best} on {device}{where}", soft_wrap=True)
     elif serve:
         out.print(f"{model} is served on {device} by the default build: no other was better")
     elif best:
