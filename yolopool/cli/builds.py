@@ -1,6 +1,6 @@
 """`yolopool models build` and `variant`: makes builds and compares them with the exact one."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from yolopool.cli.console import (
     say,
 )
 from yolopool.client.client import Client
-from yolopool.client.model_records import ModelVersion, ServedVariant
+from yolopool.client.model_records import ModelVersion, Placement, ServedVariant
 from yolopool.client.uploads import images_in
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.evaluation import build_comparison
@@ -96,27 +96,25 @@ def build(
         best = _best(trials, bound, precision)
         # A build that failed now may be the one that serves well: then nothing is changed.
         serve = serve and bool(best or (precision == AUTO and not failed))
-        held = client.model(exactly).versions[0].served.get(device)
-        tested = {one.drift.compute_class for one in trials.values()}
-        kept = serve and precision == AUTO and _serves_elsewhere(held, best, tested)
-        now = None
-        if serve and not kept:
-            drift = trials[best].drift if best else None
-            # Nor does auto end the exception that serves this build on other classes.
-            still = precision == AUTO and held is not None and held.unchecked
-            version = client.set_variant(exactly, device, best, drift, unchecked=still)
-            now = version.served.get(device)
+        outcome = _Outcome()
+        if serve:
+            outcome = _serve(client, exactly, device, best, trials, auto=precision == AUTO)
+        elif best:
+            # Not `models variant`: this comparison is not on record yet.
+            again = f"to serve {exactly} by {best} on {device}: run this again with --serve"
+            outcome = _Outcome(said=again)
     beyond = {name: bound.exceeded_by(one.drift) for name, one in trials.items()}
     if as_json:
-        print_json(_as_json(exactly, trials, beyond, failed, best if serve and not kept else ""))
+        print_json(_as_json(exactly, trials, beyond, failed, outcome.serves))
     else:
         out.print(tables.trials(trials, beyond))
         for name, why in failed.items():
             say(f"{name}: {why}")
-        if held is not None and kept:
-            out.print(_kept(exactly, device, held, best, tested), soft_wrap=True)
-        else:
-            _say_served(exactly, device, serve, best, now)
+        if outcome.said:
+            out.print(outcome.said, soft_wrap=True)
+    if outcome.refused:
+        print_error(outcome.refused)
+        raise typer.Exit(EXIT_CODES["FAILED_PRECONDITION"])
     if precision != AUTO and any(beyond.values()):
         print_error(f"not within the bounds: {'; '.join(filter(None, beyond.values()))}")
         raise typer.Exit(EXIT_CODES["FAILED_PRECONDITION"])
@@ -234,17 +232,27 @@ class _Trials:
         """Keeps builds on workers of the compute class, if one was asked for: their times are
         compared too.
         """
-        asked = builds if self.compute_class else ()
+        asked = [(build, self._meant(build)) for build in builds] if self.compute_class else []
         try:
-            for build in asked:
-                labels = {**build.placement.labels, COMPUTE_CLASS: self.compute_class}
+            for build, meant in asked:
+                labels = {**meant.labels, COMPUTE_CLASS: self.compute_class}
                 # A replica that stayed elsewhere would answer until the next is there.
                 self.client.unload(build.name)
-                self.client.set_placement(build.name, replace(build.placement, labels=labels))
+                self.client.set_placement(build.name, replace(meant, labels=labels))
             yield
         finally:
-            for build in asked:
-                self.client.set_placement(build.name, build.placement)
+            for build, meant in asked:
+                self.client.set_placement(build.name, meant)
+
+    def _meant(self, build: ModelVersion) -> Placement:
+        """The placement of a build without the compute class that a killed run left there; one
+        that its version has is meant.
+        """
+        labels = {k: v for k, v in build.placement.labels.items() if k != COMPUTE_CLASS}
+        own = self.client.model(self.model).versions[0].placement.labels.get(COMPUTE_CLASS)
+        if own is not None:
+            labels[COMPUTE_CLASS] = own
+        return replace(build.placement, labels=labels)
 
     def _others(self, chosen: Sequence[str], exact: ModelVersion, precision: str) -> list[str]:
         """The builds of `chosen` other than the exact one."""
@@ -291,11 +299,51 @@ def _best(trials: dict[str, BuildComparison], bound: Bound, precision: str) -> s
     return next(fits, "")
 
 
-def _serves_elsewhere(held: ServedVariant | None, best: str, tested: Collection[str]) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """The build that was set to serve (empty: none), that in words, or why it was refused."""
+
+    serves: str = ""
+    said: str = ""
+    refused: str = ""
+
+
+def _serve(
+    client: Client,
+    model: str,
+    device: str,
+    best: str,
+    trials: Mapping[str, BuildComparison],
+    *,
+    auto: bool,
+) -> _Outcome:
+    """Serves a version by a build that was tried; `best` empty: by the default build."""
+    held = client.model(model).versions[0].served.get(device)
+    tested = {one.drift.compute_class for one in trials.values()}
+    if auto and held is not None and _serves_elsewhere(held, best, tested):
+        return _Outcome(said=_kept(model, device, held, best, tested))
+    drift = trials[best].drift if best else None
+    if drift is not None and not drift.compute_class and not _is_exact(best):
+        return _Outcome(
+            refused=f"{best} does not serve: the workers that answered do not say their compute "
+            "class, so this comparison counts for none: update them to this release, or run "
+            f"yolopool models variant {model} {best} --device {device} --unchecked"
+        )
+    # Nor does auto end the exception that serves this build on other classes.
+    unchecked = auto and held is not None and held.unchecked
+    version = client.set_variant(model, device, best, drift, unchecked=unchecked)
+    if not best:
+        said = f"{model} is served on {device} by the default build: no other was better"
+        return _Outcome(said=said)
+    where = _classes(version.served[device])
+    return _Outcome(best, f"{model} is now served by {best} on {device} ({where})")
+
+
+def _serves_elsewhere(held: ServedVariant, best: str, tested: Collection[str]) -> bool:
     """Whether another build than `best` serves, also where nothing was tried now: what one compute
     class gives is no reason to take it from the others.
     """
-    if held is None or held.variant == best:
+    if held.variant == best:
         return False
     return held.unchecked or not set(held.checked_on).issubset(tested)
 
@@ -319,8 +367,12 @@ def _kept(model: str, device: str, held: ServedVariant, best: str, tested: Colle
 
 def _classes(served: ServedVariant) -> str:
     """The compute classes that it serves on."""
-    everywhere = served.unchecked or served.variant.endswith(f"/{EXACT_PRECISION}")
+    everywhere = served.unchecked or _is_exact(served.variant)
     return "every compute class" if everywhere else ", ".join(served.checked_on)
+
+
+def _is_exact(variant: str) -> bool:
+    return variant.endswith(f"/{EXACT_PRECISION}")
 
 
 def _as_json(
@@ -336,14 +388,3 @@ def _as_json(
         for name, one in trials.items()
     ]
     return {"model": model, "builds": rows, "failed": failed, "serves": served}
-
-
-def _say_served(model: str, device: str, serve: bool, best: str, now: ServedVariant | None) -> None:
-    if serve and best:
-        where = f" ({_classes(now)})" if now is not None else ""
-        out.print(f"{model} is now served by {best} on {device}{where}", soft_wrap=True)
-    elif serve:
-        out.print(f"{model} is served on {device} by the default build: no other was better")
-    elif best:
-        # Not `models variant`: this comparison is not on record yet.
-        out.print(f"to serve {model} by {best} on {device}: run this again with --serve")

@@ -146,3 +146,37 @@ def test_a_build_by_name_replaces_what_serves(
     pool.version = Row("a@1", served=served("onnx/int8", "amx"))
     build(pool, monkeypatch, tmp_path, *AUTO, "--precision", "bf16", "--serve")
     assert pool.set == ["openvino/bf16"]
+
+
+@pytest.mark.parametrize("more", [(), ("--precision", "bf16", "--serve")])
+def test_a_build_serves_only_where_the_workers_say_their_class(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: Sequence[str]
+) -> None:
+    pool = Pool("", bf16=5.0)
+    done, said = build(pool, monkeypatch, tmp_path, *AUTO, *more)
+    assert done.exit_code == 8
+    assert "the workers that answered do not say their compute class" in said
+    assert "models variant a@1 openvino/bf16 --device cpu --unchecked" in said
+    assert "served by" not in said
+    assert not pool.set
+
+
+def test_what_is_exact_serves_on_every_class(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pool = Pool("", fp32=5.0)
+    _, said = build(pool, monkeypatch, tmp_path, *AUTO, "--precision", "fp32", "--serve")
+    assert "now served by openvino/fp32 on cpu (every compute class)" in said
+
+
+@pytest.mark.parametrize("own", [{}, {"compute-class": "bf16", "zone": "a"}])
+def test_the_class_that_a_killed_run_left_is_not_restored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: dict[str, str]
+) -> None:
+    pool = Pool("avx2", bf16=5.0)
+    pool.version = Row("a@1", placement=Placement(labels=own))
+    exact, bf16 = (f"a+{name}-cpu@1" for name in ("torch-fp32", "openvino-bf16"))
+    left = Placement(labels={**own, "compute-class": "amx"})
+    pool.rows = {name: Row(name, placement=left) for name in (exact, bf16)}
+    build(pool, monkeypatch, tmp_path, *AUTO, "--precision", "bf16", "--compute-class", "avx2")
+    assert [pool.rows[name].placement.labels for name in (exact, bf16)] == [own, own]
