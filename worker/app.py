@@ -171,7 +171,7 @@ class App:
             device_kind=settings.device_kind,
             device_name=self._device_name,
             # By it a placement can name the class.
-            labels={COMPUTE_CLASS: self._compute_class, **self._labels},
+            labels={**self._labels, COMPUTE_CLASS: self._compute_class},
             release=self._release,
             replaces_because=self.recycler.replaces_because,
             io_addresses=self._io_addresses(),

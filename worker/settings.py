@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
+from yolopool.vocabulary import COMPUTE_CLASS
+
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 # The default budget. Half of a host is left to others, whereas a GPU is the pool's own. A simulated
@@ -284,12 +286,18 @@ class Settings(BaseSettings):
 
 
 def parse_labels(text: str) -> dict[str, str]:
-    """Reads `zone=a,gpu=l4`. Raises ValueError, which names this form."""
+    """Reads `zone=a,gpu=l4`. Raises ValueError, which names this form, and for the label that
+    every worker has: it says what the device is.
+    """
     labels = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise ValueError(f"{part!r} is not a label: give k=v,k=v")
+        if key.strip() == COMPUTE_CLASS:
+            raise ValueError(
+                f"the worker sets the label {COMPUTE_CLASS} itself: leave it out of --labels"
+            )
         labels[key.strip()] = value.strip()
     return labels
 

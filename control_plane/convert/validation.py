@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
 _COMPUTE_CLASS = re.compile(r"[a-z0-9_-]{0,32}")
 _KINDS = frozenset({"cpu", "cuda", "sim"})
 _MAX_IO_PROCESSES = 64
-_MAX_WORKER_LABELS = 64
+_MAX_WORKER_LABELS = 64 + 1  # the worker adds its compute class
 
 MAX_CLASSES = 10_000
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 4096

@@ -68,8 +68,7 @@ class Builds:
         served = self._served(version, device_kind, variant) if variant else None
         if served is not None:
             served = replace(served, unchecked=unchecked)
-            served = served.compared(drift) if drift is not None else served
-        updated = await self._registry.set_served(version.key, device_kind, served)
+        updated = await self._registry.set_served(version.key, device_kind, served, drift)
         if updated is None:
             raise VersionNotFound(f"{version.key} does not exist any more")
         # An earlier failure to load was another build's: the back-off does not hold for this one.
@@ -97,7 +96,7 @@ class Builds:
         return of if serves else None
 
     def _served(self, version: ModelVersion, device_kind: str, variant: str) -> ServedBuild:
-        """A build that is READY, with the checks on record of the same pack."""
+        """A build that is READY."""
         backend, _, precision = variant.partition("/")
         name = build_name(version.key.model, backend, precision, device_kind)
         if VersionKey(name, version.key.number) not in self._view.desired.versions:
@@ -106,10 +105,7 @@ class Builds:
                 "(BuildModel, or `yolopool models build`)"
             )
         ready = self._view.catalogue.ready(ModelRef(name, version.key.number))
-        build = replace(ready.given.served[device_kind], pack=ready.pack)
-        before = version.given.served.get(device_kind)
-        same = before is not None and (before.variant, before.pack) == (variant, build.pack)
-        return replace(build, checks=before.checks) if before is not None and same else build
+        return ServedBuild(backend, precision, ready.pack)
 
 
 def check_build(

@@ -99,7 +99,8 @@ class Router:
 
     def _add_drift(self, record: RequestRecord, answer: detection_pb2.DetectResponse) -> None:
         version = self._view.desired.versions.get(record.key) if record.key is not None else None
-        if version is None or not version.given.served:
+        # A build that is asked for by name answers without a drift: its row shows it.
+        if version is None or version.given.build_of is not None or not version.given.served:
             return
         variant = answer.variant
         served = version.given.served.get(variant.device_kind)

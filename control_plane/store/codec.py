@@ -120,13 +120,18 @@ def decode_footprint(text: str) -> Footprint:
 
 
 def encode_footprint_key(key: FootprintKey) -> str:
-    """The compute class comes last, and only if it is known: older records have none."""
-    words = (key.pack, key.variant, key.device_kind, key.compute_class)
-    return " ".join(filter(None, words))
+    """Three words, since an older release reads no other number. The compute class, if it is known,
+    is part of the last one (cpu/amx), which such a release takes for another kind of device.
+    """
+    kind = "/".join(filter(None, (key.device_kind, key.compute_class)))
+    return f"{key.pack} {key.variant} {kind}"
 
 
 def decode_footprint_key(text: str) -> FootprintKey:
-    return FootprintKey(*text.split(" "))
+    """Raises ValueError for a key that this release does not know how to read."""
+    pack, variant, kind = text.split(" ")
+    device_kind, _, compute_class = kind.partition("/")
+    return FootprintKey(pack, variant, device_kind, compute_class)
 
 
 def encode_want(want: Want) -> str:

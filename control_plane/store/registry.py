@@ -15,6 +15,7 @@ from control_plane.types.lease import FencingToken, Leader
 from control_plane.types.policy import BatchingConfig, Placement, Residency
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
+    Drift,
     ModelVersion,
     Pack,
     ServedBuild,
@@ -112,10 +113,15 @@ class DesiredState(Protocol):
         ...
 
     async def set_served(
-        self, key: VersionKey, device_kind: str, served: ServedBuild | None
+        self,
+        key: VersionKey,
+        device_kind: str,
+        served: ServedBuild | None,
+        drift: Drift | None = None,
     ) -> ModelVersion | None:
         """Sets the build that serves a version on a kind of device (None: what its workers make).
-        Returns the version; None if there is none.
+        `drift`, a comparison, joins those on record of this build and its pack; the build's own
+        row keeps them too. Returns the version; None if there is none.
         """
         ...
 

@@ -15,8 +15,10 @@ from control_plane.types.desired import Want
 from control_plane.types.lease import FencingToken
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
+    Drift,
     ModelVersion,
     Pack,
+    ServedBuild,
     ServingSpec,
     VersionKey,
     VersionSettings,
@@ -24,6 +26,7 @@ from control_plane.types.version import (
     builds_of,
 )
 from yolopool.errors import ImportNotYours
+from yolopool.names import build_name
 
 # --- models -------------------------------------------------------------------------------
 
@@ -89,6 +92,37 @@ def set_given(
     if given == version.given:
         return version
     return tx.put_version(replace(version, given=given))
+
+
+def set_served(
+    tx: Transaction,
+    key: VersionKey,
+    device_kind: str,
+    served: ServedBuild | None,
+    drift: Drift | None,
+) -> ModelVersion | None:
+    """Comparisons are merged here, so that of two at a time both count. The build's own row keeps
+    them too, for the time when another build serves.
+    """
+    if served is None:
+        return set_given(tx, key, lambda given: given.served_by(device_kind, None))
+    name = build_name(key.model, served.backend, served.precision, device_kind)
+    build = VersionKey(name, key.number)
+    tx.expect(versions=[key, build])
+    version, row = tx.version(key), tx.version(build)
+    if version is None:
+        return None
+    same = row is not None and row.pack == served.pack
+    own = row.given.served.get(device_kind) if row is not None and same else None
+    new = served.recalling(version.given.served.get(device_kind))
+    if own is not None:
+        new = new.recalling(replace(own, pack=served.pack))
+    if drift is not None:
+        new = new.compared(drift)
+    if own is not None:
+        kept = replace(own, drift=new.drift, checks=new.checks)
+        set_given(tx, build, lambda given: given.served_by(device_kind, kept))
+    return set_given(tx, key, lambda given: given.served_by(device_kind, new))
 
 
 def delete(tx: Transaction, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:

@@ -12,6 +12,7 @@ from control_plane.types.lease import FencingToken
 from control_plane.types.policy import BatchingConfig, Placement, Residency
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
+    Drift,
     ModelVersion,
     Pack,
     ServedBuild,
@@ -59,9 +60,15 @@ class WriteVerbs(ABC):
         return await self.write(lambda tx: transactions.add_build(tx, build))
 
     async def set_served(
-        self, key: VersionKey, device_kind: str, served: ServedBuild | None
+        self,
+        key: VersionKey,
+        device_kind: str,
+        served: ServedBuild | None,
+        drift: Drift | None = None,
     ) -> ModelVersion | None:
-        return await self._set_given(key, lambda given: given.served_by(device_kind, served))
+        return await self.write(
+            lambda tx: transactions.set_served(tx, key, device_kind, served, drift)
+        )
 
     async def delete(self, keys: Sequence[VersionKey]) -> tuple[VersionKey, ...]:
         return await self.write(lambda tx: transactions.delete(tx, keys))

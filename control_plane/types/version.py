@@ -123,6 +123,13 @@ class ServedBuild:
         found = {drift.compute_class: drift} if drift.compute_class else {}
         return replace(self, drift=drift, checks={**self.checks, **found})
 
+    def recalling(self, earlier: "ServedBuild | None") -> "ServedBuild":
+        """With the comparisons on record of an earlier one, if that is the same build and pack."""
+        if earlier is None or (earlier.variant, earlier.pack) != (self.variant, self.pack):
+            return self
+        drift = self.drift if self.drift is not None else earlier.drift
+        return replace(self, drift=drift, checks={**earlier.checks, **self.checks})
+
     @property
     def variant(self) -> str:
         return f"{self.backend}/{self.precision}"
@@ -134,7 +141,8 @@ class ServingSpec:
     YAML text of its architecture and its class names.
 
     `served`: builds by kind of device. A row that is itself a build (of the version `build_of`) has
-    one entry and runs on that kind alone; `calibration` is the SHA-256 of its calibration images.
+    one entry, which keeps its comparisons, and runs on that kind alone; `calibration` is the
+    SHA-256 of its calibration images.
     """
 
     residency: Residency = field(default_factory=Residency)

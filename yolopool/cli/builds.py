@@ -1,6 +1,6 @@
 """`yolopool models build` and `variant`: makes builds and compares them with the exact one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,14 +23,14 @@ from yolopool.cli.console import (
     say,
 )
 from yolopool.client.client import Client
-from yolopool.client.model_records import ModelVersion
+from yolopool.client.model_records import ModelVersion, Placement, ServedVariant
 from yolopool.client.uploads import images_in
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.evaluation import build_comparison
 from yolopool.evaluation.build_comparison import BuildComparison
 from yolopool.evaluation.drift import Bound
 from yolopool.transport import DEFAULT_ADDRESS
-from yolopool.vocabulary import COMPUTE_CLASS, INT8, PRECISIONS, TORCH
+from yolopool.vocabulary import COMPUTE_CLASS, EXACT_PRECISION, INT8, PRECISIONS, TORCH
 
 AUTO = "auto"
 DeviceKind = Annotated[str, typer.Option("--device", help="Kind of device: cpu or cuda.")]
@@ -82,7 +82,8 @@ def build(
 
     Every build is compared with the exact one on your images: how far its results drift, and how
     fast it is. With --precision auto the fastest build within the bounds serves the model from
-    then on; if none is faster, the default build does.
+    then on; if none is faster, the default build does. What serves stays if it was compared on
+    other compute classes too, or serves unchecked: then the command that replaces it is printed.
     """
     chosen = _candidates(device, backend, precision, calibration is not None)
     pictures = _pictures(images, calibration)
@@ -95,17 +96,25 @@ def build(
         best = _best(trials, bound, precision)
         # A build that failed now may be the one that serves well: then nothing is changed.
         serve = serve and bool(best or (precision == AUTO and not failed))
+        outcome = _Outcome()
         if serve:
-            drift = trials[best].drift if best else None
-            client.set_variant(runs.model, device, best, drift)
+            outcome = _serve(client, exactly, device, best, trials, auto=precision == AUTO)
+        elif best:
+            # Not `models variant`: this comparison is not on record yet.
+            again = f"to serve {exactly} by {best} on {device}: run this again with --serve"
+            outcome = _Outcome(said=again)
     beyond = {name: bound.exceeded_by(one.drift) for name, one in trials.items()}
     if as_json:
-        print_json(_as_json(runs.model, trials, beyond, failed, best if serve else ""))
+        print_json(_as_json(exactly, trials, beyond, failed, outcome.serves))
     else:
         out.print(tables.trials(trials, beyond))
         for name, why in failed.items():
             say(f"{name}: {why}")
-        _say_served(runs.model, device, serve, best)
+        if outcome.said:
+            out.print(outcome.said, soft_wrap=True)
+    if outcome.refused:
+        print_error(outcome.refused)
+        raise typer.Exit(EXIT_CODES["FAILED_PRECONDITION"])
     if precision != AUTO and any(beyond.values()):
         print_error(f"not within the bounds: {'; '.join(filter(None, beyond.values()))}")
         raise typer.Exit(EXIT_CODES["FAILED_PRECONDITION"])
@@ -223,17 +232,27 @@ class _Trials:
         """Keeps builds on workers of the compute class, if one was asked for: their times are
         compared too.
         """
-        asked = builds if self.compute_class else ()
+        asked = [(build, self._meant(build)) for build in builds] if self.compute_class else []
         try:
-            for build in asked:
-                labels = {**build.placement.labels, COMPUTE_CLASS: self.compute_class}
+            for build, meant in asked:
+                labels = {**meant.labels, COMPUTE_CLASS: self.compute_class}
                 # A replica that stayed elsewhere would answer until the next is there.
                 self.client.unload(build.name)
-                self.client.set_placement(build.name, replace(build.placement, labels=labels))
+                self.client.set_placement(build.name, replace(meant, labels=labels))
             yield
         finally:
-            for build in asked:
-                self.client.set_placement(build.name, build.placement)
+            for build, meant in asked:
+                self.client.set_placement(build.name, meant)
+
+    def _meant(self, build: ModelVersion) -> Placement:
+        """The placement of a build without the compute class that a killed run left there; one
+        that its version has is meant.
+        """
+        labels = {k: v for k, v in build.placement.labels.items() if k != COMPUTE_CLASS}
+        own = self.client.model(self.model).versions[0].placement.labels.get(COMPUTE_CLASS)
+        if own is not None:
+            labels[COMPUTE_CLASS] = own
+        return replace(build.placement, labels=labels)
 
     def _others(self, chosen: Sequence[str], exact: ModelVersion, precision: str) -> list[str]:
         """The builds of `chosen` other than the exact one."""
@@ -280,6 +299,82 @@ def _best(trials: dict[str, BuildComparison], bound: Bound, precision: str) -> s
     return next(fits, "")
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """The build that was set to serve (empty: none), that in words, or why it was refused."""
+
+    serves: str = ""
+    said: str = ""
+    refused: str = ""
+
+
+def _serve(
+    client: Client,
+    model: str,
+    device: str,
+    best: str,
+    trials: Mapping[str, BuildComparison],
+    *,
+    auto: bool,
+) -> _Outcome:
+    """Serves a version by a build that was tried; `best` empty: by the default build."""
+    held = client.model(model).versions[0].served.get(device)
+    tested = {one.drift.compute_class for one in trials.values()}
+    if auto and held is not None and _serves_elsewhere(held, best, tested):
+        return _Outcome(said=_kept(model, device, held, best, tested))
+    drift = trials[best].drift if best else None
+    if drift is not None and not drift.compute_class and not _is_exact(best):
+        return _Outcome(
+            refused=f"{best} does not serve: the workers that answered do not say their compute "
+            "class, so this comparison counts for none: update them to this release, or run "
+            f"yolopool models variant {model} {best} --device {device} --unchecked"
+        )
+    # Nor does auto end the exception that serves this build on other classes.
+    unchecked = auto and held is not None and held.unchecked
+    version = client.set_variant(model, device, best, drift, unchecked=unchecked)
+    if not best:
+        said = f"{model} is served on {device} by the default build: no other was better"
+        return _Outcome(said=said)
+    where = _classes(version.served[device])
+    return _Outcome(best, f"{model} is now served by {best} on {device} ({where})")
+
+
+def _serves_elsewhere(held: ServedVariant, best: str, tested: Collection[str]) -> bool:
+    """Whether another build than `best` serves, also where nothing was tried now: what one compute
+    class gives is no reason to take it from the others.
+    """
+    if held.variant == best:
+        return False
+    return held.unchecked or not set(held.checked_on).issubset(tested)
+
+
+def _kept(model: str, device: str, held: ServedVariant, best: str, tested: Collection[str]) -> str:
+    """Which build stays, and the command that replaces it."""
+    here = ", ".join(sorted(filter(None, tested))) or "these workers"
+    command = f"variant {model} {best or 'none'} --device {device}"
+    if best:
+        backend, _, precision = best.partition("/")
+        command = (
+            f"build {model} --backend {backend} --precision {precision} --device {device} "
+            "--images FOLDER --serve"
+        )
+    return (
+        f"{model} stays served by {held.variant} on {device} ({_classes(held)}), though on {here} "
+        f"{best or 'the default build'} is better: to replace it everywhere, run "
+        f"yolopool models {command}"
+    )
+
+
+def _classes(served: ServedVariant) -> str:
+    """The compute classes that it serves on."""
+    everywhere = served.unchecked or _is_exact(served.variant)
+    return "every compute class" if everywhere else ", ".join(served.checked_on)
+
+
+def _is_exact(variant: str) -> bool:
+    return variant.endswith(f"/{EXACT_PRECISION}")
+
+
 def _as_json(
     model: str,
     trials: dict[str, BuildComparison],
@@ -293,13 +388,3 @@ def _as_json(
         for name, one in trials.items()
     ]
     return {"model": model, "builds": rows, "failed": failed, "serves": served}
-
-
-def _say_served(model: str, device: str, serve: bool, best: str) -> None:
-    if serve and best:
-        out.print(f"{model} is now served by {best} on {device}")
-    elif serve:
-        out.print(f"{model} is served on {device} by the default build: no other was better")
-    elif best:
-        # Not `models variant`: this comparison is not on record yet.
-        out.print(f"to serve {model} by {best} on {device}: run this again with --serve")

@@ -4,7 +4,7 @@ It calls Detect as any client does. The builds take turns, so that other load on
 both alike.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -54,13 +54,14 @@ def compare(
     for number, image in enumerate(images):
         found = [client.detect(image, build.name, confidence=asked) for build in (exact, other)]
         pairs.append((found[0], found[1]))
+        _check_class(other, pairs[0][1].compute_class, found[1].compute_class)
         progress((number + 1) / len(images))
     served = [(_served(a, exact.confidence), _served(b, exact.confidence)) for a, b in pairs]
     moved = drift.total(drift.compare(a, b) for a, b in served)
     moved = replace(
         moved,
         exact=pairs[0][0].variant.rpartition("/")[0],
-        compute_class=_one_class(other, (pair[1].compute_class for pair in pairs)),
+        compute_class=pairs[0][1].compute_class,
     )
     if truths is not None:
         moved = _with_precision(moved, len(exact.class_names), pairs, truths)
@@ -68,17 +69,16 @@ def compare(
     return BuildComparison(moved, median(times[0]), median(times[1]))
 
 
-def _one_class(build: ModelVersion, answered: Iterable[str]) -> str:
-    """The compute class that all answers of a build are from: what one class gives says nothing
-    of another. Raises InvalidOption where there are several.
+def _check_class(build: ModelVersion, first: str, other: str) -> None:
+    """Raises InvalidOption where answers of a build are from two compute classes: what one gives
+    says nothing of the other.
     """
-    classes = sorted(set(answered))
-    if len(classes) > 1:
+    if first != other:
+        classes = sorted((first, other))
         raise InvalidOption(
             f"{build.name} was answered for by devices of several compute classes "
-            f"({', '.join(one or 'unknown' for one in classes)}): name one with --compute-class"
+            f"({', '.join(name or 'unknown' for name in classes)}): name one with --compute-class"
         )
-    return classes[0]
 
 
 def _served(found: Detections, confidence: float) -> Detections:

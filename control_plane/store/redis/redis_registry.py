@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import structlog
 from redis.exceptions import RedisError
 
 from control_plane.store import codec
@@ -39,6 +40,7 @@ from control_plane.types.lease import FencingToken, Leader
 from control_plane.types.worker import WorkerInfo
 from yolopool.errors import RegistryUnavailable
 
+log = structlog.get_logger()
 Answer = TypeVar("Answer")
 
 EVENT = "event"  # the field of an entry of EVENTS
@@ -73,6 +75,7 @@ class RedisRegistry(WriteVerbs):
         # A blocking read must return before the socket times out.
         self._max_wait_s = timeout_s / 2
         self._drop_worker = self._redis.register_script(DROP_WORKER)
+        self._skipped_footprints = False
 
     async def open(self) -> str:
         return await self._store.cluster()
@@ -201,10 +204,23 @@ class RedisRegistry(WriteVerbs):
     async def footprints(self) -> Mapping[FootprintKey, Footprint]:
         async with available():
             known = await self._redis.hgetall(FOOTPRINTS)
-        return {
-            codec.decode_footprint_key(name): codec.decode_footprint(text)
-            for name, text in known.items()
-        }
+        found: dict[FootprintKey, Footprint] = {}
+        unreadable: list[str] = []
+        for name, text in known.items():
+            try:
+                key = codec.decode_footprint_key(name)
+            except ValueError:
+                unreadable.append(name)
+            else:
+                found[key] = codec.decode_footprint(text)
+        self._skip_footprints(unreadable)
+        return found
+
+    def _skip_footprints(self, unreadable: Sequence[str]) -> None:
+        """A newer release may write keys of another form: says so once."""
+        if unreadable and not self._skipped_footprints:
+            self._skipped_footprints = True
+            log.warning("footprints skipped", count=len(unreadable), first=unreadable[0])
 
     # --- events -------------------------------------------------------------------------------
 

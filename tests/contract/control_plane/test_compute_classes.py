@@ -132,6 +132,20 @@ async def test_unchecked_serves_it_everywhere(rig: Rig) -> None:
     await becomes(lambda: serves(narrow) == "torch/fp32")
 
 
+async def test_a_build_serves_again_where_it_was_compared(rig: Rig) -> None:
+    wide = await cpu(rig, "wide", "amx")
+    await int8_build(rig)
+    await rig.load("a")
+    await serve(rig, "openvino/int8", drift=drift_on("amx"))
+    await becomes(lambda: serves(wide) == "openvino/int8")
+    await serve(rig, "")
+    await becomes(lambda: serves(wide) == "torch/fp32")
+    version = await serve(rig, "openvino/int8", unchecked=False)
+    assert version.served["cpu"].drift == drift_on("amx")
+    await becomes(lambda: serves(wide) == "openvino/int8")
+    assert not (await rig.detect("a+openvino-int8-cpu")).HasField("drift")
+
+
 async def test_a_class_that_is_none_is_refused(rig: Rig) -> None:
     await int8_build(rig)
     error = await refused(serve(rig, "openvino/int8", drift=drift_on("A B")))

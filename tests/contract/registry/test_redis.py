@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from control_plane.store.redis.redis_client import connect
+from control_plane.store.redis.redis_keys import FOOTPRINTS
 from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.transaction import Transaction
 from control_plane.types.desired import Want, WantSource
+from control_plane.types.footprint import Footprint, FootprintKey
 from control_plane.types.version import VersionKey, VersionSettings
 from tests.contract.redis_servers import DEBIAN, WHEEL, any_kind, find, free_port, server, watched
 from tests.waiting import until
@@ -307,3 +310,21 @@ def test_the_embedded_server_dies_with_its_parent(folder: Path) -> None:
             return True
 
     until("the server ends", gone)
+
+
+async def test_a_footprint_whose_key_a_newer_release_wrote_is_skipped(folder: Path) -> None:
+    registry = RedisRegistry(f"unix://{folder}/redis.sock")
+    with server(any_kind(), folder):
+        await answering(registry)
+        known = {
+            FootprintKey("d" * 64, "torch/bf16", "cpu", "amx"): Footprint(1, 2),
+            FootprintKey("d" * 64, "torch/bf16", "cpu"): Footprint(3, 4),
+        }
+        for key, footprint in known.items():
+            await registry.record_footprint(key, footprint)
+        await registry._redis.hset(FOOTPRINTS, f"{'d' * 64} torch/bf16 cpu amx more", "{}")
+        with structlog.testing.capture_logs() as said:
+            for _ in range(2):
+                assert await registry.footprints() == known
+        assert [line["event"] for line in said] == ["footprints skipped"]
+    await registry.close()

@@ -27,6 +27,7 @@ from control_plane.types.version import (
 from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
 from tests.contract.registry.samples import DAILY, PACK, SETTINGS, Case, a_want, register
 from yolopool.errors import ImportNotYours, StaleToken
+from yolopool.names import build_name
 from yolopool.vocabulary import HeadMode, Priority, ReplicaState
 
 
@@ -201,6 +202,53 @@ async def test_a_prefetch_gives_way_to_any_want_and_changes_none(case: Case) -> 
     missed = a_want(key, source="MISS", since_unix_s=20.0)
     assert await case.other.want(missed) == missed
     assert await case.registry.want(ahead) == missed
+
+
+async def a_build(registry: Registry, key: VersionKey, variant: str) -> ServedBuild:
+    """A build that is READY."""
+    backend, _, precision = variant.partition("/")
+    name = VersionKey(build_name(key.model, backend, precision, "cpu"), key.number)
+    spec = ServingSpec(served={"cpu": ServedBuild(backend, precision)}, build_of=key)
+    pack = replace(PACK, backend=backend)
+    row = ModelVersion(name, VersionState.READY, "f" * 64, SETTINGS, 1.0, pack=pack, given=spec)
+    assert await registry.add_build(row) == row
+    return ServedBuild(backend, precision, pack)
+
+
+async def test_two_comparisons_at_a_time_both_count(case: Case) -> None:
+    key = await register(case.registry)
+    build = await a_build(case.registry, key, "torch/bf16")
+    amx, avx2 = Drift(images=3, compute_class="amx"), Drift(images=3, compute_class="avx2")
+    await asyncio.gather(
+        case.registry.set_served(key, "cpu", build, amx),
+        case.other.set_served(key, "cpu", build, avx2),
+    )
+    version = (await case.registry.desired()).versions[key]
+    assert version.given.served["cpu"].checks == {"amx": amx, "avx2": avx2}
+
+
+async def test_the_comparisons_of_a_build_outlive_its_serving(case: Case) -> None:
+    key = await register(case.registry)
+    bf16 = await a_build(case.registry, key, "torch/bf16")
+    int8 = await a_build(case.registry, key, "openvino/int8")
+    drift = Drift(images=3, compute_class="amx")
+    await case.registry.set_served(key, "cpu", bf16, drift)
+    for between in (None, int8):
+        changed = await case.registry.set_served(key, "cpu", between)
+        assert changed is not None
+        assert changed.given.served == ({"cpu": between} if between else {})
+        again = await case.other.set_served(key, "cpu", bf16)
+        assert again is not None
+        assert again.given.served == {"cpu": bf16.compared(drift)}
+    # Served again as it is: its drift stays as well, and nothing is written.
+    revision = (await case.registry.desired()).revision
+    assert await case.registry.set_served(key, "cpu", bf16) == again
+    assert (await case.registry.desired()).revision == revision
+    # Another pack was compared with nothing.
+    other = replace(bf16, pack=replace(PACK, digest="e" * 64))
+    made = await case.registry.set_served(key, "cpu", other)
+    assert made is not None
+    assert made.given.served == {"cpu": other}
 
 
 async def test_footprints_are_kept_for_good(case: Case) -> None:

@@ -68,3 +68,8 @@ def test_nonsense_is_refused(flag: str) -> None:
 
 def test_labels() -> None:
     assert parse_labels("zone=a, gpu=l4") == {"zone": "a", "gpu": "l4"}
+
+
+def test_the_label_of_the_compute_class_is_the_workers_own() -> None:
+    with pytest.raises(ValueError, match="sets the label compute-class itself"):
+        parse_labels("zone=a, compute-class=mine")

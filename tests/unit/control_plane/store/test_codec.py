@@ -13,7 +13,8 @@ DIGEST = "d" * 64
 
 def test_a_footprints_key_is_written_and_read_again() -> None:
     key = FootprintKey(DIGEST, "openvino/int8", "cpu", "avx2")
-    assert codec.encode_footprint_key(key) == f"{DIGEST} openvino/int8 cpu avx2"
+    # An older release reads three words, and fails in its whole read on any other number.
+    assert codec.encode_footprint_key(key) == f"{DIGEST} openvino/int8 cpu/avx2"
     assert codec.decode_footprint_key(codec.encode_footprint_key(key)) == key
 
 
