@@ -8,6 +8,7 @@ import pytest
 
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.desired import Desired, DesiredDelta
+from control_plane.types.lease import FencingToken
 from control_plane.types.version import VersionKey
 from tests.contract.control_plane_rig import Rig
 from tests.waiting import becomes
@@ -22,12 +23,19 @@ class WriteOnly(MemoryRegistry):
 
     def __init__(self) -> None:
         super().__init__()
-        self.unreadable = False
+        self.unreadable = self.fails_after_a_drop = False
 
     async def desired_since(self, known: Desired) -> DesiredDelta | None:
         if self.unreadable:
             raise RegistryUnavailable("the store does not answer")
         return await super().desired_since(known)
+
+    async def forget(
+        self, key: VersionKey, token: FencingToken | None = None, left: int = 0
+    ) -> bool:
+        found = await super().forget(key, token, left)
+        self.unreadable = self.unreadable or self.fails_after_a_drop
+        return found
 
     async def held(self) -> Desired:
         return await super().desired()
@@ -78,21 +86,13 @@ async def test_no_worker_acts_on_a_plan_that_the_view_does_not_show(
     worker = await rig.worker("w1", models=1)
     await rig.ready("a", "b")
     await rig.load("a")
-    write = registry.forget
-
-    async def fails_after(*arguments: object) -> bool:
-        found = await write(*arguments)  # type: ignore[arg-type] # as the caller gave them
-        registry.unreadable = True
-        return found
-
-    registry.forget = fails_after  # type: ignore[method-assign]
+    registry.fails_after_a_drop = True
     answer = asyncio.create_task(rig.detect("b"))
     await becomes(lambda: registry.unreadable)
     await asyncio.sleep(0.2)
     assert (worker.released, worker.assigned) == ([], ["a@1"])
     assert A in rig.plane.view.desired.wants
-    registry.forget = write  # type: ignore[method-assign]
-    registry.unreadable = False
+    registry.fails_after_a_drop = registry.unreadable = False
     assert (await answer).version.model == "b"
     assert worker.released == ["a@1"]
 
