@@ -160,6 +160,8 @@ class Changeovers:
         """
         for key, placement in change.placements.items():
             await self._registry.set_placement(key, placement)
+        if change.placements:
+            await self._refresh()  # so that no plan tries again by the earlier placement
         for want in change.wants:
             self._view.ask_again(want.key)
         return await self._registry.change_wants(change.wants)

@@ -67,8 +67,8 @@ class ImportJobs:
         return len(self._seen)
 
     async def progress(self, importer: str, key: VersionKey, fraction: float, step: str) -> None:
-        """Keeps the lease and notes how far the import is. The view shows it by and by: nobody
-        reads it at once.
+        """Keeps the lease and notes how far the import is. The reflector shows it when it hears
+        of it: there are many reports, and nobody waits for one.
         """
         now = self._clock.unix()
         fraction = min(max(fraction, 0.0), 1.0)

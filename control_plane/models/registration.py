@@ -77,8 +77,8 @@ class Registration:
             self._recorder.record(EventKind.REGISTERED, version=version.key, message=message)
         if version.state is VersionState.UPLOADED:
             version = await self._adopt_pack(version)
-        await self._refresh()
         log.info("registered", version=str(version.key), by=by)
+        await self._refresh()
         return version
 
     async def imported(self, version: ModelVersion, deadline_s: float) -> ModelVersion:
@@ -120,10 +120,10 @@ class Registration:
                     f"{version.key} serves {served}: serve that by another build, or none, first"
                 )
         deleted = await self._registry.delete([version.key for version in versions])
-        await self._refresh()
         log.info("deleted", versions=[str(key) for key in deleted], by=by)
         for key in deleted:
             self._recorder.record(EventKind.DELETED, version=key, message=f"by {by}")
+        await self._refresh()
         return deleted
 
     async def _adopt_pack(self, version: ModelVersion) -> ModelVersion:
