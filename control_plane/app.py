@@ -85,20 +85,28 @@ class ControlPlane:
         # A store in memory ends with the process: there is nothing to restore.
         self._copy = DesiredBackup(settings.data_dir / COPY, clock) if settings.redis else None
         self._reflector = Reflector(registry, view, self._copy, self._restored)
+        refresh = self._reflector.refresh
         self._leader_client = LeaderClient(view, identity.name)
         grace_s = settings.no_worker_grace_s
-        self._loader = Loader(registry, view, self._leader_client, clock, grace_s)
-        self._changeovers = Changeovers(registry, view, self._loader, recorder, clock)
+        self._loader = Loader(registry, view, refresh, self._leader_client, clock, grace_s)
+        self._changeovers = Changeovers(registry, view, refresh, self._loader, recorder, clock)
         self._schedule_controller = ScheduleController(
-            registry, view, self._changeovers, self._loader, recorder, clock, self._is_leader
+            registry,
+            view,
+            refresh,
+            self._changeovers,
+            self._loader,
+            recorder,
+            clock,
+            self._is_leader,
         )
-        self._preloader = Preloader(settings.load, registry, view, clock)
+        self._preloader = Preloader(settings.load, registry, view, refresh, clock)
         self._executor = self._new_executor()
         self._election = LeaderElection(
             identity.name, registry, view, clock, settings.reconciler_lease_s, settings.lease_s
         )
         self._reconciler = Reconciler(
-            self._election, registry, view, self._executor, clock, ReconcilerTimings()
+            self._election, registry, view, refresh, self._executor, clock, ReconcilerTimings()
         )
         self._observer = FleetObserver(
             registry, view, recorder, lambda: self._election.token, clock, settings.lease_s
@@ -147,6 +155,7 @@ class ControlPlane:
                 clock=self._clock,
                 registry=self._registry,
                 view=self.view,
+                refresh=self._reflector.refresh,
                 artifacts=self._artifacts,
                 metrics=self._metrics,
                 recorder=self._recorder,

@@ -84,8 +84,11 @@ class Brain:
         self.registry = MemoryRegistry(self.clock.unix, self.clock.monotonic)
         self.view = View(self.clock, PacedWaiters())
         leader_client = LeaderClient(self.view, "brain")
-        self.loads = Loader(self.registry, self.view, leader_client, self.clock, NO_WORKER_GRACE_S)
         self.watch = Reflector(self.registry, self.view, None, lambda _: None)
+        refresh = self.watch.refresh
+        self.loads = Loader(
+            self.registry, self.view, refresh, leader_client, self.clock, NO_WORKER_GRACE_S
+        )
         executor = Executor(
             self.view,
             link,
@@ -98,7 +101,7 @@ class Brain:
         )
         election = LeaderElection("brain", self.registry, self.view, self.clock, gather_s=0.0)
         self.reconciler = Reconciler(
-            election, self.registry, self.view, executor, self.clock, ReconcilerTimings()
+            election, self.registry, self.view, refresh, executor, self.clock, ReconcilerTimings()
         )
 
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import grpc
 
 from control_plane.leader.client import FLAG, LeaderClient, LeaderLost, log
-from yolopool.errors import RegistryUnavailable, YolopoolError
+from control_plane.view.reflector import Refresh
 
 # What changes desired state, and what only the leader's plan can tell. A write that a follower
 # served itself would reach the store, but the leader would hear of it later: the caller's next read
@@ -63,7 +63,7 @@ SERVED_LOCALLY: Mapping[str, str] = {
 class LeaderForwarding(grpc.aio.ServerInterceptor):
     """`refresh` reads what the leader wrote into this view before the caller gets the reply."""
 
-    def __init__(self, leader_client: LeaderClient, refresh: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, leader_client: LeaderClient, refresh: Refresh) -> None:
         self._leader_client = leader_client
         self._refresh = refresh
 
@@ -109,11 +109,5 @@ class LeaderForwarding(grpc.aio.ServerInterceptor):
             log.info("served here", method=method, why=str(lost))
             return None
         finally:
-            await self._caught_up()
-        return answer
-
-    async def _caught_up(self) -> None:
-        try:
             await self._refresh()
-        except (RegistryUnavailable, YolopoolError):
-            log.info("what the leader wrote is shown here when the store answers")
+        return answer

@@ -20,6 +20,7 @@ from control_plane.types.version import (
     VersionState,
     builds_of,
 )
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import ArtifactNotFound, InvalidOption, VersionNotFound
 from yolopool.names import ModelRef, build_name
@@ -30,10 +31,16 @@ class Builds:
     """`build` and `serve` raise what the protos say of BuildModel and SetVariant."""
 
     def __init__(
-        self, registry: DesiredState, view: View, artifacts: FolderArtifacts, clock: Clock
+        self,
+        registry: DesiredState,
+        view: View,
+        refresh: Refresh,
+        artifacts: FolderArtifacts,
+        clock: Clock,
     ) -> None:
         self._registry = registry
         self._view = view
+        self._refresh = refresh
         self._artifacts = artifacts
         self._clock = clock
 
@@ -49,7 +56,7 @@ class Builds:
         added = await self._registry.add_build(build)
         if added is None:
             raise VersionNotFound(f"{version.key} does not exist any more")
-        self._view.put_version(added)
+        await self._refresh()
         return added
 
     async def serve(
@@ -71,9 +78,9 @@ class Builds:
         updated = await self._registry.set_served(version.key, device_kind, served, drift)
         if updated is None:
             raise VersionNotFound(f"{version.key} does not exist any more")
+        await self._refresh()
         # An earlier failure to load was another build's: the back-off does not hold for this one.
         self._view.ask_again(version.key)
-        self._view.put_version(updated)
         return updated
 
     def of(self, key: VersionKey) -> tuple[ModelVersion, ...]:

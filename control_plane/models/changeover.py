@@ -22,6 +22,7 @@ from control_plane.types.policy import Placement
 from control_plane.types.schedule import Changeover
 from control_plane.types.version import VersionKey
 from control_plane.view.catalogue import Catalogue
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import (
     Cancelled,
@@ -105,6 +106,7 @@ class Changeovers:
         self,
         registry: DesiredState,
         view: View,
+        refresh: Refresh,
         loader: Loader,
         recorder: EventRecorder,
         clock: Clock,
@@ -112,6 +114,7 @@ class Changeovers:
         self._recorder = recorder
         self._registry = registry
         self._view = view
+        self._refresh = refresh
         self._loader = loader
         self._clock = clock
         self._running: dict[asyncio.Task[None], frozenset[VersionKey]] = {}
@@ -152,23 +155,26 @@ class Changeovers:
         return [task for task, held in self._running.items() if not held.isdisjoint(keys)]
 
     async def prepare(self, change: Resolved) -> tuple[Want, ...]:
-        """Sets placements and wants of what the changeover prepares; returns the earlier wants."""
+        """Sets placements and wants of what the changeover prepares; returns the earlier wants. The
+        caller refreshes the view.
+        """
         for key, placement in change.placements.items():
-            await self._place(key, placement)
+            await self._registry.set_placement(key, placement)
+        if change.placements:
+            await self._refresh()  # so that no plan tries again by the earlier placement
         for want in change.wants:
             self._view.ask_again(want.key)
-        earlier = await self._registry.change_wants(change.wants)
-        self._view.change_wants(change.wants)
-        return earlier
+        return await self._registry.change_wants(change.wants)
 
     async def release(self, keys: Sequence[VersionKey]) -> None:
-        """Ends the wants of these versions, and their hot standbys, in one write."""
+        """Ends the wants of these versions, and their hot standbys, in one write. The caller
+        refreshes the view.
+        """
         versions = self._view.desired.versions
         standbys = [k for k in keys if k in versions and versions[k].given.residency.pins]
         await self._registry.change_wants((), keys, standbys)
         for key in keys:
             self._view.want_nowhere(key)
-        self._view.change_wants((), keys, standbys)
 
     async def close(self) -> None:
         """Cancels all, as if their callers had left."""
@@ -199,8 +205,10 @@ class Changeovers:
         before = self._before(change)
         try:
             before = before.corrected(change, await self.prepare(change))
+            await self._refresh()
             await self._all_loaded(change.wants, deadline_s, cancel)
             await self.release(change.release)
+            await self._refresh()
         except Exception as error:
             log.info("changeover failed: the earlier wants are restored", why=str(error))
             await self._roll_back(before)
@@ -284,22 +292,16 @@ class Changeovers:
         put += [want for want in before.released.values() if self._is_less(want)]
         drop = [key for key, want in before.prepared.items() if want is None]
         await self._registry.change_wants(put, drop)
-        versions = self._view.desired.versions
         for key in drop:
             self._view.want_nowhere(key)
-        self._view.change_wants([want for want in put if want.key in versions], drop)
         for key, placement in before.placements.items():
-            await self._place(key, placement)
+            await self._registry.set_placement(key, placement)
+        await self._refresh()
 
     def _is_less(self, want: Want) -> bool:
         """Whether fewer replicas of the version are wanted now."""
         now = self._view.desired.want(want.key)
         return now is None or now.replicas < want.replicas
-
-    async def _place(self, key: VersionKey, placement: Placement) -> None:
-        version = await self._registry.set_placement(key, placement)
-        if version is not None:
-            self._view.put_version(version)
 
 
 def _failed(key: VersionKey, error: YolopoolError) -> ChangeoverFailed:

@@ -6,6 +6,7 @@ from control_plane.clock import Clock
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.types.version import ModelVersion, Pack, VersionKey, VersionSettings
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import InvalidOption
 from yolopool.vocabulary import TORCH
@@ -25,10 +26,16 @@ class ImportJobs:
     """Raises ImportNotYours where an importer reports on a version that is not its own."""
 
     def __init__(
-        self, registry: Registry, view: View, artifacts: FolderArtifacts, clock: Clock
+        self,
+        registry: Registry,
+        view: View,
+        refresh: Refresh,
+        artifacts: FolderArtifacts,
+        clock: Clock,
     ) -> None:
         self._registry = registry
         self._view = view
+        self._refresh = refresh
         self._artifacts = artifacts
         self._clock = clock
         self._seen: dict[str, float] = {}  # when each importer called last
@@ -42,7 +49,7 @@ class ImportJobs:
             version = await self._registry.claim_import(importer, LEASE_S, self._clock.unix())
             if version is not None:
                 log.info("import claimed", version=str(version.key), importer=importer)
-                self._view.put_version(version)
+                await self._refresh()
                 return version
             left_s = until - self._clock.monotonic()
             if left_s <= 0:
@@ -60,7 +67,9 @@ class ImportJobs:
         return len(self._seen)
 
     async def progress(self, importer: str, key: VersionKey, fraction: float, step: str) -> None:
-        """Keeps the lease and notes how far the import is."""
+        """Keeps the lease and notes how far the import is. The reflector shows it when it hears
+        of it: there are many reports, and nobody waits for one.
+        """
         now = self._clock.unix()
         fraction = min(max(fraction, 0.0), 1.0)
         await self._registry.report_progress(importer, key, fraction, step[:80], LEASE_S, now)
@@ -73,9 +82,9 @@ class ImportJobs:
         # A version must not become READY with a pack that workers can't find.
         self._artifacts.check_pack(pack.digest)
         now = self._clock.unix()
-        version = await self._registry.finish_import(importer, key, pack, settings, now)
+        await self._registry.finish_import(importer, key, pack, settings, now)
         log.info("import finished", version=str(key), pack=pack.digest)
-        self._view.put_version(version)
+        await self._refresh()
 
     async def fail(self, importer: str, key: VersionKey, reason: str, message: str) -> None:
         """The version becomes FAILED."""
@@ -83,7 +92,7 @@ class ImportJobs:
             importer, key, reason or "IMPORT_CRASHED", message[:2000], self._clock.unix()
         )
         log.warning("import failed", version=str(key), reason=version.reason, why=version.message)
-        self._view.put_version(version)
+        await self._refresh()
 
     async def _check_build(self, importer: str, key: VersionKey, pack: Pack) -> None:
         """An importer of an earlier release ignores the build it is asked for and makes its usual

@@ -16,12 +16,15 @@ from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import Replica
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from yolopool.errors import DeadlineExceeded, ModelNotFound, NoWorker, YolopoolError
 from yolopool.vocabulary import ReplicaState
 
 Answer = TypeVar("Answer")
+# Before the view is refreshed again, if the store failed after a write.
+REFRESH_RETRY_S = 0.5
 
 
 class Loader:
@@ -31,12 +34,14 @@ class Loader:
         self,
         registry: DesiredState,
         view: View,
+        refresh: Refresh,
         leader_client: LeaderClient,
         clock: Clock,
         no_worker_grace_s: float,
     ) -> None:
         self._registry = registry
         self._view = view
+        self._refresh = refresh
         self._leader_client = leader_client
         self._clock = clock
         self._grace_s = no_worker_grace_s
@@ -117,10 +122,9 @@ class Loader:
         LoadFailed).
         """
         self._view.ask_again(want.key)
-        held = await self._registry.want(want)
-        if held is None:
+        if await self._registry.want(want) is None:
             raise ModelNotFound(f"{want.key} does not exist any more")
-        self._view.put_want(held)
+        await self._refresh()
         if wait:
             await self.loaded(want, deadline_s)
 
@@ -152,7 +156,7 @@ class Loader:
         """
         await self._registry.forget(key)
         self._view.want_nowhere(key)
-        self._view.drop_want(key)
+        await self._refresh()
         if force:
             self._view.force_out(key)
         if not wait:
@@ -203,7 +207,9 @@ class Loader:
             held = await self._registry.want(want)
         if held is None:
             raise ModelNotFound(f"{key} does not exist any more")
-        self._view.put_want(held)
+        # A caller that did not find the want in the view would set it again.
+        while not await self._refresh():  # noqa: ASYNC110 - the store tells nobody
+            await asyncio.sleep(REFRESH_RETRY_S)
 
     async def _wait_for_worker(self) -> None:
         if self._view.has_live_worker():

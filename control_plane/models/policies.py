@@ -7,6 +7,7 @@ from control_plane.store.registry import Registry
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import VersionNotFound
 
@@ -14,9 +15,10 @@ from yolopool.errors import VersionNotFound
 class Policies:
     """Every method returns the version as it is then. Raises VersionNotFound if it was deleted."""
 
-    def __init__(self, registry: Registry, view: View, clock: Clock) -> None:
+    def __init__(self, registry: Registry, view: View, refresh: Refresh, clock: Clock) -> None:
         self._registry = registry
         self._view = view
+        self._refresh = refresh
         self._clock = clock
 
     async def set_residency(self, key: VersionKey, residency: Residency) -> ModelVersion:
@@ -27,14 +29,12 @@ class Policies:
             # replicas stay until their memory is needed. The want is written first, so that the
             # version is wanted at every moment.
             now = self._clock.unix()
-            unpinned = await self._registry.want(
+            await self._registry.want(
                 Want(key, want.replicas, False, WantSource.ADMIN, since_unix_s=now)
             )
-            if unpinned is not None:
-                self._view.put_want(unpinned)
         version = _existing(key, await self._registry.set_residency(key, residency))
+        await self._refresh()
         self._view.ask_again(key)
-        self._view.put_version(version)
         return version
 
     async def end_standby(self, version: ModelVersion) -> ModelVersion:
@@ -47,8 +47,8 @@ class Policies:
 
     async def set_placement(self, key: VersionKey, placement: Placement) -> ModelVersion:
         version = _existing(key, await self._registry.set_placement(key, placement))
+        await self._refresh()
         self._view.ask_again(key)
-        self._view.put_version(version)
         return version
 
     async def set_batching(
@@ -56,7 +56,7 @@ class Policies:
     ) -> ModelVersion:
         """None: as the workers of this kind were started."""
         version = _existing(key, await self._registry.set_batching(key, device_kind, batching))
-        self._view.put_version(version)
+        await self._refresh()
         return version
 
 

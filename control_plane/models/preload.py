@@ -5,6 +5,7 @@ import structlog
 from control_plane.clock import Clock
 from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Want, WantSource
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, YolopoolError
 from yolopool.names import ModelRef, parse_ref
@@ -18,11 +19,17 @@ class Preloader:
     """`references`: as callers name models. It waits for a model that does not exist yet."""
 
     def __init__(
-        self, references: tuple[str, ...], registry: DesiredState, view: View, clock: Clock
+        self,
+        references: tuple[str, ...],
+        registry: DesiredState,
+        view: View,
+        refresh: Refresh,
+        clock: Clock,
     ) -> None:
         self._left = list(dict.fromkeys(parse_ref(reference) for reference in references))
         self._registry = registry
         self._view = view
+        self._refresh = refresh
         self._clock = clock
         self._logged: set[tuple[ModelRef, str]] = set()
 
@@ -51,7 +58,6 @@ class Preloader:
         old = self._view.desired.want(key)
         replicas = old.replicas if old is not None else 1
         want = Want(key, replicas, True, WantSource.ADMIN, self._clock.unix())
-        held = await self._registry.want(want)
-        if held is not None:
-            self._view.put_want(held)
+        if await self._registry.want(want) is not None:
+            await self._refresh()
             log.info("a model is pre-loaded", version=str(key))

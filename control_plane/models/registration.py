@@ -15,6 +15,7 @@ from control_plane.types.version import (
     VersionSettings,
     VersionState,
 )
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import ArtifactNotFound, DeadlineExceeded, InvalidOption, VersionNotFound
 from yolopool.names import ModelRef
@@ -31,6 +32,7 @@ class Registration:
         self,
         registry: Registry,
         view: View,
+        refresh: Refresh,
         artifacts: FolderArtifacts,
         builds: Builds,
         recorder: EventRecorder,
@@ -38,6 +40,7 @@ class Registration:
     ) -> None:
         self._registry = registry
         self._view = view
+        self._refresh = refresh
         self._artifacts = artifacts
         self._builds = builds
         self._recorder = recorder
@@ -74,8 +77,8 @@ class Registration:
             self._recorder.record(EventKind.REGISTERED, version=version.key, message=message)
         if version.state is VersionState.UPLOADED:
             version = await self._adopt_pack(version)
-        self._view.put_version(version)
         log.info("registered", version=str(version.key), by=by)
+        await self._refresh()
         return version
 
     async def imported(self, version: ModelVersion, deadline_s: float) -> ModelVersion:
@@ -117,10 +120,10 @@ class Registration:
                     f"{version.key} serves {served}: serve that by another build, or none, first"
                 )
         deleted = await self._registry.delete([version.key for version in versions])
-        self._view.drop_versions(deleted)
         log.info("deleted", versions=[str(key) for key in deleted], by=by)
         for key in deleted:
             self._recorder.record(EventKind.DELETED, version=key, message=f"by {by}")
+        await self._refresh()
         return deleted
 
     async def _adopt_pack(self, version: ModelVersion) -> ModelVersion:

@@ -6,7 +6,7 @@ leader can go on where the last one stopped.
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -20,6 +20,7 @@ from control_plane.types.event import EventKind
 from control_plane.types.schedule import Changeover, Schedule
 from control_plane.types.version import VersionKey
 from control_plane.view.catalogue import Catalogue
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import LedgerFull, NotFound, RegistryUnavailable, YolopoolError
 from yolopool.names import parse_ref
@@ -47,16 +48,6 @@ class _Attempt:
     recorded_reason: str = ""
 
 
-@dataclass(slots=True)
-class _Progress:
-    """One term as the leader: attempts by schedule and whether its moment has come; and the
-    schedules as noted here, since the view may be older.
-    """
-
-    attempts: dict[tuple[str, bool], _Attempt] = field(default_factory=dict)
-    noted: dict[str, Schedule] = field(default_factory=dict)
-
-
 class ScheduleController:
     """`is_leader`: whether this control plane leads now."""
 
@@ -64,6 +55,7 @@ class ScheduleController:
         self,
         registry: DesiredState,
         view: View,
+        refresh: Refresh,
         changeovers: Changeovers,
         loader: Loader,
         recorder: EventRecorder,
@@ -72,12 +64,14 @@ class ScheduleController:
     ) -> None:
         self._registry = registry
         self._view = view
+        self._refresh = refresh
         self._changeovers = changeovers
         self._loader = loader
         self._recorder = recorder
         self._clock = clock
         self._is_leader = is_leader
-        self._progress = _Progress()
+        # Of one term as the leader, by schedule and whether its moment has come.
+        self._attempts: dict[tuple[str, bool], _Attempt] = {}
         self._seen: tuple[Schedule, ...] = ()
         self._agenda = NOTHING_DUE
 
@@ -94,7 +88,7 @@ class ScheduleController:
     async def step(self) -> None:
         """One look, and all that can be done without waiting for a load."""
         if not self._view.is_loaded or not self._is_leader():
-            self._progress = _Progress()
+            self._attempts.clear()
             return
         for due_change in self._due():
             attempt = self._attempt(due_change)
@@ -110,22 +104,16 @@ class ScheduleController:
     def _due(self) -> tuple[Due, ...]:
         """The agenda, recomputed when a schedule changed or the next one becomes due."""
         now = self._clock.unix()
-        schedules = tuple(map(self._newest, self._view.desired.schedules.values()))
+        schedules = tuple(self._view.desired.schedules.values())
         if schedules != self._seen or now >= self._agenda.next_unix_s:
             self._agenda, self._seen = due(schedules, now), schedules
         return self._agenda.due
 
-    def _newest(self, read: Schedule) -> Schedule:
-        noted = self._progress.noted.get(read.name)
-        if noted is None or noted.since_unix_s != read.since_unix_s:
-            return read
-        return noted if noted.last_unix_s >= read.last_unix_s else read
-
     def _attempt(self, due_change: Due) -> _Attempt:
         key = (due_change.schedule.name, due_change.has_come)
-        attempt = self._progress.attempts.get(key)
+        attempt = self._attempts.get(key)
         if attempt is None or attempt.moment_unix_s != due_change.moment_unix_s:
-            attempt = self._progress.attempts[key] = _Attempt(due_change.moment_unix_s)
+            attempt = self._attempts[key] = _Attempt(due_change.moment_unix_s)
         return attempt
 
     async def _advance(self, due_change: Due, attempt: _Attempt) -> None:
@@ -136,6 +124,9 @@ class ScheduleController:
         wanted = frozenset(want.key for want in change.wants)
         if attempt.wanted != wanted:
             await self._changeovers.prepare(change)
+            if not await self._refresh():
+                # By an older view the wants would look evicted: this process prepares them again.
+                raise RegistryUnavailable("what a schedule prepared can't be read")
             attempt.wanted, attempt.began_s = wanted, self._clock.monotonic()
             log.info("schedule prepares", schedule=due_change.schedule.name, models=_names(wanted))
         if due_change.has_come and self._all_loaded(change, attempt):
@@ -184,12 +175,11 @@ class ScheduleController:
             await self._note(due_change, why)
 
     async def _note(self, due_change: Due, error: str) -> None:
-        noted = await self._registry.note_schedule(
-            due_change.schedule.name, due_change.moment_unix_s, error
-        )
-        if noted is not None:
-            self._progress.noted[noted.name] = noted
-            self._view.put_schedule(noted)
+        name, moment_unix_s = due_change.schedule.name, due_change.moment_unix_s
+        await self._registry.note_schedule(name, moment_unix_s, error)
+        # By an older view the moment would be due again.
+        while not await self._refresh():  # noqa: ASYNC110 - the store tells nobody
+            await asyncio.sleep(TICK_S)
 
 
 def _exists(catalogue: Catalogue, reference: str) -> bool:

@@ -17,6 +17,7 @@ from control_plane.types.command import Assign, Command, DropWant, KeepPrefetche
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.lease import FencingToken
 from control_plane.types.version import VersionKey
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, StaleToken
 
@@ -42,6 +43,7 @@ class Reconciler:
         election: LeaderElection,
         registry: Registry,
         view: View,
+        refresh: Refresh,
         executor: Executor,
         clock: Clock,
         timings: ReconcilerTimings,
@@ -49,6 +51,7 @@ class Reconciler:
         self._election = election
         self._registry = registry
         self._view = view
+        self._refresh = refresh
         self._executor = executor
         self._planner = Planner(view, executor, clock)
         self._clock = clock
@@ -100,26 +103,22 @@ class Reconciler:
         reload what was evicted, and release what was prefetched. Returns the versions whose want
         can't be dropped, since someone pinned it meanwhile.
         """
-        refused = set()
+        self._view.plan_drops(command.key for command in commands if _replicas_left(command) == 0)
+        refused, has_written = set[VersionKey](), False
         for command in commands:
-            if isinstance(command, DropWant) or (
-                isinstance(command, Release) and command.drop_want
-            ):
-                left = command.replicas_left if isinstance(command, Release) else 0
-                if await self._registry.forget(command.key, token, left):
-                    self._view.lower_want(command.key, left)
-                else:
+            left, source = _replicas_left(command), _want_source(command)
+            if left is not None:
+                if not await self._registry.forget(command.key, token, left):
                     refused.add(command.key)
-            elif isinstance(command, KeepPrefetched):
-                await self._want(command.key, WantSource.MISS, token)
-            elif isinstance(command, Assign) and command.prefetch:
-                await self._want(command.key, WantSource.PREFETCH, token)
+            elif source is not None:
+                want = Want(command.key, 1, False, source, self._clock.unix())
+                await self._registry.want(want, token)
+            else:
+                continue
+            has_written = True
+        if has_written and not await self._refresh():
+            raise RegistryUnavailable("what the plan wrote can't be read: no worker is told")
         return refused
-
-    async def _want(self, key: VersionKey, source: WantSource, token: FencingToken) -> None:
-        held = await self._registry.want(Want(key, 1, False, source, self._clock.unix()), token)
-        if held is not None:
-            self._view.put_want(held)
 
     async def _record(self) -> None:
         now = self._clock.monotonic()
@@ -130,6 +129,21 @@ class Reconciler:
             for key, footprint in list(self._view.footprints.unrecorded.items()):
                 await self._registry.record_footprint(key, footprint)
                 self._view.footprints.recorded(key, footprint)
+
+
+def _replicas_left(command: Command) -> int | None:
+    """How many replicas stay wanted of the want that a command drops; None: it drops none."""
+    if isinstance(command, DropWant):
+        return 0
+    return command.replicas_left if isinstance(command, Release) and command.drop_want else None
+
+
+def _want_source(command: Command) -> WantSource | None:
+    """The source of the want that a command sets; None: it sets none."""
+    if isinstance(command, KeepPrefetched):
+        return WantSource.MISS
+    is_prefetch = isinstance(command, Assign) and command.prefetch
+    return WantSource.PREFETCH if is_prefetch else None
 
 
 def _possible(commands: list[Command], refused: set[VersionKey]) -> list[Assign | Release]:

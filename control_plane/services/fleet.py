@@ -15,6 +15,7 @@ from control_plane.reconcile.drain_progress import DrainProgress
 from control_plane.reconcile.drainer import Drainer
 from control_plane.store.registry import DesiredState
 from control_plane.types.worker import WorkerInfo, WorkerState
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from yolopool import __version__
@@ -41,6 +42,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self,
         identity: Identity,
         view: View,
+        refresh: Refresh,
         metrics: Metrics,
         import_jobs: ImportJobs,
         registry: DesiredState,
@@ -51,6 +53,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self._registry = registry
         self._drainer = drainer
         self._view = view
+        self._refresh = refresh
         self._metrics = metrics
         self._import_jobs = import_jobs
         self._clock = clock
@@ -112,7 +115,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             raise WorkerNotFound(f"no worker {request.worker[:120]!r} is known: list the workers")
         log.info("drain requested", worker=worker.id, by=principal_of(context).name)
         await self._registry.cordon(worker.id, worker.incarnation)
-        self._view.put_cordon(worker)
+        await self._refresh()
         progress = self._drainer.progress(worker)
         if request.wait:
             deadline_s = deadline_of(context, self._clock.monotonic(), DRAIN_WAIT_S)

@@ -36,6 +36,7 @@ from control_plane.settings import Settings
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.types.snapshot import Snapshot
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.v1 import (
@@ -74,6 +75,7 @@ class Dependencies:
     clock: Clock
     registry: Registry
     view: View
+    refresh: Refresh
     artifacts: FolderArtifacts
     metrics: Metrics
     recorder: EventRecorder
@@ -92,15 +94,16 @@ class Services:
     def __init__(self, deps: Dependencies) -> None:
         settings, registry, view, clock = deps.settings, deps.registry, deps.view, deps.clock
         deadline_s, loader, artifacts = settings.default_deadline_s, deps.loader, deps.artifacts
+        refresh = deps.refresh
         history = RequestHistory()
-        jobs = ImportJobs(registry, view, artifacts, clock)
+        jobs = ImportJobs(registry, view, refresh, artifacts, clock)
         router = Router(_detect_context(deps), history)
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
         self._detection = DetectionService(router, clock, deadline_s, settings.max_image_bytes)
         self._events = EventService(registry)
         self._explain = ExplainService(view, deps.snapshot, history, clock)
         self._fleet = FleetService(
-            deps.identity, view, deps.metrics, jobs, registry, deps.drainer, clock
+            deps.identity, view, refresh, deps.metrics, jobs, registry, deps.drainer, clock
         )
         self._imports = ImportService(jobs, artifacts)
         self._membership = MembershipService(
@@ -114,7 +117,7 @@ class Services:
         )
         self._models = _model_service(deps)
         self._peers = PeerService(view, loader, clock, Random(), deadline_s)
-        self._schedules = ScheduleService(registry, view, clock)
+        self._schedules = ScheduleService(registry, view, refresh, clock)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         bench_pb2_grpc.add_BenchServiceServicer_to_server(self._bench, server)
@@ -147,12 +150,13 @@ def _detect_context(deps: Dependencies) -> DetectContext:
 
 def _model_service(deps: Dependencies) -> ModelService:
     registry, view, artifacts, clock = deps.registry, deps.view, deps.artifacts, deps.clock
-    builds = Builds(registry, view, artifacts, clock)
+    refresh = deps.refresh
+    builds = Builds(registry, view, refresh, artifacts, clock)
     return ModelService(
         view,
         artifacts,
-        Registration(registry, view, artifacts, builds, deps.recorder, clock),
-        Policies(registry, view, clock),
+        Registration(registry, view, refresh, artifacts, builds, deps.recorder, clock),
+        Policies(registry, view, refresh, clock),
         builds,
         deps.loader,
         deps.changeovers,

@@ -7,6 +7,7 @@ from control_plane.clock import Clock
 from control_plane.convert.schedules import schedule_in, status_out
 from control_plane.store.registry import DesiredState
 from control_plane.types.version import VersionKey
+from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import InvalidSchedule, ScheduleNotFound
 from yolopool.names import parse_ref
@@ -16,9 +17,10 @@ log = structlog.get_logger()
 
 
 class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
-    def __init__(self, registry: DesiredState, view: View, clock: Clock) -> None:
+    def __init__(self, registry: DesiredState, view: View, refresh: Refresh, clock: Clock) -> None:
         self._registry = registry
         self._view = view
+        self._refresh = refresh
         self._clock = clock
 
     async def SetSchedule(
@@ -31,7 +33,7 @@ class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
         if len(set(prepared)) < len(prepared):
             raise InvalidSchedule("prepare names a model twice: name it once")
         held = await self._registry.put_schedule(schedule)
-        self._view.put_schedule(held)
+        await self._refresh()
         log.info("schedule set", schedule=held.name, by=principal_of(context).name)
         return schedule_pb2.SetScheduleResponse(schedule=status_out(held, self._clock.unix()))
 
@@ -47,7 +49,7 @@ class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
         self, request: schedule_pb2.DeleteScheduleRequest, context: CallContext
     ) -> schedule_pb2.DeleteScheduleResponse:
         existed = await self._registry.delete_schedule(request.name)
-        self._view.drop_schedule(request.name)
+        await self._refresh()
         if not existed:
             raise ScheduleNotFound(
                 f"there is no schedule {request.name[:80]!r}: list them to see their names"

@@ -1,11 +1,15 @@
 """Copies desired state from the registry into the view: all of it once, then each change.
 
+Whoever writes to the registry awaits `refresh`, so that the view shows the write before its caller
+goes on. That costs 0.3 to 0.4 ms with 1,000 versions on Redis, where the write takes 0.8 to 1.0 ms.
+To show the write unread took 5 us, but was a second way into the view, to be reconciled with this.
+
 It restores an emptied store from the view, or from the backup of the last process, and creates a
 new one. A store with another cluster id wins: it is read and not written to.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -14,6 +18,8 @@ from control_plane.store.registry import Registry
 from control_plane.types.desired import Desired
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable
+
+Refresh = Callable[[], Awaitable[bool]]  # Reflector.refresh, for those who write
 
 log = structlog.get_logger()
 RETRY_S = 0.5
@@ -43,7 +49,10 @@ class Reflector:
         self._view = view
         self._copy = copy
         self._restored = restored
-        self._reading = asyncio.Lock()
+        # Reads are numbered, and one runs at a time. `_error` is of the read that ended last.
+        self._begun = self._ended = 0
+        self._reading: asyncio.Event | None = None
+        self._error: Exception | None = None
 
     async def run(self) -> None:
         while True:
@@ -51,7 +60,7 @@ class Reflector:
                 if not await self._registry.open():
                     await self._fill()
                 async for _ in self._registry.changes():
-                    await self.refresh()
+                    await self._read()
             except RegistryUnavailable as error:
                 self._lost(error)
             except Exception:
@@ -59,21 +68,59 @@ class Reflector:
                 log.exception("the registry can't be read")
             await asyncio.sleep(RETRY_S)
 
-    async def refresh(self) -> None:
-        """Brings the view to the present revision. Raises RegistryUnavailable."""
-        async with self._reading:
-            view, changes = self._view, None
-            if view.is_loaded:
-                changes = await self._registry.desired_since(view.desired)
-            elif self._copy is not None:
-                await asyncio.to_thread(self._copy.read)  # so that it knows its cluster
-            if changes is None:
-                await self._read_all()
-            elif changes.revision != view.desired.revision:
-                view.take_changes(changes)
-            if not view.registry_available:
-                view.registry_available = True
-                log.info("registry available", cluster=view.desired.cluster)
+    async def refresh(self) -> bool:
+        """Shows in the view all that was written before this call. False: the store can't be read.
+        What was written stands then, and `run` shows it when the store answers.
+        """
+        try:
+            await self._read()
+        except RegistryUnavailable as error:
+            log.info("what was written is shown here when the store answers", why=error.message)
+        except Exception:
+            log.exception("the registry can't be read")
+        else:
+            return True
+        return False
+
+    async def _read(self) -> None:
+        """Returns once a read that began after this call has ended; raises what it raised. All who
+        call during one read share the next. If the caller that runs it leaves, another runs it.
+        """
+        first = self._begun + 1
+        while self._ended < first:
+            if self._reading is not None:
+                await self._reading.wait()
+            else:
+                await self._run_read()
+        if self._error is not None:
+            raise self._error
+
+    async def _run_read(self) -> None:
+        self._begun += 1
+        reading = self._reading = asyncio.Event()
+        try:
+            await self._catch_up()
+        except Exception as error:
+            self._ended, self._error = self._begun, error
+        else:
+            self._ended, self._error = self._begun, None
+        finally:
+            self._reading = None
+            reading.set()
+
+    async def _catch_up(self) -> None:
+        view, changes = self._view, None
+        if view.is_loaded:
+            changes = await self._registry.desired_since(view.desired)
+        elif self._copy is not None:
+            await asyncio.to_thread(self._copy.read)  # so that it knows its cluster
+        if changes is None:
+            await self._read_all()
+        elif changes.revision != view.desired.revision:
+            view.take_changes(changes)
+        if not view.registry_available:
+            view.registry_available = True
+            log.info("registry available", cluster=view.desired.cluster)
 
     async def _read_all(self) -> None:
         view, desired = self._view, await self._registry.desired()

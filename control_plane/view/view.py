@@ -4,17 +4,15 @@ The facade that routing and planning read. In memory only, so that Detect needs 
 wakes the waiters of the versions it touches.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from control_plane.clock import Clock
 from control_plane.types.command import Blocked
-from control_plane.types.desired import Desired, DesiredDelta, Want
+from control_plane.types.desired import Desired, DesiredDelta
 from control_plane.types.lease import FencingToken, Leader
-from control_plane.types.schedule import Schedule
 from control_plane.types.snapshot import Snapshot
-from control_plane.types.version import ModelVersion, VersionKey
+from control_plane.types.version import VersionKey
 from control_plane.types.worker import LoadReport, Replica, WorkerInfo
 from control_plane.view.catalogue import Catalogue
 from control_plane.view.desired_cache import DesiredCache
@@ -56,6 +54,8 @@ class View:
         self.forced: set[VersionKey] = set()
         # Versions that someone unloaded and nobody wanted since: plans do not prefetch them.
         self._unloaded: set[VersionKey] = set()
+        # Wants that the newest plan drops: their end is no unload.
+        self._plan_drops: set[VersionKey] = set()
         # Versions that wait for room, and since when.
         self._waiting: dict[VersionKey, float] = {}
 
@@ -82,98 +82,45 @@ class View:
     def take_desired(self, desired: Desired) -> None:
         """Replaces desired state: at the first read, or if the history of the store is another."""
         self._changes.touch_all()
+        known = self.desired.wants
+        for key, want in desired.wants.items():
+            if known.get(key) != want:
+                self._wanted(key)
         self._desired_cache.take_all(desired)
         self.waiters.wake_all()
 
     def take_changes(self, changes: DesiredDelta) -> None:
         """Applies what was written since the known revision."""
+        for key, want in changes.wants.items():
+            if want is not None:
+                self._wanted(key)
+            elif key in self._plan_drops:
+                self._plan_drops.discard(key)
+            elif key in self.desired.wants:
+                # If another control plane ended it, only that one knows whether someone asked.
+                self.want_nowhere(key)
         for key, version in changes.versions.items():
             if version is None:
                 self._forget(key)
-        wanted = {key for key, want in changes.wants.items() if want is not None}
-        for key, want in changes.wants.items():
-            # Another control plane ended it. Only that one knows whether an admin asked for it.
-            if want is None and key in self.desired.wants:
-                self.want_nowhere(key)
-        self._unloaded -= wanted
-        self.forced -= wanted
         if changes.cordons:
             self._changes.touch_all()
         self._show(*self._desired_cache.take(changes))
 
-    def put_version(self, version: ModelVersion) -> None:
-        """Shows an own write before the store reports it."""
-        self._desired_cache.put_version(version)
-        self._show(version.key)
+    def plan_drops(self, keys: Iterable[VersionKey]) -> None:
+        """Announces the wants that a plan is about to drop, in place of those of the plan before.
+        When such a want ends its version is not unloaded, and the reason that the plan gave stays.
+        """
+        self._plan_drops = set(keys)
 
-    def drop_versions(self, keys: tuple[VersionKey, ...]) -> None:
-        for key in keys:
-            self._forget(key)
-        self._desired_cache.drop_versions(keys)
-        self._show(*keys)
-
-    def put_want(self, want: Want) -> None:
-        """Shows an own want at once. The reason an older plan gave for not placing it is void."""
-        self.waits.pop(want.key, None)
-        self._unloaded.discard(want.key)
-        self.forced.discard(want.key)
-        self._desired_cache.put_want(want)
-        self._show(want.key)
-
-    def lower_want(self, key: VersionKey, left: int) -> None:
-        """Shows a want that a plan lowered. The reason that the plan gave stays."""
-        want = self.desired.wants.get(key)
-        if not left:
-            self._desired_cache.drop_want(key)
-            self._show(key)
-        elif want is not None:
-            self.put_want(replace(want, replicas=min(left, want.replicas)))
-
-    def drop_want(self, key: VersionKey) -> None:
+    def _wanted(self, key: VersionKey) -> None:
+        """A want was set or changed. The reason an older plan gave for not placing it is void."""
         self.waits.pop(key, None)
-        self._desired_cache.drop_want(key)
-        self._show(key)
+        self._unloaded.discard(key)
+        self.forced.discard(key)
 
     def _show(self, *keys: VersionKey) -> None:
         self._changes.touch(*keys)
         self.waiters.wake(*keys, ANY)
-
-    def change_wants(
-        self,
-        put: Sequence[Want],
-        drop: Sequence[VersionKey] = (),
-        end_standby: Sequence[VersionKey] = (),
-    ) -> None:
-        """Shows an own `change_wants` at once, in one step as in the registry."""
-        wanted = [want.key for want in put]
-        for key in (*drop, *wanted):
-            self.waits.pop(key, None)
-        self._unloaded.difference_update(wanted)
-        self.forced.difference_update(wanted)
-        for key in drop:
-            self._desired_cache.drop_want(key)
-        for want in put:
-            self._desired_cache.put_want(want)
-        for key in end_standby:
-            version = self.desired.versions.get(key)
-            if version is not None:
-                self._desired_cache.put_version(version.off_standby)
-        self._show(*drop, *wanted, *end_standby)
-
-    def put_schedule(self, schedule: Schedule) -> None:
-        """Shows an own schedule at once."""
-        self._desired_cache.put_schedule(schedule.name, schedule)
-        self.waiters.wake(ANY)
-
-    def drop_schedule(self, name: str) -> None:
-        self._desired_cache.put_schedule(name, None)
-        self.waiters.wake(ANY)
-
-    def put_cordon(self, worker: WorkerInfo) -> None:
-        """Shows an own cordon at once."""
-        self._changes.touch_all()
-        self._desired_cache.put_cordon(worker.id, worker.incarnation)
-        self.waiters.wake(ANY)
 
     def force_out(self, key: VersionKey) -> None:
         """Releases a version that nobody wants without waiting for its outstanding calls."""
@@ -278,10 +225,13 @@ class View:
         """Someone asks for a version by name: retry now, whatever failed before."""
         self.failures.forget_version(key)
         self.waits.pop(key, None)
-        self._changes.touch(key)
+        self._show(key)
 
     def want_nowhere(self, key: VersionKey) -> None:
-        """Someone unloaded a version: its earlier requests are no reason to prefetch it."""
+        """Someone unloaded a version: its earlier requests are no reason to prefetch it. To be
+        called before the refresh, so that a want that followed the unload undoes it.
+        """
+        self.waits.pop(key, None)
         self._unloaded.add(key)
         self._table.departed.pop(key, None)
 
