@@ -19,13 +19,13 @@ from benchmarks.harness.calls import Measured, Measurement, timed
 from benchmarks.harness.results import Check, Figure, Result, Row
 from benchmarks.harness.statistics import quantile
 from benchmarks.plan_scale import plans
-from control_plane.clock import Clock
 from control_plane.convert.heartbeat import HeartbeatDecoder
 from control_plane.convert.workers import worker_in
 from control_plane.routing.balancer import choose
 from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from yolopool.cli.svg_chart import line_chart
+from yolopool.server.clock import Clock
 from yolopool.v1 import fleet_pb2, types_pb2
 
 NOW = 1000.0  # monotonic seconds

@@ -14,7 +14,6 @@ from uuid import uuid4
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
 from control_plane.http_server import HttpServer, build
@@ -45,6 +44,7 @@ from control_plane.view.reflector import Reflector
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.errors import RegistryUnavailable
+from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
 from yolopool.server.parent_death import die_with_parent

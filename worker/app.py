@@ -18,7 +18,6 @@ import structlog
 from worker import parts
 from worker.backends.base import Backend
 from worker.backends.factory import backend_of
-from worker.clock import Clock
 from worker.concurrency.cancellation import cancel
 from worker.concurrency.stall_detector import HangLimits
 from worker.engine.engine import Engine
@@ -42,6 +41,7 @@ from worker.service.infer_handler import InferHandler
 from worker.service.service import WorkerService
 from worker.settings import Settings, parse_labels
 from yolopool.errors import DeviceHung, Draining
+from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.process import settle
 from yolopool.v1 import fleet_pb2, worker_pb2_grpc

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from worker.backends.base import Backend
-from worker.clock import Clock
 from worker.hardware.host import Host
 from worker.io_processes.protocol import IoSettings
 from worker.packs.pack import Pack
@@ -17,6 +16,7 @@ from worker.replicas.ledger import Ledger
 from worker.replicas.pack_reader import TierLimits
 from worker.replicas.replica import Replica
 from worker.settings import Settings
+from yolopool.server.clock import Clock
 from yolopool.v1.worker_pb2 import PackLocation
 
 

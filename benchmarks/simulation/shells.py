@@ -15,7 +15,6 @@ import structlog
 
 from benchmarks.simulation.clock import VirtualLoop
 from benchmarks.simulation.device import SIDE, Store, VirtualBackend, VirtualEngine, VirtualPacks
-from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
@@ -32,12 +31,13 @@ from control_plane.view.view import View
 from control_plane.view.waiters import Waiters
 from control_plane.worker_client import WorkerClient
 from worker.backends.simulated import TimeCurve
-from worker.clock import Clock as WorkerClock
 from worker.replicas import ledger as worker_ledger
 from worker.replicas import replica as worker_replica
 from worker.replicas.pack_reader import TierLimits
 from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
+from yolopool.server.clock import Clock
+from yolopool.server.clock import Clock as WorkerClock
 from yolopool.v1 import types_pb2
 from yolopool.v1.worker_pb2 import PackLocation
 from yolopool.vocabulary import INPUT_BYTES_PER_PIXEL, ReplicaState

@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.events.discrepancies import Subject, discrepancies
 from control_plane.events.recorder import EventRecorder
 from control_plane.events.transitions import Notice, Observation, Reported, diff
 from control_plane.store.registry import ObservedState
 from control_plane.types.event import EventKind
 from control_plane.types.lease import FencingToken
+from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 # The longest and the shortest time between two observations: short, so that the join of a worker is
@@ -50,6 +51,10 @@ class FleetObserver:
         self._since: dict[Subject, float] = {}
         self._recorded: set[Subject] = set()
         self._discrepancies_due_s = 0.0
+        # The leadership under which desired state was searched for builds that serve nowhere, and
+        # the versions that have one.
+        self._searched: FencingToken | None = None
+        self._warned: set[VersionKey] = set()
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -72,6 +77,7 @@ class FleetObserver:
             recorded = await self._registry.workers()
             self._known = Reported.of(token, self._clock.monotonic(), recorded, self._known)
             self._recorder.record(EventKind.TAKEOVER, message=f"leads now, under token {token}")
+        self._warn_of_builds(token)
         view, before = self._view, self._known
         wanted = {key for key in before.failed if view.desired.want(key) is not None}
         observation = Observation(token, view.workers, view.waits, wanted, self._clock.monotonic())
@@ -83,6 +89,28 @@ class FleetObserver:
             if notice.kind is EventKind.WORKER_LOST:
                 # Taken off the record, so that the next leader does not report it again.
                 await self._registry.drop_worker(notice.worker, before.present[notice.worker])
+
+    def _warn_of_builds(self, token: FencingToken) -> None:
+        """Warns once of each version that has a build which serves nowhere. A release that does not
+        know compute classes leaves such builds.
+        """
+        if self._searched == token or not self._view.is_loaded:
+            return
+        self._searched = token
+        for key, version in self._view.desired.versions.items():
+            if key in self._warned:
+                continue
+            for kind, build in version.serving_nowhere:
+                self._warned.add(key)
+                log.warning(
+                    "a build was compared on no compute class and serves nowhere: compare it with "
+                    "yolopool models build --serve, or run the command",
+                    version=str(key),
+                    build=build.variant,
+                    device_kind=kind,
+                    command=f"yolopool models variant {key} {build.variant} --device {kind} "
+                    "--unchecked",
+                )
 
     def _record_discrepancies(self) -> None:
         """Records each discrepancy once, when it has lasted."""

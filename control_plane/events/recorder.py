@@ -9,11 +9,11 @@ from collections import deque
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.store.registry import EventLog
 from control_plane.types.event import Event, EventKind
 from control_plane.types.version import VersionKey
 from yolopool.errors import RegistryUnavailable
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 

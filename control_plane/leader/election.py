@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.store.registry import Registry
 from control_plane.types.lease import FencingToken, Leader
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, StaleToken
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 

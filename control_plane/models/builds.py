@@ -7,7 +7,6 @@ pack.
 
 from dataclasses import replace
 
-from control_plane.clock import Clock
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import DesiredState
 from control_plane.types.version import (
@@ -24,6 +23,7 @@ from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import ArtifactNotFound, InvalidOption, VersionNotFound
 from yolopool.names import ModelRef, build_name
+from yolopool.server.clock import Clock
 from yolopool.vocabulary import INT8, PRECISIONS, TORCH
 
 

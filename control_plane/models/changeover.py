@@ -12,7 +12,6 @@ from typing import Any
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.loading import Loader
 from control_plane.store.registry import DesiredState
@@ -34,6 +33,7 @@ from yolopool.errors import (
     YolopoolError,
 )
 from yolopool.names import parse_ref
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 

@@ -2,13 +2,13 @@
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
 from control_plane.types.version import ModelVersion, Pack, VersionKey, VersionSettings
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import InvalidOption
+from yolopool.server.clock import Clock
 from yolopool.vocabulary import TORCH
 
 log = structlog.get_logger()

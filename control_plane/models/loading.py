@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TypeVar
 
-from control_plane.clock import Clock
 from control_plane.leader.client import LeaderClient, LeaderLost
 from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Want, WantSource
@@ -20,6 +19,7 @@ from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from yolopool.errors import DeadlineExceeded, ModelNotFound, NoWorker, YolopoolError
+from yolopool.server.clock import Clock
 from yolopool.vocabulary import ReplicaState
 
 Answer = TypeVar("Answer")

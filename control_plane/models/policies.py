@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from control_plane.clock import Clock
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.policy import BatchingConfig, Placement, Residency, ResidencyMode
@@ -10,6 +9,7 @@ from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import VersionNotFound
+from yolopool.server.clock import Clock
 
 
 class Policies:

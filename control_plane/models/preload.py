@@ -2,13 +2,13 @@
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Want, WantSource
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, YolopoolError
 from yolopool.names import ModelRef, parse_ref
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 

@@ -2,7 +2,6 @@
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.builds import Builds
 from control_plane.store.artifacts import FolderArtifacts
@@ -19,6 +18,7 @@ from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import ArtifactNotFound, DeadlineExceeded, InvalidOption, VersionNotFound
 from yolopool.names import ModelRef
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.changeover import Changeovers, Resolved, resolve
 from control_plane.models.due import Agenda, Due, due
@@ -24,6 +23,7 @@ from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import LedgerFull, NotFound, RegistryUnavailable, YolopoolError
 from yolopool.names import parse_ref
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 

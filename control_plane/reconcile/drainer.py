@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Hashable
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.reconcile import drain_progress
 from control_plane.reconcile.drain_progress import DrainProgress
@@ -20,6 +19,7 @@ from control_plane.types.worker import WorkerInfo, WorkerState
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.errors import YolopoolError
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.metrics import Metrics
 from control_plane.scheduling.reasons import TRANSIENT
@@ -25,6 +24,7 @@ from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from control_plane.worker_client import WorkerClient
 from yolopool.errors import YolopoolError
+from yolopool.server.clock import Clock
 from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()

@@ -7,7 +7,6 @@ applied to it.
 from collections.abc import Collection
 from dataclasses import replace
 
-from control_plane.clock import Clock
 from control_plane.reconcile.executor import Executor
 from control_plane.scheduling.plan import replan
 from control_plane.scheduling.proposed_fleet import ProposedFleet
@@ -15,6 +14,7 @@ from control_plane.types.command import Blocked, Command, DropWant
 from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import VersionKey
 from control_plane.view.view import View
+from yolopool.server.clock import Clock
 
 # Whole plans take at most this share of the time, and are at least this far apart.
 MAX_SHARE, MIN_PERIOD_S = 0.05, 0.5

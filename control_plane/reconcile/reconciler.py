@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.leader.election import LeaderElection
 from control_plane.reconcile.executor import Executor
 from control_plane.reconcile.planner import Planner
@@ -20,6 +19,7 @@ from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, StaleToken
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 

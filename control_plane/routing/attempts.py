@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from control_plane.clock import Clock
 from control_plane.convert.workers import load_in
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
@@ -22,6 +21,7 @@ from yolopool.errors import (
     WorkerSilent,
     YolopoolError,
 )
+from yolopool.server.clock import Clock
 from yolopool.v1 import worker_pb2
 
 

@@ -7,7 +7,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 
-from control_plane.clock import Clock
 from control_plane.metrics import Metrics
 from control_plane.models.loading import Loader
 from control_plane.routing.attempts import Attempt, AttemptRunner
@@ -18,6 +17,7 @@ from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
 from yolopool.errors import DeadlineExceeded, YolopoolError
+from yolopool.server.clock import Clock
 from yolopool.v1 import detection_pb2, worker_pb2
 
 # Another worker may answer: this one ran nothing, or will never answer.

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.convert.versions import key_in
 from control_plane.events.recorder import EventRecorder
 from control_plane.routing.poison import Image, Poison
@@ -19,6 +18,7 @@ from control_plane.types.event import Event, EventKind
 from control_plane.types.version import VersionKey
 from control_plane.view.waiters import ANY, Waiters
 from yolopool.errors import ImageQuarantined, RegistryUnavailable, VersionQuarantined
+from yolopool.server.clock import Clock
 from yolopool.v1 import worker_pb2
 
 log = structlog.get_logger()

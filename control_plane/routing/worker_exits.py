@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.metrics import Metrics
 from control_plane.routing.quarantine import Quarantine
@@ -17,6 +16,7 @@ from control_plane.types.event import EventKind
 from control_plane.types.worker import WorkerExit
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 

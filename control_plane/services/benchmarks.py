@@ -7,7 +7,6 @@ from random import Random
 import structlog
 
 from control_plane.caller import CallContext, principal_of
-from control_plane.clock import Clock
 from control_plane.convert.validation import deadline_of
 from control_plane.convert.versions import key_out
 from control_plane.convert.workers import replica_out
@@ -19,6 +18,7 @@ from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.errors import NotAssigned, WorkerNotFound
 from yolopool.names import parse_ref
+from yolopool.server.clock import Clock
 from yolopool.v1 import bench_pb2, bench_pb2_grpc, worker_pb2
 
 log = structlog.get_logger()

@@ -1,11 +1,11 @@
 """DetectionService: validates each Detect and passes it to the router."""
 
 from control_plane.caller import CallContext, principal_of
-from control_plane.clock import Clock
 from control_plane.convert.validation import deadline_of, infer_request
 from control_plane.routing.router import Router
 from yolopool.errors import YolopoolError
 from yolopool.names import parse_ref
+from yolopool.server.clock import Clock
 from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
 

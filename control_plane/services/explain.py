@@ -6,7 +6,6 @@ It only reads, and never waits.
 from collections.abc import Callable
 
 from control_plane.caller import CallContext
-from control_plane.clock import Clock
 from control_plane.convert.validation import check_placement, check_replicas
 from control_plane.convert.versions import key_out, placement_in, rates_out
 from control_plane.routing.request_traces import RequestHistory, RequestTrace
@@ -17,6 +16,7 @@ from control_plane.types.desired import Want, WantSource
 from control_plane.types.snapshot import Snapshot
 from control_plane.view.view import View
 from yolopool.names import parse_ref
+from yolopool.server.clock import Clock
 from yolopool.v1 import explain_pb2, explain_pb2_grpc, types_pb2
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import structlog
 
 from control_plane.caller import CallContext, principal_of
-from control_plane.clock import Clock
 from control_plane.convert.validation import deadline_of
 from control_plane.convert.versions import key_out
 from control_plane.convert.workers import crashed_out, worker_out
@@ -20,6 +19,7 @@ from control_plane.view.view import View
 from control_plane.view.waiters import ANY
 from yolopool import __version__
 from yolopool.errors import DeadlineExceeded, WorkerNotFound
+from yolopool.server.clock import Clock
 from yolopool.v1 import fleet_pb2, fleet_pb2_grpc
 from yolopool.vocabulary import ReplicaState
 

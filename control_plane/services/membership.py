@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 import structlog
 
 from control_plane.caller import CallContext
-from control_plane.clock import Clock
 from control_plane.convert.heartbeat import HeartbeatDecoder
 from control_plane.convert.validation import WORKER_ID, check_worker
 from control_plane.convert.versions import token_in
@@ -18,6 +17,7 @@ from control_plane.view.crash_loops import MAX_OUTPUT_CHARS
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.errors import InvalidWorker, RegistryUnavailable, WorkerNotFound
+from yolopool.server.clock import Clock
 from yolopool.server.state_machine import InvalidTransition
 from yolopool.v1 import membership_pb2, membership_pb2_grpc
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 import structlog
 
 from control_plane.caller import CallContext, principal_of
-from control_plane.clock import Clock
 from control_plane.convert.schedules import changeover_in
 from control_plane.convert.validation import (
     check_batching,
@@ -42,6 +41,7 @@ from yolopool.errors import (
     InvalidOption,
 )
 from yolopool.names import check_name, is_build, parse_ref
+from yolopool.server.clock import Clock
 from yolopool.v1 import model_pb2, model_pb2_grpc
 
 log = structlog.get_logger()

@@ -3,7 +3,6 @@
 from random import Random
 
 from control_plane.caller import CallContext
-from control_plane.clock import Clock
 from control_plane.convert.validation import deadline_of
 from control_plane.convert.versions import key_in
 from control_plane.models.loading import Loader
@@ -11,6 +10,7 @@ from control_plane.routing.balancer import Hold, Reject, choose
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo
 from control_plane.view.view import View
+from yolopool.server.clock import Clock
 from yolopool.v1 import peer_pb2, peer_pb2_grpc
 
 

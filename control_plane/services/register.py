@@ -6,7 +6,6 @@ from random import Random
 
 import grpc
 
-from control_plane.clock import Clock
 from control_plane.events.recorder import EventRecorder
 from control_plane.metrics import Metrics
 from control_plane.models.builds import Builds
@@ -39,6 +38,7 @@ from control_plane.types.snapshot import Snapshot
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
+from yolopool.server.clock import Clock
 from yolopool.v1 import (
     bench_pb2_grpc,
     detection_pb2_grpc,

@@ -3,7 +3,6 @@
 import structlog
 
 from control_plane.caller import CallContext, principal_of
-from control_plane.clock import Clock
 from control_plane.convert.schedules import schedule_in, status_out
 from control_plane.store.registry import DesiredState
 from control_plane.types.version import VersionKey
@@ -11,6 +10,7 @@ from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import InvalidSchedule, ScheduleNotFound
 from yolopool.names import parse_ref
+from yolopool.server.clock import Clock
 from yolopool.v1 import schedule_pb2, schedule_pb2_grpc
 
 log = structlog.get_logger()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.store import codec
 from control_plane.types.desired import Desired
 from control_plane.types.version import ModelVersion, VersionKey
+from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 

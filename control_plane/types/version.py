@@ -102,6 +102,11 @@ class ServedBuild:
     checks: Mapping[str, Drift] = field(default_factory=dict)
     unchecked: bool = False
 
+    @property
+    def serves_nowhere(self) -> bool:
+        """Whether it was compared on no known class, as what a release set that knew none."""
+        return not (self.unchecked or self.precision == EXACT_PRECISION or self.checks)
+
     def serves_on(self, compute_class: str) -> bool:
         """Whether it was compared on such devices, or on those that compute alike."""
         return (
@@ -229,6 +234,12 @@ class ModelVersion:
         if served is None or self.given.build_of is not None:
             return None
         return None if served.serves_on(build.compute_class) else served
+
+    @property
+    def serving_nowhere(self) -> tuple[tuple[str, ServedBuild], ...]:
+        """The builds, by kind of device, that were set to serve this version and serve nowhere."""
+        served = () if self.given.build_of is not None else self.given.served.items()
+        return tuple((kind, build) for kind, build in served if build.serves_nowhere)
 
     def stands_for(self, build: "ModelVersion") -> bool:
         """Whether this row is the build that `build` asks for, and has not failed."""

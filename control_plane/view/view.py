@@ -7,7 +7,6 @@ wakes the waiters of the versions it touches.
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from control_plane.clock import Clock
 from control_plane.types.command import Blocked
 from control_plane.types.desired import Desired, DesiredDelta
 from control_plane.types.lease import FencingToken, Leader
@@ -20,6 +19,7 @@ from control_plane.view.plan_changes import PlanChanges
 from control_plane.view.waiters import ANY, Waiters
 from control_plane.view.worker_table import WorkerTable
 from yolopool.server.arrival_rates import ArrivalRates
+from yolopool.server.clock import Clock
 
 LEADER = "leader"  # the subject for a change of leader
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from control_plane.clock import Clock
 from control_plane.types.lifecycle import SAID, WORKER_TABLE, WorkerEvent, WorkerLife
 from control_plane.types.snapshot import OutstandingCalls
 from control_plane.types.version import VersionKey
@@ -22,6 +21,7 @@ from control_plane.view.replica_index import ReplicaIndex
 from control_plane.view.waiters import ANY, Waiters
 from yolopool.errors import WorkerNotFound
 from yolopool.server.arrival_rates import NO_ARRIVALS, ArrivalRates, Arrivals
+from yolopool.server.clock import Clock
 from yolopool.server.state_machine import Life
 from yolopool.vocabulary import ReplicaState
 

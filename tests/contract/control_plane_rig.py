@@ -15,12 +15,12 @@ from uuid import uuid4
 import grpc
 
 from control_plane.app import Addresses, ControlPlane
-from control_plane.clock import Clock
 from control_plane.settings import Settings
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.store.registry import Registry
 from worker.service.identity import Fence
 from yolopool.errors import LedgerFull, NotAssigned, YolopoolError
+from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.status import error_from_rpc
 from yolopool.v1 import (

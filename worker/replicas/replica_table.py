@@ -12,7 +12,6 @@ from functools import partial
 
 import structlog
 
-from worker.clock import Clock
 from worker.engine.engine import Engine
 from worker.packs.pack import Pack
 from worker.replicas.lifecycle import SERVING, TABLE, ReplicaEvent
@@ -20,6 +19,7 @@ from worker.replicas.replica import Assignment, Replica
 from worker.replicas.swapper import Swapper
 from yolopool.errors import Draining, LedgerFull, NotAssigned
 from yolopool.server.arrival_rates import Arrivals
+from yolopool.server.clock import Clock
 from yolopool.server.state_machine import Life
 from yolopool.v1.worker_pb2 import PackLocation
 from yolopool.vocabulary import ReplicaState

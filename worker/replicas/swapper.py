@@ -13,7 +13,6 @@ from functools import partial
 import structlog
 
 from worker.backends.base import Backend, LoadedModel
-from worker.clock import Clock
 from worker.engine.engine import Engine
 from worker.replicas import swap_policy
 from worker.replicas.ledger import Ledger
@@ -22,6 +21,7 @@ from worker.replicas.pack_reader import PackReader, PackSource, TierLimits, cach
 from worker.replicas.replica import NOTHING, Replica
 from worker.replicas.warmup import Warmup
 from yolopool.errors import LedgerFull, LoadFailed, OutOfMemory, YolopoolError
+from yolopool.server.clock import Clock
 from yolopool.v1 import types_pb2
 from yolopool.vocabulary import ReplicaState
 

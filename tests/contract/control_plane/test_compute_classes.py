@@ -1,12 +1,16 @@
 """A build in reduced precision serves on the compute classes that it was compared on."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+from control_plane.store.memory_registry import MemoryRegistry
+from control_plane.types.version import Drift, ServedBuild, VersionSettings
 from tests.contract.control_plane.test_builds import build, cpu, serve
 from tests.contract.control_plane_rig import HOT, Rig, ScriptedWorker, refused
 from tests.waiting import becomes
@@ -144,6 +148,25 @@ async def test_a_build_serves_again_where_it_was_compared(rig: Rig) -> None:
     assert version.served["cpu"].drift == drift_on("amx")
     await becomes(lambda: serves(wide) == "openvino/int8")
     assert not (await rig.detect("a+openvino-int8-cpu")).HasField("drift")
+
+
+async def test_a_leader_warns_once_of_a_build_that_an_older_release_left(tmp_path: Path) -> None:
+    registry = MemoryRegistry()
+    for name, compute_class in (("old", ""), ("new", "amx")):
+        version = await registry.register(name, "a" * 64, VersionSettings(320), "", "", 1.0)
+        drift = Drift(images=3, compute_class=compute_class)
+        await registry.set_served(version.key, "cpu", ServedBuild("openvino", "int8"), drift)
+
+    def warned() -> list[Any]:
+        return [line for line in lines if "serves nowhere" in line["event"]]
+
+    with structlog.testing.capture_logs() as lines:
+        async with Rig(tmp_path, registry):
+            await becomes(lambda: bool(warned()))
+            await asyncio.sleep(0.5)  # two observations
+    (line,) = warned()
+    command = "yolopool models variant old@1 openvino/int8 --device cpu --unchecked"
+    assert (line["version"], line["command"]) == ("old@1", command)
 
 
 async def test_a_class_that_is_none_is_refused(rig: Rig) -> None:

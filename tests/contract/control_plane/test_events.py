@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from control_plane.app import ControlPlane
-from control_plane.clock import Clock
 from control_plane.events import observer
 from control_plane.events.recorder import MAX_UNWRITTEN, EventRecorder
 from control_plane.store.memory_registry import MemoryRegistry
@@ -16,6 +15,7 @@ from control_plane.types.event import EventKind
 from tests.contract.control_plane_rig import Rig, refused
 from tests.waiting import becomes
 from yolopool import errors
+from yolopool.server.clock import Clock
 from yolopool.v1 import (
     events_pb2,
     explain_pb2,

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from control_plane.clock import Clock
 from control_plane.models import schedule_controller
 from control_plane.settings import read_settings
 from control_plane.store.memory_registry import MemoryRegistry
@@ -19,6 +18,7 @@ from tests.contract.control_plane.test_changeover import wants
 from tests.contract.control_plane_rig import Rig, refused
 from tests.waiting import becomes
 from yolopool import errors
+from yolopool.server.clock import Clock
 from yolopool.v1 import model_pb2, schedule_pb2, types_pb2
 
 BERLIN = ZoneInfo("Europe/Berlin")

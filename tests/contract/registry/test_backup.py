@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import structlog
 
-from control_plane.clock import Clock
 from control_plane.store.backup import DesiredBackup
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.schedule import Changeover, Preparation, Schedule
 from tests.unit.control_plane.fleets import key, version
+from yolopool.server.clock import Clock
 
 DESIRED = Desired(
     7,

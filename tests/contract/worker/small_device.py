@@ -12,7 +12,6 @@ import numpy as np
 from tests.models import Zoo
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
 from worker.batching.config import BatchingConfig
-from worker.clock import Clock
 from worker.engine.engine import Engine, Request
 from worker.engine.runner import Outcome
 from worker.packs.pack_store import PackStore
@@ -23,6 +22,7 @@ from worker.replicas.pack_reader import TierLimits
 from worker.replicas.replica import Assignment, Replica
 from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
+from yolopool.server.clock import Clock
 from yolopool.v1 import types_pb2
 from yolopool.vocabulary import ReplicaState
 

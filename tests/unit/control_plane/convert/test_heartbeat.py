@@ -5,13 +5,13 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.clock import Clock
 from control_plane.convert.heartbeat import HeartbeatDecoder
 from control_plane.convert.workers import worker_in
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import WorkerInfo, WorkerState
 from control_plane.view.view import View
 from tests.unit.control_plane.fleets import key
+from yolopool.server.clock import Clock
 from yolopool.v1 import fleet_pb2, types_pb2
 from yolopool.vocabulary import ReplicaState
 

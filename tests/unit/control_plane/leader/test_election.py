@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from control_plane.clock import Clock
 from control_plane.leader.election import LeaderElection
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.lease import FencingToken
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable, StaleToken
+from yolopool.server.clock import Clock
 
 LEASE_S, GATHER_S = 3.0, 2.0
 

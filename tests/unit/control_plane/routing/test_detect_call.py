@@ -7,7 +7,6 @@ from typing import Any, cast
 import pytest
 
 from control_plane.caller import ANONYMOUS
-from control_plane.clock import Clock
 from control_plane.metrics import Metrics
 from control_plane.routing.attempts import Attempt
 from control_plane.routing.detect_call import MAX_STALE_CHOICES, DetectCall, DetectContext
@@ -16,6 +15,7 @@ from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from tests.unit.control_plane.fleets import NOW, key, replica, worker
 from yolopool import errors
+from yolopool.server.clock import Clock
 from yolopool.v1 import worker_pb2
 
 DEADLINE_S = NOW + 0.5

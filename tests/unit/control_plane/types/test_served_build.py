@@ -59,6 +59,10 @@ def test_unchecked_and_exact_builds_serve_on_every_class() -> None:
 
 def test_a_comparison_of_no_known_class_is_kept_and_counts_nowhere() -> None:
     old = INT8.compared(Drift(images=3))
+    assert old.serves_nowhere
+    assert not ON_AMX.serves_nowhere
+    assert not replace(old, unchecked=True).serves_nowhere
+    assert not replace(old, precision="fp32").serves_nowhere
     assert (old.drift, dict(old.checks)) == (Drift(images=3), {})
     assert not old.serves_on("")
 

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from control_plane.clock import Clock
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.desired import Desired, DesiredDelta
 from control_plane.types.version import VersionKey, VersionSettings
 from control_plane.view.reflector import Reflector
 from control_plane.view.view import View
 from yolopool.errors import RegistryUnavailable
+from yolopool.server.clock import Clock
 
 
 class SlowRegistry(MemoryRegistry):

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane.clock import Clock
 from control_plane.types.command import Blocked
 from control_plane.types.desired import Desired, DesiredDelta, Want, WantSource
 from control_plane.types.version import VersionKey
 from control_plane.view.view import View
 from tests.unit.control_plane.fleets import key, version
+from yolopool.server.clock import Clock
 
 A, B = key("a"), key("b")
 FULL = Blocked(A, "LEDGER_FULL", "there is no room")

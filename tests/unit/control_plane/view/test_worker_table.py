@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane.clock import Clock
 from control_plane.types.desired import Desired
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
@@ -16,6 +15,7 @@ from control_plane.view.worker_table import LOST_KEPT_S, WorkerTable
 from tests.unit.control_plane.fleets import key, version
 from yolopool.errors import WorkerNotFound
 from yolopool.server.arrival_rates import NO_ARRIVALS, ArrivalRates
+from yolopool.server.clock import Clock
 from yolopool.vocabulary import ReplicaState
 
 A, B = key("a"), key("b")
