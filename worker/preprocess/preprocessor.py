@@ -19,7 +19,7 @@ from worker.concurrency.reply import Reply
 from worker.concurrency.thread_pool import ThreadPool
 from worker.preprocess import decode, letterbox
 from worker.preprocess.arena import Arena
-from worker.preprocess.decode import ImageLimits
+from worker.preprocess.decode import DecodedImage, ImageLimits
 from worker.preprocess.letterbox import Letterboxed, Region
 from worker.preprocess.prepared import (
     Box,
@@ -160,7 +160,8 @@ class Preprocessor:
     def _prepare(self, image: "_Image[Any]") -> Prepared:
         try:
             started = self._clock()
-            pixels, image_shape, offset = self._read(image.source, image.region_of_interest)
+            whole = self._decode(image.source, image.spec)
+            pixels, offset = _region(whole.pixels, image.region_of_interest)
             decoded = self._clock()
             if image.spec.tiling is not None:
                 letterboxed = self._tiles(pixels, image.spec, image.spec.tiling)
@@ -172,10 +173,11 @@ class Preprocessor:
             self._release(image)
         return Prepared(
             letterboxed,
-            image_shape,
+            whole.pixels.shape[:2],
             offset,
             decode_s=decoded - started,
             preprocess_s=self._clock() - decoded,
+            damage=whole.damage,
         )
 
     def _tiles(self, image: U8, spec: PreprocessSpec, tiling: Tiling) -> Letterboxed:
@@ -192,21 +194,14 @@ class Preprocessor:
         stack = slot[: len(tiles) * first.nbytes].reshape(-1, *first.shape[1:])
         return Letterboxed(stack, (height, width))
 
-    def _read(
-        self, source: bytes | RawPixels, region_of_interest: Box | None
-    ) -> tuple[U8, tuple[int, int], tuple[int, int]]:
-        """The pixels of the region, the (height, width) of the image, and their (x, y) in it."""
+    def _decode(self, source: bytes | RawPixels, spec: PreprocessSpec) -> DecodedImage:
         if isinstance(source, RawPixels):
-            image = decode.from_raw(
-                source.data, source.height, source.width, source.channel_order, self._limits
+            return DecodedImage(
+                decode.from_raw(
+                    source.data, source.height, source.width, source.channel_order, self._limits
+                )
             )
-        else:
-            image = decode.decode(source, self._limits)
-        height, width = image.shape[:2]
-        if region_of_interest is None:
-            return image, (height, width), (0, 0)
-        part = letterbox.region(region_of_interest, (height, width))
-        return letterbox.crop(image, part), (height, width), part.offset
+        return decode.decode(source, self._limits, spec.accept_damaged)
 
     def _release(self, image: "_Image[Any]") -> None:
         image.slot = None
@@ -221,6 +216,14 @@ class Preprocessor:
                 image.reply.fail(Draining(_ENDING))
         self._threads.end()
         self._threads.join()
+
+
+def _region(image: U8, box: Box | None) -> tuple[U8, tuple[int, int]]:
+    """The pixels of the region of interest, and their (x, y) in the image."""
+    if box is None:
+        return image, (0, 0)
+    part = letterbox.region(box, image.shape[:2])
+    return letterbox.crop(image, part), part.offset
 
 
 def _letterboxed(image: U8, spec: PreprocessSpec, slot: U8, limits: ImageLimits) -> Letterboxed:

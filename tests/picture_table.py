@@ -1,0 +1,321 @@
+"""The picture table of docs/images.md: what each way to send a picture gives, compared with what
+the model library's `predict` sees of the same picture, pixel by pixel.
+
+    python -m tests.picture_table          # prints it
+    python -m tests.picture_table --write  # puts it into docs/images.md
+
+A cell is one picture sent in one way: through the client's message, the control plane's checks and
+the worker's decoder. No cell may differ without a sentence in EXPLAINED.
+"""
+
+import io
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from control_plane.convert.validation import infer_request
+from tests.unit.worker.preprocess.encoded_images import ALL, BGR, DEEP, RGB, RGBA, encode
+from worker.preprocess import decode
+from worker.preprocess.decode import ImageLimits
+from worker.preprocess.prepared import RawPixels
+from worker.service.convert import source_of
+from yolopool.client import requests
+from yolopool.client.requests import DetectOptions
+from yolopool.errors import YolopoolError
+
+PAGE = Path(__file__).parents[1] / "docs" / "images.md"
+BEGIN, END = "<!-- picture table -->\n", "<!-- end of the picture table -->\n"
+MAX_BYTES = 10_000_000
+LIMITS = ImageLimits(MAX_BYTES, 4_000_000)
+ORIENTATION = 0x0112
+Pixels = npt.NDArray[Any]
+Give = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture as it is given to the client, and as it is given to the model library. Cells of one
+    row and column are shown as one.
+    """
+
+    group: str
+    row: str
+    column: str
+    ours: Give
+    theirs: Give
+    options: DetectOptions
+    case: str = ""
+
+    @property
+    def name(self) -> str:
+        return " ".join(filter(None, (self.row, self.column, self.case)))
+
+
+# Why cells may differ from the library, by row and column; "*" is every one.
+EXPLAINED: dict[tuple[str, str], str] = {}
+
+
+def explanation(cell: Cell) -> str | None:
+    """Why this cell may differ from the library."""
+    places = ((cell.row, cell.column), (cell.row, "*"), ("*", cell.column))
+    return next((EXPLAINED[place] for place in places if place in EXPLAINED), None)
+
+
+# --- what is compared -------------------------------------------------------------------------
+
+
+def sent(image: Any, options: DetectOptions) -> Pixels:
+    """The pixels that a worker sees of what the client is given. Raises YolopoolError."""
+    request, _ = requests.detect(image, "m", options)
+    source = source_of(infer_request(request, MAX_BYTES, MAX_BYTES))
+    if isinstance(source, RawPixels):
+        return decode.from_raw(
+            source.data, source.height, source.width, source.channel_order, LIMITS
+        )
+    return decode.decode(source, LIMITS).pixels
+
+
+def seen_by_library(image: Any) -> Pixels | None:
+    """The pixels that `predict` sees; None where it raises an error or finds no image."""
+    from ultralytics.data.build import load_inference_source
+
+    try:
+        _, images, _ = next(iter(load_inference_source(image)))
+        return np.asarray(images[0])
+    except Exception:
+        return None
+
+
+def outcome(cell: Cell) -> str:
+    """ "0" if the pixels are the library's, the reason of a refusal, or how far they are away."""
+    try:
+        ours = sent(cell.ours(), cell.options)
+    except YolopoolError as error:
+        return error.reason
+    theirs = seen_by_library(cell.theirs())
+    if theirs is None:
+        return "read"
+    if theirs.dtype != np.uint8 or theirs.shape != ours.shape:
+        return f"{theirs.dtype} {theirs.shape}, not {ours.shape}"
+    return str(int(np.abs(ours.astype(int) - theirs.astype(int)).max()))
+
+
+# --- the cells --------------------------------------------------------------------------------
+
+
+def files(folder: Path) -> Iterator[Cell]:
+    """Every file by path, bytes, PIL, and as OpenCV reads it into an array."""
+    for name, encoded in ALL.items():
+        kind = name.partition(" ")[0]
+        path = folder / f"{name.replace(' ', '-').replace(':', '')}.{kind}"
+        path.write_bytes(encoded)
+        yield from _ways("Files", name, path)
+
+
+def orientations(folder: Path) -> Iterator[Cell]:
+    for kind in ("JPEG", "PNG", "WebP", "TIFF", "AVIF"):
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif[ORIENTATION] = orientation
+            path = folder / f"orientation-{orientation}.{kind.lower()}"
+            path.write_bytes(encode(RGB, kind.upper(), exif=exif, quality=95))
+            yield from _ways("Files", f"{kind}, orientation 1 to 8", path, str(orientation))
+
+
+def _ways(group: str, row: str, path: Path, case: str = "") -> Iterator[Cell]:
+    by_path, by_pil = partial(str, path), partial(_opened, path)
+    yield Cell(group, row, "path", by_path, by_path, {}, case)
+    yield Cell(group, row, "bytes", path.read_bytes, by_path, {}, case)
+    if _can_load(by_pil):
+        yield Cell(group, row, "PIL", by_pil, by_pil, {}, case)
+    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if array is not None:
+        yield _of_array(group, row, "array", array, case=case)
+
+
+def _opened(path: Path) -> Image.Image:
+    return Image.open(io.BytesIO(path.read_bytes()))
+
+
+def _can_load(opened: Callable[[], Image.Image]) -> bool:
+    try:
+        opened().load()
+    except Exception:
+        return False
+    return True
+
+
+def _of_array(
+    group: str,
+    row: str,
+    column: str,
+    array: Pixels,
+    theirs: Pixels | None = None,
+    case: str = "",
+    **options: Any,
+) -> Cell:
+    """`theirs` is the same picture as the library takes it, if it takes it otherwise."""
+    given: DetectOptions = {"channel_order": "bgr", **options}  # type: ignore[typeddict-item]
+    library = array if theirs is None else theirs
+    return Cell(group, row, column, array.copy, library.copy, given, case)
+
+
+def modes() -> Iterator[Cell]:
+    """PIL images of every mode, upright and turned."""
+    levels = np.ascontiguousarray(DEEP[..., 0])
+    deep, twelve = Image.fromarray(levels), Image.fromarray(levels >> 4)
+    plain = ("1", "L", "P", "RGB", "RGBX", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "LA")
+    made: dict[str, Image.Image] = {mode: RGB.convert(mode) for mode in plain}
+    made |= {
+        "RGBA, transparent": RGBA,
+        "P, transparent": RGBA.quantize(64),
+        "PA": RGBA.convert("P").convert("PA"),
+        "La": RGBA.convert("LA").convert("La"),
+        "RGBa": RGBA.convert("RGBa"),
+        "I;16": deep,
+        "I;16B": Image.frombytes("I;16B", deep.size, levels.astype(">u2").tobytes()),
+        "I": deep.convert("I"),
+        "F": deep.convert("F"),
+    }
+    for mode, picture in made.items():
+        for orientation in range(1, 9):
+            turned = picture.copy()
+            turned.getexif()[ORIENTATION] = orientation
+            give = partial(_itself, turned)
+            yield Cell("PIL images", mode, "PIL", give, give, {}, str(orientation))
+    same = partial(_itself, deep)
+    by_scale = partial(_itself, deep.convert("I"))
+    yield Cell("PIL images", "I, bit_depth=16", "PIL", by_scale, same, {"bit_depth": 16})
+    by_depth = partial(_itself, twelve)
+    yield Cell("PIL images", "I;16, bit_depth=12", "PIL", by_depth, same, {"bit_depth": 12})
+
+
+def _itself(picture: Image.Image) -> Image.Image:
+    return picture
+
+
+LAYOUTS: dict[str, Callable[[Pixels], Pixels]] = {
+    "C order": np.ascontiguousarray,
+    "Fortran order": np.asfortranarray,
+    "rows reversed": lambda array: array[::-1],
+    "part of another": lambda array: array[3:-5, 7:-2],
+}
+
+
+def arrays() -> Iterator[Cell]:
+    """Arrays of every shape and level, in every order of memory."""
+    alpha, grey = np.full((*BGR.shape[:2], 1), 7, np.uint8), BGR[..., :1]
+    deep_alpha, deep_grey = alpha.astype(np.uint16) << 8, DEEP[..., :1]
+    shapes: dict[str, Pixels] = {
+        "(h, w)": grey[..., 0],
+        "(h, w, 1)": grey,
+        "(h, w, 2)": np.dstack([grey, alpha]),
+        "(h, w, 3)": BGR,
+        "(h, w, 4)": np.dstack([BGR, alpha]),
+        "(h, w) uint16": deep_grey[..., 0],
+        "(h, w, 1) uint16": deep_grey,
+        "(h, w, 2) uint16": np.dstack([deep_grey, deep_alpha]),
+        "(h, w, 3) uint16": DEEP,
+        "(h, w, 4) uint16": np.dstack([DEEP, deep_alpha]),
+    }
+    for shape, array in shapes.items():
+        for layout, change in LAYOUTS.items():
+            changed = change(array)
+            give = partial(_as_it_is, changed)
+            yield Cell("Arrays", shape, layout, give, give, {"channel_order": "bgr"})
+        if array.ndim == 3 and array.shape[2] >= 3:
+            swapped = array[..., [2, 1, 0, *range(3, array.shape[2])]]
+            yield _of_array("Arrays", shape, "RGB", swapped, array, channel_order="rgb")
+        if array.dtype == np.uint16:
+            yield _of_array("Arrays", shape, "12 bits", array >> 4, array, bit_depth=12)
+    others: dict[str, Pixels] = {
+        "(h, w, 3) uint16, big-endian": DEEP.astype(">u2"),
+        "(h, w, 3) float32": BGR.astype(np.float32) / 255,
+        "(h, w, 3) int16": BGR.astype(np.int16),
+        "(h, w) bool": BGR[..., 0] > 100,
+        "(3, h, w)": BGR.transpose(2, 0, 1),
+        "(1, h, w, 3)": BGR[None],
+        "(h, w, 5)": np.dstack([BGR, alpha, alpha]),
+        "(0, w, 3)": BGR[:0],
+        "(w,)": BGR[0, :, 0],
+    }
+    for shape, array in others.items():
+        yield _of_array("Arrays", shape, "C order", array)
+
+
+def _as_it_is(array: Pixels) -> Pixels:
+    return array
+
+
+def cells(folder: Path) -> list[Cell]:
+    """All of them. The files that they read are written into `folder`."""
+    return [*files(folder), *orientations(folder), *modes(), *arrays()]
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+
+def table(everything: Sequence[Cell]) -> str:
+    """The part of the page between the marks."""
+    found = [(cell, outcome(cell)) for cell in everything]
+    same = sum(said == "0" for _, said in found)
+    refused = sum(said.isupper() for _, said in found)
+    notes: list[str] = []
+    lines = [
+        f"{len(found)} cells: {same} with 0 levels of difference in any pixel, {refused} refused "
+        f"with the reason shown, {len(found) - same - refused} that differ as the notes say.",
+    ]
+    for group in dict.fromkeys(cell.group for cell, _ in found):
+        of_group = [(cell, said) for cell, said in found if cell.group == group]
+        columns = list(dict.fromkeys(cell.column for cell, _ in of_group))
+        lines += ["", f"| {group} | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|"]
+        for row in dict.fromkeys(cell.row for cell, _ in of_group):
+            texts = []
+            for column in columns:
+                place = [one for one in of_group if (one[0].row, one[0].column) == (row, column)]
+                texts.append(_shown(place, notes))
+            lines.append(f"| {row} | {' | '.join(texts)} |")
+    lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, start=1))]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(place: Sequence[tuple[Cell, str]], notes: list[str]) -> str:
+    """The outcomes of the cells of one row and column, with the numbers of their notes."""
+    texts = {}
+    for cell, said in place:
+        text = said
+        why = explanation(cell)
+        if said != "0" and why is not None:
+            if why not in notes:
+                notes.append(why)
+            text += f" ({notes.index(why) + 1})"
+        texts[text] = None
+    return ", ".join(texts)
+
+
+def written(page: str, part: str) -> str:
+    """The page with this part between its marks."""
+    return re.sub(f"{BEGIN}.*{END}", lambda _: BEGIN + part + END, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        part = table(cells(Path(folder)))
+    if "--write" in sys.argv[1:]:
+        PAGE.write_text(written(PAGE.read_text(), part))
+    else:
+        sys.stdout.write(part)
+
+
+if __name__ == "__main__":
+    main()
