@@ -7,6 +7,7 @@ stderr and goes on with grey where the data ended.
 import io
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ _TIFF_MAGICS = (b"II*\0", b"MM\0*")
 # In what simplejpeg says of samplings that it does not know.
 _SAMPLING = "subsampling"
 # EXIF 2.3, tag 0x0112: how the stored pixels are turned to stand upright.
-_UPRIGHT: dict[int, Callable[[U8], U8]] = {
+_UPRIGHT: dict[int, Callable[[U8], Any]] = {
     2: lambda pixels: cv2.flip(pixels, 1),
     3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
     4: lambda pixels: cv2.flip(pixels, 0),
@@ -50,7 +51,7 @@ def decode_jpeg(encoded: bytes) -> tuple[U8, str]:
     if is_cmyk:
         pixels = _bgr_of_cmyk(pixels)
     turn = _UPRIGHT.get(orientation(encoded))
-    return (pixels if turn is None else turn(pixels)), damage
+    return np.asarray(pixels if turn is None else turn(pixels), np.uint8), damage
 
 
 def orientation(encoded: bytes) -> int:

@@ -14,9 +14,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from yolopool.errors import ImageEmpty, ImageShapeMismatch, ImageTooLarge, InvalidOption
-from yolopool.transport import MAX_MESSAGE_BYTES
 from yolopool.v1 import detection_pb2, types_pb2
-from yolopool.vocabulary import MAX_RAW_BYTES
+from yolopool.vocabulary import MAX_MESSAGE_BYTES, MAX_RAW_BYTES
 
 ImageLike = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Order = Literal["bgr", "rgb"]

@@ -38,7 +38,7 @@ def _grey_png(bits: int) -> bytes:
         checksum = zlib.crc32(kind + body)
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
 
-    levels = picture()[..., 0] >> (8 - bits)
+    levels = np.right_shift(picture()[..., 0], np.uint8(8 - bits))
     height, width = levels.shape
     flat = np.unpackbits(levels[..., None], axis=-1)[..., -bits:].reshape(height, -1)
     rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in flat)

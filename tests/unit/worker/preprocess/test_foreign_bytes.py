@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.unit.worker.preprocess.encoded_images import ALL, RGB, encode
+from worker.arrays import U8
 from worker.preprocess.foreign_bytes import describe
 from worker.preprocess.image_header import format_of, read_header
 from yolopool.errors import ImageNotDecodable
@@ -14,7 +15,7 @@ from yolopool.errors import ImageNotDecodable
 JPEG, PNG = ALL["jpeg"], ALL["png"]
 
 
-def saved(array: object) -> bytes:
+def saved(array: U8) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
