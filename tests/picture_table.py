@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pi_heif
 from PIL import Image
 
 from control_plane.convert.validation import infer_request
@@ -28,6 +29,7 @@ from tests.unit.worker.preprocess.encoded_images import ALL, BGR, DEEP, RGB, RGB
 from worker.preprocess import decode
 from worker.preprocess.decode import ImageLimits
 from worker.preprocess.prepared import RawPixels
+from worker.preprocess.preprocessor import silence_decoders
 from worker.service.convert import source_of
 from yolopool.client import requests
 from yolopool.client.requests import DetectOptions
@@ -45,7 +47,7 @@ Give = Callable[[], Any]
 @dataclass(frozen=True)
 class Cell:
     """A picture as it is given to the client, and as it is given to the model library. Cells of one
-    row and column are shown as one.
+    row and column are shown as one. `file` is where the same picture lies, if it came from one.
     """
 
     group: str
@@ -55,20 +57,27 @@ class Cell:
     theirs: Give
     options: DetectOptions
     case: str = ""
+    file: Path | None = None
 
     @property
     def name(self) -> str:
         return " ".join(filter(None, (self.row, self.column, self.case)))
 
 
-# Why cells may differ from the library, by row and column; "*" is every one.
-EXPLAINED: dict[tuple[str, str], str] = {}
-
-
-def explanation(cell: Cell) -> str | None:
-    """Why this cell may differ from the library."""
-    places = ((cell.row, cell.column), (cell.row, "*"), ("*", cell.column))
-    return next((EXPLAINED[place] for place in places if place in EXPLAINED), None)
+_NOT_JPEG_2000 = "The pool does not read JPEG 2000. Whoever opens the file can send its pixels."
+# Why a cell is not as the library has it, or not as the same picture by path: by row and column.
+EXPLAINED: dict[tuple[str, str], str] = {
+    ("jpeg cmyk", "PIL"): "Pillow converts CMYK by another formula than OpenCV. The model library "
+    "too sees one or the other.",
+    ("tiff rgba", "PIL"): "OpenCV multiplies the colours of a TIFF file by its alpha, and Pillow "
+    "does not. The model library too sees one or the other.",
+    ("jp2, JPEG 2000", "PIL"): _NOT_JPEG_2000,
+    ("jp2, JPEG 2000", "array"): _NOT_JPEG_2000,
+    ("AVIF, orientation 1 to 8", "array"): "OpenCV does not turn AVIF, and an array has no "
+    "orientation.",
+    ("La", "PIL"): "The model library ends with an error.",
+    ("(h, w, 3) uint16, big-endian", "C order"): "The model library does not take the high byte.",
+}
 
 
 # --- what is compared -------------------------------------------------------------------------
@@ -97,27 +106,49 @@ def seen_by_library(image: Any) -> Pixels | None:
 
 
 def outcome(cell: Cell) -> str:
-    """ "0" if the pixels are the library's, the reason of a refusal, or how far they are away."""
+    """0 if the pixels are the library's and those of the same picture by path; else the reason of a
+    refusal, or how far they are away.
+    """
     try:
         ours = sent(cell.ours(), cell.options)
     except YolopoolError as error:
         return error.reason
     theirs = seen_by_library(cell.theirs())
-    if theirs is None:
+    if theirs is None or theirs.dtype != np.uint8 or theirs.shape != ours.shape:
         return "read"
-    if theirs.dtype != np.uint8 or theirs.shape != ours.shape:
-        return f"{theirs.dtype} {theirs.shape}, not {ours.shape}"
-    return str(int(np.abs(ours.astype(int) - theirs.astype(int)).max()))
+    if levels := _largest(ours, theirs):
+        return f"{levels} from the library"
+    try:
+        by_path = ours if cell.file is None else sent(cell.file, {})
+    except YolopoolError:
+        return "read"
+    levels = _largest(ours, by_path)
+    return f"{levels} from the path" if levels else "0"
+
+
+def _largest(one: Pixels, other: Pixels) -> int:
+    """The largest difference of a level; 255 for pictures of different sizes."""
+    if one.shape != other.shape:
+        return 255
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
 # --- the cells --------------------------------------------------------------------------------
 
 
+NOT_READ = {
+    "jp2, JPEG 2000": encode(RGB, "JPEG2000"),
+    "tiff of float": encode(RGB.convert("F"), "TIFF"),
+}
+
+
 def files(folder: Path) -> Iterator[Cell]:
     """Every file by path, bytes, PIL, and as OpenCV reads it into an array."""
-    for name, encoded in ALL.items():
-        kind = name.partition(" ")[0]
-        path = folder / f"{name.replace(' ', '-').replace(':', '')}.{kind}"
+    silence_decoders()
+    pi_heif.register_heif_opener()
+    for name, encoded in (ALL | NOT_READ).items():
+        kind = re.split("[ ,]", name)[0]
+        path = folder / f"{re.sub('[ ,:]', '-', name)}.{kind}"
         path.write_bytes(encoded)
         yield from _ways("Files", name, path)
 
@@ -134,25 +165,17 @@ def orientations(folder: Path) -> Iterator[Cell]:
 
 def _ways(group: str, row: str, path: Path, case: str = "") -> Iterator[Cell]:
     by_path, by_pil = partial(str, path), partial(_opened, path)
-    yield Cell(group, row, "path", by_path, by_path, {}, case)
-    yield Cell(group, row, "bytes", path.read_bytes, by_path, {}, case)
-    if _can_load(by_pil):
-        yield Cell(group, row, "PIL", by_pil, by_pil, {}, case)
-    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if array is not None:
-        yield _of_array(group, row, "array", array, case=case)
+    yield Cell(group, row, "path", by_path, by_path, {}, case, path)
+    yield Cell(group, row, "bytes", path.read_bytes, by_path, {}, case, path)
+    yield Cell(group, row, "PIL", by_pil, by_pil, {}, case, path)
+    # As deep as it is, in colours or grey, and upright.
+    array = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    if array is not None and array.dtype in (np.uint8, np.uint16):
+        yield replace(_of_array(group, row, "array", array, case=case), file=path)
 
 
 def _opened(path: Path) -> Image.Image:
     return Image.open(io.BytesIO(path.read_bytes()))
-
-
-def _can_load(opened: Callable[[], Image.Image]) -> bool:
-    try:
-        opened().load()
-    except Exception:
-        return False
-    return True
 
 
 def _of_array(
@@ -262,18 +285,109 @@ def cells(folder: Path) -> list[Cell]:
     return [*files(folder), *orientations(folder), *modes(), *arrays()]
 
 
+# --- damage -----------------------------------------------------------------------------------
+
+
+def _photo(kind: str, **options: Any) -> bytes:
+    noise = np.random.default_rng(3).normal(0, 6, (240, 320, 3))
+    smooth = np.asarray(RGB.resize((320, 240), Image.Resampling.BICUBIC), np.float64)
+    return encode(Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8)), kind, **options)
+
+
+DAMAGED = {
+    "JPEG": _photo("JPEG", quality=90),
+    "JPEG, progressive": _photo("JPEG", quality=90, progressive=True),
+    "JPEG with restarts": _photo("JPEG", quality=90, restart_marker_blocks=20),
+    "PNG": _photo("PNG"),
+    "TIFF, deflate": _photo("TIFF", compression="tiff_adobe_deflate"),
+    "TIFF, LZW": _photo("TIFF", compression="tiff_lzw"),
+    "TIFF, JPEG": _photo("TIFF", compression="jpeg"),
+    "TIFF, not compressed": _photo("TIFF"),
+    "GIF": _photo("GIF"),
+    "WebP": _photo("WEBP", quality=90),
+    "WebP, lossless": _photo("WEBP", lossless=True),
+    "AVIF": _photo("AVIF", quality=90),
+    "HEIC": ALL["heic"],
+    "BMP": _photo("BMP"),
+}
+ENDS = {"JPEG": b"\xff\xd9", "GIF": b"\x3b"}
+TRIES = 10
+
+
+def _cut(encoded: bytes, at: int, end: bytes) -> bytes:
+    return encoded[:at]
+
+
+def _cut_and_ended(encoded: bytes, at: int, end: bytes) -> bytes:
+    return encoded[:at] + end
+
+
+def _lost(encoded: bytes, at: int, end: bytes) -> bytes:
+    return encoded[:at] + encoded[at + 500 :]
+
+
+def _zeroed(encoded: bytes, at: int, end: bytes) -> bytes:
+    return encoded[:at] + bytes(500) + encoded[at + 500 :]
+
+
+def _flipped(encoded: bytes, at: int, end: bytes) -> bytes:
+    return encoded[:at] + bytes((encoded[at] ^ 16,)) + encoded[at + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes, int, bytes], bytes]] = {
+    "cut short": _cut,
+    "cut, and ended by a marker": _cut_and_ended,
+    "500 bytes lost": _lost,
+    "500 bytes zeroed": _zeroed,
+    "1 bit flipped": _flipped,
+}
+
+
+def refused(encoded: bytes, damage: Callable[[bytes, int, bytes], bytes], end: bytes) -> int:
+    """How many of TRIES damaged files are refused, the place of the damage being another each time.
+    Those whose picture is unharmed count too.
+    """
+    whole = decode.decode(encoded, LIMITS).pixels
+    seen = 0
+    for number in range(TRIES):
+        at = len(encoded) // 4 + number * len(encoded) // (2 * TRIES)
+        try:
+            pixels = decode.decode(damage(encoded, at, end), LIMITS).pixels
+        except YolopoolError:
+            seen += 1
+        else:
+            seen += pixels.shape == whole.shape and bool((pixels == whole).all())
+    return seen
+
+
+def damage_table() -> str:
+    lines = [f"| Damaged files | {' | '.join(DAMAGES)} |", f"|---{'|---' * len(DAMAGES)}|"]
+    for name, encoded in DAMAGED.items():
+        end = ENDS.get(re.split("[ ,]", name)[0], b"")
+        counts = [
+            f"{refused(encoded, damage, end)}" if end or damage is not _cut_and_ended else ""
+            for damage in DAMAGES.values()
+        ]
+        lines.append(f"| {name} | {' | '.join(counts)} |")
+    return "\n".join(lines) + "\n"
+
+
 # --- the page ---------------------------------------------------------------------------------
 
 
-def table(everything: Sequence[Cell]) -> str:
-    """The part of the page between the marks."""
-    found = [(cell, outcome(cell)) for cell in everything]
+def outcomes() -> list[tuple[Cell, str]]:
+    """Every cell with what came of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [(cell, outcome(cell)) for cell in cells(Path(folder))]
+
+
+def table(found: Sequence[tuple[Cell, str]]) -> str:
     same = sum(said == "0" for _, said in found)
     refused = sum(said.isupper() for _, said in found)
     notes: list[str] = []
     lines = [
-        f"{len(found)} cells: {same} with 0 levels of difference in any pixel, {refused} refused "
-        f"with the reason shown, {len(found) - same - refused} that differ as the notes say.",
+        f"{len(found)} cells: {same} without any difference, {refused} refused for the reason "
+        f"shown, {len(found) - same - refused} that differ as the notes say.",
     ]
     for group in dict.fromkeys(cell.group for cell, _ in found):
         of_group = [(cell, said) for cell, said in found if cell.group == group]
@@ -289,32 +403,37 @@ def table(everything: Sequence[Cell]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _levels(said: str) -> int:
+    """The levels of an outcome such as "248 from the path"; of one without, more than any."""
+    number = said.partition(" ")[0]
+    return int(number) if number.isdigit() else 256
+
+
 def _shown(place: Sequence[tuple[Cell, str]], notes: list[str]) -> str:
-    """The outcomes of the cells of one row and column, with the numbers of their notes."""
-    texts = {}
-    for cell, said in place:
-        text = said
-        why = explanation(cell)
-        if said != "0" and why is not None:
-            if why not in notes:
-                notes.append(why)
-            text += f" ({notes.index(why) + 1})"
-        texts[text] = None
-    return ", ".join(texts)
+    """What came of the cells of one row and column, the worst if they differ, and its note."""
+    if not place:
+        return ""
+    cell, said = max(place, key=lambda one: _levels(one[1]))
+    text = said if len({said for _, said in place}) == 1 else f"up to {said}"
+    why = EXPLAINED.get((cell.row, cell.column))
+    if why is None:
+        return text
+    if why not in notes:
+        notes.append(why)
+    return f"{text} ({notes.index(why) + 1})"
 
 
-def written(page: str, part: str) -> str:
-    """The page with this part between its marks."""
-    return re.sub(f"{BEGIN}.*{END}", lambda _: BEGIN + part + END, page, flags=re.DOTALL)
+def page(found: Sequence[tuple[Cell, str]]) -> str:
+    """The page, with the tables between its marks."""
+    part = f"{BEGIN}{table(found)}\n{damage_table()}{END}"
+    return re.sub(f"{BEGIN}.*{END}", lambda _: part, PAGE.read_text(), flags=re.DOTALL)
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        part = table(cells(Path(folder)))
     if "--write" in sys.argv[1:]:
-        PAGE.write_text(written(PAGE.read_text(), part))
+        PAGE.write_text(page(outcomes()))
     else:
-        sys.stdout.write(part)
+        sys.stdout.write(f"{table(outcomes())}\n{damage_table()}")
 
 
 if __name__ == "__main__":

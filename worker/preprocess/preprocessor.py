@@ -5,6 +5,7 @@ backlog is bounded: an image that finds no place in it, or no slot for its pixel
 once.
 """
 
+import ctypes
 import itertools
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from functools import partial
 from typing import Any, Generic
 
 import cv2
+from PIL import Image
 
 from worker.arrays import U8
 from worker.concurrency.reply import Reply
@@ -66,8 +68,7 @@ class Preprocessor:
     ) -> None:
         # One thread for each image: images are many and small, and the model needs the cores.
         cv2.setNumThreads(1)
-        # OpenCV must not log broken images: their senders get an error.
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        silence_decoders()
         self._limits = limits
         self._arena = arena
         self._capacity = capacity
@@ -216,6 +217,17 @@ class Preprocessor:
                 image.reply.fail(Draining(_ENDING))
         self._threads.end()
         self._threads.join()
+
+
+def silence_decoders() -> None:
+    """Decoders write nothing of broken images to stderr: their senders get an error."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    pillow = ctypes.CDLL(Image.core.__file__)
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        set_handler = getattr(pillow, name, None)  # of the libtiff that pillow brings
+        if set_handler is not None:
+            set_handler.argtypes = [ctypes.c_void_p]
+            set_handler(None)
 
 
 def _region(image: U8, box: Box | None) -> tuple[U8, tuple[int, int]]:
