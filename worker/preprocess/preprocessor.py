@@ -222,7 +222,7 @@ class Preprocessor:
 def silence_decoders() -> None:
     """Decoders write nothing of broken images to stderr: their senders get an error."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    pillow = ctypes.CDLL(Image.core.__file__)
+    pillow = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined] # its C part
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         set_handler = getattr(pillow, name, None)  # of the libtiff that pillow brings
         if set_handler is not None:

@@ -117,8 +117,10 @@ def _pixels_of(picture: Image.Image, bit_depth: int | None) -> U8:
             "it out"
         )
     try:
-        # Both colours of premultiplied alpha must be divided by it first.
+        # Premultiplied colours are divided by their alpha first.
         picture = picture.convert({"RGBa": "RGBA", "La": "LA"}.get(picture.mode, picture.mode))
+        if "transparency" in picture.info and picture.mode == "P":
+            picture = picture.convert("RGBA")  # pillow warns of the direct way
         return np.asarray(picture.convert("L" if picture.mode in _GREY_MODES else "RGB"))
     except ValueError as error:
         raise InvalidOption(

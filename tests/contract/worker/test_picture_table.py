@@ -5,6 +5,8 @@ import pytest
 from tests import picture_table
 from tests.picture_table import EXPLAINED, PAGE, Cell
 
+# Of the model library's way with palettes.
+pytestmark = pytest.mark.filterwarnings("ignore:Palette images:UserWarning")
 Outcomes = list[tuple[Cell, str]]
 
 
