@@ -58,7 +58,7 @@ def put(
     if isinstance(image, str | Path):
         image = _path_of(image).read_bytes()
     if isinstance(image, bytes | bytearray | memoryview):
-        return _put_file(bytes(image), request)
+        return _put_file("the image", bytes(image), request)
     raise InvalidOption(
         f"{type(image).__name__} is not an image: give a path, bytes, a PIL image or a numpy array"
     )
@@ -90,12 +90,12 @@ def _path_of(image: str | Path) -> Path:
     return Path(image)
 
 
-def _put_file(encoded: bytes, request: detection_pb2.DetectRequest) -> bytes:
+def _put_file(what: str, encoded: bytes, request: detection_pb2.DetectRequest) -> bytes:
     if not encoded:
         raise ImageEmpty("the image has no bytes: give the bytes of an image file")
     if len(encoded) > MAX_MESSAGE_BYTES - _ROOM_BYTES:
         raise ImageTooLarge(
-            f"the image has {len(encoded)} bytes, and a message carries {MAX_MESSAGE_BYTES}: save "
+            f"{what} has {len(encoded)} bytes, and a message carries {MAX_MESSAGE_BYTES}: save "
             "it smaller, as JPEG, or send a part of it"
         )
     request.encoded = encoded
@@ -186,7 +186,7 @@ def _put_pixels(
             "width, 3) or (height, width, 4) of colours; one image, and channels last"
         )
     if pixels.nbytes > MAX_RAW_BYTES:
-        _put_file(_png(picture), request)
+        _put_file("the image as PNG", _png(picture), request)
         return picture
     raw = request.raw
     raw.channel_order = raw_order

@@ -194,3 +194,8 @@ def test_what_a_message_can_not_carry_is_refused_before_it_is_sent(
 def test_text_that_is_no_path_is_named(text: str, match: str) -> None:
     with pytest.raises(InvalidOption, match=match):
         images.put(text, None, None, detection_pb2.DetectRequest())
+
+
+def test_damaged_images_are_run_on_request_alone() -> None:
+    assert not detect(b"file", "m", {})[0].options.accept_damaged
+    assert detect(b"file", "m", {"accept_damaged": True})[0].options.accept_damaged
