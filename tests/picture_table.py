@@ -75,6 +75,8 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("jp2, JPEG 2000", "array"): _NOT_JPEG_2000,
     ("AVIF, orientation 1 to 8", "array"): "OpenCV does not turn AVIF, and an array has no "
     "orientation.",
+    ("JPEG, orientation in XMP alone", "PIL"): "Pillow turns by XMP too, and OpenCV by EXIF alone. "
+    "The model library too sees one or the other.",
     ("La", "PIL"): "The model library ends with an error.",
     ("(h, w, 3) uint16, big-endian", "C order"): "The model library does not take the high byte.",
 }
@@ -153,6 +155,13 @@ def files(folder: Path) -> Iterator[Cell]:
         yield from _ways("Files", name, path)
 
 
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf='
+    b'"http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:tiff='
+    b'"http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
 def orientations(folder: Path) -> Iterator[Cell]:
     for kind in ("JPEG", "PNG", "WebP", "TIFF", "AVIF"):
         for orientation in range(1, 9):
@@ -161,6 +170,9 @@ def orientations(folder: Path) -> Iterator[Cell]:
             path = folder / f"orientation-{orientation}.{kind.lower()}"
             path.write_bytes(encode(RGB, kind.upper(), exif=exif, quality=95))
             yield from _ways("Files", f"{kind}, orientation 1 to 8", path, str(orientation))
+    path = folder / "orientation-xmp.jpeg"
+    path.write_bytes(encode(RGB, "JPEG", xmp=XMP, quality=95))
+    yield from _ways("Files", "JPEG, orientation in XMP alone", path)
 
 
 def _ways(group: str, row: str, path: Path, case: str = "") -> Iterator[Cell]:
