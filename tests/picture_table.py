@@ -80,6 +80,11 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("La", "PIL"): "The model library ends with an error.",
     ("(h, w, 3) uint16, big-endian", "C order"): "The model library does not take the high byte.",
 }
+EXPLAINED |= {
+    (row, "PIL, loaded"): why
+    for (row, column), why in EXPLAINED.items()
+    if column == "PIL" and row != "La"
+}
 
 
 # --- what is compared -------------------------------------------------------------------------
@@ -180,6 +185,7 @@ def _ways(group: str, row: str, path: Path, case: str = "") -> Iterator[Cell]:
     yield Cell(group, row, "path", by_path, by_path, {}, case, path)
     yield Cell(group, row, "bytes", path.read_bytes, by_path, {}, case, path)
     yield Cell(group, row, "PIL", by_pil, by_pil, {}, case, path)
+    yield Cell(group, row, "PIL, loaded", partial(_loaded, path), by_pil, {}, case, path)
     # As deep as it is, in colours or grey, and upright.
     array = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     if array is not None and array.dtype in (np.uint8, np.uint16):
@@ -188,6 +194,12 @@ def _ways(group: str, row: str, path: Path, case: str = "") -> Iterator[Cell]:
 
 def _opened(path: Path) -> Image.Image:
     return Image.open(io.BytesIO(path.read_bytes()))
+
+
+def _loaded(path: Path) -> Image.Image:
+    picture = _opened(path)
+    picture.load()
+    return picture
 
 
 def _of_array(

@@ -148,6 +148,46 @@ def test_exif_that_is_damaged_turns_nothing(exif: bytes) -> None:
     np.testing.assert_array_equal(sent(picture), RGB)
 
 
+# --- A JPEG that was not read yet -------------------------------------------------------------
+
+
+def opened(**options: Any) -> tuple[Image.Image, bytes]:
+    stream = io.BytesIO()
+    Image.fromarray(np.kron(RGB, np.ones((8, 8, 1), np.uint8))).save(stream, "JPEG", **options)
+    return Image.open(io.BytesIO(stream.getvalue())), stream.getvalue()
+
+
+def test_the_file_of_a_jpeg_that_was_not_read_is_sent() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for options in ({}, {"exif": exif}, {"progressive": True}):
+        picture, encoded = opened(**options)
+        assert detect(picture, "m", {})[0].encoded == encoded
+        assert detect(picture, "m", {})[0].encoded == encoded
+        picture.load()  # is still there to be read
+        assert sent(picture).shape == ((72, 48, 3) if "exif" in options else (48, 72, 3))
+
+
+def test_a_jpeg_that_is_no_more_as_its_file_is_sent_as_pixels() -> None:
+    turned = opened()[0]
+    turned.getexif()[0x0112] = 6
+    assert sent(turned).shape == (72, 48, 3)
+    drafted = opened()[0]
+    drafted.draft("RGB", (36, 24))
+    assert sent(drafted).shape == (24, 36, 3)
+    painted = opened()[0]
+    painted.putpixel((0, 0), (1, 2, 3))
+    assert sent(painted)[0, 0].tolist() == [1, 2, 3]
+    inverted = opened()[0].convert("CMYK")
+    assert sent(inverted).shape == (48, 72, 3)
+    closed = opened()[0]
+    with closed:
+        closed.load()
+    assert sent(closed).shape == (48, 72, 3)
+    part = opened()[0].crop((0, 0, 10, 10))
+    assert sent(part).shape == (10, 10, 3)
+
+
 # --- What is large ---------------------------------------------------------------------------
 
 
