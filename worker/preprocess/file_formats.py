@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from worker.arrays import U8
 from yolopool.errors import ImageNotDecodable
 
-# Sizes have limits of their own here.
+# Sizes have limits of their own here, and images are decoded in parallel, each on one thread.
 Image.MAX_IMAGE_PIXELS = None
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # Pillow warns of damage to tags that say nothing of the picture. Nothing is written to stderr.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 _PNG_SIGNATURE_BYTES = 8
@@ -72,7 +73,7 @@ def by_pillow(encoded: bytes, name: str, check_pixels: Callable[[int, int], None
         with Image.open(io.BytesIO(encoded), formats=(_PILLOW_NAMES[name],)) as picture:
             check_pixels(picture.height, picture.width)
             upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except UnidentifiedImageError as error:
+    except (UnidentifiedImageError, KeyError, ImportError) as error:
         why = f"this worker's pillow can't read {name}, or the file is damaged"
         raise ImageNotDecodable(f"{why}: save it as JPEG or PNG") from error
     except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
@@ -85,9 +86,10 @@ _PILLOW_NAMES = {"GIF": "GIF", "AVIF": "AVIF", "HEIC": "HEIF"}
 
 def _register_heic() -> None:
     try:
-        from pi_heif import register_heif_opener
+        from pi_heif import options, register_heif_opener
     except ImportError as error:
         raise ImageNotDecodable(
             "this worker does not read HEIC: save the image as JPEG, or install pi-heif there"
         ) from error
+    options.DECODE_THREADS = 1
     register_heif_opener(thumbnails=False)
