@@ -268,7 +268,7 @@ def test_a_picture_is_the_same_by_every_way(shapes: tuple[Client, Path], tmp_pat
         upright = np.asarray(ImageOps.exif_transpose(loaded))
         deep = upright.astype(np.uint16) * 256 + 99
         ways = [(image, None) for image in (path.read_bytes(), unread, loaded, upright, deep)]
-        for image, bits in [*ways, (deep >> 4, 12)]:
+        for image, bits in [*ways, (np.right_shift(deep, np.uint16(4)), 12)]:
             again = client.detect(image, model="shapes", channel_order="rgb", bit_depth=bits)
             np.testing.assert_array_equal(again.xyxy, first.xyxy)
             np.testing.assert_array_equal(again.confidence, first.confidence)
