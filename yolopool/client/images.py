@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
-from PIL.JpegImagePlugin import JpegImageFile
 
 from yolopool.errors import ImageEmpty, ImageShapeMismatch, ImageTooLarge, InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
@@ -81,7 +80,8 @@ def _unread_file(picture: Image.Image) -> bytes:
     """The file of a JPEG that was opened and not read yet; empty for all others. It has the same
     pixels in a tenth of the bytes, and tells damage, of which pillow says nothing.
     """
-    if type(picture) is not JpegImageFile or not picture.tile or picture.fp is None:
+    file: Any = picture  # of PIL.ImageFile, if it has a format
+    if picture.format != "JPEG" or not file.tile or file.fp is None:
         return b""
     in_file = Image.Exif()
     try:
@@ -90,12 +90,12 @@ def _unread_file(picture: Image.Image) -> bytes:
     except (SyntaxError, ValueError, struct.error):
         is_turned = True
     # `draft` has it read at another size; CMYK is another picture to pillow.
-    if is_turned or picture.decoderconfig or picture.mode not in ("L", "RGB"):
+    if is_turned or file.decoderconfig or picture.mode not in ("L", "RGB"):
         return b""
-    place = picture.fp.tell()
-    picture.fp.seek(0)
-    encoded = picture.fp.read()
-    picture.fp.seek(place)
+    place = file.fp.tell()
+    file.fp.seek(0)
+    encoded: bytes = file.fp.read()
+    file.fp.seek(place)
     return encoded
 
 
