@@ -95,7 +95,7 @@ def decode(encoded: bytes, limits: ImageLimits, accept_damaged: bool = False) ->
             case "PNG":
                 pixels = file_formats.png(encoded)
             case "TIFF":
-                pixels = decode_tiff(encoded)
+                pixels = decode_tiff(encoded, header.pixels)
             case "GIF" | "AVIF" | "HEIC":
                 pixels = file_formats.by_pillow(encoded, header.format, limits.check_pixels)
             case _:

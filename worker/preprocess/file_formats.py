@@ -19,6 +19,7 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # Pillow warns of damage to tags that say nothing of the picture. Nothing is written to stderr.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 _PNG_SIGNATURE_BYTES = 8
+_MAX_PNG_CHUNKS = 100_000
 # The chunks that OpenCV needs. About others libpng may write to stderr.
 _PNG_CHUNKS = frozenset(
     {b"IHDR", b"PLTE", b"tRNS", b"bKGD", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND"}
@@ -46,6 +47,8 @@ def _checked_png(encoded: bytes) -> bytes:
     data, at, kind = memoryview(encoded), _PNG_SIGNATURE_BYTES, b""
     kept = [data[:at]]
     while kind != b"IEND":
+        if len(kept) > _MAX_PNG_CHUNKS:
+            raise ImageNotDecodable(f"it has more than {_MAX_PNG_CHUNKS} chunks: save it again")
         try:
             size, kind = struct.unpack_from(">I4s", data, at)
             end = at + size + 12
@@ -57,6 +60,8 @@ def _checked_png(encoded: bytes) -> bytes:
                 name = kind.decode()
                 raise ImageNotDecodable(f"its chunk {name} at byte {at} is damaged: send it again")
             kept.append(data[at:end])
+        else:
+            kept.append(data[:0])
         at = end
     size = sum(map(len, kept))
     return encoded if size == len(encoded) else b"".join(kept)

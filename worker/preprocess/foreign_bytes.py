@@ -3,6 +3,7 @@
 FORMATS = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC"
 
 _SAVE = "save the image as JPEG or PNG"
+_DEVELOP = "develop it, and send that as JPEG or PNG"
 _FRAME = "send single frames as JPEG or PNG"
 _FIRST = "take the image out of it and send the image's own bytes"
 _FETCH = "fetch the image and send its bytes"
@@ -21,7 +22,10 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"#?RADIANCE", "a Radiance HDR image", _SAVE),
     (b"DDS ", "a DirectDraw texture", _SAVE),
     (b"SIMPLE  =", "a FITS file", _SAVE),
-    (b"FUJIFILM", "a raw photo of a camera", _SAVE),
+    (b"FUJIFILM", "a raw photo of a camera", _DEVELOP),
+    (b"IIU\0", "a raw photo of a camera", _DEVELOP),
+    (b"IIRO", "a raw photo of a camera", _DEVELOP),
+    (b"\0\0\0\x18ftypcrx ", "a raw photo of a camera", _DEVELOP),
     (b"<svg", "an SVG drawing", "draw it at the size you want, and save that as PNG"),
     (b"\x1aE\xdf\xa3", "a Matroska or WebM video", _FRAME),
     (b"FLV\1", "a Flash video", _FRAME),

@@ -3,6 +3,8 @@
 Pure. JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF and HEIC, by their public specifications.
 """
 
+import itertools
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,10 +14,13 @@ from yolopool.errors import ImageNotDecodable
 
 # ITU-T T.81 table B.1: SOF0..SOF15 without DHT (C4), JPG (C8) and DAC (CC).
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Markers without a length: TEM, RST0..RST7, SOI.
-_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+# Not what is no marker (FF 00), and not those without a length: TEM, RST0..RST7, SOI.
+_JPEG_MARKER = re.compile(rb"\xff[^\xff\x00\x01\xd0-\xd8]", re.DOTALL)
 _JPEG_END = 0xD9
+# The most segments, boxes or tags that are looked at: no file has so many, and each takes time.
+MAX_PARTS = 10_000
 _TIFF_WIDTHS, _TIFF_HEIGHTS = (256, 322), (257, 323)
+_TIFF_KIND = 254
 _TIFF_INTEGERS = {3: "H", 4: "I", 16: "Q"}
 
 
@@ -70,24 +75,25 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Each marker of a JPEG that has a length, and where that is; and the marker of its end, if
     there is one.
 
-    Raises IndexError or struct.error if the data ends within a segment.
+    Raises struct.error if the data ends within a segment, and ImageNotDecodable for too many.
     """
     at = 2
-    while (at := data.find(b"\xff", at)) >= 0:
-        while data[at] == 0xFF:  # fill bytes
-            at += 1
-        marker = data[at]
-        at += 1
-        if marker == _JPEG_END:
-            yield marker, at
+    for _ in range(MAX_PARTS):
+        found = _JPEG_MARKER.search(data, at)
+        if found is None:
             return
-        if marker and marker not in _JPEG_BARE:
-            yield marker, at
-            at += struct.unpack_from(">H", data, at)[0]
+        marker, at = data[found.end() - 1], found.end()
+        yield marker, at
+        if marker == _JPEG_END:
+            return
+        at += struct.unpack_from(">H", data, at)[0]
+    raise ImageNotDecodable(f"the JPEG has more than {MAX_PARTS} segments: save it again")
 
 
 def jpeg_frame(data: bytes) -> int:
-    """Where the first frame header of a JPEG has its length. Raises as `jpeg_segments`."""
+    """Where the first frame header of a JPEG has its length. Raises as `jpeg_segments`, and
+    IndexError if there is none.
+    """
     for marker, at in jpeg_segments(data):
         if marker in JPEG_FRAMES:
             return at
@@ -136,7 +142,8 @@ def tiff_tags(data: bytes) -> Iterator[tuple[int, int]]:
     at = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
     count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
     first = at + (8 if big else 2)
-    for entry in range(first, min(first + count * entry_bytes, len(data)), entry_bytes):
+    last = min(first + min(count, MAX_PARTS) * entry_bytes, len(data))
+    for entry in range(first, last, entry_bytes):
         tag, kind = struct.unpack_from(order + "HH", data, entry)
         if kind in _TIFF_INTEGERS:
             yield tag, struct.unpack_from(order + _TIFF_INTEGERS[kind], data, entry + value_at)[0]
@@ -150,6 +157,11 @@ def _tiff(data: bytes) -> tuple[int, int]:
             width = max(width, value)
         elif tag in _TIFF_HEIGHTS:
             height = max(height, value)
+        elif tag == _TIFF_KIND and value & 1:
+            raise ImageNotDecodable(
+                "the first picture of this TIFF is a preview, as in raw photos of cameras: develop "
+                "the photo, and send it as JPEG or PNG"
+            )
     return width, height
 
 
@@ -161,11 +173,9 @@ def _gif(data: bytes) -> tuple[int, int]:
 def _boxes(data: bytes) -> tuple[int, int]:
     """The largest size that the file gives for one of its images, thumbnails and tiles included."""
     width = height = 0
-    at = data.find(b"ispe")
-    while at >= 0:
-        one = struct.unpack_from(">II", data, at + 8)
+    for found in itertools.islice(re.finditer(b"ispe", data), MAX_PARTS):
+        one = struct.unpack_from(">II", data, found.end() + 4)
         width, height = max((width, height), one, key=lambda size: size[0] * size[1])
-        at = data.find(b"ispe", at + 4)
     if not width:
         raise IndexError
     return width, height

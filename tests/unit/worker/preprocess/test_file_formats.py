@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.unit.worker.preprocess.encoded_images import ALL, BGR, LOSSLESS
-from worker.preprocess import decode
+from worker.preprocess import decode, tiff
 from worker.preprocess.decode import ImageLimits
 from worker.preprocess.preprocessor import silence_decoders
 from yolopool.errors import ImageNotDecodable
@@ -96,3 +96,29 @@ def test_a_worker_without_pi_heif_says_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "pi_heif", None)
     with pytest.raises(ImageNotDecodable, match="does not read HEIC: save the image as JPEG"):
         decode.decode(ALL["heic"], LIMITS)
+
+
+def test_more_chunks_than_any_png_has_are_not_counted() -> None:
+    encoded = ALL["png"]
+    at = encoded.index(b"IDAT") - 4
+    with pytest.raises(ImageNotDecodable, match="more than 100000 chunks"):
+        decode.decode(encoded[:at] + chunk(b"prVt", b"") * 100_001 + encoded[at:], LIMITS)
+
+
+def test_the_check_of_a_tiff_is_bounded() -> None:
+    zeros = memoryview(zlib.compress(bytes(10_000_000)))
+    tiff._inflate([zeros], most_bytes=1000)
+    tiff._inflate([zeros], most_bytes=100_000_000)
+    with pytest.raises(ValueError, match="ends too early"):
+        tiff._inflate([zeros[:-5]], most_bytes=100_000_000)
+    strip = memoryview(ALL["jpeg"])
+    tiff._decode_jpegs([strip], b"\xff\xd8\xff\xd9", most_pixels=64 * 96)
+    with pytest.raises(ValueError, match="larger than the picture"):
+        tiff._decode_jpegs([strip] * 5, b"\xff\xd8\xff\xd9", most_pixels=64 * 96)
+
+
+def test_parts_that_lie_over_each_other_are_not_looked_at() -> None:
+    assert tiff._parts(bytes(100), {273: (8, 8, 50), 279: (40, 40, 40)}) == []
+    assert len(tiff._parts(bytes(100), {273: (8, 50), 279: (40, 40)})) == 2
+    with pytest.raises(ValueError, match="ends within"):
+        tiff._parts(bytes(100), {324: (8, 61), 325: (40, 40)})
