@@ -11,7 +11,7 @@ import numpy as np
 from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from worker.arrays import U8
-from yolopool.errors import ImageNotDecodable
+from yolopool.errors import ImageNotDecodable, ImageTooLarge
 
 # Sizes have limits of their own here, and images are decoded in parallel, each on one thread.
 Image.MAX_IMAGE_PIXELS = None
@@ -19,8 +19,11 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # Pillow warns of damage to tags that say nothing of the picture. Nothing is written to stderr.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 _PNG_SIGNATURE_BYTES = 8
+_PNG_METADATA = frozenset(
+    b"cHRM gAMA iCCP sRGB cICP mDCV cLLI sBIT tEXt zTXt iTXt hIST pHYs sPLT tIME oFFs sCAL".split()
+)
 _MAX_PNG_CHUNKS = 100_000
-# The chunks that OpenCV needs. About others libpng may write to stderr.
+# The chunks that OpenCV needs, and those that it does not. Of these libpng may write to stderr.
 _PNG_CHUNKS = frozenset(
     {b"IHDR", b"PLTE", b"tRNS", b"bKGD", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND"}
 )
@@ -55,13 +58,13 @@ def _checked_png(encoded: bytes) -> bytes:
             (checksum,) = struct.unpack_from(">I", data, end - 4)
         except struct.error as error:
             raise ImageNotDecodable("it ends before its last chunk: send the whole file") from error
-        if kind in _PNG_CHUNKS:
-            if zlib.crc32(data[at + 4 : end - 4]) != checksum:
-                name = kind.decode()
-                raise ImageNotDecodable(f"its chunk {name} at byte {at} is damaged: send it again")
-            kept.append(data[at:end])
-        else:
-            kept.append(data[:0])
+        name = kind.decode("latin-1")
+        # The checksum is of the kind too, so that no part of the picture passes for metadata.
+        if kind not in _PNG_METADATA and zlib.crc32(data[at + 4 : end - 4]) != checksum:
+            raise ImageNotDecodable(f"its chunk {name} at byte {at} is damaged: send it again")
+        if name[:1].isupper() and kind not in _PNG_CHUNKS:
+            raise ImageNotDecodable(f"it has a chunk of the kind {name}: save it again as PNG")
+        kept.append(data[at:end] if kind in _PNG_CHUNKS else data[:0])
         at = end
     size = sum(map(len, kept))
     return encoded if size == len(encoded) else b"".join(kept)
@@ -81,7 +84,9 @@ def by_pillow(encoded: bytes, name: str, check_pixels: Callable[[int, int], None
     except (UnidentifiedImageError, KeyError, ImportError) as error:
         why = f"this worker's pillow can't read {name}, or the file is damaged"
         raise ImageNotDecodable(f"{why}: save it as JPEG or PNG") from error
-    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:
+    except ImageTooLarge:
+        raise
+    except Exception as error:  # pillow's errors of damaged files are of all kinds
         raise ImageNotDecodable(f"it is truncated or damaged ({error})") from error
     return np.asarray(cv2.cvtColor(np.asarray(upright), cv2.COLOR_RGB2BGR), np.uint8)
 

@@ -83,7 +83,7 @@ def _tolerant(encoded: bytes, colours: str, damage: str) -> tuple[U8, str]:
         if _SAMPLING in damage and colours == "BGR":
             return _by_pillow(encoded), ""
         return simplejpeg.decode_jpeg(mended, colours, strict=False), damage
-    except (ValueError, OSError) as error:
+    except Exception as error:  # pillow's errors of damaged files are of all kinds
         raise ImageNotDecodable(f"{error}: send the whole file") from error
 
 
@@ -118,7 +118,7 @@ def _mended(encoded: bytes) -> bytes:
                 mended[last : last + 3] = bytes((0, _COEFFICIENTS - 1, 0))
         if _EOI not in seen and (not seen & _PROGRESSIVE or _is_complete(encoded)):
             mended += bytes((0xFF, _EOI))
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, ValueError):
         return encoded
     return bytes(mended)
 

@@ -7,6 +7,7 @@ once.
 
 import ctypes
 import itertools
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -222,6 +223,7 @@ class Preprocessor:
 def silence_decoders() -> None:
     """Decoders write nothing of broken images to stderr: their senders get an error."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     pillow = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined] # its C part
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         set_handler = getattr(pillow, name, None)  # of the libtiff that pillow brings

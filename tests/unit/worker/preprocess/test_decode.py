@@ -3,14 +3,18 @@
 import struct
 import zlib
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from tests.matrix import examples
 from tests.unit.worker.preprocess.encoded_images import (
     ALL,
     BGR,
@@ -25,7 +29,13 @@ from tests.unit.worker.preprocess.encoded_images import (
 from worker.arrays import U8
 from worker.preprocess import decode
 from worker.preprocess.decode import ChannelOrder, ImageLimits
-from yolopool.errors import ImageEmpty, ImageNotDecodable, ImageShapeMismatch, ImageTooLarge
+from yolopool.errors import (
+    ImageEmpty,
+    ImageNotDecodable,
+    ImageShapeMismatch,
+    ImageTooLarge,
+    InvalidArgument,
+)
 
 LIMITS = ImageLimits(max_bytes=10_000_000, max_pixels=4_000_000)
 # By this call OpenCV does not read the first ones, and rounds the last one elsewhere.
@@ -211,6 +221,29 @@ def test_limits_are_inclusive() -> None:
         decode.decode(encoded, ImageLimits(len(encoded) - 1, 64 * 96))
     with pytest.raises(ImageTooLarge, match="96x64 pixels"):
         decode.decode(encoded, ImageLimits(len(encoded), 64 * 96 - 1))
+
+
+@examples(1000)
+@given(st.sampled_from(sorted(ALL)), st.randoms(use_true_random=False), st.booleans())
+def test_no_damage_makes_another_error(name: str, random: Random, accept: bool) -> None:
+    encoded = bytearray(ALL[name])
+    for _ in range(random.choice((1, 2, 5, 20))):
+        at = random.randrange(min(len(encoded), random.choice((64, 400, len(encoded)))))
+        match random.randrange(4):
+            case 0:
+                encoded[at] = random.randrange(256)
+            case 1:
+                encoded[at] ^= 1 << random.randrange(8)
+            case 2:
+                encoded[at:at] = encoded[at : at + 20]
+            case _:
+                del encoded[at : at + min(random.choice((1, 50)), len(encoded) - 1)]
+    try:
+        image = decode.decode(bytes(encoded), LIMITS, accept)
+    except InvalidArgument:
+        return
+    assert accept or not image.damage
+    assert image.pixels.dtype == np.uint8
 
 
 # --- Raw pixels ------------------------------------------------------------------------------

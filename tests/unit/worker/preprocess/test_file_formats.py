@@ -64,6 +64,18 @@ def test_a_damaged_chunk_of_a_png_is_named() -> None:
         decode.decode(bytes(encoded), LIMITS)
 
 
+@pytest.mark.parametrize("kind", [b"prVt", b"CgBI", b"\xff\xfe\0a"])
+def test_chunks_that_may_be_of_the_picture_are_not_left_out(kind: bytes) -> None:
+    encoded = ALL["png palette"]
+    at = encoded.index(b"PLTE") - 4
+    renamed = encoded[: at + 4] + kind + encoded[at + 8 :]
+    with pytest.raises(ImageNotDecodable, match="is damaged"):
+        decode.decode(renamed, LIMITS)
+    if kind == b"CgBI":
+        with pytest.raises(ImageNotDecodable, match="a chunk of the kind CgBI"):
+            decode.decode(encoded[:at] + chunk(kind, b"") + encoded[at:], LIMITS)
+
+
 @pytest.mark.parametrize(
     "extra",
     [
