@@ -42,7 +42,8 @@ def decode_jpeg(encoded: bytes) -> tuple[U8, str]:
 
     Raises ImageNotDecodable if there is no picture at all.
     """
-    is_cmyk = encoded[jpeg_frame(encoded) + 7] == 4
+    components = jpeg_frame(encoded) + 7
+    is_cmyk = encoded[components : components + 1] == b"\x04"
     colours = "CMYK" if is_cmyk else "BGR"
     try:
         pixels, damage = simplejpeg.decode_jpeg(encoded, colours, strict=True), ""

@@ -93,6 +93,13 @@ def test_a_picture_that_ends_early_is_damaged(cut: int) -> None:
             decode.decode(ALL[name][: -cut - 2], LIMITS)
 
 
+@pytest.mark.parametrize("name", ["jpeg", "jpeg progressive", "jpeg cmyk"])
+def test_a_file_may_end_anywhere(name: str) -> None:
+    for kept in range(2, 700):
+        with pytest.raises(ImageNotDecodable):
+            decode.decode(ALL[name][:kept], LIMITS)
+
+
 def jfif_of_version_0(encoded: bytes) -> bytes:
     changed = bytearray(encoded)
     changed[segments(encoded, 0xE0)[0] + 7] = 0
