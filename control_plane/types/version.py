@@ -197,6 +197,13 @@ class Pack:
     precision: str = ""
 
 
+class Imported(NamedTuple):
+    """What an import makes of an artifact: the pack, and the settings resolved."""
+
+    pack: Pack
+    settings: VersionSettings
+
+
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
     """A version as registered, with the state of its import.
