@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from control_plane.store.registry import Registry, StoreDamaged
+from control_plane.store.registry import Registry, StoreDamaged, StoreEmptied
 from control_plane.store.salvage import lacking
 from control_plane.types.desired import Desired
 from control_plane.view.view import View
@@ -141,10 +141,12 @@ class Reflector:
             lost = lacking(desired, copy)
             if lost:
                 raise StoreDamaged(lost)
-            if desired.cluster != copy.cluster and desired.revision == 0:
+            if _is_new(desired, copy):
                 # A control plane without a copy created it before this one looked.
                 await self._restore(copy, wait_s)
                 desired = await self._registry.desired()
+                if _is_new(desired, copy):
+                    raise StoreEmptied  # one that announced a newer copy is to restore it, or died
         if view.is_loaded and desired.cluster != view.desired.cluster:
             log.error(
                 "THE STORE IS ANOTHER ONE, AND IS WRITTEN TO: what it holds is right now",
@@ -211,3 +213,8 @@ class Reflector:
         self._said = error.message
         view.registry_readable = False
         view.unread_because = error.message
+
+
+def _is_new(store: Desired, copy: Desired) -> bool:
+    """Whether the store is another than the copy's, and nobody has written to it."""
+    return store.cluster != copy.cluster and store.revision == 0

@@ -395,6 +395,20 @@ async def test_a_loss_that_no_length_tells_is_seen_beside_the_copy(plane: Plane)
     await redis.aclose()
 
 
+async def test_a_new_store_is_not_taken_while_another_was_to_restore(plane: Plane) -> None:
+    """The one with the newest copy announced it and died; one without a copy made a store."""
+    known, redis = plane.view.frozen_desired(), plane.registry._redis
+    await redis.flushall()
+    await redis.set(redis_restore.CLAIM, known.revision + 1, px=400)
+    other = RedisRegistry(plane.url)
+    await other.create()
+    await becomes(lambda: plane.restored)
+    await becomes(lambda: plane.view.registry_readable)
+    assert _maps(plane.view.desired) == _maps(known)
+    assert plane.view.desired.cluster == known.cluster
+    await other.close()
+
+
 async def test_a_refresh_reads_the_lengths_in_its_one_round_trip(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
