@@ -154,13 +154,14 @@ class Registration:
         """What an import would make, if a version has it already and it is whole. A damaged pack is
         not taken over: the import that follows mends it.
         """
-        for twin in list(self._view.desired.versions.values()):
-            if twin.pack is None or not _is_twin(twin, artifact, settings, given):
-                continue
-            if self._loads_fail(twin.key):
-                continue
-            if await asyncio.to_thread(self._artifacts.is_whole, twin.pack.digest):
-                return Imported(twin.pack, twin.settings)
+        found: dict[str, Imported] = {}
+        for twin in self._view.desired.versions.values():
+            is_twin = _is_twin(twin, artifact, settings, given)
+            if is_twin and twin.pack is not None and not self._loads_fail(twin.key):
+                found[twin.pack.digest] = Imported(twin.pack, twin.settings)
+        for digest, imported in found.items():
+            if await asyncio.to_thread(self._artifacts.is_whole, digest):
+                return imported
         return None
 
     def _loads_fail(self, key: VersionKey) -> bool:
