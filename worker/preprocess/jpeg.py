@@ -142,8 +142,8 @@ def _mended(encoded: bytes) -> bytes:
 
 
 def _is_complete(encoded: bytes) -> bool:
-    """Whether the scans, of which a progressive file has several, and others may have one for each
-    component, bring all coefficients of all components to their last bit.
+    """Whether the scans bring all coefficients of all components to their last bit. A progressive
+    file has several, and others may have one for each component.
     """
     components, missing_bits = b"", dict[tuple[int, int], int]()
     for marker, at in jpeg_segments(encoded):
