@@ -24,6 +24,7 @@ class Plane:
     url: str
     folder: Path
     restored: list[str] = field(default_factory=list)
+    _task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self.registry = RedisRegistry(self.url)
@@ -34,9 +35,12 @@ class Plane:
 
     async def kill(self) -> None:
         """Ends it without a last word: the copy stays as it is."""
+        if self._task is None:
+            return
         while not self._task.done():  # the library may mistake one for a failed connection
             self._task.cancel()
             await asyncio.wait([self._task], timeout=0.05)
+        self._task = None
         await self.registry.close()
 
     async def keep(self) -> None:

@@ -117,22 +117,27 @@ class _Trial:
         self.given: dict[VersionKey, str] = {}
 
     async def run(self, steps: list[Step], loss: Loss) -> None:
-        async with asyncio.timeout(LIMIT_S):
-            self.redis: Any = connect(self.url, None, 2.0)
-            await _answers(self.redis)
-            self.observer = RedisRegistry(self.url)
-            for plane in self.planes:
-                plane.start()
-                await self._wait_for_cluster()
-            await self._look()
-            for step in steps:
-                await self._do(step)
-            await self._lose(loss)
-            await self._judge(loss)
-            for plane in self.alive:
+        self.redis: Any = connect(self.url, None, 2.0)
+        self.observer = RedisRegistry(self.url)
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                await self._run(steps, loss)
+        finally:
+            for plane in (*self.planes, self.stranger):
                 await plane.kill()
             await self.observer.close()
             await self.redis.aclose()
+
+    async def _run(self, steps: list[Step], loss: Loss) -> None:
+        await _answers(self.redis)
+        for plane in self.planes:
+            plane.start()
+            await self._wait_for_cluster()
+        await self._look()
+        for step in steps:
+            await self._do(step)
+        await self._lose(loss)
+        await self._judge(loss)
 
     async def _wait_for_cluster(self) -> None:
         while not await self.observer.open():  # noqa: ASYNC110
