@@ -1,10 +1,8 @@
 """The composition root: makes every part, owns the clock, starts and stops. No decisions."""
 
 import asyncio
-import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -48,7 +46,7 @@ from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
 from yolopool.server.parent_death import die_with_parent
-from yolopool.server.process import settle, until_signal
+from yolopool.server.process import announce, settle, until_signal
 
 log = structlog.get_logger()
 
@@ -307,15 +305,14 @@ async def run(settings: Settings) -> None:
     addresses = await control_plane.start()
     settle()
     line = {"event": "listening", "grpc": addresses.grpc, "http": addresses.http}
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    announce(line)
     log.info("stopping", signal=await until_signal())
     await control_plane.stop()
 
 
 def main(settings: Settings) -> int:
     """Returns the exit code."""
-    set_up_logs("control_plane", settings.log_level, settings.log_json)
+    set_up_logs("control_plane", settings.log_level, settings.log_json, file=settings.log_file)
     if settings.die_with_parent:
         die_with_parent()
     try:

@@ -271,6 +271,18 @@ class OutOfMemory(ResourceExhausted):
     reason = "OUT_OF_MEMORY"
 
 
+class DiskFull(ResourceExhausted):
+    """A disk of the pool is full; `place` in the details is the folder on it."""
+
+    reason = "DISK_FULL"
+
+
+class OutOfFiles(ResourceExhausted):
+    """A process of the pool may open no more files and connections."""
+
+    reason = "OUT_OF_FILES"
+
+
 class ArtifactTooLarge(ResourceExhausted):
     reason = "ARTIFACT_TOO_LARGE"
     retryable = False
@@ -301,6 +313,12 @@ class DeviceHung(Unavailable):
     """The worker's device does not finish what it runs; the request goes to another."""
 
     reason = "DEVICE_HUNG"
+
+
+class StorageFailed(Unavailable):
+    """A disk of the pool can't be written; `place` in the details is the folder on it."""
+
+    reason = "STORAGE_FAILED"
 
 
 class RegistryUnavailable(Unavailable):

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from yolopool import status
 from yolopool.errors import Draining, Internal, YolopoolError
+from yolopool.server import exhaustion
 from yolopool.transport import MESSAGE_SIZE_OPTIONS
 
 log = structlog.get_logger()
@@ -122,15 +123,18 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 async def _abort(context: Any, error: Exception, method: str) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if not isinstance(error, YolopoolError):
+    typed = error if isinstance(error, YolopoolError) else exhaustion.typed(error)
+    if typed is None:
         incident = uuid.uuid4().hex[:12]
         log.error("unexpected error", method=method, incident=incident, exc_info=error)
-        error = Internal(
+        typed = Internal(
             f"internal error {incident}: search for this id in the server's log",
             details={"incident": incident},
         )
+    elif typed is not error:
+        log.warning("out of room", method=method, reason=typed.reason, why=str(error))
     await context.abort(
-        status.grpc_code(error), error.message, trailing_metadata=status.trailing_metadata(error)
+        status.grpc_code(typed), typed.message, trailing_metadata=status.trailing_metadata(typed)
     )
 
 
