@@ -72,8 +72,8 @@ class PackStore:
         """Reads and verifies a pack; `location.uri` is its folder. Without `weights` only the
         manifest and the skeleton are read.
 
-        Raises PackNotFound, PackInvalid, DigestMismatch, OutOfMemory and DiskFull; no memory is kept
-        then.
+        Raises PackNotFound, PackInvalid, DigestMismatch, OutOfMemory and DiskFull; no memory is
+        kept then.
         """
         digest = check_digest(location.digest, "the digest of the pack")
         store, root = _open_store(location.uri)
