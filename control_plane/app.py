@@ -54,6 +54,8 @@ log = structlog.get_logger()
 HTTP_GRACE_S, CANCEL_AGAIN_S = 2.0, 0.2
 RESIGN_S = 1.0
 LOAD_TICK_S = 0.5
+# How long a caller keeps one connection, and so one of several control planes behind a balancer.
+CONNECTION_AGE_S = 300.0
 # Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
 
@@ -170,7 +172,7 @@ class ControlPlane:
     def _new_server(self) -> GrpcServer:
         readiness = ReadinessGate(self._is_loaded)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
-        server = GrpcServer(SERVICES, [readiness, forwarding])
+        server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S)
         self._services.add_to(server.server)
         return server
 

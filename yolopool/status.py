@@ -15,6 +15,11 @@ from yolopool.errors import YolopoolError, rebuild
 DOMAIN = "yolopool"
 DETAILS_KEY = "grpc-status-details-bin"
 _RETRYABLE = "retryable"
+_OF_CONNECTION = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNKNOWN,
+)
 
 
 def grpc_code(error: YolopoolError) -> grpc.StatusCode:
@@ -46,8 +51,10 @@ def from_bytes(data: bytes) -> YolopoolError:
     return _typed(code_pb2.Code.Name(status.code), status.message, status.details)
 
 
-def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
-    """The typed error of a failed call; a failure of the connection has its code as reason."""
+def error_from_rpc(error: grpc.RpcError, proxy: str = "") -> YolopoolError:
+    """The typed error of a failed call; a failure of the connection has its code as reason, and
+    names the variable of the `proxy` that it went through.
+    """
     # grpcio's concrete call errors are both RpcError and Call; the aio one has the same methods.
     call = cast("Any", error)
     code: grpc.StatusCode = call.code()
@@ -58,6 +65,8 @@ def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
     if code is grpc.StatusCode.CANCELLED:
         # The server cancelled the call because it is stopping: a caller who cancels reads no error.
         return _typed("UNAVAILABLE", f"{message}: the server is stopping, retry", ())
+    if proxy and code in _OF_CONNECTION:
+        message += f" (through the proxy of {proxy}: to reach the pool without, set no_proxy=HOST)"
     return _typed(code.name, message, ())
 
 

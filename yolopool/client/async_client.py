@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
@@ -72,7 +73,10 @@ class AsyncClient:
 
     def __init__(self, address: str | None = None) -> None:
         self.address = transport.address_of(address)
-        self._channel = grpc.aio.insecure_channel(self.address, options=transport.CLIENT_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(
+            self.address, options=transport.client_options(self.address)
+        )
+        self._proxy = transport.proxy_of(self.address, os.environ)
         self._services = Services(self._channel)
 
     async def __aenter__(self) -> "AsyncClient":
@@ -146,7 +150,7 @@ class AsyncClient:
         try:
             reply = await send(call.request, timeout=max(call.timeout_s, 0.001))
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from None
+            raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
 
     async def _run(self, flow: Flow[Answer]) -> Answer:
@@ -174,14 +178,15 @@ class AsyncClient:
         return None
 
     def _open(self, call: StreamCall[Answer]) -> AsyncIterator[Answer]:
-        return _replies(self._services.method(call)(call.request, timeout=call.timeout_s), call)
+        stream = self._services.method(call)(call.request, timeout=call.timeout_s)
+        return _replies(stream, call, self._proxy)
 
 
-async def _replies(stream: Any, call: StreamCall[Answer]) -> AsyncIterator[Answer]:
+async def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> AsyncIterator[Answer]:
     try:
         async for message in stream:
             yield call.read(message)
     except grpc.RpcError as error:
-        raise error_from_rpc(error) from None
+        raise error_from_rpc(error, proxy) from None
     finally:
         stream.cancel()

@@ -6,6 +6,7 @@ retry_after_s.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,7 +73,10 @@ class Client:
 
     def __init__(self, address: str | None = None) -> None:
         self.address = transport.address_of(address)
-        self._channel = grpc.insecure_channel(self.address, options=transport.CLIENT_OPTIONS)
+        self._channel = grpc.insecure_channel(
+            self.address, options=transport.client_options(self.address)
+        )
+        self._proxy = transport.proxy_of(self.address, os.environ)
         self._services = Services(self._channel)
 
     def __enter__(self) -> "Client":
@@ -157,7 +161,7 @@ class Client:
         try:
             reply = send(call.request, timeout=max(call.timeout_s, 0.001))
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from None
+            raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
 
     def _run(self, flow: Flow[Answer]) -> Answer:
@@ -185,14 +189,15 @@ class Client:
         return None
 
     def _open(self, call: StreamCall[Answer]) -> Iterator[Answer]:
-        return _replies(self._services.method(call)(call.request, timeout=call.timeout_s), call)
+        stream = self._services.method(call)(call.request, timeout=call.timeout_s)
+        return _replies(stream, call, self._proxy)
 
 
-def _replies(stream: Any, call: StreamCall[Answer]) -> Iterator[Answer]:
+def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> Iterator[Answer]:
     try:
         for message in stream:
             yield call.read(message)
     except grpc.RpcError as error:
-        raise error_from_rpc(error) from None
+        raise error_from_rpc(error, proxy) from None
     finally:
         stream.cancel()

@@ -1,6 +1,9 @@
 """The shared server over real gRPC: errors keep their reason, unknown ones leak nothing."""
 
+import asyncio
+import errno
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -8,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from yolopool import errors
-from yolopool.server.grpc_server import GrpcServer, is_loopback
+from yolopool.server.grpc_server import GrpcServer
 from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
@@ -21,11 +24,26 @@ class Failing(detection_pb2_grpc.DetectionServiceServicer):
     async def Detect(
         self, request: detection_pb2.DetectRequest, context: object
     ) -> detection_pb2.DetectResponse:
+        if request.request_id == "full":
+            raise OSError(errno.ENOSPC, "No space left on device", "/data/store")
         if request.request_id == "bug":
             raise RuntimeError("secret /etc/passwd")
         raise errors.BY_REASON[request.request_id](
             f"no {request.model}", retry_after_s=0.25, details={"model": request.model}
         )
+
+
+class Peers(detection_pb2_grpc.DetectionServiceServicer):
+    """Notes the connections that calls come by."""
+
+    def __init__(self) -> None:
+        self.seen = set[str]()
+
+    async def Detect(
+        self, request: detection_pb2.DetectRequest, context: Any
+    ) -> detection_pb2.DetectResponse:
+        self.seen.add(context.peer())
+        return detection_pb2.DetectResponse()
 
 
 @pytest.fixture
@@ -98,9 +116,26 @@ async def test_a_busy_port_is_an_error_that_says_so(address: str) -> None:
         await GrpcServer([]).start(host, int(port))
 
 
-@pytest.mark.parametrize(
-    ("host", "inside"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False)],
-)
-def test_loopback(host: str, inside: bool) -> None:
-    assert is_loopback(host) is inside
+async def test_a_full_disk_of_the_server_is_typed(address: str) -> None:
+    error = await call(address, "full")
+    assert isinstance(error, errors.DiskFull)
+    assert error.details == {"place": "/data/store"}
+
+
+async def test_callers_connect_anew_and_open_calls_go_on() -> None:
+    server = GrpcServer([NAME], connection_age_s=0.02)
+    peers = Peers()
+    detection_pb2_grpc.add_DetectionServiceServicer_to_server(peers, server.server)
+    port = await server.start("127.0.0.1", 0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        states = aiter(watch)
+        await anext(states)
+        stub = detection_pb2_grpc.DetectionServiceStub(channel)
+        async with asyncio.timeout(20):
+            while len(peers.seen) < 3:
+                await stub.Detect(detection_pb2.DetectRequest())
+        await server.set_serving(True)
+        assert (await anext(states)).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+    await server.stop(0)
