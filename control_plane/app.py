@@ -37,6 +37,7 @@ from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.backup import DesiredBackup
 from control_plane.store.registry import Registry
 from control_plane.types.event import EventKind
+from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Reflector
 from control_plane.view.view import View
@@ -89,7 +90,9 @@ class ControlPlane:
         self._leader_client = LeaderClient(view, identity.name)
         grace_s = settings.no_worker_grace_s
         self._loader = Loader(registry, view, refresh, self._leader_client, clock, grace_s)
-        self._changeovers = Changeovers(registry, view, refresh, self._loader, recorder, clock)
+        self._changeovers = Changeovers(
+            registry, view, refresh, self._loader, recorder, clock, self._projected
+        )
         self._schedule_controller = ScheduleController(
             registry,
             view,
@@ -165,7 +168,7 @@ class ControlPlane:
                 drainer=self._drainer,
                 quarantine=self._quarantine,
                 worker_exits=self._worker_exits,
-                snapshot=lambda: projected(self.view, self._executor),
+                snapshot=self._projected,
             )
         )
 
@@ -175,6 +178,9 @@ class ControlPlane:
         server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S)
         self._services.add_to(server.server)
         return server
+
+    def _projected(self) -> Snapshot:
+        return projected(self.view, self._executor)
 
     def _is_loaded(self) -> bool:
         return self.view.is_loaded

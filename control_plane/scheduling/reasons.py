@@ -115,6 +115,11 @@ def in_use(key: VersionKey) -> Blocked:
     return Blocked(key, "LEDGER_FULL", why)
 
 
+def too_many(key: VersionKey) -> Blocked:
+    why = f"the others to be loaded with {key} leave it no room: load fewer, or add a worker"
+    return Blocked(key, "LEDGER_FULL", why, final=True)
+
+
 def pinned_full(key: VersionKey) -> Blocked:
     why = f"pinned models leave no room for {key}: unload or unpin one, or add a worker"
     return Blocked(key, "LEDGER_FULL", why, final=True)
