@@ -250,6 +250,12 @@ class ImportNotYours(FailedPrecondition):
     reason = "IMPORT_NOT_YOURS"
 
 
+class ForkedProcess(FailedPrecondition):
+    """This process was forked by one that used gRPC, which can't be used in it."""
+
+    reason = "FORKED_PROCESS"
+
+
 class ChangeoverFailed(FailedPrecondition):
     """A model to prepare cannot be loaded; nothing was changed."""
 

@@ -21,6 +21,7 @@ from yolopool.client.images import ImageLike
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
+from yolopool.forks import forks
 from yolopool.status import error_from_rpc
 
 P = ParamSpec("P")
@@ -73,6 +74,9 @@ class AsyncClient:
 
     def __init__(self, address: str | None = None) -> None:
         self.address = transport.address_of(address)
+        self._process = os.getpid()
+        # Its library's own thread is inside gRPC until it is closed.
+        self._use = forks.enter(self._process)
         self._channel = grpc.aio.insecure_channel(
             self.address, options=transport.client_options(self.address)
         )
@@ -93,6 +97,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Ends open calls and the connection."""
         await self._channel.close()
+        forks.leave(self._use)
 
     async def detect(
         self, image: ImageLike, model: str, **options: Unpack[DetectOptions]
@@ -147,6 +152,7 @@ class AsyncClient:
 
     async def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
+        forks.check(self._process)
         try:
             reply = await send(call.request, timeout=max(call.timeout_s, 0.001))
         except grpc.RpcError as error:
@@ -178,6 +184,7 @@ class AsyncClient:
         return None
 
     def _open(self, call: StreamCall[Answer]) -> AsyncIterator[Answer]:
+        forks.check(self._process)
         stream = self._services.method(call)(call.request, timeout=call.timeout_s)
         return _replies(stream, call, self._proxy)
 

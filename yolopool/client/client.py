@@ -23,6 +23,7 @@ from yolopool.client.images import ImageLike
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
+from yolopool.forks import forks
 from yolopool.status import error_from_rpc
 
 P = ParamSpec("P")
@@ -68,14 +69,17 @@ def _stream(
 class Client:
     """Calls a pool at `address` (host:port; by default YOLOPOOL_ADDRESS or 127.0.0.1:50051).
 
-    Safe to share between threads. Close it, or use it in a `with`.
+    Safe to share between threads, not between processes. Close it, or use it in a `with`. Raises
+    ForkedProcess in a process that was forked during a call of another thread.
     """
 
     def __init__(self, address: str | None = None) -> None:
         self.address = transport.address_of(address)
-        self._channel = grpc.insecure_channel(
-            self.address, options=transport.client_options(self.address)
-        )
+        self._process = os.getpid()
+        with forks.using(self._process):
+            self._channel = grpc.insecure_channel(
+                self.address, options=transport.client_options(self.address)
+            )
         self._proxy = transport.proxy_of(self.address, os.environ)
         self._services = Services(self._channel)
 
@@ -159,7 +163,8 @@ class Client:
     def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
         try:
-            reply = send(call.request, timeout=max(call.timeout_s, 0.001))
+            with forks.using(self._process):
+                reply = send(call.request, timeout=max(call.timeout_s, 0.001))
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
@@ -189,11 +194,12 @@ class Client:
         return None
 
     def _open(self, call: StreamCall[Answer]) -> Iterator[Answer]:
+        use = forks.enter(self._process)
         stream = self._services.method(call)(call.request, timeout=call.timeout_s)
-        return _replies(stream, call, self._proxy)
+        return _replies(stream, call, self._proxy, use)
 
 
-def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> Iterator[Answer]:
+def _replies(stream: Any, call: StreamCall[Answer], proxy: str, use: object) -> Iterator[Answer]:
     try:
         for message in stream:
             yield call.read(message)
@@ -201,3 +207,4 @@ def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> Iterator[Answ
         raise error_from_rpc(error, proxy) from None
     finally:
         stream.cancel()
+        forks.leave(use)
