@@ -89,26 +89,26 @@ class LogFile(LogOutput):
         """Raises OSError if the file can't be opened."""
         super().__init__(descriptor)
         self._path = path
-        self._max_bytes = max_bytes
         self._kept = kept
-        self._size_bytes = self._open()
+        self._max_bytes = self._limit_bytes = max_bytes
+        self._open()
 
     def _make_room(self, size_bytes: int) -> None:
-        self._size_bytes += size_bytes
-        if self._size_bytes <= self._max_bytes:
+        held = os.fstat(self._descriptor).st_size  # with what others wrote to it
+        if not held or held + size_bytes <= self._limit_bytes:
             return
-        # If it fails, the log goes on where it is, and rotation is tried again as much later.
-        self._size_bytes = size_bytes
-        with suppress(OSError):
+        self._limit_bytes = self._max_bytes
+        try:
             rotate(self._path, 0, self._kept)
             self._open()
+        except OSError:
+            # The log goes on where it is; not every line tries again.
+            self._limit_bytes += held
 
-    def _open(self) -> int:
-        """Returns the file's size in bytes."""
+    def _open(self) -> None:
         opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             os.dup2(opened, self._descriptor)
-            return os.fstat(opened).st_size
         finally:
             os.close(opened)
 
