@@ -1,7 +1,7 @@
 """Keeps clients from hanging in a process that was forked at the wrong moment.
 
-gRPC prepares for a fork only if no thread is inside it. In a child that was forked during a call, a
-call would wait for ever, without its deadline: it is refused instead.
+gRPC prepares for a fork only if no other thread is in a call. Otherwise a call in the child may
+wait for ever, without its deadline, so it is refused. That of asyncio does not survive any fork.
 """
 
 import os
@@ -10,50 +10,54 @@ from contextlib import contextmanager
 
 from yolopool.errors import ForkedProcess
 
+_WAY_OUT = "make clients after the fork, or use multiprocessing's spawn or forkserver"
+
 
 class Forks:
-    """What this process must know of itself. Its sets change atomically: a lock that another thread
-    held during the fork would never be free in the child.
+    """What a process must know of the one that it was forked from. Its sets change atomically: a
+    lock that another thread held during the fork would never be free in the child.
     """
 
     def __init__(self) -> None:
-        self._inside: set[object] = set()  # one for each use of gRPC that has not ended
-        self._unusable = False
+        self._calls = set[object]()
+        self._async_clients = set[object]()
+        self._after_call = self._after_async = False
         os.register_at_fork(after_in_child=self._forked)
 
     def _forked(self) -> None:
-        self._unusable = self._unusable or bool(self._inside)
-        self._inside = set()
+        self._after_call = self._after_call or bool(self._calls)
+        self._after_async = self._after_async or bool(self._async_clients)
+        self._calls, self._async_clients = set(), set()
 
-    def check(self, made_in: int) -> None:
-        """Raises ForkedProcess where gRPC, or a client of the process `made_in`, can't be used."""
-        if self._unusable:
+    def check(self) -> None:
+        """Raises ForkedProcess where gRPC can't be used."""
+        if self._after_call:
             raise ForkedProcess(
-                "this process was forked while another thread called a pool, and can't call one "
-                "itself: fork earlier, or use multiprocessing's spawn or forkserver"
+                f"this process was forked while another thread called a pool: {_WAY_OUT}"
             )
-        if made_in != os.getpid():
-            raise ForkedProcess(
-                "this client was made before the process was forked: make a client after the fork"
-            )
-
-    def enter(self, made_in: int) -> object:
-        """Begins a use of gRPC, for `leave`. Raises as `check`."""
-        self.check(made_in)
-        use = object()
-        self._inside.add(use)
-        return use
-
-    def leave(self, use: object) -> None:
-        self._inside.discard(use)
 
     @contextmanager
-    def using(self, made_in: int) -> Iterator[None]:
-        use = self.enter(made_in)
+    def calling(self) -> Iterator[None]:
+        """Around a call that blocks. Raises as `check`."""
+        self.check()
+        call = object()
+        self._calls.add(call)
         try:
             yield
         finally:
-            self.leave(use)
+            self._calls.discard(call)
+
+    def opened(self, client: object) -> None:
+        """Notes a client for asyncio. Raises as `check`, and where asyncio's gRPC can't be used."""
+        self.check()
+        if self._after_async:
+            raise ForkedProcess(
+                f"this process was forked while an AsyncClient was open: {_WAY_OUT}"
+            )
+        self._async_clients.add(client)
+
+    def closed(self, client: object) -> None:
+        self._async_clients.discard(client)
 
 
 forks = Forks()

@@ -21,6 +21,7 @@ from yolopool.client.images import ImageLike
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
+from yolopool.errors import ForkedProcess
 from yolopool.forks import forks
 from yolopool.status import error_from_rpc
 
@@ -75,8 +76,7 @@ class AsyncClient:
     def __init__(self, address: str | None = None) -> None:
         self.address = transport.address_of(address)
         self._process = os.getpid()
-        # Its library's own thread is inside gRPC until it is closed.
-        self._use = forks.enter(self._process)
+        forks.opened(self)
         self._channel = grpc.aio.insecure_channel(
             self.address, options=transport.client_options(self.address)
         )
@@ -96,8 +96,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends open calls and the connection."""
-        await self._channel.close()
-        forks.leave(self._use)
+        if os.getpid() == self._process:
+            await self._channel.close()
+            forks.closed(self)
 
     async def detect(
         self, image: ImageLike, model: str, **options: Unpack[DetectOptions]
@@ -152,12 +153,16 @@ class AsyncClient:
 
     async def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
-        forks.check(self._process)
+        self._check_process()
         try:
             reply = await send(call.request, timeout=max(call.timeout_s, 0.001))
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise ForkedProcess("this AsyncClient was made before the fork: make one after it")
 
     async def _run(self, flow: Flow[Answer]) -> Answer:
         """Runs a flow's steps; an error of one is raised inside the flow, which may go on."""
@@ -184,7 +189,7 @@ class AsyncClient:
         return None
 
     def _open(self, call: StreamCall[Answer]) -> AsyncIterator[Answer]:
-        forks.check(self._process)
+        self._check_process()
         stream = self._services.method(call)(call.request, timeout=call.timeout_s)
         return _replies(stream, call, self._proxy)
 

@@ -69,14 +69,14 @@ def _stream(
 class Client:
     """Calls a pool at `address` (host:port; by default YOLOPOOL_ADDRESS or 127.0.0.1:50051).
 
-    Safe to share between threads, not between processes. Close it, or use it in a `with`. Raises
-    ForkedProcess in a process that was forked during a call of another thread.
+    Safe to share between threads. Close it, or use it in a `with`. In a process that was forked
+    during a call of another thread, clients raise ForkedProcess.
     """
 
     def __init__(self, address: str | None = None) -> None:
         self.address = transport.address_of(address)
         self._process = os.getpid()
-        with forks.using(self._process):
+        with forks.calling():
             self._channel = grpc.insecure_channel(
                 self.address, options=transport.client_options(self.address)
             )
@@ -96,7 +96,8 @@ class Client:
 
     def close(self) -> None:
         """Ends open calls and the connection."""
-        self._channel.close()
+        if os.getpid() == self._process:  # in a forked child gRPC may wait for the parent's calls
+            self._channel.close()
 
     def detect(self, image: ImageLike, model: str, **options: Unpack[DetectOptions]) -> Detections:
         """Runs a model on one image: a path, bytes of a file, a PIL image, or a uint8 array of
@@ -163,7 +164,7 @@ class Client:
     def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
         try:
-            with forks.using(self._process):
+            with forks.calling():
                 reply = send(call.request, timeout=max(call.timeout_s, 0.001))
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._proxy) from None
@@ -194,12 +195,12 @@ class Client:
         return None
 
     def _open(self, call: StreamCall[Answer]) -> Iterator[Answer]:
-        use = forks.enter(self._process)
+        forks.check()
         stream = self._services.method(call)(call.request, timeout=call.timeout_s)
-        return _replies(stream, call, self._proxy, use)
+        return _replies(stream, call, self._proxy)
 
 
-def _replies(stream: Any, call: StreamCall[Answer], proxy: str, use: object) -> Iterator[Answer]:
+def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> Iterator[Answer]:
     try:
         for message in stream:
             yield call.read(message)
@@ -207,4 +208,3 @@ def _replies(stream: Any, call: StreamCall[Answer], proxy: str, use: object) -> 
         raise error_from_rpc(error, proxy) from None
     finally:
         stream.cancel()
-        forks.leave(use)

@@ -18,7 +18,7 @@ from pathlib import Path
 STDERR = 2
 MAX_WAITING_BYTES = 1024 * 1024
 # Lines are written together at most this often, so that a busy process is not woken for each.
-PAUSE_S = 0.05
+PAUSE_S, WRITTEN_BYTES = 0.05, 32 * 1024
 # Of a file: its size at most, and how many earlier ones are kept beside it.
 MAX_FILE_BYTES, KEPT_FILES = 32 * 1024 * 1024, 3
 
@@ -191,10 +191,19 @@ class QueuedLog(io.TextIOBase):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
-                data = b"".join(self._waiting)
-                self._waiting.clear()
+                data = self._next()
             self._output.put(data)
             with self._changed:
                 self._waiting_bytes -= len(data)
                 self._changed.notify_all()
-            self._at_once.wait(PAUSE_S)
+                more = bool(self._waiting)
+            if not more:
+                self._at_once.wait(PAUSE_S)
+
+    def _next(self) -> bytes:
+        """Some of what waits, to be written together."""
+        taken, size_bytes = [self._waiting.popleft()], 0
+        while self._waiting and size_bytes + len(self._waiting[0]) <= WRITTEN_BYTES:
+            taken.append(self._waiting.popleft())
+            size_bytes += len(taken[-1])
+        return b"".join(taken)

@@ -1,6 +1,8 @@
 """How clients reach a pool: past a proxy, at one of several control planes, and after a fork."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -73,3 +75,82 @@ def test_one_of_several_that_ends_loses_no_call(pool: ScriptedPool) -> None:
         client.detect(PIXELS, model="shapes")
     assert len(pool.script.calls) == 4
     client.close()
+
+
+# Forks where nothing else runs; prints what each attempt in a child ends with.
+FORKING = """
+import asyncio, os, socket, sys, threading
+import numpy as np
+from yolopool import AsyncClient, Client
+
+address, pixels = sys.argv[1], np.zeros((8, 8), np.uint8)
+
+def in_child(*attempts):
+    for attempt in attempts:
+        reading, writing = os.pipe()
+        if not (child := os.fork()):
+            try:
+                attempt()
+                os.write(writing, b"ok")
+            except BaseException as error:
+                os.write(writing, getattr(error, "reason", repr(error)).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        print(os.read(reading, 999).decode())
+
+def own():
+    with Client(address) as client:
+        client.detect(pixels, model="shapes", timeout_s=20)
+
+def own_async():
+    async def inside():
+        async with AsyncClient(address) as client:
+            await client.detect(pixels, model="shapes", timeout_s=20)
+    asyncio.run(inside())
+
+idle = Client(address)
+idle.fleet()
+in_child(own, own_async, idle.fleet, idle.close)
+
+async def while_open():
+    async with AsyncClient(address) as client:
+        await client.fleet()
+        def inherited():
+            client.fleet().send(None)
+        in_child(own, own_async, inherited)
+asyncio.run(while_open())
+in_child(own_async)
+
+nobody = socket.create_server(("127.0.0.1", 0))
+calling = Client(f"127.0.0.1:{nobody.getsockname()[1]}")
+thread = threading.Thread(target=lambda: in_vain(calling))
+def in_vain(client):
+    try:
+        client.detect(pixels, model="shapes", timeout_s=600)
+    except Exception:
+        pass
+thread.start()
+connection, _ = nobody.accept()
+in_child(own, own_async, idle.fleet, calling.close)
+calling.close()
+thread.join()
+in_child(own)
+"""
+
+
+def test_a_forked_process_calls_or_hears_why_it_can_not(pool: ScriptedPool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, pool.address],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    refused = "FORKED_PROCESS"
+    assert done.stdout.split() == [
+        "ok", "ok", "ok", "ok",  # nobody calls
+        "ok", refused, refused, "ok",  # an asynchronous client is open; none is
+        refused, refused, refused, "ok",  # another thread is in a call
+        "ok",
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import yolopool
 from yolopool.cli import main, models
 from yolopool.cli.console import SectionedGroup
+from yolopool.cli.detect import command as detecting
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.v1 import detection_pb2, types_pb2
 
@@ -63,7 +64,7 @@ def test_the_version_is_printed_both_ways() -> None:
 
 
 def test_every_option_of_the_proto_is_in_python_and_on_the_command_line() -> None:
-    python, flags = DetectOptions.__annotations__, inspect.signature(main.detect).parameters
+    python, flags = DetectOptions.__annotations__, inspect.signature(detecting.detect).parameters
     for field in detection_pb2.DetectOptions.DESCRIPTOR.fields:
         for name in OTHER_NAMES.get(field.name, {field.name}):
             assert name in python, f"DetectOptions lacks {name}"
