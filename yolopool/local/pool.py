@@ -289,10 +289,16 @@ def on_signals(pool: LocalPool) -> Callable[[], bool]:
 
 
 def refuse_busy(options: PoolOptions) -> None:
-    """Raises StartFailed if a pool already answers on the port."""
+    """Raises StartFailed if a pool, or something else, already answers on the port."""
     if not options.port:
         return
     address = f"127.0.0.1:{options.port}"
-    with Client(address) as client, suppress(Unavailable):
-        client.fleet()
-        raise StartFailed(f"a pool already answers on {address}: stop it, or give another --port")
+    what = "a pool already answers"
+    with Client(address) as client:
+        try:
+            client.fleet()
+        except Unavailable:
+            return
+        except YolopoolError:
+            what = "another program listens"
+    raise StartFailed(f"{what} on {address}: stop it, or give another --port")

@@ -16,6 +16,7 @@ from control_plane.app import ControlPlane
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.desired import Desired
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
+from tests.full_disk import full_disk
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.v1 import (
@@ -47,6 +48,16 @@ async def test_upload_is_kept_under_its_digest(rig: Rig) -> None:
     assert (rig.store / "artifacts" / digest).read_bytes() == b"some weights"
     again = await rig.upload(b"some weights")
     assert (again.complete, again.received_bytes) == (True, 12)
+
+
+async def test_an_upload_that_found_no_room_is_resumed(rig: Rig) -> None:
+    data = b"0123456789"
+    with full_disk(7):
+        error = await refused(rig.upload(data))
+    assert isinstance(error, errors.DiskFull)
+    assert error.details == {"place": str(rig.store)}
+    assert error.details["place"] in error.message
+    assert (await rig.upload(data, offset=7)).complete
 
 
 async def test_a_broken_upload_is_resumed(rig: Rig) -> None:
