@@ -1,4 +1,4 @@
-"""What `yolopool up` does where a port is taken, and where no process can be started for a while."""
+"""What `yolopool up` does where a port is taken, and while no process can be started."""
 
 import subprocess
 import sys
