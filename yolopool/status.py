@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from yolopool.errors import YolopoolError, rebuild
+from yolopool.errors import OutOfMemory, YolopoolError, rebuild
 
 DOMAIN = "yolopool"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -65,6 +65,9 @@ def error_from_rpc(error: grpc.RpcError, proxy: str = "") -> YolopoolError:
     if code is grpc.StatusCode.CANCELLED:
         # The server cancelled the call because it is stopping: a caller who cancels reads no error.
         return _typed("UNAVAILABLE", f"{message}: the server is stopping, retry", ())
+    if code is grpc.StatusCode.UNKNOWN and MemoryError.__name__ in message:
+        # gRPC could not even read the request, so no code of the server saw it.
+        return OutOfMemory("the server has no memory for this request: try again, or a smaller one")
     if proxy and code in _OF_CONNECTION:
         message += f" (through the proxy of {proxy}: to reach the pool without, set no_proxy=HOST)"
     return _typed(code.name, message, ())

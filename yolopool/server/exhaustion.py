@@ -10,6 +10,8 @@ from yolopool.errors import DiskFull, OutOfFiles, OutOfMemory, StorageFailed, Yo
 _DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _FILES = frozenset((errno.EMFILE, errno.ENFILE))
 _BROKEN = frozenset((errno.EROFS, errno.EIO, errno.ESTALE))
+# What Python says without a type of its own.
+_NO_THREAD = "can't start new thread"
 
 
 def typed(error: BaseException, place: str | Path = "") -> YolopoolError | None:
@@ -18,6 +20,8 @@ def typed(error: BaseException, place: str | Path = "") -> YolopoolError | None:
     """
     if isinstance(error, MemoryError):
         return OutOfMemory("this process has no memory left: try again, or give it more")
+    if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
+        return OutOfMemory("this process can start no more threads: try again, or give it more")
     if not isinstance(error, OSError):
         return None
     what = f"{place or error.filename or 'a folder of this process'}"

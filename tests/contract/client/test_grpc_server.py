@@ -139,3 +139,21 @@ async def test_callers_connect_anew_and_open_calls_go_on() -> None:
         assert (await anext(states)).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
     await server.stop(0)
+
+
+async def test_a_request_that_the_server_has_no_memory_for_is_typed() -> None:
+    def read(data: bytes) -> None:
+        raise MemoryError
+
+    async def never(request: object, context: object) -> bytes:
+        return b""
+
+    server = grpc.aio.server()
+    method = grpc.unary_unary_rpc_method_handler(never, request_deserializer=read)
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(NAME, {"Detect": method})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    assert isinstance(await call(f"127.0.0.1:{port}", "any"), errors.OutOfMemory)
+    await server.stop(0)

@@ -21,6 +21,7 @@ def of(number: int, filename: str | None = None) -> OSError:
         (of(errno.EIO), "STORAGE_FAILED"), (of(errno.EMFILE), "OUT_OF_FILES"),
         (of(errno.ENFILE), "OUT_OF_FILES"), (of(errno.ENOMEM), "OUT_OF_MEMORY"),
         (MemoryError(), "OUT_OF_MEMORY"),
+        (RuntimeError("can't start new thread"), "OUT_OF_MEMORY"),
     ],
 )  # fmt: skip
 def test_what_ran_out(error: Exception, reason: str) -> None:
@@ -30,7 +31,7 @@ def test_what_ran_out(error: Exception, reason: str) -> None:
     assert said.retryable
 
 
-@pytest.mark.parametrize("error", [of(errno.ENOENT), of(errno.ECONNRESET), ValueError("no")])
+@pytest.mark.parametrize("error", [of(errno.ENOENT), of(errno.ECONNRESET), RuntimeError("no")])
 def test_anything_else_is_not_about_room(error: Exception) -> None:
     assert typed(error) is None
 
