@@ -23,6 +23,7 @@ from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
 from yolopool.errors import ForkedProcess
 from yolopool.forks import forks
+from yolopool.server.exhaustion import check_descriptors
 from yolopool.status import error_from_rpc
 
 P = ParamSpec("P")
@@ -76,6 +77,7 @@ class AsyncClient:
     def __init__(self, address: str | None = None) -> None:
         self.address = transport.address_of(address)
         self._process = os.getpid()
+        check_descriptors()
         forks.opened(self)
         self._channel = grpc.aio.insecure_channel(
             self.address, options=transport.client_options(self.address)

@@ -24,6 +24,7 @@ from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
 from yolopool.forks import forks
+from yolopool.server.exhaustion import check_descriptors
 from yolopool.status import error_from_rpc
 
 P = ParamSpec("P")
@@ -76,6 +77,7 @@ class Client:
     def __init__(self, address: str | None = None) -> None:
         self.address = transport.address_of(address)
         self._process = os.getpid()
+        check_descriptors()
         with forks.calling():
             self._channel = grpc.insecure_channel(
                 self.address, options=transport.client_options(self.address)

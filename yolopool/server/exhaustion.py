@@ -1,6 +1,7 @@
 """Turns what the operating system says when it has no more room into typed errors."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from yolopool.errors import DiskFull, OutOfFiles, OutOfMemory, StorageFailed, Yo
 _DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _FILES = frozenset((errno.EMFILE, errno.ENFILE))
 _BROKEN = frozenset((errno.EROFS, errno.EIO, errno.ESTALE))
+GRPC_DESCRIPTORS = 5
 # What Python says without a type of its own.
 _NO_THREAD = "can't start new thread"
 
@@ -44,6 +46,24 @@ def typed(error: BaseException, place: str | Path = "") -> YolopoolError | None:
     if error.errno == errno.ENOMEM:
         return OutOfMemory("this machine has no memory left: try again, or free some")
     return None
+
+
+def check_descriptors() -> None:
+    """Raises OutOfFiles if there are fewer descriptors than gRPC's first connection takes: it would
+    end the process.
+    """
+    opened: list[int] = []
+    try:
+        for _ in range(GRPC_DESCRIPTORS):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        said = typed(error)
+        if said is not None:
+            raise said from error
+        raise
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 @contextmanager

@@ -75,6 +75,28 @@ def test_one_of_several_that_ends_loses_no_call(pool: ScriptedPool) -> None:
     client.close()
 
 
+@pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
+def test_without_descriptors_a_client_says_so(pool: ScriptedPool, kind: str) -> None:
+    code = f"""
+import asyncio, resource, sys
+from yolopool import AsyncClient, Client
+
+async def run():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), 4096))
+    client = {kind}(sys.argv[2])
+
+try:
+    asyncio.run(run())
+except Exception as error:
+    print(error.reason)
+"""
+    # Those of asyncio's own loop are open already.
+    done = subprocess.run(
+        [sys.executable, "-c", code, "7", pool.address], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "OUT_OF_FILES\n"
+
+
 # Forks where nothing else runs; prints what each attempt in a child ends with.
 FORKING = """
 import asyncio, os, socket, sys, threading
