@@ -15,6 +15,8 @@ from yolopool.errors import OutOfMemory, YolopoolError, rebuild
 DOMAIN = "yolopool"
 DETAILS_KEY = "grpc-status-details-bin"
 _RETRYABLE = "retryable"
+# What gRPC itself says.
+_NOT_SENT, _NO_ANSWER = "Exception serializing request!", "Deadline Exceeded"
 _OF_CONNECTION = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -68,6 +70,10 @@ def error_from_rpc(error: grpc.RpcError, proxy: str = "") -> YolopoolError:
     if code is grpc.StatusCode.UNKNOWN and MemoryError.__name__ in message:
         # gRPC could not even read the request, so no code of the server saw it.
         return OutOfMemory("the server has no memory for this request: try again, or a smaller one")
+    if code is grpc.StatusCode.INTERNAL and message == _NOT_SENT:
+        return OutOfMemory("this process has no memory to serialise the request: give it more")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and message == _NO_ANSWER:
+        message = "no answer came in time: try again, or allow more time"
     if proxy and code in _OF_CONNECTION:
         message += f" (through the proxy of {proxy}: to reach the pool without, set no_proxy=HOST)"
     return _typed(code.name, message, ())

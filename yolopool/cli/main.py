@@ -33,6 +33,7 @@ from yolopool.client.client import Client
 from yolopool.errors import YolopoolError
 from yolopool.local import demo as demo_files
 from yolopool.local import pool as local_pool
+from yolopool.server import exhaustion
 from yolopool.transport import DEFAULT_ADDRESS
 
 
@@ -82,10 +83,12 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()
-    except (YolopoolError, OSError) as error:
-        print_error(as_line(error))
+    except (YolopoolError, OSError, MemoryError) as error:
+        ended = exhaustion.typed(error) if isinstance(error, MemoryError) else error
+        assert ended is not None, "the want of memory has a type"
+        print_error(as_line(ended))
         _forget_output()
-        sys.exit(exit_code(error))
+        sys.exit(exit_code(ended))
     except local_pool.StartFailed as error:
         print_error(str(error))
         sys.exit(1)

@@ -140,6 +140,13 @@ def test_what_a_full_disk_takes_is_said(pool: ScriptedPool, image: Path) -> None
     assert "No space left on device" in line
 
 
+def test_without_memory_a_command_ends_in_a_line(pool: ScriptedPool, image: Path) -> None:
+    with mock.patch.object(Path, "read_bytes", side_effect=MemoryError):
+        done = yolopool(pool, "detect", image, "--model", "shapes")
+    assert (done.returncode, len(done.stderr.splitlines())) == (7, 1)
+    assert done.stderr.startswith("error OUT_OF_MEMORY: ")
+
+
 def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
     flags = ("--model", "shapes", "--conf", "0.4", "--priority", "bulk", "--json")
     done = yolopool(pool, "detect", image, *flags)

@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,18 @@ from PIL import Image
 
 from tests.contract.scripted_pool import ScriptedPool
 from yolopool import AsyncClient, Client, errors
-from yolopool.client import fleet_records, model_records
+from yolopool.client import calls, fleet_records, model_records
 from yolopool.client.explanations import Event
 from yolopool.v1 import model_pb2, types_pb2
 
 Call = Callable[..., Any]
+
+
+class Heavy:
+    """A message that takes more memory than there is."""
+
+    def SerializeToString(self) -> bytes:
+        raise MemoryError
 
 
 @pytest.fixture
@@ -171,6 +180,19 @@ def test_every_call_has_a_deadline(call: Call, pool: ScriptedPool, png: bytes) -
         assert remaining is not None, name
         assert remaining < 1000, name
     assert round(pool.script.calls[0][2] or 0.0) <= 7
+
+
+def test_a_server_that_gives_no_answer_is_late(png: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with Client(address) as client, pytest.raises(errors.DeadlineExceeded, match="in time"):
+            client.detect(png, model="shapes", timeout_s=0.3)
+
+
+def test_what_there_is_no_memory_to_send_is_typed(pool: ScriptedPool, png: bytes) -> None:
+    call = calls.detect(png, "shapes")
+    with Client(pool.address) as client, pytest.raises(errors.OutOfMemory, match="to send"):
+        client._send(replace(call, request=Heavy()))
 
 
 def test_no_server_is_unavailable_before_the_deadline(png: bytes) -> None:
