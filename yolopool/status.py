@@ -10,7 +10,8 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from yolopool.errors import MessageTooLarge, OutOfMemory, YolopoolError, rebuild
+from yolopool.error_table import rebuild
+from yolopool.errors import MessageTooLarge, OutOfMemory, YolopoolError
 
 DOMAIN = "yolopool"
 DETAILS_KEY = "grpc-status-details-bin"

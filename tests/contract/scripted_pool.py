@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 
 from yolopool import status
-from yolopool.errors import BY_REASON, ImageNotDecodable, YolopoolError
+from yolopool.error_table import BY_REASON
+from yolopool.errors import ImageNotDecodable, YolopoolError
 from yolopool.v1 import (
     bench_pb2,
     bench_pb2_grpc,

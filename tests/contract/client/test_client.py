@@ -17,6 +17,7 @@ from tests.contract.scripted_pool import ScriptedPool
 from yolopool import AsyncClient, Client, errors
 from yolopool.client import calls, fleet_records, model_records
 from yolopool.client.explanations import Event
+from yolopool.error_table import BY_REASON
 from yolopool.v1 import model_pb2, types_pb2
 
 Call = Callable[..., Any]
@@ -136,13 +137,13 @@ def test_what_is_no_image_never_leaves(
 
 
 # UNAVAILABLE is sent again by the transport first; the others fail at once.
-@pytest.mark.parametrize("reason", sorted(set(errors.BY_REASON) - {"INTERNAL"}))
+@pytest.mark.parametrize("reason", sorted(set(BY_REASON) - {"INTERNAL"}))
 def test_every_failure_is_typed(pool: ScriptedPool, png: bytes, reason: str) -> None:
     with Client(pool.address) as client, pytest.raises(errors.YolopoolError) as caught:
         client.detect(png, model=reason)
-    assert type(caught.value) is errors.BY_REASON[reason]
+    assert type(caught.value) is BY_REASON[reason]
     assert (caught.value.reason, caught.value.retry_after_s) == (reason, 2.0)
-    assert caught.value.retryable == errors.BY_REASON[reason].retryable
+    assert caught.value.retryable == BY_REASON[reason].retryable
 
 
 def test_asyncio_failures_are_the_same(pool: ScriptedPool, png: bytes) -> None:

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from yolopool import errors
+from yolopool.error_table import BY_REASON
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2, detection_pb2_grpc
@@ -28,7 +29,7 @@ class Failing(detection_pb2_grpc.DetectionServiceServicer):
             raise OSError(errno.ENOSPC, "No space left on device", "/data/store")
         if request.request_id == "bug":
             raise RuntimeError("secret /etc/passwd")
-        raise errors.BY_REASON[request.request_id](
+        raise BY_REASON[request.request_id](
             f"no {request.model}", retry_after_s=0.25, details={"model": request.model}
         )
 
@@ -66,12 +67,12 @@ async def call(address: str, request_id: str) -> errors.YolopoolError:
     return error_from_rpc(caught.value)
 
 
-@pytest.mark.parametrize("reason", sorted(set(errors.BY_REASON) - {"INTERNAL"}))
+@pytest.mark.parametrize("reason", sorted(set(BY_REASON) - {"INTERNAL"}))
 async def test_every_error_arrives_typed(address: str, reason: str) -> None:
     error = await call(address, reason)
-    assert type(error) is errors.BY_REASON[reason]
+    assert type(error) is BY_REASON[reason]
     assert (error.reason, error.message) == (reason, "no shapes")
-    assert error.retryable == errors.BY_REASON[reason].retryable
+    assert error.retryable == BY_REASON[reason].retryable
     assert error.retry_after_s == 0.25
     assert error.details == {"model": "shapes"}
 
@@ -149,7 +150,7 @@ async def test_a_request_that_the_server_has_no_memory_for_is_typed() -> None:
         return b""
 
     server = grpc.aio.server()
-    method = grpc.unary_unary_rpc_method_handler(never, request_deserializer=read)
+    method: Any = grpc.unary_unary_rpc_method_handler(never, request_deserializer=read)
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler(NAME, {"Detect": method})]
     )

@@ -4,7 +4,8 @@ import grpc
 import pytest
 
 from yolopool import errors, status
-from yolopool.errors import BY_CODE, BY_REASON, YolopoolError, rebuild
+from yolopool.error_table import BY_CODE, BY_REASON, rebuild
+from yolopool.errors import YolopoolError
 
 
 def all_classes(root: type[YolopoolError] = YolopoolError) -> list[type[YolopoolError]]:
