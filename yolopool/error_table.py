@@ -5,16 +5,21 @@ from collections.abc import Iterator, Mapping
 from yolopool.errors import Internal, YolopoolError
 
 
+def _children(root: type[YolopoolError]) -> list[type[YolopoolError]]:
+    """Of the tree that is sent: a process may have kinds of its own."""
+    return [cls for cls in root.__subclasses__() if cls.__module__ == YolopoolError.__module__]
+
+
 def _tree(root: type[YolopoolError]) -> Iterator[type[YolopoolError]]:
     yield root
-    for child in root.__subclasses__():
+    for child in _children(root):
         yield from _tree(child)
 
 
 # Class by reason, and class by code. A reason that this release does not know (of a newer server)
 # becomes the class of its code.
 BY_REASON: dict[str, type[YolopoolError]] = {cls.reason: cls for cls in _tree(YolopoolError)}
-BY_CODE: dict[str, type[YolopoolError]] = {cls.code: cls for cls in YolopoolError.__subclasses__()}
+BY_CODE: dict[str, type[YolopoolError]] = {cls.code: cls for cls in _children(YolopoolError)}
 
 
 def rebuild(
