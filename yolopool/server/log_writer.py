@@ -94,16 +94,16 @@ class LogFile(LogOutput):
         self._open()
 
     def _make_room(self, size_bytes: int) -> None:
-        held = os.fstat(self._descriptor).st_size  # with what others wrote to it
-        if not held or held + size_bytes <= self._limit_bytes:
-            return
-        self._limit_bytes = self._max_bytes
+        held = 0
         try:
-            rotate(self._path, 0, self._kept)
-            self._open()
+            held = os.fstat(self._descriptor).st_size  # with what others wrote to it
+            if held and held + size_bytes > self._limit_bytes:
+                rotate(self._path, 0, self._kept)
+                self._open()
+                self._limit_bytes = self._max_bytes
         except OSError:
             # The log goes on where it is; not every line tries again.
-            self._limit_bytes += held
+            self._limit_bytes = self._max_bytes + held
 
     def _open(self) -> None:
         opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
