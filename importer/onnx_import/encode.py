@@ -13,7 +13,7 @@ import onnx
 from google.protobuf import json_format
 from onnx import TypeProto
 
-from importer import pack_writer
+from importer import class_names, pack_writer
 from importer.onnx_import import graph as onnx_graph
 from importer.onnx_import import layout as onnx_layout
 from importer.onnx_import import shapes as onnx_shapes
@@ -24,7 +24,6 @@ from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import HeadAttributes, OnnxGraph, OnnxOutput, PackManifest
 
 _STRIDE, _IMAGE_SIZE = 32, 640  # used if the file says nothing: the library's defaults
-_MAX_CLASSES, _MAX_CLASS_NAME = 100_000, 1_000
 _LAYOUTS = {
     types_pb2.OUTPUT_LAYOUT_OBJECTNESS: Layout.OBJECTNESS,
     types_pb2.OUTPUT_LAYOUT_PLAIN: Layout.PLAIN,
@@ -64,8 +63,8 @@ def encode(
     if order["architecture_yaml"]:
         raise ImportRefused(INVALID, "an ONNX file is its own architecture: give it without --arch")
     step(0.1, "load")
-    data = artifact.read_bytes()
-    graph = onnx_graph.read(data)
+    graph = onnx_graph.read(artifact.read_bytes())
+    data = graph.file
     made = Exported(**order["exported"]) if order.get("exported") else None
     if made is None or made.task == "detect":
         made = None  # a detection graph is recognised by its file alone
@@ -141,7 +140,11 @@ def _decided(
         known = _known(graph, types, names, size)
         return onnx_layout.decide(known, _LAYOUTS.get(asked.output_layout))
     except Undecided as undecided:
-        raise ImportRefused(UNSUPPORTED, f"the ONNX file is refused: {undecided}") from undecided
+        count = _names_in_file(graph)
+        words = f"; the file has {count} class names" if count not in (0, len(names)) else ""
+        raise ImportRefused(
+            UNSUPPORTED, f"the ONNX file is refused: {undecided}{words}"
+        ) from undecided
 
 
 def _check_kind(graph: Graph) -> None:
@@ -159,20 +162,18 @@ def _check_kind(graph: Graph) -> None:
 
 
 def _class_names(graph: Graph, said: Sequence[str]) -> tuple[str, ...]:
-    found = graph.words.class_names
-    if said and found and len(said) != len(found):
-        raise ImportRefused(
-            INVALID,
-            f"{len(said)} class names were given, the file has {len(found)}: give as many, or none",
-        )
-    names = tuple(said) or found
+    names = tuple(said) or class_names.of_file(graph.words.names)
     if not names:
         raise ImportRefused(
             INVALID, "the file does not say its class names: give them with --names, in order"
         )
-    if len(names) > _MAX_CLASSES or any(len(name) > _MAX_CLASS_NAME for name in names):
-        raise ImportRefused(INVALID, "there are too many class names, or one is too long: rename")
+    class_names.check(names)
     return names
+
+
+def _names_in_file(graph: Graph) -> int:
+    names = graph.words.names
+    return len(names) if isinstance(names, list | tuple | dict) else 0
 
 
 def _known(graph: Graph, types: Mapping[str, TypeProto], names: Sequence[str], size: int) -> Known:
@@ -186,7 +187,7 @@ def _known(graph: Graph, types: Mapping[str, TypeProto], names: Sequence[str], s
         ),
         classes=len(names),
         size=(size, size),
-        names_in_file=bool(words.class_names),
+        names_in_file=_names_in_file(graph) == len(names),
         final=words.final,
         suppresses=graph.suppresses,
     )

@@ -44,7 +44,7 @@ def encode(
             artifact, order["architecture_yaml"], order["class_names"]
         )
     else:
-        loaded = checkpoint.load(artifact)
+        loaded = checkpoint.load(artifact, order["class_names"])
     model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
     step(0.3, "export")
     path = folder / "exported.onnx"
@@ -61,7 +61,11 @@ def encode(
     }
     try:
         return of_graph(
-            order | asked, path, folder, warnings, lambda done, what: step(0.5 + done / 2, what)
+            order | asked,
+            path,
+            folder,
+            [*warnings, *loaded.warnings],
+            lambda done, what: step(0.5 + done / 2, what),
         )
     finally:
         path.unlink()

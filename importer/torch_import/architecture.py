@@ -166,10 +166,12 @@ def build_for(
     return model
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], what: str) -> None:
+def load_weights(
+    model: nn.Module, weights: Mapping[str, torch.Tensor], what: str, remedy: str
+) -> None:
     """Loads all weights into a model: every key must be there in its shape, and no other.
 
-    Raises ImportRefused with the counts and the first ten of each kind.
+    Raises ImportRefused with the counts, the first ten of each kind, and the remedy.
     """
     wanted = model.state_dict()
     missing = [f"{key} {_shape(wanted[key])}" for key in wanted if key not in weights]
@@ -185,9 +187,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], what: st
         if keys
     ]
     if wrong:
-        raise ImportRefused(
-            INVALID, f"the weights do not fit {what}: {'; '.join(wrong)}: give the right one"
-        )
+        raise ImportRefused(INVALID, f"the weights do not fit {what}: {'; '.join(wrong)}: {remedy}")
     model.load_state_dict(dict(weights), strict=True)
 
 

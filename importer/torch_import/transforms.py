@@ -10,22 +10,14 @@ from typing import Any
 import torch
 
 from importer.refusal import UNSUPPORTED, ImportRefused
-
-
-class Record:
-    """Stands for an object of torchvision.transforms: its attributes without its methods."""
-
-    def __init__(self, *values: Any) -> None:
-        self.values = values
-
+from importer.torch_import import stand_ins
 
 _OF_TRANSFORMS = ("Compose", "Resize", "CenterCrop", "ToTensor", "Normalize")
 _NAMES = (
     *(f"torchvision.transforms.transforms.{name}" for name in _OF_TRANSFORMS),
     "torchvision.transforms.functional.InterpolationMode",
 )
-# A class for each name, because torch maps each permitted class to one name.
-_KINDS = {name: type(name.rpartition(".")[2], (Record,), {}) for name in _NAMES}
+_KINDS = {name: stand_ins.kind(name) for name in _NAMES}
 
 
 def permit() -> None:

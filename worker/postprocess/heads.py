@@ -19,6 +19,7 @@ from worker.postprocess.outputs import (
     Probabilities,
     Rotations,
     TaskOutput,
+    not_finite,
 )
 
 DETECT, SEGMENT, POSE = "detect", "segment", "pose"
@@ -71,6 +72,8 @@ class Head:
         return tuple(candidates)
 
     def _candidates(self, kept: nms.Suppressed, extra: F32, prototypes: F32 | None) -> Candidates:
+        if not (kept.finite and np.isfinite(extra).all()):
+            return not_finite()
         boxes, task_output = kept.boxes, self._task_output(kept.boxes, extra, prototypes)
         if isinstance(task_output, Rotations):
             boxes = rotated_boxes.hulls(task_output.boxes)
@@ -102,6 +105,8 @@ def classified(probabilities: F32) -> tuple[Candidates, ...]:
             np.zeros(0, np.int64),
             Probabilities(row.copy()),
         )
+        if np.isfinite(row).all()
+        else not_finite()
         for row in probabilities
     )
 
