@@ -64,6 +64,9 @@ class VersionSettings:
     output_layout: OutputLayout | None = None
     # Further sizes that a request may ask for.
     image_sizes: tuple[int, ...] = ()
+    # A rectangle in place of a square of image_size, its longer side: both or none.
+    image_height: int = 0
+    image_width: int = 0
 
     @property
     def largest_image(self) -> int:

@@ -34,13 +34,14 @@ _EXPORT = "export it again from its .pt, with its usual tool"
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """The image input: NCHW with three channels; 0 for a size that the file leaves free."""
+    """The image input: NCHW, RGB or grey; 0 for a size that the file leaves free."""
 
     name: str
     dtype: str
     batch: int
     height: int
     width: int
+    channels: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +200,15 @@ def _input(graph: GraphProto) -> Input:
         raise ImportRefused(
             UNSUPPORTED, f"its input is {name}, served are float32, float16 and uint8: {_EXPORT}"
         )
-    if len(shape) != 4 or shape[1] != 3:
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        known = len(shape) == 4 and shape[-1] not in (1, 3)
+        remedy = "with images of 1 or 3 channels" if known else "with the channels first"
         raise ImportRefused(
             UNSUPPORTED,
-            f"its input is {_said(shape)}, served is (batch, 3, height, width): {_EXPORT}, with "
-            "the channels first",
+            f"its input is {_said(shape)}, served is (batch, 3 or 1, height, width): {_EXPORT}, "
+            f"{remedy}",
         )
-    batch, _, height, width = (0 if size is None else size for size in shape)
+    batch, channels, height, width = (0 if size is None else size for size in shape)
     if any(size and not 32 <= size <= 4096 for size in (height, width)) or batch > 1024:
         raise ImportRefused(
             UNSUPPORTED, f"its input is {_said(shape)}: served are 32 to 4096 pixels"
@@ -214,7 +217,7 @@ def _input(graph: GraphProto) -> Input:
         raise ImportRefused(
             UNSUPPORTED, f"its input is {_said(shape)}: {_EXPORT}, with both sides free or none"
         )
-    return Input(image.name, _DTYPES[kind], batch, height, width)
+    return Input(image.name, _DTYPES[kind], batch, height, width, channels)
 
 
 def _outputs(graph: GraphProto) -> tuple[Output, ...]:

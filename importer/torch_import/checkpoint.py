@@ -200,7 +200,7 @@ def _chosen_head(model: Any, asked: "HeadMode.ValueType") -> "HeadMode.ValueType
 def _answer(model: Any) -> tuple[torch.Tensor, ...]:
     """The model's output on an image of noise, so that every weight takes part."""
     generator = torch.Generator().manual_seed(0)
-    image = torch.rand((1, 3, _PROBE, _PROBE), generator=generator)
+    image = torch.rand((1, heads.channels_of(model), _PROBE, _PROBE), generator=generator)
     with torch.inference_mode():
         return tuple(torch.nan_to_num(output) for output in heads.answer(model(image)))
 

@@ -46,6 +46,10 @@ def encode(
     model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
     step(0.6, "measure")
     stride = checkpoint.model_stride(model)
+    if loaded.task.name == "classify" and settings.image_height:
+        raise ImportRefused(
+            INVALID, "a model that classifies takes squares: give one size, not a rectangle"
+        )
     task, head, head_mode = loaded.task, model.model[-1], _head_mode(model.model[-1])
     result, activation_bytes = profile.probe(model, stride)
     extra, end_to_end = tasks.attributes(task, head), head_mode == HEAD_MODE_END_TO_END
@@ -72,6 +76,7 @@ def encode(
         tensors=skeleton.entries,
         parameters=skeleton.parameters,
         # The libraries whose classes the skeleton names.
+        channels=tasks.channels_of(model),
         made_with=[f"ultralytics {ultralytics.__version__}", f"torch {torch.__version__}"],
     )
     step(0.8, "write")

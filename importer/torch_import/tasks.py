@@ -62,10 +62,20 @@ def task_of(model: Any) -> Task:
             f"a {type(model).__name__} with the head {type(layers[-1]).__name__} is no model of "
             f"the library's own: {_SERVED}",
         )
-    first = next((layer for layer in layers.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is None or first.in_channels != 3:
-        raise ImportRefused(UNSUPPORTED, "the model does not take images of three channels")
+    channels = channels_of(model)
+    if channels not in ((3,) if task.name == "classify" else (1, 3)):
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"the model takes images of {channels} channels, served are 3 (colours) and, but for "
+            "models that classify, 1 (grey): train it on such images",
+        )
     return task
+
+
+def channels_of(model: Any) -> int:
+    """How many channels the images of a loaded model have; 0 if it has no convolution."""
+    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
+    return first.in_channels if first is not None else 0
 
 
 def task_of_layers(known: Mapping[str, Any]) -> Task:

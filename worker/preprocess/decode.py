@@ -50,8 +50,9 @@ class ImageLimits:
             )
 
 
-def decode(encoded: bytes, limits: ImageLimits) -> U8:
-    """Decodes to uint8 BGR (height, width, 3), upright: what cv2.IMREAD_COLOR gives.
+def decode(encoded: bytes, limits: ImageLimits, grey: bool = False) -> U8:
+    """Decodes to uint8 BGR (height, width, 3), upright: what cv2.IMREAD_COLOR gives; `grey`: to
+    (height, width, 1), what cv2.IMREAD_GRAYSCALE gives.
 
     The size is checked against the header before anything is decoded. Raises ImageEmpty,
     ImageTooLarge, or ImageNotDecodable: no image, another format, or a truncated one.
@@ -60,7 +61,8 @@ def decode(encoded: bytes, limits: ImageLimits) -> U8:
     header = read_header(encoded)
     limits.check_pixels(header.height, header.width)
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        kind = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), kind)
     except cv2.error:
         image = None
     if image is None:
@@ -70,7 +72,12 @@ def decode(encoded: bytes, limits: ImageLimits) -> U8:
         )
     # The decoder may read another size than the header that was checked.
     limits.check_pixels(*image.shape[:2])
-    return np.asarray(image, np.uint8)
+    return np.asarray(image[..., None] if grey else image, np.uint8)
+
+
+def to_grey(image: U8) -> U8:
+    """BGR (height, width, 3) to grey (height, width, 1)."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None], np.uint8)
 
 
 def from_raw(

@@ -160,7 +160,9 @@ class Preprocessor:
     def _prepare(self, image: "_Image[Any]") -> Prepared:
         try:
             started = self._clock()
-            pixels, image_shape, offset = self._read(image.source, image.region_of_interest)
+            pixels, image_shape, offset = self._read(
+                image.source, image.region_of_interest, image.spec.channels
+            )
             decoded = self._clock()
             if image.spec.tiling is not None:
                 letterboxed = self._tiles(pixels, image.spec, image.spec.tiling)
@@ -182,8 +184,7 @@ class Preprocessor:
         """All tiles, one below the other: they have one shape."""
         height, width = image.shape[:2]
         tiles = layout(Region(0, 0, width, height), tiling)
-        side = letterbox.size_of(spec.image_size, spec.stride)
-        slot = self._arena.allocate(3 * side * side * len(tiles))
+        slot = self._arena.allocate(spec.image_bytes * len(tiles))
         first = _letterboxed(letterbox.crop(image, tiles[0]), spec, slot, self._limits).image
         for number, tile in enumerate(tiles[1:], start=1):
             _letterboxed(
@@ -193,15 +194,16 @@ class Preprocessor:
         return Letterboxed(stack, (height, width))
 
     def _read(
-        self, source: bytes | RawPixels, region_of_interest: Box | None
+        self, source: bytes | RawPixels, region_of_interest: Box | None, channels: int
     ) -> tuple[U8, tuple[int, int], tuple[int, int]]:
         """The pixels of the region, the (height, width) of the image, and their (x, y) in it."""
         if isinstance(source, RawPixels):
             image = decode.from_raw(
                 source.data, source.height, source.width, source.channel_order, self._limits
             )
+            image = decode.to_grey(image) if channels == 1 else image
         else:
-            image = decode.decode(source, self._limits)
+            image = decode.decode(source, self._limits, grey=channels == 1)
         height, width = image.shape[:2]
         if region_of_interest is None:
             return image, (height, width), (0, 0)

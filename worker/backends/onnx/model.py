@@ -33,9 +33,9 @@ class Session(Protocol):
         ...
 
     def run(self, images: U8) -> Outputs:
-        """Runs BGR images, uint8 (batch, height, width, 3). Returns the outputs that the pack
-        names, in its order, in memory that no later pass writes to. Raises any error of the
-        runtime.
+        """Runs BGR or grey images, uint8 (batch, height, width, channels). Returns the outputs that
+        the pack names, in its order, in memory that no later pass writes to. Raises any error of
+        the runtime.
         """
         ...
 
@@ -103,7 +103,7 @@ class OnnxModel:
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """pixels: uint8 BGR (batch, height, width, 3)."""
+    """pixels: uint8 (batch, height, width, channels), BGR or grey."""
 
     model: OnnxModel
     session: Session
