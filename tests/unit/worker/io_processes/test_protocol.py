@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from worker.arrays import U8
 from worker.io_processes import protocol
-from worker.preprocess.letterbox import Letterboxed
+from worker.preprocess.letterbox import ImageSize, Letterboxed
 from worker.preprocess.prepared import Prepared, PreprocessSpec
 from yolopool.vocabulary import ShapePolicy
 
@@ -14,9 +14,14 @@ SIDES = st.tuples(st.integers(1, 64), st.integers(1, 64))
 SECONDS = st.floats(0, 1e6)
 
 
-@given(st.integers(32, 4096), st.sampled_from([32, 64]), st.sampled_from(ShapePolicy))
-def test_specs(image_size: int, stride: int, policy: ShapePolicy) -> None:
-    spec = PreprocessSpec(image_size, stride, policy)
+@given(
+    st.integers(32, 4096) | st.tuples(st.integers(32, 320), st.integers(321, 4096)),
+    st.sampled_from([32, 64]),
+    st.sampled_from(ShapePolicy),
+    st.sampled_from([1, 3]),
+)
+def test_specs(image_size: ImageSize, stride: int, policy: ShapePolicy, channels: int) -> None:
+    spec = PreprocessSpec(image_size, stride, policy, channels=channels)
     assert protocol.read_spec(protocol.pack_spec(spec)) == spec
 
 
@@ -25,7 +30,7 @@ def test_requests(remaining_s: float | None, request: bytes) -> None:
     assert protocol.read_ask(protocol.pack_ask(remaining_s, request)) == (remaining_s, request)
 
 
-@given(SIDES, SIDES, SIDES, SIDES, SECONDS, SECONDS, st.integers(0, 2**40))
+@given(SIDES, SIDES, SIDES, SIDES, SECONDS, SECONDS, st.integers(0, 2**40), st.sampled_from([1, 3]))
 def test_pixels_are_where_they_are_said_to_be(
     shape: tuple[int, int],
     original: tuple[int, int],
@@ -34,8 +39,10 @@ def test_pixels_are_where_they_are_said_to_be(
     decode_s: float,
     preprocess_s: float,
     at: int,
+    channels: int,
 ) -> None:
-    image = np.arange(shape[0] * shape[1] * 3).astype(np.uint8).reshape(*shape, 3)
+    count = shape[0] * shape[1] * channels
+    image = np.arange(count).astype(np.uint8).reshape(*shape, channels)
     sent = Prepared(Letterboxed(image, original), whole, offset, decode_s, preprocess_s)
 
     def pixels(offset: int, size_bytes: int) -> U8:
