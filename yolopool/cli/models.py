@@ -123,7 +123,8 @@ def models_register(
         typer.Option("--arch", help="Architecture (YAML), for a file that holds weights alone."),
     ] = None,
     class_names: Annotated[
-        str, typer.Option("--names", help="Class names, comma separated, in place of the file's own.")
+        str,
+        typer.Option("--names", help="Class names, comma separated, in place of the file's own."),
     ] = "",
     wait: Annotated[bool, typer.Option(help="Wait until the import has ended.")] = True,
     as_json: AsJson = False,
