@@ -59,8 +59,8 @@ def decide(said: Sequence[str], found: Sequence[str], classes: int) -> tuple[tup
         )
     if len(names) > classes:
         warning = (
-            f"the file has {len(names)} class names for {classes} classes: the last "
-            f"{len(names) - classes} were dropped"
+            f"the file has {len(names)} class names for {classes} classes: the first {classes} "
+            "are used"
         )
         names = names[:classes]
     check(names)

@@ -34,7 +34,7 @@ _BESIDE = re.compile(
     r"|uuid\.(UUID|SafeUUID)"
     r"|builtins\.(dict|frozenset|list|int|float|str|bool|slice|range)"
     r"|torch\.optim\.[\w.]+|torch\.(cuda\.)?amp\.grad_scaler\.\w+"
-    r"|torch\._dynamo\.[\w.]+|torch\._inductor\.[\w.]+"
+    r"|torch\._(dynamo|inductor)\.[\w.]+|torch\._TorchCompile\w+|contextlib\.nullcontext"
     r"|numpy\.ndarray|numpy\._?core\.multiarray\._reconstruct"
 )
 # Their contents come after them, and torch's reader fills plain containers alone.

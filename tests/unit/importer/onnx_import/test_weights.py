@@ -17,7 +17,7 @@ NAN, INF = float("nan"), float("inf")
 def graph(weight: Any, bound: float = 1.0, kind: str = "Conv") -> onnx.GraphProto:
     """A product with `weight`, then a clip at `bound`, which is a constant of a node."""
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 32, 32])
-    given = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
+    given = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 3, 32, 32])
     held = numpy_helper.from_array(np.full((3, 3, 1, 1), 0.5, np.float32), "weight")
     values = numpy_helper.to_array(held).copy()
     values[1, 2] = weight
