@@ -5,7 +5,6 @@ and runs no code of the file.
 import os
 import pickle
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def _named(path: Path) -> list[str]:
         raise _unreadable(error) from error
 
 
-def _refused(text: str) -> Sequence[str]:
+def _refused(text: str) -> list[str]:
     """What the reader refused to call, from its message."""
     found = re.findall(r"(?:GLOBAL|type|class|function)\s+([A-Za-z_][\w.]*\.[\w]+)", text)
     if not found and re.search(r"[Uu]nsupported (?:global|class|operand)|unsafe getattr", text):

@@ -5,7 +5,7 @@ A record has the attributes of the object and none of its code, so that reading 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ _BESIDE = re.compile(
     r"|numpy\.ndarray|numpy\._?core\.multiarray\._reconstruct"
 )
 # Their contents come after them, and torch's reader fills plain containers alone.
-_CONTAINERS = {
+_CONTAINERS: dict[str, Callable[..., Any]] = {
     "collections.defaultdict": lambda *values: {},
     "collections.deque": lambda *values: [],
 }

@@ -21,7 +21,7 @@ def graph(weight: Any, bound: float = 1.0, kind: str = "Conv") -> onnx.GraphProt
     held = numpy_helper.from_array(np.full((3, 3, 1, 1), 0.5, np.float32), "weight")
     values = numpy_helper.to_array(held).copy()
     values[1, 2] = weight
-    constant = numpy_helper.from_array(np.float32(bound), "value")
+    constant = numpy_helper.from_array(np.array(bound, np.float32), "value")
     nodes = [
         helper.make_node(kind, ["images", "weight"], ["made"]),
         helper.make_node("Constant", [], ["bound"], value=constant),
@@ -66,7 +66,7 @@ def test_every_type_of_numbers_is_looked_at(dtype: Any) -> None:
 
 def test_branches_are_looked_at() -> None:
     one = graph(0.5)
-    held = numpy_helper.from_array(np.float32([NAN]), "kept")
+    held = numpy_helper.from_array(np.array([NAN], np.float32), "kept")
     kept = helper.make_tensor_value_info("kept", TensorProto.FLOAT, [1])
     branch = helper.make_graph([], "branch", [], [kept], [held])
     node = helper.make_node("If", ["which"], ["x"], then_branch=branch, else_branch=branch)
