@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from worker.arrays import F32, I64, Bools
+from worker.arrays import F32, I64, Bools, is_finite
 from worker.postprocess import rotated_boxes
 from worker.postprocess.outputs import NmsOptions
 
@@ -78,7 +78,7 @@ def end_to_end(final: F32, options: NmsOptions) -> Suppressed:
     """Filters the final rows of one image: float32 (n, 6 or more) of box, confidence, class."""
     thresholds = _thresholds(options)
     rows = _not_below(final[:, 4], thresholds)
-    if not np.isfinite(final[rows]).all():
+    if not is_finite(final[rows]):
         return _NOT_FINITE
     class_id = final[rows, 5].astype(np.int64)
     wanted = np.flatnonzero(final[rows, 4] > thresholds[class_id])[: options.max_detections]
@@ -96,7 +96,7 @@ def _of_image(
     thresholds = _thresholds(options)
     rows = _not_below(confidence, thresholds)
     scores = confidence[rows]
-    if not np.isfinite(scores).all():
+    if not is_finite(scores):
         return _NOT_FINITE
     class_id = classes(rows)
     wanted = scores > thresholds[class_id]
@@ -106,7 +106,7 @@ def _of_image(
         rows, class_id, scores = rows[order], class_id[order], scores[order]
     offset = class_id.astype(np.float32) * np.float32(0 if options.agnostic else CLASS_OFFSET)
     own, turned = boxes[:, rows].T, None if angles is None else angles[rows]
-    if not np.isfinite(own).all() or not (turned is None or np.isfinite(turned).all()):
+    if not is_finite(own) or not (turned is None or is_finite(turned)):
         return _NOT_FINITE
     if turned is None:
         own = _corners(own)
