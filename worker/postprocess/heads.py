@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.arrays import F32
+from worker.arrays import F32, is_finite
 from worker.postprocess import nms, rotated_boxes
 from worker.postprocess.outputs import (
     Candidates,
@@ -72,7 +72,7 @@ class Head:
         return tuple(candidates)
 
     def _candidates(self, kept: nms.Suppressed, extra: F32, prototypes: F32 | None) -> Candidates:
-        if not (kept.finite and np.isfinite(extra).all()):
+        if not kept.finite or (extra.size and not is_finite(extra)):
             return not_finite()
         boxes, task_output = kept.boxes, self._task_output(kept.boxes, extra, prototypes)
         if isinstance(task_output, Rotations):
@@ -105,7 +105,7 @@ def classified(probabilities: F32) -> tuple[Candidates, ...]:
             np.zeros(0, np.int64),
             Probabilities(row.copy()),
         )
-        if np.isfinite(row).all()
+        if is_finite(row)
         else not_finite()
         for row in probabilities
     )

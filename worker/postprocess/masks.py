@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.arrays import F32, I64, U8
+from worker.arrays import F32, I64, U8, is_finite
 from worker.postprocess.outputs import NOT_FINITE
 from yolopool.errors import InferenceFailed
 
@@ -147,7 +147,7 @@ def _summed(coefficients: F32, prototypes: F32, rows: _Axis, columns: _Axis) -> 
     (top, bottom), (left, right) = rows.span, columns.span
     part = prototypes[:, top:bottom, left:right]
     logits = np.tensordot(coefficients, part, 1)
-    if not np.isfinite(logits).all():
+    if not is_finite(logits):
         raise InferenceFailed(NOT_FINITE)
     return _Patch(logits, top, left)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from worker.arrays import F32, I64
+from worker.arrays import F32, I64, is_finite
 from worker.postprocess import nms
 from worker.postprocess.outputs import Candidates, NmsOptions, not_finite
 from yolopool.errors import InferenceFailed
@@ -145,7 +145,7 @@ def _end_to_end(answer: F32, classes: int, batch: int) -> Final:
 def _checked(rows: F32, classes: int) -> F32:
     """Drops the empty rows that fill an answer up; sorts the rest, most confident first."""
     rows = rows[~(rows[:, 4] <= 0)]
-    if not np.isfinite(rows).all():
+    if not is_finite(rows):
         return rows
     if not (rows[:, 4] <= 1 + _SLACK).all():
         raise _wrong("its scores are not within 0..1")
