@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from ultralytics.nn import tasks
 
 
 class Record:
@@ -31,7 +32,7 @@ _WRAPPERS = {
 _BESIDE = re.compile(
     r"(argparse|types)\.(Simple)?Namespace"
     r"|datetime\.(datetime|date|time|timedelta|timezone)|decimal\.Decimal|fractions\.Fraction"
-    r"|uuid\.(UUID|SafeUUID)"
+    r"|uuid\.(UUID|SafeUUID)|pathlib\.(_local\.)?Pure\w*Path"
     r"|builtins\.(dict|frozenset|list|int|float|str|bool|slice|range)"
     r"|torch\.optim\.[\w.]+|torch\.(cuda\.)?amp\.grad_scaler\.\w+"
     r"|torch\._(dynamo|inductor)\.[\w.]+|torch\._TorchCompile\w+|contextlib\.nullcontext"
@@ -42,6 +43,7 @@ _CONTAINERS: dict[str, Callable[..., Any]] = {
     "collections.defaultdict": lambda *values: {},
     "collections.deque": lambda *values: [],
 }
+_ATTRIBUTE = "builtins.getattr"
 # Types of NumPy's numbers and texts; of those that hold objects there is none.
 _DTYPES = tuple({type(np.dtype(code)) for code in "?bBhHiIlLqQefdgFDSUMm"})
 
@@ -52,9 +54,20 @@ def permit(names: Iterable[str]) -> None:
     for name in names:
         if name in _CONTAINERS:
             known.append((_CONTAINERS[name], name))
+        elif name == _ATTRIBUTE:
+            known.append((_attribute, name))
         elif name in _WRAPPERS or _BESIDE.fullmatch(name):
             known.append((kind(name), name))
     torch.serialization.add_safe_globals(known)
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    """A method or member that a file names by its owner: of a record another record, else what the
+    library permits.
+    """
+    if isinstance(owner, Record) or (isinstance(owner, type) and issubclass(owner, Record)):
+        return Record(name)
+    return tasks._SafeLoad._build()[_ATTRIBUTE](owner, name)
 
 
 def kind(name: str) -> type[Record]:

@@ -36,8 +36,9 @@ def check(model: Any) -> None:
     if kinds != list(_OF_TRANSFORMS[1:]):
         raise _refusal(f"by {', '.join(kinds)[:200] or 'steps that are not known'}")
     resize, _, _, normalize = steps
+    # Kept by its value or by its name, as Python's release has it.
     mode = getattr(getattr(resize, "interpolation", None), "values", ())
-    if mode != ("bilinear",):
+    if [str(word).lower() for word in mode] != ["bilinear"]:
         raise _refusal(f"with the interpolation {str(mode)[:60]}")
     mean, deviation = _numbers(normalize, "mean"), _numbers(normalize, "std")
     if mean != [0.0] * 3 or deviation != [1.0] * 3:

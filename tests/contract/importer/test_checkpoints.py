@@ -7,7 +7,7 @@ import sys
 import types
 import uuid
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,7 @@ def beside(model: Any, path: Path) -> None:
             "counts": collections.defaultdict(int, {"a": 1}),
             "last": collections.deque([1, 2], 3),
             "run": uuid.UUID(int=5),
+            "folder": PurePosixPath("/runs"),
             "fitness": np.float32(0.5),
             "epochs": np.int64(7),
             "name": np.str_("a"),
