@@ -128,13 +128,9 @@ async def test_known_boxes_come_out_of_every_layout(
         assert_same(one, other, 0)
 
 
-@pytest.mark.parametrize("batch", [3, 0])
-@pytest.mark.parametrize("kind", GRAPHS)
-async def test_an_answer_that_is_not_finite_fails_its_own_image(
-    kind: str, batch: int, backend: Backend, tmp_path: Path
-) -> None:
+def black_is_not_finite(batch: int, images: int = 3) -> onnx.ModelProto:
     """Scores are divided by the brightest pixel of each image: a black one gives 0 / 0."""
-    rows = np.repeat(outputs_of(OUTPUT_LAYOUT_PLAIN)["output"], 3, axis=0)
+    rows = np.repeat(outputs_of(OUTPUT_LAYOUT_PLAIN)["output"], images, axis=0)
     size = (batch or "batch", 3, 320, 320)
     shapes = {"output": (batch or "batch", *rows.shape[1:])}
     model = onnx_graphs.answering({"output": rows}, size=size, shapes=shapes, metadata=V8)
@@ -147,6 +143,15 @@ async def test_an_answer_that_is_not_finite_fails_its_own_image(
     model.graph.node[-1].output[0] = "values"
     model.graph.node.extend(brightest)
     model.graph.initializer.add().CopyFrom(numpy_helper.from_array(np.array([3]), "axis"))
+    return model
+
+
+@pytest.mark.parametrize("batch", [3, 0])
+@pytest.mark.parametrize("kind", GRAPHS)
+async def test_an_answer_that_is_not_finite_fails_its_own_image(
+    kind: str, batch: int, backend: Backend, tmp_path: Path
+) -> None:
+    model = black_is_not_finite(batch)
     pack = await pack_of(model, tmp_path, kind)
     black = np.zeros((320, 320, 3), np.uint8)
     first, second, third = found(backend, pack, boxed(0), black, boxed(2))
