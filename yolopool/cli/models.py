@@ -131,11 +131,12 @@ def models_register(
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Upload a model file as the next version of a model."""
+    size = _size(image_size)
     with Client(address) as client, progress_bar(quiet=as_json) as progress:
         version = client.register(
             name,
             path,
-            image_size=_size(image_size),
+            image_size=size,
             image_sizes=image_sizes or (),
             confidence=confidence,
             iou=iou,
