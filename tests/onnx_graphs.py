@@ -60,8 +60,8 @@ def quantised_concatenation(channels: int, side: int, kernel: int) -> onnx.Model
         return name
 
     def quantised(name: str, limit: float) -> str:
-        scale = constant(f"{name}.scale", np.float32(limit / 127))
-        zero = constant(f"{name}.zero", np.int8(0))
+        scale = constant(f"{name}.scale", np.array(limit / 127, np.float32))
+        zero = constant(f"{name}.zero", np.array(0, np.int8))
         stored = add("QuantizeLinear", [name, scale, zero], f"{name}.int8")
         return add("DequantizeLinear", [stored, scale, zero], f"{name}.real")
 
