@@ -23,10 +23,12 @@ from yolopool.vocabulary import ShapePolicy
 # has 200 KB, and masks have at most results.MAX_MASK_BYTES.
 _HEAD = struct.Struct("<IBQ")
 MAX_BYTES = 32 * 1024**2
-_SPEC = struct.Struct("<III??IdB")
+_SPEC = struct.Struct("<III???IdB")
 _PREPARED = struct.Struct("<Q9I2d")
 _REMAINING = struct.Struct("<d")
 _NUMBER = struct.Struct("<Q")
+# The most of what an I/O process says of damage: a sentence of its decoder.
+_DAMAGE_BYTES = 300
 
 
 class MessageKind(enum.IntEnum):
@@ -56,6 +58,7 @@ class IoSettings:
     capacity: int
     max_image_bytes: int
     max_image_pixels: int
+    max_raw_bytes: int
     log_level: str
     log_json: bool
 
@@ -150,22 +153,32 @@ def pack_spec(spec: PreprocessSpec) -> bytes:
     size = spec.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return _SPEC.pack(
-        height, width, spec.stride, square, spec.crop, tiling.size, tiling.overlap, spec.channels
+        height,
+        width,
+        spec.stride,
+        square,
+        spec.crop,
+        spec.accept_damaged,
+        tiling.size,
+        tiling.overlap,
+        spec.channels,
     )
 
 
 def read_spec(payload: bytes) -> PreprocessSpec:
-    height, width, stride, square, crop, side, overlap, channels = _SPEC.unpack(payload)
+    height, width, stride, square, crop, accept_damaged, side, overlap, channels = _SPEC.unpack(
+        payload
+    )
     size = height if height == width else (height, width)
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
     tiling = Tiling(side, overlap) if side else None
-    return PreprocessSpec(size, stride, policy, crop, tiling, channels)
+    return PreprocessSpec(size, stride, policy, crop, tiling, accept_damaged, channels)
 
 
 def pack_prepared(prepared: Prepared, at: int) -> bytes:
     """`at` is the offset of the pixels in the shared memory."""
     letterboxed = prepared.letterboxed
-    return _PREPARED.pack(
+    where = _PREPARED.pack(
         at,
         *letterboxed.image.shape,
         *letterboxed.original_shape,
@@ -174,13 +187,16 @@ def pack_prepared(prepared: Prepared, at: int) -> bytes:
         prepared.decode_s,
         prepared.preprocess_s,
     )
+    return where + prepared.damage.encode()[:_DAMAGE_BYTES]
 
 
 def read_prepared(payload: bytes, pixels: Callable[[int, int], U8]) -> Prepared:
     """`pixels(offset, size_bytes)` returns a flat view of the shared memory."""
     at, height, width, channels, old_height, old_width, *whole, decode_s, preprocess_s = (
-        _PREPARED.unpack(payload)
+        _PREPARED.unpack_from(payload)
     )
+    damage = payload[_PREPARED.size :][:_DAMAGE_BYTES].decode(errors="replace")
     image = pixels(at, height * width * channels).reshape(height, width, channels)
     letterboxed = Letterboxed(image, (old_height, old_width))
-    return Prepared(letterboxed, (whole[0], whole[1]), (whole[2], whole[3]), decode_s, preprocess_s)
+    shape, offset = (whole[0], whole[1]), (whole[2], whole[3])
+    return Prepared(letterboxed, shape, offset, decode_s, preprocess_s, damage)

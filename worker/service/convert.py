@@ -121,6 +121,7 @@ def spec_of(replica: Replica, output_options: OutputOptions) -> PreprocessSpec:
         policy,
         manifest.task == CLASSIFY,
         output_options.tiling,
+        output_options.accept_damaged,
         channels_of(manifest),
     )
 

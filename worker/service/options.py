@@ -54,7 +54,8 @@ class OutputOptions:
     """What the response contains, and the size and tiles in which the image is run.
 
     `image_size` is the longest side or the (height, width) in pixels, before they are rounded up to
-    whole strides. Without `tiling` the image is run whole.
+    whole strides. Without `tiling` the image is run whole. With `accept_damaged` it is run also
+    where parts of it can't be read.
     """
 
     masks: MaskFormat
@@ -62,6 +63,7 @@ class OutputOptions:
     all_probabilities: bool
     image_size: ImageSize
     tiling: Tiling | None
+    accept_damaged: bool
 
 
 def output_options(
@@ -92,7 +94,14 @@ def output_options(
             f"mask_format {options.mask_format} is unknown: give NONE, POLYGON or RLE"
         )
     size = _image_size(options.image_size, settings)
-    return OutputOptions(masks, top_k, options.all_probabilities, size, _tiling(options, size))
+    return OutputOptions(
+        masks,
+        top_k,
+        options.all_probabilities,
+        size,
+        _tiling(options, size),
+        options.accept_damaged,
+    )
 
 
 def _image_size(asked: int, settings: types_pb2.VersionSettings) -> ImageSize:

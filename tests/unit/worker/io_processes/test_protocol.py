@@ -18,10 +18,15 @@ SECONDS = st.floats(0, 1e6)
     st.integers(32, 4096) | st.tuples(st.integers(32, 320), st.integers(321, 4096)),
     st.sampled_from([32, 64]),
     st.sampled_from(ShapePolicy),
+    st.booleans(),
     st.sampled_from([1, 3]),
 )
-def test_specs(image_size: ImageSize, stride: int, policy: ShapePolicy, channels: int) -> None:
-    spec = PreprocessSpec(image_size, stride, policy, channels=channels)
+def test_specs(
+    image_size: ImageSize, stride: int, policy: ShapePolicy, accept_damaged: bool, channels: int
+) -> None:
+    spec = PreprocessSpec(
+        image_size, stride, policy, accept_damaged=accept_damaged, channels=channels
+    )
     assert protocol.read_spec(protocol.pack_spec(spec)) == spec
 
 
@@ -30,7 +35,17 @@ def test_requests(remaining_s: float | None, request: bytes) -> None:
     assert protocol.read_ask(protocol.pack_ask(remaining_s, request)) == (remaining_s, request)
 
 
-@given(SIDES, SIDES, SIDES, SIDES, SECONDS, SECONDS, st.integers(0, 2**40), st.sampled_from([1, 3]))
+@given(
+    SIDES,
+    SIDES,
+    SIDES,
+    SIDES,
+    SECONDS,
+    SECONDS,
+    st.integers(0, 2**40),
+    st.text(),
+    st.sampled_from([1, 3]),
+)
 def test_pixels_are_where_they_are_said_to_be(
     shape: tuple[int, int],
     original: tuple[int, int],
@@ -39,11 +54,12 @@ def test_pixels_are_where_they_are_said_to_be(
     decode_s: float,
     preprocess_s: float,
     at: int,
+    damage: str,
     channels: int,
 ) -> None:
     count = shape[0] * shape[1] * channels
     image = np.arange(count).astype(np.uint8).reshape(*shape, channels)
-    sent = Prepared(Letterboxed(image, original), whole, offset, decode_s, preprocess_s)
+    sent = Prepared(Letterboxed(image, original), whole, offset, decode_s, preprocess_s, damage)
 
     def pixels(offset: int, size_bytes: int) -> U8:
         assert (offset, size_bytes) == (at, image.nbytes)
@@ -54,8 +70,9 @@ def test_pixels_are_where_they_are_said_to_be(
     assert got.letterboxed.original_shape == original
     assert (got.image_shape, got.offset) == (whole, offset)
     assert (got.decode_s, got.preprocess_s) == (decode_s, preprocess_s)
+    assert damage.startswith(got.damage[:50])
 
 
 def test_settings() -> None:
-    settings = protocol.IoSettings("::1", 7, 2, 64, 10, 20, "INFO", log_json=False)
+    settings = protocol.IoSettings("::1", 7, 2, 64, 10, 20, 30, "INFO", log_json=False)
     assert protocol.read_settings(protocol.pack_settings(settings)) == settings
