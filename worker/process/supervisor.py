@@ -27,6 +27,7 @@ from worker.process.stderr_writer import NonBlockingStderr
 from worker.settings import Settings
 from yolopool.errors import InvalidOption
 from yolopool.server import parent_death
+from yolopool.server.time_limits import ends_within
 
 log = structlog.get_logger()
 
@@ -247,10 +248,7 @@ class Supervisor:
 
     async def _end(self, device: Device, child: WorkerProcess) -> None:
         child.terminate()
-        try:
-            async with asyncio.timeout(self._end_limit_s):
-                await child.wait()
-        except TimeoutError:
+        if not await ends_within(child.wait(), self._end_limit_s):
             log.error("worker process did not end in time, killing it", device=device.id)
             child.kill()
             await child.wait()
