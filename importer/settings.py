@@ -39,7 +39,8 @@ class Settings(BaseSettings):
         "one of the model library's, such as yolo11n.yaml",
     )
     names: str = Field(
-        "", description="class names, comma separated; for --arch, or an ONNX FILE that lacks them"
+        "",
+        description="class names, comma separated, in place of those of FILE; needed with --arch",
     )
     head: Literal["", "one-to-many", "end-to-end"] = Field(
         "", description="head of FILE to use; default: one-to-many, if the file has it"

@@ -236,8 +236,9 @@ def _feasible(
     if snapshot.desired.is_cordoned(worker):
         return False, "DRAINING", "the worker is cordoned: nothing new is loaded there"
     placement = version.given.placement
-    if not version.given.runs_on(worker.device_kind):
-        return False, "NO_WORKER", f"it was built for {', '.join(version.given.served)}"
+    if not version.given.runs_on(worker.build):
+        made = (f"{one.variant} on {kind}" for kind, one in version.given.served.items())
+        return False, "NO_WORKER", f"it is a build for {', '.join(made)}, not run on this device"
     if not placement.allows(worker.labels):
         return False, "NO_WORKER", f"it may only run on workers with {placement.requires}"
     return _as_planned(snapshot, version, worker, now)

@@ -333,6 +333,19 @@ def test_register(pool: ScriptedPool, tmp_path: Path) -> None:
     assert pool.script.last("RegisterModel").settings.image_size == 320
 
 
+def test_register_a_rectangle(pool: ScriptedPool, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"weights")
+    done = yolopool(pool, "models", "register", "shapes", path, "--imgsz", "192,320")
+    assert done.returncode == 0, done.stderr
+    settings = pool.script.last("RegisterModel").settings
+    assert (settings.image_size, settings.image_height, settings.image_width) == (0, 192, 320)
+    for wrong in ("192,", "1,2,3", "wide", "-5"):
+        done = yolopool(pool, "models", "register", "shapes", path, f"--imgsz={wrong}")
+        assert done.returncode == 4
+        assert "HEIGHT,WIDTH" in done.stderr
+
+
 def test_register_weights_alone_with_a_head(pool: ScriptedPool, tmp_path: Path) -> None:
     weights, yaml = tmp_path / "weights.pt", tmp_path / "yolo26s.yaml"
     weights.write_bytes(b"weights")

@@ -195,6 +195,16 @@ def test_no_server_is_unavailable_before_the_deadline(png: bytes) -> None:
     assert caught.value.retryable
 
 
+def test_register_takes_a_rectangle(call: Call, pool: ScriptedPool, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"weights")
+    call("register", "shapes", path, image_size=(192, 320))
+    settings = pool.script.last("RegisterModel").settings
+    assert (settings.image_size, settings.image_height, settings.image_width) == (0, 192, 320)
+    with pytest.raises(errors.InvalidOption, match="height, width"):
+        call("register", "shapes", path, image_size=(1, 2, 3))
+
+
 def test_register_uploads_waits_and_tells_how_far(
     call: Call, pool: ScriptedPool, tmp_path: Path
 ) -> None:
