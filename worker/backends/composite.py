@@ -11,7 +11,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 from worker.backends.base import Backend, DeviceMemory, LoadedModel
-from worker.backends.onnx.model import OnnxModel
+from worker.backends.onnx.model import OnnxModel, cause_of
 from worker.packs.manifest import GRAPHS
 from worker.packs.pack import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory, YolopoolError
@@ -81,7 +81,7 @@ class CompositeBackend:
         except YolopoolError:
             raise
         except Exception as error:  # each runtime has error types of its own
-            message = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            message = cause_of(error)
             if not isinstance(error, MemoryError) and "alloc" not in message:
                 raise LoadFailed(
                     f"{backend} does not take this graph ({message}): build the version for "

@@ -94,11 +94,12 @@ def _tolerant(encoded: bytes, colours: str, damage: str) -> tuple[U8, str]:
     fault alone, so that harmless ones are mended to hear of others.
     """
     mended = _mended(encoded)
-    if mended != encoded:
-        try:
-            return simplejpeg.decode_jpeg(mended, colours, strict=True), ""
-        except ValueError as error:
-            damage = str(error)
+    for whole in dict.fromkeys((mended, _unpadded(mended))):
+        if whole != encoded:
+            try:
+                return simplejpeg.decode_jpeg(whole, colours, strict=True), ""
+            except ValueError as error:
+                damage = str(error) if whole is mended else damage
     try:
         if _SAMPLING in damage and colours == "BGR":
             return _by_pillow(encoded), ""
@@ -139,6 +140,14 @@ def _mended(encoded: bytes) -> bytes:
     except (struct.error, IndexError, ValueError):
         return encoded
     return bytes(mended)
+
+
+def _unpadded(encoded: bytes) -> bytes:
+    """Without the zeros before the end marker, with which cameras fill their buffers. A picture of
+    which zeros are the damage ends too early without them.
+    """
+    end = encoded.rfind(bytes((0xFF, _EOI)))
+    return encoded[: max(0, end)].rstrip(b"\0") + bytes((0xFF, _EOI)) if end >= 0 else encoded
 
 
 def _is_complete(encoded: bytes) -> bool:

@@ -21,6 +21,7 @@ from worker.replicas.pack_reader import PackReader, PackSource, TierLimits, cach
 from worker.replicas.replica import NOTHING, Replica
 from worker.replicas.warmup import Warmup
 from yolopool.errors import LedgerFull, LoadFailed, OutOfMemory, YolopoolError
+from yolopool.server import exhaustion
 from yolopool.server.clock import Clock
 from yolopool.v1 import types_pb2
 from yolopool.vocabulary import ReplicaState
@@ -336,7 +337,9 @@ class Swapper:
         """
         if not isinstance(error, YolopoolError):
             log.error("load failed", model=replica.key, exc_info=error)
-            error = LoadFailed(f"{type(error).__name__} while loading: see the worker's log")
+            error = exhaustion.typed(error) or LoadFailed(
+                f"{type(error).__name__} while loading: see the worker's log"
+            )
         log.warning("load failed", model=replica.key, reason=error.reason, why=error.message)
         replica.wanted = replica.short = False
         replica.drop_weights()

@@ -71,6 +71,23 @@ def test_damage_that_is_accepted_is_told(name: str, capfd: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("end", [END, b""], ids=["before its end marker", "in place of it"])
+def test_the_zeros_that_fill_a_cameras_buffer_are_no_damage(name: str, end: bytes) -> None:
+    encoded = ALL[name]
+    found = decode.decode(encoded.removesuffix(END) + bytes(300) + end, LIMITS)
+    assert not found.damage
+    np.testing.assert_array_equal(found.pixels, decode.decode(encoded, LIMITS).pixels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_whose_last_part_is_zeros_is_damaged(name: str) -> None:
+    encoded = ALL[name]
+    middle = (scans(encoded)[-1] + len(encoded)) // 2
+    with pytest.raises(ImageDamaged):
+        decode.decode(encoded[:middle] + bytes(len(encoded) - middle - 2) + END, LIMITS)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_whole_picture_needs_no_end_marker(name: str) -> None:
     encoded = ALL[name]
     image = decode.decode(encoded[: encoded.rindex(END)], LIMITS)
