@@ -1,4 +1,4 @@
-"""Ends a process whose device thread or event loop hangs, and logs the stacks of all threads.
+"""Ends a process whose device thread or event loop hangs or died, and logs all threads' stacks.
 
 It runs on a thread of its own. If the event loop still runs, it first fails the open requests. Time
 in which a busy host leaves the process no processor does not count as a hang. If a call never
@@ -34,6 +34,8 @@ LOCKED_S, ARM_EVERY_S = 600.0, 5.0
 SHORT_S = 1.0
 # Python's threads that work for the device, by name; libraries' own threads may work for it too.
 WORKING = frozenset({"device", "finish", "load"})
+# Those of them that must not end.
+VITAL = frozenset({"device", "finish"})
 
 
 class Watchdog:
@@ -61,6 +63,8 @@ class Watchdog:
         self._loop_stall = StallTimer(2 * TICK_S)
         self._threads = ThreadClock()
         self._loop_thread = 0
+        # A vital thread that ended by a bug.
+        self._dead = ""
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -68,6 +72,7 @@ class Watchdog:
         """Watches the running event loop and the device thread."""
         loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_native_id()
+        threading.excepthook = self._thread_ended
         self._thread = threading.Thread(
             target=self._watch, args=(loop,), name="watchdog", daemon=True
         )
@@ -76,6 +81,7 @@ class Watchdog:
     def stop(self) -> None:
         """Stops watching: the end of the process may take its time."""
         self._end.set()
+        threading.excepthook = threading.__excepthook__
         if self._thread is not None:
             self._thread.join()
             faulthandler.cancel_dump_traceback_later()
@@ -95,12 +101,19 @@ class Watchdog:
                 self._give_up(why, loop, STARVED if stall.is_starved else HUNG)
                 return
 
+    def _thread_ended(self, error: threading.ExceptHookArgs) -> None:
+        threading.__excepthook__(error)
+        if error.thread is not None and error.thread.name in VITAL:
+            self._dead = error.thread.name
+
     def _beat(self) -> None:
         self._beats += 1
         self._beat_seen = True
 
     def _check(self, now: float) -> tuple[str, StallTimer | None]:
         """What hangs, and its timer; None if nothing does."""
+        if self._dead:
+            return f"the {self._dead} thread ended by an error", self._loop_stall
         spent = self._spent()
         others = {t.native_id for t in threading.enumerate() if t.name not in WORKING}
         working = partial(spent, lambda thread: thread not in others)

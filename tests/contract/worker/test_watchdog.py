@@ -124,3 +124,16 @@ async def test_a_pass_that_needs_more_than_it_may_is_ended_as_starved(
                     await asyncio.sleep(0.1)
             assert died == [STARVED]
     end.set()
+
+
+async def test_a_device_thread_that_dies_ends_the_process() -> None:
+    go_on = threading.Event()
+
+    def dies() -> None:
+        go_on.wait()
+        raise KeyError("a bug")
+
+    device = Device(min(os.sched_getaffinity(0)), dies)
+    async with watching(device) as died:
+        go_on.set()
+        await becomes(lambda: died == [HUNG])
