@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 log = structlog.get_logger()
-# The niceness of what computes beside passes: it gets a quarter of a core that it shares with one.
+# How much nicer than a pass is what computes beside it: it gets a quarter of a core that they share.
 BESIDE_NICE = 5
 
 
@@ -158,9 +158,8 @@ def yield_to_passes() -> None:
     """
     # On Linux niceness belongs to the thread.
     thread = threading.get_native_id()
-    # Without a privilege it can only be lowered.
-    nice = max(os.getpriority(os.PRIO_PROCESS, thread), BESIDE_NICE)
-    os.setpriority(os.PRIO_PROCESS, thread, nice)
+    nice = os.getpriority(os.PRIO_PROCESS, thread)
+    os.setpriority(os.PRIO_PROCESS, thread, nice + BESIDE_NICE)  # the kernel's limit is 19
 
 
 def _read(path: Path) -> str:
