@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 log = structlog.get_logger()
-# How much nicer than a pass is what computes beside it: it gets a quarter of a core that they share.
+# How much nicer than a pass is what computes beside it: it gets a quarter of a core they share.
 BESIDE_NICE = 5
 
 
