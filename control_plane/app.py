@@ -1,10 +1,8 @@
 """The composition root: makes every part, owns the clock, starts and stops. No decisions."""
 
 import asyncio
-import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -39,6 +37,7 @@ from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.backup import DesiredBackup
 from control_plane.store.registry import Registry
 from control_plane.types.event import EventKind
+from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Reflector
 from control_plane.view.view import View
@@ -48,7 +47,7 @@ from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
 from yolopool.server.parent_death import die_with_parent
-from yolopool.server.process import settle, until_signal
+from yolopool.server.process import announce, settle, until_signal
 
 log = structlog.get_logger()
 
@@ -56,6 +55,8 @@ log = structlog.get_logger()
 HTTP_GRACE_S, CANCEL_AGAIN_S = 2.0, 0.2
 RESIGN_S = 1.0
 LOAD_TICK_S = 0.5
+# How long a caller keeps one connection, and so one of several control planes behind a balancer.
+CONNECTION_AGE_S = 300.0
 # Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
 
@@ -89,7 +90,9 @@ class ControlPlane:
         self._leader_client = LeaderClient(view, identity.name)
         grace_s = settings.no_worker_grace_s
         self._loader = Loader(registry, view, refresh, self._leader_client, clock, grace_s)
-        self._changeovers = Changeovers(registry, view, refresh, self._loader, recorder, clock)
+        self._changeovers = Changeovers(
+            registry, view, refresh, self._loader, recorder, clock, self._projected
+        )
         self._schedule_controller = ScheduleController(
             registry,
             view,
@@ -165,16 +168,19 @@ class ControlPlane:
                 drainer=self._drainer,
                 quarantine=self._quarantine,
                 worker_exits=self._worker_exits,
-                snapshot=lambda: projected(self.view, self._executor),
+                snapshot=self._projected,
             )
         )
 
     def _new_server(self) -> GrpcServer:
         readiness = ReadinessGate(self._is_loaded)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
-        server = GrpcServer(SERVICES, [readiness, forwarding])
+        server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S)
         self._services.add_to(server.server)
         return server
+
+    def _projected(self) -> Snapshot:
+        return projected(self.view, self._executor)
 
     def _is_loaded(self) -> bool:
         return self.view.is_loaded
@@ -307,15 +313,14 @@ async def run(settings: Settings) -> None:
     addresses = await control_plane.start()
     settle()
     line = {"event": "listening", "grpc": addresses.grpc, "http": addresses.http}
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    announce(line)
     log.info("stopping", signal=await until_signal())
     await control_plane.stop()
 
 
 def main(settings: Settings) -> int:
     """Returns the exit code."""
-    set_up_logs("control_plane", settings.log_level, settings.log_json)
+    set_up_logs("control_plane", settings.log_level, settings.log_json, file=settings.log_file)
     if settings.die_with_parent:
         die_with_parent()
     try:

@@ -10,6 +10,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from control_plane.types.worker import Ledger, LoadReport, WorkerInfo, WorkerState
+from yolopool.server import logs
 from yolopool.v1 import detection_pb2
 from yolopool.vocabulary import ReplicaState
 
@@ -99,7 +100,13 @@ class Metrics:
             "yolopool_ledger_bytes", "Ledger of a device by term", ["worker", "term"]
         )
 
+        self.log_lines_dropped = counter(
+            "yolopool_log_lines_dropped",
+            "Lines of this control plane's log that could not be written: a full disk, no reader",
+        )
+
         self.outcomes: Tally[str] = Tally()
+        self._lines_dropped = 0
         self.loads_total = 0
         self.releases_total = 0
         self._stages = [(f"{stage}_ms", self.stage_seconds.labels(stage=stage)) for stage in STAGES]
@@ -134,6 +141,9 @@ class Metrics:
         crash_looping: int = 0,
     ) -> bytes:
         """All metrics in Prometheus' text format, with the fleet as it is now."""
+        dropped = logs.dropped_lines()
+        self.log_lines_dropped.inc(dropped - self._lines_dropped)
+        self._lines_dropped = dropped
         self.registry_available.set(registry_available)
         self.is_reconciler.set(is_leader)
         self.crash_looping.set(crash_looping)

@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     die_with_parent: bool = Field(False, description="stop when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = Field(True, description="log one JSON object a line")
+    log_file: str = Field("", description="log to this file, rotated by its size; empty: to stderr")
 
     @field_validator("data_dir")
     @classmethod

@@ -16,7 +16,7 @@ from importer.refusal import CALIBRATION, INVALID, NOT_FOUND, ImportRefused
 from importer.settings import Settings, read_settings
 from importer.supervisor import Supervisor
 from yolopool.client import uploads
-from yolopool.errors import InvalidOption
+from yolopool.errors import InvalidOption, ResourceExhausted, StorageFailed
 from yolopool.server import logs, process
 from yolopool.server.parent_death import die_with_parent
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
@@ -51,7 +51,7 @@ def main() -> int:
     settings = read_settings()
     if settings.die_with_parent:
         die_with_parent()
-    logs.set_up_logs("importer", settings.log_level, settings.log_json)
+    logs.set_up_logs("importer", settings.log_level, settings.log_json, file=settings.log_file)
     return asyncio.run(_import_file(settings) if settings.file else _serve(settings))
 
 
@@ -69,7 +69,7 @@ async def _serve(settings: Settings) -> int:
 async def _import_file(settings: Settings) -> int:
     try:
         pack = await _one_pack(settings)
-    except ImportRefused as refusal:
+    except (ImportRefused, ResourceExhausted, StorageFailed) as refusal:
         sys.stdout.write(json.dumps({"reason": refusal.reason, "message": refusal.message}) + "\n")
         return 1
     fields = json_format.MessageToDict(pack, preserving_proto_field_name=True)
@@ -82,8 +82,7 @@ async def _one_pack(settings: Settings) -> ImportedPack:
     async def show(progress: ImportProgress) -> None:
         sys.stderr.write(f"{progress.fraction:4.0%} {progress.step}\n")
 
-    with store.scratch(settings.scratch_dir) as name:
-        folder = Path(name)
+    with store.scratch(settings.scratch_dir) as folder:
         artifact, digest = _take(settings, folder)
         limits = child.Limits(
             settings.memory_limit_bytes, settings.time_limit_s, settings.require_sandbox

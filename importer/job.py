@@ -4,9 +4,11 @@
 It enters the sandbox first, then imports torch, and opens the user's file last.
 """
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,9 +27,12 @@ from importer.refusal import (
     WEAK_SANDBOX,
     ImportRefused,
 )
+from yolopool.server import exhaustion
 
 Say = Callable[[dict[str, Any]], None]
 _CHUNK_BYTES = 4 * 1024**2
+# A disk with less room than this is full.
+LITTLE_BYTES = 64 * 1024
 
 
 def main() -> int:
@@ -84,17 +89,29 @@ def _run(order: dict[str, Any], warnings: list[str], say: Say) -> dict[str, Any]
         return encode(order, artifact, folder, warnings, lambda f, s: _step(say, f, s))
     except (ImportRefused, MemoryError):
         raise
-    except OSError as error:
-        raise ImportRefused(
-            CRASHED, f"the pack can't be written ({error}): make room in the importer's scratch"
-        ) from error
     except Exception as error:
+        if (full := _without_room(error, folder.parent)) is not None:
+            raise full from error
+        if isinstance(error, OSError):
+            raise ImportRefused(
+                CRASHED, f"the pack can't be written ({error}): see the importer's log"
+            ) from error
         # An exception of the library on an unknown file counts as a fault of the file.
         traceback.print_exc()
         if "allocate memory" in str(error) or "out of memory" in str(error):
             raise MemoryError(str(error)) from error
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ImportRefused(INVALID, f"the model can't be run ({why}): save it again") from error
+
+
+def _without_room(error: Exception, scratch: Path) -> ImportRefused | None:
+    """Libraries have errors of their own for a write that failed: the disk itself is asked."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not full and shutil.disk_usage(scratch).free >= LITTLE_BYTES:
+        return None
+    said = exhaustion.typed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), scratch)
+    assert said is not None, "a full disk has a type"
+    return ImportRefused(said.reason, said.message)
 
 
 def _check_digest(path: Path, wanted: str) -> None:

@@ -23,9 +23,11 @@ def resolve(
     """Fills settings that are not set with the defaults of the library's `predict`."""
     resolved = types_pb2.VersionSettings()
     resolved.CopyFrom(settings)
-    size = settings.image_size or trained_size
-    # Rounded up to whole strides as the library does, and down at the upper limit.
-    resolved.image_size = min(-(-size // stride) * stride, 4096 // stride * stride)
+    resolved.image_size = _whole(settings.image_size or trained_size, stride)
+    if settings.image_height:
+        resolved.image_height = _whole(settings.image_height, stride)
+        resolved.image_width = _whole(settings.image_width, stride)
+        resolved.image_size = max(resolved.image_height, resolved.image_width)
     if not settings.HasField("confidence"):
         resolved.confidence = DEFAULT_CONFIDENCE
     if not settings.HasField("iou"):
@@ -35,6 +37,17 @@ def resolve(
     if settings.shape_policy == types_pb2.SHAPE_POLICY_UNSPECIFIED:
         resolved.shape_policy = types_pb2.SHAPE_POLICY_RECT
     return resolved
+
+
+def sides(settings: types_pb2.VersionSettings) -> tuple[int, int]:
+    """The largest (height, width) that images are letterboxed to."""
+    size = settings.image_size
+    return settings.image_height or size, settings.image_width or size
+
+
+def _whole(size: int, stride: int) -> int:
+    """Rounded up to whole strides as the library does, and down at the upper limit."""
+    return min(-(-size // stride) * stride, 4096 // stride * stride)
 
 
 def write_weights(folder: Path, parts: Iterable[bytes]) -> str:

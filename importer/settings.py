@@ -39,7 +39,8 @@ class Settings(BaseSettings):
         "one of the model library's, such as yolo11n.yaml",
     )
     names: str = Field(
-        "", description="class names, comma separated; for --arch, or an ONNX FILE that lacks them"
+        "",
+        description="class names, comma separated, in place of those of FILE; needed with --arch",
     )
     head: Literal["", "one-to-many", "end-to-end"] = Field(
         "", description="head of FILE to use; default: one-to-many, if the file has it"
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     die_with_parent: bool = Field(False, description="end when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = Field(True, description="log one JSON object a line")
+    log_file: str = Field("", description="log to this file, rotated by its size; empty: to stderr")
 
     @field_validator("control_planes", mode="before")
     @classmethod

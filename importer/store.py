@@ -11,6 +11,7 @@ import stat
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import fsspec
 from google.protobuf import json_format
 
 from importer.refusal import CRASHED, NOT_FOUND, TOO_LARGE, ImportRefused
+from yolopool.server.exhaustion import storing
 from yolopool.v1.pack_pb2 import PackManifest
 
 # The manifest comes last: in a store without rename, a folder without it is not a pack.
@@ -28,10 +30,16 @@ _SCRATCH, _INCOMING = "yolopool-import-", ".incoming-"
 _STALE_S = 3600.0
 
 
-def scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for one import inside `folder`, which is created; removed with the `with`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder)
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder for one import inside `folder`, which is created; removed with the `with`. Raises
+    DiskFull.
+    """
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder, ignore_cleanup_errors=True)
+    with made as name:
+        yield Path(name)
 
 
 def sweep_scratch(folder: Path, time_limit_s: float) -> None:
@@ -42,7 +50,7 @@ def sweep_scratch(folder: Path, time_limit_s: float) -> None:
 def fetch_artifact(uri: str, folder: Path, max_bytes: int, name: str = "artifact.pt") -> Path:
     """Fetches the artifact into `folder`, with the suffix .pt, which the model library requires.
 
-    A local file is linked, not copied. Raises ImportRefused.
+    A local file is linked, not copied. Raises ImportRefused and DiskFull.
     """
     target = folder / name
     store, path = fsspec.core.url_to_fs(uri)
@@ -56,9 +64,11 @@ def fetch_artifact(uri: str, folder: Path, max_bytes: int, name: str = "artifact
             )
         if _is_local(store):
             Path(path).open("rb").close()
-            target.symlink_to(Path(path).absolute())
+            with storing(folder):
+                target.symlink_to(Path(path).absolute())
         else:
-            store.get_file(path, str(target))
+            with storing(folder):
+                store.get_file(path, str(target))
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise ImportRefused(
             NOT_FOUND,
@@ -87,13 +97,20 @@ def verify_pack(folder: Path, digest: str) -> None:
 
 
 def publish(folder: Path, store_uri: str, digest: str) -> None:
-    """Puts a verified pack at `<store_uri>/<digest>`; a whole pack that is already there stays."""
+    """Puts a verified pack at `<store_uri>/<digest>`; a whole pack that is already there stays.
+
+    Raises DiskFull.
+    """
     store, root = fsspec.core.url_to_fs(store_uri)
     if not _is_local(store):
         for name in FILES:
             store.put_file(str(folder / name), f"{str(root).rstrip('/')}/{digest}/{name}")
         return
-    packs = Path(root)
+    with storing(Path(root)):
+        _publish(folder, Path(root), digest)
+
+
+def _publish(folder: Path, packs: Path, digest: str) -> None:
     packs.mkdir(parents=True, exist_ok=True)
     _sweep(packs, _INCOMING, _STALE_S)
     incoming = packs / f"{_INCOMING}{uuid.uuid4().hex}"

@@ -15,8 +15,15 @@ from importer import child, store
 from importer.refusal import CRASHED, ImportRefused
 from importer.settings import Settings
 from yolopool import status
-from yolopool.errors import FailedPrecondition, InvalidArgument, NotFound, YolopoolError
-from yolopool.server import grpc_server
+from yolopool.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    StorageFailed,
+    YolopoolError,
+)
+from yolopool.server import exhaustion, grpc_server
 from yolopool.v1 import importing_pb2 as pb
 from yolopool.v1.importing_pb2_grpc import ImportServiceStub
 
@@ -103,13 +110,17 @@ class Supervisor:
             request.pack.CopyFrom(await self._run_leased(job))
         except ImportRefused as refusal:
             request.failure.reason, request.failure.message = refusal.reason, refusal.message
+        except (ResourceExhausted, StorageFailed) as error:
+            request.failure.reason, request.failure.message = error.reason, error.message
         except YolopoolError as error:
             log.warning("import abandoned", error=str(error))
             return
-        except Exception:
+        except Exception as error:
             log.exception("import failed in the importer")
-            request.failure.reason = CRASHED
-            request.failure.message = "the importer itself failed: see its log, and retry"
+            said = exhaustion.typed(error) or ImportRefused(
+                CRASHED, "the importer itself failed: see its log, and retry"
+            )
+            request.failure.reason, request.failure.message = said.reason, said.message
         log.info(
             "import ends",
             model=job.version.model,
@@ -144,8 +155,7 @@ class Supervisor:
     async def _work(
         self, job: pb.ImportJob, note: Callable[[pb.ImportProgress], Awaitable[None]]
     ) -> pb.ImportedPack:
-        with store.scratch(self._settings.scratch_dir) as name:
-            folder = Path(name)
+        with store.scratch(self._settings.scratch_dir) as folder:
             artifact = await self._fetch(job.artifact_uri, folder, "artifact.pt")
             build = child.Build(job.build.backend, job.build.precision)
             if job.calibration_uri:

@@ -196,6 +196,7 @@ class Settings(BaseSettings):
         "INFO", description="lowest level that is logged"
     )
     log_json: bool = Field(True, description="log one JSON object per line, for machines")
+    log_file: str = Field("", description="log to this file, rotated by its size; empty: to stderr")
 
     @field_validator("control_planes", mode="before")
     @classmethod

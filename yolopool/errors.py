@@ -1,10 +1,11 @@
 """The error tree of the product: every error has a reason code and says what to do.
 
 The middle classes carry the gRPC code, their subclasses the UPPER_SNAKE reason; `status` maps both
-to and from the wire. Standard library only, so that pure packages can raise these.
+to and from the wire, and `error_table` finds a class by them. Standard library only, so that pure
+packages can raise these.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 
 class YolopoolError(Exception):
@@ -256,6 +257,12 @@ class ImportNotYours(FailedPrecondition):
     reason = "IMPORT_NOT_YOURS"
 
 
+class ForkedProcess(FailedPrecondition):
+    """This process was forked by one that used gRPC, which can't be used in it."""
+
+    reason = "FORKED_PROCESS"
+
+
 class ChangeoverFailed(FailedPrecondition):
     """A model to prepare cannot be loaded; nothing was changed."""
 
@@ -275,6 +282,18 @@ class LedgerFull(ResourceExhausted):
 
 class OutOfMemory(ResourceExhausted):
     reason = "OUT_OF_MEMORY"
+
+
+class DiskFull(ResourceExhausted):
+    """A disk of the pool is full; `place` in the details is the folder on it."""
+
+    reason = "DISK_FULL"
+
+
+class OutOfFiles(ResourceExhausted):
+    """A process of the pool may open no more files and connections."""
+
+    reason = "OUT_OF_FILES"
 
 
 class ArtifactTooLarge(ResourceExhausted):
@@ -316,6 +335,12 @@ class DeviceHung(Unavailable):
     reason = "DEVICE_HUNG"
 
 
+class StorageFailed(Unavailable):
+    """A disk of the pool can't be written; `place` in the details is the folder on it."""
+
+    reason = "STORAGE_FAILED"
+
+
 class RegistryUnavailable(Unavailable):
     reason = "REGISTRY_UNAVAILABLE"
 
@@ -344,44 +369,3 @@ class LoadFailed(Internal):
 
 class InferenceFailed(Internal):
     reason = "INFERENCE_FAILED"
-
-
-def _tree(root: type[YolopoolError]) -> Iterator[type[YolopoolError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from _tree(child)
-
-
-# Class by reason, and class by code. A reason that this release does not know (of a newer server)
-# becomes the class of its code.
-BY_REASON: dict[str, type[YolopoolError]] = {cls.reason: cls for cls in _tree(YolopoolError)}
-BY_CODE: dict[str, type[YolopoolError]] = {cls.code: cls for cls in YolopoolError.__subclasses__()}
-
-
-def rebuild(
-    code: str,
-    reason: str,
-    message: str,
-    retryable: bool | None = None,
-    retry_after_s: float | None = None,
-    details: Mapping[str, str] | None = None,
-) -> YolopoolError:
-    """Makes the error that a server sent; keeps its reason even if this release lacks it."""
-    known = BY_REASON.get(reason)
-    cls = known if known is not None and known.code == code else BY_CODE.get(code, Internal)
-    error = cls(message, retry_after_s=retry_after_s, details=details)
-    if reason and error.reason != reason:
-        error.reason = reason
-    if retryable is not None and error.retryable != retryable:
-        error.retryable = retryable
-    return error
-
-
-def rebuild_reason(
-    reason: str, message: str, *, retry_after_s: float | None = None
-) -> YolopoolError:
-    """Makes the error of a known reason; an unknown reason becomes Internal and is kept."""
-    cls = BY_REASON.get(reason)
-    if cls is not None:
-        return cls(message, retry_after_s=retry_after_s)
-    return rebuild("INTERNAL", reason, message, retry_after_s=retry_after_s)

@@ -10,11 +10,19 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from yolopool.errors import MessageTooLarge, YolopoolError, rebuild
+from yolopool.error_table import rebuild
+from yolopool.errors import MessageTooLarge, OutOfMemory, YolopoolError
 
 DOMAIN = "yolopool"
 DETAILS_KEY = "grpc-status-details-bin"
 _RETRYABLE = "retryable"
+# What gRPC itself says.
+_NOT_SENT, _NO_ANSWER = "Exception serializing request!", "Deadline Exceeded"
+_OF_CONNECTION = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNKNOWN,
+)
 
 
 def grpc_code(error: YolopoolError) -> grpc.StatusCode:
@@ -46,8 +54,10 @@ def from_bytes(data: bytes) -> YolopoolError:
     return _typed(code_pb2.Code.Name(status.code), status.message, status.details)
 
 
-def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
-    """The typed error of a failed call; a failure of the connection has its code as reason."""
+def error_from_rpc(error: grpc.RpcError, proxy: str = "") -> YolopoolError:
+    """The typed error of a failed call; a failure of the connection has its code as reason, and
+    names the variable of the `proxy` that it went through.
+    """
     # grpcio's concrete call errors are both RpcError and Call; the aio one has the same methods.
     call = cast("Any", error)
     code: grpc.StatusCode = call.code()
@@ -61,6 +71,15 @@ def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
     if code is grpc.StatusCode.CANCELLED:
         # The server cancelled the call because it is stopping: a caller who cancels reads no error.
         return _typed("UNAVAILABLE", f"{message}: the server is stopping, retry", ())
+    if code is grpc.StatusCode.UNKNOWN and MemoryError.__name__ in message:
+        # gRPC could not even read the request, so no code of the server saw it.
+        return OutOfMemory("the server has no memory for this request: try again, or a smaller one")
+    if code is grpc.StatusCode.INTERNAL and message == _NOT_SENT:
+        return OutOfMemory("this process has no memory to serialise the request: give it more")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and message == _NO_ANSWER:
+        message = "no answer came in time: try again, or allow more time"
+    if proxy and code in _OF_CONNECTION:
+        message += f" (through the proxy of {proxy}: to reach the pool without, set no_proxy=HOST)"
     return _typed(code.name, message, ())
 
 

@@ -3,8 +3,10 @@
 Standard library only: servers and clients both import it.
 """
 
+import ipaddress
 import json
 import os
+from collections.abc import Mapping
 
 from yolopool.vocabulary import MAX_MESSAGE_BYTES
 
@@ -13,6 +15,10 @@ MESSAGE_SIZE_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 )
+# gRPC takes the first of these as its proxy; NO_PROXY lists the hosts that it reaches without.
+PROXY = ("grpc_proxy", "https_proxy", "http_proxy")
+NO_PROXY = ("no_grpc_proxy", "no_proxy")
+WITHOUT_PROXY = (("grpc.enable_http_proxy", 0),)
 # Calls that change nothing: gRPC retries them while the pool is UNAVAILABLE and time is left.
 _REPEATABLE = {
     "yolopool.v1.DetectionService": ("Detect",),
@@ -32,6 +38,8 @@ CLIENT_OPTIONS: tuple[tuple[str, int | str], ...] = (
         "grpc.service_config",
         json.dumps(
             {
+                # One name may stand for several control planes.
+                "loadBalancingConfig": [{"round_robin": {}}],
                 "methodConfig": [
                     {
                         "name": [
@@ -47,11 +55,57 @@ CLIENT_OPTIONS: tuple[tuple[str, int | str], ...] = (
                             "retryableStatusCodes": ["UNAVAILABLE"],
                         },
                     }
-                ]
+                ],
             }
         ),
     ),
 )
+
+
+def client_options(address: str) -> tuple[tuple[str, int | str], ...]:
+    """The options of a client's channel. No proxy reaches this machine's own loopback."""
+    inside = all(map(is_loopback, hosts_of(address)))
+    return (*CLIENT_OPTIONS, *WITHOUT_PROXY) if inside else CLIENT_OPTIONS
+
+
+def proxy_of(address: str, environ: Mapping[str, str]) -> str:
+    """The variable whose proxy a client's calls go through, such as http_proxy; empty: none."""
+    hosts = hosts_of(address)
+    if not hosts or all(map(is_loopback, hosts)):
+        return ""
+    variable = next((name for name in PROXY if environ.get(name)), "")
+    spared = next((environ[name] for name in NO_PROXY if environ.get(name)), "")
+    ends = tuple(end.strip() for end in spared.split(",") if end.strip())
+    return "" if ends and hosts[0].endswith(ends) else variable
+
+
+def hosts_of(address: str) -> list[str]:
+    """The hosts in a gRPC address, such as host:port, dns:///host:port or ipv4:1.2.3.4:5,6.7.8.9:5;
+    none in that of a socket of this machine.
+    """
+    scheme, colon, rest = address.partition(":")
+    if scheme in ("unix", "unix-abstract", "vsock"):
+        return []
+    if colon and scheme in ("dns", "ipv4", "ipv6"):
+        address = rest.rpartition("/")[2]
+    return [_host(part) for part in address.split(",")]
+
+
+def _host(place: str) -> str:
+    if place.startswith("["):
+        return place[1:].partition("]")[0]
+    # An IPv6 address without brackets has no port.
+    return place if place.count(":") > 1 else place.partition(":")[0]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a port bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def address_of(address: str | None) -> str:

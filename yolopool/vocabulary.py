@@ -2,7 +2,7 @@
 which precision on which kind of device. Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 # The variant that workers of a kind make where they say none.
@@ -38,6 +38,13 @@ INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
 COMPUTE_CLASS = "compute-class"
 # Sums of it differ by their order alone, whatever the device multiplies with.
 EXACT_PRECISION = "fp32"
+# Compute classes of processors that lack the instructions for a variant.
+_LACKING: Mapping[str, Collection[str]] = {
+    "torch/bf16": ("sse", "avx2"),
+    "openvino/bf16": ("sse", "avx2", "avx512", "vnni"),
+}
+# Of CUDA: bf16 since Ampere.
+_SM, _SM_OF_BF16 = "sm_", 80
 
 
 class ReplicaState(StrEnum):
@@ -71,6 +78,16 @@ class OutputLayout(StrEnum):
     PLAIN = "plain"
     END_TO_END = "end-to-end"
     PAIR = "pair"
+
+
+def can_compute(variant: str, compute_class: str) -> bool:
+    """Whether devices of a compute class can run `variant` (backend/precision). True where that is
+    not known: the load says it then.
+    """
+    capability = compute_class.removeprefix(_SM)
+    if variant == "torch/bf16" and capability != compute_class and capability.isdecimal():
+        return int(capability) >= _SM_OF_BF16
+    return compute_class not in _LACKING.get(variant, ())
 
 
 def computes_alike(precision: str, checked: str, other: str) -> bool:

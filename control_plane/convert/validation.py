@@ -127,6 +127,17 @@ def _check_sizes(settings: types_pb2.VersionSettings) -> None:
             raise InvalidOption(
                 f"image_sizes has {other}: give {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels"
             )
+    sides = settings.image_height, settings.image_width
+    if any(sides) and not MIN_IMAGE_SIZE <= min(sides) <= max(sides) <= MAX_IMAGE_SIZE:
+        raise InvalidOption(
+            f"image_height and image_width are {sides[0]} and {sides[1]}: give both of "
+            f"{MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, or none"
+        )
+    if any(sides) and (settings.image_sizes or size not in (0, max(sides))):
+        raise InvalidOption(
+            "a rectangle of image_height and image_width is the only size: leave image_size and "
+            "image_sizes out"
+        )
 
 
 def check_residency(residency: types_pb2.Residency) -> types_pb2.Residency:

@@ -90,6 +90,8 @@ def settings_in(settings: types_pb2.VersionSettings) -> VersionSettings:
         head_mode=_HEAD_MODES_IN.get(settings.head_mode),
         output_layout=_LAYOUTS_IN.get(settings.output_layout),
         image_sizes=tuple(sorted({*settings.image_sizes} - {settings.image_size})),
+        image_height=settings.image_height,
+        image_width=settings.image_width,
     )
 
 
@@ -111,6 +113,8 @@ def settings_out(settings: VersionSettings) -> types_pb2.VersionSettings:
         head_mode=head,
         output_layout=layout,
         image_sizes=settings.image_sizes,
+        image_height=settings.image_height,
+        image_width=settings.image_width,
     )
 
 

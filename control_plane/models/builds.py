@@ -5,11 +5,13 @@ imported, placed and called like any other. To serve a version by a build is to 
 pack.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import DesiredState
 from control_plane.types.version import (
+    DeviceVariant,
     Drift,
     ModelVersion,
     Pack,
@@ -24,7 +26,7 @@ from control_plane.view.view import View
 from yolopool.errors import ArtifactNotFound, InvalidOption, VersionNotFound
 from yolopool.names import ModelRef, build_name
 from yolopool.server.clock import Clock
-from yolopool.vocabulary import INT8, PRECISIONS, TORCH
+from yolopool.vocabulary import INT8, PRECISIONS, TORCH, can_compute
 
 
 class Builds:
@@ -68,12 +70,15 @@ class Builds:
         unchecked: bool = False,
     ) -> ModelVersion:
         """Serves a version by a build (`variant`: backend/precision; empty: by none of them): in
-        reduced precision where it was compared, with `unchecked` on every compute class.
+        reduced precision where it was compared, with `unchecked` on every compute class that can
+        run it.
         """
         version = self._view.catalogue.find(ref)
         _check_version(version)
         served = self._served(version, device_kind, variant) if variant else None
         if served is not None:
+            workers = self._view.workers.values()
+            check_runs(served, device_kind, [worker.build for worker in workers])
             served = replace(served, unchecked=unchecked)
         updated = await self._registry.set_served(version.key, device_kind, served, drift)
         if updated is None:
@@ -113,6 +118,17 @@ class Builds:
             )
         ready = self._view.catalogue.ready(ModelRef(name, version.key.number))
         return ServedBuild(backend, precision, ready.pack)
+
+
+def check_runs(served: ServedBuild, device_kind: str, workers: Iterable[DeviceVariant]) -> None:
+    """Raises InvalidOption if there are workers of this kind, and none can run the build."""
+    classes = {worker.compute_class for worker in workers if worker.device_kind == device_kind}
+    if classes and not any(can_compute(served.variant, found) for found in classes):
+        raise InvalidOption(
+            f"no {device_kind} worker of the pool computes {served.variant} (they are "
+            f"{', '.join(sorted(classes))}), so nothing was changed: serve it by another build, or "
+            "add workers whose processor does"
+        )
 
 
 def check_build(

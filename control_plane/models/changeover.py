@@ -6,7 +6,7 @@ one.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +14,13 @@ import structlog
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.loading import Loader
+from control_plane.scheduling import explanation
 from control_plane.store.registry import DesiredState
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.event import EventKind
 from control_plane.types.policy import Placement
 from control_plane.types.schedule import Changeover
+from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import VersionKey
 from control_plane.view.catalogue import Catalogue
 from control_plane.view.reflector import Refresh
@@ -39,7 +41,7 @@ log = structlog.get_logger()
 
 RESTORE_ATTEMPTS = 3
 RESTORE_RETRY_S = 1.0
-UNCHANGED = "Nothing was changed: the earlier wants are restored"
+UNCHANGED = "Nothing was changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,10 @@ class Changeovers:
         loader: Loader,
         recorder: EventRecorder,
         clock: Clock,
+        snapshot: Callable[[], Snapshot],
     ) -> None:
+        """`snapshot` returns what the next plan will look at."""
+        self._snapshot = snapshot
         self._recorder = recorder
         self._registry = registry
         self._view = view
@@ -140,19 +145,31 @@ class Changeovers:
             cancel.set()
             raise
         except YolopoolError as error:
-            self._record(resolved, error.reason, error.message)
+            self._recorder.record(
+                EventKind.CHANGEOVER,
+                version=_model_of(error),
+                reason=error.reason,
+                message=error.message,
+            )
             raise
-        self._record(resolved, "", resolved.summary)
+        # For each version, so that a search by version finds it.
+        for key in sorted(resolved.keys):
+            self._recorder.record(EventKind.CHANGEOVER, version=key, message=resolved.summary)
         return resolved
-
-    def _record(self, change: Resolved, reason: str, message: str) -> None:
-        """Records an event for each version, so that a search by version finds it."""
-        for key in sorted(change.keys):
-            self._recorder.record(EventKind.CHANGEOVER, version=key, reason=reason, message=message)
 
     def in_the_way(self, keys: Iterable[VersionKey]) -> list[asyncio.Task[None]]:
         """The running changeovers that touch one of these versions."""
         return [task for task, held in self._running.items() if not held.isdisjoint(keys)]
+
+    def refuse_what_never_fits(self, change: Resolved) -> None:
+        """Raises ChangeoverFailed if what is prepared has no room together on any terms, before
+        other models leave for it in vain.
+        """
+        blocked = explanation.never_fits(
+            self._snapshot(), change.wants, change.placements, self._clock.monotonic()
+        )
+        if blocked is not None:
+            raise _failed(blocked.key, blocked.as_error())
 
     async def prepare(self, change: Resolved) -> tuple[Want, ...]:
         """Sets placements and wants of what the changeover prepares; returns the earlier wants. The
@@ -202,6 +219,7 @@ class Changeovers:
     # --- one change ---------------------------------------------------------------------------
 
     async def _perform(self, change: Resolved, deadline_s: float, cancel: asyncio.Event) -> None:
+        self.refuse_what_never_fits(change)
         before = self._before(change)
         try:
             before = before.corrected(change, await self.prepare(change))
@@ -302,6 +320,12 @@ class Changeovers:
         """Whether fewer replicas of the version are wanted now."""
         now = self._view.desired.want(want.key)
         return now is None or now.replicas < want.replicas
+
+
+def _model_of(error: YolopoolError) -> VersionKey | None:
+    """The version that a changeover failed for, if it was one."""
+    name, _, number = error.details.get("model", "").rpartition("@")
+    return VersionKey(name, int(number)) if name else None
 
 
 def _failed(key: VersionKey, error: YolopoolError) -> ChangeoverFailed:

@@ -236,6 +236,12 @@ class Loader:
         """DeadlineExceeded that names what the caller waited for."""
         if not self._view.has_live_worker():
             return DeadlineExceeded(f"time ran out waiting for a worker to load {key}: start one")
+        if not self._view.registry_available:
+            return DeadlineExceeded(
+                f"time ran out: {key} is not loaded before the registry answers again: check its "
+                "server, its memory and its disk",
+                details={"waited_for": "REGISTRY"},
+            )
         blocked = self._view.waits.get(key)
         if blocked is not None:
             return DeadlineExceeded(

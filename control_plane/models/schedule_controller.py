@@ -123,6 +123,7 @@ class ScheduleController:
             return
         wanted = frozenset(want.key for want in change.wants)
         if attempt.wanted != wanted:
+            self._changeovers.refuse_what_never_fits(change)
             await self._changeovers.prepare(change)
             if not await self._refresh():
                 # By an older view the wants would look evicted: this process prepares them again.

@@ -16,9 +16,9 @@ from control_plane.types.command import Assign, Blocked, Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.footprint import footprint
 from control_plane.types.policy import Placement, ResidencyMode
-from control_plane.types.snapshot import LoadFailure, Snapshot
+from control_plane.types.snapshot import Snapshot
 from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
-from control_plane.types.worker import Replica, ReplicaKey, WorkerInfo, WorkerState
+from control_plane.types.worker import Replica, WorkerInfo, WorkerState
 from yolopool.vocabulary import ReplicaState
 
 _PRESENT = {
@@ -75,16 +75,9 @@ def plan_for(
     for wants that are blocked. Back-off does not count, since LoadModel retries at once.
     now: monotonic seconds.
     """
-    desired = snapshot.desired
-    version, old = desired.versions[want.key], desired.want(want.key)
-    if placement is not None:
-        version = replace(version, given=replace(version.given, placement=placement))
-    then = replace(
-        _wanting(snapshot, want.following(old)),
-        failures=_without(snapshot.failures, want.key),
-    )
-    versions = {**desired.versions, want.key: version}
-    then = replace(then, desired=replace(then.desired, versions=versions))
+    old = snapshot.desired.want(want.key)
+    placements = {want.key: placement} if placement is not None else {}
+    then = _supposing(snapshot, [want.following(old)], placements)
     about = {want.key, *waiting}
     without_it = set(replan(ProposedFleet.of(snapshot, now), snapshot, now, about))
     commands = replan(ProposedFleet.of(then, now), then, now, about)
@@ -96,15 +89,58 @@ def plan_for(
     ]
 
 
+def never_fits(
+    snapshot: Snapshot,
+    wants: Collection[Want],
+    placements: Mapping[VersionKey, Placement],
+    now: float,
+) -> Blocked | None:
+    """Why these wants can't be met together, even if all that may leave their workers did; None if
+    they may fit. now: monotonic seconds.
+    """
+    keys = {want.key for want in wants}
+    then = _supposing(snapshot, wants, placements)
+    fleet = ProposedFleet.of(then, now)
+    for worker in fleet.workers.values():
+        for key, replica in list(worker.replicas.items()):
+            wanted = then.desired.want(key)
+            if key not in keys and not (wanted.pinned if wanted is not None else replica.pinned):
+                fleet.release(worker, key)
+        worker.released_now |= frozenset(worker.leaving)
+    for command in replan(fleet, then, now, keys):
+        if isinstance(command, Blocked) and (command.final or command.reason == "LEDGER_FULL"):
+            return command
+        if isinstance(command, Release) and command.reason == "ROOM":
+            return reasons.too_many(command.key)
+    return None
+
+
+def _supposing(
+    snapshot: Snapshot, wants: Collection[Want], placements: Mapping[VersionKey, Placement]
+) -> Snapshot:
+    """The snapshot as if these had been set. Back-off of their loads does not count."""
+    desired, failures = snapshot.desired, snapshot.failures
+    versions = {
+        key: replace(
+            desired.versions[key], given=replace(desired.versions[key].given, placement=at)
+        )
+        for key, at in placements.items()
+    }
+    set_wants = {want.key: want for want in wants}
+    return replace(
+        snapshot,
+        desired=replace(
+            desired,
+            versions={**desired.versions, **versions},
+            wants={**desired.wants, **set_wants},
+        ),
+        failures={target: failures[target] for target in failures if target[1] not in set_wants},
+    )
+
+
 def _wanting(snapshot: Snapshot, want: Want) -> Snapshot:
     wants = {**snapshot.desired.wants, want.key: want}
     return replace(snapshot, desired=replace(snapshot.desired, wants=wants))
-
-
-def _without(
-    failures: Mapping[ReplicaKey, LoadFailure], key: VersionKey
-) -> Mapping[ReplicaKey, LoadFailure]:
-    return {target: failure for target, failure in failures.items() if target[1] != key}
 
 
 # --- a version --------------------------------------------------------------------------------
@@ -200,8 +236,9 @@ def _feasible(
     if snapshot.desired.is_cordoned(worker):
         return False, "DRAINING", "the worker is cordoned: nothing new is loaded there"
     placement = version.given.placement
-    if not version.given.runs_on(worker.device_kind):
-        return False, "NO_WORKER", f"it was built for {', '.join(version.given.served)}"
+    if not version.given.runs_on(worker.build):
+        made = (f"{one.variant} on {kind}" for kind, one in version.given.served.items())
+        return False, "NO_WORKER", f"it is a build for {', '.join(made)}, not run on this device"
     if not placement.allows(worker.labels):
         return False, "NO_WORKER", f"it may only run on workers with {placement.requires}"
     return _as_planned(snapshot, version, worker, now)

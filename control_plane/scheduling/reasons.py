@@ -17,7 +17,7 @@ from control_plane.types.version import (
     VersionKey,
     VersionState,
 )
-from yolopool.vocabulary import INT8
+from yolopool.vocabulary import INT8, can_compute
 
 MIB = 2**20
 # The worker may load the version, but not the build that serves it on others of its kind.
@@ -41,6 +41,11 @@ def unchecked(key: VersionKey, served: ServedBuild, build: DeviceVariant) -> str
     """Why a build does not serve a version on a worker, and how to have it checked there."""
     backend, precision = served.backend, served.precision
     name = f"{backend}/{precision}"
+    if not can_compute(name, build.compute_class):
+        return (
+            f"{build.variant} serves it here: this worker's processor ({build.compute_class}) does "
+            f"not compute {name}"
+        )
     checked = ", ".join(sorted(served.checks))
     found = f"was compared on {checked} alone" if checked else "was compared on no compute class"
     if not build.compute_class:
@@ -73,8 +78,9 @@ def only_cpus(key: VersionKey) -> Blocked:
 def no_eligible_worker(key: VersionKey, given: ServingSpec) -> Blocked:
     placement = given.placement
     if given.build_of is not None:
-        asked = " and ".join(filter(None, (" or ".join(given.served), placement.requires)))
-        why = f"it is a build for {asked}, and no such worker takes work: start one"
+        built = " or ".join(f"{kind} ({made.variant})" for kind, made in given.served.items())
+        asked = " and ".join(filter(None, (built, placement.requires)))
+        why = f"it is a build for {asked}, and no worker that computes it takes work: start one"
     elif not placement.requires:
         why = "every worker that does not have it yet is cordoned: start another"
     else:
@@ -113,6 +119,11 @@ def room_is_being_freed(key: VersionKey) -> Blocked:
 def in_use(key: VersionKey) -> Blocked:
     why = f"{key} waits for memory: every other model is in use or being loaded"
     return Blocked(key, "LEDGER_FULL", why)
+
+
+def too_many(key: VersionKey) -> Blocked:
+    why = f"the others to be loaded with {key} leave it no room: load fewer, or add a worker"
+    return Blocked(key, "LEDGER_FULL", why, final=True)
 
 
 def pinned_full(key: VersionKey) -> Blocked:

@@ -21,6 +21,7 @@ from yolopool.errors import (
     PackInvalid,
     PackNotFound,
 )
+from yolopool.server.exhaustion import storing
 
 _HEX = frozenset("0123456789abcdef")
 _REHASH_BYTES = 1 << 20
@@ -64,6 +65,7 @@ class FolderArtifacts:
     """A content-addressed folder. All methods but `prepare` may run concurrently."""
 
     def __init__(self, root: Path, max_bytes: int) -> None:
+        self._root = root
         self._whole = root / "artifacts"
         self._partial = root / "partial"
         self._packs = root / "packs"
@@ -121,7 +123,8 @@ class FolderArtifacts:
 
         If the block is left early, the received bytes are kept. Once all bytes are there, the
         digest is checked and the artifact appears. Raises ArtifactTooLarge, InvalidOffset if
-        `offset` is not what is stored and, at the end, DigestMismatch; the bytes are then removed.
+        `offset` is not what is stored, DiskFull or StorageFailed, after which the upload can go on
+        where it ended, and at the end DigestMismatch; the bytes are then removed.
         """
         self.check_size(size_bytes)
         async with self._locks.setdefault(digest, asyncio.Lock()):
@@ -133,13 +136,14 @@ class FolderArtifacts:
                     details={"received_bytes": str(held)},
                 )
             path = self._partial / digest
-            with await asyncio.to_thread(path.open, "ab") as file:
-                upload = Upload(file, await asyncio.to_thread(_hash, path), size_bytes, held)
-                yield upload
-                if upload.received_bytes < size_bytes:
-                    return
-                await asyncio.to_thread(_settle, file)
-            await asyncio.to_thread(self._finish, path, digest, upload.digest())
+            with storing(self._root):
+                with await asyncio.to_thread(path.open, "ab") as file:
+                    upload = Upload(file, await asyncio.to_thread(_hash, path), size_bytes, held)
+                    yield upload
+                    if upload.received_bytes < size_bytes:
+                        return
+                    await asyncio.to_thread(_settle, file)
+                await asyncio.to_thread(self._finish, path, digest, upload.digest())
 
     def _finish(self, path: Path, digest: str, found: str) -> None:
         if found != digest:

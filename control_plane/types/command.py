@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from control_plane.types.version import VersionKey
-from yolopool.errors import YolopoolError, rebuild_reason
+from yolopool.error_table import rebuild_reason
+from yolopool.errors import YolopoolError
 
 
 @dataclass(frozen=True, slots=True)

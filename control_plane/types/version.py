@@ -14,6 +14,7 @@ from yolopool.vocabulary import (
     HeadMode,
     OutputLayout,
     ShapePolicy,
+    can_compute,
     computes_alike,
 )
 
@@ -63,6 +64,9 @@ class VersionSettings:
     output_layout: OutputLayout | None = None
     # Further sizes that a request may ask for.
     image_sizes: tuple[int, ...] = ()
+    # A rectangle in place of a square of image_size, its longer side: both or none.
+    image_height: int = 0
+    image_width: int = 0
 
     @property
     def largest_image(self) -> int:
@@ -108,8 +112,10 @@ class ServedBuild:
         return not (self.unchecked or self.precision == EXACT_PRECISION or self.checks)
 
     def serves_on(self, compute_class: str) -> bool:
-        """Whether it was compared on such devices, or on those that compute alike."""
-        return (
+        """Whether such devices can run it, and it was compared on them or on those that compute
+        alike.
+        """
+        return can_compute(self.variant, compute_class) and (
             self.unchecked
             or self.precision == EXACT_PRECISION
             or any(
@@ -160,9 +166,12 @@ class ServingSpec:
     build_of: VersionKey | None = None
     calibration: str = ""
 
-    def runs_on(self, device_kind: str) -> bool:
-        """Whether a worker on this kind of device can load it."""
-        return self.build_of is None or device_kind in self.served
+    def runs_on(self, device: "DeviceVariant") -> bool:
+        """Whether a worker of this kind and compute class can load it."""
+        if self.build_of is None:
+            return True
+        made = self.served.get(device.device_kind)
+        return made is not None and can_compute(made.variant, device.compute_class)
 
     def served_by(self, device_kind: str, served: ServedBuild | None) -> "ServingSpec":
         """With another build on a kind of device; None: the default variant of its workers."""

@@ -22,14 +22,14 @@ _GREY = 114  # the border, as in workers
 
 
 class Images:
-    """The images of an archive, letterboxed to squares of `size`.
+    """The images of an archive, letterboxed to `size` (height, width).
 
     Each iteration reads the archive again, one image at a time, and calls `progress` with the share
     that is done.
     """
 
     def __init__(
-        self, path: Path, image: Input, size: int, progress: Callable[[float], None]
+        self, path: Path, image: Input, size: tuple[int, int], progress: Callable[[float], None]
     ) -> None:
         """Raises ImportRefused for an archive of another kind."""
         self._path, self._input, self._size, self._progress = path, image, size, progress
@@ -39,7 +39,7 @@ class Images:
         return len(self._members)
 
     def __iter__(self) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
-        """The graph's input by its name: (batch, 3, size, size). Raises ImportRefused."""
+        """The graph's input by its name: (batch, 3, height, width). Raises ImportRefused."""
         with zipfile.ZipFile(self._path) as archive:
             for number, member in enumerate(self._members):
                 if number % (1 + len(self._members) // _PROGRESS_REPORTS) == 0:
@@ -91,14 +91,14 @@ def _decoded(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> U8:
     return np.asarray(image, np.uint8)
 
 
-def _letterboxed(image: U8, size: int) -> U8:
-    """Scales the image to fit, in the middle of a grey square."""
-    gain = size / max(image.shape[:2])
+def _letterboxed(image: U8, size: tuple[int, int]) -> U8:
+    """Scales the image to fit, in the middle of a grey rectangle."""
+    gain = min(size[0] / image.shape[0], size[1] / image.shape[1])
     height, width = (max(1, round(side * gain)) for side in image.shape[:2])
-    top, left = (size - height) // 2, (size - width) // 2
-    square = np.full((size, size, 3), _GREY, np.uint8)
-    square[top : top + height, left : left + width] = cv2.resize(image, (width, height))
-    return square
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    whole = np.full((*size, 3), _GREY, np.uint8)
+    whole[top : top + height, left : left + width] = cv2.resize(image, (width, height))
+    return whole
 
 
 def _name(member: zipfile.ZipInfo) -> str:

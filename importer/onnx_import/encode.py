@@ -6,6 +6,7 @@ backend to run it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import onnx
 from google.protobuf import json_format
 from onnx import TypeProto
 
-from importer import pack_writer
+from importer import class_names, pack_writer
 from importer.onnx_import import graph as onnx_graph
 from importer.onnx_import import layout as onnx_layout
 from importer.onnx_import import shapes as onnx_shapes
@@ -24,16 +25,15 @@ from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import HeadAttributes, OnnxGraph, OnnxOutput, PackManifest
 
 _STRIDE, _IMAGE_SIZE = 32, 640  # used if the file says nothing: the library's defaults
-_MAX_CLASSES, _MAX_CLASS_NAME = 100_000, 1_000
 _LAYOUTS = {
     types_pb2.OUTPUT_LAYOUT_OBJECTNESS: Layout.OBJECTNESS,
     types_pb2.OUTPUT_LAYOUT_PLAIN: Layout.PLAIN,
     types_pb2.OUTPUT_LAYOUT_END_TO_END: Layout.END_TO_END,
     types_pb2.OUTPUT_LAYOUT_PAIR: Layout.PAIR,
 }
-# Takes a graph, a zip of images, their size and a progress callback; returns the file of the int8
-# graph and the name of the library that made it.
-Quantise = Callable[[Graph, Path, int, Callable[[float], None]], tuple[bytes, str]]
+# Takes a graph, a zip of images, their (height, width) and a progress callback; returns the file of
+# the int8 graph and the name of the library that made it.
+Quantise = Callable[[Graph, Path, tuple[int, int], Callable[[float], None]], tuple[bytes, str]]
 _NUMBERS = {layout: number for number, layout in _LAYOUTS.items()}
 
 
@@ -64,13 +64,17 @@ def encode(
     if order["architecture_yaml"]:
         raise ImportRefused(INVALID, "an ONNX file is its own architecture: give it without --arch")
     step(0.1, "load")
-    data = artifact.read_bytes()
-    graph = onnx_graph.read(data)
+    graph = onnx_graph.read(artifact.read_bytes())
+    data = graph.file
     made = Exported(**order["exported"]) if order.get("exported") else None
     if made is None or made.task == "detect":
         made = None  # a detection graph is recognised by its file alone
         _check_kind(graph)
-    elif quantise is not None:
+    if quantise is not None and graph.input.channels != 3:
+        raise ImportRefused(
+            UNSUPPORTED, "int8 is built for images of three channels: choose another precision"
+        )
+    if made is not None and quantise is not None:
         raise ImportRefused(
             UNSUPPORTED,
             f"int8 is built for detection alone, this model has the task {made.task}: choose "
@@ -79,8 +83,8 @@ def encode(
     names = _class_names(graph, order["class_names"])
     settings = _resolved(asked, graph)
     step(0.4, "measure")
-    size = settings.image_size
-    types = onnx_shapes.inferred(graph.model, size, size)
+    size = pack_writer.sides(settings)
+    types = onnx_shapes.inferred(graph.model, *size)
     cost = onnx_shapes.cost(graph.model.graph, types)
     decision = _decided(graph, types, names, size, asked, made)
     task = made.task if made is not None else "detect"
@@ -108,7 +112,7 @@ def encode(
         head_mode=settings.head_mode,
         settings=settings,
         gflops=cost.gflops,
-        activation_bytes_per_megapixel=max(1, cost.activation_bytes * 1_000_000 // size**2),
+        activation_bytes_per_megapixel=max(1, cost.activation_bytes * 1_000_000 // prod(size)),
         artifact=order["sha256"],
         warnings=warnings,
         backend=order["build"]["backend"],
@@ -117,6 +121,7 @@ def encode(
         weights_bytes=len(data),
         parameters=parameters,
         made_with=made_with,
+        channels=graph.input.channels,
     )
     step(0.8, "write")
     manifest.weights_sha256 = pack_writer.write_weights(folder, [data])
@@ -130,7 +135,7 @@ def _decided(
     graph: Graph,
     types: Mapping[str, TypeProto],
     names: Sequence[str],
-    size: int,
+    size: tuple[int, int],
     asked: types_pb2.VersionSettings,
     made: Exported | None,
 ) -> Decision:
@@ -141,7 +146,11 @@ def _decided(
         known = _known(graph, types, names, size)
         return onnx_layout.decide(known, _LAYOUTS.get(asked.output_layout))
     except Undecided as undecided:
-        raise ImportRefused(UNSUPPORTED, f"the ONNX file is refused: {undecided}") from undecided
+        count = _names_in_file(graph)
+        words = f"; the file has {count} class names" if count not in (0, len(names)) else ""
+        raise ImportRefused(
+            UNSUPPORTED, f"the ONNX file is refused: {undecided}{words}"
+        ) from undecided
 
 
 def _check_kind(graph: Graph) -> None:
@@ -159,23 +168,23 @@ def _check_kind(graph: Graph) -> None:
 
 
 def _class_names(graph: Graph, said: Sequence[str]) -> tuple[str, ...]:
-    found = graph.words.class_names
-    if said and found and len(said) != len(found):
-        raise ImportRefused(
-            INVALID,
-            f"{len(said)} class names were given, the file has {len(found)}: give as many, or none",
-        )
-    names = tuple(said) or found
+    names = tuple(said) or class_names.of_file(graph.words.names)
     if not names:
         raise ImportRefused(
             INVALID, "the file does not say its class names: give them with --names, in order"
         )
-    if len(names) > _MAX_CLASSES or any(len(name) > _MAX_CLASS_NAME for name in names):
-        raise ImportRefused(INVALID, "there are too many class names, or one is too long: rename")
+    class_names.check(names)
     return names
 
 
-def _known(graph: Graph, types: Mapping[str, TypeProto], names: Sequence[str], size: int) -> Known:
+def _names_in_file(graph: Graph) -> int:
+    names = graph.words.names
+    return len(names) if isinstance(names, list | tuple | dict) else 0
+
+
+def _known(
+    graph: Graph, types: Mapping[str, TypeProto], names: Sequence[str], size: tuple[int, int]
+) -> Known:
     """What the file says about its outputs; free sizes are those for images of `size`."""
     words = graph.words
     inferred = {name: onnx_shapes.shape_of(kind) for name, kind in types.items()}
@@ -185,8 +194,8 @@ def _known(graph: Graph, types: Mapping[str, TypeProto], names: Sequence[str], s
             for output in graph.outputs
         ),
         classes=len(names),
-        size=(size, size),
-        names_in_file=bool(words.class_names),
+        size=size,
+        names_in_file=_names_in_file(graph) == len(names),
         final=words.final,
         suppresses=graph.suppresses,
     )
@@ -218,7 +227,9 @@ def _resolved(asked: types_pb2.VersionSettings, graph: Graph) -> types_pb2.Versi
     resolved.CopyFrom(asked)
     if image.height:
         _check_fixed(asked, image, stride)
-        resolved.image_size = image.height
+        resolved.image_size = max(image.height, image.width)
+        if image.height != image.width:
+            resolved.image_height, resolved.image_width = image.height, image.width
         resolved.shape_policy = types_pb2.SHAPE_POLICY_SQUARE
     return pack_writer.resolve(resolved, graph.words.image_size or _IMAGE_SIZE, stride)
 
@@ -226,24 +237,26 @@ def _resolved(asked: types_pb2.VersionSettings, graph: Graph) -> types_pb2.Versi
 def _check_fixed(asked: types_pb2.VersionSettings, image: onnx_graph.Input, stride: int) -> None:
     """Refuses settings that a graph of one fixed size cannot serve."""
     remedy = "export it with free sizes (dynamic=True, --dynamic)"
-    if image.height != image.width or image.height % stride:
-        raise ImportRefused(
-            UNSUPPORTED,
-            f"the file takes {image.width}x{image.height} pixels alone, served are squares of "
-            f"whole strides ({stride}): {remedy}",
-        )
-    for size in (asked.image_size or image.height, *asked.image_sizes):
-        if size != image.height:
+    fixed = f"the file takes {image.width}x{image.height} pixels alone"
+    if image.height % stride or image.width % stride:
+        raise ImportRefused(UNSUPPORTED, f"{fixed}, served are whole strides ({stride}): {remedy}")
+    longer = max(image.height, image.width)
+    for size in (asked.image_size or longer, *asked.image_sizes):
+        if size != longer:
             raise ImportRefused(
-                INVALID,
-                f"the file takes {image.height} pixels alone, {size} were asked for: leave the "
-                f"size out, or {remedy}",
+                INVALID, f"{fixed}, {size} were asked for: leave the size out, or {remedy}"
             )
+    rectangle = asked.image_height, asked.image_width
+    if rectangle not in ((0, 0), (image.height, image.width)):
+        raise ImportRefused(
+            INVALID,
+            f"{fixed}, {rectangle[1]}x{rectangle[0]} were asked for: leave the size out, or "
+            f"{remedy}",
+        )
     if asked.shape_policy == types_pb2.SHAPE_POLICY_RECT:
         raise ImportRefused(
             INVALID,
-            f"the file takes squares of {image.height} pixels alone, rectangles were asked for: "
-            f"leave the shape policy out, or {remedy}",
+            f"{fixed}, other shapes were asked for: leave the shape policy out, or {remedy}",
         )
 
 

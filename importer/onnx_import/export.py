@@ -22,7 +22,8 @@ from importer.torch_import import checkpoint, tasks
 from yolopool.v1 import types_pb2
 
 _OPSET = 17
-_EXAMPLE = (2, 3, 128, 96)  # all sizes differ, so that the exporter cannot confuse them
+# All sizes differ, so that the exporter cannot confuse them.
+_BATCH, _SIDES = 2, (128, 96)
 _ROWS, _PROTOTYPES = "output0", "output1"
 
 
@@ -44,7 +45,7 @@ def encode(
             artifact, order["architecture_yaml"], order["class_names"]
         )
     else:
-        loaded = checkpoint.load(artifact)
+        loaded = checkpoint.load(artifact, order["class_names"])
     model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
     step(0.3, "export")
     path = folder / "exported.onnx"
@@ -61,14 +62,18 @@ def encode(
     }
     try:
         return of_graph(
-            order | asked, path, folder, warnings, lambda done, what: step(0.5 + done / 2, what)
+            order | asked,
+            path,
+            folder,
+            [*warnings, *loaded.warnings],
+            lambda done, what: step(0.5 + done / 2, what),
         )
     finally:
         path.unlink()
 
 
 class _FromPixels(nn.Module):
-    """Runs the model on uint8 RGB NCHW: gives the head's rows, and prototypes for masks."""
+    """Runs the model on uint8 NCHW: gives the head's rows, and prototypes for masks."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -100,16 +105,17 @@ def _export(model: Any, loaded: checkpoint.Checkpoint, path: Path) -> Exported:
     if extra.mask_coefficients:
         outputs.append(_PROTOTYPES)
         free[_PROTOTYPES] = {0: "batch", 2: "mask_height", 3: "mask_width"}
+    example = torch.zeros((_BATCH, tasks.channels_of(model), *_SIDES), dtype=torch.uint8)
     try:
         with torch.no_grad():
-            outcome = whole(torch.zeros((1, *_EXAMPLE[1:]), dtype=torch.uint8))
+            outcome = whole(example[:1])
         tasks.check_answer(loaded.task, outcome, len(loaded.class_names), extra, final)
         with torch.no_grad(), python_warnings.catch_warnings():
             # The tracer warns about sizes read in Python, the exporter that it is deprecated.
             python_warnings.simplefilter("ignore")
             torch.onnx.export(
                 whole,
-                (torch.zeros(_EXAMPLE, dtype=torch.uint8),),
+                (example,),
                 str(path),
                 dynamo=False,
                 opset_version=_OPSET,

@@ -12,12 +12,16 @@ from typing import Any
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
+from importer.onnx_import import weights
 from importer.onnx_import.layout import Output
 from importer.onnx_import.shapes import shape_of
 from importer.refusal import INVALID, UNSAFE, UNSUPPORTED, ImportRefused
 
 _STANDARD = ("", "ai.onnx")
 _OLDEST_OPSET = 9
+# The newest opset and version of the file format (IR) that ONNX Runtime takes, and the newest type
+# of numbers in that; the release of it that is installed is asked in a test.
+NEWEST_OPSET, NEWEST_IR, _NEWEST_TYPE = 26, 13, TensorProto.INT2
 _MAX_NODES, _MAX_DEPTH, _MAX_OUTPUTS = 50_000, 8, 64
 _MAX_TEXT = 4 * 1024**2
 _DTYPES: dict[int, str] = {
@@ -30,20 +34,23 @@ _EXPORT = "export it again from its .pt, with its usual tool"
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """The image input: NCHW with three channels; 0 for a size that the file leaves free."""
+    """The image input: NCHW, RGB or grey; 0 for a size that the file leaves free."""
 
     name: str
     dtype: str
     batch: int
     height: int
     width: int
+    channels: int = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The metadata that the exporting tool wrote; empty or None where it wrote nothing."""
+    """The metadata that the exporting tool wrote; empty or None where it wrote nothing. `names` are
+    the class names as they are written.
+    """
 
-    class_names: tuple[str, ...] = ()
+    names: Any = None
     stride: int | None = None
     task: str = ""
     head: str = ""
@@ -53,8 +60,9 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A checked ONNX file."""
+    """A checked ONNX file, and its bytes as runtimes take them."""
 
+    file: bytes
     model: ModelProto
     opset: int
     input: Input
@@ -72,6 +80,8 @@ def read(data: bytes) -> Graph:
             f"the graph brings functions of its own ({_some(model.functions)}): {_EXPORT}",
         )
     opset = _opset(model)
+    if _lower_ir(model):
+        data = model.SerializeToString()
     nodes = list(_nodes(model.graph, 0))
     strange = {f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in _STANDARD}
     if strange:
@@ -86,9 +96,10 @@ def read(data: bytes) -> Graph:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise _invalid(_line(error)) from error
+    weights.check_finite(model.graph, nodes)
     suppresses = any(node.op_type == "NonMaxSuppression" for node in nodes)
     return Graph(
-        model, opset, _input(model.graph), _outputs(model.graph), _words(model), suppresses
+        data, model, opset, _input(model.graph), _outputs(model.graph), _words(model), suppresses
     )
 
 
@@ -106,7 +117,7 @@ def _parsed(data: bytes) -> ModelProto:
 
 def _opset(model: ModelProto) -> int:
     versions = [opset.version for opset in model.opset_import if opset.domain in _STANDARD]
-    newest = onnx.defs.onnx_opset_version()
+    newest = min(NEWEST_OPSET, onnx.defs.onnx_opset_version())
     if len(versions) != 1 or not _OLDEST_OPSET <= versions[0] <= newest:
         raise ImportRefused(
             UNSUPPORTED,
@@ -114,6 +125,26 @@ def _opset(model: ModelProto) -> int:
             f"{_EXPORT} and another opset",
         )
     return int(versions[0])
+
+
+def _lower_ir(model: ModelProto) -> bool:
+    """Writes the newest version of the format that runtimes take over a newer one; returns whether
+    it did. What later versions added is types of numbers. Raises ImportRefused if one is used.
+    """
+    if model.ir_version <= NEWEST_IR:
+        return False
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    for node in _nodes(model.graph, 0):
+        kinds |= {attribute.t.data_type for attribute in node.attribute}
+        kinds |= {attribute.i for attribute in node.attribute if attribute.name == "to"}
+    if max(kinds, default=0) > _NEWEST_TYPE:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"its format is of version {model.ir_version} and uses types of numbers that runtimes "
+            f"do not know, served are versions up to {NEWEST_IR}: {_EXPORT}, in fp32",
+        )
+    model.ir_version = NEWEST_IR
+    return True
 
 
 def _nodes(graph: GraphProto, depth: int) -> Iterator[NodeProto]:
@@ -169,13 +200,15 @@ def _input(graph: GraphProto) -> Input:
         raise ImportRefused(
             UNSUPPORTED, f"its input is {name}, served are float32, float16 and uint8: {_EXPORT}"
         )
-    if len(shape) != 4 or shape[1] != 3:
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        known = len(shape) == 4 and shape[-1] not in (1, 3)
+        remedy = "with images of 1 or 3 channels" if known else "with the channels first"
         raise ImportRefused(
             UNSUPPORTED,
-            f"its input is {_said(shape)}, served is (batch, 3, height, width): {_EXPORT}, with "
-            "the channels first",
+            f"its input is {_said(shape)}, served is (batch, 3 or 1, height, width): {_EXPORT}, "
+            f"{remedy}",
         )
-    batch, _, height, width = (0 if size is None else size for size in shape)
+    batch, channels, height, width = (0 if size is None else size for size in shape)
     if any(size and not 32 <= size <= 4096 for size in (height, width)) or batch > 1024:
         raise ImportRefused(
             UNSUPPORTED, f"its input is {_said(shape)}: served are 32 to 4096 pixels"
@@ -184,7 +217,7 @@ def _input(graph: GraphProto) -> Input:
         raise ImportRefused(
             UNSUPPORTED, f"its input is {_said(shape)}: {_EXPORT}, with both sides free or none"
         )
-    return Input(image.name, _DTYPES[kind], batch, height, width)
+    return Input(image.name, _DTYPES[kind], batch, height, width, channels)
 
 
 def _outputs(graph: GraphProto) -> tuple[Output, ...]:
@@ -198,11 +231,11 @@ def _words(model: ModelProto) -> Words:
     said = {prop.key: prop.value for prop in model.metadata_props}
     if sum(len(value) for value in said.values()) > _MAX_TEXT:
         raise _invalid("more than 4 MiB of metadata")
-    names, size = _literal(said, "names"), _literal(said, "imgsz")
+    size = _literal(said, "imgsz")
     size = max(size) if isinstance(size, list | tuple) and size else size
     stride = _literal(said, "stride")
     return Words(
-        class_names=_class_names(names),
+        names=_literal(said, "names"),
         stride=int(stride) if isinstance(stride, int | float) else None,
         task=said.get("task", ""),
         head=said.get("head", ""),
@@ -218,14 +251,6 @@ def _is_final(said: dict[str, str]) -> bool | None:
     if "end2end" not in said and not told:
         return None
     return said.get("end2end") == "True" or (told and arguments["nms"] is True)
-
-
-def _class_names(names: Any) -> tuple[str, ...]:
-    if isinstance(names, dict):
-        names = [names.get(index) for index in range(len(names))]
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        return ()
-    return tuple(names)
 
 
 def _literal(said: dict[str, str], key: str) -> Any:

@@ -24,9 +24,9 @@ _MIN_OPSET = 13
 
 
 def quantised(
-    graph: Graph, images: Path, size: int, heard: Callable[[float], None]
+    graph: Graph, images: Path, size: tuple[int, int], heard: Callable[[float], None]
 ) -> tuple[bytes, str]:
-    """The file of the graph in int8, calibrated on a zip of images in squares of `size` pixels,
+    """The file of the graph in int8, calibrated on a zip of images of `size` (height, width),
     and what made it. `heard` is told the share that is done. Raises ImportRefused.
     """
     if graph.opset < _MIN_OPSET:

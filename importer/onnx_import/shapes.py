@@ -66,7 +66,8 @@ def inferred(model: ModelProto, height: int, width: int) -> dict[str, TypeProto]
     weights = {tensor.name: tensor for tensor in graph.initializer}
     (image,) = [value for value in graph.input if value.name not in weights]
     types = {name: _type(t.data_type, tuple(t.dims)) for name, t in weights.items()}
-    types[image.name] = _type(image.type.tensor_type.elem_type, (1, 3, height, width))
+    channels = shape_of(image.type)[1] or 3
+    types[image.name] = _type(image.type.tensor_type.elem_type, (1, channels, height, width))
     data = {name: t for name, t in weights.items() if math.prod(t.dims) <= _MAX_NUMBERS}
     opsets = [opset for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
     for node in graph.node:

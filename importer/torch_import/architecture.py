@@ -117,9 +117,9 @@ def checked(fields: Any) -> dict[str, Any]:
     return known
 
 
-def build(known: dict[str, Any], classes: int, kind: type[nn.Module]) -> Any:
-    """A model of a checked architecture and of one of the library's kinds, with random weights.
-    Raises ImportRefused.
+def build(known: dict[str, Any], classes: int, kind: type[nn.Module], channels: int = 3) -> Any:
+    """A model of a checked architecture and of one of the library's kinds, with random weights, for
+    images of so many channels. Raises ImportRefused.
     """
     fields = {key: value for key, value in known.items() if key != "activation"} | {"nc": classes}
     usual: nn.Module = modules.Conv.default_act
@@ -127,7 +127,7 @@ def build(known: dict[str, Any], classes: int, kind: type[nn.Module]) -> Any:
         # Set here, because the library would evaluate the text.
         setattr(modules.Conv, "default_act", _activation(known["activation"]))  # noqa: B010 - typed narrower
     try:
-        return kind(fields, ch=3, nc=classes, verbose=False)
+        return kind(fields, ch=channels, nc=classes, verbose=False)
     except MemoryError:
         raise
     except Exception as error:
@@ -144,11 +144,12 @@ def build_for(
     classes: int,
     kind: type[nn.Module],
 ) -> Any:
-    """As `build`, with branches for classes as wide as those of `weights`. A training that started
-    from a model of other classes keeps that one's width (ultralytics BaseModel.load), of which its
-    architecture says nothing.
+    """As `build`, with the channels and the width of the branches for classes that `weights` have.
+    A training that started from a model of other classes keeps that one's width (ultralytics
+    BaseModel.load), of which its architecture says nothing.
     """
-    model = build(known, classes, kind)
+    channels = _channels(weights)
+    model = build(known, classes, kind, channels)
     place, head = len(model.model) - 1, model.model[-1]
     for name in ("cv3", "one2one_cv3"):
         branches = getattr(head, name, None)
@@ -159,17 +160,25 @@ def build_for(
         if not 1 <= width <= _MAX_NUMBER or width == branches[0][-1].in_channels:
             continue
         # The width depends on the number of classes; no weights fit a width that no number gives.
-        wide = getattr(build(known, width, kind).model[-1], name)
+        wide = getattr(build(known, width, kind, channels).model[-1], name)
         for branch in wide:
             branch[-1] = nn.Conv2d(branch[-1].in_channels, classes, 1)
         setattr(head, name, wide)
     return model
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], what: str) -> None:
+def _channels(weights: Mapping[str, torch.Tensor]) -> int:
+    """Of images, by the first convolution: 1 if it takes one, else 3."""
+    first = next((weight for weight in weights.values() if weight.ndim == 4), None)
+    return 1 if first is not None and first.shape[1] == 1 else 3
+
+
+def load_weights(
+    model: nn.Module, weights: Mapping[str, torch.Tensor], what: str, remedy: str
+) -> None:
     """Loads all weights into a model: every key must be there in its shape, and no other.
 
-    Raises ImportRefused with the counts and the first ten of each kind.
+    Raises ImportRefused with the counts, the first ten of each kind, and the remedy.
     """
     wanted = model.state_dict()
     missing = [f"{key} {_shape(wanted[key])}" for key in wanted if key not in weights]
@@ -185,9 +194,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], what: st
         if keys
     ]
     if wrong:
-        raise ImportRefused(
-            INVALID, f"the weights do not fit {what}: {'; '.join(wrong)}: give the right one"
-        )
+        raise ImportRefused(INVALID, f"the weights do not fit {what}: {'; '.join(wrong)}: {remedy}")
     model.load_state_dict(dict(weights), strict=True)
 
 

@@ -1,12 +1,10 @@
 """Turns a user's .pt file into a fused module that is safe to write into a pack.
 
-Runs in the child process, in the sandbox. The model library's restricted loader rebuilds only its
-own layer classes. The pack does not get the unpickled model, but the same architecture built anew
-and filled with the file's weights.
+Runs in the child process, in the sandbox. The pack does not get the unpickled model, but the same
+architecture built anew and filled with the file's weights.
 """
 
 import math
-import os
 import platform
 import re
 from collections.abc import Sequence
@@ -16,11 +14,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from ultralytics.nn import tasks
-from ultralytics.utils import SAFE_LOAD
+from ultralytics.utils import ROOT, YAML
 
-from importer.refusal import CRASHED, INVALID, UNSAFE, UNSUPPORTED, ImportRefused
-from importer.torch_import import architecture, state_dict, transforms
+from importer import class_names
+from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
+from importer.torch_import import (
+    architecture,
+    restricted_load,
+    stand_ins,
+    state_dict,
+    transforms,
+)
 from importer.torch_import import tasks as heads
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
@@ -30,8 +34,11 @@ from yolopool.v1.types_pb2 import (
 )
 
 _PROBE = 64
-_MAX_CLASSES = 100_000
-_MAX_CLASS_NAME = 1_000
+_OWN = (
+    "the file's own architecture",
+    "its layers were changed after it was built, by pruning channels for example; export it to "
+    "ONNX where it was trained and register the .onnx file, or train it without changing layers",
+)
 
 
 @dataclass(slots=True)
@@ -43,15 +50,21 @@ class Checkpoint:
     class_names: tuple[str, ...]
     trained_size: int
     family: str
+    warnings: tuple[str, ...] = ()
 
 
-def load(path: Path) -> Checkpoint:
-    """Loads a checkpoint; raises ImportRefused if its task is not served."""
-    if not (SAFE_LOAD and tasks._SafeLoad.SUPPORTED):
-        raise ImportRefused(CRASHED, "safe loading is off: install torch 2.6 or newer")
-    transforms.permit()
-    content = _load(path)
-    model = content.get("ema") or content.get("model")
+def load(path: Path, names: Sequence[str] = ()) -> Checkpoint:
+    """Loads a checkpoint, with `names` for its classes in place of its own if there are any.
+
+    Raises ImportRefused if its task is not served.
+    """
+    content = restricted_load.load(path)
+    # A module that was saved by itself has no dictionary round it.
+    bare = isinstance(content, nn.Module | stand_ins.Record)
+    content = {"model": content} if bare else content
+    if not isinstance(content, dict):
+        raise ImportRefused(INVALID, "the file holds no checkpoint: upload the .pt of a training")
+    model = stand_ins.unwrapped(content.get("ema") or content.get("model"))
     if not isinstance(model, nn.Module):
         raise ImportRefused(
             UNSUPPORTED,
@@ -62,39 +75,28 @@ def load(path: Path) -> Checkpoint:
         raise ImportRefused(
             UNSUPPORTED, "models trained with quantisation are not served: train without it"
         )
-    return _described(model, heads.task_of(model), content)
+    return _described(model, heads.task_of(model), content, names)
 
 
 def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint:
     """Builds an architecture with the weights of a file that holds nothing else: a state dict,
     alone or under `state_dict`, `model` or `ema`. Raises ImportRefused.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        if "allocate memory" in str(error):
-            raise MemoryError(str(error)) from error
-        foreign = _foreign_globals(str(error))
-        if any(f"ultralytics.nn.tasks.{task.model.__name__}" in foreign for task in heads.TASKS):
-            raise ImportRefused(
-                INVALID, "the file holds a whole model, not weights alone: give it without --arch"
-            ) from error
-        if foreign:
-            raise _unsafe(foreign) from error
+    content = restricted_load.load(path)
+    held = [content, *content.values()] if isinstance(content, dict) else [content]
+    if any(isinstance(stand_ins.unwrapped(value), nn.Module) for value in held):
         raise ImportRefused(
-            INVALID, f"the file can't be read ({_first_line(error)}): upload it again"
-        ) from error
+            INVALID, "the file holds a whole model, not weights alone: give it without --arch"
+        )
     weights = state_dict.tensors_of(content)
     known = architecture.from_text(text)
     task = heads.task_of_layers(known)
     model = architecture.build_for(weights, known, len(names), task.model)
-    architecture.load_weights(model, weights, "the architecture")
+    architecture.load_weights(model, weights, "the architecture", "give the right one")
     model.names = dict(enumerate(names))
     if architecture.is_library_name(text):
         model.yaml["yaml_file"] = text.strip()  # only the name shown to people
-    return _described(model, heads.task_of(model), {})
+    return _described(model, heads.task_of(model), {}, ())
 
 
 def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
@@ -114,19 +116,38 @@ def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
     if original.is_fused():
         # Weights that are already fused only fit a model that is fused the same way.
         model = fuse(model, end_to_end)
-        architecture.load_weights(model, original.state_dict(), "the file's own architecture")
+        architecture.load_weights(model, original.state_dict(), *_OWN)
     else:
         model.float()
-        architecture.load_weights(model, original.state_dict(), "the file's own architecture")
+        architecture.load_weights(model, original.state_dict(), *_OWN)
         model = fuse(model, end_to_end)
+    _check_finite(model)
     original = fuse(original, end_to_end)
     if not all(map(torch.equal, _answer(model), _answer(original))):
         raise ImportRefused(
             INVALID,
             "the layers in the file give other answers than its own architecture: they were "
-            "changed after it was built; train or save it without changing layers by hand",
+            "changed after it was built; train or save it without changing layers by hand, or "
+            "export it to ONNX where it was trained and register the .onnx file",
         )
     return model
+
+
+def _check_finite(model: nn.Module) -> None:
+    """Raises ImportRefused, and names the layers, if a weight is NaN or infinite."""
+    wrong = {
+        name: int((~torch.isfinite(tensor)).sum())
+        for name, tensor in model.state_dict().items()
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+    }
+    if wrong:
+        shown = ", ".join(f"{count} in {name}" for name, count in [*wrong.items()][:3])
+        raise ImportRefused(
+            INVALID,
+            f"the weights are not finite: {sum(wrong.values())} are NaN or infinite ({shown}"
+            f"{', ...' if len(wrong) > 3 else ''}): the training diverged; upload a checkpoint of "
+            "an earlier epoch, or train again with a lower learning rate or without half precision",
+        )
 
 
 def fuse(model: Any, end_to_end: bool) -> nn.Module:
@@ -179,7 +200,7 @@ def _chosen_head(model: Any, asked: "HeadMode.ValueType") -> "HeadMode.ValueType
 def _answer(model: Any) -> tuple[torch.Tensor, ...]:
     """The model's output on an image of noise, so that every weight takes part."""
     generator = torch.Generator().manual_seed(0)
-    image = torch.rand((1, 3, _PROBE, _PROBE), generator=generator)
+    image = torch.rand((1, heads.channels_of(model), _PROBE, _PROBE), generator=generator)
     with torch.inference_mode():
         return tuple(torch.nan_to_num(output) for output in heads.answer(model(image)))
 
@@ -190,69 +211,13 @@ def architecture_name(family: str, task: str) -> str:
     return f"{stem}-{task}"
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content, _ = tasks.torch_safe_load(str(path), safe_only=True)
-    except TypeError as error:
-        cause = error.__cause__
-        foreign = _foreign_globals(str(cause or error))
-        if foreign:
-            raise _unsafe(foreign) from error
-        raise ImportRefused(
-            INVALID, f"the file can't be read ({_first_line(cause or error)}): upload it again"
-        ) from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        if "allocate memory" in str(error):
-            raise MemoryError(str(error)) from error
-        raise ImportRefused(
-            INVALID,
-            f"the file can't be read ({type(error).__name__}: {_first_line(error)}): it is damaged "
-            "or was changed by hand; upload the file of a training",
-        ) from error
-    if not isinstance(content, dict):
-        raise ImportRefused(INVALID, "the file holds no checkpoint: upload the .pt of a training")
-    return content
-
-
-def _foreign_globals(text: str) -> list[str]:
-    """The names that torch's restricted unpickler refused, from its message."""
-    found = re.findall(r"(?:GLOBAL|type|class|function)\s+([A-Za-z_][\w.]*\.[\w]+)", text)
-    if not found and re.search(r"[Uu]nsupported (?:global|class|operand)|unsafe getattr", text):
-        found = [_first_line(text)]
-    return list(dict.fromkeys(found))
-
-
-def _unsafe(foreign: list[str]) -> ImportRefused:
-    names = ", ".join(foreign)[:200]
-    if all(name.partition(".")[0] in {"models", "utils"} for name in foreign):
-        return ImportRefused(
-            UNSUPPORTED,
-            f"the file needs {names}, of the YOLOv5 repository: train or convert the model with "
-            "the ultralytics package",
-        )
-    return ImportRefused(
-        UNSAFE,
-        f"the file names code that no model needs ({names}) and was not run: do not trust it; save "
-        "the model again with the library's own training if it is yours",
-    )
-
-
-def _described(model: Any, task: heads.Task, content: dict[str, Any]) -> Checkpoint:
+def _described(
+    model: Any, task: heads.Task, content: dict[str, Any], said: Sequence[str]
+) -> Checkpoint:
     transforms.check(model)
     classes = heads.class_count(task, model.model[-1])
-    given: Any = getattr(model, "names", None)
-    if isinstance(given, dict):
-        given = [given.get(index) for index in range(len(given))]
-    names: list[Any] = list(given) if isinstance(given, list | tuple) else []
-    plain = all(isinstance(name, str) for name in names)
-    if not plain or not 1 <= len(names) <= _MAX_CLASSES or len(names) != classes:
-        raise ImportRefused(
-            INVALID, f"the class names do not fit the {classes} classes of the head: save it again"
-        )
-    if any(len(name) > _MAX_CLASS_NAME for name in names):
-        raise ImportRefused(INVALID, "a class name is longer than 1000 characters: rename it")
+    found = () if said else _in_words(class_names.of_file(getattr(model, "names", None)))
+    names, warning = class_names.decide(said, found, classes)
     stride = getattr(model, "stride", None)
     if not isinstance(stride, torch.Tensor) or not 1 <= float(stride.max()) <= 256:
         raise ImportRefused(INVALID, "the model's stride is not 1..256: save the model again")
@@ -261,7 +226,16 @@ def _described(model: Any, task: heads.Task, content: dict[str, Any]) -> Checkpo
     if isinstance(size, list | tuple) and size:
         size = max(size)
     trained = size if isinstance(size, int) and 32 <= size <= 4096 else task.image_size
-    return Checkpoint(model, task, tuple(names), trained, _family(model))
+    warnings = (warning,) if warning else ()
+    return Checkpoint(model, task, names, trained, _family(model), warnings)
+
+
+def _in_words(names: tuple[str, ...]) -> tuple[str, ...]:
+    """ImageNet's words for its codes, as the library shows them."""
+    if not class_names.are_codes(names):
+        return names
+    words = YAML.load(ROOT / "cfg" / "datasets" / "ImageNet.yaml")["map"]
+    return tuple(str(words.get(name, name)) for name in names)
 
 
 def _family(model: Any) -> str:
@@ -277,9 +251,3 @@ def _family(model: Any) -> str:
 def model_stride(model: Any) -> int:
     """The stride of letterboxed sides, in pixels, by AutoBackend's rule."""
     return max(math.ceil(float(model.stride.max())), 32)
-
-
-def _first_line(error: object) -> str:
-    # Before it, torch says how to open the file unsafely: advice that must not be passed on.
-    text = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200].replace(os.getcwd(), "")  # noqa: PTH109

@@ -32,20 +32,24 @@ def encode(
     settings = json_format.ParseDict(order["settings"], types_pb2.VersionSettings())
     step(0.1, "load")
     yaml, names = order["architecture_yaml"], order["class_names"]
-    if bool(yaml) != bool(names) or settings.output_layout:
+    if bool(yaml) > bool(names):
+        raise ImportRefused(INVALID, "--arch needs the class names: give them with --names")
+    if settings.output_layout:
         raise ImportRefused(
-            INVALID,
-            "of a .pt file --arch and --names belong together, and --layout has no meaning: give "
-            "both or none, and no layout",
+            INVALID, "of a .pt file --layout has no meaning: give it without a layout"
         )
     if yaml:
         loaded = checkpoint.load_weights_only(artifact, yaml, names)
     else:
-        loaded = checkpoint.load(artifact)
+        loaded = checkpoint.load(artifact, names)
     step(0.4, "rebuild")
     model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
     step(0.6, "measure")
     stride = checkpoint.model_stride(model)
+    if loaded.task.name == "classify" and settings.image_height:
+        raise ImportRefused(
+            INVALID, "a model that classifies takes squares: give one size, not a rectangle"
+        )
     task, head, head_mode = loaded.task, model.model[-1], _head_mode(model.model[-1])
     result, activation_bytes = profile.probe(model, stride)
     extra, end_to_end = tasks.attributes(task, head), head_mode == HEAD_MODE_END_TO_END
@@ -66,12 +70,13 @@ def encode(
         gflops=profile.gflops(model, stride, resolved.image_size),
         activation_bytes_per_megapixel=activation_bytes,
         artifact=order["sha256"],
-        warnings=warnings,
+        warnings=[*warnings, *loaded.warnings],
         backend="torch",
         weights_bytes=skeleton.weights_bytes,
         tensors=skeleton.entries,
         parameters=skeleton.parameters,
         # The libraries whose classes the skeleton names.
+        channels=tasks.channels_of(model),
         made_with=[f"ultralytics {ultralytics.__version__}", f"torch {torch.__version__}"],
     )
     step(0.8, "write")

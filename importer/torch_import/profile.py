@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
+from importer.torch_import.tasks import channels_of
+
 PROBE_SIZE = 256
 
 
@@ -45,7 +47,7 @@ def probe(model: nn.Module, stride: int) -> tuple[Any, int]:
     (fp32), which grow with pixels and images alike.
     """
     size = -(-PROBE_SIZE // stride) * stride
-    image = torch.full((1, 3, size, size), 114 / 255)
+    image = _grey(model, size)
     with torch.inference_mode(), _LiveBytes() as live:
         result = model(image)
     return result, round(live.peak * 1_000_000 / (size * size))
@@ -68,8 +70,12 @@ def gflops(model: nn.Module, stride: int, image_size: int) -> float:
 
 def _flops(model: nn.Module, size: int) -> int:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(torch.full((1, 3, size, size), 114 / 255))
+        model(_grey(model, size))
     return int(counter.get_total_flops())
+
+
+def _grey(model: nn.Module, size: int) -> torch.Tensor:
+    return torch.full((1, channels_of(model), size, size), 114 / 255)
 
 
 def _is_tensor(value: Any) -> bool:

@@ -17,11 +17,12 @@ from importer.torch_import.architecture import check_keypoints
 from yolopool.v1.pack_pb2 import HeadAttributes
 
 _SERVED = "detect, segment, pose, obb and classify models of YOLOv3 to YOLO26 are served"
+_FIX_WORDS = "if its words are fixed, by set_classes, export it to ONNX and register the .onnx file"
 # Heads of the library that are not served, and why.
 _ODD = {
     "RTDETRDecoder": "RT-DETR stretches images instead of letterboxing them",
-    "WorldDetect": "YOLO-World takes words with each image",
-    "YOLOEDetect": "YOLOE takes words or examples with each image",
+    "WorldDetect": f"YOLO-World takes words with each image; {_FIX_WORDS}",
+    "YOLOEDetect": f"YOLOE takes words or examples with each image; {_FIX_WORDS}",
     "YOLOESegment": "YOLOE takes words or examples with each image",
     "YOLOESegment26": "YOLOE takes words or examples with each image",
     "SemanticSegment": "the task semantic gives a class for each pixel and no objects",
@@ -61,10 +62,20 @@ def task_of(model: Any) -> Task:
             f"a {type(model).__name__} with the head {type(layers[-1]).__name__} is no model of "
             f"the library's own: {_SERVED}",
         )
-    first = next((layer for layer in layers.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is None or first.in_channels != 3:
-        raise ImportRefused(UNSUPPORTED, "the model does not take images of three channels")
+    channels = channels_of(model)
+    if channels not in ((3,) if task.name == "classify" else (1, 3)):
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"the model takes images of {channels} channels, served are 3 (colours) and, but for "
+            "models that classify, 1 (grey): train it on such images",
+        )
     return task
+
+
+def channels_of(model: Any) -> int:
+    """How many channels the images of a loaded model have; 0 if it has no convolution."""
+    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
+    return first.in_channels if first is not None else 0
 
 
 def task_of_layers(known: Mapping[str, Any]) -> Task:
@@ -123,8 +134,8 @@ def check_answer(
     extra: HeadAttributes,
     end_to_end: bool,
 ) -> None:
-    """Raises ImportRefused if the outputs for one image do not have the form of the task: the model
-    would fail in every worker.
+    """Raises ImportRefused if the outputs for one image do not have the form of the task, or are
+    not finite: the model would fail in every worker.
     """
     rows, *prototypes = found
     forms = [tuple(prototype.shape) for prototype in prototypes]
@@ -140,4 +151,10 @@ def check_answer(
     if not fits:
         raise ImportRefused(
             INVALID, f"the model's answer has not the form of the task {task.name}: save it again"
+        )
+    if not all(torch.isfinite(output).all() for output in found):
+        raise ImportRefused(
+            INVALID,
+            "the model's answer to a plain image is not finite: its numbers overflow; upload a "
+            "checkpoint of an earlier epoch, or train it again",
         )

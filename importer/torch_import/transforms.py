@@ -10,22 +10,14 @@ from typing import Any
 import torch
 
 from importer.refusal import UNSUPPORTED, ImportRefused
-
-
-class Record:
-    """Stands for an object of torchvision.transforms: its attributes without its methods."""
-
-    def __init__(self, *values: Any) -> None:
-        self.values = values
-
+from importer.torch_import import stand_ins
 
 _OF_TRANSFORMS = ("Compose", "Resize", "CenterCrop", "ToTensor", "Normalize")
 _NAMES = (
     *(f"torchvision.transforms.transforms.{name}" for name in _OF_TRANSFORMS),
     "torchvision.transforms.functional.InterpolationMode",
 )
-# A class for each name, because torch maps each permitted class to one name.
-_KINDS = {name: type(name.rpartition(".")[2], (Record,), {}) for name in _NAMES}
+_KINDS = {name: stand_ins.kind(name) for name in _NAMES}
 
 
 def permit() -> None:
@@ -44,8 +36,9 @@ def check(model: Any) -> None:
     if kinds != list(_OF_TRANSFORMS[1:]):
         raise _refusal(f"by {', '.join(kinds)[:200] or 'steps that are not known'}")
     resize, _, _, normalize = steps
+    # Kept by its value or by its name, as Python's release has it.
     mode = getattr(getattr(resize, "interpolation", None), "values", ())
-    if mode != ("bilinear",):
+    if [str(word).lower() for word in mode] != ["bilinear"]:
         raise _refusal(f"with the interpolation {str(mode)[:60]}")
     mean, deviation = _numbers(normalize, "mean"), _numbers(normalize, "std")
     if mean != [0.0] * 3 or deviation != [1.0] * 3:

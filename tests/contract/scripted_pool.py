@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 
 from yolopool import status
-from yolopool.errors import BY_REASON, YolopoolError
+from yolopool.error_table import BY_REASON
+from yolopool.errors import ImageNotDecodable, YolopoolError
 from yolopool.v1 import (
     bench_pb2,
     bench_pb2_grpc,
@@ -28,6 +29,8 @@ from yolopool.v1 import (
     schedule_pb2_grpc,
     types_pb2,
 )
+
+NO_IMAGE = b"no image"
 
 
 @dataclass
@@ -92,6 +95,8 @@ class Detection(detection_pb2_grpc.DetectionServiceServicer):
 
     def Detect(self, request: Any, context: Any) -> Any:
         self.script.note("Detect", request, context)
+        if request.encoded.startswith(NO_IMAGE):
+            refuse(context, ImageNotDecodable("no luck: give a JPEG"))
         if request.model in BY_REASON:
             refuse(context, BY_REASON[request.model]("no luck: try less", retry_after_s=2.0))
         box = types_pb2.Box(x_min=10, y_min=20, x_max=110, y_max=90)

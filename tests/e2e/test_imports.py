@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models import Zoo, picture
+from tests import onnx_graphs
+from tests.contract.backend.test_graph_backends import black_is_not_finite
+from tests.e2e.test_odd_inputs import of_grey
+from tests.models import Zoo, build_woken, picture, save
 from yolopool import Client
 from yolopool.client.model_records import ModelVersion
+from yolopool.errors import InferenceFailed, InvalidOption
 from yolopool.local import demo
 from yolopool.local.pool import LocalPool, PoolOptions
 
@@ -98,3 +102,29 @@ def test_the_head_is_chosen_at_registration(client: Client, zoo: Zoo) -> None:
     assert not np.array_equal(of_many, of_one)
     refused = client.register("none", zoo.checkpoint("yolov8n"), head_mode="end-to-end")
     assert (refused.state, refused.reason) == ("FAILED", "ARTIFACT_UNSUPPORTED")
+
+
+def test_rectangles_grey_images_and_answers_that_are_not_finite(
+    client: Client, tmp_path: Path
+) -> None:
+    """Through the control plane and a worker's own preprocessing."""
+    grey = of_grey(build_woken("yolov8n.yaml", 7))
+    path = save(grey, tmp_path / "grey.pt")
+    version = client.register("grey", path, image_size=(192, 320), shape_policy="square")
+    assert (version.image_height, version.image_width, version.image_size) == (192, 320, 320)
+    image = picture(0, 200, 333)
+    assert len(client.detect(image, model="grey", channel_order="bgr")) > 30
+    with pytest.raises(InvalidOption, match="takes 320x192 alone"):
+        client.detect(image, model="grey", channel_order="bgr", image_size=640)
+
+    graph = onnx_graphs.write(black_is_not_finite(0), tmp_path / "graph.onnx")
+    assert client.register("graph", graph).state == "READY"
+    black = np.zeros((320, 320, 3), np.uint8)
+    with pytest.raises(InferenceFailed, match="not finite"):
+        client.detect(black, model="graph", channel_order="bgr")
+    assert len(client.detect(black + 9, model="graph", channel_order="bgr"))
+
+    grey.model[1].conv.weight.data[0] = float("nan")
+    broken = client.register("grey", save(grey, path))
+    assert (broken.state, broken.reason) == ("FAILED", "ARTIFACT_INVALID")
+    assert len(client.detect(image, model="grey", channel_order="bgr")) > 30

@@ -103,4 +103,6 @@ def test_what_ends_by_itself_is_started_again(up: subprocess.Popen[str], folder:
     assert port == ["--port=0"]
     os.kill(up.pid, signal.SIGINT)
     assert "control plane ended; restarting it" in up.communicate(timeout=60)[1]
+    logged = (folder / "logs" / "control_plane.log").read_text()
+    assert '"event": "serving"' in logged
     assert not of_the_pool(folder)

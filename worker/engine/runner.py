@@ -194,6 +194,8 @@ class BatchRunner:
                 ),
                 None,
             )
+            if candidates.failure is None
+            else (ticket.payload.reply, None, candidates.failure)
             for ticket, candidates in answers
         )
 

@@ -26,6 +26,7 @@ from worker.io_processes.protocol import IoSettings, MessageKind
 from worker.preprocess import arena
 from worker.process.exit_status import describe_exit
 from worker.process.restart_policy import Restart, after_exit
+from yolopool.server.time_limits import ends_within
 
 log = structlog.get_logger()
 CLOSING_S = 1.0
@@ -203,9 +204,6 @@ async def _listening(calls: IoConnection) -> int:
 
 async def _ended(process: Process) -> int | None:
     """Waits for the process, which ends once its connection is closed, or kills it."""
-    try:
-        async with asyncio.timeout(CLOSING_S):
-            return await process.wait()
-    except TimeoutError:
+    if not await ends_within(process.wait(), CLOSING_S):
         process.kill()
-        return await process.wait()
+    return await process.wait()

@@ -23,8 +23,8 @@ from yolopool.vocabulary import ShapePolicy
 # has 200 KB, and masks have at most results.MAX_MASK_BYTES.
 _HEAD = struct.Struct("<IBQ")
 MAX_BYTES = 32 * 1024**2
-_SPEC = struct.Struct("<II???Id")
-_PREPARED = struct.Struct("<Q8I2d")
+_SPEC = struct.Struct("<III???IdB")
+_PREPARED = struct.Struct("<Q9I2d")
 _REMAINING = struct.Struct("<d")
 _NUMBER = struct.Struct("<Q")
 # The most of what an I/O process says of damage: a sentence of its decoder.
@@ -150,22 +150,29 @@ def read_ask(payload: bytes) -> tuple[float | None, bytes]:
 def pack_spec(spec: PreprocessSpec) -> bytes:
     square = spec.policy is ShapePolicy.SQUARE
     tiling = spec.tiling or Tiling(0, 0.0)
+    size = spec.image_size
+    height, width = (size, size) if isinstance(size, int) else size
     return _SPEC.pack(
-        spec.image_size,
+        height,
+        width,
         spec.stride,
         square,
         spec.crop,
         spec.accept_damaged,
         tiling.size,
         tiling.overlap,
+        spec.channels,
     )
 
 
 def read_spec(payload: bytes) -> PreprocessSpec:
-    image_size, stride, square, crop, accept_damaged, side, overlap = _SPEC.unpack(payload)
+    height, width, stride, square, crop, accept_damaged, side, overlap, channels = _SPEC.unpack(
+        payload
+    )
+    size = height if height == width else (height, width)
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
     tiling = Tiling(side, overlap) if side else None
-    return PreprocessSpec(image_size, stride, policy, crop, tiling, accept_damaged)
+    return PreprocessSpec(size, stride, policy, crop, tiling, accept_damaged, channels)
 
 
 def pack_prepared(prepared: Prepared, at: int) -> bytes:
@@ -173,7 +180,7 @@ def pack_prepared(prepared: Prepared, at: int) -> bytes:
     letterboxed = prepared.letterboxed
     where = _PREPARED.pack(
         at,
-        *letterboxed.image.shape[:2],
+        *letterboxed.image.shape,
         *letterboxed.original_shape,
         *prepared.image_shape,
         *prepared.offset,
@@ -185,11 +192,11 @@ def pack_prepared(prepared: Prepared, at: int) -> bytes:
 
 def read_prepared(payload: bytes, pixels: Callable[[int, int], U8]) -> Prepared:
     """`pixels(offset, size_bytes)` returns a flat view of the shared memory."""
-    at, height, width, old_height, old_width, *whole, decode_s, preprocess_s = (
+    at, height, width, channels, old_height, old_width, *whole, decode_s, preprocess_s = (
         _PREPARED.unpack_from(payload)
     )
     damage = payload[_PREPARED.size :][:_DAMAGE_BYTES].decode(errors="replace")
-    image = pixels(at, height * width * 3).reshape(height, width, 3)
+    image = pixels(at, height * width * channels).reshape(height, width, channels)
     letterboxed = Letterboxed(image, (old_height, old_width))
     shape, offset = (whole[0], whole[1]), (whole[2], whole[3])
     return Prepared(letterboxed, shape, offset, decode_s, preprocess_s, damage)

@@ -159,7 +159,7 @@ async def serve(socket_fd: int, memory: int) -> None:
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: engine.frames, sock=socket.socket(fileno=socket_fd))
     settings = await engine.started
-    logs.set_up_logs("worker-io", settings.log_level, settings.log_json)
+    logs.set_up_logs("worker-io", settings.log_level, settings.log_json, queued=False)
     limits = ImageLimits(
         settings.max_image_bytes, settings.max_image_pixels, settings.max_raw_bytes
     )

@@ -100,6 +100,11 @@ def check_digest(digest: str, what: str) -> str:
     return digest
 
 
+def channels_of(manifest: PackManifest) -> int:
+    """How many channels the images of a model have."""
+    return manifest.channels or 3
+
+
 def check_manifest(manifest: PackManifest) -> None:
     """Raises PackInvalid, naming the field and the rule that it breaks."""
     _require(
@@ -133,6 +138,11 @@ def check_manifest(manifest: PackManifest) -> None:
         f"weights_bytes {manifest.weights_bytes} is not within 1..{MAX_WEIGHTS_BYTES}",
     )
     _check_settings(manifest.settings)
+    _require(
+        channels_of(manifest) in (1, 3),
+        f"its images have {manifest.channels} channels, this release takes 1 or 3",
+        "serve it by a newer release",
+    )
     _require(
         manifest.backend in (*TORCH, *GRAPHS), f"its backend {manifest.backend[:40]!r} is not known"
     )
@@ -173,9 +183,16 @@ def _check_settings(settings: types_pb2.VersionSettings) -> None:
     _require(
         32 <= settings.image_size <= 4096, f"image_size {settings.image_size} is not in 32..4096"
     )
-    _require(len(settings.image_sizes) <= 16, f"{len(settings.image_sizes)} image_sizes, not <= 16")
-    for size in settings.image_sizes:
+    sizes = settings.image_sizes
+    _require(len(sizes) <= 16, f"{len(sizes)} image_sizes, not <= 16")
+    for size in sizes:
         _require(32 <= size <= 4096, f"one of image_sizes, {size}, is not in 32..4096")
+    rectangle = settings.image_height, settings.image_width
+    _require(
+        rectangle == (0, 0)
+        or (max(rectangle) == settings.image_size and min(rectangle) >= 32 and not sizes),
+        f"its rectangle {rectangle} does not fit its image_size {settings.image_size}",
+    )
     for name in ("confidence", "iou", "max_detections"):
         _require(settings.HasField(name), f"settings.{name} is not resolved")
     # Written so that NaN fails too.
@@ -209,17 +226,19 @@ def _check_onnx(manifest: PackManifest) -> None:
         end_to_end == (manifest.head_mode == HEAD_MODE_END_TO_END),
         "its head_mode does not fit its layout",
     )
-    size = manifest.settings.image_size
+    settings, size = manifest.settings, manifest.settings.image_size
+    sides = settings.image_height or size, settings.image_width or size
     _require(
-        (graph.height, graph.width) in ((0, 0), (size, size)),
-        f"its graph takes {graph.width}x{graph.height} pixels, its settings say {size}",
+        (graph.height, graph.width) in ((0, 0), sides),
+        f"its graph takes {graph.width}x{graph.height} pixels, its settings say "
+        f"{sides[1]}x{sides[0]}",
     )
     _require(
-        not graph.height or set(manifest.settings.image_sizes) <= {size},
+        not graph.height or set(settings.image_sizes) <= {size},
         f"its graph takes {size} pixels alone, its image_sizes have others",
     )
     _require(
-        not graph.height or manifest.settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE,
+        not graph.height or settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE,
         "its graph takes one size, its shape policy is not square",
     )
 

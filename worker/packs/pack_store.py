@@ -33,6 +33,7 @@ from worker.packs.manifest import (
 )
 from worker.packs.pack import Pack
 from yolopool.errors import DigestMismatch, PackInvalid, PackNotFound
+from yolopool.server.exhaustion import storing
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.worker_pb2 import PackLocation
 
@@ -71,7 +72,8 @@ class PackStore:
         """Reads and verifies a pack; `location.uri` is its folder. Without `weights` only the
         manifest and the skeleton are read.
 
-        Raises PackNotFound, PackInvalid, DigestMismatch and OutOfMemory; no memory is kept then.
+        Raises PackNotFound, PackInvalid, DigestMismatch, OutOfMemory and DiskFull; no memory is
+        kept then.
         """
         digest = check_digest(location.digest, "the digest of the pack")
         store, root = _open_store(location.uri)
@@ -156,12 +158,13 @@ class PackStore:
             self._verified[manifest.weights_sha256] = seen
 
     def _download(self, store: Any, root: str, folder: Path, weights: bool) -> None:
-        self._cache.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self._cache))
+        with storing(self._cache):
+            self._cache.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self._cache))
         try:
             for name in (MANIFEST, SKELETON, WEIGHTS)[: 3 if weights else 2]:
-                with _found(f"{root}/{name}"):
+                with storing(self._cache), _found(f"{root}/{name}"):
                     store.get_file(f"{root.rstrip('/')}/{name}", str(scratch / name))
             shutil.rmtree(folder, ignore_errors=True)
             scratch.rename(folder)

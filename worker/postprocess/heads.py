@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.arrays import F32
+from worker.arrays import F32, is_finite
 from worker.postprocess import nms, rotated_boxes
 from worker.postprocess.outputs import (
     Candidates,
@@ -19,6 +19,7 @@ from worker.postprocess.outputs import (
     Probabilities,
     Rotations,
     TaskOutput,
+    not_finite,
 )
 
 DETECT, SEGMENT, POSE = "detect", "segment", "pose"
@@ -71,6 +72,8 @@ class Head:
         return tuple(candidates)
 
     def _candidates(self, kept: nms.Suppressed, extra: F32, prototypes: F32 | None) -> Candidates:
+        if not kept.finite or (extra.size and not is_finite(extra)):
+            return not_finite()
         boxes, task_output = kept.boxes, self._task_output(kept.boxes, extra, prototypes)
         if isinstance(task_output, Rotations):
             boxes = rotated_boxes.hulls(task_output.boxes)
@@ -102,6 +105,8 @@ def classified(probabilities: F32) -> tuple[Candidates, ...]:
             np.zeros(0, np.int64),
             Probabilities(row.copy()),
         )
+        if is_finite(row)
+        else not_finite()
         for row in probabilities
     )
 

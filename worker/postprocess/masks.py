@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.arrays import F32, I64, U8
+from worker.arrays import F32, I64, U8, is_finite
+from worker.postprocess.outputs import NOT_FINITE
+from yolopool.errors import InferenceFailed
 
 # Rows are upsampled in bands of at most so many pixels, so that no whole image exists as floats.
 _BAND_PIXELS = 2**16
@@ -139,10 +141,15 @@ def _axis(begin: int, end: int, samples: int, size: int) -> _Axis:
 
 
 def _summed(coefficients: F32, prototypes: F32, rows: _Axis, columns: _Axis) -> _Patch:
-    """The weighted sum of the prototypes where these axes take samples."""
+    """The weighted sum of the prototypes where these axes take samples. Raises InferenceFailed if
+    it is not finite.
+    """
     (top, bottom), (left, right) = rows.span, columns.span
     part = prototypes[:, top:bottom, left:right]
-    return _Patch(np.tensordot(coefficients, part, 1), top, left)
+    logits = np.tensordot(coefficients, part, 1)
+    if not is_finite(logits):
+        raise InferenceFailed(NOT_FINITE)
+    return _Patch(logits, top, left)
 
 
 def _stretched(patch: _Patch, rows: _Axis, columns: _Axis) -> F32:

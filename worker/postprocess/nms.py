@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from worker.arrays import F32, I64, Bools
+from worker.arrays import F32, I64, Bools, is_finite
 from worker.postprocess import rotated_boxes
 from worker.postprocess.outputs import NmsOptions
 
@@ -29,13 +29,24 @@ Suppress = Callable[[F32, F32, float, int], I64]
 
 class Suppressed(NamedTuple):
     """The rows of an image that remain, most confident first: indices int64 (n,), boxes float32
-    (n, 4), confidence float32 (n,) and class int64 (n,).
+    (n, 4), confidence float32 (n,) and class int64 (n,). Not `finite`: a score is NaN or infinite,
+    or a box with a score above the threshold is; no row is kept.
     """
 
     rows: I64
     boxes: F32
     confidence: F32
     class_id: I64
+    finite: bool = True
+
+
+_NOT_FINITE = Suppressed(
+    np.zeros(0, np.int64),
+    np.zeros((0, 4), np.float32),
+    np.zeros(0, np.float32),
+    np.zeros(0, np.int64),
+    finite=False,
+)
 
 
 def one_to_many(
@@ -65,9 +76,14 @@ def one_to_many(
 
 def end_to_end(final: F32, options: NmsOptions) -> Suppressed:
     """Filters the final rows of one image: float32 (n, 6 or more) of box, confidence, class."""
-    class_id = final[:, 5].astype(np.int64)
-    kept = np.flatnonzero(final[:, 4] > _thresholds(options)[class_id])[: options.max_detections]
-    return Suppressed(kept, final[kept, :4], final[kept, 4], class_id[kept])
+    thresholds = _thresholds(options)
+    rows = _not_below(final[:, 4], thresholds)
+    if not is_finite(final[rows]):
+        return _NOT_FINITE
+    class_id = final[rows, 5].astype(np.int64)
+    wanted = np.flatnonzero(final[rows, 4] > thresholds[class_id])[: options.max_detections]
+    kept = rows[wanted]
+    return Suppressed(kept, final[kept, :4], final[kept, 4], class_id[wanted])
 
 
 def _of_image(
@@ -78,20 +94,25 @@ def _of_image(
     options: NmsOptions,
 ) -> Suppressed:
     thresholds = _thresholds(options)
-    rows = np.flatnonzero(confidence > thresholds.min())
-    class_id, scores = classes(rows), confidence[rows]
+    rows = _not_below(confidence, thresholds)
+    scores = confidence[rows]
+    if not is_finite(scores):
+        return _NOT_FINITE
+    class_id = classes(rows)
     wanted = scores > thresholds[class_id]
     rows, class_id, scores = rows[wanted], class_id[wanted], scores[wanted]
     if len(rows) > MAX_COMPARED:
         order = descending(scores)[:MAX_COMPARED]
         rows, class_id, scores = rows[order], class_id[order], scores[order]
     offset = class_id.astype(np.float32) * np.float32(0 if options.agnostic else CLASS_OFFSET)
-    own = boxes[:, rows].T
-    if angles is None:
+    own, turned = boxes[:, rows].T, None if angles is None else angles[rows]
+    if not is_finite(own) or not (turned is None or is_finite(turned)):
+        return _NOT_FINITE
+    if turned is None:
         own = _corners(own)
         kept = suppress(own + offset[:, None], scores, options.iou, options.max_detections)
     else:
-        moved = np.column_stack((own[:, :2] + offset[:, None], own[:, 2:], angles[rows]))
+        moved = np.column_stack((own[:, :2] + offset[:, None], own[:, 2:], turned))
         order = descending(scores)
         kept = rotated_boxes.suppress(moved, order, options.iou, options.max_detections)
     return Suppressed(rows[kept], own[kept], scores[kept], class_id[kept])
@@ -191,6 +212,11 @@ def _intersections(left: F32, right: F32) -> F32:
 def _corners(centred: F32) -> F32:
     half = centred[:, 2:4] / 2
     return np.concatenate((centred[:, :2] - half, centred[:, :2] + half), axis=1)
+
+
+def _not_below(confidence: F32, thresholds: F32) -> I64:
+    """The rows that may count. NaN is among them, which no comparison is true of."""
+    return np.flatnonzero(~(confidence <= thresholds.min()))
 
 
 def _thresholds(options: NmsOptions) -> F32:

@@ -5,7 +5,16 @@ Made near the device; results.py turns it into results away from the device.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from worker.arrays import F32, I64
+from yolopool.errors import InferenceFailed
+
+NOT_FINITE = (
+    "the model's answer to this image is not finite (NaN or infinite scores or boxes): its weights "
+    "are broken, or its numbers overflow in the precision it runs in: check it where it was "
+    "trained, or serve it in fp32"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +73,21 @@ class Candidates:
 
     xyxy: float32 (n, 4), upright boxes round rotated ones; confidence: float32 (n,);
     class_id: int64 (n,). `task_output` is what the task gives besides boxes; None for detect.
+    `failure`: the answer to this image can't be used, and there are no boxes.
     """
 
     xyxy: F32
     confidence: F32
     class_id: I64
     task_output: TaskOutput | None = None
+    failure: InferenceFailed | None = None
+
+
+def not_finite() -> Candidates:
+    """The answer to an image whose scores, boxes or other values are NaN or infinite."""
+    return Candidates(
+        np.zeros((0, 4), np.float32),
+        np.zeros(0, np.float32),
+        np.zeros(0, np.int64),
+        failure=InferenceFailed(NOT_FINITE),
+    )

@@ -20,6 +20,9 @@ from yolopool.errors import (
 )
 from yolopool.vocabulary import MAX_RAW_BYTES
 
+# The formats that OpenCV reads in grey as the model library has it do.
+_READ_IN_GREY = frozenset({"JPEG", "PNG", "WebP", "BMP"})
+
 
 class ChannelOrder(enum.StrEnum):
     """Order of the channels of raw pixels."""
@@ -68,16 +71,19 @@ def _check_size(size: int, limit: int, flag: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """Pixels, uint8 BGR (height, width, 3), upright. `damage` says what of the file was damaged;
-    empty if nothing was.
+    """Pixels, uint8 BGR (height, width, 3) or grey (height, width, 1), upright. `damage` says what
+    of the file was damaged; empty if nothing was.
     """
 
     pixels: U8
     damage: str = ""
 
 
-def decode(encoded: bytes, limits: ImageLimits, accept_damaged: bool = False) -> DecodedImage:
-    """Decodes an image file to what the model library's `predict` reads.
+def decode(
+    encoded: bytes, limits: ImageLimits, accept_damaged: bool = False, grey: bool = False
+) -> DecodedImage:
+    """Decodes an image file to what the model library's `predict` reads, for a model of colours or
+    of `grey` images.
 
     The size is checked against the header before anything is decoded. Raises ImageEmpty,
     ImageTooLarge, ImageNotDecodable: no image, another format, or one that ends too early; and
@@ -110,7 +116,28 @@ def decode(encoded: bytes, limits: ImageLimits, accept_damaged: bool = False) ->
             f"the {header.format} image of {header.width}x{header.height} pixels is damaged "
             f"({damage}): send it again, or set accept_damaged to run what can be read of it"
         )
+    if grey:
+        as_grey = not damage and header.format in _READ_IN_GREY
+        pixels = _in_grey(encoded, pixels) if as_grey else to_grey(pixels)
     return DecodedImage(pixels, damage)
+
+
+def to_grey(image: U8) -> U8:
+    """BGR (height, width, 3) to grey (height, width, 1)."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None], np.uint8)
+
+
+def _in_grey(encoded: bytes, pixels: U8) -> U8:
+    """What cv2.IMREAD_GRAYSCALE reads, which is not what it makes of colours: a JPEG has its own
+    grey. `pixels`: the image in colours, where it reads none.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:
+        image = None
+    if image is None or image.shape != pixels.shape[:2]:
+        return to_grey(pixels)
+    return np.asarray(image[..., None], np.uint8)
 
 
 def from_raw(

@@ -21,7 +21,15 @@ _JPEG_END = 0xD9
 MAX_PARTS = 10_000
 _TIFF_WIDTHS, _TIFF_HEIGHTS = (256, 322), (257, 323)
 _TIFF_KIND = 254
+_TIFF_OFFSETS = (273, 324)
 _TIFF_INTEGERS = {3: "H", 4: "I", 16: "Q"}
+# Bytes of one value, by its type.
+_TIFF_BYTES = {
+    **dict.fromkeys((1, 2, 6, 7), 1), **dict.fromkeys((3, 8), 2),
+    **dict.fromkeys((4, 9, 11, 13), 4), **dict.fromkeys((5, 10, 12, 16, 17, 18), 8),
+}  # fmt: skip
+# As many tiles of 32 x 32 pixels have 100 megapixels.
+_MAX_TIFF_PARTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,32 +144,51 @@ def tiff_tags(data: bytes) -> Iterator[tuple[int, int]]:
     """Tag and value of each whole number in the first directory of a TIFF, or of EXIF data, which
     has the same form. Raises struct.error or IndexError if the data ends before the directory.
     """
+    return ((tag, value) for tag, value, _, _ in _tiff_entries(data) if value is not None)
+
+
+def _tiff_entries(data: bytes) -> Iterator[tuple[int, int | None, int, int]]:
+    """Tag, value if it is a whole number, how many values it has, and their bytes."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
-    entry_bytes, value_at = (20, 12) if big else (12, 8)
+    entry_bytes, value_at, counts = (20, 12, "Q") if big else (12, 8, "I")
     at = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
     count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
     first = at + (8 if big else 2)
     last = min(first + min(count, MAX_PARTS) * entry_bytes, len(data))
     for entry in range(first, last, entry_bytes):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        tag, kind, values = struct.unpack_from(order + "HH" + counts, data, entry)
+        value = None
         if kind in _TIFF_INTEGERS:
-            yield tag, struct.unpack_from(order + _TIFF_INTEGERS[kind], data, entry + value_at)[0]
+            value = struct.unpack_from(order + _TIFF_INTEGERS[kind], data, entry + value_at)[0]
+        yield tag, value, values, values * _TIFF_BYTES.get(kind, 0)
 
 
 def _tiff(data: bytes) -> tuple[int, int]:
     # A tag may occur twice. The larger value counts, whichever one the decoder takes.
-    width = height = 0
-    for tag, value in tiff_tags(data):
+    width = height = tag_bytes = 0
+    for tag, value, values, value_bytes in _tiff_entries(data):
+        tag_bytes += value_bytes
+        if tag in _TIFF_OFFSETS and values > _MAX_TIFF_PARTS:
+            raise ImageNotDecodable(
+                f"the TIFF has {values} strips or tiles, and at most {_MAX_TIFF_PARTS} are read: "
+                "save it with larger ones"
+            )
         if tag in _TIFF_WIDTHS:
-            width = max(width, value)
+            width = max(width, value or 0)
         elif tag in _TIFF_HEIGHTS:
-            height = max(height, value)
-        elif tag == _TIFF_KIND and value & 1:
+            height = max(height, value or 0)
+        elif tag == _TIFF_KIND and value and value & 1:
             raise ImageNotDecodable(
                 "the first picture of this TIFF is a preview, as in raw photos of cameras: develop "
                 "the photo, and send it as JPEG or PNG"
             )
+    # Values that lie over each other, each of which a decoder copies, could take all memory.
+    if tag_bytes > len(data):
+        raise ImageNotDecodable(
+            f"the tags of the TIFF take {tag_bytes} bytes, and the file has {len(data)}: save it "
+            "again"
+        )
     return width, height
 
 

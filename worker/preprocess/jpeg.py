@@ -20,6 +20,8 @@ from yolopool.errors import ImageNotDecodable
 
 _APP0, _APP1, _APP14, _SOS, _EOI = 0xE0, 0xE1, 0xEE, 0xDA, 0xD9
 _COEFFICIENTS = 64
+# More than encoders write. Each takes the time of the whole picture, however few bytes it has.
+_MAX_SCANS = 100
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _ORIENTATION = 274
 _TIFF_MAGICS = (b"II*\0", b"MM\0*")
@@ -42,6 +44,7 @@ def decode_jpeg(encoded: bytes) -> tuple[U8, str]:
 
     Raises ImageNotDecodable if there is no picture at all.
     """
+    _check_scans(encoded)
     components = jpeg_frame(encoded) + 7
     is_cmyk = encoded[components : components + 1] == b"\x04"
     colours = "CMYK" if is_cmyk else "BGR"
@@ -53,6 +56,22 @@ def decode_jpeg(encoded: bytes) -> tuple[U8, str]:
         pixels = _bgr_of_cmyk(pixels)
     turn = _UPRIGHT.get(orientation(encoded))
     return np.asarray(pixels if turn is None else turn(pixels), np.uint8), damage
+
+
+def _check_scans(encoded: bytes) -> None:
+    """Raises ImageNotDecodable for too many. A file whose first scan has it all has no other."""
+    frame, scans = jpeg_frame(encoded), 0
+    components = b"" if encoded[frame - 1] in _PROGRESSIVE else encoded[frame + 7 : frame + 8]
+    try:
+        for marker, at in jpeg_segments(encoded):
+            if marker == _SOS:
+                scans += 1
+                if scans == 1 and encoded[at + 2 : at + 3] == components:
+                    return
+    except struct.error:
+        pass  # it ends within a segment, which the decoder tells
+    if scans > _MAX_SCANS:
+        raise ImageNotDecodable(f"it has more than {_MAX_SCANS} scans: save it again")
 
 
 def orientation(encoded: bytes) -> int:
@@ -75,11 +94,12 @@ def _tolerant(encoded: bytes, colours: str, damage: str) -> tuple[U8, str]:
     fault alone, so that harmless ones are mended to hear of others.
     """
     mended = _mended(encoded)
-    if mended != encoded:
-        try:
-            return simplejpeg.decode_jpeg(mended, colours, strict=True), ""
-        except ValueError as error:
-            damage = str(error)
+    for whole in dict.fromkeys((mended, _unpadded(mended))):
+        if whole != encoded:
+            try:
+                return simplejpeg.decode_jpeg(whole, colours, strict=True), ""
+            except ValueError as error:
+                damage = str(error) if whole is mended else damage
     try:
         if _SAMPLING in damage and colours == "BGR":
             return _by_pillow(encoded), ""
@@ -103,13 +123,11 @@ def _mended(encoded: bytes) -> bytes:
     scan parameters of a file that is not progressive.
     """
     mended, seen = bytearray(encoded), set()
-    components = 0
     try:
+        components = encoded[jpeg_frame(encoded) + 7]
         for marker, at in jpeg_segments(encoded):
             seen.add(marker)
-            if marker in JPEG_FRAMES:
-                components = encoded[at + 7]
-            elif marker == _APP0 and encoded[at + 2 : at + 7] == b"JFIF\0":
+            if marker == _APP0 and encoded[at + 2 : at + 7] == b"JFIF\0":
                 mended[at + 7] = 1
             elif marker == _APP14 and encoded[at + 2 : at + 7] == b"Adobe":
                 if encoded[at + 13] > 2:
@@ -117,16 +135,24 @@ def _mended(encoded: bytes) -> bytes:
             elif marker == _SOS and not seen & _PROGRESSIVE:
                 last = at + 3 + 2 * encoded[at + 2]
                 mended[last : last + 3] = bytes((0, _COEFFICIENTS - 1, 0))
-        if _EOI not in seen and (not seen & _PROGRESSIVE or _is_complete(encoded)):
+        if _EOI not in seen and _is_complete(bytes(mended)):
             mended += bytes((0xFF, _EOI))
     except (struct.error, IndexError, ValueError):
         return encoded
     return bytes(mended)
 
 
+def _unpadded(encoded: bytes) -> bytes:
+    """Without the zeros before the end marker, with which cameras fill their buffers. A picture of
+    which zeros are the damage ends too early without them.
+    """
+    end = encoded.rfind(bytes((0xFF, _EOI)))
+    return encoded[: max(0, end)].rstrip(b"\0") + bytes((0xFF, _EOI)) if end >= 0 else encoded
+
+
 def _is_complete(encoded: bytes) -> bool:
-    """Whether the scans of a progressive file bring all coefficients of all components to their
-    last bit.
+    """Whether the scans bring all coefficients of all components to their last bit. A progressive
+    file has several, and others may have one for each component.
     """
     components, missing_bits = b"", dict[tuple[int, int], int]()
     for marker, at in jpeg_segments(encoded):

@@ -15,6 +15,8 @@ from worker.arrays import F32, U8
 from yolopool.errors import ImageTooLarge, InvalidOption
 from yolopool.vocabulary import ShapePolicy
 
+# The longest side of a model's input in pixels, or its (height, width).
+ImageSize = int | tuple[int, int]
 PADDING = 114  # the grey of the border in ultralytics.data.augment.LetterBox
 
 
@@ -40,7 +42,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Letterboxed:
-    """What a model sees, uint8 BGR HWC, and the (height, width) it was made from.
+    """What a model sees, uint8 HWC of BGR or grey, and the (height, width) it was made from.
 
     Gain and padding are not kept. `to_original` derives them from the two shapes, as the model
     library does; for thin images they differ from those the image was made with.
@@ -82,30 +84,32 @@ def crop(image: U8, part: Region) -> U8:
     return image[part.y_min : part.y_max, part.x_min : part.x_max]
 
 
-def size_of(image_size: int, stride: int) -> int:
-    """Longest side of a letterboxed image, in pixels: `image_size` rounded up to whole strides."""
-    return math.ceil(image_size / stride) * stride
+def sides_of(image_size: ImageSize, stride: int) -> tuple[int, int]:
+    """The largest (height, width) of a letterboxed image, in pixels: whole strides, rounded up."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return math.ceil(height / stride) * stride, math.ceil(width / stride) * stride
 
 
 def letterbox(
-    image: U8, image_size: int, stride: int, policy: ShapePolicy, into: U8 | None = None
+    image: U8, image_size: ImageSize, stride: int, policy: ShapePolicy, into: U8 | None = None
 ) -> Letterboxed:
-    """Scales an image (HWC, BGR) to fit image_size, up or down, and pads it to the policy's shape.
+    """Scales an image (HWC, BGR or grey) to fit image_size, up or down, and pads it to the policy's
+    shape: all of image_size, or the smallest rectangle of whole strides.
 
-    `stride` is the model's, at least 32. `into` is flat memory of at least 3 * size_of() ** 2
-    bytes: the result is its beginning, and nothing is allocated. Formula:
+    `stride` is the model's, at least 32. `into` is flat memory of at least sides_of() pixels: the
+    result is its beginning, and nothing is allocated. Formula:
     ultralytics.data.augment.LetterBox(auto=policy is RECT, scaleup, center), one image.
     """
-    size = size_of(image_size, stride)
-    height, width = image.shape[:2]
-    ratio = min(size / height, size / width)
+    high, wide = sides_of(image_size, stride)
+    height, width, channels = image.shape
+    ratio = min(high / height, wide / width)
     new_width, new_height = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    pad_x, pad_y = size - new_width, size - new_height
+    pad_x, pad_y = wide - new_width, high - new_height
     if policy is ShapePolicy.RECT:
         pad_x, pad_y = pad_x % stride, pad_y % stride
     # An odd pixel of padding goes to the right and the bottom.
     left, top = round(pad_x / 2 - 0.1), round(pad_y / 2 - 0.1)
-    shape = (new_height + pad_y, new_width + pad_x, 3)
+    shape = (new_height + pad_y, new_width + pad_x, channels)
     if into is None:
         into = np.empty(math.prod(shape), np.uint8)
     padded = into[: math.prod(shape)].reshape(shape)
@@ -116,6 +120,8 @@ def letterbox(
     if (new_width, new_height) == (width, height):
         np.copyto(inner, image)
     else:
+        if channels == 1:  # OpenCV gives such an image without its last dimension
+            image, inner = image[..., 0], inner[..., 0]
         # With `dst`, OpenCV raises an error if it can't write in place. It never copies.
         cv2.resize(image, (new_width, new_height), dst=inner, interpolation=cv2.INTER_LINEAR)
     return Letterboxed(padded, (height, width))
@@ -123,7 +129,7 @@ def letterbox(
 
 def centre_crop(
     image: U8,
-    image_size: int,
+    image_size: ImageSize,
     stride: int,
     into: U8 | None = None,
     max_pixels: int | None = None,
@@ -135,7 +141,7 @@ def centre_crop(
     torchvision on PIL images: antialiased bilinear, the longer side cut to whole pixels. Raises
     ImageTooLarge if a thin image would be scaled to more than `max_pixels` and the square's.
     """
-    size = size_of(image_size, stride)
+    size = max(sides_of(image_size, stride))
     height, width = image.shape[:2]
     shorter, longer = min(height, width), max(height, width)
     if shorter != size:

@@ -15,7 +15,7 @@ import numpy as np
 from worker.concurrency.reply import Reply
 from worker.preprocess import letterbox
 from worker.preprocess.decode import ChannelOrder
-from worker.preprocess.letterbox import Letterboxed, Origin, Region
+from worker.preprocess.letterbox import ImageSize, Letterboxed, Origin, Region
 from worker.preprocess.tiling import MAX_TILES, Tiling, layout
 from yolopool.vocabulary import ShapePolicy
 
@@ -35,25 +35,32 @@ class RawPixels:
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSpec:
-    """How a version wants its images: the longest side and the stride in pixels, and the shape.
+    """How a version wants its images: their size and the stride in pixels, the shape, and how many
+    channels: 3, or 1 for grey.
 
     With `crop` it gets the middle of the image instead, as models that classify do. Without
     `tiling` the image is prepared whole. With `accept_damaged` it is prepared also where parts of
     it can't be read.
     """
 
-    image_size: int
+    image_size: ImageSize
     stride: int
     policy: ShapePolicy
     crop: bool = False
     tiling: Tiling | None = None
     accept_damaged: bool = False
+    channels: int = 3
+
+    @property
+    def image_bytes(self) -> int:
+        """The most that one letterboxed image can take."""
+        height, width = letterbox.sides_of(self.image_size, self.stride)
+        return self.channels * height * width
 
     @property
     def max_bytes(self) -> int:
-        """The most that a letterboxed image, or all its tiles, can take: whole squares."""
-        side = letterbox.size_of(self.image_size, self.stride)
-        return 3 * side * side * (MAX_TILES if self.tiling is not None else 1)
+        """The most that a letterboxed image, or all its tiles, can take."""
+        return self.image_bytes * (MAX_TILES if self.tiling is not None else 1)
 
 
 @dataclass(frozen=True, slots=True)

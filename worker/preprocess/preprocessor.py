@@ -186,8 +186,7 @@ class Preprocessor:
         """All tiles, one below the other: they have one shape."""
         height, width = image.shape[:2]
         tiles = layout(Region(0, 0, width, height), tiling)
-        side = letterbox.size_of(spec.image_size, spec.stride)
-        slot = self._arena.allocate(3 * side * side * len(tiles))
+        slot = self._arena.allocate(spec.image_bytes * len(tiles))
         first = _letterboxed(letterbox.crop(image, tiles[0]), spec, slot, self._limits).image
         for number, tile in enumerate(tiles[1:], start=1):
             _letterboxed(
@@ -198,12 +197,11 @@ class Preprocessor:
 
     def _decode(self, source: bytes | RawPixels, spec: PreprocessSpec) -> DecodedImage:
         if isinstance(source, RawPixels):
-            return DecodedImage(
-                decode.from_raw(
-                    source.data, source.height, source.width, source.channel_order, self._limits
-                )
+            pixels = decode.from_raw(
+                source.data, source.height, source.width, source.channel_order, self._limits
             )
-        return decode.decode(source, self._limits, spec.accept_damaged)
+            return DecodedImage(decode.to_grey(pixels) if spec.channels == 1 else pixels)
+        return decode.decode(source, self._limits, spec.accept_damaged, grey=spec.channels == 1)
 
     def _release(self, image: "_Image[Any]") -> None:
         image.slot = None

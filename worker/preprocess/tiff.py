@@ -25,6 +25,8 @@ _JPEG, _DEFLATE, _UNCOMPRESSED = 7, (8, 32946), 1
 # More than a pixel of any kind has: a part that unpacks to more is not looked at to its end.
 _MOST_BYTES_PER_PIXEL = 32
 _CHUNK_BYTES = 1024**2
+# More than all tables of a JPEG take. They are decoded with each part.
+_MAX_TABLES_BYTES = 16 * 1024
 
 
 def decode_tiff(encoded: bytes, most_pixels: int) -> U8:
@@ -53,6 +55,8 @@ def _check(encoded: bytes, most_pixels: int) -> None:
 
 def _check_parts(encoded: bytes, picture: Any, most_pixels: int) -> None:
     """Raises OSError, ValueError or zlib.error for one that is damaged or missing."""
+    if picture.width * picture.height > most_pixels:
+        raise ValueError("its tags disagree on its size")
     tags = picture.tag_v2
     compression, tables = tags.get(_COMPRESSION, _UNCOMPRESSED), tags.get(_JPEG_TABLES)
     parts = _parts(encoded, tags)
@@ -78,10 +82,15 @@ def _parts(encoded: bytes, tags: Any) -> list[memoryview]:
 def _inflate(parts: Sequence[memoryview], most_bytes: int) -> None:
     """Unpacks parts for their checksums, which libtiff does not look at; to so many bytes."""
     for part in parts:
-        stream, rest = zlib.decompressobj(), bytes(part)
-        while rest and not stream.eof and most_bytes > 0:
-            most_bytes -= len(stream.decompress(rest, _CHUNK_BYTES))
-            rest = stream.unconsumed_tail
+        stream = zlib.decompressobj()
+        # In pieces, since zlib copies what it leaves of its input after each chunk of output.
+        for at in range(0, len(part), _CHUNK_BYTES // 16):
+            rest: bytes | memoryview = part[at : at + _CHUNK_BYTES // 16]
+            while rest and not stream.eof and most_bytes > 0:
+                most_bytes -= len(stream.decompress(rest, _CHUNK_BYTES))
+                rest = stream.unconsumed_tail
+            if stream.eof or most_bytes <= 0:
+                break
         if not stream.eof and most_bytes > 0:
             raise ValueError("a strip or tile ends too early")
 
@@ -90,6 +99,8 @@ def _decode_jpegs(parts: Sequence[memoryview], tables: bytes, most_pixels: int) 
     """Decodes parts for what libjpeg says of damage; of four times as many pixels at most, which is
     what tiles can take that lie over the border.
     """
+    if len(tables) > _MAX_TABLES_BYTES:
+        raise ValueError(f"its JPEG tables have more than {_MAX_TABLES_BYTES} bytes")
     left = 4 * most_pixels
     for part in parts:
         encoded = tables[:-2] + part[2:]  # the tables end with a marker, and the part begins so

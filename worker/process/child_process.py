@@ -10,6 +10,7 @@ from typing import IO
 
 from worker.process import flight_recorder
 from worker.process.exit_status import describe_exit, implicates
+from yolopool.server.time_limits import ends_within
 
 # How much of the last output is kept.
 KEPT_BYTES = 8 * 1024
@@ -51,9 +52,7 @@ class OutputTail(asyncio.Protocol):
     async def rest(self, limit_s: float) -> None:
         """Waits for the end of the output, at most for the limit, and stops reading."""
         assert self._transport is not None, "it is connected"
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                await self.ended.wait()
+        await ends_within(self.ended.wait(), limit_s)
         self._transport.close()
 
 

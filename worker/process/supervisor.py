@@ -5,7 +5,6 @@ end with the supervisor. Nothing here imports torch or OpenCV.
 """
 
 import asyncio
-import json
 import os
 import re
 import socket
@@ -23,10 +22,12 @@ from worker.process import hot_restart
 from worker.process.child_process import WorkerProcess
 from worker.process.exit_report import exit_report
 from worker.process.restart_policy import Restart, after_exit
-from worker.process.stderr_writer import NonBlockingStderr
 from worker.settings import Settings
 from yolopool.errors import InvalidOption
 from yolopool.server import parent_death
+from yolopool.server.log_writer import LogOutput, QueuedLog
+from yolopool.server.process import announce
+from yolopool.server.time_limits import ends_within
 
 log = structlog.get_logger()
 
@@ -42,8 +43,7 @@ CLOSING_S = 1.0
 
 def print_started(device: Device, pid: int) -> None:
     """Prints one JSON line on stdout, for whoever started the supervisor."""
-    sys.stdout.write(json.dumps({"event": "worker", "device": device.id, "pid": pid}) + "\n")
-    sys.stdout.flush()
+    announce({"event": "worker", "device": device.id, "pid": pid})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Supervisor:
         self._started = started
         self._report = report
         self._restart_note = restart_note
-        self._output = output if output is not None else NonBlockingStderr().pass_on
+        self._output = output if output is not None else QueuedLog(LogOutput()).pass_on
         self._reporting: set[asyncio.Future[None]] = set()
         self._clock = clock
 
@@ -247,10 +247,7 @@ class Supervisor:
 
     async def _end(self, device: Device, child: WorkerProcess) -> None:
         child.terminate()
-        try:
-            async with asyncio.timeout(self._end_limit_s):
-                await child.wait()
-        except TimeoutError:
+        if not await ends_within(child.wait(), self._end_limit_s):
             log.error("worker process did not end in time, killing it", device=device.id)
             child.kill()
             await child.wait()
@@ -263,6 +260,7 @@ def worker_command(settings: Settings, device: Device, alone: bool) -> list[str]
         device=device.id,
         id=worker_id(settings, device, alone),
         black_box=None,
+        log_file="",
         die_with_parent=True,
         handover=restart_note_of(settings, device),
     )

@@ -259,8 +259,9 @@ class ReplicaTable:
         # The largest image that a request may ask for, in whole strides as `letterbox` rounds.
         settings = replica.order.settings
         largest = max(settings.image_size, *settings.image_sizes, 0)
-        size = -(-largest // replica.stride) * replica.stride
-        replica.shape = (size, size)
+        sides = settings.image_height or largest, settings.image_width or largest
+        height, width = (-(-side // replica.stride) * replica.stride for side in sides)
+        replica.shape = (height, width)
         replica.limit_batch(self._max_batch)
 
     async def _drop(self, replica: Replica) -> None:

@@ -16,6 +16,7 @@ from worker.concurrency.reply import Reply
 from worker.concurrency.stall_detector import DeviceActivity
 from worker.engine.engine import Engine
 from worker.engine.jobs import Job
+from worker.replicas.ledger import Ledger
 from worker.replicas.replica import Replica
 
 
@@ -37,6 +38,10 @@ class SideLoad:
     def suits(self, replica: Replica) -> bool:
         """Whether the replica is loaded so here."""
         return self._backend.loads_beside(replica.manifest_pack.manifest) is not None
+
+    def delays(self, replica: Replica, ledger: Ledger) -> bool:
+        """Whether a load is under way for which this replica's would have to wait."""
+        return self.is_busy and not ledger.holds(replica.key) and self.suits(replica)
 
     def start(
         self, replica: Replica, load: Coroutine[Any, Any, None], done: Callable[[], None]

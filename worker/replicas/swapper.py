@@ -25,6 +25,7 @@ from worker.replicas.side_load import SideLoad
 from worker.replicas.swap_candidates import candidate_of, may_be_swapped
 from worker.replicas.warmup import Warmup
 from yolopool.errors import LedgerFull, LoadFailed, OutOfMemory, YolopoolError
+from yolopool.server import exhaustion
 from yolopool.server.clock import Clock
 from yolopool.v1 import types_pb2
 from yolopool.vocabulary import ReplicaState
@@ -151,13 +152,8 @@ class Swapper:
         return [
             candidate_of(replica, self.ledger, demand.get(replica.key), now)
             for replica in self._replicas.values()
-            if may_be_swapped(replica) and not self._waits_for_a_load(replica)
+            if may_be_swapped(replica) and not self.side_load.delays(replica, self.ledger)
         ]
-
-    def _waits_for_a_load(self, replica: Replica) -> bool:
-        """Whether it would be loaded beside passes, where one load is under way."""
-        busy = self.side_load.is_busy and not self.ledger.holds(replica.key)
-        return busy and self.side_load.suits(replica)
 
     # --- onto the device ----------------------------------------------------------------------
 
@@ -364,7 +360,9 @@ class Swapper:
         """
         if not isinstance(error, YolopoolError):
             log.error("load failed", model=replica.key, exc_info=error)
-            error = LoadFailed(f"{type(error).__name__} while loading: see the worker's log")
+            error = exhaustion.typed(error) or LoadFailed(
+                f"{type(error).__name__} while loading: see the worker's log"
+            )
         log.warning("load failed", model=replica.key, reason=error.reason, why=error.message)
         replica.wanted = replica.short = False
         replica.drop_weights()

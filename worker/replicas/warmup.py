@@ -18,6 +18,7 @@ from worker.backends.base import Backend, LoadedModel, run
 from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
 from worker.engine.jobs import Turn
+from worker.packs.manifest import channels_of
 from worker.postprocess.outputs import NmsOptions
 from worker.replicas.replica import Replica
 from yolopool.errors import OutOfMemory
@@ -148,7 +149,8 @@ class Warmup:
     def _pass(self, replica: Replica, model: LoadedModel, shape: Shape, images: int = 1) -> float:
         """On the device thread: runs a pass of black images; returns the seconds it took."""
         began = self._clock()
-        image = np.zeros((*shape, 3), np.uint8)
+        channels = channels_of(replica.manifest_pack.manifest)
+        image = np.zeros((*shape, channels), np.uint8)
         options = NmsOptions((0.25,) * len(replica.class_names), 0.7, 300, agnostic=False)
         run(model, [image] * images, [options] * images)
         self._backend.synchronize()

@@ -18,6 +18,7 @@ from worker.backends.base import LoadedModel, run
 from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
 from worker.engine.jobs import Turn
+from worker.packs.manifest import channels_of
 from worker.postprocess.outputs import NmsOptions
 from worker.preprocess.prepared import PreprocessSpec
 from worker.preprocess.preprocessor import Preprocessor
@@ -87,7 +88,8 @@ class CurveRunner:
     async def _of_shape(
         self, replica: Replica, sweep: Sweep, shape: Shape, deadline: float
     ) -> AsyncGenerator[bench_pb2.BenchPoint, None]:
-        image = await self._image(sweep.image, shape, replica.stride)
+        channels = channels_of(replica.manifest_pack.manifest)
+        image = await self._image(sweep.image, shape, replica.stride, channels)
         seconds = sweep.seconds / ROUNDS
         measured: dict[int, list[Pass]] = {}
         largest: bench_pb2.BenchPoint | None = None
@@ -188,15 +190,15 @@ class CurveRunner:
         now = self._clock()
         return min(1.0, sum(replica.usage.busy(now) for replica in self._replicas.held()))
 
-    async def _image(self, encoded: bytes, shape: Shape, stride: int) -> U8:
+    async def _image(self, encoded: bytes, shape: Shape, stride: int, channels: int) -> U8:
         """Letterboxes the image to the enclosing square and cuts the shape out of its middle."""
         height, width = shape
         side = max(shape)
         if encoded:
-            spec = PreprocessSpec(side, stride, ShapePolicy.SQUARE)
+            spec = PreprocessSpec(side, stride, ShapePolicy.SQUARE, channels=channels)
             square = (await self._preprocessor.prepare(encoded, None, spec)).letterboxed.image
         else:
-            square = _picture(side)
+            square = _picture(side)[..., :channels]
         top, left = (side - height) // 2, (side - width) // 2
         return np.ascontiguousarray(square[top : top + height, left : left + width])
 

@@ -4,6 +4,7 @@ from worker.backends.base import Backend
 from worker.batching.config import BULK, INTERACTIVE, NORMAL, BatchingConfig
 from worker.engine.engine import Engine
 from worker.engine.runner import Outcome
+from worker.packs.manifest import channels_of
 from worker.preprocess.decode import ChannelOrder
 from worker.preprocess.prepared import Prepared, PreprocessSpec, RawPixels
 from worker.replicas.ledger import Claim, Ledger
@@ -113,14 +114,15 @@ def spec_of(replica: Replica, output_options: OutputOptions) -> PreprocessSpec:
     settings = replica.order.settings
     square = settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
-    crop = replica.manifest_pack.manifest.task == CLASSIFY
+    manifest = replica.manifest_pack.manifest
     return PreprocessSpec(
         output_options.image_size,
         replica.stride,
         policy,
-        crop,
+        manifest.task == CLASSIFY,
         output_options.tiling,
         output_options.accept_damaged,
+        channels_of(manifest),
     )
 
 

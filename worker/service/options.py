@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from worker.postprocess.outputs import NmsOptions
 from worker.postprocess.results import MaskFormat
+from worker.preprocess.letterbox import ImageSize
 from worker.preprocess.tiling import Tiling
 from yolopool.errors import InvalidOption
 from yolopool.v1 import detection_pb2, types_pb2
@@ -52,14 +53,15 @@ def resolve(
 class OutputOptions:
     """What the response contains, and the size and tiles in which the image is run.
 
-    `image_size` is in pixels, before it is rounded up to whole strides. Without `tiling` the image
-    is run whole. With `accept_damaged` it is run also where parts of it can't be read.
+    `image_size` is the longest side or the (height, width) in pixels, before they are rounded up to
+    whole strides. Without `tiling` the image is run whole. With `accept_damaged` it is run also
+    where parts of it can't be read.
     """
 
     masks: MaskFormat
     top_k: int
     all_probabilities: bool
-    image_size: int
+    image_size: ImageSize
     tiling: Tiling | None
     accept_damaged: bool
 
@@ -102,7 +104,14 @@ def output_options(
     )
 
 
-def _image_size(asked: int, settings: types_pb2.VersionSettings) -> int:
+def _image_size(asked: int, settings: types_pb2.VersionSettings) -> ImageSize:
+    if settings.image_height:
+        height, width = settings.image_height, settings.image_width
+        if asked:
+            raise InvalidOption(
+                f"image_size {asked}: this version takes {width}x{height} alone, leave it out"
+            )
+        return height, width
     allowed = {settings.image_size, *settings.image_sizes}
     if asked and asked not in allowed:
         sizes = ", ".join(str(size) for size in sorted(allowed))
@@ -110,10 +119,12 @@ def _image_size(asked: int, settings: types_pb2.VersionSettings) -> int:
     return asked or settings.image_size
 
 
-def _tiling(options: detection_pb2.DetectOptions, image_size: int) -> Tiling | None:
+def _tiling(options: detection_pb2.DetectOptions, image_size: ImageSize) -> Tiling | None:
     if not options.HasField("tiling"):
         return None
-    size = options.tiling.tile_size or image_size
+    # Of a rectangle the shorter side: tiles are square, and must not shrink.
+    shorter = image_size if isinstance(image_size, int) else min(image_size)
+    size = options.tiling.tile_size or shorter
     if size < MIN_TILE:
         raise InvalidOption(f"tile_size is {size}: give at least {MIN_TILE} pixels")
     overlap = options.tiling.overlap if options.tiling.HasField("overlap") else DEFAULT_OVERLAP

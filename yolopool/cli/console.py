@@ -1,6 +1,7 @@
 """What all commands share: where they print, their common options, and how help is laid out."""
 
 import dataclasses
+import errno
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from typer.core import TyperGroup
+
+from yolopool.errors import YolopoolError
 
 out = Console()
 err = Console(stderr=True)
@@ -36,6 +39,12 @@ EXIT_CODES = {
     "RESOURCE_EXHAUSTED": 7,
     "FAILED_PRECONDITION": 8,
 }
+# What to do about an error of the operating system.
+_TODO = {
+    errno.ENOSPC: "make room on this disk",
+    errno.EDQUOT: "make room on this disk",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 
 
 class SectionedGroup(TyperGroup):
@@ -51,6 +60,25 @@ class SectionedGroup(TyperGroup):
                 formatter.write_dl(
                     [(name, cmd.get_short_help_str(width)) for name, cmd in commands if cmd]
                 )
+
+
+def as_line(error: YolopoolError | OSError, about: str = "") -> str:
+    """What is wrong, with what, what to do about it, and which request it was."""
+    if isinstance(error, YolopoolError):
+        said = ": ".join(filter(None, (error.reason, about, error.message)))
+        if error.reason == "UNAVAILABLE" and "stopping" not in said:  # nobody answers there
+            said += ": start a pool with 'yolopool up', or give the address of one with --address"
+        request_id = error.details.get("request_id")
+        return f"{said} (request {request_id})" if request_id else said
+    if not error.filename:
+        return f"{about}: {error}" if about else str(error)
+    todo = _TODO.get(error.errno or 0, "check the path and its permissions")
+    return f"{error.filename}: {error.strerror}: {todo}"
+
+
+def exit_code(error: YolopoolError | OSError) -> int:
+    """The exit code of a command that ends with this error."""
+    return EXIT_CODES.get(error.code, 1) if isinstance(error, YolopoolError) else 1
 
 
 def print_error(text: str) -> None:

@@ -7,9 +7,9 @@ Exit codes: 0 done, 1 other errors, 2 wrong usage, 3 not found, 4 invalid input,
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -17,22 +17,23 @@ import yolopool
 from yolopool.cli import bench, explain, models, result_tables, tables
 from yolopool.cli import fleet as cli_fleet
 from yolopool.cli.console import (
-    EXIT_CODES,
     Address,
     AsJson,
     SectionedGroup,
+    as_line,
+    exit_code,
     out,
     plain,
     print_error,
     print_json,
     say,
 )
+from yolopool.cli.detect import command, saving
 from yolopool.client.client import Client
-from yolopool.client.detections import Detections
-from yolopool.client.requests import DetectOptions, MaskFormatName, PriorityName
-from yolopool.errors import InvalidOption, YolopoolError
+from yolopool.errors import YolopoolError
 from yolopool.local import demo as demo_files
 from yolopool.local import pool as local_pool
+from yolopool.server import exhaustion
 from yolopool.transport import DEFAULT_ADDRESS
 
 
@@ -69,6 +70,7 @@ app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
 app.add_typer(explain.explain_app, name="explain")
+app.command("detect")(command.detect)
 app.command("bench")(bench.bench)
 app.command("events")(explain.events)
 models.app.command("plan")(explain.plan)
@@ -77,26 +79,25 @@ models.app.command("plan")(explain.plan)
 def main() -> None:
     """Runs the command line; an error is one readable line and an exit code."""
     try:
-        app()
-    except YolopoolError as error:
-        print_error(f"{error.reason}: {_said(error)}")
-        sys.exit(EXIT_CODES.get(error.code, 1))
-    except OSError as error:
-        where = f"{error.filename}: {error.strerror}: check the path and its permissions"
-        print_error(where if error.filename else str(error))
-        sys.exit(1)
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except (YolopoolError, OSError, MemoryError) as error:
+        ended = exhaustion.typed(error) if isinstance(error, MemoryError) else error
+        assert ended is not None, "the want of memory has a type"
+        print_error(as_line(ended))
+        _forget_output()
+        sys.exit(exit_code(ended))
     except local_pool.StartFailed as error:
         print_error(str(error))
         sys.exit(1)
 
 
-def _said(error: YolopoolError) -> str:
-    """What is wrong, what to do about it, and which request it was."""
-    said = error.message
-    if error.reason == "UNAVAILABLE" and "stopping" not in said:  # nobody answers there
-        said += ": start a pool with 'yolopool up', or give the address of one with --address"
-    request_id = error.details.get("request_id")
-    return f"{said} (request {request_id})" if request_id else said
+def _forget_output() -> None:
+    """What can't be written to stdout would fail again at the interpreter's end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_version(wanted: bool) -> None:
@@ -120,135 +121,6 @@ def _options(
     """Options that come before the command; the help is HELP."""
 
 
-# --- detection --------------------------------------------------------------------------------
-
-
-@app.command()
-def detect(
-    images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP and others.")],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Name of the model, or NAME@VERSION.")
-    ],
-    confidence: Annotated[
-        float | None, typer.Option("--conf", help="Report only results of this confidence, 0..1.")
-    ] = None,
-    class_confidences: Annotated[
-        list[str] | None,
-        typer.Option("--class-conf", help="Least confidence of one class, ID=VALUE; repeatable."),
-    ] = None,
-    iou: Annotated[
-        float | None,
-        typer.Option("--iou", help="NMS drops boxes that overlap a better one by this, 0..1."),
-    ] = None,
-    agnostic_nms: Annotated[
-        bool, typer.Option("--agnostic-nms", help="Suppress boxes of different classes too.")
-    ] = False,
-    max_detections: Annotated[
-        int | None, typer.Option("--max-det", help="Report at most this many objects.")
-    ] = None,
-    classes: Annotated[
-        list[int] | None, typer.Option("--class", help="Report only this class id; repeatable.")
-    ] = None,
-    region_of_interest: Annotated[
-        str | None,
-        typer.Option("--roi", help="Look only here: X_MIN,Y_MIN,X_MAX,Y_MAX in pixels."),
-    ] = None,
-    masks: Annotated[
-        str | None, typer.Option("--masks", help="Form of masks: polygon (default), rle or none.")
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option("--top", help="Classes to name in a classification.")
-    ] = None,
-    all_probabilities: Annotated[
-        bool,
-        typer.Option("--all-probabilities", help="Add the probability of every class (--json)."),
-    ] = False,
-    image_size: Annotated[
-        int | None,
-        typer.Option("--imgsz", help="Scale the longest side to this; the model must allow it."),
-    ] = None,
-    tile_size: Annotated[
-        int | None,
-        typer.Option("--tile", help="Cut the image into tiles of this side; 0: the model's size."),
-    ] = None,
-    tile_overlap: Annotated[
-        float | None, typer.Option("--overlap", help="Overlap of neighbouring tiles, 0..0.9.")
-    ] = None,
-    accept_damaged: Annotated[
-        bool,
-        typer.Option("--accept-damaged", help="Run a JPEG of which parts can't be read, too."),
-    ] = False,
-    save: Annotated[
-        Path | None,
-        typer.Option("--save", help="Write the image with the results drawn: a file or folder."),
-    ] = None,
-    priority: Annotated[
-        str, typer.Option("--priority", help="Who is served first: interactive, normal or bulk.")
-    ] = "normal",
-    timeout_s: Annotated[
-        float, typer.Option("--timeout", help="Deadline of each image, in seconds.")
-    ] = 30.0,
-    as_json: AsJson = False,
-    address: Address = DEFAULT_ADDRESS,
-) -> None:
-    """Run a model on images and print what it finds."""
-    options: DetectOptions = {
-        "confidence": confidence,
-        "class_confidences": _class_confidences(class_confidences or ()),
-        "iou": iou,
-        "agnostic_nms": agnostic_nms,
-        "max_detections": max_detections,
-        "classes": classes or (),
-        "region_of_interest": _region(region_of_interest),
-        "masks": cast(MaskFormatName | None, masks),
-        "top_k": top_k,
-        "all_probabilities": all_probabilities,
-        "image_size": image_size,
-        "tile_size": tile_size,
-        "tile_overlap": tile_overlap,
-        "accept_damaged": accept_damaged,
-        "priority": cast(PriorityName, priority),
-        "timeout_s": timeout_s,
-    }
-    answers = []
-    with Client(address) as client:
-        for image in images:
-            found = client.detect(image, model, **options)
-            answers.append((image, found))
-            if save is not None:
-                _save(found, save / image.name if save.is_dir() or len(images) > 1 else save)
-    if as_json:
-        print_json([{"path": str(image), **found.to_dict()} for image, found in answers])
-        return
-    for image, found in answers:
-        out.print(result_tables.results(found, image.name))
-        out.print()
-    out.print(result_tables.timing([(image.name, found) for image, found in answers]))
-
-
-def _class_confidences(pairs: Sequence[str]) -> dict[int, float]:
-    try:
-        return {int(name): float(value) for name, _, value in (p.partition("=") for p in pairs)}
-    except ValueError as error:
-        raise InvalidOption("--class-conf takes ID=VALUE, such as 3=0.5") from error
-
-
-def _region(text: str | None) -> list[float] | None:
-    try:
-        return [float(part) for part in text.split(",")] if text is not None else None
-    except ValueError as error:
-        raise InvalidOption(
-            f"--roi {text!r}: give X_MIN,Y_MIN,X_MAX,Y_MAX in pixels, such as 0,0,640,480"
-        ) from error
-
-
-def _save(found: Detections, path: Path) -> None:
-    try:
-        found.save(path)
-    except ValueError as error:
-        raise InvalidOption(f"{path} can't be written ({error}): use .jpg or .png") from error
-
-
 # --- the pool ---------------------------------------------------------------------------------
 
 
@@ -268,9 +140,15 @@ def version() -> None:
 
 # --- servers ----------------------------------------------------------------------------------
 
-Port = Annotated[int, typer.Option("--port", help="Port for gRPC; 0: any free one.")]
+MAX_PORT = 65535
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=MAX_PORT, help="Port for gRPC; 0: any free one.")
+]
 HttpPort = Annotated[
-    int, typer.Option("--http-port", help="Port for /metrics and health; 0: any free one.")
+    int,
+    typer.Option(
+        "--http-port", min=0, max=MAX_PORT, help="Port for /metrics and health; 0: any free one."
+    ),
 ]
 Devices = Annotated[
     str,
@@ -359,7 +237,7 @@ def demo_command(
     for image, found in answers[:1]:
         out.print(result_tables.results(found, image.name))
         out.print()
-        _save(found, save)
+        saving.write(found, save)
     out.print(result_tables.timing([(image.name, found) for image, found in answers]))
     out.print(f"annotated image: {save}", highlight=False)
 

@@ -89,8 +89,8 @@ def models_register(
     name: Annotated[str, typer.Argument(help="Name of the model: NAME or TEAM/NAME.")],
     path: Annotated[Path, typer.Argument(help="Model file: .pt or .onnx.")],
     image_size: Annotated[
-        int | None, typer.Option("--imgsz", help="Longest side of an image, pixels.")
-    ] = None,
+        str, typer.Option("--imgsz", help="Longest side of an image, pixels; or HEIGHT,WIDTH.")
+    ] = "",
     image_sizes: Annotated[
         list[int] | None,
         typer.Option("--also-imgsz", help="Image size that requests may ask for; repeatable."),
@@ -123,18 +123,20 @@ def models_register(
         typer.Option("--arch", help="Architecture (YAML), for a file that holds weights alone."),
     ] = None,
     class_names: Annotated[
-        str, typer.Option("--names", help="Class names, comma separated, if the file lacks them.")
+        str,
+        typer.Option("--names", help="Class names, comma separated, in place of the file's own."),
     ] = "",
     wait: Annotated[bool, typer.Option(help="Wait until the import has ended.")] = True,
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Upload a model file as the next version of a model."""
+    size = _size(image_size)
     with Client(address) as client, progress_bar(quiet=as_json) as progress:
         version = client.register(
             name,
             path,
-            image_size=image_size,
+            image_size=size,
             image_sizes=image_sizes or (),
             confidence=confidence,
             iou=iou,
@@ -154,6 +156,16 @@ def models_register(
     if version.state == "FAILED":
         print_error(f"{version.name} FAILED: {version.reason}: {version.message}")
         raise typer.Exit(EXIT_CODES["INVALID_ARGUMENT"])
+
+
+def _size(text: str) -> int | tuple[int, int] | None:
+    """640 or, as the model library has rectangles, height,width such as 384,640."""
+    sides = [side.strip() for side in text.split(",")] if text else []
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise InvalidOption(f"--imgsz {text}: give pixels, such as 640, or HEIGHT,WIDTH")
+    if len(sides) == 2:
+        return int(sides[0]), int(sides[1])
+    return int(sides[0]) if sides else None
 
 
 @app.command("load")

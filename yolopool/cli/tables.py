@@ -120,6 +120,11 @@ def _batched(kind: str, batching: Batching) -> str:
     return ", ".join(words)
 
 
+def _sides(one: ModelVersion) -> str:
+    square = one.image_height == one.image_width
+    return f"{one.image_size}" if square else f"{one.image_width} x {one.image_height}"
+
+
 def version(one: ModelVersion) -> Table:
     """Everything about a version, a line for each fact."""
     table = plain_table("", "", title=f"[bold]{one.name}[/] {_progress(one)}")
@@ -128,7 +133,7 @@ def version(one: ModelVersion) -> Table:
         "task": one.task,
         "architecture": one.architecture,
         "classes": f"{len(one.class_names)}: {escape(', '.join(one.class_names[:12]))}",
-        "image size": f"{one.image_size} px, {one.shape_policy}",
+        "image size": f"{_sides(one)} px, {one.shape_policy}",
         "other sizes": ", ".join(f"{size} px" for size in one.image_sizes),
         "placement": _place(one.placement),
         "batching": "\n".join(_batched(kind, batch) for kind, batch in one.batching.items()),

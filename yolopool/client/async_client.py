@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,9 @@ from yolopool.client.images import ImageLike
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
+from yolopool.errors import ForkedProcess
+from yolopool.forks import forks
+from yolopool.server.exhaustion import check_descriptors
 from yolopool.status import error_from_rpc
 
 P = ParamSpec("P")
@@ -72,7 +76,13 @@ class AsyncClient:
 
     def __init__(self, address: str | None = None) -> None:
         self.address = transport.address_of(address)
-        self._channel = grpc.aio.insecure_channel(self.address, options=transport.CLIENT_OPTIONS)
+        self._process = os.getpid()
+        check_descriptors()
+        forks.opened(self)
+        self._channel = grpc.aio.insecure_channel(
+            self.address, options=transport.client_options(self.address)
+        )
+        self._proxy = transport.proxy_of(self.address, os.environ)
         self._services = Services(self._channel)
 
     async def __aenter__(self) -> "AsyncClient":
@@ -88,7 +98,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends open calls and the connection."""
-        await self._channel.close()
+        if os.getpid() == self._process:
+            await self._channel.close()
+            forks.closed(self)
 
     async def detect(
         self, image: ImageLike, model: str, **options: Unpack[DetectOptions]
@@ -143,11 +155,16 @@ class AsyncClient:
 
     async def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
+        self._check_process()
         try:
             reply = await send(call.request, timeout=max(call.timeout_s, 0.001))
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from None
+            raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise ForkedProcess("this AsyncClient was made before the fork: make one after it")
 
     async def _run(self, flow: Flow[Answer]) -> Answer:
         """Runs a flow's steps; an error of one is raised inside the flow, which may go on."""
@@ -174,14 +191,16 @@ class AsyncClient:
         return None
 
     def _open(self, call: StreamCall[Answer]) -> AsyncIterator[Answer]:
-        return _replies(self._services.method(call)(call.request, timeout=call.timeout_s), call)
+        self._check_process()
+        stream = self._services.method(call)(call.request, timeout=call.timeout_s)
+        return _replies(stream, call, self._proxy)
 
 
-async def _replies(stream: Any, call: StreamCall[Answer]) -> AsyncIterator[Answer]:
+async def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> AsyncIterator[Answer]:
     try:
         async for message in stream:
             yield call.read(message)
     except grpc.RpcError as error:
-        raise error_from_rpc(error) from None
+        raise error_from_rpc(error, proxy) from None
     finally:
         stream.cancel()

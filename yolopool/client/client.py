@@ -6,6 +6,7 @@ retry_after_s.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from yolopool.client.images import ImageLike
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
+from yolopool.forks import forks
+from yolopool.server.exhaustion import check_descriptors
 from yolopool.status import error_from_rpc
 
 P = ParamSpec("P")
@@ -67,12 +70,19 @@ def _stream(
 class Client:
     """Calls a pool at `address` (host:port; by default YOLOPOOL_ADDRESS or 127.0.0.1:50051).
 
-    Safe to share between threads. Close it, or use it in a `with`.
+    Safe to share between threads. Close it, or use it in a `with`. In a process that was forked
+    during a call of another thread, clients raise ForkedProcess.
     """
 
     def __init__(self, address: str | None = None) -> None:
         self.address = transport.address_of(address)
-        self._channel = grpc.insecure_channel(self.address, options=transport.CLIENT_OPTIONS)
+        self._process = os.getpid()
+        check_descriptors()
+        with forks.calling():
+            self._channel = grpc.insecure_channel(
+                self.address, options=transport.client_options(self.address)
+            )
+        self._proxy = transport.proxy_of(self.address, os.environ)
         self._services = Services(self._channel)
 
     def __enter__(self) -> "Client":
@@ -88,7 +98,8 @@ class Client:
 
     def close(self) -> None:
         """Ends open calls and the connection."""
-        self._channel.close()
+        if os.getpid() == self._process:  # in a forked child gRPC may wait for the parent's calls
+            self._channel.close()
 
     def detect(self, image: ImageLike, model: str, **options: Unpack[DetectOptions]) -> Detections:
         """Runs a model on one image: a path, bytes of a file, a PIL image, or a uint8 array of
@@ -155,9 +166,10 @@ class Client:
     def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
         try:
-            reply = send(call.request, timeout=max(call.timeout_s, 0.001))
+            with forks.calling():
+                reply = send(call.request, timeout=max(call.timeout_s, 0.001))
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from None
+            raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
 
     def _run(self, flow: Flow[Answer]) -> Answer:
@@ -185,14 +197,16 @@ class Client:
         return None
 
     def _open(self, call: StreamCall[Answer]) -> Iterator[Answer]:
-        return _replies(self._services.method(call)(call.request, timeout=call.timeout_s), call)
+        forks.check()
+        stream = self._services.method(call)(call.request, timeout=call.timeout_s)
+        return _replies(stream, call, self._proxy)
 
 
-def _replies(stream: Any, call: StreamCall[Answer]) -> Iterator[Answer]:
+def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> Iterator[Answer]:
     try:
         for message in stream:
             yield call.read(message)
     except grpc.RpcError as error:
-        raise error_from_rpc(error) from None
+        raise error_from_rpc(error, proxy) from None
     finally:
         stream.cancel()

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from yolopool.client.images import to_rgb
 from yolopool.client.masks import Mask, fill
@@ -69,20 +69,19 @@ class Drawable(Protocol):
 
 def picture_of(image: ImageSource | None) -> Image.Image:
     """A copy of the image in RGB with its EXIF orientation applied. Raises ValueError without an
-    image, or for one that pillow does not read, such as HEIC.
+    image, or for one that pillow does not read, such as HEIC or a JPEG that ends early.
     """
     if image is None:
         raise ValueError("no image to draw on: give the one the boxes were found on")
+    if isinstance(image, str | Path):
+        image = Path(image).read_bytes()
     try:
-        if isinstance(image, bytes):
-            image = Image.open(io.BytesIO(image))
-        elif isinstance(image, str | Path):
-            image = Image.open(image)
-    except UnidentifiedImageError as error:
+        return to_rgb(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image)
+    except Exception as error:  # pillow's errors of damaged files are of all kinds
         raise ValueError(
-            "pillow can't read this image here: give one in another format to draw on"
+            f"pillow can't read this image here ({error}): give a whole one, or one in another "
+            "format, to draw on"
         ) from error
-    return to_rgb(image)
 
 
 def draw(results: Drawable, picture: Image.Image) -> Image.Image:

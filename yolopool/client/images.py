@@ -14,7 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from yolopool.errors import ImageEmpty, ImageShapeMismatch, ImageTooLarge, InvalidOption
+from yolopool.errors import (
+    ImageEmpty,
+    ImageNotDecodable,
+    ImageShapeMismatch,
+    ImageTooLarge,
+    InvalidOption,
+)
 from yolopool.v1 import detection_pb2, types_pb2
 from yolopool.vocabulary import MAX_MESSAGE_BYTES, MAX_RAW_BYTES
 
@@ -45,8 +51,8 @@ def put(
     image: a path, the bytes of an image file, a PIL image, or an array: uint8 or uint16, (height,
     width) or (height, width, 1) for grey, (height, width, 3) or (height, width, 4) with its channel
     order given; alpha is dropped. `bit_depth` says how many bits of each level are used, if not
-    all. Raises ImageEmpty, ImageShapeMismatch, ImageTooLarge, InvalidOption, and OSError for a
-    file that cannot be read.
+    all. Raises ImageEmpty, ImageShapeMismatch, ImageTooLarge, InvalidOption, ImageNotDecodable for
+    a PIL image whose file is closed or damaged, and OSError for a file that cannot be read.
     """
     if isinstance(image, Image.Image):
         if bit_depth is None and (encoded := _unread_file(image)):
@@ -81,7 +87,7 @@ def _unread_file(picture: Image.Image) -> bytes:
     pixels in a tenth of the bytes, and tells damage, of which pillow says nothing.
     """
     file: Any = picture  # of PIL.ImageFile, if it has a format
-    if picture.format != "JPEG" or not file.tile or file.fp is None:
+    if picture.format != "JPEG" or not file.tile or file.fp is None or file.fp.closed:
         return b""
     in_file = Image.Exif()
     try:
@@ -133,6 +139,13 @@ def _pixels_of(picture: Image.Image, bit_depth: int | None) -> U8:
     """(height, width) of a grey picture, else RGB (height, width, 3)."""
     if not picture.width or not picture.height:
         raise ImageEmpty(f"the PIL image of {picture.width}x{picture.height} has no pixels")
+    try:
+        picture.load()
+    except Exception as error:  # pillow's errors of damaged files are of all kinds
+        raise ImageNotDecodable(
+            f"the PIL image can't be read ({str(error) or 'its file is closed'}): give it before "
+            "its file is closed, or give the path"
+        ) from error
     picture = _upright(picture)
     if picture.mode.startswith("I;16"):
         return _to_8_bits(np.asarray(picture), bit_depth)

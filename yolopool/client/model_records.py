@@ -126,7 +126,9 @@ class ServedVariant:
 class ModelVersion:
     """A version: what was registered, what is wanted of it, and where it is loaded.
 
-    `name` is name@version; `state` is UPLOADED, IMPORTING, READY or FAILED. `served` is the build
+    `name` is name@version; `state` is UPLOADED, IMPORTING, READY or FAILED. `image_height` and
+    `image_width` are the most that an image is letterboxed to: a square of `image_size`, unless the
+    version has a rectangle. `served` is the build
     that serves it, by kind of device; `builds` are all its builds. If it is a build itself,
     `build_of` names its version.
     """
@@ -143,6 +145,8 @@ class ModelVersion:
     architecture: str
     image_size: int
     image_sizes: tuple[int, ...]
+    image_height: int
+    image_width: int
     confidence: float
     iou: float
     max_detections: int
@@ -299,6 +303,8 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         architecture=message.architecture,
         image_size=settings.image_size,
         image_sizes=tuple(settings.image_sizes),
+        image_height=settings.image_height or settings.image_size,
+        image_width=settings.image_width or settings.image_size,
         confidence=settings.confidence,
         iou=settings.iou,
         max_detections=settings.max_detections,

@@ -103,14 +103,15 @@ class RegisterOptions(TypedDict, total=False):
     """The settings of a version that `register` makes; those left out take the file's or the
     pool's defaults.
 
-    `image_size` is the longest side in pixels, `image_sizes` are others that requests may ask for.
-    `output_layout` is for an ONNX file that does not say how its output is laid out; such a file
-    may need `class_names` too. `architecture` (a YAML file, or the name of one of the model
-    library's) and `class_names` are for a file that holds weights alone. `placement` says where
-    the version may run.
+    `image_size` is the longest side in pixels, or the (height, width) of a rectangle, `image_sizes`
+    are others that requests may ask for (of a square). `output_layout` is for an ONNX file that
+    does not say how its output is laid out. `class_names` are for a file that lacks them or has
+    wrong ones; `architecture` (a YAML file, or the name of one of the model library's) is for a
+    file that holds weights alone, and needs `class_names` too. `placement` says where the version
+    may run.
     """
 
-    image_size: int | None
+    image_size: int | tuple[int, int] | None
     image_sizes: Sequence[int]
     confidence: float | None
     iou: float | None
@@ -212,8 +213,12 @@ def register(
         raise InvalidOption(f"output_layout {output_layout!r}: one of {words}")
     if shape_policy not in _POLICIES:
         raise InvalidOption(f"shape_policy {shape_policy!r}: rect or square")
+    size = given.get("image_size") or 0
+    height, width = (0, 0) if isinstance(size, int) else _rectangle(size)
     settings = types_pb2.VersionSettings(
-        image_size=_unsigned("image_size", given.get("image_size") or 0),
+        image_size=_unsigned("image_size", size) if isinstance(size, int) else 0,
+        image_height=height,
+        image_width=width,
         image_sizes=[_unsigned("image_sizes", size) for size in given.get("image_sizes", ())],
         confidence=given.get("confidence"),
         iou=given.get("iou"),
@@ -232,6 +237,13 @@ def register(
         class_names=given.get("class_names", ()),
         placement=placement(where) if where is not None else None,
     )
+
+
+def _rectangle(size: Sequence[int]) -> tuple[int, int]:
+    if len(size) != 2:
+        raise InvalidOption(f"image_size {size!r}: give the longest side, or (height, width)")
+    height, width = (_unsigned("image_size", side) for side in size)
+    return height, width
 
 
 def placement(where: Placement) -> types_pb2.Placement:

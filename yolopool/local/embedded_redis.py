@@ -19,7 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from yolopool.local.process_log import ProcessLog
 from yolopool.server import parent_death
+from yolopool.server.log_writer import rotate
 
 MIN_RELEASE = (6, 2)
 START_LIMIT_S = 20.0
@@ -44,8 +46,9 @@ class EmbeddedRedis:
         self._take_lock()
         try:
             self._place_socket()
-            log = self._folder / "redis.log"
-            with log.open("ab") as output:
+            rotate(self._folder / "redis.log")
+            log = ProcessLog(self._folder / "redis.log")
+            with log.opened() as output:
                 self._process = subprocess.Popen(
                     parent_death.command([str(find_server()), *self._arguments()]),
                     stdin=subprocess.DEVNULL,
@@ -109,17 +112,16 @@ class EmbeddedRedis:
             *("--daemonize", "no"),
         ]
 
-    def _wait_until_it_answers(self, log: Path) -> None:
+    def _wait_until_it_answers(self, log: ProcessLog) -> None:
         assert self._process is not None
         until = time.monotonic() + START_LIMIT_S
         while time.monotonic() < until:
             if self._process.poll() is not None:
-                lines = log.read_text(errors="replace").splitlines()[-10:]
-                raise OSError("Redis did not start:\n" + "\n".join(lines))
+                raise OSError(f"Redis did not start:\n{log.last_words()}")
             if _answers(self._socket):
                 return
             time.sleep(0.02)
-        raise OSError(f"Redis did not answer within {START_LIMIT_S:.0f} s: see {log}")
+        raise OSError(f"Redis did not answer within {START_LIMIT_S:.0f} s: see {log.path}")
 
 
 def find_server() -> Path:

@@ -22,6 +22,7 @@ from typing import IO
 from yolopool.client.client import Client
 from yolopool.errors import Unavailable, YolopoolError
 from yolopool.local.embedded_redis import EmbeddedRedis
+from yolopool.local.process_log import ProcessLog
 from yolopool.server import parent_death
 
 START_LIMIT_S = 90.0
@@ -67,16 +68,17 @@ class _Child:
 
     name: str
     command: list[str]
-    log: Path
+    log: ProcessLog
     process: subprocess.Popen[bytes] | None = None
     restart_at: float = field(default=0.0)
 
-    def start(self, stdout: int | None = None) -> None:
-        with self.log.open("ab") as log:
+    def start(self, stdout: int = subprocess.DEVNULL) -> None:
+        """Raises OSError if the machine has no room for another process."""
+        with self.log.opened() as log:
             self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
-                stdout=log if stdout is None else stdout,
+                stdout=stdout,
                 stderr=log,
                 env=parent_death.environment(os.environ),
                 # Ctrl-C reaches this process alone, which ends the others in order.
@@ -85,10 +87,6 @@ class _Child:
 
     def ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
-
-    def last_output(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return "\n".join(lines[-15:])
 
 
 class LocalPool:
@@ -127,11 +125,18 @@ class LocalPool:
             now = time.monotonic()
             for child in self._children:
                 if child.ended() and not child.restart_at:
-                    self._say(f"{child.name} ended; restarting it (see {child.log})")
+                    self._say(f"{child.name} ended; restarting it (see {child.log.path})")
                     child.restart_at = now + RESTART_DELAY_S
                 elif child.restart_at and now >= child.restart_at:
-                    child.restart_at = 0.0
-                    child.start()
+                    self._restart(child, now)
+
+    def _restart(self, child: _Child, now: float) -> None:
+        try:
+            child.start()
+            child.restart_at = 0.0
+        except OSError as error:
+            self._say(f"{child.name} can't be started now: {error.strerror}; trying again")
+            child.restart_at = now + RESTART_DELAY_S
 
     def _start(self, stack: ExitStack) -> None:
         options = self.options
@@ -176,7 +181,7 @@ class LocalPool:
         line = _first_line(child.process.stdout, START_LIMIT_S)
         if not line:
             child.process.wait(STOP_LIMIT_S)
-            raise StartFailed(f"the control plane did not start:\n{child.last_output()}")
+            raise StartFailed(f"the control plane did not start:\n{child.log.last_words()}")
         listening = json.loads(line)
         self.address, self.http = listening["grpc"], listening["http"]
         # If it is restarted, it must listen where callers and workers know it.
@@ -185,8 +190,9 @@ class LocalPool:
             child.command.append(f"--{flag}={address.rpartition(':')[2]}")
 
     def _child(self, logs: Path, module: str, arguments: Sequence[str]) -> _Child:
-        command = [sys.executable, "-m", module, *arguments]
-        child = _Child(module.replace("_", " "), command, logs / f"{module}.log")
+        path = logs / f"{module}.log"
+        command = [sys.executable, "-m", module, *arguments, f"--log-file={path}"]
+        child = _Child(module.replace("_", " "), command, ProcessLog(path))
         self._children.append(child)
         return child
 
@@ -199,7 +205,7 @@ class LocalPool:
             while time.monotonic() < until:
                 for child in self._children:
                     if child.ended():
-                        raise StartFailed(f"{child.name} ended:\n{child.last_output()}")
+                        raise StartFailed(f"{child.name} ended:\n{child.log.last_words()}")
                 with suppress(YolopoolError):
                     # Workers of an earlier run may be recorded as LOST.
                     states = [worker.state for worker in client.workers()]
@@ -207,7 +213,7 @@ class LocalPool:
                     if ready and "STARTING" not in states:
                         return
                 time.sleep(POLL_S)
-        output = self._children[-1].last_output()
+        output = self._children[-1].log.last_words()
         raise StartFailed(f"no worker was ready within {START_LIMIT_S:.0f} s:\n{output}")
 
     def kill(self) -> None:
@@ -283,10 +289,16 @@ def on_signals(pool: LocalPool) -> Callable[[], bool]:
 
 
 def refuse_busy(options: PoolOptions) -> None:
-    """Raises StartFailed if a pool already answers on the port."""
+    """Raises StartFailed if a pool, or something else, already answers on the port."""
     if not options.port:
         return
     address = f"127.0.0.1:{options.port}"
-    with Client(address) as client, suppress(Unavailable):
-        client.fleet()
-        raise StartFailed(f"a pool already answers on {address}: stop it, or give another --port")
+    what = "a pool already answers"
+    with Client(address) as client:
+        try:
+            client.fleet()
+        except Unavailable:
+            return
+        except YolopoolError:
+            what = "another program listens"
+    raise StartFailed(f"{what} on {address}: stop it, or give another --port")

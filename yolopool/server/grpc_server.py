@@ -6,7 +6,6 @@ For control_plane, worker and importer only: the client never imports this.
 
 import asyncio
 import inspect
-import ipaddress
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -18,7 +17,8 @@ from grpc_reflection.v1alpha import reflection
 
 from yolopool import status
 from yolopool.errors import Draining, Internal, YolopoolError
-from yolopool.transport import MESSAGE_SIZE_OPTIONS
+from yolopool.server import exhaustion
+from yolopool.transport import MESSAGE_SIZE_OPTIONS, WITHOUT_PROXY, is_loopback
 
 log = structlog.get_logger()
 
@@ -30,8 +30,10 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
 POLL_S, MIN_STOP_GRACE_S = 0.02, 0.1
+# Between processes of a pool, which no proxy stands between.
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     *MESSAGE_SIZE_OPTIONS,
+    *WITHOUT_PROXY,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
@@ -122,30 +124,39 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 async def _abort(context: Any, error: Exception, method: str) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if not isinstance(error, YolopoolError):
+    typed = error if isinstance(error, YolopoolError) else exhaustion.typed(error)
+    if typed is None:
         incident = uuid.uuid4().hex[:12]
         log.error("unexpected error", method=method, incident=incident, exc_info=error)
-        error = Internal(
+        typed = Internal(
             f"internal error {incident}: search for this id in the server's log",
             details={"incident": incident},
         )
+    elif typed is not error:
+        log.warning("out of room", method=method, reason=typed.reason, why=str(error))
     await context.abort(
-        status.grpc_code(error), error.message, trailing_metadata=status.trailing_metadata(error)
+        status.grpc_code(typed), typed.message, trailing_metadata=status.trailing_metadata(typed)
     )
 
 
 class GrpcServer:
-    """A grpc.aio server with error mapping, reflection and health (NOT_SERVING until set)."""
+    """A grpc.aio server with error mapping, reflection and health (NOT_SERVING until set).
+
+    After `connection_age_s` callers are asked to connect anew, so that they spread over servers
+    that were started since; open calls and streams go on. 0: never.
+    """
 
     def __init__(
         self,
         service_names: Sequence[str],
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        connection_age_s: float = 0,
     ) -> None:
         # First, so that errors of the other interceptors are mapped too.
         self._calls = ErrorInterceptor()
         self.server = grpc.aio.server(
-            interceptors=[self._calls, *interceptors], options=SERVER_OPTIONS
+            interceptors=[self._calls, *interceptors],
+            options=(*SERVER_OPTIONS, *_age_options(connection_age_s)),
         )
         self._service_names = list(service_names)
         self._health = health.aio.HealthServicer()
@@ -190,14 +201,8 @@ class GrpcServer:
         await self.server.stop(max(min(grace_s, MIN_STOP_GRACE_S), until - loop.time()))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a port bound to `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _age_options(seconds: float) -> tuple[tuple[str, int], ...]:
+    return (("grpc.max_connection_age_ms", round(seconds * 1000)),) if seconds else ()
 
 
 def warn_if_open(host: str, what: str) -> None:

@@ -1,31 +1,42 @@
-"""Sets up structured logs: one JSON object a line on stderr."""
+"""Sets up structured logs: one JSON object a line on stderr, or in a file."""
 
-import contextlib
-import io
+import atexit
 import logging
-import sys
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 import structlog
 
+from yolopool.server.log_writer import DirectLog, LogFile, LogOutput, QueuedLog
 
-class _Stderr(io.TextIOBase):
-    """stderr, ignoring a reader that was killed, so that a process can log while it stops."""
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(BrokenPipeError):
-            sys.stderr.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            sys.stderr.flush()
+DRAIN_S = 1.0
+_streams: list[QueuedLog | DirectLog] = []
 
 
 def set_up_logs(
-    process: str, level: str = "INFO", json: bool = True, stream: io.TextIOBase | None = None
-) -> None:
-    """Sends structured logs to a stream (default: stderr), as JSON or as lines for a terminal."""
+    process: str,
+    level: str = "INFO",
+    json: bool = True,
+    *,
+    file: str = "",
+    queued: bool = True,
+) -> QueuedLog | DirectLog:
+    """Sends structured logs to stderr as JSON, or as lines for a terminal; returns their stream.
+
+    `file` becomes stderr and is rotated by its size; if it can't be opened, stderr stays what it
+    is, and a warning says so. `queued`: a thread writes, so that no call waits for a reader or a
+    disk; the last lines before a crash are then lost.
+    """
+    output, refused = LogOutput(), ""
+    if file:
+        try:
+            output = LogFile(Path(file).expanduser())
+        except OSError as error:
+            refused = str(error)
+    stream = QueuedLog(output) if queued else DirectLog(output)
+    if isinstance(stream, QueuedLog):
+        atexit.register(stream.drain, DRAIN_S)
+    _streams.append(stream)
     renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[
@@ -36,7 +47,15 @@ def set_up_logs(
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", stream or _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
+    if refused:
+        structlog.get_logger().warning("the log file can't be opened", file=file, why=refused)
+    return stream
+
+
+def dropped_lines() -> int:
+    """How many lines of this process's log could not be written."""
+    return sum(stream.dropped_lines for stream in _streams)

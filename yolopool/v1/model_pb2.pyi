@@ -149,12 +149,14 @@ class RegisterModelRequest(_message.Message):
     """Makes a repeat of this call safe; kept for a day."""
     architecture_yaml: _builtins.str
     """Of an artifact that holds weights alone (a state dict): the model library's YAML text of the
-    architecture, and the names of the classes. Both or none.
+    architecture. Needs class_names.
     """
     @_builtins.property
     def settings(self) -> _types_pb2.VersionSettings: ...
     @_builtins.property
-    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In place of those that the file has, in order, one for each class."""
+
     @_builtins.property
     def residency(self) -> _types_pb2.Residency: ...
     @_builtins.property

@@ -218,7 +218,8 @@ class ModelServiceServicer:
     def SetVariant(self, request, context):
         """Serves a version by one of its builds on a kind of device from now on, or by what its workers
         make of it again. A build in reduced precision serves on the compute classes where it was
-        compared (drift.compute_class), and on others with unchecked alone. Does not block: replicas there are loaded anew behind their last tickets.
+        compared (drift.compute_class), and on others with unchecked alone; never on those that do not
+        compute it. Refused where no worker of the kind does: nothing changes then. Does not block: replicas there are loaded anew behind their last tickets.
         Repeat: same answer. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, FAILED_PRECONDITION
         (MODEL_NOT_READY, MODEL_IMPORT_FAILED: of the build), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """

@@ -99,7 +99,8 @@ class ModelServiceStub:
     SetVariant: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetVariantRequest, _model_pb2.SetVariantResponse]
     """Serves a version by one of its builds on a kind of device from now on, or by what its workers
     make of it again. A build in reduced precision serves on the compute classes where it was
-    compared (drift.compute_class), and on others with unchecked alone. Does not block: replicas there are loaded anew behind their last tickets.
+    compared (drift.compute_class), and on others with unchecked alone; never on those that do not
+    compute it. Refused where no worker of the kind does: nothing changes then. Does not block: replicas there are loaded anew behind their last tickets.
     Repeat: same answer. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, FAILED_PRECONDITION
     (MODEL_NOT_READY, MODEL_IMPORT_FAILED: of the build), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
@@ -183,7 +184,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     SetVariant: _aio.UnaryUnaryMultiCallable[_model_pb2.SetVariantRequest, _model_pb2.SetVariantResponse]  # type: ignore[assignment]
     """Serves a version by one of its builds on a kind of device from now on, or by what its workers
     make of it again. A build in reduced precision serves on the compute classes where it was
-    compared (drift.compute_class), and on others with unchecked alone. Does not block: replicas there are loaded anew behind their last tickets.
+    compared (drift.compute_class), and on others with unchecked alone; never on those that do not
+    compute it. Refused where no worker of the kind does: nothing changes then. Does not block: replicas there are loaded anew behind their last tickets.
     Repeat: same answer. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, FAILED_PRECONDITION
     (MODEL_NOT_READY, MODEL_IMPORT_FAILED: of the build), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
@@ -336,7 +338,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_model_pb2.SetVariantResponse, _abc.Awaitable[_model_pb2.SetVariantResponse]]:
         """Serves a version by one of its builds on a kind of device from now on, or by what its workers
         make of it again. A build in reduced precision serves on the compute classes where it was
-        compared (drift.compute_class), and on others with unchecked alone. Does not block: replicas there are loaded anew behind their last tickets.
+        compared (drift.compute_class), and on others with unchecked alone; never on those that do not
+        compute it. Refused where no worker of the kind does: nothing changes then. Does not block: replicas there are loaded anew behind their last tickets.
         Repeat: same answer. Errors: INVALID_ARGUMENT (INVALID_OPTION), NOT_FOUND, FAILED_PRECONDITION
         (MODEL_NOT_READY, MODEL_IMPORT_FAILED: of the build), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """

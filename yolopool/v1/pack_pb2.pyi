@@ -52,6 +52,7 @@ class PackManifest(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     ONNX_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """Of this format; a reader refuses one it does not know."""
     release: _builtins.str
@@ -81,6 +82,8 @@ class PackManifest(_message.Message):
     """With onnx: what the graph computes in, fp32 (also where it is empty) | bf16 | int8. A model of torch
     computes in what its worker says.
     """
+    channels: _builtins.int
+    """Of its images: 1 (grey), or 3, also where it is 0."""
     @_builtins.property
     def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -131,10 +134,11 @@ class PackManifest(_message.Message):
         backend: _builtins.str = ...,
         onnx: Global___OnnxGraph | None = ...,
         precision: _builtins.str = ...,
+        channels: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "onnx", b"onnx", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "backend", b"backend", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head", b"head", "head_mode", b"head_mode", "made_with", b"made_with", "onnx", b"onnx", "parameters", b"parameters", "precision", b"precision", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "backend", b"backend", "channels", b"channels", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head", b"head", "head_mode", b"head_mode", "made_with", b"made_with", "onnx", b"onnx", "parameters", b"parameters", "precision", b"precision", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,7 +146,7 @@ Global___PackManifest: _TypeAlias = PackManifest  # noqa: Y015
 
 @_typing.final
 class OnnxGraph(_message.Message):
-    """An ONNX graph: one input of NCHW images, RGB, and what its answer means."""
+    """An ONNX graph: one input of NCHW images, RGB or grey, and what its answer means."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -430,6 +430,8 @@ class VersionSettings(_message.Message):
     HEAD_MODE_FIELD_NUMBER: _builtins.int
     IMAGE_SIZES_FIELD_NUMBER: _builtins.int
     OUTPUT_LAYOUT_FIELD_NUMBER: _builtins.int
+    IMAGE_HEIGHT_FIELD_NUMBER: _builtins.int
+    IMAGE_WIDTH_FIELD_NUMBER: _builtins.int
     image_size: _builtins.int
     """Longest side in pixels the image is letterboxed to; 32..4096, rounded up to the stride.
     0: the size the model was trained with.
@@ -448,6 +450,12 @@ class VersionSettings(_message.Message):
     """
     output_layout: Global___OutputLayout.ValueType
     """Of an ONNX file; a .pt has none."""
+    image_height: _builtins.int
+    """A rectangle to letterbox into, in place of a square of image_size: both or none, each as
+    image_size is. image_size is then the longer one, and image_sizes is empty. An ONNX file of one
+    fixed rectangle has its own.
+    """
+    image_width: _builtins.int
     @_builtins.property
     def image_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Longest sides that a request may ask for instead (DetectOptions.image_size), at most 16, each as
@@ -465,10 +473,12 @@ class VersionSettings(_message.Message):
         head_mode: Global___HeadMode.ValueType = ...,
         image_sizes: _abc.Iterable[_builtins.int] | None = ...,
         output_layout: Global___OutputLayout.ValueType = ...,
+        image_height: _builtins.int = ...,
+        image_width: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "iou", b"iou", "max_detections", b"max_detections"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "head_mode", b"head_mode", "image_size", b"image_size", "image_sizes", b"image_sizes", "iou", b"iou", "max_detections", b"max_detections", "output_layout", b"output_layout", "shape_policy", b"shape_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "confidence", b"confidence", "head_mode", b"head_mode", "image_height", b"image_height", "image_size", b"image_size", "image_sizes", b"image_sizes", "image_width", b"image_width", "iou", b"iou", "max_detections", b"max_detections", "output_layout", b"output_layout", "shape_policy", b"shape_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from importer import child
 from importer.refusal import ImportRefused
@@ -132,6 +132,41 @@ async def test_known_boxes_come_out_of_every_layout(
     assert one.confidence[0] == pytest.approx(boxes.score[0].max(), abs=1e-5)
     for other in others:
         assert_same(one, other, 0)
+
+
+def black_is_not_finite(batch: int) -> onnx.ModelProto:
+    """Scores are divided by the brightest pixel of each image: a black one gives 0 / 0."""
+    rows = outputs_of(OUTPUT_LAYOUT_PLAIN)["output"]
+    size = (batch or "batch", 3, 320, 320)
+    shapes = {"output": (batch or "batch", *rows.shape[1:])}
+    model = onnx_graphs.answering({"output": rows}, size=size, shapes=shapes, metadata=V8)
+    brightest = [
+        helper.make_node("ReduceMax", ["cast"], ["light"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Squeeze", ["light", "axis"], ["of_image"]),
+        helper.make_node("Div", ["of_image", "of_image"], ["one"]),
+        helper.make_node("Mul", ["values", "one"], ["output"]),
+    ]
+    model.graph.node[-1].output[0] = "values"
+    model.graph.node.extend(brightest)
+    model.graph.initializer.add().CopyFrom(numpy_helper.from_array(np.array([3]), "axis"))
+    return model
+
+
+@pytest.mark.parametrize("batch", [3, 0])
+@pytest.mark.parametrize("kind", GRAPHS)
+async def test_an_answer_that_is_not_finite_fails_its_own_image(
+    kind: str, batch: int, backend: Backend, tmp_path: Path
+) -> None:
+    model = black_is_not_finite(batch)
+    pack = await pack_of(model, tmp_path, kind)
+    black = np.zeros((320, 320, 3), np.uint8)
+    first, second, third = found(backend, pack, boxed(0), black, boxed(2))
+    assert second.failure is not None
+    assert second.failure.reason == "INFERENCE_FAILED"
+    assert "not finite" in second.failure.message
+    for one in (first, third):
+        assert one.failure is None
+        assert len(one.confidence)
 
 
 @pytest.mark.parametrize("kind", GRAPHS)

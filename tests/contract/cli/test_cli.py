@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from PIL import Image
 
-from tests.contract.scripted_pool import ScriptedPool
+from tests.contract.scripted_pool import NO_IMAGE, ScriptedPool
 from yolopool.cli.main import main
 from yolopool.v1 import events_pb2, model_pb2, types_pb2
 
@@ -77,6 +77,74 @@ def test_detect_for_people(pool: ScriptedPool, image: Path, tmp_path: Path) -> N
     assert max(map(len, done.stdout.splitlines())) <= 80
     with Image.open(saved) as picture:
         assert picture.size == (160, 120)
+
+
+def test_one_bad_image_loses_no_other(pool: ScriptedPool, image: Path, tmp_path: Path) -> None:
+    bad, absent, folder = tmp_path / "bad.jpg", tmp_path / "absent.png", tmp_path / "drawn"
+    bad.write_bytes(NO_IMAGE)
+    words = ("detect", image, bad, absent, image, "--model", "shapes")
+    done = yolopool(pool, *words, "--save", folder)
+    assert done.returncode == 4
+    assert done.stdout.count("0.900") == 2
+    failed = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert failed[0] == f"error IMAGE_NOT_DECODABLE: {bad}: no luck: give a JPEG"
+    assert str(absent) in failed[1]
+    # The fourth image is not given the name of the second.
+    assert sorted(path.name for path in folder.iterdir()) == ["street-2.png", "street.png"]
+    done = yolopool(pool, *words, "--json")
+    assert done.returncode == 4
+    told = json.loads(done.stdout)
+    assert [one["path"] for one in told] == [str(path) for path in (image, bad, absent, image)]
+    assert [one.get("error", {}).get("reason") for one in told] == [
+        None, "IMAGE_NOT_DECODABLE", "FILE_UNREADABLE", None,
+    ]  # fmt: skip
+
+
+def test_what_all_images_share_ends_the_command(pool: ScriptedPool, image: Path) -> None:
+    done = yolopool(pool, "detect", image, image, "--model", "MODEL_NOT_FOUND", "--json")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.splitlines() == ["error MODEL_NOT_FOUND: no luck: try less"]
+
+
+def test_nothing_is_saved_over_an_image(pool: ScriptedPool, image: Path, tmp_path: Path) -> None:
+    before = image.read_bytes()
+    done = yolopool(pool, "detect", image, "--model", "shapes", "--save", tmp_path)
+    assert (done.returncode, done.stderr) == (0, f"saved {tmp_path / 'street-2.png'}\n")
+    link = tmp_path / "link.png"
+    link.symlink_to(image)
+    done = yolopool(pool, "detect", image, "--model", "shapes", "--save", link)
+    assert done.returncode == 4
+    assert "would replace the image itself" in done.stderr
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["x.xyz", "no_ending", "missing/x.png", "street.png/x.png", "several.jpg"]
+)
+def test_where_nothing_can_be_saved_nothing_is_asked(
+    pool: ScriptedPool, image: Path, tmp_path: Path, name: str
+) -> None:
+    images = [image, image] if name == "several.jpg" else [image]
+    done = yolopool(pool, "detect", *images, "--model", "shapes", "--save", tmp_path / name)
+    assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
+    assert pool.script.calls == []
+
+
+def test_what_a_full_disk_takes_is_said(pool: ScriptedPool, image: Path) -> None:
+    words = [*CLI, "detect", str(image), "--model", "shapes"]
+    own = os.environ | environment(pool)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, env=own, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert "No space left on device" in line
+
+
+def test_without_memory_a_command_ends_in_a_line(pool: ScriptedPool, image: Path) -> None:
+    with mock.patch.object(Path, "read_bytes", side_effect=MemoryError):
+        done = yolopool(pool, "detect", image, "--model", "shapes")
+    assert (done.returncode, len(done.stderr.splitlines())) == (7, 1)
+    assert done.stderr.startswith("error OUT_OF_MEMORY: ")
 
 
 def test_detect_for_programs(pool: ScriptedPool, image: Path) -> None:
@@ -265,6 +333,19 @@ def test_register(pool: ScriptedPool, tmp_path: Path) -> None:
     assert pool.script.last("RegisterModel").settings.image_size == 320
 
 
+def test_register_a_rectangle(pool: ScriptedPool, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"weights")
+    done = yolopool(pool, "models", "register", "shapes", path, "--imgsz", "192,320")
+    assert done.returncode == 0, done.stderr
+    settings = pool.script.last("RegisterModel").settings
+    assert (settings.image_size, settings.image_height, settings.image_width) == (0, 192, 320)
+    for wrong in ("192,", "1,2,3", "wide", "-5"):
+        done = yolopool(pool, "models", "register", "shapes", path, f"--imgsz={wrong}")
+        assert done.returncode == 4
+        assert "HEIGHT,WIDTH" in done.stderr
+
+
 def test_register_weights_alone_with_a_head(pool: ScriptedPool, tmp_path: Path) -> None:
     weights, yaml = tmp_path / "weights.pt", tmp_path / "yolo26s.yaml"
     weights.write_bytes(b"weights")
@@ -302,6 +383,13 @@ def test_a_failed_import_is_a_failed_command(pool: ScriptedPool, tmp_path: Path)
     assert "FAILED" in done.stderr
 
 
+# The others would fail for every image alike.
+OF_IMAGE = (
+    "IMAGE_NOT_DECODABLE", "DIGEST_MISMATCH", "DEADLINE_EXCEEDED", "DEADLINE_UNMEETABLE",
+    "QUEUE_FULL", "LOAD_FAILED",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("reason", "code"),
     [
@@ -315,7 +403,8 @@ def test_an_error_is_one_line_and_a_code(
 ) -> None:
     done = yolopool(pool, "detect", image, "--model", reason)
     assert done.returncode == code
-    assert done.stderr.splitlines() == [f"error {reason}: no luck: try less"]
+    of_image = f"{image}: " if reason in OF_IMAGE else ""
+    assert done.stderr.splitlines() == [f"error {reason}: {of_image}no luck: try less"]
 
 
 def test_no_pool_and_no_file(image: Path) -> None:
@@ -387,6 +476,12 @@ def test_plans_and_explanations_are_for_people(pool: ScriptedPool) -> None:
         assert words in shown
     done = yolopool(pool, "explain", "request", "absent")
     assert (done.returncode, "REQUEST_NOT_FOUND" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize("option", ["--port", "--http-port"])
+@pytest.mark.parametrize("port", ["70000", "-1"])
+def test_a_port_that_is_none_is_wrong_usage(option: str, port: str) -> None:
+    assert yolopool(None, "up", option, port).returncode == 2
 
 
 def test_wrong_usage_is_2(pool: ScriptedPool) -> None:

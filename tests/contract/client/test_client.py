@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from PIL import Image
 
 from tests.contract.scripted_pool import ScriptedPool
 from yolopool import AsyncClient, Client, errors
-from yolopool.client import fleet_records, model_records
+from yolopool.client import calls, fleet_records, model_records
 from yolopool.client.explanations import Event
+from yolopool.error_table import BY_REASON
 from yolopool.v1 import model_pb2, types_pb2
 
 Call = Callable[..., Any]
@@ -134,13 +137,13 @@ def test_what_is_no_image_never_leaves(
 
 
 # UNAVAILABLE is sent again by the transport first; the others fail at once.
-@pytest.mark.parametrize("reason", sorted(set(errors.BY_REASON) - {"INTERNAL"}))
+@pytest.mark.parametrize("reason", sorted(set(BY_REASON) - {"INTERNAL"}))
 def test_every_failure_is_typed(pool: ScriptedPool, png: bytes, reason: str) -> None:
     with Client(pool.address) as client, pytest.raises(errors.YolopoolError) as caught:
         client.detect(png, model=reason)
-    assert type(caught.value) is errors.BY_REASON[reason]
+    assert type(caught.value) is BY_REASON[reason]
     assert (caught.value.reason, caught.value.retry_after_s) == (reason, 2.0)
-    assert caught.value.retryable == errors.BY_REASON[reason].retryable
+    assert caught.value.retryable == BY_REASON[reason].retryable
 
 
 def test_asyncio_failures_are_the_same(pool: ScriptedPool, png: bytes) -> None:
@@ -173,10 +176,33 @@ def test_every_call_has_a_deadline(call: Call, pool: ScriptedPool, png: bytes) -
     assert round(pool.script.calls[0][2] or 0.0) <= 7
 
 
+def test_a_server_that_gives_no_answer_is_late(png: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with Client(address) as client, pytest.raises(errors.DeadlineExceeded, match="in time"):
+            client.detect(png, model="shapes", timeout_s=0.3)
+
+
+def test_what_can_not_be_serialised_is_typed(pool: ScriptedPool, png: bytes) -> None:
+    call = replace(calls.detect(png, "shapes"), request=object())
+    with Client(pool.address) as client, pytest.raises(errors.OutOfMemory, match="serialise"):
+        client._send(call)
+
+
 def test_no_server_is_unavailable_before_the_deadline(png: bytes) -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(errors.Unavailable) as caught:
         client.detect(png, model="shapes", timeout_s=20)
     assert caught.value.retryable
+
+
+def test_register_takes_a_rectangle(call: Call, pool: ScriptedPool, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"weights")
+    call("register", "shapes", path, image_size=(192, 320))
+    settings = pool.script.last("RegisterModel").settings
+    assert (settings.image_size, settings.image_height, settings.image_width) == (0, 192, 320)
+    with pytest.raises(errors.InvalidOption, match="height, width"):
+        call("register", "shapes", path, image_size=(1, 2, 3))
 
 
 def test_register_uploads_waits_and_tells_how_far(

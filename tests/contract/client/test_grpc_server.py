@@ -1,6 +1,9 @@
 """The shared server over real gRPC: errors keep their reason, unknown ones leak nothing."""
 
+import asyncio
+import errno
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -8,7 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from yolopool import errors
-from yolopool.server.grpc_server import GrpcServer, is_loopback
+from yolopool.error_table import BY_REASON
+from yolopool.server.grpc_server import GrpcServer
 from yolopool.status import error_from_rpc
 from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
@@ -21,11 +25,26 @@ class Failing(detection_pb2_grpc.DetectionServiceServicer):
     async def Detect(
         self, request: detection_pb2.DetectRequest, context: object
     ) -> detection_pb2.DetectResponse:
+        if request.request_id == "full":
+            raise OSError(errno.ENOSPC, "No space left on device", "/data/store")
         if request.request_id == "bug":
             raise RuntimeError("secret /etc/passwd")
-        raise errors.BY_REASON[request.request_id](
+        raise BY_REASON[request.request_id](
             f"no {request.model}", retry_after_s=0.25, details={"model": request.model}
         )
+
+
+class Peers(detection_pb2_grpc.DetectionServiceServicer):
+    """Notes the connections that calls come by."""
+
+    def __init__(self) -> None:
+        self.seen = set[str]()
+
+    async def Detect(
+        self, request: detection_pb2.DetectRequest, context: Any
+    ) -> detection_pb2.DetectResponse:
+        self.seen.add(context.peer())
+        return detection_pb2.DetectResponse()
 
 
 @pytest.fixture
@@ -48,12 +67,12 @@ async def call(address: str, request_id: str) -> errors.YolopoolError:
     return error_from_rpc(caught.value)
 
 
-@pytest.mark.parametrize("reason", sorted(set(errors.BY_REASON) - {"INTERNAL"}))
+@pytest.mark.parametrize("reason", sorted(set(BY_REASON) - {"INTERNAL"}))
 async def test_every_error_arrives_typed(address: str, reason: str) -> None:
     error = await call(address, reason)
-    assert type(error) is errors.BY_REASON[reason]
+    assert type(error) is BY_REASON[reason]
     assert (error.reason, error.message) == (reason, "no shapes")
-    assert error.retryable == errors.BY_REASON[reason].retryable
+    assert error.retryable == BY_REASON[reason].retryable
     assert error.retry_after_s == 0.25
     assert error.details == {"model": "shapes"}
 
@@ -98,9 +117,44 @@ async def test_a_busy_port_is_an_error_that_says_so(address: str) -> None:
         await GrpcServer([]).start(host, int(port))
 
 
-@pytest.mark.parametrize(
-    ("host", "inside"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False)],
-)
-def test_loopback(host: str, inside: bool) -> None:
-    assert is_loopback(host) is inside
+async def test_a_full_disk_of_the_server_is_typed(address: str) -> None:
+    error = await call(address, "full")
+    assert isinstance(error, errors.DiskFull)
+    assert error.details == {"place": "/data/store"}
+
+
+async def test_callers_connect_anew_and_open_calls_go_on() -> None:
+    server = GrpcServer([NAME], connection_age_s=0.02)
+    peers = Peers()
+    detection_pb2_grpc.add_DetectionServiceServicer_to_server(peers, server.server)
+    port = await server.start("127.0.0.1", 0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        states = aiter(watch)
+        await anext(states)
+        stub = detection_pb2_grpc.DetectionServiceStub(channel)
+        async with asyncio.timeout(20):
+            while len(peers.seen) < 3:
+                await stub.Detect(detection_pb2.DetectRequest())
+        await server.set_serving(True)
+        assert (await anext(states)).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+    await server.stop(0)
+
+
+async def test_a_request_that_the_server_has_no_memory_for_is_typed() -> None:
+    def read(data: bytes) -> None:
+        raise MemoryError
+
+    async def never(request: object, context: object) -> bytes:
+        return b""
+
+    server = grpc.aio.server()
+    method: Any = grpc.unary_unary_rpc_method_handler(never, request_deserializer=read)
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(NAME, {"Detect": method})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    assert isinstance(await call(f"127.0.0.1:{port}", "any"), errors.OutOfMemory)
+    await server.stop(0)

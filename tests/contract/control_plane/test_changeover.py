@@ -12,8 +12,9 @@ from control_plane.types.desired import Want
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
 from yolopool import errors
-from yolopool.v1 import model_pb2, types_pb2
+from yolopool.v1 import events_pb2, model_pb2, types_pb2
 
+CHANGEOVER = events_pb2.EVENT_KIND_CHANGEOVER
 STANDBY = types_pb2.RESIDENCY_MODE_HOT_STANDBY
 
 
@@ -95,6 +96,25 @@ async def test_what_pinned_models_leave_no_room_for(rig: Rig) -> None:
     assert isinstance(error, errors.ChangeoverFailed)
     assert error.details["reason"] == "LEDGER_FULL"
     assert set(await wants(rig)) == {"a@1"}
+
+
+async def test_for_what_never_fits_nothing_leaves(rig: Rig) -> None:
+    await rig.ready("a", "b", "c", "d", "e")
+    worker = await rig.worker("w", models=2)
+    for name in "ab":
+        await rig.load(name)
+    before = await rig.registry.desired()
+    error = await refused(change(rig, "c d e", "a b"))
+    assert isinstance(error, errors.ChangeoverFailed)
+    assert error.details["reason"] == "LEDGER_FULL"
+    assert "load fewer" in error.message or "memory" in error.message
+    assert held(worker) == {"a@1", "b@1"}
+    assert (await rig.registry.desired()).revision == before.revision
+    await change(rig, "c d", "a b")
+    assert held(worker) == {"c@1", "d@1"}
+    events = rig.events.WatchEvents(events_pb2.WatchEventsRequest(kinds=[CHANGEOVER]))
+    told = [event.version.model async for event in events if event.reason]
+    assert told == [error.details["model"].partition("@")[0]]
 
 
 async def test_what_gave_its_room_to_a_failed_change_is_wanted_again(rig: Rig) -> None:

@@ -15,7 +15,7 @@ from tests.contract.control_plane.test_builds import build, cpu, serve
 from tests.contract.control_plane_rig import HOT, Rig, ScriptedWorker, refused
 from tests.waiting import becomes
 from yolopool import errors
-from yolopool.v1 import explain_pb2, types_pb2
+from yolopool.v1 import explain_pb2, model_pb2, types_pb2
 
 
 @pytest.fixture
@@ -134,6 +134,41 @@ async def test_unchecked_serves_it_everywhere(rig: Rig) -> None:
     # The check on record stays when the exception ends.
     await serve(rig, "openvino/int8", unchecked=False)
     await becomes(lambda: serves(narrow) == "torch/fp32")
+
+
+async def bf16_build(rig: Rig) -> None:
+    """Of the model a, for OpenVINO."""
+    await rig.ready("a")
+    await build(rig, precision="bf16")
+    await rig.import_next()
+
+
+async def test_a_build_that_no_worker_can_run_is_refused_and_nothing_changes(rig: Rig) -> None:
+    narrow = await cpu(rig, "narrow", "avx2")
+    await bf16_build(rig)
+    await rig.load("a")
+    error = await refused(serve(rig, "openvino/bf16", unchecked=True))
+    assert isinstance(error, errors.InvalidOption)
+    assert "no cpu worker of the pool computes openvino/bf16 (they are avx2)" in error.message
+    asked = model_pb2.GetModelRequest(model="a")
+    (held,) = (await rig.models.GetModel(asked, timeout=5)).model.versions
+    assert not held.served
+    assert serves(narrow) == "torch/fp32"
+    assert (await rig.detect("a")).variant.precision == "fp32"
+
+
+async def test_where_a_build_can_not_run_the_default_build_goes_on(rig: Rig) -> None:
+    wide, narrow = await cpu(rig, "wide", "amx"), await cpu(rig, "narrow", "avx2")
+    await bf16_build(rig)
+    await rig.load("a", replicas=2)
+    await serve(rig, "openvino/bf16", unchecked=True)
+    await becomes(lambda: serves(wide) == "openvino/bf16")
+    assert serves(narrow) == "torch/fp32"
+    assert "(avx2) does not compute openvino/bf16" in (await verdicts(rig))["narrow"].why
+    # Nor is the build itself loaded there, when it is asked for by name.
+    answer = await rig.detect("a+openvino-bf16-cpu")
+    assert answer.variant.compute_class == "amx"
+    assert "a+openvino-bf16-cpu@1" not in narrow.replicas
 
 
 async def test_a_build_serves_again_where_it_was_compared(rig: Rig) -> None:

@@ -15,7 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from control_plane.app import ControlPlane
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.desired import Desired
+from control_plane.types.version import VersionKey
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
+from tests.full_disk import full_disk
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.v1 import (
@@ -47,6 +49,16 @@ async def test_upload_is_kept_under_its_digest(rig: Rig) -> None:
     assert (rig.store / "artifacts" / digest).read_bytes() == b"some weights"
     again = await rig.upload(b"some weights")
     assert (again.complete, again.received_bytes) == (True, 12)
+
+
+async def test_an_upload_that_found_no_room_is_resumed(rig: Rig) -> None:
+    data = b"0123456789"
+    with full_disk(7):
+        error = await refused(rig.upload(data))
+    assert isinstance(error, errors.DiskFull)
+    assert error.details == {"place": str(rig.store)}
+    assert error.details["place"] in error.message
+    assert (await rig.upload(data, offset=7)).complete
 
 
 async def test_a_broken_upload_is_resumed(rig: Rig) -> None:
@@ -286,7 +298,7 @@ async def test_a_deadline_says_what_was_waited_for(rig: Rig) -> None:
     error = await refused(rig.detect("a", timeout=0.5))
     assert isinstance(error, errors.DeadlineExceeded)
     # Where the caller's own clock was first, only the code is known.
-    assert "being loaded" in error.message or error.message == "Deadline Exceeded"
+    assert "being loaded" in error.message or "no answer came in time" in error.message
 
 
 async def test_a_model_that_fits_nowhere(rig: Rig) -> None:
@@ -750,5 +762,8 @@ async def test_serving_goes_on_while_the_store_is_away(
     assert (await rig.detect("a")).worker == "w1"
     assert isinstance(await refused(rig.detect("b")), errors.RegistryUnavailable)
     assert isinstance(await refused(rig.register("c")), errors.RegistryUnavailable)
+    await becomes(lambda: not rig.plane.view.registry_available)
+    late = rig.plane._loader.timed_out(VersionKey("a", 1))
+    assert late.details == {"waited_for": "REGISTRY"}
     monkeypatch.undo()
     assert (await rig.detect("b")).worker == "w1"

@@ -160,6 +160,21 @@ async def test_nothing_is_released_before_all_are_loaded(rig: Rig, wall: Wall) -
     assert set(await wants(rig)) == {"b@1", "c@1"}
 
 
+async def test_for_a_schedule_that_never_fits_nothing_leaves(rig: Rig, wall: Wall) -> None:
+    await rig.ready("a", "b", "c", "d")
+    worker = await rig.worker("w", models=2)
+    await rig.load("a")
+    await put(rig, "day", "0 6 * * *", "b c d", "a")
+    wall.set(berlin("20T06:00"))
+    await becomes(lambda: noted(rig, "day").last_error)
+    assert noted(rig, "day").last_error.startswith("CHANGEOVER_FAILED: ")
+    assert worker.assigned == ["a@1"]
+    assert set(await wants(rig)) == {"a@1"}
+    await rig.worker("w2", models=3)
+    await becomes(lambda: not noted(rig, "day").last_error)
+    assert set(await wants(rig)) == {"b@1", "c@1", "d@1"}
+
+
 async def test_what_became_of_its_models_is_looked_up_at_the_moment(rig: Rig, wall: Wall) -> None:
     await rig.ready("a", "b", "c")
     await rig.worker("w")

@@ -22,9 +22,10 @@ from importer.refusal import ImportRefused
 from importer.settings import read_settings
 from importer.supervisor import Supervisor
 from tests.contract.imports import import_in_child, refusal_of
+from tests.full_disk import full_disk
 from tests.models import Zoo, build_woken, import_checkpoint, save
 from worker.packs.pack_store import PackStore
-from yolopool.errors import ImportNotYours
+from yolopool.errors import DiskFull, ImportNotYours
 from yolopool.server import grpc_server
 from yolopool.v1 import importing_pb2 as pb
 from yolopool.v1 import types_pb2
@@ -306,6 +307,21 @@ async def test_a_pack_is_published_whole_and_once(zoo: Zoo, tmp_path: Path) -> N
     store.publish(tmp_path / "work", "memory://published/packs", pack.digest)
     place = PackLocation(uri=f"memory://published/packs/{pack.digest}", digest=pack.digest)
     PackStore(tmp_path / "data").fetch(place).close()
+
+
+async def test_a_disk_without_room_is_said(zoo: Zoo, tmp_path: Path) -> None:
+    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    packs = tmp_path / "packs"
+    with full_disk(1000), pytest.raises(DiskFull, match=str(packs)):
+        store.publish(tmp_path / "work", packs.as_uri(), pack.digest)
+    assert list(packs.iterdir()) == []
+    store.publish(tmp_path / "work", "memory://full/packs", pack.digest)
+    place = PackLocation(uri=f"memory://full/packs/{pack.digest}", digest=pack.digest)
+    cache = PackStore(tmp_path / "data")
+    with full_disk(1000), pytest.raises(DiskFull, match=str(tmp_path / "data" / "packs")):
+        cache.fetch(place)
+    cache.fetch(place).close()
+    assert [path.name for path in (tmp_path / "data" / "packs").iterdir()] == [pack.digest]
 
 
 def leave_behind(prefix: Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from importer import child
+from importer.onnx_import.graph import NEWEST_IR, NEWEST_OPSET
 from tests import onnx_graphs
 from tests.contract.imports import import_in_child, refusal_of
 from tests.models import Zoo, build_woken, import_checkpoint, location, picture
@@ -150,11 +151,13 @@ def test_the_command_line_takes_names_and_layout(tmp_path: Path) -> None:
 # --- files of the library's exporter --------------------------------------------------------------
 
 
-def export(model: Any, path: Path, *, free: bool) -> None:
-    """As the library's export does it, with the metadata that it writes."""
+def export(
+    model: Any, path: Path, *, free: bool, shape: tuple[int, int, int] = (3, 320, 320)
+) -> None:
+    """As the library's export does it, with the metadata that it writes; shape: of an image."""
     head = model.model[-1]
     head.export, head.dynamic, head.format = True, free, "onnx"
-    image = torch.zeros(1, 3, 320, 320)
+    image = torch.zeros(1, *shape)
     with torch.no_grad():
         model(image)  # anchors
     names = {0: "batch", 2: "height", 3: "width"}
@@ -165,7 +168,8 @@ def export(model: Any, path: Path, *, free: bool) -> None:
         dynamic_axes={"images": names, "output0": rows} if free else None,
     )  # fmt: skip
     made = onnx.load(path)
-    metadata = {"task": "detect", "stride": "32", "imgsz": "[320, 320]", "names": str(model.names)}
+    metadata = {"task": "detect", "stride": "32", "names": str(model.names)}
+    metadata["imgsz"] = str([*shape[1:]])
     metadata |= {"args": str({"nms": False, "dynamic": free}), "end2end": str(head.end2end)}
     helper.set_model_props(made, metadata)
     onnx.save(made, path)
@@ -240,6 +244,12 @@ def keep_a_constant_elsewhere(model: onnx.ModelProto) -> None:
     )
 
 
+def spoil(tensor: TensorProto) -> None:
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[7] = np.nan
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
 def call_a_plugin(model: onnx.ModelProto) -> None:
     model.opset_import.append(helper.make_opsetid("trt.plugins", 1))
     model.graph.node[0].op_type, model.graph.node[0].domain = "EfficientNMS_TRT", "trt.plugins"
@@ -288,15 +298,25 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
         "ARTIFACT_UNSUPPORTED",
         "both sides",
     ),
-    "no square": (
-        plain(size=(1, 3, 320, 640)).SerializeToString(),
-        "ARTIFACT_UNSUPPORTED",
-        "squares",
-    ),
     "half strides": (
         plain(size=(1, 3, 300, 300)).SerializeToString(),
         "ARTIFACT_UNSUPPORTED",
-        "squares",
+        "whole strides",
+    ),
+    "four channels": (
+        plain(size=(1, 4, 320, 320)).SerializeToString(),
+        "ARTIFACT_UNSUPPORTED",
+        "images of 1 or 3 channels",
+    ),
+    "not finite": (
+        edited(lambda m: spoil(m.graph.initializer[0])),
+        "ARTIFACT_INVALID",
+        "1 in output.values",
+    ),
+    "gaps in the names": (
+        plain(metadata={**V8, "names": "{0: 'a', 2: 'b', 3: 'c'}"}).SerializeToString(),
+        "ARTIFACT_INVALID",
+        "--names",
     ),
     "two images": (
         edited(lambda m: m.graph.input.append(helper.make_tensor_value_info("b", 1, [1]))),
@@ -332,10 +352,13 @@ async def test_what_is_refused_says_what_to_do(kind: str, tmp_path: Path) -> Non
 
 
 ASKED: dict[str, tuple[dict[str, Any], child.Architecture, str]] = {
-    "another size": ({"image_size": 640}, child.Architecture(), "320 pixels alone"),
-    "other sizes": ({"image_sizes": [320, 640]}, child.Architecture(), "320 pixels alone"),
-    "rectangles": (
-        {"shape_policy": types_pb2.SHAPE_POLICY_RECT}, child.Architecture(), "rectangles",
+    "another size": ({"image_size": 640}, child.Architecture(), "320x320 pixels alone"),
+    "other sizes": ({"image_sizes": [320, 640]}, child.Architecture(), "320x320 pixels alone"),
+    "a rectangle": (
+        {"image_height": 320, "image_width": 640}, child.Architecture(), "640x320 were asked for",
+    ),
+    "other shapes": (
+        {"shape_policy": types_pb2.SHAPE_POLICY_RECT}, child.Architecture(), "other shapes",
     ),
     "another head": (
         {"head_mode": types_pb2.HEAD_MODE_END_TO_END}, child.Architecture(), "--head",
@@ -353,6 +376,59 @@ async def test_what_a_file_can_not_do_is_not_asked_of_it(kind: str, tmp_path: Pa
         path, tmp_path / "work", settings=VersionSettings(**settings), weights_of=of
     )
     assert words in refusal.message
+
+
+@pytest.mark.parametrize(("ir", "opset"), [(8, 17), (NEWEST_IR, NEWEST_OPSET), (14, 17)])
+async def test_a_file_is_brought_to_what_runtimes_take(ir: int, opset: int, tmp_path: Path) -> None:
+    model = plain(opset=opset)
+    model.ir_version = ir
+    path = onnx_graphs.write(model, tmp_path / "new.onnx")
+    pack = await pack_of(path, tmp_path)
+    kept = onnx.load_from_string(pack.weights.tobytes())
+    assert kept.ir_version == min(ir, NEWEST_IR)
+    assert kept.graph == model.graph
+    assert len(answer_of(pack, tmp_path, np.zeros((1, 3, 320, 320), np.float32)).confidence)
+
+
+def test_the_bounds_are_those_of_the_runtime_that_is_installed() -> None:
+    """ONNX Runtime does not tell them; it is asked with the smallest of graphs."""
+    import onnxruntime
+
+    def takes(ir: int, opset: int) -> bool:
+        model = onnx_graphs.answering({"output": np.zeros((1, 7, 1))}, opset=opset)
+        model.ir_version = ir
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString())
+        except Exception:
+            return False
+        return True
+
+    assert takes(NEWEST_IR, NEWEST_OPSET)
+    assert not takes(NEWEST_IR + 1, 17)
+    assert not takes(8, NEWEST_OPSET + 1)
+
+
+async def test_a_newer_type_of_numbers_is_not_lowered(tmp_path: Path) -> None:
+    model = plain()
+    model.ir_version = NEWEST_IR + 1
+    model.graph.initializer.add(name="odd", data_type=99, dims=[0])
+    refusal = await refusal_of(onnx_graphs.write(model, tmp_path / "new.onnx"), tmp_path / "work")
+    assert refusal.reason == "ARTIFACT_UNSUPPORTED"
+    assert f"served are versions up to {NEWEST_IR}" in refusal.message
+
+
+async def test_names_that_are_no_text_are_read(tmp_path: Path) -> None:
+    model = plain(metadata={**V8, "names": "{'0': 0, '1': True, '2': 'c'}"})
+    pack = await pack_of(onnx_graphs.write(model, tmp_path / "a.onnx"), tmp_path)
+    assert tuple(pack.manifest.class_names) == ("0", "True", "c")
+
+
+async def test_names_that_are_said_win_over_wrong_ones(tmp_path: Path) -> None:
+    model = plain(metadata={**V8, "names": "{0: 'a', 1: 'b'}"})
+    path = onnx_graphs.write(model, tmp_path / "a.onnx")
+    assert "2 classes" in (await refusal_of(path, tmp_path / "work")).message
+    pack = await pack_of(path, tmp_path, weights_of=OF_THREE)
+    assert tuple(pack.manifest.class_names) == NAMES
 
 
 async def test_a_checkpoint_has_no_layout(zoo: Zoo, tmp_path: Path) -> None:

@@ -244,6 +244,12 @@ HOSTILE_MANIFESTS: dict[str, Change] = {
     "activation": lambda m: m.update(activation_bytes_per_megapixel=str(2**60)),
     "huge weights": lambda m: m.update(weights_bytes=str(2**50)),
     "image size": lambda m: m["settings"].update(image_size=100_000),
+    "half a rectangle": lambda m: m["settings"].update(image_height=320),
+    "another rectangle": lambda m: m["settings"].update(image_height=320, image_width=640),
+    "a rectangle of sizes": lambda m: m["settings"].update(
+        image_height=192, image_width=320, image_sizes=[640]
+    ),
+    "channels": lambda m: m.update(channels=4),
     "iou not set": lambda m: m["settings"].pop("iou"),
     "confidence": lambda m: m["settings"].update(confidence=1.5),
     "not a number": lambda m: m["settings"].update(confidence="NaN"),

@@ -23,7 +23,7 @@ from worker.concurrency.reply import Reply
 from worker.engine.engine import MAX_IN_FLIGHT, Engine
 from worker.engine.request import Request
 from worker.engine.runner import Outcome
-from worker.postprocess.outputs import Candidates, NmsOptions
+from worker.postprocess.outputs import Candidates, NmsOptions, not_finite
 from yolopool.errors import (
     DeadlineUnmeetable,
     Draining,
@@ -62,6 +62,8 @@ class Staged:
         self.is_new = threading.Condition()
         self.fail: Callable[[str, int], None] = lambda stage, number: None
         self.under_way = self.most_under_way = 0
+        # Of images that are not answered by `candidates`.
+        self.answers: dict[int, Candidates] = {}
 
     def workspace_bytes(self, shape: tuple[int, int], batch: int) -> int:
         return 0
@@ -105,7 +107,8 @@ class Pass:
         self.model.say("finish", self.number)
         assert self.model.may_finish.acquire(timeout=LIMIT_S)
         self.model.say("finished", self.number, -1)
-        return BatchResult((candidates(self.number),), 0.0, 0.0, 0.0)
+        answer = self.model.answers.get(self.number, candidates(self.number))
+        return BatchResult((answer,), 0.0, 0.0, 0.0)
 
 
 @asynccontextmanager
@@ -263,6 +266,18 @@ async def test_a_failure_is_answered_to_its_ticket_alone(
         assert engine.passes("m@1") == 2
         model.may_finish.release()
         await detect(engine, 4)
+
+
+async def test_an_answer_that_is_not_finite_fails_its_own_ticket() -> None:
+    model = Staged()
+    model.answers[2] = not_finite()
+    model.may_finish.release(3)
+    async with engine_of(model) as engine:
+        tasks = [detect(engine, number) for number in (1, 2, 3)]
+        with pytest.raises(InferenceFailed, match="not finite"):
+            await tasks[1]
+        others = [await tasks[0], await tasks[2]]
+    assert [outcome.candidates.xyxy[0, 0] for outcome in others] == [1, 3]
 
 
 async def test_out_of_memory_is_tried_again_when_the_pass_before_has_left_the_device() -> None:

@@ -1,10 +1,14 @@
 """The error tree is whole: one reason a class, a code gRPC knows, and it survives the wire."""
 
+import subprocess
+import sys
+
 import grpc
 import pytest
 
 from yolopool import errors, status
-from yolopool.errors import BY_CODE, BY_REASON, YolopoolError, rebuild
+from yolopool.error_table import BY_CODE, BY_REASON, rebuild
+from yolopool.errors import YolopoolError
 
 
 def all_classes(root: type[YolopoolError] = YolopoolError) -> list[type[YolopoolError]]:
@@ -16,6 +20,18 @@ def all_classes(root: type[YolopoolError] = YolopoolError) -> list[type[Yolopool
 def test_every_reason_names_one_class() -> None:
     leaves = [cls for cls in all_classes() if cls not in (YolopoolError, errors.Internal)]
     assert len({cls.reason for cls in leaves}) == len(leaves)
+
+
+def test_kinds_of_one_process_are_never_sent() -> None:
+    code = """
+from yolopool.errors import RegistryUnavailable
+class Emptied(RegistryUnavailable):
+    def __init__(self): pass
+from yolopool.error_table import BY_REASON
+print(BY_REASON["REGISTRY_UNAVAILABLE"].__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "RegistryUnavailable\n"
 
 
 @pytest.mark.parametrize("cls", all_classes())

@@ -7,7 +7,7 @@ measured on the device thread, where no pass is in flight.
 from collections.abc import Callable
 from typing import Protocol
 
-from worker.backends.onnx.model import OnnxModel, Session
+from worker.backends.onnx.model import OnnxModel, Session, cause_of
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed, OutOfMemory, YolopoolError
 
@@ -59,7 +59,7 @@ class GraphLoad:
         except YolopoolError:
             raise
         except Exception as error:  # each runtime has error types of its own
-            message = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            message = cause_of(error)
             if not isinstance(error, MemoryError) and "alloc" not in message:
                 raise LoadFailed(
                     f"{self._runtime.name} does not take this graph ({message}): build the "

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from worker.arrays import F32, I64
+from worker.arrays import F32, I64, is_finite
 from worker.postprocess import nms
-from worker.postprocess.outputs import Candidates, NmsOptions
+from worker.postprocess.outputs import Candidates, NmsOptions, not_finite
 from yolopool.errors import InferenceFailed
 from yolopool.v1.types_pb2 import (
     OUTPUT_LAYOUT_END_TO_END,
@@ -70,7 +70,9 @@ def decode(
         OUTPUT_LAYOUT_PLAIN: _plain,
         OUTPUT_LAYOUT_PAIR: _pair,
     }[layout](answers, classes, batch, size)
-    if not ((scored.confidence >= -_SLACK) & (scored.confidence <= 1 + _SLACK)).all():
+    low, high = scored.confidence < -_SLACK, scored.confidence > 1 + _SLACK
+    # NaN and infinity are no sign of another layout. They fail their own image alone: see nms.
+    if low.any() or np.isfinite(scored.confidence[high]).any():
         raise _wrong("its scores are not within 0..1")
     sure = scored.confidence > _SURE
     _check_pixels(scored.boxes.transpose(0, 2, 1)[sure])
@@ -85,7 +87,10 @@ def candidates(answer: Scored | Final, options: Sequence[NmsOptions]) -> tuple[C
         left = [nms.end_to_end(*pair) for pair in zip(answer.rows, options, strict=True)]
     else:
         left = list(nms.one_to_many(answer.boxes, answer.confidence, answer.classes, options))
-    return tuple(Candidates(kept.boxes, kept.confidence, kept.class_id) for kept in left)
+    return tuple(
+        Candidates(kept.boxes, kept.confidence, kept.class_id) if kept.finite else not_finite()
+        for kept in left
+    )
 
 
 def _objectness(answers: list[F32], classes: int, batch: int, size: tuple[int, int]) -> Scored:
@@ -114,7 +119,8 @@ def _pair(answers: list[F32], classes: int, batch: int, size: tuple[int, int]) -
     corners = _shaped(answers[0], (batch, None, 1, 4))[:, :, 0].transpose(0, 2, 1)
     scores = _shaped(answers[1], (batch, corners.shape[2], classes))
     confidence = scores.max(2)
-    if (np.abs(corners) > _LARGE).transpose(0, 2, 1)[confidence > _SURE].any():
+    large = (np.abs(corners) > _LARGE) & np.isfinite(corners)
+    if large.transpose(0, 2, 1)[confidence > _SURE].any():
         raise _wrong("its boxes are pixels, not shares of the image")
     height, width = size
     low, high = corners[:, :2], corners[:, 2:]
@@ -138,7 +144,9 @@ def _end_to_end(answer: F32, classes: int, batch: int) -> Final:
 
 def _checked(rows: F32, classes: int) -> F32:
     """Drops the empty rows that fill an answer up; sorts the rest, most confident first."""
-    rows = rows[rows[:, 4] > 0]
+    rows = rows[~(rows[:, 4] <= 0)]
+    if not is_finite(rows):
+        return rows
     if not (rows[:, 4] <= 1 + _SLACK).all():
         raise _wrong("its scores are not within 0..1")
     class_id = rows[:, 5]

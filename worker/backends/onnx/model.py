@@ -22,15 +22,17 @@ from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
 
 Outputs = Sequence[npt.NDArray[np.generic]]
+# Characters of an error that are told.
+_MAX_CAUSE = 300
 
 
 class Session(Protocol):
     """A graph that a runtime prepared."""
 
     def run(self, images: U8) -> Outputs:
-        """Runs BGR images, uint8 (batch, height, width, 3). Returns the outputs that the pack
-        names, in its order, in memory that no later pass writes to. Raises any error of the
-        runtime.
+        """Runs BGR or grey images, uint8 (batch, height, width, channels). Returns the outputs that
+        the pack names, in its order, in memory that no later pass writes to. Raises any error of
+        the runtime.
         """
         ...
 
@@ -100,7 +102,7 @@ class OnnxModel:
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """pixels: uint8 BGR (batch, height, width, 3)."""
+    """pixels: uint8 (batch, height, width, channels), BGR or grey."""
 
     model: OnnxModel
     session: Session
@@ -117,7 +119,7 @@ class _Staged:
         except Exception as error:  # each runtime has error types of its own
             if "alloc" in str(error):
                 raise _too_large(self.pixels, error) from error
-            raise InferenceFailed(f"the forward pass failed: {_line(error)}") from error
+            raise InferenceFailed(f"the forward pass failed: {cause_of(error)}") from error
         return _Running(self, answers, time.perf_counter() - began)
 
     def _pieces(self) -> list[U8]:
@@ -165,9 +167,13 @@ def _too_large(images: Sequence[U8] | U8, error: Exception) -> OutOfMemory:
     height, width = images[0].shape[:2]
     return OutOfMemory(
         f"{len(images)} images of {width}x{height} do not fit beside the models: send smaller ones "
-        f"or release a model: {_line(error)}"
+        f"or release a model: {cause_of(error)}"
     )
 
 
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def cause_of(error: Exception) -> str:
+    """The first line of a runtime's error; of a long one the end, before which ONNX Runtime names
+    the functions of its own that it came through.
+    """
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= _MAX_CAUSE else f"...{line[-_MAX_CAUSE:]}"

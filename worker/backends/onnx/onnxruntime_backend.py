@@ -101,12 +101,12 @@ class _Session:
         allocator.give_back()
 
     def _to_input(self, images: U8) -> Any:
-        """NCHW, RGB."""
-        batch, height, width, _ = images.shape
-        planes = np.empty((batch, 3, height, width), np.uint8)
+        """NCHW, RGB or grey."""
+        batch, height, width, channels = images.shape
+        planes = np.empty((batch, channels, height, width), np.uint8)
         for image, into in zip(images, planes, strict=True):
-            for channel in range(3):
-                cv2.extractChannel(image, 2 - channel, dst=into[channel])
+            for channel in range(channels):
+                cv2.extractChannel(image, channels - 1 - channel, dst=into[channel])
         if self._dtype == np.uint8:
             return planes
         return (planes * self._scale).astype(self._dtype, copy=False)

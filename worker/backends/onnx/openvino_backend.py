@@ -11,6 +11,7 @@ from worker.backends.onnx.model import Outputs
 from worker.backends.onnx.quantised_graph import fuse_quantisers, unpack_weights
 from worker.hardware import allocator, compute_class
 from worker.hardware.host import yield_to_passes
+from worker.packs.manifest import channels_of
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
@@ -105,16 +106,17 @@ class _Session:
 
 
 def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:
-    """The graph with preprocessing in front: from uint8 BGR NHWC to what the graph takes."""
+    """The graph with preprocessing in front: from uint8 NHWC, BGR or grey, to what it takes."""
     from openvino.preprocess import ColorFormat, PrePostProcessor
 
     about, kinds = pack.manifest.onnx, openvino.Type
     steps = PrePostProcessor(graph)
     image = steps.input()
     image.tensor().set_element_type(kinds.u8).set_layout(openvino.Layout("NHWC"))
-    image.tensor().set_color_format(ColorFormat.BGR)
     image.model().set_layout(openvino.Layout("NCHW"))
-    image.preprocess().convert_color(ColorFormat.RGB)
+    if channels_of(pack.manifest) == 3:
+        image.tensor().set_color_format(ColorFormat.BGR)
+        image.preprocess().convert_color(ColorFormat.RGB)
     if about.dtype != "uint8":
         image.preprocess().convert_element_type(kinds.f32).scale(1 / about.scale)
     return steps.build()

@@ -21,6 +21,7 @@ from worker.backends.pytorch.architecture import Architecture, Output
 from worker.backends.pytorch.capture_policy import GraphKey
 from worker.backends.pytorch.runtime import TorchRuntime
 from worker.backends.pytorch.streams import Streams
+from worker.packs.manifest import channels_of
 from worker.packs.pack import Pack
 from worker.postprocess import heads
 from worker.postprocess.outputs import Candidates, NmsOptions
@@ -38,6 +39,7 @@ class TorchModel:
         self.dtype = dtype
         self.shared: Architecture = runtime.architecture(pack)
         self._manifest = pack.manifest
+        self._channels = channels_of(pack.manifest)
         self.shared.check(pack.manifest)
         flat = torch.frombuffer(pack.weights_buffer, dtype=torch.uint8)
         if runtime.device.type == "cuda":
@@ -90,7 +92,10 @@ class TorchModel:
             pixels = streams.host((len(images), *images[0].shape), torch.uint8)
             rows = pixels.numpy()
             for row, image in zip(rows, images, strict=True):
-                cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=row)
+                if self._channels == 3:
+                    cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=row)
+                else:
+                    np.copyto(row, image)
             began = streams.mark()
             pixels = streams.to_device(pixels, self._runtime.device)
             return _Staged(self, images, pixels, options, began, streams.mark())
@@ -148,7 +153,7 @@ class TorchModel:
         return prediction
 
     def _input(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 RGB NHWC to NCHW in 0..1: BasePredictor.preprocess of ultralytics. The byte layout
+        """uint8 NHWC to NCHW in 0..1: BasePredictor.preprocess of ultralytics. The byte layout
         stays, since convolutions with such weights want it.
         """
         # 0..255 are exact in all three types.
@@ -209,7 +214,7 @@ class TorchModel:
     @contextmanager
     def _measured(self, pixels: torch.Tensor) -> Iterator[None]:
         """Notes the working memory of the first pass of each size, on CUDA."""
-        device, size = self._runtime.device, (self.dtype, pixels.numel() // 3)
+        device, size = self._runtime.device, (self.dtype, pixels.numel() // self._channels)
         if device.type != "cuda" or size in self.shared.peaks:
             yield
             return
@@ -224,7 +229,7 @@ class TorchModel:
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """pixels: uint8 RGB (batch, height, width, 3) on the device."""
+    """pixels: uint8 (batch, height, width, channels) on the device, RGB or grey."""
 
     model: TorchModel
     images: Sequence[U8]

@@ -1,10 +1,10 @@
-"""What a worker may say when it joins."""
+"""What a worker may say when it joins, and which sizes a version may have."""
 
 import pytest
 
-from control_plane.convert.validation import check_worker
-from yolopool.errors import InvalidWorker
-from yolopool.v1 import fleet_pb2
+from control_plane.convert.validation import check_settings, check_worker
+from yolopool.errors import InvalidOption, InvalidWorker
+from yolopool.v1 import fleet_pb2, types_pb2
 
 
 def joining(labels: int) -> fleet_pb2.Worker:
@@ -24,3 +24,30 @@ def test_the_label_that_a_worker_adds_takes_none_of_its_users() -> None:
     assert check_worker(joining(64)) == joining(64)
     with pytest.raises(InvalidWorker, match="more than 65 labels"):
         check_worker(joining(65))
+
+
+def rectangle(height: int, width: int, **more: object) -> types_pb2.VersionSettings:
+    return types_pb2.VersionSettings(image_height=height, image_width=width, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, 640])
+def test_a_rectangle_may_say_its_longer_side(size: int) -> None:
+    assert check_settings(rectangle(384, 640, image_size=size)) is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (rectangle(384, 0), "give both"),
+        (rectangle(0, 640), "give both"),
+        (rectangle(16, 640), "give both"),
+        (rectangle(384, 5000), "give both"),
+        (rectangle(384, 640, image_size=320), "the only size"),
+        (rectangle(384, 640, image_sizes=[640]), "the only size"),
+    ],
+)
+def test_half_a_rectangle_or_more_than_one_is_refused(
+    settings: types_pb2.VersionSettings, says: str
+) -> None:
+    with pytest.raises(InvalidOption, match=says):
+        check_settings(settings)

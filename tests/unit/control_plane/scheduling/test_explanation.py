@@ -70,6 +70,62 @@ def test_a_load_that_can_not_be_says_why() -> None:
     assert wait.reason == "NO_WORKER"
 
 
+def never(before: Snapshot, *names: str, pinned: bool = False) -> Blocked | None:
+    wants = [want(name, since=before.unix_s, pinned=pinned) for name in names]
+    return explanation.never_fits(before, wants, {}, NOW)
+
+
+NEW = [version(name) for name in "cdef"]
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_what_fits_once_others_have_left_may_fit(pinned: bool) -> None:
+    others = [replica("a", outstanding=3), replica("b", state=ReplicaState.RELEASING)]
+    before = snapshot([worker("w1", 20, others)], [want("a")], NEW, unix_s=9.0)
+    assert never(before, "c", "d", pinned=pinned) is None
+    blocked = never(before, "c", "d", "e", pinned=pinned)
+    assert blocked is not None
+    assert blocked.reason == "LEDGER_FULL"
+    two = snapshot([worker("w1", 20, others), worker("w2", 10)], [want("a")], NEW, unix_s=9.0)
+    assert never(two, "c", "d", "e", pinned=pinned) is None
+
+
+def test_what_is_pinned_does_not_leave() -> None:
+    held = [replica("a", pinned=True), replica("b")]
+    before = snapshot([worker("w1", 20, held)], [want("a", pinned=True), want("b")], NEW)
+    assert never(before, "c") is None
+    blocked = never(before, "c", "d")
+    assert blocked is not None
+    assert blocked.reason == "LEDGER_FULL"
+
+
+def test_what_is_loaded_already_takes_its_room() -> None:
+    before = snapshot([worker("w1", 20, [replica("c"), replica("a")])], [want("c")], NEW)
+    assert never(before, "c", "d") is None
+    assert never(before, "c", "d", "e") is not None
+
+
+def test_one_that_fits_no_worker_never_fits() -> None:
+    before = snapshot([worker("w1", 20)], versions=[version("c", weights=30)])
+    blocked = never(before, "c")
+    assert blocked is not None
+    assert blocked.reason == "MODEL_TOO_LARGE"
+
+
+def test_what_may_pass_is_waited_for() -> None:
+    assert never(snapshot([], versions=NEW), "c") is None  # a worker may join
+    failures = {("w1", key("c")): LoadFailure("LOAD_FAILED", "no", NOW + 60)}
+    assert never(snapshot([worker("w1")], versions=NEW, failures=failures), "c") is None
+
+
+def test_a_placement_that_is_to_be_set_counts() -> None:
+    before = snapshot([worker("w1", 10, labels={"pool": "day"}), worker("w2", 20)], versions=NEW)
+    wants = [want("c"), want("d")]
+    assert explanation.never_fits(before, wants, {}, NOW) is None
+    day = dict.fromkeys((key("c"), key("d")), Placement(pool="day"))
+    assert explanation.never_fits(before, wants, day, NOW) is not None
+
+
 def verdict(before: Snapshot, name: str, worker_id: str = "w1") -> Feasibility:
     one = before.desired.versions[key(name)]
     found = explanation.verdicts(before, one, NOW)

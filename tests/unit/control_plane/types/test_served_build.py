@@ -7,7 +7,7 @@ import pytest
 from control_plane.types.footprint import Footprint, FootprintKey, measured
 from control_plane.types.version import DeviceVariant, Drift, ServedBuild, VersionKey
 from tests.unit.control_plane.fleets import version
-from yolopool.vocabulary import computes_alike
+from yolopool.vocabulary import can_compute, computes_alike
 
 INT8 = ServedBuild("openvino", "int8")
 ON_AMX = INT8.compared(Drift(images=3, compute_class="amx"))
@@ -31,6 +31,41 @@ def test_reduced_precision_is_alike_on_one_class_alone(
     precision: str, checked: str, other: str, alike: bool
 ) -> None:
     assert computes_alike(precision, checked, other) is alike
+
+
+@pytest.mark.parametrize(
+    ("variant", "compute_class", "can"),
+    [
+        ("openvino/bf16", "avx2", False),
+        ("openvino/bf16", "vnni", False),
+        ("openvino/bf16", "bf16", True),
+        ("openvino/bf16", "amx", True),
+        ("openvino/bf16", "", True),
+        ("openvino/bf16", "amx-onednn-avx2", True),  # not known
+        ("torch/bf16", "avx2", False),
+        ("torch/bf16", "avx512", True),
+        ("torch/bf16", "sm_75", False),
+        ("torch/bf16", "sm_80", True),
+        ("torch/bf16", "sm_120", True),
+        ("torch/fp16", "sm_75", True),
+        ("openvino/int8", "avx2", True),
+        ("torch/fp32", "sse", True),
+    ],
+)
+def test_a_variant_needs_a_processor_that_computes_it(
+    variant: str, compute_class: str, can: bool
+) -> None:
+    assert can_compute(variant, compute_class) is can
+
+
+def test_a_build_serves_nowhere_that_can_not_compute_it() -> None:
+    bf16 = ServedBuild("openvino", "bf16", unchecked=True)
+    assert bf16.serves_on("amx")
+    assert not bf16.serves_on("avx2")
+    one = version("a")
+    one = replace(one, given=replace(one.given, served={"cpu": bf16}))
+    assert one.made_by(AVX2) == (one.pack, AVX2)
+    assert one.made_by(AMX)[1].variant == "openvino/bf16"
 
 
 def test_a_version_is_made_by_its_build_where_that_was_compared() -> None:

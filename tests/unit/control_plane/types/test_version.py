@@ -38,8 +38,15 @@ def test_batching_is_set_by_kind_of_device() -> None:
 
 def test_a_build_runs_on_its_kind_alone() -> None:
     build = ServingSpec(build_of=A.key, served={"cpu": ServedBuild("torch", "bf16")})
-    assert (build.runs_on("cpu"), build.runs_on("sim")) == (True, False)
-    assert A.given.runs_on("sim")
+    device = DeviceVariant.usual("sim")
+    assert (build.runs_on(CPU), build.runs_on(device)) == (True, False)
+    assert A.given.runs_on(device)
+
+
+def test_a_build_does_not_run_where_its_precision_is_not_computed() -> None:
+    build = ServingSpec(build_of=A.key, served={"cpu": ServedBuild("openvino", "bf16")})
+    for compute_class, runs in (("avx2", False), ("amx", True), ("", True)):
+        assert build.runs_on(CPU._replace(compute_class=compute_class)) is runs
 
 
 def test_a_row_of_a_build_stands_unless_it_failed_or_was_calibrated_otherwise() -> None:

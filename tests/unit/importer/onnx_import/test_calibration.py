@@ -56,7 +56,7 @@ def test_of_many_images_some_are_taken_from_all_of_them(
     for value in range(8):
         picture(tmp_path / f"{value}.png", value * 20)
     path = packed(tmp_path, tmp_path / "some.zip")
-    shown = [one["images"][0, 2, 16, 16] for one in Images(path, UINT8, 32, unheard)]
+    shown = [one["images"][0, 2, 16, 16] for one in Images(path, UINT8, (32, 32), unheard)]
     assert shown == [0, 60, 120]
 
 
@@ -80,7 +80,7 @@ def test_images_come_as_the_graph_takes_them(image: Input, blue: float, tmp_path
     picture(tmp_path / "wide.png")
     path = packed(tmp_path, tmp_path / "some.zip")
     told = list[float]()
-    images = Images(path, image, 32, told.append)
+    images = Images(path, image, (32, 32), told.append)
     (given,) = images
     pixels: npt.NDArray[Any] = given["images"]
     assert pixels.shape == (max(1, image.batch), 3, 32, 32)
@@ -130,7 +130,7 @@ def test_what_is_no_archive_of_images_is_refused(kind: str, tmp_path: Path) -> N
     path = tmp_path / "some.zip"
     write(path, picture(tmp_path / "image.png").read_bytes())
     with pytest.raises(ImportRefused, match=words) as caught:
-        list(Images(path, UINT8, 32, unheard))
+        list(Images(path, UINT8, (32, 32), unheard))
     assert caught.value.reason == CALIBRATION
     assert "1 to 1000 JPEG or PNG" in caught.value.message
 

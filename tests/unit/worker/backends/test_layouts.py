@@ -133,7 +133,6 @@ def shrink(one: F32) -> F32:
 END = OUTPUT_LAYOUT_END_TO_END
 WRONG: dict[str, tuple["OutputLayout.ValueType", Callable[[F32], F32], str]] = {
     "logits": (OUTPUT_LAYOUT_PLAIN, times(20), "0..1"),
-    "not numbers": (OUTPUT_LAYOUT_PLAIN, times(np.nan), "0..1"),
     "shares": (OUTPUT_LAYOUT_PLAIN, shrink, "shares"),
     "more classes": (END, plus(0, 0, 0, 0, 0, 3), "classes"),
     "half a class": (END, plus(0, 0, 0, 0, 0, 0.5), "classes"),
@@ -150,6 +149,35 @@ def test_values_that_no_such_answer_has_are_refused(kind: str) -> None:
     answer = [change(one) for one in Boxes(3, 1, 20, 3).answer(layout)]
     with pytest.raises(InferenceFailed, match=words):
         decode(layout, answer, 3, 1, SIZE)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("what", ["score", "box"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_not_finite_fails_its_own_image_alone(
+    layout: "OutputLayout.ValueType", what: str, number: float
+) -> None:
+    boxes = Boxes(3, 3, 20, 2)
+    whole = boxes.answer(layout)
+    options = [NmsOptions((0.25,) * 2, 0.7, 300, False)] * 3
+    expected = candidates(decode(layout, whole, 2, 3, SIZE), options)
+    last = whole[-1] if what == "score" else whole[0]
+    if layout == OUTPUT_LAYOUT_PLAIN:
+        last[1, 4 if what == "score" else 0] = number
+    elif layout == OUTPUT_LAYOUT_PAIR and what == "box":
+        last[1, 0, 0, 0] = number
+    elif layout == OUTPUT_LAYOUT_PAIR:
+        last[1, 0] = number
+    else:
+        last[1, 0, 4 if what == "score" else 0] = number
+    first, second, third = candidates(decode(layout, whole, 2, 3, SIZE), options)
+    assert second.failure is not None
+    assert "not finite" in second.failure.message
+    assert not len(second.xyxy)
+    for found, known in ((first, expected[0]), (third, expected[2])):
+        assert found.failure is None
+        np.testing.assert_array_equal(found.xyxy, known.xyxy)
+        np.testing.assert_array_equal(found.confidence, known.confidence)
 
 
 def test_rows_that_fill_an_answer_up_are_left_out() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from worker.arrays import U8
 from worker.io_processes import protocol
-from worker.preprocess.letterbox import Letterboxed
+from worker.preprocess.letterbox import ImageSize, Letterboxed
 from worker.preprocess.prepared import Prepared, PreprocessSpec
 from yolopool.vocabulary import ShapePolicy
 
@@ -15,10 +15,18 @@ SECONDS = st.floats(0, 1e6)
 
 
 @given(
-    st.integers(32, 4096), st.sampled_from([32, 64]), st.sampled_from(ShapePolicy), st.booleans()
+    st.integers(32, 4096) | st.tuples(st.integers(32, 320), st.integers(321, 4096)),
+    st.sampled_from([32, 64]),
+    st.sampled_from(ShapePolicy),
+    st.booleans(),
+    st.sampled_from([1, 3]),
 )
-def test_specs(image_size: int, stride: int, policy: ShapePolicy, accept_damaged: bool) -> None:
-    spec = PreprocessSpec(image_size, stride, policy, accept_damaged=accept_damaged)
+def test_specs(
+    image_size: ImageSize, stride: int, policy: ShapePolicy, accept_damaged: bool, channels: int
+) -> None:
+    spec = PreprocessSpec(
+        image_size, stride, policy, accept_damaged=accept_damaged, channels=channels
+    )
     assert protocol.read_spec(protocol.pack_spec(spec)) == spec
 
 
@@ -27,7 +35,17 @@ def test_requests(remaining_s: float | None, request: bytes) -> None:
     assert protocol.read_ask(protocol.pack_ask(remaining_s, request)) == (remaining_s, request)
 
 
-@given(SIDES, SIDES, SIDES, SIDES, SECONDS, SECONDS, st.integers(0, 2**40), st.text())
+@given(
+    SIDES,
+    SIDES,
+    SIDES,
+    SIDES,
+    SECONDS,
+    SECONDS,
+    st.integers(0, 2**40),
+    st.text(),
+    st.sampled_from([1, 3]),
+)
 def test_pixels_are_where_they_are_said_to_be(
     shape: tuple[int, int],
     original: tuple[int, int],
@@ -37,8 +55,10 @@ def test_pixels_are_where_they_are_said_to_be(
     preprocess_s: float,
     at: int,
     damage: str,
+    channels: int,
 ) -> None:
-    image = np.arange(shape[0] * shape[1] * 3).astype(np.uint8).reshape(*shape, 3)
+    count = shape[0] * shape[1] * channels
+    image = np.arange(count).astype(np.uint8).reshape(*shape, channels)
     sent = Prepared(Letterboxed(image, original), whole, offset, decode_s, preprocess_s, damage)
 
     def pixels(offset: int, size_bytes: int) -> U8:

@@ -61,6 +61,30 @@ def test_segment_without_masks_has_boxes_alone() -> None:
     assert len(candidates.xyxy) == 1
 
 
+@pytest.mark.parametrize(
+    ("head", "width"),
+    [
+        (Head(SEGMENT, 2, mask_coefficients=2), 2),
+        (Head(POSE, 2, keypoints=2, keypoint_values=3), 6),
+        (Head(OBB, 2, angles=1), 1),
+    ],
+)
+def test_what_is_not_finite_is_no_answer(head: Head, width: int) -> None:
+    extra = extra_of(width)
+    extra[2] = np.nan  # of a row that is unsure
+    assert one_to_many(head, extra).failure is None
+    extra[0, width - 1] = np.inf
+    found = one_to_many(head, extra)
+    assert found.failure is not None
+    assert found.failure.reason == "INFERENCE_FAILED"
+    assert not len(found.xyxy)
+
+
+def test_probabilities_that_are_not_finite_fail_their_own_image() -> None:
+    first, second = classified(np.array([[0.5, 0.5], [np.nan, 1]], np.float32))
+    assert (first.failure, second.failure is None) == (None, False)
+
+
 @pytest.mark.parametrize("confidence", [0.25, 1.0])
 def test_pose_has_points_of_its_form_even_of_no_object(confidence: float) -> None:
     head = Head(POSE, 2, keypoints=2, keypoint_values=3)

@@ -11,6 +11,7 @@ from ultralytics.utils import ops
 
 from tests.unit.worker.postprocess.crops import whole
 from worker.postprocess import mask_encoding, masks
+from yolopool.errors import InferenceFailed
 
 F32 = np.ndarray
 SHAPES = [
@@ -99,3 +100,12 @@ def test_many_objects_take_no_more_memory_than_one() -> None:
         return highest
 
     assert peak(30) < 2 * peak(2)
+
+
+@pytest.mark.parametrize("make", [masks.at_input, masks.at_original])
+def test_prototypes_that_are_not_finite_make_no_mask(make: Any) -> None:
+    coefficients, prototypes, boxes = parts(1, (320, 320), 5)
+    boxes[0] = (100, 100, 200, 200)
+    prototypes[3, 30, 30] = np.nan
+    with pytest.raises(InferenceFailed, match="not finite"):
+        list(make(coefficients, prototypes, boxes, (320, 320)))

@@ -145,6 +145,38 @@ def test_more_boxes_than_are_compared_are_cut_as_the_library_cuts(
     assert_equal(one_to_many(prediction, [options])[0], theirs[0])
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("row", [0, 4])  # of a box, of a class
+def test_an_image_that_is_not_finite_is_told_from_the_others(number: float, row: int) -> None:
+    prediction = predictions(np.random.default_rng(7), 3, 4, 200)
+    theirs = non_max_suppression(prediction.clone(), 0.25, 0.7)
+    prediction[1, row, prediction[1, 4:].amax(0).argmax()] = number
+    first, second, third = one_to_many(prediction, [OPTIONS] * 3)
+    assert not second.finite
+    assert not len(second.rows)
+    assert_equal(first, theirs[0])
+    assert_equal(third, theirs[2])
+
+
+def test_a_box_below_the_threshold_may_be_anything() -> None:
+    """The library's own answer is not touched by it either."""
+    prediction = predictions(np.random.default_rng(7), 1, 4, 200)
+    prediction[0, 4:, 5] = 0.1
+    theirs = non_max_suppression(prediction.clone(), 0.25, 0.7)
+    prediction[0, :4, 5] = np.nan
+    (found,) = one_to_many(prediction, [OPTIONS])
+    assert found.finite
+    assert_equal(found, theirs[0])
+
+
+@pytest.mark.parametrize("column", range(7))
+def test_final_rows_that_are_not_finite_are_told(column: int) -> None:
+    rows = np.array([[1, 2, 3, 4, 0.9, 1, 5], [1, 2, 3, 4, 0.1, 1, 5]], np.float32)
+    assert nms.end_to_end(rows, OPTIONS).finite
+    rows[0, column] = np.nan
+    assert not nms.end_to_end(rows, OPTIONS).finite
+
+
 @pytest.mark.parametrize("classes", [None, [0, 2]])
 def test_final_boxes_are_only_filtered(classes: list[int] | None) -> None:
     rng = np.random.default_rng(6)

@@ -5,6 +5,7 @@ stderr.
 import struct
 import sys
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,37 @@ def test_the_check_of_a_tiff_is_bounded() -> None:
     tiff._decode_jpegs([strip], b"\xff\xd8\xff\xd9", most_pixels=64 * 96)
     with pytest.raises(ValueError, match="larger than the picture"):
         tiff._decode_jpegs([strip] * 5, b"\xff\xd8\xff\xd9", most_pixels=64 * 96)
+
+
+def test_parts_are_unpacked_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each chunk of output zlib copies what it leaves of its input."""
+    given: list[int] = []
+
+    class Stream:
+        def __init__(self) -> None:
+            self._stream = unpacked()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._stream, name)
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            given.append(len(data))
+            return self._stream.decompress(data, most)
+
+    unpacked = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", Stream)
+    noise = np.random.default_rng(1).bytes(1_000_000)
+    packed = zlib.compress(bytes(10_000_000) + noise)
+    tiff._inflate([memoryview(packed + bytes(1_000_000))], most_bytes=100_000_000)
+    assert max(given) <= 64 * 1024
+    assert len(given) < 100
+
+
+def test_jpeg_tables_are_bounded() -> None:
+    """They are decoded with each part."""
+    tables = b"\xff\xd8\xff\xfe\xff\xff" + bytes(0xFFFF - 2) + b"\xff\xd9"
+    with pytest.raises(ValueError, match="tables have more than 16384 bytes"):
+        tiff._decode_jpegs([memoryview(ALL["jpeg"])], tables, most_pixels=64 * 96)
 
 
 def test_parts_that_lie_over_each_other_are_not_looked_at() -> None:

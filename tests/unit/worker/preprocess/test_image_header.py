@@ -72,6 +72,27 @@ def test_a_raw_photo_is_not_answered_on_its_preview() -> None:
         read_header(bytes(encoded))
 
 
+@pytest.mark.parametrize("name", ["tiff", "tiff big"])
+def test_tags_that_take_more_than_the_file_are_refused(name: str) -> None:
+    """A decoder copies the value of each, and they may lie over each other."""
+    order = "<HHQ" if name == "tiff big" else "<HHI"
+    encoded = bytearray(ALL[name])
+    at = encoded.index(struct.pack(order, 258, 3, 3))
+    struct.pack_into(order, encoded, at, 258, 3, len(encoded) // 2)
+    with pytest.raises(
+        ImageNotDecodable, match=r"tags of the TIFF take \d+ bytes.*: save it again"
+    ):
+        read_header(bytes(encoded))
+
+
+def test_more_strips_than_any_tiff_has_are_refused() -> None:
+    encoded = bytearray(ALL["tiff"])
+    at = encoded.index(struct.pack("<HHI", 273, 4, 1))
+    struct.pack_into("<HHI", encoded, at, 273, 4, 100_001)
+    with pytest.raises(ImageNotDecodable, match="100001 strips or tiles, and at most 100000"):
+        read_header(bytes(encoded))
+
+
 def test_fill_bytes_take_no_time() -> None:
     """Each of them begins a marker; so many would take hours if they were tried in every length."""
     encoded = ALL["jpeg"]

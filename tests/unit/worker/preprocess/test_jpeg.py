@@ -71,11 +71,59 @@ def test_damage_that_is_accepted_is_told(name: str, capfd: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("end", [END, b""], ids=["before its end marker", "in place of it"])
+def test_the_zeros_that_fill_a_cameras_buffer_are_no_damage(name: str, end: bytes) -> None:
+    encoded = ALL[name]
+    found = decode.decode(encoded.removesuffix(END) + bytes(300) + end, LIMITS)
+    assert not found.damage
+    np.testing.assert_array_equal(found.pixels, decode.decode(encoded, LIMITS).pixels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_whose_last_part_is_zeros_is_damaged(name: str) -> None:
+    encoded = ALL[name]
+    middle = (scans(encoded)[-1] + len(encoded)) // 2
+    with pytest.raises(ImageDamaged):
+        decode.decode(encoded[:middle] + bytes(len(encoded) - middle - 2) + END, LIMITS)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_whole_picture_needs_no_end_marker(name: str) -> None:
     encoded = ALL[name]
     image = decode.decode(encoded[: encoded.rindex(END)], LIMITS)
     assert not image.damage
     np.testing.assert_array_equal(image.pixels, decode.decode(encoded, LIMITS).pixels)
+
+
+def scan_for_each_component() -> tuple[bytes, list[bytes]]:
+    """What comes before the scans of a file that is not progressive, and its three scans."""
+    grey = ALL["jpeg grey"]
+    frame, scan = segments(grey, 0xC0)[0], scans(grey)[0]
+    head = grey[: frame - 2] + b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, 64, 96, 3)
+    head += b"".join(bytes((number, 0x11, 0)) for number in (1, 2, 3))
+    head += grey[frame + struct.unpack_from(">H", grey, frame)[0] : scan - 2]
+    data = grey[scan + struct.unpack_from(">H", grey, scan)[0] : grey.rindex(END)]
+    starts = [b"\xff\xda\0\x08\1" + bytes((number, 0, 0, 63, 0)) for number in (1, 2, 3)]
+    return head, [start + data for start in starts]
+
+
+def test_a_file_that_lacks_the_scan_of_a_component_needs_its_end_marker() -> None:
+    head, parts = scan_for_each_component()
+    whole = decode.decode(head + b"".join(parts) + END, LIMITS).pixels
+    np.testing.assert_array_equal(decode.decode(head + b"".join(parts), LIMITS).pixels, whole)
+    for kept in (1, 2):
+        with pytest.raises(ImageDamaged, match="Premature end"):
+            decode.decode(head + b"".join(parts[:kept]), LIMITS)
+
+
+def test_the_scans_are_bounded() -> None:
+    """Each of them takes the time of the whole picture, and few bytes."""
+    head, parts = scan_for_each_component()
+    assert not decode.decode(head + b"".join(parts * 33) + END, LIMITS).damage
+    for end in (END, b"", b"\xff\xe5\0"):
+        with pytest.raises(ImageNotDecodable, match="more than 100 scans: save it again"):
+            decode.decode(head + b"".join(parts * 34) + end, LIMITS)
+    assert not decode.decode(ALL["jpeg"] + b"\xff\xda" * 101, LIMITS).damage
 
 
 def test_a_progressive_file_that_lacks_scans_needs_its_end_marker() -> None:

@@ -71,8 +71,11 @@ def test_a_region_sees_nothing_beyond_it() -> None:
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 1500))
 
 
-def library_letterbox(image: U8, size: int, stride: int, policy: ShapePolicy) -> Any:
-    return LetterBox((size, size), auto=policy is ShapePolicy.RECT, stride=stride)(image=image)
+def library_letterbox(
+    image: U8, size: letterbox.ImageSize, stride: int, policy: ShapePolicy
+) -> Any:
+    shape = letterbox.sides_of(size, 1)
+    return LetterBox(shape, auto=policy is ShapePolicy.RECT, stride=stride)(image=image)
 
 
 @examples(200)
@@ -105,6 +108,26 @@ def test_letterbox_and_back_equal_the_library(
     np.testing.assert_array_equal(back, np.asarray(by_torch))
     by_numpy = scale_boxes(expected.shape[:2], boxes.copy(), (height, width))
     np.testing.assert_array_equal(back, by_numpy)
+
+
+@pytest.mark.parametrize("policy", ShapePolicy)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(200, 333), (501, 260), (384, 640), (17, 900), (1, 1)])
+@pytest.mark.parametrize("size", [(384, 640), (640, 384), (32, 640), 320])
+def test_rectangles_and_grey_equal_the_library(
+    size: letterbox.ImageSize, shape: tuple[int, int], channels: int, policy: ShapePolicy
+) -> None:
+    random = np.random.default_rng(3)
+    image = random.integers(0, 256, (*shape, channels), np.uint8)
+    expected = library_letterbox(image, size, 32, policy)
+    expected = expected.reshape(*expected.shape[:2], channels)
+    made = letterbox.letterbox(image, size, 32, policy)
+    np.testing.assert_array_equal(made.image, expected)
+    if policy is ShapePolicy.SQUARE:
+        assert made.image.shape[:2] == letterbox.sides_of(size, 32)
+    boxes = random.uniform(-20, 700, (50, 4)).astype(np.float32)
+    back = letterbox.to_original(boxes, made)
+    np.testing.assert_array_equal(back, scale_boxes(expected.shape[:2], boxes.copy(), shape))
 
 
 @pytest.mark.parametrize("policy", ShapePolicy)

@@ -28,6 +28,20 @@ def test_options_have_defaults() -> None:
     assert (tiled.image_size, tiled.tiling.size, tiled.tiling.overlap) == (1280, 1280, 0.2)
 
 
+def test_a_rectangle_is_the_only_size_of_its_version() -> None:
+    settings = types_pb2.VersionSettings(image_size=640, image_height=384, image_width=640)
+
+    def resolved(**fields: Any) -> options.OutputOptions:
+        return options.output_options(detection_pb2.DetectOptions(**fields), settings, "detect")
+
+    assert resolved().image_size == (384, 640)
+    tiling = resolved(tiling=detection_pb2.Tiling()).tiling
+    assert tiling is not None
+    assert tiling.size == 384
+    with pytest.raises(InvalidOption, match="takes 640x384 alone"):
+        resolved(image_size=640)
+
+
 @pytest.mark.parametrize(
     ("task", "fields", "says"),
     [

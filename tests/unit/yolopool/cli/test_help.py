@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import yolopool
 from yolopool.cli import main, models
 from yolopool.cli.console import SectionedGroup
+from yolopool.cli.detect import command as detecting
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.v1 import detection_pb2, types_pb2
 
@@ -63,7 +64,7 @@ def test_the_version_is_printed_both_ways() -> None:
 
 
 def test_every_option_of_the_proto_is_in_python_and_on_the_command_line() -> None:
-    python, flags = DetectOptions.__annotations__, inspect.signature(main.detect).parameters
+    python, flags = DetectOptions.__annotations__, inspect.signature(detecting.detect).parameters
     for field in detection_pb2.DetectOptions.DESCRIPTOR.fields:
         for name in OTHER_NAMES.get(field.name, {field.name}):
             assert name in python, f"DetectOptions lacks {name}"
@@ -72,6 +73,9 @@ def test_every_option_of_the_proto_is_in_python_and_on_the_command_line() -> Non
 
 def test_every_setting_of_a_version_is_in_python_and_on_the_command_line() -> None:
     flags = inspect.signature(models.models_register).parameters
+    # Both sides of a rectangle are given as one size.
+    sides = {"image_height": "image_size", "image_width": "image_size"}
     for field in types_pb2.VersionSettings.DESCRIPTOR.fields:
-        assert field.name in RegisterOptions.__annotations__, field.name
-        assert field.name in flags, field.name
+        name = sides.get(field.name, field.name)
+        assert name in RegisterOptions.__annotations__, name
+        assert name in flags, name

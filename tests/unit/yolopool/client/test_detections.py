@@ -87,8 +87,11 @@ def test_plot_shows_16_bits_by_their_high_byte(found: Detections) -> None:
 
 
 def test_plot_says_what_it_can_not_read(found: Detections) -> None:
-    with pytest.raises(ValueError, match="give one in another format"):
-        found.plot(b"\0\0\0\x1cftypheic no image")
+    photo = io.BytesIO()
+    Image.effect_noise((160, 120), 50).save(photo, "JPEG")
+    for image in (b"\0\0\0\x1cftypheic no image", photo.getvalue()[:2000]):
+        with pytest.raises(ValueError, match="give a whole one, or one in another format"):
+            found.plot(image)
 
 
 def test_damage_is_told(found: Detections) -> None:

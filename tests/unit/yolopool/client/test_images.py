@@ -11,7 +11,13 @@ from PIL import Image
 
 from yolopool.client import images
 from yolopool.client.requests import DetectOptions, detect
-from yolopool.errors import ImageEmpty, ImageShapeMismatch, ImageTooLarge, InvalidOption
+from yolopool.errors import (
+    ImageEmpty,
+    ImageNotDecodable,
+    ImageShapeMismatch,
+    ImageTooLarge,
+    InvalidOption,
+)
 from yolopool.v1 import detection_pb2, types_pb2
 
 U8 = npt.NDArray[np.uint8]
@@ -186,6 +192,27 @@ def test_a_jpeg_that_is_no_more_as_its_file_is_sent_as_pixels() -> None:
     assert sent(closed).shape == (48, 72, 3)
     part = opened()[0].crop((0, 0, 10, 10))
     assert sent(part).shape == (10, 10, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_pil_image_that_can_not_be_read_any_more_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    Image.fromarray(RGB).save(path, kind)
+    with Image.open(path) as closed:
+        pass
+    stream = io.BytesIO(path.read_bytes())
+    closed_below = Image.open(stream)
+    stream.close()
+    for picture in (closed, closed_below):
+        with pytest.raises(ImageNotDecodable, match=r"closed.*: give it before its file"):
+            detect(picture, "m", {})
+
+
+def test_a_pil_image_of_a_damaged_file_is_refused() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.kron(RGB, np.ones((8, 8, 1), np.uint8))).save(stream, "PNG")
+    with pytest.raises(ImageNotDecodable, match="or give the path"):
+        detect(Image.open(io.BytesIO(stream.getvalue()[:150])), "m", {})
 
 
 # --- What is large ---------------------------------------------------------------------------

@@ -1,0 +1,90 @@
+"""Records in the place of what a checkpoint keeps beside its model's layers: optimizers, dates,
+namespaces, the wrappers of a training.
+
+A record has the attributes of the object and none of its code, so that reading it runs nothing.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from ultralytics.nn import tasks
+
+
+class Record:
+    """Stands for an object of another class: its attributes, and `values` it was made of."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state if isinstance(state, dict) else {"state": state})
+
+
+_WRAPPERS = {
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+}
+_BESIDE = re.compile(
+    r"(argparse|types)\.(Simple)?Namespace"
+    r"|datetime\.(datetime|date|time|timedelta|timezone)|decimal\.Decimal|fractions\.Fraction"
+    r"|uuid\.(UUID|SafeUUID)|pathlib\.(_local\.)?Pure\w*Path"
+    r"|builtins\.(dict|frozenset|list|int|float|str|bool|slice|range)"
+    r"|torch\.optim\.[\w.]+|torch\.(cuda\.)?amp\.grad_scaler\.\w+"
+    r"|torch\._(dynamo|inductor)\.[\w.]+|torch\._TorchCompile\w+|contextlib\.nullcontext"
+    r"|numpy\.ndarray|numpy\._?core\.multiarray\._reconstruct"
+)
+# Their contents come after them, and torch's reader fills plain containers alone.
+_CONTAINERS: dict[str, Callable[..., Any]] = {
+    "collections.defaultdict": lambda *values: {},
+    "collections.deque": lambda *values: [],
+}
+_ATTRIBUTE = "builtins.getattr"
+# Types of NumPy's numbers and texts; of those that hold objects there is none.
+_DTYPES = tuple({type(np.dtype(code)) for code in "?bBhHiIlLqQefdgFDSUMm"})
+
+
+def permit(names: Iterable[str]) -> None:
+    """Lets torch's restricted reader take records for those of these names that no model needs."""
+    known: list[Any] = [*_DTYPES]
+    for name in names:
+        if name in _CONTAINERS:
+            known.append((_CONTAINERS[name], name))
+        elif name == _ATTRIBUTE:
+            known.append((_attribute, name))
+        elif name in _WRAPPERS or _BESIDE.fullmatch(name):
+            known.append((kind(name), name))
+    torch.serialization.add_safe_globals(known)
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    """A method or member that a file names by its owner: of a record another record, else what the
+    library permits.
+    """
+    if isinstance(owner, Record) or (isinstance(owner, type) and issubclass(owner, Record)):
+        return Record(name)
+    return tasks._SafeLoad._build()[_ATTRIBUTE](owner, name)
+
+
+def kind(name: str) -> type[Record]:
+    """A class of records for one name, because torch takes a permitted class under one alone."""
+    return type(name.rpartition(".")[2], (Record,), {"__module__": name.rpartition(".")[0]})
+
+
+def unwrapped(content: Any) -> Any:
+    """The module inside the wrappers of data parallel training and of compilation."""
+    seen: Sequence[str] = ()
+    while isinstance(content, Record) and len(seen) < len(_WRAPPERS):
+        name = f"{type(content).__module__}.{type(content).__name__}"
+        modules = content.__dict__.get("_modules")
+        inner = modules.get(_WRAPPERS.get(name, "")) if isinstance(modules, dict) else None
+        if inner is None and name in _WRAPPERS and content.__dict__.get("values"):
+            inner = content.values[0]
+        if not isinstance(inner, nn.Module | Record):
+            return content
+        content, seen = inner, (*seen, name)
+    return content

@@ -1,0 +1,144 @@
+"""Logging stops nobody and fails nobody: what can't be written is dropped, counted and told."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from yolopool.server import logs
+from yolopool.server.log_writer import DirectLog, LogFile, LogOutput, QueuedLog
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.fixture
+def structlog_as_it_was() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture
+def descriptor() -> Iterator[int]:
+    """One that a log file may take, as it takes that of stderr."""
+    opened = os.open(os.devnull, os.O_WRONLY)
+    yield opened
+    os.close(opened)
+
+
+def test_what_is_written_arrives_in_order(pipe: tuple[int, int]) -> None:
+    stream = QueuedLog(LogOutput(pipe[1]))
+    for number in range(100):
+        stream.write(f"{number}\n")
+    stream.drain(10)
+    assert os.read(pipe[0], 4096).decode().split() == [str(number) for number in range(100)]
+    assert stream.dropped_lines == 0
+
+
+def test_a_reader_that_stands_still_holds_nobody_up_and_hears_what_it_missed(
+    pipe: tuple[int, int],
+) -> None:
+    stream = QueuedLog(LogOutput(pipe[1]), max_bytes=200_000)
+    line = b"x" * 999 + b"\n"
+    for _ in range(1000):
+        stream.pass_on(line)
+    stream.drain(0.01)  # nor the end of the process
+    seen = b""
+    while len(seen) < 100_000:  # more than the pipe holds: there is room again
+        seen += os.read(pipe[0], 65536)
+    stream.pass_on(b"last\n")
+    while not seen.endswith(b"last\n"):
+        seen += os.read(pipe[0], 65536)
+    # Where the thread wrote between two lines, there is more than one notice.
+    told = sum(map(int, re.findall(rb"\[(\d+) bytes of the log were not written\]\n", seen)))
+    assert 500_000 < told < 1_000_000
+    assert told + seen.count(line) * len(line) == 1_000_000
+    assert stream.dropped_lines == told / len(line)
+    stream.drain(10)
+
+
+def test_a_reader_that_is_gone_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    output = LogOutput(writing)
+    DirectLog(output).write("to nobody\n")
+    queued = QueuedLog(output)
+    queued.pass_on(b"nor this\nnor that\n")
+    queued.drain(10)
+    assert queued.dropped_lines == 3
+    os.close(writing)
+
+
+def test_a_full_disk_is_no_error() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    output = LogOutput(full)
+    DirectLog(output).write("a line\n")
+    queued = QueuedLog(output)
+    queued.pass_on(b"of a child\nand its last")
+    queued.drain(10)
+    assert queued.dropped_lines == 2
+    os.close(full)
+
+
+def test_a_line_that_was_cut_is_ended_and_the_loss_is_told(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    output = LogOutput(writing)
+    line = b"x" * 99_999 + b"\n"
+    output.put(line)  # the pipe takes only a part
+    output.put(b"lost whole\n")
+    cut = os.read(reading, 100_000)
+    assert line.startswith(cut)
+    output.put(b"after\n")
+    lost = len(line) - len(cut) + len(b"lost whole\n")
+    notice = b"\n[%d bytes of the log were not written]\nafter\n" % lost
+    assert os.read(reading, 1000) == notice
+    output.put(b"told once\n")
+    assert os.read(reading, 1000) == b"told once\n"
+    assert output.dropped_lines == 2
+
+
+def test_a_file_is_rotated_by_its_size(tmp_path: Path, descriptor: int) -> None:
+    path = tmp_path / "log"
+    path.write_text("of an earlier run\n")
+    output = LogFile(path, max_bytes=60, kept=2, descriptor=descriptor)
+    for number in range(12):
+        output.put(b"line number %4d\n" % number)
+    os.write(descriptor, b"a library\n")  # what goes there without this class
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
+    assert all(file.stat().st_size <= 70 for file in tmp_path.iterdir())
+    kept = "".join((tmp_path / name).read_text() for name in ("log.2", "log.1", "log"))
+    assert kept.split("\n")[-3:] == ["line number   11", "a library", ""]
+    assert output.dropped_lines == 0
+
+
+def test_a_file_that_cannot_be_rotated_is_written_on(tmp_path: Path, descriptor: int) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    output = LogFile(folder / "log", max_bytes=20, descriptor=descriptor)
+    moved = folder.rename(tmp_path / "elsewhere")
+    for number in range(5):
+        output.put(b"line number %4d\n" % number)
+    assert (moved / "log").read_text().count("\n") == 5
+    assert output.dropped_lines == 0
+
+
+@pytest.mark.usefixtures("structlog_as_it_was")
+def test_a_log_file_that_cannot_be_opened_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = logs.dropped_lines()
+    stream = logs.set_up_logs("test", file=str(tmp_path / "missing" / "log"))
+    assert isinstance(stream, QueuedLog)
+    stream.drain(10)
+    assert "the log file can't be opened" in capfd.readouterr().err
+    assert logs.dropped_lines() == before
