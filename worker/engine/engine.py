@@ -276,6 +276,7 @@ class Engine:
     def _next(self) -> Job | Dequeued[TicketWork] | None:
         """Waits for work; None: the engine stops, and what waited was refused."""
         with self._changed:
+            self._jobs.note_end(self._clock())
             while True:
                 self._in_flight.note_idle()
                 alone = not self._in_flight.unfinished
@@ -307,7 +308,7 @@ class Engine:
         ready, max_images = self.models.__contains__, self._limits.max_images
         taken = self._queue.next_batch(now, ready, max_images, begins)
         if taken.batch is not None or taken.late:
-            self._jobs.batch_went_first(now)
+            self._jobs.batch_went_first()
         if (batch := taken.batch) is not None:
             expected_s = self._estimates.pass_s(batch.version, batch.shape, batch.images)
             self._in_flight.note_batch(batch.version, len(batch.tickets), now, begins, expected_s)

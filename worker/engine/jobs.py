@@ -49,7 +49,7 @@ class JobQueue:
         self._jobs: dict[Turn, deque[Job]] = {turn: deque() for turn in Turn}
         # Batches since the last job of a turn, while one waits.
         self._overtaken = dict.fromkeys(Turn, 0)
-        # When the last fair job began, until it has ended; and when the next is due.
+        # When the fair job that runs began, and when the next is due.
         self._fair_began: float | None = None
         self._fair_due = 0.0
 
@@ -76,11 +76,14 @@ class JobQueue:
         """A job to run while no batch can."""
         return self._pop(Turn.FAIR, now) or self._pop(Turn.IDLE)
 
-    def batch_went_first(self, now: float) -> None:
-        """Counts a batch that overtook the jobs that wait, if any do."""
+    def note_end(self, now: float) -> None:
+        """Notes that no job runs any more."""
         if self._fair_began is not None:
             self._fair_due = now + (now - self._fair_began)
             self._fair_began = None
+
+    def batch_went_first(self) -> None:
+        """Counts a batch that overtook the jobs that wait, if any do."""
         for turn, jobs in self._jobs.items():
             self._overtaken[turn] += bool(jobs)
 
@@ -94,7 +97,7 @@ class JobQueue:
 
     def _overdue(self, now: float) -> Turn | None:
         fair = self._jobs[Turn.FAIR] and self._overtaken[Turn.FAIR]
-        if fair and self._fair_began is None and now >= self._fair_due:
+        if fair and now >= self._fair_due:
             return Turn.FAIR
         idle = self._jobs[Turn.IDLE] and self._overtaken[Turn.IDLE] >= PATIENCE
         return Turn.IDLE if idle else None

@@ -36,13 +36,13 @@ def test_jobs_come_in_order_by_turn() -> None:
 def test_an_idle_job_is_overtaken_by_so_many_batches() -> None:
     jobs = JobQueue()
     for _ in range(PATIENCE):
-        jobs.batch_went_first(0.0)  # nobody waits yet
+        jobs.batch_went_first()  # nobody waits yet
     (first, _), (second, _) = a_job(), a_job()
     jobs.add(first, Turn.IDLE)
     jobs.add(second, Turn.IDLE)
     for _ in range(PATIENCE):
         assert jobs.pop_overdue(0.0) is None
-        jobs.batch_went_first(0.0)
+        jobs.batch_went_first()
     assert jobs.is_patience_over(0.0)
     assert jobs.pop_overdue(0.0) is first
     assert jobs.pop_overdue(0.0) is None, "the next waits anew"
@@ -56,16 +56,31 @@ def test_a_fair_job_is_overtaken_for_as_long_as_the_last_one_took() -> None:
     for job in given:
         jobs.add(job, Turn.FAIR)
     assert jobs.pop_overdue(0.0) is None, "not before a batch"
-    jobs.batch_went_first(0.0)
+    jobs.batch_went_first()
     assert jobs.pop_overdue(5.0) is given[0]
-    assert jobs.pop_overdue(6.0) is None
-    jobs.batch_went_first(7.0)  # the job took two seconds
+    jobs.note_end(7.0)  # it took two seconds
+    assert jobs.pop_overdue(9.0) is None
+    jobs.batch_went_first()
     assert jobs.pop_overdue(8.9) is None
-    jobs.batch_went_first(8.9)
+    jobs.batch_went_first()
     assert jobs.pop_overdue(9.0) is given[1]
-    jobs.batch_went_first(9.5)  # half a second
+    jobs.note_end(9.5)  # half a second
+    jobs.batch_went_first()
     assert jobs.pop_overdue(20.0) is given[2], "a batch took longer"
+    jobs.note_end(20.5)
     assert jobs.pop_idle(21.0) is given[3], "no batch can run"
+
+
+def test_a_fair_job_does_not_wait_for_as_long_as_nobody_came() -> None:
+    jobs = JobQueue()
+    (first, _), (second, _) = a_job(), a_job()
+    jobs.add(first, Turn.FAIR)
+    assert jobs.pop_idle(0.0) is first
+    jobs.note_end(1.0)
+    jobs.batch_went_first()  # after an hour in which nobody came
+    jobs.add(second, Turn.FAIR)
+    jobs.batch_went_first()
+    assert jobs.pop_overdue(3600.0) is second
 
 
 def test_a_job_answers_or_tells_its_error() -> None:
