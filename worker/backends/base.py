@@ -119,6 +119,12 @@ class Loading(Protocol):
         """On a new thread that ends with it, beside passes. Raises as `Backend.load`."""
         ...
 
+    def leave_out(self, size_bytes: int) -> None:
+        """On the device thread, between `begin` and `end`: another model took so many bytes of the
+        device, or gave them back (negative).
+        """
+        ...
+
     def end(self) -> LoadedModel:
         """On the device thread, while no pass is in flight: measures, and returns the model."""
         ...

@@ -10,7 +10,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any
 
-from worker.backends.base import Backend, LoadedModel
+from worker.backends.base import Backend, LoadedModel, Loading
 from worker.concurrency.cancellation import cancel
 from worker.concurrency.reply import Reply
 from worker.concurrency.stall_detector import DeviceActivity
@@ -21,7 +21,7 @@ from worker.replicas.replica import Replica
 
 
 class SideLoad:
-    """Runs on the event loop, but for `activity`."""
+    """Runs on the event loop, but for `activity` and what says "on the device thread"."""
 
     def __init__(self, engine: Engine, backend: Backend, clock: Callable[[], float]) -> None:
         self._engine = engine
@@ -30,6 +30,8 @@ class SideLoad:
         self._task: asyncio.Task[None] | None = None
         self._key = ""
         self._activity: DeviceActivity | None = None
+        # Of the last load; what it measures is of use until its end.
+        self._loading: Loading | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -50,7 +52,11 @@ class SideLoad:
         assert not self.is_busy, "one at a time"
         self._key = replica.key
         self._task = asyncio.create_task(load, name="load beside passes")
-        self._task.add_done_callback(lambda _: done())
+        self._task.add_done_callback(lambda _: self._ended(done))
+
+    def _ended(self, done: Callable[[], None]) -> None:
+        self._loading = None
+        done()
 
     def check(self) -> None:
         """Raises the error of a load that ended by a bug."""
@@ -79,7 +85,7 @@ class SideLoad:
         began = self._clock()
         self._activity = DeviceActivity(f"the load of {replica.key}", began, None)
         try:
-            loading = loading_of(pack, replica.order.precision)
+            self._loading = loading = loading_of(pack, replica.order.precision)
             await _on_a_thread(loading.prepare)
             await self._engine.job(loading.begin)
             await _on_a_thread(loading.make)
@@ -87,9 +93,24 @@ class SideLoad:
             self._activity = None
         return loading.end, self._clock() - began
 
+    def came(self, model: LoadedModel) -> None:
+        """On the device thread: a model was loaded; its bytes are not those of the load here."""
+        if (loading := self._loading) is not None:
+            loading.leave_out(_own_bytes(model))
+
+    def goes(self, model: LoadedModel) -> None:
+        """On the device thread: a model is about to be closed; see `came`."""
+        if (loading := self._loading) is not None:
+            loading.leave_out(-_own_bytes(model))
+
     def activity(self) -> DeviceActivity | None:
         """The load that runs now, for the watchdog; on any thread."""
         return self._activity
+
+
+def _own_bytes(model: LoadedModel) -> int:
+    """What it allocated: the memory of its pack is not its own."""
+    return model.private_bytes + (0 if model.uses_host_memory else model.weights_bytes)
 
 
 async def _on_a_thread(call: Callable[[], None]) -> None:

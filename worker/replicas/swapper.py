@@ -242,6 +242,7 @@ class Swapper:
         began = self._clock.monotonic()
         model = load()
         self._backend.synchronize()
+        self.side_load.came(model)
         if not self._has_host_tier and not model.uses_host_memory:
             replica.drop_weights()  # host memory is the device's: the copy would count twice
         self._engine.models[replica.key] = model
@@ -347,6 +348,7 @@ class Swapper:
         before = self._backend.memory().used_bytes
         model = self._engine.models.pop(replica.key, None)
         if model is not None:
+            self.side_load.goes(model)
             model.close()
         if not self._has_host_tier:
             replica.drop_weights()  # host memory is the device's

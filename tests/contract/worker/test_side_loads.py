@@ -71,6 +71,26 @@ async def test_requests_and_other_swaps_go_on_meanwhile(zoo: Zoo, tmp_path: Path
             three.assert_exact()
 
 
+@pytest.mark.parametrize("comes", [True, False])
+async def test_bytes_that_others_take_or_give_back_meanwhile_are_not_its_own(
+    comes: bool, zoo: Zoo, tmp_path: Path
+) -> None:
+    async with small_device(zoo, tmp_path, room_for=3) as three:
+        await three.replicas.assign(three.order("a"))
+        async with holding(three) as held:
+            loading = asyncio.create_task(three.replicas.assign(three.order("b")))
+            await held.until_begun()
+            three.backend.beside = False
+            if comes:
+                await three.replicas.assign(three.order("c"))
+            else:
+                await three.replicas.release("a@1")
+            held.go_on.set()
+            replica = await loading
+            assert replica.claim.weights_bytes == three.weights_bytes
+            three.assert_exact()
+
+
 async def test_one_at_a_time_and_what_is_loading_does_not_leave(zoo: Zoo, tmp_path: Path) -> None:
     async with small_device(zoo, tmp_path, room_for=1) as one, holding(one) as held:
         tasks = [asyncio.create_task(one.replicas.assign(one.order("a")))]

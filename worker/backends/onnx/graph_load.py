@@ -68,6 +68,9 @@ class GraphLoad:
         # Outside the handler, whose traceback held what was made so far.
         raise OutOfMemory(f"{self._pack.manifest.weights_bytes} bytes do not fit: {message}")
 
+    def leave_out(self, size_bytes: int) -> None:
+        self._before_bytes += size_bytes
+
     def end(self) -> OnnxModel:
         assert self._session is not None, "the session was made"
         held_bytes = max(1, self._runtime.used_bytes() - self._before_bytes)
