@@ -330,6 +330,29 @@ def test_a_graph_is_made_at_a_low_priority_and_run_at_that_of_the_worker(
         model.close()
 
 
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_the_bytes_of_a_graph_are_its_own_though_another_goes_meanwhile(
+    kind: str, backend: Backend, zoo: Zoo, tmp_path: Path
+) -> None:
+    pack = PackStore(tmp_path).fetch(zoo.built("shapes", kind))
+    loads_beside = backend.loads_beside(pack.manifest)
+    assert loads_beside is not None
+    backend.load(pack, "fp32").close()  # what any model needs is there
+    other = backend.load(pack, "fp32")
+    alone = other.weights_bytes + other.private_bytes
+    loading = loads_beside(pack, "fp32")
+    loading.prepare()
+    loading.begin()
+    thread = threading.Thread(target=loading.make)
+    thread.start()
+    loading.leave_out(-alone)
+    other.close()
+    thread.join()
+    model = loading.end()
+    assert model.weights_bytes + model.private_bytes == pytest.approx(alone, rel=0.2)
+    model.close()
+
+
 UNABLE: dict[str, tuple[Callable[[], Backend], str]] = {
     "no runtime": (
         lambda: CompositeBackend(TorchBackend("cpu", 1)),
