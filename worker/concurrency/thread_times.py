@@ -96,7 +96,7 @@ class ThreadClock:
         return of
 
     def _read(self) -> Times:
-        times = {}
+        times: dict[int, ThreadTime] = {}
         with suppress(OSError):
             for folder in tuple(self._tasks.iterdir()):
                 with suppress(OSError, ValueError, IndexError):  # a thread may end meanwhile
@@ -106,4 +106,5 @@ class ThreadClock:
                     times[int(folder.name)] = ThreadTime(
                         int(ran) / 1e9, int(waited) / 1e9, runnable
                     )
-        return times
+        # A kernel that does not count gives zeros: a thread that runs would seem to wait for good.
+        return times if any(time.ran_s for time in times.values()) else {}

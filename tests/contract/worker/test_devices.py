@@ -413,4 +413,6 @@ def test_resident_memory_is_that_without_mapped_files(tmp_path: Path) -> None:
         "Name:\tpython\nVmRSS:\t 90 kB\nRssAnon:\t 40 kB\nRssFile:\t 30 kB\nRssShmem:\t 20 kB\n"
     )
     assert resident_bytes(status) == 60 * 1024
+    status.write_text("Name:\tpython\nVmRSS:\t 90 kB\nVmData:\t 40 kB\n")
+    assert resident_bytes(status) == 90 * 1024, "not none"
     assert 10**6 < resident_bytes() < Host().memory_bytes()

@@ -82,6 +82,11 @@ def test_the_kernel_tells_a_thread_that_sleeps_from_one_that_runs() -> None:
 
 def test_where_the_kernel_says_nothing_nothing_is_known(tmp_path: Path) -> None:
     (tmp_path / "self" / "task" / "12").mkdir(parents=True)
-    for clock in (ThreadClock(proc=tmp_path), ThreadClock(4194305)):
+    uncounted = tmp_path / "13" / "task" / "13"
+    uncounted.mkdir(parents=True)
+    (uncounted / "schedstat").write_text("0 0 0\n")
+    (uncounted / "stat").write_text("13 (python) R 1 13\n")
+    nothing = (ThreadClock(proc=tmp_path), ThreadClock(4194305), ThreadClock(13, tmp_path))
+    for clock in nothing:
         clock.look()
         assert clock.look()(lambda thread: True, 3.0) == Spent(0.0, 0.0)
