@@ -202,6 +202,8 @@ def _cuda(environ: Mapping[str, str], host: Host) -> tuple[list[Device], _NoGpu]
     """All visible CUDA devices, or none and the reason."""
     lost: list[str] = []
     visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in HIDDEN:  # whatever the driver would say
+        return [], _NoGpu(f"CUDA_VISIBLE_DEVICES={visible!r} hides all GPUs")
     try:
         with _nvml():
             gpus = list(_gpus(lost))
@@ -215,13 +217,12 @@ def _cuda(environ: Mapping[str, str], host: Host) -> tuple[list[Device], _NoGpu]
         return [], _explain(error, host)
     if devices:
         return devices, _NoGpu()
-    if visible in HIDDEN:
-        return [], _NoGpu(f"CUDA_VISIBLE_DEVICES={visible!r} leaves none of {len(gpus)} GPUs")
     if lost:
         return [], _NoGpu(f"no GPU answers: {'; '.join(lost)}", is_broken=True)
     if not gpus:
         why = "the NVIDIA driver is there but shows no GPU to this process"
-        return [], _NoGpu(why, is_broken=True)
+        # NVIDIA's container runtime gives the driver without a GPU where it is asked for none.
+        return [], _NoGpu(why, is_broken=environ.get("NVIDIA_VISIBLE_DEVICES") != "none")
     if visible is not None:
         why = f"CUDA_VISIBLE_DEVICES={visible!r} leaves none of {len(gpus)} GPUs"
         return [], _NoGpu(why, is_broken=True)

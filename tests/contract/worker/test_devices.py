@@ -51,7 +51,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ask(spec: str, driver: Path | None, **told: str) -> Any:
     """What `discover` finds in a fresh process: a list of devices, or the error's message."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "LD_LIB"))} | told
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "NVIDIA_", "LD_LIB"))} | told
     if driver is not None:
         environ["LD_LIBRARY_PATH"] = str(driver)
     done = subprocess.run(
@@ -131,9 +131,12 @@ def test_a_worker_finds_itself_in_the_environment_made_for_it(driver: Path) -> N
 @pytest.mark.parametrize(
     ("told", "why"),
     [
-        ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES='' leaves none"),
-        ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "-1"}, "leaves none of 2 GPUs"),
-        ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "NoDevFiles"}, "leaves none of 2 GPUs"),
+        ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES='' hides all"),
+        ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "-1"}, "hides all GPUs"),
+        ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "NoDevFiles"}, "hides all GPUs"),
+        ({"FAKE_INIT": "999", "CUDA_VISIBLE_DEVICES": ""}, "hides all GPUs"),
+        ({"FAKE_GPUS": "1", "FAKE_LOST": "0", "CUDA_VISIBLE_DEVICES": "-1"}, "hides all GPUs"),
+        ({"FAKE_GPUS": "0", "NVIDIA_VISIBLE_DEVICES": "none"}, "shows no GPU to this process"),
         ({"FAKE_INIT": "9"}, "kernel module is not loaded"),
     ],
 )
