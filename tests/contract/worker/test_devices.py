@@ -51,7 +51,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ask(spec: str, driver: Path | None, **told: str) -> Any:
     """What `discover` finds in a fresh process: a list of devices, or the error's message."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "NVIDIA_", "LD_LIB"))} | told
+    environ = {
+        k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "NVIDIA_", "LD_LIB"))
+    } | told
     if driver is not None:
         environ["LD_LIBRARY_PATH"] = str(driver)
     done = subprocess.run(
