@@ -4,12 +4,14 @@ import asyncio
 import faulthandler
 import os
 import sys
+import threading
 import time
 
 import structlog
 
 from worker.hardware.devices import BrokenGpu
 from worker.process.supervisor import report_no_device, supervisor_of
+from worker.process.watchdog import WORKING
 from worker.settings import Settings, read_settings
 from yolopool.errors import YolopoolError
 from yolopool.server import logs, process
@@ -39,8 +41,17 @@ def main() -> int:
         asyncio.run(_run(settings, stream))
     except (YolopoolError, OSError) as error:
         log.error("worker can't run", why=str(error))
-        return 1
-    return 0
+        return leave(1)
+    return leave(0)
+
+
+def leave(status: int) -> int:
+    """Returns the exit status; ends the process with it at once where a load or a pass is left that
+    did not end: if it came back while the interpreter ends, it would abort the process.
+    """
+    if any(thread.name in WORKING for thread in threading.enumerate()):
+        os._exit(status)
+    return status
 
 
 async def _run(settings: Settings, stream: QueuedLog | DirectLog) -> None:

@@ -4,6 +4,8 @@ time, and what is loading neither leaves nor is forgotten.
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -159,6 +161,28 @@ async def test_a_worker_ends_though_a_load_does_not(zoo: Zoo, tmp_path: Path) ->
         await held.until_begun()
     loading.cancel()
     held.go_on.set()
+
+
+LEFT = """
+import sys, threading
+import onnxruntime
+from worker.__main__ import leave
+graph, began = open(sys.argv[1], "rb").read(), threading.Event()
+def load():
+    while True:
+        onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        began.set()
+threading.Thread(target=load, name="load", daemon=True).start()
+began.wait()
+sys.exit(leave(0))
+"""
+
+
+def test_a_load_that_is_left_does_not_abort_a_worker_that_ends(zoo: Zoo) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT, str(zoo.graph("shapes"))], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_thread_that_yields_to_passes_leaves_others_as_they_were() -> None:
