@@ -15,7 +15,7 @@ class BatchLimits:
         self._promised: dict[str, int] = {}
         # Half of what did not fit.
         self._fitting: dict[tuple[str, Shape], int] = {}
-        # Tickets of the pass that failed, by version.
+        # Tickets of the passes that failed, by version, which have not run alone so far.
         self._alone: dict[str, frozenset[int]] = {}
 
     def max_images(self, version: str, shape: Shape) -> int:
@@ -46,6 +46,18 @@ class BatchLimits:
             return False
         del self._alone[version]
         return True
+
+    def ran_alone(self, version: str, ticket: int) -> None:
+        """A pass of one image was well."""
+        if version in self._alone:
+            self._alone[version] -= {ticket}
+
+    def left(self, ticket: int) -> None:
+        """A ticket is gone. If it was in a pass that failed and has not run alone, nobody knows
+        whether it was at fault: passes may have several again.
+        """
+        for version in [one for one, tickets in self._alone.items() if ticket in tickets]:
+            del self._alone[version]
 
     def reset_fit(self, version: str) -> None:
         """Lets batch sizes that did not fit, or failed, be tried again."""

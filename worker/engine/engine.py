@@ -114,6 +114,7 @@ class Engine:
         """Releases a place, and removes the request that waits in it from the queue."""
         with self._changed:
             self._queue.free(place)
+            self._limits.left(place)
 
     async def submit(self, request: Request, image: U8) -> Outcome:
         """Queues one image and waits for its answer; a cancelled call releases its place.
@@ -353,6 +354,7 @@ class Engine:
                 self._passes[batch.version] += 1
                 self._passes_total += 1
                 self._images_total += tickets
+                self._one_by_one.ended(batch)
             self._changed.notify()
         if self.watching:
             self.watch()

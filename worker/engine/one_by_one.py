@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from worker.batching.queue import Ticket
+from worker.batching.queue import Batch, Ticket
 from worker.engine.batch_limits import BatchLimits
 from worker.engine.runner import TicketWork
 from yolopool.errors import YolopoolError
@@ -45,4 +45,12 @@ class OneByOne:
                 images=images,
                 why=error.message,
             )
+        for ticket in tickets:
+            if ticket.payload.reply.future.done():  # its caller left before
+                self._limits.left(ticket.number)
         return True
+
+    def ended(self, batch: Batch[TicketWork]) -> None:
+        """A pass was well."""
+        if batch.images == 1:
+            self._limits.ran_alone(batch.version, batch.tickets[0].number)

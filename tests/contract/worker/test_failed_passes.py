@@ -155,6 +155,33 @@ async def test_only_the_image_at_fault_fails_and_others_go_together_again() -> N
     assert model.passes[-1] == [5, 6]
 
 
+@pytest.mark.parametrize("when", ["before it failed", "before its turn"])
+async def test_an_image_at_fault_whose_caller_leaves_does_not_keep_others_apart(when: str) -> None:
+    failed, left = threading.Event(), threading.Event()
+
+    def fault(numbers: list[int]) -> bool:
+        wanted = len(numbers) > 1 if when == "before it failed" else numbers == [2]
+        if wanted and not failed.is_set():
+            failed.set()
+            assert left.wait(20)
+        return BAD in numbers
+
+    model = Picky(fault)
+    async with engine_with(model) as engine:
+        tasks = await together(engine, model, [2, BAD])
+        model.go_on.set()
+        assert await asyncio.to_thread(failed.wait, 20)
+        tasks[2].cancel()
+        await asyncio.wait([tasks[2]])
+        left.set()
+        assert number_of(await tasks[1]) == 2
+        tasks = await together(engine, model, [5, 6])
+        model.go_on.set()
+        assert [number_of(await task) for task in tasks] == [1, 5, 6]
+    assert [BAD] not in model.passes
+    assert model.passes[-1] == [5, 6]
+
+
 async def test_a_model_that_always_fails_says_so_to_each() -> None:
     model = Picky(lambda numbers: numbers != [1])
     async with engine_with(model) as engine:

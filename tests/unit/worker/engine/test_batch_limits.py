@@ -36,6 +36,23 @@ def test_images_that_fail_together_and_not_alone_run_alone() -> None:
     assert limits.max_images("a@1", SQUARE) == 8
 
 
+def test_an_image_that_left_untried_may_have_been_at_fault() -> None:
+    limits = BatchLimits()
+    limits.promise("a@1", 8)
+    limits.failed_together("a@1", [1, 2, 3])
+    limits.ran_alone("a@1", 1)
+    limits.left(1)
+    limits.left(9)
+    assert limits.max_images("a@1", SQUARE) == 1
+    limits.left(2)
+    assert limits.max_images("a@1", SQUARE) == 8
+    limits.failed_together("a@1", [4, 5])
+    for ticket in (4, 5):
+        limits.ran_alone("a@1", ticket)
+        limits.left(ticket)
+    assert limits.max_images("a@1", SQUARE) == 1, "all of them run alone, and none in company"
+
+
 def test_an_image_that_fails_alone_too_was_at_fault_and_not_its_company() -> None:
     limits = BatchLimits()
     limits.promise("a@1", 8)
