@@ -1,11 +1,12 @@
-"""Imports an ONNX file inside the child: reads it, decides its layout, measures, writes the pack.
+"""Imports an ONNX file inside the child: reads it, decides its layout, measures, tries what it
+declares, writes the pack.
 
 The file itself becomes the pack's weights; the manifest describes its input and outputs, and the
 backend to run it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,20 @@ from onnx import TypeProto
 from importer import pack_writer
 from importer.onnx_import import graph as onnx_graph
 from importer.onnx_import import layout as onnx_layout
+from importer.onnx_import import probe
 from importer.onnx_import import shapes as onnx_shapes
 from importer.onnx_import.graph import Graph
 from importer.onnx_import.layout import Decision, Known, Layout, Output, Shape, Undecided
+from importer.onnx_import.session import Session
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
+from yolopool.graphs.answers import Form
 from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import HeadAttributes, OnnxGraph, OnnxOutput, PackManifest
 
 _STRIDE, _IMAGE_SIZE = 32, 640  # used if the file says nothing: the library's defaults
+# Sizes that exports have, tried where the file says no size and is wrong at the default.
+_GUESSES = (640, 320, 416, 512, 256)
+_NO_LAYOUT = types_pb2.OUTPUT_LAYOUT_UNSPECIFIED
 _MAX_CLASSES, _MAX_CLASS_NAME = 100_000, 1_000
 _LAYOUTS = {
     types_pb2.OUTPUT_LAYOUT_OBJECTNESS: Layout.OBJECTNESS,
@@ -78,14 +85,25 @@ def encode(
         )
     names = _class_names(graph, order["class_names"])
     settings = _resolved(asked, graph)
-    step(0.4, "measure")
+    step(0.3, "measure")
     size = settings.image_size
     types = onnx_shapes.inferred(graph.model, size, size)
     cost = onnx_shapes.cost(graph.model.graph, types)
     decision = _decided(graph, types, names, size, asked, made)
     task = made.task if made is not None else "detect"
-    if task != "classify":  # without boxes there is no layout
-        settings.output_layout = _NUMBERS[decision.layout]
+    step(0.5, "try")
+    # Classifications have no boxes, and so no layout.
+    layout = _NUMBERS[decision.layout] if task != "classify" else _NO_LAYOUT
+    form = Form(layout, len(names))
+    found = _tried(artifact, graph, form, decision, asked, settings, cost.gflops)
+    warnings = [*warnings, *found.warnings]
+    graph = replace(graph, input=found.image)
+    settings = _resolved(asked, graph)
+    if found.size != size:
+        size = found.size
+        cost = onnx_shapes.cost(graph.model.graph, onnx_shapes.inferred(graph.model, size, size))
+    if task != "classify":
+        settings.output_layout = layout
         settings.head_mode = _head_mode(asked, decision)
     made_with, parameters = [f"onnx {onnx.__version__}"], onnx_shapes.parameters(graph.model.graph)
     if quantise is not None:
@@ -95,10 +113,16 @@ def encode(
             graph,
             Path(order["build"]["calibration"]),
             size,
-            lambda done: step(0.5 + 0.3 * done, "calibrate"),
+            lambda done: step(0.6 + 0.3 * done, "calibrate"),
         )
-        graph = onnx_graph.read(data)
+        graph = replace(onnx_graph.read(data), input=graph.input)
         made_with.append(made_by)
+    step(0.9, "write")
+    weights_sha256 = pack_writer.write_weights(folder, [data])
+    if quantise is not None:  # what held of the fp32 graph may not hold of this one
+        path = folder / "weights.bin"
+        found = _tried(path, graph, form, decision, asked, settings, cost.gflops)
+        graph = replace(graph, input=found.image)
     manifest = PackManifest(
         architecture=f"onnx-{decision.layout.value}-{task}",
         task=task,
@@ -117,13 +141,44 @@ def encode(
         weights_bytes=len(data),
         parameters=parameters,
         made_with=made_with,
+        weights_sha256=weights_sha256,
+        tried=found.tried,
     )
-    step(0.8, "write")
-    manifest.weights_sha256 = pack_writer.write_weights(folder, [data])
     # Workers never share anything between two graphs, so the digest stands for the architecture.
     skeleton = f'{{"format":{pack_writer.FORMAT},"onnx":"{manifest.weights_sha256}"}}'.encode()
     digest = pack_writer.write_manifest(folder, manifest, skeleton)
     return pack_writer.report(folder, manifest, digest, Path(order["artifact"]))
+
+
+def _tried(
+    path: Path,
+    graph: Graph,
+    form: Form,
+    decision: Decision,
+    asked: types_pb2.VersionSettings,
+    settings: types_pb2.VersionSettings,
+    gflops: float,
+) -> probe.Found:
+    """Runs the graph to see what it keeps of what it declares. Raises ImportRefused."""
+    return probe.tried(
+        Session(path, graph.input, decision.outputs),
+        probe.Asked(
+            image=graph.input,
+            form=form,
+            scale=_scale(graph.input),
+            sizes=(settings.image_size, *settings.image_sizes),
+            guesses=() if asked.image_size or graph.words.image_size else _GUESSES,
+            rectangles=form.has_boxes and settings.shape_policy == types_pb2.SHAPE_POLICY_RECT,
+            stride=graph.words.stride or _STRIDE,
+            suppresses=graph.suppresses,
+            gflops=gflops,
+        ),
+    )
+
+
+def _scale(image: onnx_graph.Input) -> float:
+    """What pixels 0..255 are multiplied by to be the graph's input."""
+    return 1.0 if image.dtype == "uint8" else 1 / 255
 
 
 def _decided(
@@ -233,7 +288,7 @@ def _check_fixed(asked: types_pb2.VersionSettings, image: onnx_graph.Input, stri
             f"whole strides ({stride}): {remedy}",
         )
     for size in (asked.image_size or image.height, *asked.image_sizes):
-        if size != image.height:
+        if -(-size // stride) * stride != image.height:
             raise ImportRefused(
                 INVALID,
                 f"the file takes {image.height} pixels alone, {size} were asked for: leave the "
@@ -254,7 +309,7 @@ def _described(graph: Graph, decision: Decision, settings: types_pb2.VersionSett
         opset=graph.opset,
         input=image.name,
         dtype=image.dtype,
-        scale=1.0 if image.dtype == "uint8" else 1 / 255,
+        scale=_scale(image),
         batch=image.batch,
         height=image.height,
         width=image.width,

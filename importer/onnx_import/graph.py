@@ -17,6 +17,7 @@ from importer.onnx_import.shapes import shape_of
 from importer.refusal import INVALID, UNSAFE, UNSUPPORTED, ImportRefused
 
 _STANDARD = ("", "ai.onnx")
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform")
 _OLDEST_OPSET = 9
 _MAX_NODES, _MAX_DEPTH, _MAX_OUTPUTS = 50_000, 8, 64
 _MAX_TEXT = 4 * 1024**2
@@ -80,6 +81,11 @@ def read(data: bytes) -> Graph:
             UNSUPPORTED,
             f"the graph uses operators outside the ONNX standard ({words}), which not every "
             f"runtime has: {_EXPORT}, without plugins (of TensorRT and others)",
+        )
+    if chance := sorted({node.op_type for node in nodes if node.op_type.startswith(_RANDOM)}):
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"the graph answers by chance ({', '.join(chance)}): {_EXPORT}, in its evaluation mode",
         )
     _check_tensors(model.graph, nodes)
     try:
