@@ -95,8 +95,8 @@ def encode(
     # Classifications have no boxes, and so no layout.
     layout = _NUMBERS[decision.layout] if task != "classify" else _NO_LAYOUT
     form = Form(layout, len(names))
-    found = _tried(artifact, graph, form, decision, asked, settings, cost.gflops)
-    warnings = [*warnings, *found.warnings]
+    found = _tried(artifact, graph, form, decision, asked, settings, cost, order)
+    warnings = [*warnings, *found.warnings, *_without_effect(graph, decision)]
     graph = replace(graph, input=found.image)
     settings = _resolved(asked, graph)
     if found.size != size:
@@ -121,7 +121,7 @@ def encode(
     weights_sha256 = pack_writer.write_weights(folder, [data])
     if quantise is not None:  # what held of the fp32 graph may not hold of this one
         path = folder / "weights.bin"
-        found = _tried(path, graph, form, decision, asked, settings, cost.gflops)
+        found = _tried(path, graph, form, decision, asked, settings, cost, order)
         graph = replace(graph, input=found.image)
     manifest = PackManifest(
         architecture=f"onnx-{decision.layout.value}-{task}",
@@ -157,7 +157,8 @@ def _tried(
     decision: Decision,
     asked: types_pb2.VersionSettings,
     settings: types_pb2.VersionSettings,
-    gflops: float,
+    cost: onnx_shapes.Cost,
+    order: dict[str, Any],
 ) -> probe.Found:
     """Runs the graph to see what it keeps of what it declares. Raises ImportRefused."""
     return probe.tried(
@@ -170,10 +171,30 @@ def _tried(
             guesses=() if asked.image_size or graph.words.image_size else _GUESSES,
             rectangles=form.has_boxes and settings.shape_policy == types_pb2.SHAPE_POLICY_RECT,
             stride=graph.words.stride or _STRIDE,
-            suppresses=graph.suppresses,
-            gflops=gflops,
+            suppresses=graph.suppression is not None,
+            gflops=cost.gflops,
+            activation_bytes=cost.activation_bytes,
+            memory_bytes=order["memory_bytes"],
         ),
     )
+
+
+def _without_effect(graph: Graph, decision: Decision) -> list[str]:
+    """Warns of the options that can't act on final boxes."""
+    if decision.layout is not Layout.END_TO_END:
+        return []
+    inside = graph.suppression
+    if inside is None:
+        return ["its boxes are final: the options iou and agnostic_nms have no effect"]
+    overlap, confidence = (
+        "computed" if value is None else f"{value:g}"
+        for value in (inside.overlap, inside.confidence)
+    )
+    return [
+        f"boxes are suppressed inside the graph, by an overlap of {overlap} and a confidence of "
+        f"{confidence}: the options iou and agnostic_nms have no effect, and a lower confidence "
+        "finds no more; export it without suppression (nms=False) to choose them"
+    ]
 
 
 def _scale(image: onnx_graph.Input) -> float:
@@ -243,7 +264,7 @@ def _known(graph: Graph, types: Mapping[str, TypeProto], names: Sequence[str], s
         size=(size, size),
         names_in_file=bool(words.class_names),
         final=words.final,
-        suppresses=graph.suppresses,
+        suppresses=graph.suppression is not None,
     )
 
 

@@ -22,7 +22,8 @@ from importer.torch_import import checkpoint, tasks
 from yolopool.v1 import types_pb2
 
 _OPSET = 17
-_EXAMPLE = (2, 3, 128, 96)  # all sizes differ, so that the exporter cannot confuse them
+# All sizes differ, so that the exporter cannot confuse them; whole strides of 64.
+_EXAMPLE = (2, 3, 128, 192)
 _ROWS, _PROTOTYPES = "output0", "output1"
 
 

@@ -4,6 +4,7 @@ A declaration that the graph does not keep is bounded to what it keeps, with a w
 is refused. What no picture shows is not believed either.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,17 +22,19 @@ _FIXED_INSIDE = (2, 4, 8, 16)
 # Pictures in the pass of many: of graphs that suppress inside, more than a worker's largest batch,
 # since their loops over images are often unrolled to the batch they were exported with.
 _MANY, _MANY_SUPPRESSED = 5, 17
-_FEW = 4  # of graphs that take more operations for the pass of many than this
-_MAX_GFLOPS = 200.0
+# Pictures of free size that take more operations than this are tried smaller, and one as large.
+_MAX_GFLOPS = 100.0
+# The share of the memory limit that the activations of one pass may take.
+_MEMORY_SHARE = 0.25
 # Largest difference between two answers to one picture, scores and shares of the picture alike.
 _ROUNDING = {"float32": 2e-3, "uint8": 2e-3, "float16": 2e-2}
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be tried. `sizes`: sides of squares in pixels, the version's own first; where
-    `own` is not set, the own is a guess. `rectangles`: images of other shapes are to be served.
-    `gflops`: of one image.
+    """What is to be tried. `sizes`: sides of squares in pixels, the version's own first; `guesses`:
+    of others that the graph may keep, if the own is a guess itself. `rectangles`: images of other
+    shapes are to be served. `gflops` and `activation_bytes` are those of one image of its own size.
     """
 
     image: Input
@@ -43,6 +46,24 @@ class Asked:
     stride: int
     suppresses: bool
     gflops: float
+    activation_bytes: int
+    memory_bytes: int
+
+    @property
+    def fits_whole(self) -> bool:
+        """Whether all is tried at the version's own size."""
+        return bool(self.image.height) or self.gflops <= _MAX_GFLOPS
+
+    @property
+    def work_size(self) -> int:
+        """The side of the squares that most is tried with."""
+        share = 1.0 if self.fits_whole else math.sqrt(_MAX_GFLOPS / self.gflops)
+        return max(1, int(self.sizes[0] * share) // self.stride) * self.stride
+
+    def room(self, size: tuple[int, int]) -> int:
+        """How many pictures of (height, width) fit the memory at once; one is always tried."""
+        one = self.activation_bytes * size[0] * size[1] / self.sizes[0] ** 2
+        return max(1, int(_MEMORY_SHARE * self.memory_bytes / max(1.0, one)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +93,22 @@ class _Probe:
     def __init__(self, session: Session, asked: Asked) -> None:
         self._session, self._asked = session, asked
         self._image, self._form = asked.image, asked.form
-        self._size = asked.sizes[0]
+        self._size = asked.work_size
         self._tolerance = _ROUNDING[asked.image.dtype]
         self._alone: list[Rows] = []
         self._warnings: list[str] = []
         self._tried: list[str] = []
 
     def found(self) -> Found:
-        return Found(self._image, self._size, tuple(self._warnings), tuple(self._tried))
+        size = self._image.height or self._asked.sizes[0]
+        return Found(self._image, size, tuple(self._warnings), tuple(self._tried))
 
     def find_lone_pass(self) -> None:
         """Finds a size, and a batch if it is none, at which the graph answers rightly."""
         image, wrong = self._image, ""
-        free_sides = not image.height
-        sizes = [self._size, *(self._asked.guesses if free_sides else ())]
+        others = () if image.height else (self._asked.sizes[0], *self._asked.guesses)
         batches = (1, *_FIXED_INSIDE) if not image.batch else (image.batch,)
-        for size in sizes:
+        for size in dict.fromkeys((self._size, *others)):
             for batch in batches:
                 try:
                     self._alone = self._scenes((size, size), batch)
@@ -128,9 +149,13 @@ class _Probe:
         if self._image.batch == 1:
             self._tried.append("batch: one image in a pass, as declared")
             return
-        many = self._image.batch or self._many()
+        size, batch = (self._size, self._size), self._image.batch or 1
+        wanted = _MANY_SUPPRESSED if self._asked.suppresses else _MANY
+        many = self._image.batch or min(wanted, self._asked.room(size))
+        if not self._image.batch and (many == 1 or (many < wanted and self._asked.suppresses)):
+            self._bound_batch(many, "a pass of many takes more memory than the import has")
+            return
         try:
-            size, batch = (self._size, self._size), self._image.batch or 1
             alone = {number: rows for number, rows in enumerate(self._alone)}
             alone[pictures.DARK] = self._lone(pictures.DARK, size, batch)
             # Images after the first may get its answer, or none: they need one of their own.
@@ -211,7 +236,7 @@ class _Probe:
             raise _Wrong("its boxes are corners, not centres and sizes")
         if self._asked.suppresses and final and (count := sum(map(evidence.doubles, scenes))):
             raise _Wrong(f"{count} boxes are found twice: its suppression does nothing")
-        if evidence.response(scenes, final) <= evidence.ANSWERS:
+        if len(scenes) > 1 and evidence.response(scenes, final) <= evidence.ANSWERS:
             return
         for rows in scenes:
             if wrong := evidence.strewn(rows, final):
@@ -222,16 +247,20 @@ class _Probe:
             raise _Wrong(wrong)
 
     def _misplaced(self, scenes: Sequence[Rows], group: int, size: tuple[int, int]) -> str:
-        found = evidence.places(scenes, self._form.is_final)
+        found = evidence.places(scenes, self._form.is_final) if len(scenes) > 1 else None
         true = np.array(pictures.PLACES[group])
         return "" if found is None else evidence.misplaced(found, true, size)
 
     def _scenes(self, size: tuple[int, int], batch: int, group: int = 0) -> list[Rows]:
-        """Three scenes: in one pass (`batch` 0), or alone in passes of `batch` of the same."""
+        """Three scenes: in one pass (`batch` 0), or alone in passes of `batch` of the same. One
+        where that is all that time allows.
+        """
         numbers = range(group * pictures.SCENES, (group + 1) * pictures.SCENES)
-        if not batch:
+        if not self._asked.fits_whole and min(size) > self._asked.work_size:
+            numbers = numbers[:1]
+        if not batch and self._asked.room(size) >= len(numbers):
             return self._pass(numbers, size)
-        return [self._lone(number, size, batch) for number in numbers]
+        return [self._lone(number, size, batch or 1) for number in numbers]
 
     def _lone(self, number: int, size: tuple[int, int], batch: int) -> Rows:
         return self._pass([number] * batch, size)[0]
@@ -247,8 +276,3 @@ class _Probe:
             return list(answers.read(self._form, outputs, len(images), size))
         except Unreadable as error:
             raise _Wrong(f"the answer to {len(images)} is not of its layout: {error}") from error
-
-    def _many(self) -> int:
-        if self._asked.suppresses:
-            return _MANY_SUPPRESSED
-        return _MANY if _MANY * self._asked.gflops <= _MAX_GFLOPS else _FEW

@@ -64,7 +64,10 @@ def _raise_if_memory(error: Exception) -> None:
 
 
 def _line(error: Exception) -> str:
-    """What the runtime says, without its marks of code and place, which fill a line."""
-    text = re.sub(r"\[[^\]]*\]|\S+\.(?:cc|h):\d+\s+\S+\)?", "", str(error))
-    said = " ".join(text.replace(":", ": ").split()).strip(" :")
-    return (said or type(error).__name__)[:200]
+    """The operator that failed and the end of what the runtime says, which has the cause; the
+    beginning has its own code and types.
+    """
+    text = " ".join(str(error).split())
+    node = re.search(r"while running (\w+) node", text)
+    said = text.rpartition("Status Message: ")[2][-150:].partition(" ")[2] or text[-150:]
+    return f"{node[1]}: {said}" if node else said
