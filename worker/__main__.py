@@ -8,8 +8,9 @@ import time
 
 import structlog
 
+from worker.hardware.devices import BrokenGpu
 from worker.process.stderr_writer import NonBlockingStderr
-from worker.process.supervisor import supervisor_of
+from worker.process.supervisor import report_no_device, supervisor_of
 from worker.settings import Settings, read_settings
 from yolopool.errors import YolopoolError
 from yolopool.server import logs, process
@@ -43,7 +44,11 @@ def main() -> int:
 
 async def _run(settings: Settings, stderr: NonBlockingStderr | None) -> None:
     if stderr is not None:
-        supervisor = supervisor_of(settings, os.environ, time.monotonic, stderr.pass_on)
+        try:
+            supervisor = supervisor_of(settings, os.environ, time.monotonic, stderr.pass_on)
+        except BrokenGpu as error:
+            await report_no_device(settings, str(error))
+            raise
         await supervisor.run(process.until_signal)
         return
     # Imported here to keep the supervisor light: it imports OpenCV.

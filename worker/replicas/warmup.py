@@ -17,9 +17,11 @@ import structlog
 from worker.backends.base import Backend, LoadedModel, run
 from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
+from worker.engine.jobs import Turn
 from worker.packs.manifest import channels_of
 from worker.postprocess.outputs import NmsOptions
 from worker.replicas.replica import Replica
+from yolopool.errors import OutOfMemory
 
 log = structlog.get_logger()
 # The first pass prepares a runtime's kernels, the second its memory; later ones change nothing.
@@ -59,8 +61,8 @@ class Warmup:
         self._warm_s: dict[_Kind, float] = {}
 
     async def warm_up(self, replica: Replica, model: LoadedModel) -> None:
-        """Warms up passes of one image, unless the architecture has run them on this device. Each
-        pass goes behind the batches of other versions. The caller holds the lock.
+        """Warms up passes of one image, unless the architecture has run them on this device. The
+        passes take turns with the batches of other versions. The caller holds the lock.
         """
         kind = _kind(replica, replica.shape, 1)
         if self._skip or kind in self._warm_s:
@@ -70,7 +72,7 @@ class Warmup:
             if self._engine.passes(replica.key) > before:
                 break  # a ticket that waited for this model has warmed it up, in its own shape
             run_pass = partial(self._pass, replica, model, replica.shape)
-            took_s = await self._engine.job(run_pass, idle=True)
+            took_s = await self._engine.job(run_pass, Turn.FAIR)
         # Noted in either case: otherwise each swap under load would wait behind batches again.
         self._warm_s[kind] = took_s or self._engine.image_s(replica.key, replica.shape)
 
@@ -83,7 +85,7 @@ class Warmup:
             if quiet and model is not None:
                 replica.last_pass = self._clock()
                 run_pass = partial(self._pass, replica, model, replica.shape)
-                await self._engine.job(run_pass, idle=True)
+                await self._engine.job(run_pass, Turn.IDLE)
 
     async def warm_batch(self) -> None:
         """While nobody waits, runs one pass of a batch size that a version on a CPU may use and
@@ -105,9 +107,11 @@ class Warmup:
         self._warm_s[_kind(replica, shape, images)] = image_s  # tried once, even if it fails
         model = self._engine.models[replica.key]
         try:
-            await self._engine.job(partial(self._pass, replica, model, shape, images), idle=True)
-        except Exception as error:  # requests of that size get the error; the device is not lost
+            await self._engine.job(partial(self._pass, replica, model, shape, images), Turn.IDLE)
+        except Exception as error:  # the device is not lost
             log.warning("no warm-up", model=replica.key, images=images, why=str(error))
+            if images > 1 and not isinstance(error, OutOfMemory):
+                self._engine.run_one_by_one(replica.key)
 
     def _cold_batch(self) -> tuple[Replica, Shape, int, float] | None:
         """A replica on the device with a shape and a batch size that it has not run, the smallest

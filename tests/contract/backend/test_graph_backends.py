@@ -3,11 +3,14 @@ can not do is said.
 """
 
 import hashlib
+import os
 import struct
 import sys
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,11 +30,13 @@ from tests.contract.worker.test_worker import Start
 from tests.contract.worker.test_worker import start as start
 from tests.models import SHAPES, Zoo, build, location, picture, save
 from tests.unit.worker.backends.test_layouts import Boxes
-from worker.backends.base import Backend, run
+from worker.backends.base import Backend, Loading, run
 from worker.backends.composite import CompositeBackend
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
+from worker.backends.onnx.openvino_backend import OpenVino
 from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
+from worker.hardware import host
 from worker.packs.pack import Pack
 from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import Candidates
@@ -40,6 +45,7 @@ from yolopool.client.detections import Detections
 from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed
 from yolopool.evaluation import drift
 from yolopool.v1 import importing_pb2 as pb
+from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
     OUTPUT_LAYOUT_END_TO_END,
@@ -280,6 +286,49 @@ def test_a_missing_library_is_named_with_its_extra(
     with pytest.raises(LoadFailed) as caught:
         on_the_cpu().load(pack, "fp32")
     assert extra in caught.value.message
+
+
+def niceness() -> dict[int, int]:
+    """Of all threads of this process, by their ids."""
+    found = {}
+    for folder in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            found[int(folder.name)] = int(fields[16])
+    return found
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_a_graph_is_made_at_a_low_priority_and_run_at_that_of_the_worker(
+    kind: str, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    monkeypatch.setattr(host, "BESIDE_NICE", own + 3)
+    pack = PackStore(tmp_path).fetch(zoo.built("shapes", kind))
+    backend = CompositeBackend(TorchBackend("cpu", 2), OnnxRuntime("cpu", 2), OpenVino(2))
+    loads_beside = backend.loads_beside(pack.manifest)
+    assert loads_beside is not None
+    assert backend.loads_beside(PackManifest(backend="torch")) is None
+    before = niceness()
+    for _ in range(2):
+        loading = loads_beside(pack, "fp32")
+        loading.prepare()
+        loading.begin()
+        nice: list[int] = []
+
+        def make(loading: Loading = loading, nice: list[int] = nice) -> None:
+            loading.make()
+            nice.append(niceness()[threading.get_native_id()])
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        assert nice == [own + 3]
+        model = loading.end()
+        run(model, [boxed(0)], [options(pack)])
+        others = {key: value for key, value in niceness().items() if key != thread.native_id}
+        assert {others[key] for key in others.keys() - before.keys()} <= {own}
+        model.close()
 
 
 UNABLE: dict[str, tuple[Callable[[], Backend], str]] = {

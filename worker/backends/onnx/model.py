@@ -27,12 +27,7 @@ _MAX_CAUSE = 300
 
 
 class Session(Protocol):
-    """A graph that a runtime prepared, and its memory."""
-
-    @property
-    def held_bytes(self) -> int:
-        """Measured bytes on the device: weights, and what the runtime made of them."""
-        ...
+    """A graph that a runtime prepared."""
 
     def run(self, images: U8) -> Outputs:
         """Runs BGR or grey images, uint8 (batch, height, width, channels). Returns the outputs that
@@ -47,16 +42,18 @@ class Session(Protocol):
 
 
 class OnnxModel:
-    """A LoadedModel; the weights are the session's own copy."""
+    """A LoadedModel; the weights are the session's own copy. `held_bytes` are measured: the weights
+    and what the runtime made of them.
+    """
 
     uses_host_memory = False
 
-    def __init__(self, pack: Pack, session: Session) -> None:
+    def __init__(self, pack: Pack, session: Session, held_bytes: int) -> None:
         self.manifest = pack.manifest
         self.graph = pack.manifest.onnx
         self.head = exported_heads.head_of(pack.manifest)
         self.session: Session | None = session
-        self._made_bytes = session.held_bytes
+        self._made_bytes = held_bytes
 
     @property
     def held_bytes(self) -> int:
