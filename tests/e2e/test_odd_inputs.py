@@ -175,6 +175,7 @@ async def test_a_rectangle_is_the_librarys(
         assert_same(found, expected)
 
 
+@pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("extension", [".png", ".jpg", ".webp", ".bmp"])
 async def test_a_grey_model_reads_files_as_the_library_does(
     extension: str,

@@ -134,9 +134,9 @@ async def test_known_boxes_come_out_of_every_layout(
         assert_same(one, other, 0)
 
 
-def black_is_not_finite(batch: int, images: int = 3) -> onnx.ModelProto:
+def black_is_not_finite(batch: int) -> onnx.ModelProto:
     """Scores are divided by the brightest pixel of each image: a black one gives 0 / 0."""
-    rows = np.repeat(outputs_of(OUTPUT_LAYOUT_PLAIN)["output"], images, axis=0)
+    rows = outputs_of(OUTPUT_LAYOUT_PLAIN)["output"]
     size = (batch or "batch", 3, 320, 320)
     shapes = {"output": (batch or "batch", *rows.shape[1:])}
     model = onnx_graphs.answering({"output": rows}, size=size, shapes=shapes, metadata=V8)
