@@ -52,6 +52,7 @@ class PackManifest(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     ONNX_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
+    TRIED_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """Of this format; a reader refuses one it does not know."""
@@ -108,6 +109,10 @@ class PackManifest(_message.Message):
     def onnx(self) -> Global___OnnxGraph:
         """Of all but torch; then there are no tensors."""
 
+    @_builtins.property
+    def tried(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With onnx: what the import tried on pictures, and what came of it."""
+
     def __init__(
         self,
         *,
@@ -134,11 +139,12 @@ class PackManifest(_message.Message):
         backend: _builtins.str = ...,
         onnx: Global___OnnxGraph | None = ...,
         precision: _builtins.str = ...,
+        tried: _abc.Iterable[_builtins.str] | None = ...,
         channels: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "onnx", b"onnx", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "backend", b"backend", "channels", b"channels", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head", b"head", "head_mode", b"head_mode", "made_with", b"made_with", "onnx", b"onnx", "parameters", b"parameters", "precision", b"precision", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "backend", b"backend", "channels", b"channels", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head", b"head", "head_mode", b"head_mode", "made_with", b"made_with", "onnx", b"onnx", "parameters", b"parameters", "precision", b"precision", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "tried", b"tried", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
