@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from yolopool.errors import InvalidModelReference
 from yolopool.names import parse_ref
+from yolopool.vocabulary import MAX_RAW_BYTES
 
 
 class Settings(BaseSettings):
@@ -80,7 +81,10 @@ class Settings(BaseSettings):
         4 * 1024**3, ge=1, description="largest file to upload, in bytes"
     )
     max_image_bytes: int = Field(
-        32 * 1024**2, ge=1, description="largest image of a request, in bytes"
+        32 * 1024**2, ge=1, description="largest encoded image of a request, in bytes"
+    )
+    max_raw_bytes: int = Field(
+        MAX_RAW_BYTES, ge=1, description="largest image of raw pixels of a request, in bytes"
     )
     load: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

@@ -24,7 +24,7 @@ def preprocessor(settings: Settings, arena: Arena, clock: Clock) -> Preprocessor
     return Preprocessor(
         _intake_threads(settings),
         settings.queue_capacity,
-        ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+        ImageLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_raw_bytes),
         arena,
         clock.monotonic,
     )
@@ -76,6 +76,7 @@ def io_settings(settings: Settings, port: int, number: int) -> IoSettings:
         capacity=settings.queue_capacity,
         max_image_bytes=settings.max_image_bytes,
         max_image_pixels=settings.max_image_pixels,
+        max_raw_bytes=settings.max_raw_bytes,
         log_level=settings.log_level,
         log_json=settings.log_json,
     )

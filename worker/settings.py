@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
-from yolopool.vocabulary import COMPUTE_CLASS
+from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -163,6 +163,9 @@ class Settings(BaseSettings):
         0, ge=0, le=256, description="most images in a batch; 0: 4 on a CPU, else 16"
     )
     max_image_bytes: int = Field(32 * 1024**2, ge=1, description="most bytes of one encoded image")
+    max_raw_bytes: int = Field(
+        MAX_RAW_BYTES, ge=1, description="most bytes of one image of raw pixels"
+    )
     max_image_pixels: int = Field(100_000_000, ge=1, description="most pixels of one image")
     drain_grace_s: float = Field(
         3.0, ge=0, description="seconds for the last requests when the worker ends"

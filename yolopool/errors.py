@@ -152,6 +152,12 @@ class ImageNotDecodable(InvalidArgument):
     reason = "IMAGE_NOT_DECODABLE"
 
 
+class ImageDamaged(ImageNotDecodable):
+    """A part of the picture can't be read; the option accept_damaged runs the rest."""
+
+    reason = "IMAGE_DAMAGED"
+
+
 class ImageTooLarge(InvalidArgument):
     reason = "IMAGE_TOO_LARGE"
 
@@ -273,6 +279,13 @@ class OutOfMemory(ResourceExhausted):
 
 class ArtifactTooLarge(ResourceExhausted):
     reason = "ARTIFACT_TOO_LARGE"
+    retryable = False
+
+
+class MessageTooLarge(ResourceExhausted):
+    """A request or an answer is above what a connection carries."""
+
+    reason = "MESSAGE_TOO_LARGE"
     retryable = False
 
 

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from yolopool.errors import YolopoolError, rebuild
+from yolopool.errors import MessageTooLarge, YolopoolError, rebuild
 
 DOMAIN = "yolopool"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -55,6 +55,9 @@ def error_from_rpc(error: grpc.RpcError) -> YolopoolError:
     for key, value in call.trailing_metadata() or ():
         if key == DETAILS_KEY:
             return _typed(code.name, message, status_pb2.Status.FromString(value).details)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
+        # Of gRPC itself, on either side: the same message would be refused again.
+        return MessageTooLarge(f"{message}: ask for less at once, or send less")
     if code is grpc.StatusCode.CANCELLED:
         # The server cancelled the call because it is stopping: a caller who cancels reads no error.
         return _typed("UNAVAILABLE", f"{message}: the server is stopping, retry", ())

@@ -6,8 +6,9 @@ Standard library only: servers and clients both import it.
 import json
 import os
 
+from yolopool.vocabulary import MAX_MESSAGE_BYTES
+
 DEFAULT_ADDRESS = "127.0.0.1:50051"
-MAX_MESSAGE_BYTES = 128 * 1024 * 1024
 MESSAGE_SIZE_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

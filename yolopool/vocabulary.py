@@ -25,6 +25,11 @@ PRECISIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 # The most detections that one request or one version may ask for.
 MAX_DETECTIONS = 3000
+# The most bytes of a message, in both directions.
+MAX_MESSAGE_BYTES = 128 * 1024**2
+# The most bytes of raw pixels in a request, unless servers were started with another limit. Clients
+# encode what is larger.
+MAX_RAW_BYTES = 96 * 1024**2
 # What one pixel of model input takes on a device: three channels, as uint8 and as float32.
 INPUT_BYTES_PER_PIXEL = 3 * (1 + 4)
 

@@ -142,7 +142,7 @@ def steps(options: argparse.Namespace) -> Sequence[Callable[[Any], Any]]:
     model.shared.bind(model, model.tensors)
 
     def decode(encoded: Sequence[bytes]) -> Any:
-        return [decoding.decode(one, limits) for one in encoded]
+        return [decoding.decode(one, limits).pixels for one in encoded]
 
     def letterbox(images: Sequence[Any]) -> Any:
         policy = ShapePolicy.RECT

@@ -51,7 +51,7 @@ def check_request_id(request_id: str) -> str:
 
 
 def infer_request(
-    request: detection_pb2.DetectRequest, max_image_bytes: int
+    request: detection_pb2.DetectRequest, max_image_bytes: int, max_raw_bytes: int
 ) -> worker_pb2.InferRequest:
     """The message for a worker: image, options and priority, checked."""
     check_request_id(request.request_id)
@@ -65,7 +65,7 @@ def infer_request(
         case "encoded":
             body.encoded = _check_encoded(request.encoded, max_image_bytes)
         case "raw":
-            _check_raw(request.raw, max_image_bytes)
+            _check_raw(request.raw, max_raw_bytes)
             body.raw.CopyFrom(request.raw)
         case _:
             raise ImageEmpty("the request has no image: set encoded or raw")
@@ -241,20 +241,24 @@ def _check_encoded(data: bytes, max_image_bytes: int) -> bytes:
     if not data:
         raise ImageEmpty("the image has no bytes")
     if len(data) > max_image_bytes:
-        raise ImageTooLarge(f"the image has {len(data)} bytes, and at most {max_image_bytes} fit")
+        raise ImageTooLarge(
+            f"the image has {len(data)} bytes, and at most {max_image_bytes} are accepted: save it "
+            "smaller, as JPEG, or raise --max-image-bytes of control planes and workers"
+        )
     return data
 
 
-def _check_raw(raw: types_pb2.RawImage, max_image_bytes: int) -> None:
+def _check_raw(raw: types_pb2.RawImage, max_raw_bytes: int) -> None:
     if not raw.height or not raw.width:
         raise ImageEmpty(f"the raw image is {raw.width} x {raw.height} pixels")
     gray = raw.channel_order == types_pb2.CHANNEL_ORDER_GRAY
     if raw.channel_order not in types_pb2.ChannelOrder.values()[1:]:
         raise InvalidOption("raw.channel_order is not set: give BGR, RGB or GRAY")
     expected = raw.height * raw.width * (1 if gray else 3)
-    if expected > max_image_bytes:
+    if expected > max_raw_bytes:
         raise ImageTooLarge(
-            f"the raw image has {expected} bytes, and at most {max_image_bytes} fit"
+            f"the raw image has {expected} bytes, and at most {max_raw_bytes} are accepted: send "
+            "it encoded, as JPEG or PNG, or raise --max-raw-bytes of control planes and workers"
         )
     if len(raw.data) != expected:
         raise ImageShapeMismatch(

@@ -11,12 +11,18 @@ from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
 class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
     def __init__(
-        self, router: Router, clock: Clock, default_deadline_s: float, max_image_bytes: int
+        self,
+        router: Router,
+        clock: Clock,
+        default_deadline_s: float,
+        max_image_bytes: int,
+        max_raw_bytes: int,
     ) -> None:
         self._router = router
         self._clock = clock
         self._default_deadline_s = default_deadline_s
         self._max_image_bytes = max_image_bytes
+        self._max_raw_bytes = max_raw_bytes
 
     async def Detect(
         self, request: detection_pb2.DetectRequest, context: CallContext
@@ -25,7 +31,7 @@ class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
         principal = principal_of(context)
         try:
             ref = parse_ref(request.model)
-            body = infer_request(request, self._max_image_bytes)
+            body = infer_request(request, self._max_image_bytes, self._max_raw_bytes)
         except YolopoolError as error:
             self._router.refused(request, principal, error)
             raise

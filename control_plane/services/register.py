@@ -99,7 +99,9 @@ class Services:
         jobs = ImportJobs(registry, view, refresh, artifacts, clock)
         router = Router(_detect_context(deps), history)
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
-        self._detection = DetectionService(router, clock, deadline_s, settings.max_image_bytes)
+        self._detection = DetectionService(
+            router, clock, deadline_s, settings.max_image_bytes, settings.max_raw_bytes
+        )
         self._events = EventService(registry)
         self._explain = ExplainService(view, deps.snapshot, history, clock)
         self._fleet = FleetService(

@@ -79,7 +79,7 @@ def running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(2)
         except subprocess.TimeoutExpired:
             # A follower that was just filled refuses: it is writing its first file.
             process.kill()

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 def test_no_answer_is_wrong_or_swapped(tmp_path: Path, devices: str) -> None:
     if devices == "cpu:2x1" and len(Host().allowed()) < 2:
         pytest.skip("two workers with a core each need two cores")
-    arguments = ["--requests=300", "--distinct=60", f"--results={tmp_path}", f"--devices={devices}"]
+    arguments = ["--requests=200", "--distinct=50", f"--results={tmp_path}", f"--devices={devices}"]
     assert mixed.main(arguments) == 0
 
 

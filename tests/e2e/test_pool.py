@@ -3,6 +3,7 @@ a killed worker, a restart, and an end that leaves nothing behind.
 """
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -12,9 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image, ImageOps
 
 from benchmarks.harness import dataset
 from benchmarks.harness.matching import Detected, match, total
@@ -43,15 +47,27 @@ def a_pool(folder: Path, devices: str, budget: str = "") -> LocalPool:
     return LocalPool(options(folder, devices, budget), lambda text: None)
 
 
-def test_the_labelled_shapes_are_found(folder: Path) -> None:
-    with a_pool(folder, "cpu") as pool, Client(pool.address) as client:
+@pytest.fixture(scope="module")
+def shapes() -> Iterator[tuple[Client, Path]]:
+    """A client of a pool on a CPU that has the demo model, and the pool's folder."""
+    # The paths of sockets are short.
+    with (
+        tempfile.TemporaryDirectory(prefix="yp-") as path,
+        a_pool(Path(path), "cpu") as pool,
+        Client(pool.address) as client,
+    ):
         demo.register(client, "shapes", SHAPES)
-        scores = []
-        for image in dataset.load(dataset.FOLDER):
-            found = client.detect(image.encoded, model="shapes")
-            boxes = [Detected(one.class_name, one.xyxy, one.confidence) for one in found]
-            scores.append(match(image.labels, boxes))
-        (worker,) = client.workers()
+        yield client, Path(path)
+
+
+def test_the_labelled_shapes_are_found(shapes: tuple[Client, Path]) -> None:
+    client, _ = shapes
+    scores = []
+    for image in dataset.load(dataset.FOLDER):
+        found = client.detect(image.encoded, model="shapes")
+        boxes = [Detected(one.class_name, one.xyxy, one.confidence) for one in found]
+        scores.append(match(image.labels, boxes))
+    (worker,) = client.workers()
     every = total(scores)
     assert every.recall >= 0.95
     assert every.false_positives <= 0.05 * every.labelled
@@ -207,29 +223,70 @@ def test_a_restart_on_the_same_folder_keeps_the_registry(folder: Path) -> None:
         assert client.detect(IMAGE, model="team/shapes@1").model == "team/shapes@1"
 
 
-def test_bad_requests_have_reasons_and_the_pool_lives_on(folder: Path) -> None:
-    with a_pool(folder, "cpu") as pool, Client(pool.address) as client:
-        demo.register(client, "shapes", SHAPES)
-        refused = {
-            "IMAGE_NOT_DECODABLE": lambda: client.detect(b"no image", model="shapes"),
-            "MODEL_NOT_FOUND": lambda: client.detect(IMAGE, model="absent"),
-            "VERSION_NOT_FOUND": lambda: client.detect(IMAGE, model="shapes@9"),
-            "ALIAS_NOT_FOUND": lambda: client.detect(IMAGE, model="shapes:stable"),
-            "INVALID_MODEL_REFERENCE": lambda: client.detect(IMAGE, model="../etc"),
-            "INVALID_OPTION": lambda: client.detect(IMAGE, model="shapes", confidence=2),
-        }
-        for reason, call in refused.items():
-            with pytest.raises(errors.YolopoolError) as caught:
-                call()
-            assert caught.value.reason == reason
-        junk = folder / "junk.pt"
-        junk.write_bytes(b"not a model" * 1000)
-        version = client.register("junk", junk)
-        assert (version.state, version.reason) == ("FAILED", "ARTIFACT_INVALID")
+def test_bad_requests_have_reasons_and_the_pool_lives_on(
+    shapes: tuple[Client, Path], tmp_path: Path
+) -> None:
+    client, _ = shapes
+    refused = {
+        "IMAGE_NOT_DECODABLE": lambda: client.detect(b"no image", model="shapes"),
+        "MODEL_NOT_FOUND": lambda: client.detect(IMAGE, model="absent"),
+        "VERSION_NOT_FOUND": lambda: client.detect(IMAGE, model="shapes@9"),
+        "ALIAS_NOT_FOUND": lambda: client.detect(IMAGE, model="shapes:stable"),
+        "INVALID_MODEL_REFERENCE": lambda: client.detect(IMAGE, model="../etc"),
+        "INVALID_OPTION": lambda: client.detect(IMAGE, model="shapes", confidence=2),
+    }
+    for reason, call in refused.items():
         with pytest.raises(errors.YolopoolError) as caught:
-            client.detect(IMAGE, model="junk")
-        assert caught.value.reason == "MODEL_IMPORT_FAILED"
-        assert len(client.detect(IMAGE, model="shapes")) == 2
+            call()
+        assert caught.value.reason == reason
+    junk = tmp_path / "junk.pt"
+    junk.write_bytes(b"not a model" * 1000)
+    version = client.register("junk", junk)
+    assert (version.state, version.reason) == ("FAILED", "ARTIFACT_INVALID")
+    with pytest.raises(errors.YolopoolError) as caught:
+        client.detect(IMAGE, model="junk")
+    assert caught.value.reason == "MODEL_IMPORT_FAILED"
+    assert len(client.detect(IMAGE, model="shapes")) == 2
+
+
+def as_jpeg(**options: Any) -> bytes:
+    stream = io.BytesIO()
+    with Image.open(IMAGE) as picture:
+        picture.convert("RGB").save(stream, "JPEG", quality=95, **options)
+    return stream.getvalue()
+
+
+def test_a_picture_is_the_same_by_every_way(shapes: tuple[Client, Path], tmp_path: Path) -> None:
+    client, _ = shapes
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(as_jpeg(exif=turned))
+    first = client.detect(path, model="shapes")
+    assert len(first) == 2
+    with Image.open(path) as unread, Image.open(path) as loaded:
+        upright = np.asarray(ImageOps.exif_transpose(loaded))
+        deep = upright.astype(np.uint16) * 256 + 99
+        ways = [(image, None) for image in (path.read_bytes(), unread, loaded, upright, deep)]
+        for image, bits in [*ways, (np.right_shift(deep, np.uint16(4)), 12)]:
+            again = client.detect(image, model="shapes", channel_order="rgb", bit_depth=bits)
+            np.testing.assert_array_equal(again.xyxy, first.xyxy)
+            np.testing.assert_array_equal(again.confidence, first.confidence)
+            assert again.image_size == first.image_size
+
+
+def test_damage_is_told_and_not_logged(shapes: tuple[Client, Path]) -> None:
+    client, folder = shapes
+    whole = as_jpeg()
+    damaged = whole[: len(whole) * 3 // 4] + b"\xff\xd9"
+    with pytest.raises(errors.ImageDamaged, match="premature end of data segment"):
+        client.detect(damaged, model="shapes")
+    found = client.detect(damaged, model="shapes", accept_damaged=True)
+    assert "premature end" in found.image_damage
+    assert not client.detect(whole[:-2], model="shapes").image_damage
+    logs = [path.read_text() for path in folder.rglob("worker.log")]
+    assert logs
+    assert not [log for log in logs if "Corrupt JPEG" in log]
 
 
 def test_ctrl_c_ends_all(folder: Path) -> None:

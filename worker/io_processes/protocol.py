@@ -23,10 +23,12 @@ from yolopool.vocabulary import ShapePolicy
 # has 200 KB, and masks have at most results.MAX_MASK_BYTES.
 _HEAD = struct.Struct("<IBQ")
 MAX_BYTES = 32 * 1024**2
-_SPEC = struct.Struct("<II??Id")
+_SPEC = struct.Struct("<II???Id")
 _PREPARED = struct.Struct("<Q8I2d")
 _REMAINING = struct.Struct("<d")
 _NUMBER = struct.Struct("<Q")
+# The most of what an I/O process says of damage: a sentence of its decoder.
+_DAMAGE_BYTES = 300
 
 
 class MessageKind(enum.IntEnum):
@@ -56,6 +58,7 @@ class IoSettings:
     capacity: int
     max_image_bytes: int
     max_image_pixels: int
+    max_raw_bytes: int
     log_level: str
     log_json: bool
 
@@ -147,19 +150,28 @@ def read_ask(payload: bytes) -> tuple[float | None, bytes]:
 def pack_spec(spec: PreprocessSpec) -> bytes:
     square = spec.policy is ShapePolicy.SQUARE
     tiling = spec.tiling or Tiling(0, 0.0)
-    return _SPEC.pack(spec.image_size, spec.stride, square, spec.crop, tiling.size, tiling.overlap)
+    return _SPEC.pack(
+        spec.image_size,
+        spec.stride,
+        square,
+        spec.crop,
+        spec.accept_damaged,
+        tiling.size,
+        tiling.overlap,
+    )
 
 
 def read_spec(payload: bytes) -> PreprocessSpec:
-    image_size, stride, square, crop, side, overlap = _SPEC.unpack(payload)
+    image_size, stride, square, crop, accept_damaged, side, overlap = _SPEC.unpack(payload)
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
-    return PreprocessSpec(image_size, stride, policy, crop, Tiling(side, overlap) if side else None)
+    tiling = Tiling(side, overlap) if side else None
+    return PreprocessSpec(image_size, stride, policy, crop, tiling, accept_damaged)
 
 
 def pack_prepared(prepared: Prepared, at: int) -> bytes:
     """`at` is the offset of the pixels in the shared memory."""
     letterboxed = prepared.letterboxed
-    return _PREPARED.pack(
+    where = _PREPARED.pack(
         at,
         *letterboxed.image.shape[:2],
         *letterboxed.original_shape,
@@ -168,13 +180,16 @@ def pack_prepared(prepared: Prepared, at: int) -> bytes:
         prepared.decode_s,
         prepared.preprocess_s,
     )
+    return where + prepared.damage.encode()[:_DAMAGE_BYTES]
 
 
 def read_prepared(payload: bytes, pixels: Callable[[int, int], U8]) -> Prepared:
     """`pixels(offset, size_bytes)` returns a flat view of the shared memory."""
-    at, height, width, old_height, old_width, *whole, decode_s, preprocess_s = _PREPARED.unpack(
-        payload
+    at, height, width, old_height, old_width, *whole, decode_s, preprocess_s = (
+        _PREPARED.unpack_from(payload)
     )
+    damage = payload[_PREPARED.size :][:_DAMAGE_BYTES].decode(errors="replace")
     image = pixels(at, height * width * 3).reshape(height, width, 3)
     letterboxed = Letterboxed(image, (old_height, old_width))
-    return Prepared(letterboxed, (whole[0], whole[1]), (whole[2], whole[3]), decode_s, preprocess_s)
+    shape, offset = (whole[0], whole[1]), (whole[2], whole[3])
+    return Prepared(letterboxed, shape, offset, decode_s, preprocess_s, damage)

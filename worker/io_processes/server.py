@@ -160,7 +160,9 @@ async def serve(socket_fd: int, memory: int) -> None:
     await loop.create_connection(lambda: engine.frames, sock=socket.socket(fileno=socket_fd))
     settings = await engine.started
     logs.set_up_logs("worker-io", settings.log_level, settings.log_json)
-    limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+    limits = ImageLimits(
+        settings.max_image_bytes, settings.max_image_pixels, settings.max_raw_bytes
+    )
     preprocessor = Preprocessor(settings.threads, settings.capacity, limits, arena, time.monotonic)
     preprocessor.start()
     engine.oldest = lambda: preprocessor.oldest

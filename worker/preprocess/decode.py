@@ -7,13 +7,18 @@ import cv2
 import numpy as np
 
 from worker.arrays import U8
+from worker.preprocess import file_formats
 from worker.preprocess.image_header import read_header
+from worker.preprocess.jpeg import decode_jpeg
+from worker.preprocess.tiff import decode_tiff
 from yolopool.errors import (
+    ImageDamaged,
     ImageEmpty,
     ImageNotDecodable,
     ImageShapeMismatch,
     ImageTooLarge,
 )
+from yolopool.vocabulary import MAX_RAW_BYTES
 
 
 class ChannelOrder(enum.StrEnum):
@@ -26,51 +31,86 @@ class ChannelOrder(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """The largest image accepted: bytes, encoded or raw, and pixels (width * height)."""
+    """The largest image accepted: bytes of a file, bytes of raw pixels, and pixels (width *
+    height).
+    """
 
     max_bytes: int
     max_pixels: int
+    max_raw_bytes: int = MAX_RAW_BYTES
 
     def check_bytes(self, size: int) -> None:
         """Raises ImageEmpty or ImageTooLarge."""
-        if size == 0:
-            raise ImageEmpty("the image has no bytes: send an encoded image or raw pixels")
-        if size > self.max_bytes:
-            raise ImageTooLarge(
-                f"the image has {size} bytes, at most {self.max_bytes} are accepted: "
-                "send a smaller one or raise the worker's limit"
-            )
+        _check_size(size, self.max_bytes, "--max-image-bytes")
+
+    def check_raw_bytes(self, size: int) -> None:
+        """Raises ImageEmpty or ImageTooLarge."""
+        _check_size(size, self.max_raw_bytes, "--max-raw-bytes")
 
     def check_pixels(self, height: int, width: int) -> None:
         """Raises ImageTooLarge."""
         if height * width > self.max_pixels:
             raise ImageTooLarge(
                 f"the image has {width}x{height} pixels, at most {self.max_pixels} are accepted: "
-                "send a smaller one or raise the worker's limit"
+                "send a smaller one or raise the worker's --max-image-pixels"
             )
 
 
-def decode(encoded: bytes, limits: ImageLimits) -> U8:
-    """Decodes to uint8 BGR (height, width, 3), upright: what cv2.IMREAD_COLOR gives.
+def _check_size(size: int, limit: int, flag: str) -> None:
+    if size == 0:
+        raise ImageEmpty("the image has no bytes: send an encoded image or raw pixels")
+    if size > limit:
+        raise ImageTooLarge(
+            f"the image has {size} bytes, at most {limit} are accepted: send a smaller one or "
+            f"raise the worker's {flag}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """Pixels, uint8 BGR (height, width, 3), upright. `damage` says what of the file was damaged;
+    empty if nothing was.
+    """
+
+    pixels: U8
+    damage: str = ""
+
+
+def decode(encoded: bytes, limits: ImageLimits, accept_damaged: bool = False) -> DecodedImage:
+    """Decodes an image file to what the model library's `predict` reads.
 
     The size is checked against the header before anything is decoded. Raises ImageEmpty,
-    ImageTooLarge, or ImageNotDecodable: no image, another format, or a truncated one.
+    ImageTooLarge, ImageNotDecodable: no image, another format, or one that ends too early; and
+    ImageDamaged, unless `accept_damaged`: then what can't be read is grey, or what the decoder
+    made of it.
     """
     limits.check_bytes(len(encoded))
     header = read_header(encoded)
     limits.check_pixels(header.height, header.width)
+    damage = ""
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ImageNotDecodable(
-            f"the {header.format} image of {header.width}x{header.height} pixels can't be "
-            "decoded: it is truncated, damaged, or of a kind that OpenCV does not read"
-        )
+        match header.format:
+            case "JPEG":
+                pixels, damage = decode_jpeg(encoded)
+            case "PNG":
+                pixels = file_formats.png(encoded)
+            case "TIFF":
+                pixels = decode_tiff(encoded, header.pixels)
+            case "GIF" | "AVIF" | "HEIC":
+                pixels = file_formats.by_pillow(encoded, header.format, limits.check_pixels)
+            case _:
+                pixels = file_formats.by_opencv(encoded)
+    except ImageNotDecodable as error:
+        what = f"the {header.format} image of {header.width}x{header.height} pixels"
+        raise ImageNotDecodable(f"{what} can't be decoded: {error}") from error
     # The decoder may read another size than the header that was checked.
-    limits.check_pixels(*image.shape[:2])
-    return np.asarray(image, np.uint8)
+    limits.check_pixels(*pixels.shape[:2])
+    if damage and not accept_damaged:
+        raise ImageDamaged(
+            f"the {header.format} image of {header.width}x{header.height} pixels is damaged "
+            f"({damage}): send it again, or set accept_damaged to run what can be read of it"
+        )
+    return DecodedImage(pixels, damage)
 
 
 def from_raw(
@@ -80,7 +120,7 @@ def from_raw(
 
     Raises ImageEmpty, ImageTooLarge, or ImageShapeMismatch if the sizes disagree.
     """
-    limits.check_bytes(len(data))
+    limits.check_raw_bytes(len(data))
     limits.check_pixels(height, width)
     channels = 1 if channel_order is ChannelOrder.GRAY else 3
     if height * width * channels != len(data):

@@ -38,7 +38,8 @@ class PreprocessSpec:
     """How a version wants its images: the longest side and the stride in pixels, and the shape.
 
     With `crop` it gets the middle of the image instead, as models that classify do. Without
-    `tiling` the image is prepared whole.
+    `tiling` the image is prepared whole. With `accept_damaged` it is prepared also where parts of
+    it can't be read.
     """
 
     image_size: int
@@ -46,6 +47,7 @@ class PreprocessSpec:
     policy: ShapePolicy
     crop: bool = False
     tiling: Tiling | None = None
+    accept_damaged: bool = False
 
     @property
     def max_bytes(self) -> int:
@@ -60,7 +62,8 @@ class Prepared:
 
     `image_shape` is the (height, width) of the whole image, upright, and `offset` the (x, y) of the
     region of interest in it. If the image is tiled, `letterboxed` has all tiles, one below the
-    other: see `origins`. The times are seconds of the thread that prepared it.
+    other: see `origins`. The times are seconds of the thread that prepared it. `damage` says what
+    of the image could not be read; empty if nothing was damaged.
     """
 
     letterboxed: Letterboxed
@@ -68,6 +71,7 @@ class Prepared:
     offset: tuple[int, int]
     decode_s: float
     preprocess_s: float
+    damage: str = ""
 
     @property
     def part(self) -> Region:

@@ -5,7 +5,9 @@ backlog is bounded: an image that finds no place in it, or no slot for its pixel
 once.
 """
 
+import ctypes
 import itertools
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +15,14 @@ from functools import partial
 from typing import Any, Generic
 
 import cv2
+from PIL import Image
 
 from worker.arrays import U8
 from worker.concurrency.reply import Reply
 from worker.concurrency.thread_pool import ThreadPool
 from worker.preprocess import decode, letterbox
 from worker.preprocess.arena import Arena
-from worker.preprocess.decode import ImageLimits
+from worker.preprocess.decode import DecodedImage, ImageLimits
 from worker.preprocess.letterbox import Letterboxed, Region
 from worker.preprocess.prepared import (
     Box,
@@ -66,8 +69,7 @@ class Preprocessor:
     ) -> None:
         # One thread for each image: images are many and small, and the model needs the cores.
         cv2.setNumThreads(1)
-        # OpenCV must not log broken images: their senders get an error.
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        silence_decoders()
         self._limits = limits
         self._arena = arena
         self._capacity = capacity
@@ -160,7 +162,8 @@ class Preprocessor:
     def _prepare(self, image: "_Image[Any]") -> Prepared:
         try:
             started = self._clock()
-            pixels, image_shape, offset = self._read(image.source, image.region_of_interest)
+            whole = self._decode(image.source, image.spec)
+            pixels, offset = _region(whole.pixels, image.region_of_interest)
             decoded = self._clock()
             if image.spec.tiling is not None:
                 letterboxed = self._tiles(pixels, image.spec, image.spec.tiling)
@@ -172,10 +175,11 @@ class Preprocessor:
             self._release(image)
         return Prepared(
             letterboxed,
-            image_shape,
+            whole.pixels.shape[:2],
             offset,
             decode_s=decoded - started,
             preprocess_s=self._clock() - decoded,
+            damage=whole.damage,
         )
 
     def _tiles(self, image: U8, spec: PreprocessSpec, tiling: Tiling) -> Letterboxed:
@@ -192,21 +196,14 @@ class Preprocessor:
         stack = slot[: len(tiles) * first.nbytes].reshape(-1, *first.shape[1:])
         return Letterboxed(stack, (height, width))
 
-    def _read(
-        self, source: bytes | RawPixels, region_of_interest: Box | None
-    ) -> tuple[U8, tuple[int, int], tuple[int, int]]:
-        """The pixels of the region, the (height, width) of the image, and their (x, y) in it."""
+    def _decode(self, source: bytes | RawPixels, spec: PreprocessSpec) -> DecodedImage:
         if isinstance(source, RawPixels):
-            image = decode.from_raw(
-                source.data, source.height, source.width, source.channel_order, self._limits
+            return DecodedImage(
+                decode.from_raw(
+                    source.data, source.height, source.width, source.channel_order, self._limits
+                )
             )
-        else:
-            image = decode.decode(source, self._limits)
-        height, width = image.shape[:2]
-        if region_of_interest is None:
-            return image, (height, width), (0, 0)
-        part = letterbox.region(region_of_interest, (height, width))
-        return letterbox.crop(image, part), (height, width), part.offset
+        return decode.decode(source, self._limits, spec.accept_damaged)
 
     def _release(self, image: "_Image[Any]") -> None:
         image.slot = None
@@ -221,6 +218,26 @@ class Preprocessor:
                 image.reply.fail(Draining(_ENDING))
         self._threads.end()
         self._threads.join()
+
+
+def silence_decoders() -> None:
+    """Decoders write nothing of broken images to stderr: their senders get an error."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    pillow = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined] # its C part
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        set_handler = getattr(pillow, name, None)  # of the libtiff that pillow brings
+        if set_handler is not None:
+            set_handler.argtypes = [ctypes.c_void_p]
+            set_handler(None)
+
+
+def _region(image: U8, box: Box | None) -> tuple[U8, tuple[int, int]]:
+    """The pixels of the region of interest, and their (x, y) in the image."""
+    if box is None:
+        return image, (0, 0)
+    part = letterbox.region(box, image.shape[:2])
+    return letterbox.crop(image, part), part.offset
 
 
 def _letterboxed(image: U8, spec: PreprocessSpec, slot: U8, limits: ImageLimits) -> Letterboxed:

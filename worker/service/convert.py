@@ -115,7 +115,12 @@ def spec_of(replica: Replica, output_options: OutputOptions) -> PreprocessSpec:
     policy = ShapePolicy.SQUARE if square else ShapePolicy.RECT
     crop = replica.manifest_pack.manifest.task == CLASSIFY
     return PreprocessSpec(
-        output_options.image_size, replica.stride, policy, crop, output_options.tiling
+        output_options.image_size,
+        replica.stride,
+        policy,
+        crop,
+        output_options.tiling,
+        output_options.accept_damaged,
     )
 
 

@@ -53,7 +53,7 @@ class OutputOptions:
     """What the response contains, and the size and tiles in which the image is run.
 
     `image_size` is in pixels, before it is rounded up to whole strides. Without `tiling` the image
-    is run whole.
+    is run whole. With `accept_damaged` it is run also where parts of it can't be read.
     """
 
     masks: MaskFormat
@@ -61,6 +61,7 @@ class OutputOptions:
     all_probabilities: bool
     image_size: int
     tiling: Tiling | None
+    accept_damaged: bool
 
 
 def output_options(
@@ -91,7 +92,14 @@ def output_options(
             f"mask_format {options.mask_format} is unknown: give NONE, POLYGON or RLE"
         )
     size = _image_size(options.image_size, settings)
-    return OutputOptions(masks, top_k, options.all_probabilities, size, _tiling(options, size))
+    return OutputOptions(
+        masks,
+        top_k,
+        options.all_probabilities,
+        size,
+        _tiling(options, size),
+        options.accept_damaged,
+    )
 
 
 def _image_size(asked: int, settings: types_pb2.VersionSettings) -> int:

@@ -41,6 +41,7 @@ def detect_response(
         request_id=request.request_id,
         task=replica.manifest_pack.manifest.task,
         tiles=inference.tiles,
+        image_damage=inference.prepared.damage,
     )
     if results.probabilities is not None:
         classification = classification_to(

@@ -125,9 +125,7 @@ def _options(
 
 @app.command()
 def detect(
-    images: Annotated[
-        list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, BMP or TIFF.")
-    ],
+    images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP and others.")],
     model: Annotated[
         str, typer.Option("--model", "-m", help="Name of the model, or NAME@VERSION.")
     ],
@@ -176,6 +174,10 @@ def detect(
     tile_overlap: Annotated[
         float | None, typer.Option("--overlap", help="Overlap of neighbouring tiles, 0..0.9.")
     ] = None,
+    accept_damaged: Annotated[
+        bool,
+        typer.Option("--accept-damaged", help="Run a JPEG of which parts can't be read, too."),
+    ] = False,
     save: Annotated[
         Path | None,
         typer.Option("--save", help="Write the image with the results drawn: a file or folder."),
@@ -204,6 +206,7 @@ def detect(
         "image_size": image_size,
         "tile_size": tile_size,
         "tile_overlap": tile_overlap,
+        "accept_damaged": accept_damaged,
         "priority": cast(PriorityName, priority),
         "timeout_s": timeout_s,
     }

@@ -17,6 +17,8 @@ def results(found: Detections, name: str) -> Table:
     classification.
     """
     title = f"[bold]{escape(name)}[/] {found.model}, {found.image_size[0]}x{found.image_size[1]} px"
+    if found.image_damage:
+        title += f", [red]damaged: {escape(found.image_damage)}[/]"
     if found.classification is not None:
         table = plain_table("CLASS", "PROBABILITY ", title=title)
         top = found.classification

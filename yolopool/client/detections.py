@@ -120,7 +120,8 @@ class Detections:
     classification, and no boxes.
 
     `drift` is the measured drift of the build that answered; None: it is exact or not compared.
-    `compute_class` is the device's, e.g. amx or sm_90; empty if it is not known.
+    `compute_class` is the device's, e.g. amx or sm_90; empty if it is not known. `image_damage`
+    says what of the image could not be read (option `accept_damaged`); empty: nothing was damaged.
     """
 
     xyxy: F32
@@ -145,6 +146,7 @@ class Detections:
     tiles: int = 0
     drift: Drift | None = None
     compute_class: str = ""
+    image_damage: str = ""
 
     def __len__(self) -> int:
         return len(self.class_id)
@@ -228,6 +230,8 @@ class Detections:
         }
         if self.drift is not None:
             plain["drift"] = asdict(self.drift)
+        if self.image_damage:
+            plain["image_damage"] = self.image_damage
         if self.classification is not None:
             plain["classification"] = self.classification.to_dict()
         return plain
@@ -285,6 +289,7 @@ def from_response(
         tiles=response.tiles,
         drift=drift_of(response.drift) if response.HasField("drift") else None,
         compute_class=variant.compute_class,
+        image_damage=response.image_damage,
         **_task_fields(response, size, with_masks),
     )
 

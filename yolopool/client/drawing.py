@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
+from yolopool.client.images import to_rgb
 from yolopool.client.masks import Mask, fill
 
 ImageSource = Image.Image | bytes | str | Path
@@ -67,14 +68,21 @@ class Drawable(Protocol):
 
 
 def picture_of(image: ImageSource | None) -> Image.Image:
-    """A copy of the image in RGB with its EXIF orientation applied."""
+    """A copy of the image in RGB with its EXIF orientation applied. Raises ValueError without an
+    image, or for one that pillow does not read, such as HEIC.
+    """
     if image is None:
         raise ValueError("no image to draw on: give the one the boxes were found on")
-    if isinstance(image, bytes):
-        image = Image.open(io.BytesIO(image))
-    elif isinstance(image, str | Path):
-        image = Image.open(image)
-    return ImageOps.exif_transpose(image).convert("RGB")
+    try:
+        if isinstance(image, bytes):
+            image = Image.open(io.BytesIO(image))
+        elif isinstance(image, str | Path):
+            image = Image.open(image)
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            "pillow can't read this image here: give one in another format to draw on"
+        ) from error
+    return to_rgb(image)
 
 
 def draw(results: Drawable, picture: Image.Image) -> Image.Image:

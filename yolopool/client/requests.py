@@ -60,10 +60,13 @@ _RESIDENCIES = {
 class DetectOptions(TypedDict, total=False):
     """The options of `detect`; those left out take the version's settings.
 
-    The image: `channel_order` of an array with colours, "bgr" (OpenCV) or "rgb"; `image_size`,
-    the longest side to scale it to, one that the version allows; `region_of_interest`, (x_min,
-    y_min, x_max, y_max) in pixels, to detect only there; `tile_size` and `tile_overlap`, to cut a
-    large image into tiles (side in pixels, 0: the model's own size; overlap as a share, 0..0.9).
+    The image: `channel_order` of an array with colours, "bgr" (OpenCV) or "rgb"; `bit_depth`, how
+    many bits of each level of a 16-bit array or PIL image are used (12 of many cameras), 8 to 16,
+    default all; `accept_damaged`, to run an image of which parts can't be read, and be told so by
+    `Detections.image_damage`; `image_size`, the longest side to scale it to, one that the version
+    allows; `region_of_interest`, (x_min, y_min, x_max, y_max) in pixels, to detect only there;
+    `tile_size` and `tile_overlap`, to cut a large image into tiles (side in pixels, 0: the model's
+    own size; overlap as a share, 0..0.9).
 
     The result: `confidence`, least confidence 0..1, and `class_confidences` for single classes by
     id; `iou`, overlap above which NMS drops the less confident box; `agnostic_nms`, to suppress
@@ -76,6 +79,8 @@ class DetectOptions(TypedDict, total=False):
     """
 
     channel_order: images.Order | None
+    bit_depth: int | None
+    accept_damaged: bool
     confidence: float | None
     class_confidences: Mapping[int, float] | None
     iou: float | None
@@ -129,8 +134,9 @@ def detect(
     request = detection_pb2.DetectRequest(
         model=model, priority=_PRIORITIES[priority], request_id=given.get("request_id", "")
     )
-    source = images.put(image, given.get("channel_order"), request)
+    source = images.put(image, given.get("channel_order"), given.get("bit_depth"), request)
     options = request.options
+    options.accept_damaged = given.get("accept_damaged", False)
     _put_thresholds(options, given)
     _put_region(options, given)
     _put_form(options, given)

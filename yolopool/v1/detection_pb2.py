@@ -25,45 +25,45 @@ _sym_db = _symbol_database.Default()
 from yolopool.v1 import types_pb2 as yolopool_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1byolopool/v1/detection.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"\xca\x01\n\rDetectRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07\x65ncoded\x18\x02 \x01(\x0cH\x00\x12$\n\x03raw\x18\x03 \x01(\x0b\x32\x15.yolopool.v1.RawImageH\x00\x12+\n\x07options\x18\x04 \x01(\x0b\x32\x1a.yolopool.v1.DetectOptions\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.yolopool.v1.Priority\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x07\n\x05image\"\xaf\x03\n\rDetectOptions\x12\x17\n\nconfidence\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x37\n\x11\x63lass_confidences\x18\x02 \x03(\x0b\x32\x1c.yolopool.v1.ClassConfidence\x12\x10\n\x03iou\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x1b\n\x0emax_detections\x18\x04 \x01(\rH\x02\x88\x01\x01\x12\x0f\n\x07\x63lasses\x18\x05 \x03(\r\x12\x14\n\x0c\x61gnostic_nms\x18\x06 \x01(\x08\x12,\n\x12region_of_interest\x18\x07 \x01(\x0b\x32\x10.yolopool.v1.Box\x12,\n\x0bmask_format\x18\x08 \x01(\x0e\x32\x17.yolopool.v1.MaskFormat\x12\x12\n\x05top_k\x18\t \x01(\rH\x03\x88\x01\x01\x12\x19\n\x11\x61ll_probabilities\x18\n \x01(\x08\x12\x12\n\nimage_size\x18\x0b \x01(\r\x12#\n\x06tiling\x18\x0c \x01(\x0b\x32\x13.yolopool.v1.TilingB\r\n\x0b_confidenceB\x06\n\x04_iouB\x11\n\x0f_max_detectionsB\x08\n\x06_top_k\"=\n\x06Tiling\x12\x11\n\ttile_size\x18\x01 \x01(\r\x12\x14\n\x07overlap\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\n\n\x08_overlap\"7\n\x0f\x43lassConfidence\x12\x10\n\x08\x63lass_id\x18\x01 \x01(\r\x12\x12\n\nconfidence\x18\x02 \x01(\x02\"\x9a\x03\n\x0e\x44\x65tectResponse\x12*\n\ndetections\x18\x01 \x03(\x0b\x32\x16.yolopool.v1.Detection\x12\x13\n\x0bimage_width\x18\x02 \x01(\r\x12\x14\n\x0cimage_height\x18\x03 \x01(\r\x12(\n\x07version\x18\x04 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12%\n\x07variant\x18\x05 \x01(\x0b\x32\x14.yolopool.v1.Variant\x12\x0e\n\x06worker\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x12\n\nbatch_size\x18\x08 \x01(\r\x12#\n\x06timing\x18\t \x01(\x0b\x32\x13.yolopool.v1.Timing\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x0c\n\x04task\x18\x0b \x01(\t\x12\x33\n\x0e\x63lassification\x18\x0c \x01(\x0b\x32\x1b.yolopool.v1.Classification\x12\r\n\x05tiles\x18\r \x01(\r\x12!\n\x05\x64rift\x18\x0e \x01(\x0b\x32\x12.yolopool.v1.Drift\"\xdd\x01\n\tDetection\x12\x10\n\x08\x63lass_id\x18\x01 \x01(\r\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12\x1d\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x10.yolopool.v1.Box\x12\x1f\n\x04mask\x18\x05 \x01(\x0b\x32\x11.yolopool.v1.Mask\x12(\n\tkeypoints\x18\x06 \x03(\x0b\x32\x15.yolopool.v1.Keypoint\x12,\n\x0brotated_box\x18\x07 \x01(\x0b\x32\x17.yolopool.v1.RotatedBox\"c\n\x04Mask\x12)\n\x08polygons\x18\x01 \x01(\x0b\x32\x15.yolopool.v1.PolygonsH\x00\x12&\n\x03rle\x18\x02 \x01(\x0b\x32\x17.yolopool.v1.RunLengthsH\x00\x42\x08\n\x06\x66ormat\"/\n\x08Polygons\x12#\n\x05parts\x18\x01 \x03(\x0b\x32\x14.yolopool.v1.Polygon\"\x19\n\x07Polygon\x12\x0e\n\x06points\x18\x01 \x03(\x02\";\n\nRunLengths\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\x0c\"H\n\x08Keypoint\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\x17\n\nvisibility\x18\x03 \x01(\x02H\x00\x88\x01\x01\x42\r\n\x0b_visibility\"r\n\nRotatedBox\x12\x10\n\x08\x63\x65nter_x\x18\x01 \x01(\x02\x12\x10\n\x08\x63\x65nter_y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\x12\x10\n\x08rotation\x18\x05 \x01(\x02\x12\x0f\n\x07\x63orners\x18\x06 \x03(\x02\"S\n\x0e\x43lassification\x12*\n\x03top\x18\x01 \x03(\x0b\x32\x1d.yolopool.v1.ClassProbability\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\"M\n\x10\x43lassProbability\x12\x10\n\x08\x63lass_id\x18\x01 \x01(\r\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\xac\x01\n\x06Timing\x12\x10\n\x08route_ms\x18\x01 \x01(\x02\x12\x14\n\x0cload_wait_ms\x18\x02 \x01(\x02\x12\x10\n\x08queue_ms\x18\x03 \x01(\x02\x12\x11\n\tdecode_ms\x18\x04 \x01(\x02\x12\x15\n\rpreprocess_ms\x18\x05 \x01(\x02\x12\x14\n\x0cinference_ms\x18\x06 \x01(\x02\x12\x16\n\x0epostprocess_ms\x18\x07 \x01(\x02\x12\x10\n\x08total_ms\x18\x08 \x01(\x02*m\n\nMaskFormat\x12\x1b\n\x17MASK_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10MASK_FORMAT_NONE\x10\x01\x12\x17\n\x13MASK_FORMAT_POLYGON\x10\x02\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x03\x32U\n\x10\x44\x65tectionService\x12\x41\n\x06\x44\x65tect\x12\x1a.yolopool.v1.DetectRequest\x1a\x1b.yolopool.v1.DetectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1byolopool/v1/detection.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"\xca\x01\n\rDetectRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07\x65ncoded\x18\x02 \x01(\x0cH\x00\x12$\n\x03raw\x18\x03 \x01(\x0b\x32\x15.yolopool.v1.RawImageH\x00\x12+\n\x07options\x18\x04 \x01(\x0b\x32\x1a.yolopool.v1.DetectOptions\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.yolopool.v1.Priority\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x07\n\x05image\"\xc7\x03\n\rDetectOptions\x12\x17\n\nconfidence\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x37\n\x11\x63lass_confidences\x18\x02 \x03(\x0b\x32\x1c.yolopool.v1.ClassConfidence\x12\x10\n\x03iou\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x1b\n\x0emax_detections\x18\x04 \x01(\rH\x02\x88\x01\x01\x12\x0f\n\x07\x63lasses\x18\x05 \x03(\r\x12\x14\n\x0c\x61gnostic_nms\x18\x06 \x01(\x08\x12,\n\x12region_of_interest\x18\x07 \x01(\x0b\x32\x10.yolopool.v1.Box\x12,\n\x0bmask_format\x18\x08 \x01(\x0e\x32\x17.yolopool.v1.MaskFormat\x12\x12\n\x05top_k\x18\t \x01(\rH\x03\x88\x01\x01\x12\x19\n\x11\x61ll_probabilities\x18\n \x01(\x08\x12\x12\n\nimage_size\x18\x0b \x01(\r\x12#\n\x06tiling\x18\x0c \x01(\x0b\x32\x13.yolopool.v1.Tiling\x12\x16\n\x0e\x61\x63\x63\x65pt_damaged\x18\r \x01(\x08\x42\r\n\x0b_confidenceB\x06\n\x04_iouB\x11\n\x0f_max_detectionsB\x08\n\x06_top_k\"=\n\x06Tiling\x12\x11\n\ttile_size\x18\x01 \x01(\r\x12\x14\n\x07overlap\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\n\n\x08_overlap\"7\n\x0f\x43lassConfidence\x12\x10\n\x08\x63lass_id\x18\x01 \x01(\r\x12\x12\n\nconfidence\x18\x02 \x01(\x02\"\xb0\x03\n\x0e\x44\x65tectResponse\x12*\n\ndetections\x18\x01 \x03(\x0b\x32\x16.yolopool.v1.Detection\x12\x13\n\x0bimage_width\x18\x02 \x01(\r\x12\x14\n\x0cimage_height\x18\x03 \x01(\r\x12(\n\x07version\x18\x04 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12%\n\x07variant\x18\x05 \x01(\x0b\x32\x14.yolopool.v1.Variant\x12\x0e\n\x06worker\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x12\n\nbatch_size\x18\x08 \x01(\r\x12#\n\x06timing\x18\t \x01(\x0b\x32\x13.yolopool.v1.Timing\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x0c\n\x04task\x18\x0b \x01(\t\x12\x33\n\x0e\x63lassification\x18\x0c \x01(\x0b\x32\x1b.yolopool.v1.Classification\x12\r\n\x05tiles\x18\r \x01(\r\x12!\n\x05\x64rift\x18\x0e \x01(\x0b\x32\x12.yolopool.v1.Drift\x12\x14\n\x0cimage_damage\x18\x0f \x01(\t\"\xdd\x01\n\tDetection\x12\x10\n\x08\x63lass_id\x18\x01 \x01(\r\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12\x1d\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x10.yolopool.v1.Box\x12\x1f\n\x04mask\x18\x05 \x01(\x0b\x32\x11.yolopool.v1.Mask\x12(\n\tkeypoints\x18\x06 \x03(\x0b\x32\x15.yolopool.v1.Keypoint\x12,\n\x0brotated_box\x18\x07 \x01(\x0b\x32\x17.yolopool.v1.RotatedBox\"c\n\x04Mask\x12)\n\x08polygons\x18\x01 \x01(\x0b\x32\x15.yolopool.v1.PolygonsH\x00\x12&\n\x03rle\x18\x02 \x01(\x0b\x32\x17.yolopool.v1.RunLengthsH\x00\x42\x08\n\x06\x66ormat\"/\n\x08Polygons\x12#\n\x05parts\x18\x01 \x03(\x0b\x32\x14.yolopool.v1.Polygon\"\x19\n\x07Polygon\x12\x0e\n\x06points\x18\x01 \x03(\x02\";\n\nRunLengths\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\x0c\"H\n\x08Keypoint\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\x17\n\nvisibility\x18\x03 \x01(\x02H\x00\x88\x01\x01\x42\r\n\x0b_visibility\"r\n\nRotatedBox\x12\x10\n\x08\x63\x65nter_x\x18\x01 \x01(\x02\x12\x10\n\x08\x63\x65nter_y\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\x12\x10\n\x08rotation\x18\x05 \x01(\x02\x12\x0f\n\x07\x63orners\x18\x06 \x03(\x02\"S\n\x0e\x43lassification\x12*\n\x03top\x18\x01 \x03(\x0b\x32\x1d.yolopool.v1.ClassProbability\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\"M\n\x10\x43lassProbability\x12\x10\n\x08\x63lass_id\x18\x01 \x01(\r\x12\x12\n\nclass_name\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\xac\x01\n\x06Timing\x12\x10\n\x08route_ms\x18\x01 \x01(\x02\x12\x14\n\x0cload_wait_ms\x18\x02 \x01(\x02\x12\x10\n\x08queue_ms\x18\x03 \x01(\x02\x12\x11\n\tdecode_ms\x18\x04 \x01(\x02\x12\x15\n\rpreprocess_ms\x18\x05 \x01(\x02\x12\x14\n\x0cinference_ms\x18\x06 \x01(\x02\x12\x16\n\x0epostprocess_ms\x18\x07 \x01(\x02\x12\x10\n\x08total_ms\x18\x08 \x01(\x02*m\n\nMaskFormat\x12\x1b\n\x17MASK_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10MASK_FORMAT_NONE\x10\x01\x12\x17\n\x13MASK_FORMAT_POLYGON\x10\x02\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x03\x32U\n\x10\x44\x65tectionService\x12\x41\n\x06\x44\x65tect\x12\x1a.yolopool.v1.DetectRequest\x1a\x1b.yolopool.v1.DetectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yolopool.v1.detection_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MASKFORMAT']._serialized_start=2232
-  _globals['_MASKFORMAT']._serialized_end=2341
+  _globals['_MASKFORMAT']._serialized_start=2278
+  _globals['_MASKFORMAT']._serialized_end=2387
   _globals['_DETECTREQUEST']._serialized_start=70
   _globals['_DETECTREQUEST']._serialized_end=272
   _globals['_DETECTOPTIONS']._serialized_start=275
-  _globals['_DETECTOPTIONS']._serialized_end=706
-  _globals['_TILING']._serialized_start=708
-  _globals['_TILING']._serialized_end=769
-  _globals['_CLASSCONFIDENCE']._serialized_start=771
-  _globals['_CLASSCONFIDENCE']._serialized_end=826
-  _globals['_DETECTRESPONSE']._serialized_start=829
-  _globals['_DETECTRESPONSE']._serialized_end=1239
-  _globals['_DETECTION']._serialized_start=1242
-  _globals['_DETECTION']._serialized_end=1463
-  _globals['_MASK']._serialized_start=1465
-  _globals['_MASK']._serialized_end=1564
-  _globals['_POLYGONS']._serialized_start=1566
-  _globals['_POLYGONS']._serialized_end=1613
-  _globals['_POLYGON']._serialized_start=1615
-  _globals['_POLYGON']._serialized_end=1640
-  _globals['_RUNLENGTHS']._serialized_start=1642
-  _globals['_RUNLENGTHS']._serialized_end=1701
-  _globals['_KEYPOINT']._serialized_start=1703
-  _globals['_KEYPOINT']._serialized_end=1775
-  _globals['_ROTATEDBOX']._serialized_start=1777
-  _globals['_ROTATEDBOX']._serialized_end=1891
-  _globals['_CLASSIFICATION']._serialized_start=1893
-  _globals['_CLASSIFICATION']._serialized_end=1976
-  _globals['_CLASSPROBABILITY']._serialized_start=1978
-  _globals['_CLASSPROBABILITY']._serialized_end=2055
-  _globals['_TIMING']._serialized_start=2058
-  _globals['_TIMING']._serialized_end=2230
-  _globals['_DETECTIONSERVICE']._serialized_start=2343
-  _globals['_DETECTIONSERVICE']._serialized_end=2428
+  _globals['_DETECTOPTIONS']._serialized_end=730
+  _globals['_TILING']._serialized_start=732
+  _globals['_TILING']._serialized_end=793
+  _globals['_CLASSCONFIDENCE']._serialized_start=795
+  _globals['_CLASSCONFIDENCE']._serialized_end=850
+  _globals['_DETECTRESPONSE']._serialized_start=853
+  _globals['_DETECTRESPONSE']._serialized_end=1285
+  _globals['_DETECTION']._serialized_start=1288
+  _globals['_DETECTION']._serialized_end=1509
+  _globals['_MASK']._serialized_start=1511
+  _globals['_MASK']._serialized_end=1610
+  _globals['_POLYGONS']._serialized_start=1612
+  _globals['_POLYGONS']._serialized_end=1659
+  _globals['_POLYGON']._serialized_start=1661
+  _globals['_POLYGON']._serialized_end=1686
+  _globals['_RUNLENGTHS']._serialized_start=1688
+  _globals['_RUNLENGTHS']._serialized_end=1747
+  _globals['_KEYPOINT']._serialized_start=1749
+  _globals['_KEYPOINT']._serialized_end=1821
+  _globals['_ROTATEDBOX']._serialized_start=1823
+  _globals['_ROTATEDBOX']._serialized_end=1937
+  _globals['_CLASSIFICATION']._serialized_start=1939
+  _globals['_CLASSIFICATION']._serialized_end=2022
+  _globals['_CLASSPROBABILITY']._serialized_start=2024
+  _globals['_CLASSPROBABILITY']._serialized_end=2101
+  _globals['_TIMING']._serialized_start=2104
+  _globals['_TIMING']._serialized_end=2276
+  _globals['_DETECTIONSERVICE']._serialized_start=2389
+  _globals['_DETECTIONSERVICE']._serialized_end=2474
 # @@protoc_insertion_point(module_scope)

@@ -71,7 +71,7 @@ class DetectRequest(_message.Message):
     model: _builtins.str
     """name | team/name | name@version | name:alias. Without a version: the newest that is ready."""
     encoded: _builtins.bytes
-    """JPEG, PNG, WebP, BMP or TIFF. EXIF orientation is applied."""
+    """JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC. EXIF orientation is applied."""
     priority: _types_pb2.Priority.ValueType
     request_id: _builtins.str
     """Echoed in the answer, the logs and the traces; made by the server if empty.
@@ -119,6 +119,7 @@ class DetectOptions(_message.Message):
     ALL_PROBABILITIES_FIELD_NUMBER: _builtins.int
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
     TILING_FIELD_NUMBER: _builtins.int
+    ACCEPT_DAMAGED_FIELD_NUMBER: _builtins.int
     confidence: _builtins.float
     """Least confidence of a box, 0..1."""
     iou: _builtins.float
@@ -136,6 +137,10 @@ class DetectOptions(_message.Message):
     image_size: _builtins.int
     """Longest side in pixels to scale this image to, one of the version's image_sizes; 0: its
     image_size.
+    """
+    accept_damaged: _builtins.bool
+    """Runs a JPEG of which parts can't be read instead of refusing it with IMAGE_DAMAGED; the answer
+    has an image_damage.
     """
     @_builtins.property
     def class_confidences(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassConfidence]:
@@ -168,10 +173,11 @@ class DetectOptions(_message.Message):
         all_probabilities: _builtins.bool = ...,
         image_size: _builtins.int = ...,
         tiling: Global___Tiling | None = ...,
+        accept_damaged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "_top_k", b"_top_k", "confidence", b"confidence", "iou", b"iou", "max_detections", b"max_detections", "region_of_interest", b"region_of_interest", "tiling", b"tiling", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "_top_k", b"_top_k", "agnostic_nms", b"agnostic_nms", "all_probabilities", b"all_probabilities", "class_confidences", b"class_confidences", "classes", b"classes", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "mask_format", b"mask_format", "max_detections", b"max_detections", "region_of_interest", b"region_of_interest", "tiling", b"tiling", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_iou", b"_iou", "_max_detections", b"_max_detections", "_top_k", b"_top_k", "accept_damaged", b"accept_damaged", "agnostic_nms", b"agnostic_nms", "all_probabilities", b"all_probabilities", "class_confidences", b"class_confidences", "classes", b"classes", "confidence", b"confidence", "image_size", b"image_size", "iou", b"iou", "mask_format", b"mask_format", "max_detections", b"max_detections", "region_of_interest", b"region_of_interest", "tiling", b"tiling", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
@@ -269,6 +275,7 @@ class DetectResponse(_message.Message):
     CLASSIFICATION_FIELD_NUMBER: _builtins.int
     TILES_FIELD_NUMBER: _builtins.int
     DRIFT_FIELD_NUMBER: _builtins.int
+    IMAGE_DAMAGE_FIELD_NUMBER: _builtins.int
     image_width: _builtins.int
     image_height: _builtins.int
     worker: _builtins.str
@@ -281,6 +288,8 @@ class DetectResponse(_message.Message):
     """detect | segment | pose | obb | classify: which fields are filled."""
     tiles: _builtins.int
     """Tiles that were run; 0: the image was run as one."""
+    image_damage: _builtins.str
+    """What of the image could not be read, in the decoder's words; empty: nothing was damaged."""
     @_builtins.property
     def detections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Detection]:
         """Most confident first; none of a classification."""
@@ -320,10 +329,11 @@ class DetectResponse(_message.Message):
         classification: Global___Classification | None = ...,
         tiles: _builtins.int = ...,
         drift: _types_pb2.Drift | None = ...,
+        image_damage: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "drift", b"drift", "timing", b"timing", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classification", b"classification", "detections", b"detections", "device", b"device", "drift", b"drift", "image_height", b"image_height", "image_width", b"image_width", "request_id", b"request_id", "task", b"task", "tiles", b"tiles", "timing", b"timing", "variant", b"variant", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "classification", b"classification", "detections", b"detections", "device", b"device", "drift", b"drift", "image_damage", b"image_damage", "image_height", b"image_height", "image_width", b"image_width", "request_id", b"request_id", "task", b"task", "tiles", b"tiles", "timing", b"timing", "variant", b"variant", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

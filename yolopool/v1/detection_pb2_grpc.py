@@ -51,7 +51,7 @@ class DetectionServiceServicer:
         without one the server applies its default). A model that is not loaded is loaded first.
         Safe to repeat: it changes nothing but what is loaded.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE, INVALID_OPTION, IMAGE_EMPTY,
-        IMAGE_NOT_DECODABLE, IMAGE_TOO_LARGE, IMAGE_SHAPE_MISMATCH, IMAGE_QUARANTINED: it ended two
+        IMAGE_NOT_DECODABLE, IMAGE_DAMAGED, IMAGE_TOO_LARGE, IMAGE_SHAPE_MISMATCH, IMAGE_QUARANTINED: it ended two
         workers and is refused until the retry delay is over; INVALID_OPTION also for options that the
         version's task or settings do not take), NOT_FOUND (MODEL_NOT_FOUND,
         VERSION_NOT_FOUND, ALIAS_NOT_FOUND, NOT_ASSIGNED: it was unloaded by force),

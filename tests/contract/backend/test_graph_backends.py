@@ -385,25 +385,30 @@ async def test_a_worker_serves_a_graph_beside_torch(kind: str, start: Start, zoo
 def test_int8_finds_what_fp32_finds(
     head: str, kind: str, backend: Backend, zoo: Zoo, tmp_path: Path
 ) -> None:
-    """Within a few pixels, alone and in a batch; in less memory than its float weights have."""
+    """All but one in twenty, within a few pixels, alone and in a batch; in less memory than its
+    float weights have.
+    """
     name = "shapes-26" if head == "end-to-end" else "shapes-v8"
     door = PackStore(tmp_path)
     exact, small = (door.fetch(zoo.built(name, kind, one, head)) for one in ("fp32", "int8"))
     assert small.manifest.weights_bytes < exact.manifest.weights_bytes / 2
     assert small.manifest.parameters == exact.manifest.parameters
     assert any(one.startswith("nncf") for one in small.manifest.made_with)
-    images = [boxed(seed, 320, 320) for seed in range(4)]
-    count = 0
+    images = [boxed(seed, 320, 320) for seed in range(12)]
+    count = again = extra = 0
     for one, together in zip(images, found(backend, small, *images), strict=True):
         (expected,) = found(backend, exact, one)
         (alone,) = found(backend, small, one)
         assert_same(together, alone)
         matched = drift.compare(seen(expected), seen(alone))
-        assert (matched.objects, matched.extra) == (matched.matched, 0)
         assert matched.largest_px < 4
-        assert matched.largest_confidence < 0.15
+        assert matched.largest_confidence < 0.25
         count += matched.objects
-    assert count > 6
+        again += matched.matched
+        extra += matched.extra
+    assert count > 30
+    assert again >= 0.95 * count
+    assert extra <= 0.05 * count
 
 
 def seen(found: Candidates) -> Detections:

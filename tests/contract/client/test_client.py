@@ -119,7 +119,7 @@ def test_every_kind_of_image(call: Call, pool: ScriptedPool, png: bytes, tmp_pat
         (b"", "IMAGE_EMPTY"),
         (np.zeros((0, 4, 3), np.uint8), "IMAGE_EMPTY"),
         (np.zeros((4, 4, 3), np.uint8), "INVALID_OPTION"),
-        (np.zeros((4, 4, 4), np.uint8), "IMAGE_SHAPE_MISMATCH"),
+        (np.zeros((4, 4, 5), np.uint8), "IMAGE_SHAPE_MISMATCH"),
         (np.zeros((4, 4, 3), np.float32), "IMAGE_SHAPE_MISMATCH"),
         (7, "INVALID_OPTION"),
     ],

@@ -323,6 +323,8 @@ RAW = types_pb2.RawImage(data=b"0" * 12, height=2, width=2, channel_order=BGR)
         ({"encoded": b"0" * 101}, errors.ImageTooLarge),
         ({"raw": types_pb2.RawImage(data=b"0", height=2, width=2, channel_order=BGR)},
          errors.ImageShapeMismatch),
+        ({"raw": types_pb2.RawImage(data=b"0" * 108, height=6, width=6, channel_order=BGR)},
+         errors.ImageTooLarge),
         ({"raw": types_pb2.RawImage(data=b"0" * 12, height=2, width=2)}, errors.InvalidOption),
         ({"options": {"confidence": 1.5}}, errors.InvalidOption),
         ({"options": {"iou": float("nan")}}, errors.InvalidOption),
@@ -335,7 +337,7 @@ RAW = types_pb2.RawImage(data=b"0" * 12, height=2, width=2, channel_order=BGR)
 async def test_bad_requests_are_refused_at_the_door(
     tmp_path: Path, request_: dict[str, Any], kind: type[errors.YolopoolError]
 ) -> None:
-    async with Rig(tmp_path, max_image_bytes=100) as rig:
+    async with Rig(tmp_path, max_image_bytes=100, max_raw_bytes=107) as rig:
         await rig.ready("a")
         fields = {"model": "a", **request_}
         if "raw" not in fields:

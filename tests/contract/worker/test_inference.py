@@ -93,7 +93,7 @@ async def run(
     deadline = clock() + left_s
     request = Request("m@1", nms, 1, deadline, BatchingConfig(max_batch=2))
 
-    output_options = OutputOptions(MaskFormat.RLE, 5, False, 32, TILING)
+    output_options = OutputOptions(MaskFormat.RLE, 5, False, 32, TILING, False)
     postprocessor = Postprocessor(1, 8, clock)
     try:
         return await inference.infer(

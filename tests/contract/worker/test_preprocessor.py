@@ -24,7 +24,7 @@ from worker.concurrency.reply import Reply
 from worker.io_processes import pool
 from worker.io_processes.pool import IoExit, IoProcessPool
 from worker.io_processes.protocol import IoSettings
-from worker.preprocess import arena, letterbox
+from worker.preprocess import arena, decode, letterbox
 from worker.preprocess.arena import Arena
 from worker.preprocess.decode import ChannelOrder, ImageLimits
 from worker.preprocess.prepared import (
@@ -40,6 +40,7 @@ from worker.preprocess.preprocessor import Preprocessor
 from yolopool.errors import (
     DeadlineExceeded,
     Draining,
+    ImageDamaged,
     ImageNotDecodable,
     ImageTooLarge,
     InvalidOption,
@@ -83,7 +84,15 @@ class Processes:
 
     def __init__(self, slots: int = 80, hang_s: float = 10.0) -> None:
         settings = IoSettings(
-            "127.0.0.1", 0, 2, 4, LIMITS.max_bytes, LIMITS.max_pixels, "ERROR", log_json=True
+            "127.0.0.1",
+            0,
+            2,
+            4,
+            LIMITS.max_bytes,
+            LIMITS.max_pixels,
+            LIMITS.max_raw_bytes,
+            "ERROR",
+            log_json=True,
         )
         memory_bytes = slots * SPEC.max_bytes
         self.keeper = IoProcessPool(
@@ -237,6 +246,43 @@ async def test_prepares_only_the_region(preprocessor: Threads | Processes) -> No
     assert prepared.offset == (10, 20)
     assert prepared.image_shape == (60, 90)
     assert prepared.letterboxed.original_shape == (40, 40)
+
+
+def mostly(level: int) -> bytes:
+    """A JPEG of one level, large enough that half of it is many rows."""
+    pixels = np.full((600, 900, 3), level, np.uint8)
+    pixels[::7, ::5] = level - 3
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
+async def test_a_damaged_image_is_refused_or_told_with_its_answer(
+    preprocessor: Threads | Processes,
+) -> None:
+    whole = mostly(40)
+    damaged = whole[: len(whole) // 2] + b"\xff\xd9"
+    accepting = replace(SPEC, accept_damaged=True)
+    with pytest.raises(ImageDamaged, match="premature end of data segment"):
+        await preprocessor.prepare(damaged, None, SPEC)
+    assert "premature end" in (await preprocessor.prepare(damaged, None, accepting)).damage
+    assert (await preprocessor.prepare(whole, None, accepting)).damage == ""
+
+
+async def test_no_former_picture_shows_in_a_damaged_one(door: Door) -> None:
+    """Neither in the slot of the arena nor in the decoder's output, which are used again."""
+    preprocessor = door(slots=1)
+    dark = mostly(40)
+    damaged = dark[: len(dark) // 2] + b"\xff\xd9"
+    spec = replace(SPEC, accept_damaged=True)
+    alone = decode.decode(damaged, LIMITS, accept_damaged=True).pixels
+    assert alone.max() <= 128 + 1  # libjpeg fills with grey
+    expected = letterbox.letterbox(alone, 64, 32, ShapePolicy.RECT).image
+    for _ in range(4):
+        former = (await once_there_is_room(preprocessor, spec, mostly(250))).letterboxed.image
+        assert np.median(former) > 240
+        del former
+        found = (await once_there_is_room(preprocessor, spec, damaged)).letterboxed.image
+        np.testing.assert_array_equal(found, expected)
+        del found
 
 
 async def test_errors_come_through_and_give_their_place_back(

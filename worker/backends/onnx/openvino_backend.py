@@ -8,6 +8,7 @@ import numpy as np
 
 from worker.arrays import U8
 from worker.backends.onnx.model import OnnxModel, Outputs
+from worker.backends.onnx.quantised_graph import fuse_quantisers, unpack_weights
 from worker.hardware import allocator, compute_class
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
@@ -43,7 +44,12 @@ class OpenVino:
         ):
             raise LoadFailed("this CPU does not compute in bf16: build the version in fp32")
         before = allocator.allocated_bytes()
-        graph = _with_input(openvino, self._core.read_model(pack.weights.tobytes()), pack)
+        graph, in_float = self._core.read_model(pack.weights.tobytes()), self._lacks_int8(pack)
+        if pack.manifest.precision == "int8":
+            fuse_quantisers(graph)
+        if in_float:
+            unpack_weights(graph)
+        graph = _with_input(openvino, graph, pack)
         compiled = self._core.compile_model(
             graph,
             "CPU",
@@ -52,7 +58,7 @@ class OpenVino:
                 "PERFORMANCE_HINT": "LATENCY",
                 "NUM_STREAMS": 1,
                 "INFERENCE_NUM_THREADS": self._threads,
-                **(_IN_FLOAT if self._lacks_int8(pack) else {}),
+                **(_IN_FLOAT if in_float else {}),
             },
         )
         del graph
@@ -61,8 +67,7 @@ class OpenVino:
     def _lacks_int8(self, pack: Pack) -> bool:
         """Whether OpenVINO's integer kernels for this processor give other numbers than the graph.
 
-        Its AVX2 kernels do: sums of two products overflow 16 bits, and after the first
-        concatenation values differ by a third, whatever the weights (docs/builds.md).
+        Without VNNI they do: sums of two products overflow 16 bits (docs/builds.md).
         """
         return pack.manifest.precision == "int8" and compute_class.runs_int8_in_float(
             compute_class.of_host()

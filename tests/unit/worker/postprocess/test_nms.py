@@ -52,6 +52,7 @@ def assert_equal(ours: nms.Suppressed, theirs: torch.Tensor) -> None:
 
 
 @pytest.mark.matrix(sample=4)
+@pytest.mark.matrix(sample=4)
 @pytest.mark.parametrize("seed", range(20))
 def test_suppression_equals_the_library(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -85,6 +86,7 @@ def test_blocks_join_without_a_seam(count: int) -> None:
     np.testing.assert_array_equal(nms.suppress_in_numpy(boxes, scores, 0.5, count), theirs)
 
 
+@pytest.mark.matrix(sample=8)
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize(("confidence", "iou", "most"), [(0.25, 0.7, 300), (0.01, 0.45, 20)])

@@ -45,6 +45,7 @@ def test_probiou() -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.matrix(sample=3)
 @pytest.mark.parametrize("seed", range(10))
 def test_suppression_equals_the_library(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -1,5 +1,7 @@
 """Headers give the true size, and a damaged one raises ImageNotDecodable or is read."""
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from PIL import Image
 
 from tests.matrix import examples
 from tests.unit.worker.preprocess.encoded_images import ALL, encode
-from worker.preprocess.image_header import read_header
+from worker.preprocess.image_header import MAX_PARTS, read_header
 from yolopool.errors import ImageNotDecodable
 
 
@@ -49,3 +51,30 @@ def test_a_directory_beyond_all_numbers_is_refused() -> None:
     encoded[8:16] = b"\xff" * 8
     with pytest.raises(ImageNotDecodable, match="ends within its TIFF header"):
         read_header(bytes(encoded))
+
+
+def segments(count: int) -> bytes:
+    return b"\xff\xd8" + b"\xff\xe5\0\2" * count + ALL["jpeg"][2:]
+
+
+def test_more_segments_than_any_file_has_are_not_counted() -> None:
+    assert read_header(segments(MAX_PARTS - 100)).pixels == 64 * 96
+    with pytest.raises(ImageNotDecodable, match="more than 10000 segments"):
+        read_header(segments(MAX_PARTS))
+
+
+def test_a_raw_photo_is_not_answered_on_its_preview() -> None:
+    """Its first directory says so: it is of a reduced resolution."""
+    encoded = bytearray(ALL["tiff"])
+    at = encoded.index(struct.pack("<HH", 258, 3)) - 12  # the tag before
+    struct.pack_into("<HHII", encoded, at, 254, 4, 1, 1)
+    with pytest.raises(ImageNotDecodable, match="a preview, as in raw photos"):
+        read_header(bytes(encoded))
+
+
+def test_fill_bytes_take_no_time() -> None:
+    """Each of them begins a marker; so many would take hours if they were tried in every length."""
+    encoded = ALL["jpeg"]
+    assert read_header(encoded[:2] + b"\xff" * 1_000_000 + encoded[2:]).pixels == 64 * 96
+    with pytest.raises(ImageNotDecodable, match="ends within its JPEG header"):
+        read_header(encoded[:2] + b"\xff" * 1_000_000 + b"\0")

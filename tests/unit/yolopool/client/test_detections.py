@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolopool.client.detections import Detection, Detections, Timing
+from yolopool.client.detections import Detection, Detections, Timing, from_response
+from yolopool.v1 import detection_pb2
 
 
 @pytest.fixture
@@ -76,6 +77,25 @@ def test_plot_turns_a_photo_as_the_server_did(found: Detections) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (120, 160)).save(buffer, "JPEG", exif=exif)
     assert found.plot(buffer.getvalue()).size == (160, 120)
+
+
+def test_plot_shows_16_bits_by_their_high_byte(found: Detections) -> None:
+    stream = io.BytesIO()
+    levels = np.full((120, 160), 77 * 256, np.uint16)
+    Image.fromarray(levels).save(stream, "PNG")
+    assert found[:0].plot(stream.getvalue()).getpixel((3, 3)) == (77, 77, 77)
+
+
+def test_plot_says_what_it_can_not_read(found: Detections) -> None:
+    with pytest.raises(ValueError, match="give one in another format"):
+        found.plot(b"\0\0\0\x1cftypheic no image")
+
+
+def test_damage_is_told(found: Detections) -> None:
+    assert "image_damage" not in found.to_dict()
+    response = detection_pb2.DetectResponse(image_damage="premature end of data segment")
+    damaged = from_response(response, source=None)
+    assert damaged.image_damage == damaged.to_dict()["image_damage"] == response.image_damage
 
 
 def test_plot_refuses_another_image(found: Detections) -> None:
