@@ -282,7 +282,7 @@ def _of_whole(kind: str, axes: Sequence[int] | None) -> Change:
     """Divides by the largest value, or subtracts the mean, of more than one image."""
 
     def change(made: Builder, pixels: str) -> str:
-        of = {} if axes is None else {"axes": list(axes)}
+        of: dict[str, Any] = {} if axes is None else {"axes": list(axes)}
         value = made.op(kind, pixels, keepdims=1, **of)
         if kind == "ReduceMax":
             return made.op("Div", pixels, made.op("Add", value, made.const(1e-6)))

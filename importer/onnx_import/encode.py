@@ -143,6 +143,7 @@ def encode(
         made_with=made_with,
         weights_sha256=weights_sha256,
         tried=found.tried,
+        self_test=found.self_test,
     )
     # Workers never share anything between two graphs, so the digest stands for the architecture.
     skeleton = f'{{"format":{pack_writer.FORMAT},"onnx":"{manifest.weights_sha256}"}}'.encode()

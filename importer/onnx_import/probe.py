@@ -14,8 +14,9 @@ from importer.onnx_import import evidence
 from importer.onnx_import.graph import Input
 from importer.onnx_import.session import PassFailed, Session
 from importer.refusal import UNSUPPORTED, ImportRefused
-from yolopool.graphs import answers, pictures
+from yolopool.graphs import answers, pictures, self_test
 from yolopool.graphs.answers import Form, Rows, Unreadable
+from yolopool.v1.pack_pb2 import SelfTest
 
 # Batches that a graph may have inside though it declares any.
 _FIXED_INSIDE = (2, 4, 8, 16)
@@ -74,6 +75,7 @@ class Found:
     size: int
     warnings: tuple[str, ...]
     tried: tuple[str, ...]
+    self_test: SelfTest
 
 
 def tried(session: Session, asked: Asked) -> Found:
@@ -100,8 +102,14 @@ class _Probe:
         self._tried: list[str] = []
 
     def found(self) -> Found:
-        size = self._image.height or self._asked.sizes[0]
-        return Found(self._image, size, tuple(self._warnings), tuple(self._tried))
+        kept = self_test.kept(self._form, self._alone[0])
+        return Found(
+            self._image,
+            self._image.height or self._asked.sizes[0],
+            tuple(self._warnings),
+            tuple(self._tried),
+            SelfTest(scene=0, size=self._size, rows=kept),
+        )
 
     def find_lone_pass(self) -> None:
         """Finds a size, and a batch if it is none, at which the graph answers rightly."""

@@ -113,7 +113,8 @@ class DeviceMonitor:
         self._adjust_budget(memory)
         await self._look_for_leak(memory)
         for replica in cooled(self._replicas(), self._clock(), self._rewarm_idle_s):
-            await self._swapper.warmup.warm_again(replica)
+            if wrong := await self._swapper.warmup.warm_again(replica):
+                await self._swapper.reload(replica, wrong)
         await self._swapper.warmup.warm_batch()
 
     def _adjust_budget(self, memory: DeviceMemory) -> None:

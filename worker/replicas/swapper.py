@@ -191,6 +191,7 @@ class Swapper:
             model, copy_s = await self._engine.job(partial(self._open, replica))
             replica.swap_s = read_s + copy_s
             await self.warmup.warm_up(replica, model)
+            await self.warmup.prove(replica, model)
             self._commit(replica, model)
         except BaseException:
             await asyncio.shield(self._engine.job(partial(self._close, replica)))
@@ -304,6 +305,19 @@ class Swapper:
         await self.unload(replica)
         self.reader.evict(0)
         log.info("warm", model=replica.key, ledger_used_bytes=self.ledger.used_bytes)
+
+    async def reload(self, replica: Replica, why: str) -> None:
+        """Takes a replica that does not answer as it did off the device, and puts it there again,
+        if it is still there. Takes the lock.
+        """
+        async with self.lock:
+            if replica.state is not ReplicaState.HOT:
+                return
+            log.error("self-test failed, loading again", model=replica.key, why=why)
+            await self._demote(replica)
+            replica.drop_weights()
+            replica.wanted = True
+            self.wake()
 
     async def unload(self, replica: Replica) -> None:
         """Removes a replica from the device, if it is there, and releases its bytes. The caller
