@@ -85,6 +85,8 @@ class Replica:
     claim: Claim = NOTHING
     pack: Pack | None = None
     swaps_total: int = 0
+    # How its graph last answered otherwise than at its import.
+    self_test: str = ""
     hot_since: float = 0.0
     hot_since_unix_s: float = 0.0
     swap_s: float = 0.0

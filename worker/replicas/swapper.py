@@ -314,6 +314,7 @@ class Swapper:
             if replica.state is not ReplicaState.HOT:
                 return
             log.error("self-test failed, loading again", model=replica.key, why=why)
+            replica.self_test = why
             await self._demote(replica)
             replica.drop_weights()
             replica.wanted = True

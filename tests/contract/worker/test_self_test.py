@@ -63,6 +63,7 @@ async def test_a_replica_that_answers_otherwise_after_a_pause_is_loaded_again(
         async with asyncio.timeout(20):
             await replica.settled.wait()
         assert (replica.state, replica.swaps_total) == (ReplicaState.HOT, 2)
+        assert replica.self_test == "rows differ"
         assert next(answers, None) is None, "it was asked after the second load"
         await two.infer("a")
 
