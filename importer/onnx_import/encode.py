@@ -88,7 +88,8 @@ def encode(
     step(0.3, "measure")
     size = settings.image_size
     types = onnx_shapes.inferred(graph.model, size, size)
-    cost = onnx_shapes.cost(graph.model.graph, types)
+    batch = graph.input.batch or 1
+    cost = onnx_shapes.cost(graph.model.graph, types, batch)
     decision = _decided(graph, types, names, size, asked, made)
     task = made.task if made is not None else "detect"
     step(0.5, "try")
@@ -101,7 +102,8 @@ def encode(
     settings = _resolved(asked, graph)
     if found.size != size:
         size = found.size
-        cost = onnx_shapes.cost(graph.model.graph, onnx_shapes.inferred(graph.model, size, size))
+        types = onnx_shapes.inferred(graph.model, size, size)
+        cost = onnx_shapes.cost(graph.model.graph, types, batch)
     if task != "classify":
         settings.output_layout = layout
         settings.head_mode = _head_mode(asked, decision)

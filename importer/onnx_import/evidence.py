@@ -64,6 +64,11 @@ def places(scenes: Sequence[Rows], final: bool) -> F64 | None:
     return np.array(found, np.float64)
 
 
+def are_at(found: F64, true: F64) -> bool:
+    """Whether places are as good as the true ones."""
+    return bool(np.abs(found - true).max() <= _AT)
+
+
 def misplaced(found: F64, true: F64, size: tuple[int, int]) -> str:
     """How the places of the scenes' changes contradict pictures of `size` (height, width), as the
     end of a sentence; empty: they do not.
@@ -71,11 +76,11 @@ def misplaced(found: F64, true: F64, size: tuple[int, int]) -> str:
     A network may see an object anywhere, if it sees much of the picture at once. So it is not
     enough that a place is another: all must be the true ones mirrored, turned, or in another frame.
     """
-    if np.abs(found - true).max() <= _AT:
+    if are_at(found, true):
         return ""
     height, width = size
     for turned, words in _turns(true):
-        if np.abs(found - turned).max() <= _AT:
+        if are_at(found, turned):
             return f"boxes lie where objects would be if the picture were {words}"
     side = max(height, width)
     sides = np.array([width, height])
@@ -85,10 +90,10 @@ def misplaced(found: F64, true: F64, size: tuple[int, int]) -> str:
     }
     if height != width:
         for words, seen in frames.items():
-            if np.abs(found - seen).max() <= _AT:
+            if are_at(found, seen):
                 return f"boxes lie where objects would be if the picture were {words}"
     factor = float((found * true).sum() / (true**2).sum())
-    if abs(np.log(max(factor, _LEAST))) > 0.25 and np.abs(found / factor - true).max() <= _AT:
+    if abs(np.log(max(factor, _LEAST))) > 0.25 and are_at(found / factor, true):
         return f"boxes lie at {factor:.2g} times the places of the objects"
     return ""
 
