@@ -20,7 +20,7 @@ ANSWERS, _SEEN = 1e-5, 0.05
 # How far a place may be off, as a share of the picture.
 _AT = 0.12
 # How far most boxes may lie beyond the picture, and how much of it they may leave out.
-_BEYOND, _SHORT = 0.15, 0.4
+_BEYOND, _SHORT = 0.3, 0.4
 _LEAST = 1e-7
 
 
