@@ -282,7 +282,7 @@ def _of_whole(kind: str, axes: Sequence[int] | None) -> Change:
     """Divides by the largest value, or subtracts the mean, of more than one image."""
 
     def change(made: Builder, pixels: str) -> str:
-        of = {} if axes is None else {"axes": list(axes)}
+        of: dict[str, Any] = {} if axes is None else {"axes": list(axes)}
         value = made.op(kind, pixels, keepdims=1, **of)
         if kind == "ReduceMax":
             return made.op("Div", pixels, made.op("Add", value, made.const(1e-6)))
@@ -370,6 +370,7 @@ TRUE = {
     "half": Spots(dtype=TensorProto.FLOAT16),
     "one fixed size": Spots(size=(1, 3, SIZE, SIZE)),
     "batches of four": Spots(size=_IMAGES_OF_FOUR),
+    "batches of four in a reshape": Spots(size=_IMAGES_OF_FOUR, lead=4),
     "final": _final_spots(),
     "suppressed": Spots(final=_suppressed(), **_FLAT),
 }
@@ -437,6 +438,7 @@ LIES = {
     "uint8 that is not normalised": Spots(
         pixels=lambda made, x: made.scaled(x, 255), dtype=TensorProto.UINT8
     ),
+    "values of 0 to 255": Spots(pixels=_times(1 / 255)),
     "another answer each time": Spots(rows=_scores(_noisy)),
     # of final boxes
     "final boxes of the first image alone": _final_spots(_confidence(_only(1))),

@@ -77,22 +77,15 @@ def encode(
     if made is None or made.task == "detect":
         made = None  # a detection graph is recognised by its file alone
         _check_kind(graph)
-    if quantise is not None and graph.input.channels != 3:
-        raise ImportRefused(
-            UNSUPPORTED, "int8 is built for images of three channels: choose another precision"
-        )
-    if made is not None and quantise is not None:
-        raise ImportRefused(
-            UNSUPPORTED,
-            f"int8 is built for detection alone, this model has the task {made.task}: choose "
-            "another precision",
-        )
+    if quantise is not None:
+        _check_int8(graph, made)
     names = _class_names(graph, order["class_names"])
     settings = _resolved(asked, graph)
     step(0.3, "measure")
     size = pack_writer.sides(settings)
+    batch = graph.input.batch or 1
     types = onnx_shapes.inferred(graph.model, *size)
-    cost = onnx_shapes.cost(graph.model.graph, types)
+    cost = onnx_shapes.cost(graph.model.graph, types, batch)
     decision = _decided(graph, types, names, size, asked, made)
     task = made.task if made is not None else "detect"
     step(0.5, "try")
@@ -105,7 +98,8 @@ def encode(
     settings = _resolved(asked, graph)
     if (bounded := pack_writer.sides(settings)) != size:
         size = bounded
-        cost = onnx_shapes.cost(graph.model.graph, onnx_shapes.inferred(graph.model, *size))
+        types = onnx_shapes.inferred(graph.model, *size)
+        cost = onnx_shapes.cost(graph.model.graph, types, batch)
     if task != "classify":
         settings.output_layout = layout
         settings.head_mode = _head_mode(asked, decision)
@@ -147,11 +141,26 @@ def encode(
         channels=graph.input.channels,
         weights_sha256=weights_sha256,
         tried=found.tried,
+        self_test=found.self_test,
     )
     # Workers never share anything between two graphs, so the digest stands for the architecture.
     skeleton = f'{{"format":{pack_writer.FORMAT},"onnx":"{manifest.weights_sha256}"}}'.encode()
     digest = pack_writer.write_manifest(folder, manifest, skeleton)
     return pack_writer.report(folder, manifest, digest, Path(order["artifact"]))
+
+
+def _check_int8(graph: Graph, made: Exported | None) -> None:
+    """Raises ImportRefused for what is not built in int8."""
+    if graph.input.channels != 3:
+        raise ImportRefused(
+            UNSUPPORTED, "int8 is built for images of three channels: choose another precision"
+        )
+    if made is not None:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"int8 is built for detection alone, this model has the task {made.task}: choose "
+            "another precision",
+        )
 
 
 def _tried(

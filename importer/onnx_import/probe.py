@@ -14,8 +14,9 @@ from importer.onnx_import import evidence
 from importer.onnx_import.graph import Input
 from importer.onnx_import.session import PassFailed, Session
 from importer.refusal import UNSUPPORTED, ImportRefused
-from yolopool.graphs import answers, pictures
+from yolopool.graphs import answers, pictures, self_test
 from yolopool.graphs.answers import Form, Rows, Unreadable
+from yolopool.v1.pack_pb2 import SelfTest
 
 # Batches that a graph may have inside though it declares any.
 _FIXED_INSIDE = (2, 4, 8, 16)
@@ -73,6 +74,7 @@ class Found:
     image: Input
     warnings: tuple[str, ...]
     tried: tuple[str, ...]
+    self_test: SelfTest
 
 
 def tried(session: Session, asked: Asked) -> Found:
@@ -94,12 +96,20 @@ class _Probe:
         self._image, self._form = asked.image, asked.form
         self._size = asked.work_size
         self._tolerance = _ROUNDING[asked.image.dtype]
+        self._scale = asked.scale
         self._alone: list[Rows] = []
         self._warnings: list[str] = []
         self._tried: list[str] = []
 
     def found(self) -> Found:
-        return Found(self._image, tuple(self._warnings), tuple(self._tried))
+        kept = self_test.kept(self._form, self._alone[0])
+        height, width = self._shape(self._size)
+        return Found(
+            self._image,
+            tuple(self._warnings),
+            tuple(self._tried),
+            SelfTest(scene=0, height=height, width=width, rows=kept),
+        )
 
     def _shape(self, size: int) -> tuple[int, int]:
         """(height, width) of a picture of a side: a square, if the graph takes any."""
@@ -135,6 +145,11 @@ class _Probe:
                 "the graph gives the same answer to all pictures that it was tried on: check that "
                 "it finds anything in yours"
             )
+        if self._wants_bytes(size, batch):
+            self._warnings.append(
+                "the graph finds the objects of its pictures in values of 0 to 255, and hardly in "
+                "the 0 to 1 that it is given: export it with its normalisation inside"
+            )
         self._tried.append(
             f"{len(self._alone)} pictures of {_said(self._shape(size))} pixels: numbers are finite "
             "and of the layout"
@@ -148,6 +163,23 @@ class _Probe:
                 f"the file declares any batch, the graph takes {batch} images alone: fewer are "
                 "filled up; export it with a free batch (dynamic=True)"
             )
+
+    def _wants_bytes(self, size: int, batch: int) -> bool:
+        """Whether a graph that is given floats of 0..1 finds nothing, and of 0..255 all objects."""
+        if self._asked.scale == 1 or not self._form.has_boxes or self._form.is_final:
+            return False
+        if max(float(rows.confidence.max(initial=0)) for rows in self._alone) > 0.05:
+            return False
+        self._scale = 1.0
+        try:
+            scenes = self._scenes(self._shape(size), batch)
+        except _Wrong:
+            return False
+        finally:
+            self._scale = self._asked.scale
+        sure = all(float(rows.confidence.max(initial=0)) > 0.5 for rows in scenes)
+        found = evidence.places(scenes, final=False)
+        return sure and found is not None and evidence.are_at(found, np.array(pictures.PLACES[0]))
 
     def try_company(self) -> None:
         """Tries whether pictures in one pass get the answers that they get alone."""
@@ -272,9 +304,9 @@ class _Probe:
 
     def _pass(self, numbers: Sequence[int], size: tuple[int, int]) -> list[Rows]:
         """One pass over pictures of `size` (height, width). Raises _Wrong."""
-        images = [pictures.scene(number, *size) for number in numbers]
+        images = [pictures.scene(number, *size, self._image.channels) for number in numbers]
         try:
-            outputs = self._session.run(images, self._asked.scale)
+            outputs = self._session.run(images, self._scale)
         except PassFailed as error:
             raise _Wrong(f"a pass of {len(images)} fails ({error})") from error
         try:

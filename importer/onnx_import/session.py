@@ -41,13 +41,10 @@ class Session:
         self._input, self._outputs = image, list(outputs)
 
     def run(self, images: Sequence[U8], scale: float) -> list[npt.NDArray[np.generic]]:
-        """Runs one pass of BGR images, uint8 (height, width, 3), whose pixels times `scale` are
-        what the graph takes; of one channel, their mean. Raises PassFailed, MemoryError.
+        """Runs one pass of images, uint8 BGR or grey (height, width, channels), whose pixels times
+        `scale` are what the graph takes. Raises PassFailed, MemoryError.
         """
-        stack = np.stack(images)
-        if self._input.channels == 1:
-            stack = stack.mean(3, keepdims=True).astype(np.uint8)
-        pixels = stack[..., ::-1].transpose(0, 3, 1, 2)
+        pixels = np.stack(images)[..., ::-1].transpose(0, 3, 1, 2)
         if self._input.dtype != "uint8":
             pixels = (pixels * np.float32(scale)).astype(self._input.dtype)
         try:

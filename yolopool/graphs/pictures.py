@@ -23,10 +23,17 @@ _COLOURS = ((40, 40, 230), (60, 200, 40), (230, 90, 30))  # BGR
 _INK, _GREY, _NOISE = 20, 114, 12
 
 
-def scene(number: int, height: int, width: int) -> U8:
-    """Picture `number`, one of the scenes or DARK: uint8 BGR (height, width, 3)."""
+def scene(number: int, height: int, width: int, channels: int = 3) -> U8:
+    """Picture `number`, one of the scenes or DARK: uint8 (height, width, channels), BGR or, of one
+    channel, the mean of it.
+    """
     if number == DARK:
-        return scene(SCENES - 1, height, width) // 3
+        return scene(SCENES - 1, height, width, channels) // 3
+    image = _coloured(number, height, width)
+    return image if channels == 3 else image.mean(2, keepdims=True).astype(np.uint8)
+
+
+def _coloured(number: int, height: int, width: int) -> U8:
     # Of all generators of numpy, the one whose numbers will never change.
     random = np.random.RandomState(7)
     noise = random.randint(-_NOISE, _NOISE + 1, (height, width, 1))
