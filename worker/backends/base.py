@@ -92,6 +92,12 @@ class LoadedModel(Protocol):
         """
         ...
 
+    def self_test(self) -> str:
+        """Asks what the import asked; how the answer differs from that at the import, as the end of
+        a sentence. Empty: it does not, or the pack has no such question.
+        """
+        ...
+
     def close(self) -> None:
         """Drops the weights; their memory is free when this returns. Idempotent. Not called while a
         pass is unfinished.

@@ -200,6 +200,9 @@ class SimulatedModel:
             self._backend.free(workspace)
         return seconds
 
+    def self_test(self) -> str:
+        return ""
+
     def close(self) -> None:
         if self._open:
             self._open = False

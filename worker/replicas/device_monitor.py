@@ -126,7 +126,8 @@ class DeviceMonitor:
             await self._judge_leak()
             await self._reserve_what_is_held()
         for replica in cooled(self._replicas(), self._clock(), self._rewarm_idle_s):
-            await self._swapper.warmup.warm_again(replica)
+            if wrong := await self._swapper.warmup.warm_again(replica):
+                await self._swapper.reload(replica, wrong)
         await self._swapper.warmup.warm_batch()
 
     def _adjust_budget(self, memory: DeviceMemory) -> None:

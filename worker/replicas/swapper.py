@@ -27,7 +27,6 @@ from worker.replicas.warmup import Warmup
 from yolopool.errors import LedgerFull, LoadFailed, OutOfMemory, YolopoolError
 from yolopool.server import exhaustion
 from yolopool.server.clock import Clock
-from yolopool.v1 import types_pb2
 from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()
@@ -69,11 +68,6 @@ class Swapper:
         self._clock = clock
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
-
-    @property
-    def host_bytes(self) -> int:
-        """Weights in host memory now."""
-        return self.reader.host_bytes
 
     def set_budget(self, budget_bytes: int) -> None:
         """Sets the bytes that may be used of the device; replicas beyond it are evicted."""
@@ -220,6 +214,7 @@ class Swapper:
         """Warms up what is on the device now, and commits it."""
         replica.swap_s = swap_s
         await self.warmup.warm_up(replica, model)
+        await self.warmup.prove(replica, model)
         self._commit(replica, model)
         replica.hot_since, replica.hot_since_unix_s = self._clock.monotonic(), self._clock.unix()
         replica.swaps_total += 1
@@ -267,14 +262,7 @@ class Swapper:
                 replica.max_batch //= 2
         replica.claim = claim
         self._engine.limit(replica.key, replica.max_batch)
-        replica.measured = types_pb2.Footprint(
-            weights_bytes=claim.weights_bytes,
-            workspace_bytes=claim.workspace_bytes,
-            private_bytes=claim.private_bytes,
-            max_batch=replica.max_batch,
-            swap_ms=replica.swap_s * 1000,
-            fetch_ms=replica.fetch_ms,
-        )
+        replica.note_measured()
 
     async def rebatch(self, replica: Replica, own: int) -> None:
         """Claims the workspace of the batch that is ordered from now on (`own`: the worker's
@@ -329,6 +317,20 @@ class Swapper:
         await self.unload(replica)
         self.reader.evict(0)
         log.info("warm", model=replica.key, ledger_used_bytes=self.ledger.used_bytes)
+
+    async def reload(self, replica: Replica, why: str) -> None:
+        """Takes a replica that does not answer as it did off the device, and puts it there again,
+        if it is still there. Takes the lock.
+        """
+        async with self.lock:
+            if replica.state is not ReplicaState.HOT:
+                return
+            log.error("self-test failed, loading again", model=replica.key, why=why)
+            replica.self_test = why
+            await self._demote(replica)
+            replica.drop_weights()
+            replica.wanted = True
+            self.wake()
 
     async def unload(self, replica: Replica) -> None:
         """Removes a replica from the device, if it is there, and releases its bytes. The caller

@@ -21,7 +21,7 @@ from worker.engine.jobs import Turn
 from worker.packs.manifest import channels_of
 from worker.postprocess.outputs import NmsOptions
 from worker.replicas.replica import Replica
-from yolopool.errors import OutOfMemory
+from yolopool.errors import LoadFailed, OutOfMemory
 
 log = structlog.get_logger()
 # The first pass prepares a runtime's kernels, the second its memory; later ones change nothing.
@@ -59,6 +59,8 @@ class Warmup:
         self._clock = clock
         # Kinds that have run on this device, with the seconds of one image.
         self._warm_s: dict[_Kind, float] = {}
+        # Digests of packs, with their precision, that have answered here as at their import.
+        self._proven: set[tuple[str, str]] = set()
 
     async def warm_up(self, replica: Replica, model: LoadedModel) -> None:
         """Warms up passes of one image, unless the architecture has run them on this device. The
@@ -76,16 +78,36 @@ class Warmup:
         # Noted in either case: otherwise each swap under load would wait behind batches again.
         self._warm_s[kind] = took_s or self._engine.image_s(replica.key, replica.shape)
 
-    async def warm_again(self, replica: Replica) -> None:
-        """Runs one pass of a replica that has been idle, if it is still on the device. Takes the
-        lock, or does nothing while a swap has it.
+    async def prove(self, replica: Replica, model: LoadedModel) -> None:
+        """Asks a graph what the import asked, once for each pack on this device. The caller holds
+        the lock. Raises LoadFailed if the answer is another.
+        """
+        proof = (replica.manifest_pack.digest, replica.order.precision)
+        if proof in self._proven:
+            return
+        if wrong := await self._engine.job(model.self_test, Turn.IDLE):
+            raise LoadFailed(
+                f"the graph does not answer here as at its import ({wrong}): build the version for "
+                "another backend, or import it again"
+            )
+        self._proven.add(proof)
+
+    async def warm_again(self, replica: Replica) -> str:
+        """Runs one pass of a replica that has been idle, if it is still on the device, and asks it
+        what the import asked; returns how the answer differs, empty: it does not. Takes the lock,
+        or does nothing while a swap has it.
         """
         async with self._no_swap() as quiet:
             model = self._engine.models.get(replica.key)
-            if quiet and model is not None:
-                replica.last_pass = self._clock()
-                run_pass = partial(self._pass, replica, model, replica.shape)
-                await self._engine.job(run_pass, Turn.IDLE)
+            if not quiet or model is None:
+                return ""
+            replica.last_pass = self._clock()
+            run_pass = partial(self._pass, replica, model, replica.shape)
+            await self._engine.job(run_pass, Turn.IDLE)
+            wrong = await self._engine.job(model.self_test, Turn.IDLE)
+            if wrong:
+                self._proven.discard((replica.manifest_pack.digest, replica.order.precision))
+            return wrong
 
     async def warm_batch(self) -> None:
         """While nobody waits, runs one pass of a batch size that a version on a CPU may use and

@@ -24,10 +24,12 @@ from importer import child
 from importer.refusal import ImportRefused
 from tests import onnx_graphs
 from tests.contract.backend.test_backend import boxed, on_the_cpu, options
+from tests.contract.forging import rewrite_weights
 from tests.contract.importer.test_onnx import BY_HAND, NAMES, OF_THREE, V8, outputs_of, rows_of
 from tests.contract.imports import import_in_child, refusal_of
 from tests.contract.worker.test_worker import Start
 from tests.contract.worker.test_worker import start as start
+from tests.lying_graphs import LIES, TRUE
 from tests.models import SHAPES, Zoo, build, location, picture, save
 from tests.unit.worker.backends.test_layouts import Boxes
 from worker.backends.base import Backend, Loading, run
@@ -44,11 +46,11 @@ from yolopool.client import uploads
 from yolopool.client.detections import Detections
 from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed
 from yolopool.evaluation import drift
+from yolopool.graphs import pictures
 from yolopool.v1 import importing_pb2 as pb
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
-    OUTPUT_LAYOUT_END_TO_END,
     OUTPUT_LAYOUT_PLAIN,
     VersionSettings,
 )
@@ -172,16 +174,12 @@ async def test_an_answer_that_is_not_finite_fails_its_own_image(
 @pytest.mark.parametrize("kind", GRAPHS)
 async def test_a_fixed_batch_is_filled_up(kind: str, backend: Backend, tmp_path: Path) -> None:
     """Of four: five images are two passes, and nobody gets the answer of what filled them up."""
-    rows = np.concatenate([outputs_of(OUTPUT_LAYOUT_END_TO_END)["output"]] * 4)
-    rows[:, 0, :4] = (100, 100, 150, 150)
-    rows[:, 0, :4] += np.arange(4, dtype=np.float32)[:, None]  # who was where in its pass
-    rows[:, 0, 4] = 1
-    metadata = {**V8, "end2end": "True"}
-    graph = onnx_graphs.answering({"output": rows}, size=(4, 3, 320, 320), metadata=metadata)
-    pack = await pack_of(graph, tmp_path, kind)
-    answers = found(backend, pack, *[boxed(seed) for seed in range(5)])
-    first = [float(one.xyxy[0, 0]) for one in answers]
-    assert [round(x - first[0]) for x in first] == [0, 1, 2, 3, 0]
+    pack = await pack_of(TRUE["batches of four"].model(), tmp_path, kind)
+    images = [pictures.scene(number % 3, 320, 320) for number in range(5)]
+    alone = [found(backend, pack, image, confidence=0.6)[0] for image in images[:3]]
+    assert [one.class_id[0] for one in alone] == [0, 1, 2]
+    for number, one in enumerate(found(backend, pack, *images, confidence=0.6)):
+        assert_same(one, alone[number % 3])
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -239,9 +237,10 @@ async def test_another_size_than_the_file_fixes_is_refused(
 async def test_an_answer_of_another_layout_is_an_error(
     kind: str, backend: Backend, tmp_path: Path
 ) -> None:
-    outputs = outputs_of(OUTPUT_LAYOUT_PLAIN)
-    outputs["output"][:, 4:] *= 50  # what gives logits, say
-    pack = await pack_of(onnx_graphs.answering(outputs, metadata=V8), tmp_path, kind)
+    """On pictures that the import did not try, say."""
+    await pack_of(TRUE["one fixed size"].model(), tmp_path, kind)
+    logits = LIES["scores that are logits"].model().SerializeToString()
+    pack = PackStore(tmp_path).fetch(rewrite_weights(tmp_path / kind, logits))
     with pytest.raises(InferenceFailed, match="not of its layout"):
         found(backend, pack, boxed(0))
 
@@ -250,7 +249,9 @@ async def test_an_answer_of_another_layout_is_an_error(
 async def test_a_graph_that_a_runtime_does_not_take_is_refused(
     kind: str, backend: Backend, tmp_path: Path
 ) -> None:
-    """Valid ONNX, of an operator that the one has for no bf16, and the other not at all."""
+    """Valid ONNX, of an operator that the one has for no bf16, and the other not at all. The import
+    has another version of the one, and never the other.
+    """
     graph = onnx_graphs.answering(outputs_of(OUTPUT_LAYOUT_PLAIN), metadata=V8)
     (cast,) = [node for node in graph.graph.node if node.op_type == "Cast"]
     cast.output[0] = "before"
@@ -264,7 +265,9 @@ async def test_a_graph_that_a_runtime_does_not_take_is_refused(
     }
     for number, node in enumerate(strange[kind]):
         graph.graph.node.insert(1 + number, node)
-    pack = await pack_of(graph, tmp_path, kind)
+    await pack_of(TRUE["one fixed size"].model(), tmp_path, kind)
+    place = rewrite_weights(tmp_path / kind, graph.SerializeToString())
+    pack = PackStore(tmp_path).fetch(place)
     with pytest.raises(LoadFailed, match=f"{kind} does not take this graph"):
         found(backend, pack, boxed(0))
 

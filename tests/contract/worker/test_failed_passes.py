@@ -71,6 +71,9 @@ class Picky:
         if stage == self.stage_of_fault and self.at_fault(numbers):
             raise self.error
 
+    def self_test(self) -> str:
+        return ""
+
     def close(self) -> None:
         """There is nothing to give back."""
 
