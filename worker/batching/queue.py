@@ -173,14 +173,15 @@ class TicketQueue(Generic[P]):
         else:
             self._check_room(ticket.ask, done_s)
         check_time(ticket.ask, self._waiting, done_s, now, margin)
-        self._insert(ticket)
+        self._insert(ticket, ticket.batching)
         self._note_priority(ticket.priority, now)
 
     def put_back(self, ticket: Ticket[P]) -> None:
         """Adds a ticket that has left the queue and is to run again. It was admitted before, so
         there is a place for it whatever the capacity.
         """
-        self._insert(ticket)
+        newest = next((lane.batching for lane in self._lanes_of(ticket.version)), ticket.batching)
+        self._insert(ticket, newest)
 
     def wait_s(
         self, ask: AdmissionRequest | None = None, swap_s: Callable[[str], float] = _no_time
@@ -271,14 +272,14 @@ class TicketQueue(Generic[P]):
 
     # --- shared by both -----------------------------------------------------------------------
 
-    def _insert(self, ticket: Ticket[P]) -> None:
+    def _insert(self, ticket: Ticket[P], batching: BatchingConfig) -> None:
         self._places[ticket.version] += 1
         self._live[ticket.number] = ticket
         for lane in self._lanes_of(ticket.version):
-            lane.batching = ticket.batching
+            lane.batching = batching
         lanes = self._classes[ticket.priority].setdefault(ticket.version, {})
         if ticket.shape not in lanes:
-            lane = Lane(ticket.priority, ticket.version, ticket.shape, ticket.batching)
+            lane = Lane(ticket.priority, ticket.version, ticket.shape, batching)
             lanes[ticket.shape] = lane
         lanes[ticket.shape].add(ticket.key, self._estimates)
 

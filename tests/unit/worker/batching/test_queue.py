@@ -161,6 +161,15 @@ def test_the_newest_ticket_says_how_its_version_is_batched() -> None:
     assert numbers(queue.next_batch(0.0).batch) == [0, 1]
 
 
+def test_a_ticket_that_comes_back_does_not_say_how_newer_ones_are_batched() -> None:
+    queue = filled([a_ticket(n, batching=BatchingConfig(1)) for n in range(2)])
+    taken = queue.next_batch(0.0).batch
+    assert taken is not None
+    queue.add(a_ticket(2, batching=BatchingConfig(4)), now=0.0, done_s=0.0)
+    queue.put_back(taken.tickets[0])
+    assert numbers(queue.next_batch(0.0).batch) == [0, 1, 2]
+
+
 def test_bulk_is_cut_short_while_interactive_tickets_come() -> None:
     eight = BatchingConfig(8)
     estimates = taking(m=BULK_PASS_S / 2)
