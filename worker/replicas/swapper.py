@@ -170,9 +170,7 @@ class Swapper:
             self.fail(replica, error)
 
     async def _promote(self, replica: Replica) -> None:
-        """Reserves, reads, copies, warms up, and commits what was measured. On failure the ledger
-        and the device are as before.
-        """
+        """Reserves, reads, copies, warms up, commits what was measured; on failure undoes all."""
         self._reserve(replica)
         async with self._undone_on_failure(replica):
             read_s = await self.reader.load_weights(replica)
