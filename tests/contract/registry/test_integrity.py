@@ -414,6 +414,17 @@ async def test_a_new_store_is_not_taken_while_another_was_to_restore(plane: Plan
     await other.close()
 
 
+async def test_a_copy_of_another_store_keeps_nobody_back(plane: Plane) -> None:
+    known, registry = plane.view.frozen_desired(), RedisRegistry(plane.url)
+    await plane.kill()
+    await registry._redis.delete(keys.VERSIONS)
+    stranger = replace(known, cluster="another", revision=known.revision + 100)
+    with pytest.raises(StoreDamaged):
+        await registry.restore(stranger, None, 0.0)
+    assert "versions" in await registry.restore(known, None, 0.0)
+    await registry.close()
+
+
 async def test_a_refresh_reads_the_lengths_in_its_one_round_trip(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
