@@ -204,6 +204,8 @@ class Pack:
     # Of an ONNX graph, whose precision is fixed; empty: torch.
     backend: str = ""
     precision: str = ""
+    # Of an ONNX graph: what the import tried on pictures.
+    tried: tuple[str, ...] = ()
 
 
 class Imported(NamedTuple):

@@ -150,6 +150,7 @@ def version(one: ModelVersion) -> Table:
         "residency": _residency(one),
         "wanted": f"{_many(one.wanted_replicas, 'replica')}{', pinned' if one.pinned else ''}",
         "where": _where(one),
+        "tried": "\n".join(one.tried),
         "warnings": "\n".join(one.warnings),
     }
     for name, fact in facts.items():
