@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,22 @@ def test_what_is_written_arrives_in_order(pipe: tuple[int, int]) -> None:
     stream.drain(10)
     assert os.read(pipe[0], 4096).decode().split() == [str(number) for number in range(100)]
     assert stream.dropped_lines == 0
+
+
+def test_without_a_thread_the_log_waits_for_one(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stream = QueuedLog(LogOutput(pipe[1]))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        stream.write("a\n")
+        stream.write("b\n")
+    stream.write("c\n")
+    stream.drain(10)
+    assert os.read(pipe[0], 4096) == b"a\nb\nc\n"
 
 
 def test_a_reader_that_stands_still_holds_nobody_up_and_hears_what_it_missed(
