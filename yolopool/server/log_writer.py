@@ -107,6 +107,9 @@ class LogFile(LogOutput):
 
     def _open(self) -> None:
         opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if opened == self._descriptor:  # it was closed, so that it is the first that is free
+            os.set_inheritable(opened, True)
+            return
         try:
             os.dup2(opened, self._descriptor)
         finally:

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +124,19 @@ def test_a_line_that_was_cut_is_ended_and_the_loss_is_told(pipe: tuple[int, int]
     output.put(b"told once\n")
     assert os.read(reading, 1000) == b"told once\n"
     assert output.dropped_lines == 2
+
+
+def test_a_file_takes_the_place_of_a_closed_stderr(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from yolopool.server.log_writer import LogFile
+os.close(2)
+LogFile(Path(sys.argv[1])).put(b"a line\\n")
+os.system("echo of a child >&2")
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path / "log"], check=True)
+    assert (tmp_path / "log").read_text() == "a line\nof a child\n"
 
 
 def test_a_file_is_rotated_by_its_size(tmp_path: Path, descriptor: int) -> None:
