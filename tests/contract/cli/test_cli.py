@@ -141,6 +141,12 @@ def test_what_a_full_disk_takes_is_said(pool: ScriptedPool, image: Path) -> None
     assert "No space left on device" in line
 
 
+def test_without_stdout_a_command_is_done_all_the_same() -> None:
+    words = ["sh", "-c", 'exec "$0" "$@" >&-', *CLI, "--version"]
+    done = subprocess.run(words, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_what_stands_is_replaced_by_a_whole_image_or_stays(
     pool: ScriptedPool, image: Path, tmp_path: Path
 ) -> None:
