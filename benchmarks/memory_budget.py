@@ -50,6 +50,7 @@ class Reading:
 
     rss: int
     pss: int
+    own: int
     weights: int
     used: int
     budget: int
@@ -79,6 +80,7 @@ class Step:
             "ledger_used_mib": self.after.used / MIB,
             "ledger_budget_mib": self.after.budget / MIB,
             "pss_mib": self.after.pss / MIB,
+            "own_mib": self.after.own / MIB,
         }
 
 
@@ -98,6 +100,7 @@ class Bench:
         return Reading(
             rss=sum(one.rss_bytes for one in seen),
             pss=sum(one.pss_bytes for one in seen),
+            own=sum(one.own_bytes for one in seen),
             weights=ledger.weights_bytes,
             used=ledger.used_bytes,
             budget=ledger.budget_bytes,
@@ -182,6 +185,9 @@ def verdicts(turns: Sequence[Step], alone: Sequence[Step]) -> list[Check]:
     over = [step for step in (*turns, *alone) if step.after.used > step.after.budget]
     peak = max(step.after.used / step.after.budget for step in turns)
     checks = [Check("the ledger stays within its budget", not over, f"{peak:.1%} at most")]
+    outside = max(step.after.own / step.after.budget for step in (*turns, *alone))
+    words = f"{outside:.1%} at most"
+    checks.append(Check("so does the process, without the files it maps", outside <= 1, words))
     for action in ("load", "unload"):
         shares = [
             value

@@ -23,6 +23,7 @@ from control_plane.models.changeover import Changeovers
 from control_plane.models.loading import Loader
 from control_plane.models.preload import Preloader
 from control_plane.models.schedule_controller import ScheduleController
+from control_plane.models.sweeper import Sweeper
 from control_plane.reconcile.drainer import Drainer
 from control_plane.reconcile.executor import Executor
 from control_plane.reconcile.planner import projected
@@ -42,7 +43,7 @@ from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Reflector
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
-from yolopool.errors import RegistryUnavailable
+from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
@@ -85,7 +86,7 @@ class ControlPlane:
         self._recorder = recorder = EventRecorder(identity.name, registry, clock)
         # A store in memory ends with the process: there is nothing to restore.
         self._copy = DesiredBackup(settings.data_dir / COPY, clock) if settings.redis else None
-        self._reflector = Reflector(registry, view, self._copy, self._restored)
+        self._reflector = Reflector(registry, view, self._copy, self._restored, settings.strict)
         refresh = self._reflector.refresh
         self._leader_client = LeaderClient(view, identity.name)
         grace_s = settings.no_worker_grace_s
@@ -103,10 +104,17 @@ class ControlPlane:
             clock,
             self._is_leader,
         )
+        self._sweeper = Sweeper(view, refresh, self._artifacts, clock, settings.sweep_grace_s)
         self._preloader = Preloader(settings.load, registry, view, refresh, clock)
         self._executor = self._new_executor()
         self._election = LeaderElection(
-            identity.name, registry, view, clock, settings.reconciler_lease_s, settings.lease_s
+            identity.name,
+            registry,
+            view,
+            clock,
+            settings.reconciler_lease_s,
+            settings.lease_s,
+            self._refused,
         )
         self._reconciler = Reconciler(
             self._election, registry, view, refresh, self._executor, clock, ReconcilerTimings()
@@ -165,6 +173,7 @@ class ControlPlane:
                 worker_client=self._worker_client,
                 loader=self._loader,
                 changeovers=self._changeovers,
+                sweeper=self._sweeper,
                 drainer=self._drainer,
                 quarantine=self._quarantine,
                 worker_exits=self._worker_exits,
@@ -173,7 +182,7 @@ class ControlPlane:
         )
 
     def _new_server(self) -> GrpcServer:
-        readiness = ReadinessGate(self._is_loaded)
+        readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
         server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S)
         self._services.add_to(server.server)
@@ -194,6 +203,10 @@ class ControlPlane:
 
     def _restored(self, message: str) -> None:
         self._recorder.record(EventKind.RESTORED, message=message)
+
+    def _refused(self, error: RegistryRefusesWrites) -> None:
+        kind, reason = EventKind.STORE_REFUSES_WRITES, error.reason
+        self._recorder.record(kind, reason=reason, message=error.message)
 
     async def start(self) -> Addresses:
         """Listens at once, and serves once desired state was read; OSError if a port is taken."""
@@ -264,6 +277,7 @@ class ControlPlane:
         self._spawn(self._drainer.run(), "drains")
         self._spawn(self._schedule_controller.run(), "schedules")
         self._spawn(self._preloader.run(), "preload")
+        self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:

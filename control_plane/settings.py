@@ -45,6 +45,11 @@ class Settings(BaseSettings):
         description="URL of the store: unix:///path, redis://, rediss:// or redis+sentinel://; "
         "empty: state is kept in memory and is lost when the process ends",
     )
+    strict: bool = Field(
+        False,
+        description="refuse a Redis that may drop keys: one whose maxmemory-policy is not "
+        "noeviction, or that does not say",
+    )
     redis_password: SecretStr = Field(
         SecretStr(""), description="password of Redis, if the URL has none"
     )
@@ -79,6 +84,12 @@ class Settings(BaseSettings):
     )
     max_artifact_bytes: int = Field(
         4 * 1024**3, ge=1, description="largest file to upload, in bytes"
+    )
+    sweep_grace_s: float = Field(
+        86_400.0,
+        ge=60,
+        description="seconds after its last use that a file of the artifact store is kept which no "
+        "version uses",
     )
     max_image_bytes: int = Field(
         32 * 1024**2, ge=1, description="largest encoded image of a request, in bytes"

@@ -92,6 +92,7 @@ def report(folder: Path, manifest: PackManifest, digest: str, artifact: Path) ->
         pack_bytes=sum(file.stat().st_size for file in files(folder)),
         backend=manifest.backend,
         precision=manifest.precision,
+        tried=manifest.tried,
     )
     fields: dict[str, Any] = json_format.MessageToDict(told, preserving_proto_field_name=True)
     return fields

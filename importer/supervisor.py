@@ -81,13 +81,14 @@ class Supervisor:
         """Claims and imports until cancelled; a job in progress then goes to another importer."""
         failures = 0
         log.info("importer started", id=self._id, control_planes=self._settings.control_planes)
-        await asyncio.to_thread(
-            store.sweep_scratch,
-            self._settings.scratch_dir,
-            child.CALIBRATION_TIMES * self._settings.time_limit_s,
-        )
         try:
             while True:
+                # Each time, since what a killed importer left is too young when this one starts.
+                await asyncio.to_thread(
+                    store.sweep_scratch,
+                    self._settings.scratch_dir,
+                    child.CALIBRATION_TIMES * self._settings.time_limit_s,
+                )
                 try:
                     claim = pb.ClaimImportRequest(importer=self._id, wait_s=_CLAIM_WAIT_S)
                     answer = await self._planes.call("ClaimImport", claim, _CLAIM_WAIT_S + _CALL_S)

@@ -51,9 +51,13 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("full" if config.getoption("--full") else "sample")
 
 
-def examples(count: int) -> hypothesis.settings:
-    """The settings of a property that wants so many examples in a full run."""
+def examples(count: int, sample: int = 0) -> hypothesis.settings:
+    """The settings of a property that wants so many examples in a full run, and `sample` of them
+    (0: as many fewer as of other properties) in another.
+    """
     now = hypothesis.settings().max_examples
+    if sample and now < FULL_EXAMPLES:
+        return hypothesis.settings(max_examples=sample)
     return hypothesis.settings(max_examples=max(1, count * now // FULL_EXAMPLES))
 
 

@@ -8,7 +8,8 @@ import time
 
 import structlog
 
-from worker.process.supervisor import supervisor_of
+from worker.hardware.devices import BrokenGpu
+from worker.process.supervisor import report_no_device, supervisor_of
 from worker.settings import Settings, read_settings
 from yolopool.errors import YolopoolError
 from yolopool.server import logs, process
@@ -44,7 +45,11 @@ def main() -> int:
 
 async def _run(settings: Settings, stream: QueuedLog | DirectLog) -> None:
     if isinstance(stream, QueuedLog):
-        supervisor = supervisor_of(settings, os.environ, time.monotonic, stream.pass_on)
+        try:
+            supervisor = supervisor_of(settings, os.environ, time.monotonic, stream.pass_on)
+        except BrokenGpu as error:
+            await report_no_device(settings, str(error))
+            raise
         await supervisor.run(process.until_signal)
         return
     # Imported here to keep the supervisor light: it imports OpenCV.

@@ -194,6 +194,7 @@ class App:
             total_bytes = min(total_bytes, self._host.memory_bytes())
         budget = self.settings.budget().resolve(total_bytes)
         self.device_monitor.configured_bytes = budget
+        self.device_monitor.opened_bytes = context_bytes
         self.swapper.ledger = replace(
             self.swapper.ledger,
             budget_bytes=budget_bytes(budget, budget, self.backend.memory()),
@@ -279,7 +280,11 @@ class App:
         settings = self.settings
         bounds = HangLimits(settings.hang_floor_s, settings.hang_load_s)
         self._watchdog = Watchdog(
-            self.engine.running, bounds, self._hung, die=die, clock=self.clock.monotonic
+            (self.engine.running, self.swapper.side_load.activity),
+            bounds,
+            self._hung,
+            die=die,
+            clock=self.clock.monotonic,
         )
         self._watchdog.start()
 

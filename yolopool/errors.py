@@ -345,6 +345,12 @@ class RegistryUnavailable(Unavailable):
     reason = "REGISTRY_UNAVAILABLE"
 
 
+class RegistryRefusesWrites(RegistryUnavailable):
+    """The store answers, but takes no writes: it became a replica, or is full."""
+
+    reason = "REGISTRY_REFUSES_WRITES"
+
+
 # --- DEADLINE_EXCEEDED -----------------------------------------------------------------------
 
 

@@ -21,6 +21,8 @@ class Memory:
     rss_bytes: int
     pss_bytes: int
     private_bytes: int
+    # RSS without the pages of files, which the kernel can drop: what a worker's budget bounds.
+    own_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ def memory(pid: int) -> Memory:
         name, value = line.split(":")
         kib[name] = int(value.split()[0])
     private = kib["Private_Clean"] + kib["Private_Dirty"]
-    return Memory(kib["Rss"] * 1024, kib["Pss"] * 1024, private * 1024)
+    status = (line.split(":") for line in _read(pid, "status").splitlines() if ":" in line)
+    own = sum(int(text.split()[0]) for name, text in status if name in ("RssAnon", "RssShmem"))
+    return Memory(kib["Rss"] * 1024, kib["Pss"] * 1024, private * 1024, own * 1024)
 
 
 def descendants(root: int) -> tuple[Process, ...]:

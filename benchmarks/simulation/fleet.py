@@ -21,7 +21,7 @@ from benchmarks.simulation.sizes import Model
 from benchmarks.simulation.traces import Floats, Trace
 from benchmarks.simulation.worker import Link, Worker
 from control_plane.routing.balancer import Reject, Send, choose
-from control_plane.types.version import Pack, VersionKey, VersionSettings
+from control_plane.types.version import Imported, Pack, VersionKey, VersionSettings
 from control_plane.types.worker import WorkerInfo
 from yolopool.errors import DeadlineExceeded, YolopoolError
 
@@ -148,13 +148,18 @@ class Fleet:
 
     async def _register(self, number: int, digest: str, model: Model) -> VersionKey:
         registry = self.brain.registry
-        made = await registry.register(
-            f"m{number:04d}", digest, VersionSettings(), "", f"r{number}", self.brain.clock.unix()
-        )
         pack = Pack(
             digest, model.size, "detect", ("object",), model.weights_bytes, 0, model.parameters
         )
-        await registry.adopt_pack(made.key, pack, VersionSettings(image_size=32))
+        made = await registry.register(
+            f"m{number:04d}",
+            digest,
+            VersionSettings(),
+            "",
+            f"r{number}",
+            self.brain.clock.unix(),
+            imported=Imported(pack, VersionSettings(image_size=32)),
+        )
         return made.key
 
     async def _expire(self) -> None:

@@ -215,7 +215,7 @@ class Herald:
                 backend_private_bytes=ledger.private_bytes,
                 load_transient_bytes=ledger.load_transient_bytes,
                 assignable_bytes=self._hands.assignable_bytes,
-                host_bytes=self._hands.swapper.host_bytes,
+                host_bytes=self._hands.swapper.reader.host_bytes,
                 max_hot=ledger.max_replicas,
             ),
             load=self.load(),

@@ -15,7 +15,7 @@ from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import LoadReport, WorkerInfo, WorkerState
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
-from worker.engine.engine import Request
+from worker.engine.request import Request
 from worker.postprocess.outputs import NmsOptions
 from worker.replicas.replica import Assignment
 from yolopool.errors import DeadlineExceeded, StaleToken, WorkerLost

@@ -237,6 +237,12 @@ def check_replicas(replicas: int) -> int:
     return replicas or 1
 
 
+def check_grace(grace_s: float) -> float:
+    if not (math.isfinite(grace_s) and grace_s >= 0):
+        raise InvalidOption(f"grace_s is {grace_s:g}: give seconds, 0 or more")
+    return grace_s
+
+
 def _check_fraction(name: str, value: float) -> None:
     # Written so that NaN is rejected too.
     if not 0.0 <= value <= 1.0:

@@ -231,6 +231,7 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         answer.weights_bytes = version.pack.weights_bytes
         answer.parameters = version.pack.parameters
         answer.warnings.extend(version.pack.warnings)
+        answer.tried.extend(version.pack.tried)
         answer.pack = version.pack.digest
         answer.gflops = version.pack.gflops
         answer.artifact_bytes = version.pack.artifact_bytes
@@ -276,6 +277,7 @@ def pack_in(pack: importing_pb2.ImportedPack) -> Pack:
         pack_bytes=pack.pack_bytes,
         backend="" if pack.backend == "torch" else pack.backend,
         precision=pack.precision,
+        tried=tuple(pack.tried),
     )
 
 

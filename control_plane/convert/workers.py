@@ -93,6 +93,7 @@ def replica_in(
         hot_since_unix_s=replica.hot_since_unix_s,
         hits_total=replica.hits_total,
         batching=batching_in(replica.batching) if replica.HasField("batching") else None,
+        self_test=replica.self_test,
     )
 
 
@@ -174,6 +175,7 @@ def replica_out(replica: Replica) -> types_pb2.Replica:
         hot_since_unix_s=replica.hot_since_unix_s,
         hits_total=replica.hits_total,
         batching=batching_out(replica.batching) if replica.batching is not None else None,
+        self_test=replica.self_test,
     )
 
 

@@ -34,9 +34,14 @@ def discrepancies(workers: Iterable[WorkerInfo], desired: Desired) -> Mapping[Su
         if ledger.drift_bytes > threshold_bytes:
             size = ledger.drift_bytes / MIB
             found[process, "drift"] = f"{size:,.0f} MiB are in use that its ledger does not explain"
-        for key in worker.replicas:
+        for key, replica in worker.replicas.items():
             if key not in desired.versions:
                 found[process, str(key)] = _orphan(key)
+            if replica.self_test:
+                found[process, f"{key} {replica.self_test}"] = (
+                    f"{key} answered otherwise than at its import and was loaded again: "
+                    f"{replica.self_test}"
+                )
     return found
 
 

@@ -5,7 +5,7 @@ cannot renew its lease stops before the store gives it to another.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 import structlog
@@ -13,7 +13,7 @@ import structlog
 from control_plane.store.registry import Registry
 from control_plane.types.lease import FencingToken, Leader
 from control_plane.view.view import View
-from yolopool.errors import RegistryUnavailable, StaleToken
+from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable, StaleToken
 from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
@@ -24,6 +24,7 @@ Answer = TypeVar("Answer")
 class LeaderElection:
     """`name` is this control plane's in the lease, which lasts `lease_s`; `gather_s` is how long
     a new leader waits for known workers to call. One task campaigns; anyone may read the token.
+    `refused` is called once in the leader when the store begins to refuse writes.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class LeaderElection:
         clock: Clock,
         lease_s: float = 3.0,
         gather_s: float = 3.0,
+        refused: Callable[[RegistryRefusesWrites], None] = lambda _: None,
     ) -> None:
         self._name = name
         self.address = ""  # where other control planes reach this one; known once it listens
@@ -42,6 +44,7 @@ class LeaderElection:
         self._clock = clock
         self._lease_s = lease_s
         self._gather_s = gather_s
+        self._refused = refused
         self._token: FencingToken | None = None
         self._renewed_s = 0.0
         self._began_s = clock.monotonic()
@@ -101,9 +104,11 @@ class LeaderElection:
 
     def registry_lost(self, error: RegistryUnavailable) -> None:
         """The store is away: this control plane leads on until its lease has run out."""
-        if self._view.registry_available:
+        if self._view.registry_writable:
             log.error("registry lost: serving goes on, nothing is moved", message=error.message)
-        self._view.registry_available = False
+            if isinstance(error, RegistryRefusesWrites) and self._token is not None:
+                self._refused(error)
+        self._view.registry_writable = False
         if self._has_expired():
             self._drop_token()
             self._view.set_leader(None)
@@ -139,7 +144,7 @@ class LeaderElection:
     def _has_registry(self, now: float) -> None:
         # Counted from before the call: the store's lease can't end before ours does.
         self._renewed_s = now
-        self._view.registry_available = True
+        self._view.registry_writable = True
 
     def _has_expired(self) -> bool:
         return self._clock.monotonic() - self._renewed_s >= self._lease_s

@@ -45,6 +45,7 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.DetectionService/Detect": "the data path; of a miss only the want is forwarded",
     "/yolopool.v1.PeerService/WantVersion": "it is what a follower sends to the leader",
     "/yolopool.v1.ModelService/UploadArtifact": "a stream of bytes into the artifact store",
+    "/yolopool.v1.ModelService/SweepStore": "it is about the artifact store of the one called",
     "/yolopool.v1.BenchService/BenchModel": "a stream; a miss is forwarded as of Detect",
     "/yolopool.v1.EventService/WatchEvents": "all control planes read one stream of the store",
     "/yolopool.v1.ExplainService/ExplainRequest": "the caller's control plane kept the request",

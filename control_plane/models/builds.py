@@ -5,6 +5,7 @@ imported, placed and called like any other. To serve a version by a build is to 
 pack.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -54,7 +55,11 @@ class Builds:
         check_build(version, backend, precision, device_kind, calibration)
         if calibration and not self._artifacts.has(calibration):
             raise ArtifactNotFound(f"artifact {calibration} is not in the store: upload it first")
-        build = build_of(version, backend, precision, device_kind, calibration, self._clock.unix())
+        pack = own_pack(version, backend, precision)
+        if pack is not None and not await asyncio.to_thread(self._artifacts.is_whole, pack.digest):
+            pack = None  # an import mends it
+        now = self._clock.unix()
+        build = build_of(version, backend, precision, device_kind, calibration, pack, now)
         added = await self._registry.add_build(build)
         if added is None:
             raise VersionNotFound(f"{version.key} does not exist any more")
@@ -170,10 +175,10 @@ def build_of(
     precision: str,
     device_kind: str,
     calibration: str,
+    pack: Pack | None,
     now: float,
 ) -> ModelVersion:
-    """A build to import; it is READY at once if the version's own pack serves for it."""
-    pack = _own_pack(version, backend, precision)
+    """A build to import; it is READY at once with a pack, which is the version's own."""
     name = build_name(version.key.model, backend, precision, device_kind)
     return ModelVersion(
         VersionKey(name, version.key.number),
@@ -196,7 +201,7 @@ def build_of(
     )
 
 
-def _own_pack(version: ModelVersion, backend: str, precision: str) -> Pack | None:
+def own_pack(version: ModelVersion, backend: str, precision: str) -> Pack | None:
     """The version's pack, if this build can use it.
 
     A torch pack runs in any precision, a graph only in the precision it was made for.

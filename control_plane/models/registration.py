@@ -1,13 +1,19 @@
 """Registers versions of models, waits until they are imported, and deletes them."""
 
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
 import structlog
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.models.builds import Builds
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
+from control_plane.store.unused import MIN_GRACE_S, in_use
 from control_plane.types.event import EventKind
 from control_plane.types.version import (
+    Imported,
     ModelVersion,
     ServingSpec,
     VersionKey,
@@ -22,6 +28,8 @@ from yolopool.server.clock import Clock
 
 log = structlog.get_logger()
 
+# Reasons of loads that fail because of the pack.
+PACK_REFUSED = frozenset({"DIGEST_MISMATCH", "PACK_INVALID", "PACK_NOT_FOUND"})
 IMPORTED = frozenset({VersionState.READY, VersionState.FAILED})
 
 
@@ -66,17 +74,23 @@ class Registration:
 
         It is READY at once if a version of the same bytes and settings is. Raises ArtifactNotFound.
         """
-        if not self._artifacts.has(artifact):
+        if not self._artifacts.touch(artifact):
             raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
         now = self._clock.unix()
         version = await self._registry.register(
-            model, artifact, settings, source_name, request_id, now, given
+            model,
+            artifact,
+            settings,
+            source_name,
+            request_id,
+            now,
+            given,
+            await self._imported_before(artifact, settings, given),
+            self._view.highest_number(model),
         )
         if version.created_unix_s == now:  # a repeated call makes no version, and no event
             message = f"by {by}, of {version.source_name or artifact[:12]}"
             self._recorder.record(EventKind.REGISTERED, version=version.key, message=message)
-        if version.state is VersionState.UPLOADED:
-            version = await self._adopt_pack(version)
         log.info("registered", version=str(version.key), by=by)
         await self._refresh()
         return version
@@ -119,30 +133,54 @@ class Registration:
                 raise InvalidOption(
                     f"{version.key} serves {served}: serve that by another build, or none, first"
                 )
+        known = dict(self._view.desired.versions)
         deleted = await self._registry.delete([version.key for version in versions])
         log.info("deleted", versions=[str(key) for key in deleted], by=by)
         for key in deleted:
             self._recorder.record(EventKind.DELETED, version=key, message=f"by {by}")
+        await self._release_files([known[key] for key in deleted if key in known])
         await self._refresh()
         return deleted
 
-    async def _adopt_pack(self, version: ModelVersion) -> ModelVersion:
-        """Takes the pack of a twin, so that nothing has to be imported, if there is a twin."""
-        versions = self._view.desired.versions.values()
-        twin = next((other for other in versions if _is_twin(other, version)), None)
-        if twin is None or twin.pack is None:
-            return version
-        adopted = await self._registry.adopt_pack(version.key, twin.pack, twin.settings)
-        return adopted or version
+    async def _release_files(self, deleted: Sequence[ModelVersion]) -> None:
+        # The grace of what nothing else uses begins now.
+        since = self._clock.unix() - MIN_GRACE_S
+        used = in_use(replace(self._view.desired, versions={one.key: one for one in deleted}), ())
+        await asyncio.to_thread(self._artifacts.released, used.artifacts, used.packs, since)
+
+    async def _imported_before(
+        self, artifact: str, settings: VersionSettings, given: ServingSpec
+    ) -> Imported | None:
+        """What an import would make, if a version has it already and it is whole. A damaged pack is
+        not taken over: the import that follows mends it.
+        """
+        found: dict[str, Imported] = {}
+        for twin in self._view.desired.versions.values():
+            is_twin = _is_twin(twin, artifact, settings, given)
+            if is_twin and twin.pack is not None and not self._loads_fail(twin.key):
+                found[twin.pack.digest] = Imported(twin.pack, twin.settings)
+        for digest, imported in found.items():
+            if await asyncio.to_thread(self._artifacts.is_whole, digest):
+                return imported
+        return None
+
+    def _loads_fail(self, key: VersionKey) -> bool:
+        """Whether a worker refuses the pack, perhaps because another release made it."""
+        return any(
+            of == key and failure.reason in PACK_REFUSED
+            for (_, of), failure in self._view.failures.current.items()
+        )
 
 
-def _is_twin(ready: ModelVersion, new: ModelVersion) -> bool:
-    """Whether an import of `new` would make the pack that `ready` has."""
+def _is_twin(
+    ready: ModelVersion, artifact: str, settings: VersionSettings, given: ServingSpec
+) -> bool:
+    """Whether an import of this artifact would make the pack that `ready` has."""
     return (
         ready.state is VersionState.READY
-        and ready.artifact == new.artifact
-        and ready.asked == new.asked
-        and ready.given.architecture_yaml == new.given.architecture_yaml
-        and ready.given.class_names == new.given.class_names
+        and ready.artifact == artifact
+        and ready.asked == settings
+        and ready.given.architecture_yaml == given.architecture_yaml
+        and ready.given.class_names == given.class_names
         and ready.given.build_of is None
     )

@@ -10,6 +10,7 @@ from control_plane.convert.validation import (
     check_batching,
     check_device_kind,
     check_drift,
+    check_grace,
     check_placement,
     check_replicas,
     check_request_id,
@@ -33,6 +34,7 @@ from control_plane.models.changeover import Changeovers
 from control_plane.models.loading import Loader
 from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
+from control_plane.models.sweeper import Sweeper
 from control_plane.store.artifacts import FolderArtifacts, check_digest
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import ModelVersion, VersionKey
@@ -60,6 +62,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         builds: Builds,
         loader: Loader,
         changeovers: Changeovers,
+        sweeper: Sweeper,
         clock: Clock,
     ) -> None:
         self._view = view
@@ -69,6 +72,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._builds = builds
         self._loader = loader
         self._changeovers = changeovers
+        self._sweeper = sweeper
         self._clock = clock
 
     async def UploadArtifact(
@@ -80,7 +84,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         header, digest = first.header, check_digest(first.header.sha256)
         self._artifacts.check_size(header.size_bytes)
         chunk = await _next_chunk(requests)
-        if chunk is None or self._artifacts.has(digest):
+        if chunk is None or self._artifacts.touch(digest):
             return self._held(digest)
         async with self._artifacts.upload(digest, header.size_bytes, header.offset) as upload:
             while chunk is not None:
@@ -227,11 +231,31 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             released=[key_out(key) for key in done.release],
         )
 
+    async def SweepStore(
+        self, request: model_pb2.SweepStoreRequest, context: CallContext
+    ) -> model_pb2.SweepStoreResponse:
+        grace_s = check_grace(request.grace_s) if request.HasField("grace_s") else None
+        done = await self._sweeper.sweep(grace_s, dry_run=request.dry_run)
+        log.info("store swept", removed=len(done.removed), by=principal_of(context).name)
+        return model_pb2.SweepStoreResponse(
+            files=[
+                model_pb2.UnusedFile(
+                    kind=one.file.kind,
+                    name=one.file.name,
+                    size_bytes=one.file.size_bytes,
+                    unused_s=one.unused_s,
+                    keep_s=one.keep_s,
+                    removed=one.file.name in done.removed,
+                )
+                for one in done.found
+            ]
+        )
+
     # --- what the calls share -----------------------------------------------------------------
 
     def _held(self, digest: str) -> model_pb2.UploadArtifactResponse:
         return model_pb2.UploadArtifactResponse(
-            complete=self._artifacts.has(digest),
+            complete=self._artifacts.touch(digest),
             received_bytes=self._artifacts.held_bytes(digest),
         )
 

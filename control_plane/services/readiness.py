@@ -21,10 +21,13 @@ _GATED = frozenset(
 
 
 class ReadinessGate(grpc.aio.ServerInterceptor):
-    """Callers get UNAVAILABLE; clients retry it, on another control plane if there is one."""
+    """Callers get UNAVAILABLE; clients retry it, on another control plane if there is one.
+    `unread_because` says why desired state was not read.
+    """
 
-    def __init__(self, is_loaded: Callable[[], bool]) -> None:
+    def __init__(self, is_loaded: Callable[[], bool], unread_because: Callable[[], str]) -> None:
         self._is_loaded = is_loaded
+        self._unread_because = unread_because
 
     async def intercept_service(
         self,
@@ -36,10 +39,10 @@ class ReadinessGate(grpc.aio.ServerInterceptor):
         if handler is None or service not in _GATED or self._is_loaded():
             return handler
         kind = "stream_unary" if handler.request_streaming else "unary_unary"
-        return handler._replace(**{kind: _refuse})
+        return handler._replace(**{kind: self._refuse})
 
-
-async def _refuse(request: Any, context: Any) -> NoReturn:
-    raise RegistryUnavailable(
-        "this control plane has just started and has not read the registry yet: try again shortly"
-    )
+    async def _refuse(self, request: Any, context: Any) -> NoReturn:
+        raise RegistryUnavailable(
+            f"this control plane has not read the registry yet ({self._unread_because()}): try "
+            "again shortly"
+        )

@@ -14,6 +14,7 @@ from control_plane.models.import_jobs import ImportJobs
 from control_plane.models.loading import Loader
 from control_plane.models.policies import Policies
 from control_plane.models.registration import Registration
+from control_plane.models.sweeper import Sweeper
 from control_plane.reconcile.drainer import Drainer
 from control_plane.routing.attempts import AttemptRunner
 from control_plane.routing.detect_call import DetectContext
@@ -82,6 +83,7 @@ class Dependencies:
     worker_client: WorkerClient
     loader: Loader
     changeovers: Changeovers
+    sweeper: Sweeper
     drainer: Drainer
     quarantine: Quarantine
     worker_exits: WorkerExitHandler
@@ -162,5 +164,6 @@ def _model_service(deps: Dependencies) -> ModelService:
         builds,
         deps.loader,
         deps.changeovers,
+        deps.sweeper,
         clock,
     )

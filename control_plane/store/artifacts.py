@@ -1,17 +1,22 @@
 """The artifact store: uploaded files and the packs that importers make of them, in one folder.
 
 `artifacts/<sha256>` appears whole, by rename. `partial/<sha256>` holds an interrupted upload until
-it is resumed. Importers write packs; this file only reads them.
+it is resumed. Importers write packs. The time of a file says when it was used last; `cluster` names
+the store whose versions refer to the files.
 """
 
 import asyncio
 import hashlib
+import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import shutil
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
+from control_plane.store.unused import FileKind, StoredFile
 from yolopool.errors import (
     ArtifactTooLarge,
     DigestMismatch,
@@ -25,11 +30,13 @@ from yolopool.server.exhaustion import storing
 
 _HEX = frozenset("0123456789abcdef")
 _REHASH_BYTES = 1 << 20
+# Of importers, and of this file: a folder or file that is being made, or removed.
+_INCOMING, _REMOVED = ".incoming-", ".removed-"
 
 
 def check_digest(digest: str) -> str:
     """Returns a SHA-256 in lower-case hexadecimal, or raises InvalidDigest."""
-    if len(digest) != 64 or not _HEX.issuperset(digest):
+    if not _is_digest(digest):
         raise InvalidDigest(f"{digest[:80]!r} is no SHA-256: give 64 lower-case hexadecimal digits")
     return digest
 
@@ -69,6 +76,12 @@ class FolderArtifacts:
         self._whole = root / "artifacts"
         self._partial = root / "partial"
         self._packs = root / "packs"
+        self._folders = {
+            FileKind.ARTIFACT: self._whole,
+            FileKind.PACK: self._packs,
+            FileKind.UPLOAD: self._partial,
+        }
+        self.owner_file = root / "cluster"
         self._max_bytes = max_bytes
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -78,6 +91,18 @@ class FolderArtifacts:
 
     def has(self, digest: str) -> bool:
         return (self._whole / digest).is_file()
+
+    def touch(self, digest: str) -> bool:
+        """Notes that an artifact is used now. Returns whether it is stored."""
+        return _touched(self._whole / digest)
+
+    def released(self, artifacts: Collection[str], packs: Collection[str], since: float) -> None:
+        """Notes since when (Unix seconds) a deleted version has not used its files."""
+        places = [self._whole / digest for digest in artifacts]
+        places += [self._packs / digest for digest in packs]
+        for place in places:
+            with suppress(OSError):
+                os.utime(place, (since, since))
 
     def held_bytes(self, digest: str) -> int:
         """How many bytes of an artifact are stored: all, a part, or 0."""
@@ -96,10 +121,6 @@ class FolderArtifacts:
     def pack_uri(self, digest: str) -> str:
         return f"{self.pack_store_uri}/{digest}"
 
-    def packs(self) -> list[str]:
-        """Digests of all packs, sorted."""
-        return sorted(path.parent.name for path in self._packs.glob("*/manifest.json"))
-
     def check_pack(self, digest: str) -> None:
         """Raises PackNotFound without a manifest, PackInvalid if its hash is not the digest."""
         manifest = self._packs / check_digest(digest) / "manifest.json"
@@ -107,6 +128,20 @@ class FolderArtifacts:
             raise PackNotFound(f"no manifest.json of pack {digest} in the store: write it first")
         if hashlib.sha256(manifest.read_bytes()).hexdigest() != digest:
             raise PackInvalid(f"the manifest of pack {digest} has another digest: import again")
+
+    def is_whole(self, digest: str) -> bool:
+        """Whether every file of a pack is what its digest says; it counts as used then. Blocks, for
+        about a second a gigabyte.
+        """
+        folder = self._packs / digest
+        try:
+            self.check_pack(digest)
+            manifest = json.loads((folder / "manifest.json").read_bytes())
+            found = [_hash(folder / name).hexdigest() for name in ("skeleton.json", "weights.bin")]
+            wanted = [manifest["architecture_key"], manifest["weights_sha256"]]
+        except (OSError, ValueError, KeyError, TypeError, PackNotFound, PackInvalid):
+            return False
+        return found == wanted and _touched(folder)
 
     def check_size(self, size_bytes: int) -> None:
         if size_bytes < 1:
@@ -158,6 +193,79 @@ class FolderArtifacts:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+    # --- what is there, and what may go -------------------------------------------------------
+
+    def owner(self) -> str:
+        """The cluster id of the store that the files belong to; empty: not known yet."""
+        with suppress(FileNotFoundError):
+            return self.owner_file.read_text().strip()
+        return ""
+
+    def claim(self, cluster: str) -> None:
+        self.owner_file.write_text(f"{cluster}\n")
+
+    def files(self) -> Iterator[StoredFile]:
+        """Everything that this store and importers wrote, uploads in progress excepted. Blocks."""
+        for kind, folder in self._folders.items():
+            for place in folder.iterdir():
+                with suppress(OSError):  # it was removed meanwhile
+                    if place.name.startswith((_INCOMING, _REMOVED)):
+                        name = str(place.relative_to(self._root))
+                        yield _stored(FileKind.LEFTOVER, name, place)
+                    elif _is_digest(place.name) and not self._is_busy(place.name):
+                        yield _stored(kind, place.name, place)
+
+    async def remove(self, file: StoredFile) -> bool:
+        """Removes a file as it was listed; not if it was used since, or is being written."""
+        if self._is_busy(file.name):
+            return False
+        async with self._locks.setdefault(file.name, asyncio.Lock()):
+            return await asyncio.to_thread(self._remove, file)
+
+    def _remove(self, file: StoredFile) -> bool:
+        is_leftover = file.kind is FileKind.LEFTOVER
+        place = (self._root if is_leftover else self._folders[file.kind]) / file.name
+        # First out of sight, so that nobody begins to use what is about to go.
+        doomed = place.with_name(f"{_REMOVED}{uuid4().hex}")
+        try:
+            place.rename(doomed)
+            if _touched_unix_s(file.kind, doomed) != file.touched_unix_s:
+                doomed.rename(place)
+                return False
+        except OSError:
+            return False
+        shutil.rmtree(doomed) if doomed.is_dir() else doomed.unlink()
+        return True
+
+    def _is_busy(self, digest: str) -> bool:
+        lock = self._locks.get(digest)
+        return lock is not None and lock.locked()
+
+
+def _stored(kind: FileKind, name: str, place: Path) -> StoredFile:
+    size = sum(part.stat().st_size for part in _parts(place))
+    return StoredFile(kind, name, size, _touched_unix_s(kind, place))
+
+
+def _touched_unix_s(kind: FileKind, place: Path) -> float:
+    # A leftover may be a folder that is still being filled.
+    parts = _parts(place) if kind is FileKind.LEFTOVER else []
+    return max(part.stat().st_mtime for part in (place, *parts))
+
+
+def _parts(place: Path) -> list[Path]:
+    return list(place.iterdir()) if place.is_dir() else [place]
+
+
+def _touched(place: Path) -> bool:
+    with suppress(OSError):  # it may be another user's
+        os.utime(place)
+    return place.exists()
+
+
+def _is_digest(name: str) -> bool:
+    return len(name) == 64 and _HEX.issuperset(name)
 
 
 def _hash(path: Path) -> Any:

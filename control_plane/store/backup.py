@@ -7,6 +7,7 @@ whole file beside the old one, syncs it and renames it, and rests in between.
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +33,7 @@ class DesiredBackup:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
         self._clock = clock
-        self._on_file = ""  # the cluster id in the file
+        self._on_file: Desired | None = None  # what is in the file
         self._kept: tuple[str, int, str] | None = None
         # A version is encoded once: of ten thousand mostly one has changed.
         self._lines: dict[VersionKey, tuple[ModelVersion, str]] = {}
@@ -46,25 +47,21 @@ class DesiredBackup:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.error("THE LOCAL COPY CAN'T BE READ", file=str(self._path), why=str(error))
-            self._set_aside()
+            with suppress(OSError):  # the folder can't be written: the file stays
+                self._path.replace(self._old)
             return None
-        self._on_file = found.cluster
+        self._on_file = found
         return found
 
     def write(self, desired: Desired) -> int:
         """Replaces the file and returns its size in bytes. Blocks; raises OSError.
 
-        A backup of another cluster is set aside, not overwritten: the store is right, but someone
+        A backup that says more than the store does is kept beside: the store is right, but someone
         may need the file.
         """
-        if self._on_file and self._on_file != desired.cluster:
-            log.error(
-                "THE STORE IS NOT THE ONE OF THE LOCAL COPY: the store is right",
-                store=desired.cluster,
-                copy=self._on_file,
-                set_aside=str(self._set_aside()),
-            )
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._on_file is not None:
+            self._keep_old(self._on_file, desired)
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
         with part.open("w", encoding="utf-8") as file:
             file.writelines(self._words(desired))
@@ -73,7 +70,7 @@ class DesiredBackup:
             os.fsync(file.fileno())
         part.replace(self._path)
         _sync_folder(self._path.parent)
-        self._on_file = desired.cluster
+        self._on_file = desired
         return size
 
     async def keep(self, is_loaded: Callable[[], bool], frozen: Callable[[], Desired]) -> None:
@@ -96,12 +93,26 @@ class DesiredBackup:
         except OSError as error:
             log.error("the local copy can't be written", file=str(self._path), why=str(error))
 
-    def _set_aside(self) -> Path:
-        place = self._path.with_name(f"{self._path.name}.old")
-        with suppress(OSError):  # the folder can't be written: the file stays
-            self._path.replace(place)
-        self._on_file = ""
-        return place
+    def _keep_old(self, old: Desired, new: Desired) -> None:
+        if old.cluster != new.cluster:
+            log.error(
+                "THE STORE IS NOT THE ONE OF THE LOCAL COPY: the store is right",
+                store=new.cluster,
+                copy=old.cluster,
+                set_aside=str(self._old),
+            )
+        elif why := says_less(new, old):
+            log.warning("the local copy said more", why=why, set_aside=str(self._old))
+        else:
+            return
+        with suppress(FileNotFoundError):
+            part = self._old.with_name(f"{self._old.name}.part")
+            shutil.copyfile(self._path, part)
+            part.replace(self._old)
+
+    @property
+    def _old(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.old")
 
     def _words(self, desired: Desired) -> Iterator[str]:
         head = {
@@ -125,6 +136,18 @@ class DesiredBackup:
             yield known[1]
         for want in desired.wants.values():
             yield codec.encode_want(want) + "\n"
+
+
+def says_less(new: Desired, old: Desired) -> str:
+    """Why the new state may have lost something of the old one; empty: it has not."""
+    if new.revision < old.revision:
+        return f"the store went back from revision {old.revision} to {new.revision}"
+    emptied = [
+        name
+        for name in ("versions", "schedules", "numbers")
+        if getattr(old, name) and not getattr(new, name)
+    ]
+    return f"all {', '.join(emptied)} are gone" if emptied else ""
 
 
 def _parse(lines: Iterator[str]) -> Desired:

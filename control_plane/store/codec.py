@@ -63,7 +63,8 @@ def decode_version(text: str) -> ModelVersion:
 def _pack(raw: Mapping[str, Any] | None) -> Pack | None:
     if raw is None:
         return None
-    parts: dict[str, Any] = {name: tuple(raw[name]) for name in ("class_names", "warnings")}
+    lists = ("class_names", "warnings", "tried")
+    parts: dict[str, Any] = {name: tuple(raw.get(name, ())) for name in lists}
     if "backend" not in raw and raw["architecture"].startswith("onnx-"):
         parts |= {"backend": "onnx", "precision": "fp32"}  # an earlier release did not write them
     return _make(Pack, {**raw, **parts})

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from control_plane.store.registry import LOG_KEPT, StoreEmptied
+from control_plane.store.registry import LOG_KEPT, StoreDamaged, StoreEmptied
+from control_plane.store.salvage import MAPS, PARTS, Remains, salvaged
 from control_plane.store.transaction import ImportJob, Transaction, Writes
-from control_plane.store.transactions import requeued
 from control_plane.store.write_verbs import WriteVerbs
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import EVENTS_KEPT, Event
@@ -148,21 +148,24 @@ class MemoryRegistry(WriteVerbs):
             self._found(uuid4().hex, 0, 0)
         return self._cluster
 
-    async def restore(self, copy: Desired, above: FencingToken | None, wait_s: float = 1.0) -> bool:
+    async def restore(
+        self, copy: Desired | None, above: FencingToken | None, wait_s: float = 1.0
+    ) -> str:
         if self._cluster and self._revision:
-            return False
+            return ""
+        salvage = salvaged(Remains(), copy)
+        if salvage is None:
+            raise StoreDamaged(PARTS)
         self.empty()
-        self._found(copy.cluster, copy.revision + 1, above.epoch + 1 if above is not None else 0)
-        self._held = _Held(
-            dict(copy.versions),
-            dict(copy.wants),
-            dict(copy.cordons),
-            dict(copy.schedules),
-            dict(copy.numbers),
-            requeued(copy.versions.values()),
-        )
+        kept = salvage.desired
+        self._found(kept.cluster, kept.revision, above.epoch + 1 if above is not None else 0)
+        maps: dict[str, Any] = {name: dict(getattr(kept, name)) for name in MAPS}
+        self._held = _Held(**maps, jobs=dict(salvage.jobs))
         self._notify()
-        return True
+        return f"the store was emptied: restored with {len(kept.versions)} versions"
+
+    async def eviction_policy(self) -> str:
+        return "noeviction"
 
     def _found(self, cluster: str, revision: int, min_epoch: int) -> None:
         self._cluster = cluster

@@ -16,6 +16,7 @@ from control_plane.types.policy import BatchingConfig, Placement, Residency
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
     Drift,
+    Imported,
     ModelVersion,
     Pack,
     ServedBuild,
@@ -44,10 +45,26 @@ class StoreEmptied(RegistryUnavailable):
         )
 
 
+class StoreDamaged(RegistryUnavailable):
+    """The store answers and has lost a part: it must be restored before anyone writes.
+
+    `lost` names the parts. Callers treat it as a registry that does not answer.
+    """
+
+    def __init__(self, lost: Sequence[str]) -> None:
+        super().__init__(
+            f"the store has lost {', '.join(lost)}: a control plane with a copy restores it; "
+            "start one if none runs, and check that the server evicts no keys",
+            retry_after_s=1.0,
+        )
+        self.lost = tuple(lost)
+
+
 class DesiredState(Protocol):
     """Versions, wants, cordons and schedules. Each write that changes one makes a revision.
 
-    Reads and writes raise StoreEmptied when the store has no cluster id.
+    Reads and writes raise StoreEmptied when the store has no cluster id, and StoreDamaged when it
+    does not hold all that its revision says.
     """
 
     async def open(self) -> str:
@@ -57,16 +74,27 @@ class DesiredState(Protocol):
         ...
 
     async def create(self) -> str:
-        """Draws a cluster id if there is none. Returns the cluster id."""
+        """Draws a cluster id if there is none. Returns the cluster id. Raises StoreDamaged if the
+        id is lost and models are not.
+        """
         ...
 
-    async def restore(self, copy: Desired, above: FencingToken | None, wait_s: float = 1.0) -> bool:
-        """Fills a store that is empty, or that nobody wrote to yet, from a copy. The cluster id
-        stays that of the copy; the revision grows, and the epoch grows above that of `above`.
-        Unfinished imports begin again.
+    async def restore(
+        self, copy: Desired | None, above: FencingToken | None, wait_s: float = 1.0
+    ) -> str:
+        """Fills what is lost of a store from a copy (`salvage`): all of one that is empty, or that
+        nobody wrote to yet. The cluster id stays; the revision grows. With the id lost the epoch
+        grows above that of `above`. Unfinished imports whose queue is lost begin again.
 
         If several control planes ask within `wait_s`, the one with the highest revision restores.
-        Returns whether the caller did.
+        Returns what the caller restored, for people; empty: nothing. Raises StoreDamaged if the
+        copy is not of this store, or there is none.
+        """
+        ...
+
+    async def eviction_policy(self) -> str:
+        """What the server does with keys when its memory is full: noeviction, or how it chooses
+        those that it drops. Empty: it does not say.
         """
         ...
 
@@ -98,8 +126,11 @@ class DesiredState(Protocol):
         request_id: str,
         now: float,
         given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
+        imported: Imported | None = None,
+        above: int = 0,
     ) -> ModelVersion:
-        """Adds an UPLOADED version, numbered one above the highest that the name ever had.
+        """Adds an UPLOADED version, or with `imported` a READY one. Its number is one above the
+        highest that the name ever had, and above `above`, the highest that the caller knows of.
 
         A repeat of a non-empty request_id within a day returns the version that it made.
         """
@@ -122,14 +153,6 @@ class DesiredState(Protocol):
         """Sets the build that serves a version on a kind of device (None: what its workers make).
         `drift`, a comparison, joins those on record of this build and its pack; the build's own
         row keeps them too. Returns the version; None if there is none.
-        """
-        ...
-
-    async def adopt_pack(
-        self, key: VersionKey, pack: Pack, settings: VersionSettings
-    ) -> ModelVersion | None:
-        """UPLOADED -> READY, with a pack that was made earlier from the same artifact and settings.
-        None if the version is not UPLOADED any more.
         """
         ...
 

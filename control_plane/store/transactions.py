@@ -16,6 +16,7 @@ from control_plane.types.lease import FencingToken
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
     Drift,
+    Imported,
     ModelVersion,
     Pack,
     ServedBuild,
@@ -27,6 +28,8 @@ from control_plane.types.version import (
 )
 from yolopool.errors import ImportNotYours
 from yolopool.names import build_name
+
+PENDING = (VersionState.UPLOADED, VersionState.IMPORTING)  # these have a job
 
 # --- models -------------------------------------------------------------------------------
 
@@ -40,13 +43,16 @@ def register(
     request_id: str,
     now: float,
     given: ServingSpec,
+    imported: Imported | None,
+    above: int,
 ) -> ModelVersion:
-    tx.expect(numbers=[name], request_id=request_id)
+    # The next key as the caller knows it, which is mostly the next one.
+    tx.expect(versions=[VersionKey(name, above + 1)], numbers=[name], request_id=request_id)
     made = tx.request(request_id) if request_id else None
     old = tx.version(made) if made is not None else None
     if old is not None and now - old.created_unix_s < REQUEST_ID_KEPT_S:
         return old
-    key = VersionKey(name, tx.number(name) + 1)
+    key = _free(tx, name, max(tx.number(name), above) + 1)
     version = ModelVersion(
         key,
         VersionState.UPLOADED,
@@ -57,12 +63,22 @@ def register(
         asked=settings,
         given=given,
     )
+    if imported is not None:
+        version = lifecycle.adopted(version, *imported)
+    else:
+        tx.put_job(key, ImportJob(tx.revision))
     tx.put_number(name, key.number)
     tx.put_version(version)
-    tx.put_job(key, ImportJob(tx.revision))
     if request_id:
         tx.put_request(request_id, key)
     return version
+
+
+def _free(tx: Transaction, name: str, number: int) -> VersionKey:
+    """The first key from `number` on that no version has: a version is never replaced."""
+    while tx.version(VersionKey(name, number)) is not None:
+        number += 1
+    return VersionKey(name, number)
 
 
 def add_build(tx: Transaction, build: ModelVersion) -> ModelVersion | None:
@@ -233,8 +249,8 @@ def claim_import(tx: Transaction, importer: str, lease_s: float, now: float) -> 
     jobs = tx.jobs()
     for key in sorted((key for key in jobs if jobs[key].is_free(now)), key=lambda k: jobs[k].order):
         version = tx.version(key)
-        if version is None:
-            continue
+        if version is None or version.state not in PENDING:
+            continue  # one stray job must not end every claim
         tx.put_job(key, replace(jobs[key], importer=importer, until_unix_s=now + lease_s))
         return tx.put_version(lifecycle.claimed(version))
     return None
@@ -281,19 +297,9 @@ def fail_import(
     return tx.put_version(lifecycle.failed(version, reason, message))
 
 
-def adopt_pack(
-    tx: Transaction, key: VersionKey, pack: Pack, settings: VersionSettings
-) -> ModelVersion | None:
-    version = tx.version(key)
-    if version is None or version.state is not VersionState.UPLOADED:
-        return None
-    tx.drop_job(key)
-    return tx.put_version(lifecycle.adopted(version, pack, settings))
-
-
 def requeued(versions: Iterable[ModelVersion]) -> dict[VersionKey, ImportJob]:
     """The import queue of a restored store: unfinished imports begin again, the oldest first."""
-    pending = [v for v in versions if v.state in (VersionState.UPLOADED, VersionState.IMPORTING)]
+    pending = [version for version in versions if version.state in PENDING]
     pending.sort(key=lambda v: (v.created_unix_s, v.key))
     return {version.key: ImportJob(order) for order, version in enumerate(pending)}
 

@@ -13,6 +13,7 @@ from control_plane.types.policy import BatchingConfig, Placement, Residency
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import (
     Drift,
+    Imported,
     ModelVersion,
     Pack,
     ServedBuild,
@@ -35,7 +36,7 @@ class WriteVerbs(ABC):
         revision still stands; else again. With a token the commit (or the answer, where nothing is
         written) holds only while the token is the lease's.
 
-        Raises StoreEmptied, StaleToken, RegistryUnavailable, and what the verb raises.
+        Raises StoreEmptied, StoreDamaged, StaleToken, RegistryUnavailable and what the verb raises.
         """
 
     # --- models ---------------------------------------------------------------------------
@@ -49,10 +50,12 @@ class WriteVerbs(ABC):
         request_id: str,
         now: float,
         given: ServingSpec = ServingSpec(),  # noqa: B008 - frozen
+        imported: Imported | None = None,
+        above: int = 0,
     ) -> ModelVersion:
         return await self.write(
             lambda tx: transactions.register(
-                tx, name, artifact, settings, source_name, request_id, now, given
+                tx, name, artifact, settings, source_name, request_id, now, given, imported, above
             )
         )
 
@@ -149,8 +152,3 @@ class WriteVerbs(ABC):
         return await self.write(
             lambda tx: transactions.fail_import(tx, importer, key, reason, message)
         )
-
-    async def adopt_pack(
-        self, key: VersionKey, pack: Pack, settings: VersionSettings
-    ) -> ModelVersion | None:
-        return await self.write(lambda tx: transactions.adopt_pack(tx, key, pack, settings))

@@ -27,7 +27,8 @@ class EventKind(StrEnum):
     LOAD_FAILED = "LOAD_FAILED"
     VERSION_FAILED = "VERSION_FAILED"  # no worker that may run it can load it
     TAKEOVER = "TAKEOVER"  # another control plane leads now
-    RESTORED = "RESTORED"
+    RESTORED = "RESTORED"  # what the store had lost was put back
+    STORE_REFUSES_WRITES = "STORE_REFUSES_WRITES"  # it answers, and takes no writes
     REGISTERED = "REGISTERED"
     DELETED = "DELETED"
     CHANGEOVER = "CHANGEOVER"

@@ -204,6 +204,15 @@ class Pack:
     # Of an ONNX graph, whose precision is fixed; empty: torch.
     backend: str = ""
     precision: str = ""
+    # Of an ONNX graph: what the import tried on pictures.
+    tried: tuple[str, ...] = ()
+
+
+class Imported(NamedTuple):
+    """What an import makes of an artifact: the pack, and the settings resolved."""
+
+    pack: Pack
+    settings: VersionSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ class Replica:
     hot_since_unix_s: float = 0.0
     hits_total: int = 0
     batching: BatchingConfig | None = None
+    self_test: str = ""
 
     @property
     def precision(self) -> str:

@@ -45,7 +45,9 @@ class View:
         # What the newest plan could not do.
         self.waits: dict[VersionKey, Blocked] = {}
         self.highest_token: FencingToken | None = None
-        self.registry_available = False
+        # Whether the store was read, and whether it took the last write of the leader's lease.
+        self.registry_readable, self.registry_writable = False, True
+        self.unread_because = "it has just started"  # why desired state was not read yet
         self.leader = self.leader_address = ""
         # Workers that were recorded when this process began and may not have joined here yet. None:
         # the record can't be trusted.
@@ -74,6 +76,19 @@ class View:
     def is_loaded(self) -> bool:
         """Whether desired state was read once. Before that every name is unknown."""
         return self._desired_cache.is_loaded
+
+    @property
+    def registry_available(self) -> bool:
+        """Whether the store answers, holds what it should, and takes writes."""
+        return self.registry_readable and self.registry_writable
+
+    def highest_number(self, model: str) -> int:
+        """The highest version of a model that the store or a worker is known to have had."""
+        numbers = [self.desired.numbers.get(model, 0)]
+        numbers += [version.key.number for version in self.catalogue.models.get(model, ())]
+        for worker in self.workers.values():
+            numbers += [key.number for key in worker.replicas if key.model == model]
+        return max(numbers)
 
     def frozen_desired(self) -> Desired:
         """Desired state as a value."""

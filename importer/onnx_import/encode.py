@@ -1,11 +1,12 @@
-"""Imports an ONNX file inside the child: reads it, decides its layout, measures, writes the pack.
+"""Imports an ONNX file inside the child: reads it, decides its layout, measures, tries what it
+declares, writes the pack.
 
 The file itself becomes the pack's weights; the manifest describes its input and outputs, and the
 backend to run it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,20 @@ from onnx import TypeProto
 from importer import class_names, pack_writer
 from importer.onnx_import import graph as onnx_graph
 from importer.onnx_import import layout as onnx_layout
+from importer.onnx_import import probe
 from importer.onnx_import import shapes as onnx_shapes
 from importer.onnx_import.graph import Graph
 from importer.onnx_import.layout import Decision, Known, Layout, Output, Shape, Undecided
+from importer.onnx_import.session import Session
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
+from yolopool.graphs.answers import Form
 from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import HeadAttributes, OnnxGraph, OnnxOutput, PackManifest
 
 _STRIDE, _IMAGE_SIZE = 32, 640  # used if the file says nothing: the library's defaults
+# Sizes that exports have, tried where the file says no size and is wrong at the default.
+_GUESSES = (640, 320, 416, 512, 256)
+_NO_LAYOUT = types_pb2.OUTPUT_LAYOUT_UNSPECIFIED
 _LAYOUTS = {
     types_pb2.OUTPUT_LAYOUT_OBJECTNESS: Layout.OBJECTNESS,
     types_pb2.OUTPUT_LAYOUT_PLAIN: Layout.PLAIN,
@@ -70,26 +77,31 @@ def encode(
     if made is None or made.task == "detect":
         made = None  # a detection graph is recognised by its file alone
         _check_kind(graph)
-    if quantise is not None and graph.input.channels != 3:
-        raise ImportRefused(
-            UNSUPPORTED, "int8 is built for images of three channels: choose another precision"
-        )
-    if made is not None and quantise is not None:
-        raise ImportRefused(
-            UNSUPPORTED,
-            f"int8 is built for detection alone, this model has the task {made.task}: choose "
-            "another precision",
-        )
+    if quantise is not None:
+        _check_int8(graph, made)
     names = _class_names(graph, order["class_names"])
     settings = _resolved(asked, graph)
-    step(0.4, "measure")
+    step(0.3, "measure")
     size = pack_writer.sides(settings)
+    batch = graph.input.batch or 1
     types = onnx_shapes.inferred(graph.model, *size)
-    cost = onnx_shapes.cost(graph.model.graph, types)
+    cost = onnx_shapes.cost(graph.model.graph, types, batch)
     decision = _decided(graph, types, names, size, asked, made)
     task = made.task if made is not None else "detect"
-    if task != "classify":  # without boxes there is no layout
-        settings.output_layout = _NUMBERS[decision.layout]
+    step(0.5, "try")
+    # Classifications have no boxes, and so no layout.
+    layout = _NUMBERS[decision.layout] if task != "classify" else _NO_LAYOUT
+    form = Form(layout, len(names))
+    found = _tried(graph, form, decision, asked, settings, cost, order)
+    warnings = [*warnings, *found.warnings, *_without_effect(graph, decision)]
+    graph = replace(graph, input=found.image)
+    settings = _resolved(asked, graph)
+    if (bounded := pack_writer.sides(settings)) != size:
+        size = bounded
+        types = onnx_shapes.inferred(graph.model, *size)
+        cost = onnx_shapes.cost(graph.model.graph, types, batch)
+    if task != "classify":
+        settings.output_layout = layout
         settings.head_mode = _head_mode(asked, decision)
     made_with, parameters = [f"onnx {onnx.__version__}"], onnx_shapes.parameters(graph.model.graph)
     if quantise is not None:
@@ -99,10 +111,15 @@ def encode(
             graph,
             Path(order["build"]["calibration"]),
             size,
-            lambda done: step(0.5 + 0.3 * done, "calibrate"),
+            lambda done: step(0.6 + 0.3 * done, "calibrate"),
         )
-        graph = onnx_graph.read(data)
+        graph = replace(onnx_graph.read(data), input=graph.input)
         made_with.append(made_by)
+    step(0.9, "write")
+    weights_sha256 = pack_writer.write_weights(folder, [data])
+    if quantise is not None:  # what held of the fp32 graph may not hold of this one
+        found = _tried(graph, form, decision, asked, settings, cost, order)
+        graph = replace(graph, input=found.image)
     manifest = PackManifest(
         architecture=f"onnx-{decision.layout.value}-{task}",
         task=task,
@@ -122,13 +139,79 @@ def encode(
         parameters=parameters,
         made_with=made_with,
         channels=graph.input.channels,
+        weights_sha256=weights_sha256,
+        tried=found.tried,
+        self_test=found.self_test,
     )
-    step(0.8, "write")
-    manifest.weights_sha256 = pack_writer.write_weights(folder, [data])
     # Workers never share anything between two graphs, so the digest stands for the architecture.
     skeleton = f'{{"format":{pack_writer.FORMAT},"onnx":"{manifest.weights_sha256}"}}'.encode()
     digest = pack_writer.write_manifest(folder, manifest, skeleton)
     return pack_writer.report(folder, manifest, digest, Path(order["artifact"]))
+
+
+def _check_int8(graph: Graph, made: Exported | None) -> None:
+    """Raises ImportRefused for what is not built in int8."""
+    if graph.input.channels != 3:
+        raise ImportRefused(
+            UNSUPPORTED, "int8 is built for images of three channels: choose another precision"
+        )
+    if made is not None:
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"int8 is built for detection alone, this model has the task {made.task}: choose "
+            "another precision",
+        )
+
+
+def _tried(
+    graph: Graph,
+    form: Form,
+    decision: Decision,
+    asked: types_pb2.VersionSettings,
+    settings: types_pb2.VersionSettings,
+    cost: onnx_shapes.Cost,
+    order: dict[str, Any],
+) -> probe.Found:
+    """Runs the graph to see what it keeps of what it declares. Raises ImportRefused."""
+    return probe.tried(
+        Session(graph.file, graph.input, decision.outputs),
+        probe.Asked(
+            image=graph.input,
+            form=form,
+            scale=_scale(graph.input),
+            sizes=(settings.image_size, *settings.image_sizes),
+            guesses=() if asked.image_size or graph.words.image_size else _GUESSES,
+            rectangles=form.has_boxes and settings.shape_policy == types_pb2.SHAPE_POLICY_RECT,
+            stride=graph.words.stride or _STRIDE,
+            suppresses=graph.suppression is not None,
+            gflops=cost.gflops,
+            activation_bytes=cost.activation_bytes,
+            memory_bytes=order["memory_bytes"],
+        ),
+    )
+
+
+def _without_effect(graph: Graph, decision: Decision) -> list[str]:
+    """Warns of the options that can't act on final boxes."""
+    if decision.layout is not Layout.END_TO_END:
+        return []
+    inside = graph.suppression
+    if inside is None:
+        return ["its boxes are final: the options iou and agnostic_nms have no effect"]
+    overlap, confidence = (
+        "computed" if value is None else f"{value:g}"
+        for value in (inside.overlap, inside.confidence)
+    )
+    return [
+        f"boxes are suppressed inside the graph, by an overlap of {overlap} and a confidence of "
+        f"{confidence}: the options iou and agnostic_nms have no effect, and a lower confidence "
+        "finds no more; export it without suppression (nms=False) to choose them"
+    ]
+
+
+def _scale(image: onnx_graph.Input) -> float:
+    """What pixels 0..255 are multiplied by to be the graph's input."""
+    return 1.0 if image.dtype == "uint8" else 1 / 255
 
 
 def _decided(
@@ -197,7 +280,7 @@ def _known(
         size=size,
         names_in_file=_names_in_file(graph) == len(names),
         final=words.final,
-        suppresses=graph.suppresses,
+        suppresses=graph.suppression is not None,
     )
 
 
@@ -242,7 +325,7 @@ def _check_fixed(asked: types_pb2.VersionSettings, image: onnx_graph.Input, stri
         raise ImportRefused(UNSUPPORTED, f"{fixed}, served are whole strides ({stride}): {remedy}")
     longer = max(image.height, image.width)
     for size in (asked.image_size or longer, *asked.image_sizes):
-        if size != longer:
+        if -(-size // stride) * stride != longer:
             raise ImportRefused(
                 INVALID, f"{fixed}, {size} were asked for: leave the size out, or {remedy}"
             )
@@ -267,7 +350,7 @@ def _described(graph: Graph, decision: Decision, settings: types_pb2.VersionSett
         opset=graph.opset,
         input=image.name,
         dtype=image.dtype,
-        scale=1.0 if image.dtype == "uint8" else 1 / 255,
+        scale=_scale(image),
         batch=image.batch,
         height=image.height,
         width=image.width,

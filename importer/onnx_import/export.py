@@ -22,8 +22,8 @@ from importer.torch_import import checkpoint, tasks
 from yolopool.v1 import types_pb2
 
 _OPSET = 17
-# All sizes differ, so that the exporter cannot confuse them.
-_BATCH, _SIDES = 2, (128, 96)
+# All sizes differ, so that the exporter cannot confuse them; whole strides of 64.
+_BATCH, _SIDES = 2, (128, 192)
 _ROWS, _PROTOTYPES = "output0", "output1"
 
 

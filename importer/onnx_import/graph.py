@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from importer.onnx_import import weights
 from importer.onnx_import.layout import Output
@@ -18,6 +18,7 @@ from importer.onnx_import.shapes import shape_of
 from importer.refusal import INVALID, UNSAFE, UNSUPPORTED, ImportRefused
 
 _STANDARD = ("", "ai.onnx")
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform")
 _OLDEST_OPSET = 9
 # The newest opset and version of the file format (IR) that ONNX Runtime takes, and the newest type
 # of numbers in that; the release of it that is installed is asked in a test.
@@ -59,8 +60,18 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppression:
+    """Operators of suppression inside a graph: their thresholds, None where it computes them."""
+
+    overlap: float | None
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
-    """A checked ONNX file, and its bytes as runtimes take them."""
+    """A checked ONNX file, and its bytes as runtimes take them; `suppression` is None where it has
+    no operator of it.
+    """
 
     file: bytes
     model: ModelProto
@@ -68,7 +79,7 @@ class Graph:
     input: Input
     outputs: tuple[Output, ...]
     words: Words
-    suppresses: bool
+    suppression: Suppression | None
 
 
 def read(data: bytes) -> Graph:
@@ -91,15 +102,25 @@ def read(data: bytes) -> Graph:
             f"the graph uses operators outside the ONNX standard ({words}), which not every "
             f"runtime has: {_EXPORT}, without plugins (of TensorRT and others)",
         )
+    if chance := sorted({node.op_type for node in nodes if node.op_type.startswith(_RANDOM)}):
+        raise ImportRefused(
+            UNSUPPORTED,
+            f"the graph answers by chance ({', '.join(chance)}): {_EXPORT}, in its evaluation mode",
+        )
     _check_tensors(model.graph, nodes)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise _invalid(_line(error)) from error
     weights.check_finite(model.graph, nodes)
-    suppresses = any(node.op_type == "NonMaxSuppression" for node in nodes)
     return Graph(
-        data, model, opset, _input(model.graph), _outputs(model.graph), _words(model), suppresses
+        data,
+        model,
+        opset,
+        _input(model.graph),
+        _outputs(model.graph),
+        _words(model),
+        _suppression(model.graph, nodes),
     )
 
 
@@ -184,6 +205,28 @@ def _check_tensors(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
                 "the graph keeps weights in other files, which are not read: save it as one file "
                 "(onnx.save with save_as_external_data=False)",
             )
+
+
+def _suppression(graph: GraphProto, nodes: Iterable[NodeProto]) -> Suppression | None:
+    nodes = list(nodes)
+    suppressing = [node for node in nodes if node.op_type == "NonMaxSuppression"]
+    if not suppressing:
+        return None
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in nodes:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+
+    def value(place: int) -> float | None:
+        inputs = suppressing[0].input
+        if len(inputs) <= place or not inputs[place]:
+            return 0.0  # as the operator is defined
+        tensor = constants.get(inputs[place])
+        if tensor is None or not (values := numpy_helper.to_array(tensor)).size:
+            return None
+        return float(values.flat[0])
+
+    return Suppression(value(3), value(4))
 
 
 def _input(graph: GraphProto) -> Input:

@@ -59,15 +59,17 @@ def parameters(graph: GraphProto) -> int:
 
 def inferred(model: ModelProto, height: int, width: int) -> dict[str, TypeProto]:
     """Types and shapes of the tensors, as far as they can be told, for one image of that many
-    pixels: operator by operator, with the small whole numbers that are computed to reshape others
-    worked out on the way. Raises ImportRefused where the operators do not fit each other.
+    pixels, or for as many as the file fixes: operator by operator, with the small whole numbers
+    that are computed to reshape others worked out on the way. Raises ImportRefused where the
+    operators do not fit each other.
     """
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     (image,) = [value for value in graph.input if value.name not in weights]
     types = {name: _type(t.data_type, tuple(t.dims)) for name, t in weights.items()}
-    channels = shape_of(image.type)[1] or 3
-    types[image.name] = _type(image.type.tensor_type.elem_type, (1, channels, height, width))
+    batch, channels = shape_of(image.type)[:2]
+    kind = image.type.tensor_type.elem_type
+    types[image.name] = _type(kind, (batch or 1, channels or 3, height, width))
     data = {name: t for name, t in weights.items() if math.prod(t.dims) <= _MAX_NUMBERS}
     opsets = [opset for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
     for node in graph.node:
@@ -144,8 +146,10 @@ def shape_of(kind: TypeProto) -> tuple[int | None, ...]:
     )
 
 
-def cost(graph: GraphProto, types: Mapping[str, TypeProto]) -> Cost:
-    """The cost of a graph with the types `inferred` for one image; unknown shapes count nothing."""
+def cost(graph: GraphProto, types: Mapping[str, TypeProto], batch: int) -> Cost:
+    """The cost of a graph with the types `inferred` for `batch` images; unknown shapes count
+    nothing.
+    """
     shapes: dict[str, Shape] = {}
     for name, kind in types.items():
         known = tuple(size for size in shape_of(kind) if size is not None)
@@ -158,7 +162,7 @@ def cost(graph: GraphProto, types: Mapping[str, TypeProto]) -> Cost:
         if name not in weights
     }
     flops = sum(_flops(node, shapes) for node in graph.node)
-    return Cost(_peak(graph, sizes), flops / 1e9)
+    return Cost(_peak(graph, sizes) // batch, flops / 1e9 / batch)
 
 
 def _peak(graph: GraphProto, sizes: dict[str, int]) -> int:

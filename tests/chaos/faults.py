@@ -13,7 +13,7 @@ from tests.chaos.trial import Scenario, Trial
 from yolopool.errors import Unavailable
 
 # One that has just begun has yet to read the registry.
-CONTROL_PLANES_GONE = frozenset({"UNAVAILABLE", "REGISTRY_UNAVAILABLE"})
+CONTROL_PLANES_GONE = frozenset({"UNAVAILABLE", "REGISTRY_UNAVAILABLE", "REGISTRY_REFUSES_WRITES"})
 
 
 async def kill_the_reconciler(trial: Trial) -> None:

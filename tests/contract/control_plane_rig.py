@@ -6,6 +6,7 @@ forward pass is missing.
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -413,11 +414,20 @@ class Rig:
         return job
 
     def pack(self, job: importing_pb2.ImportJob) -> importing_pb2.ImportedPack:
-        manifest = f"{job.artifact} {job.settings} {job.build}".encode()
+        parts = {"skeleton.json": b"{}", "weights.bin": job.artifact.encode()}
+        skeleton, weights = (hashlib.sha256(data).hexdigest() for data in parts.values())
+        manifest = json.dumps(
+            {
+                "made_with": f"{job.settings} {job.build}",
+                "architecture_key": skeleton,
+                "weights_sha256": weights,
+            }
+        ).encode()
         digest = hashlib.sha256(manifest).hexdigest()
         folder = self.store / "packs" / digest
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").write_bytes(manifest)
+        for name, data in {**parts, "manifest.json": manifest}.items():
+            (folder / name).write_bytes(data)
         settings = types_pb2.VersionSettings(
             image_size=1, confidence=0.25, iou=0.7, max_detections=300,
             shape_policy=types_pb2.SHAPE_POLICY_RECT,

@@ -38,6 +38,17 @@ def rewrite_text(folder: Path, text: bytes) -> PackLocation:
     return rewrite(folder, repair)
 
 
+def rewrite_weights(folder: Path, data: bytes) -> PackLocation:
+    """Puts another graph in the place of the pack's."""
+    (folder / "weights.bin").write_bytes(data)
+
+    def repair(manifest: dict[str, Any]) -> None:
+        manifest["weights_sha256"] = hashlib.sha256(data).hexdigest()
+        manifest["weights_bytes"] = str(len(data))
+
+    return rewrite(folder, repair)
+
+
 def build(door: PackStore, place: PackLocation) -> torch.nn.Module:
     """The module of a pack, as a worker makes it."""
     pack = door.fetch(place)

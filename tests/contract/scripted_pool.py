@@ -167,6 +167,13 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         keys = [types_pb2.VersionKey(model="shapes", version=1)]
         return model_pb2.DeleteModelResponse(deleted=keys)
 
+    def SweepStore(self, request: Any, context: Any) -> Any:
+        self.script.note("SweepStore", request, context)
+        file = model_pb2.UnusedFile(kind="pack", name="d" * 64, size_bytes=2048, unused_s=90_000)
+        file.removed = not request.dry_run
+        young = model_pb2.UnusedFile(kind="upload", name="e" * 64, size_bytes=5, keep_s=30)
+        return model_pb2.SweepStoreResponse(files=[file, young])
+
     def SetResidency(self, request: Any, context: Any) -> Any:
         self.script.note("SetResidency", request, context)
         version = a_version()

@@ -1,7 +1,8 @@
 """What a backend is: the interface to a device, for the engine and for the contract suite.
 
 All of it runs on the one device thread: a model is built and used there and nowhere else. Only
-`memory` and `pin` may be called on any thread, and `RunningPass.finish` on the finish thread.
+`memory` and `pin` may be called on any thread, `RunningPass.finish` on the finish thread, and the
+steps of a `Loading` where they say.
 Nothing here imports torch.
 """
 
@@ -91,6 +92,12 @@ class LoadedModel(Protocol):
         """
         ...
 
+    def self_test(self) -> str:
+        """Asks what the import asked; how the answer differs from that at the import, as the end of
+        a sentence. Empty: it does not, or the pack has no such question.
+        """
+        ...
+
     def close(self) -> None:
         """Drops the weights; their memory is free when this returns. Idempotent. Not called while a
         pass is unfinished.
@@ -101,6 +108,26 @@ class LoadedModel(Protocol):
 def run(model: LoadedModel, images: Sequence[U8], options: Sequence[NmsOptions]) -> BatchResult:
     """Runs a whole pass on this thread."""
     return model.stage(images, options).forward().finish()
+
+
+class Loading(Protocol):
+    """A load in steps, to be run in this order."""
+
+    def prepare(self) -> None:
+        """On any thread, beside passes: what is needed for any model. Raises LoadFailed."""
+        ...
+
+    def begin(self) -> None:
+        """On the device thread, while no pass is in flight: measures the memory before."""
+        ...
+
+    def make(self) -> None:
+        """On a new thread that ends with it, beside passes. Raises as `Backend.load`."""
+        ...
+
+    def end(self) -> LoadedModel:
+        """On the device thread, while no pass is in flight: measures, and returns the model."""
+        ...
 
 
 class Backend(Protocol):
@@ -139,6 +166,12 @@ class Backend(Protocol):
         the first load.
 
         Raises PackInvalid, OutOfMemory and LoadFailed; nothing is left on the device then.
+        """
+        ...
+
+    def loads_beside(self, manifest: PackManifest) -> Callable[[Pack, str], Loading] | None:
+        """What makes, in place of `load`, a load that runs beside passes; None: such packs are
+        loaded on the device thread alone. It raises InvalidOption and LoadFailed.
         """
         ...
 

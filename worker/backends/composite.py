@@ -7,30 +7,18 @@ that needs it.
 import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from threading import Thread
 from weakref import WeakSet
 
-from worker.backends.base import Backend, DeviceMemory, LoadedModel
-from worker.backends.onnx.model import OnnxModel, cause_of
+from worker.backends.base import Backend, DeviceMemory, LoadedModel, Loading
+from worker.backends.onnx.graph_load import GraphLoad, Runtime
+from worker.backends.onnx.model import OnnxModel
 from worker.packs.manifest import GRAPHS
 from worker.packs.pack import Pack
-from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory, YolopoolError
+from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
 from yolopool.v1.pack_pb2 import PackManifest
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-
-
-class Runtime(Protocol):
-    """Runs ONNX graphs."""
-
-    @property
-    def name(self) -> str:
-        """The backend that its packs name."""
-        ...
-
-    def load(self, pack: Pack) -> OnnxModel:
-        """Prepares a graph in memory of its own. Raises LoadFailed, and errors of the library."""
-        ...
 
 
 class CompositeBackend:
@@ -62,34 +50,36 @@ class CompositeBackend:
 
     def load(self, pack: Pack, precision: str) -> LoadedModel:
         """A graph computes in the precision its pack says; `precision` is for torch alone."""
-        backend = pack.manifest.backend
-        if backend not in GRAPHS:
+        if pack.manifest.backend not in GRAPHS:
             return self._device.load(pack, precision)
+        loading = self._load_of_graph(pack, precision)
+        loading.prepare()
+        loading.begin()
+        try:
+            _on_a_thread_of_its_own(loading.make)
+        except OutOfMemory:
+            self.reclaim()
+            raise
+        return loading.end()
+
+    def loads_beside(self, manifest: PackManifest) -> Callable[[Pack, str], Loading] | None:
+        """Graphs on a CPU. On CUDA, memory that another thread allocates would break the capture of
+        a graph.
+        """
+        beside = manifest.backend in GRAPHS and self.device_kind == "cpu"
+        return self._load_of_graph if beside else None
+
+    def _load_of_graph(self, pack: Pack, precision: str) -> GraphLoad:
         if precision not in _PRECISIONS:
             raise InvalidOption(f"precision {precision!r} is none of {', '.join(_PRECISIONS)}")
+        backend = pack.manifest.backend
         runtime = self._runtimes.get(backend)
         if runtime is None:
             raise LoadFailed(
                 f"this {self.device_kind} worker does not run packs built for {backend}, only for "
                 f"{', '.join((self.name, *self._runtimes))}: build the version for one of these"
             )
-        message = ""
-        try:
-            model = runtime.load(pack)
-            self._graphs.add(model)
-            return model
-        except YolopoolError:
-            raise
-        except Exception as error:  # each runtime has error types of its own
-            message = cause_of(error)
-            if not isinstance(error, MemoryError) and "alloc" not in message:
-                raise LoadFailed(
-                    f"{backend} does not take this graph ({message}): build the version for "
-                    "another backend"
-                ) from error
-        # Outside the handler, whose traceback held what was made so far.
-        self.reclaim()
-        raise OutOfMemory(f"{pack.manifest.weights_bytes} bytes do not fit: {message}")
+        return GraphLoad(runtime, pack, self._graphs.add)
 
     def reclaim(self) -> None:
         self._device.reclaim()
@@ -112,3 +102,20 @@ class CompositeBackend:
 
     def close(self) -> None:
         self._device.close()
+
+
+def _on_a_thread_of_its_own(make: Callable[[], None]) -> None:
+    """Runs a step that may lower its thread's priority, and waits for it. Raises what it raises."""
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            make()
+        except Exception as error:
+            errors.append(error)
+
+    thread = Thread(target=run, name="load", daemon=True)
+    thread.start()
+    thread.join()
+    for error in errors:
+        raise error

@@ -9,6 +9,7 @@ import mmap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -69,6 +70,8 @@ class SimulatedBackend:
         self.fail = fail
         self.sleep = sleep
         self.look = look
+        # Whether packs are loaded beside passes, as graphs are on a CPU.
+        self.beside = False
         # Bytes that other processes use of the device.
         self.foreign_bytes = 0
         self._total_bytes = memory_bytes
@@ -88,6 +91,11 @@ class SimulatedBackend:
         self.allocate(pack.manifest.weights_bytes)
         self.sleep(self.curve.load_s(pack.manifest.weights_bytes))
         return SimulatedModel(self, pack)
+
+    def loads_beside(
+        self, manifest: PackManifest
+    ) -> "Callable[[Pack, str], SimulatedLoading] | None":
+        return partial(SimulatedLoading, self) if self.beside else None
 
     def allocate(self, size_bytes: int) -> None:
         """Allocates bytes of the device, or raises OutOfMemory and allocates none."""
@@ -117,6 +125,29 @@ class SimulatedBackend:
 
     def close(self) -> None:
         self._used_bytes = 0
+
+
+@dataclass(slots=True)
+class SimulatedLoading:
+    """A load beside passes. Its bytes are counted from the start."""
+
+    backend: SimulatedBackend
+    pack: Pack
+    precision: str
+    _model: "SimulatedModel | None" = None
+
+    def prepare(self) -> None:
+        """There is no library."""
+
+    def begin(self) -> None:
+        """Each model says what it holds."""
+
+    def make(self) -> None:
+        self._model = self.backend.load(self.pack, self.precision)
+
+    def end(self) -> "SimulatedModel":
+        assert self._model is not None, "it was made"
+        return self._model
 
 
 class SimulatedModel:
@@ -166,6 +197,9 @@ class SimulatedModel:
         finally:
             self._backend.free(workspace)
         return seconds
+
+    def self_test(self) -> str:
+        return ""
 
     def close(self) -> None:
         if self._open:

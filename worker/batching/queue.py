@@ -173,16 +173,14 @@ class TicketQueue(Generic[P]):
         else:
             self._check_room(ticket.ask, done_s)
         check_time(ticket.ask, self._waiting, done_s, now, margin)
-        self._places[ticket.version] += 1
-        self._live[ticket.number] = ticket
-        for lane in self._lanes_of(ticket.version):
-            lane.batching = ticket.batching
-        lanes = self._classes[ticket.priority].setdefault(ticket.version, {})
-        if ticket.shape not in lanes:
-            lane = Lane(ticket.priority, ticket.version, ticket.shape, ticket.batching)
-            lanes[ticket.shape] = lane
-        lanes[ticket.shape].add(ticket.key, self._estimates)
+        self._insert(ticket)
         self._note_priority(ticket.priority, now)
+
+    def put_back(self, ticket: Ticket[P]) -> None:
+        """Adds a ticket that has left the queue and is to run again. It was admitted before, so
+        there is a place for it whatever the capacity.
+        """
+        self._insert(ticket)
 
     def wait_s(
         self, ask: AdmissionRequest | None = None, swap_s: Callable[[str], float] = _no_time
@@ -272,6 +270,17 @@ class TicketQueue(Generic[P]):
         return self._pop_all(list(self._lanes()))
 
     # --- shared by both -----------------------------------------------------------------------
+
+    def _insert(self, ticket: Ticket[P]) -> None:
+        self._places[ticket.version] += 1
+        self._live[ticket.number] = ticket
+        for lane in self._lanes_of(ticket.version):
+            lane.batching = ticket.batching
+        lanes = self._classes[ticket.priority].setdefault(ticket.version, {})
+        if ticket.shape not in lanes:
+            lane = Lane(ticket.priority, ticket.version, ticket.shape, ticket.batching)
+            lanes[ticket.shape] = lane
+        lanes[ticket.shape].add(ticket.key, self._estimates)
 
     @property
     def _waiting(self) -> int:

@@ -3,8 +3,10 @@
 Pure: times are arguments, in seconds of one monotonic clock.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+
+from worker.concurrency.thread_times import Spent
 
 # A pass may take this many times its estimate, if that is above the floor.
 PATIENCE = 2.0
@@ -35,8 +37,13 @@ class HangLimits:
         return max(self.floor_s, PATIENCE * running.expected_s)
 
 
+def _nothing(seconds: float) -> Spent:
+    return Spent(0.0, 0.0)
+
+
 class StallTimer:
-    """Measures for how long a mark has stayed the same.
+    """Measures for how long a mark has stayed the same, less the time in which threads waited for
+    a processor.
 
     Each look counts at most `max_step_s`, so that the time in which the whole process was frozen
     does not count as a hang.
@@ -46,13 +53,36 @@ class StallTimer:
         self._max_step_s = max_step_s
         self._mark: Hashable = None
         self._looked = 0.0
-        self._stalled_s = 0.0
+        # For which the mark has been the same; of it, what threads ran, and what is not explained.
+        self._total_s = self._ran_s = self._idle_s = 0.0
 
-    def look(self, mark: Hashable, now: float) -> float:
-        """The seconds for which `mark` has been the same; 0 for a new one."""
-        if mark != self._mark:
-            self._mark, self._stalled_s = mark, 0.0
+    @property
+    def stalled_s(self) -> float:
+        return self._ran_s + self._idle_s
+
+    @property
+    def excused_s(self) -> float:
+        """Of the time that the mark has stayed the same: what did not count."""
+        return max(0.0, self._total_s - self.stalled_s)
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether most of the time did not count."""
+        return self.excused_s > self.stalled_s
+
+    def look(self, mark: Hashable, now: float, spent: Callable[[float], Spent] = _nothing) -> float:
+        """The seconds for which `mark` has been the same, 0 for a new one and for None. `spent`
+        says what the threads did in so many seconds since the last look.
+        """
+        if mark is None or mark != self._mark:
+            self._mark, self._total_s, self._ran_s, self._idle_s = mark, 0.0, 0.0, 0.0
         else:
-            self._stalled_s += min(now - self._looked, self._max_step_s)
+            step_s = min(now - self._looked, self._max_step_s)
+            done = spent(step_s)
+            ran_s = min(done.ran_s, step_s)
+            self._total_s += step_s
+            self._ran_s += ran_s
+            # A wait that ended now explains seconds of earlier looks, too.
+            self._idle_s = max(0.0, self._idle_s + step_s - ran_s - done.waited_s)
         self._looked = now
-        return self._stalled_s
+        return self.stalled_s

@@ -1,23 +1,21 @@
 """The queue and the one device thread: all work for the device goes through the engine.
 
 When the device is free, the next batch is taken from the versions that are on it; tickets of others
-wait. Urgent jobs go before batches, and alone: no pass is in flight meanwhile. Idle jobs run when
-no batch can, and after a few batches overtook them. Answers go back to the event loop. A ticket
-whose caller is gone or whose deadline passed is dropped; one that would be late may be shed.
+wait. Jobs run between batches (`jobs`), and alone: no pass is in flight meanwhile. Answers go back
+to the event loop. A ticket whose caller is gone or whose deadline passed is dropped; one that would
+be late may be shed.
 """
 
 import asyncio
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from worker.arrays import U8
 from worker.backends.base import LoadedModel
 from worker.batching.admission import AdmissionRequest
-from worker.batching.config import BatchingConfig
 from worker.batching.estimates import LatencyEstimates, Shape
 from worker.batching.queue import Batch, Demand, Dequeued, Ticket, TicketQueue
 from worker.concurrency.reply import Reply, deliver
@@ -26,42 +24,16 @@ from worker.concurrency.thread_pool import ThreadPool
 from worker.engine import refusals
 from worker.engine.batch_limits import BatchLimits
 from worker.engine.in_flight import InFlight
-from worker.engine.jobs import Job, JobQueue
+from worker.engine.jobs import Job, JobQueue, Turn
+from worker.engine.one_by_one import OneByOne
+from worker.engine.request import QueueLoad, Request
 from worker.engine.runner import BatchRunner, Outcome, TicketWork
-from worker.postprocess.outputs import NmsOptions
 from yolopool.errors import YolopoolError
 
 Answer = TypeVar("Answer")
 # Passes in flight: one on the device and one that is being finished or, where the device works
 # asynchronously, one queued behind it that keeps it busy. More would only wait there.
 MAX_IN_FLIGHT = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """How a caller wants an image run. `deadline` is of the engine's clock; a lower priority goes
-    first. `place` is what `reserve` returned; 0: it has no place yet.
-    """
-
-    version: str
-    options: NmsOptions
-    priority: int
-    deadline: float
-    batching: BatchingConfig
-    place: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLoad:
-    """The queue as it is now."""
-
-    outstanding: int
-    capacity: int
-    wait_s: float
-    sequence: int
-    # Since the process began: passes that were answered, and images in them.
-    passes_total: int = 0
-    images_total: int = 0
 
 
 class Engine:
@@ -86,6 +58,7 @@ class Engine:
         self._passes_total = self._images_total = 0
         # They bound a pass whatever its tickets were queued with.
         self._limits = BatchLimits()
+        self._one_by_one = OneByOne(self._limits)
         self._refused: dict[str, YolopoolError] = {}
         self._stopping = False
         self._numbers = itertools.count(1)
@@ -109,15 +82,15 @@ class Engine:
         await asyncio.to_thread(self._device_thread.join, limit_s)
         await asyncio.to_thread(self._finish_thread.join, max(0.0, until - self._clock()))
 
-    async def job(self, call: Callable[[], Answer], idle: bool = False) -> Answer:
-        """Runs a call on the device thread, before the batches that wait, or behind them if it is
-        `idle`. The call runs even if its caller is cancelled.
+    async def job(self, call: Callable[[], Answer], turn: Turn = Turn.URGENT) -> Answer:
+        """Runs a call on the device thread when it is its turn among the batches that wait. The
+        call runs even if its caller is cancelled.
         """
         reply: Reply[Answer] = Reply()
         with self._changed:
             if self._stopping:
                 raise refusals.draining()
-            self._jobs.add(Job(call, reply), idle)
+            self._jobs.add(Job(call, reply), turn)
             self._changed.notify()
         try:
             return await reply.future
@@ -245,15 +218,24 @@ class Engine:
         with self._changed:
             self._limits.promise(version, images)
 
-    def refuse(self, version: str, error: YolopoolError, for_good: bool = False) -> None:
-        """Answers all tickets that wait for a version with an error; with `for_good`, all that
-        come too, until `forget`.
+    def refuse(self, version: str, error: YolopoolError) -> None:
+        """Answers all tickets that wait for a version with an error, and all that come, until
+        `accept` or `forget`: images of requests that have a place may still be decoded.
         """
         with self._changed:
-            if for_good:
-                self._refused[version] = error
+            self._refused[version] = error
             tickets = self._queue.pop_version(version)
         refusals.refuse(tickets, error)
+
+    def accept(self, version: str) -> None:
+        """Queues tickets of a version again."""
+        with self._changed:
+            self._refused.pop(version, None)
+
+    def run_one_by_one(self, version: str) -> None:
+        """Passes of several images of a version fail: from now on each has one, until a swap."""
+        with self._changed:
+            self._limits.failed_together(version)
 
     def forget(self, version: str) -> None:
         """Drops all that is known about a version that left."""
@@ -302,7 +284,7 @@ class Engine:
                 if self._stopping and not self._jobs.has_urgent:
                     self._refuse_all()
                     return None
-                if alone and (job := self._jobs.pop_overdue()) is not None:
+                if alone and (job := self._jobs.pop_overdue(self._clock())) is not None:
                     return self._start_job(job)
                 until: float | None = None
                 if self._may_take_batch():
@@ -310,13 +292,13 @@ class Engine:
                     if taken.batch is not None or taken.late:
                         return taken
                     until = taken.again_at
-                if alone and (job := self._jobs.pop_idle()) is not None:
+                if alone and (job := self._jobs.pop_idle(self._clock())) is not None:
                     return self._start_job(job)
                 self._changed.wait(None if until is None else max(0.0, until - self._clock()))
 
     def _may_take_batch(self) -> bool:
         """Not before a job that goes first, and waits until no pass is in flight."""
-        job_goes_first = self._jobs.has_urgent or self._jobs.is_patience_over
+        job_goes_first = self._jobs.has_urgent or self._jobs.is_patience_over(self._clock())
         return not job_goes_first and self._in_flight.unfinished < MAX_IN_FLIGHT
 
     def _take_batch(self) -> Dequeued[TicketWork]:
@@ -325,7 +307,7 @@ class Engine:
         ready, max_images = self.models.__contains__, self._limits.max_images
         taken = self._queue.next_batch(now, ready, max_images, begins)
         if taken.batch is not None or taken.late:
-            self._jobs.batch_went_first()
+            self._jobs.batch_went_first(now)
         if (batch := taken.batch) is not None:
             expected_s = self._estimates.pass_s(batch.version, batch.shape, batch.images)
             self._in_flight.note_batch(batch.version, len(batch.tickets), now, begins, expected_s)
@@ -338,7 +320,7 @@ class Engine:
     def _refuse_all(self) -> None:
         error = refusals.draining()
         refusals.refuse(self._queue.drain(), error)
-        for job in self._jobs.drain_idle():
+        for job in self._jobs.drain():
             job.reply(None, error)
 
     def _answer_late(self, taken: Dequeued[TicketWork]) -> None:
@@ -379,6 +361,26 @@ class Engine:
             self._in_flight.failed(tickets)
         if self.watching:
             self.watch()
+
+    def error(
+        self,
+        version: str,
+        tickets: Sequence[Ticket[TicketWork]],
+        images: int,
+        error: YolopoolError,
+    ) -> None:
+        with self._changed:
+            open_ = not self._stopping and version not in self._refused
+            again = self._one_by_one.failed(version, tickets, images, error) and open_
+            if again:
+                for ticket in tickets:
+                    if not ticket.payload.reply.future.done():  # else its caller has left
+                        self._queue.put_back(ticket)
+                self._changed.notify()
+        if again:
+            self.watch()
+        else:
+            refusals.refuse(tickets, error)
 
     def too_large(self, batch: Batch[TicketWork], images: int) -> None:
         with self._changed:

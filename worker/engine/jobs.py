@@ -1,17 +1,28 @@
-"""Jobs for the device thread, beside the batches: urgent ones go first, idle ones behind batches.
+"""Jobs for the device thread, beside the batches: urgent ones go first, fair ones take turns with
+batches, idle ones go behind them.
 
-Guarded by the engine's lock; knows nothing of batches but how many of them overtook an idle job.
+Guarded by the engine's lock; knows nothing of batches but how many of them overtook a job. Times
+are arguments, in seconds of one clock.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 from worker.concurrency.reply import Reply
 
 # Batches that may overtake an idle job: under full load it still runs in the end.
 PATIENCE = 8
+
+
+class Turn(Enum):
+    """When a job runs."""
+
+    URGENT = auto()  # before the next batch
+    FAIR = auto()  # after as much time of batches as the last such job took, and one at least
+    IDLE = auto()  # when no batch can run, or PATIENCE of them overtook it
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,44 +43,66 @@ class Job:
 
 
 class JobQueue:
-    """First in, first out, urgent and idle jobs apart."""
+    """First in, first out, by turn."""
 
     def __init__(self) -> None:
-        self._urgent: deque[Job] = deque()
-        self._idle: deque[Job] = deque()
-        self._overtaken = 0
+        self._jobs: dict[Turn, deque[Job]] = {turn: deque() for turn in Turn}
+        # Batches since the last job of a turn, while one waits.
+        self._overtaken = dict.fromkeys(Turn, 0)
+        # When the last fair job began, until it has ended; and when the next is due.
+        self._fair_began: float | None = None
+        self._fair_due = 0.0
 
     @property
     def has_urgent(self) -> bool:
-        return bool(self._urgent)
+        return bool(self._jobs[Turn.URGENT])
 
-    @property
-    def is_patience_over(self) -> bool:
-        """Whether so many batches overtook an idle job that it goes before the next one."""
-        return bool(self._idle) and self._overtaken >= PATIENCE
+    def is_patience_over(self, now: float) -> bool:
+        """Whether a job that batches overtook goes before the next one."""
+        return self._overdue(now) is not None
 
-    def add(self, job: Job, idle: bool) -> None:
-        (self._idle if idle else self._urgent).append(job)
+    def add(self, job: Job, turn: Turn = Turn.URGENT) -> None:
+        self._jobs[turn].append(job)
 
     def pop_urgent(self) -> Job | None:
-        return self._urgent.popleft() if self._urgent else None
+        return self._pop(Turn.URGENT)
 
-    def pop_overdue(self) -> Job | None:
-        """An idle job that goes before the next batch."""
-        return self.pop_idle() if self.is_patience_over else None
+    def pop_overdue(self, now: float) -> Job | None:
+        """A job that goes before the next batch, since batches overtook it."""
+        turn = self._overdue(now)
+        return None if turn is None else self._pop(turn, now)
 
-    def pop_idle(self) -> Job | None:
-        if not self._idle:
-            return None
-        self._overtaken = 0
-        return self._idle.popleft()
+    def pop_idle(self, now: float) -> Job | None:
+        """A job to run while no batch can."""
+        return self._pop(Turn.FAIR, now) or self._pop(Turn.IDLE)
 
-    def batch_went_first(self) -> None:
-        """Counts a batch that overtook the idle jobs that wait, if any do."""
-        self._overtaken += bool(self._idle)
+    def batch_went_first(self, now: float) -> None:
+        """Counts a batch that overtook the jobs that wait, if any do."""
+        if self._fair_began is not None:
+            self._fair_due = now + (now - self._fair_began)
+            self._fair_began = None
+        for turn, jobs in self._jobs.items():
+            self._overtaken[turn] += bool(jobs)
 
-    def drain_idle(self) -> tuple[Job, ...]:
-        """Removes all idle jobs."""
-        jobs = tuple(self._idle)
-        self._idle.clear()
+    def drain(self) -> tuple[Job, ...]:
+        """Removes all jobs but the urgent ones."""
+        waiting = (self._jobs[Turn.FAIR], self._jobs[Turn.IDLE])
+        jobs = tuple(job for jobs in waiting for job in jobs)
+        for one in waiting:
+            one.clear()
         return jobs
+
+    def _overdue(self, now: float) -> Turn | None:
+        fair = self._jobs[Turn.FAIR] and self._overtaken[Turn.FAIR]
+        if fair and self._fair_began is None and now >= self._fair_due:
+            return Turn.FAIR
+        idle = self._jobs[Turn.IDLE] and self._overtaken[Turn.IDLE] >= PATIENCE
+        return Turn.IDLE if idle else None
+
+    def _pop(self, turn: Turn, now: float | None = None) -> Job | None:
+        if not self._jobs[turn]:
+            return None
+        self._overtaken[turn] = 0
+        if turn is Turn.FAIR:
+            self._fair_began = now
+        return self._jobs[turn].popleft()

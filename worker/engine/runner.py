@@ -1,7 +1,7 @@
 """Runs batches: a pass is staged and run on the device thread, and finished on another.
 
 The device thread goes on to the next batch while the finish thread runs NMS and replies, in order.
-A failure in any stage is the answer to the tickets of the batch, and ends neither thread.
+A failure in any stage is reported with the tickets of the batch, and ends neither thread.
 """
 
 import uuid
@@ -60,7 +60,19 @@ class PassObserver(Protocol):
         ...
 
     def failed(self, tickets: int) -> None:
-        """`tickets` of a pass that did not begin were answered with an error."""
+        """`tickets` of a pass that did not begin got no answer from it."""
+        ...
+
+    def error(
+        self,
+        version: str,
+        tickets: Sequence[Ticket[TicketWork]],
+        images: int,
+        error: YolopoolError,
+    ) -> None:
+        """A pass of so many images failed, once it was reported as ended or failed: its tickets
+        are to be answered with the error, or run again.
+        """
         ...
 
     def too_large(self, batch: Batch[TicketWork], images: int) -> None:
@@ -111,10 +123,10 @@ class BatchRunner:
             ).forward()
         except OutOfMemory as error:
             if size == 1 and last:
-                self._fail(batch, tickets, error)
+                self._fail(batch, tickets, size, error)
                 return
         except Exception as error:
-            self._fail(batch, tickets, error)
+            self._fail(batch, tickets, size, error)
             return
         else:
             self._observer.began(batch)
@@ -135,11 +147,14 @@ class BatchRunner:
             self._run(model, batch, part)
 
     def _fail(
-        self, batch: Batch[TicketWork], tickets: Sequence[Ticket[TicketWork]], error: Exception
+        self,
+        batch: Batch[TicketWork],
+        tickets: Sequence[Ticket[TicketWork]],
+        size: int,
+        error: Exception,
     ) -> None:
         self._observer.failed(len(tickets))
-        failure = _public_error(error, batch.version)
-        deliver((ticket.payload.reply, None, failure) for ticket in tickets)
+        self._observer.error(batch.version, tickets, size, _public_error(error, batch.version))
 
     def _finish(
         self,
@@ -163,7 +178,7 @@ class BatchRunner:
         # First: the device is done with the pass, whether or not its answers were delivered.
         self._observer.ended(batch, len(tickets), size, pass_s)
         if error is not None:
-            deliver((ticket.payload.reply, None, error) for ticket in tickets)
+            self._observer.error(batch.version, tickets, size, error)
             return
         answers = zip(tickets, result.candidates, strict=False)
         deliver(

@@ -26,6 +26,12 @@ MAX_SIMULATED = 256
 # Kernels that oneDNN keeps on a CPU, up to 90 KB each. A pass has some 50, and each architecture,
 # shape and batch size has its own. When 1024, the default, are too few, each pass makes them again.
 KERNELS = 2048
+# Values of CUDA_VISIBLE_DEVICES that hide all GPUs on purpose; Slurm sets the last one.
+HIDDEN = frozenset({"", "-1", "none", "void", "NoDevFiles"})
+
+
+class BrokenGpu(InvalidOption):
+    """A GPU should be usable here and is not; `reason` and code are those of InvalidOption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,10 @@ def discover(
 ) -> tuple[Device, ...]:
     """The devices that `--devices` names, in order and each once.
 
-    `auto` is every visible GPU or MIG slice, or the CPU if there is none. CUDA_VISIBLE_DEVICES of
-    `environ` restricts them. `compute_threads` is for the CPU; 0: see `Host`. Raises InvalidOption
-    for another form, and for a device that is not there, with the reason.
+    `auto` is every visible GPU or MIG slice, or the CPU where there is no NVIDIA driver or
+    CUDA_VISIBLE_DEVICES of `environ`, which restricts them, hides all. `compute_threads` is for the
+    CPU; 0: see `Host`. Raises InvalidOption for another form, and for a device that is not there,
+    with the reason; BrokenGpu where a GPU should be and none can be used.
     """
     host = host or Host()
     found: dict[str, Device] = {}
@@ -96,26 +103,33 @@ def _devices_of(
         return _cpus(term, environ, compute_threads, host)
     if term.startswith("sim:"):
         return [_simulated(number) for number in range(_number(term))]
+    if term not in ("auto", "cuda") and not term.removeprefix("cuda:").startswith(("GPU-", "MIG-")):
+        raise InvalidOption(f"{term!r} is no device: give {FORMS}")
+    gpus, none = _cuda(environ, host)
     if term == "auto":
-        gpus, why_none = _cuda(environ, host)
+        if none.is_broken:
+            raise BrokenGpu(
+                f"the GPU of this machine can't be used: {none.why}; mend that, or ask for "
+                "--devices cpu to serve without it"
+            )
         if not gpus:
-            log.info("no CUDA device, serving the CPU", reason=why_none)
+            log.info("no CUDA device, serving the CPU", reason=none.why)
         return gpus or [_cpu(environ, compute_threads, host)]
+    return gpus if term == "cuda" and gpus else [_named(term, gpus, none)]
+
+
+def _named(term: str, gpus: Sequence[Device], none: "_NoGpu") -> Device:
+    """The GPU or the slice that a term names. Raises as `discover`."""
+    error = BrokenGpu if none.is_broken else InvalidOption
     if term == "cuda":
-        gpus, why_none = _cuda(environ, host)
-        if not gpus:
-            raise InvalidOption(f"no CUDA device: {why_none}; or ask for --devices cpu")
-        return gpus
+        raise error(f"no CUDA device: {none.why}; or ask for --devices cpu")
     # In `cuda:GPU-a,GPU-b` the second term has no prefix.
     uuid = term.removeprefix("cuda:")
-    if not uuid.startswith(("GPU-", "MIG-")):
-        raise InvalidOption(f"{term!r} is no device: give {FORMS}")
-    gpus, why_none = _cuda(environ, host)
     for device in gpus:
         if device.id == f"cuda:{uuid}":
-            return [device]
-    there = ", ".join(device.id for device in gpus) or f"none, since {why_none}"
-    raise InvalidOption(f"no CUDA device {uuid} here; there are: {there}")
+            return device
+    there = ", ".join(device.id for device in gpus) or f"none, since {none.why}"
+    raise error(f"no CUDA device {uuid} here; there are: {there}")
 
 
 def _number(term: str) -> int:
@@ -176,27 +190,43 @@ class _Gpu:
     computing: tuple[Any, ...]
 
 
-def _cuda(environ: Mapping[str, str], host: Host) -> tuple[list[Device], str]:
+@dataclass(frozen=True, slots=True)
+class _NoGpu:
+    """Why there is no CUDA device; `is_broken`: there should be one."""
+
+    why: str = ""
+    is_broken: bool = False
+
+
+def _cuda(environ: Mapping[str, str], host: Host) -> tuple[list[Device], _NoGpu]:
     """All visible CUDA devices, or none and the reason."""
+    lost: list[str] = []
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
     try:
         with _nvml():
-            gpus = list(_gpus())
-            if not gpus:
-                return [], "the NVIDIA driver is there but shows no GPU to this process"
+            gpus = list(_gpus(lost))
             devices = [
                 _device(handle, host)
-                for gpu, only in _visible(gpus, environ.get("CUDA_VISIBLE_DEVICES"))
+                for gpu, only in _visible(gpus, visible)
                 for handle in gpu.computing
                 if only in (None, pynvml.nvmlDeviceGetUUID(handle))
             ]
     except pynvml.NVMLError as error:
-        return [], _explain(error)
+        return [], _explain(error, host)
     if devices:
-        return devices, ""
-    if "CUDA_VISIBLE_DEVICES" in environ:
-        visible = environ["CUDA_VISIBLE_DEVICES"]
-        return [], f"CUDA_VISIBLE_DEVICES={visible!r} leaves none of {len(gpus)} GPUs"
-    return [], "every GPU has MIG enabled and none has a slice: create some with nvidia-smi mig"
+        return devices, _NoGpu()
+    if visible in HIDDEN:
+        return [], _NoGpu(f"CUDA_VISIBLE_DEVICES={visible!r} leaves none of {len(gpus)} GPUs")
+    if lost:
+        return [], _NoGpu(f"no GPU answers: {'; '.join(lost)}", is_broken=True)
+    if not gpus:
+        why = "the NVIDIA driver is there but shows no GPU to this process"
+        return [], _NoGpu(why, is_broken=True)
+    if visible is not None:
+        why = f"CUDA_VISIBLE_DEVICES={visible!r} leaves none of {len(gpus)} GPUs"
+        return [], _NoGpu(why, is_broken=True)
+    why = "every GPU has MIG enabled and none has a slice: create some with nvidia-smi mig"
+    return [], _NoGpu(why, is_broken=True)
 
 
 @contextmanager
@@ -208,7 +238,8 @@ def _nvml() -> Iterator[None]:
         pynvml.nvmlShutdown()
 
 
-def _gpus() -> Iterator[_Gpu]:
+def _gpus(lost: list[str]) -> Iterator[_Gpu]:
+    """The GPUs that answer; notes why others do not."""
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
@@ -216,7 +247,8 @@ def _gpus() -> Iterator[_Gpu]:
             computing = tuple(_slices(handle)) if _has_mig(handle) else (handle,)
         except pynvml.NVMLError as error:
             # A GPU that fell off the bus must not take the others out of service.
-            log.warning("GPU left out", index=index, reason=str(error))
+            log.error("GPU left out", index=index, reason=str(error))
+            lost.append(f"GPU {index}: {error}")
             continue
         yield _Gpu(uuid, computing)
 
@@ -281,13 +313,20 @@ def _device(handle: Any, host: Host) -> Device:
     )
 
 
-def _explain(error: pynvml.NVMLError) -> str:
+def _explain(error: pynvml.NVMLError, host: Host) -> _NoGpu:
     if isinstance(error, pynvml.NVMLError_LibraryNotFound):
-        return "the NVIDIA driver is not installed here (libnvidia-ml.so.1 is missing)"
+        why = "the NVIDIA driver is not installed here (libnvidia-ml.so.1 is missing)"
+        if host.has_nvidia_nodes():
+            return _NoGpu(f"{why}, though /dev/nvidiactl is here", is_broken=True)
+        return _NoGpu(why)
     if isinstance(error, pynvml.NVMLError_DriverNotLoaded):
-        return "the NVIDIA driver is installed but its kernel module is not loaded"
+        why = "the NVIDIA driver is installed but its kernel module is not loaded"
+        # Images for GPUs also run on machines that have none.
+        return _NoGpu(why, is_broken=host.has_nvidia_hardware())
     if isinstance(error, pynvml.NVMLError_LibRmVersionMismatch):
-        return "the NVIDIA library and kernel module differ in version: reboot or reload the module"
-    if isinstance(error, pynvml.NVMLError_NoPermission):
-        return "the NVIDIA driver refuses this process: give it access to /dev/nvidia*"
-    return f"the NVIDIA driver says: {error}"
+        why = "the NVIDIA library and kernel module differ in version: reboot or reload the module"
+    elif isinstance(error, pynvml.NVMLError_NoPermission):
+        why = "the NVIDIA driver refuses this process: give it access to /dev/nvidia*"
+    else:
+        why = f"the NVIDIA driver says: {error}"
+    return _NoGpu(why, is_broken=True)

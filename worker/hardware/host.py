@@ -7,6 +7,7 @@ process's. Both roots are arguments, so that tests can present any host.
 
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import structlog
 
 log = structlog.get_logger()
+# How much nicer than a pass is what computes beside it: it gets a quarter of a core they share.
+BESIDE_NICE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class Host:
     proc: Path = Path("/proc")
     cgroups: Path = Path("/sys/fs/cgroup")
     share: float = 1.0
+    pci: Path = Path("/sys/bus/pci/devices")
+    dev: Path = Path("/dev")
 
     def allowed(self) -> tuple[int, ...]:
         """Numbers of the cores this process may run on, ascending."""
@@ -82,6 +87,18 @@ class Host:
                 return frozenset(value.split())
         return frozenset()
 
+    def has_nvidia_hardware(self) -> bool:
+        """Whether an NVIDIA GPU is on the bus, whether or not a driver serves it."""
+        # A display or 3D controller (class 03) of NVIDIA.
+        return any(
+            _read(device / "vendor") == "0x10de" and _read(device / "class").startswith("0x03")
+            for device in (self.pci.iterdir() if self.pci.is_dir() else ())
+        )
+
+    def has_nvidia_nodes(self) -> bool:
+        """Whether this process is given NVIDIA's driver, by its device node."""
+        return (self.dev / "nvidiactl").exists()
+
     def _core_quotas(self) -> Iterator[float]:
         for folder in self._folders("cpu"):
             quota, _, period = _read(folder / "cpu.max").partition(" ")
@@ -115,6 +132,15 @@ class Host:
                 here = here.parent
 
 
+def resident_bytes(status: Path = Path("/proc/self/status")) -> int:
+    """Resident memory of this process without the files that it maps: those pages are shared, and
+    the kernel can drop them.
+    """
+    wanted = ("RssAnon:", "RssShmem:")
+    lines = (line.split() for line in _read(status).splitlines())
+    return sum(int(line[1]) * 1024 for line in lines if line and line[0] in wanted)
+
+
 def take_turns() -> None:
     """Puts this thread, and those it starts from now on, under SCHED_BATCH: a thread that wakes
     does not preempt another before its time slice of a few milliseconds is over. A preempted pass
@@ -124,6 +150,16 @@ def take_turns() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except OSError as error:  # a sandbox may forbid it
         log.info("SCHED_BATCH is not allowed", why=str(error))
+
+
+def yield_to_passes() -> None:
+    """Lowers the priority of this thread for the rest of its life, and of those that it starts: it
+    computes beside passes, and is to slow them little.
+    """
+    # On Linux niceness belongs to the thread.
+    thread = threading.get_native_id()
+    nice = os.getpriority(os.PRIO_PROCESS, thread)
+    os.setpriority(os.PRIO_PROCESS, thread, nice + BESIDE_NICE)  # the kernel's limit is 19
 
 
 def _read(path: Path) -> str:

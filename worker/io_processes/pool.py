@@ -14,10 +14,12 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from worker.concurrency.stall_detector import StallTimer
+from worker.concurrency.thread_times import ThreadClock
 from worker.io_processes import protocol
 from worker.io_processes.calls import Infer, IoConnection
 from worker.io_processes.protocol import IoSettings, MessageKind
@@ -155,7 +157,7 @@ class IoProcessPool:
                 self._changed()
                 if not ready.done():
                     ready.set_result(None)
-            if await self._hangs(calls):
+            if await self._hangs(calls, process.pid):
                 with suppress(ProcessLookupError):
                     process.send_signal(signal.SIGABRT)  # it dumps its stacks
                 calls.frames.close()
@@ -171,16 +173,21 @@ class IoProcessPool:
             await _ended(process)
             calls.frames.close()
 
-    async def _hangs(self, calls: IoConnection) -> bool:
-        """Returns True when the process hangs, and False when its connection is lost."""
+    async def _hangs(self, calls: IoConnection, pid: int) -> bool:
+        """Returns True when the process hangs, and False when its connection is lost. Time in which
+        it waits for a processor does not count.
+        """
         answers, image = StallTimer(2 * PING_S), StallTimer(2 * PING_S)
+        threads = ThreadClock(pid)
         while not calls.lost.is_set():
             calls.frames.send(MessageKind.PING)
             with suppress(TimeoutError):
                 async with asyncio.timeout(PING_S):
                     await calls.lost.wait()
             now = self._clock()
-            silent_s, same_s = answers.look(calls.pongs, now), image.look(calls.oldest, now)
+            spent = partial(threads.look(), lambda thread: True)
+            silent_s = answers.look(calls.pongs, now, spent)
+            same_s = image.look(calls.oldest, now, spent)
             if max(silent_s, same_s if calls.oldest else 0.0) > self._hang_s:
                 return not calls.lost.is_set()
         return False

@@ -6,12 +6,13 @@ that later becomes an address, a size or a loop bound is checked here.
 
 import re
 from collections.abc import Sequence
-from math import prod
+from math import isfinite, prod
 from typing import NamedTuple
 
 from yolopool.errors import PackInvalid
+from yolopool.graphs import pictures, self_test
 from yolopool.v1 import types_pb2
-from yolopool.v1.pack_pb2 import PackManifest, TensorEntry
+from yolopool.v1.pack_pb2 import PackManifest, SelfTest, TensorEntry
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
     HEAD_MODE_UNSPECIFIED,
@@ -241,6 +242,17 @@ def _check_onnx(manifest: PackManifest) -> None:
         not graph.height or settings.shape_policy == types_pb2.SHAPE_POLICY_SQUARE,
         "its graph takes one size, its shape policy is not square",
     )
+    _check_self_test(manifest.self_test)
+
+
+def _check_self_test(test: SelfTest) -> None:
+    sides = (test.height, test.width)
+    holds = test.scene <= pictures.DARK and (
+        sides == (0, 0) or 32 <= min(sides) <= max(sides) <= 4096
+    )
+    holds &= len(test.rows) <= self_test.ROWS * self_test.NUMBERS
+    holds &= len(test.rows) % self_test.NUMBERS == 0 and all(map(isfinite, test.rows))
+    _require(holds, "its self-test is not sane")
 
 
 def _check_tensors(tensors: Sequence[TensorEntry], weights_bytes: int) -> None:

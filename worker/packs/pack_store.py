@@ -257,7 +257,8 @@ def _seen(file: io.FileIO, manifest: PackManifest) -> tuple[int, ...]:
     if status.st_size != manifest.weights_bytes:
         raise DigestMismatch(
             f"{file.name} has {status.st_size} bytes, its manifest says "
-            f"{manifest.weights_bytes}: the copy was cut short or changed; import the model again"
+            f"{manifest.weights_bytes}: the copy was cut short or changed; register the model's "
+            "file again, which mends the pack"
         )
     return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
@@ -270,7 +271,7 @@ def _fill(memory: HostMemory, file: io.FileIO) -> None:
             with whole[filled : filled + _CHUNK_BYTES] as part:
                 count = file.readinto(part)
             if not count:
-                raise DigestMismatch(f"{file.name} was cut short while it was read: import again")
+                raise DigestMismatch(f"{file.name} was cut short while it was read: try again")
             filled += count
 
 
@@ -278,5 +279,5 @@ def _verify(path: Path, found: str, wanted: str) -> None:
     if found != wanted:
         raise DigestMismatch(
             f"{path} has SHA-256 {found[:12]}…, not {wanted[:12]}…: the copy is damaged or was "
-            "changed; import the model again"
+            "changed; register the model's file again, which mends the pack"
         )

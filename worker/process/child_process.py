@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from worker.process import flight_recorder
-from worker.process.exit_status import FROM_OUTSIDE, describe_exit
+from worker.process.exit_status import describe_exit, implicates
 from yolopool.server.time_limits import ends_within
 
 # How much of the last output is kept.
@@ -126,8 +126,7 @@ class WorkerProcess:
         Known after `wait`.
         """
         incarnation, requests = self._in_flight
-        code = self._process.returncode or 0
-        return incarnation, () if -code in FROM_OUTSIDE else requests
+        return incarnation, requests if implicates(self._process.returncode) else ()
 
     async def wait(self) -> int:
         code = await self._process.wait()

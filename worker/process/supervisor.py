@@ -295,6 +295,13 @@ async def report_to_control_planes(settings: Settings, alone: bool, exit: Proces
     await report_exit(settings.control_planes, report)
 
 
+async def report_no_device(settings: Settings, why: str) -> None:
+    """Reports to all control planes that the supervisor can't begin, since a GPU is broken."""
+    device = Device("cuda", settings.devices, "", 0)
+    exit = ProcessExit(device, f"not started: {why}", "", "", (), 0.0, after_exit(0, 0.0))
+    await report_to_control_planes(settings, alone=True, exit=exit)
+
+
 def restart_note_of(settings: Settings, device: Device) -> Path:
     """Where the process of a device asks for a successor. No other supervisor uses this path."""
     name = f"{os.getpid()}-{re.sub(r'[^A-Za-z0-9-]', '-', device.id)}.json"
@@ -310,7 +317,7 @@ def supervisor_of(
     """A supervisor with one worker for each of `settings.devices`, not yet running.
 
     Raises InvalidOption for a device that does not exist, and for a port or an address that
-    several processes would have to share.
+    several processes would have to share; BrokenGpu, see `discover`.
     """
     devices = discover(settings.devices, environ, compute_threads=settings.compute_threads)
     if not devices:

@@ -1,4 +1,5 @@
-"""Looks at the device every second: memory that others use, leaks, and replicas to warm again.
+"""Looks at the device every second: memory that others use, what is held beyond the ledger, and
+replicas to warm again.
 
 The decisions are pure; `DeviceMonitor` measures and carries them out.
 """
@@ -35,6 +36,15 @@ def budget_bytes(configured: int, current: int, memory: DeviceMemory) -> int:
     return current if small else possible
 
 
+def context_bytes(opened: int, held_bytes: int, current: int, configured: int) -> int:
+    """What the process holds beside its models: the context as it was when the device was opened,
+    and the bytes that are held beyond the ledger since.
+    """
+    possible = opened + held_bytes
+    small = abs(possible - current) < _STEADY * configured
+    return current if small else possible
+
+
 class LeakDetector:
     """Finds memory that did not come back: what is in use above all that the ledger promises.
 
@@ -64,8 +74,9 @@ def cooled(replicas: Sequence[Replica], now: float, idle_s: float) -> list[Repli
 
 
 class DeviceMonitor:
-    """`configured_bytes` is the budget in the settings. `recycle` is called with the reason, once,
-    when more than `drift_limit_bytes` leaked (0: never).
+    """`configured_bytes` is the budget in the settings, `opened_bytes` the context when the device
+    was opened. `recycle` is called with the reason, once, when more than `drift_limit_bytes` leaked
+    (0: never).
     """
 
     def __init__(
@@ -78,7 +89,7 @@ class DeviceMonitor:
         recycle: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
-        self.configured_bytes = 0
+        self.configured_bytes = self.opened_bytes = 0
         self.drift_bytes = 0
         self._backend = backend
         self._swapper = swapper
@@ -88,7 +99,7 @@ class DeviceMonitor:
         self._recycle = recycle
         self._clock = clock
         self._leaks = LeakDetector()
-        self._recycling = self._reclaimed = False
+        self._recycling = self._reclaimed = self._made_room = False
 
     @property
     def foreign_bytes(self) -> int:
@@ -111,9 +122,12 @@ class DeviceMonitor:
         """One look at the device and at what is on it."""
         memory = self._backend.memory()
         self._adjust_budget(memory)
-        await self._look_for_leak(memory)
+        if self._has_verdict(memory):
+            await self._judge_leak()
+            await self._reserve_what_is_held()
         for replica in cooled(self._replicas(), self._clock(), self._rewarm_idle_s):
-            await self._swapper.warmup.warm_again(replica)
+            if wrong := await self._swapper.warmup.warm_again(replica):
+                await self._swapper.reload(replica, wrong)
         await self._swapper.warmup.warm_batch()
 
     def _adjust_budget(self, memory: DeviceMemory) -> None:
@@ -128,11 +142,16 @@ class DeviceMonitor:
             )
             self._swapper.set_budget(wanted)
 
-    async def _look_for_leak(self, memory: DeviceMemory) -> None:
-        drift_bytes = self._leaks.look(memory.used_bytes, self._swapper.ledger.used_bytes)
-        if drift_bytes is None:
-            return
-        self.drift_bytes = drift_bytes
+    def _has_verdict(self, memory: DeviceMemory) -> bool:
+        """Notes a look; whether there were enough of them to say what is held beyond the ledger."""
+        ledger = self._swapper.ledger
+        reserved = ledger.context_bytes - self.opened_bytes if self._reserves else 0
+        drift_bytes = self._leaks.look(memory.used_bytes, ledger.used_bytes - reserved)
+        if drift_bytes is not None:
+            self.drift_bytes = drift_bytes
+        return drift_bytes is not None
+
+    async def _judge_leak(self) -> None:
         over = self._drift_limit_bytes and self.drift_bytes > self._drift_limit_bytes
         if not over:
             self._reclaimed = False
@@ -148,3 +167,28 @@ class DeviceMonitor:
                 f"{self.drift_bytes} bytes did not come back, more than the "
                 f"{self._drift_limit_bytes} of --drift-limit"
             )
+
+    @property
+    def _reserves(self) -> bool:
+        return self._backend.device_kind == "cpu" and self.opened_bytes > 0
+
+    async def _reserve_what_is_held(self) -> None:
+        """On a CPU the allocator, kernels and the server itself hold memory beyond what the ledger
+        promises. It counts as context, so that the budget holds for the whole process.
+        """
+        ledger = self._swapper.ledger
+        if not self._reserves:
+            return
+        context = context_bytes(
+            self.opened_bytes, self.drift_bytes, ledger.context_bytes, self.configured_bytes
+        )
+        grown = context - ledger.context_bytes
+        if grown > max(0, ledger.free_bytes) and not self._made_room:
+            # Before a model must leave for it: what is free is given back, and looked at anew.
+            self._made_room = True
+            self._leaks = LeakDetector()
+            await self._swapper.reclaim()
+        elif grown:
+            log.info("context changed", context_bytes=context, grown_bytes=grown)
+            self._made_room = False
+            self._swapper.set_context(context)

@@ -85,6 +85,8 @@ class Replica:
     claim: Claim = NOTHING
     pack: Pack | None = None
     swaps_total: int = 0
+    # How its graph last answered otherwise than at its import.
+    self_test: str = ""
     hot_since: float = 0.0
     hot_since_unix_s: float = 0.0
     swap_s: float = 0.0
@@ -156,6 +158,17 @@ class Replica:
         activations = pixels * manifest.activation_bytes_per_megapixel // 10**6
         workspace = activations + pixels * INPUT_BYTES_PER_PIXEL
         return Claim(manifest.weights_bytes, workspace, transient_bytes=transient)
+
+    def note_measured(self) -> None:
+        """Keeps what the claim and the times of this load turned out to be."""
+        self.measured = types_pb2.Footprint(
+            weights_bytes=self.claim.weights_bytes,
+            workspace_bytes=self.claim.workspace_bytes,
+            private_bytes=self.claim.private_bytes,
+            max_batch=self.max_batch,
+            swap_ms=self.swap_s * 1000,
+            fetch_ms=self.fetch_ms,
+        )
 
     def expected_swap_s(self) -> float:
         """How long a swap onto the device takes: as measured, else as estimated."""

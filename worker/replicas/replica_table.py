@@ -153,7 +153,7 @@ class ReplicaTable:
                 replica.work = asyncio.create_task(self._drop(replica))
             if force:
                 # Requests whose images are being decoded are refused too.
-                self._engine.refuse(key, _forced_out(key), for_good=True)
+                self._engine.refuse(key, _forced_out(key))
             released = replica.work
         assert released is not None, "a RELEASING replica has its release under way"
         await asyncio.shield(released)
@@ -204,6 +204,7 @@ class ReplicaTable:
         replica.error = None
         replica.settled.clear()
         replica.fetched.clear()
+        self._engine.accept(replica.key)
         self._changed()
         key = replica.key
         self._loads_total[key] = replica.loads_total = self._loads_total.get(key, 0) + 1
@@ -268,6 +269,7 @@ class ReplicaTable:
         while replica.outstanding:
             replica.idle.clear()
             await replica.idle.wait()
+        await self._swapper.side_load.until_done(key)
         async with self._swapper.lock:
             await self._swapper.unload(replica)
         replica.drop_weights()

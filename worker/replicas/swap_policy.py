@@ -27,7 +27,7 @@ class SwapCandidate:
 
     `claim` is what it holds or would reserve, `demand` the tickets that wait for it, `swap_s` how
     long its swap onto the device takes. The lowest `worth` is evicted first. `wanted`: it should be
-    on the device though no ticket waits.
+    on the device though no ticket waits. `loading`: it holds its bytes, and can't be evicted yet.
     """
 
     key: str
@@ -39,6 +39,7 @@ class SwapCandidate:
     hot_since: float
     swap_s: float
     worth: tuple[float, float, str]
+    loading: bool = False
 
     def turn_ends(self, sharing: int) -> float:
         """When its turn is over, if `sharing` replicas share the device."""
@@ -84,7 +85,8 @@ Decision = Swap | Shrink | Later | Refuse
 
 def decide(candidates: Sequence[SwapCandidate], ledger: Ledger, now: float) -> Decision | None:
     """What to do next; None: nothing, until something changes."""
-    hot = [candidate for candidate in candidates if candidate.hot]
+    held = [candidate for candidate in candidates if candidate.hot]
+    hot = [candidate for candidate in held if not candidate.loading]
     sharing = _sharing(hot)
     if ledger.free_bytes < 0:
         over = _until_within_budget(ledger, _eviction_order(hot, None, now, patient=False))
@@ -96,8 +98,8 @@ def decide(candidates: Sequence[SwapCandidate], ledger: Ledger, now: float) -> D
         out = _victims(newcomer, ledger, [victim.key for victim in evictable])
         if out is not None:
             return Swap(newcomer.key, out)
-        if not _worth_waiting(newcomer, hot, ledger):
-            return Refuse(newcomer.key, _explain(newcomer, ledger, hot))
+        if not _worth_waiting(newcomer, held, ledger):
+            return Refuse(newcomer.key, _explain(newcomer, ledger, held))
         ends = (other.turn_ends(sharing) for other in hot if not other.pinned)
         later += [moment for moment in ends if moment > now]
     return Later(min(later)) if later else None

@@ -1,11 +1,12 @@
 """Swaps replicas onto the device and off it, one at a time.
 
 `swap_policy` decides, the swapper acts. It alone changes the ledger, and a swap that fails leaves
-nothing in it. Requests of models on the device run on meanwhile.
+nothing in it. Requests of models on the device run on meanwhile. Where a backend loads beside
+passes, other swaps go on too: one such load at a time (`side_load`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -14,16 +15,18 @@ import structlog
 
 from worker.backends.base import Backend, LoadedModel
 from worker.engine.engine import Engine
+from worker.engine.jobs import Turn
 from worker.replicas import swap_policy
 from worker.replicas.ledger import Ledger
 from worker.replicas.lifecycle import TABLE, ReplicaEvent
-from worker.replicas.pack_reader import PackReader, PackSource, TierLimits, cache_entry
+from worker.replicas.pack_reader import PackReader, PackSource, TierLimits
 from worker.replicas.replica import NOTHING, Replica
+from worker.replicas.side_load import SideLoad
+from worker.replicas.swap_candidates import candidate_of, may_be_swapped
 from worker.replicas.warmup import Warmup
 from yolopool.errors import LedgerFull, LoadFailed, OutOfMemory, YolopoolError
 from yolopool.server import exhaustion
 from yolopool.server.clock import Clock
-from yolopool.v1 import types_pb2
 from yolopool.vocabulary import ReplicaState
 
 log = structlog.get_logger()
@@ -33,8 +36,8 @@ class Swapper:
     """`replicas` is the worker's table, by key; `changed` is called when a state changes.
 
     All methods run on the event loop, except those that say "on the device thread". `lock` is held
-    for a whole swap, and by calls that must not run during one. Methods that take it say so.
-    `_step` and what it calls, and `unload`, run under it.
+    for a whole swap but what runs beside passes, and by calls that must not run during one. Methods
+    that take it say so. `_step` and what it calls, and `unload`, run under it.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Swapper:
         self.lock = asyncio.Lock()
         self.reader = PackReader(packs, limits, replicas, self.lock, clock.monotonic)
         self.warmup = Warmup(engine, backend, replicas, self.lock, skip_warmup, clock.monotonic)
+        self.side_load = SideLoad(engine, backend, clock.monotonic)
         self._engine = engine
         self._backend = backend
         self._has_host_tier = limits.has_host_tier
@@ -65,18 +69,18 @@ class Swapper:
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
 
-    @property
-    def host_bytes(self) -> int:
-        """Weights in host memory now."""
-        return self.reader.host_bytes
-
     def set_budget(self, budget_bytes: int) -> None:
-        """Sets the bytes that models may use of the device; replicas beyond it are evicted."""
+        """Sets the bytes that may be used of the device; replicas beyond it are evicted."""
         self.ledger = self.ledger.with_budget(budget_bytes)
         self.wake()
 
+    def set_context(self, size_bytes: int) -> None:
+        """Sets what the process holds beside its models; replicas beyond the budget are evicted."""
+        self.ledger = replace(self.ledger, context_bytes=size_bytes)
+        self.wake()
+
     def wake(self) -> None:
-        """Asks the policy again: something changed that may change its decision."""
+        """Asks the policy again: something changed."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -90,12 +94,16 @@ class Swapper:
                 loop.call_soon_threadsafe(self._wake.set)
 
         self._engine.watch = wake
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            async with self.lock:
-                while await self._step():
-                    pass
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                self.side_load.check()
+                async with self.lock:
+                    while await self._step():
+                        pass
+        finally:
+            await self.side_load.cancel()
 
     async def _step(self) -> bool:
         """Carries out one decision; False: there was none to carry out now."""
@@ -107,12 +115,8 @@ class Swapper:
         if isinstance(decision, swap_policy.Later):
             self._wake_at(decision.at)
             return False
-        if isinstance(decision, swap_policy.Shrink):
-            for key in decision.out:
-                await self._demote(self._replicas[key])
-            return True
-        replica = self._replicas[decision.key]
         if isinstance(decision, swap_policy.Refuse):
+            replica = self._replicas[decision.key]
             if replica.max_batch > 1:
                 replica.max_batch //= 2
             else:
@@ -120,7 +124,15 @@ class Swapper:
             return True
         for key in decision.out:
             await self._demote(self._replicas[key])
-        await self._promote_or_fail(replica)
+        if isinstance(decision, swap_policy.Shrink):
+            return True
+        replica = self._replicas[decision.key]
+        if self.side_load.suits(replica):
+            self._reserve(replica)
+            load = self._or_fail(replica, self._promote_beside(replica))
+            self.side_load.start(replica, load, self.wake)
+        else:
+            await self._or_fail(replica, self._promote(replica))
         return True
 
     def _wake_at(self, moment: float) -> None:
@@ -131,39 +143,17 @@ class Swapper:
 
     def _candidates(self) -> list[swap_policy.SwapCandidate]:
         demand, now = self._engine.demand(), self._clock.monotonic()
-        candidates = []
-        for replica in self._replicas.values():
-            # A RELEASING replica is still promoted, for the tickets it has.
-            if replica.state not in (
-                ReplicaState.WARM,
-                ReplicaState.HOT,
-                ReplicaState.RELEASING,
-            ):
-                continue
-            if replica.pack is None:
-                continue
-            hot = self.ledger.holds(replica.key)
-            swap_s = replica.expected_swap_s()
-            candidates.append(
-                swap_policy.SwapCandidate(
-                    key=replica.key,
-                    claim=replica.claim if hot else replica.expected(),
-                    hot=hot,
-                    pinned=replica.pinned and replica.state is not ReplicaState.RELEASING,
-                    wanted=replica.wanted,
-                    demand=demand.get(replica.key),
-                    hot_since=replica.hot_since,
-                    swap_s=swap_s,
-                    worth=cache_entry(replica, swap_s, now, now - replica.hot_since).worth,
-                )
-            )
-        return candidates
+        return [
+            candidate_of(replica, self.ledger, demand.get(replica.key), now)
+            for replica in self._replicas.values()
+            if may_be_swapped(replica) and not self.side_load.delays(replica, self.ledger)
+        ]
 
     # --- onto the device ----------------------------------------------------------------------
 
-    async def _promote_or_fail(self, replica: Replica) -> None:
+    async def _or_fail(self, replica: Replica, promotion: Coroutine[None, None, None]) -> None:
         try:
-            await self._promote(replica)
+            await promotion
         except OutOfMemory as error:
             await self._engine.job(self._backend.reclaim)
             if replica.short:
@@ -183,21 +173,49 @@ class Swapper:
         """Reserves, reads, copies, warms up, and commits what was measured. On failure the ledger
         and the device are as before.
         """
+        self._reserve(replica)
+        async with self._undone_on_failure(replica):
+            read_s = await self.reader.load_weights(replica)
+            load = partial(self._backend.load, replica.manifest_pack, replica.order.precision)
+            model, copy_s = await self._engine.job(partial(self._open, replica, load))
+            await self._settle(replica, model, read_s + copy_s)
+
+    async def _promote_beside(self, replica: Replica) -> None:
+        """The same for a load that runs beside passes. Takes the lock for what must not: other
+        swaps go on meanwhile.
+        """
+        async with self._undone_on_failure(replica):
+            async with self.lock:
+                read_s = await self.reader.load_weights(replica)
+            end, made_s = await self.side_load.make(replica)
+            async with self.lock:
+                model, _ = await self._engine.job(partial(self._open, replica, end))
+                await self._settle(replica, model, read_s + made_s)
+
+    def _reserve(self, replica: Replica) -> None:
         claim = replica.expected()
         self.ledger = self.ledger.reserve(replica.key, claim)
         replica.claim = claim
         self._engine.limit(replica.key, replica.max_batch)
+
+    @asynccontextmanager
+    async def _undone_on_failure(self, replica: Replica) -> AsyncIterator[None]:
         try:
-            read_s = await self.reader.load_weights(replica)
-            model, copy_s = await self._engine.job(partial(self._open, replica))
-            replica.swap_s = read_s + copy_s
-            await self.warmup.warm_up(replica, model)
-            self._commit(replica, model)
+            yield
         except BaseException:
-            await asyncio.shield(self._engine.job(partial(self._close, replica)))
-            self.ledger = self.ledger.release(replica.key)
-            replica.claim = NOTHING
+            try:
+                await asyncio.shield(self._engine.job(partial(self._close, replica)))
+            finally:
+                self.ledger = self.ledger.release(replica.key)
+                replica.claim = NOTHING
             raise
+
+    async def _settle(self, replica: Replica, model: LoadedModel, swap_s: float) -> None:
+        """Warms up what is on the device now, and commits it."""
+        replica.swap_s = swap_s
+        await self.warmup.warm_up(replica, model)
+        await self.warmup.prove(replica, model)
+        self._commit(replica, model)
         replica.hot_since, replica.hot_since_unix_s = self._clock.monotonic(), self._clock.unix()
         replica.swaps_total += 1
         replica.wanted = replica.short = False
@@ -214,10 +232,10 @@ class Swapper:
             ledger_used_bytes=self.ledger.used_bytes,
         )
 
-    def _open(self, replica: Replica) -> tuple[LoadedModel, float]:
+    def _open(self, replica: Replica, load: Callable[[], LoadedModel]) -> tuple[LoadedModel, float]:
         """On the device thread: puts the weights there; returns the seconds that took, too."""
         began = self._clock.monotonic()
-        model = self._backend.load(replica.manifest_pack, replica.order.precision)
+        model = load()
         self._backend.synchronize()
         if not self._has_host_tier and not model.uses_host_memory:
             replica.drop_weights()  # host memory is the device's: the copy would count twice
@@ -243,14 +261,7 @@ class Swapper:
                 replica.max_batch //= 2
         replica.claim = claim
         self._engine.limit(replica.key, replica.max_batch)
-        replica.measured = types_pb2.Footprint(
-            weights_bytes=claim.weights_bytes,
-            workspace_bytes=claim.workspace_bytes,
-            private_bytes=claim.private_bytes,
-            max_batch=replica.max_batch,
-            swap_ms=replica.swap_s * 1000,
-            fetch_ms=replica.fetch_ms,
-        )
+        replica.note_measured()
 
     async def rebatch(self, replica: Replica, own: int) -> None:
         """Claims the workspace of the batch that is ordered from now on (`own`: the worker's
@@ -294,8 +305,8 @@ class Swapper:
     # --- off the device -----------------------------------------------------------------------
 
     async def reclaim(self) -> None:
-        """Gives memory that the backend only caches back to the device. Needs no lock."""
-        await self._engine.job(self._backend.reclaim, idle=True)
+        """Gives memory that the backend only caches back to the device. Takes no lock."""
+        await self._engine.job(self._backend.reclaim, Turn.IDLE)
 
     async def _demote(self, replica: Replica) -> None:
         # Before the await: a ticket that comes now finds the replica WARM, and asks for it again.
@@ -305,6 +316,20 @@ class Swapper:
         await self.unload(replica)
         self.reader.evict(0)
         log.info("warm", model=replica.key, ledger_used_bytes=self.ledger.used_bytes)
+
+    async def reload(self, replica: Replica, why: str) -> None:
+        """Takes a replica that does not answer as it did off the device, and puts it there again,
+        if it is still there. Takes the lock.
+        """
+        async with self.lock:
+            if replica.state is not ReplicaState.HOT:
+                return
+            log.error("self-test failed, loading again", model=replica.key, why=why)
+            replica.self_test = why
+            await self._demote(replica)
+            replica.drop_weights()
+            replica.wanted = True
+            self.wake()
 
     async def unload(self, replica: Replica) -> None:
         """Removes a replica from the device, if it is there, and releases its bytes. The caller
@@ -332,8 +357,8 @@ class Swapper:
     # --- ends ---------------------------------------------------------------------------------
 
     def fail(self, replica: Replica, error: Exception) -> None:
-        """Ends a load or a swap that failed: all who wait for the version get the error. Needs no
-        lock.
+        """Ends a load or a swap that failed: all who wait for the version get the error, and those
+        whose images are still decoded, until it is loaded anew. Needs no lock.
         """
         if not isinstance(error, YolopoolError):
             log.error("load failed", model=replica.key, exc_info=error)
@@ -366,7 +391,7 @@ class Swapper:
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 drop = partial(self._drop, tuple(self._replicas.values()))
-                await self._engine.job(drop, idle=True)
+                await self._engine.job(drop, Turn.IDLE)
 
     def _drop(self, replicas: Sequence[Replica]) -> None:
         """On the device thread: a later job finds no model."""

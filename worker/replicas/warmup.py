@@ -17,9 +17,11 @@ import structlog
 from worker.backends.base import Backend, LoadedModel, run
 from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
+from worker.engine.jobs import Turn
 from worker.packs.manifest import channels_of
 from worker.postprocess.outputs import NmsOptions
 from worker.replicas.replica import Replica
+from yolopool.errors import LoadFailed, OutOfMemory
 
 log = structlog.get_logger()
 # The first pass prepares a runtime's kernels, the second its memory; later ones change nothing.
@@ -57,10 +59,12 @@ class Warmup:
         self._clock = clock
         # Kinds that have run on this device, with the seconds of one image.
         self._warm_s: dict[_Kind, float] = {}
+        # Digests of packs, with their precision, that have answered here as at their import.
+        self._proven: set[tuple[str, str]] = set()
 
     async def warm_up(self, replica: Replica, model: LoadedModel) -> None:
-        """Warms up passes of one image, unless the architecture has run them on this device. Each
-        pass goes behind the batches of other versions. The caller holds the lock.
+        """Warms up passes of one image, unless the architecture has run them on this device. The
+        passes take turns with the batches of other versions. The caller holds the lock.
         """
         kind = _kind(replica, replica.shape, 1)
         if self._skip or kind in self._warm_s:
@@ -70,20 +74,40 @@ class Warmup:
             if self._engine.passes(replica.key) > before:
                 break  # a ticket that waited for this model has warmed it up, in its own shape
             run_pass = partial(self._pass, replica, model, replica.shape)
-            took_s = await self._engine.job(run_pass, idle=True)
+            took_s = await self._engine.job(run_pass, Turn.FAIR)
         # Noted in either case: otherwise each swap under load would wait behind batches again.
         self._warm_s[kind] = took_s or self._engine.image_s(replica.key, replica.shape)
 
-    async def warm_again(self, replica: Replica) -> None:
-        """Runs one pass of a replica that has been idle, if it is still on the device. Takes the
-        lock, or does nothing while a swap has it.
+    async def prove(self, replica: Replica, model: LoadedModel) -> None:
+        """Asks a graph what the import asked, once for each pack on this device. The caller holds
+        the lock. Raises LoadFailed if the answer is another.
+        """
+        proof = (replica.manifest_pack.digest, replica.order.precision)
+        if proof in self._proven:
+            return
+        if wrong := await self._engine.job(model.self_test, Turn.IDLE):
+            raise LoadFailed(
+                f"the graph does not answer here as at its import ({wrong}): build the version for "
+                "another backend, or import it again"
+            )
+        self._proven.add(proof)
+
+    async def warm_again(self, replica: Replica) -> str:
+        """Runs one pass of a replica that has been idle, if it is still on the device, and asks it
+        what the import asked; returns how the answer differs, empty: it does not. Takes the lock,
+        or does nothing while a swap has it.
         """
         async with self._no_swap() as quiet:
             model = self._engine.models.get(replica.key)
-            if quiet and model is not None:
-                replica.last_pass = self._clock()
-                run_pass = partial(self._pass, replica, model, replica.shape)
-                await self._engine.job(run_pass, idle=True)
+            if not quiet or model is None:
+                return ""
+            replica.last_pass = self._clock()
+            run_pass = partial(self._pass, replica, model, replica.shape)
+            await self._engine.job(run_pass, Turn.IDLE)
+            wrong = await self._engine.job(model.self_test, Turn.IDLE)
+            if wrong:
+                self._proven.discard((replica.manifest_pack.digest, replica.order.precision))
+            return wrong
 
     async def warm_batch(self) -> None:
         """While nobody waits, runs one pass of a batch size that a version on a CPU may use and
@@ -105,9 +129,11 @@ class Warmup:
         self._warm_s[_kind(replica, shape, images)] = image_s  # tried once, even if it fails
         model = self._engine.models[replica.key]
         try:
-            await self._engine.job(partial(self._pass, replica, model, shape, images), idle=True)
-        except Exception as error:  # requests of that size get the error; the device is not lost
+            await self._engine.job(partial(self._pass, replica, model, shape, images), Turn.IDLE)
+        except Exception as error:  # the device is not lost
             log.warning("no warm-up", model=replica.key, images=images, why=str(error))
+            if images > 1 and not isinstance(error, OutOfMemory):
+                self._engine.run_one_by_one(replica.key)
 
     def _cold_batch(self) -> tuple[Replica, Shape, int, float] | None:
         """A replica on the device with a shape and a batch size that it has not run, the smallest

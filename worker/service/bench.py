@@ -17,6 +17,7 @@ from worker.arrays import U8
 from worker.backends.base import LoadedModel, run
 from worker.batching.estimates import Shape
 from worker.engine.engine import Engine
+from worker.engine.jobs import Turn
 from worker.packs.manifest import channels_of
 from worker.postprocess.outputs import NmsOptions
 from worker.preprocess.prepared import PreprocessSpec
@@ -27,7 +28,14 @@ from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
 from worker.service import convert, options
 from worker.service.bench_points import Pass, Sweep, left_out, point_of, sweep_of
-from yolopool.errors import DeadlineExceeded, Draining, LedgerFull, NotAssigned, OutOfMemory
+from yolopool.errors import (
+    DeadlineExceeded,
+    Draining,
+    InferenceFailed,
+    LedgerFull,
+    NotAssigned,
+    OutOfMemory,
+)
 from yolopool.v1 import bench_pb2, detection_pb2, worker_pb2
 from yolopool.vocabulary import ReplicaState, ShapePolicy
 
@@ -114,7 +122,9 @@ class CurveRunner:
         height, width = images[0].shape[:2]
         try:
             passes = await self._passes(replica, images, seconds, deadline)
-        except LEFT_OUT as error:
+        except (*LEFT_OUT, InferenceFailed) as error:
+            if isinstance(error, InferenceFailed) and len(images) == 1:
+                raise  # it runs no image at all
             return left_out((height, width), len(images), error.reason, error.message), []
         return point_of((height, width), len(images), passes, self._busy()), passes
 
@@ -159,7 +169,7 @@ class CurveRunner:
                 detection_pb2.DetectOptions(), replica.order.settings, len(replica.class_names)
             )
             job = partial(_timed, model, images, nms, self._clock)
-            done = await self._engine.job(job, idle=True)
+            done = await self._engine.job(job, Turn.IDLE)
             return replace(done, workspace_bytes=workspace_bytes)
 
     async def _on_device(self, replica: Replica) -> None:

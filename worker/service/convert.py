@@ -178,6 +178,7 @@ def replica_to(replica: Replica, backend: Backend, engine: Engine, now: float) -
         hot_since_unix_s=replica.hot_since_unix_s,
         hits_total=replica.hits_total,
         batching=_batching_to(asked) if asked is not None else None,
+        self_test=replica.self_test,
     )
 
 

@@ -13,7 +13,8 @@ import structlog
 from worker.backends.base import Backend
 from worker.batching.admission import AdmissionRequest
 from worker.batching.config import SUSPECT
-from worker.engine.engine import Engine, Request
+from worker.engine.engine import Engine
+from worker.engine.request import Request
 from worker.postprocess.postprocessor import Postprocessor
 from worker.preprocess.prepared import ImageSource
 from worker.process.flight_recorder import FlightRecorder

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from worker.arrays import U8
 from worker.batching.config import BatchingConfig
 from worker.concurrency.reply import Reply
-from worker.engine.engine import Engine, Request
+from worker.engine.engine import Engine
+from worker.engine.request import Request
 from worker.engine.runner import Outcome
 from worker.postprocess.postprocessor import Postprocessor
 from worker.postprocess.results import Results, check_mask_bytes

@@ -148,7 +148,7 @@ class WorkerService(worker_pb2_grpc.WorkerServiceServicer):
             self._swapper.ledger,
             measured_bytes=self._backend.memory().used_bytes,
             assignable_bytes=self._replicas.assignable_bytes,
-            host_bytes=self._swapper.host_bytes,
+            host_bytes=self._swapper.reader.host_bytes,
             foreign_bytes=self._device_monitor.foreign_bytes,
             drift_bytes=self._device_monitor.drift_bytes,
         )

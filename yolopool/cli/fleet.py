@@ -49,6 +49,30 @@ def changeover(
     print_json(plain(done)) if as_json else out.print(tables.changeover(done))
 
 
+def sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what is unused.")] = False,
+    grace_s: Annotated[
+        float | None,
+        typer.Option(
+            "--grace",
+            help="Remove what was not used for this many seconds; default: as the control plane "
+            "is set (--sweep-grace-s, a day).",
+            min=0,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Remove stored files that no model uses.
+
+    These are uploads and packs of deleted models, and what killed uploads and imports left. The
+    control plane also does this by itself.
+    """
+    with Client(address) as client:
+        found = client.sweep(grace_s, dry_run=dry_run)
+    print_json([plain(file) for file in found]) if as_json else out.print(tables.unused(found))
+
+
 # --- schedules --------------------------------------------------------------------------------
 
 

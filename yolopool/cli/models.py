@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from yolopool.cli import builds, tables
+from yolopool.cli import builds, fleet, tables
 from yolopool.cli.console import (
     EXIT_CODES,
     Address,
@@ -26,7 +26,7 @@ from yolopool.transport import DEFAULT_ADDRESS
 
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
-        "Registry": ["list", "show", "register", "delete"],
+        "Registry": ["list", "show", "register", "delete", "sweep"],
         "Loading": ["load", "plan", "unload", "residency", "placement"],
         "Speed": ["batching", "build", "variant"],
     }
@@ -35,6 +35,7 @@ class _Commands(SectionedGroup):
 app = typer.Typer(cls=_Commands, help="Register, load and configure models.", no_args_is_help=True)
 app.command("build")(builds.build)
 app.command("variant")(builds.variant)
+app.command("sweep")(fleet.sweep)
 
 Pool = Annotated[
     str | None, typer.Option("--pool", help="Run only on workers of this pool (label pool).")

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from rich.markup import escape
 from rich.table import Table
 
-from yolopool.client.fleet_records import Fleet, Ledger, Worker
+from yolopool.client.fleet_records import Fleet, Ledger, UnusedFile, Worker
 from yolopool.client.model_records import (
     Batching,
     Changeover,
@@ -150,6 +150,7 @@ def version(one: ModelVersion) -> Table:
         "residency": _residency(one),
         "wanted": f"{_many(one.wanted_replicas, 'replica')}{', pinned' if one.pinned else ''}",
         "where": _where(one),
+        "tried": "\n".join(one.tried),
         "warnings": "\n".join(one.warnings),
     }
     for name, fact in facts.items():
@@ -291,6 +292,17 @@ def fleet(one: Fleet) -> Table:
     }
     for name, fact in facts.items():
         table.add_row(name, fact)
+    return table
+
+
+def unused(found: Iterable[UnusedFile]) -> Table:
+    """A line for each stored file that no model uses, and what became of it."""
+    table = plain_table("UNUSED", "NAME", "SIZE", "SINCE", "")
+    for file in found:
+        wait = f"kept for {file.keep_s:.0f} s more" if file.keep_s else "may be removed"
+        outcome = "removed" if file.removed else wait
+        name = file.name if file.kind == "leftover" else file.name[:12]
+        table.add_row(file.kind, name, size(file.size_bytes), f"{file.unused_s:.0f} s", outcome)
     return table
 
 

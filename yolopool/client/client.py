@@ -143,6 +143,7 @@ class Client:
     load = _call(calls.load)
     unload = _call(calls.unload)
     delete = _call(calls.delete)
+    sweep = _call(uploads.sweep)
     set_residency = _call(calls.set_residency)
     set_placement = _call(calls.set_placement)
     set_batching = _call(calls.set_batching)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from yolopool.client.model_records import Replica, enum_word, replica_of
-from yolopool.v1 import bench_pb2, fleet_pb2, types_pb2
+from yolopool.v1 import bench_pb2, fleet_pb2, model_pb2, types_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +212,24 @@ def fleet_of(message: fleet_pb2.GetFleetResponse) -> Fleet:
 
 def workers_of(message: fleet_pb2.ListWorkersResponse) -> tuple[Worker, ...]:
     return tuple(worker_of(worker) for worker in message.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedFile:
+    """A file of the artifact store that no version uses; `kind` is artifact, pack, upload or
+    leftover, `name` its digest or path. It may be removed in `keep_s` seconds.
+    """
+
+    kind: str
+    name: str
+    size_bytes: int
+    unused_s: float
+    keep_s: float
+    removed: bool
+
+
+def unused_files_of(message: model_pb2.SweepStoreResponse) -> tuple[UnusedFile, ...]:
+    return tuple(
+        UnusedFile(file.kind, file.name, file.size_bytes, file.unused_s, file.keep_s, file.removed)
+        for file in message.files
+    )

@@ -172,6 +172,7 @@ class ModelVersion:
     served: Mapping[str, ServedVariant] = field(default_factory=dict)
     builds: "tuple[ModelVersion, ...]" = ()
     build_of: str = ""
+    tried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +333,7 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         build_of=f"{message.build_of.model}@{message.build_of.version}"
         if message.HasField("build_of")
         else "",
+        tried=tuple(message.tried),
     )
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from yolopool.client import calls, requests
+from yolopool.client import calls, fleet_records, requests
 from yolopool.client.calls import Answer, Call
 from yolopool.client.model_records import ModelVersion, version_of
 from yolopool.client.requests import RegisterOptions
@@ -40,6 +40,17 @@ UPLOAD_TIMEOUT_S = 600.0
 UPLOAD_ATTEMPTS = 5
 POLL_S = 0.2
 Progress = Callable[[str, float], None]  # the current step and its fraction, 0..1
+
+
+def sweep(
+    grace_s: float | None = None, *, dry_run: bool = False, timeout_s: float = UPLOAD_TIMEOUT_S
+) -> Call[tuple[fleet_records.UnusedFile, ...]]:
+    """Removes uploads and packs that no version uses from the store of the control plane that is
+    called, once they were not used for `grace_s` seconds (None: as the control plane is set); with
+    `dry_run` only finds them. Returns what it found, the largest first.
+    """
+    request = model_pb2.SweepStoreRequest(grace_s=grace_s, dry_run=dry_run)
+    return Call("model", "SweepStore", request, timeout_s, fleet_records.unused_files_of)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from yolopool.v1 import types_pb2 as yolopool_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18yolopool/v1/events.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"\xca\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06unix_s\x18\x02 \x01(\x01\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.yolopool.v1.EventKind\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12(\n\x07version\x18\x05 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x15\n\rcontrol_plane\x18\x08 \x01(\t\x12\r\n\x05image\x18\t \x01(\t\"\x87\x01\n\x12WatchEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x0c\n\x04last\x18\x03 \x01(\r\x12%\n\x05kinds\x18\x04 \x03(\x0e\x32\x16.yolopool.v1.EventKind\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06worker\x18\x06 \x01(\t*\xa3\x04\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45VENT_KIND_WORKER_JOINED\x10\x01\x12\x1a\n\x16\x45VENT_KIND_WORKER_LEFT\x10\x02\x12\x1a\n\x16\x45VENT_KIND_WORKER_LOST\x10\x03\x12\x1e\n\x1a\x45VENT_KIND_WORKER_CORDONED\x10\x04\x12\x17\n\x13\x45VENT_KIND_ASSIGNED\x10\x05\x12\x17\n\x13\x45VENT_KIND_RELEASED\x10\x06\x12\x1a\n\x16\x45VENT_KIND_LOAD_FAILED\x10\x07\x12\x1d\n\x19\x45VENT_KIND_VERSION_FAILED\x10\x08\x12\x17\n\x13\x45VENT_KIND_TAKEOVER\x10\t\x12\x17\n\x13\x45VENT_KIND_RESTORED\x10\n\x12\x19\n\x15\x45VENT_KIND_REGISTERED\x10\x0b\x12\x16\n\x12\x45VENT_KIND_DELETED\x10\x0c\x12\x19\n\x15\x45VENT_KIND_CHANGEOVER\x10\r\x12\x17\n\x13\x45VENT_KIND_SCHEDULE\x10\x0e\x12\x19\n\x15\x45VENT_KIND_DIFFERENCE\x10\x0f\x12\x1d\n\x19\x45VENT_KIND_WORKER_CRASHED\x10\x10\x12 \n\x1c\x45VENT_KIND_IMAGE_QUARANTINED\x10\x11\x12\"\n\x1e\x45VENT_KIND_VERSION_QUARANTINED\x10\x12\x32T\n\x0c\x45ventService\x12\x44\n\x0bWatchEvents\x12\x1f.yolopool.v1.WatchEventsRequest\x1a\x12.yolopool.v1.Event0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18yolopool/v1/events.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"\xca\x01\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06unix_s\x18\x02 \x01(\x01\x12$\n\x04kind\x18\x03 \x01(\x0e\x32\x16.yolopool.v1.EventKind\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12(\n\x07version\x18\x05 \x01(\x0b\x32\x17.yolopool.v1.VersionKey\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x15\n\rcontrol_plane\x18\x08 \x01(\t\x12\r\n\x05image\x18\t \x01(\t\"\x87\x01\n\x12WatchEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x0c\n\x04last\x18\x03 \x01(\r\x12%\n\x05kinds\x18\x04 \x03(\x0e\x32\x16.yolopool.v1.EventKind\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06worker\x18\x06 \x01(\t*\xc8\x04\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45VENT_KIND_WORKER_JOINED\x10\x01\x12\x1a\n\x16\x45VENT_KIND_WORKER_LEFT\x10\x02\x12\x1a\n\x16\x45VENT_KIND_WORKER_LOST\x10\x03\x12\x1e\n\x1a\x45VENT_KIND_WORKER_CORDONED\x10\x04\x12\x17\n\x13\x45VENT_KIND_ASSIGNED\x10\x05\x12\x17\n\x13\x45VENT_KIND_RELEASED\x10\x06\x12\x1a\n\x16\x45VENT_KIND_LOAD_FAILED\x10\x07\x12\x1d\n\x19\x45VENT_KIND_VERSION_FAILED\x10\x08\x12\x17\n\x13\x45VENT_KIND_TAKEOVER\x10\t\x12\x17\n\x13\x45VENT_KIND_RESTORED\x10\n\x12\x19\n\x15\x45VENT_KIND_REGISTERED\x10\x0b\x12\x16\n\x12\x45VENT_KIND_DELETED\x10\x0c\x12\x19\n\x15\x45VENT_KIND_CHANGEOVER\x10\r\x12\x17\n\x13\x45VENT_KIND_SCHEDULE\x10\x0e\x12\x19\n\x15\x45VENT_KIND_DIFFERENCE\x10\x0f\x12\x1d\n\x19\x45VENT_KIND_WORKER_CRASHED\x10\x10\x12 \n\x1c\x45VENT_KIND_IMAGE_QUARANTINED\x10\x11\x12\"\n\x1e\x45VENT_KIND_VERSION_QUARANTINED\x10\x12\x12#\n\x1f\x45VENT_KIND_STORE_REFUSES_WRITES\x10\x13\x32T\n\x0c\x45ventService\x12\x44\n\x0bWatchEvents\x12\x1f.yolopool.v1.WatchEventsRequest\x1a\x12.yolopool.v1.Event0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,11 +33,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yolopool.v1.events_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENTKIND']._serialized_start=410
-  _globals['_EVENTKIND']._serialized_end=957
+  _globals['_EVENTKIND']._serialized_end=994
   _globals['_EVENT']._serialized_start=67
   _globals['_EVENT']._serialized_end=269
   _globals['_WATCHEVENTSREQUEST']._serialized_start=272
   _globals['_WATCHEVENTSREQUEST']._serialized_end=407
-  _globals['_EVENTSERVICE']._serialized_start=959
-  _globals['_EVENTSERVICE']._serialized_end=1043
+  _globals['_EVENTSERVICE']._serialized_start=996
+  _globals['_EVENTSERVICE']._serialized_end=1080
 # @@protoc_insertion_point(module_scope)

@@ -41,7 +41,7 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     EVENT_KIND_TAKEOVER: _EventKind.ValueType  # 9
     """Another control plane decides now."""
     EVENT_KIND_RESTORED: _EventKind.ValueType  # 10
-    """An emptied store was filled from a control plane's copy."""
+    """What the store had lost, all or a part, was filled from a control plane's copy."""
     EVENT_KIND_REGISTERED: _EventKind.ValueType  # 11
     EVENT_KIND_DELETED: _EventKind.ValueType  # 12
     EVENT_KIND_CHANGEOVER: _EventKind.ValueType  # 13
@@ -58,6 +58,8 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """Several images of a version ended two worker processes each and none was answered between: it is
     refused for a while.
     """
+    EVENT_KIND_STORE_REFUSES_WRITES: _EventKind.ValueType  # 19
+    """The store answers and refuses writes: it became a replica, or is full. The message says why."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
 
@@ -76,7 +78,7 @@ EVENT_KIND_VERSION_FAILED: EventKind.ValueType  # 8
 EVENT_KIND_TAKEOVER: EventKind.ValueType  # 9
 """Another control plane decides now."""
 EVENT_KIND_RESTORED: EventKind.ValueType  # 10
-"""An emptied store was filled from a control plane's copy."""
+"""What the store had lost, all or a part, was filled from a control plane's copy."""
 EVENT_KIND_REGISTERED: EventKind.ValueType  # 11
 EVENT_KIND_DELETED: EventKind.ValueType  # 12
 EVENT_KIND_CHANGEOVER: EventKind.ValueType  # 13
@@ -93,6 +95,8 @@ EVENT_KIND_VERSION_QUARANTINED: EventKind.ValueType  # 18
 """Several images of a version ended two worker processes each and none was answered between: it is
 refused for a while.
 """
+EVENT_KIND_STORE_REFUSES_WRITES: EventKind.ValueType  # 19
+"""The store answers and refuses writes: it became a replica, or is full. The message says why."""
 Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final

@@ -230,6 +230,7 @@ class ImportedPack(_message.Message):
     PACK_BYTES_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
+    TRIED_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     architecture: _builtins.str
     task: _builtins.str
@@ -253,6 +254,10 @@ class ImportedPack(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def tried(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of an ONNX graph: what was tried on pictures, and what came of it."""
+
     def __init__(
         self,
         *,
@@ -270,10 +275,11 @@ class ImportedPack(_message.Message):
         pack_bytes: _builtins.int = ...,
         backend: _builtins.str = ...,
         precision: _builtins.str = ...,
+        tried: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "artifact_bytes", b"artifact_bytes", "backend", b"backend", "class_names", b"class_names", "digest", b"digest", "gflops", b"gflops", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "precision", b"precision", "settings", b"settings", "task", b"task", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "artifact_bytes", b"artifact_bytes", "backend", b"backend", "class_names", b"class_names", "digest", b"digest", "gflops", b"gflops", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "precision", b"precision", "settings", b"settings", "task", b"task", "tried", b"tried", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

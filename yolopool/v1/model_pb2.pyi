@@ -281,6 +281,7 @@ class ModelVersion(_message.Message):
     SERVED_FIELD_NUMBER: _builtins.int
     BUILDS_FIELD_NUMBER: _builtins.int
     BUILD_OF_FIELD_NUMBER: _builtins.int
+    TRIED_FIELD_NUMBER: _builtins.int
     state: Global___VersionState.ValueType
     progress: _builtins.float
     """0..1 while IMPORTING, with the step under way."""
@@ -338,6 +339,10 @@ class ModelVersion(_message.Message):
     def build_of(self) -> _types_pb2.VersionKey:
         """Of a build: the version that it is of."""
 
+    @_builtins.property
+    def tried(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of an ONNX graph, of READY: what the import tried on pictures, and what came of it."""
+
     def __init__(
         self,
         *,
@@ -371,10 +376,11 @@ class ModelVersion(_message.Message):
         served: _abc.Mapping[_builtins.str, Global___ServedVariant] | None = ...,
         builds: _abc.Iterable[Global___ModelVersion] | None = ...,
         build_of: _types_pb2.VersionKey | None = ...,
+        tried: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["build_of", b"build_of", "placement", b"placement", "residency", b"residency", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "artifact", b"artifact", "artifact_bytes", b"artifact_bytes", "batching", b"batching", "build_of", b"build_of", "builds", b"builds", "class_names", b"class_names", "created_unix_s", b"created_unix_s", "gflops", b"gflops", "message", b"message", "pack", b"pack", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "pinned", b"pinned", "placement", b"placement", "progress", b"progress", "reason", b"reason", "replicas", b"replicas", "residency", b"residency", "served", b"served", "settings", b"settings", "source_name", b"source_name", "state", b"state", "step", b"step", "task", b"task", "tried", b"tried", "version", b"version", "waiting_reason", b"waiting_reason", "wanted_replicas", b"wanted_replicas", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1007,3 +1013,90 @@ class ChangeoverResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChangeoverResponse: _TypeAlias = ChangeoverResponse  # noqa: Y015
+
+@_typing.final
+class SweepStoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRACE_S_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    grace_s: _builtins.float
+    """Seconds after its last use that a file is kept; unset: the control plane's setting. At least ten
+    seconds are kept, and an hour what an import may be at work on.
+    """
+    dry_run: _builtins.bool
+    """Only tell."""
+    def __init__(
+        self,
+        *,
+        grace_s: _builtins.float | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_s", b"_grace_s", "grace_s", b"grace_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_s", b"_grace_s", "dry_run", b"dry_run", "grace_s", b"grace_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__grace_s: _TypeAlias = _typing.Literal["grace_s"]  # noqa: Y015
+    _WhichOneofArgType__grace_s: _TypeAlias = _typing.Literal["_grace_s", b"_grace_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_s) -> _WhichOneofReturnType__grace_s | None: ...
+
+Global___SweepStoreRequest: _TypeAlias = SweepStoreRequest  # noqa: Y015
+
+@_typing.final
+class SweepStoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnusedFile]:
+        """The largest first."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___UnusedFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SweepStoreResponse: _TypeAlias = SweepStoreResponse  # noqa: Y015
+
+@_typing.final
+class UnusedFile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    UNUSED_S_FIELD_NUMBER: _builtins.int
+    KEEP_S_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """artifact, pack, upload (of a part), leftover."""
+    name: _builtins.str
+    """Its digest; of a leftover its path in the store."""
+    size_bytes: _builtins.int
+    unused_s: _builtins.float
+    """Seconds since its last use, and until it may be removed."""
+    keep_s: _builtins.float
+    removed: _builtins.bool
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        name: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        unused_s: _builtins.float = ...,
+        keep_s: _builtins.float = ...,
+        removed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_s", b"keep_s", "kind", b"kind", "name", b"name", "removed", b"removed", "size_bytes", b"size_bytes", "unused_s", b"unused_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnusedFile: _TypeAlias = UnusedFile  # noqa: Y015

@@ -99,6 +99,11 @@ class ModelServiceStub:
                 request_serializer=yolopool_dot_v1_dot_model__pb2.ChangeoverRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_model__pb2.ChangeoverResponse.FromString,
                 _registered_method=True)
+        self.SweepStore = channel.unary_unary(
+                '/yolopool.v1.ModelService/SweepStore',
+                request_serializer=yolopool_dot_v1_dot_model__pb2.SweepStoreRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_model__pb2.SweepStoreResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -239,6 +244,18 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SweepStore(self, request, context):
+        """Finds the files of the artifact store that no version uses (uploads, packs, and what killed
+        uploads and imports left), and removes those past their grace. Only in the store of the control
+        plane that is called. What is uploaded or imported at the moment stays. Blocks until they are
+        removed. Repeat: finds what is left.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: what is in use is
+        not known), FAILED_PRECONDITION (the files belong to another store).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -306,6 +323,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.Changeover,
                     request_deserializer=yolopool_dot_v1_dot_model__pb2.ChangeoverRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_model__pb2.ChangeoverResponse.SerializeToString,
+            ),
+            'SweepStore': grpc.unary_unary_rpc_method_handler(
+                    servicer.SweepStore,
+                    request_deserializer=yolopool_dot_v1_dot_model__pb2.SweepStoreRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_model__pb2.SweepStoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -659,6 +681,33 @@ class ModelService:
             '/yolopool.v1.ModelService/Changeover',
             yolopool_dot_v1_dot_model__pb2.ChangeoverRequest.SerializeToString,
             yolopool_dot_v1_dot_model__pb2.ChangeoverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SweepStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.ModelService/SweepStore',
+            yolopool_dot_v1_dot_model__pb2.SweepStoreRequest.SerializeToString,
+            yolopool_dot_v1_dot_model__pb2.SweepStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

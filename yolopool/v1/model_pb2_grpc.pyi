@@ -112,6 +112,14 @@ class ModelServiceStub:
     that name one version come after each other. Repeat after success: nothing to do, OK.
     Errors: as LoadModel, and FAILED_PRECONDITION (CHANGEOVER_FAILED: details name the model).
     """
+    SweepStore: _grpc.UnaryUnaryMultiCallable[_model_pb2.SweepStoreRequest, _model_pb2.SweepStoreResponse]
+    """Finds the files of the artifact store that no version uses (uploads, packs, and what killed
+    uploads and imports left), and removes those past their grace. Only in the store of the control
+    plane that is called. What is uploaded or imported at the moment stays. Blocks until they are
+    removed. Repeat: finds what is left.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: what is in use is
+    not known), FAILED_PRECONDITION (the files belong to another store).
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -196,6 +204,14 @@ class ModelServiceAsyncStub(ModelServiceStub):
     they were before and `release` is untouched; so too if the caller leaves before the switch. Two
     that name one version come after each other. Repeat after success: nothing to do, OK.
     Errors: as LoadModel, and FAILED_PRECONDITION (CHANGEOVER_FAILED: details name the model).
+    """
+    SweepStore: _aio.UnaryUnaryMultiCallable[_model_pb2.SweepStoreRequest, _model_pb2.SweepStoreResponse]  # type: ignore[assignment]
+    """Finds the files of the artifact store that no version uses (uploads, packs, and what killed
+    uploads and imports left), and removes those past their grace. Only in the store of the control
+    plane that is called. What is uploaded or imported at the moment stays. Blocks until they are
+    removed. Repeat: finds what is left.
+    Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: what is in use is
+    not known), FAILED_PRECONDITION (the files belong to another store).
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -356,6 +372,20 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         they were before and `release` is untouched; so too if the caller leaves before the switch. Two
         that name one version come after each other. Repeat after success: nothing to do, OK.
         Errors: as LoadModel, and FAILED_PRECONDITION (CHANGEOVER_FAILED: details name the model).
+        """
+
+    @_abc_1.abstractmethod
+    def SweepStore(
+        self,
+        request: _model_pb2.SweepStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.SweepStoreResponse, _abc.Awaitable[_model_pb2.SweepStoreResponse]]:
+        """Finds the files of the artifact store that no version uses (uploads, packs, and what killed
+        uploads and imports left), and removes those past their grace. Only in the store of the control
+        plane that is called. What is uploaded or imported at the moment stays. Blocks until they are
+        removed. Repeat: finds what is left.
+        Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: what is in use is
+        not known), FAILED_PRECONDITION (the files belong to another store).
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -52,7 +52,9 @@ class PackManifest(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     ONNX_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
+    TRIED_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
+    SELF_TEST_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """Of this format; a reader refuses one it does not know."""
     release: _builtins.str
@@ -108,6 +110,14 @@ class PackManifest(_message.Message):
     def onnx(self) -> Global___OnnxGraph:
         """Of all but torch; then there are no tensors."""
 
+    @_builtins.property
+    def tried(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With onnx: what the import tried on pictures, and what came of it."""
+
+    @_builtins.property
+    def self_test(self) -> Global___SelfTest:
+        """With onnx: what a worker asks again after a load and when a replica was idle."""
+
     def __init__(
         self,
         *,
@@ -134,15 +144,53 @@ class PackManifest(_message.Message):
         backend: _builtins.str = ...,
         onnx: Global___OnnxGraph | None = ...,
         precision: _builtins.str = ...,
+        tried: _abc.Iterable[_builtins.str] | None = ...,
         channels: _builtins.int = ...,
+        self_test: Global___SelfTest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "onnx", b"onnx", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "onnx", b"onnx", "self_test", b"self_test", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "backend", b"backend", "channels", b"channels", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head", b"head", "head_mode", b"head_mode", "made_with", b"made_with", "onnx", b"onnx", "parameters", b"parameters", "precision", b"precision", "release", b"release", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "architecture_key", b"architecture_key", "artifact", b"artifact", "backend", b"backend", "channels", b"channels", "class_names", b"class_names", "format", b"format", "gflops", b"gflops", "head", b"head", "head_mode", b"head_mode", "made_with", b"made_with", "onnx", b"onnx", "parameters", b"parameters", "precision", b"precision", "release", b"release", "self_test", b"self_test", "settings", b"settings", "skeleton_bytes", b"skeleton_bytes", "stride", b"stride", "task", b"task", "tensors", b"tensors", "tried", b"tried", "warnings", b"warnings", "weights_bytes", b"weights_bytes", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PackManifest: _TypeAlias = PackManifest  # noqa: Y015
+
+@_typing.final
+class SelfTest(_message.Message):
+    """The answer of an ONNX graph to one picture that every program can draw."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCENE_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    scene: _builtins.int
+    """Of yolopool.graphs.pictures, of so many pixels."""
+    height: _builtins.int
+    width: _builtins.int
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of some rows of the answer, six numbers each: index, centre x, y, width, height as shares of the
+        picture, confidence.
+        """
+
+    def __init__(
+        self,
+        *,
+        scene: _builtins.int = ...,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        rows: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "rows", b"rows", "scene", b"scene", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelfTest: _TypeAlias = SelfTest  # noqa: Y015
 
 @_typing.final
 class OnnxGraph(_message.Message):

@@ -733,6 +733,7 @@ class Replica(_message.Message):
     HOT_SINCE_UNIX_S_FIELD_NUMBER: _builtins.int
     HITS_TOTAL_FIELD_NUMBER: _builtins.int
     BATCHING_FIELD_NUMBER: _builtins.int
+    SELF_TEST_FIELD_NUMBER: _builtins.int
     state: Global___ReplicaState.ValueType
     pinned: _builtins.bool
     weights_bytes: _builtins.int
@@ -765,6 +766,10 @@ class Replica(_message.Message):
     """When it came to the device last, 0 if it never did."""
     hits_total: _builtins.int
     """Of requests_total: those that found it on the device."""
+    self_test: _builtins.str
+    """How its graph, after a pause, answered otherwise than at its import, and was loaded again; of the
+    last time. Empty: never.
+    """
     @_builtins.property
     def version(self) -> Global___VersionKey: ...
     @_builtins.property
@@ -807,10 +812,11 @@ class Replica(_message.Message):
         hot_since_unix_s: _builtins.float = ...,
         hits_total: _builtins.int = ...,
         batching: Global___Batching | None = ...,
+        self_test: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "footprint", b"footprint", "rates", b"rates", "variant", b"variant", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "busy", b"busy", "footprint", b"footprint", "hits_total", b"hits_total", "hot_since_unix_s", b"hot_since_unix_s", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "queue_ms", b"queue_ms", "rates", b"rates", "reason", b"reason", "requests_total", b"requests_total", "state", b"state", "swaps_total", b"swaps_total", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "busy", b"busy", "footprint", b"footprint", "hits_total", b"hits_total", "hot_since_unix_s", b"hot_since_unix_s", "inference_ms", b"inference_ms", "last_used_unix_s", b"last_used_unix_s", "load_ms", b"load_ms", "loads_total", b"loads_total", "message", b"message", "outstanding", b"outstanding", "pack", b"pack", "pinned", b"pinned", "queue_ms", b"queue_ms", "rates", b"rates", "reason", b"reason", "requests_total", b"requests_total", "self_test", b"self_test", "state", b"state", "swaps_total", b"swaps_total", "variant", b"variant", "version", b"version", "weights_bytes", b"weights_bytes", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ unix:///path/redis.sock, redis://host:port/db, rediss:// with TLS, and
 redis+sentinel://[user:password@]host:port,host:port/master-name[/db].
 """
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -11,12 +12,25 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 FORMS = (
     "unix:///path/redis.sock, redis://[user:password@]host:port[/db], rediss://... (TLS, with "
     "?ssl_ca_certs=FILE), or redis+sentinel://[user:password@]host:port,host:port/master-name[/db]"
 )
 SCHEMES = ("unix", "redis", "rediss", "redis+sentinel")
+
+
+READ_ONLY = (
+    "it is a replica now (READONLY); control planes connect anew, so let the URL lead to the master"
+)
+# By the first word of the server's error.
+REFUSALS = {
+    "READONLY": READ_ONLY,
+    "NOREPLICAS": "too few replicas follow it (NOREPLICAS): see its min-replicas-to-write",
+    "MISCONF": "it can't save its data (MISCONF): make room on its disk, and see its log",
+    "OOM": "its memory is full (OOM): raise its maxmemory",
+}
 
 
 def connect(url: str, password: str | None, timeout_s: float) -> Redis:
@@ -53,6 +67,20 @@ async def disconnect(client: Redis) -> None:
         await pool.disconnect()
         for sentinel in pool.sentinel_manager.sentinels:
             await sentinel.aclose()
+
+
+def refusal_of(error: BaseException) -> str | None:
+    """Why the server refuses writes and what to do; None: the error is another. A script passes on
+    the server's words, in a form that differs by release.
+    """
+    if isinstance(error, ReadOnlyError):
+        return READ_ONLY
+    if isinstance(error, OutOfMemoryError):
+        return REFUSALS["OOM"]
+    if not isinstance(error, ResponseError):
+        return None
+    words = re.findall(r"[A-Z]{3,}", str(error))
+    return next((REFUSALS[word] for word in words if word in REFUSALS), None)
 
 
 def _sentinel(url: str, common: dict[str, Any]) -> Redis:

@@ -1,6 +1,6 @@
 """The keys of the registry in Redis, and what is under each."""
 
-META = "yolopool:meta"  # hash: cluster, epoch, counter, revision, mark
+META = "yolopool:meta"  # hash: cluster, epoch, counter, revision, mark, held
 VERSIONS = "yolopool:versions"  # hash: name@number -> version
 NUMBERS = "yolopool:numbers"  # hash: name -> highest number ever given
 WANTS = "yolopool:wants"  # hash: name@number -> want
@@ -18,3 +18,5 @@ CHANGES = "yolopool:changes"  # channel: revision
 
 # Hashes whose fields the log names: desired state.
 LOGGED = (VERSIONS, WANTS, CORDONS, SCHEDULES, NUMBERS)
+# Hashes whose lengths are recorded with each revision.
+COUNTED = (*LOGGED, IMPORTS)

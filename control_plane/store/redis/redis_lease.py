@@ -4,7 +4,7 @@ A token is higher than every earlier one, also than those of another store that 
 """
 
 from control_plane.store.redis.redis_keys import LEASE, META
-from control_plane.store.redis.redis_store import RedisStore, available, milliseconds
+from control_plane.store.redis.redis_store import RedisStore, milliseconds
 from control_plane.store.registry import StoreEmptied
 from control_plane.types.lease import FencingToken, Leader
 
@@ -48,7 +48,7 @@ class RedisLease:
         self, leader: str, lease_s: float, above: FencingToken | None, address: str
     ) -> FencingToken | None:
         above = above or FencingToken(0, 0)
-        async with available():
+        async with self._store.available():
             arguments: list[str | int] = [
                 leader,
                 milliseconds(lease_s),
@@ -63,16 +63,16 @@ class RedisLease:
         return _token_of(token) if token else None
 
     async def keep(self, token: FencingToken, lease_s: float) -> bool:
-        async with available():
+        async with self._store.available():
             held = await self._keep(keys=[LEASE], args=[str(token), milliseconds(lease_s)])
         return bool(held)
 
     async def drop(self, token: FencingToken) -> None:
-        async with available():
+        async with self._store.available():
             await self._keep(keys=[LEASE], args=[str(token), 0])
 
     async def leader(self) -> Leader | None:
-        async with available():
+        async with self._store.available():
             held = await self._store.redis.get(LEASE)
         if held is None:
             return None

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from control_plane.store import codec
 from control_plane.store.redis.redis_keys import (
@@ -18,7 +18,6 @@ from control_plane.store.redis.redis_keys import (
     EVENTS,
     FOOTPRINTS,
     LOGGED,
-    META,
     NUMBERS,
     SCHEDULES,
     VERSIONS,
@@ -28,9 +27,9 @@ from control_plane.store.redis.redis_keys import (
 )
 from control_plane.store.redis.redis_lease import RedisLease
 from control_plane.store.redis.redis_restore import RedisRestore
-from control_plane.store.redis.redis_store import RedisStore, available, milliseconds
-from control_plane.store.redis.redis_transaction import Stand
-from control_plane.store.registry import StoreEmptied
+from control_plane.store.redis.redis_stand import Stand
+from control_plane.store.redis.redis_store import RedisStore, milliseconds
+from control_plane.store.registry import StoreDamaged, StoreEmptied
 from control_plane.store.transaction import Transaction
 from control_plane.store.write_verbs import WriteVerbs
 from control_plane.types.desired import Desired, DesiredDelta
@@ -83,8 +82,18 @@ class RedisRegistry(WriteVerbs):
     async def create(self) -> str:
         return await self._store.create()
 
-    async def restore(self, copy: Desired, above: FencingToken | None, wait_s: float = 1.0) -> bool:
+    async def restore(
+        self, copy: Desired | None, above: FencingToken | None, wait_s: float = 1.0
+    ) -> str:
         return await self._restore.restore(copy, above, wait_s)
+
+    async def eviction_policy(self) -> str:
+        async with self._store.available():
+            try:
+                facts = await self._redis.info("memory")
+            except NoPermissionError:
+                return ""
+        return str(facts.get("maxmemory_policy", ""))
 
     async def close(self) -> None:
         await self._store.close()
@@ -95,32 +104,24 @@ class RedisRegistry(WriteVerbs):
         return await self._store.write(verb, token)
 
     async def desired(self) -> Desired:
-        await self._store.stand()  # a store of an earlier release gets its mark
-        async with available():
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.hmget(META, "cluster", "revision", "mark")
-            for name in LOGGED:
-                pipe.hgetall(name)
-            (cluster, revision, mark), *maps = await pipe.execute()
-        if cluster is None:
-            raise StoreEmptied
-        versions, wants, cordons, schedules, numbers = maps
+        stand, maps = await self._store.read([("HGETALL", name) for name in LOGGED])
+        versions, wants, cordons, schedules, numbers = maps.values()
         known = [codec.decode_version(text) for text in versions.values()]
         wanted = [codec.decode_want(text) for text in wants.values()]
         planned = [codec.decode_schedule(text) for text in schedules.values()]
         return Desired(
-            int(revision),
-            cluster,
+            int(stand.revision),
+            stand.cluster,
             {version.key: version for version in known},
             {want.key: want for want in wanted},
             cordons,
             {schedule.name: schedule for schedule in planned},
             {name: int(number) for name, number in numbers.items()},
-            mark,
+            stand.mark,
         )
 
     async def desired_since(self, known: Desired) -> DesiredDelta | None:
-        found = await self._store.since(known.cluster, known.revision, known.mark)
+        found = await self._store.since(Stand(known.cluster, str(known.revision), known.mark, ""))
         if not found:
             await self._store.stand()
             return None
@@ -149,7 +150,7 @@ class RedisRegistry(WriteVerbs):
                             yield int(stands.revision)
                             continue
                         await published.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
-            except StoreEmptied:
+            except (StoreEmptied, StoreDamaged):
                 raise
             except (RedisError, OSError, RegistryUnavailable):
                 await asyncio.sleep(RETRY_S)
@@ -175,7 +176,7 @@ class RedisRegistry(WriteVerbs):
     async def record_workers(self, workers: Sequence[WorkerInfo], keep_s: float) -> None:
         if not workers:
             return
-        async with available():
+        async with self._store.available():
             pipe = self._redis.pipeline(transaction=False)
             pipe.sadd(WORKERS, *[worker.id for worker in workers])
             for worker in workers:
@@ -183,12 +184,12 @@ class RedisRegistry(WriteVerbs):
             await pipe.execute()
 
     async def drop_worker(self, worker_id: str, incarnation: str) -> None:
-        async with available():
+        async with self._store.available():
             keys = [WORKERS, WORKER + worker_id]
             await self._drop_worker(keys=keys, args=[worker_id, incarnation])
 
     async def workers(self) -> tuple[WorkerInfo, ...]:
-        async with available():
+        async with self._store.available():
             ids = sorted(await self._redis.smembers(WORKERS))
             texts = await self._redis.mget([WORKER + id_ for id_ in ids]) if ids else []
             gone = [id_ for id_, text in zip(ids, texts, strict=True) if text is None]
@@ -198,11 +199,11 @@ class RedisRegistry(WriteVerbs):
 
     async def record_footprint(self, key: FootprintKey, footprint: Footprint) -> None:
         name, text = codec.encode_footprint_key(key), codec.encode_footprint(footprint)
-        async with available():
+        async with self._store.available():
             await self._redis.hset(FOOTPRINTS, name, text)
 
     async def footprints(self) -> Mapping[FootprintKey, Footprint]:
-        async with available():
+        async with self._store.available():
             known = await self._redis.hgetall(FOOTPRINTS)
         found: dict[FootprintKey, Footprint] = {}
         unreadable: list[str] = []
@@ -226,13 +227,13 @@ class RedisRegistry(WriteVerbs):
 
     async def append_event(self, event: Event) -> str:
         entry = {EVENT: codec.encode_event(event)}
-        async with available():
+        async with self._store.available():
             kept: str = await self._redis.xadd(EVENTS, entry, maxlen=EVENTS_KEPT, approximate=True)
         return kept
 
     async def events(self, after: str = "", last: int = 0) -> tuple[Event, ...]:
         begin = f"({after}" if after else "-"
-        async with available():
+        async with self._store.available():
             if last:
                 newest = await self._redis.xrevrange(EVENTS, min=begin, count=last)
                 return _events(reversed(newest))
@@ -240,7 +241,7 @@ class RedisRegistry(WriteVerbs):
 
     async def next_events(self, after: str, wait_s: float) -> tuple[Event, ...]:
         wait_ms = milliseconds(min(wait_s, self._max_wait_s))
-        async with available():
+        async with self._store.available():
             found = await self._redis.xread({EVENTS: after or "0-0"}, block=wait_ms)
         return _events(entry for _, entries in found for entry in entries)
 

@@ -10,29 +10,31 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from control_plane.store.redis.redis_client import connect, disconnect
-from control_plane.store.redis.redis_keys import CHANGES, LEASE, LOG, LOGGED, META
-from control_plane.store.redis.redis_transaction import (
-    UNREAD,
-    NotRead,
-    Read,
-    RedisTransaction,
-    Stand,
-    commands_of,
-)
-from control_plane.store.registry import LOG_KEPT, StoreEmptied
+from control_plane.store.redis.redis_client import READ_ONLY, connect, disconnect, refusal_of
+from control_plane.store.redis.redis_keys import CHANGES, COUNTED, LEASE, LOG, LOGGED, META
+from control_plane.store.redis.redis_stand import LENGTHS, UNREAD, Stand, checked
+from control_plane.store.redis.redis_transaction import NotRead, Read, RedisTransaction, commands_of
+from control_plane.store.registry import LOG_KEPT, StoreDamaged
 from control_plane.store.transaction import Transaction
 from control_plane.types.lease import FencingToken
-from yolopool.errors import RegistryUnavailable, StaleToken
+from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable, StaleToken
 
-# KEYS: meta, log. ARGV: cluster, epoch, mark -> cluster.
-CREATE = """
+# KEYS: meta, log, then COUNTED. ARGV: cluster, epoch, mark -> cluster; '': there is none, and
+# something else is there. Lengths that are of another mark are recorded anew.
+CREATE = (
+    LENGTHS
+    + """
+if redis.call('HEXISTS', KEYS[1], 'cluster') == 0 then
+    for at = 2, #KEYS do
+        if redis.call('EXISTS', KEYS[at]) == 1 then return '' end
+    end
+end
 redis.call('HSETNX', KEYS[1], 'cluster', ARGV[1])
 redis.call('HSETNX', KEYS[1], 'epoch', ARGV[2])
 redis.call('HSETNX', KEYS[1], 'counter', '0')
@@ -42,39 +44,64 @@ if redis.call('HSETNX', KEYS[1], 'mark', ARGV[3]) == 1 then
     redis.call('XADD', KEYS[2], redis.call('HGET', KEYS[1], 'revision') .. '-1',
         'mark', ARGV[3], 'touched', '[]')
 end
+local mark, held = unpack(redis.call('HMGET', KEYS[1], 'mark', 'held'))
+if not held or string.sub(held, 1, #mark + 1) ~= mark .. ' ' then
+    redis.call('HSET', KEYS[1], 'held', mark .. ' ' .. lengths(3))
+end
 return redis.call('HGET', KEYS[1], 'cluster')
 """
+)
 
-# KEYS: meta, lease, log. ARGV: cluster, revision, mark, token or '', commands as JSON, channel, new
-# mark, touched as JSON, how many writes the log keeps -> 1, 0: read again, -1: the token is not
-# the lease's.
-COMMIT = """
+# One script and no MULTI, which a server that is out of memory refuses. KEYS: meta, then COUNTED.
+# ARGV: commands as JSON -> cluster, revision, mark, held, the lengths as they are, then each reply.
+READ = (
+    LENGTHS
+    + """
+local found = redis.call('HMGET', KEYS[1], 'cluster', 'revision', 'mark', 'held')
+table.insert(found, lengths(2))
+for _, command in ipairs(cjson.decode(ARGV[1])) do
+    table.insert(found, redis.call(unpack(command)))
+end
+return found
+"""
+)
+
+# KEYS: meta, lease, log, then COUNTED. ARGV: cluster, revision, mark, the lengths as read, token or
+# '', commands as JSON, channel, new mark, touched as JSON, how many writes the log keeps -> 1, 0:
+# read again, -1: the token is not the lease's.
+COMMIT = (
+    LENGTHS
+    + """
 local stands = redis.call('HMGET', KEYS[1], 'cluster', 'revision', 'mark')
 if stands[1] ~= ARGV[1] or stands[2] ~= ARGV[2] or stands[3] ~= ARGV[3] then return 0 end
-if ARGV[4] ~= '' then
+if lengths(4) ~= ARGV[4] then return 0 end
+if ARGV[5] ~= '' then
     local held = redis.call('GET', KEYS[2])
-    if not held or string.match(held, '^(%S+) ') ~= ARGV[4] then return -1 end
+    if not held or string.match(held, '^(%S+) ') ~= ARGV[5] then return -1 end
 end
-if ARGV[5] == '' then return 1 end
-for _, command in ipairs(cjson.decode(ARGV[5])) do redis.call(unpack(command)) end
+if ARGV[6] == '' then return 1 end
+for _, command in ipairs(cjson.decode(ARGV[6])) do redis.call(unpack(command)) end
 local revision = redis.call('HINCRBY', KEYS[1], 'revision', 1)
-redis.call('HSET', KEYS[1], 'mark', ARGV[7])
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[9], revision .. '-1',
-    'mark', ARGV[7], 'touched', ARGV[8])
-redis.call('PUBLISH', ARGV[6], revision)
+redis.call('HSET', KEYS[1], 'mark', ARGV[8], 'held', ARGV[8] .. ' ' .. lengths(4))
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[10], revision .. '-1',
+    'mark', ARGV[8], 'touched', ARGV[9])
+redis.call('PUBLISH', ARGV[7], revision)
 return 1
 """
+)
 
-# KEYS: meta, log. ARGV: cluster, revision, mark -> revision, mark, then hash, field and value of
-# all that was written since; nothing: read all.
-SINCE = """
-local now = redis.call('HMGET', KEYS[1], 'cluster', 'revision', 'mark')
+# KEYS: meta, log, then COUNTED. ARGV: cluster, revision, mark -> revision, mark, held, the lengths
+# as they are, then hash, field and value of all that was written since; nothing: read all.
+SINCE = (
+    LENGTHS
+    + """
+local now = redis.call('HMGET', KEYS[1], 'cluster', 'revision', 'mark', 'held')
 if now[1] ~= ARGV[1] then return {} end
 local entries = redis.call('XRANGE', KEYS[2], ARGV[2] .. '-1', '+')
 if not entries[1] or entries[1][1] ~= ARGV[2] .. '-1' or entries[1][2][2] ~= ARGV[3] then
     return {}
 end
-local answer, seen = {now[2], now[3]}, {}
+local answer, seen = {now[2], now[3], now[4], lengths(3)}, {}
 for at = 2, #entries do
     for _, place in ipairs(cjson.decode(entries[at][2][4])) do
         local name = place[1] .. ' ' .. place[2]
@@ -88,8 +115,11 @@ for at = 2, #entries do
 end
 return answer
 """
+)
 
 ATTEMPTS = 50
+# At most so often: connections that are cut fail the calls that are on them.
+RECONNECT_S = 1.0
 
 Answer = TypeVar("Answer")
 
@@ -108,7 +138,9 @@ class RedisStore:
         self._timeout_s = timeout_s
         self._wall_clock = wall_clock
         self._writing = asyncio.Lock()
+        self._reconnected_s = float("-inf")
         self._create = self.redis.register_script(CREATE)
+        self._reads = self.redis.register_script(READ)
         self._commit = self.redis.register_script(COMMIT)
         self._since = self.redis.register_script(SINCE)
 
@@ -121,7 +153,7 @@ class RedisStore:
         """As `WriteVerbs.write`. A verb that reads only what it expected costs one round trip to
         read and one to commit.
         """
-        async with available(), self._turn():
+        async with self.available(), self._turn():
             for _ in range(ATTEMPTS):
                 transaction, answer = await self._run(verb)
                 if not transaction.writes and token is None:
@@ -164,16 +196,27 @@ class RedisStore:
         raise _contended()
 
     async def _read(self, reads: Sequence[Read]) -> tuple[Stand, dict[Read, Any]]:
-        """Sends commands that read in one round trip; their replies are of one revision."""
-        pipe = self.redis.pipeline(transaction=True)
-        pipe.hmget(META, *Stand._fields)
-        for read in reads:
-            pipe.execute_command(*read)
-        found, *replies = await pipe.execute()
-        if None in found:
-            await self.stand()  # a store of an earlier release gets its mark
+        """As `read`, without the errors of `available`."""
+        found, lengths, replies = await self.read_unchecked(reads)
+        stand = checked(found, lengths)
+        if stand is None:
+            await self.create()
             return await self._read(reads)
-        return Stand(*found), dict(zip(reads, replies, strict=True))
+        return stand, dict(zip(reads, replies, strict=True))
+
+    async def read_unchecked(
+        self, reads: Sequence[Read]
+    ) -> tuple[list[str | None], str, list[Any]]:
+        """Runs commands that read, all at one revision. Returns cluster, revision, mark and held of
+        META, the lengths of the hashes, and the replies.
+        """
+        answer = await self._reads(keys=[META, *COUNTED], args=[json.dumps(reads)])
+        (*found, lengths), replies = answer[:5], answer[5:]
+        return (
+            found,
+            lengths,
+            [_reply(read, reply) for read, reply in zip(reads, replies, strict=True)],
+        )
 
     async def _commit_if_it_stands(
         self, transaction: RedisTransaction, token: FencingToken | None
@@ -187,42 +230,84 @@ class RedisStore:
             json.dumps(commands) if commands else "",
             *(CHANGES, a_mark(), json.dumps(touched), LOG_KEPT),
         ]
-        done: int = await self._commit(keys=[META, LEASE, LOG], args=arguments)
+        done: int = await self._commit(keys=[META, LEASE, LOG, *COUNTED], args=arguments)
         return done
 
+    async def read(self, reads: Sequence[Read]) -> tuple[Stand, dict[Read, Any]]:
+        """Reads in one round trip, all at one revision. A store that an earlier release wrote is
+        marked first. Raises StoreEmptied, StoreDamaged and RegistryUnavailable.
+        """
+        async with self.available():
+            return await self._read(reads)
+
     async def stand(self) -> Stand:
-        """The present revision. Raises StoreEmptied."""
-        async with available():
-            found = await self.redis.hmget(META, *Stand._fields)
-        if None not in found:
-            return Stand(*found)
-        if found[0] is None:
-            raise StoreEmptied
-        await self.create()  # a store of an earlier release has no log
-        return await self.stand()
+        """The present revision. Raises as `read`."""
+        return (await self.read([]))[0]
 
     async def cluster(self) -> str:
         """The cluster id; empty if there is none."""
-        async with available():
+        async with self.available():
             return await self.redis.hget(META, "cluster") or ""
 
     async def create(self) -> str:
-        """Draws a cluster id, log and mark where they lack. Returns the cluster id."""
-        async with available():
+        """Draws a cluster id, log, mark and lengths where they lack. Returns the cluster id. Raises
+        StoreDamaged if the id is lost and models are not.
+        """
+        async with self.available():
             arguments: list[str | int] = [uuid4().hex, self.now_ms(), a_mark()]
-            cluster: str = await self._create(keys=[META, LOG], args=arguments)
+            cluster: str = await self._create(keys=[META, LOG, *COUNTED], args=arguments)
+        if not cluster:
+            raise StoreDamaged(["its cluster id"])
         return cluster
 
-    async def since(self, cluster: str, revision: int, mark: str) -> list[str | None]:
-        """As the script SINCE."""
-        async with available():
-            found: list[str | None] = await self._since(
-                keys=[META, LOG], args=[cluster, revision, mark]
-            )
-        return found
+    async def since(self, known: Stand) -> list[str | None]:
+        """As the script SINCE, without the lengths. Raises StoreDamaged."""
+        async with self.available():
+            found: list[str | None] = await self._since(keys=[META, LOG, *COUNTED], args=known[:3])
+        if not found:
+            return []
+        revision, mark, held, lengths, *fields = found
+        checked([known.cluster, revision, mark, held], lengths or "")
+        return [revision, mark, *fields]
 
     def now_ms(self) -> int:
         return int(self._wall_clock() * 1000)
+
+    @asynccontextmanager
+    async def available(self) -> AsyncIterator[None]:
+        """Turns errors of the client or the server into RegistryUnavailable, and a refusal to write
+        into RegistryRefusesWrites. A server that became a replica is left: the next call connects
+        anew, to where the name or the sentinels lead then.
+        """
+        try:
+            yield
+        except (RedisError, OSError, TimeoutError) as error:
+            refusal = refusal_of(error)
+            if refusal is None:
+                raise RegistryUnavailable(
+                    f"Redis does not answer ({type(error).__name__}: {error}): detection goes on "
+                    "with what is loaded; check the server and try again"
+                ) from error
+            if refusal is READ_ONLY:
+                await self._reconnect()
+            raise RegistryRefusesWrites(
+                f"Redis answers and refuses writes: {refusal}; detection goes on with what is "
+                "loaded, and nothing can be changed until then"
+            ) from error
+
+    async def _reconnect(self) -> None:
+        now = time.monotonic()
+        if now - self._reconnected_s >= RECONNECT_S:
+            self._reconnected_s = now
+            with suppress(RedisError, OSError):
+                await self.redis.connection_pool.disconnect()
+
+
+def _reply(read: Read, reply: Any) -> Any:
+    """A script answers HGETALL as a flat list."""
+    if read[0] == "HGETALL":
+        return dict(zip(reply[::2], reply[1::2], strict=True))
+    return reply
 
 
 def _contended() -> RegistryUnavailable:
@@ -231,18 +316,6 @@ def _contended() -> RegistryUnavailable:
 
 def a_mark() -> str:
     return uuid4().hex[:12]
-
-
-@asynccontextmanager
-async def available() -> AsyncIterator[None]:
-    """Turns errors of the client or the server into RegistryUnavailable."""
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise RegistryUnavailable(
-            f"Redis does not answer ({type(error).__name__}: {error}): detection goes on with "
-            "what is loaded; check the server and try again"
-        ) from error
 
 
 def milliseconds(seconds: float) -> int:

@@ -1,7 +1,7 @@
 """One run of a write verb on what was read from Redis, and its writes as Redis commands."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from control_plane.store import codec
 from control_plane.store.redis.redis_keys import (
@@ -13,6 +13,7 @@ from control_plane.store.redis.redis_keys import (
     VERSIONS,
     WANTS,
 )
+from control_plane.store.redis.redis_stand import UNREAD, Stand
 from control_plane.store.registry import REQUEST_ID_KEPT_S
 from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.types.desired import Want
@@ -22,17 +23,6 @@ from control_plane.types.version import ModelVersion, VersionKey
 Record = TypeVar("Record")
 Read = tuple[str, ...]  # a command that reads: HGET, key, field
 Command = list[str]
-
-
-class Stand(NamedTuple):
-    """Which state of which store, as the fields of META say."""
-
-    cluster: str
-    revision: str
-    mark: str
-
-
-UNREAD = Stand("", "", "")
 
 
 class NotRead(Exception):

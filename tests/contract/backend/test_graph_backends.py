@@ -3,11 +3,14 @@ can not do is said.
 """
 
 import hashlib
+import os
 import struct
 import sys
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,17 +24,21 @@ from importer import child
 from importer.refusal import ImportRefused
 from tests import onnx_graphs
 from tests.contract.backend.test_backend import boxed, on_the_cpu, options
+from tests.contract.forging import rewrite_weights
 from tests.contract.importer.test_onnx import BY_HAND, NAMES, OF_THREE, V8, outputs_of, rows_of
 from tests.contract.imports import import_in_child, refusal_of
 from tests.contract.worker.test_worker import Start
 from tests.contract.worker.test_worker import start as start
+from tests.lying_graphs import LIES, TRUE
 from tests.models import SHAPES, Zoo, build, location, picture, save
 from tests.unit.worker.backends.test_layouts import Boxes
-from worker.backends.base import Backend, run
+from worker.backends.base import Backend, Loading, run
 from worker.backends.composite import CompositeBackend
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
+from worker.backends.onnx.openvino_backend import OpenVino
 from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
+from worker.hardware.host import BESIDE_NICE
 from worker.packs.pack import Pack
 from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import Candidates
@@ -39,10 +46,11 @@ from yolopool.client import uploads
 from yolopool.client.detections import Detections
 from yolopool.errors import InferenceFailed, InvalidOption, LoadFailed
 from yolopool.evaluation import drift
+from yolopool.graphs import pictures
 from yolopool.v1 import importing_pb2 as pb
+from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.types_pb2 import (
     HEAD_MODE_END_TO_END,
-    OUTPUT_LAYOUT_END_TO_END,
     OUTPUT_LAYOUT_PLAIN,
     VersionSettings,
 )
@@ -166,16 +174,12 @@ async def test_an_answer_that_is_not_finite_fails_its_own_image(
 @pytest.mark.parametrize("kind", GRAPHS)
 async def test_a_fixed_batch_is_filled_up(kind: str, backend: Backend, tmp_path: Path) -> None:
     """Of four: five images are two passes, and nobody gets the answer of what filled them up."""
-    rows = np.concatenate([outputs_of(OUTPUT_LAYOUT_END_TO_END)["output"]] * 4)
-    rows[:, 0, :4] = (100, 100, 150, 150)
-    rows[:, 0, :4] += np.arange(4, dtype=np.float32)[:, None]  # who was where in its pass
-    rows[:, 0, 4] = 1
-    metadata = {**V8, "end2end": "True"}
-    graph = onnx_graphs.answering({"output": rows}, size=(4, 3, 320, 320), metadata=metadata)
-    pack = await pack_of(graph, tmp_path, kind)
-    answers = found(backend, pack, *[boxed(seed) for seed in range(5)])
-    first = [float(one.xyxy[0, 0]) for one in answers]
-    assert [round(x - first[0]) for x in first] == [0, 1, 2, 3, 0]
+    pack = await pack_of(TRUE["batches of four"].model(), tmp_path, kind)
+    images = [pictures.scene(number % 3, 320, 320) for number in range(5)]
+    alone = [found(backend, pack, image, confidence=0.6)[0] for image in images[:3]]
+    assert [one.class_id[0] for one in alone] == [0, 1, 2]
+    for number, one in enumerate(found(backend, pack, *images, confidence=0.6)):
+        assert_same(one, alone[number % 3])
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -233,9 +237,10 @@ async def test_another_size_than_the_file_fixes_is_refused(
 async def test_an_answer_of_another_layout_is_an_error(
     kind: str, backend: Backend, tmp_path: Path
 ) -> None:
-    outputs = outputs_of(OUTPUT_LAYOUT_PLAIN)
-    outputs["output"][:, 4:] *= 50  # what gives logits, say
-    pack = await pack_of(onnx_graphs.answering(outputs, metadata=V8), tmp_path, kind)
+    """On pictures that the import did not try, say."""
+    await pack_of(TRUE["one fixed size"].model(), tmp_path, kind)
+    logits = LIES["scores that are logits"].model().SerializeToString()
+    pack = PackStore(tmp_path).fetch(rewrite_weights(tmp_path / kind, logits))
     with pytest.raises(InferenceFailed, match="not of its layout"):
         found(backend, pack, boxed(0))
 
@@ -244,7 +249,9 @@ async def test_an_answer_of_another_layout_is_an_error(
 async def test_a_graph_that_a_runtime_does_not_take_is_refused(
     kind: str, backend: Backend, tmp_path: Path
 ) -> None:
-    """Valid ONNX, of an operator that the one has for no bf16, and the other not at all."""
+    """Valid ONNX, of an operator that the one has for no bf16, and the other not at all. The import
+    has another version of the one, and never the other.
+    """
     graph = onnx_graphs.answering(outputs_of(OUTPUT_LAYOUT_PLAIN), metadata=V8)
     (cast,) = [node for node in graph.graph.node if node.op_type == "Cast"]
     cast.output[0] = "before"
@@ -258,7 +265,9 @@ async def test_a_graph_that_a_runtime_does_not_take_is_refused(
     }
     for number, node in enumerate(strange[kind]):
         graph.graph.node.insert(1 + number, node)
-    pack = await pack_of(graph, tmp_path, kind)
+    await pack_of(TRUE["one fixed size"].model(), tmp_path, kind)
+    place = rewrite_weights(tmp_path / kind, graph.SerializeToString())
+    pack = PackStore(tmp_path).fetch(place)
     with pytest.raises(LoadFailed, match=f"{kind} does not take this graph"):
         found(backend, pack, boxed(0))
 
@@ -280,6 +289,48 @@ def test_a_missing_library_is_named_with_its_extra(
     with pytest.raises(LoadFailed) as caught:
         on_the_cpu().load(pack, "fp32")
     assert extra in caught.value.message
+
+
+def niceness() -> dict[int, int]:
+    """Of all threads of this process, by their ids."""
+    found = {}
+    for folder in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            found[int(folder.name)] = int(fields[16])
+    return found
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_a_graph_is_made_at_a_low_priority_and_run_at_that_of_the_worker(
+    kind: str, zoo: Zoo, tmp_path: Path
+) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    pack = PackStore(tmp_path).fetch(zoo.built("shapes", kind))
+    backend = CompositeBackend(TorchBackend("cpu", 2), OnnxRuntime("cpu", 2), OpenVino(2))
+    loads_beside = backend.loads_beside(pack.manifest)
+    assert loads_beside is not None
+    assert backend.loads_beside(PackManifest(backend="torch")) is None
+    before = niceness()
+    for _ in range(2):
+        loading = loads_beside(pack, "fp32")
+        loading.prepare()
+        loading.begin()
+        nice: list[int] = []
+
+        def make(loading: Loading = loading, nice: list[int] = nice) -> None:
+            loading.make()
+            nice.append(niceness()[threading.get_native_id()])
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        assert nice == [min(19, own + BESIDE_NICE)]
+        model = loading.end()
+        run(model, [boxed(0)], [options(pack)])
+        others = {key: value for key, value in niceness().items() if key != thread.native_id}
+        assert {others[key] for key in others.keys() - before.keys()} <= {own}
+        model.close()
 
 
 UNABLE: dict[str, tuple[Callable[[], Backend], str]] = {

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.harness import families
 from importer.refusal import ImportRefused
-from tests.models import build, picture, save
+from tests.models import build, location, picture, save
 from worker.packs.pack_store import PackStore
 
 SMALL = [
@@ -151,3 +151,33 @@ def test_the_usual_preparation_alone_is_served(
     else:
         pack = PackStore(tmp_path).fetch(families.import_here(path, tmp_path / "pack"))
         assert pack.manifest.settings.image_size == 224
+
+
+# --- ONNX graphs of all of them -------------------------------------------------------------------
+
+
+@pytest.mark.matrix(sample=1)
+@pytest.mark.parametrize("name", SMALL)
+def test_the_export_keeps_what_it_declares(name: str, tmp_path: Path) -> None:
+    path = save(build(f"{name}.yaml", 3), tmp_path / "model.pt")
+    report = exported_here(path, tmp_path / "pack")
+    graph = PackStore(tmp_path).fetch(location(tmp_path / "pack")).manifest.onnx
+    assert (graph.batch, graph.height, graph.width) == (0, 0, 0), report["warnings"]
+    assert any("get the answers they get alone" in line for line in report["tried"])
+
+
+def exported_here(checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """The report of the ONNX pack of a checkpoint, made in this process as `import_here` does."""
+    from importer.onnx_import import encode, export
+
+    folder.mkdir()
+    order = {
+        "artifact": str(checkpoint),
+        "sha256": "0" * 64,
+        "settings": {},
+        "architecture_yaml": "",
+        "class_names": (),
+        "build": {"backend": "onnx", "precision": "fp32"},
+        "memory_bytes": 2 * 1024**3,
+    }
+    return export.encode(encode.encode, order, checkpoint, folder, [], lambda done, what: None)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import torch
 
 from importer import child, store
@@ -24,6 +25,7 @@ from importer.supervisor import Supervisor
 from tests.contract.imports import import_in_child, refusal_of
 from tests.full_disk import full_disk
 from tests.models import Zoo, build_woken, import_checkpoint, save
+from tests.waiting import becomes
 from worker.packs.pack_store import PackStore
 from yolopool.errors import DiskFull, ImportNotYours
 from yolopool.server import grpc_server
@@ -366,6 +368,20 @@ async def test_what_crashes_left_is_swept_when_nothing_can_be_at_it(
         "yolopool-import-new", "yolopool-import-written to",
     }  # fmt: skip
     assert len(list(scratch.glob("another-*"))) == 3
+
+
+async def test_what_becomes_old_while_an_importer_runs_is_swept_too(tmp_path: Path) -> None:
+    """It starts at once after one that was killed, when that one's folder is young."""
+    flags = ["--control-planes=127.0.0.1:1", f"--scratch-dir={tmp_path}"]
+    left = tmp_path / "yolopool-import-left"
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(Supervisor(read_settings(flags)).run())
+        await becomes(lambda: [log for log in logs if log["event"] == "no control plane answers"])
+        left.mkdir()
+        os.utime(left, (1, 1))
+        await becomes(lambda: not left.exists())
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.parametrize("name", store.FILES)

@@ -15,6 +15,7 @@ from importer import child
 from importer.onnx_import.graph import NEWEST_IR, NEWEST_OPSET
 from tests import onnx_graphs
 from tests.contract.imports import import_in_child, refusal_of
+from tests.lying_graphs import TRUE
 from tests.models import Zoo, build_woken, import_checkpoint, location, picture
 from tests.unit.worker.backends.test_layouts import Boxes, seen
 from worker.backends.onnx.layouts import Final, decode
@@ -106,14 +107,7 @@ async def test_known_boxes_come_out_of_every_layout(kind: str, tmp_path: Path) -
 
 
 async def test_free_sizes_stay_free(tmp_path: Path) -> None:
-    model = onnx_graphs.answering(
-        outputs_of(OUTPUT_LAYOUT_PLAIN),
-        shapes={"output": ("batch", 7, "anchors")},
-        size=("batch", 3, "height", "width"),
-        dtype=TensorProto.UINT8,
-        metadata=V8,
-    )
-    path = onnx_graphs.write(model, tmp_path / "free.onnx")
+    path = onnx_graphs.write(TRUE["uint8"].model(), tmp_path / "free.onnx")
     pack = await pack_of(path, tmp_path, settings=VersionSettings(image_size=300))
     graph = pack.manifest.onnx
     assert (graph.batch, graph.height, graph.width) == (0, 0, 0)

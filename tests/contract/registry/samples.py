@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from control_plane.store.registry import Registry
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.schedule import Changeover, Schedule
-from control_plane.types.version import Pack, VersionKey, VersionSettings
+from control_plane.types.version import Imported, Pack, VersionKey, VersionSettings
 from yolopool.vocabulary import ShapePolicy
 
 PACK = Pack(
@@ -23,8 +23,19 @@ class Case:
     empty: Callable[[], Awaitable[object]]
 
 
-async def register(registry: Registry, name: str = "shapes", request_id: str = "") -> VersionKey:
-    version = await registry.register(name, "a" * 64, SETTINGS, "best.pt", request_id, 100.0)
+IMPORTED = Imported(PACK, SETTINGS)
+
+
+async def register(
+    registry: Registry,
+    name: str = "shapes",
+    request_id: str = "",
+    imported: Imported | None = None,
+    above: int = 0,
+) -> VersionKey:
+    version = await registry.register(
+        name, "a" * 64, SETTINGS, "best.pt", request_id, 100.0, imported=imported, above=above
+    )
     return version.key
 
 

@@ -62,6 +62,34 @@ def test_a_copy_of_another_store_is_set_aside(tmp_path: Path) -> None:
     assert a_copy(tmp_path).read() == DESIRED
 
 
+@pytest.mark.parametrize(
+    "less",
+    [
+        replace(DESIRED, revision=6),  # the store went back
+        replace(DESIRED, revision=8, versions={}, wants={}),
+        replace(DESIRED, revision=8, numbers={}),
+        replace(DESIRED, revision=8, schedules={}),
+    ],
+)
+def test_a_copy_that_said_more_is_kept_beside(tmp_path: Path, less: Desired) -> None:
+    a_copy(tmp_path).write(DESIRED)
+    copy, file = a_copy(tmp_path), tmp_path / "deep" / "copy.jsonl"
+    copy.read()
+    with structlog.testing.capture_logs() as logs:
+        copy.write(less)
+    assert [log["event"] for log in logs] == ["the local copy said more"]
+    assert a_copy(tmp_path).read() == less
+    file.with_name("copy.jsonl.old").rename(file)
+    assert a_copy(tmp_path).read() == DESIRED
+
+
+def test_a_copy_that_says_as_much_is_replaced(tmp_path: Path) -> None:
+    copy = a_copy(tmp_path)
+    copy.write(DESIRED)
+    copy.write(replace(DESIRED, revision=8, versions={key("a"): version("a")}, wants={}))
+    assert not (tmp_path / "deep" / "copy.jsonl.old").exists()
+
+
 @pytest.mark.parametrize("damage", ["", "{", "half", '{"format": 99}\n'])
 def test_a_damaged_copy_is_said_and_set_aside(tmp_path: Path, damage: str) -> None:
     a_copy(tmp_path).write(DESIRED)

@@ -22,7 +22,15 @@ from control_plane.types.version import (
     VersionKey,
     VersionState,
 )
-from tests.contract.registry.samples import DAILY, PACK, SETTINGS, Case, a_want, register
+from tests.contract.registry.samples import (
+    DAILY,
+    IMPORTED,
+    PACK,
+    SETTINGS,
+    Case,
+    a_want,
+    register,
+)
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -30,7 +38,7 @@ Value = TypeVar("Value")
 # What only reads, or opens and closes the store. `restore` ends the history: test_verbs.
 READS = {
     "open", "close", "restore", "desired", "desired_since", "changes", "leader", "workers",
-    "footprints", "events", "next_events",
+    "footprints", "events", "next_events", "eviction_policy",
 }  # fmt: skip
 
 WANTED = VersionKey("wanted", 1)  # READY, two replicas wanted, kept as a hot standby
@@ -55,9 +63,10 @@ def a_build(name: VersionKey, of: VersionKey, **given: str) -> ModelVersion:
 async def fill(registry: Registry) -> FencingToken:
     """One of everything; answers the leader's token."""
     for name in ("wanted", "pinned", "failed", "importing"):
-        await registry.register(name, "a" * 64, SETTINGS, "", f"request {name}", 100.0)
-    for key in (WANTED, PINNED):
-        await registry.adopt_pack(key, PACK, SETTINGS)
+        imported = IMPORTED if name in ("wanted", "pinned") else None
+        await registry.register(
+            name, "a" * 64, SETTINGS, "", f"request {name}", 100.0, imported=imported
+        )
     await registry.set_residency(WANTED, STANDBY)
     await registry.set_placement(WANTED, PLACEMENT)
     await registry.set_batching(WANTED, "cpu", BATCHING)
@@ -205,8 +214,7 @@ STEPS = (
     step("finish_import", "a repeat", "i1", WANTED, PACK, SETTINGS, 1.0),
     step("fail_import", "failed", "i1", IMPORTING, "X", "why", 1.0, names=version(IMPORTING)),
     step("fail_import", "a repeat", "i0", FAILED, "ARTIFACT_UNSAFE", "no", 1.0),
-    step("adopt_pack", "of an UPLOADED", WAITING, PACK, SETTINGS, names=version(WAITING)),
-    step("adopt_pack", "of a READY", WANTED, PACK, SETTINGS),
+    step("register", "imported before", *SEEN, "", 1.0, imported=IMPORTED, names=NEW),
     step("take_lease", "again", "one", HOUR_S, None),
     Step("keep_lease", "held", lambda registry, token: registry.keep_lease(token, HOUR_S)),
     Step("drop_lease", "held", lambda registry, token: registry.drop_lease(token)),

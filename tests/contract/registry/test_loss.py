@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import structlog
 
+from control_plane.store.redis import redis_keys as keys
 from control_plane.store.redis.redis_client import connect
 from control_plane.store.redis.redis_registry import RedisRegistry
+from control_plane.store.salvage import MAPS
 from control_plane.types.command import Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import EventKind
@@ -25,8 +27,9 @@ from tests.contract.redis_servers import any_kind, free_port, server, watched
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.errors import RegistryUnavailable, StaleToken
+from yolopool.v1 import model_pb2
 
-RESTORED = "THE STORE WAS EMPTIED AND IS RESTORED"
+RESTORED = "THE STORE LOST WHAT IT HELD AND IS RESTORED"
 SETTINGS = VersionSettings(320)
 
 
@@ -115,6 +118,40 @@ async def tried(call: Any) -> object:
     task = asyncio.ensure_future(call)
     await asyncio.wait([task])
     return await refused(task) if task.exception() is not None else task.result()
+
+
+@pytest.mark.matrix(sample=2)
+@pytest.mark.parametrize("key", [*keys.COUNTED, keys.META])
+async def test_a_lost_hash_is_put_back_and_what_serves_goes_on(
+    folder: Path, url: str, redis: Any, key: str
+) -> None:
+    async with a_rig(folder / "one", url) as one:
+        worker = await one.worker("w1")
+        await one.ready("a", "b")
+        await one.load("a", pin=True)
+        await one.register("late")
+        before = one.plane.view.frozen_desired()
+        with structlog.testing.capture_logs() as logs:
+            await redis.delete(key)
+            # Bytes that would be a@1 again, if nothing else were known.
+            while isinstance(
+                answer := await tried(one.register("a", b"another")), RegistryUnavailable
+            ):
+                assert (await one.detect("a")).worker == "w1"
+            assert isinstance(answer, model_pb2.ModelVersion)
+            assert answer.version.version == 2
+        now = one.plane.view.frozen_desired()
+        new = VersionKey("a", 2)
+        assert now.versions == {**before.versions, new: now.versions[new]}
+        assert (now.wants, now.cluster) == (before.wants, before.cluster)
+        assert now.numbers == {**before.numbers, "a": 2}
+        had = {**dict(zip(MAPS, keys.LOGGED, strict=True)), "jobs": keys.IMPORTS}
+        lost = key == keys.META or any(
+            key == name and (part == "jobs" or getattr(before, part)) for part, name in had.items()
+        )
+        assert len([log for log in logs if log["event"] == RESTORED]) == int(lost)
+        assert [(await one.import_next()).version.model for _ in range(2)] == ["late", "a"]
+        assert (worker.assigned, worker.released) == (["a@1"], [])
 
 
 async def test_a_store_emptied_while_all_were_down_is_filled_from_the_highest_copy(

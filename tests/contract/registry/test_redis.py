@@ -50,8 +50,8 @@ async def answering(registry: RedisRegistry) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def add(registry: RedisRegistry, name: str = "shapes") -> VersionKey:
-    return (await registry.register(name, "a" * 64, SETTINGS, "", "", 1.0)).key
+async def add(registry: RedisRegistry, name: str = "shapes", above: int = 0) -> VersionKey:
+    return (await registry.register(name, "a" * 64, SETTINGS, "", "", 1.0, above=above)).key
 
 
 @pytest.mark.parametrize("kind", [WHEEL, DEBIAN])
@@ -102,7 +102,7 @@ async def test_a_write_costs_one_round_trip_to_read_and_one_to_commit(
             (lambda: registry.want(want), 1),  # nothing changes
             (lambda: registry.renew(key, 2.0), 2),
             (lambda: registry.change_wants([want], [key], [key]), 2),
-            (lambda: add(registry), 2),
+            (lambda: add(registry, above=1), 2),
             (lambda: registry.claim_import("i", 1.0, 1.0), 3),
             (lambda: registry.delete([key]), 2),
         ):
@@ -190,6 +190,7 @@ async def test_tls_with_a_user_of_few_rights(folder: Path) -> None:
         "--tls-auth-clients", "no",
         "--user", "default", "off",
         "--user", "pool", "on", ">secret", "~yolopool:*", "&yolopool:*", "+@all", "-@dangerous",
+        "+info",
     ]  # fmt: skip
     place = f"127.0.0.1:{port}/0?ssl_ca_certs={folder}/cert.pem"
     with server(DEBIAN, folder, *flags):
@@ -198,6 +199,7 @@ async def test_tls_with_a_user_of_few_rights(folder: Path) -> None:
         key = await add(registry)
         assert set((await registry.desired()).versions) == {key}
         assert await registry.take_lease("one", 5.0, None) is not None
+        assert await registry.eviction_policy() == "noeviction"
         given = RedisRegistry(f"rediss://pool@{place}", password="secret")
         assert set((await given.desired()).versions) == {key}
         for url in (f"rediss://pool:wrong@{place}", f"redis://pool:secret@127.0.0.1:{port}"):

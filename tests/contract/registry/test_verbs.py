@@ -9,6 +9,7 @@ import pytest
 from control_plane.store import codec
 from control_plane.store.redis.redis_registry import RedisRegistry
 from control_plane.store.registry import LOG_KEPT, Registry, StoreEmptied
+from control_plane.store.transaction import ImportJob, Transaction
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import EVENTS_KEPT, Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -25,7 +26,15 @@ from control_plane.types.version import (
     VersionState,
 )
 from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, WorkerState
-from tests.contract.registry.samples import DAILY, PACK, SETTINGS, Case, a_want, register
+from tests.contract.registry.samples import (
+    DAILY,
+    IMPORTED,
+    PACK,
+    SETTINGS,
+    Case,
+    a_want,
+    register,
+)
 from yolopool.errors import ImportNotYours, StaleToken
 from yolopool.names import build_name
 from yolopool.vocabulary import HeadMode, Priority, ReplicaState
@@ -458,13 +467,43 @@ async def test_a_deleted_version_is_nobodys_job(registry: Registry) -> None:
         await registry.finish_import("one", key, PACK, SETTINGS, 201.0)
 
 
-async def test_adopting_a_pack_needs_no_importer(registry: Registry) -> None:
-    key = await register(registry)
-    ready = await registry.adopt_pack(key, PACK, SETTINGS)
-    assert ready is not None
-    assert (ready.state, ready.pack) == (VersionState.READY, PACK)
-    assert await registry.adopt_pack(key, PACK, SETTINGS) is None
+async def test_what_was_imported_before_needs_no_importer(registry: Registry) -> None:
+    key = await register(registry, imported=IMPORTED)
+    ready = (await registry.desired()).versions[key]
+    assert (ready.state, ready.pack, ready.settings) == (VersionState.READY, *IMPORTED)
     assert await registry.claim_import("one", 10.0, 200.0) is None
+
+
+async def test_a_number_is_above_all_that_the_caller_knows(registry: Registry) -> None:
+    assert await register(registry, above=4) == VersionKey("shapes", 5)
+    assert await register(registry, above=2) == VersionKey("shapes", 6)
+    assert await register(registry) == VersionKey("shapes", 7)
+
+
+async def test_a_version_is_never_replaced_by_another(registry: Registry) -> None:
+    """Whatever became of the highest number."""
+    first = await register(registry)
+
+    def forget_numbers(tx: Transaction) -> None:
+        tx.put_number(first.model, tx.number(first.model) - 1)
+
+    await registry.write(forget_numbers)  # type: ignore[attr-defined] # of every store
+    assert await register(registry) == VersionKey("shapes", 2)
+    assert set((await registry.desired()).versions) == {first, VersionKey("shapes", 2)}
+
+
+async def test_a_job_of_a_version_that_needs_none_blocks_no_other(registry: Registry) -> None:
+    ready = await register(registry, imported=IMPORTED)
+
+    def stray(tx: Transaction) -> None:
+        assert tx.job(ready) is None
+        tx.put_job(ready, ImportJob(0))
+
+    await registry.write(stray)  # type: ignore[attr-defined] # of every store
+    waiting = await register(registry)
+    claim = await registry.claim_import("one", 10.0, 200.0)
+    assert claim is not None
+    assert claim.key == waiting
 
 
 async def test_the_lease_has_one_holder_and_growing_tokens(case: Case) -> None:
@@ -521,7 +560,6 @@ async def test_an_emptied_store_is_written_to_by_nobody(case: Case) -> None:
         case.registry.delete_schedule("day"),
         case.registry.note_schedule("day", 1.0, ""),
         case.registry.claim_import("i1", 1.0, 1.0),
-        case.registry.adopt_pack(key, PACK, SETTINGS),
         register(case.registry),
         anext(case.registry.changes()),
     ):
@@ -544,8 +582,8 @@ async def test_a_new_store_in_its_place_never_crowns_a_stale_writer(case: Case) 
 
 async def filled(registry: Registry) -> tuple[VersionKey, VersionKey, VersionKey]:
     """A READY version that is wanted, one being imported, one that waits; and a deleted one."""
-    ready, importing = await register(registry, "a"), await register(registry, "b")
-    await registry.adopt_pack(ready, PACK, SETTINGS)
+    ready = await register(registry, "a", imported=IMPORTED)
+    importing = await register(registry, "b")
     await registry.want(a_want(ready, 2))
     await registry.claim_import("i1", 10.0, 1.0)
     await registry.delete([await register(registry, "c")])

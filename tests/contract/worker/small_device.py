@@ -12,7 +12,8 @@ import numpy as np
 from tests.models import Zoo
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend, TimeCurve
 from worker.batching.config import BatchingConfig
-from worker.engine.engine import Engine, Request
+from worker.engine.engine import Engine
+from worker.engine.request import Request
 from worker.engine.runner import Outcome
 from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import NmsOptions

@@ -1,5 +1,6 @@
 """Devices as the real pynvml sees them, through a driver library made for the test."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -8,13 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 
 from benchmarks.harness.worker import Worker
+from tests.contract.worker.test_worker import ControlPlane
 from worker.hardware import allocator, cpu_sets
-from worker.hardware.devices import discover, find
-from worker.hardware.host import Host
+from worker.hardware.devices import BrokenGpu, discover, find
+from worker.hardware.host import Host, resident_bytes
 from yolopool.errors import InvalidOption
+from yolopool.server.grpc_server import GrpcServer
+from yolopool.v1 import membership_pb2_grpc
 
 GIB = 2**30
 ASK = """
@@ -126,21 +131,97 @@ def test_a_worker_finds_itself_in_the_environment_made_for_it(driver: Path) -> N
 @pytest.mark.parametrize(
     ("told", "why"),
     [
-        ({"FAKE_GPUS": "0"}, "shows no GPU to this process"),
         ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES='' leaves none"),
         ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "-1"}, "leaves none of 2 GPUs"),
-        ({"FAKE_GPUS": "1", "FAKE_MIG": "0"}, "MIG enabled and none has a slice"),
+        ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "NoDevFiles"}, "leaves none of 2 GPUs"),
         ({"FAKE_INIT": "9"}, "kernel module is not loaded"),
+    ],
+)
+def test_serves_the_cpu_where_there_is_no_gpu_and_says_why(
+    driver: Path, told: dict[str, str], why: str
+) -> None:
+    answer = ask("cuda", driver, **told)
+    assert answer.startswith("no CUDA device: ")
+    assert why in answer
+    if why == "kernel module is not loaded" and Host().has_nvidia_hardware():
+        pytest.skip("this machine has an NVIDIA GPU")
+    assert ids(ask("auto", driver, **told)) == ["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"FAKE_GPUS": "0"}, "shows no GPU to this process"),
+        ({"FAKE_GPUS": "1", "FAKE_LOST": "0"}, "no GPU answers: GPU 0: "),
+        ({"FAKE_GPUS": "2", "CUDA_VISIBLE_DEVICES": "7"}, "'7' leaves none of 2 GPUs"),
+        ({"FAKE_GPUS": "1", "FAKE_MIG": "0"}, "MIG enabled and none has a slice"),
         ({"FAKE_INIT": "18"}, "differ in version"),
         ({"FAKE_INIT": "4"}, "/dev/nvidia"),
         ({"FAKE_INIT": "999"}, "the NVIDIA driver says: "),
     ],
 )
-def test_says_why_there_is_no_cuda_device(driver: Path, told: dict[str, str], why: str) -> None:
-    answer = ask("cuda", driver, **told)
-    assert answer.startswith("no CUDA device: ")
-    assert why in answer
-    assert ids(ask("auto", driver, **told)) == ["cpu"]
+def test_a_gpu_that_should_be_there_and_is_not_is_refused(
+    driver: Path, told: dict[str, str], why: str
+) -> None:
+    for spec in ("auto", "cuda", "auto,sim:1", "cuda:GPU-00000000-0000"):
+        answer = ask(spec, driver, **told)
+        assert isinstance(answer, str), answer
+        assert why in answer
+    assert "or ask for --devices cpu" in ask("auto", driver, **told)
+    assert ids(ask("cpu", driver, **told)) == ["cpu"]
+
+
+async def test_a_supervisor_that_finds_a_broken_gpu_ends_and_tells_the_control_planes(
+    driver: Path,
+) -> None:
+    told, server = ControlPlane(), GrpcServer([])
+    membership_pb2_grpc.add_MembershipServiceServicer_to_server(told, server.server)
+    port = await server.start("127.0.0.1", 0)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "worker", "--id=w1", f"--control-planes=127.0.0.1:{port}"),
+        env={**os.environ, "LD_LIBRARY_PATH": str(driver), "FAKE_INIT": "999"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    _, output = await asyncio.wait_for(process.communicate(), 60)
+    await server.stop(0)
+    assert process.returncode == 1
+    assert b"--devices cpu to serve without it" in output
+    (report,) = told.exits
+    assert (report.worker, report.device, report.device_kind) == ("w1", "auto", "cuda")
+    assert "not started: " in report.exit.ended
+    assert "the NVIDIA driver says: " in report.exit.ended
+    assert not report.requests
+
+
+def test_hardware_without_its_driver_is_told_from_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def machine(name: str, vendor: str = "", kind: str = "", node: bool = False) -> Host:
+        for folder in ("pci/0000:00:1f.0", "dev"):
+            (tmp_path / name / folder).mkdir(parents=True)
+        (tmp_path / name / "pci/0000:00:1f.0/vendor").write_text(f"{vendor}\n")
+        (tmp_path / name / "pci/0000:00:1f.0/class").write_text(f"{kind}\n")
+        if node:
+            (tmp_path / name / "dev/nvidiactl").touch()
+        return Host(pci=tmp_path / name / "pci", dev=tmp_path / name / "dev")
+
+    def fails(error: type[pynvml.NVMLError]) -> Any:
+        def init() -> None:
+            raise error
+
+        return init
+
+    monkeypatch.setattr(pynvml, "nvmlInit", fails(pynvml.NVMLError_DriverNotLoaded))
+    assert discover("auto", {}, host=machine("none"))[0].id == "cpu"
+    assert discover("auto", {}, host=machine("its sound card", "0x10de", "0x040300"))[0].id == "cpu"
+    with pytest.raises(BrokenGpu, match=r"module is not loaded.*--devices cpu"):
+        discover("auto", {}, host=machine("a card", "0x10de", "0x030200"))
+    monkeypatch.setattr(pynvml, "nvmlInit", fails(pynvml.NVMLError_LibraryNotFound))
+    assert discover("auto", {}, host=machine("nouveau", "0x10de", "0x030000"))[0].id == "cpu"
+    with pytest.raises(BrokenGpu, match="though /dev/nvidiactl is here"):
+        discover("auto", {}, host=machine("half a container", node=True))
 
 
 def has_driver() -> bool:
@@ -324,3 +405,12 @@ def test_cpu_name(tmp_path: Path) -> None:
     assert made.cpu_name() == os.uname().machine
     (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nmodel name\t: Fast One\n")
     assert made.cpu_name() == "Fast One"
+
+
+def test_resident_memory_is_that_without_mapped_files(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text(
+        "Name:\tpython\nVmRSS:\t 90 kB\nRssAnon:\t 40 kB\nRssFile:\t 30 kB\nRssShmem:\t 20 kB\n"
+    )
+    assert resident_bytes(status) == 60 * 1024
+    assert 10**6 < resident_bytes() < Host().memory_bytes()

@@ -20,7 +20,8 @@ from worker.backends.base import BatchResult
 from worker.batching.admission import AdmissionRequest
 from worker.batching.config import BatchingConfig
 from worker.concurrency.reply import Reply
-from worker.engine.engine import MAX_IN_FLIGHT, Engine, Request
+from worker.engine.engine import MAX_IN_FLIGHT, Engine
+from worker.engine.request import Request
 from worker.engine.runner import Outcome
 from worker.postprocess.outputs import Candidates, NmsOptions, not_finite
 from yolopool.errors import (
@@ -86,6 +87,9 @@ class Staged:
                 return self.is_new.wait_for(lambda: (stage, number) in self.happened, LIMIT_S)
 
         assert await asyncio.to_thread(wait), f"no {stage} of {number}: {self.happened}"
+
+    def self_test(self) -> str:
+        return ""
 
     def close(self) -> None:
         self.say("close", 0)
@@ -310,13 +314,21 @@ async def test_who_gave_its_place_back_while_its_image_was_decoded_is_not_queued
         assert not engine.demand()
 
 
-async def test_what_comes_to_a_version_that_leaves_hears_why_until_it_is_forgotten() -> None:
+async def test_what_comes_to_a_version_that_is_refused_hears_why_until_it_is_accepted() -> None:
     model = Staged()
     async with engine_of(model) as engine:
         model.may_finish.release(2)
-        engine.refuse("m@1", OutOfMemory("for now"))
+        ask = AdmissionRequest("m@1", 1, 1e12, time.monotonic(), BatchingConfig(1))
+        # Its image is decoded while the version is refused.
+        place = engine.reserve(ask)
+        engine.refuse("m@1", OutOfMemory("it does not fit"))
+        reply = Reply[Outcome]()
+        with pytest.raises(OutOfMemory, match="it does not fit"):
+            engine.put(Request("m@1", OPTIONS, 1, 1e12, BatchingConfig(1), place), image(1), reply)
+        engine.free(place)
+        engine.accept("m@1")
         await detect(engine, 1)
-        engine.refuse("m@1", NotAssigned("it leaves"), for_good=True)
+        engine.refuse("m@1", NotAssigned("it leaves"))
         for number in (2, 3):
             with pytest.raises(NotAssigned, match="it leaves"):
                 await detect(engine, number)

@@ -13,7 +13,8 @@ import pytest
 from worker.arrays import U8
 from worker.batching.config import BatchingConfig
 from worker.concurrency.reply import Reply
-from worker.engine.engine import Engine, QueueLoad, Request
+from worker.engine.engine import Engine
+from worker.engine.request import QueueLoad, Request
 from worker.engine.runner import Outcome
 from worker.postprocess import results
 from worker.postprocess.outputs import Candidates, MaskParts, NmsOptions

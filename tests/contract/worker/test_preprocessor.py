@@ -480,7 +480,7 @@ async def test_one_whose_decoder_hangs_has_hung_and_one_that_is_idle_has_not(
 ) -> None:
     monkeypatch.setattr(pool, "PING_S", 0.02)
     keeper, calls = Processes(hang_s=0.2).keeper, Answering()
-    looking = asyncio.create_task(keeper._hangs(calls))  # type: ignore[arg-type] # its face
+    looking = asyncio.create_task(keeper._hangs(calls, os.getpid()))  # type: ignore[arg-type] # its face
     await asyncio.sleep(0.5)
     assert not looking.done()
     calls.oldest = 7

@@ -20,8 +20,9 @@ from worker.app import App
 from worker.backends.base import BatchResult
 from worker.backends.simulated import CONTEXT_BYTES, SimulatedBackend
 from worker.batching.config import BatchingConfig
-from worker.engine.engine import Engine, Request
-from worker.engine.jobs import PATIENCE
+from worker.engine.engine import Engine
+from worker.engine.jobs import PATIENCE, Turn
+from worker.engine.request import Request
 from worker.membership import Membership
 from worker.postprocess.outputs import Candidates, NmsOptions
 from worker.settings import read_settings
@@ -52,6 +53,9 @@ class Narrow:
 
     def stage(self, images: Any, options: Any) -> "NarrowPass":
         return NarrowPass(self, len(images))
+
+    def self_test(self) -> str:
+        return ""
 
     def close(self) -> None:
         """There is nothing to give back."""
@@ -151,7 +155,7 @@ async def test_idle_jobs_go_behind_batches_but_not_for_ever() -> None:
         one = replace(request(), batching=BatchingConfig(1))
         tasks = [asyncio.create_task(engine.submit(one, IMAGE)) for _ in range(PATIENCE + 5)]
         await asyncio.to_thread(model.began.wait, 20)
-        idle = asyncio.create_task(engine.job(lambda: order.append("idle"), idle=True))
+        idle = asyncio.create_task(engine.job(lambda: order.append("idle"), Turn.IDLE))
         urgent = asyncio.create_task(engine.job(lambda: order.append("urgent")))
         await asyncio.sleep(0)
         model.go_on.set()
@@ -454,6 +458,47 @@ async def test_memory_that_does_not_come_back_is_noticed_once(zoo: Zoo, tmp_path
         assert device_monitor.drift_bytes == 1001
         assert len(recycled) == 1
         assert "1001 bytes did not come back" in recycled[0]
+
+
+async def test_on_a_cpu_what_is_held_beyond_the_ledger_is_reserved(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    recycled: list[str] = []
+    async with small_device(zoo, tmp_path, room_for=3) as three:
+        three.backend.device_kind = "cpu"
+        three.swapper.warmup._skip = True
+        device_monitor = monitor_of(three, recycled, drift_limit=3 * three.weights_bytes)
+        device_monitor.opened_bytes = CONTEXT_BYTES
+        for name in "abc":
+            await three.replicas.assign(three.order(name))
+        held = three.workspace(1) + three.weights_bytes // 2
+        three.backend.allocate(held)  # a cache that grows, and peaks of passes
+        freed: list[int] = []
+
+        def reclaim() -> None:
+            freed.append(three.weights_bytes // 8)
+            three.backend.free(freed[-1])
+
+        three.backend.reclaim = reclaim  # type: ignore[method-assign]  # what was free of it
+        for _ in range(25):
+            await device_monitor.look()
+        async with three.swapper.lock:
+            grown = three.weights_bytes // 2 - freed[0]
+            assert three.ledger.context_bytes == CONTEXT_BYTES + grown
+        async with asyncio.timeout(20):
+            while three.ledger.free_bytes < 0:  # noqa: ASYNC110 - the swapper's next round
+                await asyncio.sleep(0.01)
+        assert len(three.hot()) == 2
+        assert len(freed) == 1
+        for _ in range(25):
+            await device_monitor.look()
+        assert three.ledger.context_bytes == CONTEXT_BYTES + grown, "it does not count twice"
+        assert three.backend.memory().used_bytes <= three.ledger.budget_bytes
+        assert not recycled
+        three.backend.free(held - freed[0])
+        for _ in range(25):
+            await device_monitor.look()
+        assert three.ledger.context_bytes == CONTEXT_BYTES, "it came back"
 
 
 async def test_a_release_that_gives_less_back_is_counted(zoo: Zoo, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.contract.worker.small_device import monitor_of, small_device
 from tests.models import Zoo
 from worker.backends.base import LoadedModel
 from worker.backends.simulated import TimeCurve
+from worker.engine.jobs import Turn
 from worker.replicas import warmup
 from worker.replicas.replica import Replica
 
@@ -60,7 +61,7 @@ async def test_no_weights_go_under_a_pass_whose_caller_was_cancelled(
         if not begun:
             await before
         # Behind all: nothing is run of what has gone.
-        await two.engine.job(lambda: None, idle=True)
+        await two.engine.job(lambda: None, Turn.IDLE)
         assert order == (["run"] if begun else ["another", "run"]) + ["dropped"]
 
 
@@ -110,6 +111,20 @@ async def test_batches_are_warmed_up_on_a_cpu_once_each(
         for _ in range(2):
             await device_monitor.look()
         assert passes[3:] == [(3, wide)], "no more kernels are kept"
+
+
+async def test_a_batch_that_fails_in_its_warm_up_is_not_tried_with_requests(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warmup, "MAX_WARM_UP_S", 1e9)
+    async with small_device(zoo, tmp_path, max_batch=4) as two:
+        two.backend.device_kind = "cpu"
+        await two.replicas.assign(two.order("a"))
+        passes = passes_of(two.engine.models["a@1"], fail_at=2)
+        await two.swapper.warmup.warm_batch()
+        answers = await asyncio.gather(*(two.infer("a") for _ in range(4)))
+        assert [answer.batch_size for answer in answers] == [1] * 4
+        assert [images for images, _ in passes] == [2, 1, 1, 1, 1]
 
 
 class Slow(TimeCurve):

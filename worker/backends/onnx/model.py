@@ -16,10 +16,13 @@ import numpy.typing as npt
 from worker.arrays import U8
 from worker.backends.base import BatchResult
 from worker.backends.onnx import exported_heads, layouts
+from worker.packs.manifest import channels_of
 from worker.packs.pack import Pack
 from worker.postprocess import heads
 from worker.postprocess.outputs import Candidates, NmsOptions
 from yolopool.errors import InferenceFailed, InvalidOption, OutOfMemory
+from yolopool.graphs import answers, pictures, self_test
+from yolopool.graphs.answers import Form
 
 Outputs = Sequence[npt.NDArray[np.generic]]
 # Characters of an error that are told.
@@ -27,12 +30,7 @@ _MAX_CAUSE = 300
 
 
 class Session(Protocol):
-    """A graph that a runtime prepared, and its memory."""
-
-    @property
-    def held_bytes(self) -> int:
-        """Measured bytes on the device: weights, and what the runtime made of them."""
-        ...
+    """A graph that a runtime prepared."""
 
     def run(self, images: U8) -> Outputs:
         """Runs BGR or grey images, uint8 (batch, height, width, channels). Returns the outputs that
@@ -47,16 +45,18 @@ class Session(Protocol):
 
 
 class OnnxModel:
-    """A LoadedModel; the weights are the session's own copy."""
+    """A LoadedModel; the weights are the session's own copy. `held_bytes` are measured: the weights
+    and what the runtime made of them.
+    """
 
     uses_host_memory = False
 
-    def __init__(self, pack: Pack, session: Session) -> None:
+    def __init__(self, pack: Pack, session: Session, held_bytes: int) -> None:
         self.manifest = pack.manifest
         self.graph = pack.manifest.onnx
         self.head = exported_heads.head_of(pack.manifest)
         self.session: Session | None = session
-        self._made_bytes = session.held_bytes
+        self._made_bytes = held_bytes
 
     @property
     def held_bytes(self) -> int:
@@ -96,6 +96,25 @@ class OnnxModel:
         except MemoryError as error:
             raise _too_large(images, error) from error
         return _Staged(self, self.session, pixels, options, time.perf_counter() - began)
+
+    def self_test(self) -> str:
+        test = self.manifest.self_test
+        if not test.height or self.session is None:
+            return ""
+        size = (test.height, test.width)
+        picture = pictures.scene(test.scene, *size, channels_of(self.manifest))
+        images = [picture] * (self.graph.batch or 1)
+        form = Form(self.graph.layout, len(self.manifest.class_names))
+        try:
+            outputs = self.session.run(np.stack(images))
+            now = answers.read(form, outputs, len(images), size)[0]
+        except answers.Unreadable as error:
+            return str(error)
+        except Exception as error:  # each runtime has error types of its own
+            if isinstance(error, MemoryError) or "alloc" in str(error):
+                raise _too_large(images, error) from error
+            return f"the pass failed: {cause_of(error)}"
+        return self_test.difference(form, test.rows, now, self.manifest.precision)
 
     def close(self) -> None:
         if self.session is not None:

@@ -4,15 +4,16 @@ With `tensorrt` it uses the TensorRT provider. That is experimental: it has run 
 and is off unless a setting asks for it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from worker.arrays import U8
-from worker.backends.onnx.model import OnnxModel, Outputs
+from worker.backends.onnx.model import Outputs
 from worker.hardware import allocator
+from worker.hardware.host import yield_to_passes
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
@@ -40,10 +41,12 @@ class OnnxRuntime:
         self.name = "tensorrt" if tensorrt else "onnx"
         self._kinds = ("tensorrt", "cuda") if tensorrt else (device_kind,)
         self._threads = compute_threads
-        self._used_bytes = used_bytes
+        self.used_bytes = used_bytes
 
-    def load(self, pack: Pack) -> OnnxModel:
-        """Prepares a graph, in memory of its own. Raises LoadFailed, OutOfMemory."""
+    def open(self) -> None:
+        _library()
+
+    def load(self, pack: Pack) -> "_Session":
         runtime = _library()
         wanted = [_NEEDED[kind] for kind in self._kinds]
         available = runtime.get_available_providers()
@@ -61,19 +64,27 @@ class OnnxRuntime:
         # Threads that spin while they wait would take cores from other work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        before = self._used_bytes()
-        session = runtime.InferenceSession(pack.weights.tobytes(), options, providers=wanted)
+        session = runtime.InferenceSession(
+            pack.weights.tobytes(), options, providers=wanted, disabled_optimizers=_none_disabled()
+        )
         # The library keeps the file, to start again with another provider: as large as the weights.
         session.disable_fallback()
         session._model_bytes = b""
-        return OnnxModel(pack, _Session(session, pack.manifest.onnx, self._used_bytes() - before))
+        return _Session(session, pack.manifest.onnx)
+
+
+def _none_disabled() -> Iterator[str]:
+    """The library reads it once it has started the session's threads, and before it optimises the
+    graph. The threads keep their priority, and the graph is optimised at a low one.
+    """
+    yield_to_passes()
+    yield from ()
 
 
 class _Session:
     """A graph that takes uint8, as all of our own builds do, normalises by itself."""
 
-    def __init__(self, session: Any, graph: OnnxGraph, held_bytes: int) -> None:
-        self.held_bytes = max(1, held_bytes)
+    def __init__(self, session: Any, graph: OnnxGraph) -> None:
         self._session = session
         self._input = graph.input
         self._dtype, self._scale = _DTYPES[graph.dtype], np.float32(graph.scale)

@@ -7,9 +7,10 @@ from typing import Any, cast
 import numpy as np
 
 from worker.arrays import U8
-from worker.backends.onnx.model import OnnxModel, Outputs
+from worker.backends.onnx.model import Outputs
 from worker.backends.onnx.quantised_graph import fuse_quantisers, unpack_weights
 from worker.hardware import allocator, compute_class
+from worker.hardware.host import yield_to_passes
 from worker.packs.manifest import channels_of
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
@@ -31,39 +32,50 @@ class OpenVino:
     def __init__(self, compute_threads: int = 0) -> None:
         self._threads = compute_threads
         self._core: Any = None
+        self._small: Any = None
 
-    def load(self, pack: Pack) -> OnnxModel:
-        """Compiles a graph, in memory of its own. Raises LoadFailed, OutOfMemory."""
+    def open(self) -> None:
         openvino = _library()
         if self._core is None:
-            self._core = openvino.Core()
+            core = openvino.Core()
             # What the device needs for any model counts as context, not as the first model's.
-            self._core.get_property("CPU", "FULL_DEVICE_NAME")
+            core.get_property("CPU", "FULL_DEVICE_NAME")
+            self._small = _small_model(openvino)
+            self._core = core
+
+    def used_bytes(self) -> int:
+        return allocator.allocated_bytes()
+
+    def load(self, pack: Pack) -> "_Session":
+        openvino = _library()
+        assert self._core is not None, "it is open"
         hint = _HINTS[pack.manifest.precision]
         if hint == "bf16" and "BF16" not in self._core.get_property(
             "CPU", "OPTIMIZATION_CAPABILITIES"
         ):
             raise LoadFailed("this CPU does not compute in bf16: build the version in fp32")
-        before = allocator.allocated_bytes()
-        graph, in_float = self._core.read_model(pack.weights.tobytes()), self._lacks_int8(pack)
+        in_float = self._lacks_int8(pack)
+        config = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": self._threads,
+            **(_IN_FLOAT if in_float else {}),
+        }
+        # Threads get the priority of the one that makes them. OpenVINO gives those of a model that
+        # has gone to the next.
+        small = self._core.compile_model(self._small, "CPU", config)
+        del small
+        yield_to_passes()
+        graph = self._core.read_model(pack.weights.tobytes())
         if pack.manifest.precision == "int8":
             fuse_quantisers(graph)
         if in_float:
             unpack_weights(graph)
         graph = _with_input(openvino, graph, pack)
-        compiled = self._core.compile_model(
-            graph,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": hint,
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": 1,
-                "INFERENCE_NUM_THREADS": self._threads,
-                **(_IN_FLOAT if in_float else {}),
-            },
-        )
+        compiled = self._core.compile_model(graph, "CPU", config)
         del graph
-        return OnnxModel(pack, _Session(compiled, pack.manifest.onnx, before))
+        return _Session(compiled, pack.manifest.onnx)
 
     def _lacks_int8(self, pack: Pack) -> bool:
         """Whether OpenVINO's integer kernels for this processor give other numbers than the graph.
@@ -76,11 +88,10 @@ class OpenVino:
 
 
 class _Session:
-    def __init__(self, compiled: Any, graph: OnnxGraph, before_bytes: int) -> None:
+    def __init__(self, compiled: Any, graph: OnnxGraph) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._outputs = [output.name for output in graph.outputs]
-        self.held_bytes = max(1, allocator.allocated_bytes() - before_bytes)
 
     def run(self, images: U8) -> Outputs:
         self._request.infer({0: images}, share_inputs=True)
@@ -109,6 +120,16 @@ def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:
     if about.dtype != "uint8":
         image.preprocess().convert_element_type(kinds.f32).scale(1 / about.scale)
     return steps.build()
+
+
+def _small_model(openvino: Any) -> Any:
+    """A convolution, whose pass needs all threads of a stream."""
+    from openvino import opset13
+
+    image = opset13.parameter([1, 8, 64, 64], np.float32)
+    weights = opset13.constant(np.zeros((8, 8, 3, 3), np.float32))
+    ones = [1, 1]
+    return openvino.Model([opset13.convolution(image, weights, ones, ones, ones, ones)], [image])
 
 
 def _library() -> Any:

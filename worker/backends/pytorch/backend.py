@@ -18,6 +18,7 @@ from worker.backends.base import DeviceMemory
 from worker.backends.pytorch.model import TorchModel
 from worker.backends.pytorch.runtime import TorchRuntime
 from worker.hardware import allocator, compute_class
+from worker.hardware.host import resident_bytes
 from worker.packs.pack import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
 from yolopool.v1.pack_pb2 import PackManifest
@@ -37,7 +38,6 @@ class TorchBackend:
         self._threads = compute_threads
         self._runtime = TorchRuntime(self.device, graph_bytes)
         self._context_bytes = 0
-        self._process = psutil.Process()
 
     @property
     def device_kind(self) -> str:
@@ -103,6 +103,9 @@ class TorchBackend:
             f"{pack.manifest.weights_bytes} bytes do not fit {self.device}: {message}"
         )
 
+    def loads_beside(self, manifest: PackManifest) -> None:
+        """Torch's modules are built where they run."""
+
     def _dtype(self, precision: str) -> torch.dtype:
         can = ["fp32", *(["bf16"] if self._has_bf16() else [])]
         if self.device.type == "cuda":
@@ -120,15 +123,16 @@ class TorchBackend:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
     def memory(self) -> DeviceMemory:
-        """On a CPU: the resident memory of this process, and what the host has available. On CUDA:
-        the context and what torch's allocator holds; what else is in use belongs to others.
+        """On a CPU: the resident memory of this process without the files that it maps, and what
+        the host has available. On CUDA: the context and what torch's allocator holds; what else is
+        in use belongs to others.
         """
         if self.device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self.device)
             used = self._context_bytes + torch.cuda.memory_reserved(self.device)
             return DeviceMemory(used, total, free)
         host = psutil.virtual_memory()
-        return DeviceMemory(self._process.memory_info().rss, host.total, host.available)
+        return DeviceMemory(resident_bytes(), host.total, host.available)
 
     def in_use_bytes(self) -> int:
         """Bytes of a CUDA device that are in use, by whomever."""

@@ -112,6 +112,9 @@ class TorchModel:
         marks = (staged.began, staged.copied, began, ended)
         return _Raw(self.shared.head, streams, answer, staged.options, marks, fetched)
 
+    def self_test(self) -> str:
+        return ""
+
     def close(self) -> None:
         """Drops the weights. On a CPU they are the pack's memory, which `Pack.close` frees."""
         if self.tensors:

@@ -22,6 +22,14 @@ def test_versions_that_nobody_knows_are_told() -> None:
     assert about(worker("w", 1000, [replica("a"), replica("b")])) == [("w-1", "b@1")]
 
 
+def test_a_graph_that_answered_otherwise_is_told_each_time() -> None:
+    once = replace(replica("a"), self_test="rows differ by 0.3")
+    again = replace(once, self_test="it has numbers that are not finite")
+    (first,), (second,) = (about(worker("w", 1000, [one])) for one in (once, again))
+    assert first != second
+    assert "a@1" in first[1]
+
+
 def test_memory_of_others_and_of_nobody_is_told_from_a_share_on() -> None:
     plain = worker("w", 1000)
     little = replace(plain, ledger=replace(plain.ledger, foreign_bytes=40, drift_bytes=40))

@@ -22,6 +22,8 @@ class Elections:
         clock = Clock(lambda: self.now, lambda: self.now)
         self.registry = MemoryRegistry(clock.unix, clock.monotonic)
         self.views = {name: View(clock) for name in "ab"}
+        for view in self.views.values():
+            view.registry_readable = True
         self.a, self.b = (
             LeaderElection(name, self.registry, view, clock, LEASE_S, GATHER_S)
             for name, view in self.views.items()

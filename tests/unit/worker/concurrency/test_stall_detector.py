@@ -1,6 +1,7 @@
 """When something has hung, and that a process which was frozen as a whole has not."""
 
 from worker.concurrency.stall_detector import DeviceActivity, HangLimits, StallTimer
+from worker.concurrency.thread_times import Spent
 
 BOUNDS = HangLimits(floor_s=10.0, load_s=120.0)
 
@@ -29,3 +30,23 @@ def test_time_in_which_nobody_looked_is_one_look() -> None:
     timer = StallTimer(max_step_s=0.2)
     timer.look("a", 0.0)
     assert timer.look("a", 3600.0) == 0.2
+
+
+def test_a_wait_for_a_processor_is_no_stall_and_is_excused() -> None:
+    timer = StallTimer(max_step_s=1.0)
+    timer.look("a", 0.0)
+    assert timer.look("a", 1.0, lambda _: Spent(0.25, 0.75)) == 0.25
+    assert (timer.excused_s, timer.is_starved) == (0.75, True)
+    # It slept, or it waits still: the kernel says so only when the wait is over.
+    assert timer.look("a", 2.0, lambda _: Spent(0.25, 0.0)) == 1.25
+    assert not timer.is_starved
+    assert timer.look("a", 3.0, lambda _: Spent(0.25, 1.5)) == 0.75, "it waited for most of both"
+    assert timer.look("a", 4.0, lambda _: Spent(0.25, 9.0)) == 1.0, "what it ran always counts"
+    assert timer.look("a", 5.0) == 2.0
+    assert timer.look("b", 6.0) == 0.0
+    assert (timer.excused_s, timer.is_starved) == (0.0, False)
+
+
+def test_nothing_under_way_is_no_stall() -> None:
+    timer = StallTimer(max_step_s=1.0)
+    assert [timer.look(None, float(now)) for now in range(3)] == [0.0, 0.0, 0.0]

@@ -1,7 +1,7 @@
 """The device monitor: budgets shrink for others and come back, and a leak is what stays."""
 
 from worker.backends.base import DeviceMemory
-from worker.replicas.device_monitor import LOOKS, LeakDetector, budget_bytes
+from worker.replicas.device_monitor import LOOKS, LeakDetector, budget_bytes, context_bytes
 
 
 def test_a_budget_is_as_configured_while_others_leave_room() -> None:
@@ -29,3 +29,9 @@ def test_drift_is_what_is_there_at_every_look() -> None:
     for _ in range(LOOKS):
         last = drift.look(130, 100)
     assert last == 30
+
+
+def test_what_is_held_beyond_the_ledger_counts_as_context() -> None:
+    assert context_bytes(opened=300, held_bytes=100, current=300, configured=1000) == 400
+    assert context_bytes(opened=300, held_bytes=105, current=400, configured=1000) == 400, "a page"
+    assert context_bytes(opened=300, held_bytes=0, current=400, configured=1000) == 300

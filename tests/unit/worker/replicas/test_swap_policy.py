@@ -264,3 +264,19 @@ def test_everyone_gets_a_turn() -> None:
     assert min(served.values()) > 0.8 * max(served.values())
     # Each swap is paid by several passes: at most an eighth of the time went into them.
     assert swapper * swap_s < span_s / TURN_PER_SWAP
+
+
+def test_what_is_loading_is_not_evicted_but_waited_for() -> None:
+    loading = a_candidate("a", size=80, hot=True, loading=True)
+    newcomer = a_candidate("b", size=60, demand=waiting())
+    assert decided([loading, newcomer]) is None
+    assert decided([replace(loading, loading=False), newcomer]) == Swap("b", ("a",))
+    too_large = a_candidate("c", size=120, demand=waiting())
+    assert isinstance(decided([loading, too_large]), Refuse)
+    pinned = replace(loading, pinned=True)
+    assert isinstance(decided([pinned, newcomer]), Refuse), "it will never leave"
+    ledger = holding([loading]).with_budget(50)
+    assert decide([loading], ledger, 0.0) is None, "it can't shrink now"
+    # What is on the device makes room beside it.
+    hot = a_candidate("d", size=20, hot=True)
+    assert decided([loading, hot, a_candidate("e", size=20, wanted=True)]) == Swap("e", ("d",))

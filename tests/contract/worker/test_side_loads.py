@@ -1,0 +1,156 @@
+"""A load that runs beside passes: requests and other swaps go on meanwhile, one such load at a
+time, and what is loading neither leaves nor is forgotten.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.contract.worker.small_device import SmallDevice, small_device
+from tests.models import Zoo
+from worker.hardware.host import BESIDE_NICE, yield_to_passes
+from yolopool.errors import NotAssigned, OutOfMemory
+
+
+class Held:
+    """Loads beside passes begin and then wait until they may go on."""
+
+    def __init__(self, here: SmallDevice) -> None:
+        self.began, self.go_on = threading.Event(), threading.Event()
+        self.loads = 0
+        self.error: Exception | None = None
+        here.backend.beside = True
+        here.fail = self._step
+
+    def _step(self, step: str) -> None:
+        if step != "load" or threading.current_thread().name != "load":
+            return
+        self.loads += 1
+        self.began.set()
+        assert self.go_on.wait(20)
+        if self.error is not None:
+            raise self.error
+
+    async def until_begun(self) -> None:
+        assert await asyncio.to_thread(self.began.wait, 20)
+
+
+@asynccontextmanager
+async def holding(here: SmallDevice) -> AsyncIterator[Held]:
+    held = Held(here)
+    try:
+        yield held
+    finally:
+        held.go_on.set()
+
+
+async def test_requests_and_other_swaps_go_on_meanwhile(zoo: Zoo, tmp_path: Path) -> None:
+    async with small_device(zoo, tmp_path, room_for=3) as three:
+        await three.replicas.assign(three.order("a"))
+        async with holding(three) as held:
+            loading = asyncio.create_task(three.replicas.assign(three.order("b")))
+            await held.until_begun()
+            activity = three.swapper.side_load.activity()
+            assert activity is not None
+            assert activity.what == "the load of b@1"
+            assert (await three.infer("a")).batch_size == 1
+            waits = asyncio.create_task(three.infer("b"))
+            three.backend.beside = False
+            await three.replicas.assign(three.order("c"))
+            assert three.states() == {"a": "HOT", "b": "WARM", "c": "HOT"}
+            assert three.ledger.reserved.keys() == {"b@1"}
+            held.go_on.set()
+            await loading
+            assert (await waits).batch_size == 1
+            assert three.swapper.side_load.activity() is None
+            three.assert_exact()
+
+
+async def test_one_at_a_time_and_what_is_loading_does_not_leave(zoo: Zoo, tmp_path: Path) -> None:
+    async with small_device(zoo, tmp_path, room_for=1) as one, holding(one) as held:
+        tasks = [asyncio.create_task(one.replicas.assign(one.order("a")))]
+        await held.until_begun()
+        tasks.append(asyncio.create_task(one.replicas.assign(one.order("b"))))
+        one.backend.beside = False  # nor may one of another kind take its place
+        tasks.append(asyncio.create_task(one.replicas.assign(one.order("c"))))
+        await asyncio.sleep(0.1)
+        assert one.states() == {"a": "WARM", "b": "WARM", "c": "WARM"}
+        one.backend.beside = True
+        one.swapper.wake()
+        await asyncio.sleep(0.05)
+        assert (held.loads, set(one.ledger.reserved)) == (1, {"a@1"})
+        held.go_on.set()
+        await asyncio.gather(*tasks)
+        assert [replica.swaps_total for replica in one.replicas.held()] == [1, 1, 1]
+        one.assert_exact()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_memory_that_runs_out_is_tried_once_more(
+    times: int, zoo: Zoo, tmp_path: Path
+) -> None:
+    async with small_device(zoo, tmp_path) as two:
+        two.backend.beside = True
+        left = times
+
+        def fail(step: str) -> None:
+            nonlocal left
+            if step == "load" and left:
+                left -= 1
+                raise OutOfMemory("injected")
+
+        two.fail = fail
+        if times == 1:
+            assert (await two.replicas.assign(two.order("a"))).state == "HOT"
+        else:
+            with pytest.raises(OutOfMemory):
+                await two.replicas.assign(two.order("a"))
+        two.assert_exact()
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_release_waits_for_a_load_which_can_not_be_stopped(
+    force: bool, zoo: Zoo, tmp_path: Path
+) -> None:
+    async with small_device(zoo, tmp_path) as two, holding(two) as held:
+        loading = asyncio.create_task(two.replicas.assign(two.order("a")))
+        await held.until_begun()
+        released = asyncio.create_task(two.replicas.release("a@1", force))
+        with pytest.raises(NotAssigned):
+            await loading
+        await asyncio.sleep(0.02)
+        assert not released.done()
+        assert two.ledger.reserved.keys() == {"a@1"}
+        held.go_on.set()
+        await released
+        assert two.states() == {}
+        two.assert_exact()
+
+
+async def test_a_worker_ends_though_a_load_does_not(zoo: Zoo, tmp_path: Path) -> None:
+    async with small_device(zoo, tmp_path) as two:
+        held = Held(two)
+        loading = asyncio.create_task(two.replicas.assign(two.order("a")))
+        await held.until_begun()
+    loading.cancel()
+    held.go_on.set()
+
+
+def test_a_thread_that_yields_to_passes_leaves_others_as_they_were() -> None:
+    nice: list[int] = []
+
+    def beside() -> None:
+        yield_to_passes()
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    thread = threading.Thread(target=beside)
+    thread.start()
+    thread.join()
+    assert nice == [min(19, before + BESIDE_NICE)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before

@@ -1,0 +1,48 @@
+"""What a failed pass means: several images are run again one by one, a single one gets the error.
+
+A graph may fail, or answer for another number of images, whenever several come together. Guarded
+by the engine's lock.
+"""
+
+from collections.abc import Sequence
+
+import structlog
+
+from worker.batching.queue import Ticket
+from worker.engine.batch_limits import BatchLimits
+from worker.engine.runner import TicketWork
+from yolopool.errors import YolopoolError
+
+log = structlog.get_logger()
+
+
+class OneByOne:
+    """Sets the limits by which images run alone, and lifts them."""
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
+
+    def failed(
+        self,
+        version: str,
+        tickets: Sequence[Ticket[TicketWork]],
+        images: int,
+        error: YolopoolError,
+    ) -> bool:
+        """A pass of these tickets and so many images failed. Returns whether they are to run
+        again, alone.
+        """
+        numbers = [ticket.number for ticket in tickets]
+        if images == 1:
+            if self._limits.failed_alone(version, numbers):
+                log.warning("an image fails alone too, others may run together", version=version)
+            return False
+        if self._limits.failed_together(version, numbers):
+            log.warning(
+                "a pass failed: images of this version run one by one until it is loaded again, "
+                "unless one of them fails alone",
+                version=version,
+                images=images,
+                why=error.message,
+            )
+        return True
