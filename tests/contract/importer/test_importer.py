@@ -396,6 +396,7 @@ async def test_what_becomes_old_while_an_importer_runs_is_swept_too(tmp_path: Pa
         await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", store.FILES)
 async def test_what_is_no_plain_file_is_not_published(name: str, zoo: Zoo, tmp_path: Path) -> None:
     pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
