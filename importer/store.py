@@ -122,10 +122,14 @@ def _publish(folder: Path, packs: Path, digest: str) -> None:
         try:
             incoming.rename(packs / digest)
         except OSError:
-            # The same pack exists, made earlier or by another importer. A damaged one is replaced;
+            # The same pack exists, made earlier or by another importer. It is used again from now
+            # on: control planes remove packs that were not for long. A damaged one is replaced;
             # otherwise no import could ever repair it.
+            with contextlib.suppress(OSError):
+                os.utime(packs / digest)
             if not _is_whole(packs / digest, digest):
-                (packs / digest).rename(packs / f"{_INCOMING}{uuid.uuid4().hex}")
+                with contextlib.suppress(FileNotFoundError):  # it was being removed
+                    (packs / digest).rename(packs / f"{_INCOMING}{uuid.uuid4().hex}")
                 incoming.rename(packs / digest)
         _sync_folder(packs)
     finally:

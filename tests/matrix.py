@@ -51,12 +51,17 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("full" if config.getoption("--full") else "sample")
 
 
+def is_full() -> bool:
+    """Whether every case and example is run."""
+    return hypothesis.settings().max_examples >= FULL_EXAMPLES
+
+
 def examples(count: int, sample: int = 0) -> hypothesis.settings:
     """The settings of a property that wants so many examples in a full run, and `sample` of them
     (0: as many fewer as of other properties) in another.
     """
     now = hypothesis.settings().max_examples
-    if sample and now < FULL_EXAMPLES:
+    if sample and not is_full():
         return hypothesis.settings(max_examples=sample)
     return hypothesis.settings(max_examples=max(1, count * now // FULL_EXAMPLES))
 

@@ -7,6 +7,7 @@ wait for ever, without its deadline, so it is refused. That of asyncio does not 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakSet
 
 from yolopool.errors import ForkedProcess
 
@@ -20,14 +21,15 @@ class Forks:
 
     def __init__(self) -> None:
         self._calls = set[object]()
-        self._async_clients = set[object]()
+        # Weak: a client that nobody closes ends its connection when nobody holds it any more.
+        self._async_clients = WeakSet[object]()
         self._after_call = self._after_async = False
         os.register_at_fork(after_in_child=self._forked)
 
     def _forked(self) -> None:
         self._after_call = self._after_call or bool(self._calls)
         self._after_async = self._after_async or bool(self._async_clients)
-        self._calls, self._async_clients = set(), set()
+        self._calls, self._async_clients = set(), WeakSet()
 
     def check(self) -> None:
         """Raises ForkedProcess where gRPC can't be used."""

@@ -40,7 +40,8 @@ COMPUTE_CLASS = "compute-class"
 EXACT_PRECISION = "fp32"
 # Compute classes of processors that lack the instructions for a variant.
 _LACKING: Mapping[str, Collection[str]] = {
-    "torch/bf16": ("sse", "avx2"),
+    "torch/bf16": ("sse", "avx2", "avx2-vnni"),
+    # Of avx2-vnni, later processors compute in bf16 and earlier ones do not.
     "openvino/bf16": ("sse", "avx2", "avx512", "vnni"),
 }
 # Of CUDA: bf16 since Ampere.

@@ -53,7 +53,7 @@ class Builds:
         """The build, new or as an earlier call made it."""
         version = self._view.catalogue.ready(ref)
         check_build(version, backend, precision, device_kind, calibration)
-        if calibration and not self._artifacts.has(calibration):
+        if calibration and not self._artifacts.touch(calibration):
             raise ArtifactNotFound(f"artifact {calibration} is not in the store: upload it first")
         pack = own_pack(version, backend, precision)
         if pack is not None and not await asyncio.to_thread(self._artifacts.is_whole, pack.digest):

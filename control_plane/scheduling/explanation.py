@@ -107,6 +107,8 @@ def never_fits(
             if key not in keys and not (wanted.pinned if wanted is not None else replica.pinned):
                 fleet.release(worker, key)
         worker.released_now |= frozenset(worker.leaving)
+        # Memory that a worker reports as used and no replica explains may become free.
+        worker.base_bytes = worker.fixed_bytes
     for command in replan(fleet, then, now, keys):
         if isinstance(command, Blocked) and (command.final or command.reason == "LEDGER_FULL"):
             return command

@@ -2,7 +2,7 @@
 
 `artifacts/<sha256>` appears whole, by rename. `partial/<sha256>` holds an interrupted upload until
 it is resumed. Importers write packs. The time of a file says when it was used last; `cluster` names
-the store whose versions refer to the files.
+the stores whose versions refer to the files.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+import structlog
+
 from control_plane.store.unused import FileKind, StoredFile
 from yolopool.errors import (
     ArtifactTooLarge,
@@ -27,6 +29,8 @@ from yolopool.errors import (
     PackNotFound,
 )
 from yolopool.server.exhaustion import storing
+
+log = structlog.get_logger()
 
 _HEX = frozenset("0123456789abcdef")
 _REHASH_BYTES = 1 << 20
@@ -88,9 +92,6 @@ class FolderArtifacts:
     def prepare(self) -> None:
         for folder in (self._whole, self._partial, self._packs):
             folder.mkdir(parents=True, exist_ok=True)
-
-    def has(self, digest: str) -> bool:
-        return (self._whole / digest).is_file()
 
     def touch(self, digest: str) -> bool:
         """Notes that an artifact is used now. Returns whether it is stored."""
@@ -196,14 +197,16 @@ class FolderArtifacts:
 
     # --- what is there, and what may go -------------------------------------------------------
 
-    def owner(self) -> str:
-        """The cluster id of the store that the files belong to; empty: not known yet."""
-        with suppress(FileNotFoundError):
-            return self.owner_file.read_text().strip()
-        return ""
-
-    def claim(self, cluster: str) -> None:
-        self.owner_file.write_text(f"{cluster}\n")
+    def owners(self, cluster: str) -> set[str]:
+        """The cluster ids of the stores that the files belong to, `cluster` among them. It is noted
+        down unless the files already belong to several, whatever it is then. Blocks.
+        """
+        with storing(self._root), self.owner_file.open("a+", encoding="utf-8") as file:
+            file.seek(0)
+            known = set(file.read().split())
+            if cluster not in known and len(known) < 2:
+                file.write(f"{cluster}\n")
+        return known | {cluster}
 
     def files(self) -> Iterator[StoredFile]:
         """Everything that this store and importers wrote, uploads in progress excepted. Blocks."""
@@ -235,7 +238,11 @@ class FolderArtifacts:
                 return False
         except OSError:
             return False
-        shutil.rmtree(doomed) if doomed.is_dir() else doomed.unlink()
+        try:
+            shutil.rmtree(doomed) if doomed.is_dir() else doomed.unlink()
+        except OSError as error:  # an importer of another user made it: one must not keep the rest
+            log.error("an unused file can't be removed", file=str(doomed), why=str(error))
+            return False
         return True
 
     def _is_busy(self, digest: str) -> bool:

@@ -28,7 +28,7 @@ def check_finite(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     multiplied = {name for node in nodes if node.op_type in _MULTIPLIED for name in node.input}
     wrong = {}
     for name, tensor in _tensors(graph, nodes):
-        values = numpy_helper.to_array(tensor).astype(np.float64, copy=False)
+        values = numpy_helper.to_array(tensor)
         broken = ~np.isfinite(values) if name in multiplied else np.isnan(values)
         if broken.any():
             wrong[name] = int(broken.sum())

@@ -5,6 +5,7 @@ and runs no code of the file.
 import os
 import pickle
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from ultralytics.nn import tasks
 from ultralytics.utils import SAFE_LOAD
 
-from importer.refusal import CRASHED, INVALID, ImportRefused
+from importer.refusal import CRASHED, INVALID, UNSAFE, ImportRefused
 from importer.torch_import import foreign_code, stand_ins, transforms
 
 
@@ -48,8 +49,12 @@ def _named(path: Path) -> list[str]:
     try:
         return torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except pickle.UnpicklingError as error:
-        raise foreign_code.refusal([_first_line(error)]) from error
-    except (ValueError, RuntimeError, EOFError, IndexError, OSError) as error:
+        raise ImportRefused(
+            UNSAFE,
+            f"the file's pickle can't be read safely ({_first_line(error)}): save it again with "
+            "torch.save and without a pickle_protocol of your own",
+        ) from error
+    except (ValueError, RuntimeError, EOFError, IndexError, OSError, struct.error) as error:
         raise _unreadable(error) from error
 
 

@@ -2,8 +2,10 @@
 namespaces, the wrappers of a training.
 
 A record has the attributes of the object and none of its code, so that reading it runs nothing.
+NumPy's numbers and texts are read here, because NumPy trusts the sizes that a file gives for them.
 """
 
+import pickle
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -36,7 +38,7 @@ _BESIDE = re.compile(
     r"|builtins\.(dict|frozenset|list|int|float|str|bool|slice|range)"
     r"|torch\.optim\.[\w.]+|torch\.(cuda\.)?amp\.grad_scaler\.\w+"
     r"|torch\._(dynamo|inductor)\.[\w.]+|torch\._TorchCompile\w+|contextlib\.nullcontext"
-    r"|numpy\.ndarray|numpy\._?core\.multiarray\._reconstruct"
+    r"|numpy\.(ndarray|dtype)|numpy\._?core\.multiarray\._reconstruct"
 )
 # Their contents come after them, and torch's reader fills plain containers alone.
 _CONTAINERS: dict[str, Callable[..., Any]] = {
@@ -44,30 +46,48 @@ _CONTAINERS: dict[str, Callable[..., Any]] = {
     "collections.deque": lambda *values: [],
 }
 _ATTRIBUTE = "builtins.getattr"
-# Types of NumPy's numbers and texts; of those that hold objects there is none.
-_DTYPES = tuple({type(np.dtype(code)) for code in "?bBhHiIlLqQefdgFDSUMm"})
+_SCALARS = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
+# Kinds of NumPy's numbers, times and texts: none that holds objects or fields.
+_SCALAR_KINDS = "biufcmMSU"
 
 
 def permit(names: Iterable[str]) -> None:
     """Lets torch's restricted reader take records for those of these names that no model needs."""
-    known: list[Any] = [*_DTYPES]
+    known: list[Any] = []
     for name in names:
         if name in _CONTAINERS:
             known.append((_CONTAINERS[name], name))
         elif name == _ATTRIBUTE:
             known.append((_attribute, name))
+        elif name in _SCALARS:
+            known.append((_scalar, name))
         elif name in _WRAPPERS or _BESIDE.fullmatch(name):
             known.append((kind(name), name))
     torch.serialization.add_safe_globals(known)
 
 
 def _attribute(owner: Any, name: str) -> Any:
-    """A method or member that a file names by its owner: of a record another record, else what the
-    library permits.
+    """A method or member that a file names by its owner: of a record another record, of a layer its
+    forward pass. No other method: torch's reader would call it.
     """
     if isinstance(owner, Record) or (isinstance(owner, type) and issubclass(owner, Record)):
         return Record(name)
+    if not name.startswith("forward"):
+        raise pickle.UnpicklingError(f"unsafe getattr of {name[:60]!r}")
     return tasks._SafeLoad._build()[_ATTRIBUTE](owner, name)
+
+
+def _scalar(about: Any, data: bytes = b"") -> Any:
+    """The number or text of these bytes. `about` is the record of its type, whose code, such as f8,
+    gives the size. Raises ValueError.
+    """
+    code, state = about.values[0], about.__dict__.get("state")
+    kind_of = np.dtype(code if isinstance(code, str) else "O")
+    if kind_of.kind not in _SCALAR_KINDS or len(data) != kind_of.itemsize:
+        raise ValueError(f"a value of NumPy's type {str(code)[:20]} has {len(data)} bytes")
+    if isinstance(state, tuple) and state[1:2] == (">",):
+        kind_of = kind_of.newbyteorder(">")
+    return np.frombuffer(data, kind_of)[0] if data else kind_of.type()
 
 
 def kind(name: str) -> type[Record]:

@@ -9,7 +9,7 @@ from tests.chaos.trial import Scenario
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
-@pytest.mark.matrix(sample=2)
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize(
     "scenario",
     [

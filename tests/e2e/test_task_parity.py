@@ -189,7 +189,7 @@ def test_results_equal_the_librarys(
         assert_same(found, result, name)
 
 
-@pytest.mark.matrix(sample=2)
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("policy", list(ShapePolicy))
 @pytest.mark.parametrize("name", [one for one in BOXED if "-seg" in one])
 def test_masks_equal_the_librarys(
@@ -240,7 +240,7 @@ def test_a_centre_crop_has_the_librarys_pixels(size: int, transforms: None) -> N
         np.testing.assert_array_equal(letterbox.centre_crop(image, size, 32).image, expected)
 
 
-@pytest.mark.matrix(sample=2)
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", BOXED)
 def test_a_batch_gives_what_single_images_give(name: str, loaded: Loaded) -> None:
     """But for rounding, since a batch may be computed by other kernels: of boxes as sure as each

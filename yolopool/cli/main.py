@@ -78,6 +78,8 @@ models.app.command("plan")(explain.plan)
 
 def main() -> None:
     """Runs the command line; an error is one readable line and an exit code."""
+    if sys.stdout is None:  # it was closed, as by >&-
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the whole process
     try:
         try:
             app()

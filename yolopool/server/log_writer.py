@@ -107,6 +107,9 @@ class LogFile(LogOutput):
 
     def _open(self) -> None:
         opened = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if opened == self._descriptor:  # it was closed, so that it is the first that is free
+            os.set_inheritable(opened, True)
+            return
         try:
             os.dup2(opened, self._descriptor)
         finally:
@@ -176,9 +179,14 @@ class QueuedLog(io.TextIOBase):
             self._waiting.append(data)
             self._waiting_bytes += len(data)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-                self._thread.start()
+                self._start()
             self._changed.notify_all()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="log", daemon=True)
+        with suppress(RuntimeError):  # no more threads: the next line tries again
+            thread.start()
+            self._thread = thread
 
     def drain(self, limit_s: float) -> None:
         """Returns when all is written, or at the limit."""

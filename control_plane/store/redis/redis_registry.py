@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from control_plane.store import codec
 from control_plane.store.redis.redis_keys import (
@@ -91,7 +91,7 @@ class RedisRegistry(WriteVerbs):
         async with self._store.available():
             try:
                 facts = await self._redis.info("memory")
-            except NoPermissionError:
+            except ResponseError:  # the user may not call INFO, or the server has renamed it
                 return ""
         return str(facts.get("maxmemory_policy", ""))
 

@@ -84,6 +84,10 @@ class RedisRestore:
 
     async def restore(self, copy: Desired | None, above: FencingToken | None, wait_s: float) -> str:
         kept_ms = int((wait_s + CLAIM_KEPT_S) * 1000)
+        async with self._store.available():
+            (cluster, revision_there, *_), _, _ = await self._store.read_unchecked([])
+        if copy is not None and _is_there(cluster, revision_there) and cluster != copy.cluster:
+            copy = None  # it has nothing of this store, and must not keep those back that have
         revision = copy.revision if copy is not None else -1
         async with self._store.available():
             await self._say(keys=[CLAIM], args=[revision, kept_ms, CHANGES])
@@ -117,10 +121,14 @@ class RedisRestore:
         return max(self._store.now_ms(), above.epoch + 1 if above is not None else 0)
 
 
+def _is_there(cluster: str | None, revision: str | None) -> bool:
+    """A new store that nobody wrote to counts as empty."""
+    return cluster is not None and revision != "0"
+
+
 def _remains(found: list[str | None], lengths: str, replies: list[Any]) -> Remains:
     cluster, revision, mark, held = found
-    # A new store that nobody wrote to counts as empty.
-    is_there = cluster is not None and revision != "0"
+    is_there = _is_there(cluster, revision)
     of, _, recorded = (held or "").partition(" ")
     gone = {name for name, length in lengths_of(lengths).items() if not length}
     if is_there:

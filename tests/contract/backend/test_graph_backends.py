@@ -87,7 +87,7 @@ def assert_same(one: Candidates, other: Candidates, pixels: float = 1e-2) -> Non
     np.testing.assert_allclose(one.confidence, other.confidence, rtol=0, atol=1e-4)
 
 
-@pytest.mark.matrix(sample=2)
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("kind", GRAPHS)
 @pytest.mark.parametrize(
     ("name", "head"),
@@ -394,7 +394,7 @@ async def test_a_precision_that_a_backend_lacks_is_refused(zoo: Zoo, tmp_path: P
     assert "onnx packs are not built in bf16 but in fp32 or int8" in refusal.message
 
 
-@pytest.mark.matrix(sample=2)
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("kind", GRAPHS)
 @pytest.mark.parametrize("name", ["yolo11n-seg", "yolov8n-pose", "yolo26n-obb", "yolo11n-cls"])
 def test_every_task_is_as_torch_has_it(

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.contract.scripted_pool import NO_IMAGE, ScriptedPool
+from tests.full_disk import full_disk
 from yolopool.cli.main import main
 from yolopool.v1 import events_pb2, model_pb2, types_pb2
 
@@ -138,6 +139,29 @@ def test_what_a_full_disk_takes_is_said(pool: ScriptedPool, image: Path) -> None
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
     assert "No space left on device" in line
+
+
+def test_without_stdout_a_command_is_done_all_the_same() -> None:
+    words = ["sh", "-c", 'exec "$0" "$@" >&-', *CLI, "--version"]
+    done = subprocess.run(words, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_stands_is_replaced_by_a_whole_image_or_stays(
+    pool: ScriptedPool, image: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "saved" / "drawn.png"
+    target.parent.mkdir()
+    target.write_bytes(b"of an earlier run")
+    words = ("detect", image, "--model", "shapes", "--save", target)
+    with full_disk(10):
+        done = yolopool(pool, *words)
+    assert done.returncode == 1
+    assert str(target) in done.stderr
+    assert target.read_bytes() == b"of an earlier run"
+    assert yolopool(pool, *words).returncode == 0
+    assert target.read_bytes().startswith(b"\x89PNG")
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_without_memory_a_command_ends_in_a_line(pool: ScriptedPool, image: Path) -> None:

@@ -5,6 +5,8 @@ and what nothing uses is removed.
 import asyncio
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from tests.contract.control_plane_rig import Rig, refused
 from tests.waiting import becomes
 from yolopool import errors
+from yolopool.server.clock import Clock
 from yolopool.v1 import importing_pb2, model_pb2
 
 READY, UPLOADED = model_pb2.VERSION_STATE_READY, model_pb2.VERSION_STATE_UPLOADED
@@ -210,6 +213,49 @@ async def test_files_of_another_store_are_never_removed(tmp_path: Path) -> None:
         assert stored(other)["artifacts"] == {digest_of(b"a")}
 
 
+async def test_files_that_two_stores_use_are_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "one" / "store").mkdir(parents=True)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "store").symlink_to(tmp_path / "one" / "store")
+    async with Rig(tmp_path / "one") as one, Rig(tmp_path / "two") as two:
+        assert await sweep(one) == {}
+        await two.upload(b"of two")
+        age(one)
+        for rig in (two, one, two):
+            error = await refused(sweep(rig, grace_s=0))
+            assert isinstance(error, errors.FailedPrecondition)
+        assert stored(one)["artifacts"] == {digest_of(b"of two")}
+
+
+async def test_images_to_calibrate_with_are_in_use_from_the_call_on(rig: Rig) -> None:
+    await rig.ready("a")
+    await rig.upload(b"images")
+    age(rig)
+    request = model_pb2.BuildModelRequest(
+        model="a",
+        backend="openvino",
+        precision="int8",
+        device_kind="cpu",
+        calibration=digest_of(b"images"),
+    )
+    await rig.models.BuildModel(request, timeout=5)
+    used = (rig.store / "artifacts" / digest_of(b"images")).stat().st_mtime
+    assert used > time.time() - DAY_S
+
+
+async def test_a_file_that_cant_be_removed_keeps_no_other(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.ready("a")
+    await rig.models.DeleteModel(model_pb2.DeleteModelRequest(model="a"), timeout=5)
+    monkeypatch.setattr(shutil, "rmtree", lambda _: Path("/proc/self").rmdir())  # raises
+    told = await sweep(rig, grace_s=0)
+    assert [(file.kind, file.removed) for file in told.values() if file.removed] == [
+        ("artifact", True)
+    ]
+    assert len(told) == 2
+
+
 async def test_nothing_is_removed_while_the_store_is_away(rig: Rig) -> None:
     await rig.upload(b"one")
     age(rig)
@@ -219,12 +265,28 @@ async def test_nothing_is_removed_while_the_store_is_away(rig: Rig) -> None:
     assert stored(rig)["artifacts"] == {digest_of(b"one")}
 
 
-async def test_the_control_plane_sweeps_by_itself(tmp_path: Path) -> None:
+async def test_the_control_plane_sweeps_what_it_saw_unused_for_its_grace(tmp_path: Path) -> None:
+    """However old a file is: the store may have come back without its last versions."""
+    now_s = 0.0
     async with Rig(tmp_path, sweep_grace_s=60) as rig:
-        rig.plane._sweeper._grace_s = 0.2  # shorter than any setting
+        sweeper = rig.plane._sweeper
+        sweeper._grace_s = 0.2  # shorter than any setting
+        sweeper._clock = Clock(lambda: now_s, time.time)
         await rig.upload(b"one")
         age(rig)
-        sweeping = asyncio.create_task(rig.plane._sweeper.run())
+        sweeping = asyncio.create_task(sweeper.run())
+        await becomes(lambda: sweeper._unused_since_s)
+        await sweeper.sweep(None, dry_run=False, watched_s=0.2)
+        assert stored(rig)["artifacts"] == {digest_of(b"one")}
+        await rig.register("a", b"one")
+        now_s = 1.0
+        await sweeper.sweep(None, dry_run=False, watched_s=0.2)
+        assert not sweeper._unused_since_s
+        await rig.models.DeleteModel(model_pb2.DeleteModelRequest(model="a"), timeout=5)
+        age(rig)
+        await becomes(lambda: sweeper._unused_since_s)
+        assert stored(rig)["artifacts"] == {digest_of(b"one")}
+        now_s = 2.0
         await becomes(lambda: not stored(rig)["artifacts"])
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import datetime
+import struct
 import sys
 import types
 import uuid
@@ -19,7 +20,8 @@ from ultralytics.nn import tasks
 
 from benchmarks.harness import families
 from importer.refusal import ImportRefused
-from importer.torch_import import checkpoint
+from importer.torch_import import checkpoint, restricted_load
+from tests.contract.importer.test_hostile import archive_of, said
 from tests.contract.imports import import_in_child
 from tests.models import build, save
 
@@ -249,3 +251,36 @@ def test_a_model_that_was_changed_is_told_how_to_go_on(kind: str, tmp_path: Path
     refusal = refused(save(change(tiny()), tmp_path / "changed.pt"), tmp_path / "pack")
     assert refusal.reason in ("ARTIFACT_UNSUPPORTED", "ARTIFACT_INVALID")
     assert words in refusal.message
+
+
+def large_type(size_bytes: int, flags: int) -> bytes:
+    """A text of a type that says its size and its flags: NumPy read so much of its own memory."""
+    numbers = b"J" + struct.pack("<i", size_bytes) + b"K\1K" + bytes([flags])
+    dtype = b"cnumpy\ndtype\n" + said("S8") + b"\x89\x88\x87R(K\3" + said("|") + b"NNN"
+    data = b"c_codecs\nencode\n" + said("x" * 8) + said("latin1") + b"\x86R"
+    return b"\x80\2cnumpy._core.multiarray\nscalar\n" + dtype + numbers + b"tb" + data + b"\x86R."
+
+
+def test_numpy_is_not_told_sizes(tmp_path: Path) -> None:
+    found = restricted_load.load(archive_of(large_type(1_000_000_000, 4), tmp_path / "large.pt"))
+    assert found == b"x" * 8
+
+
+def test_no_method_is_called(tmp_path: Path) -> None:
+    """torch calls the first argument of this function without asking whether it may be called."""
+    method = b"cbuiltins\ngetattr\nctorch.nn.modules.module\nModule\n" + said("apply") + b"\x86R"
+    call = b"(" + method + b"ctorch\nTensor\n" + said("a") + said("b") + b"\x86}tR."
+    words = b"\x80\2ctorch._tensor\n_rebuild_from_type_v2\n" + call
+    refusal = refused(archive_of(words, tmp_path / "calls.pt"), tmp_path / "pack")
+    assert refusal.reason == "ARTIFACT_UNSAFE"
+    assert "getattr of 'apply'" in refusal.message
+
+
+def test_another_pickle_protocol_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "four.pt"
+    torch.save({"model": tiny()}, path, pickle_protocol=4)
+    refusal = refused(path, tmp_path / "pack")
+    assert refusal.reason == "ARTIFACT_UNSAFE"
+    assert "without a pickle_protocol" in refusal.message
+    cut = refused(archive_of(b"\x80\2X\1", path), tmp_path / "pack")
+    assert cut.reason == "ARTIFACT_INVALID"

@@ -350,6 +350,18 @@ async def test_a_damaged_pack_gives_way_to_the_same_one(zoo: Zoo, tmp_path: Path
     store.verify_pack(packs / pack.digest, pack.digest)
 
 
+async def test_a_pack_that_is_there_already_is_used_again_from_now_on(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    """Else the control planes might remove it before the import is reported."""
+    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")
+    packs, before = tmp_path / "packs", time.time() - 1.0
+    store.publish(tmp_path / "work", packs.as_uri(), pack.digest)
+    os.utime(packs / pack.digest, (0.0, 0.0))
+    store.publish(tmp_path / "work", packs.as_uri(), pack.digest)
+    assert (packs / pack.digest).stat().st_mtime > before
+
+
 async def test_what_crashes_left_is_swept_when_nothing_can_be_at_it(
     zoo: Zoo, tmp_path: Path
 ) -> None:
@@ -384,6 +396,7 @@ async def test_what_becomes_old_while_an_importer_runs_is_swept_too(tmp_path: Pa
         await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.matrix(sample=1)
 @pytest.mark.parametrize("name", store.FILES)
 async def test_what_is_no_plain_file_is_not_published(name: str, zoo: Zoo, tmp_path: Path) -> None:
     pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "work")

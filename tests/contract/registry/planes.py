@@ -15,6 +15,18 @@ from control_plane.view.view import View
 from yolopool.server.clock import Clock
 
 CLOCK = Clock(lambda: 0.0, lambda: 1.0)
+CANCELLATIONS = 200
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancels a task until it ends: the library may mistake a cancellation for a failed connection,
+    and what asks again then goes on for ever.
+    """
+    for _ in range(CANCELLATIONS):
+        task.cancel()
+        if (await asyncio.wait([task], timeout=0.05))[0]:
+            return
+    raise AssertionError(f"{task} does not end")
 
 
 @dataclass
@@ -37,9 +49,7 @@ class Plane:
         """Ends it without a last word: the copy stays as it is."""
         if self._task is None:
             return
-        while not self._task.done():  # the library may mistake one for a failed connection
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=0.05)
+        await ended(self._task)
         self._task = None
         await self.registry.close()
 

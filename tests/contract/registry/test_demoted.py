@@ -142,6 +142,14 @@ async def test_a_full_store_says_so(folder: Path) -> None:
         await registry.close()
 
 
+async def test_a_server_without_info_does_not_say_its_policy(folder: Path) -> None:
+    with server(any_kind(), folder, "--rename-command", "INFO", ""):
+        registry = RedisRegistry(f"unix://{folder}/redis.sock")
+        await answering(registry)
+        assert await registry.eviction_policy() == ""
+        await registry.close()
+
+
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 async def test_a_server_that_evicts_is_said_and_strictly_refused(folder: Path, policy: str) -> None:
     (folder / "redis").mkdir()

@@ -1,7 +1,9 @@
 """Where `detect --save` writes, settled before anything is detected, and the writing itself."""
 
 import io
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -58,19 +60,22 @@ def _check_file(image: Path, save: Path) -> None:
 
 
 def write(found: Detections, path: Path) -> None:
-    """Writes the image with the results drawn on it, or nothing. Raises InvalidOption if it can't
-    be drawn or has no such format, and OSError.
+    """Writes the whole image with the results drawn on it, or changes nothing. Raises InvalidOption
+    if it can't be drawn or has no such format, and OSError.
     """
     try:
         data = _encoded(found.plot(), path)
     except (ValueError, OSError, Image.DecompressionBombError) as error:
         raise InvalidOption(f"{path} can't be drawn ({error}): try .png") from error
-    is_new = not path.exists()
+    # Beside it first, so that an earlier file is replaced by a whole one or stays.
+    place = path.resolve()
+    part = place.with_name(f".{os.getpid()}.part")
     try:
-        path.write_bytes(data)
+        part.write_bytes(data)
+        part.replace(place)
     except OSError as error:
-        if is_new:
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

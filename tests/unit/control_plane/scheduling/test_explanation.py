@@ -118,6 +118,14 @@ def test_what_may_pass_is_waited_for() -> None:
     assert never(snapshot([worker("w1")], versions=NEW, failures=failures), "c") is None
 
 
+def test_memory_that_no_replica_explains_may_become_free() -> None:
+    one = worker("w1", 20)
+    used = replace(one, ledger=replace(one.ledger, weights_bytes=15))
+    assert never(snapshot([used], versions=NEW), "c") is None
+    assert never(snapshot([used], versions=NEW), "c", "d") is None
+    assert never(snapshot([used], versions=NEW), "c", "d", "e") is not None
+
+
 def test_a_placement_that_is_to_be_set_counts() -> None:
     before = snapshot([worker("w1", 10, labels={"pool": "day"}), worker("w2", 20)], versions=NEW)
     wants = [want("c"), want("d")]

@@ -43,6 +43,8 @@ def test_reduced_precision_is_alike_on_one_class_alone(
         ("openvino/bf16", "", True),
         ("openvino/bf16", "amx-onednn-avx2", True),  # not known
         ("torch/bf16", "avx2", False),
+        ("torch/bf16", "avx2-vnni", False),
+        ("openvino/bf16", "avx2-vnni", True),  # some do
         ("torch/bf16", "avx512", True),
         ("torch/bf16", "sm_75", False),
         ("torch/bf16", "sm_80", True),

@@ -3,6 +3,7 @@
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -26,8 +27,58 @@ def test_members_of_records_are_records() -> None:
         assert isinstance(found, Record)
         assert found.values == ("method",)
     assert stand_ins._attribute(nn.Conv2d, "forward") is nn.Conv2d.forward
-    with pytest.raises(pickle.UnpicklingError, match="unsafe getattr"):
-        stand_ins._attribute(torch, "load")
+    for other, name in ((torch, "load"), (nn.Module, "apply"), (nn.Conv2d, "compile")):
+        with pytest.raises(pickle.UnpicklingError, match="unsafe getattr"):
+            stand_ins._attribute(other, name)
+
+
+# --- NumPy's values ---------------------------------------------------------------------------
+
+
+def told(value: Any, **changes: Any) -> tuple[Any, bytes]:
+    """What a file says of a value: its type as a record, and its bytes."""
+    _, (dtype, data) = value.__reduce__()
+    _, made_of, state = dtype.__reduce__()
+    about = stand_ins.kind("numpy.dtype")(changes.get("code", made_of[0]), *made_of[1:])
+    about.__setstate__(state)
+    return about, changes.get("data", data)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float32(0.5),
+        np.int64(-7),
+        np.bool_(True),
+        np.str_("Käse"),
+        np.str_(""),
+        np.bytes_(b"ab"),
+        np.complex64(1j),
+        np.datetime64(5, "s"),
+        np.dtype(">i4").type(3),
+    ],
+    ids=repr,
+)
+def test_numbers_and_texts_of_numpy_are_read(value: Any) -> None:
+    found = stand_ins._scalar(*told(value))
+    assert found.tobytes() == value.tobytes()
+    assert type(found) is type(value)
+
+
+def test_bytes_in_the_other_order_are_read() -> None:
+    about = stand_ins.kind("numpy.dtype")("i4", False, True)
+    about.__setstate__((3, ">", None, None, None, -1, -1, 0))
+    assert stand_ins._scalar(about, b"\0\0\0\7") == 7
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"data": b"abc"}, {"code": "S999999999"}, {"code": "O"}, {"code": "i4,i4"}, {"code": 3}],
+    ids=str,
+)
+def test_a_size_that_the_bytes_do_not_have_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="bytes"):
+        stand_ins._scalar(*told(np.float64(1), **changes))
 
 
 @pytest.mark.parametrize("name", stand_ins._WRAPPERS)

@@ -180,6 +180,19 @@ def test_what_is_not_finite_fails_its_own_image_alone(
         np.testing.assert_array_equal(found.confidence, known.confidence)
 
 
+def test_a_row_that_is_not_finite_and_does_not_count_changes_nothing() -> None:
+    nan = float("nan")
+    rows = [[20, 20, 80, 90, 0.5, 0], [200, 100, 280, 160, 0.9, 1], [nan, 0, 1, 1, 0.1, nan]]
+    answer = np.array([rows], np.float32)
+    options = [NmsOptions((0.25, 0.25), 0.7, 1, False)]
+    (found,) = candidates(decode(OUTPUT_LAYOUT_END_TO_END, [answer], 2, 1, SIZE), options)
+    assert found.failure is None
+    np.testing.assert_allclose(found.confidence, [0.9])
+    answer[0, 0, 5] = 7
+    with pytest.raises(InferenceFailed, match="its classes"):
+        decode(OUTPUT_LAYOUT_END_TO_END, [answer], 2, 1, SIZE)
+
+
 def test_rows_that_fill_an_answer_up_are_left_out() -> None:
     boxes = Boxes(3, 1, 20, 3)
     (answer,) = boxes.answer(OUTPUT_LAYOUT_END_TO_END)

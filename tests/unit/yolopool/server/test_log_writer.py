@@ -2,6 +2,9 @@
 
 import os
 import re
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +45,22 @@ def test_what_is_written_arrives_in_order(pipe: tuple[int, int]) -> None:
     stream.drain(10)
     assert os.read(pipe[0], 4096).decode().split() == [str(number) for number in range(100)]
     assert stream.dropped_lines == 0
+
+
+def test_without_a_thread_the_log_waits_for_one(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stream = QueuedLog(LogOutput(pipe[1]))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        stream.write("a\n")
+        stream.write("b\n")
+    stream.write("c\n")
+    stream.drain(10)
+    assert os.read(pipe[0], 4096) == b"a\nb\nc\n"
 
 
 def test_a_reader_that_stands_still_holds_nobody_up_and_hears_what_it_missed(
@@ -105,6 +124,19 @@ def test_a_line_that_was_cut_is_ended_and_the_loss_is_told(pipe: tuple[int, int]
     output.put(b"told once\n")
     assert os.read(reading, 1000) == b"told once\n"
     assert output.dropped_lines == 2
+
+
+def test_a_file_takes_the_place_of_a_closed_stderr(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from yolopool.server.log_writer import LogFile
+os.close(2)
+LogFile(Path(sys.argv[1])).put(b"a line\\n")
+os.system("echo of a child >&2")
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path / "log"], check=True)
+    assert (tmp_path / "log").read_text() == "a line\nof a child\n"
 
 
 def test_a_file_is_rotated_by_its_size(tmp_path: Path, descriptor: int) -> None:
