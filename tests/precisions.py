@@ -11,6 +11,10 @@ def torch_computes_bf16(device_kind: str = "cpu") -> bool:
 
 
 def openvino_computes_bf16() -> bool:
+    """Whether OpenVINO has kernels for it here: oneDNN may be limited to less than it says."""
     import openvino
 
-    return "BF16" in list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    from worker.hardware import compute_class
+
+    capable = "BF16" in list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return capable and compute_class.of_onednn(compute_class.of_host()) in ("bf16", "amx")

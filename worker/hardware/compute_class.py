@@ -58,9 +58,16 @@ def of_cpu(machine: str, flags: Collection[str], environ: Mapping[str, str]) -> 
     return f"{own}{_LIMITED}{limited}"
 
 
+def of_onednn(compute_class: str) -> str:
+    """The class that oneDNN computes with on devices of this class: what it is limited to, if it
+    is.
+    """
+    return compute_class.rpartition(_LIMITED)[2]
+
+
 def runs_int8_in_float(compute_class: str) -> bool:
     """Whether OpenVINO is to compute int8 graphs in float on devices of this class."""
-    return compute_class.rpartition(_LIMITED)[2] in _INT8_IN_FLOAT
+    return of_onednn(compute_class) in _INT8_IN_FLOAT
 
 
 def of_host(host: Host | None = None, environ: Mapping[str, str] | None = None) -> str:

@@ -24,7 +24,6 @@ _COEFFICIENTS = 64
 _MAX_SCANS = 100
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _ORIENTATION = 274
-_TIFF_MAGICS = (b"II*\0", b"MM\0*")
 # In what simplejpeg says of samplings that it does not know.
 _SAMPLING = "subsampling"
 # EXIF 2.3, tag 0x0112: how the stored pixels are turned to stand upright.
@@ -82,7 +81,9 @@ def orientation(encoded: bytes) -> int:
                 break
             if marker == _APP1 and encoded[at + 2 : at + 8] == b"Exif\0\0":
                 exif = encoded[at + 8 : at + struct.unpack_from(">H", encoded, at)[0]]
-                tags = tiff_tags(exif) if exif.startswith(_TIFF_MAGICS) else iter(())
+                # OpenCV takes all but II for big-endian.
+                magic = b"*\0" if exif[:2] == b"II" else b"\0*"
+                tags = tiff_tags(exif) if exif[2:4] == magic else iter(())
                 return next((value for tag, value in tags if tag == _ORIENTATION), 1)
     except (struct.error, IndexError):
         pass

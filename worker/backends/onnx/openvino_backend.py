@@ -15,6 +15,7 @@ from worker.packs.manifest import channels_of
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
+from yolopool.vocabulary import can_compute
 
 # By default OpenVINO computes in bf16 wherever the CPU can; of int8 what the graph keeps in float.
 _HINTS = {"": "f32", "fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -50,9 +51,7 @@ class OpenVino:
         openvino = _library()
         assert self._core is not None, "it is open"
         hint = _HINTS[pack.manifest.precision]
-        if hint == "bf16" and "BF16" not in self._core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        ):
+        if hint == "bf16" and not _computes_bf16(self._core):
             raise LoadFailed("this CPU does not compute in bf16: build the version in fp32")
         in_float = self._lacks_int8(pack)
         config = {
@@ -130,6 +129,13 @@ def _small_model(openvino: Any) -> Any:
     weights = opset13.constant(np.zeros((8, 8, 3, 3), np.float32))
     ones = [1, 1]
     return openvino.Model([opset13.convolution(image, weights, ones, ones, ones, ones)], [image])
+
+
+def _computes_bf16(core: Any) -> bool:
+    """OpenVINO says what the processor can do; its kernels are oneDNN's, which may be limited."""
+    used = compute_class.of_onednn(compute_class.of_host())
+    capable = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return capable and can_compute("openvino/bf16", used)
 
 
 def _library() -> Any:
