@@ -140,15 +140,10 @@ def _bmp(data: bytes) -> tuple[int, int]:
     return width, abs(height)  # a negative height means that rows start at the top
 
 
-def tiff_tags(data: bytes) -> Iterator[tuple[int, int]]:
-    """Tag and value of each whole number in the first directory of a TIFF, or of EXIF data, which
-    has the same form. Raises struct.error or IndexError if the data ends before the directory.
-    """
-    return ((tag, value) for tag, value, _, _ in _tiff_entries(data) if value is not None)
-
-
 def _tiff_entries(data: bytes) -> Iterator[tuple[int, int | None, int, int]]:
-    """Tag, value if it is a whole number, how many values it has, and their bytes."""
+    """Of each entry in the first directory of a TIFF: tag, value if it is a whole number, how many
+    values it has, and their bytes. Raises struct.error if the data ends before the directory.
+    """
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     entry_bytes, value_at, counts = (20, 12, "Q") if big else (12, 8, "I")

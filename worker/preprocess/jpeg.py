@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import Image
 
 from worker.arrays import U8
-from worker.preprocess.image_header import JPEG_FRAMES, jpeg_frame, jpeg_segments, tiff_tags
+from worker.preprocess.image_header import JPEG_FRAMES, jpeg_frame, jpeg_segments
 from yolopool.errors import ImageNotDecodable
 
 _APP0, _APP1, _APP14, _SOS, _EOI = 0xE0, 0xE1, 0xEE, 0xDA, 0xD9
@@ -23,7 +23,7 @@ _COEFFICIENTS = 64
 # More than encoders write. Each takes the time of the whole picture, however few bytes it has.
 _MAX_SCANS = 100
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_ORIENTATION = 274
+_ORIENTATION, _TIFF_VERSION = 274, 42
 # In what simplejpeg says of samplings that it does not know.
 _SAMPLING = "subsampling"
 # EXIF 2.3, tag 0x0112: how the stored pixels are turned to stand upright.
@@ -80,13 +80,24 @@ def orientation(encoded: bytes) -> int:
             if marker == _SOS:
                 break
             if marker == _APP1 and encoded[at + 2 : at + 8] == b"Exif\0\0":
-                exif = encoded[at + 8 : at + struct.unpack_from(">H", encoded, at)[0]]
-                # OpenCV takes all but II for big-endian.
-                magic = b"*\0" if exif[:2] == b"II" else b"\0*"
-                tags = tiff_tags(exif) if exif[2:4] == magic else iter(())
-                return next((value for tag, value in tags if tag == _ORIENTATION), 1)
+                size = struct.unpack_from(">H", encoded, at)[0]
+                return _exif_orientation(encoded[at + 8 : at + size])
     except (struct.error, IndexError):
         pass
+    return 1
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """As OpenCV: all but II is big-endian, and the tag's type is not asked. Raises struct.error."""
+    order = "<" if exif[:2] == b"II" else ">"
+    version, directory = struct.unpack_from(order + "HI", exif, 2)
+    if version != _TIFF_VERSION:
+        return 1
+    (count,) = struct.unpack_from(order + "H", exif, directory)
+    for number in range(count):
+        tag, _, _, value = struct.unpack_from(order + "HHIH", exif, directory + 2 + 12 * number)
+        if tag == _ORIENTATION:
+            return int(value)
     return 1
 
 
