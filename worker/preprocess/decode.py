@@ -20,9 +20,6 @@ from yolopool.errors import (
 )
 from yolopool.vocabulary import MAX_RAW_BYTES
 
-# The formats that OpenCV reads in grey as the model library has it do.
-_READ_IN_GREY = frozenset({"JPEG", "PNG", "WebP", "BMP"})
-
 
 class ChannelOrder(enum.StrEnum):
     """Order of the channels of raw pixels."""
@@ -93,19 +90,19 @@ def decode(
     limits.check_bytes(len(encoded))
     header = read_header(encoded)
     limits.check_pixels(header.height, header.width)
-    damage = ""
+    damage, flags = "", cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
     try:
         match header.format:
             case "JPEG":
-                pixels, damage = decode_jpeg(encoded)
+                pixels, damage = decode_jpeg(encoded, grey)
             case "PNG":
-                pixels = file_formats.png(encoded)
+                pixels = file_formats.png(encoded, flags)
             case "TIFF":
                 pixels = decode_tiff(encoded, header.pixels)
             case "GIF" | "AVIF" | "HEIC":
                 pixels = file_formats.by_pillow(encoded, header.format, limits.check_pixels)
             case _:
-                pixels = file_formats.by_opencv(encoded)
+                pixels = file_formats.by_opencv(encoded, flags)
     except ImageNotDecodable as error:
         what = f"the {header.format} image of {header.width}x{header.height} pixels"
         raise ImageNotDecodable(f"{what} can't be decoded: {error}") from error
@@ -116,28 +113,13 @@ def decode(
             f"the {header.format} image of {header.width}x{header.height} pixels is damaged "
             f"({damage}): send it again, or set accept_damaged to run what can be read of it"
         )
-    if grey:
-        as_grey = not damage and header.format in _READ_IN_GREY
-        pixels = _in_grey(encoded, pixels) if as_grey else to_grey(pixels)
-    return DecodedImage(pixels, damage)
+    pixels = np.atleast_3d(pixels)
+    return DecodedImage(to_grey(pixels) if grey and pixels.shape[2] > 1 else pixels, damage)
 
 
 def to_grey(image: U8) -> U8:
     """BGR (height, width, 3) to grey (height, width, 1)."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None], np.uint8)
-
-
-def _in_grey(encoded: bytes, pixels: U8) -> U8:
-    """What cv2.IMREAD_GRAYSCALE reads, which is not what it makes of colours: a JPEG has its own
-    grey. `pixels`: the image in colours, where it reads none.
-    """
-    try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
-    except cv2.error:
-        image = None
-    if image is None or image.shape != pixels.shape[:2]:
-        return to_grey(pixels)
-    return np.asarray(image[..., None], np.uint8)
 
 
 def from_raw(

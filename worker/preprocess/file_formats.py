@@ -40,9 +40,9 @@ def by_opencv(encoded: bytes, flags: int = cv2.IMREAD_COLOR) -> U8:
     return np.asarray(image)
 
 
-def png(encoded: bytes) -> U8:
+def png(encoded: bytes, flags: int = cv2.IMREAD_COLOR) -> U8:
     """Raises ImageNotDecodable, also for a damaged chunk: OpenCV reads on behind it."""
-    return by_opencv(_checked_png(encoded))
+    return by_opencv(_checked_png(encoded), flags)
 
 
 def _checked_png(encoded: bytes) -> bytes:

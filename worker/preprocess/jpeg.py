@@ -24,6 +24,8 @@ _COEFFICIENTS = 64
 _MAX_SCANS = 100
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _ORIENTATION, _TIFF_VERSION = 274, 42
+# ITU-R BT.601, of 2 ** 14.
+_GREY_WEIGHTS = np.array((4899, 9617, 1868), np.int32)
 # In what simplejpeg says of samplings that it does not know.
 _SAMPLING = "subsampling"
 # EXIF 2.3, tag 0x0112: how the stored pixels are turned to stand upright.
@@ -38,23 +40,25 @@ _UPRIGHT: dict[int, Callable[[U8], Any]] = {
 }
 
 
-def decode_jpeg(encoded: bytes) -> tuple[U8, str]:
-    """The pixels, uint8 BGR (height, width, 3), upright; and what is damaged, empty if nothing is.
+def decode_jpeg(encoded: bytes, grey: bool = False) -> tuple[U8, str]:
+    """The pixels, uint8 BGR (height, width, 3) or `grey` (height, width, 1), upright; and what is
+    damaged, empty if nothing is.
 
     Raises ImageNotDecodable if there is no picture at all.
     """
     _check_scans(encoded)
     components = jpeg_frame(encoded) + 7
     is_cmyk = encoded[components : components + 1] == b"\x04"
-    colours = "CMYK" if is_cmyk else "BGR"
+    colours = "CMYK" if is_cmyk else "GRAY" if grey else "BGR"
     try:
         pixels, damage = simplejpeg.decode_jpeg(encoded, colours, strict=True), ""
     except ValueError as error:
         pixels, damage = _tolerant(encoded, colours, str(error))
     if is_cmyk:
-        pixels = _bgr_of_cmyk(pixels)
+        pixels = _of_cmyk(pixels, grey)
     turn = _UPRIGHT.get(orientation(encoded))
-    return np.asarray(pixels if turn is None else turn(pixels), np.uint8), damage
+    upright = np.asarray(pixels if turn is None else turn(pixels), np.uint8)
+    return upright.reshape(*upright.shape[:2], -1), damage
 
 
 def _check_scans(encoded: bytes) -> None:
@@ -113,20 +117,22 @@ def _tolerant(encoded: bytes, colours: str, damage: str) -> tuple[U8, str]:
             except ValueError as error:
                 damage = str(error) if whole is mended else damage
     try:
-        if _SAMPLING in damage and colours == "BGR":
-            return _by_pillow(encoded), ""
+        if _SAMPLING in damage and colours != "CMYK":
+            return _by_pillow(encoded, colours == "GRAY"), ""
         return simplejpeg.decode_jpeg(mended, colours, strict=False), damage
     except Exception as error:  # pillow's errors of damaged files are of all kinds
         raise ImageNotDecodable(f"{error}: send the whole file") from error
 
 
-def _by_pillow(encoded: bytes) -> U8:
+def _by_pillow(encoded: bytes, grey: bool) -> U8:
     """For the rare samplings of colours that libjpeg reads and its simpler interface does not. Only
     an early end is told.
     """
     with Image.open(io.BytesIO(encoded), formats=("JPEG",)) as picture:
-        rgb = np.asarray(picture.convert("RGB"))
-    return np.ascontiguousarray(rgb[..., ::-1])
+        if grey:
+            picture.draft("L", None)  # libjpeg's own grey
+        pixels = np.atleast_3d(np.asarray(picture.convert("L" if grey else "RGB")))
+    return np.ascontiguousarray(pixels[..., ::-1])
 
 
 def _mended(encoded: bytes) -> bytes:
@@ -183,8 +189,10 @@ def _is_complete(encoded: bytes) -> bool:
     )
 
 
-def _bgr_of_cmyk(cmyk: U8) -> U8:
-    """By OpenCV's formula, without a colour profile."""
+def _of_cmyk(cmyk: U8, grey: bool) -> U8:
+    """By OpenCV's formulas, without a colour profile."""
     black = cmyk[..., 3:].astype(np.int32)
     rgb = black - ((255 - cmyk[..., :3].astype(np.int32)) * black >> 8)
+    if grey:
+        return np.asarray((rgb @ _GREY_WEIGHTS + (1 << 13) >> 14)[..., None], np.uint8)
     return np.ascontiguousarray(rgb[..., ::-1], np.uint8)

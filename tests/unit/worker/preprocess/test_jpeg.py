@@ -80,6 +80,18 @@ def test_the_zeros_that_fill_a_cameras_buffer_are_no_damage(name: str, end: byte
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("fill", [b"", bytes(300)], ids=["whole", "with a buffer's zeros"])
+def test_a_grey_model_sees_libjpegs_grey(
+    name: str, fill: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    encoded = ALL[name]
+    expected = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
+    found = decode.decode(encoded.removesuffix(END) + fill + END, LIMITS, grey=True)
+    np.testing.assert_array_equal(found.pixels[..., 0], expected)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_picture_whose_last_part_is_zeros_is_damaged(name: str) -> None:
     encoded = ALL[name]
     middle = (scans(encoded)[-1] + len(encoded)) // 2
