@@ -81,15 +81,14 @@ class ImportJobs:
         await self._check_build(importer, key, pack)
         # A version must not become READY with a pack that workers can't find.
         self._artifacts.check_pack(pack.digest)
-        now = self._clock.unix()
-        await self._registry.finish_import(importer, key, pack, settings, now)
+        await self._registry.finish_import(importer, key, pack, settings)
         log.info("import finished", version=str(key), pack=pack.digest)
         await self._refresh()
 
     async def fail(self, importer: str, key: VersionKey, reason: str, message: str) -> None:
         """The version becomes FAILED."""
         version = await self._registry.fail_import(
-            importer, key, reason or "IMPORT_CRASHED", message[:2000], self._clock.unix()
+            importer, key, reason or "IMPORT_CRASHED", message[:2000]
         )
         log.warning("import failed", version=str(key), reason=version.reason, why=version.message)
         await self._refresh()

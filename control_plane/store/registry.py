@@ -252,13 +252,13 @@ class ImportQueue(Protocol):
         ...
 
     async def finish_import(
-        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
+        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings
     ) -> ModelVersion:
         """IMPORTING -> READY. Repeating it with the same pack is safe. Raises ImportNotYours."""
         ...
 
     async def fail_import(
-        self, importer: str, key: VersionKey, reason: str, message: str, now: float
+        self, importer: str, key: VersionKey, reason: str, message: str
     ) -> ModelVersion:
         """IMPORTING -> FAILED. Repeating it is safe. Raises ImportNotYours."""
         ...

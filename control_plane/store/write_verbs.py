@@ -140,14 +140,14 @@ class WriteVerbs(ABC):
         )
 
     async def finish_import(
-        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings, now: float
+        self, importer: str, key: VersionKey, pack: Pack, settings: VersionSettings
     ) -> ModelVersion:
         return await self.write(
             lambda tx: transactions.finish_import(tx, importer, key, pack, settings)
         )
 
     async def fail_import(
-        self, importer: str, key: VersionKey, reason: str, message: str, now: float
+        self, importer: str, key: VersionKey, reason: str, message: str
     ) -> ModelVersion:
         return await self.write(
             lambda tx: transactions.fail_import(tx, importer, key, reason, message)

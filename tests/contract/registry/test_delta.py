@@ -74,7 +74,7 @@ async def fill(registry: Registry) -> FencingToken:
     await registry.want(a_want(WANTED, 2))
     await registry.want(a_want(PINNED, pinned=True))
     await registry.claim_import("i0", HOUR_S, 0.0)
-    await registry.fail_import("i0", FAILED, "ARTIFACT_UNSAFE", "no", 0.0)
+    await registry.fail_import("i0", FAILED, "ARTIFACT_UNSAFE", "no")
     await registry.claim_import("i1", HOUR_S, 0.0)
     await registry.report_progress("i1", IMPORTING, 0.5, "fuse", HOUR_S, 0.0)
     await register(registry, "waiting")
@@ -209,11 +209,11 @@ STEPS = (
          names=version(IMPORTING)),
     step("report_progress", "as far: the lease alone", "i1", IMPORTING, 0.5, "fuse", HOUR_S, 1.0,
          bumps=True),
-    step("finish_import", "done", "i1", IMPORTING, PACK, SETTINGS, 1.0,
+    step("finish_import", "done", "i1", IMPORTING, PACK, SETTINGS,
          names=version(IMPORTING)),
-    step("finish_import", "a repeat", "i1", WANTED, PACK, SETTINGS, 1.0),
-    step("fail_import", "failed", "i1", IMPORTING, "X", "why", 1.0, names=version(IMPORTING)),
-    step("fail_import", "a repeat", "i0", FAILED, "ARTIFACT_UNSAFE", "no", 1.0),
+    step("finish_import", "a repeat", "i1", WANTED, PACK, SETTINGS),
+    step("fail_import", "failed", "i1", IMPORTING, "X", "why", names=version(IMPORTING)),
+    step("fail_import", "a repeat", "i0", FAILED, "ARTIFACT_UNSAFE", "no"),
     step("register", "imported before", *SEEN, "", 1.0, imported=IMPORTED, names=NEW),
     step("take_lease", "again", "one", HOUR_S, None),
     Step("keep_lease", "held", lambda registry, token: registry.keep_lease(token, HOUR_S)),

@@ -164,7 +164,7 @@ class _Trial:
             case "import" if key is not None:
                 claimed = await registry.claim_import("i1", 0.0 if step.of else 60.0, 1.0)
                 if claimed is not None and step.of:
-                    await registry.finish_import("i1", claimed.key, *IMPORTED, 1.0)
+                    await registry.finish_import("i1", claimed.key, *IMPORTED)
             case "want" if key is not None:
                 await registry.want(a_want(key, 1 + step.of, pinned=step.of > 2))
             case "delete" if key is not None:

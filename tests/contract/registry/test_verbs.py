@@ -91,7 +91,7 @@ async def test_what_was_given_and_asked_for_is_kept(case: Case) -> None:
     assert (made.given, made.asked) == (given, asked)
     claimed = await case.other.claim_import("i", 10.0, 1.0)
     assert claimed is not None
-    await case.other.finish_import("i", made.key, PACK, SETTINGS, 2.0)
+    await case.other.finish_import("i", made.key, PACK, SETTINGS)
     kept = (await case.other.desired()).versions[made.key]
     assert (kept.given, kept.asked, kept.settings, kept.pack) == (given, asked, SETTINGS, PACK)
 
@@ -151,15 +151,13 @@ async def test_a_build_is_a_row_of_its_own_and_its_version_may_be_served_by_it(c
     first = await case.registry.claim_import("i", 10.0, 1.0)
     second = await case.registry.claim_import("i", 10.0, 1.0)
     assert [one.key for one in (first, second) if one is not None] == [key, name]
-    await case.registry.fail_import("i", name, "IMPORT_CRASHED", "why", 2.0)
+    await case.registry.fail_import("i", name, "IMPORT_CRASHED", "why")
     again = await case.registry.add_build(row)
     assert again == row
     claimed = await case.registry.claim_import("i", 10.0, 1.0)
     assert claimed is not None
     assert (claimed.key, claimed.given) == (name, built)
-    made = await case.registry.finish_import(
-        "i", name, replace(PACK, backend="openvino"), SETTINGS, 2
-    )
+    made = await case.registry.finish_import("i", name, replace(PACK, backend="openvino"), SETTINGS)
     drift = Drift("torch/fp32", 5, 9, 8, 1, 0.5, 0.25, map50=0.5)
     served = ServedBuild("openvino", "int8", made.pack, drift)
     changed = await case.registry.set_served(key, "cpu", served)
@@ -426,21 +424,21 @@ async def test_an_import_to_the_end(registry: Registry) -> None:
     assert (version.progress, version.step) == (0.5, "fuse")
     assert await registry.claim_import("two", 10.0, 214.0) is None  # the lease was renewed
     resolved = replace(SETTINGS, image_size=640)
-    ready = await registry.finish_import("one", key, PACK, resolved, 206.0)
+    ready = await registry.finish_import("one", key, PACK, resolved)
     assert (ready.state, ready.pack, ready.settings) == (VersionState.READY, PACK, resolved)
     assert (await registry.desired()).versions[key] == ready
-    assert await registry.finish_import("one", key, PACK, resolved, 207.0) == ready
+    assert await registry.finish_import("one", key, PACK, resolved) == ready
     assert await registry.claim_import("two", 10.0, 999.0) is None
 
 
 async def test_a_failed_import_keeps_its_reason(registry: Registry) -> None:
     key = await register(registry)
     await registry.claim_import("one", 10.0, 200.0)
-    failed = await registry.fail_import("one", key, "ARTIFACT_UNSAFE", "no", 201.0)
+    failed = await registry.fail_import("one", key, "ARTIFACT_UNSAFE", "no")
     assert (failed.state, failed.reason, failed.message) == (
         VersionState.FAILED, "ARTIFACT_UNSAFE", "no",
     )  # fmt: skip
-    assert await registry.fail_import("one", key, "ARTIFACT_UNSAFE", "no", 202.0) == failed
+    assert await registry.fail_import("one", key, "ARTIFACT_UNSAFE", "no") == failed
     assert await registry.claim_import("two", 10.0, 999.0) is None
 
 
@@ -454,9 +452,9 @@ async def test_a_lease_that_ran_out_gives_the_job_to_another(registry: Registry)
     with pytest.raises(ImportNotYours):
         await registry.report_progress("one", key, 0.5, "fuse", 10.0, 211.0)
     with pytest.raises(ImportNotYours):
-        await registry.finish_import("one", key, PACK, SETTINGS, 211.0)
+        await registry.finish_import("one", key, PACK, SETTINGS)
     with pytest.raises(ImportNotYours):
-        await registry.fail_import("one", key, "X", "y", 211.0)
+        await registry.fail_import("one", key, "X", "y")
 
 
 async def test_a_deleted_version_is_nobodys_job(registry: Registry) -> None:
@@ -464,7 +462,7 @@ async def test_a_deleted_version_is_nobodys_job(registry: Registry) -> None:
     await registry.claim_import("one", 10.0, 200.0)
     await registry.delete([key])
     with pytest.raises(ImportNotYours):
-        await registry.finish_import("one", key, PACK, SETTINGS, 201.0)
+        await registry.finish_import("one", key, PACK, SETTINGS)
 
 
 async def test_what_was_imported_before_needs_no_importer(registry: Registry) -> None:
