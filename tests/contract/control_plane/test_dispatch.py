@@ -83,6 +83,7 @@ async def test_an_unread_registry_refuses_as_by_grpc(tmp_path: Path) -> None:
         await plane.dispatch.unary(
             f"{MODELS}/ListModels", model_pb2.ListModelsRequest(), Caller("a")
         )
+    await plane.stop()
 
 
 async def test_a_surprise_is_internal_with_an_id(plane: ControlPlane) -> None:
