@@ -178,7 +178,8 @@ def _add_outputs(
 
 
 def _set_parameters(target: Any, given: Mapping[str, Any]) -> None:
-    for name, value in given.items():
+    for spelt, value in given.items():
+        name = _unicode(spelt)
         match value:
             case bool():
                 target[name].bool_param = value
