@@ -20,6 +20,7 @@ MAX_BATCH = 64
 NCHW, NHWC = "NCHW", "NHWC"
 RGB = types_pb2.CHANNEL_ORDER_RGB
 _BYTES, _UINT8, _FP32 = "BYTES", "UINT8", "FP32"
+_DATATYPES = {ENCODED: (_BYTES,), PIXELS: (_UINT8, _FP32)}
 _ITEM_BYTES = {_UINT8: 1, _FP32: 4}
 # Of values that were sent as numbers of the message: each costs a Python object.
 _MAX_CONTENTS = 4 * 1024**2
@@ -60,8 +61,7 @@ def _only_input(request: kserve.ModelInferRequest) -> kserve.ModelInferRequest.I
             f"{PIXELS!r} (UINT8 or FP32)"
         )
     tensor = request.inputs[0]
-    allowed = {ENCODED: (_BYTES,), PIXELS: (_UINT8, _FP32)}.get(tensor.name)
-    if allowed is None or tensor.datatype not in allowed:
+    if tensor.datatype not in _DATATYPES.get(tensor.name, ()):
         raise InvalidTensor(
             f"input {tensor.name[:80]!r} of datatype {tensor.datatype[:20]!r} is not known: send "
             f"{ENCODED!r} as BYTES (encoded images) or {PIXELS!r} as UINT8 or FP32 (pixels)"

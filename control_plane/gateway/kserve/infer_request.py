@@ -62,12 +62,13 @@ def images_in(request: kserve.ModelInferRequest, task: str, request_id: str = ""
         another.CopyFrom(first)
     for index, (one, put) in enumerate(zip(requests, images, strict=True)):
         put(one)
-        one.request_id = _request_id(request_id, index, len(images))
+        if request_id:
+            one.request_id = _request_id(request_id, index, len(images))
     return Images(requests, outputs, parameters.timeout_s)
 
 
 def _request_id(request_id: str, index: int, count: int) -> str:
-    own = f"{request_id}/{index}" if request_id and count > 1 else request_id
+    own = f"{request_id}/{index}" if count > 1 else request_id
     return own if REQUEST_ID.fullmatch(own) else request_id
 
 

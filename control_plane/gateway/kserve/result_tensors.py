@@ -8,7 +8,7 @@ import json
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.v1 import detection_pb2
@@ -46,8 +46,7 @@ def outputs_of(task: str) -> tuple[str, ...]:
     return _OUTPUTS.get(task, ())
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """Bytes as raw_output_contents has them."""
 
     datatype: str
@@ -112,39 +111,28 @@ def _keypoints(answers: Answers) -> Tensor:
 
 
 def _scores(answers: Answers) -> Tensor:
-    return _ranked(answers, FP32, "f", 0.0, _confidence, lambda top: top.probability)
+    """Of objects; of a classification, of its likeliest classes."""
+    rows = [
+        [found.confidence for found in answer.detections]
+        or [top.probability for top in answer.classification.top]
+        for answer in answers
+    ]
+    return _ranked(FP32, "f", 0.0, rows)
 
 
 def _classes(answers: Answers) -> Tensor:
-    return _ranked(answers, INT32, "i", _NO_CLASS, _class_id, lambda top: top.class_id)
-
-
-def _confidence(found: detection_pb2.Detection) -> float:
-    return found.confidence
-
-
-def _class_id(found: detection_pb2.Detection) -> float:
-    return found.class_id
-
-
-def _ranked(
-    answers: Answers,
-    datatype: str,
-    code: str,
-    filler: float,
-    of_object: Callable[[detection_pb2.Detection], float],
-    of_class: Callable[[detection_pb2.ClassProbability], float],
-) -> Tensor:
-    """One number for each object; of a classification for each of its likeliest classes."""
     rows = [
-        [of_class(top) for top in answer.classification.top]
-        if answer.HasField("classification")
-        else [of_object(found) for found in answer.detections]
+        [found.class_id for found in answer.detections]
+        or [top.class_id for top in answer.classification.top]
         for answer in answers
     ]
+    return _ranked(INT32, "i", _NO_CLASS, rows)
+
+
+def _ranked(datatype: str, code: str, filler: float, rows: Sequence[list[Any]]) -> Tensor:
     most = max(map(len, rows))
     values = [value for row in rows for value in (*row, *[filler] * (most - len(row)))]
-    return Tensor(datatype, (len(answers), most), _packed(code, values))
+    return Tensor(datatype, (len(rows), most), _packed(code, values))
 
 
 def _probabilities(answers: Answers) -> Tensor:
@@ -178,24 +166,21 @@ def _of_objects(
     size = 1
     for side in inner:
         size *= side
-    values = array("f")
+    values: list[float] = []
     for answer in answers:
         for found in answer.detections:
             given = row(found)
-            values.extend(given)
-            values.frombytes(bytes(4 * (size - len(given))))
-        values.frombytes(bytes(4 * size * (most - len(answer.detections))))
-    return Tensor(FP32, (len(answers), most, *inner), _little_endian(values))
+            values += given
+            values += [0.0] * (size - len(given))
+        values += [0.0] * (size * (most - len(answer.detections)))
+    return Tensor(FP32, (len(answers), most, *inner), _packed("f", values))
 
 
 def _packed(code: str, values: Iterable[float]) -> bytes:
-    return _little_endian(array(code, values))
-
-
-def _little_endian(values: "array[float]") -> bytes:
+    packed = array(code, values)
     if sys.byteorder == "big":
-        values.byteswap()
-    return values.tobytes()
+        packed.byteswap()
+    return packed.tobytes()
 
 
 _MAKERS: dict[str, Callable[[Answers], Tensor]] = {
