@@ -42,7 +42,7 @@ class Operations:
         self._statistics = InferStatistics()
 
     def is_ready(self) -> bool:
-        return self._view.is_loaded
+        return self._view.is_loaded and not self._dispatch.is_stopping
 
     def server_metadata(self) -> kserve.ServerMetadataResponse:
         return kserve.ServerMetadataResponse(

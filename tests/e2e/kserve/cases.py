@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     from tritonclient.utils import InferenceServerException
 
 import yolopool
+from yolopool.client.masks import Mask
 
 LIBRARIES = {"grpc": tritonclient.grpc, "http": tritonclient.http}
 AIO = {"grpc": tritonclient.grpc.aio, "http": tritonclient.http.aio}
@@ -103,6 +104,52 @@ def answers_are_detects(door: str, address: str, native: str, size: int) -> None
         for given, parameters in tensors(library, some):
             result = client.infer(MODEL, [given], parameters=parameters)
             assert_rows(result, [wanted[i] for i in some])
+    client.close()
+
+
+def assert_masks(texts: Sequence[bytes], wanted: Sequence[Mask]) -> None:
+    """Equal but for pixels at an edge: another company in a pass adds in another order."""
+    for text, mask in zip(texts, wanted, strict=True):
+        given = json.loads(text)
+        height, width = given["size"]
+        found = Mask((width, height), counts=given["counts"].encode())
+        assert np.mean(found.to_array() != mask.to_array()) < 1e-3
+
+
+def of_task(address: str, native: str, model: str) -> None:
+    """What belongs to the task of a model, on two pictures at once."""
+    library = tritonclient.grpc
+    client = library.InferenceServerClient(address)
+    result = client.infer(model, [bytes_of(library, encoded()[:2])], timeout=120_000_000)
+    options: dict[str, dict[str, Any]] = {
+        "seg": {"masks": "rle"},
+        "cls": {"all_probabilities": True},
+    }
+    with yolopool.Client(native) as own:
+        wanted = [own.detect(data, model=model, **options.get(model, {})) for data in encoded()[:2]]
+    for row, one in enumerate(wanted):
+        n = len(one)
+        if model == "seg":
+            assert n
+            assert_masks(result.as_numpy("masks")[row, :n], one.masks)
+            assert set(result.as_numpy("masks")[row, n:]) <= {b""}
+        elif model == "pose":
+            assert n
+            np.testing.assert_allclose(
+                result.as_numpy("keypoints")[row, :n], one.keypoints, atol=1e-2
+            )
+        elif model == "obb":
+            assert n
+            np.testing.assert_allclose(
+                result.as_numpy("rotated_boxes")[row, :n], one.xywhr, atol=1e-2
+            )
+        else:
+            top = one.classification
+            assert result.as_numpy("classes")[row].tolist() == top.class_id.tolist()
+            for name, values in (("scores", top.probability), ("probabilities", top.probabilities)):
+                np.testing.assert_allclose(result.as_numpy(name)[row], values, atol=1e-5)
+    if model != "cls":
+        assert_rows(result, wanted)
     client.close()
 
 
@@ -388,12 +435,6 @@ def ask_until(address: str, native: str, path: str) -> dict[str, int]:
         Path(path).with_suffix(".count").write_text(str(answered))
     client.close()
     return {"answered": answered, "retried": retried}
-
-
-def snippet(code: str, grpc: str, http: str) -> None:
-    """Runs Python of the documentation, with the pool's ports for those it names."""
-    code = code.replace("localhost:50051", grpc).replace("localhost:8080", http)
-    exec(compile(code, "docs/kserve.md", "exec"), {"__name__": "__main__"})
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.kserve.process import TritonProcess
+from tests.models import Zoo
 from tests.waiting import until
 from yolopool import Client
 from yolopool.local import demo
@@ -54,6 +55,17 @@ def test_pictures_and_tensors_answer_what_detect_answers(
     triton.run("answers_are_detects", native=pool.address, size=size, **door)
 
 
+@pytest.mark.matrix(sample=1)
+@pytest.mark.parametrize("task", ["seg", "pose", "obb", "cls"])
+def test_what_belongs_to_a_task(
+    triton: TritonProcess, pool: LocalPool, zoo: Zoo, task: str
+) -> None:
+    with Client(pool.address) as client:
+        version = client.register(task, zoo.checkpoint(f"yolo11n-{task}"), image_size=320)
+        assert version.state == "READY", version
+    triton.run("of_task", address=pool.address, native=pool.address, model=task)
+
+
 def test_parameters_are_options_of_detect(
     triton: TritonProcess, pool: LocalPool, door: dict[str, str]
 ) -> None:
@@ -77,16 +89,6 @@ def test_callbacks_and_streams(triton: TritonProcess, pool: LocalPool) -> None:
 
 def test_perf_analyzer_finds_what_it_asks_for(triton: TritonProcess, pool: LocalPool) -> None:
     triton.run("as_perf_analyzer", address=pool.address, requests=24, at_once=4)
-
-
-def test_the_documentations_examples_run(triton: TritonProcess, pool: LocalPool) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "kserve.md").read_text()
-    snippets = [part.partition("```")[0] for part in page.split("```python\n")[1:]]
-    assert len(snippets) >= 2
-    with Client(pool.address) as client:
-        demo.register(client, "shapes", SHAPES)
-    for code in snippets:
-        triton.run("snippet", code=code, grpc=pool.address, http=pool.http)
 
 
 def test_a_restart_of_worker_and_control_plane_in_the_middle(
