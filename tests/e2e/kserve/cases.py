@@ -126,7 +126,8 @@ def of_task(address: str, native: str, model: str) -> None:
         "cls": {"all_probabilities": True},
     }
     with yolopool.Client(native) as own:
-        wanted = [own.detect(data, model=model, **options.get(model, {})) for data in encoded()[:2]]
+        given = options.get(model, {})
+        wanted: list[Any] = [own.detect(data, model=model, **given) for data in encoded()[:2]]
     for row, one in enumerate(wanted):
         n = len(one)
         if model == "seg":
@@ -328,7 +329,8 @@ def a_stream(address: str, native: str) -> None:
     client = library.InferenceServerClient(address)
     answers: queue.Queue[Any] = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)))
-    rng, sent = random.Random(22), []
+    rng = random.Random(22)
+    sent: list[list[int] | None] = []
     for number in range(24):
         some = rng.sample(range(len(FILES)), rng.choice((1, 1, 3)))
         sent.append(None if number % 7 == 3 else some)
@@ -336,16 +338,16 @@ def a_stream(address: str, native: str) -> None:
         refusal = bytes_of(library, [b"no image"])
         given = refusal if sent[-1] is None else rng.choice(ways)
         client.async_stream_infer(MODEL, [given], request_id=str(number))
-    for number, some in enumerate(sent):
+    for number, images in enumerate(sent):
         result, error = answers.get(timeout=60)
-        if some is None:
+        if images is None:
             assert result is None
             assert "INVALID_ARGUMENT: IMAGE_NOT_DECODABLE" in error.message()
         else:
             assert error is None, error
             assert result.get_response().id == str(number)
             assert result.get_response().parameters["triton_final_response"].bool_param
-            assert_rows(result, [wanted[i] for i in some])
+            assert_rows(result, [wanted[i] for i in images])
     client.stop_stream()
     client.close()
 

@@ -55,11 +55,12 @@ def test_metadata_and_configuration_agree(task: str) -> None:
     assert list(config.version_policy.specific.versions) == [2]
     assert [tensor.name for tensor in metadata.outputs] == list(outputs_of(task))
     assert config.max_batch_size > 1
-    pairs = [*zip(metadata.inputs, config.input, strict=True)]
-    assert all(tensor.optional for _, tensor in pairs)
-    for said, set_ in (*pairs, *zip(metadata.outputs, config.output, strict=True)):
-        assert said.name == set_.name
-        assert list(said.shape) == [-1, *set_.dims]
+    assert all(tensor.optional for tensor in config.input)
+    said = [(one.name, list(one.shape)) for one in (*metadata.inputs, *metadata.outputs)]
+    assert said == [
+        *((one.name, [-1, *one.dims]) for one in config.input),
+        *((one.name, [-1, *one.dims]) for one in config.output),
+    ]
     assert json.loads(config.parameters["class_names"].string_value) == ["a", "ü"]
     assert config.parameters["confidence"].string_value == "0.3"
 
