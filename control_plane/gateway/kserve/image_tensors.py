@@ -27,6 +27,7 @@ _MAX_CONTENTS = 4 * 1024**2
 # How far rounding may bring a value of an FP32 tensor beyond 0 to 1.
 _TOLERANCE = 1e-3
 _LENGTH_BYTES = 4
+_FEW_IMAGES = 8
 _SHARED_MEMORY = "shared_memory_"
 
 Layout = str
@@ -37,8 +38,11 @@ _U8 = npt.NDArray[np.uint8]
 
 
 def is_heavy(request: kserve.ModelInferRequest) -> bool:
-    """Whether `images_of` has pixels to convert, which takes milliseconds."""
-    return any(tensor.datatype in _ITEM_BYTES for tensor in request.inputs)
+    """Whether `images_of` takes milliseconds: for pixels to convert, and many images to copy."""
+    return any(
+        tensor.datatype in _ITEM_BYTES or (len(tensor.shape) > 0 and tensor.shape[0] > _FEW_IMAGES)
+        for tensor in request.inputs
+    )
 
 
 def images_of(request: kserve.ModelInferRequest, layout: Layout | None, order: Order) -> list[Put]:

@@ -52,6 +52,7 @@ def test_encoded_images_in_their_order(shape: list[int]) -> None:
     made = request("image", "BYTES", shape, contents={"bytes_contents": [b"1", b"2", b"3"]})
     assert [one.encoded for one in put(made)] == [b"1", b"2", b"3"]
     assert not is_heavy(made)
+    assert is_heavy(request("image", "BYTES", [9]))
 
 
 def pixels(n: int, height: int, width: int, channels: int = 3) -> Any:
