@@ -7,12 +7,12 @@ that needs it.
 import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from threading import Thread
 from weakref import WeakSet
 
 from worker.backends.base import Backend, DeviceMemory, LoadedModel, Loading
 from worker.backends.onnx.graph_load import GraphLoad, Runtime
 from worker.backends.onnx.model import OnnxModel
+from worker.concurrency.own_thread import on_own_thread
 from worker.packs.manifest import GRAPHS
 from worker.packs.pack import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
@@ -56,7 +56,7 @@ class CompositeBackend:
         loading.prepare()
         loading.begin()
         try:
-            _on_a_thread_of_its_own(loading.make)
+            on_own_thread(loading.make)
         except OutOfMemory:
             self.reclaim()
             raise
@@ -102,20 +102,3 @@ class CompositeBackend:
 
     def close(self) -> None:
         self._device.close()
-
-
-def _on_a_thread_of_its_own(make: Callable[[], None]) -> None:
-    """Runs a step that may lower its thread's priority, and waits for it. Raises what it raises."""
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            make()
-        except Exception as error:
-            errors.append(error)
-
-    thread = Thread(target=run, name="load", daemon=True)
-    thread.start()
-    thread.join()
-    for error in errors:
-        raise error

@@ -7,7 +7,6 @@ process's. Both roots are arguments, so that tests can present any host.
 
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,6 @@ from pathlib import Path
 import structlog
 
 log = structlog.get_logger()
-# How much nicer than a pass is what computes beside it: it gets a quarter of a core they share.
-BESIDE_NICE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +150,17 @@ def take_turns() -> None:
 
 
 def yield_to_passes() -> None:
-    """Lowers the priority of this thread for the rest of its life, and of those that it starts: it
-    computes beside passes, and is to slow them little.
+    """Puts this thread, and those it starts from now on, under SCHED_IDLE: it computes beside
+    passes, in what time they leave of a core, and they preempt it at once. Only a privileged
+    process may undo it.
+
+    Niceness would not do: a thread under SCHED_BATCH (`take_turns`) waits for the time slice of any
+    but an idle one, at each of the many points of a pass where its threads wait for each other.
     """
-    # On Linux niceness belongs to the thread.
-    thread = threading.get_native_id()
-    nice = os.getpriority(os.PRIO_PROCESS, thread)
-    os.setpriority(os.PRIO_PROCESS, thread, nice + BESIDE_NICE)  # the kernel's limit is 19
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError as error:  # a sandbox may forbid it
+        log.info("SCHED_IDLE is not allowed", why=str(error))
 
 
 def _read(path: Path) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.contract.worker.small_device import SmallDevice, small_device
 from tests.models import Zoo
-from worker.hardware.host import BESIDE_NICE, yield_to_passes
+from worker.hardware.host import yield_to_passes
 from yolopool.errors import NotAssigned, OutOfMemory
 
 
@@ -186,15 +186,15 @@ def test_a_load_that_is_left_does_not_abort_a_worker_that_ends(zoo: Zoo) -> None
 
 
 def test_a_thread_that_yields_to_passes_leaves_others_as_they_were() -> None:
-    nice: list[int] = []
+    policies: list[int] = []
 
     def beside() -> None:
         yield_to_passes()
-        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        policies.append(os.sched_getscheduler(0))
 
-    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    before = os.sched_getscheduler(0)
     thread = threading.Thread(target=beside)
     thread.start()
     thread.join()
-    assert nice == [min(19, before + BESIDE_NICE)]
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+    assert policies == [os.SCHED_IDLE]
+    assert os.sched_getscheduler(0) == before != os.SCHED_IDLE

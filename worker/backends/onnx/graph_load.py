@@ -1,14 +1,24 @@
 """The load of one graph in steps, of which the long ones run beside the passes of other models.
 
-A runtime optimises a graph when it makes a session, for up to several seconds. Only the memory is
-measured on the device thread, where no pass is in flight.
+A runtime optimises a graph when it makes a session, for up to several seconds, and some prepare
+more in the first pass. Only the memory is measured on the device thread, where no pass is in
+flight. Python itself runs at the priority of the worker: a thread of low priority that waits for a
+core would keep the interpreter lock from all others.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
-from worker.backends.onnx.model import OnnxModel, Session, cause_of
+import numpy as np
+
+from worker.arrays import U8
+from worker.backends.onnx.model import OnnxModel, Outputs, Session, cause_of
+from worker.concurrency.own_thread import on_own_thread
+from worker.hardware.host import yield_to_passes
+from worker.packs.manifest import channels_of
 from worker.packs.pack import Pack
+from worker.postprocess.outputs import NmsOptions
 from yolopool.errors import LoadFailed, OutOfMemory, YolopoolError
 
 
@@ -18,6 +28,11 @@ class Runtime(Protocol):
     @property
     def name(self) -> str:
         """The backend that its packs name."""
+        ...
+
+    @property
+    def prepares_in_passes(self) -> bool:
+        """Whether the first pass of a size takes longer, and leaves memory in use."""
         ...
 
     def open(self) -> None:
@@ -68,6 +83,20 @@ class GraphLoad:
         # Outside the handler, whose traceback held what was made so far.
         raise OutOfMemory(f"{self._pack.manifest.weights_bytes} bytes do not fit: {message}")
 
+    def try_out(self, shape: tuple[int, int], ask: bool) -> str:
+        assert self._session is not None, "the session was made"
+        model = OnnxModel(self._pack, _Beside(self._session), 0)
+        if self._runtime.prepares_in_passes:
+            image = np.zeros((*shape, channels_of(model.manifest)), np.uint8)
+            anything = NmsOptions((1.0,) * len(model.manifest.class_names), 1.0, 0, agnostic=False)
+            model.stage([image], [anything]).forward()
+        return model.self_test() if ask else ""
+
+    def drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
     def leave_out(self, size_bytes: int) -> None:
         self._before_bytes += size_bytes
 
@@ -77,3 +106,22 @@ class GraphLoad:
         model = OnnxModel(self._pack, self._session, held_bytes)
         self._made(model)
         return model
+
+
+class _Beside:
+    """A session whose passes run beside others. Its own threads keep the priority of the worker,
+    since nobody could give it back to them, and wait for this one at each layer.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def run(self, images: U8) -> Outputs:
+        return on_own_thread(partial(self._run, images))
+
+    def _run(self, images: U8) -> Outputs:
+        yield_to_passes()
+        return self._session.run(images)
+
+    def close(self) -> None:
+        self._session.close()

@@ -14,6 +14,7 @@ from worker.arrays import U8
 from worker.backends.onnx.model import Outputs
 from worker.hardware import allocator
 from worker.hardware.host import yield_to_passes
+from worker.packs.memory_file import memory_file
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
@@ -39,6 +40,7 @@ class OnnxRuntime:
         tensorrt: bool = False,
     ) -> None:
         self.name = "tensorrt" if tensorrt else "onnx"
+        self.prepares_in_passes = tensorrt or device_kind != "cpu"
         self._kinds = ("tensorrt", "cuda") if tensorrt else (device_kind,)
         self._threads = compute_threads
         self.used_bytes = used_bytes
@@ -64,12 +66,11 @@ class OnnxRuntime:
         # Threads that spin while they wait would take cores from other work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        session = runtime.InferenceSession(
-            pack.weights.tobytes(), options, providers=wanted, disabled_optimizers=_none_disabled()
-        )
-        # The library keeps the file, to start again with another provider: as large as the weights.
-        session.disable_fallback()
-        session._model_bytes = b""
+        with memory_file(pack.weights) as path:
+            session = runtime.InferenceSession(
+                path, options, providers=wanted, disabled_optimizers=_none_disabled()
+            )
+        session.disable_fallback()  # it would read the file again, for another provider
         return _Session(session, pack.manifest.onnx)
 
 

@@ -12,6 +12,7 @@ from worker.backends.onnx.quantised_graph import fuse_quantisers, unpack_weights
 from worker.hardware import allocator, compute_class
 from worker.hardware.host import yield_to_passes
 from worker.packs.manifest import channels_of
+from worker.packs.memory_file import memory_file
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
@@ -29,6 +30,8 @@ class OpenVino:
     """
 
     name = "openvino"
+    # Kernels, and weights in their order.
+    prepares_in_passes = True
 
     def __init__(self, compute_threads: int = 0) -> None:
         self._threads = compute_threads
@@ -66,7 +69,8 @@ class OpenVino:
         small = self._core.compile_model(self._small, "CPU", config)
         del small
         yield_to_passes()
-        graph = self._core.read_model(pack.weights.tobytes())
+        with memory_file(pack.weights) as path:
+            graph = self._core.read_model(path)
         if pack.manifest.precision == "int8":
             fuse_quantisers(graph)
         if in_float:
