@@ -122,7 +122,7 @@ class Loading(Protocol):
         ...
 
     def make(self) -> None:
-        """On a new thread that ends with it, beside passes. Raises as `Backend.load`."""
+        """On any thread, beside passes. Raises as `Backend.load`."""
         ...
 
     def try_out(self, shape: tuple[int, int], ask: bool) -> str:

@@ -12,7 +12,6 @@ from weakref import WeakSet
 from worker.backends.base import Backend, DeviceMemory, LoadedModel, Loading
 from worker.backends.onnx.graph_load import GraphLoad, Runtime
 from worker.backends.onnx.model import OnnxModel
-from worker.concurrency.own_thread import on_own_thread
 from worker.packs.manifest import GRAPHS
 from worker.packs.pack import Pack
 from yolopool.errors import InvalidOption, LoadFailed, OutOfMemory
@@ -56,7 +55,7 @@ class CompositeBackend:
         loading.prepare()
         loading.begin()
         try:
-            on_own_thread(loading.make)
+            loading.make()
         except OutOfMemory:
             self.reclaim()
             raise

@@ -2,8 +2,7 @@
 
 A runtime optimises a graph when it makes a session, for up to several seconds, and some prepare
 more in the first pass. Only the memory is measured on the device thread, where no pass is in
-flight. Python itself runs at the priority of the worker: a thread of low priority that waits for a
-core would keep the interpreter lock from all others.
+flight.
 """
 
 from collections.abc import Callable
@@ -13,9 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from worker.arrays import U8
+from worker.backends.onnx.beside import beside_passes
 from worker.backends.onnx.model import OnnxModel, Outputs, Session, cause_of
-from worker.concurrency.own_thread import on_own_thread
-from worker.hardware.host import yield_to_passes
 from worker.packs.manifest import channels_of
 from worker.packs.pack import Pack
 from worker.postprocess.outputs import NmsOptions
@@ -44,8 +42,8 @@ class Runtime(Protocol):
         ...
 
     def load(self, pack: Pack) -> Session:
-        """Prepares a graph in memory of its own. The thread ends with this call: it may lower its
-        priority. Raises LoadFailed, and errors of the library.
+        """Prepares a graph in memory of its own, on any thread, beside passes: what computes for
+        long yields to them. Raises LoadFailed, OutOfMemory, and errors of the library.
         """
         ...
 
@@ -117,11 +115,7 @@ class _Beside:
         self._session = session
 
     def run(self, images: U8) -> Outputs:
-        return on_own_thread(partial(self._run, images))
-
-    def _run(self, images: U8) -> Outputs:
-        yield_to_passes()
-        return self._session.run(images)
+        return beside_passes(partial(self._session.run, images))
 
     def close(self) -> None:
         self._session.close()

@@ -5,6 +5,7 @@ and is off unless a setting asks for it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 
 from worker.arrays import U8
 from worker.backends.onnx.model import Outputs
+from worker.concurrency.own_thread import on_own_thread
 from worker.hardware import allocator
 from worker.hardware.host import yield_to_passes
 from worker.packs.memory_file import memory_file
@@ -67,9 +69,10 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         with memory_file(pack.weights) as path:
-            session = runtime.InferenceSession(
-                path, options, providers=wanted, disabled_optimizers=_none_disabled()
-            )
+            make = partial(runtime.InferenceSession, path, options, providers=wanted)
+            # On CUDA the device thread waits for it.
+            read = _none_disabled if self._kinds == ("cpu",) else tuple
+            session = on_own_thread(partial(make, disabled_optimizers=read()))
         session.disable_fallback()  # it would read the file again, for another provider
         return _Session(session, pack.manifest.onnx)
 
