@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from worker.concurrency.own_thread import on_own_thread
+from worker.hardware import allocator
 from worker.hardware.host import yield_to_passes
 
 Answer = TypeVar("Answer")
@@ -18,6 +19,7 @@ def beside_passes(call: Callable[[], Answer]) -> Answer:
 
     def run() -> Answer:
         yield_to_passes()
+        allocator.use_heap_of_loads()
         return call()
 
     return on_own_thread(run)

@@ -82,6 +82,7 @@ def _none_disabled() -> Iterator[str]:
     graph. The threads keep their priority, and the graph is optimised at a low one.
     """
     yield_to_passes()
+    allocator.use_heap_of_loads()
     yield from ()
 
 
@@ -102,7 +103,7 @@ class _Session:
 
     def close(self) -> None:
         self._session = None
-        allocator.give_back()
+        allocator.give_back_loads()
 
     def _to_input(self, images: U8) -> Any:
         """NCHW, RGB or grey."""

@@ -105,7 +105,7 @@ class _Session:
 
     def close(self) -> None:
         self._request = self._compiled = None
-        allocator.give_back()
+        allocator.give_back_loads()
 
 
 def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:
