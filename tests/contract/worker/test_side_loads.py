@@ -16,7 +16,7 @@ import pytest
 from tests.contract.worker.small_device import SmallDevice, small_device
 from tests.models import Zoo
 from worker.backends.simulated import SimulatedModel
-from worker.hardware.host import yield_to_passes
+from worker.hardware import host
 from worker.replicas import side_load
 from yolopool.errors import LoadFailed, NotAssigned, OutOfMemory
 
@@ -287,16 +287,27 @@ def test_a_load_that_is_left_does_not_abort_a_worker_that_ends(zoo: Zoo) -> None
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_thread_that_yields_to_passes_leaves_others_as_they_were() -> None:
-    policies: list[int] = []
+def priority() -> tuple[int, int]:
+    """The scheduling class and the niceness of this thread."""
+    thread = threading.get_native_id()
+    return os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, thread)
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_a_thread_that_yields_to_passes_leaves_others_as_they_were(
+    leave: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "others_leave_time", lambda: leave)
+    seen: list[tuple[int, int]] = []
 
     def beside() -> None:
-        yield_to_passes()
-        policies.append(os.sched_getscheduler(0))
+        host.yield_to_passes()
+        seen.append(priority())
 
-    before = os.sched_getscheduler(0)
+    kind, nice = before = priority()
     thread = threading.Thread(target=beside)
     thread.start()
     thread.join()
-    assert policies == [os.SCHED_IDLE]
-    assert os.sched_getscheduler(0) == before != os.SCHED_IDLE
+    lower = (os.SCHED_IDLE, nice) if leave else (kind, min(19, nice + host.BESIDE_NICE))
+    assert seen == [lower]
+    assert priority() == before != lower

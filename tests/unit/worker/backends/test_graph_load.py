@@ -10,6 +10,7 @@ import pytest
 from worker.arrays import U8
 from worker.backends.onnx.graph_load import GraphLoad
 from worker.backends.onnx.model import Outputs
+from worker.hardware import host
 from worker.packs.pack import Pack
 from yolopool.errors import OutOfMemory
 from yolopool.v1.pack_pb2 import PackManifest
@@ -49,6 +50,11 @@ class Counting:
 
     def close(self) -> None:
         self.closed += 1
+
+
+@pytest.fixture(autouse=True)
+def free_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "others_leave_time", lambda: True)
 
 
 def manifest(batch: int = 0, self_test: bool = False) -> PackManifest:
