@@ -3,8 +3,8 @@
 import pytest
 
 from worker.packs.pack import Pack
-from worker.replicas.lifecycle import ReplicaLife
 from worker.replicas.replica import Assignment, Replica
+from yolopool.server.state_machine import Life
 from yolopool.v1 import types_pb2
 from yolopool.v1.pack_pb2 import PackManifest
 from yolopool.v1.worker_pb2 import PackLocation
@@ -19,7 +19,7 @@ def replica(backend: str, test: int, fixed_batch: int = 0) -> Replica:
     order = Assignment(
         "a@1", "a", 1, types_pb2.VersionSettings(), PackLocation(), "fp32", 4, pinned=False
     )
-    made = Replica(order, ReplicaLife("a@1", ReplicaState.WARM), pinned=False)
+    made = Replica(order, Life("a@1", ReplicaState.WARM), pinned=False)
     manifest = PackManifest(
         backend=backend, weights_bytes=WEIGHTS, activation_bytes_per_megapixel=ACTIVATIONS
     )
