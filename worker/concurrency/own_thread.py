@@ -23,6 +23,6 @@ def on_own_thread(call: Callable[[], Answer]) -> Answer:
     thread = Thread(target=run, name="load", daemon=True)
     thread.start()
     thread.join()
-    for error in errors:
-        raise error
-    return answers[0]
+    if errors:
+        raise errors.pop()  # not by a name: its frames would hold it, and it these frames
+    return answers.pop()
