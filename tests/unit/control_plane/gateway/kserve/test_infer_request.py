@@ -24,7 +24,8 @@ def request(images: int = 1, *outputs: str, **more: Any) -> ModelInferRequest:
 def test_references() -> None:
     assert reference("team/shapes", "") == "team/shapes"
     assert reference("team/shapes", "3") == "team/shapes@3"
-    for version in ("latest", "-1", "1.0", "\u0661"):
+    assert reference("team/shapes", "003") == "team/shapes@3"
+    for version in ("latest", "-1", "1.0", "0", "\u0661", "9" * 5000, "0" * 5000 + "1"):
         with pytest.raises(InvalidModelReference):
             reference("shapes", version)
 
