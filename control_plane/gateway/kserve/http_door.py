@@ -51,6 +51,10 @@ def router(operations: Operations) -> APIRouter:
     add("/v2/", pages.server, "GET")
     add("/v2/health/live", pages.live, "GET")
     add("/v2/health/ready", pages.ready, "GET")
+    settings = ("/v2/trace/setting", "/v2/logging", "/v2/models/{path:path}/trace/setting")
+    for path in settings:
+        add(path, pages.settings, "GET")
+        add(path, pages.settings, "POST")
     add("/v2/models/{path:path}", pages.model, "GET")
     add("/v2/models/{path:path}", pages.infer, "POST")
     add("/v2/repository/index", pages.index, "POST")
@@ -58,9 +62,6 @@ def router(operations: Operations) -> APIRouter:
     for kind in ("systemsharedmemory", "cudasharedmemory"):
         add(f"/v2/{kind}/{{path:path}}", pages.no_regions, "GET")
         add(f"/v2/{kind}/{{path:path}}", pages.shared_memory, "POST")
-    for path in ("/v2/trace/setting", "/v2/logging"):
-        add(path, pages.settings, "GET")
-        add(path, pages.settings, "POST")
     return door
 
 
@@ -216,7 +217,7 @@ async def _body(request: Request) -> bytes:
             raise _too_large()
         parts.append(part)
     body = b"".join(parts)
-    encoding = request.headers.get("content-encoding", "identity")
+    encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding == "identity" or not body:
         return body
     if encoding not in ("gzip", "deflate"):
@@ -227,15 +228,21 @@ async def _body(request: Request) -> bytes:
 
 
 def _unpacked(body: bytes) -> bytes:
-    unpacker = zlib.decompressobj(_WBITS_OF_EITHER)
-    try:
-        data = unpacker.decompress(body, MAX_MESSAGE_BYTES + 1)
-    except zlib.error as error:
-        raise InvalidArgument(f"the body is not packed as Content-Encoding says: {error}") from None
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise _too_large()
-    if not unpacker.eof:
-        raise InvalidArgument("the packed body is cut off: send all of it")
+    """All of its members: a packed body may be several, one after another."""
+    data = b""
+    while body:
+        unpacker = zlib.decompressobj(_WBITS_OF_EITHER)
+        try:
+            data += unpacker.decompress(body, MAX_MESSAGE_BYTES + 1 - len(data))
+        except zlib.error as error:
+            raise InvalidArgument(
+                f"the body is not packed as Content-Encoding says: {error}"
+            ) from None
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise _too_large()
+        if not unpacker.eof:
+            raise InvalidArgument("the packed body is cut off: send all of it")
+        body = unpacker.unused_data
     return data
 
 
