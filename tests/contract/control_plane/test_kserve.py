@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from control_plane.gateway.kserve import grpc_door
-from control_plane.gateway.kserve.grpc_door import WINDOW
+from control_plane.gateway.kserve.operations import AT_ONCE
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
-from yolopool.errors import ImageNotDecodable
+from yolopool.errors import ImageNotDecodable, RegistryUnavailable
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.kserve import grpc_service_pb2_grpc
 from yolopool.v1 import detection_pb2, model_pb2, types_pb2, worker_pb2
@@ -31,7 +31,7 @@ BROKEN = b"broken"
 class Echo(ScriptedWorker):
     """Answers b"seconds class" after that time with an object of that class."""
 
-    running = 0
+    running = most = 0
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
         self.inferred.append(request)
@@ -39,6 +39,7 @@ class Echo(ScriptedWorker):
             raise ImageNotDecodable("no image: give a JPEG")
         words = (request.encoded or request.raw.data[:3].hex().encode()).split()
         self.running += 1
+        self.most = max(self.most, self.running)
         try:
             await asyncio.sleep(float(words[0]) if len(words) == 2 else 0)
         except asyncio.CancelledError:
@@ -104,6 +105,44 @@ async def test_images_of_a_batch_run_at_once_and_are_answered_in_their_order(doo
     call = asyncio.create_task(doors.infer(*images))
     await becomes(lambda: len(doors.worker.inferred) == 9)
     assert classes(await call) == list(range(8))
+
+
+async def test_a_large_batch_leaves_room_in_the_queues_of_workers(doors: Doors) -> None:
+    await doors.infer(b"0 1")
+    images = [f"{0.6 if i % 3 else 0.3} {i:x}".encode() for i in range(64)]
+    assert classes(await doors.infer(*images)) == list(range(64))
+    assert doors.worker.most == AT_ONCE
+
+
+async def test_a_batch_that_was_taken_is_answered_by_a_process_that_stops(doors: Doors) -> None:
+    await doors.infer(b"0 1")
+    call = asyncio.create_task(doors.infer(*[b"0.3 1"] * (AT_ONCE + 8)))
+    await becomes(lambda: doors.worker.running == AT_ONCE)
+    stopping = asyncio.create_task(doors.rig.plane.stop())
+    await becomes(lambda: doors.rig.plane.dispatch.is_stopping)
+    assert (await refused(doors.infer(b"0 1"))).reason == "DRAINING"
+    assert classes(await call) == [1] * (AT_ONCE + 8)
+    await stopping
+
+
+async def test_an_error_that_others_get_too_is_theirs_as_it_was(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All who miss a version wait for one write of the want."""
+    asking = asyncio.Event()
+
+    async def full(*_: Any) -> None:
+        await asking.wait()
+        raise RegistryUnavailable("the registry has no room: try again")
+
+    monkeypatch.setattr(doors.rig.registry, "want", full)
+    calls = [asyncio.create_task(refused(doors.infer(*[b"0 1"] * n))) for n in (1, 2, 3)]
+    await asyncio.sleep(0.2)
+    asking.set()
+    alone, two, three = [error.message for error in await asyncio.gather(*calls)]
+    assert alone == "the registry has no room: try again"
+    assert two == f"image 0 (counted from 0) of 2: {alone}"
+    assert three == f"image 0 (counted from 0) of 3: {alone}"
 
 
 async def test_an_image_that_fails_fails_the_request_by_name_and_ends_the_others(
@@ -179,7 +218,11 @@ async def test_a_stream_that_is_not_read_is_not_run_ahead_of(
     await asyncio.sleep(0.1)
     assert len(doors.worker.inferred) == before + 4  # the first is not answered yet
     assert len([one async for one in stream]) == 41
-    assert WINDOW > 4
+    batches = doors.stub.ModelStreamInfer(iter([asked(b"0.3 1", b"0.3 2")] * 4))
+    await becomes(lambda: doors.worker.running == 4)
+    await asyncio.sleep(0.1)
+    assert len(doors.worker.inferred) == before + 41 + 4
+    assert len([one async for one in batches]) == 4
 
 
 async def test_a_stream_that_is_cancelled_frees_what_it_runs(doors: Doors) -> None:
@@ -221,16 +264,21 @@ async def test_a_load_keeps_what_is_wanted_and_an_unload_takes_every_version(doo
     assert (await refused(stub.RepositoryModelUnload(request))).reason == "INVALID_OPTION"
 
 
+UNKNOWN = {"confidense": kserve.InferParameter(double_param=0.5)}
+
+
 async def test_statistics_are_what_was_asked(doors: Doors) -> None:
     await doors.infer(b"0 1")
     await doors.infer(*[b"0 1"] * 5)
     await refused(doors.infer(BROKEN))
+    await refused(doors.infer(b"0 1", model="team/one@1", id="x", parameters=UNKNOWN))
+    await refused(doors.infer(b"30 1", timeout=0.2))
     every = await doors.stub.ModelStatistics(kserve.ModelStatisticsRequest())
     (one,) = every.model_stats
     assert (one.name, one.version, one.inference_count, one.execution_count) == (
         "team/one", "1", 6, 3,
     )  # fmt: skip
-    assert (one.inference_stats.success.count, one.inference_stats.fail.count) == (2, 1)
+    assert (one.inference_stats.success.count, one.inference_stats.fail.count) == (2, 3)
     assert one.inference_stats.compute_infer.ns == pytest.approx(2e6, rel=0.01)
     page = (await doors.http.get("/v2/models/team/one/stats")).json()
     assert page["model_stats"][0]["inference_count"] == 6
@@ -253,6 +301,9 @@ async def test_what_is_not_there(doors: Doors) -> None:
     await doors.rig.register("waits", b"waits")
     error = await refused(stub.ModelMetadata(kserve.ModelMetadataRequest(name="waits")))
     assert error.reason == "MODEL_NOT_READY"
+    assert not (await stub.ModelReady(kserve.ModelReadyRequest(name="waits"))).ready
+    long = kserve.ModelReadyRequest(name="team/one", version="9" * 5000)
+    assert (await refused(stub.ModelReady(long))).reason == "INVALID_MODEL_REFERENCE"
     region = kserve.SystemSharedMemoryRegisterRequest(name="a", key="/a", byte_size=1)
     assert (await refused(stub.SystemSharedMemoryRegister(region))).code == "UNIMPLEMENTED"
 
@@ -309,6 +360,9 @@ async def test_http_inference_in_json_in_bytes_and_as_one_image(doors: Doors) ->
     for coding, packed in (("gzip", gzip.compress(IN_JSON)), ("deflate", zlib.compress(IN_JSON))):
         same = await doors.post(INFER, packed, content_encoding=coding)
         assert same.json()["outputs"] == plain.json()["outputs"]
+    twice = gzip.compress(IN_JSON[:20]) + gzip.compress(IN_JSON[20:])
+    same = await doors.post(INFER, twice, content_encoding="GZIP")
+    assert same.json()["outputs"] == plain.json()["outputs"]
 
 
 REFUSED: list[tuple[str, bytes, dict[str, str], int]] = [
@@ -333,6 +387,9 @@ REFUSED: list[tuple[str, bytes, dict[str, str], int]] = [
     ("/v2/repository/models/team/one/load", b'{"parameters": 7}', {}, 501),
     ("/v2/systemsharedmemory/region/a/register", b"{}", {}, 501),
     ("/v2/trace/setting", b"{}", {}, 501),
+    ("/v2/models/team/one/trace/setting", b"{}", {}, 501),
+    (INFER, b"\1" + gzip.compress(b"{}"), {"content_encoding": "gzip"}, 400),
+    (INFER, gzip.compress(IN_JSON) + b"more", {"content_encoding": "gzip"}, 400),
 ]
 
 

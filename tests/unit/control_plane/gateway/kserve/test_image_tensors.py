@@ -174,7 +174,7 @@ def test_what_is_wrong_is_said(what: str) -> None:
 def test_a_side_of_nothing_is_refused_however_long_the_other_is(
     datatype: str, shape: list[int]
 ) -> None:
-    with pytest.raises(InvalidTensor, match="has shape|of shape"):
+    with pytest.raises(InvalidTensor, match="shape"):
         put(request("images", datatype, shape, b""))
 
 
