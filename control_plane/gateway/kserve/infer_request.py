@@ -39,15 +39,19 @@ def reference(name: str, version: str) -> str:
     return f"{name}@{int(version)}"
 
 
-def images_in(request: kserve.ModelInferRequest, task: str, request_id: str = "") -> Images:
-    """What to ask for a model of this task (empty: not known, then Detect will say why).
+def images_in(
+    request: kserve.ModelInferRequest, version: str, task: str, request_id: str = ""
+) -> Images:
+    """What to ask of this version, whose task it is, so that a batch has one version whatever is
+    registered meanwhile. Both are empty if there is none: then Detect will say why.
 
     Raises InvalidTensor, InvalidOption, InvalidModelReference.
     """
     outputs = _outputs(request, task)
     parameters = parameters_of(request.parameters) if request.parameters else Parameters()
     first = detection_pb2.DetectRequest(
-        model=reference(request.model_name, request.model_version), priority=parameters.priority
+        model=version or reference(request.model_name, request.model_version),
+        priority=parameters.priority,
     )
     options = parameters.options
     if task == _SEGMENT:

@@ -92,10 +92,11 @@ class Operations:
     async def _images(
         self, request: kserve.ModelInferRequest, version: ModelVersion | None, caller: Caller
     ) -> Images:
+        name = str(version.key) if version is not None else ""
         task = version.pack.task if version is not None and version.pack is not None else ""
         if is_heavy(request):
-            return await asyncio.to_thread(images_in, request, task, _request_id(caller))
-        return images_in(request, task, _request_id(caller))
+            return await asyncio.to_thread(images_in, request, name, task, _request_id(caller))
+        return images_in(request, name, task, _request_id(caller))
 
     async def _detect(
         self, images: Images, caller: Caller

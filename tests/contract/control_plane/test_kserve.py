@@ -33,6 +33,11 @@ class Echo(ScriptedWorker):
 
     running = most = 0
 
+    def __init__(self, name: str, models: int) -> None:
+        super().__init__(name, models)
+        self.open = asyncio.Event()
+        self.open.set()
+
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
         self.inferred.append(request)
         if request.encoded == BROKEN:
@@ -42,6 +47,7 @@ class Echo(ScriptedWorker):
         self.most = max(self.most, self.running)
         try:
             await asyncio.sleep(float(words[0]) if len(words) == 2 else 0)
+            await self.open.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -109,18 +115,36 @@ async def test_images_of_a_batch_run_at_once_and_are_answered_in_their_order(doo
 
 async def test_a_large_batch_leaves_room_in_the_queues_of_workers(doors: Doors) -> None:
     await doors.infer(b"0 1")
-    images = [f"{0.6 if i % 3 else 0.3} {i:x}".encode() for i in range(64)]
-    assert classes(await doors.infer(*images)) == list(range(64))
+    doors.worker.open.clear()
+    call = asyncio.create_task(doors.infer(*[f"0 {i:x}".encode() for i in range(64)]))
+    await becomes(lambda: doors.worker.running == AT_ONCE)
+    doors.worker.open.set()
+    assert classes(await call) == list(range(64))
     assert doors.worker.most == AT_ONCE
+
+
+async def test_a_batch_has_one_version_whatever_is_registered_meanwhile(doors: Doors) -> None:
+    await doors.infer(b"0 1")
+    doors.worker.open.clear()
+    call = asyncio.create_task(doors.infer(*[b"0 1"] * (AT_ONCE + 8)))
+    await becomes(lambda: doors.worker.running == AT_ONCE)
+    await doors.rig.register("team/one", b"another")
+    await doors.rig.import_next()
+    doors.worker.open.set()
+    assert (await call).model_version == "1"
+    assert {one.version.version for one in doors.worker.inferred} == {1}
+    assert (await doors.infer(b"0 1")).model_version == "2"
 
 
 async def test_a_batch_that_was_taken_is_answered_by_a_process_that_stops(doors: Doors) -> None:
     await doors.infer(b"0 1")
-    call = asyncio.create_task(doors.infer(*[b"0.3 1"] * (AT_ONCE + 8)))
+    doors.worker.open.clear()
+    call = asyncio.create_task(doors.infer(*[b"0 1"] * (AT_ONCE + 8)))
     await becomes(lambda: doors.worker.running == AT_ONCE)
     stopping = asyncio.create_task(doors.rig.plane.stop())
     await becomes(lambda: doors.rig.plane.dispatch.is_stopping)
     assert (await refused(doors.infer(b"0 1"))).reason == "DRAINING"
+    doors.worker.open.set()
     assert classes(await call) == [1] * (AT_ONCE + 8)
     await stopping
 
