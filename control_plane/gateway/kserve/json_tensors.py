@@ -16,11 +16,13 @@ from google.protobuf.message import Message
 
 from control_plane.gateway.kserve.image_tensors import ENCODED
 from control_plane.gateway.kserve.result_tensors import packed
-from yolopool.errors import InvalidArgument, InvalidTensor
+from yolopool.errors import InvalidArgument, InvalidOption, InvalidTensor
 from yolopool.kserve import grpc_service_pb2 as kserve
 
-# Parsing JSON holds up everything else in the process.
+# Parsing JSON, and writing it, hold up everything else in the process. The latter has three times
+# as many bytes as its values.
 MAX_JSON_BYTES = 4 * 1024**2
+_MAX_VALUES_BYTES = 2 * 1024**2
 _MAX_TENSORS = 16
 _BINARY, _SIZE, _ALL_BINARY = "binary_data", "binary_data_size", "binary_data_output"
 _OUTPUT_NUMBERS = {"FP32": "<f4", "INT32": "<i4"}
@@ -72,9 +74,11 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 def infer_body(response: kserve.ModelInferResponse, binary: Binary) -> tuple[bytes, int | None]:
-    """The body, and how much of it is JSON; None: all."""
+    """The body, and how much of it is JSON; None: all. Raises InvalidOption for an answer that is
+    too large for JSON.
+    """
     named, everything = binary
-    outputs, parts = [], []
+    outputs, parts, left = [], [], _MAX_VALUES_BYTES
     for tensor, data in zip(response.outputs, response.raw_output_contents, strict=True):
         said: dict[str, Any] = {
             "name": tensor.name,
@@ -85,6 +89,12 @@ def infer_body(response: kserve.ModelInferResponse, binary: Binary) -> tuple[byt
             said["parameters"] = {_SIZE: len(data)}
             parts.append(data)
         else:
+            left -= len(data)
+            if left < 0:
+                raise InvalidOption(
+                    f"the answer has more than {_MAX_VALUES_BYTES} bytes to be written as JSON: "
+                    "ask for binary_data_output, for fewer outputs, or send fewer images"
+                )
             said["data"] = _values(tensor.datatype, data)
         outputs.append(said)
     document = {

@@ -42,6 +42,8 @@ DOOR = "kserve"
 # Images of one request or stream that wait in the queue of a worker at once. It has 64 places: one
 # caller alone never fills it, and leaves room for others.
 AT_ONCE = 32
+# So many are packed within milliseconds; more are packed beside the event loop.
+_FEW_OBJECTS = 1000
 
 
 class Operations:
@@ -71,7 +73,7 @@ class Operations:
                 images = await self._images(request, version, caller)
                 past_s = self._clock.monotonic() - began_s
                 answers = await self._detect(images, _admitted(caller, images.timeout_s, past_s))
-            response = infer_response(request, answers, images.outputs)
+            response = await self._response(request, answers, images.outputs)
         except BaseException:  # whoever left is counted too
             if version is not None:
                 key, seconds = version.key, self._clock.monotonic() - began_s
@@ -97,6 +99,16 @@ class Operations:
         if is_heavy(request):
             return await asyncio.to_thread(images_in, request, name, task, _request_id(caller))
         return images_in(request, name, task, _request_id(caller))
+
+    async def _response(
+        self,
+        request: kserve.ModelInferRequest,
+        answers: Sequence[detection_pb2.DetectResponse],
+        outputs: tuple[str, ...] | None,
+    ) -> kserve.ModelInferResponse:
+        if sum(len(answer.detections) for answer in answers) > _FEW_OBJECTS:
+            return await asyncio.to_thread(infer_response, request, answers, outputs)
+        return infer_response(request, answers, outputs)
 
     async def _detect(
         self, images: Images, caller: Caller

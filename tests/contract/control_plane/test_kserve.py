@@ -54,8 +54,9 @@ class Echo(ScriptedWorker):
         finally:
             self.running -= 1
         found = detection_pb2.Detection(class_id=int(words[-1], 16), confidence=0.5)
+        count = max(1, request.options.max_detections)
         result = detection_pb2.DetectResponse(
-            version=request.version, batch_size=2, task="detect", detections=[found],
+            version=request.version, batch_size=2, task="detect", detections=[found] * count,
             timing=detection_pb2.Timing(inference_ms=1.0, queue_ms=0.5),
         )  # fmt: skip
         return worker_pb2.InferResponse(result=result, load=types_pb2.LoadReport())
@@ -201,6 +202,12 @@ async def test_parameters_reach_the_worker(doors: Doors) -> None:
     request.raw_input_contents[0] = b"\4\0\0\x0030 1"
     error = await refused(doors.stub.ModelInfer(request, timeout=30))
     assert error.code == "DEADLINE_EXCEEDED"
+
+
+async def test_many_objects_are_all_answered(doors: Doors) -> None:
+    request = asked(b"0 1", b"0 2")
+    request.parameters["max_detections"].int64_param = 700
+    assert classes(await doors.stub.ModelInfer(request, timeout=30)) == [1] * 700 + [2] * 700
 
 
 async def test_pixels_reach_the_worker(doors: Doors) -> None:

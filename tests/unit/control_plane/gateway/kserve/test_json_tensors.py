@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from control_plane.gateway.kserve import json_tensors
 from control_plane.gateway.kserve.json_tensors import MAX_JSON_BYTES, infer_body, infer_request
-from yolopool.errors import InvalidArgument, InvalidTensor
+from yolopool.errors import InvalidArgument, InvalidOption, InvalidTensor
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.kserve import model_config_pb2
 
@@ -262,6 +262,19 @@ def test_an_answer_with_bytes() -> None:
     assert classes["data"] == [7]
     assert masks["parameters"] == {"binary_data_size": 10}
     assert content[size:] == b"".join(answer().raw_output_contents[::2])
+
+
+def test_a_large_answer_is_sent_as_bytes_or_not_at_all() -> None:
+    response = kserve.ModelInferResponse()
+    for name in ("boxes", "scores"):
+        response.outputs.add(name=name, datatype="FP32", shape=[300_000])
+        response.raw_output_contents.append(bytes(4 * 300_000))
+    with pytest.raises(InvalidOption, match="binary_data_output"):
+        infer_body(response, ({}, False))
+    content, size = infer_body(response, ({"scores": True}, False))
+    assert size is not None
+    assert len(json.loads(content[:size])["outputs"][0]["data"]) == 300_000
+    assert len(infer_body(response, ({}, True))[0]) > 2_400_000
 
 
 def test_messages_as_the_protocol_has_them_in_json() -> None:
