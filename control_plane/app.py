@@ -12,12 +12,16 @@ from uuid import uuid4
 
 import structlog
 import uvloop
+from fastapi import APIRouter
 
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
 from control_plane.gateway.dispatch import Dispatch
 from control_plane.gateway.http_app import build
 from control_plane.gateway.http_server import HttpServer
+from control_plane.gateway.rest.event_stream import event_routes
+from control_plane.gateway.rest.routes import admin_routes
+from control_plane.gateway.rest.uploads import upload_routes
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
@@ -134,7 +138,9 @@ class ControlPlane:
         self._worker_exits = self._new_worker_exits()
         self._services = self._new_services(identity)
         self._server, self.dispatch = self._new_doors()
-        self._http = HttpServer(build(view, self._metrics, self._is_leader, doors=[]))
+        self._http = HttpServer(
+            build(view, self._metrics, self._is_leader, doors=self._new_http_doors())
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
 
@@ -193,6 +199,11 @@ class ControlPlane:
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
         return server, dispatch
+
+    def _new_http_doors(self) -> list[APIRouter]:
+        dispatch = self.dispatch
+        # A file that is put on a model's path takes what the table leaves.
+        return [event_routes(dispatch), admin_routes(dispatch), upload_routes(dispatch)]
 
     def _projected(self) -> Snapshot:
         return projected(self.view, self._executor)

@@ -1,0 +1,259 @@
+"""An endpoint of HTTP for a method of a service, as a row of the table of routes says it."""
+
+import inspect
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Path, Query
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from control_plane.gateway.dispatch import Dispatch
+from control_plane.gateway.problem import MEDIA_TYPE, problem
+from control_plane.gateway.rest.comments import comment_of
+from control_plane.gateway.rest.door_calls import (
+    Timeout,
+    caller_of,
+    refuse_unknown,
+    while_connected,
+)
+from control_plane.gateway.rest.schemas import as_json, as_line, parsed, schema_of, type_of
+from yolopool.errors import YolopoolError
+from yolopool.v1 import bench_pb2, events_pb2, explain_pb2, fleet_pb2, model_pb2, schedule_pb2
+
+_FILES = (bench_pb2, events_pb2, explain_pb2, fleet_pb2, model_pb2, schedule_pb2)
+SERVICES = {
+    name: service for file in _FILES for name, service in file.DESCRIPTOR.services_by_name.items()
+}
+
+NO_BODY = "-"
+NDJSON = "application/x-ndjson"
+# What every call may answer, and what is meant by it.
+_ALWAYS = {
+    400: "The request is wrong: `detail` says what to change.",
+    429: "No room at the moment: queue, memory or disk.",
+    500: "A fault of the pool: `detail` has an id for its log.",
+    503: "A part of the pool does not answer at the moment: try again.",
+    504: "No answer came in time.",
+}
+_SOMETIMES = {
+    404: "What the request names does not exist.",
+    409: "The request is valid, but not possible in this state.",
+    422: "The bytes are not what their digest says.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One endpoint.
+
+    `path`: its parameters are fields of the request, or of the field that is the body. `body`: the
+    field of the request that the JSON body is; empty: the request, less what path and query have.
+    `query`: fields of the request. `answer`: the field of the reply that is answered; empty: all of
+    it. `status` when the work is done; without `wait` it goes on, and 202 is answered.
+    """
+
+    verb: str
+    path: str
+    rpc: str
+    name: str = ""
+    body: str = NO_BODY
+    body_may_lack: bool = False
+    query: tuple[str, ...] = ()
+    answer: str = ""
+    status: int = 200
+    errors: tuple[int, ...] = ()
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    reason: str
+    retryable: bool
+    request_id: str
+    retry_after_s: float | None = None
+    details: dict[str, str] | None = None
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a path may answer beside its success, for the OpenAPI document."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    about = _ALWAYS | {status: _SOMETIMES[status] for status in statuses}
+    named = {status: {"description": about[status], "content": content} for status in sorted(about)}
+    return {**named, "default": {"description": "Another error.", "model": Problem}}
+
+
+def method_of(route: Route) -> MethodDescriptor:
+    service, _, name = route.rpc.partition("/")
+    return SERVICES[service].methods_by_name[name]
+
+
+def add(router: APIRouter, dispatch: Dispatch, route: Route) -> None:
+    """Adds the endpoint of a route."""
+    method = method_of(route)
+    endpoint = _Endpoint(dispatch, route, method)
+    about = comment_of(method.full_name)
+    answers: dict[int | str, dict[str, Any]] = {route.status: endpoint.answer_documented()}
+    if "wait" in method.input_type.fields_by_name:
+        answers[202] = {**answers[route.status], "description": "It was begun, and goes on."}
+    router.add_api_route(
+        route.path,
+        endpoint.handler(),
+        methods=[route.verb],
+        operation_id=route.name or method.name,
+        summary=about.partition(". ")[0].rstrip("."),
+        description=about,
+        status_code=route.status,
+        response_model=None,
+        responses={**answers, **problems(*route.errors)},
+        tags=[route.rpc.partition("Service")[0].lower()],
+    )
+
+
+class _Endpoint:
+    def __init__(self, dispatch: Dispatch, route: Route, method: MethodDescriptor) -> None:
+        self._dispatch = dispatch
+        self._route = route
+        self._rpc = f"/{method.containing_service.full_name}/{method.name}"
+        self._asked: Descriptor = method.input_type
+        self._request = message_factory.GetMessageClass(method.input_type)
+        self._reply: Descriptor = method.output_type
+        self._streams = method.server_streaming
+        self._waits = "wait" in self._asked.fields_by_name
+        self._in_path = _names_in(route.path)
+        self._in_query = (*route.query, *(("wait",) if self._waits else ()))
+
+    # --- the document -------------------------------------------------------------------------
+
+    def answer_documented(self) -> dict[str, Any]:
+        if self._route.status == 204:
+            return {"description": "Done."}
+        if self._streams:
+            schema = {"$ref": f"#/components/schemas/{schema_of(self._reply).__name__}"}
+            return {
+                "description": "A line of JSON for each reply; the last may be a problem.",
+                "model": schema_of(self._reply),
+                "content": {NDJSON: {"schema": schema}},
+            }
+        return {"description": "Done.", "model": schema_of(self._answered())}
+
+    def _answered(self) -> Descriptor:
+        return _within(self._reply, self._route.answer)
+
+    # --- the function that FastAPI calls ------------------------------------------------------
+
+    def handler(self) -> Any:
+        async def handle(request: Request, **given: Any) -> Response:
+            refuse_unknown(request, (*self._in_query, "timeout"))
+            message = self._message(given)
+            caller = caller_of(request, given["timeout"])
+            if self._streams:
+                return await self._stream(message, caller)
+            call = self._dispatch.unary(self._rpc, message, caller)
+            return self._response(await while_connected(request, call), given)
+
+        return with_parameters(handle, self._parameters())
+
+    def _parameters(self) -> Iterator[inspect.Parameter]:
+        for name in self._in_path:
+            about = comment_of(self._field(name).full_name) or None
+            yield parameter(name, Annotated[str, Path(description=about)])
+        yield from query_parameters(self._asked, self._in_query)
+        yield parameter("timeout", Timeout, None)
+        if self._route.body != NO_BODY:
+            schema = self._body_schema()
+            default = schema() if self._route.body_may_lack else inspect.Parameter.empty
+            yield parameter("body", Annotated[schema, Body()], default)
+
+    def _body_schema(self) -> type[BaseModel]:
+        of = _within(self._asked, self._route.body)
+        less = frozenset((*self._in_path, *self._in_query)) & set(of.fields_by_name)
+        name = f"{self._route.rpc.partition('/')[2]}Body" if less or of is self._asked else ""
+        return schema_of(of, less, name)
+
+    def _field(self, name: str) -> FieldDescriptor:
+        if name in self._asked.fields_by_name:
+            return self._asked.fields_by_name[name]
+        return _within(self._asked, self._route.body).fields_by_name[name]
+
+    def _message(self, given: dict[str, Any]) -> Message:
+        message = self._request()
+        body = given.get("body")
+        part = message
+        if self._route.body not in ("", NO_BODY):
+            part = getattr(message, self._route.body)
+            part.SetInParent()
+        if body is not None:
+            parsed(body.model_dump(exclude_unset=True), part)
+        for name in self._in_path:
+            of = message if name in self._asked.fields_by_name else part
+            parsed({name: given[name]}, of)
+        asked = {name: given[name] for name in self._in_query if given[name] is not None}
+        return parsed(asked, message)
+
+    def _response(self, reply: Message, given: dict[str, Any]) -> Response:
+        status = 202 if self._waits and not given["wait"] else self._route.status
+        if status == 204:
+            return Response(status_code=204)
+        answer = getattr(reply, self._route.answer) if self._route.answer else reply
+        headers = {}
+        if self._route.status == 201:
+            headers["Location"] = f"/v1/models/{answer.version.model}@{answer.version.version}"
+        return JSONResponse(as_json(answer), status, headers)
+
+    async def _stream(self, message: Message, caller: Any) -> Response:
+        replies = self._dispatch.stream(self._rpc, message, caller)
+        # What is refused at once is an error of its own status.
+        first = await anext(replies, None)
+
+        async def lines() -> AsyncIterator[bytes]:
+            async with aclosing(replies):  # type: ignore[type-var] # a generator
+                reply = first
+                while reply is not None:
+                    yield as_line(reply).encode() + b"\n"
+                    try:
+                        reply = await anext(replies, None)
+                    except YolopoolError as error:
+                        yield bytes(problem(error).body) + b"\n"
+                        return
+
+        return StreamingResponse(lines(), media_type=NDJSON)
+
+
+def with_parameters(handle: Any, parameters: Iterable[inspect.Parameter]) -> Any:
+    """The function as FastAPI is to see it: `handle(request, **given)` with these parameters."""
+    all_of_them = [parameter("request", Request), *parameters]
+    handle.__signature__ = inspect.Signature(all_of_them)
+    return handle
+
+
+def query_parameters(of: Descriptor, names: Iterable[str]) -> Iterator[inspect.Parameter]:
+    """Fields of a message as parameters of the query; of one that is not given: None, or []."""
+    for name in names:
+        field = of.fields_by_name[name]
+        kind = Annotated[type_of(field), Query(description=comment_of(field.full_name) or None)]
+        yield parameter(name, kind, [] if field.is_repeated else None)
+
+
+def parameter(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _names_in(path: str) -> tuple[str, ...]:
+    parts = path.split("{")[1:]
+    return tuple(part.partition("}")[0].partition(":")[0] for part in parts)
+
+
+def _within(descriptor: Descriptor, field: str) -> Descriptor:
+    return descriptor.fields_by_name[field].message_type if field else descriptor

@@ -1,0 +1,128 @@
+"""Events as server-sent events, or those that are kept as a list."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from control_plane.gateway.dispatch import Dispatch
+from control_plane.gateway.problem import problem
+from control_plane.gateway.rest.comments import comment_of
+from control_plane.gateway.rest.door_calls import caller_of, refuse_unknown
+from control_plane.gateway.rest.endpoints import (
+    parameter,
+    problems,
+    query_parameters,
+    with_parameters,
+)
+from control_plane.gateway.rest.schemas import as_json, as_line, parsed, schema_of
+from yolopool.errors import InvalidOption, YolopoolError
+from yolopool.v1 import events_pb2
+
+PATH = "/v1/events"
+WATCH = "/yolopool.v1.EventService/WatchEvents"
+SSE = "text/event-stream"
+# Proxies end a connection that is silent for a minute.
+HEARTBEAT_S = 15.0
+# How long an error may take to be an answer of its own; one that comes later is in the stream.
+REFUSAL_S = 0.25
+RETRY_MS = 2000
+_FIELDS = tuple(events_pb2.WatchEventsRequest.DESCRIPTOR.fields_by_name)
+
+
+def event_routes(dispatch: Dispatch, heartbeat_s: float = HEARTBEAT_S) -> APIRouter:
+    """The endpoint of events. `heartbeat_s`: the longest silence of a stream."""
+
+    async def watch(request: Request, last_event_id: str, **given: Any) -> Response:
+        refuse_unknown(request, _FIELDS)
+        asked = {name: given[name] for name in _FIELDS if given[name] not in (None, [])}
+        message = parsed(asked, events_pb2.WatchEventsRequest())
+        if given["follow"] is None:
+            message.follow = SSE in request.headers.get("accept", "")
+        if last_event_id:
+            # A reader that comes back repeats its first query, and is to miss nothing.
+            message.after, message.last = last_event_id, 0
+        events = dispatch.stream(WATCH, message, caller_of(request, None))
+        if message.follow:
+            if "application/json" in request.headers.get("accept", ""):
+                raise InvalidOption(f"what follows is sent as {SSE}: accept that, or leave it out")
+            return await _stream(events, heartbeat_s)
+        return JSONResponse({"events": [as_json(event) async for event in events]})
+
+    router = APIRouter(tags=["event"])
+    described = events_pb2.WatchEventsRequest.DESCRIPTOR
+    event = schema_of(events_pb2.Event.DESCRIPTOR)
+    header = Header(alias="Last-Event-ID", description="The last event that was seen.")
+    listed = {"type": "array", "items": {"$ref": f"#/components/schemas/{event.__name__}"}}
+    router.add_api_route(
+        PATH,
+        with_parameters(
+            watch,
+            (
+                *query_parameters(described, _FIELDS),
+                parameter("last_event_id", Annotated[str, header], ""),
+            ),
+        ),
+        methods=["GET"],
+        operation_id="WatchEvents",
+        summary="Events, as a list or as they happen",
+        description=f"{comment_of('yolopool.v1.EventService.WatchEvents')} With `follow`, or where "
+        f"{SSE} is accepted, each is sent as it happens; `id` is the event's.",
+        response_model=None,
+        responses={
+            200: {
+                "description": "The events.",
+                "content": {
+                    "application/json": {
+                        "schema": {"type": "object", "properties": {"events": listed}}
+                    },
+                    SSE: {"schema": {"type": "string"}},
+                },
+            },
+            **problems(),
+        },
+    )
+    return router
+
+
+async def _stream(events: AsyncIterator[events_pb2.Event], heartbeat_s: float) -> Response:
+    coming = asyncio.ensure_future(anext(events, None))
+    await asyncio.wait((coming,), timeout=REFUSAL_S)
+    if coming.done() and coming.exception() is not None:
+        coming.result()
+    body = _lines(events, coming, heartbeat_s)
+    # A proxy that collects answers would keep events back.
+    return StreamingResponse(
+        body, media_type=SSE, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    )
+
+
+async def _lines(
+    events: AsyncIterator[events_pb2.Event],
+    coming: "asyncio.Future[events_pb2.Event | None]",
+    heartbeat_s: float,
+) -> AsyncIterator[str]:
+    """Each event when the reader takes it, comments while there is none."""
+    try:
+        yield f"retry: {RETRY_MS}\n\n"
+        while True:
+            await asyncio.wait((coming,), timeout=heartbeat_s)
+            if not coming.done():
+                yield ": nothing new\n\n"
+                continue
+            event = coming.result()
+            if event is None:
+                return
+            yield f"id: {event.id}\ndata: {as_line(event)}\n\n"
+            coming = asyncio.ensure_future(anext(events, None))
+    except YolopoolError as error:
+        yield f"event: problem\ndata: {bytes(problem(error).body).decode()}\n\n"
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        async with aclosing(events):  # type: ignore[type-var] # a generator
+            pass
