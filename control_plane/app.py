@@ -16,6 +16,7 @@ from fastapi import APIRouter
 
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
+from control_plane.gateway.cameras import camera_routes
 from control_plane.gateway.dispatch import Dispatch
 from control_plane.gateway.http_app import build
 from control_plane.gateway.http_server import HttpServer
@@ -203,7 +204,14 @@ class ControlPlane:
     def _new_http_doors(self) -> list[APIRouter]:
         dispatch = self.dispatch
         # A file that is put on a model's path takes what the table leaves.
-        return [event_routes(dispatch), admin_routes(dispatch), upload_routes(dispatch)]
+        return [
+            event_routes(dispatch),
+            admin_routes(dispatch),
+            upload_routes(dispatch),
+            camera_routes(
+                dispatch, self._settings.camera_model, lambda: self.view.catalogue.names()
+            ),
+        ]
 
     def _projected(self) -> Snapshot:
         return projected(self.view, self._executor)

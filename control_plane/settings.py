@@ -102,6 +102,11 @@ class Settings(BaseSettings):
         description="models to load and pin at start, as name or name@version; repeat the flag, or "
         "separate them by commas",
     )
+    camera_model: str = Field(
+        "",
+        description="model that serves camera systems which name none, as name or name@version; "
+        "empty: the only one that is registered",
+    )
     die_with_parent: bool = Field(False, description="stop when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = Field(True, description="log one JSON object a line")
@@ -120,6 +125,11 @@ class Settings(BaseSettings):
             return value
         references = (text.strip() for part in parts for text in str(part).split(","))
         return tuple(reference for reference in references if reference)
+
+    @field_validator("camera_model")
+    @classmethod
+    def _is_a_reference(cls, value: str) -> str:
+        return cls._are_references((value,))[0] if value else value
 
     @field_validator("load")
     @classmethod

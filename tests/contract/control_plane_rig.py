@@ -91,6 +91,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.forced: list[str] = []
         self.drained: list[types_pb2.FencingToken] = []
         self.inference_ms = 0.0
+        self.detections = [detection_pb2.Detection(class_name="circle", confidence=0.5)]
         self.load_s = self.turn_s = self.infer_s = 0.0
         self.on_infer: YolopoolError | None = None
         self.on_assign: YolopoolError | None = None
@@ -279,7 +280,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
                 variant=self.replicas[key].variant if key in self.replicas else None,
                 batch_size=1,
                 timing=detection_pb2.Timing(inference_ms=2.0, queue_ms=1.0),
-                detections=[detection_pb2.Detection(class_name="circle", confidence=0.5)],
+                detections=self.detections,
             ),
             load=types_pb2.LoadReport(sequence=self._sequence),
             ledger_used_bytes=WEIGHTS * len(self.replicas),

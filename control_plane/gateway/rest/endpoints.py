@@ -90,13 +90,16 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a path may answer beside its success, for the OpenAPI document."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     about = _ALWAYS | {status: _SOMETIMES[status] for status in statuses}
-    named = {status: {"description": about[status], "content": content} for status in sorted(about)}
+    named: dict[int | str, dict[str, Any]] = {
+        status: {"description": about[status], "content": content} for status in sorted(about)
+    }
     return {**named, "default": {"description": "Another error.", "model": Problem}}
 
 
 def method_of(route: Route) -> MethodDescriptor:
     service, _, name = route.rpc.partition("/")
-    return SERVICES[service].methods_by_name[name]
+    method: MethodDescriptor = SERVICES[service].methods_by_name[name]
+    return method
 
 
 def add(router: APIRouter, dispatch: Dispatch, route: Route) -> None:
@@ -206,7 +209,7 @@ class _Endpoint:
         status = 202 if self._waits and not given["wait"] else self._route.status
         if status == 204:
             return Response(status_code=204)
-        answer = getattr(reply, self._route.answer) if self._route.answer else reply
+        answer: Any = getattr(reply, self._route.answer) if self._route.answer else reply
         headers = {}
         if self._route.status == 201:
             headers["Location"] = f"/v1/models/{answer.version.model}@{answer.version.version}"
@@ -242,8 +245,9 @@ def query_parameters(of: Descriptor, names: Iterable[str]) -> Iterator[inspect.P
     """Fields of a message as parameters of the query; of one that is not given: None, or []."""
     for name in names:
         field = of.fields_by_name[name]
-        kind = Annotated[type_of(field), Query(description=comment_of(field.full_name) or None)]
-        yield parameter(name, kind, [] if field.is_repeated else None)
+        kind: Any = type_of(field)
+        about = Query(description=comment_of(field.full_name) or None)
+        yield parameter(name, Annotated[kind, about], [] if field.is_repeated else None)
 
 
 def parameter(name: str, kind: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
@@ -256,4 +260,7 @@ def _names_in(path: str) -> tuple[str, ...]:
 
 
 def _within(descriptor: Descriptor, field: str) -> Descriptor:
-    return descriptor.fields_by_name[field].message_type if field else descriptor
+    """The message that a field holds; that of the descriptor itself without one."""
+    of = descriptor.fields_by_name[field].message_type if field else descriptor
+    assert of is not None, f"{field} of {descriptor.full_name} holds no message: this is a bug"
+    return of

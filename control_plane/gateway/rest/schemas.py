@@ -87,13 +87,16 @@ def schema_of(
 
 def type_of(field: FieldDescriptor) -> Any:
     """The type of a field's value."""
-    if is_map(field):
-        return dict[str, type_of(field.message_type.fields_by_name["value"])]  # type: ignore[misc]
+    of = _of_map(field)
+    if of is not None:
+        return dict[str, type_of(of)]  # type: ignore[misc]
     return list[_one(field)] if field.is_repeated else _one(field)  # type: ignore[misc]
 
 
-def is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
+def _of_map(field: FieldDescriptor) -> FieldDescriptor | None:
+    """The field of a map's values; None: it is no map."""
+    of = field.message_type
+    return of.fields_by_name["value"] if of is not None and of.GetOptions().map_entry else None
 
 
 def _one(field: FieldDescriptor) -> Any:
@@ -117,7 +120,7 @@ def _field(field: FieldDescriptor) -> tuple[Any, Any]:
 def parsed(value: Mapping[str, Any], message: M) -> M:
     """The message with the fields of a JSON object. Raises InvalidOption, which names the field."""
     try:
-        return json_format.ParseDict(value, message)
+        return json_format.ParseDict(dict(value), message)
     except json_format.ParseError as error:
         raise InvalidOption(str(error)) from error
 
@@ -138,9 +141,14 @@ def as_line(message: Message) -> str:
     return json.dumps(as_json(message), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _value(field: FieldDescriptor, value: Any) -> Any:
-    if is_map(field):
-        of = field.message_type.fields_by_name["value"]
+def shortest(value: float) -> float:
+    """The shortest number that is the same 32 bits: 0.7, not 0.699999988079071."""
+    return float(str(np.float32(value)))
+
+
+def _value(field: Any, value: Any) -> Any:
+    of = _of_map(field)
+    if of is not None:
         return {str(key): _plain(of, value[key]) for key in sorted(value)}
     if field.is_repeated:
         return [_plain(field, one) for one in value]
@@ -152,12 +160,11 @@ def _plain(field: FieldDescriptor, value: Any) -> Any:
         case FieldDescriptor.CPPTYPE_MESSAGE:
             return as_json(value)
         case FieldDescriptor.CPPTYPE_FLOAT:
-            # The shortest number that is the same 32 bits: 0.7, not 0.699999988079071.
-            return float(str(np.float32(value))) if math.isfinite(value) else None
+            return shortest(value) if math.isfinite(value) else None
         case FieldDescriptor.CPPTYPE_DOUBLE:
             return value if math.isfinite(value) else None
         case FieldDescriptor.CPPTYPE_ENUM:
             # A later release may know more of them.
-            known = field.enum_type.values_by_number.get(value)
-            return value if known is None else known.name
+            known = field.enum_type and field.enum_type.values_by_number.get(value)
+            return known.name if known else value
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value

@@ -5,7 +5,7 @@ on `/v1/models/NAME` becomes the next version of the model.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -178,7 +178,7 @@ class _Uploads:
 
 async def _messages(
     header: model_pb2.UploadHeader, request: Request, skipped: int | None
-) -> AsyncIterator[model_pb2.UploadArtifactRequest]:
+) -> AsyncGenerator[model_pb2.UploadArtifactRequest, None]:
     """The header, and the body less its first `skipped` bytes; None: no body."""
     yield model_pb2.UploadArtifactRequest(header=header)
     if skipped is None:
