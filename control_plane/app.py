@@ -7,22 +7,19 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 from uuid import uuid4
 
 import structlog
 import uvloop
-from fastapi import APIRouter
 
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
-from control_plane.gateway.cameras import camera_routes
 from control_plane.gateway.dispatch import Dispatch
-from control_plane.gateway.http_app import build
-from control_plane.gateway.http_server import HttpServer
-from control_plane.gateway.rest.event_stream import event_routes
-from control_plane.gateway.rest.routes import admin_routes
-from control_plane.gateway.rest.uploads import upload_routes
+from control_plane.gateway.health.grpc_health import Health
+from control_plane.gateway.health.model_readiness import ModelReadiness
+from control_plane.gateway.http_doors import HttpDoors
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
@@ -138,10 +135,9 @@ class ControlPlane:
         )
         self._worker_exits = self._new_worker_exits()
         self._services = self._new_services(identity)
-        self._server, self.dispatch = self._new_doors()
-        self._http = HttpServer(
-            build(view, self._metrics, self._is_leader, doors=self._new_http_doors())
-        )
+        ready = ModelReadiness(view, clock, Random())
+        self._server, self.dispatch = self._new_doors(ready)
+        self._http = HttpDoors(settings, view, self._metrics, self.dispatch, ready, self._is_leader)
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
 
@@ -191,27 +187,16 @@ class ControlPlane:
             )
         )
 
-    def _new_doors(self) -> tuple[GrpcServer, Dispatch]:
+    def _new_doors(self, ready: ModelReadiness) -> tuple[GrpcServer, Dispatch]:
         """The gRPC server, and the same methods for the other doors."""
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
-        server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S)
+        health = Health(ready, self.view.waiters)
+        server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S, health)
         dispatch = Dispatch([readiness, forwarding], server.calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
         return server, dispatch
-
-    def _new_http_doors(self) -> list[APIRouter]:
-        dispatch = self.dispatch
-        # A file that is put on a model's path takes what the table leaves.
-        return [
-            event_routes(dispatch),
-            admin_routes(dispatch),
-            upload_routes(dispatch),
-            camera_routes(
-                dispatch, self._settings.camera_model, lambda: self.view.catalogue.names()
-            ),
-        ]
 
     def _projected(self) -> Snapshot:
         return projected(self.view, self._executor)
@@ -250,6 +235,7 @@ class ControlPlane:
         """
         await self._resign()
         grace_s = self._settings.drain_grace_s
+        self._http.drain()
         await asyncio.gather(self._services.close(), self._server.stop(grace_s))
         self._http.stop()
         if self._tasks:

@@ -13,10 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from control_plane.gateway.connection.envelope import caller_of
 from control_plane.gateway.dispatch import Dispatch
 from control_plane.gateway.problem import problem
-from control_plane.gateway.rest.door_calls import caller_of, while_connected
-from control_plane.gateway.rest.schemas import shortest
 from yolopool import __version__
 from yolopool.codes import CODES
 from yolopool.errors import ImageEmpty, InvalidOption, ModelNotFound, YolopoolError
@@ -190,8 +189,7 @@ async def _detect(
     message.model = model or _only(models())
     if confidence is not None:
         message.options.confidence = confidence
-    call = dispatch.unary(DETECT, message, caller_of(request, None))
-    return _predictions(await while_connected(request, call))
+    return _predictions(await dispatch.unary(DETECT, message, caller_of(request.scope, "cameras")))
 
 
 async def _image_of(form: FormData) -> bytes:
@@ -234,7 +232,7 @@ def _predictions(result: detection_pb2.DetectResponse) -> VisionAnswer:
     predictions = [
         Prediction(
             label=one.class_name,
-            confidence=shortest(one.confidence),
+            confidence=round(one.confidence, 6),
             x_min=int(one.box.x_min),
             y_min=int(one.box.y_min),
             x_max=int(one.box.x_max),

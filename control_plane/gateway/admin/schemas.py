@@ -1,22 +1,20 @@
-"""Messages of the protos as JSON: schemas that FastAPI validates by and documents, and both ways of
-conversion. Names are the protos'. Numbers are JSON numbers, those of 64 bits too (all are sizes and
-counts, far below 2^53), enums are their names, bytes are base64.
+"""Schemas of the protos' messages, by which FastAPI validates bodies and documents answers.
+
+Names are the protos'. Numbers are JSON numbers, those of 64 bits too (all are sizes and counts, far
+below 2^53), enums are their names, bytes are base64.
 """
 
 import base64
 import binascii
-import json
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
-from control_plane.gateway.rest.comments import comment_of
+from control_plane.gateway.admin.comments import comment_of
 from yolopool.errors import InvalidOption
 
 M = TypeVar("M", bound=Message)
@@ -114,57 +112,9 @@ def _field(field: FieldDescriptor) -> tuple[Any, Any]:
     return type_of(field), Field(None, description=about, validate_default=False)
 
 
-# --- conversion -----------------------------------------------------------------------------------
-
-
 def parsed(value: Mapping[str, Any], message: M) -> M:
     """The message with the fields of a JSON object. Raises InvalidOption, which names the field."""
     try:
         return json_format.ParseDict(dict(value), message)
     except json_format.ParseError as error:
         raise InvalidOption(str(error)) from error
-
-
-def as_json(message: Message) -> dict[str, Any]:
-    """A message as a JSON object. Zero, empty and false are told; what may be unset, and is, is
-    left out. A number that is not finite is null.
-    """
-    return {
-        field.name: _value(field, getattr(message, field.name))
-        for field in message.DESCRIPTOR.fields
-        if not field.has_presence or message.HasField(field.name)
-    }
-
-
-def as_line(message: Message) -> str:
-    """A message as JSON on one line."""
-    return json.dumps(as_json(message), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def shortest(value: float) -> float:
-    """The shortest number that is the same 32 bits: 0.7, not 0.699999988079071."""
-    return float(str(np.float32(value)))
-
-
-def _value(field: Any, value: Any) -> Any:
-    of = _of_map(field)
-    if of is not None:
-        return {str(key): _plain(of, value[key]) for key in sorted(value)}
-    if field.is_repeated:
-        return [_plain(field, one) for one in value]
-    return _plain(field, value)
-
-
-def _plain(field: FieldDescriptor, value: Any) -> Any:
-    match field.cpp_type:
-        case FieldDescriptor.CPPTYPE_MESSAGE:
-            return as_json(value)
-        case FieldDescriptor.CPPTYPE_FLOAT:
-            return shortest(value) if math.isfinite(value) else None
-        case FieldDescriptor.CPPTYPE_DOUBLE:
-            return value if math.isfinite(value) else None
-        case FieldDescriptor.CPPTYPE_ENUM:
-            # A later release may know more of them.
-            known = field.enum_type and field.enum_type.values_by_number.get(value)
-            return known.name if known else value
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value

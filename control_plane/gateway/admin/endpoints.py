@@ -1,7 +1,7 @@
 """An endpoint of HTTP for a method of a service, as a row of the table of routes says it."""
 
 import inspect
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,17 +14,14 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from control_plane.gateway.admin.comments import comment_of
+from control_plane.gateway.admin.schemas import parsed, schema_of, type_of
+from control_plane.gateway.connection.envelope import caller_of
 from control_plane.gateway.dispatch import Dispatch
-from control_plane.gateway.problem import MEDIA_TYPE, problem
-from control_plane.gateway.rest.comments import comment_of
-from control_plane.gateway.rest.door_calls import (
-    Timeout,
-    caller_of,
-    refuse_unknown,
-    while_connected,
-)
-from control_plane.gateway.rest.schemas import as_json, as_line, parsed, schema_of, type_of
-from yolopool.errors import YolopoolError
+from control_plane.gateway.openapi import PROBLEMS
+from control_plane.gateway.problem import problem
+from control_plane.gateway.proto_json import dumps
+from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.v1 import bench_pb2, events_pb2, explain_pb2, fleet_pb2, model_pb2, schedule_pb2
 
 _FILES = (bench_pb2, events_pb2, explain_pb2, fleet_pb2, model_pb2, schedule_pb2)
@@ -33,20 +30,22 @@ SERVICES = {
 }
 
 NO_BODY = "-"
-NDJSON = "application/x-ndjson"
-# What every call may answer, and what is meant by it.
-_ALWAYS = {
-    400: "The request is wrong: `detail` says what to change.",
-    429: "No room at the moment: queue, memory or disk.",
-    500: "A fault of the pool: `detail` has an id for its log.",
-    503: "A part of the pool does not answer at the moment: try again.",
-    504: "No answer came in time.",
-}
-_SOMETIMES = {
-    404: "What the request names does not exist.",
-    409: "The request is valid, but not possible in this state.",
-    422: "The bytes are not what their digest says.",
-}
+MAX_TIMEOUT_S = 86_400.0
+# Not given: None.
+Timeout = Annotated[
+    float,
+    Query(
+        gt=0,
+        le=MAX_TIMEOUT_S,
+        allow_inf_nan=False,
+        description="Seconds after which the call gives up; what was begun goes on.",
+    ),
+]
+_ALWAYS = (400, 429, 500, 503, 504)
+
+
+class JsonLines(StreamingResponse):
+    media_type = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,29 +70,9 @@ class Route:
     errors: tuple[int, ...] = ()
 
 
-class Problem(BaseModel):
-    """An error (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    reason: str
-    retryable: bool
-    request_id: str
-    retry_after_s: float | None = None
-    details: dict[str, str] | None = None
-
-
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a path may answer beside its success, for the OpenAPI document."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    about = _ALWAYS | {status: _SOMETIMES[status] for status in statuses}
-    named: dict[int | str, dict[str, Any]] = {
-        status: {"description": about[status], "content": content} for status in sorted(about)
-    }
-    return {**named, "default": {"description": "Another error.", "model": Problem}}
+    return {status: PROBLEMS[status] for status in sorted((*_ALWAYS, *statuses))}
 
 
 def method_of(route: Route) -> MethodDescriptor:
@@ -119,6 +98,7 @@ def add(router: APIRouter, dispatch: Dispatch, route: Route) -> None:
         description=about,
         status_code=route.status,
         response_model=None,
+        response_class=JsonLines if method.server_streaming else JSONResponse,
         responses={**answers, **problems(*route.errors)},
         tags=[route.rpc.partition("Service")[0].lower()],
     )
@@ -143,12 +123,8 @@ class _Endpoint:
         if self._route.status == 204:
             return {"description": "Done."}
         if self._streams:
-            schema = {"$ref": f"#/components/schemas/{schema_of(self._reply).__name__}"}
-            return {
-                "description": "A line of JSON for each reply; the last may be a problem.",
-                "model": schema_of(self._reply),
-                "content": {NDJSON: {"schema": schema}},
-            }
+            words = "A line of JSON for each reply; the last may be a problem."
+            return {"description": words, "model": schema_of(self._reply)}
         return {"description": "Done.", "model": schema_of(self._answered())}
 
     def _answered(self) -> Descriptor:
@@ -160,11 +136,10 @@ class _Endpoint:
         async def handle(request: Request, **given: Any) -> Response:
             refuse_unknown(request, (*self._in_query, "timeout"))
             message = self._message(given)
-            caller = caller_of(request, given["timeout"])
+            caller = caller_of(request.scope, "rest", given["timeout"])
             if self._streams:
                 return await self._stream(message, caller)
-            call = self._dispatch.unary(self._rpc, message, caller)
-            return self._response(await while_connected(request, call), given)
+            return self._response(await self._dispatch.unary(self._rpc, message, caller), given)
 
         return with_parameters(handle, self._parameters())
 
@@ -213,7 +188,7 @@ class _Endpoint:
         headers = {}
         if self._route.status == 201:
             headers["Location"] = f"/v1/models/{answer.version.model}@{answer.version.version}"
-        return JSONResponse(as_json(answer), status, headers)
+        return json_answer(answer, status, headers)
 
     async def _stream(self, message: Message, caller: Any) -> Response:
         replies = self._dispatch.stream(self._rpc, message, caller)
@@ -224,14 +199,29 @@ class _Endpoint:
             async with aclosing(replies):  # type: ignore[type-var] # a generator
                 reply = first
                 while reply is not None:
-                    yield as_line(reply).encode() + b"\n"
+                    yield dumps(reply) + b"\n"
                     try:
                         reply = await anext(replies, None)
                     except YolopoolError as error:
                         yield bytes(problem(error).body) + b"\n"
                         return
 
-        return StreamingResponse(lines(), media_type=NDJSON)
+        return JsonLines(lines())
+
+
+def json_answer(
+    message: Message, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    return Response(dumps(message), status, headers, media_type="application/json")
+
+
+def refuse_unknown(request: Request, known: Iterable[str]) -> None:
+    """Raises InvalidOption for a query parameter that nobody reads: it may be misspelt."""
+    unknown = sorted(request.query_params.keys() - set(known))
+    if unknown:
+        raise InvalidOption(
+            f"query parameter {unknown[0][:80]!r} is not known: {', '.join(known) or 'none is'}"
+        )
 
 
 def with_parameters(handle: Any, parameters: Iterable[inspect.Parameter]) -> Any:

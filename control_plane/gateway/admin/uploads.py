@@ -11,23 +11,21 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from control_plane.convert.validation import check_settings
-from control_plane.gateway.dispatch import Dispatch
-from control_plane.gateway.rest.door_calls import (
+from control_plane.gateway.admin.endpoints import (
     Timeout,
-    caller_of,
-    refuse_unknown,
-    while_connected,
-)
-from control_plane.gateway.rest.endpoints import (
+    json_answer,
     parameter,
     problems,
     query_parameters,
+    refuse_unknown,
     with_parameters,
 )
-from control_plane.gateway.rest.schemas import as_json, parsed, schema_of
+from control_plane.gateway.admin.schemas import parsed, schema_of
+from control_plane.gateway.connection.envelope import caller_of
+from control_plane.gateway.dispatch import Dispatch
 from yolopool.errors import Cancelled, InvalidOffset, InvalidOption
 from yolopool.names import check_name
 from yolopool.v1 import model_pb2, types_pb2
@@ -137,13 +135,11 @@ class _Uploads:
             header = model_pb2.UploadHeader(size_bytes=length)
             stored = await self._send(header, request)
             registration.artifact = stored.sha256
-            call = self._dispatch.unary(
-                REGISTER, registration, caller_of(request, given["timeout"])
-            )
-            version = (await while_connected(request, call)).version
+            caller = caller_of(request.scope, "rest", given["timeout"])
+            version = (await self._dispatch.unary(REGISTER, registration, caller)).version
             key = version.version
             headers = {"Location": f"/v1/models/{key.model}@{key.version}"}
-            return JSONResponse(as_json(version), 201 if registration.wait else 202, headers)
+            return json_answer(version, 201 if registration.wait else 202, headers)
 
         wait = Annotated[bool, Query(description="Answer when it is imported.")]
         return with_parameters(
@@ -162,7 +158,7 @@ class _Uploads:
         header = model_pb2.UploadHeader(sha256=sha256, size_bytes=1)
         question = _messages(header, request, skipped=None)
         held: model_pb2.UploadArtifactResponse = await self._dispatch.unary(
-            UPLOAD, question, caller_of(request, None)
+            UPLOAD, question, caller_of(request.scope, "rest")
         )
         return held
 
@@ -171,7 +167,7 @@ class _Uploads:
     ) -> model_pb2.UploadArtifactResponse:
         async with aclosing(_messages(header, request, skipped)) as messages:
             held: model_pb2.UploadArtifactResponse = await self._dispatch.unary(
-                UPLOAD, messages, caller_of(request, None)
+                UPLOAD, messages, caller_of(request.scope, "rest")
             )
         return held
 
@@ -232,4 +228,4 @@ def _held_answer(held: model_pb2.UploadArtifactResponse, status: int) -> Respons
         "Upload-Offset": str(held.received_bytes),
         "Upload-Complete": "?1" if held.complete else "?0",
     }
-    return JSONResponse(as_json(held), status, headers)
+    return json_answer(held, status, headers)

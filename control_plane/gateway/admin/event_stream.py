@@ -6,20 +6,23 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
+from pydantic import create_model
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
-from control_plane.gateway.dispatch import Dispatch
-from control_plane.gateway.problem import problem
-from control_plane.gateway.rest.comments import comment_of
-from control_plane.gateway.rest.door_calls import caller_of, refuse_unknown
-from control_plane.gateway.rest.endpoints import (
+from control_plane.gateway.admin.comments import comment_of
+from control_plane.gateway.admin.endpoints import (
     parameter,
     problems,
     query_parameters,
+    refuse_unknown,
     with_parameters,
 )
-from control_plane.gateway.rest.schemas import as_json, as_line, parsed, schema_of
+from control_plane.gateway.admin.schemas import parsed, schema_of
+from control_plane.gateway.connection.envelope import caller_of
+from control_plane.gateway.dispatch import Dispatch
+from control_plane.gateway.problem import problem
+from control_plane.gateway.proto_json import dumps
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.v1 import events_pb2
 
@@ -46,18 +49,19 @@ def event_routes(dispatch: Dispatch, heartbeat_s: float = HEARTBEAT_S) -> APIRou
         if last_event_id:
             # A reader that comes back repeats its first query, and is to miss nothing.
             message.after, message.last = last_event_id, 0
-        events = dispatch.stream(WATCH, message, caller_of(request, None))
+        events = dispatch.stream(WATCH, message, caller_of(request.scope, "rest"))
         if message.follow:
             if "application/json" in request.headers.get("accept", ""):
                 raise InvalidOption(f"what follows is sent as {SSE}: accept that, or leave it out")
             return await _stream(events, heartbeat_s)
-        return JSONResponse({"events": [as_json(event) async for event in events]})
+        listed = b",".join([dumps(event) async for event in events])
+        return Response(b'{"events":[%s]}' % listed, media_type="application/json")
 
     router = APIRouter(tags=["event"])
     described = events_pb2.WatchEventsRequest.DESCRIPTOR
-    event = schema_of(events_pb2.Event.DESCRIPTOR)
+    event: Any = schema_of(events_pb2.Event.DESCRIPTOR)
+    listed = create_model("Events", events=(list[event], ...))
     header = Header(alias="Last-Event-ID", description="The last event that was seen.")
-    listed = {"type": "array", "items": {"$ref": f"#/components/schemas/{event.__name__}"}}
     router.add_api_route(
         PATH,
         with_parameters(
@@ -76,12 +80,8 @@ def event_routes(dispatch: Dispatch, heartbeat_s: float = HEARTBEAT_S) -> APIRou
         responses={
             200: {
                 "description": "The events.",
-                "content": {
-                    "application/json": {
-                        "schema": {"type": "object", "properties": {"events": listed}}
-                    },
-                    SSE: {"schema": {"type": "string"}},
-                },
+                "model": listed,
+                "content": {SSE: {"schema": {"type": "string"}}},
             },
             **problems(),
         },
@@ -117,7 +117,7 @@ async def _lines(
             event = coming.result()
             if event is None:
                 return
-            yield f"id: {event.id}\ndata: {as_line(event)}\n\n"
+            yield f"id: {event.id}\ndata: {dumps(event).decode()}\n\n"
             coming = asyncio.ensure_future(anext(events, None))
     except YolopoolError as error:
         yield f"event: problem\ndata: {bytes(problem(error).body).decode()}\n\n"

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
+from control_plane.gateway.admin.endpoints import Route, add
 from control_plane.gateway.dispatch import Dispatch
-from control_plane.gateway.rest.endpoints import Route, add
 
 MODEL = "/v1/models/{model:path}"
 

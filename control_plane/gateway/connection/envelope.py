@@ -1,0 +1,135 @@
+"""What every HTTP call has round it, whichever door it goes through: its ids, the limits of its
+body, and its end when the caller leaves.
+
+Pure ASGI: it is on the path of every request.
+"""
+
+import asyncio
+import os
+import uuid
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from control_plane.caller import TRACEPARENT, trace_of_header
+from control_plane.gateway.connection.http_limits import BodyBudget, BodyLimits
+from control_plane.gateway.connection.http_protocol import TASKS
+from control_plane.gateway.dispatch import Caller
+from control_plane.gateway.problem import problem
+from yolopool.names import REQUEST_ID
+from yolopool.server.open_calls import typed_error
+
+# Keys of a scope: the id, and the `traceparent` of what this process does for the call.
+REQUEST_ID_KEY, TRACE_KEY = "yolopool.request_id", "yolopool.trace"
+_REQUEST_ID, _TRACEPARENT = b"x-request-id", TRACEPARENT.encode()
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id of a request, which its caller gave or which was made."""
+    return str(scope.get(REQUEST_ID_KEY, ""))
+
+
+def caller_of(scope: Scope, door: str, timeout_s: float | None = None) -> Caller:
+    """The call as `Dispatch` wants it."""
+    trace = scope.get(TRACE_KEY)
+    return Caller(door, timeout_s, ((TRACEPARENT, trace),) if trace else ())
+
+
+class Envelope:
+    """Wraps the application of the HTTP port."""
+
+    def __init__(self, application: ASGIApp, limits: BodyLimits, budget: BodyBudget) -> None:
+        self._application = application
+        self._limits = limits
+        self._budget = budget
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http", "the server has no lifespan and no WebSocket"
+        call = _Call(scope, receive, send, self._limits.of(scope["path"]), self._budget)
+        tasks: set[Any] = scope.get("extensions", {}).get(TASKS, set())
+        task = asyncio.current_task()
+        tasks.add(task)
+        try:
+            await self._application(call.scope, call.receive, call.send)
+        except (ClientDisconnect, asyncio.CancelledError):
+            pass  # the caller left, or the process ends: there is nobody to answer
+        except Exception as error:
+            await call.failed(error)
+        finally:
+            tasks.discard(task)
+            self._budget.give(call.taken_bytes)
+
+
+class _Call:
+    """One request: counts what comes, and adds its ids to what goes."""
+
+    __slots__ = (
+        "_answered",
+        "_budget",
+        "_limit",
+        "_receive",
+        "_send",
+        "_stated",
+        "scope",
+        "taken_bytes",
+    )
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limit: int, budget: BodyBudget
+    ) -> None:
+        self._receive, self._send = receive, send
+        self._limit, self._budget = limit, budget
+        self._stated = self.taken_bytes = 0
+        self._answered = False
+        given, trace = b"", None
+        for name, value in scope["headers"]:
+            if name == _REQUEST_ID:
+                given = value
+            elif name == _TRACEPARENT:
+                trace = trace_of_header(value.decode("latin-1"))
+            elif name == b"content-length":
+                self._stated = int(value)
+        request_id = given.decode("latin-1")
+        if not REQUEST_ID.fullmatch(request_id):
+            request_id = uuid.uuid4().hex
+        # A HEAD is answered as a GET; the server leaves the body out, by its own scope.
+        self.scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        self.scope[REQUEST_ID_KEY] = request_id
+        self.scope[TRACE_KEY] = trace and trace.header(os.urandom(8).hex())
+
+    async def receive(self) -> Message:
+        if self._stated > self._limit:
+            raise self._too_large()  # before the caller sends it, if it waits for 100 Continue
+        message = await self._receive()
+        if message["type"] == "http.request":
+            count = len(message["body"])
+            if self.taken_bytes + count > self._limit:
+                raise self._too_large()
+            if not self._budget.take(count):
+                raise HTTPException(
+                    503,
+                    "this process holds as many bytes of requests as it may: try again",
+                    {"Retry-After": "1"},
+                )
+            self.taken_bytes += count
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._answered = True
+            headers = message["headers"]
+            headers.append((_REQUEST_ID, self.scope[REQUEST_ID_KEY].encode()))
+            if self.scope[TRACE_KEY]:
+                headers.append((_TRACEPARENT, self.scope[TRACE_KEY].encode()))
+        await self._send(message)
+
+    async def failed(self, error: Exception) -> None:
+        """Of a surprise that nobody has answered."""
+        if not self._answered:
+            typed = typed_error(error, self.scope["path"])
+            await problem(typed, request_id_of(self.scope))(self.scope, self._receive, self.send)
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"a body of {self.scope['path']} has at most {self._limit} bytes")

@@ -1,0 +1,63 @@
+"""What the OpenAPI document says of every route alike: the schema of errors, and its statuses."""
+
+from typing import Any
+
+from control_plane.gateway.problem import MEDIA_TYPE
+
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "An error (RFC 9457).",
+    "required": ["type", "title", "status", "detail", "code", "reason", "retryable", "request_id"],
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string", "description": "the reason again"},
+        "status": {"type": "integer", "description": "the HTTP status again"},
+        "detail": {"type": "string", "description": "what is wrong, and what to do"},
+        "code": {"type": "string", "description": "the gRPC code, such as NOT_FOUND"},
+        "reason": {"type": "string", "description": "stable, for programs: MODEL_NOT_FOUND, ..."},
+        "retryable": {"type": "boolean", "description": "whether the same call may succeed later"},
+        "retry_after_s": {"type": "number", "description": "seconds to wait first, if known"},
+        "request_id": {"type": "string", "description": "to search the log for"},
+        "details": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+_WORDS = {
+    400: "The request is wrong: `detail` says what to change.",
+    404: "What the request names does not exist.",
+    405: "The path is there, and not for this method.",
+    406: "No form of the answer is one that `Accept` allows.",
+    408: "The request came too slowly.",
+    409: "Not in this state.",
+    413: "The body is too large.",
+    415: "The body is of no kind that is taken here.",
+    422: "What was sent is damaged.",
+    429: "No room at the moment.",
+    431: "The header is too large.",
+    499: "The caller left.",
+    500: "A fault of the server: `detail` has an id to search its log for.",
+    503: "A part of the pool does not answer at the moment.",
+    504: "No answer came in time.",
+}
+# One response a status, to be named in `responses=` of a route.
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": words,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for status, words in _WORDS.items()
+}
+_ALWAYS, _WITH_BODY = (400, 431, 500, 503), (408, 413)
+
+
+def finish(document: dict[str, Any]) -> dict[str, Any]:
+    """Adds to FastAPI's document what is true of all: errors are problems, and refusals that do
+    not depend on the route may come from each.
+    """
+    document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
+    for path in document["paths"].values():
+        for operation in path.values():
+            answers = operation["responses"]
+            answers.pop("422", None)  # FastAPI's own form, which is not what is sent
+            for status in (*_ALWAYS, *(_WITH_BODY if "requestBody" in operation else ())):
+                answers.setdefault(str(status), PROBLEMS[status])
+    return document
