@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -166,9 +167,12 @@ class _Uploads:
         self, header: model_pb2.UploadHeader, request: Request, skipped: int = 0
     ) -> model_pb2.UploadArtifactResponse:
         async with aclosing(_messages(header, request, skipped)) as messages:
-            held: model_pb2.UploadArtifactResponse = await self._dispatch.unary(
-                UPLOAD, messages, caller_of(request.scope, "rest")
-            )
+            try:
+                held: model_pb2.UploadArtifactResponse = await self._dispatch.unary(
+                    UPLOAD, messages, caller_of(request.scope, "rest")
+                )
+            except Cancelled as cut:
+                raise cut.__cause__ or cut from None  # it was refused with a status of HTTP
         return held
 
 
@@ -187,6 +191,8 @@ async def _messages(
                 yield model_pb2.UploadArtifactRequest(chunk=piece[at : at + _CHUNK_BYTES])
     except ClientDisconnect:
         raise Cancelled("the caller left before the end of the file") from None
+    except HTTPException as refusal:  # it is too large, or comes too slowly
+        raise Cancelled("the rest of the file is not taken") from refusal
 
 
 def _registration(given: dict[str, Any]) -> model_pb2.RegisterModelRequest:
