@@ -46,6 +46,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }
     for status, words in _WORDS.items()
 }
+_LIBRARY_FORM = "HTTPValidationError"
 _ALWAYS, _WITH_BODY = (400, 431, 500, 503), (408, 413)
 
 
@@ -53,11 +54,15 @@ def finish(document: dict[str, Any]) -> dict[str, Any]:
     """Adds to FastAPI's document what is true of all: errors are problems, and refusals that do
     not depend on the route may come from each.
     """
-    document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM_SCHEMA
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = PROBLEM_SCHEMA
+    for name in (_LIBRARY_FORM, "ValidationError"):
+        schemas.pop(name, None)
     for path in document["paths"].values():
         for operation in path.values():
             answers = operation["responses"]
-            answers.pop("422", None)  # FastAPI's own form, which is not what is sent
+            if _LIBRARY_FORM in str(answers.get("422")):
+                del answers["422"]  # what it means is sent as a problem, with 400
             for status in (*_ALWAYS, *(_WITH_BODY if "requestBody" in operation else ())):
                 answers.setdefault(str(status), PROBLEMS[status])
     return document

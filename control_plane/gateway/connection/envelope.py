@@ -14,10 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from control_plane.caller import TRACEPARENT, trace_of_header
-from control_plane.gateway.connection.http_limits import BodyBudget, BodyLimits
+from control_plane.gateway.connection.http_limits import BodyBudget, BodyLimits, BodyRule
 from control_plane.gateway.connection.http_protocol import TASKS
 from control_plane.gateway.dispatch import Caller
 from control_plane.gateway.problem import problem
+from yolopool.errors import Draining
 from yolopool.names import REQUEST_ID
 from yolopool.server.open_calls import typed_error
 
@@ -47,14 +48,16 @@ class Envelope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server has no lifespan and no WebSocket"
-        call = _Call(scope, receive, send, self._limits.of(scope["path"]), self._budget)
+        rule = self._limits.of(scope["method"], scope["path"])
+        call = _Call(scope, receive, send, rule, self._budget)
         tasks: set[Any] = scope.get("extensions", {}).get(TASKS, set())
         task = asyncio.current_task()
         tasks.add(task)
         try:
             await self._application(call.scope, call.receive, call.send)
         except (ClientDisconnect, asyncio.CancelledError):
-            pass  # the caller left, or the process ends: there is nobody to answer
+            # To a caller who left nothing is sent; otherwise the process ends.
+            await call.failed(Draining("this process is stopping: ask another"))
         except Exception as error:
             await call.failed(error)
         finally:
@@ -68,8 +71,10 @@ class _Call:
     __slots__ = (
         "_answered",
         "_budget",
+        "_is_kept",
         "_limit",
         "_receive",
+        "_received",
         "_send",
         "_stated",
         "scope",
@@ -77,11 +82,12 @@ class _Call:
     )
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, limit: int, budget: BodyBudget
+        self, scope: Scope, receive: Receive, send: Send, rule: BodyRule, budget: BodyBudget
     ) -> None:
         self._receive, self._send = receive, send
-        self._limit, self._budget = limit, budget
-        self._stated = self.taken_bytes = 0
+        self._limit, self._budget = rule.limit_bytes, budget
+        self._is_kept = not rule.is_streamed
+        self._stated = self._received = self.taken_bytes = 0
         self._answered = False
         given, trace = b"", None
         for name, value in scope["headers"]:
@@ -105,15 +111,16 @@ class _Call:
         message = await self._receive()
         if message["type"] == "http.request":
             count = len(message["body"])
-            if self.taken_bytes + count > self._limit:
+            self._received += count
+            if self._received > self._limit:
                 raise self._too_large()
-            if not self._budget.take(count):
+            if self._is_kept and not self._budget.take(count):
                 raise HTTPException(
                     503,
                     "this process holds as many bytes of requests as it may: try again",
                     {"Retry-After": "1"},
                 )
-            self.taken_bytes += count
+            self.taken_bytes += count * self._is_kept
         return message
 
     async def send(self, message: Message) -> None:

@@ -1,5 +1,6 @@
 """What one HTTP caller may take of this process: bytes, seconds, connections. Pure."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,19 +32,29 @@ class HttpLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """The largest body by route: the first of `by_prefix` that the path begins with, else
-    `default_bytes`.
+class BodyRule:
+    """The largest body of the requests of one `method` whose path `pattern` matches. `is_streamed`:
+    it is not kept in memory.
     """
 
-    by_prefix: Sequence[tuple[str, int]]
-    default_bytes: int = ROOM_BYTES
+    method: str
+    pattern: re.Pattern[str]
+    limit_bytes: int
+    is_streamed: bool = False
 
-    def of(self, path: str) -> int:
-        for prefix, limit in self.by_prefix:
-            if path.startswith(prefix):
-                return limit
-        return self.default_bytes
+
+class BodyLimits:
+    """The first rule that fits a request, else `default_bytes`."""
+
+    def __init__(self, rules: Sequence[BodyRule], default_bytes: int = ROOM_BYTES) -> None:
+        self._rules = rules
+        self._default = BodyRule("", re.compile(""), default_bytes)
+
+    def of(self, method: str, path: str) -> BodyRule:
+        for rule in self._rules:
+            if rule.method == method and rule.pattern.match(path):
+                return rule
+        return self._default
 
 
 def body_limits(
@@ -51,12 +62,14 @@ def body_limits(
 ) -> BodyLimits:
     """Of the doors of a control plane. A JSON body may carry its image as base64."""
     image = max_image_bytes * _BASE64_NUMERATOR // _BASE64_DENOMINATOR + ROOM_BYTES
+    images = (r"/v1/detect$", r"/v1/vision/")
+    setting = r"/v1/models/.+/(residency|placement|(batching|variant)/[^/]+)$"
     return BodyLimits(
         (
-            ("/v1/detect", image),
-            ("/v1/vision/", image),
-            ("/v1/uploads", max_artifact_bytes + ROOM_BYTES),
-            ("/v2/", max_message_bytes),
+            *(BodyRule("POST", re.compile(pattern), image) for pattern in images),
+            BodyRule("POST", re.compile(r"/v2/"), max_message_bytes),
+            BodyRule("PUT", re.compile(setting), ROOM_BYTES),
+            BodyRule("PUT", re.compile(r"/v1/(artifacts|models)/"), max_artifact_bytes, True),
         )
     )
 

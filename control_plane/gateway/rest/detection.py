@@ -44,7 +44,7 @@ def router(dispatch: Dispatch, pictures: Pictures, max_parts: int) -> APIRouter:
         message = options.request_of(given)
         message.encoded = image
         message.request_id = request_id_of(scope)
-        answer = await dispatch.unary(METHOD, message, caller_of(scope, "rest", given.timeout_s))
+        answer = await dispatch.unary(METHOD, message, caller_of(scope, "rest", given.timeout))
         return Response(await _form(answer, image, media_type), media_type=media_type)
 
     async def _form(answer: detection_pb2.DetectResponse, image: bytes, media_type: str) -> bytes:

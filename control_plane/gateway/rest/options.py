@@ -125,7 +125,7 @@ class DetectParameters(BaseModel):
     priority: Annotated[Literal["interactive", "normal", "bulk"], _word("priority_")] | None = (
         Field(None, description="normal if left out")
     )
-    timeout_s: Annotated[float, Field(gt=0, le=_MAX_TIMEOUT_S)] | None = Field(
+    timeout: Annotated[float, Field(gt=0, le=_MAX_TIMEOUT_S)] | None = Field(
         None, description="seconds that the caller waits; the server's default if left out"
     )
 

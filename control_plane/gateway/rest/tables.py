@@ -13,7 +13,7 @@ _BOX = ("x_min", "y_min", "x_max", "y_max")
 _ROTATED = ("center_x", "center_y", "width", "height", "rotation")
 _OBJECT = ("class_id", "class_name", "confidence", *_BOX)
 # By task. A mask: "x y x y ..." for each part, with ";" between parts; or of run lengths the
-# height, the width and COCO's string. Keypoints: "x y" or "x y visibility", with ";" between points.
+# height, the width and COCO's string. Keypoints: "x y" or "x y visibility", with ";" between them.
 COLUMNS = {
     "detect": _OBJECT,
     "segment": (*_OBJECT, "mask"),
