@@ -78,8 +78,8 @@ class HttpServer:
             self._socket = socket.create_server((host, port), family=family, backlog=2048)
         except OSError as error:
             raise OSError(f"cannot listen on {host}:{port}: is another server using it?") from error
-        # Connections inherit it. asyncio sets it only on sockets that say their protocol, and without
-        # it an answer of two writes waits 40 ms for the caller's acknowledgement of the first.
+        # Connections inherit it. asyncio sets it only on sockets that say their protocol, and else
+        # an answer of two writes waits 40 ms for the caller's acknowledgement of the first.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return int(self._socket.getsockname()[1])
 

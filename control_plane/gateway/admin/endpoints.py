@@ -41,6 +41,8 @@ Timeout = Annotated[
         description="Seconds after which the call gives up; what was begun goes on.",
     ),
 ]
+# JSON may have these as they are, and many libraries split lines there.
+_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _ALWAYS = (400, 429, 500, 503, 504)
 
 
@@ -199,7 +201,7 @@ class _Endpoint:
             async with aclosing(replies):  # type: ignore[type-var] # a generator
                 reply = first
                 while reply is not None:
-                    yield dumps(reply) + b"\n"
+                    yield f"{one_line(reply)}\n".encode()
                     try:
                         reply = await anext(replies, None)
                     except YolopoolError as error:
@@ -213,6 +215,11 @@ def json_answer(
     message: Message, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     return Response(dumps(message), status, headers, media_type="application/json")
+
+
+def one_line(message: Message) -> str:
+    """A message as JSON without anything that a reader may take for the end of a line."""
+    return dumps(message).decode().translate(_LINE_ENDS)
 
 
 def refuse_unknown(request: Request, known: Iterable[str]) -> None:

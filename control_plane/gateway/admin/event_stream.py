@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from control_plane.gateway.admin.comments import comment_of
 from control_plane.gateway.admin.endpoints import (
+    one_line,
     parameter,
     problems,
     query_parameters,
@@ -37,8 +38,8 @@ RETRY_MS = 2000
 _FIELDS = tuple(events_pb2.WatchEventsRequest.DESCRIPTOR.fields_by_name)
 
 
-def event_routes(dispatch: Dispatch, heartbeat_s: float = HEARTBEAT_S) -> APIRouter:
-    """The endpoint of events. `heartbeat_s`: the longest silence of a stream."""
+def event_routes(dispatch: Dispatch) -> APIRouter:
+    """The endpoint of events."""
 
     async def watch(request: Request, last_event_id: str, **given: Any) -> Response:
         refuse_unknown(request, _FIELDS)
@@ -53,7 +54,7 @@ def event_routes(dispatch: Dispatch, heartbeat_s: float = HEARTBEAT_S) -> APIRou
         if message.follow:
             if "application/json" in request.headers.get("accept", ""):
                 raise InvalidOption(f"what follows is sent as {SSE}: accept that, or leave it out")
-            return await _stream(events, heartbeat_s)
+            return await _stream(events)
         listed = b",".join([dumps(event) async for event in events])
         return Response(b'{"events":[%s]}' % listed, media_type="application/json")
 
@@ -89,12 +90,12 @@ def event_routes(dispatch: Dispatch, heartbeat_s: float = HEARTBEAT_S) -> APIRou
     return router
 
 
-async def _stream(events: AsyncIterator[events_pb2.Event], heartbeat_s: float) -> Response:
+async def _stream(events: AsyncIterator[events_pb2.Event]) -> Response:
     coming = asyncio.ensure_future(anext(events, None))
     await asyncio.wait((coming,), timeout=REFUSAL_S)
     if coming.done() and coming.exception() is not None:
         coming.result()
-    body = _lines(events, coming, heartbeat_s)
+    body = _lines(events, coming)
     # A proxy that collects answers would keep events back.
     return StreamingResponse(
         body, media_type=SSE, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -104,20 +105,19 @@ async def _stream(events: AsyncIterator[events_pb2.Event], heartbeat_s: float) -
 async def _lines(
     events: AsyncIterator[events_pb2.Event],
     coming: "asyncio.Future[events_pb2.Event | None]",
-    heartbeat_s: float,
 ) -> AsyncIterator[str]:
     """Each event when the reader takes it, comments while there is none."""
     try:
         yield f"retry: {RETRY_MS}\n\n"
         while True:
-            await asyncio.wait((coming,), timeout=heartbeat_s)
+            await asyncio.wait((coming,), timeout=HEARTBEAT_S)
             if not coming.done():
                 yield ": nothing new\n\n"
                 continue
             event = coming.result()
             if event is None:
                 return
-            yield f"id: {event.id}\ndata: {dumps(event).decode()}\n\n"
+            yield f"id: {event.id}\ndata: {one_line(event)}\n\n"
             coming = asyncio.ensure_future(anext(events, None))
     except YolopoolError as error:
         yield f"event: problem\ndata: {bytes(problem(error).body).decode()}\n\n"

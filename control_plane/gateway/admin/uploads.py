@@ -166,20 +166,28 @@ class _Uploads:
     async def _send(
         self, header: model_pb2.UploadHeader, request: Request, skipped: int = 0
     ) -> model_pb2.UploadArtifactResponse:
-        async with aclosing(_messages(header, request, skipped)) as messages:
+        refused: list[HTTPException] = []
+        async with aclosing(_messages(header, request, skipped, refused)) as messages:
             try:
                 held: model_pb2.UploadArtifactResponse = await self._dispatch.unary(
                     UPLOAD, messages, caller_of(request.scope, "rest")
                 )
-            except Cancelled as cut:
-                raise cut.__cause__ or cut from None  # it was refused with a status of HTTP
+            except Cancelled:
+                if refused:
+                    raise refused[0] from None  # with the status that HTTP has for it
+                raise
         return held
 
 
 async def _messages(
-    header: model_pb2.UploadHeader, request: Request, skipped: int | None
+    header: model_pb2.UploadHeader,
+    request: Request,
+    skipped: int | None,
+    refused: list[HTTPException] | None = None,
 ) -> AsyncGenerator[model_pb2.UploadArtifactRequest, None]:
-    """The header, and the body less its first `skipped` bytes; None: no body."""
+    """The header, and the body less its first `skipped` bytes; None: no body. What the envelope
+    refuses of it, as too large or too slow, is added to `refused`.
+    """
     yield model_pb2.UploadArtifactRequest(header=header)
     if skipped is None:
         return
@@ -191,8 +199,10 @@ async def _messages(
                 yield model_pb2.UploadArtifactRequest(chunk=piece[at : at + _CHUNK_BYTES])
     except ClientDisconnect:
         raise Cancelled("the caller left before the end of the file") from None
-    except HTTPException as refusal:  # it is too large, or comes too slowly
-        raise Cancelled("the rest of the file is not taken") from refusal
+    except HTTPException as refusal:
+        if refused is not None:
+            refused.append(refusal)
+        raise Cancelled("the rest of the file is not taken") from None
 
 
 def _registration(given: dict[str, Any]) -> model_pb2.RegisterModelRequest:

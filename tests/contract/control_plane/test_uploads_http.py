@@ -40,11 +40,12 @@ def left(rig: Rig) -> list[str]:
 
 
 async def cut(rig: Rig, path: str, headers: str, data: bytes) -> None:
-    """Sends a part of a body, and leaves."""
+    """Sends a part of a body, and leaves once most of it has arrived."""
     host, port = rig.addresses.http.split(":")
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"PUT {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n\r\n".encode() + data)
-    await writer.drain()
+    partial = rig.store / "partial"
+    await becomes(lambda: any(one.stat().st_size > 600_000 for one in partial.iterdir()))
     writer.close()
     await writer.wait_closed()
 
@@ -81,7 +82,8 @@ async def test_settings_of_the_query_are_the_versions(rig: Rig, http: httpx.Asyn
     query: list[tuple[str, Any]] = [
         ("image_size", 640), ("image_sizes", 320), ("image_sizes", 960), ("confidence", 0),
         ("shape_policy", "SHAPE_POLICY_SQUARE"), ("class_names", "bolt"),
-        ("class_names", "nut, M3"), ("source_name", "best.pt"), ("request_id", "once"), ("wait", "false"),
+        ("class_names", "nut, M3"), ("source_name", "best.pt"), ("request_id", "once"),
+        ("wait", "false"),
     ]  # fmt: skip
     answer = await http.put("/v1/models/a", params=query, content=DATA)
     version = fits(answer, 202)
@@ -138,14 +140,14 @@ async def test_what_can_not_be_registered_is_refused_before_it_is_sent(
 async def test_a_stream_that_grows_too_large_leaves_nothing(
     rig: Rig, http: httpx.AsyncClient
 ) -> None:
-    async def endless() -> AsyncIterator[bytes]:
-        while True:
+    async def many() -> AsyncIterator[bytes]:
+        for _ in range(60):
             yield bytes(100_000)
 
     try:
-        answer = await http.put("/v1/models/a", content=endless())
+        answer = await http.put("/v1/models/a", content=many())
         assert answer.status_code in (413, 429)
-    except httpx.WriteError:
+    except httpx.TransportError:
         pass  # it was closed while more came
     await becomes(lambda: left(rig) == [])
     assert not list((rig.store / "artifacts").iterdir())
@@ -165,8 +167,6 @@ async def test_an_upload_that_broke_goes_on_where_it_ended(
     assert (none.status_code, none.headers["upload-offset"]) == (404, "0")
     await cut(rig, path, f"content-length: {len(DATA)}", DATA[:700_000])
     held = rig.store / "partial" / SHA
-    await becomes(lambda: held.exists() and held.stat().st_size > 600_000)
-    await asyncio.sleep(0.05)
     some = await http.head(path)
     assert some.status_code == 200
     assert some.headers["upload-complete"] == "?0"
@@ -218,7 +218,7 @@ async def test_bytes_that_are_not_what_was_said_are_refused(
     assert fits(await http.put(path, content=DATA), 201)["complete"]
     other = hashlib.sha256(b"other").hexdigest()
     for said in (
-        "bytes 0-9/5", "bytes 5-2/9", "bytes */9", "bytes 0-4/*", "octets 0-4/5", "bytes 1-5/9 ",
+        "bytes 0-9/5", "bytes 5-2/9", "bytes */9", "bytes 0-4/*", "octets 0-4/5", "bytes 0-4/5/6",
         "bytes 0-3/5", "bytes 3-7/9", "bytes -1-3/9", "bytes 0-4/99999999999999999999",
     ):  # fmt: skip
         answer = await http.put(
@@ -226,7 +226,7 @@ async def test_bytes_that_are_not_what_was_said_are_refused(
         )
         assert answer.status_code == 400, said
         assert answer.json()["reason"] in ("INVALID_OFFSET", "INVALID_OPTION")
-    for digest in ("no", SHA.upper(), f"{SHA}0", "..%2f..%2fetc", "%00" * 64):
+    for digest in ("no", SHA.upper(), f"{SHA}0", "%00" * 64):
         problem(await http.put(f"/v1/artifacts/{digest}", content=b"a"), 400, "INVALID_DIGEST")
         problem(await http.get(f"/v1/artifacts/{digest}"), 400, "INVALID_DIGEST")
     assert [path.name for path in (rig.store / "artifacts").iterdir()] == [SHA]
