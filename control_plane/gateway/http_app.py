@@ -2,6 +2,7 @@
 nothing; what they call is `Dispatch`.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,6 +42,8 @@ def build(
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The application with these doors. `cors_origins`: whose pages may call it from a browser."""
+    # It writes a line for each form that is none.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     app = _Application(
         title="yolopool",
         version=__version__,

@@ -21,6 +21,7 @@ from yolopool.server.grpc_server import warn_if_open
 # gRPC and the store need some too.
 _OF_FILES = 0.5
 _ENOUGH_FILES = 2**20
+_UNREAD_BYTES = 256 * 1024
 _TICKS_A_SECOND = 10  # of the library
 
 
@@ -78,8 +79,10 @@ class HttpServer:
             self._socket = socket.create_server((host, port), family=family, backlog=2048)
         except OSError as error:
             raise OSError(f"cannot listen on {host}:{port}: is another server using it?") from error
-        # Connections inherit it. asyncio sets it only on sockets that say their protocol, and else
-        # an answer of two writes waits 40 ms for the caller's acknowledgement of the first.
+        # Connections inherit both. More of an answer than this waits where its reader is watched.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD_BYTES)
+        # asyncio sets it only on sockets that say their protocol, and else an answer of two writes
+        # waits 40 ms for the caller's acknowledgement of the first.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return int(self._socket.getsockname()[1])
 

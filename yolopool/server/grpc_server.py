@@ -179,6 +179,7 @@ class GrpcServer:
         self.calls.refusing = grace_s > 0
         loop = asyncio.get_running_loop()
         until = loop.time() + grace_s
+        await asyncio.sleep(POLL_S)  # watchers of health are told before their streams end
         while self.calls.open and loop.time() < until:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(POLL_S)
         self._errors.end_streams()

@@ -5,6 +5,7 @@ of a header, for a body or a reader that stands still, nor for pipelined request
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, cast
@@ -17,6 +18,9 @@ from control_plane.gateway.problem import MEDIA_TYPE, body_of, of_status
 
 # In the scope of a request: the tasks that work for this connection, which end with it.
 TASKS = "yolopool.tasks"
+
+
+_UPGRADE = re.compile(rb"(?i)(\r\n)Upgrade:")
 
 
 class Phase(Enum):
@@ -38,6 +42,16 @@ class HttpDoor:
         self.waiting: dict[HttpProtocol, None] = {}
 
 
+def without_upgrade(data: bytes) -> bytes:
+    """The beginning of a request with another name for its field `Upgrade`, if it has one.
+
+    Another protocol may be offered, as HTTP/2 is by clients in Java and by curl, and need not be
+    taken. But the parser takes the offer for a promise, and the body for the other protocol.
+    """
+    end = data.find(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\\1Ignored:", data[:end]) + data[end:] if end > 0 else data
+
+
 class _Refused(Exception):
     """Raised in a callback of the parser, which stops parsing."""
 
@@ -49,7 +63,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._phase, self._is_new = Phase.WAITING, True
         self._since_s = self._mark_s = door.now()
         self._received = self._mark_received = 0
-        self._head_bytes = 0
+        self._fields_bytes = self._arrived_bytes = self._begun = 0
         self._unread: tuple[float, int] | None = None  # since when, and how many bytes
         self._refusal = (400, "this is not HTTP/1.1")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -85,18 +99,22 @@ class HttpProtocol(HttpToolsProtocol):
     # --- what the parser says ---------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        began_before = self._phase is Phase.HEAD
+        in_head = self._phase in (Phase.WAITING, Phase.HEAD)
+        if in_head:
+            data = without_upgrade(data)
+        self._begun = 0
         super().data_received(data)
-        if self._phase is Phase.HEAD and began_before:
+        if self._phase is Phase.HEAD and in_head and self._begun <= 1:
             # The parser tells of a field when it is whole; this one may never be.
-            self._head_bytes += len(data)
-            if self._head_bytes > self._door.limits.max_header_bytes:
+            self._arrived_bytes += len(data)
+            if self._arrived_bytes > self._door.limits.max_header_bytes:
                 self._refuse(431, self._too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = cast(Any, {TASKS: self._tasks})
-        self._phase, self._head_bytes = Phase.HEAD, 0
+        self._phase, self._fields_bytes, self._arrived_bytes = Phase.HEAD, 0, 0
+        self._begun += 1
         if self._is_new:  # its time began with the connection
             self._is_new = False
         else:
@@ -110,8 +128,8 @@ class HttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
         limits = self._door.limits
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > limits.max_header_bytes or len(self.headers) > limits.max_headers:
+        self._fields_bytes += len(name) + len(value) + 4
+        if self._fields_bytes > limits.max_header_bytes or len(self.headers) > limits.max_headers:
             self._stop(431, self._too_large())
 
     def on_headers_complete(self) -> None:

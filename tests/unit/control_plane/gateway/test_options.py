@@ -14,7 +14,7 @@ def test_what_is_left_out_is_not_set() -> None:
     request = options.request_of(options.of_pairs([("model", "a")]))
     assert request == detection_pb2.DetectRequest(model="a")
     request = options.request_of(options.of_json({"model": "a", "image": "", "iou": None}))
-    assert request == detection_pb2.DetectRequest(model="a", options={})
+    assert request == detection_pb2.DetectRequest(model="a", options=detection_pb2.DetectOptions())
     # A threshold of nought is one that was given.
     given = options.request_of(options.of_pairs([("model", "a"), ("confidence", "0")]))
     assert given.options.HasField("confidence")
