@@ -97,8 +97,9 @@ def test_no_request_makes_it_fail(address: str, document: dict[str, Any]) -> Non
             if tried["cases"] >= wanted:
                 break
     assert tried["cases"] >= wanted, tried
-    assert tried["POST /v1/detect 200"], tried
-    assert tried["POST /v1/detect 400"], tried
+    if is_full():  # a sample has few cases of each route
+        assert tried["POST /v1/detect 200"], tried
+        assert tried["POST /v1/detect 400"], tried
 
 
 def run_cases(
