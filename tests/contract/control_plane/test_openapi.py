@@ -83,6 +83,7 @@ def operations(document: dict[str, Any]) -> list[Any]:
     return [one.ok() for one in found]
 
 
+@pytest.mark.timeout(1800)
 def test_no_request_makes_it_fail(address: str, document: dict[str, Any]) -> None:
     tried: Counter[str] = Counter()
     routes = operations(document)
