@@ -396,7 +396,7 @@ async def test_ipv6(tmp_path: Path) -> None:
 
 
 async def test_a_call_that_outlasts_the_grace_is_told_why(tmp_path: Path) -> None:
-    async with Rig(tmp_path, drain_grace_s=0.1) as rig:
+    async with Rig(tmp_path, drain_grace_s=0.1, lease_s=60) as rig:
         worker = await rig.worker("w1")
         await rig.ready("shapes")
         await rig.load("shapes")
