@@ -90,7 +90,7 @@ class VisionModels(BaseModel):
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": "It went wrong.", "model": VisionError}
-    for status in (400, 404, 409, 413, 429, 500, 503, 504, "default")
+    for status in (400, 404, 409, 413, 429, 500, 503, 504)
 }
 
 

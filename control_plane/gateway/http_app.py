@@ -23,6 +23,8 @@ from yolopool.errors import InvalidArgument, YolopoolError
 from yolopool.server.open_calls import typed_error
 
 OPENAPI_URL = "/openapi.json"
+# A body may be wrong in more places than a person reads.
+MAX_NAMED, MAX_NAME_CHARS = 5, 300
 # What a page of another origin may read beside the body.
 _EXPOSED = ("X-Request-Id", "traceparent", "Retry-After")
 
@@ -111,7 +113,16 @@ async def _typed(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """What FastAPI found wrong with parameters or a body."""
     assert isinstance(error, RequestValidationError)
-    found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    all_of_them = error.errors()
+    found = [
+        f"{'.'.join(map(str, one['loc']))[:MAX_NAME_CHARS]}: {one['msg'][:MAX_NAME_CHARS]}"
+        for one in all_of_them[:MAX_NAMED]
+    ]
+    if len(all_of_them) > MAX_NAMED:
+        found.append(f"and {len(all_of_them) - MAX_NAMED} more")
+    kind = request.headers.get("content-type", "")
+    if all_of_them[0]["loc"] == ("body",) and not kind.startswith("application/json"):
+        found.append("a body of JSON is sent with -H 'Content-Type: application/json'")
     return problem(InvalidArgument("; ".join(found)), request_id_of(request.scope))
 
 

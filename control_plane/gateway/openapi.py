@@ -20,6 +20,16 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         "request_id": {"type": "string", "description": "to search the log for"},
         "details": {"type": "object", "additionalProperties": {"type": "string"}},
     },
+    "example": {
+        "type": "about:blank",
+        "title": "MODEL_NOT_FOUND",
+        "status": 404,
+        "detail": "there is no model 'shape': did you mean shapes?",
+        "code": "NOT_FOUND",
+        "reason": "MODEL_NOT_FOUND",
+        "retryable": False,
+        "request_id": "8c5b3a9f1f0e4f43b0d4a0b9e7c2d611",
+    },
 }
 _WORDS = {
     400: "The request is wrong: `detail` says what to change.",

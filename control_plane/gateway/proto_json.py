@@ -17,6 +17,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 Encode = Callable[[Any], dict[str, Any]]
+Convert = Callable[[Any], Any] | None
 # Bytes that are text.
 _ASCII = frozenset({"yolopool.v1.RunLengths.counts"})
 
@@ -28,42 +29,22 @@ def dumps(message: Message) -> bytes:
 
 @cache
 def encoder(kind: Descriptor) -> Encode:
-    """Makes a dict of a message of this type; its floats are numpy's."""
-    plain: list[str] = []
-    floats: list[str] = []
-    converted: list[tuple[str, Callable[[Any], Any]]] = []
-    present: list[tuple[str, Callable[[Any], Any]]] = []
-    for field in kind.fields:
-        convert = _of_field(field)
-        if field.is_repeated or not field.has_presence:
-            if convert is np.float32:
-                floats.append(field.name)
-            elif convert is _same:
-                plain.append(field.name)
-            else:
-                converted.append((field.name, convert))
-        else:
-            present.append((field.name, convert))
+    """Makes a dict of a message of this type, in the order of its fields; floats are numpy's."""
+    fields = [
+        (field.name, field.has_presence and not field.is_repeated, _of_field(field))
+        for field in kind.fields
+    ]
 
     def encode(message: Any) -> dict[str, Any]:
-        told: dict[str, Any] = {name: getattr(message, name) for name in plain}
-        for name in floats:
-            told[name] = _FLOAT32(getattr(message, name))
-        for name, convert in present:
-            if message.HasField(name):
-                told[name] = convert(getattr(message, name))
-        for name, convert in converted:
-            told[name] = convert(getattr(message, name))
+        told: dict[str, Any] = {}
+        for name, may_lack, convert in fields:
+            if may_lack and not message.HasField(name):
+                continue
+            value = getattr(message, name)
+            told[name] = value if convert is None else convert(value)
         return told
 
     return encode
-
-
-_FLOAT32 = np.float32
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _base64(value: bytes) -> str:
@@ -74,7 +55,8 @@ def _ascii(value: bytes) -> str:
     return value.decode("ascii")
 
 
-def _of_field(field: FieldDescriptor) -> Callable[[Any], Any]:
+def _of_field(field: FieldDescriptor) -> Convert:
+    """None: it is what it is."""
     one = _of_value(field)
     if not field.is_repeated:
         return one
@@ -82,11 +64,13 @@ def _of_field(field: FieldDescriptor) -> Callable[[Any], Any]:
         return lambda values: np.array(values, np.float32)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         value = _of_value(field.message_type.fields_by_name["value"])
-        return lambda values: {str(key): value(item) for key, item in values.items()}
-    return lambda values: [one(value) for value in values]
+        return lambda values: {
+            str(key): item if value is None else value(item) for key, item in values.items()
+        }
+    return list if one is None else lambda values: [one(value) for value in values]
 
 
-def _of_value(field: FieldDescriptor) -> Callable[[Any], Any]:
+def _of_value(field: FieldDescriptor) -> Convert:
     if field.message_type is not None:
         # Looked up when it is used: a message may hold its own kind.
         kind = field.message_type
@@ -98,4 +82,4 @@ def _of_value(field: FieldDescriptor) -> Callable[[Any], Any]:
         return np.float32
     if field.type == FieldDescriptor.TYPE_BYTES:
         return _ascii if field.full_name in _ASCII else _base64
-    return _same
+    return None

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from control_plane.gateway.admin.comments import comment_of
 from control_plane.gateway.admin.schemas import parsed, schema_of, type_of
-from control_plane.gateway.connection.envelope import caller_of
-from control_plane.gateway.dispatch import Dispatch
+from control_plane.gateway.connection.envelope import caller_of, request_id_of
+from control_plane.gateway.dispatch import Caller, Dispatch
 from control_plane.gateway.openapi import PROBLEMS
 from control_plane.gateway.problem import problem
 from control_plane.gateway.proto_json import dumps
@@ -140,7 +140,7 @@ class _Endpoint:
             message = self._message(given)
             caller = caller_of(request.scope, "rest", given["timeout"])
             if self._streams:
-                return await self._stream(message, caller)
+                return await self._stream(message, caller, request_id_of(request.scope))
             return self._response(await self._dispatch.unary(self._rpc, message, caller), given)
 
         return with_parameters(handle, self._parameters())
@@ -192,7 +192,7 @@ class _Endpoint:
             headers["Location"] = f"/v1/models/{answer.version.model}@{answer.version.version}"
         return json_answer(answer, status, headers)
 
-    async def _stream(self, message: Message, caller: Any) -> Response:
+    async def _stream(self, message: Message, caller: Caller, request_id: str) -> Response:
         replies = self._dispatch.stream(self._rpc, message, caller)
         # What is refused at once is an error of its own status.
         first = await anext(replies, None)
@@ -205,7 +205,7 @@ class _Endpoint:
                     try:
                         reply = await anext(replies, None)
                     except YolopoolError as error:
-                        yield bytes(problem(error).body) + b"\n"
+                        yield bytes(problem(error, request_id).body) + b"\n"
                         return
 
         return JsonLines(lines())

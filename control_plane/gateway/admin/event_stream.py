@@ -20,7 +20,7 @@ from control_plane.gateway.admin.endpoints import (
     with_parameters,
 )
 from control_plane.gateway.admin.schemas import parsed, schema_of
-from control_plane.gateway.connection.envelope import caller_of
+from control_plane.gateway.connection.envelope import caller_of, request_id_of
 from control_plane.gateway.dispatch import Dispatch
 from control_plane.gateway.problem import problem
 from control_plane.gateway.proto_json import dumps
@@ -54,7 +54,7 @@ def event_routes(dispatch: Dispatch) -> APIRouter:
         if message.follow:
             if "application/json" in request.headers.get("accept", ""):
                 raise InvalidOption(f"what follows is sent as {SSE}: accept that, or leave it out")
-            return await _stream(events)
+            return await _stream(events, request_id_of(request.scope))
         listed = b",".join([dumps(event) async for event in events])
         return Response(b'{"events":[%s]}' % listed, media_type="application/json")
 
@@ -90,12 +90,12 @@ def event_routes(dispatch: Dispatch) -> APIRouter:
     return router
 
 
-async def _stream(events: AsyncIterator[events_pb2.Event]) -> Response:
+async def _stream(events: AsyncIterator[events_pb2.Event], request_id: str) -> Response:
     coming = asyncio.ensure_future(anext(events, None))
     await asyncio.wait((coming,), timeout=REFUSAL_S)
     if coming.done() and coming.exception() is not None:
         coming.result()
-    body = _lines(events, coming)
+    body = _lines(events, coming, request_id)
     # A proxy that collects answers would keep events back.
     return StreamingResponse(
         body, media_type=SSE, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -105,6 +105,7 @@ async def _stream(events: AsyncIterator[events_pb2.Event]) -> Response:
 async def _lines(
     events: AsyncIterator[events_pb2.Event],
     coming: "asyncio.Future[events_pb2.Event | None]",
+    request_id: str,
 ) -> AsyncIterator[str]:
     """Each event when the reader takes it, comments while there is none."""
     try:
@@ -120,7 +121,7 @@ async def _lines(
             yield f"id: {event.id}\ndata: {one_line(event)}\n\n"
             coming = asyncio.ensure_future(anext(events, None))
     except YolopoolError as error:
-        yield f"event: problem\ndata: {bytes(problem(error).body).decode()}\n\n"
+        yield f"event: problem\ndata: {bytes(problem(error, request_id).body).decode()}\n\n"
     finally:
         coming.cancel()
         await asyncio.gather(coming, return_exceptions=True)

@@ -64,7 +64,6 @@ def upload_routes(dispatch: Dispatch) -> APIRouter:
             404: {"description": "None of it is held.", "model": held, "headers": offset},
         },
     )
-    router.add_api_route(ARTIFACT, uploads.look, methods=["HEAD"], include_in_schema=False)
     router.add_api_route(
         ARTIFACT,
         uploads.put_artifact,

@@ -24,7 +24,8 @@ def router(dispatch: Dispatch, pictures: Pictures, max_parts: int) -> APIRouter:
 
     @door.post(
         "/v1/detect",
-        summary="Detect",
+        operation_id="Detect",
+        summary="Runs one model on one image",
         response_class=Response,
         responses={status: PROBLEMS[status] for status in _ERRORS},
         openapi_extra=DETECT,

@@ -4,10 +4,13 @@ of body, and the forms of the answer. Made from the models and protos that serve
 
 from typing import Any
 
+import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from control_plane.gateway import proto_json
+from control_plane.gateway.rest import tables
 from control_plane.gateway.rest.options import TEXT_FORMS, DetectBody, DetectParameters
-from yolopool.v1 import detection_pb2
+from yolopool.v1 import detection_pb2, types_pb2
 
 _BINARY = {"type": "string", "format": "binary"}
 _TYPES = {
@@ -87,13 +90,32 @@ def _body() -> dict[str, Any]:
     return dict(resolved(schema))
 
 
+_EXAMPLE = detection_pb2.DetectResponse(
+    detections=[
+        detection_pb2.Detection(
+            class_name="person",
+            confidence=0.91,
+            box=types_pb2.Box(x_min=221.5, y_min=402.25, x_max=344.75, y_max=857.5),
+        )
+    ],
+    image_width=810,
+    image_height=1080,
+    version=types_pb2.VersionKey(model="yolo11n", version=1),
+    variant=types_pb2.Variant(backend="torch", precision="fp32", device_kind="cpu"),
+    worker="box-cpu",
+    device="cpu",
+    batch_size=1,
+    timing=detection_pb2.Timing(decode_ms=3.5, inference_ms=41.25, total_ms=46.5),
+    request_id="8c5b3a9f1f0e4f43b0d4a0b9e7c2d611",
+    task="detect",
+)
+
 DETECT: dict[str, Any] = {
     "parameters": _parameters(),
     "requestBody": {
         "required": True,
         "content": {
-            "image/*": {"schema": _BINARY},
-            "application/octet-stream": {"schema": _BINARY},
+            # First, since the documentation page has a button to choose a file for it.
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -101,6 +123,8 @@ DETECT: dict[str, Any] = {
                     "properties": {"image": _BINARY, **_text_fields()},
                 }
             },
+            "image/*": {"schema": _BINARY},
+            "application/octet-stream": {"schema": _BINARY},
             "application/json": {"schema": _body()},
         },
     },
@@ -108,8 +132,14 @@ DETECT: dict[str, Any] = {
         "200": {
             "description": "What is on the image.",
             "content": {
-                "application/json": {"schema": schema_of(detection_pb2.DetectResponse.DESCRIPTOR)},
-                "text/csv": {"schema": {"type": "string"}},
+                "application/json": {
+                    "schema": schema_of(detection_pb2.DetectResponse.DESCRIPTOR),
+                    "example": orjson.loads(proto_json.dumps(_EXAMPLE)),
+                },
+                "text/csv": {
+                    "schema": {"type": "string"},
+                    "example": tables.csv_of(_EXAMPLE).decode(),
+                },
                 "image/jpeg": {"schema": _BINARY},
                 "image/png": {"schema": _BINARY},
             },

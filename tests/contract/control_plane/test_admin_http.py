@@ -271,7 +271,21 @@ async def test_wrong_bodies_are_refused_on_every_route(rig: Rig, http: httpx.Asy
             refuses(answer, f"{route.verb} {path} {body[:40]!r}")
         # A form, as curl -d sends without a header, is no JSON.
         answer = await http.request(route.verb, path, data={"replicas": "1"})
-        refuses(answer, f"{route.verb} {path} form", 415)
+        refuses(answer, f"{route.verb} {path} form")
+        assert "Content-Type: application/json" in answer.json()["detail"]
+
+
+async def test_a_body_that_is_wrong_everywhere_has_a_short_answer(
+    http: httpx.AsyncClient,
+) -> None:
+    wrong = {"settings": {"image_sizes": ["x"] * 50_000}}
+    answer = problem(await http.post("/v1/models", json=wrong), 400, "INVALID_ARGUMENT")
+    assert "body.settings.image_sizes.0" in answer["detail"]
+    assert answer["detail"].endswith("and 49995 more")
+    answer = problem(
+        await http.post("/v1/models", json={"x" * 500_000: 1}), 400, "INVALID_ARGUMENT"
+    )
+    assert len(answer["detail"]) < 1000
 
 
 async def test_wrong_queries_are_refused_on_every_route(rig: Rig, http: httpx.AsyncClient) -> None:

@@ -6,15 +6,20 @@ import asyncio
 import base64
 import csv
 import io
+import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
 from google.protobuf import json_format
 from PIL import Image
+from structlog.testing import capture_logs
 
 from tests.contract.control_plane_rig import Rig, ScriptedWorker
 from tests.waiting import becomes
@@ -340,3 +345,66 @@ async def test_the_documentation_page_needs_no_network(setting: Setting) -> None
         assert file.headers["content-type"].startswith(kind)
         assert len(file.content) > 1000
     assert (await setting.http.get("/docs/..%2fcore.py")).status_code == 404
+
+
+async def test_the_trace_is_in_the_log_by_every_door(setting: Setting) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    traceparent = f"00-{trace}-b7ad6b7169203331-01"
+    with capture_logs() as lines:
+        await setting.detect(headers={"traceparent": traceparent, "x-request-id": "a"})
+        for request_id, model in (("b", "shapes"), ("c", "none"), ("d", "UPPER")):
+            request = detection_pb2.DetectRequest(model=model, encoded=b"x", request_id=request_id)
+            with suppress(grpc.aio.AioRpcError):
+                await setting.rig.detection.Detect(
+                    request, timeout=10, metadata=(("traceparent", traceparent),)
+                )
+        await setting.detect(headers={"x-request-id": "e"})
+    logged = {line["request_id"]: line.get("trace_id") for line in lines if "outcome" in line}
+    assert logged == {"a": trace, "b": trace, "c": trace, "d": trace, "e": None}
+
+
+async def test_many_calls_over_one_connection(setting: Setting) -> None:
+    host, _, port = setting.rig.addresses.http.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    call = b"POST /v1/detect?model=%s HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n"
+    for model, status in ((b"shapes", b"200"), (b"none", b"404"), (b"shapes", b"200")):
+        writer.write(call % model + b"x" * 1000)
+        await asyncio.sleep(0.01)
+        writer.write(b"x" * 1000)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.split()[1] == status
+        assert b"connection: close" not in head
+        length = int(head.partition(b"content-length: ")[2].split()[0])
+        await reader.readexactly(length)
+    # One that is answered before its body came: the rest of it is passed over.
+    writer.write(call.replace(b"Host", b"Accept: text/html\r\nHost") % b"shapes" + b"x" * 1000)
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.split()[1] == b"406"
+    await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+    writer.write(b"x" * 1000 + call % b"shapes" + b"x" * 2000)
+    assert (await reader.readuntil(b"\r\n\r\n")).split()[1] == b"200"
+    writer.close()
+
+
+async def test_ipv6(tmp_path: Path) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    async with Rig(tmp_path, http_host="::1") as rig:
+        assert rig.addresses.http.startswith("[::1]:")
+        async with httpx.AsyncClient(base_url=f"http://{rig.addresses.http}") as http:
+            assert (await http.get("/livez")).status_code == 200
+
+
+async def test_a_call_that_outlasts_the_grace_is_told_why(tmp_path: Path) -> None:
+    async with Rig(tmp_path, drain_grace_s=0.1, lease_s=60) as rig:
+        worker = await rig.worker("w1")
+        await rig.ready("shapes")
+        await rig.load("shapes")
+        worker.infer_s = 60.0
+        async with httpx.AsyncClient(base_url=f"http://{rig.addresses.http}") as http:
+            call = asyncio.create_task(http.post("/v1/detect?model=shapes", content=b"x"))
+            await becomes(lambda: worker.inferred)
+            await rig.plane.stop()
+            answer = await call
+        assert (answer.status_code, answer.json()["reason"]) == (503, "DRAINING")
+        assert answer.headers["connection"] == "close"
