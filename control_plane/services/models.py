@@ -40,7 +40,7 @@ from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.view import View
 from yolopool.errors import InvalidOffset, InvalidOption
-from yolopool.names import check_name, is_build, parse_ref
+from yolopool.names import check_name, parse_ref
 from yolopool.server.clock import Clock
 from yolopool.v1 import model_pb2, model_pb2_grpc
 
@@ -114,11 +114,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: CallContext
     ) -> model_pb2.ListModelsResponse:
-        models = self._view.catalogue.models
-        prefix = request.name_prefix
-        names = sorted(name for name in models if name.startswith(prefix) and not is_build(name))
+        catalogue = self._view.catalogue
+        names = [name for name in catalogue.names() if name.startswith(request.name_prefix)]
         return model_pb2.ListModelsResponse(
-            models=[self._model(name, models[name]) for name in names]
+            models=[self._model(name, catalogue.models[name]) for name in names]
         )
 
     async def GetModel(
