@@ -9,6 +9,8 @@ from control_plane.gateway.health import health_pages
 from control_plane.gateway.health.model_readiness import ModelReadiness
 from control_plane.gateway.http_app import build
 from control_plane.gateway.http_server import HttpServer
+from control_plane.gateway.kserve import http_door
+from control_plane.gateway.kserve.operations import Operations
 from control_plane.gateway.rest import detection
 from control_plane.gateway.rest.pictures import Pictures
 from control_plane.metrics import Metrics
@@ -26,6 +28,7 @@ class HttpDoors:
         view: View,
         metrics: Metrics,
         dispatch: Dispatch,
+        kserve: Operations,
         ready: ModelReadiness,
         is_leader: Callable[[], bool],
     ) -> None:
@@ -43,6 +46,7 @@ class HttpDoors:
         doors = [
             detection.router(dispatch, self._pictures, limits.max_parts),
             health_pages.pages(view, ready, lambda: self._draining),
+            http_door.router(kserve),
         ]
         self.application = build(view, metrics, is_leader, doors, settings.http_cors_origins)
         bodies = body_limits(
