@@ -28,6 +28,7 @@ from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.statistics import median, quantile
 from benchmarks.rpc_floor import MODEL, NO_DEVICE, Picture, pixels_of
 from yolopool.client.async_client import AsyncClient
+from yolopool.kserve import grpc_service_pb2, grpc_service_pb2_grpc
 from yolopool.v1 import detection_pb2, detection_pb2_grpc
 
 NAME, WARMUP_S = "m640", 1.0
@@ -79,15 +80,47 @@ def rest_json(image: bytes) -> bytes:
     return post("/v1/detect", "application/json", body)
 
 
+@asynccontextmanager
+async def over_kserve(order: Mapping[str, Any], image: bytes) -> AsyncIterator[Call]:
+    asked = kserve_request()
+    asked.raw_input_contents.append(len(image).to_bytes(4, "little") + image)
+    async with grpc.aio.insecure_channel(order["grpc"]) as channel:
+        stub: Any = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        yield lambda: stub.ModelInfer(asked, timeout=20)
+
+
+def kserve_request() -> grpc_service_pb2.ModelInferRequest:
+    tensor = grpc_service_pb2.ModelInferRequest.InferInputTensor(
+        name="image", datatype="BYTES", shape=[1, 1]
+    )
+    return grpc_service_pb2.ModelInferRequest(model_name=NAME, inputs=[tensor])
+
+
+def kserve_http(image: bytes) -> bytes:
+    """With the image as binary data, as tritonclient sends it."""
+    size = len(image) + 4
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1, 1]}
+    head = {
+        "inputs": [{**tensor, "parameters": {"binary_data_size": size}}],
+        "parameters": {"binary_data_output": True},
+    }
+    text = json.dumps(head).encode()
+    body = text + len(image).to_bytes(4, "little") + image
+    lines = f"Inference-Header-Content-Length: {len(text)}\r\n"
+    return post(f"/v2/models/{NAME}/infer", "application/octet-stream", body, lines)
+
+
 # By its name, what makes a call of a door: the order of this run and the image are given.
 DOORS: dict[str, Callable[[Mapping[str, Any], bytes], Any]] = {
     BASE: over_grpc,
     "REST raw": lambda order, image: over_http(order, rest_raw(image)),
     "REST multipart": lambda order, image: over_http(order, rest_multipart(image)),
     "REST JSON": lambda order, image: over_http(order, rest_json(image)),
+    "KServe v2 gRPC": over_kserve,
+    "KServe v2 HTTP": lambda order, image: over_http(order, kserve_http(image)),
 }
 # CPU of the control plane that a door may take, as a multiple of gRPC Detect's.
-LIMITS = {"REST raw": 1.5}
+LIMITS = {"REST raw": 1.5, "KServe v2 gRPC": 1.2}
 
 
 def flags() -> argparse.ArgumentParser:

@@ -20,6 +20,8 @@ from control_plane.gateway.dispatch import Dispatch
 from control_plane.gateway.health.grpc_health import Health
 from control_plane.gateway.health.model_readiness import ModelReadiness
 from control_plane.gateway.http_doors import HttpDoors
+from control_plane.gateway.kserve import grpc_door as kserve_grpc
+from control_plane.gateway.kserve.operations import Operations
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
@@ -137,7 +139,9 @@ class ControlPlane:
         self._services = self._new_services(identity)
         ready = ModelReadiness(view, clock, Random())
         self._server, self.dispatch = self._new_doors(ready)
-        self._http = HttpDoors(settings, view, self._metrics, self.dispatch, ready, self._is_leader)
+        self._http = HttpDoors(
+            settings, view, self._metrics, self.dispatch, self._kserve, ready, self._is_leader
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
 
@@ -192,10 +196,13 @@ class ControlPlane:
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
         health = Health(ready, self.view.waiters)
-        server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S, health)
+        names = (*SERVICES, kserve_grpc.SERVICE)
+        server = GrpcServer(names, [readiness, forwarding], CONNECTION_AGE_S, health)
         dispatch = Dispatch([readiness, forwarding], server.calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
+        self._kserve = Operations(dispatch, self.view, self._clock)
+        kserve_grpc.add_to(self._kserve, server.server)
         return server, dispatch
 
     def _projected(self) -> Snapshot:

@@ -13,6 +13,8 @@ from control_plane.gateway.health import health_pages
 from control_plane.gateway.health.model_readiness import ModelReadiness
 from control_plane.gateway.http_app import build
 from control_plane.gateway.http_server import HttpServer
+from control_plane.gateway.kserve import http_door
+from control_plane.gateway.kserve.operations import Operations
 from control_plane.gateway.rest import detection
 from control_plane.gateway.rest.pictures import Pictures
 from control_plane.metrics import Metrics
@@ -30,6 +32,7 @@ class HttpDoors:
         view: View,
         metrics: Metrics,
         dispatch: Dispatch,
+        kserve: Operations,
         ready: ModelReadiness,
         is_leader: Callable[[], bool],
     ) -> None:
@@ -47,6 +50,7 @@ class HttpDoors:
         doors = [
             detection.router(dispatch, self._pictures, limits.max_parts),
             health_pages.pages(view, ready, lambda: self._draining),
+            http_door.router(kserve),
             event_routes(dispatch),
             admin_routes(dispatch),
             # A file that is put on a model's path takes what the table leaves.

@@ -18,7 +18,7 @@ from control_plane.gateway.connection.http_limits import BodyBudget, BodyLimits,
 from control_plane.gateway.connection.http_protocol import TASKS
 from control_plane.gateway.dispatch import Caller
 from control_plane.gateway.problem import problem
-from yolopool.errors import Draining
+from yolopool.errors import Draining, MessageTooLarge, OutOfMemory
 from yolopool.names import REQUEST_ID
 from yolopool.server.open_calls import typed_error
 
@@ -33,9 +33,27 @@ def request_id_of(scope: Scope) -> str:
 
 
 def caller_of(scope: Scope, door: str, timeout_s: float | None = None) -> Caller:
-    """The call as `Dispatch` wants it."""
-    trace = scope.get(TRACE_KEY)
-    return Caller(door, timeout_s, ((TRACEPARENT, trace),) if trace else ())
+    """The call as `Dispatch` wants it, with its ids as metadata."""
+    ids = [("x-request-id", request_id_of(scope))]
+    if scope.get(TRACE_KEY):
+        ids.append((TRACEPARENT, scope[TRACE_KEY]))
+    return Caller(door, timeout_s, ids)
+
+
+# Both have the status that HTTP has a word for; a door whose errors have a form of its own sees the
+# error of the pool in them.
+
+
+class BodyTooLarge(HTTPException, MessageTooLarge):
+    def __init__(self, detail: str) -> None:
+        HTTPException.__init__(self, 413, detail)
+        MessageTooLarge.__init__(self, detail)
+
+
+class TooManyBodies(HTTPException, OutOfMemory):
+    def __init__(self, detail: str) -> None:
+        HTTPException.__init__(self, 503, detail, {"Retry-After": "1"})
+        OutOfMemory.__init__(self, detail, retry_after_s=1.0)
 
 
 class Envelope:
@@ -115,10 +133,8 @@ class _Call:
             if self._received > self._limit:
                 raise self._too_large()
             if self._is_kept and not self._budget.take(count):
-                raise HTTPException(
-                    503,
-                    "this process holds as many bytes of requests as it may: try again",
-                    {"Retry-After": "1"},
+                raise TooManyBodies(
+                    "this process holds as many bytes of requests as it may: try again"
                 )
             self.taken_bytes += count * self._is_kept
         return message
@@ -138,5 +154,5 @@ class _Call:
             typed = typed_error(error, self.scope["path"])
             await problem(typed, request_id_of(self.scope))(self.scope, self._receive, self.send)
 
-    def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"a body of {self.scope['path']} has at most {self._limit} bytes")
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"a body of {self.scope['path']} has at most {self._limit} bytes")

@@ -13,5 +13,5 @@ def test_the_model_for_cameras_is_a_reference() -> None:
 
 @pytest.mark.parametrize("name", ["Cars", "..", "a/b/c", "cars@0"])
 def test_a_wrong_one_is_refused_at_the_start(name: str) -> None:
-    with pytest.raises((ValidationError, SystemExit), match="model reference|2"):
+    with pytest.raises((ValidationError, SystemExit), match=r"model reference|2"):
         read_settings(["--camera-model", name])
