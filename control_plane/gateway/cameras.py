@@ -167,10 +167,11 @@ async def _answered(work: Any) -> Response:
     """The answer, or the error in the form that the clients know."""
     try:
         return JSONResponse((await work).model_dump())
+    except HTTPException as error:  # the form can't be read, or is too large
+        typed = error if isinstance(error, YolopoolError) else InvalidOption(str(error.detail))
+        return _failure(typed, error.status_code)
     except YolopoolError as error:
         return _failure(error)
-    except HTTPException as error:  # the form can't be read, or is too large
-        return _failure(InvalidOption(str(error.detail)), error.status_code)
 
 
 def _failure(error: YolopoolError, status: int = 0) -> Response:

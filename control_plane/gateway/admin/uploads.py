@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -165,28 +164,17 @@ class _Uploads:
     async def _send(
         self, header: model_pb2.UploadHeader, request: Request, skipped: int = 0
     ) -> model_pb2.UploadArtifactResponse:
-        refused: list[HTTPException] = []
-        async with aclosing(_messages(header, request, skipped, refused)) as messages:
-            try:
-                held: model_pb2.UploadArtifactResponse = await self._dispatch.unary(
-                    UPLOAD, messages, caller_of(request.scope, "rest")
-                )
-            except Cancelled:
-                if refused:
-                    raise refused[0] from None  # with the status that HTTP has for it
-                raise
+        async with aclosing(_messages(header, request, skipped)) as messages:
+            held: model_pb2.UploadArtifactResponse = await self._dispatch.unary(
+                UPLOAD, messages, caller_of(request.scope, "rest")
+            )
         return held
 
 
 async def _messages(
-    header: model_pb2.UploadHeader,
-    request: Request,
-    skipped: int | None,
-    refused: list[HTTPException] | None = None,
+    header: model_pb2.UploadHeader, request: Request, skipped: int | None
 ) -> AsyncGenerator[model_pb2.UploadArtifactRequest, None]:
-    """The header, and the body less its first `skipped` bytes; None: no body. What the envelope
-    refuses of it, as too large or too slow, is added to `refused`.
-    """
+    """The header, and the body less its first `skipped` bytes; None: no body."""
     yield model_pb2.UploadArtifactRequest(header=header)
     if skipped is None:
         return
@@ -198,10 +186,6 @@ async def _messages(
                 yield model_pb2.UploadArtifactRequest(chunk=piece[at : at + _CHUNK_BYTES])
     except ClientDisconnect:
         raise Cancelled("the caller left before the end of the file") from None
-    except HTTPException as refusal:
-        if refused is not None:
-            refused.append(refusal)
-        raise Cancelled("the rest of the file is not taken") from None
 
 
 def _registration(given: dict[str, Any]) -> model_pb2.RegisterModelRequest:
