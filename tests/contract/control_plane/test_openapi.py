@@ -99,8 +99,9 @@ def test_no_request_makes_it_fail(address: str, document: dict[str, Any]) -> Non
             if tried["cases"] >= wanted:
                 break
     assert tried["cases"] >= wanted, tried
-    assert tried["POST /v1/detect 200"], tried
-    assert tried["POST /v1/detect 400"], tried
+    if is_full():  # a sample has few cases of each route
+        assert tried["POST /v1/detect 200"], tried
+        assert tried["POST /v1/detect 400"], tried
 
 
 def run_cases(
@@ -160,7 +161,8 @@ def test_the_document_says_what_errors_are(document: dict[str, Any]) -> None:
             for status, answer in told["responses"].items():
                 where = f"{method} {path} {status}"
                 assert answer["description"], where
-                if int(status) >= 400 and "/readyz" not in path and "schema" not in answer:
+                is_error = status == "default" or int(status) >= 400
+                if is_error and "/readyz" not in path:
                     content = answer.get("content", {})
                     assert content.get("application/problem+json", reference) == reference, where
     assert "HTTPValidationError" not in str(document)
