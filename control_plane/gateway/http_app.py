@@ -129,7 +129,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _of_library(request: Request, error: Exception) -> Response:
     """What the library answers by itself, such as 404 of an unknown path."""
     assert isinstance(error, HTTPException)
-    return of_library(error, request_id_of(request.scope))
+    asked = f"{request.method} {request.url.path}"
+    return of_library(error, request_id_of(request.scope), asked)
 
 
 async def _surprise(request: Request, error: Exception) -> Response:

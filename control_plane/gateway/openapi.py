@@ -39,6 +39,7 @@ _WORDS = {
     408: "The request came too slowly.",
     409: "Not in this state.",
     413: "The body is too large.",
+    414: "The URL is too long.",
     415: "The body is of no kind that is taken here.",
     422: "What was sent is damaged.",
     429: "No room at the moment.",
@@ -57,7 +58,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, words in _WORDS.items()
 }
 _LIBRARY_FORM = "HTTPValidationError"
-_ALWAYS, _WITH_BODY = (400, 431, 500, 503), (408, 413)
+_ALWAYS, _WITH_BODY = (400, 414, 431, 500, 503), (408, 413)
 
 
 def finish(document: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -20,7 +21,6 @@ REASONS: Mapping[int, str] = {
     405: "METHOD_NOT_ALLOWED",
     406: "NOT_ACCEPTABLE",
     408: "REQUEST_TIMEOUT",
-    413: "CONTENT_TOO_LARGE",
     414: "URI_TOO_LONG",
     415: "UNSUPPORTED_MEDIA_TYPE",
     422: "UNPROCESSABLE_CONTENT",
@@ -72,11 +72,17 @@ def of_status(status: int, detail: str, retry_after_s: float | None = None) -> Y
     return rebuild(code, REASONS.get(status, code), detail, status in _RETRYABLE, retry_after_s)
 
 
-def of_library(error: HTTPException, request_id: str) -> Response:
-    """The answer to what a library, or the envelope of all calls, refuses."""
-    after = (error.headers or {}).get("Retry-After")
-    retry_after_s = float(after) if after is not None else None
-    typed = of_status(error.status_code, str(error.detail), retry_after_s)
+def of_library(error: HTTPException, request_id: str, asked: str) -> Response:
+    """The answer to what a library or the envelope refuses. asked: method and path."""
+    typed: YolopoolError
+    if isinstance(error, YolopoolError):
+        typed = error
+    else:
+        detail = str(error.detail)
+        if detail == HTTPStatus(error.status_code).phrase:
+            # Its own words say nothing of what was asked.
+            detail = f"{asked[:200]}: {detail}; /docs lists what there is"
+        typed = of_status(error.status_code, detail)
     answer = problem(typed, request_id, error.status_code)
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value

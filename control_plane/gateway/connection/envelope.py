@@ -52,7 +52,7 @@ class BodyTooLarge(HTTPException, MessageTooLarge):
 
 class TooManyBodies(HTTPException, OutOfMemory):
     def __init__(self, detail: str) -> None:
-        HTTPException.__init__(self, 503, detail, {"Retry-After": "1"})
+        HTTPException.__init__(self, 503, detail)
         OutOfMemory.__init__(self, detail, retry_after_s=1.0)
 
 

@@ -285,6 +285,7 @@ async def test_what_the_libraries_refuse_are_problems_too(setting: Setting) -> N
         answer = await setting.http.request(method, path)
         assert (answer.status_code, answer.json()["reason"]) == (status, reason)
         assert answer.headers["content-type"] == PROBLEM
+        assert answer.json()["detail"].startswith(f"{method} {path}: ")
     assert answer.headers["allow"] == "POST"
 
 
