@@ -122,7 +122,13 @@ class _Uploads:
             # The whole file once more: what is held of it is passed over.
             start = skipped = held.received_bytes if held.received_bytes < size else 0
         header = model_pb2.UploadHeader(sha256=sha256, size_bytes=size, offset=start)
-        held = await self._send(header, request, skipped)
+        try:
+            held = await self._send(header, request, skipped)
+        except InvalidOffset:
+            held = await self._held(sha256, request)
+            if not held.complete:
+                raise
+            return _held_answer(held, 200)  # another caller has sent it meanwhile
         return _held_answer(held, 201 if held.complete else 202)
 
     def put_model(self) -> Any:

@@ -140,6 +140,9 @@ async def test_wrong_questions_are_refused(http: httpx.AsyncClient) -> None:
     json_only = {"accept": "application/json"}
     answer = await http.get("/v1/events?follow=true", headers=json_only)
     problem(answer, 400, "INVALID_OPTION")
+    either = {"accept": "application/json, text/event-stream"}
+    async with http.stream("GET", "/v1/events", headers=either) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
 
 
 async def test_a_silent_stream_is_kept_by_comments(
@@ -171,18 +174,31 @@ async def _to_the_end(reader: Reader) -> bool:
     return True
 
 
-async def test_a_caller_who_leaves_frees_the_stream(rig: Rig, http: httpx.AsyncClient) -> None:
-    def streams() -> int:
-        tasks = (task for task in asyncio.all_tasks() if not task.done())
-        return sum("WatchEvents" in repr(task) or "anext" in repr(task) for task in tasks)
+def streams() -> int:
+    return sum(task.get_name() == event_stream.TASK for task in asyncio.all_tasks())
 
-    reads = rig.plane._services._events._reads
+
+async def test_a_caller_who_leaves_frees_the_stream(rig: Rig, http: httpx.AsyncClient) -> None:
     async with reading(http, "?worker=nobody") as reader:
         waiting = asyncio.create_task(reader.next())
-        await becomes(lambda: reads)
+        await becomes(lambda: streams() == 1)
         waiting.cancel()
-    # The read that was under way ends by itself, and nobody asks for the next.
-    await becomes(lambda: not reads, 10)
+    await becomes(lambda: streams() == 0)
+    # Also one who leaves before the answer has begun.
+    host, port = rig.addresses.http.split(":")
+    for pause_s in (0, 0.01, 0.1, 0.3):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /v1/events?follow=true&worker=nobody HTTP/1.1\r\nhost: x\r\n\r\n")
+        await asyncio.sleep(pause_s)
+        writer.close()
+    await asyncio.sleep(0.4)
+    await becomes(lambda: streams() == 0)
+
+
+async def test_what_refuses_a_stream_leaves_nothing(rig: Rig, http: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        answer = await http.get("/v1/events?follow=true&after=nonsense")
+        problem(answer, 400, "INVALID_OPTION")
     assert streams() == 0
 
 

@@ -237,10 +237,11 @@ async def test_two_uploads_of_one_file_are_one_artifact(rig: Rig, http: httpx.As
     versions = [fits(answer, 202) for answer in await asyncio.gather(*puts)]
     assert {version["artifact"] for version in versions} == {SHA}
     assert left(rig) == []
-    again = await asyncio.gather(
-        *(http.put(f"/v1/artifacts/{SHA}", content=DATA) for _ in range(3))
-    )
-    assert {answer.status_code for answer in again} == {200}
+    other = os.urandom(1_000_000)
+    path = f"/v1/artifacts/{hashlib.sha256(other).hexdigest()}"
+    together = await asyncio.gather(*(http.put(path, content=other) for _ in range(4)))
+    assert sorted(answer.status_code for answer in together) == [200, 200, 200, 201]
+    assert all(answer.json()["complete"] for answer in together)
 
 
 async def test_a_full_disk_is_told_and_nothing_stays(
