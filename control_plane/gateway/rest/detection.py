@@ -35,10 +35,11 @@ def router(dispatch: Dispatch, pictures: Pictures, max_parts: int) -> APIRouter:
         in which form the answer comes; errors come as problem+json always.
         """
         headers, scope = request.headers, request.scope
-        wanted = headers.get("accept")
-        media_type = JSON if wanted is None else negotiation.choose(wanted, OFFERED)
+        media_type = negotiation.choose(",".join(headers.getlist("accept")), OFFERED)
         if media_type is None:
             raise HTTPException(406, f"Accept allows none of {', '.join(OFFERED)}")
+        if headers.get("content-encoding", "identity") != "identity":
+            raise HTTPException(415, "a packed body is not taken: leave Content-Encoding out")
         given, image = bodies.parse(
             headers.get("content-type", ""), scope["query_string"], await request.body(), max_parts
         )

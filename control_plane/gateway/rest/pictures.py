@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from yolopool.client.detections import from_response
 from yolopool.client.drawing import picture_of
@@ -58,6 +58,11 @@ def drawn(encoded: bytes, answer: detection_pb2.DetectResponse, media_type: str)
                 )
             results = from_response(answer)
             picture = results.plot(picture_of(opened))
+    except UnidentifiedImageError as error:
+        raise ImageNotDecodable(
+            "no picture can be drawn on a file that pillow does not know, such as HEIC: ask for "
+            "application/json, which has the results"
+        ) from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ImageNotDecodable(
             f"no picture can be drawn ({error}): ask for application/json, which has the results"

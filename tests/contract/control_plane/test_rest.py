@@ -189,6 +189,13 @@ async def test_forms_of_the_answer(setting: Setting) -> None:
     for accept in ("*/*", "application/*", "image/png;q=0.2, application/json", ""):
         answer = await setting.detect(headers={"accept": accept})
         assert answer.headers["content-type"] == "application/json", accept
+    lines = [("content-type", "image/jpeg"), ("accept", "text/html"), ("accept", "text/csv")]
+    answer = await setting.http.post(
+        "/v1/detect?model=shapes", content=jpeg(), headers=httpx.Headers(lines)
+    )
+    assert answer.headers["content-type"].startswith("text/csv")
+    answer = await setting.detect(headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["reason"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
     answer = await setting.detect(headers={"accept": "text/html, image/gif"})
     assert (answer.status_code, answer.json()["reason"]) == (406, "NOT_ACCEPTABLE")
 
