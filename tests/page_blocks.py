@@ -82,6 +82,13 @@ def blocks_of(page: str, text: str) -> Iterator[Block]:
         )
 
 
+def not_run() -> dict[str, list[str]]:
+    """The reasons of a page's blocks that no test runs, by the page's path."""
+    pages = blocks_of_pages().items()
+    found = {page: [one.said for one in blocks if one.kind == "not run"] for page, blocks in pages}
+    return {page: list(dict.fromkeys(reasons)) for page, reasons in found.items() if reasons}
+
+
 def blocks_of_pages() -> dict[str, list[Block]]:
     """The blocks of every page of this repository, by the page's path."""
     names = [str(path.relative_to(ROOT)) for path in PAGES]
