@@ -108,9 +108,9 @@ class Session:
             text = text.replace(named, address)
         if block.language != PYTHON:
             return self._shell(text)
-        if (named := FILE.match(text)) is not None:
-            compile(text, named[1], "exec")
-            (self.folder / named[1]).write_text(text)
+        if (own := FILE.match(text)) is not None:
+            compile(text, own[1], "exec")
+            (self.folder / own[1]).write_text(text)
             return ""
         return self._paste(block, text)
 
