@@ -7,7 +7,6 @@ import typer
 from rich.table import Table
 
 from yolopool.cli.console import (
-    EXIT_CODES,
     Address,
     AsJson,
     out,
@@ -17,6 +16,7 @@ from yolopool.cli.console import (
     say,
 )
 from yolopool.client.client import Client
+from yolopool.codes import CODES
 from yolopool.migration import application, triton_plan
 from yolopool.migration.steps import ModelPlan, command, left_out
 from yolopool.migration.triton_repository import read_repository
@@ -64,7 +64,7 @@ def triton(
         elif not as_json:
             out.print(f"{one.model}: {', '.join(one.versions)}", highlight=False)
     if any(one.error for one in done):
-        raise typer.Exit(EXIT_CODES["INVALID_ARGUMENT"])
+        raise typer.Exit(CODES["INVALID_ARGUMENT"].exit_code)
 
 
 def _plain(plan: ModelPlan) -> dict[str, object]:

@@ -4,7 +4,7 @@ import re
 
 from importer import refusal
 from tests.page_blocks import ROOT
-from yolopool.cli.console import EXIT_CODES
+from yolopool.codes import CODES
 from yolopool.error_table import BY_REASON
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -35,7 +35,7 @@ def test_a_section_is_of_one_code_and_says_what_an_error_says() -> None:
         if said is None:
             continue
         code, exit_code, more = said.groups()
-        assert EXIT_CODES[code] == int(exit_code)
+        assert CODES[code].exit_code == int(exit_code)
         usual = "Retryable" in more
         for reason, means, _ in ROW.findall(text):
             assert BY_REASON[reason].code == code, reason
