@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from control_plane.gateway.connection.envelope import caller_of
+from control_plane.gateway.connection.envelope import caller_of, take_room
 from control_plane.gateway.dispatch import Caller
 from control_plane.gateway.kserve import json_tensors
 from control_plane.gateway.kserve.operations import (
@@ -34,7 +34,7 @@ _MODEL = re.compile(
     r"(?:/(?P<verb>ready|config|stats|infer))?"
 )
 _REPOSITORY = re.compile(r".*?/v2/repository/models/(?P<name>.+)/(?P<verb>load|unload)")
-_UNPACKED_IN_THREAD = 64 * 1024
+_UNPACKED_AT_ONCE = 4 * 1024
 _WBITS_OF_EITHER = 32 + zlib.MAX_WBITS
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -223,27 +223,27 @@ async def _body(request: Request) -> bytes:
         return body
     if encoding not in ("gzip", "deflate"):
         raise InvalidArgument(f"Content-Encoding {encoding[:80]!r} is not known: gzip or deflate")
-    if len(body) < _UNPACKED_IN_THREAD:
-        return _unpacked(body)
-    return await asyncio.to_thread(_unpacked, body)
+    # A few bytes may become many: small ones only are unpacked at once.
+    if len(body) < _UNPACKED_AT_ONCE:
+        data = _unpacked(body)
+    else:
+        data = await asyncio.to_thread(_unpacked, body)
+    take_room(request.scope, len(data))
+    return data
 
 
 def _unpacked(body: bytes) -> bytes:
-    """All of its members: a packed body may be several, one after another."""
-    data = b""
-    while body:
-        unpacker = zlib.decompressobj(_WBITS_OF_EITHER)
-        try:
-            data += unpacker.decompress(body, MAX_MESSAGE_BYTES + 1 - len(data))
-        except zlib.error as error:
-            raise InvalidArgument(
-                f"the body is not packed as Content-Encoding says: {error}"
-            ) from None
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise _too_large()
-        if not unpacker.eof:
-            raise InvalidArgument("the packed body is cut off: send all of it")
-        body = unpacker.unused_data
+    unpacker = zlib.decompressobj(_WBITS_OF_EITHER)
+    try:
+        data = unpacker.decompress(body, MAX_MESSAGE_BYTES + 1)
+    except zlib.error as error:
+        raise InvalidArgument(f"the body is not packed as Content-Encoding says: {error}") from None
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise _too_large()
+    if not unpacker.eof:
+        raise InvalidArgument("the packed body is cut off: send all of it")
+    if unpacker.unused_data:
+        raise InvalidArgument("bytes follow the packed body: pack all of it as one")
     return data
 
 

@@ -391,8 +391,7 @@ async def test_http_inference_in_json_in_bytes_and_as_one_image(doors: Doors) ->
     for coding, packed in (("gzip", gzip.compress(IN_JSON)), ("deflate", zlib.compress(IN_JSON))):
         same = await doors.post(INFER, packed, content_encoding=coding)
         assert same.json()["outputs"] == plain.json()["outputs"]
-    twice = gzip.compress(IN_JSON[:20]) + gzip.compress(IN_JSON[20:])
-    same = await doors.post(INFER, twice, content_encoding="GZIP")
+    same = await doors.post(INFER, gzip.compress(IN_JSON), content_encoding="GZIP")
     assert same.json()["outputs"] == plain.json()["outputs"]
 
 
@@ -421,6 +420,7 @@ REFUSED: list[tuple[str, bytes, dict[str, str], int]] = [
     ("/v2/models/team/one/trace/setting", b"{}", {}, 501),
     (INFER, b"\1" + gzip.compress(b"{}"), {"content_encoding": "gzip"}, 400),
     (INFER, gzip.compress(IN_JSON) + b"more", {"content_encoding": "gzip"}, 400),
+    (INFER, gzip.compress(IN_JSON) + gzip.compress(b""), {"content_encoding": "gzip"}, 400),
 ]
 
 
@@ -438,3 +438,32 @@ async def test_a_packed_body_is_not_unpacked_beyond_a_bound(doors: Doors) -> Non
     assert len(packed) < 2**20
     answer = await doors.post(INFER, packed, content_encoding="deflate")
     assert (answer.status_code, answer.json()["reason"]) == (429, "MESSAGE_TOO_LARGE")
+
+
+async def test_what_is_unpacked_counts_as_bytes_of_requests(tmp_path: Path) -> None:
+    async with Rig(tmp_path, http_max_body_memory_bytes=2**20) as rig:
+        address = f"http://{rig.addresses.http}"
+        async with httpx.AsyncClient(base_url=address, timeout=30) as http:
+
+            async def sent(count: int) -> tuple[int, str]:
+                body, headers = gzip.compress(b" " * count), {"content-encoding": "gzip"}
+                answer = await http.post(INFER, content=body, headers=headers)
+                return answer.status_code, answer.json()["reason"]
+
+            for _ in range(3):  # and are given back
+                assert await sent(2 * 2**20) == (429, "OUT_OF_MEMORY")
+                assert await sent(2**19) == (400, "INVALID_ARGUMENT")
+
+
+LONG = "MzAgMQ=="  # "30 1"
+
+
+async def test_who_leaves_by_http_ends_its_images(doors: Doors) -> None:
+    await doors.infer(b"0 1")
+    body = json.dumps(
+        {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": [LONG, LONG]}]}
+    )
+    call = asyncio.create_task(doors.post(INFER, body.encode()))
+    await becomes(lambda: doors.worker.running == 2)
+    call.cancel()
+    await becomes(lambda: doors.worker.cancelled == 2)
