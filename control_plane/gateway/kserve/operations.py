@@ -73,7 +73,7 @@ class Operations:
                 images = await self._images(request, version, caller)
                 past_s = self._clock.monotonic() - began_s
                 answers = await self._detect(images, _admitted(caller, images.timeout_s, past_s))
-            response = await self._response(request, answers, images.outputs)
+                response = await self._response(request, answers, images.outputs)
         except BaseException:  # whoever left is counted too
             if version is not None:
                 key, seconds = version.key, self._clock.monotonic() - began_s
