@@ -50,6 +50,7 @@ from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
+from yolopool.server.open_calls import OpenCalls
 from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import announce, settle, until_signal
 
@@ -132,6 +133,7 @@ class ControlPlane:
             registry, recorder, clock, settings.quarantine_s, self._answers
         )
         self._worker_exits = self._new_worker_exits()
+        self._calls = OpenCalls()
         self._services = self._new_services(identity)
         self._server, self.dispatch = self._new_doors()
         self._http = HttpServer(build(view, self._metrics, self._is_leader, doors=[]))
@@ -181,6 +183,7 @@ class ControlPlane:
                 quarantine=self._quarantine,
                 worker_exits=self._worker_exits,
                 snapshot=self._projected,
+                calls=self._calls,
             )
         )
 
@@ -188,8 +191,8 @@ class ControlPlane:
         """The gRPC server, and the same methods for the other doors."""
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
-        server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S)
-        dispatch = Dispatch([readiness, forwarding], server.calls)
+        server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S, self._calls)
+        dispatch = Dispatch([readiness, forwarding], self._calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
         return server, dispatch
