@@ -88,9 +88,7 @@ async def _opening(messages: AsyncIterator[Any]) -> detection_pb2.StreamOpening:
 
 def _rules(opening: detection_pb2.StreamOpening) -> StreamRules:
     if opening.window > MAX_WINDOW:
-        raise InvalidOption(
-            f"window is {opening.window}: give 1 to {MAX_WINDOW}, 0 for 8"
-        )
+        raise InvalidOption(f"window is {opening.window}: give 1 to {MAX_WINDOW}, 0 for 8")
     if opening.order not in detection_pb2.StreamOrder.values():
         raise InvalidOption(f"order {opening.order} is not known: leave it out for FRAMES")
     return StreamRules(

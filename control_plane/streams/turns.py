@@ -20,7 +20,7 @@ class Turns(Generic[S]):
 
     def __init__(self) -> None:
         self._in_flight: Counter[S] = Counter()
-        self._asking: dict[S, None] = {}  # in the order of asking
+        self._asking: dict[S, None] = {}  # who asked first, first
 
     def __len__(self) -> int:
         """Streams that ask, or have a frame in flight."""
@@ -47,3 +47,8 @@ class Turns(Generic[S]):
         self._in_flight[stream] -= 1
         if not self._in_flight[stream]:
             del self._in_flight[stream]
+        if stream in self._asking:
+            # Among those with as few it comes last, as if it asked now: else a stream that asks for
+            # its next frame while one is in flight would go before those that ask when none is.
+            del self._asking[stream]
+            self._asking[stream] = None
