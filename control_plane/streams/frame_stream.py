@@ -228,6 +228,8 @@ class FrameStream:
 
     def _counted(self, answer: Answer) -> Answer:
         answer.received, answer.dropped = self._window.received, self._window.dropped
+        if self._window.rules.newest_only:
+            answer.held.extend(one.frame.frame_id for one in self._window.unread)
         self._window.told()
         return answer
 

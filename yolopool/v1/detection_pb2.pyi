@@ -822,6 +822,7 @@ class DetectStreamResponse(_message.Message):
     RECEIVED_FIELD_NUMBER: _builtins.int
     DROPPED_FIELD_NUMBER: _builtins.int
     AGE_MS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     frame_id: _builtins.int
     timestamp_s: _builtins.float
     received: _builtins.int
@@ -833,6 +834,12 @@ class DetectStreamResponse(_message.Message):
     def response(self) -> Global___DetectResponse: ...
     @_builtins.property
     def error(self) -> Global___FrameError: ...
+    @_builtins.property
+    def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """With newest_only: the frames that were read and will be answered, unless newer ones come; those
+        read before and not named here are answered or dropped.
+        """
+
     def __init__(
         self,
         *,
@@ -843,10 +850,11 @@ class DetectStreamResponse(_message.Message):
         received: _builtins.int = ...,
         dropped: _builtins.int = ...,
         age_ms: _builtins.float = ...,
+        held: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "dropped", b"dropped", "error", b"error", "frame_id", b"frame_id", "outcome", b"outcome", "received", b"received", "response", b"response", "timestamp_s", b"timestamp_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "dropped", b"dropped", "error", b"error", "frame_id", b"frame_id", "held", b"held", "outcome", b"outcome", "received", b"received", "response", b"response", "timestamp_s", b"timestamp_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

@@ -10,37 +10,15 @@ import grpc
 import pytest
 
 from control_plane.gateway.dispatch import Caller
-from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
+from tests.contract.control_plane_rig import Rig, refused
+from tests.contract.timed_worker import TimedWorker
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.status import error_from_rpc
-from yolopool.v1 import detection_pb2, explain_pb2, types_pb2, worker_pb2
+from yolopool.v1 import detection_pb2, explain_pb2, types_pb2
 
 Answer = detection_pb2.DetectStreamResponse
 METHOD = "/yolopool.v1.DetectionService/DetectStream"
-
-
-class Worker(ScriptedWorker):
-    """Takes as many seconds for an image as its bytes say, and tells how many it has."""
-
-    def __init__(self) -> None:
-        super().__init__("w1")
-        self.running = self.most = 0
-        self.padding = ""
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            await asyncio.sleep(float(request.encoded))
-            answer = await super().Infer(request, context)
-            await self.gate.wait()
-        finally:
-            self.running -= 1
-        answer.result.image_damage = self.padding
-        return answer
 
 
 class Talk:
@@ -104,13 +82,9 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
-async def worker(rig: Rig) -> AsyncIterator[Worker]:
-    one = Worker()
-    await one.start(rig.addresses.grpc)
-    await rig.ready("shapes")
-    await rig.detect("shapes", encoded=b"0")
-    one.inferred.clear()
-    one.most = 0
+async def worker(rig: Rig) -> AsyncIterator[TimedWorker]:
+    one = TimedWorker()
+    await one.serve(rig)
     yield one
     await one.die()
 
@@ -125,7 +99,9 @@ def gauge(rig: Rig, name: str) -> float:
     return value
 
 
-async def test_each_frame_is_a_detect_and_answers_keep_the_order(rig: Rig, worker: Worker) -> None:
+async def test_each_frame_is_a_detect_and_answers_keep_the_order(
+    rig: Rig, worker: TimedWorker
+) -> None:
     talk = await Talk(rig, request_id="cam-1", window=3).open()
     await talk.send(0.2, 0.1, 0.0, timestamp_s=7.5)
     answers = await talk.rest()
@@ -141,7 +117,7 @@ async def test_each_frame_is_a_detect_and_answers_keep_the_order(rig: Rig, worke
     assert (trace.outcome, trace.worker) == ("OK", "w1")
 
 
-async def test_or_come_as_they_are_there(rig: Rig, worker: Worker) -> None:
+async def test_or_come_as_they_are_there(rig: Rig, worker: TimedWorker) -> None:
     opening: dict[str, Any] = {"order": detection_pb2.STREAM_ORDER_ANSWERS}
     talk = await Talk(rig, priority=types_pb2.PRIORITY_NORMAL, **opening).open()
     await talk.send(0.6, 0.3, 0.0)
@@ -149,7 +125,7 @@ async def test_or_come_as_they_are_there(rig: Rig, worker: Worker) -> None:
     assert {one.priority for one in worker.inferred} == {types_pb2.PRIORITY_NORMAL}
 
 
-async def test_an_error_of_one_frame_does_not_end_the_stream(rig: Rig, worker: Worker) -> None:
+async def test_an_error_of_one_frame_does_not_end_the_stream(rig: Rig, worker: TimedWorker) -> None:
     talk = await Talk(rig, request_id="s").open()
     await talk.send(0)
     await talk.put()  # without an image
@@ -166,7 +142,9 @@ async def test_an_error_of_one_frame_does_not_end_the_stream(rig: Rig, worker: W
     assert "set encoded or raw" in error.message
 
 
-async def test_a_model_that_is_not_there_fails_frame_by_frame(rig: Rig, worker: Worker) -> None:
+async def test_a_model_that_is_not_there_fails_frame_by_frame(
+    rig: Rig, worker: TimedWorker
+) -> None:
     talk = await Talk(rig, model="later").open()
     await talk.send(0)
     assert (await talk.read()).error.reason == "MODEL_NOT_FOUND"
@@ -175,7 +153,7 @@ async def test_a_model_that_is_not_there_fails_frame_by_frame(rig: Rig, worker: 
     assert (await talk.read()).response.version.model == "later"
 
 
-async def test_a_frame_has_a_time_of_its_own(rig: Rig, worker: Worker) -> None:
+async def test_a_frame_has_a_time_of_its_own(rig: Rig, worker: TimedWorker) -> None:
     talk = await Talk(rig, frame_timeout_ms=300, window=4).open()
     await talk.send(30, 0, 30)
     answers = await talk.rest()
@@ -185,7 +163,7 @@ async def test_a_frame_has_a_time_of_its_own(rig: Rig, worker: Worker) -> None:
     await becomes(lambda: worker.running == 0)
 
 
-async def test_frames_wait_for_a_full_queue(rig: Rig, worker: Worker) -> None:
+async def test_frames_wait_for_a_full_queue(rig: Rig, worker: TimedWorker) -> None:
     worker.on_infer = errors.QueueFull("full", retry_after_s=0.01)
     talk = await Talk(rig).open()
     await talk.send(0, 0, 0)
@@ -197,7 +175,7 @@ async def test_frames_wait_for_a_full_queue(rig: Rig, worker: Worker) -> None:
     assert all(answer.HasField("response") for answer in answers)
 
 
-async def test_but_no_longer_than_their_time(rig: Rig, worker: Worker) -> None:
+async def test_but_no_longer_than_their_time(rig: Rig, worker: TimedWorker) -> None:
     worker.on_infer = errors.QueueFull("full", retry_after_s=0.01)
     talk = await Talk(rig, frame_timeout_ms=200).open()
     await talk.send(0)
@@ -208,7 +186,7 @@ async def test_but_no_longer_than_their_time(rig: Rig, worker: Worker) -> None:
 # --- newest only --------------------------------------------------------------------------------
 
 
-async def test_only_the_newest_frame_waits(rig: Rig, worker: Worker) -> None:
+async def test_only_the_newest_frame_waits(rig: Rig, worker: TimedWorker) -> None:
     worker.gate.clear()
     talk = await Talk(rig, newest_only=True, window=4).open()
     await talk.send(0)
@@ -224,7 +202,7 @@ async def test_only_the_newest_frame_waits(rig: Rig, worker: Worker) -> None:
     assert worker.most == 1
 
 
-async def test_live_streams_get_equally_much_of_a_device(rig: Rig, worker: Worker) -> None:
+async def test_live_streams_get_equally_much_of_a_device(rig: Rig, worker: TimedWorker) -> None:
     """Eight cameras faster than the device: each sends as soon as it may, all at once."""
     answered = Counter[int]()
 
@@ -254,33 +232,37 @@ async def test_live_streams_get_equally_much_of_a_device(rig: Rig, worker: Worke
 # --- slow readers, and ends ---------------------------------------------------------------------
 
 
-async def test_no_more_is_run_than_a_slow_reader_takes(rig: Rig, worker: Worker) -> None:
+async def test_no_more_is_run_than_a_slow_reader_takes(rig: Rig, worker: TimedWorker) -> None:
     """Answers of a MiB each, which the connection does not swallow for a reader that sleeps."""
     worker.padding = "x" * 2**20
     talk = await Talk(rig, window=4).open()
     sending = asyncio.create_task(talk.send(*[0] * 200))
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(0.6)
     waited = len(worker.inferred)
     await asyncio.sleep(1.0)
     # The window, and what the connection holds.
     assert len(worker.inferred) == waited <= 4 + 16
-    got = []
+    got: list[int] = []
     while len(got) < 200:
         got.append((await talk.read()).frame_id)
     assert got == list(range(200))
     await sending
 
 
-async def test_frames_are_read_no_further_than_the_window(rig: Rig, worker: Worker) -> None:
+async def test_frames_are_read_no_further_than_the_window(rig: Rig, worker: TimedWorker) -> None:
     worker.gate.clear()
     talk = await Talk(rig, window=2).open()
-    sending = asyncio.create_task(talk.put(raw=_large()))
     sent = 0
-    with pytest.raises(TimeoutError):
+
+    async def film() -> None:
+        nonlocal sent
         while True:
-            await asyncio.wait_for(asyncio.shield(sending), 1.0)
+            await talk.put(raw=_large())
             sent += 1
-            sending = asyncio.create_task(talk.put(raw=_large()))
+
+    sending = asyncio.create_task(film())
+    await becomes(lambda: worker.running == 2)
+    await asyncio.sleep(0.5)
     assert 2 <= sent <= 2 + 4  # the window, and what the connection holds
     talk.call.cancel()
     await asyncio.gather(sending, return_exceptions=True)
@@ -293,7 +275,7 @@ def _large() -> types_pb2.RawImage:
     )
 
 
-async def test_a_caller_who_leaves_frees_all(rig: Rig, worker: Worker) -> None:
+async def test_a_caller_who_leaves_frees_all(rig: Rig, worker: TimedWorker) -> None:
     talk = await Talk(rig, window=4).open()
     await talk.send(30, 30, 30)
     await becomes(lambda: worker.running == 3)
@@ -304,7 +286,9 @@ async def test_a_caller_who_leaves_frees_all(rig: Rig, worker: Worker) -> None:
     assert not rig.plane._services._detection._streams._turnstile._groups
 
 
-async def test_so_does_one_who_leaves_while_answers_wait_for_him(rig: Rig, worker: Worker) -> None:
+async def test_so_does_one_who_leaves_while_answers_wait_for_him(
+    rig: Rig, worker: TimedWorker
+) -> None:
     worker.padding = "x" * 2**20
     talk = await Talk(rig, window=4).open()
     sending = asyncio.create_task(talk.send(*[0] * 100))
@@ -315,7 +299,9 @@ async def test_so_does_one_who_leaves_while_answers_wait_for_him(rig: Rig, worke
     await asyncio.gather(sending, return_exceptions=True)
 
 
-async def test_a_stop_answers_what_is_on_its_way_and_says_why(rig: Rig, worker: Worker) -> None:
+async def test_a_stop_answers_what_is_on_its_way_and_says_why(
+    rig: Rig, worker: TimedWorker
+) -> None:
     talk = await Talk(rig, newest_only=True).open()
     await talk.send(0.5)
     await becomes(lambda: worker.running == 1)
@@ -348,7 +334,7 @@ async def test_what_no_frame_could_have_ends_the_stream(
     assert word in error.message
 
 
-async def test_the_first_message_opens_and_no_other_does(rig: Rig, worker: Worker) -> None:
+async def test_the_first_message_opens_and_no_other_does(rig: Rig, worker: TimedWorker) -> None:
     talk = Talk(rig)
     await talk.put(encoded=b"0")
     assert "opens it" in (await talk.failed()).message
@@ -364,7 +350,7 @@ async def _nothing(rig: Rig) -> None:
         pass
 
 
-async def test_other_doors_open_streams_too(rig: Rig, worker: Worker) -> None:
+async def test_other_doors_open_streams_too(rig: Rig, worker: TimedWorker) -> None:
     async def messages() -> AsyncIterator[detection_pb2.DetectStreamRequest]:
         opening = detection_pb2.StreamOpening(model="shapes")
         yield detection_pb2.DetectStreamRequest(opening=opening)

@@ -21,7 +21,8 @@ def simulate(
         for stream, most in enumerate(demands):
             if flying[stream] < most:
                 turns.ask(stream)
-        while (stream := turns.next(limit)) is not None:
+        while (chosen := turns.next(limit)) is not None:
+            stream = chosen
             queue.append(stream)
             flying[stream] += 1
             assert len(queue) <= limit
