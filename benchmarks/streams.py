@@ -2,9 +2,9 @@
 
     python -m benchmarks.streams --frames 5000 --seconds 120
 
-`slow reader`: a stream whose reader takes a tenth of what the device could answer, by the client and
-by bare gRPC, which sends as fast as it is let. `cameras`: newest only, more frames than a simulated
-device can answer, and a unary caller beside them.
+`slow reader`: a stream whose reader takes a tenth of what the device could answer, by the client
+and by bare gRPC, which sends as fast as it is let. `cameras`: newest only, more frames than a
+simulated device can answer, and a unary caller beside them.
 """
 
 import argparse
@@ -26,9 +26,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import dataset, fleet, hardware, results, weights
-from benchmarks.harness.loadgen import Load, closed_loop, constant_arrivals, open_loop
+from benchmarks.harness.loadgen import Edge, Load, closed_loop, constant_arrivals, open_loop
 from benchmarks.harness.pool import Pool, PoolFlags
-from benchmarks.harness.processes import memory
+from benchmarks.harness.processes import CpuMeter, memory
 from benchmarks.harness.results import Check, Result, Row
 from benchmarks.harness.standstill import Standstills, undisturbed
 from benchmarks.harness.statistics import quantile
@@ -56,9 +56,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--unary", type=float, default=2.0, help="requests/s of the caller beside")
     parser.add_argument("--batches", default="1,4", help="largest batches of the busy device")
     parser.add_argument("--architecture", default="yolov8x.yaml", help="on the busy device")
-    parser.add_argument(
-        "--image-size", type=int, default=1024, help="of it: 40 images/s, one a pass"
-    )
+    parser.add_argument("--image-size", type=int, default=1024, help="of it: 40 images/s")
     parser.add_argument("--pool-log", type=Path, help="keep the log of the pool's processes here")
     return parser
 
@@ -91,7 +89,7 @@ class Watched:
         for role, pid in self.pids.items():
             self.bytes_of.setdefault(role, []).append(memory(pid).rss_bytes)
 
-    def row(self) -> Row:
+    def figures(self) -> dict[str, float]:
         """The first fifth is the warm-up: windows fill, and so do heaps."""
         row: dict[str, float] = {}
         for role, seen in self.bytes_of.items():
@@ -112,7 +110,7 @@ async def by_client(client: AsyncClient, frames: int, pause_s: float) -> AsyncIt
 
 
 async def by_grpc(client: AsyncClient, frames: int, pause_s: float) -> AsyncIterator[int]:
-    """All frames as fast as gRPC lets them go: only the server and the connection hold them back."""
+    """Frames as fast as gRPC lets them go: only the server and the connection hold them back."""
 
     async def messages() -> AsyncIterator[Any]:
         opening = detection_pb2.StreamOpening(model=FAST)
@@ -147,9 +145,9 @@ async def slow_reader(
             seen.append(number)
             if len(seen) % max(1, options.frames // 200) == 0:
                 watched.look()
-        row = {"by": name, "frames": len(seen), "could_a_second": rate, **watched.row()}
-        grown = {role: row[f"{role}_grown_mb"] for role in watched.pids}
-        rows.append(row)
+        figures = watched.figures()
+        grown = {role: figures[f"{role}_grown_mb"] for role in watched.pids}
+        rows.append({"by": name, "frames": len(seen), "could_a_second": rate, **figures})
         checks.append(
             Check(
                 f"{name}: {options.frames} answers in order",
@@ -160,8 +158,8 @@ async def slow_reader(
         checks.append(
             Check(
                 f"{name}: memory is flat",
-                all(float(mb) * 1e6 < GROWN_BYTES for mb in grown.values()),
-                ", ".join(f"{role} {float(mb):+.1f} MB" for role, mb in grown.items()),
+                all(mb * 1e6 < GROWN_BYTES for mb in grown.values()),
+                ", ".join(f"{role} {mb:+.1f} MB" for role, mb in grown.items()),
             )
         )
     return rows, checks
@@ -227,13 +225,13 @@ async def ask(client: AsyncClient, number: int) -> Mapping[str, float]:
     return {"pass_ms": (await client.detect(image, model=BUSY)).timing.inference_ms}
 
 
-async def unary(client: AsyncClient, options: argparse.Namespace) -> Load:
+async def unary(client: AsyncClient, options: argparse.Namespace, edge: Edge | None = None) -> Load:
     arrivals = constant_arrivals(options.unary, options.seconds + WARMUP_S)
-    return await open_loop(partial(ask, client), arrivals, WARMUP_S, options.seconds)
+    return await open_loop(partial(ask, client), arrivals, WARMUP_S, options.seconds, edge)
 
 
 async def cameras(
-    client: AsyncClient, stood: Standstills, batch: int, options: argparse.Namespace
+    pool: Pool, client: AsyncClient, stood: Standstills, batch: int, options: argparse.Namespace
 ) -> tuple[Row, list[Check]]:
     """The caller alone, then beside the cameras, on a device with passes of at most `batch`."""
     await client.set_batching(BUSY, "sim", Batching(max_batch=batch))
@@ -244,7 +242,14 @@ async def cameras(
         watch(client, camera, options, options.seconds, footage)
         for camera in range(options.cameras)
     )
-    beside, *_ = await asyncio.gather(unary(client, options), *filming)
+    roles = pool.roles()
+    meter = CpuMeter([*roles["control_plane"], *roles["worker"]])
+    watching = asyncio.gather(*filming)
+    beside = await unary(client, options, meter.read)
+    await watching
+    used_s, cores = meter.used_s(), {}
+    for role in ("control_plane", "worker"):
+        cores[f"{role}_cores"] = sum(used_s[pid] for pid in roles[role]) / options.seconds
     counts, ages_ms = footage.counts(options.cameras), footage.ages_ms
     mean = sum(counts) / len(counts)
     unequal = max(abs(count / mean - 1) for count in counts)
@@ -266,6 +271,7 @@ async def cameras(
         "alone_p99_while_it_ran_ms": alone_ms,
         "beside_p99_while_it_ran_ms": beside_ms,
         "generator_cores": beside.generator_cores,
+        **cores,
     }
     failed = {**footage.errors, **alone.errors, **beside.errors}
     of_device = f"passes of {batch}"
@@ -323,7 +329,7 @@ async def run(options: argparse.Namespace) -> Result:
             if "cameras" in parts:
                 runs = []
                 for batch in map(int, options.batches.split(",")):
-                    row, found = await cameras(client, stood, batch, options)
+                    row, found = await cameras(pool, client, stood, batch, options)
                     runs.append(row)
                     checks += found
                 tables["cameras"] = tuple(runs)
