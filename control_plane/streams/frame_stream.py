@@ -73,6 +73,7 @@ class FrameStream:
         self._running: set[asyncio.Task[None]] = set()
         self._asked: Group | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._dropped = 0  # as far as the metrics know
         # It starts no more frames: the server stops, or the call is over.
         self._ending = False
 
@@ -133,10 +134,9 @@ class FrameStream:
         async for message in requests:
             if message.WhichOneof("message") != "frame":
                 raise InvalidOption("only the first message of a stream opens it: send frames")
-            frame, now, before = message.frame, self._clock.monotonic(), self._window.dropped
+            frame, now = message.frame, self._clock.monotonic()
             size_bytes = len(frame.encoded) or len(frame.raw.data)
             self._window.read(frame, size_bytes, now, now + self._timeout_s)
-            self._metrics.frames_dropped.inc(self._window.dropped - before)
             self._go_on()
             self._wake.set()
             while not self._window.may_read:
@@ -148,6 +148,8 @@ class FrameStream:
     def _go_on(self) -> None:
         """Starts frames that are late, asks for a turn if one may start, and sets the timer."""
         now = self._clock.monotonic()
+        self._metrics.frames_dropped.inc(self._window.dropped - self._dropped)
+        self._dropped = self._window.dropped
         if self._window.may_read:
             self._room.set()
         if self._timer is not None:

@@ -71,7 +71,7 @@ def _stream(
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same methods, awaited; `bench` and `events` are for `async for`.
+    """`Client` for asyncio: the same methods, awaited; streams of answers are for `async for`.
 
     Use it in an `async with`, or close it.
     """
