@@ -311,22 +311,22 @@ async def run(options: argparse.Namespace) -> Result:
     checks: list[Check] = []
     parts = options.parts.split(",")
     with tempfile.TemporaryDirectory(prefix="yolopool-") as name:
-        busy = weights.make(options.architecture, 0, Path(name) / "busy.pt")
         pool_flags = PoolFlags("sim:1", demo=False)
         async with (
             Standstills() as stood,
             Pool(pool_flags, options.pool_log) as pool,
             AsyncClient(pool.address) as client,
         ):
-            await fleet.register(client, FAST, dataset.DEMO_WEIGHTS)
-            await fleet.register(client, BUSY, busy, options.image_size)
-            for model in (FAST, BUSY):
-                await client.load(model, pin=True)
             if "slow reader" in parts:
+                await fleet.register(client, FAST, dataset.DEMO_WEIGHTS)
+                await client.load(FAST, pin=True)
                 rows, found = await slow_reader(pool, client, options)
                 tables["slow reader"] = tuple(rows)
                 checks += found
             if "cameras" in parts:
+                busy = weights.make(options.architecture, 0, Path(name) / "busy.pt")
+                await fleet.register(client, BUSY, busy, options.image_size)
+                await client.load(BUSY, pin=True)
                 runs = []
                 for batch in map(int, options.batches.split(",")):
                     row, found = await cameras(pool, client, stood, batch, options)
