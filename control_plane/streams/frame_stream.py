@@ -181,7 +181,7 @@ class FrameStream:
     # --- one frame --------------------------------------------------------------------------
 
     def _start(self, frame: Frame, group: Group | None) -> None:
-        task = asyncio.create_task(self._run(frame), name="a frame of a stream")
+        task = asyncio.create_task(self._run(frame, group), name="a frame of a stream")
         self._running.add(task)
         task.add_done_callback(lambda ended: self._ended(ended, group))
 
@@ -192,10 +192,12 @@ class FrameStream:
         self._go_on()
         self._wake.set()
 
-    async def _run(self, frame: Frame) -> None:
+    async def _run(self, frame: Frame, group: Group | None) -> None:
         call = FrameCall(self._context, frame.deadline, self._clock)
         try:
             answer = Answer(response=await self._detect(self._request(frame.frame), call))
+            if group is not None:
+                self._turnstile.answered(group, answer.response)
         except QueueFull as error:
             again_at = self._clock.monotonic() + max(MIN_AGAIN_S, error.retry_after_s or 0.0)
             if again_at < frame.deadline and not self._ending:

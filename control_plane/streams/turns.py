@@ -26,6 +26,11 @@ class Turns(Generic[S]):
         """Streams that ask, or have a frame in flight."""
         return len(self._asking.keys() | self._in_flight.keys())
 
+    @property
+    def is_scarce(self) -> bool:
+        """Whether a stream asks, and none is given: `next` was called since."""
+        return bool(self._asking)
+
     def ask(self, stream: S) -> None:
         """Asks for one turn; asking again changes nothing."""
         self._asking.setdefault(stream)

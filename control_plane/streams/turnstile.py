@@ -5,16 +5,15 @@ many frames in flight as keep the version's devices busy.
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from control_plane.streams.pass_times import PassTimes
 from control_plane.streams.turns import Turns
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import LOADED, Replica
 from control_plane.view.view import View
 from yolopool.errors import YolopoolError
 from yolopool.names import parse_ref
+from yolopool.v1 import detection_pb2
 
-# Of each replica: one pass runs and the next one waits, while the first images of one more are
-# decoded. More would only wait.
-PASSES, DECODING = 2, 2
 # Of a replica that has not said how many images its passes may have.
 UNKNOWN_BATCH = 4
 
@@ -33,6 +32,7 @@ class Group:
 
     key: tuple[VersionKey, int]
     turns: Turns[TakesTurns] = field(default_factory=Turns)
+    passes: PassTimes = field(default_factory=PassTimes)
     is_giving: bool = False
 
 
@@ -65,20 +65,31 @@ class Turnstile:
         self._give(group)
         self._forget(group)
 
+    def answered(self, group: Group, answer: detection_pb2.DetectResponse) -> None:
+        """Learns from an answer how many frames to have in flight."""
+        timing = answer.timing
+        if not answer.tiles:
+            group.passes.record(
+                answer.batch_size,
+                timing.inference_ms / 1000,
+                timing.queue_ms / 1000,
+                group.turns.is_scarce,
+            )
+
     def _give(self, group: Group) -> None:
         if group.is_giving:
             return  # a stream that began asks again: the loop below goes on with it
         group.is_giving = True
         try:
-            limit = self._limit(group.key[0])
+            limit = self._limit(group)
             while (stream := group.turns.next(limit)) is not None:
                 stream.begin(group)
         finally:
             group.is_giving = False
 
-    def _limit(self, version: VersionKey) -> int:
-        replicas = [one for _, one in self._view.replicas(version) if one.state in LOADED]
-        return sum(PASSES * _batch(one) + DECODING for one in replicas) or DECODING
+    def _limit(self, group: Group) -> int:
+        replicas = self._view.replicas(group.key[0])
+        return group.passes.limit([_batch(one) for _, one in replicas if one.state in LOADED])
 
     def _forget(self, group: Group) -> None:
         if not group.turns:
