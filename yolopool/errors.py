@@ -114,6 +114,13 @@ class PermissionDenied(YolopoolError):
     reason = "PERMISSION_DENIED"
 
 
+class Unimplemented(YolopoolError):
+    """A part of a protocol that this pool does not serve."""
+
+    code = "UNIMPLEMENTED"
+    reason = "UNIMPLEMENTED"
+
+
 class Internal(YolopoolError):
     """A fault of the server; the message has an id to search for in its log."""
 
@@ -131,6 +138,12 @@ class InvalidModelReference(InvalidArgument):
 
 class InvalidOption(InvalidArgument):
     reason = "INVALID_OPTION"
+
+
+class InvalidTensor(InvalidArgument):
+    """Of the KServe door: not the tensors that a model takes."""
+
+    reason = "INVALID_TENSOR"
 
 
 class InvalidDigest(InvalidArgument):
