@@ -54,7 +54,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--cameras", type=int, default=8)
     parser.add_argument("--rate", type=float, default=25.0, help="frames/s of each camera")
     parser.add_argument("--unary", type=float, default=2.0, help="requests/s of the caller beside")
-    parser.add_argument("--batches", default="1,4", help="largest batches of the busy device")
+    parser.add_argument("--batches", default="1,16", help="largest batches of the busy device")
     parser.add_argument("--architecture", default="yolov8x.yaml", help="on the busy device")
     parser.add_argument("--image-size", type=int, default=1024, help="of it: 40 images/s")
     parser.add_argument("--pool-log", type=Path, help="keep the log of the pool's processes here")
