@@ -120,7 +120,9 @@ class AsyncClient:
         window: int = 8,
         **options: Unpack[DetectOptions],
     ) -> AsyncIterator[FrameResult]:
-        """As `Client.detect_stream`, for `async for`; `frames` may be an asynchronous iterator."""
+        """As `Client.detect_stream`, for `async for`. `frames` may be an asynchronous iterator; a
+        plain one must not block.
+        """
         messages = messages_of(model, newest_only, in_order, window, options)
         self._check_process()
         method = self._services.stub("detection").DetectStream
