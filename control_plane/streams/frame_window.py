@@ -58,11 +58,6 @@ class FrameWindow(Generic[F, A]):
             return True
         return len(self.unread) < self.rules.window and self._ahead_bytes < MAX_AHEAD_BYTES
 
-    @property
-    def in_flight(self) -> int:
-        """Frames that were started, and are not answered yet."""
-        return sum(one.answer is None for one in self.unread) - len(self.waiting)
-
     def read(self, frame: F, size_bytes: int, now: float, deadline: float) -> None:
         """Adds a frame that was read; for one that waits, if only the newest counts."""
         self.received += 1
