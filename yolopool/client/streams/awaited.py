@@ -1,6 +1,7 @@
 """A stream of frames for asyncio: what `blocking` does, with tasks in place of threads."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
@@ -88,23 +89,26 @@ class AsyncFrameStream:
     async def _requests(self, connection: int) -> AsyncIterator[Any]:
         yield self._messages.first()
         while self._connection == connection and not self._outbox.sent_all:
-            outgoing = self._outbox.next()
-            if outgoing is None:
-                await self._change()
-            else:
+            now = time.monotonic()
+            outgoing = self._outbox.next(now)
+            if outgoing is not None:
                 yield self._messages.frame(outgoing)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._outbox.again_s(now)):
+                        await self._change()
 
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
     async def _read(self, call: Any) -> Any:
-        self._outbox.reader_waits = True
+        self._outbox.reader_waits_since = time.monotonic()
         self._changed.set()
         try:
             return await call.read()
         finally:
-            self._outbox.reader_waits = False
+            self._outbox.reader_waits_since = None
 
     def _result(self, answer: Any) -> FrameResult | None:
         outgoing = None

@@ -121,10 +121,11 @@ class FrameStream:
                 while True:
                     if self._closed or self._connection != connection or self._outbox.sent_all:
                         return
-                    outgoing = self._outbox.next()
+                    now = time.monotonic()
+                    outgoing = self._outbox.next(now)
                     if outgoing is not None:
                         break
-                    self._changed.wait()
+                    self._changed.wait(self._outbox.again_s(now))
             yield self._messages.frame(outgoing)
 
     # --- from the server --------------------------------------------------------------------
@@ -142,7 +143,7 @@ class FrameStream:
 
     def _reader_waits(self, waits: bool) -> None:
         with self._changed:
-            self._outbox.reader_waits = waits
+            self._outbox.reader_waits_since = time.monotonic() if waits else None
             self._changed.notify_all()
 
     def _result(self, answer: Any) -> FrameResult | None:

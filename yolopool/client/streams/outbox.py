@@ -11,6 +11,9 @@ from typing import Any, Generic, TypeVar
 
 F = TypeVar("F")
 
+# A reader who waits for so long has taken all answers that were there.
+SETTLED_S = 0.005
+
 
 @dataclass(slots=True, eq=False)
 class Outgoing(Generic[F]):
@@ -30,12 +33,13 @@ class Outgoing(Generic[F]):
 class Outbox(Generic[F]):
     """Each frame is answered once or, if only the newest counts, dropped once.
 
-    `reader_waits`: whether the caller waits for an answer now. `ended`: the caller has no more.
+    `reader_waits_since`: from when on the caller waits for an answer; None: he does not. `ended`:
+    the caller has no more. Times are seconds of one clock.
     """
 
     newest_only: bool
     window: int
-    reader_waits: bool = False
+    reader_waits_since: float | None = None
     ended: bool = False
     _waiting: deque[Outgoing[F]] = field(default_factory=deque)
     _sent: dict[int, Outgoing[F]] = field(default_factory=dict)
@@ -56,7 +60,7 @@ class Outbox(Generic[F]):
         self._waiting.append(Outgoing(self._taken, frame, now))
         self._taken += 1
 
-    def next(self) -> Outgoing[F] | None:
+    def next(self, now: float) -> Outgoing[F] | None:
         """The frame to send now, if there is one; it counts as sent.
 
         Where only the newest counts, a reader that is busy with an answer finds one more, and no
@@ -67,13 +71,23 @@ class Outbox(Generic[F]):
             return None
         if self.newest_only:
             on_the_wire = self._sent_here - self._received
-            if on_the_wire >= self.window or (self._sent and not self.reader_waits):
+            if on_the_wire >= self.window or (self._sent and not self._reader_took_all(now)):
                 return None
         outgoing = self._waiting.popleft()
         self._sent[outgoing.number] = outgoing
         self._sent_here += 1
         outgoing.place = self._sent_here
         return outgoing
+
+    def again_s(self, now: float) -> float | None:
+        """Seconds after which to ask for the next frame again though nothing happens."""
+        if not self.newest_only or not self._waiting or self.reader_waits_since is None:
+            return None
+        left_s = self.reader_waits_since + SETTLED_S - now
+        return left_s if left_s > 0 else None
+
+    def _reader_took_all(self, now: float) -> bool:
+        return self.reader_waits_since is not None and now - self.reader_waits_since >= SETTLED_S
 
     @property
     def sent_all(self) -> bool:

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from yolopool.client.streams.outbox import Outbox
+from yolopool.client.streams.outbox import SETTLED_S, Outbox
 
 
 def outbox(newest_only: bool = False, window: int = 4) -> Outbox[str]:
@@ -18,7 +18,7 @@ def take(one: Outbox[str], *frames: str) -> None:
 
 def send_all(one: Outbox[str]) -> list[int]:
     sent = []
-    while (outgoing := one.next()) is not None:
+    while (outgoing := one.next(0.0)) is not None:
         sent.append(outgoing.number)
     return sent
 
@@ -52,14 +52,26 @@ def test_a_busy_reader_finds_one_answer_and_no_heap_of_old_ones() -> None:
     assert send_all(one) == []
     assert one.answered(0) is not None
     assert send_all(one) == [3]
-    one.reader_waits = True
+    one.reader_waits_since = -1.0
     take(one, "e")
     assert send_all(one) == [4]
 
 
+def test_a_reader_who_only_fetches_what_is_there_does_not_wait() -> None:
+    one = outbox(newest_only=True)
+    take(one, "a")
+    send_all(one)
+    take(one, "b")
+    one.reader_waits_since = 0.0  # the answer to "a" is there, and he is about to take it
+    assert send_all(one) == []
+    assert one.again_s(0.0) == SETTLED_S
+    assert one.next(SETTLED_S) is not None
+    assert one.again_s(SETTLED_S) is None
+
+
 def test_no_more_than_a_window_grows_old_on_a_slow_wire() -> None:
     one = outbox(newest_only=True, window=2)
-    one.reader_waits = True
+    one.reader_waits_since = -1.0
     sent = []
     for frame in "abcde":
         take(one, frame)
@@ -73,7 +85,7 @@ def test_no_more_than_a_window_grows_old_on_a_slow_wire() -> None:
 
 def test_of_live_frames_only_the_newest_is_sent_again() -> None:
     one = outbox(newest_only=True)
-    one.reader_waits = True
+    one.reader_waits_since = -1.0
     take(one, "a")
     send_all(one)
     take(one, "b")
@@ -117,11 +129,11 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(waits=st.booleans())
     def reader(self, waits: bool) -> None:
-        self.one.reader_waits = waits
+        self.one.reader_waits_since = -1.0 if waits else None
 
     @rule()
     def send(self) -> None:
-        outgoing = self.one.next()
+        outgoing = self.one.next(0.0)
         if outgoing is None:
             return
         assert outgoing.number == outgoing.frame
@@ -166,7 +178,7 @@ class AnyOrder(RuleBasedStateMachine):
         """However it went, the frames that are left are answered, the newest at least."""
         if not hasattr(self, "one"):
             return
-        self.one.ended, self.one.reader_waits = True, True
+        self.one.ended, self.one.reader_waits_since = True, -1.0
         for _ in range(3 * self.taken + 3):
             self.tell()
             self.send()
