@@ -328,6 +328,12 @@ class NoWorker(Unavailable):
     reason = "NO_WORKER"
 
 
+class ModelNotLoaded(Unavailable):
+    """No device has the model now; a Detect would wait for a load."""
+
+    reason = "MODEL_NOT_LOADED"
+
+
 class WorkerLost(Unavailable):
     reason = "WORKER_LOST"
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from control_plane.caller import CallContext, principal_of
+from control_plane.caller import CallContext, principal_of, trace_id_of
 from control_plane.convert.validation import deadline_of, infer_request
 from control_plane.routing.router import Router
 from control_plane.streams.detect_streams import DetectStreams
@@ -34,14 +34,14 @@ class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
         self, request: detection_pb2.DetectRequest, context: CallContext
     ) -> detection_pb2.DetectResponse:
         deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
-        principal = principal_of(context)
+        principal, trace_id = principal_of(context), trace_id_of(context)
         try:
             ref = parse_ref(request.model)
             body = infer_request(request, self._max_image_bytes, self._max_raw_bytes)
         except YolopoolError as error:
-            self._router.refused(request, principal, error)
+            self._router.refused(request, principal, error, trace_id)
             raise
-        return await self._router.detect(request, ref, body, principal, deadline_s)
+        return await self._router.detect(request, ref, body, principal, deadline_s, trace_id)
 
     async def DetectStream(
         self, requests: AsyncIterator[detection_pb2.DetectStreamRequest], context: CallContext

@@ -43,6 +43,9 @@ class FrameCall:
         of_stream = self._stream.time_remaining()
         return left_s if of_stream is None else min(left_s, of_stream)
 
+    def invocation_metadata(self) -> Any:
+        return self._stream.invocation_metadata()
+
 
 class FrameStream:
     """`answers` it once. `frame` has what all frames have in common: model, options, priority and
