@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 
 from control_plane.gateway.dispatch import Caller
 from tests.contract.control_plane_rig import Rig, refused
@@ -24,8 +25,8 @@ METHOD = "/yolopool.v1.DetectionService/DetectStream"
 class Talk:
     """One stream, message by message."""
 
-    def __init__(self, rig: Rig, **opening: Any) -> None:
-        self.call = rig.detection.DetectStream()
+    def __init__(self, rig: Rig, metadata: Any = (), **opening: Any) -> None:
+        self.call = rig.detection.DetectStream(metadata=metadata)
         opening.setdefault("model", "shapes")
         self._opening = detection_pb2.StreamOpening(**opening)
         self._sent = 0
@@ -115,6 +116,17 @@ async def test_each_frame_is_a_detect_and_answers_keep_the_order(
     asked = explain_pb2.ExplainRequestRequest(request_id="cam-1/1")
     (trace,) = (await rig.explain.ExplainRequest(asked, timeout=5)).requests
     assert (trace.outcome, trace.worker) == ("OK", "w1")
+
+
+async def test_frames_belong_to_the_trace_of_their_stream(rig: Rig, worker: TimedWorker) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with structlog.testing.capture_logs() as lines:
+        metadata = (("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),)
+        talk = await Talk(rig, metadata, request_id="traced").open()
+        await talk.send(0)
+        await talk.rest()
+    logged = {line.get("request_id"): line.get("trace_id") for line in lines}
+    assert logged["traced/0"] == trace
 
 
 async def test_or_come_as_they_are_there(rig: Rig, worker: TimedWorker) -> None:
