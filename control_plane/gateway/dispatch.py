@@ -7,7 +7,7 @@ are those of the gRPC server, so that checks, forwarding and errors are the same
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,8 +119,9 @@ class Dispatch:
         try:
             handler = await self._handler(method, caller)
             answers = (handler.unary_stream or handler.stream_stream)(request, caller)
-            async for answer in answers:
-                yield answer
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
         except Exception as error:
             typed = typed_error(error, method)
             raise typed from (None if typed is error else error)

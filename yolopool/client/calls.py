@@ -76,7 +76,10 @@ class Services:
 
     def method(self, call: Call[Any] | StreamCall[Any]) -> Any:
         """The stub's method that sends this call."""
-        return getattr(self._stubs[call.service], call.method)
+        return getattr(self.stub(call.service), call.method)
+
+    def stub(self, service: str) -> Any:
+        return self._stubs[service]
 
 
 def describe(

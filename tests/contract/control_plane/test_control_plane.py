@@ -24,6 +24,7 @@ from yolopool import errors
 from yolopool.kserve import grpc_service_pb2, grpc_service_pb2_grpc
 from yolopool.v1 import (
     detection_pb2,
+    detection_pb2_grpc,
     fleet_pb2,
     importing_pb2,
     membership_pb2,
@@ -566,6 +567,14 @@ async def test_until_the_registry_was_read_no_model_is_told_to_be_missing(tmp_pa
             listing = "/yolopool.v1.ModelService/ListModels", model_pb2.ListModelsRequest()
             with pytest.raises(errors.RegistryUnavailable):
                 await another.dispatch.unary(*listing, Caller("http"))
+            stream: Any = detection_pb2_grpc.DetectionServiceStub(channel).DetectStream()
+            assert isinstance(await refused(stream.read()), errors.RegistryUnavailable)
+            opening = detection_pb2.DetectStreamRequest()
+            opened = another.dispatch.stream(
+                "/yolopool.v1.DetectionService/DetectStream", opening, Caller("http")
+            )
+            with pytest.raises(errors.RegistryUnavailable):
+                await anext(opened)
             answers.set()
             await another.view.waiters.until("loaded", lambda: another.view.is_loaded or None, 5)
             assert (await asked()).model.versions
