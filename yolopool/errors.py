@@ -133,6 +133,12 @@ class InvalidOption(InvalidArgument):
     reason = "INVALID_OPTION"
 
 
+class VideoNotReadable(InvalidArgument):
+    """Nothing can be read from a video, camera or stream, or nothing arrives any more."""
+
+    reason = "VIDEO_NOT_READABLE"
+
+
 class InvalidDigest(InvalidArgument):
     reason = "INVALID_DIGEST"
 
@@ -261,6 +267,12 @@ class ForkedProcess(FailedPrecondition):
     """This process was forked by one that used gRPC, which can't be used in it."""
 
     reason = "FORKED_PROCESS"
+
+
+class ExtraMissing(FailedPrecondition):
+    """A part of yolopool that is installed by an extra is not there."""
+
+    reason = "EXTRA_MISSING"
 
 
 class ChangeoverFailed(FailedPrecondition):
