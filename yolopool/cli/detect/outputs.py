@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from yolopool.errors import InvalidOption, YolopoolError
 
 Failure = YolopoolError | OSError
 Answered = ImageAnswer | FrameAnswer
+# More pictures than this are told by their folder.
+MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +101,26 @@ class _Pictures(_Output):
 
     def __init__(self, places: Places) -> None:
         self._places = places
+        self._is_few = len(places.files) <= MAX_NAMED
+        self._counts = Counter[Path]()
 
     def add(self, result: Result) -> None:
         if result.frame is None:
             target = self._places.files[result.number]
             saving.write(result.found, target)
-            say(f"saved {target}")
-            return
-        folder = self._places.folder / self._places.stems[result.number]
-        if not folder.exists():
-            folder.mkdir()
-            say(f"saving frames in {folder}")
-        saving.write(result.found, folder / f"{result.frame.index + 1:06}.jpg")
+            if self._is_few:
+                say(f"saved {target}")
+            else:
+                self._counts[target.parent] += 1
+        elif self._places.of_frames:
+            folder = self._places.folder / self._places.stems[result.number]
+            folder.mkdir(exist_ok=True)
+            saving.write(result.found, folder / f"{result.frame.index + 1:06}.jpg")
+            self._counts[folder] += 1
+
+    def close(self) -> None:
+        for folder, count in self._counts.items():
+            say(f"saved {count} pictures in {folder}")
 
 
 class _Videos(_Output):

@@ -30,10 +30,11 @@ STDOUT = Path("-")
 class Places:
     """`forms` are what is written. `files`: a picture or video for each source, by its number;
     `lists`: a file for each form of all sources together, STDOUT for one; `stems` name each
-    source's files in `folder`.
+    source's files in `folder`. `of_frames`: the frames of videos become pictures too.
     """
 
     forms: frozenset[Form] = frozenset()
+    of_frames: bool = False
     folder: Path = Path()
     stems: Sequence[str] = ()
     files: Mapping[int, Path] = field(default_factory=dict)
@@ -54,7 +55,7 @@ def settled(sources: Sequence[Source], save: Path | None, words: Sequence[str]) 
         return Places(forms, lists={_one_list(forms): STDOUT})
     if not save.is_dir() and (one := _as_file(sources, save, forms)) is not None:
         return one
-    return _in_folder(sources, save, forms)
+    return _in_folder(sources, save, forms, of_frames=Form.IMAGES in given)
 
 
 def _forms(words: Sequence[str]) -> frozenset[Form]:
@@ -109,7 +110,9 @@ def _check_parent(save: Path) -> None:
         raise InvalidOption(f"--save {save}: there is no folder {save.parent}: create it first")
 
 
-def _in_folder(sources: Sequence[Source], folder: Path, forms: frozenset[Form]) -> Places:
+def _in_folder(
+    sources: Sequence[Source], folder: Path, forms: frozenset[Form], of_frames: bool
+) -> Places:
     """Free names in a folder, which is created: nothing in it is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     stems = free_stems(
@@ -128,7 +131,7 @@ def _in_folder(sources: Sequence[Source], folder: Path, forms: frozenset[Form]) 
         if source.kind is not SourceKind.IMAGE and Form.VIDEO in forms
     }
     lists = {form: _free(folder / LISTS[form]) for form in LISTS if form in forms}
-    return Places(forms, folder, stems, pictures | videos, lists)
+    return Places(forms, of_frames, folder, stems, pictures | videos, lists)
 
 
 def free_stems(

@@ -43,12 +43,13 @@ class Told:
         self._plain: list[dict[str, Any]] = []
         self._sums: dict[str, _Sum] = {}
         self._images = 0
-        self._began = time.monotonic()
-        self._ended = self._began
+        # Seconds of images and of frames: what an answer took since the one before it.
+        self._spent_s = {"images": 0.0, "frames": 0.0}
+        self._last = time.monotonic()
 
     def result(self, result: Result) -> None:
         self.answered += 1
-        self._ended = time.monotonic()
+        self._pass_time(result.frame)
         if self._as_json:
             self._plain.append(result.to_dict())
         if result.frame is not None:
@@ -71,22 +72,28 @@ class Told:
     def failed(self, source: Source, answer: Answered) -> None:
         """Of a video only its first failure is a line; the others are counted."""
         assert answer.error is not None
-        self._ended = time.monotonic()
+        frame = answer if isinstance(answer, FrameAnswer) else None
+        self._pass_time(frame)
         if self._as_json:
             self._plain.append(refused(source, answer))
-        if not isinstance(answer, FrameAnswer):
+        if frame is None:
             self._images += 1
             self.error(source.name, answer.error)
             return
-        one = self._sum(source, answer)
+        one = self._sum(source, frame)
         one.failed += 1
         if one.failed == 1:
-            self.error(f"{source.name} frame {answer.index}", answer.error)
+            self.error(f"{source.name} frame {frame.index}", answer.error)
 
     def error(self, about: str, error: Failure) -> None:
         """Something that went wrong, with what."""
         self.failures.append(error)
         print_error(as_line(error, about))
+
+    def _pass_time(self, frame: FrameAnswer | None) -> None:
+        now = time.monotonic()
+        self._spent_s["images" if frame is None else "frames"] += now - self._last
+        self._last = now
 
     def _sum(self, source: Source, frame: FrameAnswer) -> _Sum:
         one = self._sums.setdefault(source.name, _Sum())
@@ -105,8 +112,8 @@ class Told:
             if self._sums:
                 out.print(self._of_videos())
         frames = sum(one.frames for one in self._sums.values())
-        seconds = self._ended - self._began
-        for count, what in ((self._images, "images"), (frames, "frames")):
+        for what, count in (("images", self._images), ("frames", frames)):
+            seconds = self._spent_s[what]
             if count > MAX_TABLES and seconds > 0:
                 say(f"{count} {what} in {seconds:.2f} s, {count / seconds:.1f} a second")
 

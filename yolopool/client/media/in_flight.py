@@ -7,7 +7,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -106,7 +106,7 @@ class _Flight(Generic[Item]):
 
 def in_order(
     questions: Questions[Item], start: Start, window: int, *, ahead: bool = True
-) -> Iterator[tuple[Item, Told]]:
+) -> Generator[tuple[Item, Told], None, None]:
     """Each item with its answer; leaving the iteration cancels what is in flight.
 
     `ahead`: the next call is sent before an answer is handed out, which may wait for an item. An

@@ -2,7 +2,6 @@
 
 import glob
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -116,8 +115,3 @@ def _of_address(text: str, scheme: str) -> Source:
     kind = SourceKind.VIDEO if is_file else SourceKind.LIVE
     stem = PurePosixPath(parts.path).stem if is_file else f"{host}-{port}" if port else host
     return Source(kind, text, shown, stem or scheme)
-
-
-def all_of(given: Iterable[str | Path]) -> list[Source]:
-    """What all of these mean, in order."""
-    return [source for one in given for source in sources_of(one)]
