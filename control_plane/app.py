@@ -11,10 +11,13 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
+import uvloop
 
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
-from control_plane.http_server import HttpServer, build
+from control_plane.gateway.dispatch import Dispatch
+from control_plane.gateway.http_app import build
+from control_plane.gateway.http_server import HttpServer
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
@@ -130,8 +133,8 @@ class ControlPlane:
         )
         self._worker_exits = self._new_worker_exits()
         self._services = self._new_services(identity)
-        self._server = self._new_server()
-        self._http = HttpServer(build(view, self._metrics, self._is_leader))
+        self._server, self.dispatch = self._new_doors()
+        self._http = HttpServer(build(view, self._metrics, self._is_leader, doors=[]))
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
 
@@ -181,12 +184,15 @@ class ControlPlane:
             )
         )
 
-    def _new_server(self) -> GrpcServer:
+    def _new_doors(self) -> tuple[GrpcServer, Dispatch]:
+        """The gRPC server, and the same methods for the other doors."""
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
         server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S)
+        dispatch = Dispatch([readiness, forwarding], server.calls)
         self._services.add_to(server.server)
-        return server
+        self._services.add_to(dispatch)
+        return server, dispatch
 
     def _projected(self) -> Snapshot:
         return projected(self.view, self._executor)
@@ -338,7 +344,8 @@ def main(settings: Settings) -> int:
     if settings.die_with_parent:
         die_with_parent()
     try:
-        asyncio.run(run(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings))
     except (OSError, ValueError) as error:
         # A port in use, a folder that can't be written, an invalid URL.
         log.error("can't start", why=str(error))

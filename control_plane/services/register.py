@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-
-import grpc
+from typing import Any
 
 from control_plane.events.recorder import EventRecorder
 from control_plane.metrics import Metrics
@@ -123,7 +122,8 @@ class Services:
         self._peers = PeerService(view, loader, clock, Random(), deadline_s)
         self._schedules = ScheduleService(registry, view, refresh, clock)
 
-    def add_to(self, server: grpc.aio.Server) -> None:
+    def add_to(self, server: Any) -> None:
+        """`server`: of gRPC, or what takes the methods of services as one does."""
         bench_pb2_grpc.add_BenchServiceServicer_to_server(self._bench, server)
         detection_pb2_grpc.add_DetectionServiceServicer_to_server(self._detection, server)
         events_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)

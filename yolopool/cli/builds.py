@@ -11,7 +11,6 @@ import typer
 
 from yolopool.cli import tables
 from yolopool.cli.console import (
-    EXIT_CODES,
     Address,
     AsJson,
     ModelRef,
@@ -25,6 +24,7 @@ from yolopool.cli.console import (
 from yolopool.client.client import Client
 from yolopool.client.model_records import ModelVersion, Placement, ServedVariant
 from yolopool.client.uploads import images_in
+from yolopool.codes import CODES
 from yolopool.errors import InvalidOption, YolopoolError
 from yolopool.evaluation import build_comparison
 from yolopool.evaluation.build_comparison import BuildComparison
@@ -114,10 +114,10 @@ def build(
             out.print(outcome.said, soft_wrap=True)
     if outcome.refused:
         print_error(outcome.refused)
-        raise typer.Exit(EXIT_CODES["FAILED_PRECONDITION"])
+        raise typer.Exit(CODES["FAILED_PRECONDITION"].exit_code)
     if precision != AUTO and any(beyond.values()):
         print_error(f"not within the bounds: {'; '.join(filter(None, beyond.values()))}")
-        raise typer.Exit(EXIT_CODES["FAILED_PRECONDITION"])
+        raise typer.Exit(CODES["FAILED_PRECONDITION"].exit_code)
 
 
 def variant(

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from typer.core import TyperGroup
 
+from yolopool.codes import CODES
 from yolopool.errors import YolopoolError
 
 out = Console()
@@ -29,16 +30,6 @@ ModelRef = Annotated[
     str, typer.Argument(metavar="MODEL", help="Name of the model, or NAME@VERSION.")
 ]
 
-# Exit codes of the process, by the gRPC code of the error.
-EXIT_CODES = {
-    "NOT_FOUND": 3,
-    "INVALID_ARGUMENT": 4,
-    "DATA_LOSS": 4,
-    "UNAVAILABLE": 5,
-    "DEADLINE_EXCEEDED": 6,
-    "RESOURCE_EXHAUSTED": 7,
-    "FAILED_PRECONDITION": 8,
-}
 # What to do about an error of the operating system.
 _TODO = {
     errno.ENOSPC: "make room on this disk",
@@ -78,7 +69,7 @@ def as_line(error: YolopoolError | OSError, about: str = "") -> str:
 
 def exit_code(error: YolopoolError | OSError) -> int:
     """The exit code of a command that ends with this error."""
-    return EXIT_CODES.get(error.code, 1) if isinstance(error, YolopoolError) else 1
+    return CODES[error.code].exit_code if isinstance(error, YolopoolError) else 1
 
 
 def print_error(text: str) -> None:

@@ -7,7 +7,6 @@ import typer
 
 from yolopool.cli import builds, fleet, tables
 from yolopool.cli.console import (
-    EXIT_CODES,
     Address,
     AsJson,
     ModelRef,
@@ -20,6 +19,7 @@ from yolopool.cli.console import (
 )
 from yolopool.client.client import Client
 from yolopool.client.model_records import Batching, ModelVersion, Placement
+from yolopool.codes import CODES
 from yolopool.errors import InvalidOption
 from yolopool.transport import DEFAULT_ADDRESS
 
@@ -156,7 +156,7 @@ def models_register(
         out.print(tables.version(version))
     if version.state == "FAILED":
         print_error(f"{version.name} FAILED: {version.reason}: {version.message}")
-        raise typer.Exit(EXIT_CODES["INVALID_ARGUMENT"])
+        raise typer.Exit(CODES["INVALID_ARGUMENT"].exit_code)
 
 
 def _size(text: str) -> int | tuple[int, int] | None:

@@ -6,8 +6,8 @@ For control_plane, worker and importer only: the client never imports this.
 
 import asyncio
 import inspect
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -16,8 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from yolopool import status
-from yolopool.errors import Draining, Internal, YolopoolError
-from yolopool.server import exhaustion
+from yolopool.server.open_calls import OpenCalls, typed_error
 from yolopool.transport import MESSAGE_SIZE_OPTIONS, WITHOUT_PROXY, is_loopback
 
 log = structlog.get_logger()
@@ -44,14 +43,10 @@ _LIBRARY_PREFIX = "/grpc."
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Maps a YolopoolError to a status with details, other exceptions to INTERNAL with an id.
+    """Maps a YolopoolError to a status with details, other exceptions to INTERNAL with an id."""
 
-    `open` counts the calls in progress, without streams, which have no end of their own.
-    """
-
-    def __init__(self) -> None:
-        self.open = 0
-        self.refusing = False
+    def __init__(self, calls: OpenCalls) -> None:
+        self._calls = calls
         self._streams: set[asyncio.Task[Any]] = set()
         self._ending = False
 
@@ -75,18 +70,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _guard_call(self, inner: Any, method: str) -> Any:
-        always = method.startswith(_LIBRARY_PREFIX)
+        counted = nullcontext if method.startswith(_LIBRARY_PREFIX) else self._calls.one
 
         async def call(request: Any, context: Any) -> Any:
-            if self.refusing and not always:
-                await _abort(context, Draining("this process is stopping: ask another"), method)
-            self.open += 1
             try:
-                return await inner(request, context)
+                with counted():
+                    return await inner(request, context)
             except Exception as error:
                 await _abort(context, error, method)
-            finally:
-                self.open -= 1
 
         return call
 
@@ -124,16 +115,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 async def _abort(context: Any, error: Exception, method: str) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    typed = error if isinstance(error, YolopoolError) else exhaustion.typed(error)
-    if typed is None:
-        incident = uuid.uuid4().hex[:12]
-        log.error("unexpected error", method=method, incident=incident, exc_info=error)
-        typed = Internal(
-            f"internal error {incident}: search for this id in the server's log",
-            details={"incident": incident},
-        )
-    elif typed is not error:
-        log.warning("out of room", method=method, reason=typed.reason, why=str(error))
+    typed = typed_error(error, method)
     await context.abort(
         status.grpc_code(typed), typed.message, trailing_metadata=status.trailing_metadata(typed)
     )
@@ -152,10 +134,11 @@ class GrpcServer:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         connection_age_s: float = 0,
     ) -> None:
+        self.calls = OpenCalls()
         # First, so that errors of the other interceptors are mapped too.
-        self._calls = ErrorInterceptor()
+        self._errors = ErrorInterceptor(self.calls)
         self.server = grpc.aio.server(
-            interceptors=[self._calls, *interceptors],
+            interceptors=[self._errors, *interceptors],
             options=(*SERVER_OPTIONS, *_age_options(connection_age_s)),
         )
         self._service_names = list(service_names)
@@ -191,12 +174,12 @@ class GrpcServer:
         """
         await self.set_serving(False)
         # Not left to grpc: its stop cuts calls that have arrived and not reached a handler yet.
-        self._calls.refusing = grace_s > 0
+        self.calls.refusing = grace_s > 0
         loop = asyncio.get_running_loop()
         until = loop.time() + grace_s
-        while self._calls.open and loop.time() < until:  # noqa: ASYNC110 - once, at the end
+        while self.calls.open and loop.time() < until:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(POLL_S)
-        self._calls.end_streams()
+        self._errors.end_streams()
         # Replies may still be on their way; it returns as soon as none is.
         await self.server.stop(max(min(grace_s, MIN_STOP_GRACE_S), until - loop.time()))
 

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from control_plane.app import ControlPlane
+from control_plane.gateway.dispatch import Caller
 from control_plane.store.memory_registry import MemoryRegistry
 from control_plane.types.desired import Desired
 from control_plane.types.version import VersionKey
@@ -556,6 +557,9 @@ async def test_until_the_registry_was_read_no_model_is_told_to_be_missing(tmp_pa
             error = await refused(asked())
             assert isinstance(error, errors.RegistryUnavailable)
             assert error.retryable
+            listing = "/yolopool.v1.ModelService/ListModels", model_pb2.ListModelsRequest()
+            with pytest.raises(errors.RegistryUnavailable):
+                await another.dispatch.unary(*listing, Caller("http"))
             answers.set()
             await another.view.waiters.until("loaded", lambda: another.view.is_loaded or None, 5)
             assert (await asked()).model.versions

@@ -1,0 +1,37 @@
+"""What the code of an error is at each door: the gRPC status, the HTTP status, the exit code."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """`http_status` as RFC 9110 has it; `exit_code` of a command that ends with the error."""
+
+    http_status: int
+    exit_code: int
+
+
+# By the name of the gRPC status code, which is `code` of the error classes.
+CODES = {
+    "INVALID_ARGUMENT": Code(400, 4),
+    "UNAUTHENTICATED": Code(401, 1),
+    "PERMISSION_DENIED": Code(403, 1),
+    "NOT_FOUND": Code(404, 3),
+    "FAILED_PRECONDITION": Code(409, 8),
+    # What the caller sent is not what it said it would send.
+    "DATA_LOSS": Code(422, 4),
+    "RESOURCE_EXHAUSTED": Code(429, 7),
+    # Not of the RFC: the word of nginx for a caller who left.
+    "CANCELLED": Code(499, 1),
+    "INTERNAL": Code(500, 1),
+    "UNAVAILABLE": Code(503, 5),
+    "DEADLINE_EXCEEDED": Code(504, 6),
+}
+
+
+def of_http(status: int) -> str:
+    """The code of an HTTP status: the one that the table has, else the one of its hundred."""
+    for name, code in CODES.items():
+        if code.http_status == status:
+            return name
+    return "INTERNAL" if status >= 500 else "INVALID_ARGUMENT"
