@@ -19,6 +19,7 @@ from yolopool.client.model_records import (
     Schedule,
     ServedVariant,
 )
+from yolopool.client.training import run_folder
 from yolopool.evaluation.build_comparison import BuildComparison
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -151,12 +152,24 @@ def version(one: ModelVersion) -> Table:
         "wanted": f"{_many(one.wanted_replicas, 'replica')}{', pinned' if one.pinned else ''}",
         "where": _where(one),
         "tried": "\n".join(one.tried),
+        "training": _training(one),
+        "texts": ", ".join(
+            f"{escape(name)} ({size(len(text))})" for name, text in one.metadata.items()
+        ),
         "warnings": "\n".join(one.warnings),
     }
     for name, fact in facts.items():
         if fact:
             table.add_row(name, fact)
     return table
+
+
+def _training(one: ModelVersion) -> str:
+    """What the file says about its training, and where its results.csv ended."""
+    ended = run_folder.last_row(one.metadata.get("results.csv", ""))
+    metrics = {name: value for name, value in ended.items() if name.startswith("metrics/")}
+    facts = {**one.training, **metrics}
+    return escape(", ".join(f"{name} {value}" for name, value in facts.items()))
 
 
 def _bytes(count: int) -> str:

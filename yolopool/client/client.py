@@ -177,9 +177,11 @@ class Client:
         timeout_s: float = UPLOAD_TIMEOUT_S,
         **options: Unpack[RegisterOptions],
     ) -> ModelVersion:
-        """Uploads a model file (.pt or .onnx) and makes it the next version of `name`.
+        """Uploads a model file (.pt or .onnx) and makes it the next version of `name`. Of a folder
+        that a training wrote (runs/detect/train) it takes weights/best.pt.
 
-        The options are those of `RegisterOptions`, such as `image_size` and `class_names`. With
+        The args.yaml and results.csv of a training are kept with the version as `metadata`. The
+        options are those of `RegisterOptions`, such as `image_size` and `class_names`. With
         wait, returns when the import is READY or FAILED (see `state`, `reason`). `progress` is
         called with the current step and its fraction.
         """

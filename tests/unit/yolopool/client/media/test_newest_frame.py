@@ -20,7 +20,7 @@ FRAME = Frame(0, 0.0, np.zeros((2, 2, 3), np.uint8))
 
 
 class Camera:
-    """Gives what is put into it: frames, END, or an error. `openings`: the error of each opening."""
+    """Gives what is put into it: frames, END, or an error. `openings`: the error of each."""
 
     def __init__(self, *openings: Exception | None) -> None:
         self.video = Video("camera 0", Fraction(25), (2, 2), 0, True)
