@@ -27,6 +27,8 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _MIN_DRIFT_BYTES = 128 * 1024**2
 # How much of a process's last output is shown.
 _MAX_LINES, _MAX_LINE_CHARS = 3, 120
+# Facts about a training that tell one from another; the others are in --json.
+_OF_TRAINING = ("model", "data", "epochs", "imgsz", "batch", "date", "best_fitness")
 _COLOURS = {
     "READY": "green",
     "HOT": "green",
@@ -169,7 +171,8 @@ def _training(one: ModelVersion) -> str:
     ended = run_folder.last_row(one.metadata.get("results.csv", ""))
     metrics = {name: value for name, value in ended.items() if name.startswith("metrics/")}
     facts = {**one.training, **metrics}
-    return escape(", ".join(f"{name} {value}" for name, value in facts.items()))
+    told = [name for name in facts if name in _OF_TRAINING or name.startswith("metrics/")]
+    return escape(", ".join(f"{name} {facts[name]}" for name in told))
 
 
 def _bytes(count: int) -> str:

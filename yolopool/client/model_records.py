@@ -337,8 +337,8 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         if message.HasField("build_of")
         else "",
         tried=tuple(message.tried),
-        training=dict(message.training),
-        metadata=dict(message.metadata),
+        training=dict(sorted(message.training.items())),
+        metadata=dict(sorted(message.metadata.items())),
     )
 
 

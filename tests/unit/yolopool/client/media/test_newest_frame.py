@@ -55,6 +55,12 @@ class Camera:
             assert self.taken.acquire(timeout=10)
 
 
+def ended(live: NewestFrame, camera: Camera) -> None:
+    """Closes it, and lets its thread see that."""
+    live.close()
+    camera.given.put(END)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(newest_frame, "_BACK_OFF_S", (0.0,))
@@ -70,7 +76,7 @@ def test_a_slow_taker_gets_the_newest_and_a_count() -> None:
     camera.give(END)  # taken once all frames were put
     newest = next(frames)
     assert (newest.frame.index, newest.dropped) == (4, 3)
-    live.close()
+    ended(live, camera)
 
 
 def test_a_lost_source_is_opened_again_and_goes_on_counting() -> None:
@@ -85,7 +91,7 @@ def test_a_lost_source_is_opened_again_and_goes_on_counting() -> None:
     camera.give(END, FRAME)
     assert next(frames).reconnects == 2
     assert camera.closed == 2
-    live.close()
+    ended(live, camera)
 
 
 def test_a_source_that_stays_away_is_told() -> None:
@@ -104,9 +110,10 @@ def test_what_can_not_be_opened_at_first_is_said_at_once() -> None:
 
 
 def test_closing_ends_whoever_waits() -> None:
-    live = NewestFrame(Camera(), 60)
-    ended: queue.Queue[list[Any]] = queue.Queue()
-    waiting = threading.Thread(target=lambda: ended.put(list(live.frames())), daemon=True)
+    camera = Camera()
+    live = NewestFrame(camera, 60)
+    found: queue.Queue[list[Any]] = queue.Queue()
+    waiting = threading.Thread(target=lambda: found.put(list(live.frames())), daemon=True)
     waiting.start()
-    live.close()
-    assert ended.get(timeout=10) == []
+    ended(live, camera)
+    assert found.get(timeout=10) == []
