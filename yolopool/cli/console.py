@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from typer.core import TyperGroup
 
+from yolopool.cli.completion import pool_names
 from yolopool.codes import CODES
 from yolopool.errors import YolopoolError
 
@@ -27,7 +28,12 @@ Address = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ModelRef = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Name of the model, or NAME@VERSION.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Name of the model, or NAME@VERSION.",
+        autocompletion=pool_names.models,
+    ),
 ]
 
 # What to do about an error of the operating system.

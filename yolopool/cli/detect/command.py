@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
+from yolopool.cli.completion import pool_names
 from yolopool.cli.console import Address, AsJson, exit_code
 from yolopool.cli.detect.outputs import opened
 from yolopool.cli.detect.places import STDOUT, settled
@@ -29,7 +30,13 @@ def detect(
         ),
     ],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Name of the model, or NAME@VERSION.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Name of the model, or NAME@VERSION.",
+            autocompletion=pool_names.models,
+        ),
     ],
     confidence: Annotated[
         float | None, typer.Option("--conf", help="Report only results of this confidence, 0..1.")
