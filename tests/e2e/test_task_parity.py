@@ -235,9 +235,11 @@ def told(found: Results, task: str, names: Sequence[str], size: tuple[int, int])
 @pytest.mark.matrix(sample=2)
 @pytest.mark.parametrize("name", [*(one for one in BOXED if "yolo11n" in one), CLASSIFIED[1]])
 def test_labels_and_rows_equal_the_librarys(
-    name: str, loaded: Loaded, library: Library, transforms: None, tmp_path: Path
+    name: str, loaded: Loaded, library: Library, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """`to_yolo` writes what `save_txt` does, `to_pandas` has what `summary` does."""
+    if name in CLASSIFIED:
+        request.getfixturevalue("transforms")
     pack = loaded(name)[0].manifest
     for seed, (height, width) in enumerate(SIZES):
         image = picture(seed, height, width)
@@ -273,8 +275,8 @@ def assert_same_label(line: str, expected: str, task: str) -> None:
             {(round(x, 4), round(y, 4)) for x, y in np.reshape(values[1:-1], (-1, 2)).tolist()}
             for values in (mine, theirs)
         ]
-        missed = corners[0] ^ corners[1]
-        assert len(missed) <= len(corners[1]) // 50 + 4  # parts of a point or two have no area
+        # A digit at its edge may be written either way.
+        assert len(corners[0] ^ corners[1]) <= 2 + len(corners[1]) // 20
         return
     assert mine == pytest.approx(theirs, abs=1e-5)
 

@@ -132,6 +132,18 @@ def test_an_image_on_stdin(pool: ScriptedPool, image: Path) -> None:
     assert pool.script.last("Detect").encoded == image.read_bytes()
 
 
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(
+    pool: ScriptedPool, clip: Path
+) -> None:
+    own = os.environ | environment(pool)
+    command = [*CLI, *DETECT, str(clip), "--save", "-", "--as", "jsonl"]
+    process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, b"")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -168,7 +168,7 @@ class Run:
         for output in self._outputs:
             try:
                 act(output)
-            except ExtraMissing:
+            except (BrokenPipeError, ExtraMissing):  # all others would fail alike
                 raise
             except (YolopoolError, OSError) as error:
                 self._told.error(about, error)

@@ -9,15 +9,14 @@ F32 = npt.NDArray[np.float32]
 
 
 def joined(parts: Sequence[F32]) -> F32:
-    """One outline float32 (points, 2) of all parts with at least three points, or none: (0, 2).
+    """One outline float32 (points, 2) of all parts; none, (0, 2), of fewer than three points.
 
     Each part is entered where it is nearest to what is joined already, walked round once, and left
     on the same way: the bridge covers no area.
     """
-    whole = [part for part in parts if len(part) > 2]
-    if not whole:
+    if sum(map(len, parts)) < 3:
         return np.zeros((0, 2), np.float32)
-    outline, *rest = sorted(whole, key=area, reverse=True)
+    outline, *rest = sorted(parts, key=area, reverse=True)
     for part in rest:
         apart = np.square(outline[:, None] - part[None]).sum(axis=2)
         leave, enter = divmod(int(apart.argmin()), len(part))
