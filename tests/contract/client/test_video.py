@@ -1,11 +1,13 @@
 """Videos, cameras and streams by both clients: real files, real sockets, the library's decoder."""
 
 import asyncio
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -170,6 +172,42 @@ def test_a_stream_that_is_lost_is_an_error(watch: Watch, camera: Camera) -> None
         camera.close()
         with pytest.raises(errors.VideoNotReadable):
             list(answers)
+
+
+def turned(video: Path, degrees: int, to: Path) -> Path:
+    """The same frames with the turn that a phone notes in the head of its track."""
+    one, data = 0x10000, video.read_bytes()
+    turns = {
+        0: (one, 0, 0, one),
+        90: (0, one, -one, 0),
+        180: (-one, 0, 0, -one),
+        270: (0, -one, one, 0),
+    }
+
+    def matrix(of: int) -> bytes:
+        a, b, c, d = turns[of]
+        return struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
+
+    place = data.index(matrix(0), data.index(b"tkhd"))
+    to.write_bytes(data[:place] + matrix(degrees) + data[place + 36 :])
+    return to
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_frames_are_those_that_the_model_library_reads(
+    clip: Path, tmp_path: Path, degrees: int
+) -> None:
+    """OpenCV's, upright, to the last bit."""
+    reader = VideoReader(sources_of(turned(clip, degrees, tmp_path / "turned.mp4"))[0])
+    theirs = cv2.VideoCapture(str(tmp_path / "turned.mp4"))
+    for frame in reader.frames():
+        found, expected = theirs.read()
+        assert found
+        np.testing.assert_array_equal(frame.pixels, expected[:, :, ::-1])
+    assert not theirs.read()[0]
+    upright = SIZE if degrees % 180 == 0 else SIZE[::-1]
+    assert reader.video.size == upright
+    reader.close()
 
 
 @pytest.mark.parametrize("size", [(160, 120), (161, 121)])
