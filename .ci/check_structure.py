@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROGRAMS = ("yolopool", "control_plane", "worker", "importer")
-GENERATED = ("yolopool/v1",)
+GENERATED = ("yolopool/v1", "yolopool/kserve")
 MAX_LINES, MAX_MODULES = 400, 12
 # Both sides of one message have its name.
 MESSAGE_SIDES = {"control_plane/convert", "control_plane/services"}

@@ -18,6 +18,9 @@ from control_plane.events.recorder import EventRecorder
 from control_plane.gateway.dispatch import Dispatch
 from control_plane.gateway.http_app import build
 from control_plane.gateway.http_server import HttpServer
+from control_plane.gateway.kserve import grpc_door as kserve_grpc
+from control_plane.gateway.kserve import http_door as kserve_http
+from control_plane.gateway.kserve.operations import Operations
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
@@ -134,7 +137,8 @@ class ControlPlane:
         self._worker_exits = self._new_worker_exits()
         self._services = self._new_services(identity)
         self._server, self.dispatch = self._new_doors()
-        self._http = HttpServer(build(view, self._metrics, self._is_leader, doors=[]))
+        doors = [kserve_http.router(self._kserve)]
+        self._http = HttpServer(build(view, self._metrics, self._is_leader, doors))
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
 
@@ -188,10 +192,13 @@ class ControlPlane:
         """The gRPC server, and the same methods for the other doors."""
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
-        server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S)
+        names = (*SERVICES, kserve_grpc.SERVICE)
+        server = GrpcServer(names, [readiness, forwarding], CONNECTION_AGE_S)
         dispatch = Dispatch([readiness, forwarding], server.calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
+        self._kserve = Operations(dispatch, self.view, self._clock)
+        kserve_grpc.add_to(self._kserve, server.server)
         return server, dispatch
 
     def _projected(self) -> Snapshot:

@@ -114,6 +114,13 @@ class PermissionDenied(YolopoolError):
     reason = "PERMISSION_DENIED"
 
 
+class Unimplemented(YolopoolError):
+    """A part of a protocol that this pool does not serve."""
+
+    code = "UNIMPLEMENTED"
+    reason = "UNIMPLEMENTED"
+
+
 class Internal(YolopoolError):
     """A fault of the server; the message has an id to search for in its log."""
 
@@ -134,9 +141,13 @@ class InvalidOption(InvalidArgument):
 
 
 class VideoNotReadable(InvalidArgument):
-    """Nothing can be read from a video, camera or stream, or nothing arrives any more."""
-
     reason = "VIDEO_NOT_READABLE"
+
+
+class InvalidTensor(InvalidArgument):
+    """Of the KServe door: not the tensors that a model takes."""
+
+    reason = "INVALID_TENSOR"
 
 
 class InvalidDigest(InvalidArgument):
@@ -270,8 +281,6 @@ class ForkedProcess(FailedPrecondition):
 
 
 class ExtraMissing(FailedPrecondition):
-    """A part of yolopool that is installed by an extra is not there."""
-
     reason = "EXTRA_MISSING"
 
 

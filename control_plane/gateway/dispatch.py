@@ -61,6 +61,11 @@ class Dispatch:
         self._handlers: dict[str, Any] = {}
         self._parsers: dict[str, Callable[[bytes], Any]] = {}
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether new calls are refused, since the process stops."""
+        return self._calls.refusing
+
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """As of a gRPC server: the generated `add_XServicer_to_server` calls it."""
         methods = descriptor_pool.Default().FindServiceByName(service).methods_by_name

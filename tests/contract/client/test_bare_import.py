@@ -6,6 +6,8 @@ import sys
 HEAVY = (
     "torch", "redis", "cv2", "ultralytics", "starlette", "structlog", "control_plane", "av",
     "pandas", "supervision", "trackers",
+    # Its symbols are tritonclient's too.
+    "yolopool.kserve",
 )  # fmt: skip
 
 
@@ -39,6 +41,7 @@ def test_lives_beside_tritonclient() -> None:
         "yolopool.Client('127.0.0.1:1').close()\n"
         "triton.InferenceServerClient('127.0.0.1:1').close()\n"
         "from yolopool.v1 import detection_pb2, worker_pb2\n"
+        "import yolopool.cli.main, yolopool.local.pool\n"
     )
 
 
