@@ -287,6 +287,9 @@ class _Pending(Generic[Answer]):
         self._future.cancel()
         self._mark.close()
 
+    def on_done(self, told: Callable[[], None]) -> None:
+        self._future.add_done_callback(lambda future: told())
+
 
 def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> Iterator[Answer]:
     try:

@@ -4,6 +4,7 @@ The shells of both clients; a refusal for want of room is asked again until its 
 """
 
 import asyncio
+import queue
 import threading
 import time
 from collections import deque
@@ -76,6 +77,8 @@ class Pending(Protocol):
 
     def result(self) -> Detections: ...
     def cancel(self) -> object: ...
+    def on_done(self, told: Callable[[], None]) -> None:
+        """Calls it once the result is there, from any thread."""
 
 
 Start = Callable[[Call[Detections]], Pending]
@@ -95,6 +98,29 @@ def pause_s(error: ResourceExhausted, left_s: float) -> float | None:
     return wait_s if error.retryable and wait_s < left_s else None
 
 
+def in_order(
+    questions: Questions[Item], start: Start, window: int, *, ahead: bool = True
+) -> Generator[tuple[Item, Told], None, None]:
+    """Each item with its answer; leaving the iteration cancels what is in flight.
+
+    `ahead`: calls are sent before an answer is handed out, and while one that is late holds up
+    those behind it, which may wait for an item. An error of the source is raised behind the
+    answers for what it gave.
+    """
+    source = _Source(questions)
+    flights = _Flights(source, start, window, ahead)
+    try:
+        while flights.fill():
+            item, told = flights.first()
+            if ahead:
+                flights.fill()
+            yield item, told
+    finally:
+        questions.close()
+        flights.cancel()
+    source.check()
+
+
 @dataclass(slots=True)
 class _Flight(Generic[Item]):
     """A question under way; `until` is its deadline by the monotonic clock."""
@@ -102,34 +128,69 @@ class _Flight(Generic[Item]):
     question: Question[Item]
     pending: Pending | None = None
     until: float = 0.0
+    is_done: bool = True
 
 
-def in_order(
-    questions: Questions[Item], start: Start, window: int, *, ahead: bool = True
-) -> Generator[tuple[Item, Told], None, None]:
-    """Each item with its answer; leaving the iteration cancels what is in flight.
+class _Flights(Generic[Item]):
+    """Calls in flight, and answers that wait for those before them."""
 
-    `ahead`: the next call is sent before an answer is handed out, which may wait for an item. An
-    error of the source is raised behind the answers for what it gave.
-    """
-    flying = deque[_Flight[Item]]()
-    source = _Source(questions)
-    try:
-        while True:
-            _fill(flying, source, start, window)
-            if not flying:
+    def __init__(self, source: "_Source[Item]", start: Start, window: int, ahead: bool) -> None:
+        self._source, self._start, self._window = source, start, window
+        self._ahead = ahead
+        self._most = _held(window, ahead)
+        self._flying = deque[_Flight[Item]]()
+        self._ended = queue.SimpleQueue[None]()
+        self._open = 0
+
+    def fill(self) -> bool:
+        """Sends calls while there is room; whether there is anything to wait for."""
+        while not self._ended.empty():
+            self._landed()
+        while self._open < self._window and len(self._flying) < self._most:
+            question = self._source.next()
+            if question is None:
                 break
-            told = _settled(flying[0], start)
-            item = flying.popleft().question.item
-            if ahead:
-                _fill(flying, source, start, window)
-            yield item, told
-    finally:
-        questions.close()
-        for flight in flying:
+            self._flying.append(self._sent(question))
+        return bool(self._flying)
+
+    def first(self) -> tuple[Item, Told]:
+        """The first item and its answer, once it is there."""
+        flight = self._flying[0]
+        while not flight.is_done:
+            self._landed()
+            if self._ahead:
+                self.fill()
+        told = _settled(flight, self._start)
+        return self._flying.popleft().question.item, told
+
+    def cancel(self) -> None:
+        for flight in self._flying:
             if flight.pending is not None:
                 flight.pending.cancel()
-    source.check()
+
+    def _sent(self, question: Question[Item]) -> _Flight[Item]:
+        flight = _Flight(question)
+        if isinstance(question.call, Call):
+            flight.until = time.monotonic() + question.call.timeout_s
+            flight.is_done = False
+            flight.pending = self._start(question.call)
+            self._open += 1
+
+            def done() -> None:
+                flight.is_done = True
+                self._ended.put(None)
+
+            flight.pending.on_done(done)
+        return flight
+
+    def _landed(self) -> None:
+        self._ended.get()
+        self._open -= 1
+
+
+def _held(window: int, ahead: bool) -> int:
+    """How many questions may be under way or wait for an answer before them."""
+    return 2 * window if ahead else window
 
 
 class _Source(Generic[Item]):
@@ -142,6 +203,8 @@ class _Source(Generic[Item]):
 
     def next(self) -> Question[Item] | None:
         question = None
+        if self.has_ended:
+            return None
         try:
             question = self._questions.next()
         except Exception as error:  # told behind the answers that are under way
@@ -153,18 +216,6 @@ class _Source(Generic[Item]):
         """Raises the error that ended the source, if one did."""
         if self._failure is not None:
             raise self._failure
-
-
-def _fill(flying: "deque[_Flight[Item]]", source: _Source[Item], start: Start, window: int) -> None:
-    while len(flying) < window and not source.has_ended:
-        question = source.next()
-        if question is None:
-            return
-        flight = _Flight(question)
-        if isinstance(question.call, Call):
-            flight.pending = start(question.call)
-            flight.until = time.monotonic() + question.call.timeout_s
-        flying.append(flight)
 
 
 def _settled(flight: _Flight[Item], start: Start) -> Told:
@@ -189,36 +240,66 @@ async def in_order_async(
     questions: Questions[Item], send: Send, window: int, *, ahead: bool = True
 ) -> AsyncGenerator[tuple[Item, Told], None]:
     """As `in_order`; questions are made on a thread."""
-    flying = deque[tuple[Item, asyncio.Task[Told]]]()
     source = _Source(questions)
-
-    async def fill() -> None:
-        while len(flying) < window and not source.has_ended:
-            question = await _on_thread(source, questions)
-            if question is None:
-                return
-            flying.append((question.item, asyncio.create_task(_told(question, send))))
-
+    flights = _AsyncFlights(source, questions, send, window, ahead)
     try:
-        while True:
-            await fill()
-            if not flying:
-                break
-            told = await flying[0][1]
-            item, _ = flying.popleft()
+        while await flights.fill():
+            item, told = await flights.first()
             if ahead:
-                await fill()
+                await flights.fill()
             yield item, told
     finally:
         questions.close()
-        for _, task in flying:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in flying), return_exceptions=True)
+        await flights.cancel()
     source.check()
+
+
+class _AsyncFlights(Generic[Item]):
+    """As `_Flights`, of tasks."""
+
+    def __init__(
+        self,
+        source: _Source[Item],
+        questions: Questions[Item],
+        send: Send,
+        window: int,
+        ahead: bool,
+    ) -> None:
+        self._source, self._questions, self._send = source, questions, send
+        self._window, self._most, self._ahead = window, _held(window, ahead), ahead
+        self._flying = deque[tuple[Item, asyncio.Task[Told]]]()
+
+    def _open(self) -> list[asyncio.Task[Told]]:
+        return [task for _, task in self._flying if not task.done()]
+
+    async def fill(self) -> bool:
+        while len(self._flying) < self._most and len(self._open()) < self._window:
+            question = await _on_thread(self._source, self._questions)
+            if question is None:
+                break
+            task = asyncio.create_task(_told(question, self._send))
+            self._flying.append((question.item, task))
+        return bool(self._flying)
+
+    async def first(self) -> tuple[Item, Told]:
+        item, task = self._flying[0]
+        while not task.done():
+            await asyncio.wait(self._open(), return_when=asyncio.FIRST_COMPLETED)
+            if self._ahead:
+                await self.fill()
+        self._flying.popleft()
+        return item, task.result()
+
+    async def cancel(self) -> None:
+        for _, task in self._flying:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in self._flying), return_exceptions=True)
 
 
 async def _on_thread(source: _Source[Item], questions: Questions[Item]) -> Question[Item] | None:
     """The next question; a wait that is cancelled ends with its thread."""
+    if source.has_ended:
+        return None
     work = asyncio.create_task(asyncio.to_thread(source.next))
     try:
         return await asyncio.shield(work)
