@@ -20,7 +20,9 @@ DEV_STAMP := $(VENV)/.installed-dev
 PINS := pyproject.toml constraints.txt .ci/opencv-python/pyproject.toml
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 STUBS = python -m grpc_tools.protoc -Iprotos --python_out=$(1) --grpc_python_out=$(1) \
-	--mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) protos/yolopool/*/*.proto
+	--mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
+	--descriptor_set_out=$(1)/yolopool/v1/comments.binpb --include_source_info \
+	protos/yolopool/*/*.proto
 
 .PHONY: help install install-dev up demo test test-full dist bench protos lint format check-protos \
 	check-packages

@@ -7,6 +7,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 from uuid import uuid4
 
@@ -16,10 +17,10 @@ import uvloop
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
 from control_plane.gateway.dispatch import Dispatch
-from control_plane.gateway.http_app import build
-from control_plane.gateway.http_server import HttpServer
+from control_plane.gateway.health.grpc_health import Health
+from control_plane.gateway.health.model_readiness import ModelReadiness
+from control_plane.gateway.http_doors import HttpDoors
 from control_plane.gateway.kserve import grpc_door as kserve_grpc
-from control_plane.gateway.kserve import http_door as kserve_http
 from control_plane.gateway.kserve.operations import Operations
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
@@ -136,9 +137,11 @@ class ControlPlane:
         )
         self._worker_exits = self._new_worker_exits()
         self._services = self._new_services(identity)
-        self._server, self.dispatch = self._new_doors()
-        doors = [kserve_http.router(self._kserve)]
-        self._http = HttpServer(build(view, self._metrics, self._is_leader, doors))
+        ready = ModelReadiness(view, clock, Random())
+        self._server, self.dispatch = self._new_doors(ready)
+        self._http = HttpDoors(
+            settings, view, self._metrics, self.dispatch, self._kserve, ready, self._is_leader
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
 
@@ -188,12 +191,13 @@ class ControlPlane:
             )
         )
 
-    def _new_doors(self) -> tuple[GrpcServer, Dispatch]:
+    def _new_doors(self, ready: ModelReadiness) -> tuple[GrpcServer, Dispatch]:
         """The gRPC server, and the same methods for the other doors."""
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
+        health = Health(ready, self.view.waiters)
         names = (*SERVICES, kserve_grpc.SERVICE)
-        server = GrpcServer(names, [readiness, forwarding], CONNECTION_AGE_S)
+        server = GrpcServer(names, [readiness, forwarding], CONNECTION_AGE_S, health)
         dispatch = Dispatch([readiness, forwarding], server.calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
@@ -238,6 +242,7 @@ class ControlPlane:
         """
         await self._resign()
         grace_s = self._settings.drain_grace_s
+        self._http.drain()
         await asyncio.gather(self._services.close(), self._server.stop(grace_s))
         self._http.stop()
         if self._tasks:

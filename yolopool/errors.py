@@ -336,6 +336,12 @@ class NoWorker(Unavailable):
     reason = "NO_WORKER"
 
 
+class ModelNotLoaded(Unavailable):
+    """No device has the model now; a Detect would wait for a load."""
+
+    reason = "MODEL_NOT_LOADED"
+
+
 class WorkerLost(Unavailable):
     reason = "WORKER_LOST"
 
@@ -372,18 +378,13 @@ class RegistryRefusesWrites(RegistryUnavailable):
     reason = "REGISTRY_REFUSES_WRITES"
 
 
-# --- DEADLINE_EXCEEDED -----------------------------------------------------------------------
+# --- DEADLINE_EXCEEDED, DATA_LOSS, INTERNAL, PERMISSION_DENIED ---------------------------------
 
 
 class DeadlineUnmeetable(DeadlineExceeded):
-    """The worker estimates that the answer would be late, and refuses the request without running
-    it: on arrival, or later to let requests through that can still be in time.
-    """
+    """The worker estimates that the answer would be late, and refuses: on arrival, or later."""
 
     reason = "DEADLINE_UNMEETABLE"
-
-
-# --- DATA_LOSS, INTERNAL, PERMISSION_DENIED ---------------------------------------------------
 
 
 class DigestMismatch(DataLoss):

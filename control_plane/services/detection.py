@@ -1,6 +1,6 @@
 """DetectionService: validates each Detect and passes it to the router."""
 
-from control_plane.caller import CallContext, principal_of
+from control_plane.caller import CallContext, principal_of, trace_id_of
 from control_plane.convert.validation import deadline_of, infer_request
 from control_plane.routing.router import Router
 from yolopool.errors import YolopoolError
@@ -28,11 +28,11 @@ class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
         self, request: detection_pb2.DetectRequest, context: CallContext
     ) -> detection_pb2.DetectResponse:
         deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
-        principal = principal_of(context)
+        principal, trace_id = principal_of(context), trace_id_of(context)
         try:
             ref = parse_ref(request.model)
             body = infer_request(request, self._max_image_bytes, self._max_raw_bytes)
         except YolopoolError as error:
-            self._router.refused(request, principal, error)
+            self._router.refused(request, principal, error, trace_id)
             raise
-        return await self._router.detect(request, ref, body, principal, deadline_s)
+        return await self._router.detect(request, ref, body, principal, deadline_s, trace_id)

@@ -125,7 +125,8 @@ class GrpcServer:
     """A grpc.aio server with error mapping, reflection and health (NOT_SERVING until set).
 
     After `connection_age_s` callers are asked to connect anew, so that they spread over servers
-    that were started since; open calls and streams go on. 0: never.
+    that were started since; open calls and streams go on. 0: never. `health_servicer` is told of
+    health by `set`, as the library's, which it replaces.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class GrpcServer:
         service_names: Sequence[str],
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         connection_age_s: float = 0,
+        health_servicer: Any = None,
     ) -> None:
         self.calls = OpenCalls()
         # First, so that errors of the other interceptors are mapped too.
@@ -142,7 +144,7 @@ class GrpcServer:
             options=(*SERVER_OPTIONS, *_age_options(connection_age_s)),
         )
         self._service_names = list(service_names)
-        self._health = health.aio.HealthServicer()
+        self._health = health_servicer or health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         reflection.enable_server_reflection(
             [*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], self.server
@@ -177,6 +179,7 @@ class GrpcServer:
         self.calls.refusing = grace_s > 0
         loop = asyncio.get_running_loop()
         until = loop.time() + grace_s
+        await asyncio.sleep(POLL_S)  # watchers of health are told before their streams end
         while self.calls.open and loop.time() < until:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(POLL_S)
         self._errors.end_streams()

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from control_plane.gateway.connection.envelope import caller_of
 from control_plane.gateway.dispatch import Caller
 from control_plane.gateway.kserve import json_tensors
 from control_plane.gateway.kserve.operations import (
@@ -183,7 +184,7 @@ def _readiness(ready: bool, name: str = "") -> Response:
 
 
 def _caller(request: Request) -> Caller:
-    return Caller(DOOR, None, request.headers.items())
+    return caller_of(request.scope, DOOR)
 
 
 def _raw_path(request: Request) -> str:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
-from yolopool.cli import bench_curves
 from yolopool.cli.completion import pool_names
 from yolopool.cli.console import (
     Address,
@@ -19,6 +18,7 @@ from yolopool.cli.console import (
     print_json,
     say,
 )
+from yolopool.cli.curves import bench_curves
 from yolopool.cli.svg_chart import COLOURS
 from yolopool.client.client import Client
 from yolopool.client.fleet_records import BenchPoint
