@@ -396,7 +396,7 @@ OF_IMAGE = (
 def test_an_error_is_one_line_and_a_code(
     pool: ScriptedPool, image: Path, reason: str, code: int
 ) -> None:
-    done = yolopool(pool, "detect", image, "--model", reason)
+    done = yolopool(pool, "detect", image, "--model", reason, "--timeout", "1")
     assert done.returncode == code
     of_image = f"{image}: " if reason in OF_IMAGE else ""
     assert done.stderr.splitlines() == [f"error {reason}: {of_image}no luck: try less"]
