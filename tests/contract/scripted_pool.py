@@ -42,6 +42,7 @@ class Script:
     break_upload_at: int | None = None
     states: list[int] = field(default_factory=list)
     batching: dict[str, types_pb2.Batching] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def note(self, name: str, request: Any, context: grpc.ServicerContext) -> None:
         self.calls.append((name, request, context.time_remaining()))
@@ -158,6 +159,8 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         model.versions.append(a_version(1, self._state()))
         for kind, batching in self.script.batching.items():
             model.versions[0].batching[kind].CopyFrom(batching)
+        model.versions[0].metadata.update(self.script.metadata)
+        model.versions[0].training.update({"epochs": "100", "data": "bolts.yaml"})
         return model_pb2.GetModelResponse(model=model)
 
     def ListModels(self, request: Any, context: Any) -> Any:
