@@ -12,6 +12,7 @@ _BOX = ("x_min", "y_min", "x_max", "y_max")
 _ROTATED = ("center_x", "center_y", "width", "height", "rotation")
 # Of every row with a box; those of a task follow, in the order of the first row that has them.
 COLUMNS = ("class_id", "class_name", "confidence", *_BOX)
+TRACK = "tracker_id"  # of a tracked video
 CLASS_COLUMNS = ("class_id", "class_name", "probability")
 
 
@@ -34,7 +35,7 @@ def _row(item: ExportableObject) -> Row:
     values = (item.class_id, item.class_name, round(item.confidence, 6), *_rounded(item.xyxy))
     row: Row = dict(zip(COLUMNS, values, strict=True))
     if item.tracker_id is not None:
-        row["tracker_id"] = item.tracker_id
+        row[TRACK] = item.tracker_id
     if item.xywhr is not None:
         row |= zip(_ROTATED, _rounded(item.xywhr.tolist()), strict=True)
     if item.corners is not None:
@@ -61,4 +62,6 @@ def _rounded(values: Sequence[float]) -> list[float]:
 def columns(found: Exportable) -> Sequence[str]:
     """The columns of a table of these results, also where they are empty."""
     named = COLUMNS if found.classification is None else CLASS_COLUMNS
+    if found.tracker_id is not None:  # no object of the first frame has one yet
+        named = (*named, TRACK)
     return tuple(dict.fromkeys((*named, *(name for row in rows(found) for name in row))))

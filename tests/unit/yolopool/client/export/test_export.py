@@ -147,4 +147,6 @@ def test_a_data_frame_has_its_columns_also_without_rows(classified: Detections) 
     assert frame.class_name.tolist() == ["nut", "bolt"]
     assert frame.x_max.tolist() == [60, 200]
     assert list(found()[:0].to_pandas().columns) == list(flat_rows.COLUMNS)
+    untracked = found(tracker_id=np.array([-1, -1]))
+    assert list(untracked.to_pandas().columns) == [*flat_rows.COLUMNS, flat_rows.TRACK]
     assert classified.to_pandas().probability.tolist() == [0.75, 0.125]
