@@ -67,10 +67,11 @@ def as_line(error: YolopoolError | OSError, about: str = "") -> str:
             said += ": start a pool with 'yolopool up', or give the address of one with --address"
         request_id = error.details.get("request_id")
         return f"{said} (request {request_id})" if request_id else said
-    if not error.filename:
-        return f"{about}: {error}" if about else str(error)
+    place = error.filename or about
+    if not place:
+        return str(error)
     todo = _TODO.get(error.errno or 0, "check the path and its permissions")
-    return f"{error.filename}: {error.strerror}: {todo}"
+    return f"{place}: {error.strerror or error}: {todo}"
 
 
 def exit_code(error: YolopoolError | OSError) -> int:

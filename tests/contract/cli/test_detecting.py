@@ -120,6 +120,50 @@ def test_stdout_belongs_to_one_form(pool: ScriptedPool, clip: Path, image: Path,
         assert len(rows) == 2 * (FRAMES + 1)
 
 
+def test_rows_of_a_tracked_video_have_its_tracks(
+    pool: ScriptedPool, clip: Path, image: Path
+) -> None:
+    """Also where no image, and no object of the first frame, has one."""
+    done = yolopool(pool, *DETECT, image, clip, "--save", "-", "--as", "csv", "--track")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    tracks = {frame: {row["tracker_id"] for row in rows if row["frame"] == frame} for frame in "01"}
+    assert (rows[0]["tracker_id"], tracks["0"], tracks["1"]) == ("", {""}, {"0", "1"})
+
+
+@pytest.mark.parametrize("name", ["full.jsonl", "full.csv", "full.json"])
+def test_a_full_disk_is_said_once(
+    pool: ScriptedPool, clip: Path, tmp_path: Path, name: str
+) -> None:
+    place = tmp_path / name
+    place.symlink_to("/dev/full")
+    more = ("--as", "coco") if name.endswith(".json") else ()
+    done = yolopool(pool, *DETECT, clip, "--save", place, *more)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        1,
+        f"error {place}: No space left on device: make room on this disk",
+    )
+    assert ("saved" in done.stderr, done.stderr.count("error")) == (False, 1)
+    assert f"{FRAMES} square" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("frames", [FRAMES, 90])  # the encoder holds some back, or writes at once
+def test_a_video_that_can_not_be_written_is_said_once(
+    pool: ScriptedPool, image: Path, tmp_path: Path, frames: int
+) -> None:
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
+    write_video(clip, frames)
+    (out / ".part-clip.mp4").mkdir(parents=True)
+    done = yolopool(pool, *DETECT, clip, image, "--save", out)
+    target = out / clip.name
+    first, *others = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert first.startswith(f"error {target}: ")
+    assert first.endswith(": check the path and its permissions")
+    assert [line.partition(" ")[0] for line in others] == ["saved", str(frames)]
+    assert (out / image.name).exists()
+
+
 def test_an_image_on_stdin(pool: ScriptedPool, image: Path) -> None:
     own = os.environ | environment(pool)
     with image.open("rb") as file:

@@ -15,6 +15,7 @@ from yolopool.cli.detect.told import Told
 from yolopool.client.client import Client
 from yolopool.client.media.sources import Source, SourceKind, sources_of
 from yolopool.client.media.video import LOST_S
+from yolopool.client.media.video_reader import pyav
 from yolopool.client.requests import DetectOptions, MaskFormatName, PriorityName
 from yolopool.errors import InvalidOption
 from yolopool.transport import DEFAULT_ADDRESS
@@ -148,10 +149,13 @@ def detect(
     if on_stdout and as_json:
         raise InvalidOption("--save - and --json both print on stdout: leave one out")
     images = sum(source.kind is SourceKind.IMAGE for source in sources)
-    told = Told(images, as_json, on_stdout)
-    outputs = opened(places, with_frames=images < len(sources))
+    has_videos = images < len(sources)
+    if has_videos:
+        pyav()  # told before anything is asked
+    outputs = opened(places, has_videos, track)
     asked = Asked(model, options, concurrency, track, jpeg_quality, lost_s)
     with Client(address) as client:
+        told = Told(images, as_json, on_stdout)
         run = Run(client, asked, told, outputs)
         try:
             run.all(sources, quiet=as_json)

@@ -5,7 +5,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -79,8 +79,8 @@ class _Output:
         """All sources have ended."""
 
 
-def opened(places: Places, with_frames: bool) -> list[Output]:
-    """An output for each form; `with_frames`: a source has frames."""
+def opened(places: Places, with_frames: bool, with_tracks: bool) -> list[Output]:
+    """An output for each form; `with_frames`: a source has frames, which may be tracked."""
     found: list[Output] = []
     if Form.IMAGES in places.forms:
         found.append(_Pictures(places))
@@ -90,7 +90,7 @@ def opened(places: Places, with_frames: bool) -> list[Output]:
         found.append(_Labels(places))
     for form, path in places.lists.items():
         if form is Form.CSV:
-            found.append(_Csv(path, with_frames))
+            found.append(_Csv(path, with_frames, with_tracks))
         else:
             found.append(_JsonLines(path) if form is Form.JSONL else _Coco(path))
     return found
@@ -126,27 +126,39 @@ class _Pictures(_Output):
 class _Videos(_Output):
     """The video of each source with the results drawn; frames without an answer stay as they are.
 
-    It is written beside its place, and takes it when it is whole.
+    It is written beside its place, and takes it when it is whole. One that can't be written is
+    given up at once.
     """
 
     def __init__(self, places: Places) -> None:
         self._places = places
         self._open: dict[int, tuple[VideoWriter, Path, Path]] = {}
+        self._lost = set[int]()
 
     def add(self, result: Result) -> None:
-        if result.frame is not None:
+        if result.frame is not None and result.number not in self._lost:
             self._add(result.number, result.frame, result.found.plot(result.frame.picture))
 
     def fail(self, source: Source, number: int, answer: Answered) -> None:
-        if isinstance(answer, FrameAnswer):
+        if isinstance(answer, FrameAnswer) and number not in self._lost:
             self._add(number, answer, answer.picture)
 
     def _add(self, number: int, frame: FrameAnswer, picture: Image.Image) -> None:
-        if number not in self._open:
-            target = self._places.files[number]
-            part = target.with_name(f".part-{target.name}")
-            self._open[number] = VideoWriter(part, frame.video), part, target
-        self._open[number][0].add(picture, frame.time_s)
+        target = self._places.files[number]
+        try:
+            if number not in self._open:
+                part = target.with_name(f".part-{target.name}")
+                self._open[number] = VideoWriter(part, frame.video), part, target
+            self._open[number][0].add(picture, frame.time_s)
+        except (YolopoolError, OSError, ValueError) as error:
+            self._lost.add(number)
+            if number in self._open:
+                writer, part, _ = self._open.pop(number)
+                with suppress(OSError, ValueError):
+                    writer.abandon()
+                with suppress(OSError):
+                    part.unlink()
+            raise _unwritten(error, target) from error
 
     def end(self, number: int) -> None:
         if number not in self._open:
@@ -155,15 +167,23 @@ class _Videos(_Output):
         try:
             writer.close()
             part.replace(target)
-        except OSError:
+        except (OSError, ValueError) as error:
             with suppress(OSError):
                 part.unlink()
-            raise
+            raise _unwritten(error, target) from error
         say(f"saved {target}")
 
     def close(self) -> None:
         for number in list(self._open):
             self.end(number)
+
+
+def _unwritten(error: Exception, target: Path) -> Exception:
+    """The error with the file's name, which FFmpeg's errors, OSError or ValueError, do not have."""
+    if isinstance(error, YolopoolError):
+        return error
+    said = getattr(error, "strerror", None) or str(error)
+    return OSError(getattr(error, "errno", None), said, str(target))
 
 
 class _Labels(_Output):
@@ -194,44 +214,57 @@ class _Labels(_Output):
 
 
 class _Text(_Output):
-    """A text file, or stdout."""
+    """A text file, or stdout. Once it can't be written, that is said, and no more is written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: TextIO = (
             sys.stdout if path == STDOUT else path.open("w", encoding="utf-8", newline="")
         )
+        self._is_lost = False
+
+    def write(self, text: str) -> None:
+        """Flushed: whoever reads a live stream's lines waits for each."""
+        if self._is_lost:
+            return
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            self._is_lost = True
+            name = "stdout" if self._path == STDOUT else str(self._path)
+            raise OSError(error.errno, error.strerror, name) from error
 
     def close(self) -> None:
         if self._path == STDOUT:
-            self._file.flush()
             return
-        self._file.close()
-        say(f"saved {self._path}")
+        with suppress(OSError) if self._is_lost else nullcontext():
+            self._file.close()
+        if not self._is_lost:
+            say(f"saved {self._path}")
 
 
 class _JsonLines(_Text):
     """An object a line for each image or frame, those that failed too."""
 
     def add(self, result: Result) -> None:
-        self._write(result.to_dict())
+        self._line(result.to_dict())
 
     def fail(self, source: Source, number: int, answer: Answered) -> None:
-        self._write(refused(source, answer))
+        self._line(refused(source, answer))
 
-    def _write(self, row: dict[str, Any]) -> None:
-        # Flushed: whoever reads a live stream's lines waits for each.
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+    def _line(self, row: dict[str, Any]) -> None:
+        self.write(json.dumps(row) + "\n")
 
 
 class _Csv(_Text):
     """A row for each object, or for each class of a classification."""
 
-    def __init__(self, path: Path, with_frames: bool) -> None:
+    def __init__(self, path: Path, with_frames: bool, with_tracks: bool) -> None:
         super().__init__(path)
         self._writer: Any = None
         self._about = ("path", "frame", "time_s") if with_frames else ("path",)
+        self._track = (flat_rows.TRACK,) if with_frames and with_tracks else ()
         self._columns: Sequence[str] = flat_rows.COLUMNS
 
     def add(self, result: Result) -> None:
@@ -244,14 +277,11 @@ class _Csv(_Text):
             if "segmentation" in row:
                 row["segmentation"] = json.dumps(row["segmentation"])
             self._writer.writerow(about | row)
-        self._file.flush()
 
     def _begin(self) -> None:
         # All images have the columns of the first object: the model has one task.
-        columns = (*self._about, *self._columns)
-        self._writer = csv.DictWriter(
-            self._file, columns, extrasaction="ignore", lineterminator="\n"
-        )
+        columns = tuple(dict.fromkeys((*self._about, *self._columns, *self._track)))
+        self._writer = csv.DictWriter(self, columns, extrasaction="ignore", lineterminator="\n")
         self._writer.writeheader()
 
     def close(self) -> None:
@@ -283,6 +313,7 @@ class _Coco(_Text):
         self._names.update(zip(ids, result.found.class_name, strict=True))
 
     def close(self) -> None:
-        json.dump(coco.data_set(self._images, self._rows, self._names), self._file)
-        self._file.write("\n")
-        super().close()
+        try:
+            self.write(json.dumps(coco.data_set(self._images, self._rows, self._names)) + "\n")
+        finally:
+            super().close()

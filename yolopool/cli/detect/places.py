@@ -97,6 +97,11 @@ def _as_file(sources: Sequence[Source], save: Path, forms: frozenset[Form]) -> P
             _check_parent(save)
             return Places(forms, files={0: save})
     if suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, ".jsonl", ".json", ".csv", ".txt"):
+        if forms == {Form.VIDEO} and len(sources) == 1:
+            raise InvalidOption(
+                f"--save {save}: no video is written as {suffix}: end it in "
+                f"{', '.join(VIDEO_FORMATS)}, or give a folder"
+            )
         named = ", ".join(sorted(forms))
         raise InvalidOption(
             f"--save {save}: {named} of {len(sources)} images and videos do not fit one file of "

@@ -36,7 +36,7 @@ class VideoWriter:
             self._container = av.open(str(path), "w", options=options)
         except ValueError as error:
             raise InvalidOption(
-                f"{path}: no video format has this name: end it in .mp4, .mkv or .avi"
+                f"{path}: no video format has this name: end it in .mp4, .mkv or .mov"
             ) from error
         self._frame_of = av.VideoFrame.from_ndarray
         self._rate = video.rate or _USUAL_RATE
@@ -68,3 +68,7 @@ class VideoWriter:
         """Writes what is held back, and the end of the file."""
         with contextlib.closing(self._container):
             self._container.mux(self._stream.encode(None))
+
+    def abandon(self) -> None:
+        """Leaves the file as it is."""
+        self._container.close()
