@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from yolopool.client.detections import Detections
@@ -57,13 +59,18 @@ class FrameAnswer(Answer):
     """The answer for a frame of a video.
 
     `index` counts the frames of the source from 0, those that were dropped too; `dropped` is how
-    many were so far. `time_s` is its time since the source's first frame. `reconnects`: how often
-    the source was lost and found again.
+    many were so far. `time_s` is its time since the source's first frame. `pixels` are RGB, uint8
+    (height, width, 3), and `picture` is a PIL image of them. `reconnects`: how often the source was
+    lost and found again.
     """
 
     video: Video
     index: int
     time_s: float
-    picture: Image.Image
+    pixels: npt.NDArray[np.uint8]
     dropped: int = 0
     reconnects: int = 0
+
+    @property
+    def picture(self) -> Image.Image:
+        return Image.fromarray(self.pixels)

@@ -81,9 +81,8 @@ class FrameCalls:
                 found = self._tracker.update(told, frame.time_s)
         else:
             found, error = None, told
-        picture = Image.fromarray(frame.pixels)
         return FrameAnswer(
-            found, error, self.video, frame.index, frame.time_s, picture,
+            found, error, self.video, frame.index, frame.time_s, frame.pixels,
             item.dropped, item.reconnects,
         )  # fmt: skip
 
