@@ -153,12 +153,13 @@ class _Pen:
                 self._draw.ellipse(spot, fill="white", outline=colour, width=max(1, radius // 2))
 
     def label(self, place: tuple[float, float], text: str, colour: str) -> None:
-        """Writes above the place, or below it if there is no room above."""
+        """Writes above the place, or below it if there is no room above; whole at the edges."""
         x, y = place
         left, top, right, bottom = self._draw.textbbox((x, y), text, font=self._font)
-        height = bottom - top + 4
+        height, width = bottom - top + 4, right - left + 6
+        x = max(0.0, min(x, self._picture.width - 1 - width))
         shift = -height if y >= height else 0.0
-        self._draw.rectangle((x, y + shift, x + right - left + 6, y + shift + height), fill=colour)
+        self._draw.rectangle((x, y + shift, x + width, y + shift + height), fill=colour)
         self._draw.text((x + 3, y + shift + 2 - (top - y)), text, fill="white", font=self._font)
 
     def lines(self, texts: list[str]) -> None:

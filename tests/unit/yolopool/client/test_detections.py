@@ -71,6 +71,22 @@ def test_plot_draws_on_a_copy(found: Detections, picture: Image.Image, tmp_path:
         assert saved.size == (160, 120)
 
 
+def test_a_label_at_the_right_edge_is_whole() -> None:
+    def label(x_min: float) -> int:
+        """How many points above the box are drawn."""
+        one = Detections(
+            xyxy=np.array([[x_min, 60, x_min + 10, 90]], np.float32),
+            confidence=np.array([0.9], np.float32),
+            class_id=np.array([0]),
+            class_name=("triangle",),
+            image_size=(200, 100),
+        )
+        drawn = np.asarray(one.plot(Image.new("RGB", (200, 100))))
+        return int(drawn[:60].any(axis=2).sum())
+
+    assert label(190) == label(20) > 500
+
+
 def test_plot_turns_a_photo_as_the_server_did(found: Detections) -> None:
     buffer = io.BytesIO()
     exif = Image.Exif()
