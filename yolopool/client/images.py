@@ -78,9 +78,11 @@ def put(
 def to_rgb(picture: Image.Image) -> Image.Image:
     """A picture in RGB for drawing, upright, of 16-bit levels the high byte."""
     if picture.mode.startswith("I;16"):
-        upright = np.asarray(_upright(picture))
-        return Image.fromarray((upright >> 8).astype(np.uint8)).convert("RGB")
-    return _upright(picture).convert("RGB")
+        levels = np.asarray(_upright(picture))
+        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+    upright = _upright(picture)
+    is_copy = upright is not picture and upright.mode == "RGB"
+    return upright if is_copy else upright.convert("RGB")
 
 
 def _unread_file(picture: Image.Image) -> bytes:
