@@ -91,7 +91,7 @@ def read_artifact(path: str | Path) -> Artifact:
     """Reads a file's size and SHA-256. Raises ArtifactNotFound if there is no such file."""
     path = Path(path)
     if not path.is_file():
-        raise ArtifactNotFound(f"{path}: no such file")
+        raise ArtifactNotFound(f"{path}: no such file: check the path")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Artifact(path, digest, path.stat().st_size)

@@ -127,7 +127,7 @@ def _name(given: Sequence[str], option: str) -> str:
         return option or given[0]
     run = run_folder.find(given[0])
     if not run.file.is_file():
-        raise ArtifactNotFound(f"{run.file}: no such file")
+        raise ArtifactNotFound(f"{run.file}: no such file: check the path")
     if (chosen := run.name) is None:
         raise InvalidOption(
             f"{run.file} does not say what the model is: give it a name with --name NAME"
