@@ -80,6 +80,21 @@ def test_every_form_in_a_folder(pool: ScriptedPool, folder: Path, tmp_path: Path
     assert coco["annotations"][0]["bbox"] == [10, 20, 100, 70]
 
 
+def test_a_picture_that_can_not_be_drawn_loses_no_other(
+    pool: ScriptedPool, folder: Path, tmp_path: Path
+) -> None:
+    whole = (folder / "03.jpg").read_bytes()
+    (folder / "03.jpg").write_bytes(whole[: len(whole) // 2])
+    done = yolopool(pool, *DETECT, folder, "--save", tmp_path / "out")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert len(errors) == 2  # 05.jpg is none
+    (drawn,) = (line for line in errors if "can't be drawn" in line)
+    assert drawn.startswith(f"error INVALID_OPTION: {folder / '03.jpg'}: ")
+    kept = [f"{number:02}.jpg" for number in range(12) if number not in (3, 5)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == kept
+    assert f"saved {len(kept)} pictures" in done.stderr
+
+
 def test_a_video_drawn_has_its_rate_and_size(
     pool: ScriptedPool, clip: Path, tmp_path: Path
 ) -> None:

@@ -152,10 +152,10 @@ def detect(
     has_videos = images < len(sources)
     if has_videos:
         pyav()  # told before anything is asked
-    outputs = opened(places, has_videos, track)
     asked = Asked(model, options, concurrency, track, jpeg_quality, lost_s)
     with Client(address) as client:
         told = Told(images, as_json, on_stdout)
+        outputs = opened(places, has_videos, track, told.error)
         run = Run(client, asked, told, outputs)
         try:
             run.all(sources, quiet=as_json)

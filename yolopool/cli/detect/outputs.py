@@ -3,8 +3,9 @@
 import csv
 import json
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ Failure = YolopoolError | OSError
 Answered = ImageAnswer | FrameAnswer
 # More pictures than this are told by their folder.
 MAX_NAMED = 10
+# Pillow lets other threads run while it reads and writes files.
+_DRAWN_AT_ONCE = 4
+# Called with what an error is about, and the error.
+Tell = Callable[[str, Failure], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +84,13 @@ class _Output:
         """All sources have ended."""
 
 
-def opened(places: Places, with_frames: bool, with_tracks: bool) -> list[Output]:
-    """An output for each form; `with_frames`: a source has frames, which may be tracked."""
+def opened(places: Places, with_frames: bool, with_tracks: bool, tell: Tell) -> list[Output]:
+    """An output for each form; `with_frames`: a source has frames, which may be tracked. `tell` is
+    called with what failed after its result was taken.
+    """
     found: list[Output] = []
     if Form.IMAGES in places.forms:
-        found.append(_Pictures(places))
+        found.append(_Pictures(places, tell))
     if Form.VIDEO in places.forms:
         found.append(_Videos(places))
     if Form.YOLO in places.forms:
@@ -97,28 +104,48 @@ def opened(places: Places, with_frames: bool, with_tracks: bool) -> list[Output]
 
 
 class _Pictures(_Output):
-    """A picture of each image; of a video, a folder with one of each frame, numbered from 1."""
+    """A picture of each image; of a video, a folder with one of each frame, numbered from 1.
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    They are drawn on threads, and told in their order.
+    """
+
+    def __init__(self, places: Places, tell: Tell) -> None:
+        self._places, self._tell = places, tell
         self._is_few = len(places.files) <= MAX_NAMED
         self._counts = Counter[Path]()
+        self._threads = ThreadPoolExecutor(_DRAWN_AT_ONCE, "draw")
+        self._begun = deque[tuple[Result, Path, Future[None]]]()
 
     def add(self, result: Result) -> None:
         if result.frame is None:
             target = self._places.files[result.number]
-            saving.write(result.found, target)
-            if self._is_few:
-                say(f"saved {target}")
-            else:
-                self._counts[target.parent] += 1
         elif self._places.of_frames:
             folder = self._places.folder / self._places.stems[result.number]
             folder.mkdir(exist_ok=True)
-            saving.write(result.found, folder / f"{result.frame.index + 1:06}.jpg")
-            self._counts[folder] += 1
+            target = folder / f"{result.frame.index + 1:06}.jpg"
+        else:
+            return
+        drawn = self._threads.submit(saving.write, result.found, target)
+        self._begun.append((result, target, drawn))
+        if len(self._begun) > 2 * _DRAWN_AT_ONCE:
+            self._end_first()
+
+    def _end_first(self) -> None:
+        result, target, drawn = self._begun.popleft()
+        try:
+            drawn.result()
+        except (YolopoolError, OSError) as error:
+            self._tell(result.source.name, error)
+            return
+        if result.frame is None and self._is_few:
+            say(f"saved {target}")
+        else:
+            self._counts[target.parent] += 1
 
     def close(self) -> None:
+        while self._begun:
+            self._end_first()
+        self._threads.shutdown()
         for folder, count in self._counts.items():
             say(f"saved {count} pictures in {folder}")
 

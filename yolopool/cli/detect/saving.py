@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def write(found: Detections, path: Path) -> None:
         raise InvalidOption(f"{path} can't be drawn ({error}): try .png") from error
     # Beside it first, so that an earlier file is replaced by a whole one or stays.
     place = path.resolve()
-    part = place.with_name(f".{os.getpid()}.part")
+    part = place.with_name(f".{os.getpid()}-{threading.get_native_id()}.part")
     try:
         part.write_bytes(data)
         part.replace(place)
