@@ -134,9 +134,11 @@ async def test_changeovers_and_schedules(rig: Rig, http: httpx.AsyncClient) -> N
     assert made["next_unix_s"] > 0
     listed = fits(await http.get("/v1/schedules"), 200)["schedules"]
     assert [one["schedule"]["cron"] for one in listed] == ["0 7 * * *"]
+    assert fits(await http.get("/v1/schedules/at-seven"), 200)["schedule"] == made["schedule"]
     gone = await http.delete("/v1/schedules/at-seven")
     assert (gone.status_code, gone.content) == (204, b"")
     problem(await http.delete("/v1/schedules/at-seven"), 404, "SCHEDULE_NOT_FOUND")
+    problem(await http.get("/v1/schedules/at-seven"), 404, "SCHEDULE_NOT_FOUND")
     problem(await http.put("/v1/schedules/x", json={"cron": "no"}), 400, "INVALID_SCHEDULE")
 
 
@@ -149,6 +151,9 @@ async def test_the_fleet_its_requests_and_the_store(rig: Rig, http: httpx.AsyncC
     workers = fits(await http.get("/v1/workers"), 200)["workers"]
     assert [one["id"] for one in workers] == ["w1", "w2"]
     assert workers[0]["ledger"]["budget_bytes"] == 200
+    one = fits(await http.get("/v1/workers/w2"), 200)
+    assert (one["id"], one["address"]) == ("w2", workers[1]["address"])
+    problem(await http.get("/v1/workers/w9"), 404, "WORKER_NOT_FOUND")
     await rig.detect("a", request_id="cam/7:1")
     told = fits(await http.get("/v1/requests/cam/7:1/explain"), 200)["requests"]
     assert [(one["outcome"], one["hit"]) for one in told] == [("OK", False)]
