@@ -251,6 +251,19 @@ def refuses(answer: httpx.Response, what: str, *also: int) -> None:
     assert len(answer.text) < 4000, what
 
 
+async def test_another_method_is_told_which_there_are(http: httpx.AsyncClient) -> None:
+    for verb, path, allowed in (
+        ("PATCH", "/v1/models/team/a", "DELETE, GET, HEAD, PUT"),
+        ("OPTIONS", "/v1/models", "GET, HEAD, POST"),
+        ("POST", "/v1/artifacts/x", "GET, HEAD, PUT"),
+        ("GET", "/v1/vision/detection", "POST"),
+        ("POST", "/metrics", "GET, HEAD"),
+    ):
+        answer = await http.request(verb, path)
+        problem(answer, 405, "METHOD_NOT_ALLOWED")
+        assert answer.headers["allow"] == allowed, path
+
+
 async def test_wrong_names_are_refused_on_every_route(rig: Rig, http: httpx.AsyncClient) -> None:
     named = [route for route in ROUTES if "{" in route.path]
     for index, route in enumerate(named):

@@ -195,6 +195,17 @@ async def test_a_caller_who_leaves_frees_the_stream(rig: Rig, http: httpx.AsyncC
     await becomes(lambda: streams() == 0)
 
 
+async def test_the_head_of_a_stream_is_all_of_its_answer(
+    rig: Rig, http: httpx.AsyncClient
+) -> None:
+    for _ in range(2):  # on one connection
+        head = await http.head("/v1/events?follow=true")
+        assert head.status_code == 200
+        assert head.headers["content-type"].startswith("text/event-stream")
+    await becomes(lambda: streams() == 0)
+    fits(await http.get("/v1/fleet"), 200)
+
+
 async def test_what_refuses_a_stream_leaves_nothing(rig: Rig, http: httpx.AsyncClient) -> None:
     for _ in range(3):
         answer = await http.get("/v1/events?follow=true&after=nonsense")
