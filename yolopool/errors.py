@@ -368,12 +368,6 @@ class StorageFailed(Unavailable):
     reason = "STORAGE_FAILED"
 
 
-class UploadBusy(Unavailable):
-    """Another control plane receives the same file into the same folder."""
-
-    reason = "UPLOAD_BUSY"
-
-
 class RegistryUnavailable(Unavailable):
     reason = "REGISTRY_UNAVAILABLE"
 

@@ -31,7 +31,7 @@ from yolopool.errors import (
     InvalidOption,
     PackInvalid,
     PackNotFound,
-    UploadBusy,
+    StorageFailed,
 )
 from yolopool.server.exhaustion import storing
 
@@ -167,8 +167,8 @@ class FolderArtifacts:
         If the block is left early, the received bytes are kept. Once all bytes are there, the
         digest is checked and the artifact appears; so too if all were there before, and the upload
         was ended before that. Raises ArtifactTooLarge, InvalidOffset if `offset` is not what is
-        stored, UploadBusy while another control plane with this folder receives it, DiskFull or
-        StorageFailed, after which the upload can go on where it ended, and at the end
+        stored, DiskFull or StorageFailed (also while another control plane with this folder
+        receives it), after which the upload can go on where it ended, and at the end
         DigestMismatch; the bytes are then removed, as are more than `size_bytes`.
         """
         self.check_size(size_bytes)
@@ -185,16 +185,16 @@ class FolderArtifacts:
                     f"and not at {offset}",
                     details={"received_bytes": str(held)},
                 )
-            with storing(self._root):
-                with await asyncio.to_thread(_open_alone, path, held) as file:
-                    hasher = await asyncio.to_thread(_hash, path)
-                    upload = Upload(file, hasher, held, partial(_check_announced, size_bytes))
-                    yield upload
-                    if upload.received_bytes < size_bytes:
-                        return
-                    await asyncio.to_thread(_settle, file)
-                    # Before it is let go: another control plane may wait for it.
-                    await asyncio.to_thread(self._finish, path, digest, upload.digest())
+            opening = asyncio.to_thread(_open_alone, path, held)
+            with storing(self._root), await opening as file:
+                hasher = await asyncio.to_thread(_hash, path)
+                upload = Upload(file, hasher, held, partial(_check_announced, size_bytes))
+                yield upload
+                if upload.received_bytes < size_bytes:
+                    return
+                await asyncio.to_thread(_settle, file)
+                # Before it is let go: another control plane may wait for it.
+                await asyncio.to_thread(self._finish, path, digest, upload.digest())
 
     @asynccontextmanager
     async def receive(self, size_bytes: int) -> AsyncIterator[Upload]:
@@ -297,7 +297,7 @@ class FolderArtifacts:
 
 
 def _open_alone(path: Path, held: int) -> BinaryIO:
-    """The file of an upload, to append to its `held` bytes. Raises UploadBusy while another process
+    """The file of an upload, to append to its `held` bytes. Raises StorageFailed while another process
     has it, or if that has just ended it: two that append would spoil what one has verified.
     """
     file = path.open("ab")
@@ -305,14 +305,14 @@ def _open_alone(path: Path, held: int) -> BinaryIO:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise UploadBusy(_BUSY, retry_after_s=1.0) from None
+        raise StorageFailed(_BUSY, retry_after_s=1.0) from None
     except OSError as error:  # a file system without locks
         log.warning("uploads can't be locked", folder=str(path.parent), why=str(error))
     there = os.fstat(file.fileno())
     if there.st_size == held and path.exists() and os.path.samestat(there, path.stat()):
         return file
     file.close()
-    raise UploadBusy(_BUSY, retry_after_s=1.0)
+    raise StorageFailed(_BUSY, retry_after_s=1.0)
 
 
 def _check_announced(size_bytes: int, received_bytes: int) -> None:

@@ -119,7 +119,7 @@ class ModelServiceServicer:
         kept of a call that breaks.
         Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
         (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
-        UNAVAILABLE (STORAGE_FAILED; UPLOAD_BUSY: another control plane receives the same file).
+        UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class ModelServiceStub:
     kept of a call that breaks.
     Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
     (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
-    UNAVAILABLE (STORAGE_FAILED; UPLOAD_BUSY: another control plane receives the same file).
+    UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
     """
     RegisterModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.RegisterModelRequest, _model_pb2.RegisterModelResponse]
     """Makes a new version of a model from an uploaded artifact and queues its import.
@@ -141,7 +141,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     kept of a call that breaks.
     Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
     (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
-    UNAVAILABLE (STORAGE_FAILED; UPLOAD_BUSY: another control plane receives the same file).
+    UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
     """
     RegisterModel: _aio.UnaryUnaryMultiCallable[_model_pb2.RegisterModelRequest, _model_pb2.RegisterModelResponse]  # type: ignore[assignment]
     """Makes a new version of a model from an uploaded artifact and queues its import.
@@ -244,7 +244,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         kept of a call that breaks.
         Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
         (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
-        UNAVAILABLE (STORAGE_FAILED; UPLOAD_BUSY: another control plane receives the same file).
+        UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
         """
 
     @_abc_1.abstractmethod

@@ -195,9 +195,7 @@ async def test_a_caller_who_leaves_frees_the_stream(rig: Rig, http: httpx.AsyncC
     await becomes(lambda: streams() == 0)
 
 
-async def test_the_head_of_a_stream_is_all_of_its_answer(
-    rig: Rig, http: httpx.AsyncClient
-) -> None:
+async def test_the_head_of_a_stream_is_all_of_its_answer(rig: Rig, http: httpx.AsyncClient) -> None:
     for _ in range(2):  # on one connection
         head = await http.head("/v1/events?follow=true")
         assert head.status_code == 200

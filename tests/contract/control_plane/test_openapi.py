@@ -78,7 +78,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def document(address: str) -> dict[str, Any]:
-    told: dict[str, Any] = httpx.get(f"{address}/openapi.json").json()
+    told: dict[str, Any] = httpx.get(f"{address}/openapi.json", timeout=60).json()
     return told
 
 

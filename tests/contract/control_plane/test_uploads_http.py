@@ -136,8 +136,8 @@ async def test_what_can_not_be_registered_is_refused_before_it_is_sent(
     problem(large, 413, "ARTIFACT_TOO_LARGE")
     # A part, as curl -C sends it, and bytes that would have to be unpacked.
     part = {"content-range": f"bytes 100-{len(DATA) - 1}/{len(DATA)}"}
-    refused = await http.put("/v1/models/a", content=DATA[100:], headers=part)
-    assert "Content-Range" in problem(refused, 400, "INVALID_OPTION")["detail"]
+    of_part = await http.put("/v1/models/a", content=DATA[100:], headers=part)
+    assert "Content-Range" in problem(of_part, 400, "INVALID_OPTION")["detail"]
     for path in ("/v1/models/a", f"/v1/artifacts/{SHA}"):
         packed = await http.put(path, content=DATA, headers={"content-encoding": "gzip"})
         problem(packed, 415, "UNSUPPORTED_MEDIA_TYPE")
@@ -257,7 +257,7 @@ async def test_of_two_control_planes_with_one_folder_one_receives_a_file(
         # It is on the disk, whoever looks.
         assert (await http.head(path)).headers["upload-offset"] == "700000"
         busy = await http.put(path, content=DATA)
-        assert problem(busy, 503, "UPLOAD_BUSY")["retryable"]
+        assert problem(busy, 503, "STORAGE_FAILED")["retryable"]
         assert busy.headers["retry-after"] == "1"
         await upload.write(DATA[700_000:])
     stored = rig.store / "artifacts" / SHA
