@@ -297,8 +297,8 @@ class FolderArtifacts:
 
 
 def _open_alone(path: Path, held: int) -> BinaryIO:
-    """The file of an upload, to append to its `held` bytes. Raises StorageFailed while another process
-    has it, or if that has just ended it: two that append would spoil what one has verified.
+    """The file of an upload, to append to its `held` bytes. Raises StorageFailed while another
+    process has it, or if that has just ended it: two that append would spoil what one has verified.
     """
     file = path.open("ab")
     try:
