@@ -120,6 +120,21 @@ async def test_a_reader_that_comes_back_misses_nothing(rig: Rig, http: httpx.Asy
         assert (await Reader(answer).next() or {})["message"].startswith("two")
 
 
+async def test_an_id_of_a_store_whose_clock_was_ahead_misses_nothing(
+    rig: Rig, http: httpx.AsyncClient
+) -> None:
+    all_of_them = fits(await http.get("/v1/events"), 200)["events"]
+    later = f"{int(all_of_them[-1]['id'].partition('-')[0]) + 3_600_000}-0"
+    assert fits(await http.get(f"/v1/events?after={later}"), 200)["events"] == all_of_them
+    async with reading(http, "", later) as reader:
+        for event in all_of_them:
+            assert (await reader.next() or {})["id"] == event["id"]
+        record(rig, "and on")
+        assert (await reader.next() or {})["message"] == "and on"
+    # The newest itself is no other store's.
+    assert fits(await http.get(f"/v1/events?after={reader.last_id}"), 200) == {"events": []}
+
+
 async def test_wrong_questions_are_refused(http: httpx.AsyncClient) -> None:
     for query, named in (
         ("last=-1", "last"),
