@@ -134,7 +134,13 @@ async def test_changeovers_and_schedules(rig: Rig, http: httpx.AsyncClient) -> N
     assert made["next_unix_s"] > 0
     listed = fits(await http.get("/v1/schedules"), 200)["schedules"]
     assert [one["schedule"]["cron"] for one in listed] == ["0 7 * * *"]
-    assert fits(await http.get("/v1/schedules/at-seven"), 200)["schedule"] == made["schedule"]
+    there = fits(await http.get("/v1/schedules/at-seven"), 200)["schedule"]
+    assert there == made["schedule"]
+    # What was answered can be put back, where it is.
+    again = await http.put("/v1/schedules/at-seven", json={**there, "lead_s": 30})
+    assert fits(again, 200)["schedule"]["lead_s"] == 30
+    refused = problem(await http.put("/v1/schedules/else", json=there), 400, "INVALID_OPTION")
+    assert "'else' in the path and 'at-seven' in the body" in refused["detail"]
     gone = await http.delete("/v1/schedules/at-seven")
     assert (gone.status_code, gone.content) == (204, b"")
     problem(await http.delete("/v1/schedules/at-seven"), 404, "SCHEDULE_NOT_FOUND")
