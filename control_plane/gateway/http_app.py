@@ -27,7 +27,9 @@ OPENAPI_URL = "/openapi.json"
 # A body may be wrong in more places than a person reads.
 MAX_NAMED, MAX_NAME_CHARS = 5, 300
 # What a page of another origin may read beside the body.
-_EXPOSED = ("X-Request-Id", "traceparent", "Retry-After")
+_EXPOSED = (
+    "X-Request-Id", "traceparent", "Retry-After", "Location", "Upload-Offset", "Upload-Complete",
+)  # fmt: skip
 
 
 class _Application(FastAPI):
