@@ -99,6 +99,8 @@ class _Call:
     __slots__ = (
         "_answered",
         "_budget",
+        "_head_is_sent",
+        "_is_head",
         "_is_kept",
         "_limit",
         "_receive",
@@ -116,7 +118,7 @@ class _Call:
         self._limit, self._budget = rule.limit_bytes, budget
         self._is_kept = not rule.is_streamed
         self._stated = self._received = self.taken_bytes = 0
-        self._answered = False
+        self._answered = self._head_is_sent = False
         given, trace = b"", None
         for name, value in scope["headers"]:
             if name == _REQUEST_ID:
@@ -129,7 +131,8 @@ class _Call:
         if not REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
         # A HEAD is answered as a GET; the server leaves the body out, by its own scope.
-        self.scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        self._is_head = scope["method"] == "HEAD"
+        self.scope = {**scope, "method": "GET"} if self._is_head else scope
         self.scope[REQUEST_ID_KEY] = request_id
         self.scope[_ROOM_KEY] = self._take
         self.scope[TRACE_KEY] = trace and trace.header(os.urandom(8).hex())
@@ -159,6 +162,11 @@ class _Call:
             headers.append((_REQUEST_ID, self.scope[REQUEST_ID_KEY].encode()))
             if self.scope[TRACE_KEY]:
                 headers.append((_TRACEPARENT, self.scope[TRACE_KEY].encode()))
+        elif self._is_head:
+            # The answer is complete, and what would go on for long, as events do, is told so.
+            if self._head_is_sent:
+                return
+            self._head_is_sent, message = True, {**message, "more_body": False}
         await self._send(message)
 
     async def failed(self, error: Exception) -> None:
