@@ -190,9 +190,10 @@ class FrameStream:
 
     def _ended(self, task: asyncio.Task[None], group: Group | None) -> None:
         self._running.discard(task)
+        # First: a frame that a full queue refused withdraws what the frames behind it asked for.
+        self._go_on()
         if group is not None:
             self._turnstile.ended(self, group)
-        self._go_on()
         self._wake.set()
 
     async def _run(self, frame: Frame, group: Group | None) -> None:
@@ -203,7 +204,7 @@ class FrameStream:
                 self._turnstile.answered(group, answer.response)
         except QueueFull as error:
             again_at = self._clock.monotonic() + max(MIN_AGAIN_S, error.retry_after_s or 0.0)
-            if again_at < frame.deadline and not self._ending:
+            if again_at < frame.deadline:
                 self._window.put_back(frame, again_at)
                 return
             answer = Answer(error=_told(error))

@@ -187,6 +187,17 @@ async def test_frames_wait_for_a_full_queue(rig: Rig, worker: TimedWorker) -> No
     assert all(answer.HasField("response") for answer in answers)
 
 
+async def test_a_full_queue_is_asked_no_sooner_than_it_says(rig: Rig, worker: TimedWorker) -> None:
+    """Though more frames wait than may be in flight, each of which could take the next turn."""
+    worker.on_infer = errors.QueueFull("full", retry_after_s=10)
+    talk = await Talk(rig, window=16).open()
+    await talk.send(*[0.1] * 16)
+    outcomes = rig.plane._metrics.outcomes
+    await becomes(lambda: outcomes["QUEUE_FULL"] >= 1)
+    await asyncio.sleep(0.5)
+    assert outcomes["QUEUE_FULL"] <= 4  # those that were in flight
+
+
 async def test_but_no_longer_than_their_time(rig: Rig, worker: TimedWorker) -> None:
     worker.on_infer = errors.QueueFull("full", retry_after_s=0.01)
     talk = await Talk(rig, frame_timeout_ms=200).open()
@@ -325,6 +336,31 @@ async def test_a_stop_answers_what_is_on_its_way_and_says_why(
     assert error.retryable
     assert "open a stream to another" in error.message
     await stopping
+
+
+async def test_a_stop_leaves_what_a_full_queue_refused_to_another(
+    rig: Rig, worker: TimedWorker
+) -> None:
+    worker.on_infer = errors.QueueFull("full", retry_after_s=0.01)
+    talk = await Talk(rig).open()
+    await talk.send(0.5)
+    await becomes(lambda: worker.running == 1)
+    stopping = asyncio.create_task(rig.plane.stop())
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await talk.call.read()  # no answer comes before
+    assert isinstance(error_from_rpc(ended.value), errors.Draining)
+    await stopping
+
+
+async def test_a_stream_that_was_never_opened_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    async with Rig(tmp_path, drain_grace_s=600) as rig:
+        streams = rig.plane._server._errors._streams
+        others = len(streams)
+        call = rig.detection.DetectStream()
+        await becomes(lambda: len(streams) > others)
+        async with asyncio.timeout(30):
+            await rig.plane.stop()
+        assert await call.read() is grpc.aio.EOF  # a client opens another
 
 
 @pytest.mark.parametrize(
