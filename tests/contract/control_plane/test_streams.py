@@ -1,8 +1,10 @@
 """DetectStream as its callers meet it, over real gRPC: order, windows, newest only, ends."""
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from tests.contract.timed_worker import TimedWorker
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.status import error_from_rpc
-from yolopool.v1 import detection_pb2, explain_pb2, types_pb2
+from yolopool.v1 import detection_pb2, explain_pb2, types_pb2, worker_pb2
 
 Answer = detection_pb2.DetectStreamResponse
 METHOD = "/yolopool.v1.DetectionService/DetectStream"
@@ -206,6 +208,32 @@ async def test_but_no_longer_than_their_time(rig: Rig, worker: TimedWorker) -> N
     assert error.reason in ("QUEUE_FULL", "DEADLINE_EXCEEDED")
 
 
+async def test_images_are_freed_when_they_are_answered(rig: Rig, worker: TimedWorker) -> None:
+    """Not when Python next looks for cycles: a few large images do not make it look."""
+
+    def alive() -> int:
+        worker.inferred.clear()
+        kinds = (worker_pb2.InferRequest, detection_pb2.DetectRequest)
+        return sum(isinstance(one, kinds) for one in gc.get_objects())
+
+    talk = await Talk(rig).open()
+    await talk.send(0)
+    await talk.read()
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        for worker.on_infer in (None, errors.ImageNotDecodable("no image")):
+            for _ in range(3):
+                await talk.send(0)
+                await talk.read()
+                with suppress(grpc.aio.AioRpcError):
+                    await rig.detect("shapes", encoded=b"0")
+        await becomes(lambda: alive() <= before, 5)
+    finally:
+        gc.enable()
+
+
 # --- newest only --------------------------------------------------------------------------------
 
 
@@ -222,6 +250,8 @@ async def test_only_the_newest_frame_waits(rig: Rig, worker: TimedWorker) -> Non
     answers = await talk.rest()
     assert ids(answers) == [0, 20]
     assert (answers[-1].dropped, answers[-1].received) == (19, 21)
+    assert progress.held[0] == 0
+    assert [list(answer.held) for answer in answers] == [[20], []]  # not the one it answers
     assert worker.most == 1
 
 
