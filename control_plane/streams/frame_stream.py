@@ -237,7 +237,8 @@ class FrameStream:
     def _counted(self, answer: Answer) -> Answer:
         answer.received, answer.dropped = self._window.received, self._window.dropped
         if self._window.rules.newest_only:
-            answer.held.extend(one.frame.frame_id for one in self._window.unread)
+            held = (one for one in self._window.unread if one.answer is None)
+            answer.held.extend(one.frame.frame_id for one in held)
         self._window.told()
         return answer
 
