@@ -7,7 +7,7 @@ are those of the gRPC server, so that checks, forwarding and errors are the same
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +23,22 @@ class Caller:
     """A call as the door received it; services and interceptors use it as the context of a call.
 
     timeout_s: how long the caller waits from now on, None if it does not say. `metadata`: keys in
-    lower case. `door` is the word for logs.
+    lower case. `door` is the word for logs. `is_admitted`: it is part of a call that `Dispatch` has
+    let in.
     """
 
-    __slots__ = ("_until_s", "door", "metadata")
+    __slots__ = ("_until_s", "door", "is_admitted", "metadata")
 
     def __init__(
-        self, door: str, timeout_s: float | None = None, metadata: Sequence[tuple[str, str]] = ()
+        self,
+        door: str,
+        timeout_s: float | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        is_admitted: bool = False,
     ) -> None:
         self.door = door
         self.metadata = metadata
+        self.is_admitted = is_admitted
         self._until_s = None if timeout_s is None else time.monotonic() + timeout_s
 
     def time_remaining(self) -> float | None:
@@ -78,6 +84,12 @@ class Dispatch:
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
         """As of a gRPC server; these are the same methods again."""
 
+    def admitted(self) -> AbstractContextManager[None]:
+        """One call of a door that takes several here: inside, those of a caller who `is_admitted`
+        are answered even if the process stops. Raises Draining.
+        """
+        return self._calls.one()
+
     async def unary(
         self, method: str, request: Message | AsyncIterable[Message], caller: Caller
     ) -> Any:
@@ -86,7 +98,7 @@ class Dispatch:
         Raises YolopoolError: of a surprise INTERNAL with an id for the log.
         """
         try:
-            with self._calls.one():
+            with self._calls.one(caller.is_admitted):
                 async with asyncio.timeout(caller.time_remaining()):
                     handler = await self._handler(method, caller)
                     reply = await (handler.unary_unary or handler.stream_unary)(request, caller)
