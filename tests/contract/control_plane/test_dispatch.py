@@ -99,9 +99,9 @@ async def test_a_process_that_stops_takes_no_new_calls(tmp_path: Path) -> None:
     await plane.start()
     await plane.stop()
     assert plane.dispatch.is_stopping
+    events = plane.dispatch.stream(WATCH, events_pb2.WatchEventsRequest(follow=True), Caller("a"))
     with pytest.raises(Draining):
-        events = events_pb2.WatchEventsRequest(follow=True)
-        await anext(plane.dispatch.stream(WATCH, events, Caller("a")))
+        await anext(events)
     with pytest.raises(Draining):
         await plane.dispatch.unary(
             f"{MODELS}/ListModels", model_pb2.ListModelsRequest(), Caller("a")
