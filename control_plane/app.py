@@ -54,6 +54,7 @@ from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
+from yolopool.server.open_calls import OpenCalls
 from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import announce, settle, until_signal
 
@@ -136,6 +137,7 @@ class ControlPlane:
             registry, recorder, clock, settings.quarantine_s, self._answers
         )
         self._worker_exits = self._new_worker_exits()
+        self._calls = OpenCalls()
         self._services = self._new_services(identity)
         ready = ModelReadiness(view, clock, Random())
         self._server, self.dispatch = self._new_doors(ready)
@@ -188,6 +190,7 @@ class ControlPlane:
                 quarantine=self._quarantine,
                 worker_exits=self._worker_exits,
                 snapshot=self._projected,
+                calls=self._calls,
             )
         )
 
@@ -197,8 +200,8 @@ class ControlPlane:
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
         health = Health(ready, self.view.waiters)
         names = (*SERVICES, kserve_grpc.SERVICE)
-        server = GrpcServer(names, [readiness, forwarding], CONNECTION_AGE_S, health)
-        dispatch = Dispatch([readiness, forwarding], server.calls)
+        server = GrpcServer(names, [readiness, forwarding], CONNECTION_AGE_S, health, self._calls)
+        dispatch = Dispatch([readiness, forwarding], self._calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
         self._kserve = Operations(dispatch, self.view, self._clock)

@@ -7,6 +7,7 @@ are those of the gRPC server, so that checks, forwarding and errors are the same
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +23,22 @@ class Caller:
     """A call as the door received it; services and interceptors use it as the context of a call.
 
     timeout_s: how long the caller waits from now on, None if it does not say. `metadata`: keys in
-    lower case. `door` is the word for logs.
+    lower case. `door` is the word for logs. `is_admitted`: it is part of a call that `Dispatch` has
+    let in.
     """
 
-    __slots__ = ("_until_s", "door", "metadata")
+    __slots__ = ("_until_s", "door", "is_admitted", "metadata")
 
     def __init__(
-        self, door: str, timeout_s: float | None = None, metadata: Sequence[tuple[str, str]] = ()
+        self,
+        door: str,
+        timeout_s: float | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        is_admitted: bool = False,
     ) -> None:
         self.door = door
         self.metadata = metadata
+        self.is_admitted = is_admitted
         self._until_s = None if timeout_s is None else time.monotonic() + timeout_s
 
     def time_remaining(self) -> float | None:
@@ -82,6 +89,12 @@ class Dispatch:
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
         """As of a gRPC server; these are the same methods again."""
 
+    def admitted(self) -> AbstractContextManager[None]:
+        """One call of a door that takes several here: inside, those of a caller who `is_admitted`
+        are answered even if the process stops. Raises Draining.
+        """
+        return self._calls.one()
+
     async def unary(
         self, method: str, request: Message | AsyncIterable[Message], caller: Caller
     ) -> Any:
@@ -91,7 +104,7 @@ class Dispatch:
         """
         limit = asyncio.timeout(caller.time_remaining())
         try:
-            with self._calls.one():
+            with self._calls.one(caller.is_admitted):
                 async with limit:
                     handler = await self._handler(method, caller)
                     reply = await (handler.unary_unary or handler.stream_unary)(request, caller)
@@ -110,12 +123,13 @@ class Dispatch:
     ) -> AsyncIterator[Any]:
         """The replies of a method that answers a stream. Raises YolopoolError."""
         try:
-            with self._calls.one():  # only asked whether it may begin: streams are not counted
-                pass
+            with self._calls.one(caller.is_admitted):
+                pass  # only asked whether it may begin: streams are not counted
             handler = await self._handler(method, caller)
             answers = (handler.unary_stream or handler.stream_stream)(request, caller)
-            async for answer in answers:
-                yield answer
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
         except Exception as error:
             typed = typed_error(error, method)
             raise typed from (None if typed is error else error)

@@ -125,7 +125,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.GetModelResponse:
         ref = parse_ref(request.model)
         versions = self._view.catalogue.versions(ref)
-        return model_pb2.GetModelResponse(model=self._model(ref.name, versions))
+        model = self._model(ref.name, versions)
+        for answer, version in zip(model.versions, versions, strict=True):
+            answer.metadata.update(version.given.metadata)
+        return model_pb2.GetModelResponse(model=model)
 
     async def DeleteModel(
         self, request: model_pb2.DeleteModelRequest, context: CallContext

@@ -42,6 +42,7 @@ class Script:
     break_upload_at: int | None = None
     states: list[int] = field(default_factory=list)
     batching: dict[str, types_pb2.Batching] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def note(self, name: str, request: Any, context: grpc.ServicerContext) -> None:
         self.calls.append((name, request, context.time_remaining()))
@@ -116,6 +117,17 @@ class Detection(detection_pb2_grpc.DetectionServiceServicer):
             request_id=request.request_id or "made",
         )
 
+    def DetectStream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        opening = next(requests).opening
+        self.script.note("DetectStream", opening, context)
+        for count, message in enumerate(requests, 1):
+            frame = message.frame
+            request = detection_pb2.DetectRequest(model=opening.model, encoded=frame.encoded)
+            response = self.Detect(request, context)
+            yield detection_pb2.DetectStreamResponse(
+                frame_id=frame.frame_id, response=response, received=count
+            )
+
 
 class Models(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, script: Script) -> None:
@@ -147,6 +159,8 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         model.versions.append(a_version(1, self._state()))
         for kind, batching in self.script.batching.items():
             model.versions[0].batching[kind].CopyFrom(batching)
+        model.versions[0].metadata.update(self.script.metadata)
+        model.versions[0].training.update({"epochs": "100", "data": "bolts.yaml"})
         return model_pb2.GetModelResponse(model=model)
 
     def ListModels(self, request: Any, context: Any) -> Any:

@@ -88,6 +88,19 @@ def test_the_labelled_shapes_are_found(shapes: tuple[Client, Path]) -> None:
     assert worker.ledger.measured_bytes > worker.ledger.context_bytes
 
 
+def test_a_stream_finds_what_single_calls_find(shapes: tuple[Client, Path]) -> None:
+    client, _ = shapes
+    images = dataset.encoded()
+    results = list(client.detect_stream([*images, b"no image"], "shapes", window=4))
+    assert [result.id for result in results] == list(range(len(images) + 1))
+    assert isinstance(results[-1].error, errors.ImageNotDecodable)
+    for image, result in zip(images, results, strict=False):
+        alone = client.detect(image, model="shapes")
+        assert result.detections is not None
+        assert result.detections.class_name == alone.class_name
+        np.testing.assert_allclose(result.detections.xyxy, alone.xyxy, atol=0.01)
+
+
 def test_three_models_in_room_for_two(folder: Path) -> None:
     names = ("one", "two", "three")
     with a_pool(folder, "sim:1") as pool, Client(pool.address) as client:

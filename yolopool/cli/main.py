@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import yolopool
-from yolopool.cli import bench, explain, models, result_tables, tables
+from yolopool.cli import explain, migrate, models, result_tables, tables
 from yolopool.cli import fleet as cli_fleet
 from yolopool.cli.console import (
     Address,
@@ -28,6 +28,7 @@ from yolopool.cli.console import (
     print_json,
     say,
 )
+from yolopool.cli.curves import bench
 from yolopool.cli.detect import command, saving
 from yolopool.client.client import Client
 from yolopool.errors import YolopoolError
@@ -40,7 +41,7 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Start a pool on this machine": ["up", "demo"],
-        "Use models": ["detect", "models", "bench", "changeover", "schedules"],
+        "Use models": ["detect", "models", "bench", "changeover", "schedules", "migrate"],
         "See what the pool does": ["status", "workers", "events", "explain"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
         "Other": ["version"],
@@ -70,6 +71,7 @@ app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
 app.add_typer(explain.explain_app, name="explain")
+app.add_typer(migrate.app, name="migrate")
 app.command("detect")(command.detect)
 app.command("bench")(bench.bench)
 app.command("events")(explain.events)
@@ -85,6 +87,9 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` has
+        _forget_output()
+        sys.exit(1)
     except (YolopoolError, OSError, MemoryError) as error:
         ended = exhaustion.typed(error) if isinstance(error, MemoryError) else error
         assert ended is not None, "the want of memory has a type"

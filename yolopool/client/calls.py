@@ -29,11 +29,8 @@ from yolopool.v1 import (
     schedule_pb2_grpc,
 )
 
-DETECT_TIMEOUT_S = 30.0
-READ_TIMEOUT_S = 10.0
-CHANGE_TIMEOUT_S = 120.0
-DRAIN_TIMEOUT_S = 600.0
-BENCH_TIMEOUT_S = 600.0
+DETECT_TIMEOUT_S, READ_TIMEOUT_S, CHANGE_TIMEOUT_S = 30.0, 10.0, 120.0
+DRAIN_TIMEOUT_S = BENCH_TIMEOUT_S = 600.0
 
 Answer = TypeVar("Answer")
 
@@ -76,7 +73,10 @@ class Services:
 
     def method(self, call: Call[Any] | StreamCall[Any]) -> Any:
         """The stub's method that sends this call."""
-        return getattr(self._stubs[call.service], call.method)
+        return getattr(self.stub(call.service), call.method)
+
+    def stub(self, service: str) -> Any:
+        return self._stubs[service]
 
 
 def describe(
@@ -108,10 +108,12 @@ def detect(image: ImageLike, model: str, **options: Unpack[DetectOptions]) -> Ca
 # --- models -----------------------------------------------------------------------------------
 
 
-def models(prefix: str = "") -> Call[tuple[model_records.Model, ...]]:
+def models(
+    prefix: str = "", *, timeout_s: float = READ_TIMEOUT_S
+) -> Call[tuple[model_records.Model, ...]]:
     """All models whose name begins with `prefix`, sorted by name."""
     request = model_pb2.ListModelsRequest(name_prefix=prefix)
-    return Call("model", "ListModels", request, READ_TIMEOUT_S, model_records.models_of)
+    return Call("model", "ListModels", request, timeout_s, model_records.models_of)
 
 
 def model(model: str) -> Call[model_records.Model]:
@@ -288,10 +290,10 @@ def delete_schedule(name: str) -> Call[None]:
 # --- the fleet --------------------------------------------------------------------------------
 
 
-def workers() -> Call[tuple[fleet_records.Worker, ...]]:
+def workers(*, timeout_s: float = READ_TIMEOUT_S) -> Call[tuple[fleet_records.Worker, ...]]:
     """The workers sorted by id, with their memory ledgers and replicas."""
     request = fleet_pb2.ListWorkersRequest()
-    return Call("fleet", "ListWorkers", request, READ_TIMEOUT_S, fleet_records.workers_of)
+    return Call("fleet", "ListWorkers", request, timeout_s, fleet_records.workers_of)
 
 
 def drain_worker(

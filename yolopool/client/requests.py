@@ -74,8 +74,9 @@ class DetectOptions(TypedDict, total=False):
     "polygon" (default), "rle" or "none"; `top_k`, how many classes a classification names, and
     `all_probabilities`, to get the probability of every class.
 
-    The call: `priority`, "interactive", "normal" (default) or "bulk"; `request_id`, a name of your
-    own for logs and `explain_request`; `timeout_s`, its deadline (default 30).
+    The call: `priority`, "interactive", "normal" (default; of a stream "bulk") or "bulk";
+    `request_id`, a name of your own for logs and `explain_request`; `timeout_s`, its deadline
+    (default 30), in a stream that of each frame.
     """
 
     channel_order: images.Order | None
@@ -106,9 +107,10 @@ class RegisterOptions(TypedDict, total=False):
     `image_size` is the longest side in pixels, or the (height, width) of a rectangle, `image_sizes`
     are others that requests may ask for (of a square). `output_layout` is for an ONNX file that
     does not say how its output is laid out. `class_names` are for a file that lacks them or has
-    wrong ones; `architecture` (a YAML file, or the name of one of the model library's) is for a
-    file that holds weights alone, and needs `class_names` too. `placement` says where the version
-    may run.
+    wrong ones; {3: "nut"} renames some. `architecture` (a YAML file, or the name of one of the
+    model library's) is for a file that holds weights alone, and needs `class_names` too.
+    `placement` says where the version may run. `metadata` are texts to keep with the version, by
+    file name, such as {"notes.txt": "..."}.
     """
 
     image_size: int | tuple[int, int] | None
@@ -120,8 +122,9 @@ class RegisterOptions(TypedDict, total=False):
     head_mode: HeadModeName | None
     output_layout: OutputLayoutName | None
     architecture: str | Path | None
-    class_names: Sequence[str]
+    class_names: Sequence[str] | Mapping[int, str]
     placement: Placement | None
+    metadata: Mapping[str, str]
 
 
 def detect(
@@ -129,19 +132,30 @@ def detect(
 ) -> tuple[detection_pb2.DetectRequest, Image.Image | bytes]:
     """The message of a Detect, and the image to draw its results on."""
     refuse_unknown("detect", given, DetectOptions)
-    priority = given.get("priority", "normal")
-    if priority not in _PRIORITIES:
-        raise InvalidOption(f"priority {priority!r}: one of {', '.join(_PRIORITIES)}")
     request = detection_pb2.DetectRequest(
-        model=model, priority=_PRIORITIES[priority], request_id=given.get("request_id", "")
+        model=model,
+        priority=priority(given.get("priority", "normal")),
+        request_id=given.get("request_id", ""),
     )
     source = images.put(image, given.get("channel_order"), given.get("bit_depth"), request)
-    options = request.options
+    put_options(request.options, given)
+    return request, source
+
+
+def put_options(options: detection_pb2.DetectOptions, given: DetectOptions) -> None:
+    """What is asked for of an image."""
     options.accept_damaged = given.get("accept_damaged", False)
     _put_thresholds(options, given)
     _put_region(options, given)
     _put_form(options, given)
-    return request, source
+
+
+def priority(word: str) -> types_pb2.Priority.ValueType:
+    """Raises InvalidOption for an unknown one."""
+    found = {str(name): value for name, value in _PRIORITIES.items()}.get(word)
+    if found is None:
+        raise InvalidOption(f"priority {word!r}: one of {', '.join(_PRIORITIES)}")
+    return found
 
 
 def refuse_unknown(method: str, given: Mapping[str, Any], known: type) -> None:
@@ -227,6 +241,8 @@ def register(
         head_mode=_HEADS[head_mode],
         output_layout=_LAYOUTS[output_layout],
     )
+    names = given.get("class_names", ())
+    renamed = names if isinstance(names, Mapping) else {}
     return model_pb2.RegisterModelRequest(
         name=name,
         artifact=artifact_sha256,
@@ -234,7 +250,9 @@ def register(
         source_name=file_name,
         request_id=uuid.uuid4().hex,
         architecture_yaml=architecture_yaml,
-        class_names=given.get("class_names", ()),
+        class_names=() if isinstance(names, Mapping) else names,
+        renamed_classes={_unsigned("class id", number): one for number, one in renamed.items()},
+        metadata=given.get("metadata"),
         placement=placement(where) if where is not None else None,
     )
 
@@ -248,14 +266,11 @@ def _rectangle(size: Sequence[int]) -> tuple[int, int]:
 
 def placement(where: Placement) -> types_pb2.Placement:
     """Where a version may run; raises InvalidOption for an unknown priority."""
-    priority = {str(name): value for name, value in _PRIORITIES.items()}.get(where.priority)
-    if priority is None:
-        raise InvalidOption(f"priority {where.priority!r}: one of {', '.join(_PRIORITIES)}")
     return types_pb2.Placement(
         pool=where.pool,
         labels=where.labels,
         max_replicas=_unsigned("max_replicas", where.max_replicas),
-        priority=priority,
+        priority=priority(where.priority),
     )
 
 

@@ -7,7 +7,7 @@ For control_plane, worker and importer only: the client never imports this.
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 from typing import Any
 
 import grpc
@@ -93,8 +93,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                         answers
                     )  # it writes to the context, as the Watch of the health service does
                 else:
-                    async for answer in answers:
-                        yield answer
+                    async with aclosing(answers):
+                        async for answer in answers:
+                            yield answer
             except asyncio.CancelledError:
                 if not self._ending:
                     raise
@@ -135,8 +136,9 @@ class GrpcServer:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         connection_age_s: float = 0,
         health_servicer: Any = None,
+        calls: OpenCalls | None = None,
     ) -> None:
-        self.calls = OpenCalls()
+        self.calls = calls or OpenCalls()
         # First, so that errors of the other interceptors are mapped too.
         self._errors = ErrorInterceptor(self.calls)
         self.server = grpc.aio.server(

@@ -13,16 +13,18 @@ log = structlog.get_logger()
 
 
 class OpenCalls:
-    """Counts the calls in progress, without streams, which have no end of their own."""
+    """Counts the calls in progress, without streams that have no end of their own."""
 
     def __init__(self) -> None:
         self.open = 0
         self.refusing = False
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """One call, from begin to end. Raises Draining if the process stops."""
-        if self.refusing:
+    def one(self, admitted: bool = False) -> Iterator[None]:
+        """One call, from begin to end. Raises Draining if the process stops, unless it is part of
+        one that was `admitted` before.
+        """
+        if self.refusing and not admitted:
             raise Draining("this process is stopping: ask another")
         self.open += 1
         try:

@@ -23,14 +23,23 @@ from yolopool.errors import Draining, MessageTooLarge, OutOfMemory, PermissionDe
 from yolopool.names import REQUEST_ID
 from yolopool.server.open_calls import typed_error
 
-# Keys of a scope: the id, and the `traceparent` of what this process does for the call.
+# Keys of a scope: the id, the `traceparent` of what this process does for the call, and what takes
+# room for its bytes.
 REQUEST_ID_KEY, TRACE_KEY = "yolopool.request_id", "yolopool.trace"
+_ROOM_KEY = "yolopool.room"
 _REQUEST_ID, _TRACEPARENT = b"x-request-id", TRACEPARENT.encode()
 
 
 def request_id_of(scope: Scope) -> str:
     """The id of a request, which its caller gave or which was made."""
     return str(scope.get(REQUEST_ID_KEY, ""))
+
+
+def take_room(scope: Scope, count: int) -> None:
+    """For bytes that a door makes of a body, such as by unpacking it: until the request is answered
+    they count as bytes that were sent. Raises TooManyBodies.
+    """
+    scope[_ROOM_KEY](count)
 
 
 def caller_of(scope: Scope, door: str, timeout_s: float | None = None) -> Caller:
@@ -90,6 +99,7 @@ class Envelope:
         finally:
             tasks.discard(task)
             self._budget.give(call.taken_bytes)
+            del call.scope[_ROOM_KEY]  # it refers to the call, which refers to the scope
 
 
 class _Call:
@@ -146,6 +156,7 @@ class _Call:
         self._is_head = scope["method"] == "HEAD"
         self.scope = {**scope, "method": "GET"} if self._is_head else scope
         self.scope[REQUEST_ID_KEY] = request_id
+        self.scope[_ROOM_KEY] = self._take
         self.scope[TRACE_KEY] = trace and trace.header(os.urandom(8).hex())
 
     async def receive(self) -> Message:
@@ -158,12 +169,14 @@ class _Call:
             self._received += count
             if self._received > self._limit:
                 raise self._too_large()
-            if self._is_kept and not self._budget.take(count):
-                raise TooManyBodies(
-                    "this process holds as many bytes of requests as it may: try again"
-                )
-            self.taken_bytes += count * self._is_kept
+            if self._is_kept:
+                self._take(count)
         return message
+
+    def _take(self, count: int) -> None:
+        if not self._budget.take(count):
+            raise TooManyBodies("this process holds as many bytes of requests as it may: try again")
+        self.taken_bytes += count
 
     async def send(self, message: Message) -> None:
         if self._is_head and self._answered:

@@ -24,6 +24,7 @@ from yolopool import errors
 from yolopool.kserve import grpc_service_pb2, grpc_service_pb2_grpc
 from yolopool.v1 import (
     detection_pb2,
+    detection_pb2_grpc,
     fleet_pb2,
     importing_pb2,
     membership_pb2,
@@ -127,6 +128,22 @@ async def test_the_same_bytes_and_settings_are_imported_once(rig: Rig) -> None:
     settings = types_pb2.VersionSettings(image_size=320)
     other = await rig.register("c", b"a", settings=settings)
     assert other.state == model_pb2.VERSION_STATE_UPLOADED
+
+
+async def test_what_is_said_of_a_file_goes_to_its_import_and_to_whoever_asks(rig: Rig) -> None:
+    told: dict[str, Any] = {"renamed_classes": {3: "nut"}, "metadata": {"args.yaml": "epochs: 3\n"}}
+    registering = asyncio.create_task(rig.register("a", wait=True, **told))
+    job = await rig.import_next()
+    assert dict(job.renamed_classes) == {3: "nut"}
+    assert dict((await registering).training) == {"epochs": "3"}
+    (listed,) = (await rig.models.ListModels(model_pb2.ListModelsRequest())).models
+    assert dict(listed.versions[0].metadata) == {}  # a list of many models stays small
+    model = (await rig.models.GetModel(model_pb2.GetModelRequest(model="a"))).model
+    assert dict(model.versions[0].metadata) == {"args.yaml": "epochs: 3\n"}
+    # Other names are another pack; other texts are not.
+    other = await rig.register("b", renamed_classes={3: "bolt"})
+    assert other.state == model_pb2.VERSION_STATE_UPLOADED
+    assert (await rig.register("c", renamed_classes={3: "nut"})).state == READY
 
 
 async def test_a_repeated_request_id_makes_no_version(rig: Rig) -> None:
@@ -566,6 +583,14 @@ async def test_until_the_registry_was_read_no_model_is_told_to_be_missing(tmp_pa
             listing = "/yolopool.v1.ModelService/ListModels", model_pb2.ListModelsRequest()
             with pytest.raises(errors.RegistryUnavailable):
                 await another.dispatch.unary(*listing, Caller("http"))
+            stream: Any = detection_pb2_grpc.DetectionServiceStub(channel).DetectStream()
+            assert isinstance(await refused(stream.read()), errors.RegistryUnavailable)
+            opening = detection_pb2.DetectStreamRequest()
+            opened = another.dispatch.stream(
+                "/yolopool.v1.DetectionService/DetectStream", opening, Caller("http")
+            )
+            with pytest.raises(errors.RegistryUnavailable):
+                await anext(opened)
             answers.set()
             await another.view.waiters.until("loaded", lambda: another.view.is_loaded or None, 5)
             assert (await asked()).model.versions

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
-from yolopool.cli import bench_curves
+from yolopool.cli.completion import pool_names
 from yolopool.cli.console import (
     Address,
     AsJson,
@@ -18,6 +18,7 @@ from yolopool.cli.console import (
     print_json,
     say,
 )
+from yolopool.cli.curves import bench_curves
 from yolopool.cli.svg_chart import COLOURS
 from yolopool.client.client import Client
 from yolopool.client.fleet_records import BenchPoint
@@ -30,7 +31,11 @@ from yolopool.transport import DEFAULT_ADDRESS
 def bench(
     model: ModelRef,
     worker: Annotated[
-        str, typer.Option(help="Measure on this worker; default: any that holds it.")
+        str,
+        typer.Option(
+            help="Measure on this worker; default: any that holds it.",
+            autocompletion=pool_names.workers,
+        ),
     ] = "",
     device: Annotated[
         str, typer.Option(help="Measure on this kind of device: cpu, cuda or sim.")
