@@ -78,8 +78,9 @@ async def test_the_caller_is_not_kept_longer_than_it_waits(plane: ControlPlane) 
 
 async def test_time_that_runs_out_within_is_not_the_callers(plane: ControlPlane) -> None:
     async def parts() -> AsyncIterator[model_pb2.UploadArtifactRequest]:
+        header = model_pb2.UploadHeader(sha256="a" * 64, size_bytes=1)
+        yield model_pb2.UploadArtifactRequest(header=header)
         raise TimeoutError
-        yield
 
     with pytest.raises(Internal):
         await plane.dispatch.unary(f"{MODELS}/UploadArtifact", parts(), Caller("a", 60))
