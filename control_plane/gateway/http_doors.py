@@ -57,7 +57,7 @@ class HttpDoors:
             admin_routes(dispatch),
             # A file that is put on a model's path takes what the table leaves.
             upload_routes(dispatch),
-            camera_routes(dispatch, settings.camera_model, lambda: view.catalogue.names()),
+            camera_routes(dispatch, settings.camera_model, lambda: view.catalogue.ready_names()),
         ]
         self.application = build(view, metrics, is_leader, doors, settings.http_cors_origins)
         bodies = body_limits(

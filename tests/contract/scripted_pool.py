@@ -237,6 +237,11 @@ class Fleet(fleet_pb2_grpc.FleetServiceServicer):
     def __init__(self, script: Script) -> None:
         self.script = script
 
+    def GetWorker(self, request: Any, context: Any) -> Any:
+        self.script.note("GetWorker", request, context)
+        worker = fleet_pb2.Worker(id=request.worker, state=fleet_pb2.WORKER_STATE_READY)
+        return fleet_pb2.GetWorkerResponse(worker=worker)
+
     def ListWorkers(self, request: Any, context: Any) -> Any:
         self.script.note("ListWorkers", request, context)
         worker = fleet_pb2.Worker(
@@ -389,6 +394,10 @@ class Schedules(schedule_pb2_grpc.ScheduleServiceServicer):
         self.script.note("SetSchedule", request, context)
         status = schedule_pb2.ScheduleStatus(schedule=request.schedule, next_unix_s=1795323600)
         return schedule_pb2.SetScheduleResponse(schedule=status)
+
+    def GetSchedule(self, request: Any, context: Any) -> Any:
+        self.script.note("GetSchedule", request, context)
+        return schedule_pb2.GetScheduleResponse(schedule=a_schedule())
 
     def ListSchedules(self, request: Any, context: Any) -> Any:
         self.script.note("ListSchedules", request, context)

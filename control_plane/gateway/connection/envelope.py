@@ -108,8 +108,8 @@ class _Call:
     __slots__ = (
         "_answered",
         "_budget",
+        "_head_is_sent",
         "_is_awaited",
-        "_is_ended",
         "_is_head",
         "_is_kept",
         "_limit",
@@ -131,7 +131,7 @@ class _Call:
         self._limit, self._budget = rule.limit_bytes, budget
         self._is_kept = not rule.is_streamed
         self._stated = self._received = self.taken_bytes = 0
-        self._answered = self._is_awaited = self._is_ended = False
+        self._answered = self._is_awaited = self._head_is_sent = False
         self.host = self.origin = self.site = ""
         given, trace = b"", None
         for name, value in scope["headers"]:
@@ -179,9 +179,6 @@ class _Call:
         self.taken_bytes += count
 
     async def send(self, message: Message) -> None:
-        if self._is_head and self._answered:
-            await self._end_of_head()
-            return
         if message["type"] == "http.response.start":
             self._answered = True
             headers = message["headers"]
@@ -191,13 +188,12 @@ class _Call:
             if self._is_awaited:
                 # Whether the caller still sends its body is not known, nor where the next begins.
                 headers.append((b"connection", b"close"))
+        elif self._is_head:
+            # The answer is complete, and what would go on for long, as events do, is told so.
+            if self._head_is_sent:
+                return
+            self._head_is_sent, message = True, {**message, "more_body": False}
         await self._send(message)
-
-    async def _end_of_head(self) -> None:
-        """Of an answer to HEAD, which has no body: what would make one need not go on."""
-        if not self._is_ended:
-            self._is_ended = True
-            await self._send({"type": "http.response.body"})
 
     async def failed(self, error: Exception) -> None:
         """Of a surprise that nobody has answered."""
