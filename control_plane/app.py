@@ -240,12 +240,12 @@ class ControlPlane:
         return Addresses(_address(settings.host, port), _address(settings.http_host, http_port))
 
     async def stop(self) -> None:
-        """Gives up the lease, so that another control plane leads at once; then refuses new calls,
-        and ends open ones and all background tasks.
+        """Says that it is not ready; gives up the lease, so that another control plane leads at
+        once; then refuses new calls, and ends open ones and all background tasks.
         """
+        self._http.drain()
         await self._resign()
         grace_s = self._settings.drain_grace_s
-        self._http.drain()
         await asyncio.gather(self._services.close(), self._server.stop(grace_s))
         self._http.stop()
         if self._tasks:
@@ -264,6 +264,7 @@ class ControlPlane:
     async def _resign(self) -> None:
         if self._deciding is not None:
             await _ended([self._deciding])
+        await self._server.set_serving(False)
         try:
             async with asyncio.timeout(RESIGN_S):
                 await self._changeovers.close()

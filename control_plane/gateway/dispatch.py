@@ -67,11 +67,16 @@ class Dispatch:
         self._calls = calls
         self._handlers: dict[str, Any] = {}
         self._parsers: dict[str, Callable[[bytes], Any]] = {}
+        self._is_leaving = False
 
     @property
     def is_stopping(self) -> bool:
-        """Whether new calls are refused, since the process stops."""
-        return self._calls.refusing
+        """Whether callers should ask another process: this one stops, or is about to."""
+        return self._is_leaving or self._calls.refusing
+
+    def leave(self) -> None:
+        """From now on `is_stopping`; calls are answered until the gRPC server refuses them."""
+        self._is_leaving = True
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """As of a gRPC server: the generated `add_XServicer_to_server` calls it."""
@@ -97,16 +102,17 @@ class Dispatch:
 
         Raises YolopoolError: of a surprise INTERNAL with an id for the log.
         """
+        limit = asyncio.timeout(caller.time_remaining())
         try:
             with self._calls.one(caller.is_admitted):
-                async with asyncio.timeout(caller.time_remaining()):
+                async with limit:
                     handler = await self._handler(method, caller)
                     reply = await (handler.unary_unary or handler.stream_unary)(request, caller)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                "no answer came in time: try again, or allow more time"
-            ) from None
         except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise DeadlineExceeded(
+                    "no answer came in time: try again, or allow more time"
+                ) from None
             typed = typed_error(error, method)
             raise typed from (None if typed is error else error)
         # Forwarded to the leader: its reply comes as it was sent.
@@ -117,6 +123,8 @@ class Dispatch:
     ) -> AsyncIterator[Any]:
         """The replies of a method that answers a stream. Raises YolopoolError."""
         try:
+            with self._calls.one(caller.is_admitted):
+                pass  # only asked whether it may begin: streams are not counted
             handler = await self._handler(method, caller)
             answers = (handler.unary_stream or handler.stream_stream)(request, caller)
             async with aclosing(answers):

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from control_plane.gateway import docs_page, openapi
@@ -20,7 +21,7 @@ from control_plane.gateway.problem import of_library, problem
 from control_plane.metrics import Metrics
 from control_plane.view.view import View
 from yolopool import __version__
-from yolopool.errors import InvalidArgument, YolopoolError
+from yolopool.errors import Cancelled, InvalidArgument, YolopoolError
 from yolopool.server.open_calls import typed_error
 
 OPENAPI_URL = "/openapi.json"
@@ -56,6 +57,7 @@ def build(
         docs_url=None,
         redoc_url=None,
         openapi_url=OPENAPI_URL,
+        redirect_slashes=False,  # to where the field Host says
     )
     # The first routes are found first: the data path is among the doors.
     doors = (*doors, _pages(view, metrics, is_leader), docs_page.pages(OPENAPI_URL))
@@ -65,6 +67,7 @@ def build(
     app.add_exception_handler(YolopoolError, _typed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _of_library)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _surprise)
     if cors_origins:
         app.add_middleware(
@@ -132,7 +135,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _of_library(request: Request, error: Exception) -> Response:
     """What the library answers by itself, such as 404 of an unknown path."""
     assert isinstance(error, HTTPException)
-    asked = f"{request.method} {request.url.path}"
+    asked = f"{request.method} {request.scope['path']}"
     answer = of_library(error, request_id_of(request.scope), asked)
     if error.status_code == 405:
         answer.headers["Allow"] = ", ".join(_methods(request))
@@ -150,5 +153,10 @@ def _methods(request: Request) -> list[str]:
     return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    """Of a caller who left in the middle of a body, which is no surprise. Nobody reads it."""
+    return problem(Cancelled("the caller left"), request_id_of(request.scope))
+
+
 async def _surprise(request: Request, error: Exception) -> Response:
-    return problem(typed_error(error, request.url.path), request_id_of(request.scope))
+    return problem(typed_error(error, request.scope["path"]), request_id_of(request.scope))

@@ -8,6 +8,7 @@ from control_plane.gateway.admin.uploads import upload_routes
 from control_plane.gateway.cameras import camera_routes
 from control_plane.gateway.connection.envelope import Envelope
 from control_plane.gateway.connection.http_limits import BodyBudget, HttpLimits, body_limits
+from control_plane.gateway.connection.origins import Origins
 from control_plane.gateway.dispatch import Dispatch
 from control_plane.gateway.health import health_pages
 from control_plane.gateway.health.model_readiness import ModelReadiness
@@ -20,6 +21,7 @@ from control_plane.gateway.rest.pictures import Pictures
 from control_plane.metrics import Metrics
 from control_plane.settings import Settings
 from control_plane.view.view import View
+from yolopool.transport import is_loopback
 from yolopool.vocabulary import MAX_MESSAGE_BYTES
 
 
@@ -46,10 +48,10 @@ class HttpDoors:
             max_bodies_bytes=settings.http_max_body_memory_bytes,
         )
         self._pictures = Pictures()
-        self._draining = False
+        self._dispatch = dispatch
         doors = [
             detection.router(dispatch, self._pictures, limits.max_parts),
-            health_pages.pages(view, ready, lambda: self._draining),
+            health_pages.pages(view, ready, lambda: dispatch.is_stopping),
             http_door.router(kserve),
             event_routes(dispatch),
             admin_routes(dispatch),
@@ -62,7 +64,8 @@ class HttpDoors:
             settings.max_image_bytes, settings.max_artifact_bytes, MAX_MESSAGE_BYTES
         )
         budget = BodyBudget(limits.max_bodies_bytes)
-        self._server = HttpServer(Envelope(self.application, bodies, budget), limits)
+        origins = Origins(settings.http_cors_origins, is_loopback(settings.http_host))
+        self._server = HttpServer(Envelope(self.application, bodies, budget, origins), limits)
 
     def bind(self, host: str, port: int) -> int:
         """Returns the port (0: any free one); OSError if it is taken."""
@@ -76,7 +79,7 @@ class HttpDoors:
 
     def drain(self) -> None:
         """From now on it is not ready, and connections end with their answer."""
-        self._draining = True
+        self._dispatch.leave()
         self._server.drain()
 
     def stop(self) -> None:

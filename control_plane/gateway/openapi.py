@@ -33,6 +33,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 }
 _WORDS = {
     400: "The request is wrong: `detail` says what to change.",
+    403: "A page of an origin that is not allowed sent it.",
     404: "What the request names does not exist.",
     405: "The path is there, and not for this method.",
     406: "No form of the answer is one that `Accept` allows.",
@@ -59,6 +60,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 _LIBRARY_FORM = "HTTPValidationError"
 _ALWAYS, _WITH_BODY = (400, 414, 431, 500, 503), (408, 413)
+_CHANGING = (403,)
 
 
 def finish(document: dict[str, Any]) -> dict[str, Any]:
@@ -70,10 +72,14 @@ def finish(document: dict[str, Any]) -> dict[str, Any]:
     for name in (_LIBRARY_FORM, "ValidationError"):
         schemas.pop(name, None)
     for path in document["paths"].values():
-        for operation in path.values():
+        for method, operation in path.items():
             answers = operation["responses"]
             if _LIBRARY_FORM in str(answers.get("422")):
                 del answers["422"]  # what it means is sent as a problem, with 400
-            for status in (*_ALWAYS, *(_WITH_BODY if "requestBody" in operation else ())):
+            also = (
+                *(_WITH_BODY if "requestBody" in operation else ()),
+                *(_CHANGING if method != "get" else ()),
+            )
+            for status in (*_ALWAYS, *also):
                 answers.setdefault(str(status), PROBLEMS[status])
     return document

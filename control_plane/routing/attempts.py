@@ -63,13 +63,10 @@ class AttemptRunner:
         with self._counted(attempt) as calls:
             try:
                 async with asyncio.timeout(None) as timeout:
-                    stop_watching = self._watch(attempt, calls, timeout, began)
-                    try:
+                    with _Watch(attempt, calls, timeout, self._clock, began):
                         reply = await self._worker_client.infer(
                             worker, body, attempt.deadline_s - began
                         )
-                    finally:
-                        stop_watching()
             except TimeoutError:
                 self._view.breaker.trip(worker.incarnation, self._clock.monotonic())
                 raise WorkerSilent(
@@ -117,28 +114,46 @@ class AttemptRunner:
         calls.ended_s = self._clock.monotonic()
         self._view.breaker.reset(worker.incarnation)
 
-    def _watch(
-        self, attempt: Attempt, calls: _OpenCalls, timeout: asyncio.Timeout, began: float
-    ) -> Callable[[], None]:
-        """Ends `timeout` once the worker has ended no call for the limit; returns what stops it."""
-        limit_s = attempt.limit_s
-        if limit_s is None:
-            return _nothing
-        loop = asyncio.get_running_loop()
 
-        timer = loop.call_later(limit_s, lambda: check())
+class _Watch:
+    """Ends `timeout` once the worker has ended no call for the limit of an attempt.
 
-        def check() -> None:
-            nonlocal timer
-            silent_s = self._clock.monotonic() - max(began, calls.ended_s)
-            if silent_s >= limit_s and attempt.may_move():
-                timeout.reschedule(loop.time())
-            else:
-                again_s = limit_s - silent_s if silent_s < limit_s else limit_s
-                timer = loop.call_later(again_s, check)
+    No closure that names itself: such a cycle would keep the image until Python looks for cycles,
+    which it does by their number and not by their bytes.
+    """
 
-        return lambda: timer.cancel()
+    __slots__ = ("_attempt", "_began", "_calls", "_clock", "_loop", "_timeout", "_timer")
 
+    def __init__(
+        self,
+        attempt: Attempt,
+        calls: _OpenCalls,
+        timeout: asyncio.Timeout,
+        clock: Clock,
+        began: float,
+    ) -> None:
+        self._attempt = attempt
+        self._calls = calls
+        self._timeout = timeout
+        self._clock = clock
+        self._began = began
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
 
-def _nothing() -> None:
-    """Stops nothing: no limit was set."""
+    def __enter__(self) -> None:
+        if self._attempt.limit_s is not None:
+            self._timer = self._loop.call_later(self._attempt.limit_s, self._check)
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _check(self) -> None:
+        limit_s = self._attempt.limit_s
+        assert limit_s is not None, "only a limit sets the timer"
+        silent_s = self._clock.monotonic() - max(self._began, self._calls.ended_s)
+        if silent_s >= limit_s and self._attempt.may_move():
+            self._timeout.reschedule(self._loop.time())
+        else:
+            again_s = limit_s - silent_s if silent_s < limit_s else limit_s
+            self._timer = self._loop.call_later(again_s, self._check)

@@ -46,11 +46,12 @@ class DetectStreams:
         self, requests: AsyncIterator[Any], context: CallContext, detect: Detect
     ) -> AsyncGenerator[Answer]:
         """The answers of one stream, whose frames `detect` runs. Raises what ends it."""
+        messages = aiter(requests)
+        # Not counted before: a caller who never opens it would hold up a stop.
+        opening = await _opening(messages)
         if self._closing:
             raise Draining("this control plane is stopping: open a stream to another")
         with self._calls.one():
-            messages = aiter(requests)
-            opening = await _opening(messages)
             stream = FrameStream(
                 _rules(opening),
                 _common(opening),

@@ -190,9 +190,10 @@ class FrameStream:
 
     def _ended(self, task: asyncio.Task[None], group: Group | None) -> None:
         self._running.discard(task)
+        # First: a frame that a full queue refused withdraws what the frames behind it asked for.
+        self._go_on()
         if group is not None:
             self._turnstile.ended(self, group)
-        self._go_on()
         self._wake.set()
 
     async def _run(self, frame: Frame, group: Group | None) -> None:
@@ -203,7 +204,7 @@ class FrameStream:
                 self._turnstile.answered(group, answer.response)
         except QueueFull as error:
             again_at = self._clock.monotonic() + max(MIN_AGAIN_S, error.retry_after_s or 0.0)
-            if again_at < frame.deadline and not self._ending:
+            if again_at < frame.deadline:
                 self._window.put_back(frame, again_at)
                 return
             answer = Answer(error=_told(error))
@@ -236,7 +237,8 @@ class FrameStream:
     def _counted(self, answer: Answer) -> Answer:
         answer.received, answer.dropped = self._window.received, self._window.dropped
         if self._window.rules.newest_only:
-            answer.held.extend(one.frame.frame_id for one in self._window.unread)
+            held = (one for one in self._window.unread if one.answer is None)
+            answer.held.extend(one.frame.frame_id for one in held)
         self._window.told()
         return answer
 

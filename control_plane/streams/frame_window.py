@@ -26,11 +26,13 @@ class StreamRules:
 
 @dataclass(slots=True, eq=False)
 class OpenFrame(Generic[F, A]):
-    """A frame that was read, its answer once there is one. `read_at` and `deadline` are seconds of
-    one clock; until `again_at` a full queue has no place for it.
+    """A frame that was read, its answer once there is one. `number` is its place among the frames
+    that were read. `read_at` and `deadline` are seconds of one clock; until `again_at` a full queue
+    has no place for it.
     """
 
     frame: F
+    number: int
     size_bytes: int
     read_at: float
     deadline: float
@@ -63,7 +65,7 @@ class FrameWindow(Generic[F, A]):
         self.received += 1
         if self.rules.newest_only:
             self._drop_waiting()
-        entry = OpenFrame[F, A](frame, size_bytes, now, deadline)
+        entry = OpenFrame[F, A](frame, self.received, size_bytes, now, deadline)
         self.waiting.append(entry)
         self.unread.append(entry)
         self._ahead_bytes += size_bytes
@@ -99,15 +101,16 @@ class FrameWindow(Generic[F, A]):
         return late
 
     def put_back(self, entry: OpenFrame[F, A], again_at: float) -> None:
-        """A frame that a full queue refused waits again, before the others; it is dropped where
-        only the newest counts and one waits.
+        """A frame that a full queue refused waits again, in its place; it is dropped where only the
+        newest counts and one waits.
         """
         entry.again_at = again_at
         if self.rules.newest_only and self.waiting:
             self._forget(entry)
             self.dropped += 1
         else:
-            self.waiting.appendleft(entry)
+            before = sum(one.number < entry.number for one in self.waiting)
+            self.waiting.insert(before, entry)
 
     def answered(self, entry: OpenFrame[F, A], answer: A) -> None:
         entry.answer = answer

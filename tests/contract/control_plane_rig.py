@@ -66,7 +66,8 @@ class IoDoor:
 class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
     """Holds as many models of WEIGHTS bytes as its budget has room for.
 
-    `load_s` and `infer_s` are how long those take, `turn_s` how long a load then waits WARM;
+    `load_s` and `infer_s` are how long those take, `turn_s` how long a load then waits WARM; while
+    `may_load` is not set, no load ends;
     `on_infer` and `on_assign` are errors to raise, `refuse` those of the loads of single versions;
     `found` is in every answer; with a `tier` it takes as many models more, which it reports WARM;
     `terms` are more of its ledger. Tokens are checked as workers do.
@@ -92,6 +93,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.drained: list[types_pb2.FencingToken] = []
         self.inference_ms = 0.0
         self.load_s = self.turn_s = self.infer_s = 0.0
+        self.may_load = asyncio.Event()
+        self.may_load.set()
         self.found = detection_pb2.DetectResponse(
             detections=[detection_pb2.Detection(class_name="circle", confidence=0.5)]
         )
@@ -215,6 +218,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
             replica.batching.CopyFrom(request.batching)
         self.poke()
         await asyncio.sleep(self.load_s)
+        await self.may_load.wait()
         if request.reach == worker_pb2.REACH_WARM:
             self.prefetched.append(key)
             replica.state = WARM

@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from yolopool import status
+from yolopool.errors import YolopoolError
 from yolopool.server.open_calls import OpenCalls, typed_error
 from yolopool.transport import MESSAGE_SIZE_OPTIONS, WITHOUT_PROXY, is_loopback
 
@@ -77,7 +78,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 with counted():
                     return await inner(request, context)
             except Exception as error:
-                await _abort(context, error, method)
+                failed = _without_frames(error, method)
+            # gRPC and the error that `abort` raises hold each other, and this frame, until Python
+            # looks for cycles, which it does by their number and not by their bytes.
+            del request
+            await _abort(context, failed)
 
         return call
 
@@ -85,6 +90,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: Any) -> Any:
             task = asyncio.current_task()
             assert task is not None, "a call runs in a task"
+            failed: YolopoolError | None = None
             self._streams.add(task)
             try:
                 answers = inner(request, context)
@@ -101,9 +107,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                     raise
                 task.uncancel()  # the stream ends normally, so that the caller asks another server
             except Exception as error:
-                await _abort(context, error, method)
+                failed = _without_frames(error, method)
             finally:
                 self._streams.discard(task)
+            del request
+            if failed is not None:
+                await _abort(context, failed)
 
         return call
 
@@ -113,12 +122,18 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             task.cancel()
 
 
-async def _abort(context: Any, error: Exception, method: str) -> None:
+def _without_frames(error: Exception, method: str) -> YolopoolError:
+    """The error that the caller gets, without what its frames hold, such as an image."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
     typed = typed_error(error, method)
+    typed.__cause__ = typed.__context__ = None
+    return typed.with_traceback(None)
+
+
+async def _abort(context: Any, error: YolopoolError) -> None:
     await context.abort(
-        status.grpc_code(typed), typed.message, trailing_metadata=status.trailing_metadata(typed)
+        status.grpc_code(error), error.message, trailing_metadata=status.trailing_metadata(error)
     )
 
 

@@ -37,7 +37,12 @@ def set_up_logs(
     if isinstance(stream, QueuedLog):
         atexit.register(stream.drain, DRAIN_S)
     _streams.append(stream)
-    renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer()
+    renderer: Any = structlog.processors.JSONRenderer()
+    if not json:
+        # The library's own tracebacks have the values of all variables: those are callers' data,
+        # and take seconds to print.
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=plain)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -16,9 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from control_plane.caller import TRACEPARENT, trace_of_header
 from control_plane.gateway.connection.http_limits import BodyBudget, BodyLimits, BodyRule
 from control_plane.gateway.connection.http_protocol import TASKS
+from control_plane.gateway.connection.origins import Origins
 from control_plane.gateway.dispatch import Caller
 from control_plane.gateway.problem import problem
-from yolopool.errors import Draining, MessageTooLarge, OutOfMemory
+from yolopool.errors import Draining, MessageTooLarge, OutOfMemory, PermissionDenied
 from yolopool.names import REQUEST_ID
 from yolopool.server.open_calls import typed_error
 
@@ -68,9 +69,12 @@ class TooManyBodies(HTTPException, OutOfMemory):
 class Envelope:
     """Wraps the application of the HTTP port."""
 
-    def __init__(self, application: ASGIApp, limits: BodyLimits, budget: BodyBudget) -> None:
+    def __init__(
+        self, application: ASGIApp, limits: BodyLimits, budget: BodyBudget, origins: Origins
+    ) -> None:
         self._application = application
         self._limits = limits
+        self._origins = origins
         self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,6 +85,11 @@ class Envelope:
         task = asyncio.current_task()
         tasks.add(task)
         try:
+            if self._origins.are_foreign(scope["method"], call.host, call.origin, call.site):
+                raise PermissionDenied(
+                    f"a page of {call.origin[:200] or 'another site'} may not call this: name its "
+                    "origin by --http-cors-origins if it is to"
+                )
             await self._application(call.scope, call.receive, call.send)
         except (ClientDisconnect, asyncio.CancelledError):
             # To a caller who left nothing is sent; otherwise the process ends.
@@ -100,6 +109,7 @@ class _Call:
         "_answered",
         "_budget",
         "_head_is_sent",
+        "_is_awaited",
         "_is_head",
         "_is_kept",
         "_limit",
@@ -107,7 +117,10 @@ class _Call:
         "_received",
         "_send",
         "_stated",
+        "host",
+        "origin",
         "scope",
+        "site",
         "taken_bytes",
     )
 
@@ -118,7 +131,8 @@ class _Call:
         self._limit, self._budget = rule.limit_bytes, budget
         self._is_kept = not rule.is_streamed
         self._stated = self._received = self.taken_bytes = 0
-        self._answered = self._head_is_sent = False
+        self._answered = self._is_awaited = self._head_is_sent = False
+        self.host = self.origin = self.site = ""
         given, trace = b"", None
         for name, value in scope["headers"]:
             if name == _REQUEST_ID:
@@ -127,6 +141,14 @@ class _Call:
                 trace = trace_of_header(value.decode("latin-1"))
             elif name == b"content-length":
                 self._stated = int(value)
+            elif name == b"host":
+                self.host = value.decode("latin-1")
+            elif name == b"origin":
+                self.origin = value.decode("latin-1")
+            elif name == b"sec-fetch-site":
+                self.site = value.decode("latin-1")
+            elif name == b"expect":
+                self._is_awaited = True
         request_id = given.decode("latin-1")
         if not REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
@@ -140,6 +162,7 @@ class _Call:
     async def receive(self) -> Message:
         if self._stated > self._limit:
             raise self._too_large()  # before the caller sends it, if it waits for 100 Continue
+        self._is_awaited = False
         message = await self._receive()
         if message["type"] == "http.request":
             count = len(message["body"])
@@ -162,6 +185,9 @@ class _Call:
             headers.append((_REQUEST_ID, self.scope[REQUEST_ID_KEY].encode()))
             if self.scope[TRACE_KEY]:
                 headers.append((_TRACEPARENT, self.scope[TRACE_KEY].encode()))
+            if self._is_awaited:
+                # Whether the caller still sends its body is not known, nor where the next begins.
+                headers.append((b"connection", b"close"))
         elif self._is_head:
             # The answer is complete, and what would go on for long, as events do, is told so.
             if self._head_is_sent:

@@ -20,7 +20,8 @@ from control_plane.gateway.problem import MEDIA_TYPE, body_of, of_status
 TASKS = "yolopool.tasks"
 
 
-_UPGRADE = re.compile(rb"(?i)(\r\n)Upgrade:")
+_OFFER, _END = b"\r\nupgrade:", b"\r\n\r\n"
+_OFFERS = re.compile(rb"(?i)(\r\n)Upgrade:")
 
 
 class Phase(Enum):
@@ -42,18 +43,36 @@ class HttpDoor:
         self.waiting: dict[HttpProtocol, None] = {}
 
 
-def without_upgrade(data: bytes) -> bytes:
-    """The beginning of a request with another name for its field `Upgrade`, if it has one.
+def without_offers(data: bytes) -> tuple[bytes, bytes]:
+    """A piece of a header with another name for its fields `Upgrade`, and the end of the piece, if
+    only what comes next says whether it is one.
 
     Another protocol may be offered, as HTTP/2 is by clients in Java and by curl, and need not be
     taken. But the parser takes the offer for a promise, and the body for the other protocol.
     """
-    end = data.find(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\\1Ignored:", data[:end]) + data[end:] if end > 0 else data
+    end = data.find(_END)
+    if end >= 0:
+        return _OFFERS.sub(b"\\1Ignored:", data[:end]) + data[end:], b""
+    data = _OFFERS.sub(b"\\1Ignored:", data)
+    for size in range(min(len(data), len(_OFFER) - 1), 0, -1):
+        last = data[-size:]
+        if _OFFER.startswith(last.lower()) or _END.startswith(last):
+            return data[:-size], last
+    return data, b""
 
 
 class _Refused(Exception):
     """Raised in a callback of the parser, which stops parsing."""
+
+
+class _Outlet:
+    """The transport as answers see it: the connection decides how it closes."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, transport: Any, close: Callable[[], None]) -> None:
+        self.write, self.is_closing = transport.write, transport.is_closing
+        self.close = close
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -66,12 +85,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._fields_bytes = self._arrived_bytes = self._begun = 0
         self._unread: tuple[float, int] | None = None  # since when, and how many bytes
         self._refusal = (400, "this is not HTTP/1.1")
+        self._held = b""  # the end of a piece of a header, until the next comes
+        self._hosts = 0
+        self._is_deaf = False  # what still comes is thrown away
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- the connection ---------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._outlet = _Outlet(transport, self._end)
         door = self._door
         if len(self.connections) > door.limits.max_connections:
             longest = next(iter(door.waiting), None)
@@ -99,22 +122,27 @@ class HttpProtocol(HttpToolsProtocol):
     # --- what the parser says ---------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
         in_head = self._phase in (Phase.WAITING, Phase.HEAD)
         if in_head:
-            data = without_upgrade(data)
-        self._begun = 0
+            data, self._held = without_offers(self._held + data)
+        self._begun, before = 0, self._received
         super().data_received(data)
-        if self._phase is Phase.HEAD and in_head and self._begun <= 1:
-            # The parser tells of a field when it is whole; this one may never be.
-            self._arrived_bytes += len(data)
-            if self._arrived_bytes > self._door.limits.max_header_bytes:
-                self._refuse(431, self._too_large())
+        # The parser tells of a field, also of one behind a body, when it is whole: it may never be.
+        if in_head:
+            self._arrived_bytes += len(data) * (self._phase is Phase.HEAD and self._begun <= 1)
+        elif self._phase in (Phase.BODY, Phase.DISCARDING):
+            is_body = self._received != before
+            self._arrived_bytes = 0 if is_body else self._arrived_bytes + len(data)
+        if self._arrived_bytes > self._door.limits.max_header_bytes:
+            self._refuse(431, self._too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = cast(Any, {TASKS: self._tasks})
         self._phase, self._fields_bytes, self._arrived_bytes = Phase.HEAD, 0, 0
-        self._begun += 1
+        self._begun, self._hosts = self._begun + 1, 0
         if self._is_new:  # its time began with the connection
             self._is_new = False
         else:
@@ -126,18 +154,32 @@ class HttpProtocol(HttpToolsProtocol):
             self._stop(414, f"a URL has at most {self._door.limits.max_header_bytes // 2} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        if self._phase is Phase.HEAD:  # fields behind a body say nothing of its request
+            super().on_header(name, value)
+            self._look_at(*self.headers[-1])
         limits = self._door.limits
         self._fields_bytes += len(name) + len(value) + 4
         if self._fields_bytes > limits.max_header_bytes or len(self.headers) > limits.max_headers:
             self._stop(431, self._too_large())
 
+    def _look_at(self, name: bytes, value: bytes) -> None:
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            self._stop(400, "a body is sent as it is, or chunked, and in no other coding")
+
     def on_headers_complete(self) -> None:
         self._door.waiting.pop(self, None)
+        if self._hosts > 1 or (self._hosts == 0 and self.parser.get_http_version() == "1.1"):
+            self._stop(400, "a request names its host once, by the field Host")
+        if self.parser.should_upgrade():
+            # Its body would be taken for another request.
+            self._stop(400, "another protocol is offered only by the first request: leave it out")
         if len(self.pipeline) >= self._door.limits.max_pipelined:
             self._stop(429, "too many requests were sent before the first was answered")
         super().on_headers_complete()
-        self._phase = Phase.BODY
+        self.cycle.transport = cast(Any, self._outlet)
+        self._phase, self._arrived_bytes = Phase.BODY, 0
         self._mark_s = self._door.now()
         self._received = self._mark_received = 0
         if self._door.draining:
@@ -176,14 +218,14 @@ class HttpProtocol(HttpToolsProtocol):
         limits, phase = self._door.limits, self._phase
         waited_s = now - self._since_s
         if phase is Phase.WAITING:
-            # Between two requests the library counts the time.
-            if self._is_new and waited_s > limits.header_timeout_s:
+            # The library's own timer ends with an empty line, which is no request.
+            if waited_s > (limits.header_timeout_s if self._is_new else limits.keep_alive_s):
                 self.transport.abort()
         elif phase is Phase.HEAD:
             if waited_s > limits.header_timeout_s:
                 self._refuse(408, f"the header did not end in {limits.header_timeout_s:g} s")
         elif phase is Phase.DISCARDING:
-            if waited_s > limits.linger_s:
+            if waited_s > limits.linger_s and self._unread is None:
                 self.transport.abort()
         elif phase is Phase.BODY and self._sender_stands_still(now):
             self._refuse(
@@ -241,12 +283,18 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str, retry_after_s: float | None = None) -> None:
         """Answers a request that never reached the application, and closes."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_deaf:
             return
         cycle = self.cycle
         in_progress = cycle is not None and not cycle.response_complete
-        if in_progress and (cycle.response_started or self._phase is Phase.HEAD):
-            self.transport.abort()  # an answer is on its way, and another would be taken for it
+        if self._phase is Phase.DISCARDING:
+            self._end()  # it has its answer
+            return
+        if in_progress and self._phase is Phase.HEAD:
+            self._is_deaf, cycle.keep_alive = True, False  # those before it have none yet
+            return
+        if in_progress and (cycle.response_started or self.pipeline):
+            self.transport.abort()  # another answer is on its way, and this taken for it
             return
         if in_progress:
             cycle.disconnected = True
@@ -265,4 +313,20 @@ class HttpProtocol(HttpToolsProtocol):
         if retry_after_s is not None:
             head.append(b"retry-after: %d\r\n" % max(1, round(retry_after_s)))
         self.transport.write(b"".join([*head, b"\r\n", body]))
-        self.transport.close()
+        self._end()
+
+    def _end(self) -> None:
+        """Closes, and first waits for a caller that still sends: closed before it has read its
+        answer, the connection would be reset, and the answer lost.
+        """
+        if self.transport.is_closing() or (self._is_deaf and self._phase is Phase.DISCARDING):
+            return
+        if self._phase in (Phase.HEAD, Phase.BODY, Phase.DISCARDING):
+            self._is_deaf = True
+            self._phase, self._since_s = Phase.DISCARDING, self._door.now()
+            self.pipeline.clear()
+            self._door.waiting[self] = None
+            self.flow.resume_reading()
+            self.transport.write_eof()
+        else:
+            self.transport.close()

@@ -15,6 +15,8 @@ from yolopool.errors import ImageEmpty, InvalidArgument, InvalidOption
 IMAGE_PARTS = ("image", "file")
 MAX_QUERY_FIELDS = 100
 MAX_FIELD_BYTES = 256 * 1024
+# A value of three letters takes 100 bytes once it is read. The image, in base64, has no comma.
+MAX_JSON_COMMAS = 200_000
 _DATA_URI = "data:"
 _JSON, _MULTIPART = "application/json", "multipart/form-data"
 # curl's --data-binary says the second of itself; others say nothing.
@@ -51,6 +53,8 @@ def _query(query: bytes) -> list[tuple[str, str]]:
 
 
 def _json(pairs: list[tuple[str, str]], body: bytes) -> tuple[DetectParameters, bytes]:
+    if body.count(b",") > MAX_JSON_COMMAS:
+        raise InvalidArgument(f"the body has more than {MAX_JSON_COMMAS} values beside the image")
     try:
         members = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -21,6 +21,7 @@ from yolopool.errors import (
 from yolopool.v1 import detection_pb2, events_pb2, model_pb2
 
 MODELS = "/yolopool.v1.ModelService"
+WATCH = "/yolopool.v1.EventService/WatchEvents"
 
 
 def settings_in(folder: Path) -> Settings:
@@ -61,8 +62,7 @@ async def test_a_stream_of_messages_is_taken(plane: ControlPlane) -> None:
 
 
 async def test_streams_answer_until_they_are_closed(plane: ControlPlane) -> None:
-    method = "/yolopool.v1.EventService/WatchEvents"
-    events = plane.dispatch.stream(method, events_pb2.WatchEventsRequest(follow=True), Caller("a"))
+    events = plane.dispatch.stream(WATCH, events_pb2.WatchEventsRequest(follow=True), Caller("a"))
     assert (await anext(events)).kind == events_pb2.EVENT_KIND_TAKEOVER
     await events.aclose()  # type: ignore[attr-defined] # a generator
 
@@ -74,6 +74,16 @@ async def test_the_caller_is_not_kept_longer_than_it_waits(plane: ControlPlane) 
 
     with pytest.raises(DeadlineExceeded):
         await plane.dispatch.unary(f"{MODELS}/UploadArtifact", never(), Caller("a", 0.05))
+
+
+async def test_time_that_runs_out_within_is_not_the_callers(plane: ControlPlane) -> None:
+    async def parts() -> AsyncIterator[model_pb2.UploadArtifactRequest]:
+        header = model_pb2.UploadHeader(sha256="a" * 64, size_bytes=1)
+        yield model_pb2.UploadArtifactRequest(header=header)
+        raise TimeoutError
+
+    with pytest.raises(Internal):
+        await plane.dispatch.unary(f"{MODELS}/UploadArtifact", parts(), Caller("a", 60))
 
 
 async def test_a_surprise_is_internal_with_an_id(plane: ControlPlane) -> None:
@@ -89,6 +99,10 @@ async def test_a_process_that_stops_takes_no_new_calls(tmp_path: Path) -> None:
     plane = ControlPlane(settings_in(tmp_path), MemoryRegistry())
     await plane.start()
     await plane.stop()
+    assert plane.dispatch.is_stopping
+    events = plane.dispatch.stream(WATCH, events_pb2.WatchEventsRequest(follow=True), Caller("a"))
+    with pytest.raises(Draining):
+        await anext(events)
     with pytest.raises(Draining):
         await plane.dispatch.unary(
             f"{MODELS}/ListModels", model_pb2.ListModelsRequest(), Caller("a")

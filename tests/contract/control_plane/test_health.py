@@ -207,3 +207,27 @@ async def test_a_process_that_stops_says_so_and_ends_connections(tmp_path: Path)
             assert answer.json()["retryable"]
             assert (await open_call).status_code == 200
         await stopping
+
+
+async def test_it_is_not_ready_before_another_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Rig(tmp_path) as rig:
+        resign, resigning, may_resign = rig.plane._election.resign, asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> None:
+            resigning.set()
+            await may_resign.wait()
+            await resign()
+
+        monkeypatch.setattr(rig.plane._election, "resign", slowly)
+        stopping = asyncio.create_task(rig.plane.stop())
+        await resigning.wait()
+        assert (await get(rig, "/readyz")).status_code == 503
+        assert (await get(rig, "/v2/health/ready")).status_code != 200
+        async with grpc.aio.insecure_channel(rig.addresses.grpc) as channel:
+            assert await check(health_pb2_grpc.HealthStub(channel), "") == "NOT_SERVING"
+        # Until callers know, they are answered.
+        assert (await get(rig, "/v1/models")).status_code == 200
+        may_resign.set()
+        await stopping

@@ -1,8 +1,10 @@
 """DetectStream as its callers meet it, over real gRPC: order, windows, newest only, ends."""
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from tests.contract.timed_worker import TimedWorker
 from tests.waiting import becomes
 from yolopool import errors
 from yolopool.status import error_from_rpc
-from yolopool.v1 import detection_pb2, explain_pb2, types_pb2
+from yolopool.v1 import detection_pb2, explain_pb2, types_pb2, worker_pb2
 
 Answer = detection_pb2.DetectStreamResponse
 METHOD = "/yolopool.v1.DetectionService/DetectStream"
@@ -187,12 +189,49 @@ async def test_frames_wait_for_a_full_queue(rig: Rig, worker: TimedWorker) -> No
     assert all(answer.HasField("response") for answer in answers)
 
 
+async def test_a_full_queue_is_asked_no_sooner_than_it_says(rig: Rig, worker: TimedWorker) -> None:
+    """Though more frames wait than may be in flight, each of which could take the next turn."""
+    worker.on_infer = errors.QueueFull("full", retry_after_s=10)
+    talk = await Talk(rig, window=16).open()
+    await talk.send(*[0.1] * 16)
+    outcomes = rig.plane._metrics.outcomes
+    await becomes(lambda: outcomes["QUEUE_FULL"] >= 1)
+    await asyncio.sleep(0.5)
+    assert outcomes["QUEUE_FULL"] <= 4  # those that were in flight
+
+
 async def test_but_no_longer_than_their_time(rig: Rig, worker: TimedWorker) -> None:
     worker.on_infer = errors.QueueFull("full", retry_after_s=0.01)
     talk = await Talk(rig, frame_timeout_ms=200).open()
     await talk.send(0)
     error = (await talk.read()).error
     assert error.reason in ("QUEUE_FULL", "DEADLINE_EXCEEDED")
+
+
+async def test_images_are_freed_when_they_are_answered(rig: Rig, worker: TimedWorker) -> None:
+    """Not when Python next looks for cycles: a few large images do not make it look."""
+
+    def alive() -> int:
+        worker.inferred.clear()
+        kinds = (worker_pb2.InferRequest, detection_pb2.DetectRequest)
+        return sum(isinstance(one, kinds) for one in gc.get_objects())
+
+    talk = await Talk(rig).open()
+    await talk.send(0)
+    await talk.read()
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        for worker.on_infer in (None, errors.ImageNotDecodable("no image")):
+            for _ in range(3):
+                await talk.send(0)
+                await talk.read()
+                with suppress(grpc.aio.AioRpcError):
+                    await rig.detect("shapes", encoded=b"0")
+        await becomes(lambda: alive() <= before, 5)
+    finally:
+        gc.enable()
 
 
 # --- newest only --------------------------------------------------------------------------------
@@ -211,6 +250,8 @@ async def test_only_the_newest_frame_waits(rig: Rig, worker: TimedWorker) -> Non
     answers = await talk.rest()
     assert ids(answers) == [0, 20]
     assert (answers[-1].dropped, answers[-1].received) == (19, 21)
+    assert progress.held[0] == 0
+    assert [list(answer.held) for answer in answers] == [[20], []]  # not the one it answers
     assert worker.most == 1
 
 
@@ -325,6 +366,31 @@ async def test_a_stop_answers_what_is_on_its_way_and_says_why(
     assert error.retryable
     assert "open a stream to another" in error.message
     await stopping
+
+
+async def test_a_stop_leaves_what_a_full_queue_refused_to_another(
+    rig: Rig, worker: TimedWorker
+) -> None:
+    worker.on_infer = errors.QueueFull("full", retry_after_s=0.01)
+    talk = await Talk(rig).open()
+    await talk.send(0.5)
+    await becomes(lambda: worker.running == 1)
+    stopping = asyncio.create_task(rig.plane.stop())
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await talk.call.read()  # no answer comes before
+    assert isinstance(error_from_rpc(ended.value), errors.Draining)
+    await stopping
+
+
+async def test_a_stream_that_was_never_opened_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    async with Rig(tmp_path, drain_grace_s=600) as rig:
+        streams = rig.plane._server._errors._streams
+        others = len(streams)
+        call = rig.detection.DetectStream()
+        await becomes(lambda: len(streams) > others)
+        async with asyncio.timeout(30):
+            await rig.plane.stop()
+        assert await call.read() is grpc.aio.EOF  # a client opens another
 
 
 @pytest.mark.parametrize(

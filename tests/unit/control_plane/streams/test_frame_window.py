@@ -98,6 +98,14 @@ def test_a_frame_that_a_full_queue_refused_waits() -> None:
     assert one.start().frame == 1
 
 
+def test_refused_frames_keep_their_order() -> None:
+    one = window(window=4)
+    read(one, 1, 2, 3)
+    for refused in [one.start(), one.start()]:
+        one.put_back(refused, 0.0)
+    assert [entry.frame for entry in one.waiting] == [1, 2, 3]
+
+
 def test_it_gives_way_to_a_newer_one() -> None:
     one = window(newest_only=True)
     read(one, 1)
@@ -186,6 +194,8 @@ class AnyOrder(RuleBasedStateMachine):
         # The frame that passed the bound was let in below it.
         assert sum(entry.size_bytes for entry in self.one.unread) <= 1.5 * MAX_AHEAD_BYTES
         assert len(self.flying) <= (1 if self.how.newest_only else held)
+        waiting = [entry.frame for entry in self.one.waiting]
+        assert waiting == sorted(waiting)
 
     @invariant()
     def nothing_is_lost_or_answered_twice(self) -> None:
