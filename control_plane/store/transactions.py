@@ -11,6 +11,7 @@ from dataclasses import replace
 from control_plane.store.registry import REQUEST_ID_KEPT_S
 from control_plane.store.transaction import ImportJob, Transaction
 from control_plane.types import lifecycle
+from control_plane.types.access.api_key import ApiKey
 from control_plane.types.desired import Want
 from control_plane.types.lease import FencingToken
 from control_plane.types.schedule import Schedule
@@ -215,6 +216,21 @@ def change_wants(
         if version is not None and (normal := version.off_standby) != version:
             tx.put_version(normal)
     return tuple(held for held in old.values() if held is not None)
+
+
+# --- keys ---------------------------------------------------------------------------------
+
+
+def put_api_key(tx: Transaction, key: ApiKey) -> ApiKey:
+    return key if tx.api_key(key.id) == key else tx.put_api_key(key)
+
+
+def change_api_key(tx: Transaction, id_: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey | None:
+    old = tx.api_key(id_)
+    if old is None:
+        return None
+    new = change(old)
+    return old if new == old else tx.put_api_key(new)
 
 
 # --- schedules ----------------------------------------------------------------------------
