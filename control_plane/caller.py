@@ -1,17 +1,26 @@
-"""The caller of a request. Today everyone is anonymous and may do everything."""
+"""The caller of a request: who it is, and what it may do."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
+from control_plane.types.access.api_key import Role
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller, as logs name it."""
+    """A caller. `name` as logs name it: a key's id, or who a token or certificate is of.
+
+    `grants`: patterns of the model names that it may see.
+    """
 
     name: str
+    role: Role
+    grants: tuple[str, ...] = ("*",)
+    tenant: str = ""
 
 
-ANONYMOUS = Principal("anonymous")
+# Where nobody is asked who it is, everyone may do everything.
+ANONYMOUS = Principal("anonymous", Role.ADMIN)
 
 
 class CallContext(Protocol):
@@ -20,6 +29,7 @@ class CallContext(Protocol):
     def time_remaining(self) -> float | None: ...
 
 
-def principal_of(_context: CallContext) -> Principal:
-    """The caller, from the call's context."""
-    return ANONYMOUS
+def principal_of(context: CallContext) -> Principal:
+    """The caller, as authentication found it; without authentication ANONYMOUS."""
+    principal: Principal = getattr(context, "principal", ANONYMOUS)
+    return principal

@@ -36,6 +36,7 @@ FORWARDED = frozenset(
         "/yolopool.v1.FleetService/DrainWorker",
         "/yolopool.v1.ScheduleService/SetSchedule",
         "/yolopool.v1.ScheduleService/DeleteSchedule",
+        *(f"/yolopool.v1.KeyService/{name}" for name in ("CreateKey", "RotateKey", "RevokeKey")),
     }
 )
 
@@ -52,6 +53,7 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.FleetService/ListWorkers": "each control plane hears every worker",
     "/yolopool.v1.FleetService/GetFleet": "it tells of the control plane that is called",
     "/yolopool.v1.ScheduleService/ListSchedules": "each control plane follows the store",
+    "/yolopool.v1.KeyService/ListKeys": "each control plane follows the store",
     "/yolopool.v1.ImportService/ClaimImport": "one script of the store hands an import out",
     "/yolopool.v1.ImportService/ReportImport": "the store checks the importer's lease",
     "/yolopool.v1.MembershipService/Join": _EVERY_ONE,

@@ -14,6 +14,7 @@ _GATED = frozenset(
     {
         "yolopool.v1.DetectionService",
         "yolopool.v1.ExplainService",
+        "yolopool.v1.KeyService",
         "yolopool.v1.ModelService",
         "yolopool.v1.ScheduleService",
     }

@@ -232,6 +232,10 @@ class DesiredState(Protocol):
         """
         ...
 
+    async def drop_api_key(self, id_: str) -> bool:
+        """Removes a key. Returns whether there was one."""
+        ...
+
     # --- schedules ------------------------------------------------------------------------
 
     async def put_schedule(self, schedule: Schedule) -> Schedule:

@@ -129,6 +129,9 @@ class Transaction(ABC):
         self.writes.api_keys[key.id] = key
         return key
 
+    def drop_api_key(self, id_: str) -> None:
+        self.writes.api_keys[id_] = None
+
     def put_number(self, name: str, number: int) -> None:
         self.writes.numbers[name] = number
 

@@ -233,6 +233,13 @@ def change_api_key(tx: Transaction, id_: str, change: Callable[[ApiKey], ApiKey]
     return old if new == old else tx.put_api_key(new)
 
 
+def drop_api_key(tx: Transaction, id_: str) -> bool:
+    if tx.api_key(id_) is None:
+        return False
+    tx.drop_api_key(id_)
+    return True
+
+
 # --- schedules ----------------------------------------------------------------------------
 
 

@@ -125,6 +125,9 @@ class WriteVerbs(ABC):
     async def change_api_key(self, id_: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey | None:
         return await self.write(lambda tx: transactions.change_api_key(tx, id_, change))
 
+    async def drop_api_key(self, id_: str) -> bool:
+        return await self.write(lambda tx: transactions.drop_api_key(tx, id_))
+
     # --- schedules ------------------------------------------------------------------------
 
     async def put_schedule(self, schedule: Schedule) -> Schedule:

@@ -57,6 +57,10 @@ class ApiKey:
             return ()
         return tuple(one for one in self.secrets if not 0 < one.until_unix_s <= now)
 
+    def revoked(self, now: float) -> "ApiKey":
+        """Ended; one that was ended before stays as it is."""
+        return self if self.revoked_unix_s else replace(self, revoked_unix_s=now)
+
     def rotated(self, secret: SecretHash, now: float, overlap_s: float) -> "ApiKey":
         """With a new secret; the one before it is valid for `overlap_s` seconds more."""
         former = [replace(one, until_unix_s=now + overlap_s) for one in self.valid_secrets(now)[:1]]

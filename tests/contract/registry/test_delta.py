@@ -210,6 +210,8 @@ STEPS = (
     step("put_api_key", "new", replace(ISSUED, id="k2"), names=Names(api_keys=frozenset({"k2"}))),
     step("change_api_key", "there", "k1", lambda key: replace(key, label="other"), names=KEY),
     step("change_api_key", "the same", "k1", lambda key: key),
+    step("drop_api_key", "there", "k1", names=KEY),
+    step("drop_api_key", "absent", "k9"),
     step("change_api_key", "absent", "k9", lambda key: replace(key, label="other")),
     step("note_schedule", "absent", "night", 300.0, "late"),
     step("claim_import", "the oldest", "i2", HOUR_S, 1.0, names=version(WAITING)),

@@ -396,6 +396,9 @@ async def test_keys_are_kept_as_they_were_issued(case: Case) -> None:
     assert await registry.change_api_key(ISSUED.id, lambda key: revoked) == revoked
     assert (await seen.desired()).api_keys == {ISSUED.id: revoked}
     assert await registry.change_api_key("none", lambda key: revoked) is None
+    assert await registry.drop_api_key(ISSUED.id)
+    assert not await registry.drop_api_key(ISSUED.id)
+    assert (await seen.desired()).api_keys == {}
 
 
 def test_what_a_newer_release_wrote_of_a_schedule_is_read() -> None:
@@ -570,6 +573,7 @@ async def test_an_emptied_store_is_written_to_by_nobody(case: Case) -> None:
         case.registry.note_schedule("day", 1.0, ""),
         case.registry.put_api_key(ISSUED),
         case.registry.change_api_key("k1", lambda key: key),
+        case.registry.drop_api_key("k1"),
         case.registry.claim_import("i1", 1.0, 1.0),
         register(case.registry),
         anext(case.registry.changes()),
