@@ -7,6 +7,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +19,10 @@ from control_plane.events.recorder import EventRecorder
 from control_plane.gateway.dispatch import Dispatch
 from control_plane.gateway.http_app import build
 from control_plane.gateway.http_server import HttpServer
+from control_plane.identity import admin_key
+from control_plane.identity.audit import Audit, stand_of
+from control_plane.identity.authentication import Authentication
+from control_plane.identity.keyring import Keyring
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
@@ -63,6 +68,7 @@ LOAD_TICK_S = 0.5
 CONNECTION_AGE_S = 300.0
 # Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
+ADMIN_KEY = "admin.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,8 @@ class ControlPlane:
         self._copy = DesiredBackup(settings.data_dir / COPY, clock) if settings.redis else None
         self._reflector = Reflector(registry, view, self._copy, self._restored, settings.strict)
         refresh = self._reflector.refresh
-        self._leader_client = LeaderClient(view, identity.name)
+        pool_key = settings.pool_key.get_secret_value()
+        self._leader_client = LeaderClient(view, identity.name, pool_key)
         grace_s = settings.no_worker_grace_s
         self._loader = Loader(registry, view, refresh, self._leader_client, clock, grace_s)
         self._changeovers = Changeovers(
@@ -184,12 +191,22 @@ class ControlPlane:
             )
         )
 
+    def _new_authentication(self) -> list[Authentication]:
+        """The interceptor that asks who calls, if callers are asked."""
+        if self._settings.auth == "off":
+            return []
+        keyring = Keyring(lambda: self.view.desired.api_keys, self._clock.unix)
+        audit = Audit(partial(stand_of, self.view))
+        models = lambda: self.view.catalogue.models  # noqa: E731
+        return [Authentication(keyring, models, audit, self._settings.reflection)]
+
     def _new_doors(self) -> tuple[GrpcServer, Dispatch]:
         """The gRPC server, and the same methods for the other doors."""
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
-        server = GrpcServer(SERVICES, [readiness, forwarding], CONNECTION_AGE_S)
-        dispatch = Dispatch([readiness, forwarding], server.calls)
+        interceptors = [*self._new_authentication(), readiness, forwarding]
+        server = GrpcServer(SERVICES, interceptors, CONNECTION_AGE_S)
+        dispatch = Dispatch(interceptors, server.calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
         return server, dispatch
@@ -267,9 +284,21 @@ class ControlPlane:
                 self.view.expected = frozenset(worker.id for worker in recorded)
         except RegistryUnavailable:
             log.info("the recorded workers can't be read: they will join by themselves")
+        if self._settings.auth == "keys":
+            await self._ensure_admin_key()
         await self._server.set_serving(True)
         log.info("serving", models=len(self.view.catalogue.models))
         await self._reconciler.run()
+
+    async def _ensure_admin_key(self) -> None:
+        path = self._settings.admin_key_file or self._settings.data_dir / ADMIN_KEY
+        try:
+            if await admin_key.ensure(path, self._registry, self.view, self._clock.unix()):
+                await self._reflector.refresh()
+        except RegistryUnavailable:
+            log.info("the admin's key can't be stored now: restart once the registry answers")
+        except (OSError, ValueError) as error:
+            log.error("the admin's key can't be read or made", why=str(error))
 
     def _spawn_all(self) -> None:
         """Background tasks; HTTP first, since `stop` waits for it."""

@@ -1,6 +1,7 @@
 """The caller of a request: who it is, and what it may do."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from control_plane.types.access.api_key import Role
@@ -21,6 +22,21 @@ class Principal:
 
 # Where nobody is asked who it is, everyone may do everything.
 ANONYMOUS = Principal("anonymous", Role.ADMIN)
+
+
+# What a control plane tells another of the caller whose call it forwards.
+CALLER = "yolopool-caller"
+
+
+def told(principal: Principal | None) -> tuple[tuple[str, str], ...]:
+    """The metadata of a forwarded call that says whose it is."""
+    return () if principal is None else ((CALLER, json.dumps(asdict(principal))),)
+
+
+def heard(text: str) -> Principal:
+    """What `told` wrote. Raises ValueError, KeyError or TypeError."""
+    raw = json.loads(text)
+    return Principal(raw["name"], Role(raw["role"]), tuple(raw["grants"]), raw["tenant"])
 
 
 class CallContext(Protocol):

@@ -53,6 +53,22 @@ class Settings(BaseSettings):
     redis_password: SecretStr = Field(
         SecretStr(""), description="password of Redis, if the URL has none"
     )
+    auth: Literal["off", "keys"] = Field(
+        "off", description="keys: every call needs an API key; off: everyone may do everything"
+    )
+    admin_key_file: Path | None = Field(
+        None,
+        description="file of an admin's API key, made if there is none; default: admin.key in the "
+        "data directory",
+    )
+    pool_key: SecretStr = Field(
+        SecretStr(""),
+        description="API key of the role worker, for calls to other control planes",
+    )
+    reflection: bool = Field(
+        True,
+        description="tell the services and their messages to anyone who asks (gRPC reflection)",
+    )
     heartbeat_interval_s: float = Field(
         1.0, gt=0, description="seconds between two heartbeats of a worker"
     )

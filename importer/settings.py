@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -58,6 +58,9 @@ class Settings(BaseSettings):
         None, description="for int8: folder of JPEG or PNG images like those the model will be sent"
     )
     out: Path = Field(Path("packs"), description="folder for the pack of FILE")
+    api_key: SecretStr = Field(
+        SecretStr(""), description="API key of the role worker, for a pool that asks who calls"
+    )
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:50051",), description="host:port of every control plane, comma separated"
     )

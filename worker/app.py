@@ -154,7 +154,10 @@ class App:
             clock=self.clock.monotonic,
         )
         self.membership = Membership(
-            settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
+            settings.control_planes,
+            self.rpc.inventory,
+            lambda: self.rpc.fence.highest,
+            settings.api_key.get_secret_value(),
         )
         self._watchdog: Watchdog | None = None
         self._last_words: asyncio.Task[None] | None = None
@@ -344,7 +347,9 @@ class App:
             requests=exit.requests,
             io_process=exit.id,
         )
-        await report_exit(self.settings.control_planes, report)
+        settings = self.settings
+        key = settings.api_key.get_secret_value()
+        await report_exit(settings.control_planes, report, key)
 
     def _io_addresses(self) -> tuple[str, ...]:
         host = self.settings.advertise.rpartition(":")[0] or self.settings.host

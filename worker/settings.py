@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES
@@ -86,6 +86,9 @@ class Settings(BaseSettings):
         "auto",
         description="the devices to supervise: auto, or a list such as cuda, or cpu,sim:2, or "
         "cpu:2x8 (two workers, each bound to eight cores)",
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""), description="API key of the role worker, for a pool that asks who calls"
     )
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:50051",), description="host:port of all control planes, separated by commas"
@@ -276,17 +279,24 @@ class Settings(BaseSettings):
     def arguments(self, **changes: Any) -> list[str]:
         """The command line that gives a child process these settings, with changes.
 
-        It has all settings, since the child inherits variables that this command line overrode.
+        It has all settings, since the child inherits variables that this command line overrode;
+        but for secrets, which everyone on the host could read there: see `secrets`.
         """
         arguments = []
         for name, value in {**self.model_dump(), **changes}.items():
             flag = name.replace("_", "-")
+            if isinstance(value, SecretStr):
+                continue
             if isinstance(value, bool):
                 arguments.append(f"--{flag}" if value else f"--no-{flag}")
             elif value is not None:
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
                 arguments.append(f"--{flag}={text}")
         return arguments
+
+    def secrets(self) -> dict[str, str]:
+        """The variables that give a child process what `arguments` leaves out."""
+        return {"YOLOPOOL_WORKER_API_KEY": self.api_key.get_secret_value()}
 
 
 def parse_labels(text: str) -> dict[str, str]:

@@ -108,6 +108,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def bearer(api_key: str) -> tuple[tuple[str, str], ...]:
+    """The metadata that says who calls; of no key, none."""
+    return (("authorization", f"Bearer {api_key}"),) if api_key else ()
+
+
+def api_key_of(api_key: str | None) -> str:
+    """The given API key, else YOLOPOOL_API_KEY, else none."""
+    return api_key or os.environ.get("YOLOPOOL_API_KEY", "")
+
+
 def address_of(address: str | None) -> str:
     """The given address, else YOLOPOOL_ADDRESS, else the default port of this machine."""
     return address or os.environ.get("YOLOPOOL_ADDRESS") or DEFAULT_ADDRESS

@@ -48,7 +48,7 @@ def _changeover(change: Any) -> Iterable[str]:
 
 
 def _schedule(request: Any) -> Iterable[str]:
-    return _changeover(request.schedule)
+    return _changeover(request.schedule.change)
 
 
 _V1 = "/yolopool.v1."

@@ -6,6 +6,7 @@ bytes are left out, and a key is named by its id.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from google.protobuf.message import Message
 
 from control_plane.caller import Principal
 from control_plane.identity.access import About, Rule, name_of
+from control_plane.view.view import View
 from yolopool.errors import YolopoolError
 
 log = structlog.get_logger()
@@ -70,6 +72,21 @@ class Audit:
     ) -> None:
         """Notes a call that was not allowed."""
         log.warning("audit", **_who(principal, context), method=method, outcome=error.reason)
+
+
+def stand_of(view: View, name: str) -> dict[str, object]:
+    """What operators set of a model, by version."""
+    desired = view.desired
+    told: dict[str, object] = {}
+    for version in view.catalogue.models.get(name, ()):
+        want = desired.want(version.key)
+        told[str(version.key.number)] = {
+            "state": version.state,
+            "replicas": want.replicas if want is not None else 0,
+            "pinned": want.pinned if want is not None else False,
+            **asdict(version.given),
+        }
+    return told
 
 
 def changes(method: str) -> bool:

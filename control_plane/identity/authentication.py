@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from control_plane.caller import Principal
+from control_plane.caller import CALLER, Principal, heard
 from control_plane.identity.access import (
     ALL,
     OPEN,
@@ -24,7 +24,7 @@ from control_plane.identity.access import (
 from control_plane.identity.audit import Audit
 from control_plane.identity.keyring import Keyring
 from control_plane.identity.redaction import redact, redacted_text
-from control_plane.types.access.api_key import is_granted
+from control_plane.types.access.api_key import Role, is_granted
 from yolopool.errors import (
     CredentialsInvalid,
     CredentialsMissing,
@@ -126,7 +126,8 @@ class Authentication(grpc.aio.ServerInterceptor):
             if sent[: len(BEARER)].lower() != BEARER:
                 raise CredentialsInvalid("the authorization is not of the form 'Bearer KEY'")
             text = sent[len(BEARER) :].strip()
-            return self._keyring.recognised(text) or await self._keyring.verified(text)
+            principal = self._keyring.recognised(text) or await self._keyring.verified(text)
+            return _behind(principal, metadata)
         except YolopoolError as error:
             self._audit.refused(method, None, context, error)
             raise
@@ -181,6 +182,17 @@ class Authentication(grpc.aio.ServerInterceptor):
             return bool(name) and name in self._models() and not is_granted(principal.grants, name)
 
         return hidden
+
+
+def _behind(principal: Principal, metadata: Sequence[tuple[str, Any]]) -> Principal:
+    """The caller whose call another control plane forwards; else the caller itself."""
+    if principal.role is not Role.WORKER:
+        return principal
+    text = next((str(value) for key, value in metadata if key == CALLER), "")
+    try:
+        return heard(text) if text else principal
+    except (ValueError, KeyError, TypeError) as error:
+        raise CredentialsInvalid("a forwarded call does not say whose it is") from error
 
 
 def _no_model(name: str) -> ModelNotFound:

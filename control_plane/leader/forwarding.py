@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import grpc
 
+from control_plane.caller import principal_of
 from control_plane.leader.client import FLAG, LeaderClient, LeaderLost, log
 from control_plane.view.reflector import Refresh
 
@@ -106,7 +107,7 @@ class LeaderForwarding(grpc.aio.ServerInterceptor):
         left_s = context.time_remaining()
         try:
             answer = await self._leader_client.call(
-                address, method, request.SerializeToString(), left_s
+                address, method, request.SerializeToString(), left_s, principal_of(context)
             )
         except LeaderLost as lost:
             log.info("served here", method=method, why=str(lost))

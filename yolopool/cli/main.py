@@ -16,6 +16,7 @@ import typer
 import yolopool
 from yolopool.cli import bench, explain, models, result_tables, tables
 from yolopool.cli import fleet as cli_fleet
+from yolopool.cli.access import keys as cli_keys
 from yolopool.cli.console import (
     Address,
     AsJson,
@@ -42,6 +43,7 @@ class _Commands(SectionedGroup):
         "Start a pool on this machine": ["up", "demo"],
         "Use models": ["detect", "models", "bench", "changeover", "schedules"],
         "See what the pool does": ["status", "workers", "events", "explain"],
+        "Decide who may call": ["keys"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
         "Other": ["version"],
     }
@@ -69,6 +71,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
+app.add_typer(cli_keys.keys_app, name="keys")
 app.add_typer(explain.explain_app, name="explain")
 app.command("detect")(command.detect)
 app.command("bench")(bench.bench)

@@ -23,6 +23,7 @@ from yolopool.v1 import (
     explain_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
+    keys_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     schedule_pb2,
@@ -71,6 +72,7 @@ class Services:
             "fleet": fleet_pb2_grpc.FleetServiceStub(channel),
             "events": events_pb2_grpc.EventServiceStub(channel),
             "explain": explain_pb2_grpc.ExplainServiceStub(channel),
+            "keys": keys_pb2_grpc.KeyServiceStub(channel),
             "schedule": schedule_pb2_grpc.ScheduleServiceStub(channel),
         }
 

@@ -17,6 +17,7 @@ import grpc
 
 from yolopool import transport
 from yolopool.client import calls, uploads
+from yolopool.client.access import api_keys
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
 from yolopool.client.images import ImageLike
@@ -74,8 +75,9 @@ class Client:
     during a call of another thread, clients raise ForkedProcess.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, api_key: str | None = None) -> None:
         self.address = transport.address_of(address)
+        self._key = transport.bearer(transport.api_key_of(api_key))
         self._process = os.getpid()
         check_descriptors()
         with forks.calling():
@@ -164,11 +166,16 @@ class Client:
     explain_model = _call(calls.explain_model)
     explain_request = _call(calls.explain_request)
 
+    create_key = _call(api_keys.create_key)
+    keys = _call(api_keys.keys)
+    rotate_key = _call(api_keys.rotate_key)
+    revoke_key = _call(api_keys.revoke_key)
+
     def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
         try:
             with forks.calling():
-                reply = send(call.request, timeout=max(call.timeout_s, 0.001))
+                reply = send(call.request, timeout=max(call.timeout_s, 0.001), metadata=self._key)
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
@@ -199,7 +206,9 @@ class Client:
 
     def _open(self, call: StreamCall[Answer]) -> Iterator[Answer]:
         forks.check()
-        stream = self._services.method(call)(call.request, timeout=call.timeout_s)
+        stream = self._services.method(call)(
+            call.request, timeout=call.timeout_s, metadata=self._key
+        )
         return _replies(stream, call, self._proxy)
 
 

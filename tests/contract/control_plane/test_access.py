@@ -1,0 +1,265 @@
+"""Who may call what: every method by every kind of caller, through a real server."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool, message_factory
+
+from control_plane.identity import key_secrets
+from control_plane.identity.access import RULES, About
+from control_plane.services.register import SERVICES
+from control_plane.store.memory_registry import MemoryRegistry
+from control_plane.types.access.api_key import ApiKey, Role
+from tests.contract.control_plane_rig import Rig
+from yolopool.client.async_client import AsyncClient
+from yolopool.errors import (
+    CredentialsInvalid,
+    CredentialsMissing,
+    GrantNeeded,
+    InvalidOption,
+    KeyNotFound,
+    ModelNotFound,
+    RoleNeeded,
+    YolopoolError,
+)
+from yolopool.status import error_from_rpc
+from yolopool.transport import bearer
+
+METHODS = [
+    f"/{service}/{method.name}"
+    for service in SERVICES
+    for method in descriptor_pool.Default().FindServiceByName(service).methods
+]
+NOW = 1000.0
+
+
+def issued(
+    role: Role, grants: tuple[str, ...] = ("*",), **changes: Any
+) -> tuple[ApiKey, key_secrets.KeySecret]:
+    secret = key_secrets.new_secret()
+    key = ApiKey(secret.id, "", "", role, grants, (key_secrets.hashed(secret),), NOW)
+    return replace(key, **changes), secret
+
+
+class Guarded(Rig):
+    """A control plane that asks who calls, with a key of each kind; the stubs use the admin's."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        super().__init__(folder, MemoryRegistry(), auth="keys", **changes)
+        self.kinds = {
+            "detect": issued(Role.DETECT),
+            "operate": issued(Role.OPERATE),
+            "admin": issued(Role.ADMIN),
+            "worker": issued(Role.WORKER),
+            "granted": issued(Role.OPERATE, ("a*",)),
+            "not granted": issued(Role.OPERATE, ("b*",)),
+            "revoked": issued(Role.ADMIN, revoked_unix_s=1.0),
+            "expired": issued(Role.ADMIN, expires_unix_s=1.0),
+        }
+
+    async def __aenter__(self) -> "Guarded":
+        await self.registry.create()
+        for key, _ in self.kinds.values():
+            await self.registry.put_api_key(key)
+        await super().__aenter__()
+        return self
+
+    def secret(self, kind: str) -> str:
+        return self.kinds[kind][1].text if kind in self.kinds else ""
+
+    async def call(self, method: str, request: Any, kind: str, timeout: float = 5) -> Any:
+        """The reply, or the first of a stream. Raises the typed error."""
+        _, service, name = method.split("/")
+        described = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+        reply = message_factory.GetMessageClass(described.output_type)
+        metadata = bearer(self.secret(kind))
+        async with grpc.aio.insecure_channel(self.addresses.grpc) as channel:
+            ways = {
+                (False, False): channel.unary_unary, (True, False): channel.stream_unary,
+                (False, True): channel.unary_stream, (True, True): channel.stream_stream,
+            }  # fmt: skip
+            way: Any = ways[described.client_streaming, described.server_streaming]
+            send = way(
+                method, request_serializer=lambda m: m.SerializeToString(),
+                response_deserializer=reply.FromString,
+            )  # fmt: skip
+            sent = iter([request]) if described.client_streaming else request
+            called = send(sent, timeout=timeout, metadata=metadata)
+            try:
+                if described.server_streaming:
+                    return await called.read()
+                return await called
+            except grpc.RpcError as error:
+                raise error_from_rpc(error) from None
+
+
+def request_about(method: str, model: str) -> Any:
+    """A request of the method that names the model wherever it names one."""
+    _, service, name = method.split("/")
+    described = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+    request: Any = message_factory.GetMessageClass(described.input_type)()
+    if name == "Changeover":
+        request.prepare.add(model=model)
+    elif name == "SetSchedule":
+        request.schedule.name, request.schedule.cron = "day", "0 6 * * *"
+        request.schedule.change.prepare.add(model=model)
+    elif RULES[method].about is About.MODEL:
+        setattr(request, "name" if name == "RegisterModel" else "model", model)
+    return request
+
+
+@pytest.fixture(scope="module")
+def guarded_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    with asyncio.Runner() as runner:
+        yield runner.get_loop()
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    guarded_loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Guarded]:
+    rig = Guarded(tmp_path_factory.mktemp("guarded"))
+    guarded_loop.run_until_complete(rig.__aenter__())
+    yield rig
+    guarded_loop.run_until_complete(rig.__aexit__())
+
+
+def test_every_method_has_a_rule_and_no_rule_is_of_another() -> None:
+    assert set(METHODS) == set(RULES)
+
+
+def expected(method: str, kind: str) -> type[YolopoolError] | None:
+    """The error of a call about model a; None: it is allowed, whatever it answers then."""
+    if kind == "nobody":
+        return CredentialsMissing
+    if kind in ("revoked", "expired", "wrong"):
+        return CredentialsInvalid
+    rule = RULES[method]
+    role = Role.OPERATE if kind in ("granted", "not granted") else Role(kind)
+    if not role.allows(rule.role):
+        return RoleNeeded
+    if kind in ("granted", "not granted") and rule.about is About.FLEET:
+        return GrantNeeded
+    return ModelNotFound if kind == "not granted" and rule.about is About.MODEL else None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_matrix(guarded: Guarded, guarded_loop: asyncio.AbstractEventLoop, method: str) -> None:
+    kinds = ["nobody", "wrong", *guarded.kinds]
+    guarded.kinds["wrong"] = (guarded.kinds["admin"][0], key_secrets.new_secret("00000000aa"))
+    seen, right = {}, {}
+    for kind in kinds:
+        outcome: object = None
+        try:
+            call = guarded.call(method, request_about(method, "a"), kind, timeout=0.3)
+            guarded_loop.run_until_complete(call)
+        except (CredentialsMissing, CredentialsInvalid, RoleNeeded, GrantNeeded) as error:
+            outcome = type(error)
+        except ModelNotFound:
+            outcome = ModelNotFound if kind == "not granted" else None
+        except YolopoolError:
+            pass
+        seen[kind], right[kind] = outcome, expected(method, kind)
+    assert seen == right
+
+
+# --- what a caller sees -----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Guarded]:
+    async with Guarded(tmp_path) as rig:
+        yield rig
+
+
+async def test_what_is_not_granted_looks_as_if_it_did_not_exist(rig: Guarded) -> None:
+    async with AsyncClient(rig.addresses.grpc, rig.secret("admin")) as admin:
+        for name in ("alpha", "beta"):
+            await admin.register(name, _file(rig, name), wait=False)
+    async with AsyncClient(rig.addresses.grpc, rig.secret("granted")) as caller:
+        assert [model.name for model in await caller.models()] == ["alpha"]
+        said = {}
+        for name in ("beta", "none"):
+            with pytest.raises(ModelNotFound) as raised:
+                await caller.model(name)
+            said[name] = raised.value.message.replace(name, "X")
+        assert said["beta"] == said["none"]
+        told = [event.model async for event in caller.events(follow=False)]
+        assert set(told) == {"", "alpha@1"}
+        with pytest.raises(ModelNotFound):  # alpha is allowed, the other is not
+            await caller.changeover(["alpha"], ["beta"])
+
+
+def _file(rig: Guarded, text: str) -> Path:
+    path = rig.settings.data_dir / f"{text}.pt"
+    path.write_bytes(text.encode())
+    return path
+
+
+async def test_keys_are_made_rotated_and_revoked(rig: Guarded) -> None:
+    async with AsyncClient(rig.addresses.grpc, rig.secret("admin")) as admin:
+        made = await admin.create_key("detect", models=["a*"], label="camera 7", lifetime_s=60)
+        assert made.secret not in repr(made)
+        assert (made.key.role, made.key.models, made.key.label) == ("detect", ("a*",), "camera 7")
+        async with AsyncClient(rig.addresses.grpc, made.secret) as caller:
+            assert await caller.models() == ()
+            other = await admin.rotate_key(made.key.id, overlap_s=60)
+            assert await caller.models() == ()  # the former secret, for a minute
+            await admin.rotate_key(made.key.id)
+            with pytest.raises(CredentialsInvalid):
+                await caller.models()
+        async with AsyncClient(rig.addresses.grpc, other.secret) as caller:
+            with pytest.raises(CredentialsInvalid):
+                await caller.models()
+        last = await admin.rotate_key(made.key.id)
+        async with AsyncClient(rig.addresses.grpc, last.secret) as caller:
+            assert await caller.models() == ()
+            revoked = await admin.revoke_key(made.key.id)
+            assert revoked.revoked_unix_s
+            assert await admin.revoke_key(made.key.id) == revoked
+            with pytest.raises(CredentialsInvalid):
+                await caller.models()
+        assert next(iter(await admin.keys())).id == made.key.id
+        too_many = [f"a{number}" for number in range(65)]
+        for wrong in ({"models": [""]}, {"models": too_many}, {"label": "a\n"}, {"lifetime_s": -1}):
+            with pytest.raises(InvalidOption):
+                await admin.create_key("detect", **wrong)
+        with pytest.raises(KeyNotFound):
+            await admin.revoke_key("none")
+
+
+async def test_the_registry_and_the_logs_hold_no_secret(
+    rig: Guarded, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with AsyncClient(rig.addresses.grpc, rig.secret("admin")) as admin:
+        made = await admin.create_key("detect")
+        async with AsyncClient(rig.addresses.grpc, made.secret) as caller:
+            with pytest.raises(RoleNeeded):
+                await caller.keys()
+    secret = made.secret.rpartition("_")[2]
+    held = json.dumps([str(key) for key in (await rig.registry.desired()).api_keys.values()])
+    told = "".join(capfd.readouterr())
+    assert made.key.id in held
+    assert secret not in held + told
+    assert f"key:{made.key.id}" in told or made.key.id in told
+
+
+async def test_the_first_admin_key_is_a_file_of_this_user_alone(tmp_path: Path) -> None:
+    async with Rig(tmp_path, auth="keys") as rig:
+        path = rig.settings.data_dir / "admin.key"
+        for _ in range(200):
+            if path.exists() and rig.plane.view.desired.api_keys:
+                break
+            await asyncio.sleep(0.02)
+        assert path.stat().st_mode & 0o777 == 0o600
+        async with AsyncClient(rig.addresses.grpc, path.read_text().strip()) as admin:
+            assert [key.role for key in await admin.keys()] == ["admin"]
+        with pytest.raises(CredentialsMissing):
+            async with AsyncClient(rig.addresses.grpc) as nobody:
+                await nobody.models()
