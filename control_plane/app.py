@@ -7,7 +7,6 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -19,10 +18,7 @@ from control_plane.events.recorder import EventRecorder
 from control_plane.gateway.dispatch import Dispatch
 from control_plane.gateway.http_app import build
 from control_plane.gateway.http_server import HttpServer
-from control_plane.identity import admin_key
-from control_plane.identity.audit import Audit, stand_of
-from control_plane.identity.authentication import Authentication
-from control_plane.identity.keyring import Keyring
+from control_plane.identity.guard import Guard
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
@@ -57,6 +53,7 @@ from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
 from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import announce, settle, until_signal
+from yolopool.tls.certificates import follow
 
 log = structlog.get_logger()
 
@@ -68,7 +65,6 @@ LOAD_TICK_S = 0.5
 CONNECTION_AGE_S = 300.0
 # Local copy of the registry, in the data directory.
 COPY = "registry-copy.jsonl"
-ADMIN_KEY = "admin.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +73,7 @@ class Addresses:
 
     grpc: str
     http: str
+    pool: str = ""  # for the pool's own processes, if that is another
 
 
 class ControlPlane:
@@ -90,7 +87,8 @@ class ControlPlane:
         self._clock = clock
         self.view = view = View(clock)
         self._metrics = Metrics()
-        self._worker_client = WorkerClient()
+        self._certificates = settings.certificates()
+        self._worker_client = WorkerClient(self._certificates)
         self._artifacts = FolderArtifacts(settings.data_dir / "store", settings.max_artifact_bytes)
         self._recorder = recorder = EventRecorder(identity.name, registry, clock)
         # A store in memory ends with the process: there is nothing to restore.
@@ -98,7 +96,7 @@ class ControlPlane:
         self._reflector = Reflector(registry, view, self._copy, self._restored, settings.strict)
         refresh = self._reflector.refresh
         pool_key = settings.pool_key.get_secret_value()
-        self._leader_client = LeaderClient(view, identity.name, pool_key)
+        self._leader_client = LeaderClient(view, identity.name, pool_key, self._certificates)
         grace_s = settings.no_worker_grace_s
         self._loader = Loader(registry, view, refresh, self._leader_client, clock, grace_s)
         self._changeovers = Changeovers(
@@ -139,9 +137,12 @@ class ControlPlane:
             registry, recorder, clock, settings.quarantine_s, self._answers
         )
         self._worker_exits = self._new_worker_exits()
+        self._guard = Guard(settings, registry, view, refresh, clock)
         self._services = self._new_services(identity)
         self._server, self.dispatch = self._new_doors()
-        self._http = HttpServer(build(view, self._metrics, self._is_leader, doors=[]))
+        self._http = HttpServer(
+            build(view, self._metrics, self._is_leader, doors=[]), self._certificates
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
 
@@ -191,20 +192,11 @@ class ControlPlane:
             )
         )
 
-    def _new_authentication(self) -> list[Authentication]:
-        """The interceptor that asks who calls, if callers are asked."""
-        if self._settings.auth == "off":
-            return []
-        keyring = Keyring(lambda: self.view.desired.api_keys, self._clock.unix)
-        audit = Audit(partial(stand_of, self.view))
-        models = lambda: self.view.catalogue.models  # noqa: E731
-        return [Authentication(keyring, models, audit, self._settings.reflection)]
-
     def _new_doors(self) -> tuple[GrpcServer, Dispatch]:
         """The gRPC server, and the same methods for the other doors."""
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
-        interceptors = [*self._new_authentication(), readiness, forwarding]
+        interceptors = [*self._guard.interceptors(), readiness, forwarding]
         server = GrpcServer(SERVICES, interceptors, CONNECTION_AGE_S)
         dispatch = Dispatch(interceptors, server.calls)
         self._services.add_to(server.server)
@@ -236,11 +228,20 @@ class ControlPlane:
         settings = self._settings
         await asyncio.to_thread(self._artifacts.prepare)
         http_port = self._http.bind(settings.http_host, settings.http_port)
-        port = await self._server.start(settings.host, settings.port)
-        self._election.address = settings.advertise or _reachable(settings.host, port)
+        pool_port = None
+        if settings.pool_port is not None:
+            certificates = self._certificates
+            pool_port = self._server.listen(settings.host, settings.pool_port, certificates, True)
+        port = await self._server.start(settings.host, settings.port, self._certificates)
+        own = _reachable(settings.host, port if pool_port is None else pool_port)
+        self._election.address = settings.advertise or own
         self._spawn_all()
         self._deciding = asyncio.create_task(self._open(), name="decide")
-        return Addresses(_address(settings.host, port), _address(settings.http_host, http_port))
+        return Addresses(
+            _address(settings.host, port),
+            _address(settings.http_host, http_port),
+            _address(settings.host, pool_port) if pool_port is not None else "",
+        )
 
     async def stop(self) -> None:
         """Gives up the lease, so that another control plane leads at once; then refuses new calls,
@@ -284,21 +285,10 @@ class ControlPlane:
                 self.view.expected = frozenset(worker.id for worker in recorded)
         except RegistryUnavailable:
             log.info("the recorded workers can't be read: they will join by themselves")
-        if self._settings.auth == "keys":
-            await self._ensure_admin_key()
+        await self._guard.open()
         await self._server.set_serving(True)
         log.info("serving", models=len(self.view.catalogue.models))
         await self._reconciler.run()
-
-    async def _ensure_admin_key(self) -> None:
-        path = self._settings.admin_key_file or self._settings.data_dir / ADMIN_KEY
-        try:
-            if await admin_key.ensure(path, self._registry, self.view, self._clock.unix()):
-                await self._reflector.refresh()
-        except RegistryUnavailable:
-            log.info("the admin's key can't be stored now: restart once the registry answers")
-        except (OSError, ValueError) as error:
-            log.error("the admin's key can't be read or made", why=str(error))
 
     def _spawn_all(self) -> None:
         """Background tasks; HTTP first, since `stop` waits for it."""
@@ -314,6 +304,15 @@ class ControlPlane:
         self._spawn(self._preloader.run(), "preload")
         self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")
+        if self._certificates is not None:
+            self._spawn(follow(self._certificates, self._renewed), "certificates")
+
+    async def _renewed(self) -> None:
+        """Further connections show the certificate that came."""
+        log.info("certificates renewed")
+        self._worker_client.renew()
+        await self._leader_client.renew()
+        self._http.renew()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
@@ -362,6 +361,8 @@ async def run(settings: Settings) -> None:
     addresses = await control_plane.start()
     settle()
     line = {"event": "listening", "grpc": addresses.grpc, "http": addresses.http}
+    if addresses.pool:
+        line["pool"] = addresses.pool
     announce(line)
     log.info("stopping", signal=await until_signal())
     await control_plane.stop()

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from yolopool.errors import InvalidModelReference
 from yolopool.names import parse_ref
+from yolopool.tls.certificates import Certificates, certificates_of
 from yolopool.vocabulary import MAX_RAW_BYTES
 
 
@@ -53,6 +54,20 @@ class Settings(BaseSettings):
     redis_password: SecretStr = Field(
         SecretStr(""), description="password of Redis, if the URL has none"
     )
+    tls_ca: Path | None = Field(
+        None, description="certificates of the authority that the pool's processes trust, PEM"
+    )
+    tls_cert: Path | None = Field(
+        None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
+    )
+    tls_key: Path | None = Field(None, description="key of the certificate, PEM")
+    pool_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="another gRPC port, for workers, importers and control planes that show a "
+        "certificate of tls_ca; 0: any free one; default: they use the gRPC port, with keys",
+    )
     auth: Literal["off", "keys"] = Field(
         "off", description="keys: every call needs an API key; off: everyone may do everything"
     )
@@ -63,7 +78,7 @@ class Settings(BaseSettings):
     )
     pool_key: SecretStr = Field(
         SecretStr(""),
-        description="API key of the role worker, for calls to other control planes",
+        description="API key of the role control-plane, for calls to other control planes",
     )
     reflection: bool = Field(
         True,
@@ -155,6 +170,10 @@ class Settings(BaseSettings):
                 f"{self.heartbeat_interval_s:g} s: one late heartbeat would lose a worker"
             )
         return self
+
+    def certificates(self) -> Certificates | None:
+        """Raises OSError and ValueError for files that can't be used."""
+        return certificates_of(self.tls_ca, self.tls_cert, self.tls_key)
 
 
 def read_settings(arguments: list[str] | None = None) -> Settings:

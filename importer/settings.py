@@ -16,6 +16,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from yolopool.tls.certificates import Certificates, certificates_of
+
 
 class Settings(BaseSettings):
     """Flags of `python -m importer`; each is `--kebab-case` and YOLOPOOL_IMPORTER_UPPER_CASE."""
@@ -58,6 +60,13 @@ class Settings(BaseSettings):
         None, description="for int8: folder of JPEG or PNG images like those the model will be sent"
     )
     out: Path = Field(Path("packs"), description="folder for the pack of FILE")
+    tls_ca: Path | None = Field(
+        None, description="certificates of the authority that the pool's processes trust, PEM"
+    )
+    tls_cert: Path | None = Field(
+        None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
+    )
+    tls_key: Path | None = Field(None, description="key of the certificate, PEM")
     api_key: SecretStr = Field(
         SecretStr(""), description="API key of the role worker, for a pool that asks who calls"
     )
@@ -92,6 +101,10 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    def certificates(self) -> Certificates | None:
+        """Raises OSError and ValueError for files that can't be used."""
+        return certificates_of(self.tls_ca, self.tls_cert, self.tls_key)
 
 
 def read_settings(arguments: list[str] | None = None) -> Settings:

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import grpc
 import structlog
 
-from yolopool.server.grpc_server import CHANNEL_OPTIONS
+from yolopool.server.grpc_server import open_channel
+from yolopool.tls.certificates import Certificates
 from yolopool.transport import bearer
 from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb2
 
@@ -31,7 +32,9 @@ class Membership:
         inventory: Callable[[], fleet_pb2.Worker],
         highest_token: Callable[[], types_pb2.FencingToken],
         api_key: str = "",
+        certificates: Certificates | None = None,
     ) -> None:
+        self._certificates = certificates
         self._key = bearer(api_key)
         self._control_planes = control_planes
         self._inventory = inventory
@@ -55,7 +58,7 @@ class Membership:
         backoff_s = FIRST_BACKOFF_S
         while True:
             try:
-                async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+                async with open_channel(address, self._certificates) as channel:
                     stub = membership_pb2_grpc.MembershipServiceStub(channel)
                     joined = await self._join(stub)
                     log.info("joined", control_plane=address, cluster=joined.cluster)
@@ -115,7 +118,7 @@ class Membership:
     async def _leave(self, address: str) -> None:
         worker = self._inventory()
         try:
-            async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            async with open_channel(address, self._certificates) as channel:
                 stub = membership_pb2_grpc.MembershipServiceStub(channel)
                 request = membership_pb2.LeaveRequest(
                     worker=worker.id, incarnation=worker.incarnation
@@ -126,19 +129,28 @@ class Membership:
 
 
 async def report_exit(
-    control_planes: Sequence[str], report: membership_pb2.ReportExitRequest, api_key: str = ""
+    control_planes: Sequence[str],
+    report: membership_pb2.ReportExitRequest,
+    api_key: str = "",
+    certificates: Certificates | None = None,
 ) -> None:
     """Tells all control planes at once that a process ended by itself. Does not wait for those that
     do not answer.
     """
-    await asyncio.gather(*(_report(address, report, bearer(api_key)) for address in control_planes))
+    key = bearer(api_key)
+    await asyncio.gather(
+        *(_report(address, report, key, certificates) for address in control_planes)
+    )
 
 
 async def _report(
-    address: str, report: membership_pb2.ReportExitRequest, key: Sequence[tuple[str, str]]
+    address: str,
+    report: membership_pb2.ReportExitRequest,
+    key: Sequence[tuple[str, str]],
+    certificates: Certificates | None,
 ) -> None:
     try:
-        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        async with open_channel(address, certificates) as channel:
             stub = membership_pb2_grpc.MembershipServiceStub(channel)
             await stub.ReportExit(report, timeout=REPORT_TIMEOUT_S, metadata=key)
     except grpc.aio.AioRpcError as error:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
+from yolopool.tls.certificates import Certificates, certificates_of
 from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
@@ -87,6 +88,13 @@ class Settings(BaseSettings):
         description="the devices to supervise: auto, or a list such as cuda, or cpu,sim:2, or "
         "cpu:2x8 (two workers, each bound to eight cores)",
     )
+    tls_ca: Path | None = Field(
+        None, description="certificates of the authority that the pool's processes trust, PEM"
+    )
+    tls_cert: Path | None = Field(
+        None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
+    )
+    tls_key: Path | None = Field(None, description="key of the certificate, PEM")
     api_key: SecretStr = Field(
         SecretStr(""), description="API key of the role worker, for a pool that asks who calls"
     )
@@ -293,6 +301,10 @@ class Settings(BaseSettings):
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
                 arguments.append(f"--{flag}={text}")
         return arguments
+
+    def certificates(self) -> Certificates | None:
+        """Raises OSError and ValueError for files that can't be used."""
+        return certificates_of(self.tls_ca, self.tls_cert, self.tls_key)
 
     def secrets(self) -> dict[str, str]:
         """The variables that give a child process what `arguments` leaves out."""

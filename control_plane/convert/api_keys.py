@@ -9,6 +9,7 @@ _ROLES = {
     keys_pb2.ROLE_OPERATE: Role.OPERATE,
     keys_pb2.ROLE_ADMIN: Role.ADMIN,
     keys_pb2.ROLE_WORKER: Role.WORKER,
+    keys_pb2.ROLE_CONTROL_PLANE: Role.CONTROL_PLANE,
 }
 _WORDS = {role: word for word, role in _ROLES.items()}
 
@@ -18,7 +19,7 @@ def role_in(word: int) -> Role:
     for known, role in _ROLES.items():
         if known == word:
             return role
-    raise InvalidOption("role is not set: give detect, operate, admin or worker")
+    raise InvalidOption("role is not set: give detect, operate, admin, worker or control-plane")
 
 
 def key_out(key: ApiKey) -> keys_pb2.ApiKey:

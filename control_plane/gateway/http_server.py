@@ -8,6 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from yolopool.server.grpc_server import warn_if_open
+from yolopool.tls.certificates import Certificates, TlsFiles
 
 
 class _Server(uvicorn.Server):
@@ -21,7 +22,7 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """`bind`, then `serve` until `stop`."""
 
-    def __init__(self, application: FastAPI) -> None:
+    def __init__(self, application: FastAPI, certificates: Certificates | None = None) -> None:
         config = uvicorn.Config(
             application,
             log_config=None,
@@ -32,12 +33,17 @@ class HttpServer:
             ws="none",
             timeout_graceful_shutdown=1,
         )
+        self._files = certificates.files if certificates is not None else TlsFiles()
+        if self._files.has_own:
+            config.ssl_certfile, config.ssl_keyfile = self._files.certificate, self._files.key
+        self._config = config
         self._server = _Server(config)
         self._socket: socket.socket | None = None
 
     def bind(self, host: str, port: int) -> int:
         """Returns the port (0: any free one); OSError if it is taken."""
-        warn_if_open(host, "HTTP")
+        if not self._files.has_own:
+            warn_if_open(host, "HTTP")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             self._socket = socket.create_server((host, port), family=family)
@@ -48,6 +54,12 @@ class HttpServer:
     async def serve(self) -> None:
         assert self._socket is not None, "serve() before bind(): this is a bug"
         await self._server.serve(sockets=[self._socket])
+
+    def renew(self) -> None:
+        """The certificate changed: further connections get it."""
+        certificate = self._files.certificate
+        if self._config.ssl is not None and certificate is not None:
+            self._config.ssl.load_cert_chain(certificate, self._files.key)
 
     def stop(self) -> None:
         self._server.should_exit = True

@@ -88,7 +88,7 @@ RULES: Mapping[str, Rule] = {
         "MembershipService/Heartbeat": _WORKERS,
         "MembershipService/Leave": _WORKERS,
         "MembershipService/ReportExit": _WORKERS,
-        "PeerService/WantVersion": _WORKERS,
+        "PeerService/WantVersion": Rule(Role.CONTROL_PLANE),
         "KeyService/CreateKey": Rule(Role.ADMIN, About.FLEET),
         "KeyService/ListKeys": Rule(Role.ADMIN, About.FLEET),
         "KeyService/RotateKey": Rule(Role.ADMIN, About.FLEET),

@@ -33,8 +33,11 @@ from yolopool.errors import (
     RoleNeeded,
     YolopoolError,
 )
+from yolopool.tls.certificates import peer_of
 
 AUTHORIZATION, BEARER = "authorization", "bearer "
+# What a certificate of the pool says of a process.
+_OF_POOL = {"worker": Role.WORKER, "control-plane": Role.CONTROL_PLANE}
 
 
 class KnownContext:
@@ -118,6 +121,10 @@ class Authentication(grpc.aio.ServerInterceptor):
         """Who calls. Raises Unauthenticated, which the audit has."""
         try:
             sent = next((str(value) for key, value in metadata if key == AUTHORIZATION), "")
+            peer = peer_of(context) if not sent else None
+            if peer is not None and peer[0] in _OF_POOL:
+                shown = Principal(f"certificate:{peer[1]}", _OF_POOL[peer[0]])
+                return _behind(shown, metadata)
             if not sent:
                 raise CredentialsMissing(
                     "this pool asks who calls: send an API key as 'authorization: Bearer KEY' "
@@ -186,7 +193,7 @@ class Authentication(grpc.aio.ServerInterceptor):
 
 def _behind(principal: Principal, metadata: Sequence[tuple[str, Any]]) -> Principal:
     """The caller whose call another control plane forwards; else the caller itself."""
-    if principal.role is not Role.WORKER:
+    if principal.role is not Role.CONTROL_PLANE:
         return principal
     text = next((str(value) for key, value in metadata if key == CALLER), "")
     try:

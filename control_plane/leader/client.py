@@ -15,8 +15,9 @@ from control_plane.caller import Principal, told
 from control_plane.convert.versions import key_out
 from control_plane.types.version import VersionKey
 from control_plane.view.view import LEADER, View
-from yolopool.server.grpc_server import CHANNEL_OPTIONS
+from yolopool.server.grpc_server import CHANNEL_OPTIONS, open_channel
 from yolopool.status import error_from_rpc
+from yolopool.tls.certificates import Certificates
 from yolopool.transport import bearer
 from yolopool.v1 import peer_pb2
 
@@ -46,7 +47,10 @@ class LeaderLost(Exception):
 class LeaderClient:
     """`name` is this control plane's in the lease."""
 
-    def __init__(self, view: View, name: str, pool_key: str = "") -> None:
+    def __init__(
+        self, view: View, name: str, pool_key: str = "", certificates: Certificates | None = None
+    ) -> None:
+        self._certificates = certificates
         self._key = bearer(pool_key)
         self._view = view
         self._name = name
@@ -92,6 +96,10 @@ class LeaderClient:
             moved.cancel()
             await asyncio.gather(answer, moved, return_exceptions=True)
 
+    async def renew(self) -> None:
+        """The certificate of this process changed: further calls connect anew with it."""
+        await self.close()
+
     async def close(self) -> None:
         for channel in self._channels.values():
             await channel.close()
@@ -115,5 +123,5 @@ class LeaderClient:
         for other in [known for known in self._channels if known != address]:
             await self._channels.pop(other).close()
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+            self._channels[address] = open_channel(address, self._certificates, _OPTIONS)
         return self._channels[address]

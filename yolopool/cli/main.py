@@ -16,6 +16,7 @@ import typer
 import yolopool
 from yolopool.cli import bench, explain, models, result_tables, tables
 from yolopool.cli import fleet as cli_fleet
+from yolopool.cli.access import certs as cli_certs
 from yolopool.cli.access import keys as cli_keys
 from yolopool.cli.console import (
     Address,
@@ -43,7 +44,7 @@ class _Commands(SectionedGroup):
         "Start a pool on this machine": ["up", "demo"],
         "Use models": ["detect", "models", "bench", "changeover", "schedules"],
         "See what the pool does": ["status", "workers", "events", "explain"],
-        "Decide who may call": ["keys"],
+        "Decide who may call": ["keys", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
         "Other": ["version"],
     }
@@ -72,6 +73,7 @@ app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
 app.add_typer(cli_keys.keys_app, name="keys")
+app.add_typer(cli_certs.certs_app, name="certs")
 app.add_typer(explain.explain_app, name="explain")
 app.command("detect")(command.detect)
 app.command("bench")(bench.bench)

@@ -26,6 +26,7 @@ from yolopool.errors import ForkedProcess
 from yolopool.forks import forks
 from yolopool.server.exhaustion import check_descriptors
 from yolopool.status import error_from_rpc
+from yolopool.tls.certificates import credentials_of
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
@@ -75,15 +76,15 @@ class AsyncClient:
     Use it in an `async with`, or close it.
     """
 
-    def __init__(self, address: str | None = None, api_key: str | None = None) -> None:
+    def __init__(
+        self, address: str | None = None, api_key: str | None = None, ca: str | Path | None = None
+    ) -> None:
         self.address = transport.address_of(address)
         self._key = transport.bearer(transport.api_key_of(api_key))
         self._process = os.getpid()
         check_descriptors()
         forks.opened(self)
-        self._channel = grpc.aio.insecure_channel(
-            self.address, options=transport.client_options(self.address)
-        )
+        self._channel = _channel(self.address, credentials_of(ca))
         self._proxy = transport.proxy_of(self.address, os.environ)
         self._services = Services(self._channel)
 
@@ -204,6 +205,13 @@ class AsyncClient:
             call.request, timeout=call.timeout_s, metadata=self._key
         )
         return _replies(stream, call, self._proxy)
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    options = transport.client_options(address)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 async def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> AsyncIterator[Answer]:

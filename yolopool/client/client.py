@@ -27,6 +27,7 @@ from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, 
 from yolopool.forks import forks
 from yolopool.server.exhaustion import check_descriptors
 from yolopool.status import error_from_rpc
+from yolopool.tls.certificates import credentials_of
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
@@ -71,19 +72,23 @@ def _stream(
 class Client:
     """Calls a pool at `address` (host:port; by default YOLOPOOL_ADDRESS or 127.0.0.1:50051).
 
+    `api_key` (or YOLOPOOL_API_KEY) says who calls. `ca` (or YOLOPOOL_CA) is a PEM file of the
+    authority that the pool's certificate must be of, or the word system for those that this machine
+    trusts: with it the connection is encrypted.
+
     Safe to share between threads. Close it, or use it in a `with`. In a process that was forked
     during a call of another thread, clients raise ForkedProcess.
     """
 
-    def __init__(self, address: str | None = None, api_key: str | None = None) -> None:
+    def __init__(
+        self, address: str | None = None, api_key: str | None = None, ca: str | Path | None = None
+    ) -> None:
         self.address = transport.address_of(address)
         self._key = transport.bearer(transport.api_key_of(api_key))
         self._process = os.getpid()
         check_descriptors()
         with forks.calling():
-            self._channel = grpc.insecure_channel(
-                self.address, options=transport.client_options(self.address)
-            )
+            self._channel = _channel(self.address, credentials_of(ca))
         self._proxy = transport.proxy_of(self.address, os.environ)
         self._services = Services(self._channel)
 
@@ -210,6 +215,13 @@ class Client:
             call.request, timeout=call.timeout_s, metadata=self._key
         )
         return _replies(stream, call, self._proxy)
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    options = transport.client_options(address)
+    if credentials is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, credentials, options=options)
 
 
 def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> Iterator[Answer]:

@@ -37,7 +37,11 @@ def set_up_logs(
     if isinstance(stream, QueuedLog):
         atexit.register(stream.drain, DRAIN_S)
     _streams.append(stream)
-    renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer()
+    renderer: Any = structlog.processors.JSONRenderer()
+    if not json:
+        # Not the one of rich, which prints the values of variables: some are secrets.
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=plain)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16yolopool/v1/keys.proto\x12\x0byolopool.v1\"\xac\x01\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x1f\n\x04role\x18\x04 \x01(\x0e\x32\x11.yolopool.v1.Role\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x16\n\x0e\x63reated_unix_s\x18\x06 \x01(\x01\x12\x16\n\x0e\x65xpires_unix_s\x18\x07 \x01(\x01\x12\x16\n\x0erevoked_unix_s\x18\x08 \x01(\x01\"v\n\x10\x43reateKeyRequest\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x1f\n\x04role\x18\x03 \x01(\x0e\x32\x11.yolopool.v1.Role\x12\x0e\n\x06models\x18\x04 \x03(\t\x12\x12\n\nlifetime_s\x18\x05 \x01(\x01\"E\n\x11\x43reateKeyResponse\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x11\n\x0fListKeysRequest\"5\n\x10ListKeysResponse\x12!\n\x04keys\x18\x01 \x03(\x0b\x32\x13.yolopool.v1.ApiKey\"1\n\x10RotateKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\toverlap_s\x18\x02 \x01(\x01\"E\n\x11RotateKeyResponse\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"5\n\x11RevokeKeyResponse\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.ApiKey*`\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_DETECT\x10\x01\x12\x10\n\x0cROLE_OPERATE\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0f\n\x0bROLE_WORKER\x10\x04\x32\xb9\x02\n\nKeyService\x12J\n\tCreateKey\x12\x1d.yolopool.v1.CreateKeyRequest\x1a\x1e.yolopool.v1.CreateKeyResponse\x12G\n\x08ListKeys\x12\x1c.yolopool.v1.ListKeysRequest\x1a\x1d.yolopool.v1.ListKeysResponse\x12J\n\tRotateKey\x12\x1d.yolopool.v1.RotateKeyRequest\x1a\x1e.yolopool.v1.RotateKeyResponse\x12J\n\tRevokeKey\x12\x1d.yolopool.v1.RevokeKeyRequest\x1a\x1e.yolopool.v1.RevokeKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16yolopool/v1/keys.proto\x12\x0byolopool.v1\"\xac\x01\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x1f\n\x04role\x18\x04 \x01(\x0e\x32\x11.yolopool.v1.Role\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x16\n\x0e\x63reated_unix_s\x18\x06 \x01(\x01\x12\x16\n\x0e\x65xpires_unix_s\x18\x07 \x01(\x01\x12\x16\n\x0erevoked_unix_s\x18\x08 \x01(\x01\"v\n\x10\x43reateKeyRequest\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x1f\n\x04role\x18\x03 \x01(\x0e\x32\x11.yolopool.v1.Role\x12\x0e\n\x06models\x18\x04 \x03(\t\x12\x12\n\nlifetime_s\x18\x05 \x01(\x01\"E\n\x11\x43reateKeyResponse\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x11\n\x0fListKeysRequest\"5\n\x10ListKeysResponse\x12!\n\x04keys\x18\x01 \x03(\x0b\x32\x13.yolopool.v1.ApiKey\"1\n\x10RotateKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\toverlap_s\x18\x02 \x01(\x01\"E\n\x11RotateKeyResponse\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"5\n\x11RevokeKeyResponse\x12 \n\x03key\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.ApiKey*x\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_DETECT\x10\x01\x12\x10\n\x0cROLE_OPERATE\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0f\n\x0bROLE_WORKER\x10\x04\x12\x16\n\x12ROLE_CONTROL_PLANE\x10\x05\x32\xb9\x02\n\nKeyService\x12J\n\tCreateKey\x12\x1d.yolopool.v1.CreateKeyRequest\x1a\x1e.yolopool.v1.CreateKeyResponse\x12G\n\x08ListKeys\x12\x1c.yolopool.v1.ListKeysRequest\x1a\x1d.yolopool.v1.ListKeysResponse\x12J\n\tRotateKey\x12\x1d.yolopool.v1.RotateKeyRequest\x1a\x1e.yolopool.v1.RotateKeyResponse\x12J\n\tRevokeKey\x12\x1d.yolopool.v1.RevokeKeyRequest\x1a\x1e.yolopool.v1.RevokeKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'yolopool.v1.keys_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROLE']._serialized_start=688
-  _globals['_ROLE']._serialized_end=784
+  _globals['_ROLE']._serialized_end=808
   _globals['_APIKEY']._serialized_start=40
   _globals['_APIKEY']._serialized_end=212
   _globals['_CREATEKEYREQUEST']._serialized_start=214
@@ -51,6 +51,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEKEYREQUEST']._serialized_end=631
   _globals['_REVOKEKEYRESPONSE']._serialized_start=633
   _globals['_REVOKEKEYRESPONSE']._serialized_end=686
-  _globals['_KEYSERVICE']._serialized_start=787
-  _globals['_KEYSERVICE']._serialized_end=1100
+  _globals['_KEYSERVICE']._serialized_start=811
+  _globals['_KEYSERVICE']._serialized_end=1124
 # @@protoc_insertion_point(module_scope)

@@ -33,10 +33,12 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_ADMIN: _Role.ValueType  # 3
     """Keys, drains, the store."""
     ROLE_WORKER: _Role.ValueType  # 4
-    """Of the pool's own processes alone: workers, importers, other control planes."""
+    """Of workers and importers alone."""
+    ROLE_CONTROL_PLANE: _Role.ValueType  # 5
+    """Of control planes alone: calls to the leader, in the name of their own callers."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """What a caller may do; each but WORKER also what those before it may."""
+    """What a caller may do; of the first three each also what those before it may."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_DETECT: Role.ValueType  # 1
@@ -46,7 +48,9 @@ ROLE_OPERATE: Role.ValueType  # 2
 ROLE_ADMIN: Role.ValueType  # 3
 """Keys, drains, the store."""
 ROLE_WORKER: Role.ValueType  # 4
-"""Of the pool's own processes alone: workers, importers, other control planes."""
+"""Of workers and importers alone."""
+ROLE_CONTROL_PLANE: Role.ValueType  # 5
+"""Of control planes alone: calls to the leader, in the name of their own callers."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final

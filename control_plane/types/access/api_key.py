@@ -6,19 +6,24 @@ from fnmatch import fnmatchcase
 
 
 class Role(StrEnum):
-    """What a caller may do. Each but WORKER may do what those before it may."""
+    """What a caller may do. Of the first three, each may do what those before it may."""
 
     DETECT = "detect"
     OPERATE = "operate"
     ADMIN = "admin"
-    WORKER = "worker"  # of the pool's own processes: join, import, ask a peer; no detection
+    # Of the pool's own processes, which may do nothing else.
+    WORKER = "worker"  # join, import
+    CONTROL_PLANE = "control-plane"  # ask the leader, in the name of its own callers
 
     def allows(self, needed: "Role") -> bool:
         """Whether a caller of this role may do what needs that one."""
-        if Role.WORKER in (self, needed):
+        if self in _OWN or needed in _OWN:
             return self is needed
-        order = list(Role)
-        return order.index(self) >= order.index(needed)
+        return _PEOPLE.index(self) >= _PEOPLE.index(needed)
+
+
+_PEOPLE = (Role.DETECT, Role.OPERATE, Role.ADMIN)
+_OWN = (Role.WORKER, Role.CONTROL_PLANE)
 
 
 @dataclass(frozen=True, slots=True)

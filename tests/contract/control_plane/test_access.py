@@ -57,6 +57,7 @@ class Guarded(Rig):
             "operate": issued(Role.OPERATE),
             "admin": issued(Role.ADMIN),
             "worker": issued(Role.WORKER),
+            "control-plane": issued(Role.CONTROL_PLANE),
             "granted": issued(Role.OPERATE, ("a*",)),
             "not granted": issued(Role.OPERATE, ("b*",)),
             "revoked": issued(Role.ADMIN, revoked_unix_s=1.0),

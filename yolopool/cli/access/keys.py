@@ -20,7 +20,10 @@ DAY_S = 86_400.0
 @keys_app.command("create")
 def create(
     role: Annotated[
-        str, typer.Option("--role", help="What it may do: detect, operate, admin or worker.")
+        str,
+        typer.Option(
+            "--role", help="What it may do: detect, operate, admin, worker, control-plane."
+        ),
     ],
     models: Annotated[
         list[str] | None,

@@ -8,12 +8,13 @@ from yolopool.client.calls import CHANGE_TIMEOUT_S, READ_TIMEOUT_S, Call
 from yolopool.errors import InvalidOption
 from yolopool.v1 import keys_pb2
 
-RoleName = Literal["detect", "operate", "admin", "worker"]
+RoleName = Literal["detect", "operate", "admin", "worker", "control-plane"]
 _ROLES: dict[str, keys_pb2.Role.ValueType] = {
     "detect": keys_pb2.ROLE_DETECT,
     "operate": keys_pb2.ROLE_OPERATE,
     "admin": keys_pb2.ROLE_ADMIN,
     "worker": keys_pb2.ROLE_WORKER,
+    "control-plane": keys_pb2.ROLE_CONTROL_PLANE,
 }
 _NAMES: dict[int, str] = {number: name for name, number in _ROLES.items()}
 

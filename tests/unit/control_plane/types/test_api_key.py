@@ -17,6 +17,7 @@ KEY = ApiKey("k", "cameras", "", Role.DETECT, ("*",), (FIRST,), 100.0)
         (Role.OPERATE, {Role.DETECT, Role.OPERATE}),
         (Role.ADMIN, {Role.DETECT, Role.OPERATE, Role.ADMIN}),
         (Role.WORKER, {Role.WORKER}),
+        (Role.CONTROL_PLANE, {Role.CONTROL_PLANE}),
     ],
 )
 def test_a_role_allows_itself_and_what_is_below_it(role: Role, allowed: set[Role]) -> None:
