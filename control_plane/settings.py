@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 from yolopool.errors import InvalidModelReference
 from yolopool.names import parse_ref
 from yolopool.tls.certificates import Certificates, certificates_of
+from yolopool.transport import check_exposure
 from yolopool.vocabulary import MAX_RAW_BYTES
 
 
@@ -53,6 +54,11 @@ class Settings(BaseSettings):
     )
     redis_password: SecretStr = Field(
         SecretStr(""), description="password of Redis, if the URL has none"
+    )
+    insecure: bool = Field(
+        False,
+        description="listen beyond this machine without TLS: who reaches the ports reads and sends "
+        "everything",
     )
     tls_ca: Path | None = Field(
         None, description="certificates of the authority that the pool's processes trust, PEM"
@@ -161,6 +167,11 @@ class Settings(BaseSettings):
             except InvalidModelReference as error:
                 raise ValueError(error.message) from error
         return value
+
+    @model_validator(mode="after")
+    def _ports_are_safe(self) -> "Settings":
+        check_exposure((self.host, self.http_host), self.tls_cert is not None, self.insecure)
+        return self
 
     @model_validator(mode="after")
     def _lease_outlives_a_heartbeat(self) -> "Settings":

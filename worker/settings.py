@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from yolopool.tls.certificates import Certificates, certificates_of
+from yolopool.transport import check_exposure
 from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
@@ -87,6 +88,11 @@ class Settings(BaseSettings):
         "auto",
         description="the devices to supervise: auto, or a list such as cuda, or cpu,sim:2, or "
         "cpu:2x8 (two workers, each bound to eight cores)",
+    )
+    insecure: bool = Field(
+        False,
+        description="listen beyond this machine without TLS: who reaches the ports reads and sends "
+        "everything",
     )
     tls_ca: Path | None = Field(
         None, description="certificates of the authority that the pool's processes trust, PEM"
@@ -233,6 +239,11 @@ class Settings(BaseSettings):
                     f"{value!r} is a fraction, but of no known total: give bytes, such as 256MiB"
                 )
         return value
+
+    @model_validator(mode="after")
+    def _ports_are_safe(self) -> "Settings":
+        check_exposure((self.host,), self.tls_cert is not None, self.insecure)
+        return self
 
     @field_validator("labels")
     @classmethod

@@ -188,6 +188,10 @@ def up_command(
     demo: Annotated[
         bool, typer.Option("--demo/--no-demo", help="Register the demo model and try it.")
     ] = True,
+    auth: Annotated[bool, typer.Option("--auth", help="Ask every caller for an API key.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow a --host beyond this machine without TLS.")
+    ] = False,
 ) -> None:
     """Start a whole pool on this machine; Ctrl-C ends it."""
     options = local_pool.PoolOptions(
@@ -199,15 +203,19 @@ def up_command(
         devices,
         memory_budget,
         tuple(load or ()),
+        auth,
+        insecure,
     )
     local_pool.refuse_busy(options)
     say(f"starting in {options.data_dir}")
     with local_pool.LocalPool(options, say) as pool:
         if demo:
-            _first_detection(pool.address)
+            _first_detection(pool.address, pool.api_key)
         # Before READY is printed: whoever reads it may stop the pool at once.
         stopping = local_pool.on_signals(pool)
         out.print(f"[bold green]READY[/] gRPC {pool.address}  HTTP http://{pool.http}/metrics")
+        if auth:
+            say(f"callers need a key: export YOLOPOOL_API_KEY=$(cat {options.data_dir}/admin.key)")
         out.print(
             f"try: yolopool detect IMAGE --model {demo_files.MAIN} --address {pool.address}\n"
             "Ctrl-C ends it",
@@ -249,9 +257,9 @@ def demo_command(
     out.print(f"annotated image: {save}", highlight=False)
 
 
-def _first_detection(address: str) -> None:
+def _first_detection(address: str, api_key: str) -> None:
     files = demo_files.find()
-    with Client(address) as client:
+    with Client(address, api_key) as client:
         demo_files.register(client, demo_files.MAIN, files.models[demo_files.MAIN])
         found = client.detect(files.images[0], model=demo_files.MAIN)
     say(f"first detection: {found!r}")

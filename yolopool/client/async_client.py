@@ -158,7 +158,7 @@ class AsyncClient:
     explain_request = _call(calls.explain_request)
 
     create_key = _call(api_keys.create_key)
-    keys = _call(api_keys.keys)
+    list_keys = _call(api_keys.list_keys)
     rotate_key = _call(api_keys.rotate_key)
     revoke_key = _call(api_keys.revoke_key)
 

@@ -226,7 +226,7 @@ async def test_keys_are_made_rotated_and_revoked(rig: Guarded) -> None:
             assert await admin.revoke_key(made.key.id) == revoked
             with pytest.raises(CredentialsInvalid):
                 await caller.models()
-        assert next(iter(await admin.keys())).id == made.key.id
+        assert next(iter(await admin.list_keys())).id == made.key.id
         too_many = [f"a{number}" for number in range(65)]
         for wrong in ({"models": [""]}, {"models": too_many}, {"label": "a\n"}, {"lifetime_s": -1}):
             with pytest.raises(InvalidOption):
@@ -242,7 +242,7 @@ async def test_the_registry_and_the_logs_hold_no_secret(
         made = await admin.create_key("detect")
         async with AsyncClient(rig.addresses.grpc, made.secret) as caller:
             with pytest.raises(RoleNeeded):
-                await caller.keys()
+                await caller.list_keys()
     secret = made.secret.rpartition("_")[2]
     held = json.dumps([str(key) for key in (await rig.registry.desired()).api_keys.values()])
     told = "".join(capfd.readouterr())
@@ -260,7 +260,7 @@ async def test_the_first_admin_key_is_a_file_of_this_user_alone(tmp_path: Path) 
             await asyncio.sleep(0.02)
         assert path.stat().st_mode & 0o777 == 0o600
         async with AsyncClient(rig.addresses.grpc, path.read_text().strip()) as admin:
-            assert [key.role for key in await admin.keys()] == ["admin"]
+            assert [key.role for key in await admin.list_keys()] == ["admin"]
         with pytest.raises(CredentialsMissing):
             async with AsyncClient(rig.addresses.grpc) as nobody:
                 await nobody.models()

@@ -53,7 +53,7 @@ def create(
 def list_(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) -> None:
     """List the API keys, newest first, without their secrets."""
     with Client(address) as client:
-        found = client.keys()
+        found = client.list_keys()
     print_json([plain(key) for key in found]) if as_json else out.print(table(found, time.time()))
 
 

@@ -61,7 +61,7 @@ def create_key(
     return Call("keys", "CreateKey", request, CHANGE_TIMEOUT_S, _issued)
 
 
-def keys() -> Call[tuple[ApiKey, ...]]:
+def list_keys() -> Call[tuple[ApiKey, ...]]:
     """All API keys, newest first, without their secrets."""
     request = keys_pb2.ListKeysRequest()
     return Call(
