@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from examples.shapes import make_data
+from tests.labels import write_labels
 from worker.hardware import compute_class
 from yolopool import Client
 from yolopool.cli.main import app
@@ -36,19 +36,7 @@ def client() -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the demo's pictures, a .txt each."""
-    folder = tmp_path_factory.mktemp("labels")
-    truths = json.loads((SHAPES / "gt.json").read_text())["images"]
-    for name, objects in truths.items():
-        with Image.open(SHAPES / name) as picture:
-            width, height = picture.size
-        lines = []
-        for one in objects:
-            left, top, right, bottom = one["xyxy"]
-            centre = ((left + right) / 2 / width, (top + bottom) / 2 / height)
-            size = ((right - left) / width, (bottom - top) / height)
-            lines.append(" ".join(map(str, (one["cls"], *centre, *size))))
-        (folder / Path(name).with_suffix(".txt").name).write_text("\n".join(lines))
-    return folder
+    return write_labels(tmp_path_factory.mktemp("labels"))
 
 
 def run(client: Client, *words: str | Path, status: int = 0) -> Any:
