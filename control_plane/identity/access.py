@@ -28,11 +28,14 @@ Named = Callable[[Any], Iterable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`models`: the references in a request, of MODEL."""
+    """`models`: the references in a request, of MODEL. `alone`: the answer can name no other model,
+    and is not searched for one.
+    """
 
     role: Role
     about: About = About.NOTHING
     models: Named = lambda _: ()
+    alone: bool = False
 
 
 def _model(request: Any) -> Iterable[str]:
@@ -56,7 +59,7 @@ _WORKERS = Rule(Role.WORKER)
 RULES: Mapping[str, Rule] = {
     _V1 + method: rule
     for method, rule in {
-        "DetectionService/Detect": Rule(Role.DETECT, About.MODEL, _model),
+        "DetectionService/Detect": Rule(Role.DETECT, About.MODEL, _model, alone=True),
         "ModelService/ListModels": Rule(Role.DETECT, About.SOME),
         "ModelService/GetModel": Rule(Role.DETECT, About.MODEL, _model),
         "ModelService/UploadArtifact": Rule(Role.OPERATE),

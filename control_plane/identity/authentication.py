@@ -96,7 +96,7 @@ class Authentication(grpc.aio.ServerInterceptor):
             with self._audit.of(method, rule, principal, context, request):
                 if principal.grants == ALL:
                     return await inner(request, known)
-                return await self._redacted(inner, principal, request, known)
+                return await self._redacted(inner, rule, request, known)
 
         return call
 
@@ -163,11 +163,9 @@ class Authentication(grpc.aio.ServerInterceptor):
             raise
         return rule
 
-    async def _redacted(
-        self, inner: Any, principal: Principal, request: Any, context: KnownContext
-    ) -> Any:
+    async def _redacted(self, inner: Any, rule: Rule, request: Any, context: KnownContext) -> Any:
         """The reply, or the error, without what the caller may not see."""
-        hidden = self._hidden(principal)
+        hidden = self._hidden(context.principal)
         try:
             reply = await inner(request, context)
         except ModelNotFound:
@@ -179,7 +177,7 @@ class Authentication(grpc.aio.ServerInterceptor):
                 key: redacted_text(value, hidden) for key, value in error.details.items()
             }
             raise
-        if isinstance(reply, Message):
+        if isinstance(reply, Message) and not rule.alone:
             redact(reply, hidden)
         return reply
 
