@@ -20,7 +20,9 @@ DEV_STAMP := $(VENV)/.installed-dev
 PINS := pyproject.toml constraints.txt .ci/opencv-python/pyproject.toml
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 STUBS = python -m grpc_tools.protoc -Iprotos --python_out=$(1) --grpc_python_out=$(1) \
-	--mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) protos/yolopool/v1/*.proto
+	--mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
+	--descriptor_set_out=$(1)/yolopool/v1/comments.binpb --include_source_info \
+	protos/yolopool/*/*.proto
 
 .PHONY: help install install-dev up demo test test-full dist bench protos lint format check-protos \
 	check-packages
@@ -75,8 +77,10 @@ format: $(DEV_STAMP)
 check-protos: $(DEV_STAMP)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(call STUBS,"$$folder") && \
-	diff -r -x __init__.py -x __pycache__ "$$folder/yolopool/v1" yolopool/v1 || \
-	{ echo "yolopool/v1 differs from protos/: run make protos and commit the result" >&2; exit 1; }
+	for stubs in v1 kserve; do \
+	diff -r -x __init__.py -x __pycache__ "$$folder/yolopool/$$stubs" "yolopool/$$stubs" || \
+	{ echo "yolopool/$$stubs differs from protos/: run make protos and commit the result" >&2; \
+	exit 1; }; done
 
 check-packages:
 	@missing=$$(sh .ci/missing-packages) && { test -z "$$missing" || \

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROGRAMS = ("yolopool", "control_plane", "worker", "importer")
-GENERATED = ("yolopool/v1",)
+GENERATED = ("yolopool/v1", "yolopool/kserve")
 MAX_LINES, MAX_MODULES = 400, 12
 # Both sides of one message have its name.
-MESSAGE_SIDES = {"control_plane/convert", "control_plane/services"}
+MESSAGE_SIDES = {"control_plane/convert", "control_plane/services", "control_plane/gateway/rest"}
 # Packages that are alternatives of each other, file by file.
 ALTERNATIVES = (
     {"worker/backends/onnx", "worker/backends/pytorch"},

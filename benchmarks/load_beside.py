@@ -1,8 +1,8 @@
-"""What loads of ONNX and OpenVINO graphs cost a model that is served meanwhile, and their time.
+"""What loads by each runtime cost a model that is served meanwhile, and how long they take.
 
     python -m benchmarks.load_beside --rounds 3 --seconds 30
 
-One pinned model is asked by the clock. Beside it a graph is loaded and unloaded without a pause, by
+One pinned model is asked by the clock. Beside it another is loaded and unloaded without a pause, by
 one runtime after the other; phases take turns within one worker process. Loads alone come last.
 """
 
@@ -23,7 +23,7 @@ from benchmarks.harness.worker import Worker
 from benchmarks.resident_p99 import phase, row
 
 LIMIT = 1.5
-RUNTIMES = ("onnx", "openvino")
+RUNTIMES = ("torch", "onnx", "openvino")
 ALONE = "alone"
 LOADS_ALONE = 5
 
@@ -35,7 +35,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument(
         "--architecture", default="yolo11s.yaml", help="of the model that is served"
     )
-    parser.add_argument("--loading", default="yolo11s.yaml", help="of the graphs")
+    parser.add_argument("--loading", default="yolo11s.yaml", help="of the one that is loaded")
     parser.add_argument("--image-size", type=int, default=320, help="square, pixels")
     parser.add_argument("--rate", type=float, default=6.0, help="requests a second")
     parser.add_argument("--rounds", type=int, default=3, help="of all phases")
@@ -44,7 +44,7 @@ def flags() -> argparse.ArgumentParser:
 
 
 async def load_once(worker: Worker, name: str, pack: Path, image_size: int) -> float:
-    """Loads and unloads a graph; returns the milliseconds of the load."""
+    """Loads and unloads a model; returns the milliseconds of the load."""
     began = time.monotonic()
     await worker.assign(name, pack, image_size)
     took_ms = 1e3 * (time.monotonic() - began)
@@ -55,7 +55,7 @@ async def load_once(worker: Worker, name: str, pack: Path, image_size: int) -> f
 async def beside(
     worker: Worker, options: argparse.Namespace, name: str, pack: Path, took_ms: list[float]
 ) -> Load:
-    """A phase in which a graph comes and goes; adds how long its loads took."""
+    """A phase in which a model comes and goes; adds how long its loads took."""
 
     async def come_and_go() -> None:
         while True:
@@ -84,8 +84,9 @@ async def run(options: argparse.Namespace) -> Result:
         resident = weights.pack(served, folder / "packs")
         packs = {
             name: weights.pack(other, folder / "packs", f"--backend={name}", "--precision=fp32")
-            for name in RUNTIMES
+            for name in RUNTIMES[1:]
         }
+        packs["torch"] = weights.pack(other, folder / "packs")
         async with Worker("cpu") as worker:
             await worker.assign("resident", resident, options.image_size, pin=True)
             await phase(worker, options)  # the process' own first requests

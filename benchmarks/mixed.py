@@ -31,14 +31,14 @@ from yolopool import Client
 from yolopool.client.detections import Detections
 from yolopool.errors import YolopoolError
 
-# Three of each of two architectures, which share its skeleton and differ by their weights alone:
+# In turns of two architectures. Those of one share its skeleton and differ by their weights alone:
 # (name, checkpoint, seed of the variation or None for the checkpoint itself, image size).
 MODELS = (
     ("shapes", "shapes.pt", None, 160),
-    ("shapes-one", "shapes.pt", 1, 160),
-    ("shapes-two", "shapes.pt", 2, 224),
     ("v8", "shapes-v8.pt", None, 160),
+    ("shapes-one", "shapes.pt", 1, 160),
     ("v8-one", "shapes-v8.pt", 3, 224),
+    ("shapes-two", "shapes.pt", 2, 224),
     ("v8-two", "shapes-v8.pt", 4, 192),
 )
 # Width and height in pixels: letterboxed to different shapes, up as well as down.
@@ -86,6 +86,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=20_000, help="checked, of all clients")
     parser.add_argument("--clients", type=int, default=8, help="threads, each with its own client")
     parser.add_argument("--distinct", type=int, default=480, help="different requests among them")
+    parser.add_argument("--models", type=int, default=len(MODELS), help="how many of them")
     parser.add_argument("--seed", type=int, default=0, help="of requests and their order")
     return parser
 
@@ -102,8 +103,10 @@ def _jpeg(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def draw(rng: random.Random, images: Sequence[Sequence[bytes]]) -> Ask:
-    """One request with options of its own; a third has a region of interest."""
+def draw(rng: random.Random, images: Sequence[Sequence[bytes]], models: int) -> Ask:
+    """One request to one of the first `models`, with options of its own; a third has a region of
+    interest.
+    """
     size = rng.randrange(len(SIZES))
     width, height = SIZES[size]
     options: dict[str, Any] = {
@@ -118,11 +121,11 @@ def draw(rng: random.Random, images: Sequence[Sequence[bytes]]) -> Ask:
         # Halves and quarters: of few shapes, so that these too meet in a batch.
         x, y = rng.choice((0, width // 4)), rng.choice((0, height // 4))
         options["region_of_interest"] = (x, y, x + 3 * width // 4, y + 3 * height // 4)
-    return Ask(rng.choice(MODELS)[0], size, rng.choice(images[size]), options)
+    return Ask(rng.choice(MODELS[:models])[0], size, rng.choice(images[size]), options)
 
 
 def reference(
-    client: Client, rng: random.Random, count: int
+    client: Client, rng: random.Random, count: int, models: int
 ) -> tuple[dict[bytes, Ask], list[tuple[Ask, Detections]]]:
     """`count` requests with their answers, asked one at a time; all with boxes, all different.
 
@@ -131,7 +134,7 @@ def reference(
     images, owners = pictures(), dict[bytes, Ask]()
     known: list[tuple[Ask, Detections]] = []
     for _ in range(20 * count):
-        ask = draw(rng, images)
+        ask = draw(rng, images, models)
         answer = ask.send(client)
         if answer.batch_size != 1:
             raise RuntimeError(f"a request alone was run with {answer.batch_size - 1} others")
@@ -219,14 +222,14 @@ def measure(
     """Registers the models, takes the references, lets all clients go; answers the seconds too."""
     rng = random.Random(options.seed)
     with Client(address) as client:
-        for name, file, seed, size in MODELS:
+        for name, file, seed, size in MODELS[: options.models]:
             source = dataset.DEMO_WEIGHTS.parent / file
             path = source if seed is None else weights.vary(source, seed, folder / f"{name}.pt")
             version = client.register(name, path, image_size=size)
             if version.state != "READY":
                 raise RuntimeError(f"{name} is {version.state}: {version.reason} {version.message}")
             client.load(name, replicas=workers, pin=True)
-        owners, known = reference(client, rng, options.distinct)
+        owners, known = reference(client, rng, options.distinct, options.models)
     share = Share(order(rng, known, options.requests))
     tallies = [Tally() for _ in range(options.clients)]
     threads = [
@@ -256,7 +259,7 @@ async def run(options: argparse.Namespace) -> Result:
     checked = batches.total()
     row: Row = {
         "clients": options.clients,
-        "models": len(MODELS),
+        "models": options.models,
         "checked": checked,
         "requests_per_s": checked / seconds,
         "equal_to_the_bit": sum(one.equal for one in tallies),

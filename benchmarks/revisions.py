@@ -1,10 +1,11 @@
 """This revision against an earlier one in one run: throughput, and what decisions cost.
 
-    python -m benchmarks.revisions 1b25008 --rounds 4 --seconds 8
+    python -m benchmarks.revisions 1b25008 --rounds 4 --seconds 8 [--only heartbeat]
 
 The earlier revision is checked out beside this one and run by the same interpreter and packages.
 `benchmarks.quick` and `benchmarks.control_scale` of both run in turns, the order reversed every
-round. A ratio is this revision over the earlier one; if its rounds straddle 1, nothing was shown.
+round; one of them alone if `--only` asks for none of the other's figures. A ratio is this revision
+over the earlier one; if its rounds straddle 1, nothing was shown.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,17 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=4, help="runs of each revision")
     parser.add_argument("--seconds", type=float, default=8.0, help="measured time of each load")
     parser.add_argument("--calls", type=int, default=5_000, help="calls a figure of a decision")
+    parser.add_argument("--only", default="", help="the figures whose names have this text")
     return parser
+
+
+def chosen(only: str) -> tuple[Compared, ...]:
+    """The figures whose names have the text; SystemExit if none has."""
+    found = tuple(figure for figure in COMPARED if only in figure.name)
+    if not found:
+        names = "; ".join(figure.name for figure in COMPARED)
+        raise SystemExit(f"no figure has {only!r} in its name: they are {names}")
+    return found
 
 
 @contextmanager
@@ -88,13 +99,15 @@ def _git(*arguments: str) -> None:
     subprocess.run(["git", "-C", str(hardware.ROOT), *arguments], check=True, capture_output=True)
 
 
-async def measured(tree: Path, options: argparse.Namespace) -> Mapping[str, Result]:
-    """Runs both scenarios of the revision in `tree`; RuntimeError with its output if one fails."""
-    seconds, calls = str(options.seconds), str(options.calls)
-    return {
-        "quick": await _run(tree, "quick", "--seconds", seconds),
-        "control_scale": await _run(tree, "control_scale", "--rounds", calls),
+async def measured(
+    tree: Path, scenarios: Collection[str], options: argparse.Namespace
+) -> Mapping[str, Result]:
+    """Runs the scenarios of the revision in `tree`; RuntimeError with its output if one fails."""
+    flags = {
+        "quick": ("--seconds", str(options.seconds)),
+        "control_scale": ("--rounds", str(options.calls)),
     }
+    return {name: await _run(tree, name, *flags[name]) for name in scenarios}
 
 
 async def _run(tree: Path, scenario: str, *arguments: str) -> Result:
@@ -145,10 +158,12 @@ def check(figure: Compared, found: Comparison) -> Check:
 async def run(options: argparse.Namespace) -> Result:
     """All rounds of both revisions."""
     machine, started_at = hardware.describe(), results.now()
+    figures = chosen(options.only)
+    scenarios = dict.fromkeys(figure.scenario for figure in figures)
     taken: list[Mapping[str, Result]] = []
 
     async def of(tree: Path) -> float:
-        taken.append(await measured(tree, options))
+        taken.append(await measured(tree, scenarios, options))
         return len(taken) - 1
 
     with checkout(options.earlier) as earlier:
@@ -157,7 +172,7 @@ async def run(options: argparse.Namespace) -> Result:
         )
     rows: list[Row] = []
     checks: list[Check] = []
-    for figure in COMPARED:
+    for figure in figures:
         a, b = ([figure.of(taken[int(index)]) for index in side] for side in order)
         found = compare(a, b)
         rows.append(row(figure, found))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 from uuid import uuid4
 
@@ -16,8 +17,11 @@ import uvloop
 from control_plane.events.observer import FleetObserver
 from control_plane.events.recorder import EventRecorder
 from control_plane.gateway.dispatch import Dispatch
-from control_plane.gateway.http_app import build
-from control_plane.gateway.http_server import HttpServer
+from control_plane.gateway.health.grpc_health import Health
+from control_plane.gateway.health.model_readiness import ModelReadiness
+from control_plane.gateway.http_doors import HttpDoors
+from control_plane.gateway.kserve import grpc_door as kserve_grpc
+from control_plane.gateway.kserve.operations import Operations
 from control_plane.identity.guard import Guard
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
@@ -51,6 +55,7 @@ from yolopool.errors import RegistryRefusesWrites, RegistryUnavailable
 from yolopool.server.clock import Clock
 from yolopool.server.grpc_server import GrpcServer
 from yolopool.server.logs import set_up_logs
+from yolopool.server.open_calls import OpenCalls
 from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import announce, settle, until_signal
 from yolopool.tls.certificates import follow
@@ -138,10 +143,19 @@ class ControlPlane:
         )
         self._worker_exits = self._new_worker_exits()
         self._guard = Guard(settings, registry, view, refresh, clock)
+        self._calls = OpenCalls()
         self._services = self._new_services(identity)
-        self._server, self.dispatch = self._new_doors()
-        self._http = HttpServer(
-            build(view, self._metrics, self._is_leader, doors=[]), self._certificates
+        ready = ModelReadiness(view, clock, Random())
+        self._server, self.dispatch = self._new_doors(ready)
+        self._http = HttpDoors(
+            settings,
+            view,
+            self._metrics,
+            self.dispatch,
+            self._kserve,
+            ready,
+            self._is_leader,
+            self._certificates,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
@@ -189,18 +203,23 @@ class ControlPlane:
                 quarantine=self._quarantine,
                 worker_exits=self._worker_exits,
                 snapshot=self._projected,
+                calls=self._calls,
             )
         )
 
-    def _new_doors(self) -> tuple[GrpcServer, Dispatch]:
+    def _new_doors(self, ready: ModelReadiness) -> tuple[GrpcServer, Dispatch]:
         """The gRPC server, and the same methods for the other doors."""
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
+        health = Health(ready, self.view.waiters)
+        names = (*SERVICES, kserve_grpc.SERVICE)
         interceptors = [*self._guard.interceptors(), readiness, forwarding]
-        server = GrpcServer(SERVICES, interceptors, CONNECTION_AGE_S)
-        dispatch = Dispatch(interceptors, server.calls)
+        server = GrpcServer(names, interceptors, CONNECTION_AGE_S, health, self._calls)
+        dispatch = Dispatch(interceptors, self._calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
+        self._kserve = Operations(dispatch, self.view, self._clock)
+        kserve_grpc.add_to(self._kserve, server.server)
         return server, dispatch
 
     def _projected(self) -> Snapshot:
@@ -228,20 +247,15 @@ class ControlPlane:
         settings = self._settings
         await asyncio.to_thread(self._artifacts.prepare)
         http_port = self._http.bind(settings.http_host, settings.http_port)
-        pool_port = None
+        host, own, pool = settings.host, self._certificates, ""
         if settings.pool_port is not None:
-            certificates = self._certificates
-            pool_port = self._server.listen(settings.host, settings.pool_port, certificates, True)
-        port = await self._server.start(settings.host, settings.port, self._certificates)
-        own = _reachable(settings.host, port if pool_port is None else pool_port)
-        self._election.address = settings.advertise or own
+            pool = _address(host, self._server.listen(host, settings.pool_port, own, True))
+        port = await self._server.start(host, settings.port, own)
+        peers = _reachable(host, int(pool.rpartition(":")[2]) if pool else port)
+        self._election.address = settings.advertise or peers
         self._spawn_all()
         self._deciding = asyncio.create_task(self._open(), name="decide")
-        return Addresses(
-            _address(settings.host, port),
-            _address(settings.http_host, http_port),
-            _address(settings.host, pool_port) if pool_port is not None else "",
-        )
+        return Addresses(_address(host, port), _address(settings.http_host, http_port), pool)
 
     async def stop(self) -> None:
         """Gives up the lease, so that another control plane leads at once; then refuses new calls,
@@ -249,6 +263,7 @@ class ControlPlane:
         """
         await self._resign()
         grace_s = self._settings.drain_grace_s
+        self._http.drain()
         await asyncio.gather(self._services.close(), self._server.stop(grace_s))
         self._http.stop()
         if self._tasks:

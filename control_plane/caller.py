@@ -1,10 +1,16 @@
-"""The caller of a request: who it is, and what it may do."""
+"""The caller of a request: who it is, what it may do, and the trace that the request belongs to."""
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from control_plane.types.access.api_key import Role
+
+# W3C Trace Context: version, trace id, the caller's span, flags. Later versions may have more.
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+TRACEPARENT = "traceparent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +45,53 @@ def heard(text: str) -> Principal:
     return Principal(raw["name"], Role(raw["role"]), tuple(raw["grants"]), raw["tenant"])
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The trace that a call belongs to; ids in hexadecimal, as on the wire."""
+
+    trace_id: str
+    flags: str
+
+    def header(self, span_id: str) -> str:
+        """The `traceparent` of a span of ours in it; span_id: 16 hexadecimal digits."""
+        return f"00-{self.trace_id}-{span_id}-{self.flags}"
+
+
 class CallContext(Protocol):
     """The part of a gRPC context that services use."""
 
     def time_remaining(self) -> float | None: ...
+    def invocation_metadata(self) -> Any: ...
 
 
 def principal_of(context: CallContext) -> Principal:
     """The caller, as authentication found it; without authentication ANONYMOUS."""
     principal: Principal = getattr(context, "principal", ANONYMOUS)
     return principal
+
+
+def trace_of_header(text: str) -> Trace | None:
+    """The trace that a `traceparent` names; None: it is not valid, and has to be ignored."""
+    match = _TRACEPARENT.fullmatch(text)
+    if match is None:
+        return None
+    version, trace_id, span_id, flags, more = match.groups()
+    if (
+        version == "ff"
+        or not int(trace_id, 16)
+        or not int(span_id, 16)
+        or (version == "00" and more)
+    ):
+        return None
+    # Of the flags of later versions only those are known that the first version has.
+    return Trace(trace_id, f"{int(flags, 16) & 3:02x}")
+
+
+def trace_id_of(context: CallContext) -> str:
+    """The trace that the call belongs to; empty: none was named."""
+    metadata: Iterable[tuple[str, Any]] = context.invocation_metadata() or ()
+    for key, value in metadata:
+        if key == TRACEPARENT:
+            trace = trace_of_header(value) if isinstance(value, str) else None
+            return trace.trace_id if trace is not None else ""
+    return ""

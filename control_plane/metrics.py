@@ -60,6 +60,10 @@ class Metrics:
             ["reason"],
         )
         self.in_flight = gauge("yolopool_requests_in_flight", "Detect calls not yet answered")
+        self.streams = gauge("yolopool_streams", "Open DetectStreams")
+        self.frames_dropped = counter(
+            "yolopool_stream_frames_dropped", "Frames of streams that a newer one replaced"
+        )
 
         self.loads = counter("yolopool_loads", "Loads by outcome", ["outcome"])
         self.load_seconds = histogram(

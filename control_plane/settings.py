@@ -42,6 +42,40 @@ class Settings(BaseSettings):
     )
     http_host: str = Field("127.0.0.1", description="address of the HTTP port")
     http_port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0: any free one")
+    http_cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="origins of web pages that may call the HTTP port, as https://host, or * for "
+        "all; repeat the flag, or separate them by commas",
+    )
+    http_max_connections: int = Field(
+        4096,
+        ge=1,
+        description="connections of the HTTP port; at most half of the files that the process may "
+        "open",
+    )
+    http_max_header_bytes: int = Field(
+        32 * 1024, ge=1024, description="largest header of an HTTP request, in bytes"
+    )
+    http_max_body_memory_bytes: int = Field(
+        512 * 1024**2,
+        ge=1,
+        description="bytes of the bodies of all HTTP requests that are in progress",
+    )
+    http_header_timeout_s: float = Field(
+        10.0, gt=0, description="seconds in which the header of an HTTP request must arrive"
+    )
+    http_stall_timeout_s: float = Field(
+        20.0,
+        gt=0,
+        description="seconds after which an HTTP caller is cut off that sends its body, or reads "
+        "its answer, slower than http_min_bytes_per_s",
+    )
+    http_min_bytes_per_s: int = Field(
+        1000, ge=0, description="bytes per second that an HTTP caller must send or read"
+    )
+    http_keep_alive_s: float = Field(
+        75.0, ge=0, description="seconds that an idle HTTP connection is kept"
+    )
     redis: str = Field(
         "",
         description="URL of the store: unix:///path, redis://, rediss:// or redis+sentinel://; "
@@ -139,6 +173,11 @@ class Settings(BaseSettings):
         description="models to load and pin at start, as name or name@version; repeat the flag, or "
         "separate them by commas",
     )
+    camera_model: str = Field(
+        "",
+        description="model that serves camera systems which name none, as name or name@version; "
+        "empty: the only one that is registered",
+    )
     die_with_parent: bool = Field(False, description="stop when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = Field(True, description="log one JSON object a line")
@@ -149,14 +188,19 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @field_validator("load", mode="before")
+    @field_validator("load", "http_cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         parts = [value] if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             return value
-        references = (text.strip() for part in parts for text in str(part).split(","))
-        return tuple(reference for reference in references if reference)
+        single = (text.strip() for part in parts for text in str(part).split(","))
+        return tuple(text for text in single if text)
+
+    @field_validator("camera_model")
+    @classmethod
+    def _is_a_reference(cls, value: str) -> str:
+        return cls._are_references((value,))[0] if value else value
 
     @field_validator("load")
     @classmethod

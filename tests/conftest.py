@@ -5,6 +5,7 @@ folder of its own for the files it writes at import; and the models that tests s
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -12,6 +13,10 @@ import pytest
 from tests.models import Zoo, zoo_folder
 
 pytest_plugins = ["tests.matrix"]
+# A run starts hundreds of processes: each would compile the whole tree where bytecode is not kept,
+# as in many container images.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ["YOLO_OFFLINE"] = "1"
 os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"

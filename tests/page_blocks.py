@@ -28,6 +28,7 @@ NOT_RUN = (
     "needs a Kubernetes cluster",
     "needs processors of two classes",
     "needs a camera",
+    "needs another toolchain",
     "needs the server that is replaced",
     "builds an environment",
     "trains for minutes",
@@ -79,6 +80,13 @@ def blocks_of(page: str, text: str) -> Iterator[Block]:
             found["text"] if not found["indent"] else textwrap.dedent(found["text"]),
             (found["marker"] or "").strip(),
         )
+
+
+def not_run() -> dict[str, list[str]]:
+    """The reasons of a page's blocks that no test runs, by the page's path."""
+    pages = blocks_of_pages().items()
+    found = {page: [one.said for one in blocks if one.kind == "not run"] for page, blocks in pages}
+    return {page: list(dict.fromkeys(reasons)) for page, reasons in found.items() if reasons}
 
 
 def blocks_of_pages() -> dict[str, list[Block]]:

@@ -156,7 +156,7 @@ class Settings(BaseSettings):
         "", max_length=120, description="name of the worker; empty: <hostname>-<device>"
     )
     labels: str = Field("", description="labels that placements can match: k=v,k=v")
-    skip_warmup: bool = Field(False, description="serve requests before the warm-up passes")
+    skip_warmup: bool = Field(False, description="serve before the warm-up passes on the device")
     compute_threads: int = Field(
         0,
         ge=0,

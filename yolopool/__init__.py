@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from yolopool.client.masks import Mask
     from yolopool.client.model_records import Batching, Drift, Placement
     from yolopool.client.requests import DetectOptions, RegisterOptions
+    from yolopool.client.streams.frames import Frame, FrameResult
     from yolopool.errors import (
         ChangeoverFailed,
         DeadlineExceeded,
@@ -36,6 +37,7 @@ _MODULES = {
     "yolopool.client.masks": ("Mask",),
     "yolopool.client.model_records": ("Batching", "Drift", "Placement"),
     "yolopool.client.requests": ("DetectOptions", "RegisterOptions"),
+    "yolopool.client.streams.frames": ("Frame", "FrameResult"),
     "yolopool.errors": (
         "ChangeoverFailed",
         "DeadlineExceeded",
@@ -62,6 +64,8 @@ __all__ = [
     "Detections",
     "Drift",
     "FailedPrecondition",
+    "Frame",
+    "FrameResult",
     "InvalidArgument",
     "Mask",
     "ModelNotFound",

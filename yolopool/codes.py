@@ -24,6 +24,7 @@ CODES = {
     # Not of the RFC: the word of nginx for a caller who left.
     "CANCELLED": Code(499, 1),
     "INTERNAL": Code(500, 1),
+    "UNIMPLEMENTED": Code(501, 1),
     "UNAVAILABLE": Code(503, 5),
     "DEADLINE_EXCEEDED": Code(504, 6),
 }

@@ -112,5 +112,12 @@ class PermissionDenied(YolopoolError):
     reason = "PERMISSION_DENIED"
 
 
+class Unimplemented(YolopoolError):
+    """A part of a protocol that this pool does not serve."""
+
+    code = "UNIMPLEMENTED"
+    reason = "UNIMPLEMENTED"
+
+
 class Internal(YolopoolError):
     """A fault of the server; the message has an id to search for in its log."""

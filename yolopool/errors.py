@@ -15,6 +15,7 @@ from yolopool.error_kinds import PermissionDenied as PermissionDenied
 from yolopool.error_kinds import ResourceExhausted as ResourceExhausted
 from yolopool.error_kinds import Unauthenticated as Unauthenticated
 from yolopool.error_kinds import Unavailable as Unavailable
+from yolopool.error_kinds import Unimplemented as Unimplemented
 from yolopool.error_kinds import YolopoolError as YolopoolError
 
 # --- INVALID_ARGUMENT ------------------------------------------------------------------------
@@ -30,6 +31,12 @@ class InvalidModelReference(InvalidArgument):
 
 class InvalidOption(InvalidArgument):
     reason = "INVALID_OPTION"
+
+
+class InvalidTensor(InvalidArgument):
+    """Of the KServe door: not the tensors that a model takes."""
+
+    reason = "INVALID_TENSOR"
 
 
 class InvalidDigest(InvalidArgument):
@@ -216,6 +223,12 @@ class MessageTooLarge(ResourceExhausted):
 
 class NoWorker(Unavailable):
     reason = "NO_WORKER"
+
+
+class ModelNotLoaded(Unavailable):
+    """No device has the model now; a Detect would wait for a load."""
+
+    reason = "MODEL_NOT_LOADED"
 
 
 class WorkerLost(Unavailable):

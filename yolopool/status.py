@@ -18,6 +18,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 _RETRYABLE = "retryable"
 # What gRPC itself says.
 _NOT_SENT, _NO_ANSWER = "Exception serializing request!", "Deadline Exceeded"
+_CALL_ENDED = "Internal error from Core"
 _OF_CONNECTION = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -76,6 +77,9 @@ def error_from_rpc(error: grpc.RpcError, proxy: str = "") -> YolopoolError:
         return OutOfMemory("the server has no memory for this request: try again, or a smaller one")
     if code is grpc.StatusCode.INTERNAL and message == _NOT_SENT:
         return OutOfMemory("this process has no memory to serialise the request: give it more")
+    if code is grpc.StatusCode.INTERNAL and message == _CALL_ENDED:
+        # Of grpc.aio: a message of a stream found the call ended, and hides why the server did so.
+        return _typed("UNAVAILABLE", "the call ended while a message was being sent: retry", ())
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and message == _NO_ANSWER:
         message = "no answer came in time: try again, or allow more time"
     if proxy and code in _OF_CONNECTION:

@@ -4,6 +4,8 @@ A heartbeat has all replicas, and most did not change. An unchanged part keeps t
 object, so that the view sees by `is` that it did not change.
 """
 
+from itertools import chain, repeat
+
 from control_plane.convert.workers import ledger_in, replica_in, worker_in
 from control_plane.types.version import VersionKey
 from control_plane.types.worker import Replica, WorkerInfo
@@ -35,16 +37,19 @@ class HeartbeatDecoder:
         return worker
 
     def _read_replicas(self, worker: fleet_pb2.Worker) -> dict[VersionKey, Replica]:
-        known, read = self._replicas, {}
+        known = self._replicas
+        read: dict[tuple[str, int], tuple[types_pb2.Replica, Replica]] = {}
         replicas: dict[VersionKey, Replica] = {}
-        for message in worker.replicas:
-            version = message.version
-            name = (version.model, version.version)
-            old = known.get(name)
-            same = old is not None and old[0] == message
-            replica = old[1] if old is not None and same else replica_in(message, old)
+        # A worker keeps the order of its replicas: most stand where they stood in its last message.
+        stood = chain(known.values(), repeat(None))
+        for message, old in zip(worker.replicas, stood, strict=False):
+            if old is not None and old[0] == message:
+                replica = old[1]
+            else:
+                version = message.version
+                replica = replica_in(message, known.get((version.model, version.version)))
             # The new message, even if it is equal: an old one keeps its whole heartbeat alive.
-            read[name] = (message, replica)
+            read[replica.key] = (message, replica)
             replicas[replica.key] = replica
         self._replicas = read
         return replicas

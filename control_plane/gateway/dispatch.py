@@ -7,6 +7,7 @@ are those of the gRPC server, so that checks, forwarding and errors are the same
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,11 @@ class Dispatch:
         self._handlers: dict[str, Any] = {}
         self._parsers: dict[str, Callable[[bytes], Any]] = {}
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether new calls are refused, since the process stops."""
+        return self._calls.refusing
+
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """As of a gRPC server: the generated `add_XServicer_to_server` calls it."""
         methods = descriptor_pool.Default().FindServiceByName(service).methods_by_name
@@ -101,8 +107,9 @@ class Dispatch:
         try:
             handler = await self._handler(method, caller)
             answers = (handler.unary_stream or handler.stream_stream)(request, caller)
-            async for answer in answers:
-                yield answer
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
         except Exception as error:
             typed = typed_error(error, method)
             raise typed from (None if typed is error else error)

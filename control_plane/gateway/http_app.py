@@ -2,36 +2,75 @@
 nothing; what they call is `Dispatch`.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
-from control_plane.gateway.problem import problem
+from control_plane.gateway import docs_page, openapi
+from control_plane.gateway.connection.envelope import request_id_of
+from control_plane.gateway.problem import of_library, problem
 from control_plane.metrics import Metrics
 from control_plane.view.view import View
 from yolopool import __version__
-from yolopool.codes import of_http
-from yolopool.error_table import rebuild
 from yolopool.errors import InvalidArgument, YolopoolError
 from yolopool.server.open_calls import typed_error
 
+OPENAPI_URL = "/openapi.json"
+# A body may be wrong in more places than a person reads.
+MAX_NAMED, MAX_NAME_CHARS = 5, 300
+# What a page of another origin may read beside the body.
+_EXPOSED = ("X-Request-Id", "traceparent", "Retry-After")
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi.finish(super().openapi())
+        return self.openapi_schema
+
 
 def build(
-    view: View, metrics: Metrics, is_leader: Callable[[], bool], doors: Sequence[APIRouter]
+    view: View,
+    metrics: Metrics,
+    is_leader: Callable[[], bool],
+    doors: Sequence[APIRouter],
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """The application with these doors."""
-    app = FastAPI(title="yolopool", version=__version__, docs_url=None, redoc_url=None)
-    app.include_router(_pages(view, metrics, is_leader))
+    """The application with these doors. `cors_origins`: whose pages may call it from a browser."""
+    # It writes a line for each form that is none.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    app = _Application(
+        title="yolopool",
+        version=__version__,
+        description="Many YOLO models from few devices.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=OPENAPI_URL,
+    )
+    # The first routes are found first: the data path is among the doors.
     for door in doors:
         app.include_router(door)
+    app.include_router(_pages(view, metrics, is_leader))
+    app.include_router(docs_page.pages(OPENAPI_URL))
     app.add_exception_handler(YolopoolError, _typed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _of_library)
     app.add_exception_handler(Exception, _surprise)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED,
+        )
     return app
 
 
@@ -49,19 +88,6 @@ def _pages(view: View, metrics: Metrics, is_leader: Callable[[], bool]) -> APIRo
         )
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
-    @pages.get("/livez")
-    @pages.get("/healthz")
-    async def livez() -> Response:
-        """200 while the event loop runs."""
-        return PlainTextResponse("ok\n")
-
-    @pages.get("/readyz")
-    async def readyz() -> Response:
-        """200 once desired state was read, with or without workers."""
-        if view.is_loaded:
-            return PlainTextResponse("ready\n")
-        return PlainTextResponse("the registry was not read yet\n", status_code=503)
-
     @pages.get("/")
     async def index() -> Response:
         return JSONResponse(
@@ -72,31 +98,40 @@ def _pages(view: View, metrics: Metrics, is_leader: Callable[[], bool]) -> APIRo
                 "models": view.catalogue.count(),
                 "workers": len(view.workers),
                 "registry_available": view.registry_available,
-                "see": ["/metrics", "/livez", "/readyz"],
+                "see": ["/docs", OPENAPI_URL, "/metrics", "/livez", "/readyz?verbose"],
             }
         )
 
     return pages
 
 
-async def _typed(_: Request, error: Exception) -> Response:
+async def _typed(request: Request, error: Exception) -> Response:
     assert isinstance(error, YolopoolError)
-    return problem(error)
+    return problem(error, request_id_of(request.scope))
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     """What FastAPI found wrong with parameters or a body."""
     assert isinstance(error, RequestValidationError)
-    found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-    return problem(InvalidArgument("; ".join(found)))
+    all_of_them = error.errors()
+    found = [
+        f"{'.'.join(map(str, one['loc']))[:MAX_NAME_CHARS]}: {one['msg'][:MAX_NAME_CHARS]}"
+        for one in all_of_them[:MAX_NAMED]
+    ]
+    if len(all_of_them) > MAX_NAMED:
+        found.append(f"and {len(all_of_them) - MAX_NAMED} more")
+    kind = request.headers.get("content-type", "")
+    if all_of_them[0]["loc"] == ("body",) and not kind.startswith("application/json"):
+        found.append("a body of JSON is sent with -H 'Content-Type: application/json'")
+    return problem(InvalidArgument("; ".join(found)), request_id_of(request.scope))
 
 
-async def _of_library(_: Request, error: Exception) -> Response:
+async def _of_library(request: Request, error: Exception) -> Response:
     """What the library answers by itself, such as 404 of an unknown path."""
     assert isinstance(error, HTTPException)
-    status = error.status_code
-    return problem(rebuild(of_http(status), "", str(error.detail)), status=status)
+    asked = f"{request.method} {request.url.path}"
+    return of_library(error, request_id_of(request.scope), asked)
 
 
 async def _surprise(request: Request, error: Exception) -> Response:
-    return problem(typed_error(error, request.url.path))
+    return problem(typed_error(error, request.url.path), request_id_of(request.scope))

@@ -45,6 +45,7 @@ _EVERY_ONE = "each control plane serves its own workers and callers"
 # Every other method, and why the control plane that is called serves it.
 SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.DetectionService/Detect": "the data path; of a miss only the want is forwarded",
+    "/yolopool.v1.DetectionService/DetectStream": "the data path: each frame is a Detect",
     "/yolopool.v1.PeerService/WantVersion": "it is what a follower sends to the leader",
     "/yolopool.v1.ModelService/UploadArtifact": "a stream of bytes into the artifact store",
     "/yolopool.v1.ModelService/SweepStore": "it is about the artifact store of the one called",

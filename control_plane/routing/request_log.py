@@ -30,6 +30,7 @@ class RequestRecord:
     ledger_used_bytes: int = 0
     worker: str = ""
     hit: bool = False  # whether a worker had the model when the request arrived
+    trace_id: str = ""  # of the caller's distributed trace, if it named one
 
 
 def write(
@@ -50,6 +51,8 @@ def write(
         "total_ms": round(total_ms, 3),
         "load_wait_ms": round(record.load_wait_s * 1000, 3),
     }
+    if record.trace_id:
+        fields["trace_id"] = record.trace_id
     if record.retried:
         fields["retried"] = record.retried
     if answer is None:

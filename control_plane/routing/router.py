@@ -34,6 +34,7 @@ class Router:
         body: worker_pb2.InferRequest,
         principal: Principal,
         deadline_s: float,
+        trace_id: str = "",
     ) -> detection_pb2.DetectResponse:
         """Answers a validated request; `body` has its image. deadline_s: monotonic.
 
@@ -41,7 +42,7 @@ class Router:
         """
         arrived = self._clock.monotonic()
         request_id = request.request_id or uuid.uuid4().hex
-        record = RequestRecord(request_id, principal, request.model, arrived)
+        record = RequestRecord(request_id, principal, request.model, arrived, trace_id=trace_id)
         body.request_id = request_id
         self._metrics.in_flight.inc()
         try:
@@ -66,12 +67,19 @@ class Router:
         return answer
 
     def refused(
-        self, request: detection_pb2.DetectRequest, principal: Principal, error: YolopoolError
+        self,
+        request: detection_pb2.DetectRequest,
+        principal: Principal,
+        error: YolopoolError,
+        trace_id: str = "",
     ) -> None:
         """Counts and logs a request that failed validation."""
         request_id = request.request_id[:128] or uuid.uuid4().hex
         error.details["request_id"] = request_id
-        record = RequestRecord(request_id, principal, request.model[:200], self._clock.monotonic())
+        arrived = self._clock.monotonic()
+        record = RequestRecord(
+            request_id, principal, request.model[:200], arrived, trace_id=trace_id
+        )
         self._failed(record, error.reason, error.message)
 
     def _failed(self, record: RequestRecord, outcome: str, message: str) -> None:

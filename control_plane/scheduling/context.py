@@ -115,7 +115,7 @@ class PlanContext:
         version = self.version(key)
         if version is None:
             return True
-        if not version.given.runs_on(worker.info.build):
+        if not version.given.runs_on(worker.build):
             return False
         if version.given.placement == ANYWHERE:
             return True

@@ -1,8 +1,12 @@
-"""DetectionService: validates each Detect and passes it to the router."""
+"""DetectionService: checks each Detect, a frame of a stream too, and passes it to the router."""
 
-from control_plane.caller import CallContext, principal_of
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from control_plane.caller import CallContext, principal_of, trace_id_of
 from control_plane.convert.validation import deadline_of, infer_request
 from control_plane.routing.router import Router
+from control_plane.streams.detect_streams import DetectStreams
 from yolopool.errors import YolopoolError
 from yolopool.names import parse_ref
 from yolopool.server.clock import Clock
@@ -17,22 +21,35 @@ class DetectionService(detection_pb2_grpc.DetectionServiceServicer):
         default_deadline_s: float,
         max_image_bytes: int,
         max_raw_bytes: int,
+        streams: DetectStreams,
     ) -> None:
         self._router = router
         self._clock = clock
         self._default_deadline_s = default_deadline_s
         self._max_image_bytes = max_image_bytes
         self._max_raw_bytes = max_raw_bytes
+        self._streams = streams
 
     async def Detect(
         self, request: detection_pb2.DetectRequest, context: CallContext
     ) -> detection_pb2.DetectResponse:
         deadline_s = deadline_of(context, self._clock.monotonic(), self._default_deadline_s)
-        principal = principal_of(context)
+        principal, trace_id = principal_of(context), trace_id_of(context)
         try:
             ref = parse_ref(request.model)
             body = infer_request(request, self._max_image_bytes, self._max_raw_bytes)
         except YolopoolError as error:
-            self._router.refused(request, principal, error)
+            self._router.refused(request, principal, error, trace_id)
             raise
-        return await self._router.detect(request, ref, body, principal, deadline_s)
+        return await self._router.detect(request, ref, body, principal, deadline_s, trace_id)
+
+    async def DetectStream(
+        self, requests: AsyncIterator[detection_pb2.DetectStreamRequest], context: CallContext
+    ) -> AsyncIterator[detection_pb2.DetectStreamResponse]:
+        async with aclosing(self._streams.serve(requests, context, self.Detect)) as answers:
+            async for answer in answers:
+                yield answer
+
+    def close(self) -> None:
+        """Ends the streams, each after the frames that are on their way."""
+        self._streams.close()

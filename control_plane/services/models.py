@@ -39,10 +39,8 @@ from control_plane.store.artifacts import FolderArtifacts, check_digest
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.view.view import View
-from yolopool.errors import (
-    InvalidOption,
-)
-from yolopool.names import check_name, is_build, parse_ref
+from yolopool.errors import InvalidOffset, InvalidOption
+from yolopool.names import check_name, parse_ref
 from yolopool.server.clock import Clock
 from yolopool.v1 import model_pb2, model_pb2_grpc
 
@@ -81,7 +79,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidOption("the first message of an upload must be its header")
-        header, digest = first.header, check_digest(first.header.sha256)
+        header = first.header
+        if not header.sha256:
+            return await self._received(header, requests)
+        digest = check_digest(header.sha256)
         self._artifacts.check_size(header.size_bytes)
         chunk = await _next_chunk(requests)
         if chunk is None or self._artifacts.touch(digest):
@@ -113,11 +114,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: CallContext
     ) -> model_pb2.ListModelsResponse:
-        models = self._view.catalogue.models
-        prefix = request.name_prefix
-        names = sorted(name for name in models if name.startswith(prefix) and not is_build(name))
+        catalogue = self._view.catalogue
+        names = [name for name in catalogue.names() if name.startswith(request.name_prefix)]
         return model_pb2.ListModelsResponse(
-            models=[self._model(name, models[name]) for name in names]
+            models=[self._model(name, catalogue.models[name]) for name in names]
         )
 
     async def GetModel(
@@ -253,10 +253,24 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
 
     # --- what the calls share -----------------------------------------------------------------
 
+    async def _received(
+        self,
+        header: model_pb2.UploadHeader,
+        requests: AsyncIterator[model_pb2.UploadArtifactRequest],
+    ) -> model_pb2.UploadArtifactResponse:
+        """Stores bytes whose digest the caller does not know."""
+        if header.offset:
+            raise InvalidOffset("an upload without sha256 begins at 0: give the sha256 to go on")
+        async with self._artifacts.receive(header.size_bytes) as upload:
+            while (chunk := await _next_chunk(requests)) is not None:
+                await upload.write(chunk)
+        return self._held(upload.digest())
+
     def _held(self, digest: str) -> model_pb2.UploadArtifactResponse:
         return model_pb2.UploadArtifactResponse(
             complete=self._artifacts.touch(digest),
             received_bytes=self._artifacts.held_bytes(digest),
+            sha256=digest,
         )
 
     def _deadline_s(self, context: CallContext) -> float:

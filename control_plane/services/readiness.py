@@ -3,13 +3,14 @@
 Before that, a model that is not known yet would look like one that does not exist.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
 
 from yolopool.errors import RegistryUnavailable
 
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _GATED = frozenset(
     {
         "yolopool.v1.DetectionService",
@@ -39,11 +40,16 @@ class ReadinessGate(grpc.aio.ServerInterceptor):
         service = handler_call_details.method.rpartition("/")[0].removeprefix("/")
         if handler is None or service not in _GATED or self._is_loaded():
             return handler
-        kind = "stream_unary" if handler.request_streaming else "unary_unary"
-        return handler._replace(**{kind: self._refuse})
+        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
+        refuse = self._refuse_stream if handler.response_streaming else self._refuse
+        return handler._replace(**{kind: refuse})
 
     async def _refuse(self, request: Any, context: Any) -> NoReturn:
         raise RegistryUnavailable(
             f"this control plane has not read the registry yet ({self._unread_because()}): try "
             "again shortly"
         )
+
+    async def _refuse_stream(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._refuse(request, context)
+        yield  # type: ignore[unreachable] # makes it a generator

@@ -35,11 +35,13 @@ from control_plane.services.schedules import ScheduleService
 from control_plane.settings import Settings
 from control_plane.store.artifacts import FolderArtifacts
 from control_plane.store.registry import Registry
+from control_plane.streams.detect_streams import DetectStreams
 from control_plane.types.snapshot import Snapshot
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from control_plane.worker_client import WorkerClient
 from yolopool.server.clock import Clock
+from yolopool.server.open_calls import OpenCalls
 from yolopool.v1 import (
     bench_pb2_grpc,
     detection_pb2_grpc,
@@ -90,6 +92,7 @@ class Dependencies:
     quarantine: Quarantine
     worker_exits: WorkerExitHandler
     snapshot: Callable[[], Snapshot]
+    calls: OpenCalls
 
 
 class Services:
@@ -104,7 +107,12 @@ class Services:
         router = Router(_detect_context(deps), history)
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
         self._detection = DetectionService(
-            router, clock, deadline_s, settings.max_image_bytes, settings.max_raw_bytes
+            router,
+            clock,
+            deadline_s,
+            settings.max_image_bytes,
+            settings.max_raw_bytes,
+            DetectStreams(view, deps.metrics, clock, deps.calls, deadline_s),
         )
         self._events = EventService(registry)
         self._explain = ExplainService(view, deps.snapshot, history, clock)
@@ -141,7 +149,8 @@ class Services:
         schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(self._schedules, server)
 
     async def close(self) -> None:
-        """Ends the streams of events."""
+        """Ends the streams of frames and of events."""
+        self._detection.close()
         await self._events.close()
 
 

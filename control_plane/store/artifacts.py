@@ -1,8 +1,9 @@
 """The artifact store: uploaded files and the packs that importers make of them, in one folder.
 
 `artifacts/<sha256>` appears whole, by rename. `partial/<sha256>` holds an interrupted upload until
-it is resumed. Importers write packs. The time of a file says when it was used last; `cluster` names
-the stores whose versions refer to the files.
+it is resumed, `partial/.incoming-*` one whose SHA-256 is not known yet. Importers write packs. The
+time of a file says when it was used last; `cluster` names the stores whose versions refer to the
+files.
 """
 
 import asyncio
@@ -10,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -48,18 +50,16 @@ def check_digest(digest: str) -> str:
 class Upload:
     """One upload in progress. The bytes received so far are on disk and hashed."""
 
-    def __init__(self, file: BinaryIO, hasher: Any, size_bytes: int, received_bytes: int) -> None:
+    def __init__(
+        self, file: BinaryIO, hasher: Any, received_bytes: int, check: Callable[[int], None]
+    ) -> None:
         self._file, self._hasher = file, hasher
-        self._size_bytes = size_bytes
+        self._check = check
         self.received_bytes = received_bytes
 
     async def write(self, chunk: bytes) -> None:
-        """Appends a chunk. Raises InvalidOffset beyond the announced size."""
-        if self.received_bytes + len(chunk) > self._size_bytes:
-            raise InvalidOffset(
-                f"more bytes than the {self._size_bytes} that the header announced: "
-                "give the file's true size"
-            )
+        """Appends a chunk. Raises what `check` does if so many bytes are too many."""
+        self._check(self.received_bytes + len(chunk))
         await asyncio.to_thread(self._append, chunk)
         self.received_bytes += len(chunk)
 
@@ -174,12 +174,44 @@ class FolderArtifacts:
             path = self._partial / digest
             with storing(self._root):
                 with await asyncio.to_thread(path.open, "ab") as file:
-                    upload = Upload(file, await asyncio.to_thread(_hash, path), size_bytes, held)
+                    hasher = await asyncio.to_thread(_hash, path)
+                    upload = Upload(file, hasher, held, partial(_check_announced, size_bytes))
                     yield upload
                     if upload.received_bytes < size_bytes:
                         return
                     await asyncio.to_thread(_settle, file)
                 await asyncio.to_thread(self._finish, path, digest, upload.digest())
+
+    @asynccontextmanager
+    async def receive(self, size_bytes: int) -> AsyncIterator[Upload]:
+        """Opens an upload of bytes whose digest is not known; `size_bytes` 0: nor is their count.
+
+        At the end of the block the artifact has the name `Upload.digest()`. If the block is left
+        early, nothing is kept. Raises as `upload` does.
+        """
+        if size_bytes:
+            self.check_size(size_bytes)
+        check = partial(_check_announced, size_bytes) if size_bytes else self.check_size
+        path = self._partial / f"{_INCOMING}{uuid4().hex}"
+        try:
+            with storing(self._root):
+                with await asyncio.to_thread(path.open, "xb") as file:
+                    upload = Upload(file, hashlib.sha256(), 0, check)
+                    yield upload
+                    self.check_size(upload.received_bytes)
+                    if upload.received_bytes < size_bytes:
+                        raise InvalidOffset(
+                            f"{upload.received_bytes} bytes came of the {size_bytes} that were "
+                            "announced: send the file again"
+                        )
+                    await asyncio.to_thread(_settle, file)
+                digest = upload.digest()
+                async with self._locks.setdefault(digest, asyncio.Lock()):
+                    if not self.touch(digest):
+                        await asyncio.to_thread(self._finish, path, digest, digest)
+        finally:
+            with suppress(OSError):  # it is there only if it was not finished
+                await asyncio.to_thread(path.unlink, missing_ok=True)
 
     def _finish(self, path: Path, digest: str, found: str) -> None:
         if found != digest:
@@ -248,6 +280,13 @@ class FolderArtifacts:
     def _is_busy(self, digest: str) -> bool:
         lock = self._locks.get(digest)
         return lock is not None and lock.locked()
+
+
+def _check_announced(size_bytes: int, received_bytes: int) -> None:
+    if received_bytes > size_bytes:
+        raise InvalidOffset(
+            f"more bytes than the {size_bytes} that the header announced: give the file's true size"
+        )
 
 
 def _stored(kind: FileKind, name: str, place: Path) -> StoredFile:

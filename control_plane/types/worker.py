@@ -7,10 +7,9 @@ from enum import StrEnum
 from control_plane.types.footprint import Footprint
 from control_plane.types.policy import BatchingConfig
 from control_plane.types.version import DeviceVariant, ModelVersion, VersionKey
+from yolopool.frozen import frozen
 from yolopool.server.arrival_rates import NO_ARRIVALS, ArrivalRates
-from yolopool.vocabulary import (
-    ReplicaState,
-)
+from yolopool.vocabulary import ReplicaState
 
 # This many exits in a row are a crash loop.
 LOOP = 3
@@ -28,7 +27,7 @@ class WorkerState(StrEnum):
     HUNG = "HUNG"  # its device hangs: the process will exit
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ledger:
     """The memory account of a device in bytes, as its worker reports it."""
 
@@ -59,7 +58,7 @@ class Ledger:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Replica:
     """A version on a worker, as the worker reports it."""
 
@@ -108,7 +107,7 @@ class Replica:
 ReplicaKey = tuple[str, VersionKey]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadReport:
     """The last report of a worker about its queue."""
 
@@ -120,7 +119,7 @@ class LoadReport:
     images_total: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WorkerInfo:
     """A worker process, its lease and its replicas."""
 

@@ -39,6 +39,10 @@ class Catalogue:
         """How many models there are, without their builds."""
         return sum(not is_build(name) for name in self._models)
 
+    def names(self) -> list[str]:
+        """The models, without their builds."""
+        return sorted(name for name in self._models if not is_build(name))
+
     def put(self, version: ModelVersion) -> None:
         """Adds or replaces a version."""
         name = version.key.model

@@ -1,4 +1,4 @@
-"""How a test plays a scenario: on a pool of its own, in a few seconds, with a printed seed."""
+"""How a test plays scenarios: on a pool of its own, in a few seconds, with a printed seed."""
 
 import os
 import random
@@ -14,18 +14,7 @@ from tests.chaos.trial import Pace, Scenario
 # To repeat a run: YOLOPOOL_CHAOS_SEED=... pytest tests/chaos
 SEED = "YOLOPOOL_CHAOS_SEED"
 
-Play = Callable[[Scenario], Awaitable[None]]
 PlayAll = Callable[[Sequence[Scenario]], Awaitable[None]]
-
-
-@pytest.fixture
-def play(play_all: PlayAll) -> Play:
-    """Plays a scenario on a pool of its own."""
-
-    async def on_a_pool(scenario: Scenario) -> None:
-        await play_all((scenario,))
-
-    return on_a_pool
 
 
 @pytest.fixture
@@ -36,9 +25,12 @@ def play_all(capsys: pytest.CaptureFixture[str]) -> PlayAll:
 
     async def on_a_pool(scenarios: Sequence[Scenario]) -> None:
         seed = int(os.environ.get(SEED) or random.SystemRandom().randrange(10**6))
-        shape = Shape(sentinels=scenarios[0].sentinels, supervised=scenarios[0].supervised)
-        # Of several on one pool each has had its calm in the one before.
-        pace = Pace() if len(scenarios) == 1 else Pace(calm_s=0.4, quiet_s=1.0)
+        shape = Shape(
+            sentinels=any(one.sentinels for one in scenarios),
+            supervised=any(one.supervised for one in scenarios),
+        )
+        # Workers and supervisors heal sooner than leases run out.
+        pace = Pace(calm_s=0.4, quiet_s=1.0) if shape.supervised else Pace()
         reports = await trial.play_all(scenarios, shape, pace, Rate(), seed)
         for report in reports:
             with capsys.disabled():

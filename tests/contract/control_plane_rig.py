@@ -68,8 +68,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
 
     `load_s` and `infer_s` are how long those take, `turn_s` how long a load then waits WARM;
     `on_infer` and `on_assign` are errors to raise, `refuse` those of the loads of single versions;
-    with a `tier` it takes as many models more, which it reports WARM; `terms` are more of its
-    ledger. Tokens are checked as workers do.
+    `found` is in every answer; with a `tier` it takes as many models more, which it reports WARM;
+    `terms` are more of its ledger. Tokens are checked as workers do.
     """
 
     def __init__(self, name: str, models: int = 2, tier: int = 0, kind: str = "sim") -> None:
@@ -92,6 +92,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.drained: list[types_pb2.FencingToken] = []
         self.inference_ms = 0.0
         self.load_s = self.turn_s = self.infer_s = 0.0
+        self.found = detection_pb2.DetectResponse(
+            detections=[detection_pb2.Detection(class_name="circle", confidence=0.5)]
+        )
         self.on_infer: YolopoolError | None = None
         self.on_assign: YolopoolError | None = None
         self.refuse: dict[str, YolopoolError] = {}
@@ -273,14 +276,15 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         if key in self.forced and key not in self.replicas:
             raise NotAssigned(f"{key} was taken", details={"forced": "true"})
         self._sequence += 1
+        result = detection_pb2.DetectResponse(
+            version=request.version,
+            variant=self.replicas[key].variant if key in self.replicas else None,
+            batch_size=1,
+            timing=detection_pb2.Timing(inference_ms=2.0, queue_ms=1.0),
+        )
+        result.MergeFrom(self.found)
         return worker_pb2.InferResponse(
-            result=detection_pb2.DetectResponse(
-                version=request.version,
-                variant=self.replicas[key].variant if key in self.replicas else None,
-                batch_size=1,
-                timing=detection_pb2.Timing(inference_ms=2.0, queue_ms=1.0),
-                detections=[detection_pb2.Detection(class_name="circle", confidence=0.5)],
-            ),
+            result=result,
             load=types_pb2.LoadReport(sequence=self._sequence),
             ledger_used_bytes=WEIGHTS * len(self.replicas),
         )

@@ -116,6 +116,17 @@ class Detection(detection_pb2_grpc.DetectionServiceServicer):
             request_id=request.request_id or "made",
         )
 
+    def DetectStream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        opening = next(requests).opening
+        self.script.note("DetectStream", opening, context)
+        for count, message in enumerate(requests, 1):
+            frame = message.frame
+            request = detection_pb2.DetectRequest(model=opening.model, encoded=frame.encoded)
+            response = self.Detect(request, context)
+            yield detection_pb2.DetectStreamResponse(
+                frame_id=frame.frame_id, response=response, received=count
+            )
+
 
 class Models(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, script: Script) -> None:

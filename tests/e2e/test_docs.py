@@ -7,6 +7,7 @@ nothing else. `tests/page_blocks.py` says which blocks are run, and how a page m
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from PIL import Image
 
 from tests.labels import write_labels
 from tests.matrix import is_full
-from tests.models import SHAPES
+from tests.models import SHAPES, Zoo
 from tests.page_blocks import PYTHON, ROOT, Block, blocks_of_pages
 from yolopool import Client
 from yolopool.local import demo
@@ -33,10 +34,20 @@ PAGES = {
     for page, blocks in blocks_of_pages().items()
     if (run := [block for block in blocks if block.is_run(is_full())])
 }
+# The first line of a block that is a file of the reader's; a command after it runs it.
+FILE = re.compile(r"# (\w+\.py)\n")
 COMMANDS = {
     "yolopool": f'exec {sys.executable} -c "from yolopool.cli.main import main; main()" "$@"',
     "python": f'exec {sys.executable} "$@"',
+    "uvicorn": f'exec {sys.executable} -m uvicorn "$@"',
 }
+TRITON = """
+platform: "onnxruntime_onnx"
+max_batch_size: 4
+input [ { name: "images" data_type: TYPE_UINT8 dims: [ 3, 320, 320 ] } ]
+dynamic_batching { preferred_batch_size: [ 2, 4 ] max_queue_delay_microseconds: 500 }
+response_cache { enable: true }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +61,7 @@ def pool() -> Iterator[LocalPool]:
             yield running
 
 
-def furnish(folder: Path) -> None:
+def furnish(folder: Path, zoo: Zoo) -> None:
     """The files that pages speak of as the reader's own."""
     for name in ("examples", "protos"):
         (folder / name).symlink_to(ROOT / name)
@@ -59,6 +70,10 @@ def furnish(folder: Path) -> None:
     write_labels(folder / "labels")
     shutil.copy(SHAPES / "models" / "shapes.pt", folder / "best.pt")
     Image.open(SHAPES / "images" / "00003.png").convert("RGB").save(folder / "street.jpg")
+    repository = folder / "model_repository" / "street_yolo"
+    (repository / "1").mkdir(parents=True)
+    (repository / "1" / "model.onnx").symlink_to(zoo.graph("shapes"))
+    (repository / "config.pbtxt").write_text(TRITON)
     for place in (folder / "bin", folder / ".venv" / "bin"):
         place.mkdir(parents=True)
         for name, line in COMMANDS.items():
@@ -91,11 +106,19 @@ class Session:
         text = block.text
         for named, address in self._names.items():
             text = text.replace(named, address)
-        return self._paste(block, text) if block.language == PYTHON else self._shell(text)
+        if block.language != PYTHON:
+            return self._shell(text)
+        if (own := FILE.match(text)) is not None:
+            compile(text, own[1], "exec")
+            (self.folder / own[1]).write_text(text)
+            return ""
+        return self._paste(block, text)
 
     def _shell(self, text: str) -> str:
+        # What a block leaves running would hold its output open, and outlive the page.
+        whole = f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{text}"
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
+            ["bash", "-euo", "pipefail", "-c", whole],
             cwd=self.folder, env=self._environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
             timeout=LIMIT_S,
@@ -126,9 +149,9 @@ class Session:
 
 
 @contextmanager
-def a_session(pool: LocalPool) -> Iterator[Session]:
+def a_session(pool: LocalPool, zoo: Zoo) -> Iterator[Session]:
     with tempfile.TemporaryDirectory(prefix="yp-page-") as folder:
-        furnish(Path(folder))
+        furnish(Path(folder), zoo)
         session = Session(Path(folder), pool)
         try:
             yield session
@@ -137,8 +160,8 @@ def a_session(pool: LocalPool) -> Iterator[Session]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_does_what_it_says(page: str, pool: LocalPool) -> None:
-    with a_session(pool) as session:
+def test_a_page_does_what_it_says(page: str, pool: LocalPool, zoo: Zoo) -> None:
+    with a_session(pool, zoo) as session:
         for block in PAGES[page]:
             failed = session.run(block)
             assert not failed, f"{block}\n{block.text}\n{failed}"
@@ -146,8 +169,8 @@ def test_a_page_does_what_it_says(page: str, pool: LocalPool) -> None:
         assert client.detect(demo.find().images[0], model=demo.MAIN).model == "shapes@1"
 
 
-def test_what_fails_is_seen(pool: LocalPool) -> None:
-    with a_session(pool) as session:
+def test_what_fails_is_seen(pool: LocalPool, zoo: Zoo) -> None:
+    with a_session(pool, zoo) as session:
         wrong = Block(
             "p", 1, "sh", "yolopool detect street.jpg --model nothing\necho not reached\n"
         )

@@ -24,9 +24,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 NAMES = [f"class {number}" for number in range(80)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    """Of a pool of this host's CPU."""
+    """Of a pool of this host's CPU, to which each test gives models of its own."""
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
         options = PoolOptions(Path(folder), port=0, http_port=0, devices="cpu")
         with LocalPool(options, lambda text: None) as pool, Client(pool.address) as client:

@@ -24,6 +24,7 @@ from benchmarks.harness import dataset
 from benchmarks.harness.matching import Detected, match, total
 from tests.waiting import until
 from yolopool import Client, errors
+from yolopool.client.model_records import Replica
 from yolopool.local import demo
 from yolopool.local.pool import LocalPool, PoolOptions
 
@@ -60,6 +61,18 @@ def shapes() -> Iterator[tuple[Client, Path]]:
         yield client, Path(path)
 
 
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[tuple[LocalPool, Client]]:
+    """A pool of one simulated device that has the demo model, and a client of it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="yp-") as path,
+        a_pool(Path(path), "sim:1") as pool,
+        Client(pool.address) as client,
+    ):
+        demo.register(client, "one", SHAPES)
+        yield pool, client
+
+
 def test_the_labelled_shapes_are_found(shapes: tuple[Client, Path]) -> None:
     client, _ = shapes
     scores = []
@@ -73,6 +86,19 @@ def test_the_labelled_shapes_are_found(shapes: tuple[Client, Path]) -> None:
     assert every.false_positives <= 0.05 * every.labelled
     assert worker.replicas[0].state == "HOT"
     assert worker.ledger.measured_bytes > worker.ledger.context_bytes
+
+
+def test_a_stream_finds_what_single_calls_find(shapes: tuple[Client, Path]) -> None:
+    client, _ = shapes
+    images = dataset.encoded()
+    results = list(client.detect_stream([*images, b"no image"], "shapes", window=4))
+    assert [result.id for result in results] == list(range(len(images) + 1))
+    assert isinstance(results[-1].error, errors.ImageNotDecodable)
+    for image, result in zip(images, results, strict=False):
+        alone = client.detect(image, model="shapes")
+        assert result.detections is not None
+        assert result.detections.class_name == alone.class_name
+        np.testing.assert_allclose(result.detections.xyxy, alone.xyxy, atol=0.01)
 
 
 def test_three_models_in_room_for_two(folder: Path) -> None:
@@ -99,102 +125,106 @@ def test_three_models_in_room_for_two(folder: Path) -> None:
             client.detect(IMAGE, model="three", timeout_s=20)
 
 
-def test_twenty_callers_at_once_are_one_load(folder: Path) -> None:
-    with a_pool(folder, "cpu") as pool, Client(pool.address) as client:
-        demo.register(client, "shapes", SHAPES)
-        answers: list[int] = []
-        start = threading.Barrier(20)
+def test_twenty_callers_at_once_are_one_load(shapes: tuple[Client, Path]) -> None:
+    client, _ = shapes
+    demo.register(client, "twenty", SHAPES)
+    answers: list[int] = []
+    start = threading.Barrier(20)
 
-        def ask() -> None:
-            start.wait()
-            answers.append(len(client.detect(IMAGE, model="shapes")))
+    def ask() -> None:
+        start.wait()
+        answers.append(len(client.detect(IMAGE, model="twenty")))
 
-        threads = [threading.Thread(target=ask) for _ in range(20)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        until("all are counted", lambda: client.workers()[0].replicas[0].requests_total == 20)
+    def held() -> Replica:
         (worker,) = client.workers()
+        return next(one for one in worker.replicas if one.model == "twenty@1")
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until("all are counted", lambda: held().requests_total == 20)
     assert answers == [2] * 20
-    assert worker.replicas[0].loads_total == 1
+    assert held().loads_total == 1
 
 
-def test_a_killed_worker_comes_back_under_calls(folder: Path) -> None:
-    with a_pool(folder, "sim:1") as pool, Client(pool.address) as client:
-        demo.register(client, "shapes", SHAPES)
-        client.detect(IMAGE, model="shapes")
-        stop, outcomes = threading.Event(), []
+def test_a_killed_worker_comes_back_under_calls(simulated: tuple[LocalPool, Client]) -> None:
+    pool, client = simulated
+    client.detect(IMAGE, model="one")
+    stop, outcomes = threading.Event(), []
 
-        def call() -> None:
-            with Client(pool.address) as own:
-                while not stop.is_set():
-                    began = time.monotonic()
-                    try:
-                        own.detect(IMAGE, model="shapes", timeout_s=10)
-                        outcome = "OK"
-                    except errors.YolopoolError as error:
-                        outcome = error.reason
-                    outcomes.append((outcome, began, time.monotonic()))
+    def call() -> None:
+        with Client(pool.address) as own:
+            while not stop.is_set():
+                began = time.monotonic()
+                try:
+                    own.detect(IMAGE, model="one", timeout_s=10)
+                    outcome = "OK"
+                except errors.YolopoolError as error:
+                    outcome = error.reason
+                outcomes.append((outcome, began, time.monotonic()))
 
-        threads = [threading.Thread(target=call) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.5)
-        first = client.workers()[0].incarnation
-        killed = time.monotonic()
-        for process in _processes_of("sim:0"):
-            process.kill()
-        until(
-            "a call that began after the kill succeeds",
-            lambda: any(word == "OK" and began > killed + 0.5 for word, began, _ in outcomes),
-            limit_s=60,
-        )
-        time.sleep(0.5)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert client.workers()[0].incarnation != first
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    first = client.workers()[0].incarnation
+    killed = time.monotonic()
+    for process in _processes_of("sim:0"):
+        process.kill()
+    until(
+        "a call that began after the kill succeeds",
+        lambda: any(word == "OK" and began > killed + 0.5 for word, began, _ in outcomes),
+        limit_s=60,
+    )
+    time.sleep(0.5)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert client.workers()[0].incarnation != first
     typed = {"OK", "WORKER_LOST", "NO_WORKER", "DEADLINE_EXCEEDED", "UNAVAILABLE"}
     assert {word for word, _, _ in outcomes} <= typed
     # Timed only against the deadline that each call was given.
     assert max(end - began for _, began, end in outcomes) < 12
 
 
-def test_a_recycled_worker_is_replaced_without_a_failed_call(folder: Path) -> None:
-    with a_pool(folder, "sim:1") as pool, Client(pool.address) as client:
-        for name in ("one", "two"):
-            demo.register(client, name, SHAPES)
-            client.load(name)
-        first = client.workers()[0].incarnation
-        stop, outcomes = threading.Event(), []
+def test_a_recycled_worker_is_replaced_without_a_failed_call(
+    simulated: tuple[LocalPool, Client],
+) -> None:
+    pool, client = simulated
+    demo.register(client, "two", SHAPES)
+    for name in ("one", "two"):
+        client.load(name)
+    first = client.workers()[0].incarnation
+    stop, outcomes = threading.Event(), []
 
-        def call() -> None:
-            with Client(pool.address) as own:
-                while not stop.is_set():
-                    try:
-                        own.detect(IMAGE, model="one", timeout_s=20)
-                        outcomes.append("OK")
-                    except errors.YolopoolError as error:
-                        outcomes.append(f"{error.reason}: {error.message}")
+    def call() -> None:
+        with Client(pool.address) as own:
+            while not stop.is_set():
+                try:
+                    own.detect(IMAGE, model="one", timeout_s=20)
+                    outcomes.append("OK")
+                except errors.YolopoolError as error:
+                    outcomes.append(f"{error.reason}: {error.message}")
 
-        threads = [threading.Thread(target=call) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for process in _processes_of("sim:0"):
-            process.send_signal(signal.SIGUSR1)
-        until(
-            "another process serves in its place",
-            lambda: [w.incarnation for w in client.workers() if w.incarnation != first],
-            limit_s=60,
-        )
-        until("the old one is gone", lambda: len(_processes_of("sim:0")) == 1, limit_s=20)
-        before = len(outcomes)
-        until("calls go on", lambda: len(outcomes) > before + 10)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        (worker,) = client.workers()
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for process in _processes_of("sim:0"):
+        process.send_signal(signal.SIGUSR1)
+    until(
+        "another process serves in its place",
+        lambda: [w.incarnation for w in client.workers() if w.incarnation != first],
+        limit_s=60,
+    )
+    until("the old one is gone", lambda: len(_processes_of("sim:0")) == 1, limit_s=20)
+    before = len(outcomes)
+    until("calls go on", lambda: len(outcomes) > before + 10)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    (worker,) = client.workers()
     assert set(outcomes) == {"OK"}
     assert "SIGUSR1" in worker.replaces_because
     assert {r.model: r.state for r in worker.replicas} == {"one@1": "HOT", "two@1": "HOT"}

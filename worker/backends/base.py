@@ -122,7 +122,18 @@ class Loading(Protocol):
         ...
 
     def make(self) -> None:
-        """On a new thread that ends with it, beside passes. Raises as `Backend.load`."""
+        """On any thread, beside passes. Raises as `Backend.load`."""
+        ...
+
+    def try_out(self, shape: tuple[int, int], ask: bool) -> str:
+        """On any thread, beside passes: runs a pass of one image of (height, width) pixels, where
+        the runtime prepares something in it and, with `ask`, the self-test: see
+        `LoadedModel.self_test`. Raises as `StagedBatch.forward`.
+        """
+        ...
+
+    def drop(self) -> None:
+        """On any thread, in place of `end`: frees what was made. Idempotent."""
         ...
 
     def leave_out(self, size_bytes: int) -> None:
@@ -132,7 +143,9 @@ class Loading(Protocol):
         ...
 
     def end(self) -> LoadedModel:
-        """On the device thread, while no pass is in flight: measures, and returns the model."""
+        """On the device thread, while no pass is in flight: measures what it holds by now, and
+        returns the model.
+        """
         ...
 
 

@@ -7,7 +7,6 @@ that needs it.
 import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from threading import Thread
 from weakref import WeakSet
 
 from worker.backends.base import Backend, DeviceMemory, LoadedModel, Loading
@@ -56,7 +55,7 @@ class CompositeBackend:
         loading.prepare()
         loading.begin()
         try:
-            _on_a_thread_of_its_own(loading.make)
+            loading.make()
         except OutOfMemory:
             self.reclaim()
             raise
@@ -102,20 +101,3 @@ class CompositeBackend:
 
     def close(self) -> None:
         self._device.close()
-
-
-def _on_a_thread_of_its_own(make: Callable[[], None]) -> None:
-    """Runs a step that may lower its thread's priority, and waits for it. Raises what it raises."""
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            make()
-        except Exception as error:
-            errors.append(error)
-
-    thread = Thread(target=run, name="load", daemon=True)
-    thread.start()
-    thread.join()
-    for error in errors:
-        raise error

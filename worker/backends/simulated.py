@@ -146,6 +146,15 @@ class SimulatedLoading:
     def make(self) -> None:
         self._model = self.backend.load(self.pack, self.precision)
 
+    def try_out(self, shape: tuple[int, int], ask: bool) -> str:
+        assert self._model is not None, "it was made"
+        self._model.forward([np.zeros((*shape, 3), np.uint8)])
+        return self._model.self_test() if ask else ""
+
+    def drop(self) -> None:
+        if self._model is not None:
+            self._model.close()
+
     def leave_out(self, size_bytes: int) -> None:
         self._before_bytes += size_bytes
 

@@ -1,9 +1,28 @@
-"""How many images a pass may have, by version and shape. Guarded by the engine's lock."""
+"""How many images a pass may have, by version and shape. Guarded by the engine's lock.
+
+Pure: times are arguments, in seconds of one clock.
+"""
 
 import sys
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from worker.batching.estimates import Shape
+
+# For so long images run alone that failed in company, and for twice as long each next time.
+ALONE_S, MAX_ALONE_S = 60.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """Images of a version run alone until a moment; then they may come together again.
+
+    `tickets`: of the passes that failed, which have not run alone so far.
+    """
+
+    tickets: frozenset[int]
+    until: float
+    wait_s: float
 
 
 class BatchLimits:
@@ -15,11 +34,10 @@ class BatchLimits:
         self._promised: dict[str, int] = {}
         # Half of what did not fit.
         self._fitting: dict[tuple[str, Shape], int] = {}
-        # Tickets of the passes that failed, by version, which have not run alone so far.
-        self._alone: dict[str, frozenset[int]] = {}
+        self._alone: dict[str, _Alone] = {}
 
-    def max_images(self, version: str, shape: Shape) -> int:
-        if version in self._alone:
+    def max_images(self, version: str, shape: Shape, now: float) -> int:
+        if self._runs_alone(version, now):
             return 1
         promised = self._promised.get(version, sys.maxsize)
         return min(promised, self._fitting.get((version, shape), promised))
@@ -32,31 +50,45 @@ class BatchLimits:
         """A pass of so many images did not fit: the next has half of them at most."""
         self._fitting[version, shape] = images // 2
 
-    def failed_together(self, version: str, tickets: Iterable[int] = ()) -> bool:
-        """A pass of several images failed: the next have one each. Returns whether this is new."""
-        is_new = version not in self._alone
-        self._alone[version] = self._alone.get(version, frozenset()) | frozenset(tickets)
-        return is_new
+    def failed_together(self, version: str, now: float, tickets: Iterable[int] = ()) -> bool:
+        """A pass of several images failed: for a while the next have one each. Returns whether this
+        is new.
+        """
+        before = self._alone.get(version)
+        if before is not None and now < before.until:
+            self._alone[version] = replace(before, tickets=before.tickets | frozenset(tickets))
+            return False
+        wait_s = ALONE_S if before is None else min(2 * before.wait_s, MAX_ALONE_S)
+        self._alone[version] = _Alone(frozenset(tickets), now + wait_s, wait_s)
+        return True
+
+    def ran_together(self, version: str, now: float) -> None:
+        """A pass of several images was well. One that was in flight when another failed proves
+        nothing.
+        """
+        if not self._runs_alone(version, now):
+            self._alone.pop(version, None)
 
     def failed_alone(self, version: str, tickets: Collection[int]) -> bool:
         """A pass of one image failed. If that image was in a pass of several that failed, the image
         was at fault and not its company: passes may have several again. Returns whether that is so.
         """
-        if self._alone.get(version, frozenset()).isdisjoint(tickets):
+        alone = self._alone.get(version)
+        if alone is None or alone.tickets.isdisjoint(tickets):
             return False
         del self._alone[version]
         return True
 
     def ran_alone(self, version: str, ticket: int) -> None:
         """A pass of one image was well."""
-        if version in self._alone:
-            self._alone[version] -= {ticket}
+        if (alone := self._alone.get(version)) is not None:
+            self._alone[version] = replace(alone, tickets=alone.tickets - {ticket})
 
     def left(self, ticket: int) -> None:
         """A ticket is gone. If it was in a pass that failed and has not run alone, nobody knows
         whether it was at fault: passes may have several again.
         """
-        for version in [one for one, tickets in self._alone.items() if ticket in tickets]:
+        for version in [one for one, alone in self._alone.items() if ticket in alone.tickets]:
             del self._alone[version]
 
     def reset_fit(self, version: str) -> None:
@@ -67,3 +99,7 @@ class BatchLimits:
     def forget(self, version: str) -> None:
         self._promised.pop(version, None)
         self.reset_fit(version)
+
+    def _runs_alone(self, version: str, now: float) -> bool:
+        alone = self._alone.get(version)
+        return alone is not None and now < alone.until

@@ -11,6 +11,7 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from worker.arrays import U8
@@ -234,9 +235,9 @@ class Engine:
             self._refused.pop(version, None)
 
     def run_one_by_one(self, version: str) -> None:
-        """Passes of several images of a version fail: from now on each has one, until a swap."""
+        """Passes of several images of a version fail: for a while each has one."""
         with self._changed:
-            self._limits.failed_together(version)
+            self._limits.failed_together(version, self._clock())
 
     def forget(self, version: str) -> None:
         """Drops all that is known about a version that left."""
@@ -306,8 +307,8 @@ class Engine:
     def _take_batch(self) -> Dequeued[TicketWork]:
         now = self._clock()
         begins = self._in_flight.free_at(now)
-        ready, max_images = self.models.__contains__, self._limits.max_images
-        taken = self._queue.next_batch(now, ready, max_images, begins)
+        limit = partial(self._limits.max_images, now=now)
+        taken = self._queue.next_batch(now, self.models.__contains__, limit, begins)
         if taken.batch is not None or taken.late:
             self._jobs.batch_went_first()
         if (batch := taken.batch) is not None:
@@ -354,7 +355,7 @@ class Engine:
                 self._passes[batch.version] += 1
                 self._passes_total += 1
                 self._images_total += tickets
-                self._one_by_one.ended(batch)
+                self._one_by_one.ended(batch, self._clock())
             self._changed.notify()
         if self.watching:
             self.watch()
@@ -373,8 +374,8 @@ class Engine:
         error: YolopoolError,
     ) -> None:
         with self._changed:
-            open_ = not self._stopping and version not in self._refused
-            again = self._one_by_one.failed(version, tickets, images, error) and open_
+            again = self._one_by_one.failed(version, tickets, images, error, self._clock())
+            again = again and not self._stopping and version not in self._refused
             if again:
                 for ticket in tickets:
                     if not ticket.payload.reply.future.done():  # else its caller has left

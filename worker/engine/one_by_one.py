@@ -28,6 +28,7 @@ class OneByOne:
         tickets: Sequence[Ticket[TicketWork]],
         images: int,
         error: YolopoolError,
+        now: float,
     ) -> bool:
         """A pass of these tickets and so many images failed. Returns whether they are to run
         again, alone.
@@ -37,10 +38,10 @@ class OneByOne:
             if self._limits.failed_alone(version, numbers):
                 log.warning("an image fails alone too, others may run together", version=version)
             return False
-        if self._limits.failed_together(version, numbers):
+        if self._limits.failed_together(version, now, numbers):
             log.warning(
-                "a pass failed: images of this version run one by one until it is loaded again, "
-                "unless one of them fails alone",
+                "a pass failed: images of this version run one by one for a while, unless one of "
+                "them fails alone",
                 version=version,
                 images=images,
                 why=error.message,
@@ -50,7 +51,9 @@ class OneByOne:
                 self._limits.left(ticket.number)
         return True
 
-    def ended(self, batch: Batch[TicketWork]) -> None:
+    def ended(self, batch: Batch[TicketWork], now: float) -> None:
         """A pass was well."""
         if batch.images == 1:
             self._limits.ran_alone(batch.version, batch.tickets[0].number)
+        else:
+            self._limits.ran_together(batch.version, now)

@@ -10,6 +10,7 @@ Any other library is left alone.
 import ctypes
 from collections.abc import Mapping
 from ctypes.util import find_library
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -90,6 +91,30 @@ def give_back() -> None:
     trim = _function("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def use_heap_of_loads() -> None:
+    """From now on this thread allocates from a heap that loads have for themselves: passes do not
+    wait for its lock, which a thread of low priority may hold, and what a model leaves behind in it
+    can go back without the memory that passes use. Needs jemalloc, else it does nothing.
+    """
+    if _has_jemalloc():
+        _mallctl("thread.arena", ctypes.c_uint(_arena_of_loads()))
+
+
+def give_back_loads() -> None:
+    """Gives freed memory of loads back to the kernel. Without jemalloc: all freed memory."""
+    if _has_jemalloc():
+        _mallctl(f"arena.{_arena_of_loads()}.purge")
+    else:
+        give_back()
+
+
+@cache
+def _arena_of_loads() -> int:
+    number, length = ctypes.c_uint(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_uint))
+    _function("mallctl")(b"arenas.create", ctypes.byref(number), ctypes.byref(length), None, 0)
+    return number.value
 
 
 def _of_glibc() -> int | None:

@@ -15,7 +15,8 @@ from pathlib import Path
 import structlog
 
 log = structlog.get_logger()
-# How much nicer than a pass is what computes beside it: it gets a quarter of a core they share.
+# How much nicer than a pass is what computes beside it on a host without a free core: it gets a
+# quarter of a core they share.
 BESIDE_NICE = 5
 
 
@@ -154,12 +155,40 @@ def take_turns() -> None:
 
 def yield_to_passes() -> None:
     """Lowers the priority of this thread for the rest of its life, and of those that it starts: it
-    computes beside passes, and is to slow them little.
+    computes beside passes. Under SCHED_IDLE, so in what time they leave of a core, and they preempt
+    it at once. Only a privileged process may undo it.
+
+    Niceness does less: a thread under SCHED_BATCH (`take_turns`) waits for the time slice of any
+    but an idle one, at each of the many points of a pass where its threads wait for each other. But
+    on a host that is kept busy by others, an idle thread would hardly run at all.
     """
+    try:
+        if others_leave_time():
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            return
+    except OSError as error:  # a sandbox may forbid it
+        log.info("SCHED_IDLE is not allowed", why=str(error))
     # On Linux niceness belongs to the thread.
     thread = threading.get_native_id()
     nice = os.getpriority(os.PRIO_PROCESS, thread)
     os.setpriority(os.PRIO_PROCESS, thread, nice + BESIDE_NICE)  # the kernel's limit is 19
+
+
+def others_leave_time(proc: Path = Path("/proc")) -> bool:
+    """Whether other processes leave a core of the host free, by one look at what runs now; True if
+    the kernel does not say.
+    """
+    states = (_read(thread / "stat").rpartition(")")[2] for thread in _threads(proc))
+    own = sum(state.split()[:1] == ["R"] for state in states)
+    running, _, _ = " ".join(_read(proc / "loadavg").split()[3:4]).partition("/")
+    return not running.isdigit() or int(running) - own < (os.cpu_count() or 1)
+
+
+def _threads(proc: Path) -> Iterator[Path]:
+    try:
+        yield from (proc / "self" / "task").iterdir()
+    except OSError:
+        return
 
 
 def _read(path: Path) -> str:

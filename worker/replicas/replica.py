@@ -149,15 +149,26 @@ class Replica:
         known = self.measured or self.order.known
         transient = 0
         if manifest.backend in GRAPHS:
-            transient = 2 * manifest.weights_bytes  # the file, and the runtime's copy of it
+            # The file, the runtime's copy of it, and a pass beside those of other models.
+            transient = 2 * manifest.weights_bytes + self._first_passes_bytes()
         elif self.order.precision != "fp32":
             transient = manifest.weights_bytes  # the float32 weights that are converted
         if known is not None and known.max_batch == self.max_batch:
             return Claim(known.weights_bytes, known.workspace_bytes, known.private_bytes, transient)
-        pixels = self.shape[0] * self.shape[1] * self.max_batch
-        activations = pixels * manifest.activation_bytes_per_megapixel // 10**6
-        workspace = activations + pixels * INPUT_BYTES_PER_PIXEL
+        workspace = self._workspace_bytes(self.shape[0] * self.shape[1] * self.max_batch)
         return Claim(manifest.weights_bytes, workspace, transient_bytes=transient)
+
+    def _first_passes_bytes(self) -> int:
+        """Of the pass that warms a graph up, or of its self-test."""
+        manifest = self.manifest_pack.manifest
+        test = manifest.self_test.height * manifest.self_test.width
+        images = manifest.onnx.batch or 1
+        return self._workspace_bytes(max(self.shape[0] * self.shape[1], test) * images)
+
+    def _workspace_bytes(self, pixels: int) -> int:
+        """By the manifest."""
+        activations = pixels * self.manifest_pack.manifest.activation_bytes_per_megapixel // 10**6
+        return activations + pixels * INPUT_BYTES_PER_PIXEL
 
     def note_measured(self) -> None:
         """Keeps what the claim and the times of this load turned out to be."""

@@ -6,18 +6,22 @@ measured on the device thread. It can't be stopped.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from functools import partial
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from worker.backends.base import Backend, LoadedModel, Loading
-from worker.concurrency.cancellation import cancel
 from worker.concurrency.reply import Reply
 from worker.concurrency.stall_detector import DeviceActivity
 from worker.engine.engine import Engine
 from worker.engine.jobs import Job
 from worker.replicas.ledger import Ledger
 from worker.replicas.replica import Replica
+from worker.replicas.warmup import other_answer
+
+Answer = TypeVar("Answer")
+# For the undoing of a load that is left, at the end of the process.
+LEAVE_S = 2.0
 
 
 class SideLoad:
@@ -70,14 +74,19 @@ class SideLoad:
             await asyncio.wait((self._task,))
 
     async def cancel(self) -> None:
-        """Leaves the load to the end of the process."""
+        """Leaves the load to the end of the process. Returns after LEAVE_S at the latest: the
+        device thread, which undoes it, may hang.
+        """
         if self._task is not None:
-            with suppress(Exception):
-                await cancel(self._task)
+            self._task.cancel()
+            ended, _ = await asyncio.wait((self._task,), timeout=LEAVE_S)
+            for task in ended:
+                task.cancelled() or task.exception()  # else asyncio logs it
 
-    async def make(self, replica: Replica) -> tuple[Callable[[], LoadedModel], float]:
+    async def make(self, replica: Replica, ask: bool) -> tuple[Callable[[], LoadedModel], float]:
         """Runs the steps before the last, which is returned for the device thread; and the seconds
-        they took. Raises as `Backend.load`.
+        they took. With `ask`, a model that answers otherwise than at its import is refused with
+        LoadFailed. Raises as `Backend.load` and as a pass; nothing is left on the device then.
         """
         pack = replica.manifest_pack
         loading_of = self._backend.loads_beside(pack.manifest)
@@ -88,7 +97,15 @@ class SideLoad:
             self._loading = loading = loading_of(pack, replica.order.precision)
             await _on_a_thread(loading.prepare)
             await self._engine.job(loading.begin)
-            await _on_a_thread(loading.make)
+            try:
+                await _on_a_thread(loading.make)
+                wrong = await _on_a_thread(partial(loading.try_out, replica.shape, ask))
+                if wrong:
+                    raise other_answer(wrong)
+            except Exception:
+                # Not when this is cancelled: a step that is under way may still use it.
+                await _on_a_thread(loading.drop)
+                raise
         finally:
             self._activity = None
         return loading.end, self._clock() - began
@@ -113,10 +130,10 @@ def _own_bytes(model: LoadedModel) -> int:
     return model.private_bytes + (0 if model.uses_host_memory else model.weights_bytes)
 
 
-async def _on_a_thread(call: Callable[[], None]) -> None:
-    reply: Reply[None] = Reply()
+async def _on_a_thread(call: Callable[[], Answer]) -> Answer:
+    reply: Reply[Answer] = Reply()
     Thread(target=Job(call, reply).run, name="load", daemon=True).start()
     try:
-        await reply.future
+        return await reply.future
     finally:
         del reply  # its error would hold this frame, and this frame the reply

@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 
 from worker.backends.base import Backend, LoadedModel
+from worker.concurrency.alarm import Alarm
 from worker.engine.engine import Engine
 from worker.engine.jobs import Turn
 from worker.replicas import swap_policy
@@ -67,7 +68,7 @@ class Swapper:
         self._changed = changed
         self._clock = clock
         self._wake = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._wake.set, clock.monotonic)
 
     def set_budget(self, budget_bytes: int) -> None:
         """Sets the bytes that may be used of the device; replicas beyond it are evicted."""
@@ -113,7 +114,7 @@ class Swapper:
         if decision is None:
             return False
         if isinstance(decision, swap_policy.Later):
-            self._wake_at(decision.at)
+            self._alarm.set(decision.at)
             return False
         if isinstance(decision, swap_policy.Refuse):
             replica = self._replicas[decision.key]
@@ -134,12 +135,6 @@ class Swapper:
         else:
             await self._or_fail(replica, self._promote(replica))
         return True
-
-    def _wake_at(self, moment: float) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        delay_s = max(0.0, moment - self._clock.monotonic())
-        self._alarm = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
 
     def _candidates(self) -> list[swap_policy.SwapCandidate]:
         demand, now = self._engine.demand(), self._clock.monotonic()
@@ -176,7 +171,10 @@ class Swapper:
             read_s = await self.reader.load_weights(replica)
             load = partial(self._backend.load, replica.manifest_pack, replica.order.precision)
             model, copy_s = await self._engine.job(partial(self._open, replica, load))
-            await self._settle(replica, model, read_s + copy_s)
+            replica.swap_s = read_s + copy_s
+            await self.warmup.warm_up(replica, model)
+            await self.warmup.prove(replica, model)
+            self._settle(replica, model)
 
     async def _promote_beside(self, replica: Replica) -> None:
         """The same for a load that runs beside passes. Takes the lock for what must not: other
@@ -185,10 +183,13 @@ class Swapper:
         async with self._undone_on_failure(replica):
             async with self.lock:
                 read_s = await self.reader.load_weights(replica)
-            end, made_s = await self.side_load.make(replica)
+            ask = not self.warmup.is_proven(replica)
+            end, made_s = await self.side_load.make(replica, ask)
+            self.warmup.note_proof(replica)
             async with self.lock:
                 model, _ = await self._engine.job(partial(self._open, replica, end))
-                await self._settle(replica, model, read_s + made_s)
+                replica.swap_s = read_s + made_s
+                self._settle(replica, model)
 
     def _reserve(self, replica: Replica) -> None:
         claim = replica.expected()
@@ -208,11 +209,8 @@ class Swapper:
                 replica.claim = NOTHING
             raise
 
-    async def _settle(self, replica: Replica, model: LoadedModel, swap_s: float) -> None:
-        """Warms up what is on the device now, and commits it."""
-        replica.swap_s = swap_s
-        await self.warmup.warm_up(replica, model)
-        await self.warmup.prove(replica, model)
+    def _settle(self, replica: Replica, model: LoadedModel) -> None:
+        """Commits what is on the device now."""
         self._commit(replica, model)
         replica.hot_since, replica.hot_since_unix_s = self._clock.monotonic(), self._clock.unix()
         replica.swaps_total += 1
@@ -385,8 +383,7 @@ class Swapper:
         caller of a pass may be cancelled while the pass still reads weights. Returns after
         `limit_s` at the latest. Needs no lock.
         """
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.cancel()
         self.reader.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):

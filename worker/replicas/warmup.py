@@ -82,15 +82,19 @@ class Warmup:
         """Asks a graph what the import asked, once for each pack on this device. The caller holds
         the lock. Raises LoadFailed if the answer is another.
         """
-        proof = (replica.manifest_pack.digest, replica.order.precision)
-        if proof in self._proven:
+        if self.is_proven(replica):
             return
         if wrong := await self._engine.job(model.self_test, Turn.IDLE):
-            raise LoadFailed(
-                f"the graph does not answer here as at its import ({wrong}): build the version for "
-                "another backend, or import it again"
-            )
-        self._proven.add(proof)
+            raise other_answer(wrong)
+        self.note_proof(replica)
+
+    def is_proven(self, replica: Replica) -> bool:
+        """Whether its pack has answered here as at its import."""
+        return _proof(replica) in self._proven
+
+    def note_proof(self, replica: Replica) -> None:
+        """Its pack has answered here as at its import."""
+        self._proven.add(_proof(replica))
 
     async def warm_again(self, replica: Replica) -> str:
         """Runs one pass of a replica that has been idle, if it is still on the device, and asks it
@@ -106,7 +110,7 @@ class Warmup:
             await self._engine.job(run_pass, Turn.IDLE)
             wrong = await self._engine.job(model.self_test, Turn.IDLE)
             if wrong:
-                self._proven.discard((replica.manifest_pack.digest, replica.order.precision))
+                self._proven.discard(_proof(replica))
             return wrong
 
     async def warm_batch(self) -> None:
@@ -193,6 +197,18 @@ class Warmup:
             yield True
         finally:
             self._lock.release()
+
+
+def other_answer(wrong: str) -> LoadFailed:
+    """The error of a model that answers otherwise than at its import."""
+    return LoadFailed(
+        f"the graph does not answer here as at its import ({wrong}): build the version for another "
+        "backend, or import it again"
+    )
+
+
+def _proof(replica: Replica) -> tuple[str, str]:
+    return (replica.manifest_pack.digest, replica.order.precision)
 
 
 def _kind(replica: Replica, shape: Shape, images: int) -> _Kind:

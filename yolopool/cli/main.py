@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import yolopool
-from yolopool.cli import bench, explain, models, result_tables, tables
+from yolopool.cli import explain, migrate, models, result_tables, tables
 from yolopool.cli import fleet as cli_fleet
 from yolopool.cli.access import certs as cli_certs
 from yolopool.cli.access import keys as cli_keys
@@ -30,6 +30,7 @@ from yolopool.cli.console import (
     print_json,
     say,
 )
+from yolopool.cli.curves import bench
 from yolopool.cli.detect import command, saving
 from yolopool.client.client import Client
 from yolopool.errors import YolopoolError
@@ -42,7 +43,7 @@ from yolopool.transport import DEFAULT_ADDRESS
 class _Commands(SectionedGroup):
     sections = {  # noqa: RUF012 - typed in the base class
         "Start a pool on this machine": ["up", "demo"],
-        "Use models": ["detect", "models", "bench", "changeover", "schedules"],
+        "Use models": ["detect", "models", "bench", "changeover", "schedules", "migrate"],
         "See what the pool does": ["status", "workers", "events", "explain"],
         "Decide who may call": ["keys", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
@@ -75,6 +76,7 @@ app.add_typer(cli_fleet.schedules_app, name="schedules")
 app.add_typer(cli_keys.keys_app, name="keys")
 app.add_typer(cli_certs.certs_app, name="certs")
 app.add_typer(explain.explain_app, name="explain")
+app.add_typer(migrate.app, name="migrate")
 app.command("detect")(command.detect)
 app.command("bench")(bench.bench)
 app.command("events")(explain.events)

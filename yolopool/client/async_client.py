@@ -21,6 +21,8 @@ from yolopool.client.detections import Detections
 from yolopool.client.images import ImageLike
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
+from yolopool.client.streams.awaited import AsyncFrameStream, Frames
+from yolopool.client.streams.frames import FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
 from yolopool.errors import ForkedProcess
 from yolopool.forks import forks
@@ -71,7 +73,7 @@ def _stream(
 
 
 class AsyncClient:
-    """`Client` for asyncio: the same methods, awaited; `bench` and `events` are for `async for`.
+    """`Client` for asyncio: the same methods, awaited; streams of answers are for `async for`.
 
     Use it in an `async with`, or close it.
     """
@@ -110,6 +112,25 @@ class AsyncClient:
     ) -> Detections:
         """As `Client.detect`."""
         return await self._send(calls.detect(image, model, **options))
+
+    def detect_stream(
+        self,
+        frames: Frames,
+        model: str,
+        *,
+        newest_only: bool = False,
+        in_order: bool = True,
+        window: int = 8,
+        **options: Unpack[DetectOptions],
+    ) -> AsyncIterator[FrameResult]:
+        """As `Client.detect_stream`, for `async for`. `frames` may be an asynchronous iterator; a
+        plain one must not block.
+        """
+        messages = messages_of(model, newest_only, in_order, window, options)
+        self._check_process()
+        method = self._services.stub("detection").DetectStream
+        patience_s = options.get("timeout_s", calls.DETECT_TIMEOUT_S)
+        return AsyncFrameStream(method, messages, frames, patience_s, self._proxy).results()
 
     async def register(
         self,

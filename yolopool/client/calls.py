@@ -30,11 +30,8 @@ from yolopool.v1 import (
     schedule_pb2_grpc,
 )
 
-DETECT_TIMEOUT_S = 30.0
-READ_TIMEOUT_S = 10.0
-CHANGE_TIMEOUT_S = 120.0
-DRAIN_TIMEOUT_S = 600.0
-BENCH_TIMEOUT_S = 600.0
+DETECT_TIMEOUT_S, READ_TIMEOUT_S, CHANGE_TIMEOUT_S = 30.0, 10.0, 120.0
+DRAIN_TIMEOUT_S = BENCH_TIMEOUT_S = 600.0
 
 Answer = TypeVar("Answer")
 
@@ -78,7 +75,10 @@ class Services:
 
     def method(self, call: Call[Any] | StreamCall[Any]) -> Any:
         """The stub's method that sends this call."""
-        return getattr(self._stubs[call.service], call.method)
+        return getattr(self.stub(call.service), call.method)
+
+    def stub(self, service: str) -> Any:
+        return self._stubs[service]
 
 
 def describe(

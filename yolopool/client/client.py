@@ -8,7 +8,7 @@ retry_after_s.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
@@ -23,6 +23,8 @@ from yolopool.client.detections import Detections
 from yolopool.client.images import ImageLike
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
+from yolopool.client.streams.blocking import FrameStream
+from yolopool.client.streams.frames import Frame, FrameResult, messages_of
 from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, Sleep
 from yolopool.forks import forks
 from yolopool.server.exhaustion import check_descriptors
@@ -119,6 +121,34 @@ class Client:
         >>> Client("localhost:50051").detect("street.jpg", model="shapes").xyxy
         """
         return self._send(calls.detect(image, model, **options))
+
+    def detect_stream(
+        self,
+        frames: Iterable[ImageLike | Frame],
+        model: str,
+        *,
+        newest_only: bool = False,
+        in_order: bool = True,
+        window: int = 8,
+        **options: Unpack[DetectOptions],
+    ) -> Iterator[FrameResult]:
+        """Runs a model on the frames of a video, or on any number of images; iterate over the
+        results. At most `window` frames are on their way, however slow either side is.
+
+        With `newest_only`, for live video, frames that wait when a newer one comes are dropped and
+        counted. With in_order=False results come as soon as they are there. The options are those
+        of `detect` for every frame; `timeout_s` is that of each frame, and `priority` is "bulk"
+        unless given. A frame that fails has its error in its result, and the others go on. A lost
+        connection is opened again, for `timeout_s` at most, and frames without a result are sent
+        again. Raises InvalidOption at once, then Unavailable, and what `frames` raises.
+
+        >>> for result in client.detect_stream(camera(), "shapes", newest_only=True): ...
+        """
+        messages = messages_of(model, newest_only, in_order, window, options)
+        forks.check()
+        method = self._services.stub("detection").DetectStream
+        patience_s = options.get("timeout_s", calls.DETECT_TIMEOUT_S)
+        return FrameStream(method, messages, frames, patience_s, self._proxy).results()
 
     def register(
         self,

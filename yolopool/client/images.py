@@ -27,6 +27,7 @@ from yolopool.vocabulary import MAX_MESSAGE_BYTES, MAX_RAW_BYTES
 ImageLike = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Order = Literal["bgr", "rgb"]
 U8 = npt.NDArray[np.uint8]
+HasImage = detection_pb2.DetectRequest | detection_pb2.StreamFrame
 _ORDERS = {"bgr": types_pb2.CHANNEL_ORDER_BGR, "rgb": types_pb2.CHANNEL_ORDER_RGB}
 _GREY_MODES = ("1", "L", "LA")
 _ORIENTATION = 0x0112
@@ -44,7 +45,7 @@ def put(
     image: ImageLike,
     channel_order: Order | None,
     bit_depth: int | None,
-    request: detection_pb2.DetectRequest,
+    request: HasImage,
 ) -> Image.Image | bytes:
     """Sets the request's image and returns the same image for drawing.
 
@@ -123,7 +124,7 @@ def _path_of(image: str | Path) -> Path:
     return Path(image)
 
 
-def _put_file(what: str, encoded: bytes, request: detection_pb2.DetectRequest) -> bytes:
+def _put_file(what: str, encoded: bytes, request: HasImage) -> bytes:
     if not encoded:
         raise ImageEmpty("the image has no bytes: give the bytes of an image file")
     if len(encoded) > MAX_MESSAGE_BYTES - _ROOM_BYTES:
@@ -203,9 +204,7 @@ def _to_8_bits(levels: npt.NDArray[Any], bit_depth: int | None) -> U8:
     return levels if all_bits == 8 else (levels >> (bits - 8)).astype(np.uint8)
 
 
-def _put_pixels(
-    pixels: U8, order: Order | None, request: detection_pb2.DetectRequest
-) -> Image.Image:
+def _put_pixels(pixels: U8, order: Order | None, request: HasImage) -> Image.Image:
     if pixels.size == 0:
         raise ImageEmpty(f"the array of shape {pixels.shape} has no pixels")
     if pixels.ndim == 3 and pixels.shape[2] in (1, 2):

@@ -74,8 +74,9 @@ class DetectOptions(TypedDict, total=False):
     "polygon" (default), "rle" or "none"; `top_k`, how many classes a classification names, and
     `all_probabilities`, to get the probability of every class.
 
-    The call: `priority`, "interactive", "normal" (default) or "bulk"; `request_id`, a name of your
-    own for logs and `explain_request`; `timeout_s`, its deadline (default 30).
+    The call: `priority`, "interactive", "normal" (default; of a stream "bulk") or "bulk";
+    `request_id`, a name of your own for logs and `explain_request`; `timeout_s`, its deadline
+    (default 30), in a stream that of each frame.
     """
 
     channel_order: images.Order | None
@@ -129,19 +130,30 @@ def detect(
 ) -> tuple[detection_pb2.DetectRequest, Image.Image | bytes]:
     """The message of a Detect, and the image to draw its results on."""
     refuse_unknown("detect", given, DetectOptions)
-    priority = given.get("priority", "normal")
-    if priority not in _PRIORITIES:
-        raise InvalidOption(f"priority {priority!r}: one of {', '.join(_PRIORITIES)}")
     request = detection_pb2.DetectRequest(
-        model=model, priority=_PRIORITIES[priority], request_id=given.get("request_id", "")
+        model=model,
+        priority=priority(given.get("priority", "normal")),
+        request_id=given.get("request_id", ""),
     )
     source = images.put(image, given.get("channel_order"), given.get("bit_depth"), request)
-    options = request.options
+    put_options(request.options, given)
+    return request, source
+
+
+def put_options(options: detection_pb2.DetectOptions, given: DetectOptions) -> None:
+    """What is asked for of an image."""
     options.accept_damaged = given.get("accept_damaged", False)
     _put_thresholds(options, given)
     _put_region(options, given)
     _put_form(options, given)
-    return request, source
+
+
+def priority(word: str) -> types_pb2.Priority.ValueType:
+    """Raises InvalidOption for an unknown one."""
+    found = {str(name): value for name, value in _PRIORITIES.items()}.get(word)
+    if found is None:
+        raise InvalidOption(f"priority {word!r}: one of {', '.join(_PRIORITIES)}")
+    return found
 
 
 def refuse_unknown(method: str, given: Mapping[str, Any], known: type) -> None:
@@ -248,14 +260,11 @@ def _rectangle(size: Sequence[int]) -> tuple[int, int]:
 
 def placement(where: Placement) -> types_pb2.Placement:
     """Where a version may run; raises InvalidOption for an unknown priority."""
-    priority = {str(name): value for name, value in _PRIORITIES.items()}.get(where.priority)
-    if priority is None:
-        raise InvalidOption(f"priority {where.priority!r}: one of {', '.join(_PRIORITIES)}")
     return types_pb2.Placement(
         pool=where.pool,
         labels=where.labels,
         max_replicas=_unsigned("max_replicas", where.max_replicas),
-        priority=priority,
+        priority=priority(where.priority),
     )
 
 

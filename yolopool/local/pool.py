@@ -78,6 +78,8 @@ class _Child:
 
     def start(self, stdout: int = subprocess.DEVNULL) -> None:
         """Raises OSError if the machine has no room for another process."""
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()  # of the one that ended
         with self.log.opened() as log:
             self.process = subprocess.Popen(
                 self.command,

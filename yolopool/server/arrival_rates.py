@@ -6,6 +6,8 @@ Pure: times are arguments, in seconds of one clock. Workers count; control plane
 import math
 from dataclasses import dataclass
 
+from yolopool.frozen import frozen
+
 FAST_S, MIDDLE_S, SLOW_S = 30.0, 300.0, 3600.0
 # A short average overrides a longer one if they differ by this many standard deviations.
 SIGMAS = 2.0
@@ -13,7 +15,7 @@ SIGMAS = 2.0
 MIN_SEEN_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ArrivalRates:
     """Arrivals a second, averaged with weights of exp(-age / window): each arrival adds 1 / window
     to an average that decays by exp(-elapsed / window). They are linear, so the rates of several

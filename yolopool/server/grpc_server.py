@@ -7,7 +7,7 @@ For control_plane, worker and importer only: the client never imports this.
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 from typing import Any
 
 import grpc
@@ -94,8 +94,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                         answers
                     )  # it writes to the context, as the Watch of the health service does
                 else:
-                    async for answer in answers:
-                        yield answer
+                    async with aclosing(answers):
+                        async for answer in answers:
+                            yield answer
             except asyncio.CancelledError:
                 if not self._ending:
                     raise
@@ -126,7 +127,8 @@ class GrpcServer:
     """A grpc.aio server with error mapping, reflection and health (NOT_SERVING until set).
 
     After `connection_age_s` callers are asked to connect anew, so that they spread over servers
-    that were started since; open calls and streams go on. 0: never.
+    that were started since; open calls and streams go on. 0: never. `health_servicer` is told of
+    health by `set`, as the library's, which it replaces.
     """
 
     def __init__(
@@ -134,8 +136,10 @@ class GrpcServer:
         service_names: Sequence[str],
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         connection_age_s: float = 0,
+        health_servicer: Any = None,
+        calls: OpenCalls | None = None,
     ) -> None:
-        self.calls = OpenCalls()
+        self.calls = calls or OpenCalls()
         # First, so that errors of the other interceptors are mapped too.
         self._errors = ErrorInterceptor(self.calls)
         self.server = grpc.aio.server(
@@ -143,7 +147,7 @@ class GrpcServer:
             options=(*SERVER_OPTIONS, *_age_options(connection_age_s)),
         )
         self._service_names = list(service_names)
-        self._health = health.aio.HealthServicer()
+        self._health = health_servicer or health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         reflection.enable_server_reflection(
             [*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], self.server
@@ -197,6 +201,7 @@ class GrpcServer:
         self.calls.refusing = grace_s > 0
         loop = asyncio.get_running_loop()
         until = loop.time() + grace_s
+        await asyncio.sleep(POLL_S)  # watchers of health are told before their streams end
         while self.calls.open and loop.time() < until:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(POLL_S)
         self._errors.end_streams()

@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 class OpenCalls:
-    """Counts the calls in progress, without streams, which have no end of their own."""
+    """Counts the calls in progress, without streams that have no end of their own."""
 
     def __init__(self) -> None:
         self.open = 0

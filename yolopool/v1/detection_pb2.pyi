@@ -58,6 +58,30 @@ may differ from it by a pixel of the scaled image.
 """
 Global___MaskFormat: _TypeAlias = MaskFormat  # noqa: Y015
 
+class _StreamOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StreamOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StreamOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STREAM_ORDER_UNSPECIFIED: _StreamOrder.ValueType  # 0
+    """FRAMES."""
+    STREAM_ORDER_FRAMES: _StreamOrder.ValueType  # 1
+    """The order of the frames."""
+    STREAM_ORDER_ANSWERS: _StreamOrder.ValueType  # 2
+    """As soon as each is there."""
+
+class StreamOrder(_StreamOrder, metaclass=_StreamOrderEnumTypeWrapper):
+    """Of the answers."""
+
+STREAM_ORDER_UNSPECIFIED: StreamOrder.ValueType  # 0
+"""FRAMES."""
+STREAM_ORDER_FRAMES: StreamOrder.ValueType  # 1
+"""The order of the frames."""
+STREAM_ORDER_ANSWERS: StreamOrder.ValueType  # 2
+"""As soon as each is there."""
+Global___StreamOrder: _TypeAlias = StreamOrder  # noqa: Y015
+
 @_typing.final
 class DetectRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -668,3 +692,233 @@ class Timing(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Timing: _TypeAlias = Timing  # noqa: Y015
+
+@_typing.final
+class DetectStreamRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENING_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def opening(self) -> Global___StreamOpening:
+        """The first message, and only that."""
+
+    @_builtins.property
+    def frame(self) -> Global___StreamFrame: ...
+    def __init__(
+        self,
+        *,
+        opening: Global___StreamOpening | None = ...,
+        frame: Global___StreamFrame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "message", b"message", "opening", b"opening"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "message", b"message", "opening", b"opening"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opening", "frame"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___DetectStreamRequest: _TypeAlias = DetectStreamRequest  # noqa: Y015
+
+@_typing.final
+class StreamOpening(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NEWEST_ONLY_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    FRAME_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """As in DetectRequest."""
+    priority: _types_pb2.Priority.ValueType
+    """Unset: BULK, so that streams delay other requests by no more than the pass that is running."""
+    request_id: _builtins.str
+    """The request_id of a frame is this, "/" and its frame_id; made by the server if empty. At most
+    96 characters of [A-Za-z0-9._:/-].
+    """
+    newest_only: _builtins.bool
+    """For live video. One frame is on its way to the device and the newest waits; a frame that
+    waited when a newer one came is dropped and counted.
+    """
+    order: Global___StreamOrder.ValueType
+    window: _builtins.int
+    """Frames that the server reads before the answers of the earlier ones were taken, 1..64; default
+    8. It reads fewer where they have more than 64 MiB together. With newest_only it reads all,
+    and says `received` after every half window.
+    """
+    frame_timeout_ms: _builtins.int
+    """From reading a frame to its answer; 0: the server's default deadline."""
+    @_builtins.property
+    def options(self) -> Global___DetectOptions:
+        """Of every frame."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        options: Global___DetectOptions | None = ...,
+        priority: _types_pb2.Priority.ValueType = ...,
+        request_id: _builtins.str = ...,
+        newest_only: _builtins.bool = ...,
+        order: Global___StreamOrder.ValueType = ...,
+        window: _builtins.int = ...,
+        frame_timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_timeout_ms", b"frame_timeout_ms", "model", b"model", "newest_only", b"newest_only", "options", b"options", "order", b"order", "priority", b"priority", "request_id", b"request_id", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamOpening: _TypeAlias = StreamOpening  # noqa: Y015
+
+@_typing.final
+class StreamFrame(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_ID_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_S_FIELD_NUMBER: _builtins.int
+    ENCODED_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    frame_id: _builtins.int
+    """The caller's number and time of the frame, echoed in its answer; any are taken."""
+    timestamp_s: _builtins.float
+    encoded: _builtins.bytes
+    @_builtins.property
+    def raw(self) -> _types_pb2.RawImage: ...
+    def __init__(
+        self,
+        *,
+        frame_id: _builtins.int = ...,
+        timestamp_s: _builtins.float = ...,
+        encoded: _builtins.bytes = ...,
+        raw: _types_pb2.RawImage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "image", b"image", "raw", b"raw"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "frame_id", b"frame_id", "image", b"image", "raw", b"raw", "timestamp_s", b"timestamp_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_image: _TypeAlias = _typing.Literal["encoded", "raw"]  # noqa: Y015
+    _WhichOneofArgType_image: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_image) -> _WhichOneofReturnType_image | None: ...
+
+Global___StreamFrame: _TypeAlias = StreamFrame  # noqa: Y015
+
+@_typing.final
+class DetectStreamResponse(_message.Message):
+    """The answer to a frame. Without an outcome, it only says how far the server has read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_ID_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_S_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    frame_id: _builtins.int
+    timestamp_s: _builtins.float
+    received: _builtins.int
+    """Frames of this stream that were read, and those dropped for newer ones, so far."""
+    dropped: _builtins.int
+    age_ms: _builtins.float
+    """From reading the frame to its answer."""
+    @_builtins.property
+    def response(self) -> Global___DetectResponse: ...
+    @_builtins.property
+    def error(self) -> Global___FrameError: ...
+    @_builtins.property
+    def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """With newest_only: the frames that were read and will be answered, unless newer ones come; those
+        read before and not named here are answered or dropped.
+        """
+
+    def __init__(
+        self,
+        *,
+        frame_id: _builtins.int = ...,
+        timestamp_s: _builtins.float = ...,
+        response: Global___DetectResponse | None = ...,
+        error: Global___FrameError | None = ...,
+        received: _builtins.int = ...,
+        dropped: _builtins.int = ...,
+        age_ms: _builtins.float = ...,
+        held: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "dropped", b"dropped", "error", b"error", "frame_id", b"frame_id", "held", b"held", "outcome", b"outcome", "received", b"received", "response", b"response", "timestamp_s", b"timestamp_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___DetectStreamResponse: _TypeAlias = DetectStreamResponse  # noqa: Y015
+
+@_typing.final
+class FrameError(_message.Message):
+    """What Detect would have failed with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class DetailsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    RETRYABLE_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """The name of the gRPC status code, such as RESOURCE_EXHAUSTED."""
+    reason: _builtins.str
+    message: _builtins.str
+    retryable: _builtins.bool
+    retry_after_s: _builtins.float
+    """When to send the frame again; unset: the server does not know."""
+    @_builtins.property
+    def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        retryable: _builtins.bool = ...,
+        retry_after_s: _builtins.float | None = ...,
+        details: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "retry_after_s", b"retry_after_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "code", b"code", "details", b"details", "message", b"message", "reason", b"reason", "retry_after_s", b"retry_after_s", "retryable", b"retryable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__retry_after_s: _TypeAlias = _typing.Literal["retry_after_s"]  # noqa: Y015
+    _WhichOneofArgType__retry_after_s: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_after_s) -> _WhichOneofReturnType__retry_after_s | None: ...
+
+Global___FrameError: _TypeAlias = FrameError  # noqa: Y015

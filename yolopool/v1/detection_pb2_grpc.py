@@ -39,6 +39,11 @@ class DetectionServiceStub:
                 request_serializer=yolopool_dot_v1_dot_detection__pb2.DetectRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_detection__pb2.DetectResponse.FromString,
                 _registered_method=True)
+        self.DetectStream = channel.stream_stream(
+                '/yolopool.v1.DetectionService/DetectStream',
+                request_serializer=yolopool_dot_v1_dot_detection__pb2.DetectStreamRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_detection__pb2.DetectStreamResponse.FromString,
+                _registered_method=True)
 
 
 class DetectionServiceServicer:
@@ -67,6 +72,23 @@ class DetectionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DetectStream(self, request_iterator, context):
+        """Runs one model on the frames of a video, or on any images of one caller. The first message
+        opens the stream, the others are its frames; each frame is answered by itself, as by Detect,
+        with its errors: an error of one frame does not end the stream. A frame that a full queue
+        refuses waits, and is sent again until its time is over.
+        Blocks until the caller has closed its side and all frames are answered. The server reads at
+        most `window` frames ahead of what the caller has read, so both sides need little memory,
+        however slow one of them is. Streams of one model and priority take turns. It is safe to send
+        a frame again.
+        Errors of the stream itself: INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE),
+        UNAVAILABLE (DRAINING: this server stops; the frames not answered by then are for a stream to
+        another one; REGISTRY_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DetectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +96,11 @@ def add_DetectionServiceServicer_to_server(servicer, server):
                     servicer.Detect,
                     request_deserializer=yolopool_dot_v1_dot_detection__pb2.DetectRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_detection__pb2.DetectResponse.SerializeToString,
+            ),
+            'DetectStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.DetectStream,
+                    request_deserializer=yolopool_dot_v1_dot_detection__pb2.DetectStreamRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_detection__pb2.DetectStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -103,6 +130,33 @@ class DetectionService:
             '/yolopool.v1.DetectionService/Detect',
             yolopool_dot_v1_dot_detection__pb2.DetectRequest.SerializeToString,
             yolopool_dot_v1_dot_detection__pb2.DetectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetectStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/yolopool.v1.DetectionService/DetectStream',
+            yolopool_dot_v1_dot_detection__pb2.DetectStreamRequest.SerializeToString,
+            yolopool_dot_v1_dot_detection__pb2.DetectStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

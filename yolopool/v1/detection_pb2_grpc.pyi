@@ -52,6 +52,19 @@ class DetectionServiceStub:
     run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
     have the request_id, for ExplainRequest.
     """
+    DetectStream: _grpc.StreamStreamMultiCallable[_detection_pb2.DetectStreamRequest, _detection_pb2.DetectStreamResponse]
+    """Runs one model on the frames of a video, or on any images of one caller. The first message
+    opens the stream, the others are its frames; each frame is answered by itself, as by Detect,
+    with its errors: an error of one frame does not end the stream. A frame that a full queue
+    refuses waits, and is sent again until its time is over.
+    Blocks until the caller has closed its side and all frames are answered. The server reads at
+    most `window` frames ahead of what the caller has read, so both sides need little memory,
+    however slow one of them is. Streams of one model and priority take turns. It is safe to send
+    a frame again.
+    Errors of the stream itself: INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE),
+    UNAVAILABLE (DRAINING: this server stops; the frames not answered by then are for a stream to
+    another one; REGISTRY_UNAVAILABLE).
+    """
 
 @_typing.type_check_only
 class DetectionServiceAsyncStub(DetectionServiceStub):
@@ -74,6 +87,19 @@ class DetectionServiceAsyncStub(DetectionServiceStub):
     REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
     run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
     have the request_id, for ExplainRequest.
+    """
+    DetectStream: _aio.StreamStreamMultiCallable[_detection_pb2.DetectStreamRequest, _detection_pb2.DetectStreamResponse]  # type: ignore[assignment]
+    """Runs one model on the frames of a video, or on any images of one caller. The first message
+    opens the stream, the others are its frames; each frame is answered by itself, as by Detect,
+    with its errors: an error of one frame does not end the stream. A frame that a full queue
+    refuses waits, and is sent again until its time is over.
+    Blocks until the caller has closed its side and all frames are answered. The server reads at
+    most `window` frames ahead of what the caller has read, so both sides need little memory,
+    however slow one of them is. Streams of one model and priority take turns. It is safe to send
+    a frame again.
+    Errors of the stream itself: INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE),
+    UNAVAILABLE (DRAINING: this server stops; the frames not answered by then are for a stream to
+    another one; REGISTRY_UNAVAILABLE).
     """
 
 class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -100,6 +126,25 @@ class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
         REGISTRY_UNAVAILABLE: the model is not loaded and the store is away), DEADLINE_EXCEEDED (also DEADLINE_UNMEETABLE: nothing was
         run, by the estimate it would be late), INTERNAL (LOAD_FAILED, INFERENCE_FAILED). Details of an error
         have the request_id, for ExplainRequest.
+        """
+
+    @_abc_1.abstractmethod
+    def DetectStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_detection_pb2.DetectStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_detection_pb2.DetectStreamResponse], _abc.AsyncIterator[_detection_pb2.DetectStreamResponse]]:
+        """Runs one model on the frames of a video, or on any images of one caller. The first message
+        opens the stream, the others are its frames; each frame is answered by itself, as by Detect,
+        with its errors: an error of one frame does not end the stream. A frame that a full queue
+        refuses waits, and is sent again until its time is over.
+        Blocks until the caller has closed its side and all frames are answered. The server reads at
+        most `window` frames ahead of what the caller has read, so both sides need little memory,
+        however slow one of them is. Streams of one model and priority take turns. It is safe to send
+        a frame again.
+        Errors of the stream itself: INVALID_ARGUMENT (INVALID_OPTION, INVALID_MODEL_REFERENCE),
+        UNAVAILABLE (DRAINING: this server stops; the frames not answered by then are for a stream to
+        another one; REGISTRY_UNAVAILABLE).
         """
 
 def add_DetectionServiceServicer_to_server(servicer: DetectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

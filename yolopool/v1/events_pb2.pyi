@@ -161,11 +161,13 @@ class WatchEventsRequest(_message.Message):
     after: _builtins.str
     """An id of an event; empty: from the oldest kept."""
     follow: _builtins.bool
+    """Go on with those to come."""
     last: _builtins.int
     """Only the newest so many of those kept, before those to come; 0: all."""
     model: _builtins.str
-    """Only of this model (name | name@version) or this worker."""
+    """Only of this model, name | name@version."""
     worker: _builtins.str
+    """Only of this worker."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___EventKind.ValueType]:
         """Only these; empty: all."""

@@ -29,6 +29,7 @@ class PlanLoadRequest(_message.Message):
     PIN_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """name | name@version; a bare name means its default version."""
     replicas: _builtins.int
     """1..1000; 0 means 1."""
     pin: _builtins.bool
@@ -136,6 +137,7 @@ class ExplainModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """name | name@version; a bare name means its default version."""
     def __init__(
         self,
         *,
@@ -252,6 +254,7 @@ class ExplainRequestRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """As the answer, or the details of the error, had it."""
     def __init__(
         self,
         *,

@@ -354,7 +354,9 @@ class DrainWorkerRequest(_message.Message):
     WORKER_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
+    """Its id."""
     wait: _builtins.bool
+    """Answer when it has left."""
     def __init__(
         self,
         *,

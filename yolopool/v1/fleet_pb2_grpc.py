@@ -55,14 +55,14 @@ class FleetServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListWorkers(self, request, context):
-        """Does not block. Answers from this control plane's view.
+        """All workers with their memory, load and models, as this control plane sees them. Does not block.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFleet(self, request, context):
-        """Does not block.
+        """The whole in numbers, and who answers and who decides. Does not block.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,9 +32,9 @@ class FleetServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FleetServiceAsyncStub: ...
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListWorkersRequest, _fleet_pb2.ListWorkersResponse]
-    """Does not block. Answers from this control plane's view."""
+    """All workers with their memory, load and models, as this control plane sees them. Does not block."""
     GetFleet: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]
-    """Does not block."""
+    """The whole in numbers, and who answers and who decides. Does not block."""
     DrainWorker: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DrainWorkerRequest, _fleet_pb2.DrainWorkerResponse]
     """Takes a worker out without a gap: what is wanted of its models is loaded elsewhere first, as far
     as there is room; then it refuses new work, answers its last tickets and ends. With wait,
@@ -47,9 +47,9 @@ class FleetServiceStub:
 class FleetServiceAsyncStub(FleetServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListWorkers: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListWorkersRequest, _fleet_pb2.ListWorkersResponse]  # type: ignore[assignment]
-    """Does not block. Answers from this control plane's view."""
+    """All workers with their memory, load and models, as this control plane sees them. Does not block."""
     GetFleet: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]  # type: ignore[assignment]
-    """Does not block."""
+    """The whole in numbers, and who answers and who decides. Does not block."""
     DrainWorker: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DrainWorkerRequest, _fleet_pb2.DrainWorkerResponse]  # type: ignore[assignment]
     """Takes a worker out without a gap: what is wanted of its models is loaded elsewhere first, as far
     as there is room; then it refuses new work, answers its last tickets and ends. With wait,
@@ -65,7 +65,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.ListWorkersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ListWorkersResponse, _abc.Awaitable[_fleet_pb2.ListWorkersResponse]]:
-        """Does not block. Answers from this control plane's view."""
+        """All workers with their memory, load and models, as this control plane sees them. Does not block."""
 
     @_abc_1.abstractmethod
     def GetFleet(
@@ -73,7 +73,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _fleet_pb2.GetFleetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.GetFleetResponse, _abc.Awaitable[_fleet_pb2.GetFleetResponse]]:
-        """Does not block."""
+        """The whole in numbers, and who answers and who decides. Does not block."""
 
     @_abc_1.abstractmethod
     def DrainWorker(

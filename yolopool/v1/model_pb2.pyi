@@ -82,8 +82,9 @@ class UploadHeader(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
-    """Lower-case hexadecimal."""
+    """Lower-case hexadecimal; empty: not known yet."""
     size_bytes: _builtins.int
+    """Without sha256: 0 if it is not known either."""
     offset: _builtins.int
     """Where the first chunk belongs; must be what the server holds."""
     def __init__(
@@ -107,18 +108,22 @@ class UploadArtifactResponse(_message.Message):
 
     COMPLETE_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     complete: _builtins.bool
     received_bytes: _builtins.int
     """Bytes held of this artifact."""
+    sha256: _builtins.str
+    """Its name in the store."""
     def __init__(
         self,
         *,
         complete: _builtins.bool = ...,
         received_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "received_bytes", b"received_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "received_bytes", b"received_bytes", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -145,6 +150,7 @@ class RegisterModelRequest(_message.Message):
     source_name: _builtins.str
     """File name the user knows it by, for messages only."""
     wait: _builtins.bool
+    """Answer when it is imported."""
     request_id: _builtins.str
     """Makes a repeat of this call safe; kept for a day."""
     architecture_yaml: _builtins.str
@@ -617,11 +623,13 @@ class LoadModelRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """name | name@version; a bare name means its default version."""
     replicas: _builtins.int
     """1..1000; 0 means 1."""
     pin: _builtins.bool
     """Never released to make room for another."""
     wait: _builtins.bool
+    """Answer when it is loaded."""
     @_builtins.property
     def placement(self) -> _types_pb2.Placement:
         """Sets the version's placement first; unset: as it is."""
@@ -671,7 +679,9 @@ class UnloadModelRequest(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """name | name@version."""
     wait: _builtins.bool
+    """Answer when it is nowhere any more."""
     force: _builtins.bool
     """Do not wait for its last tickets: they are refused with NOT_ASSIGNED."""
     def __init__(
@@ -716,6 +726,7 @@ class SetResidencyRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     RESIDENCY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """name | name@version; a bare name means its default version."""
     @_builtins.property
     def residency(self) -> _types_pb2.Residency: ...
     def __init__(
@@ -759,6 +770,7 @@ class SetPlacementRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """name | name@version; a bare name means its default version."""
     @_builtins.property
     def placement(self) -> _types_pb2.Placement: ...
     def __init__(
@@ -803,6 +815,7 @@ class SetBatchingRequest(_message.Message):
     DEVICE_KIND_FIELD_NUMBER: _builtins.int
     BATCHING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """name | name@version; a bare name means its default version."""
     device_kind: _builtins.str
     """cpu | cuda | sim"""
     @_builtins.property
@@ -865,6 +878,7 @@ class BuildModelRequest(_message.Message):
     calibration: _builtins.str
     """Of int8: SHA-256 of an uploaded zip of images like those that will be asked about."""
     wait: _builtins.bool
+    """Answer when it is made."""
     def __init__(
         self,
         *,
@@ -913,6 +927,7 @@ class SetVariantRequest(_message.Message):
     DRIFT_FIELD_NUMBER: _builtins.int
     UNCHECKED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """name | name@version; a bare name means its default version."""
     device_kind: _builtins.str
     """cpu | cuda"""
     variant: _builtins.str

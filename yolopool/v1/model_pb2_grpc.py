@@ -114,8 +114,11 @@ class ModelServiceServicer:
         order from header.offset. Blocks until the stream ends. Bytes received are kept when
         a call breaks: a call with only a header answers how many are held, and the next may
         start there. Repeating a complete upload is answered at once with complete = true.
+        A header without sha256 is for callers who do not know it: the answer has it, and nothing is
+        kept of a call that breaks.
         Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
-        (ARTIFACT_TOO_LARGE), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded).
+        (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
+        UNAVAILABLE (STORAGE_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,14 +138,16 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Does not block.
+        """All models with their versions, what is wanted of each and where it is. Does not block.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Does not block. Errors: NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND).
+        """A model with its versions, what is wanted of each and where it is. Does not block.
+        Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
+        VERSION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,8 +36,11 @@ class ModelServiceStub:
     order from header.offset. Blocks until the stream ends. Bytes received are kept when
     a call breaks: a call with only a header answers how many are held, and the next may
     start there. Repeating a complete upload is answered at once with complete = true.
+    A header without sha256 is for callers who do not know it: the answer has it, and nothing is
+    kept of a call that breaks.
     Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
-    (ARTIFACT_TOO_LARGE), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded).
+    (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
+    UNAVAILABLE (STORAGE_FAILED).
     """
     RegisterModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.RegisterModelRequest, _model_pb2.RegisterModelResponse]
     """Makes a new version of a model from an uploaded artifact and queues its import.
@@ -49,9 +52,12 @@ class ModelServiceStub:
     here: the answer's version says FAILED and why.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]
-    """Does not block."""
+    """All models with their versions, what is wanted of each and where it is. Does not block."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]
-    """Does not block. Errors: NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND)."""
+    """A model with its versions, what is wanted of each and where it is. Does not block.
+    Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
+    VERSION_NOT_FOUND).
+    """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.DeleteModelRequest, _model_pb2.DeleteModelResponse]
     """Forgets a model, or one version of it, and releases its replicas behind their last
     tickets. Does not block for that. Repeat: NOT_FOUND.
@@ -129,8 +135,11 @@ class ModelServiceAsyncStub(ModelServiceStub):
     order from header.offset. Blocks until the stream ends. Bytes received are kept when
     a call breaks: a call with only a header answers how many are held, and the next may
     start there. Repeating a complete upload is answered at once with complete = true.
+    A header without sha256 is for callers who do not know it: the answer has it, and nothing is
+    kept of a call that breaks.
     Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
-    (ARTIFACT_TOO_LARGE), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded).
+    (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
+    UNAVAILABLE (STORAGE_FAILED).
     """
     RegisterModel: _aio.UnaryUnaryMultiCallable[_model_pb2.RegisterModelRequest, _model_pb2.RegisterModelResponse]  # type: ignore[assignment]
     """Makes a new version of a model from an uploaded artifact and queues its import.
@@ -142,9 +151,12 @@ class ModelServiceAsyncStub(ModelServiceStub):
     here: the answer's version says FAILED and why.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Does not block."""
+    """All models with their versions, what is wanted of each and where it is. Does not block."""
     GetModel: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Does not block. Errors: NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND)."""
+    """A model with its versions, what is wanted of each and where it is. Does not block.
+    Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
+    VERSION_NOT_FOUND).
+    """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_pb2.DeleteModelRequest, _model_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """Forgets a model, or one version of it, and releases its replicas behind their last
     tickets. Does not block for that. Repeat: NOT_FOUND.
@@ -225,8 +237,11 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         order from header.offset. Blocks until the stream ends. Bytes received are kept when
         a call breaks: a call with only a header answers how many are held, and the next may
         start there. Repeating a complete upload is answered at once with complete = true.
+        A header without sha256 is for callers who do not know it: the answer has it, and nothing is
+        kept of a call that breaks.
         Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
-        (ARTIFACT_TOO_LARGE), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded).
+        (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
+        UNAVAILABLE (STORAGE_FAILED).
         """
 
     @_abc_1.abstractmethod
@@ -250,7 +265,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.ListModelsResponse, _abc.Awaitable[_model_pb2.ListModelsResponse]]:
-        """Does not block."""
+        """All models with their versions, what is wanted of each and where it is. Does not block."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -258,7 +273,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.GetModelResponse, _abc.Awaitable[_model_pb2.GetModelResponse]]:
-        """Does not block. Errors: NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND)."""
+        """A model with its versions, what is wanted of each and where it is. Does not block.
+        Errors: INVALID_ARGUMENT (INVALID_MODEL_REFERENCE), NOT_FOUND (MODEL_NOT_FOUND,
+        VERSION_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def DeleteModel(

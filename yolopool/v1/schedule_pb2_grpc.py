@@ -64,14 +64,14 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSchedules(self, request, context):
-        """Does not block.
+        """All schedules, with their next moments and what came of the last. Does not block.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSchedule(self, request, context):
-        """What it loaded stays. Repeat: NOT_FOUND.
+        """Forgets a schedule. What it loaded stays. Repeat: NOT_FOUND.
         Errors: NOT_FOUND (SCHEDULE_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

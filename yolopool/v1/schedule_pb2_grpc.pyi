@@ -37,9 +37,9 @@ class ScheduleServiceStub:
     UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]
-    """Does not block."""
+    """All schedules, with their next moments and what came of the last. Does not block."""
     DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]
-    """What it loaded stays. Repeat: NOT_FOUND.
+    """Forgets a schedule. What it loaded stays. Repeat: NOT_FOUND.
     Errors: NOT_FOUND (SCHEDULE_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
 
@@ -52,9 +52,9 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]  # type: ignore[assignment]
-    """Does not block."""
+    """All schedules, with their next moments and what came of the last. Does not block."""
     DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
-    """What it loaded stays. Repeat: NOT_FOUND.
+    """Forgets a schedule. What it loaded stays. Repeat: NOT_FOUND.
     Errors: NOT_FOUND (SCHEDULE_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
 
@@ -76,7 +76,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_pb2.ListSchedulesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.ListSchedulesResponse, _abc.Awaitable[_schedule_pb2.ListSchedulesResponse]]:
-        """Does not block."""
+        """All schedules, with their next moments and what came of the last. Does not block."""
 
     @_abc_1.abstractmethod
     def DeleteSchedule(
@@ -84,7 +84,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_pb2.DeleteScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.DeleteScheduleResponse, _abc.Awaitable[_schedule_pb2.DeleteScheduleResponse]]:
-        """What it loaded stays. Repeat: NOT_FOUND.
+        """Forgets a schedule. What it loaded stays. Repeat: NOT_FOUND.
         Errors: NOT_FOUND (SCHEDULE_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
 

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -32,13 +33,13 @@ from tests.contract.worker.test_worker import start as start
 from tests.lying_graphs import LIES, TRUE
 from tests.models import SHAPES, Zoo, build, location, picture, save
 from tests.unit.worker.backends.test_layouts import Boxes
-from worker.backends.base import Backend, Loading, run
+from worker.backends.base import Backend, run
 from worker.backends.composite import CompositeBackend
 from worker.backends.onnx.onnxruntime_backend import OnnxRuntime
 from worker.backends.onnx.openvino_backend import OpenVino
 from worker.backends.pytorch.backend import TorchBackend
 from worker.backends.simulated import SimulatedBackend
-from worker.hardware.host import BESIDE_NICE
+from worker.hardware import host
 from worker.packs.pack import Pack
 from worker.packs.pack_store import PackStore
 from worker.postprocess.outputs import Candidates
@@ -291,45 +292,53 @@ def test_a_missing_library_is_named_with_its_extra(
     assert extra in caught.value.message
 
 
-def niceness() -> dict[int, int]:
-    """Of all threads of this process, by their ids."""
+def policies() -> dict[int, int]:
+    """By which the kernel schedules all threads of this process, by their ids."""
     found = {}
     for folder in Path("/proc/self/task").iterdir():
         with suppress(OSError):  # it has just ended
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            found[int(folder.name)] = int(fields[16])
+            found[int(folder.name)] = os.sched_getscheduler(int(folder.name))
     return found
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_a_graph_is_made_at_a_low_priority_and_run_at_that_of_the_worker(
-    kind: str, zoo: Zoo, tmp_path: Path
+    kind: str, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = os.getpriority(os.PRIO_PROCESS, 0)
+    monkeypatch.setattr(host, "others_leave_time", lambda: True)
+    own = os.sched_getscheduler(0)
     pack = PackStore(tmp_path).fetch(zoo.built("shapes", kind))
     backend = CompositeBackend(TorchBackend("cpu", 2), OnnxRuntime("cpu", 2), OpenVino(2))
     loads_beside = backend.loads_beside(pack.manifest)
     assert loads_beside is not None
     assert backend.loads_beside(PackManifest(backend="torch")) is None
-    before = niceness()
+    before = policies()
     for _ in range(2):
         loading = loads_beside(pack, "fp32")
         loading.prepare()
         loading.begin()
-        nice: list[int] = []
+        classes, done = set[int](), threading.Event()
 
-        def make(loading: Loading = loading, nice: list[int] = nice) -> None:
-            loading.make()
-            nice.append(niceness()[threading.get_native_id()])
+        def look(classes: set[int] = classes, done: threading.Event = done) -> None:
+            while not done.is_set():
+                classes.update(policies().values())
+                time.sleep(0.001)
 
-        thread = threading.Thread(target=make)
-        thread.start()
-        thread.join()
-        assert nice == [min(19, own + BESIDE_NICE)]
+        looking = threading.Thread(target=look)
+        looking.start()
+        loading.make()
+        done.set()
+        looking.join()
+        assert os.SCHED_IDLE in classes
+        assert loading.try_out((320, 320), ask=True) == ""
         model = loading.end()
         run(model, [boxed(0)], [options(pack)])
-        others = {key: value for key, value in niceness().items() if key != thread.native_id}
-        assert {others[key] for key in others.keys() - before.keys()} <= {own}
+        assert os.sched_getscheduler(0) == own
+        until = time.monotonic() + 10
+        while os.SCHED_IDLE in (now := policies()).values():  # threads that ended may linger
+            assert time.monotonic() < until, now
+            time.sleep(0.01)
+        assert {now[key] for key in now.keys() - before.keys()} <= {own}
         model.close()
 
 

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
-HEAVY = ("torch", "redis", "cv2", "ultralytics", "starlette", "structlog", "control_plane")
+HEAVY = (
+    "torch", "redis", "cv2", "ultralytics", "starlette", "structlog", "control_plane",
+    # Its symbols are tritonclient's too.
+    "yolopool.kserve",
+)  # fmt: skip
 
 
 def run(code: str) -> str:
@@ -36,6 +40,7 @@ def test_lives_beside_tritonclient() -> None:
         "yolopool.Client('127.0.0.1:1').close()\n"
         "triton.InferenceServerClient('127.0.0.1:1').close()\n"
         "from yolopool.v1 import detection_pb2, worker_pb2\n"
+        "import yolopool.cli.main, yolopool.local.pool\n"
     )
 
 

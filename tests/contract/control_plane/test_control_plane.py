@@ -21,8 +21,10 @@ from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.full_disk import full_disk
 from tests.waiting import becomes
 from yolopool import errors
+from yolopool.kserve import grpc_service_pb2, grpc_service_pb2_grpc
 from yolopool.v1 import (
     detection_pb2,
+    detection_pb2_grpc,
     fleet_pb2,
     importing_pb2,
     membership_pb2,
@@ -554,15 +556,29 @@ async def test_until_the_registry_was_read_no_model_is_told_to_be_missing(tmp_pa
             async def asked() -> Any:
                 return await models.GetModel(model_pb2.GetModelRequest(model="a"), timeout=5)
 
-            error = await refused(asked())
-            assert isinstance(error, errors.RegistryUnavailable)
-            assert error.retryable
+            triton: Any = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            ready = grpc_service_pb2.ServerReadyRequest()
+            metadata = grpc_service_pb2.ModelMetadataRequest(name="a")
+            assert not (await triton.ServerReady(ready, timeout=5)).ready
+            for call in (asked(), triton.ModelMetadata(metadata, timeout=5)):
+                error = await refused(call)
+                assert isinstance(error, errors.RegistryUnavailable)
+                assert error.retryable
             listing = "/yolopool.v1.ModelService/ListModels", model_pb2.ListModelsRequest()
             with pytest.raises(errors.RegistryUnavailable):
                 await another.dispatch.unary(*listing, Caller("http"))
+            stream: Any = detection_pb2_grpc.DetectionServiceStub(channel).DetectStream()
+            assert isinstance(await refused(stream.read()), errors.RegistryUnavailable)
+            opening = detection_pb2.DetectStreamRequest()
+            opened = another.dispatch.stream(
+                "/yolopool.v1.DetectionService/DetectStream", opening, Caller("http")
+            )
+            with pytest.raises(errors.RegistryUnavailable):
+                await anext(opened)
             answers.set()
             await another.view.waiters.until("loaded", lambda: another.view.is_loaded or None, 5)
             assert (await asked()).model.versions
+            assert (await triton.ServerReady(ready, timeout=5)).ready
         await another.stop()
 
 

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from ctypes.util import find_library
+from itertools import pairwise
 
 import pytest
 
@@ -63,6 +64,35 @@ seen.append(now())
 print(json.dumps([hasattr(ctypes.CDLL(None), "mallctl"), seen]))
 """
 
+# What is resident: before, behind blocks of a pass, with those of a load, behind them, and once
+# what loads left is given back.
+LOADS = """
+import ctypes, json, psutil, threading
+from worker.hardware import allocator
+blocks = []
+def use():
+    blocks.extend(bytearray(b"x") * (8 * 2**20 - 64) for _ in range(8))
+def load():
+    allocator.use_heap_of_loads()
+    use()
+def resident():
+    return psutil.Process().memory_full_info().uss
+allocator.keep_freed()
+allocator.give_back()
+seen = [resident()]
+use()
+blocks.clear()
+seen.append(resident())
+thread = threading.Thread(target=load)
+thread.start()
+thread.join()
+seen.append(resident())
+blocks.clear()
+seen.append(resident())
+allocator.give_back_loads()
+seen.append(resident())
+print(json.dumps([hasattr(ctypes.CDLL(None), "mallctl"), seen]))
+"""
 
 needs_jemalloc = pytest.mark.skipif(
     find_library("jemalloc") is None, reason="libjemalloc.so.2 is not installed"
@@ -109,6 +139,23 @@ def test_what_is_freed_is_kept_until_it_is_given_back(library: str) -> None:
     assert allocated[2] - allocated[0] < 8 * MIB
     assert resident[2] - resident[0] > 120 * MIB
     assert resident[3] - resident[0] < 32 * MIB
+
+
+@pytest.mark.parametrize("library", [GLIBC, pytest.param(JEMALLOC, marks=needs_jemalloc)])
+def test_loads_have_a_heap_of_their_own_where_the_library_has_several(library: str) -> None:
+    preloaded, seen = json.loads(printed(LOADS, environment(library)))
+    assert preloaded == (library == JEMALLOC)
+    passes, load, unload, given_back = ((b - a) / MIB for a, b in pairwise(seen))
+    assert passes > 50, "kept for the next pass"
+    assert abs(unload) < 12
+    assert given_back < -50
+    kept = (seen[-1] - seen[0]) / MIB
+    if library == JEMALLOC:  # in huge pages: some are more than was asked for
+        assert load > 50
+        assert kept > 50, "what passes use again"
+    else:
+        assert load < 12, "it used what passes left"
+        assert kept < 12
 
 
 @needs_jemalloc

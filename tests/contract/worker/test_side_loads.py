@@ -15,22 +15,28 @@ import pytest
 
 from tests.contract.worker.small_device import SmallDevice, small_device
 from tests.models import Zoo
-from worker.hardware.host import BESIDE_NICE, yield_to_passes
-from yolopool.errors import NotAssigned, OutOfMemory
+from worker.backends.simulated import SimulatedModel
+from worker.hardware import host
+from worker.replicas import side_load
+from yolopool.errors import LoadFailed, NotAssigned, OutOfMemory
+
+# The steps of a load that run beside passes: its weights, and its first pass.
+STEPS = ("load", "run")
 
 
 class Held:
-    """Loads beside passes begin and then wait until they may go on."""
+    """A step of loads beside passes begins and then waits until it may go on."""
 
-    def __init__(self, here: SmallDevice) -> None:
+    def __init__(self, here: SmallDevice, step: str = "load") -> None:
         self.began, self.go_on = threading.Event(), threading.Event()
+        self.step = step
         self.loads = 0
         self.error: Exception | None = None
         here.backend.beside = True
         here.fail = self._step
 
     def _step(self, step: str) -> None:
-        if step != "load" or threading.current_thread().name != "load":
+        if step != self.step or threading.current_thread().name != "load":
             return
         self.loads += 1
         self.began.set()
@@ -43,18 +49,21 @@ class Held:
 
 
 @asynccontextmanager
-async def holding(here: SmallDevice) -> AsyncIterator[Held]:
-    held = Held(here)
+async def holding(here: SmallDevice, step: str = "load") -> AsyncIterator[Held]:
+    held = Held(here, step)
     try:
         yield held
     finally:
         held.go_on.set()
 
 
-async def test_requests_and_other_swaps_go_on_meanwhile(zoo: Zoo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", STEPS)
+async def test_requests_and_other_swaps_go_on_meanwhile(
+    step: str, zoo: Zoo, tmp_path: Path
+) -> None:
     async with small_device(zoo, tmp_path, room_for=3) as three:
         await three.replicas.assign(three.order("a"))
-        async with holding(three) as held:
+        async with holding(three, step) as held:
             loading = asyncio.create_task(three.replicas.assign(three.order("b")))
             await held.until_begun()
             activity = three.swapper.side_load.activity()
@@ -71,6 +80,73 @@ async def test_requests_and_other_swaps_go_on_meanwhile(zoo: Zoo, tmp_path: Path
             assert (await waits).batch_size == 1
             assert three.swapper.side_load.activity() is None
             three.assert_exact()
+
+
+async def test_requests_are_answered_between_the_steps_of_a_load(zoo: Zoo, tmp_path: Path) -> None:
+    async with small_device(zoo, tmp_path) as two:
+        await two.replicas.assign(two.order("a"))
+        happened: list[str] = []
+        begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+        def step(name: str) -> None:
+            if threading.current_thread().name == "load":
+                happened.append(f"{name} begins")
+                begun.release()
+                assert go_on.acquire(timeout=20)
+                happened.append(f"{name} ends")
+
+        two.fail, two.backend.beside = step, True
+        loading = asyncio.create_task(two.replicas.assign(two.order("b")))
+        for _ in STEPS:
+            assert await asyncio.to_thread(begun.acquire, timeout=20)
+            await two.infer("a")
+            happened.append("answered")
+            go_on.release()
+        await loading
+        assert happened == [
+            *("load begins", "answered", "load ends"),
+            *("run begins", "answered", "run ends"),
+        ]
+        two.assert_exact()
+
+
+async def test_what_the_first_pass_leaves_in_use_is_of_the_model(zoo: Zoo, tmp_path: Path) -> None:
+    async with small_device(zoo, tmp_path, room_for=3) as three:
+
+        def keep(step: str) -> None:
+            if step == "run" and threading.current_thread().name == "load":
+                three.backend.allocate(1000)
+
+        three.fail, three.backend.beside = keep, True
+        replica = await three.replicas.assign(three.order("a"))
+        assert replica.claim.weights_bytes == three.weights_bytes + 1000
+        three.assert_exact()
+        await three.replicas.release("a@1")
+        three.assert_exact()
+
+
+async def test_a_self_test_that_fails_beside_fails_the_load_and_leaves_nothing(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested: list[str] = []
+    wrong = "rows differ"
+
+    def self_test(model: SimulatedModel) -> str:
+        tested.append(threading.current_thread().name)
+        return wrong
+
+    monkeypatch.setattr(SimulatedModel, "self_test", self_test)
+    async with small_device(zoo, tmp_path) as two:
+        two.backend.beside = True
+        with pytest.raises(LoadFailed, match="rows differ"):
+            await two.replicas.assign(two.order("a"))
+        assert two.states() == {"a": "FAILED"}
+        two.assert_exact()
+        wrong = ""
+        assert (await two.replicas.assign(two.order("a"))).state == "HOT"
+        await two.replicas.assign(two.order("b"))  # of the same pack, which has answered
+        assert tested == ["load", "load"]
+        two.assert_exact()
 
 
 @pytest.mark.parametrize("comes", [True, False])
@@ -112,9 +188,10 @@ async def test_one_at_a_time_and_what_is_loading_does_not_leave(zoo: Zoo, tmp_pa
         one.assert_exact()
 
 
+@pytest.mark.parametrize("held_step", STEPS)
 @pytest.mark.parametrize("times", [1, 2])
 async def test_memory_that_runs_out_is_tried_once_more(
-    times: int, zoo: Zoo, tmp_path: Path
+    times: int, held_step: str, zoo: Zoo, tmp_path: Path
 ) -> None:
     async with small_device(zoo, tmp_path) as two:
         two.backend.beside = True
@@ -122,7 +199,7 @@ async def test_memory_that_runs_out_is_tried_once_more(
 
         def fail(step: str) -> None:
             nonlocal left
-            if step == "load" and left:
+            if step == held_step and left:
                 left -= 1
                 raise OutOfMemory("injected")
 
@@ -135,11 +212,12 @@ async def test_memory_that_runs_out_is_tried_once_more(
         two.assert_exact()
 
 
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("force", [False, True])
 async def test_a_release_waits_for_a_load_which_can_not_be_stopped(
-    force: bool, zoo: Zoo, tmp_path: Path
+    force: bool, step: str, zoo: Zoo, tmp_path: Path
 ) -> None:
-    async with small_device(zoo, tmp_path) as two, holding(two) as held:
+    async with small_device(zoo, tmp_path) as two, holding(two, step) as held:
         loading = asyncio.create_task(two.replicas.assign(two.order("a")))
         await held.until_begun()
         released = asyncio.create_task(two.replicas.release("a@1", force))
@@ -154,13 +232,37 @@ async def test_a_release_waits_for_a_load_which_can_not_be_stopped(
         two.assert_exact()
 
 
-async def test_a_worker_ends_though_a_load_does_not(zoo: Zoo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_worker_ends_though_a_load_does_not(step: str, zoo: Zoo, tmp_path: Path) -> None:
     async with small_device(zoo, tmp_path) as two:
-        held = Held(two)
+        held = Held(two, step)
         loading = asyncio.create_task(two.replicas.assign(two.order("a")))
         await held.until_begun()
     loading.cancel()
     held.go_on.set()
+
+
+async def test_a_load_is_left_though_the_device_thread_hangs(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_load, "LEAVE_S", 0.05)
+    async with small_device(zoo, tmp_path) as two, holding(two) as held:
+        loading = asyncio.create_task(two.replicas.assign(two.order("a")))
+        await held.until_begun()
+        hangs, go_on = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            hangs.set()
+            assert go_on.wait(20)
+
+        hanging = asyncio.create_task(two.engine.job(hang))
+        assert await asyncio.to_thread(hangs.wait, 20)
+        await two.swapper.side_load.cancel()
+        assert not hanging.done()
+        assert two.ledger.reserved.keys() == {"a@1"}, "what still loads is not given away"
+        go_on.set()
+        await hanging
+        loading.cancel()
 
 
 LEFT = """
@@ -185,16 +287,27 @@ def test_a_load_that_is_left_does_not_abort_a_worker_that_ends(zoo: Zoo) -> None
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_thread_that_yields_to_passes_leaves_others_as_they_were() -> None:
-    nice: list[int] = []
+def priority() -> tuple[int, int]:
+    """The scheduling class and the niceness of this thread."""
+    thread = threading.get_native_id()
+    return os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, thread)
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_a_thread_that_yields_to_passes_leaves_others_as_they_were(
+    leave: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "others_leave_time", lambda: leave)
+    seen: list[tuple[int, int]] = []
 
     def beside() -> None:
-        yield_to_passes()
-        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        host.yield_to_passes()
+        seen.append(priority())
 
-    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    kind, nice = before = priority()
     thread = threading.Thread(target=beside)
     thread.start()
     thread.join()
-    assert nice == [min(19, before + BESIDE_NICE)]
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+    lower = (os.SCHED_IDLE, nice) if leave else (kind, min(19, nice + host.BESIDE_NICE))
+    assert seen == [lower]
+    assert priority() == before != lower

@@ -1,6 +1,7 @@
 """Each fenced block of the pages says what it is, and why where no test runs it."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -34,6 +35,15 @@ def test_long_blocks_are_run_in_full() -> None:
 def test_pages_have_commands_and_python() -> None:
     run = [block.language for block in BLOCKS if block.is_run(full=False)]
     assert min(run.count("sh"), run.count("python")) >= 1
+
+
+def test_the_map_lists_what_no_test_runs() -> None:
+    page = (page_blocks.ROOT / "docs" / "README.md").read_text()
+    _, _, table = page.partition("## What no test runs")
+    rows = re.findall(r"^\| \[[^\]]+\]\(([^)]+)\) \| ([^|]+) \|$", table, re.MULTILINE)
+    docs = page_blocks.ROOT / "docs"
+    told = {str((docs / to).resolve().relative_to(page_blocks.ROOT)): why for to, why in rows}
+    assert told == {page: ", ".join(reasons) for page, reasons in page_blocks.not_run().items()}
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)

@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import pytest
 
-from yolopool.errors import MessageTooLarge, ResourceExhausted
+from yolopool.errors import Internal, MessageTooLarge, ResourceExhausted, Unavailable
 from yolopool.status import error_from_rpc
 
 
@@ -37,3 +37,12 @@ def test_what_is_exhausted_otherwise_may_be_tried_again() -> None:
     error = error_from_rpc(Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams"))
     assert type(error) is ResourceExhausted
     assert error.retryable
+
+
+def test_a_call_that_ended_under_a_message_is_worth_another_try() -> None:
+    """gRPC for asyncio tells this in place of the server's own word, such as DRAINING."""
+    error = error_from_rpc(Failed(grpc.StatusCode.INTERNAL, "Internal error from Core"))
+    assert type(error) is Unavailable
+    assert error.retryable
+    other = error_from_rpc(Failed(grpc.StatusCode.INTERNAL, "internal error 12ab"))
+    assert (type(other), other.retryable) == (Internal, False)

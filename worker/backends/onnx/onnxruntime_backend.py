@@ -5,6 +5,7 @@ and is off unless a setting asks for it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import cv2
@@ -12,8 +13,10 @@ import numpy as np
 
 from worker.arrays import U8
 from worker.backends.onnx.model import Outputs
+from worker.concurrency.own_thread import on_own_thread
 from worker.hardware import allocator
 from worker.hardware.host import yield_to_passes
+from worker.packs.memory_file import memory_file
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
@@ -39,6 +42,7 @@ class OnnxRuntime:
         tensorrt: bool = False,
     ) -> None:
         self.name = "tensorrt" if tensorrt else "onnx"
+        self.prepares_in_passes = tensorrt or device_kind != "cpu"
         self._kinds = ("tensorrt", "cuda") if tensorrt else (device_kind,)
         self._threads = compute_threads
         self.used_bytes = used_bytes
@@ -64,12 +68,12 @@ class OnnxRuntime:
         # Threads that spin while they wait would take cores from other work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        session = runtime.InferenceSession(
-            pack.weights.tobytes(), options, providers=wanted, disabled_optimizers=_none_disabled()
-        )
-        # The library keeps the file, to start again with another provider: as large as the weights.
-        session.disable_fallback()
-        session._model_bytes = b""
+        with memory_file(pack.weights) as path:
+            make = partial(runtime.InferenceSession, path, options, providers=wanted)
+            # On CUDA the device thread waits for it.
+            read = _none_disabled if self._kinds == ("cpu",) else tuple
+            session = on_own_thread(partial(make, disabled_optimizers=read()))
+        session.disable_fallback()  # it would read the file again, for another provider
         return _Session(session, pack.manifest.onnx)
 
 
@@ -78,6 +82,7 @@ def _none_disabled() -> Iterator[str]:
     graph. The threads keep their priority, and the graph is optimised at a low one.
     """
     yield_to_passes()
+    allocator.use_heap_of_loads()
     yield from ()
 
 
@@ -98,7 +103,7 @@ class _Session:
 
     def close(self) -> None:
         self._session = None
-        allocator.give_back()
+        allocator.give_back_loads()
 
     def _to_input(self, images: U8) -> Any:
         """NCHW, RGB or grey."""

@@ -1,17 +1,19 @@
 """The only user of OpenVINO: ONNX graphs compiled for the CPU, with normalisation inside them."""
 
 import sys
+from functools import partial
 from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
 
 from worker.arrays import U8
+from worker.backends.onnx.beside import beside_passes
 from worker.backends.onnx.model import Outputs
 from worker.backends.onnx.quantised_graph import fuse_quantisers, unpack_weights
 from worker.hardware import allocator, compute_class
-from worker.hardware.host import yield_to_passes
 from worker.packs.manifest import channels_of
+from worker.packs.memory_file import memory_file
 from worker.packs.pack import Pack
 from yolopool.errors import LoadFailed
 from yolopool.v1.pack_pb2 import OnnxGraph
@@ -29,6 +31,8 @@ class OpenVino:
     """
 
     name = "openvino"
+    # Kernels, and weights in their order.
+    prepares_in_passes = True
 
     def __init__(self, compute_threads: int = 0) -> None:
         self._threads = compute_threads
@@ -65,14 +69,14 @@ class OpenVino:
         # has gone to the next.
         small = self._core.compile_model(self._small, "CPU", config)
         del small
-        yield_to_passes()
-        graph = self._core.read_model(pack.weights.tobytes())
+        with memory_file(pack.weights) as path:
+            graph = beside_passes(partial(self._core.read_model, path))
         if pack.manifest.precision == "int8":
             fuse_quantisers(graph)
         if in_float:
             unpack_weights(graph)
         graph = _with_input(openvino, graph, pack)
-        compiled = self._core.compile_model(graph, "CPU", config)
+        compiled = beside_passes(partial(self._core.compile_model, graph, "CPU", config))
         del graph
         return _Session(compiled, pack.manifest.onnx)
 
@@ -101,7 +105,7 @@ class _Session:
 
     def close(self) -> None:
         self._request = self._compiled = None
-        allocator.give_back()
+        allocator.give_back_loads()
 
 
 def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:
@@ -118,7 +122,7 @@ def _with_input(openvino: Any, graph: Any, pack: Pack) -> Any:
         image.preprocess().convert_color(ColorFormat.RGB)
     if about.dtype != "uint8":
         image.preprocess().convert_element_type(kinds.f32).scale(1 / about.scale)
-    return steps.build()
+    return beside_passes(steps.build)
 
 
 def _small_model(openvino: Any) -> Any:

@@ -54,6 +54,17 @@ def test_an_unchanged_replica_keeps_its_object() -> None:
     assert (first.lease_until_s, again.lease_until_s) == (1.0, 2.0)
 
 
+def test_a_replica_that_changed_its_place_keeps_its_parts() -> None:
+    decoder = HeartbeatDecoder()
+    first = decoder.read(message_of(a_replica("a"), a_replica("b")), 1.0, JOINED)
+    moved = decoder.read(message_of(a_replica("b"), a_replica("c")), 2.0, JOINED)
+    assert list(moved.replicas) == [key("b"), key("c")]
+    assert moved.replicas[key("b")] == first.replicas[key("b")]
+    assert moved.replicas[key("b")].footprint is first.replicas[key("b")].footprint
+    again = decoder.read(message_of(a_replica("b"), a_replica("c")), 3.0, JOINED)
+    assert all(again.replicas[held] is moved.replicas[held] for held in moved.replicas)
+
+
 def test_changed_parts_are_decoded() -> None:
     decoder = HeartbeatDecoder()
     decoder.read(message_of(a_replica("a")), 1.0, JOINED)

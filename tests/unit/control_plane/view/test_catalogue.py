@@ -1,5 +1,7 @@
 """Names that people may use, and what they mean."""
 
+from dataclasses import replace
+
 import pytest
 
 from control_plane.types.version import VersionState
@@ -10,8 +12,6 @@ from yolopool.names import parse_ref
 
 
 def catalogue(*states: VersionState) -> Catalogue:
-    from dataclasses import replace
-
     versions = {
         key("team/shapes", n): replace(
             version("x", state=state),
@@ -60,3 +60,11 @@ def test_a_model_with_no_ready_version_says_where_its_newest_stands() -> None:
         catalogue(FAILED, IMPORTING).ready(parse_ref("team/shapes"))
     with pytest.raises(errors.ModelNotFound, match="none is registered"):
         catalogue().ready(parse_ref("shapes"))
+
+
+def test_names_are_those_of_models_and_not_of_their_builds() -> None:
+    models = catalogue(READY)
+    for name in ("b", "a", "a+torch-bf16-cpu"):
+        models.put(replace(version("x"), key=key(name, 1)))
+    assert models.names() == ["a", "b", "team/shapes"]
+    assert models.count() == 3

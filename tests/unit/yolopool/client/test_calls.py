@@ -16,13 +16,19 @@ def methods(client: type) -> dict[str, Any]:
     return {name: value for name, value in vars(client).items() if not name.startswith("_")}
 
 
+def parameters(method: Any) -> list[inspect.Parameter]:
+    """Of asyncio, what is iterated over may come from an asynchronous iterator too."""
+    found = inspect.signature(method).parameters.values()
+    return [one.replace(annotation=None) if one.name == "frames" else one for one in found]
+
+
 def test_both_clients_have_the_same_documented_methods() -> None:
     blocking, awaited = methods(Client), methods(AsyncClient)
     assert list(blocking) == list(awaited)
     for name, method in blocking.items():
         assert (method.__name__, awaited[name].__name__) == (name, name)
         assert inspect.getdoc(method)
-        assert inspect.signature(method).parameters == inspect.signature(awaited[name]).parameters
+        assert parameters(method) == parameters(awaited[name])
 
 
 def test_a_method_is_signed_as_its_call_with_self() -> None:

@@ -1,0 +1,278 @@
+"""What each door costs: CPU of the control plane per request, and latency, against gRPC Detect.
+
+    python -m benchmarks.doors --seconds 5 --rounds 5
+
+The device takes no time. One pool serves all doors, in turns within a round, so that figures of a
+round may be compared. Latency is that of one request at a time, CPU that of many in flight.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from benchmarks.harness import hardware, results
+from benchmarks.harness.fleet import register
+from benchmarks.harness.http_calls import Connection, post
+from benchmarks.harness.pool import Pool, PoolFlags, free_port, role_of
+from benchmarks.harness.processes import CpuMeter, descendants
+from benchmarks.harness.results import Check, Result, Row
+from benchmarks.harness.statistics import median, quantile
+from benchmarks.rpc_floor import MODEL, NO_DEVICE, Picture, pixels_of
+from yolopool.client.async_client import AsyncClient
+from yolopool.kserve import grpc_service_pb2, grpc_service_pb2_grpc
+from yolopool.v1 import detection_pb2, detection_pb2_grpc
+
+NAME, WARMUP_S = "m640", 1.0
+PICTURE = Picture(640, 480, 100_000, 640)
+BASE = "gRPC"
+
+Call = Callable[[], Awaitable[object]]
+
+
+@asynccontextmanager
+async def over_grpc(order: Mapping[str, Any], image: bytes) -> AsyncIterator[Call]:
+    request = detection_pb2.DetectRequest(model=NAME, encoded=image)
+    async with grpc.aio.insecure_channel(order["grpc"]) as channel:
+        stub: Any = detection_pb2_grpc.DetectionServiceStub(channel)
+        yield lambda: stub.Detect(request, timeout=20)
+
+
+@asynccontextmanager
+async def over_http(order: Mapping[str, Any], request: bytes) -> AsyncIterator[Call]:
+    host, _, port = order["http"].rpartition(":")
+    async with Connection(host, int(port)) as connection:
+
+        async def call() -> None:
+            status, body = await connection.call(request)
+            if status != 200:
+                raise RuntimeError(body.decode())
+
+        yield call
+
+
+def rest_raw(image: bytes) -> bytes:
+    return post(f"/v1/detect?model={NAME}", "image/jpeg", image)
+
+
+def rest_multipart(image: bytes) -> bytes:
+    """As curl -F writes it."""
+    boundary = "------------------------d74496d66958873e"
+    parts = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="model"\r\n\r\n{NAME}\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    ).encode()
+    body = parts + image + f"\r\n--{boundary}--\r\n".encode()
+    return post("/v1/detect", f"multipart/form-data; boundary={boundary}", body)
+
+
+def rest_json(image: bytes) -> bytes:
+    body = json.dumps({"model": NAME, "image": base64.b64encode(image).decode()}).encode()
+    return post("/v1/detect", "application/json", body)
+
+
+@asynccontextmanager
+async def over_kserve(order: Mapping[str, Any], image: bytes) -> AsyncIterator[Call]:
+    asked = kserve_request()
+    asked.raw_input_contents.append(len(image).to_bytes(4, "little") + image)
+    async with grpc.aio.insecure_channel(order["grpc"]) as channel:
+        stub: Any = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        yield lambda: stub.ModelInfer(asked, timeout=20)
+
+
+def kserve_request() -> grpc_service_pb2.ModelInferRequest:
+    tensor = grpc_service_pb2.ModelInferRequest.InferInputTensor(
+        name="image", datatype="BYTES", shape=[1, 1]
+    )
+    return grpc_service_pb2.ModelInferRequest(model_name=NAME, inputs=[tensor])
+
+
+def kserve_http(image: bytes) -> bytes:
+    """With the image as binary data, as tritonclient sends it."""
+    size = len(image) + 4
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1, 1]}
+    head = {
+        "inputs": [{**tensor, "parameters": {"binary_data_size": size}}],
+        "parameters": {"binary_data_output": True},
+    }
+    text = json.dumps(head).encode()
+    body = text + len(image).to_bytes(4, "little") + image
+    lines = f"Inference-Header-Content-Length: {len(text)}\r\n"
+    return post(f"/v2/models/{NAME}/infer", "application/octet-stream", body, lines)
+
+
+# By its name, what makes a call of a door: the order of this run and the image are given.
+DOORS: dict[str, Callable[[Mapping[str, Any], bytes], Any]] = {
+    BASE: over_grpc,
+    "REST raw": lambda order, image: over_http(order, rest_raw(image)),
+    "REST multipart": lambda order, image: over_http(order, rest_multipart(image)),
+    "REST JSON": lambda order, image: over_http(order, rest_json(image)),
+    "KServe v2 gRPC": over_kserve,
+    "KServe v2 HTTP": lambda order, image: over_http(order, kserve_http(image)),
+}
+# CPU of the control plane that a door may take, as a multiple of gRPC Detect's.
+LIMITS = {"REST raw": 1.5, "KServe v2 gRPC": 1.2}
+
+
+def flags() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.doors", description=__doc__)
+    results.add_flags(parser)
+    parser.add_argument("--seconds", type=float, default=5.0, help="measured time of each run")
+    parser.add_argument("--rounds", type=int, default=5, help="through all doors, in turns")
+    parser.add_argument("--in-flight", type=int, default=16, help="requests of the loaded runs")
+    parser.add_argument("--doors", default=",".join(DOORS), help="which, comma separated")
+    parser.add_argument("--send", default="", help=argparse.SUPPRESS)  # the client process
+    return parser
+
+
+async def send(order: Mapping[str, Any]) -> dict[str, Any]:
+    """The client process: a closed loop for each request in flight."""
+    image = pixels_of(PICTURE)[0]
+    took: list[float] = []
+    ended = measuring = False
+
+    async def loop() -> None:
+        async with DOORS[order["door"]](order, image) as call:
+            while not ended:
+                began = time.perf_counter()
+                await call()
+                if measuring:
+                    took.append(1000 * (time.perf_counter() - began))
+
+    loops = [asyncio.create_task(loop()) for _ in range(order["in_flight"])]
+    await asyncio.sleep(WARMUP_S)
+    sys.stdout.write("warm\n")
+    sys.stdout.flush()
+    await asyncio.to_thread(sys.stdin.readline)
+    measuring, cpu_before = True, time.process_time()
+    await asyncio.sleep(order["seconds"])
+    measuring, cpu_s = False, time.process_time() - cpu_before
+    ended = True
+    await asyncio.gather(*loops)
+    return {"took": took, "cpu_s": cpu_s}
+
+
+async def measured(order: Mapping[str, Any]) -> dict[str, float]:
+    """One run of one door."""
+    pipe = asyncio.subprocess.PIPE
+    client = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.doors", "--send", json.dumps(order)),
+        stdin=pipe,
+        stdout=pipe,
+        limit=2**26,
+    )
+    assert client.stdin is not None
+    assert client.stdout is not None
+    await client.stdout.readline()
+    planes = [
+        one.pid for one in descendants(os.getpid()) if role_of(one.command) == "control_plane"
+    ]
+    meter = CpuMeter(planes)
+    meter.read()
+    client.stdin.write(b"\n")
+    await asyncio.sleep(order["seconds"])
+    meter.read()
+    told = json.loads((await client.communicate())[0])
+    took = told["took"]
+    return {
+        "requests_per_s": len(took) / order["seconds"],
+        "p50_ms": quantile(took, 0.5),
+        "p99_ms": quantile(took, 0.99),
+        "control_plane_cpu_ms": 1000 * sum(meter.used_s().values()) / len(took),
+        "client_cpu_ms": 1000 * told["cpu_s"] / len(took),
+    }
+
+
+async def run(options: argparse.Namespace) -> Result:
+    """All doors in turns, `rounds` times."""
+    machine, started_at = hardware.describe(), results.now()
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (NO_DEVICE, before)))
+    http, doors = f"127.0.0.1:{free_port()}", options.doors.split(",")
+    pool_flags = PoolFlags("sim:1", demo=False, extra=("--http-port", http.rpartition(":")[2]))
+    rows: list[Row] = []
+    async with Pool(pool_flags) as pool, AsyncClient(pool.address) as client:
+        await register(client, NAME, MODEL, image_size=PICTURE.image_size)
+        for number in range(options.rounds):
+            for door in doors if number % 2 == 0 else doors[::-1]:
+                for in_flight in (1, options.in_flight):
+                    order = {
+                        "grpc": pool.address, "http": http, "door": door,
+                        "in_flight": in_flight, "seconds": options.seconds,
+                    }  # fmt: skip
+                    figures = await measured(order)
+                    rows.append({"door": door, "in_flight": in_flight, "round": number, **figures})
+    table = summary(rows)
+    return Result(
+        scenario="doors",
+        started_at=started_at,
+        settings=results.settings_of(options),
+        hardware=machine,
+        tables={"doors": table, "runs": tuple(rows)},
+        checks=verdicts(table),
+    )
+
+
+def summary(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Medians of the rounds, and the median of the ratios within a round."""
+    table: list[Row] = []
+    most = max(number(row, "in_flight") for row in rows)
+    for door in dict.fromkeys(str(row["door"]) for row in rows):
+        alone = [row for row in rows if row["door"] == door and number(row, "in_flight") == 1]
+        loaded = [row for row in rows if row["door"] == door and row["in_flight"] == most]
+        base = [row for row in rows if row["door"] == BASE and row["in_flight"] == most]
+        cpu = "control_plane_cpu_ms"
+        ratios = [number(a, cpu) / number(b, cpu) for a, b in zip(loaded, base, strict=True)]
+        table.append(
+            {
+                "door": door,
+                "control_plane_cpu_ms": median([number(row, cpu) for row in loaded]),
+                "cpu_of_grpc": median(ratios),
+                "cpu_of_grpc_least": min(ratios),
+                "cpu_of_grpc_most": max(ratios),
+                "requests_per_s": median([number(row, "requests_per_s") for row in loaded]),
+                "alone_p50_ms": median([number(row, "p50_ms") for row in alone]),
+                "alone_p99_ms": median([number(row, "p99_ms") for row in alone]),
+            }
+        )
+    return tuple(table)
+
+
+def number(row: Row, name: str) -> float:
+    figure = row[name]
+    assert isinstance(figure, int | float)
+    return float(figure)
+
+
+def verdicts(table: Sequence[Row]) -> tuple[Check, ...]:
+    checks = []
+    for row in table:
+        limit = LIMITS.get(str(row["door"]))
+        if limit is not None:
+            ratio = number(row, "cpu_of_grpc")
+            name = f"{row['door']}: at most {limit:g} x the CPU of gRPC Detect"
+            checks.append(Check(name, ratio <= limit, f"{ratio:.2f} x"))
+    return tuple(checks)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the scenario, or its client; answers the exit status."""
+    options = flags().parse_args(arguments)
+    if options.send:
+        sys.stdout.write(json.dumps(asyncio.run(send(json.loads(options.send)))) + "\n")
+        return 0
+    return results.publish(asyncio.run(run(options)), options.results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The table of routes: which path is which method. `uploads` and `event_stream` have the others."""
+
+from fastapi import APIRouter
+
+from control_plane.gateway.admin.endpoints import Route, add
+from control_plane.gateway.dispatch import Dispatch
+
+MODEL = "/v1/models/{model:path}"
+
+# A path that ends in a word comes before the model's own, which takes any.
+ROUTES = (
+    Route(verb="GET", path="/v1/models", rpc="ModelService/ListModels", query=("name_prefix",)),
+    Route(
+        verb="POST", path="/v1/models", rpc="ModelService/RegisterModel",
+        body="", answer="version", status=201, errors=(404, 409),
+    ),
+    Route(
+        verb="POST", path=f"{MODEL}/load", rpc="ModelService/LoadModel",
+        body="", body_may_lack=True, answer="version", errors=(404, 409),
+    ),
+    Route(
+        verb="POST", path=f"{MODEL}/unload", rpc="ModelService/UnloadModel",
+        query=("force",), answer="version", errors=(404, 409),
+    ),
+    Route(
+        verb="PUT", path=f"{MODEL}/residency", rpc="ModelService/SetResidency",
+        body="residency", answer="version", errors=(404, 409),
+    ),
+    Route(
+        verb="PUT", path=f"{MODEL}/placement", rpc="ModelService/SetPlacement",
+        body="placement", answer="version", errors=(404, 409),
+    ),
+    Route(
+        verb="PUT", path=f"{MODEL}/batching/{{device_kind}}", rpc="ModelService/SetBatching",
+        body="batching", answer="version", errors=(404, 409),
+    ),
+    Route(
+        verb="DELETE", path=f"{MODEL}/batching/{{device_kind}}", rpc="ModelService/SetBatching",
+        name="ClearBatching", answer="version", errors=(404, 409),
+    ),
+    Route(
+        verb="POST", path=f"{MODEL}/builds", rpc="ModelService/BuildModel",
+        body="", answer="build", status=201, errors=(404, 409),
+    ),
+    Route(
+        verb="PUT", path=f"{MODEL}/variant/{{device_kind}}", rpc="ModelService/SetVariant",
+        body="", answer="version", errors=(404, 409),
+    ),
+    Route(
+        verb="DELETE", path=f"{MODEL}/variant/{{device_kind}}", rpc="ModelService/SetVariant",
+        name="ClearVariant", answer="version", errors=(404, 409),
+    ),
+    Route(
+        verb="POST", path=f"{MODEL}/bench", rpc="BenchService/BenchModel",
+        body="", body_may_lack=True, errors=(404, 409),
+    ),
+    Route(
+        verb="GET", path=f"{MODEL}/explain", rpc="ExplainService/ExplainModel", errors=(404, 409),
+    ),
+    Route(verb="GET", path=MODEL, rpc="ModelService/GetModel", answer="model", errors=(404, 409)),
+    Route(verb="DELETE", path=MODEL, rpc="ModelService/DeleteModel", errors=(404, 409)),
+    Route(
+        verb="POST", path="/v1/plan", rpc="ExplainService/PlanLoad", body="", errors=(404, 409),
+    ),
+    Route(
+        verb="POST", path="/v1/changeovers", rpc="ModelService/Changeover",
+        body="", errors=(404, 409),
+    ),
+    Route(
+        verb="POST", path="/v1/store/sweep", rpc="ModelService/SweepStore",
+        body="", body_may_lack=True, errors=(409,),
+    ),
+    Route(verb="GET", path="/v1/fleet", rpc="FleetService/GetFleet"),
+    Route(verb="GET", path="/v1/workers", rpc="FleetService/ListWorkers"),
+    Route(
+        verb="POST", path="/v1/workers/{worker}/drain", rpc="FleetService/DrainWorker",
+        errors=(404, 409),
+    ),
+    Route(
+        verb="GET", path="/v1/requests/{request_id:path}/explain",
+        rpc="ExplainService/ExplainRequest", errors=(404,),
+    ),
+    Route(verb="GET", path="/v1/schedules", rpc="ScheduleService/ListSchedules"),
+    Route(
+        verb="PUT", path="/v1/schedules/{name}", rpc="ScheduleService/SetSchedule",
+        body="schedule", answer="schedule", errors=(404, 409),
+    ),
+    Route(
+        verb="DELETE", path="/v1/schedules/{name}", rpc="ScheduleService/DeleteSchedule",
+        status=204, errors=(404, 409),
+    ),
+)  # fmt: skip
+
+
+def admin_routes(dispatch: Dispatch) -> APIRouter:
+    """The endpoints of the table."""
+    router = APIRouter()
+    for route in ROUTES:
+        add(router, dispatch, route)
+    return router

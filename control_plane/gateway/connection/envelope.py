@@ -1,0 +1,158 @@
+"""What every HTTP call has round it, whichever door it goes through: its ids, the limits of its
+body, and its end when the caller leaves.
+
+Pure ASGI: it is on the path of every request.
+"""
+
+import asyncio
+import os
+import uuid
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from control_plane.caller import TRACEPARENT, trace_of_header
+from control_plane.gateway.connection.http_limits import BodyBudget, BodyLimits, BodyRule
+from control_plane.gateway.connection.http_protocol import TASKS
+from control_plane.gateway.dispatch import Caller
+from control_plane.gateway.problem import problem
+from yolopool.errors import Draining, MessageTooLarge, OutOfMemory
+from yolopool.names import REQUEST_ID
+from yolopool.server.open_calls import typed_error
+
+# Keys of a scope: the id, and the `traceparent` of what this process does for the call.
+REQUEST_ID_KEY, TRACE_KEY = "yolopool.request_id", "yolopool.trace"
+_REQUEST_ID, _TRACEPARENT = b"x-request-id", TRACEPARENT.encode()
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id of a request, which its caller gave or which was made."""
+    return str(scope.get(REQUEST_ID_KEY, ""))
+
+
+def caller_of(scope: Scope, door: str, timeout_s: float | None = None) -> Caller:
+    """The call as `Dispatch` wants it, with its ids as metadata."""
+    ids = [("x-request-id", request_id_of(scope))]
+    if scope.get(TRACE_KEY):
+        ids.append((TRACEPARENT, scope[TRACE_KEY]))
+    return Caller(door, timeout_s, ids)
+
+
+# Both have the status that HTTP has a word for; a door whose errors have a form of its own sees the
+# error of the pool in them.
+
+
+class BodyTooLarge(HTTPException, MessageTooLarge):
+    def __init__(self, detail: str) -> None:
+        HTTPException.__init__(self, 413, detail)
+        MessageTooLarge.__init__(self, detail)
+
+
+class TooManyBodies(HTTPException, OutOfMemory):
+    def __init__(self, detail: str) -> None:
+        HTTPException.__init__(self, 503, detail)
+        OutOfMemory.__init__(self, detail, retry_after_s=1.0)
+
+
+class Envelope:
+    """Wraps the application of the HTTP port."""
+
+    def __init__(self, application: ASGIApp, limits: BodyLimits, budget: BodyBudget) -> None:
+        self._application = application
+        self._limits = limits
+        self._budget = budget
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http", "the server has no lifespan and no WebSocket"
+        rule = self._limits.of(scope["method"], scope["path"])
+        call = _Call(scope, receive, send, rule, self._budget)
+        tasks: set[Any] = scope.get("extensions", {}).get(TASKS, set())
+        task = asyncio.current_task()
+        tasks.add(task)
+        try:
+            await self._application(call.scope, call.receive, call.send)
+        except (ClientDisconnect, asyncio.CancelledError):
+            # To a caller who left nothing is sent; otherwise the process ends.
+            await call.failed(Draining("this process is stopping: ask another"))
+        except Exception as error:
+            await call.failed(error)
+        finally:
+            tasks.discard(task)
+            self._budget.give(call.taken_bytes)
+
+
+class _Call:
+    """One request: counts what comes, and adds its ids to what goes."""
+
+    __slots__ = (
+        "_answered",
+        "_budget",
+        "_is_kept",
+        "_limit",
+        "_receive",
+        "_received",
+        "_send",
+        "_stated",
+        "scope",
+        "taken_bytes",
+    )
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, rule: BodyRule, budget: BodyBudget
+    ) -> None:
+        self._receive, self._send = receive, send
+        self._limit, self._budget = rule.limit_bytes, budget
+        self._is_kept = not rule.is_streamed
+        self._stated = self._received = self.taken_bytes = 0
+        self._answered = False
+        given, trace = b"", None
+        for name, value in scope["headers"]:
+            if name == _REQUEST_ID:
+                given = value
+            elif name == _TRACEPARENT:
+                trace = trace_of_header(value.decode("latin-1"))
+            elif name == b"content-length":
+                self._stated = int(value)
+        request_id = given.decode("latin-1")
+        if not REQUEST_ID.fullmatch(request_id):
+            request_id = uuid.uuid4().hex
+        # A HEAD is answered as a GET; the server leaves the body out, by its own scope.
+        self.scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        self.scope[REQUEST_ID_KEY] = request_id
+        self.scope[TRACE_KEY] = trace and trace.header(os.urandom(8).hex())
+
+    async def receive(self) -> Message:
+        if self._stated > self._limit:
+            raise self._too_large()  # before the caller sends it, if it waits for 100 Continue
+        message = await self._receive()
+        if message["type"] == "http.request":
+            count = len(message["body"])
+            self._received += count
+            if self._received > self._limit:
+                raise self._too_large()
+            if self._is_kept and not self._budget.take(count):
+                raise TooManyBodies(
+                    "this process holds as many bytes of requests as it may: try again"
+                )
+            self.taken_bytes += count * self._is_kept
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._answered = True
+            headers = message["headers"]
+            headers.append((_REQUEST_ID, self.scope[REQUEST_ID_KEY].encode()))
+            if self.scope[TRACE_KEY]:
+                headers.append((_TRACEPARENT, self.scope[TRACE_KEY].encode()))
+        await self._send(message)
+
+    async def failed(self, error: Exception) -> None:
+        """Of a surprise that nobody has answered."""
+        if not self._answered:
+            typed = typed_error(error, self.scope["path"])
+            await problem(typed, request_id_of(self.scope))(self.scope, self._receive, self.send)
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"a body of {self.scope['path']} has at most {self._limit} bytes")

@@ -1,0 +1,41 @@
+"""Whether a model is ready: a Detect that came now would be answered without waiting for a load."""
+
+from random import Random
+
+from control_plane.routing.balancer import Reject, Send, choose
+from control_plane.view.view import View
+from yolopool.error_table import rebuild_reason
+from yolopool.errors import ModelNotLoaded, YolopoolError
+from yolopool.names import ModelRef
+from yolopool.server.clock import Clock
+
+# Why a Detect would wait whose model can be loaded.
+_NOTHING_BLOCKS = "DEADLINE_EXCEEDED"
+
+
+class ModelReadiness:
+    def __init__(self, view: View, clock: Clock, rng: Random) -> None:
+        self._view = view
+        self._clock = clock
+        self._rng = rng
+
+    def why_not(self, ref: ModelRef) -> YolopoolError | None:
+        """None: it is ready. Raises ModelNotFound, VersionNotFound, AliasNotFound; ModelNotReady
+        and ModelImportFailed are returned like other reasons.
+        """
+        version = self._view.catalogue.find(ref)
+        try:
+            self._view.catalogue.ready(ref)
+        except YolopoolError as error:
+            return error
+        key = version.key
+        route = choose(self._view, key, self._clock.monotonic(), self._rng)
+        if isinstance(route, Send):
+            return None
+        if isinstance(route, Reject):
+            return route.error
+        if route.reason != _NOTHING_BLOCKS:
+            return rebuild_reason(route.reason, route.why, retry_after_s=1.0)
+        if key in self._view.desired.wants:
+            return ModelNotLoaded(f"{key} is being loaded", retry_after_s=1.0)
+        return ModelNotLoaded(f"{key} is on no device: load it, or call it, which loads it")

@@ -1,0 +1,89 @@
+"""Puts the HTTP doors together: routes, what is round every call, and the server. No decisions."""
+
+from collections.abc import Callable
+
+from control_plane.gateway.admin.event_stream import event_routes
+from control_plane.gateway.admin.routes import admin_routes
+from control_plane.gateway.admin.uploads import upload_routes
+from control_plane.gateway.cameras import camera_routes
+from control_plane.gateway.connection.envelope import Envelope
+from control_plane.gateway.connection.http_limits import BodyBudget, HttpLimits, body_limits
+from control_plane.gateway.dispatch import Dispatch
+from control_plane.gateway.health import health_pages
+from control_plane.gateway.health.model_readiness import ModelReadiness
+from control_plane.gateway.http_app import build
+from control_plane.gateway.http_server import HttpServer
+from control_plane.gateway.kserve import http_door
+from control_plane.gateway.kserve.operations import Operations
+from control_plane.gateway.rest import detection
+from control_plane.gateway.rest.pictures import Pictures
+from control_plane.metrics import Metrics
+from control_plane.settings import Settings
+from control_plane.view.view import View
+from yolopool.tls.certificates import Certificates
+from yolopool.vocabulary import MAX_MESSAGE_BYTES
+
+
+class HttpDoors:
+    """`bind`, then `serve` until `stop`; `drain` before it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        view: View,
+        metrics: Metrics,
+        dispatch: Dispatch,
+        kserve: Operations,
+        ready: ModelReadiness,
+        is_leader: Callable[[], bool],
+        certificates: Certificates | None,
+    ) -> None:
+        limits = HttpLimits(
+            max_connections=settings.http_max_connections,
+            max_header_bytes=settings.http_max_header_bytes,
+            header_timeout_s=settings.http_header_timeout_s,
+            stall_timeout_s=settings.http_stall_timeout_s,
+            min_bytes_per_s=settings.http_min_bytes_per_s,
+            keep_alive_s=settings.http_keep_alive_s,
+            max_bodies_bytes=settings.http_max_body_memory_bytes,
+        )
+        self._pictures = Pictures()
+        self._draining = False
+        doors = [
+            detection.router(dispatch, self._pictures, limits.max_parts),
+            health_pages.pages(view, ready, lambda: self._draining),
+            http_door.router(kserve),
+            event_routes(dispatch),
+            admin_routes(dispatch),
+            # A file that is put on a model's path takes what the table leaves.
+            upload_routes(dispatch),
+            camera_routes(dispatch, settings.camera_model, lambda: view.catalogue.names()),
+        ]
+        self.application = build(view, metrics, is_leader, doors, settings.http_cors_origins)
+        bodies = body_limits(
+            settings.max_image_bytes, settings.max_artifact_bytes, MAX_MESSAGE_BYTES
+        )
+        budget = BodyBudget(limits.max_bodies_bytes)
+        self._server = HttpServer(Envelope(self.application, bodies, budget), limits, certificates)
+
+    def bind(self, host: str, port: int) -> int:
+        """Returns the port (0: any free one); OSError if it is taken."""
+        return self._server.bind(host, port)
+
+    async def serve(self) -> None:
+        try:
+            await self._server.serve()
+        finally:
+            self._pictures.close()
+
+    def drain(self) -> None:
+        """From now on it is not ready, and connections end with their answer."""
+        self._draining = True
+        self._server.drain()
+
+    def renew(self) -> None:
+        """The certificate changed."""
+        self._server.renew()
+
+    def stop(self) -> None:
+        self._server.stop()

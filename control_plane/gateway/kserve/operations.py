@@ -1,0 +1,222 @@
+"""The calls of the protocol, for its gRPC and its HTTP door: translated and sent to Dispatch."""
+
+import asyncio
+from collections.abc import Sequence
+
+from control_plane.gateway.dispatch import Caller, Dispatch
+from control_plane.gateway.kserve import model_description as description
+from control_plane.gateway.kserve.image_tensors import is_heavy
+from control_plane.gateway.kserve.infer_request import Images, images_in, reference
+from control_plane.gateway.kserve.infer_statistics import InferStatistics
+from control_plane.gateway.kserve.result_tensors import infer_response
+from control_plane.view.view import View
+from yolopool import __version__
+from yolopool.errors import InvalidOption, NotFound, Unimplemented, YolopoolError
+from yolopool.kserve import grpc_service_pb2 as kserve
+from yolopool.names import REQUEST_ID, parse_ref
+from yolopool.server.clock import Clock
+from yolopool.v1 import detection_pb2, model_pb2
+
+_DETECT = "/yolopool.v1.DetectionService/Detect"
+_MODELS = "/yolopool.v1.ModelService"
+_REQUEST_ID = "x-request-id"
+_UNLOAD_DEPENDENTS = "unload_dependents"
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+DOOR = "kserve"
+
+
+class Operations:
+    """Every call raises YolopoolError."""
+
+    def __init__(self, dispatch: Dispatch, view: View, clock: Clock) -> None:
+        self._dispatch = dispatch
+        self._view = view
+        self._clock = clock
+        self._statistics = InferStatistics()
+
+    def is_ready(self) -> bool:
+        return self._view.is_loaded and not self._dispatch.is_stopping
+
+    def server_metadata(self) -> kserve.ServerMetadataResponse:
+        return kserve.ServerMetadataResponse(
+            name="yolopool", version=__version__, extensions=EXTENSIONS
+        )
+
+    async def infer(
+        self, request: kserve.ModelInferRequest, caller: Caller
+    ) -> kserve.ModelInferResponse:
+        began_s = self._clock.monotonic()
+        try:
+            images = await self._images(request, caller)
+            answers = await self._detect(images, caller)
+            response = infer_response(request, answers, images.outputs)
+        except YolopoolError:
+            seconds = self._clock.monotonic() - began_s
+            self._statistics.failed(request.model_name, request.model_version, seconds)
+            raise
+        seconds = self._clock.monotonic() - began_s
+        self._statistics.answered(answers, seconds, self._clock.unix())
+        return response
+
+    async def _images(self, request: kserve.ModelInferRequest, caller: Caller) -> Images:
+        task, request_id = self._task(request), _request_id(caller)
+        if is_heavy(request):
+            return await asyncio.to_thread(images_in, request, task, request_id)
+        return images_in(request, task, request_id)
+
+    def _task(self, request: kserve.ModelInferRequest) -> str:
+        """That of the version which Detect will run; empty if it will refuse."""
+        try:
+            ref = parse_ref(reference(request.model_name, request.model_version))
+            pack = self._view.catalogue.find(ref).pack
+        except YolopoolError:
+            return ""
+        return pack.task if pack is not None else ""
+
+    async def _detect(
+        self, images: Images, caller: Caller
+    ) -> Sequence[detection_pb2.DetectResponse]:
+        if images.timeout_s is not None:
+            left_s = caller.time_remaining()
+            limit_s = images.timeout_s if left_s is None else min(left_s, images.timeout_s)
+            caller = Caller(caller.door, limit_s, caller.metadata)
+        if len(images.requests) == 1:
+            return [await self._dispatch.unary(_DETECT, images.requests[0], caller)]
+        return await self._detect_all(images.requests, caller)
+
+    async def _detect_all(
+        self, requests: Sequence[detection_pb2.DetectRequest], caller: Caller
+    ) -> Sequence[detection_pb2.DetectResponse]:
+        """All at once. The first that fails ends the others, and its error names it."""
+        tasks = [
+            asyncio.create_task(self._dispatch.unary(_DETECT, one, caller)) for one in requests
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for position, task in enumerate(tasks):
+                if task.done() and (error := task.exception()) is not None:
+                    raise _of_image(error, position, len(tasks))
+            return [task.result() for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def model_ready(self, name: str, version: str, caller: Caller) -> bool:
+        try:
+            model = await self._model(name, version, caller)
+            return description.is_held(description.meant(model))
+        except NotFound:
+            return False
+
+    async def model_metadata(
+        self, name: str, version: str, caller: Caller
+    ) -> kserve.ModelMetadataResponse:
+        model = await self._model(name, version, caller)
+        return description.metadata(model, description.meant(model))
+
+    async def model_config(
+        self, name: str, version: str, caller: Caller
+    ) -> kserve.ModelConfigResponse:
+        model = await self._model(name, version, caller)
+        found = description.configuration(model, description.meant(model))
+        return kserve.ModelConfigResponse(config=found)
+
+    async def statistics(
+        self, name: str, version: str, caller: Caller
+    ) -> kserve.ModelStatisticsResponse:
+        if name:
+            model = await self._model(name, version, caller)
+            description.meant(model)
+            return self._statistics.of(description.imported(model))
+        versions = [
+            one for model in await self._models(caller) for one in description.imported(model)
+        ]
+        self._statistics.keep(versions)
+        return self._statistics.of(versions)
+
+    async def index(
+        self, request: kserve.RepositoryIndexRequest, caller: Caller
+    ) -> kserve.RepositoryIndexResponse:
+        _check_repository(request.repository_name)
+        return description.index(await self._models(caller), request.ready)
+
+    async def load(self, request: kserve.RepositoryModelLoadRequest, caller: Caller) -> None:
+        _check_repository(request.repository_name)
+        for name in request.parameters:
+            raise Unimplemented(
+                f"parameter {name[:80]!r} of a load is not served: files and settings of a model "
+                "come by `yolopool models register`"
+            )
+        model = await self._model(request.model_name, "", caller)
+        version = description.meant(model)
+        key = version.version
+        wanted = model_pb2.LoadModelRequest(
+            model=f"{key.model}@{key.version}",
+            replicas=max(1, version.wanted_replicas),
+            pin=version.pinned,
+            wait=True,
+        )
+        await self._dispatch.unary(f"{_MODELS}/LoadModel", wanted, caller)
+
+    async def unload(self, request: kserve.RepositoryModelUnloadRequest, caller: Caller) -> None:
+        _check_repository(request.repository_name)
+        for name in request.parameters:
+            if name != _UNLOAD_DEPENDENTS:
+                raise InvalidOption(f"parameter {name[:80]!r} of an unload is not known")
+        model = await self._model(request.model_name, "", caller)
+        for version in model.versions:
+            if version.wanted_replicas or version.replicas:
+                key = version.version
+                unwanted = model_pb2.UnloadModelRequest(
+                    model=f"{key.model}@{key.version}", wait=True
+                )
+                await self._dispatch.unary(f"{_MODELS}/UnloadModel", unwanted, caller)
+
+    async def _model(self, name: str, version: str, caller: Caller) -> model_pb2.Model:
+        request = model_pb2.GetModelRequest(model=reference(name, version))
+        model: model_pb2.Model = (
+            await self._dispatch.unary(f"{_MODELS}/GetModel", request, caller)
+        ).model
+        return model
+
+    async def _models(self, caller: Caller) -> Sequence[model_pb2.Model]:
+        request = model_pb2.ListModelsRequest()
+        listed: model_pb2.ListModelsResponse = await self._dispatch.unary(
+            f"{_MODELS}/ListModels", request, caller
+        )
+        return listed.models
+
+
+def no_shared_memory() -> YolopoolError:
+    return Unimplemented("shared memory is not served: send tensors in requests")
+
+
+def no_settings() -> YolopoolError:
+    return Unimplemented(
+        "settings of traces and logs are not served: they are set where the control plane starts"
+    )
+
+
+def _request_id(caller: Caller) -> str:
+    given = next((value for key, value in caller.metadata if key == _REQUEST_ID), "")
+    return given if REQUEST_ID.fullmatch(given) else ""
+
+
+def _of_image(error: BaseException, position: int, count: int) -> BaseException:
+    if isinstance(error, YolopoolError):
+        error.message = f"image {position} (counted from 0) of {count}: {error.message}"
+        error.details["image"] = str(position)
+    return error
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise InvalidOption(f"repository {name[:80]!r} is not known: there is one, leave it out")

@@ -1,0 +1,1 @@
+"""`yolopool bench`: batch-latency curves."""
