@@ -156,6 +156,7 @@ class ControlPlane:
             ready,
             self._is_leader,
             self._certificates,
+            self._guard,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
@@ -211,14 +212,14 @@ class ControlPlane:
         """The gRPC server, and the same methods for the other doors."""
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
-        health = Health(ready, self.view.waiters)
+        health = Health(ready, self.view.waiters, self._guard.sees)
         names = (*SERVICES, kserve_grpc.SERVICE)
         interceptors = [*self._guard.interceptors(), readiness, forwarding]
         server = GrpcServer(names, interceptors, CONNECTION_AGE_S, health, self._calls)
         dispatch = Dispatch(interceptors, self._calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
-        self._kserve = Operations(dispatch, self.view, self._clock)
+        self._kserve = Operations(dispatch, self._guard.ask, self.view, self._clock)
         kserve_grpc.add_to(self._kserve, server.server)
         return server, dispatch
 

@@ -120,9 +120,15 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="API key of the role control-plane, for calls to other control planes",
     )
-    reflection: bool = Field(
-        True,
-        description="tell the services and their messages to anyone who asks (gRPC reflection)",
+    open_metrics: bool = Field(
+        False, description="with keys: /metrics needs none; it names models and workers"
+    )
+    open_docs: bool = Field(
+        False,
+        description="with keys: /docs and /openapi.json need none: browsers show them",
+    )
+    open_reflection: bool = Field(
+        False, description="with keys: gRPC reflection, which tells the services, needs none"
     )
     heartbeat_interval_s: float = Field(
         1.0, gt=0, description="seconds between two heartbeats of a worker"

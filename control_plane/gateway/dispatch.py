@@ -23,16 +23,21 @@ class Caller:
     """A call as the door received it; services and interceptors use it as the context of a call.
 
     timeout_s: how long the caller waits from now on, None if it does not say. `metadata`: keys in
-    lower case. `door` is the word for logs.
+    lower case. `door` is the word for logs. from_: the address of the caller.
     """
 
-    __slots__ = ("_until_s", "door", "metadata")
+    __slots__ = ("_from", "_until_s", "door", "metadata")
 
     def __init__(
-        self, door: str, timeout_s: float | None = None, metadata: Sequence[tuple[str, str]] = ()
+        self,
+        door: str,
+        timeout_s: float | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        from_: str = "",
     ) -> None:
         self.door = door
         self.metadata = metadata
+        self._from = from_
         self._until_s = None if timeout_s is None else time.monotonic() + timeout_s
 
     def time_remaining(self) -> float | None:
@@ -41,6 +46,16 @@ class Caller:
 
     def invocation_metadata(self) -> Sequence[tuple[str, str]]:
         return self.metadata
+
+    def peer(self) -> str:
+        """Where the caller is, as gRPC says it; empty: the door does not know."""
+        return self._from
+
+    def within(self, timeout_s: float) -> "Caller":
+        """The same call, which waits as long as that from now on, and not longer than before."""
+        left_s = self.time_remaining()
+        limit_s = timeout_s if left_s is None else min(left_s, timeout_s)
+        return Caller(self.door, limit_s, self.metadata, self._from)
 
 
 @dataclass(frozen=True, slots=True)

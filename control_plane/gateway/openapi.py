@@ -33,6 +33,8 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 }
 _WORDS = {
     400: "The request is wrong: `detail` says what to change.",
+    401: "The call has no API key, or one that is not valid.",
+    403: "The key does not allow this.",
     404: "What the request names does not exist.",
     405: "The path is there, and not for this method.",
     406: "No form of the answer is one that `Accept` allows.",
@@ -58,15 +60,20 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, words in _WORDS.items()
 }
 _LIBRARY_FORM = "HTTPValidationError"
-_ALWAYS, _WITH_BODY = (400, 414, 431, 500, 503), (408, 413)
+_ALWAYS, _WITH_BODY, _OF_KEYS = (400, 414, 431, 500, 503), (408, 413), (401, 403)
 
 
-def finish(document: dict[str, Any]) -> dict[str, Any]:
+def finish(document: dict[str, Any], asks: bool = False) -> dict[str, Any]:
     """Adds to FastAPI's document what is true of all: errors are problems, and refusals that do
-    not depend on the route may come from each.
+    not depend on the route may come from each. `asks`: callers need keys.
     """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = PROBLEM_SCHEMA
+    always = (*_ALWAYS, *(_OF_KEYS if asks else ()))
+    if asks:
+        scheme = {"type": "http", "scheme": "bearer", "description": "An API key."}
+        document["components"]["securitySchemes"] = {"key": scheme}
+        document["security"] = [{"key": []}]
     for name in (_LIBRARY_FORM, "ValidationError"):
         schemas.pop(name, None)
     for path in document["paths"].values():
@@ -74,6 +81,6 @@ def finish(document: dict[str, Any]) -> dict[str, Any]:
             answers = operation["responses"]
             if _LIBRARY_FORM in str(answers.get("422")):
                 del answers["422"]  # what it means is sent as a problem, with 400
-            for status in (*_ALWAYS, *(_WITH_BODY if "requestBody" in operation else ())):
+            for status in (*always, *(_WITH_BODY if "requestBody" in operation else ())):
                 answers.setdefault(str(status), PROBLEMS[status])
     return document

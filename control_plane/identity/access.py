@@ -29,13 +29,14 @@ Named = Callable[[Any], Iterable[str]]
 @dataclass(frozen=True, slots=True)
 class Rule:
     """`models`: the references in a request, of MODEL. `alone`: the answer can name no other model,
-    and is not searched for one.
+    and is not searched for one. `streamed`: each message of a stream is asked for its models.
     """
 
     role: Role
     about: About = About.NOTHING
     models: Named = lambda _: ()
     alone: bool = False
+    streamed: bool = False
 
 
 def _model(request: Any) -> Iterable[str]:
@@ -44,6 +45,14 @@ def _model(request: Any) -> Iterable[str]:
 
 def _name(request: Any) -> Iterable[str]:
     return (request.name,)
+
+
+def _model_name(request: Any) -> Iterable[str]:
+    return (request.model_name,)
+
+
+def _opening(message: Any) -> Iterable[str]:
+    return (message.opening.model,) if message.HasField("opening") else ()
 
 
 def _changeover(change: Any) -> Iterable[str]:
@@ -56,10 +65,13 @@ def _schedule(request: Any) -> Iterable[str]:
 
 _V1 = "/yolopool.v1."
 _WORKERS = Rule(Role.WORKER)
-RULES: Mapping[str, Rule] = {
+_NATIVE: Mapping[str, Rule] = {
     _V1 + method: rule
     for method, rule in {
         "DetectionService/Detect": Rule(Role.DETECT, About.MODEL, _model, alone=True),
+        "DetectionService/DetectStream": Rule(
+            Role.DETECT, About.MODEL, _opening, alone=True, streamed=True
+        ),
         "ModelService/ListModels": Rule(Role.DETECT, About.SOME),
         "ModelService/GetModel": Rule(Role.DETECT, About.MODEL, _model),
         "ModelService/UploadArtifact": Rule(Role.OPERATE),
@@ -98,9 +110,66 @@ RULES: Mapping[str, Rule] = {
         "KeyService/RevokeKey": Rule(Role.ADMIN, About.FLEET),
     }.items()
 }
-# Services that answer everyone; reflection only by a setting.
-OPEN = ("/grpc.health.v1.Health/",)
-REFLECTION = ("/grpc.reflection.",)
+# The protocol of KServe. Load and unload are native calls inside, which are asked again.
+_LOOK = Rule(Role.DETECT)
+_KSERVE: Mapping[str, Rule] = {
+    "/inference.GRPCInferenceService/" + method: rule
+    for method, rule in {
+        "ServerMetadata": _LOOK,
+        "ModelReady": Rule(Role.DETECT, About.MODEL, _name, alone=True),
+        "ModelMetadata": Rule(Role.DETECT, About.MODEL, _name, alone=True),
+        "ModelConfig": Rule(Role.DETECT, About.MODEL, _name, alone=True),
+        "ModelInfer": Rule(Role.DETECT, About.MODEL, _model_name, alone=True),
+        # Each message is a ModelInfer, and asked as one.
+        "ModelStreamInfer": Rule(Role.DETECT, alone=True),
+        # Made of what a native call gave this caller.
+        "ModelStatistics": Rule(Role.DETECT, About.SOME, alone=True),
+        "RepositoryIndex": Rule(Role.DETECT, About.SOME, alone=True),
+        "RepositoryModelLoad": Rule(Role.OPERATE, About.MODEL, _model_name),
+        "RepositoryModelUnload": Rule(Role.OPERATE, About.MODEL, _model_name),
+        **{
+            f"{memory}SharedMemory{verb}": _LOOK
+            for memory in ("System", "Cuda")
+            for verb in ("Status", "Register", "Unregister")
+        },
+        "TraceSetting": _LOOK,
+        "LogSettings": _LOOK,
+    }.items()
+}
+# What they tell is the protos.
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection"
+RULES: Mapping[str, Rule] = {
+    **_NATIVE,
+    **_KSERVE,
+    f"{REFLECTION}/ServerReflectionInfo": Rule(Role.DETECT, alone=True),
+}
+
+# By HTTP, what no method stands behind. Every other path needs PAGE, and then what its method does.
+PAGE = Rule(Role.DETECT)
+PAGES: Mapping[str, Rule] = {
+    "/": Rule(Role.OPERATE, About.FLEET),
+    # It names every model. A scraper needs no more than to look.
+    "/metrics": Rule(Role.DETECT, About.FLEET),
+}
+# What answers everyone: health, which names no model without a key.
+OPEN = frozenset(
+    {
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/inference.GRPCInferenceService/ServerLive",
+        "/inference.GRPCInferenceService/ServerReady",
+        "/livez",
+        "/readyz",
+        "/healthz",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }
+)
+
+
+def page_rule(path: str) -> Rule:
+    """The rule of a path of HTTP."""
+    return PAGES.get(path, PAGE)
 
 
 class Verdict(StrEnum):
@@ -113,12 +182,14 @@ class Verdict(StrEnum):
 
 
 def judged(rule: Rule, role: Role, grants: tuple[str, ...], request: Any) -> tuple[Verdict, str]:
-    """The verdict, and of HIDDEN the name that is not granted."""
+    """The verdict, and of HIDDEN the name that is not granted. request: None before the first
+    message of a stream.
+    """
     if not role.allows(rule.role):
         return Verdict.ROLE_NEEDED, ""
     if rule.about is About.FLEET and grants != ALL:
         return Verdict.GRANT_NEEDED, ""
-    if rule.about is About.MODEL and grants != ALL:
+    if rule.about is About.MODEL and grants != ALL and request is not None:
         for reference in rule.models(request):
             name = name_of(reference)
             if not is_granted(grants, name):

@@ -22,8 +22,11 @@ log = structlog.get_logger()
 
 # What only looks.
 _LOOKS = ("List", "Get", "Watch", "Plan", "Explain", "Detect", "Bench")
-# Of the pool's own processes: their changes are events of the fleet.
-_OWN = ("ImportService", "MembershipService", "PeerService")
+# Of the pool's own processes their changes are events of the fleet; what changes by KServe's
+# protocol is a native call inside, which is noted.
+_OWN = ("ImportService", "MembershipService", "PeerService", "GRPCInferenceService")
+# Of services that are not the pool's.
+_FOREIGN = "/grpc."
 MAX_TEXT_CHARS = 2000
 
 Stand = Callable[[str], Mapping[str, object]]
@@ -92,7 +95,7 @@ def stand_of(view: View, name: str) -> dict[str, object]:
 def changes(method: str) -> bool:
     """Whether a method changes what operators set."""
     service, _, name = method.rpartition("/")
-    return not name.startswith(_LOOKS) and not service.endswith(_OWN)
+    return not (name.startswith(_LOOKS) or service.endswith(_OWN) or method.startswith(_FOREIGN))
 
 
 def _who(principal: Principal | None, context: Any) -> dict[str, object]:

@@ -10,6 +10,8 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from yolopool.errors import ModelNotFound
+
 IsGranted = Callable[[str], bool]
 INSTEAD = "another model"
 # name, team/name, with a build and a version: what stands in sentences for a model.
@@ -40,6 +42,16 @@ def redact(message: Message, hidden: Callable[[str], bool]) -> None:
             _redact_messages(message, field, value, hidden)
         elif field.type == FieldDescriptor.TYPE_STRING:
             _redact_strings(message, field, value, hidden)
+
+
+def redact_error(answer: Any, hidden: Callable[[str], bool]) -> None:
+    """Of an answer in a stream that tells of an error, the words of that. In place."""
+    if "error" not in answer.DESCRIPTOR.fields_by_name or not answer.HasField("error"):
+        return
+    if answer.error.reason == ModelNotFound.reason:
+        # It may suggest other names.
+        answer.error.message = "there is no such model: list the models to see their names"
+    redact(answer.error, hidden)
 
 
 def _redact_messages(message: Any, field: Any, value: Any, hidden: Callable[[str], bool]) -> None:

@@ -10,7 +10,7 @@ from control_plane.caller import CallContext, principal_of
 from control_plane.convert.api_keys import key_out, role_in
 from control_plane.identity import key_secrets
 from control_plane.store.registry import DesiredState
-from control_plane.types.access.api_key import ApiKey, SecretHash
+from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import FailedPrecondition, InvalidOption, KeyNotFound
@@ -88,12 +88,25 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
         self, request: keys_pb2.RevokeKeyRequest, context: CallContext
     ) -> keys_pb2.RevokeKeyResponse:
         key, now = self._key(request.id), self._clock.unix()
+        self._check_not_last(key, now)
         revoked = await self._registry.change_api_key(key.id, lambda held: held.revoked(now))
         await self._refresh()
         if revoked is None:
             raise _unknown(request.id)
         log.info("key revoked", key=key.id, by=principal_of(context).name)
         return keys_pb2.RevokeKeyResponse(key=key_out(revoked))
+
+    def _check_not_last(self, key: ApiKey, now: float) -> None:
+        """Raises FailedPrecondition for the only key that can make others."""
+        admins = [
+            held.id
+            for held in self._view.desired.api_keys.values()
+            if held.role is Role.ADMIN and held.grants == ("*",) and held.is_valid(now)
+        ]
+        if admins == [key.id]:
+            raise FailedPrecondition(
+                f"key {key.id} is the last of an admin: make another one, and revoke it with that"
+            )
 
     async def _forget_ended(self, now: float) -> None:
         """Removes keys that ended long ago."""

@@ -22,8 +22,10 @@ from yolopool.errors import Draining, MessageTooLarge, OutOfMemory
 from yolopool.names import REQUEST_ID
 from yolopool.server.open_calls import typed_error
 
-# Keys of a scope: the id, and the `traceparent` of what this process does for the call.
+# Keys of a scope: the id, the `traceparent` of what this process does for the call, and the values
+# of the header Authorization.
 REQUEST_ID_KEY, TRACE_KEY = "yolopool.request_id", "yolopool.trace"
+AUTHORIZATION_KEY = "yolopool.authorization"
 _REQUEST_ID, _TRACEPARENT = b"x-request-id", TRACEPARENT.encode()
 
 
@@ -32,12 +34,23 @@ def request_id_of(scope: Scope) -> str:
     return str(scope.get(REQUEST_ID_KEY, ""))
 
 
-def caller_of(scope: Scope, door: str, timeout_s: float | None = None) -> Caller:
-    """The call as `Dispatch` wants it, with its ids as metadata."""
+def caller_of(scope: Scope, door: str, timeout_s: float | None = None, api_key: str = "") -> Caller:
+    """The call as `Dispatch` wants it: its ids and who calls are its metadata, and no other header
+    is. `api_key` is one that came elsewhere than in the header, which goes before it.
+    """
     ids = [("x-request-id", request_id_of(scope))]
     if scope.get(TRACE_KEY):
         ids.append((TRACEPARENT, scope[TRACE_KEY]))
-    return Caller(door, timeout_s, ids)
+    shown = scope.get(AUTHORIZATION_KEY) or ([f"Bearer {api_key}"] if api_key else ())
+    ids += [("authorization", text) for text in shown]
+    return Caller(door, timeout_s, ids, _address(scope.get("client")))
+
+
+def _address(client: tuple[str, int] | None) -> str:
+    if client is None:
+        return ""
+    host, port = client
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 # Both have the status that HTTP has a word for; a door whose errors have a form of its own sees the
@@ -107,12 +120,14 @@ class _Call:
         self._is_kept = not rule.is_streamed
         self._stated = self._received = self.taken_bytes = 0
         self._answered = False
-        given, trace = b"", None
+        given, trace, shown = b"", None, []
         for name, value in scope["headers"]:
             if name == _REQUEST_ID:
                 given = value
             elif name == _TRACEPARENT:
                 trace = trace_of_header(value.decode("latin-1"))
+            elif name == b"authorization":
+                shown.append(value.decode("latin-1"))
             elif name == b"content-length":
                 self._stated = int(value)
         request_id = given.decode("latin-1")
@@ -121,6 +136,7 @@ class _Call:
         # A HEAD is answered as a GET; the server leaves the body out, by its own scope.
         self.scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         self.scope[REQUEST_ID_KEY] = request_id
+        self.scope[AUTHORIZATION_KEY] = shown
         self.scope[TRACE_KEY] = trace and trace.header(os.urandom(8).hex())
 
     async def receive(self) -> Message:

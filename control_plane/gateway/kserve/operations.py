@@ -1,7 +1,7 @@
 """The calls of the protocol, for its gRPC and its HTTP door: translated and sent to Dispatch."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from control_plane.gateway.dispatch import Caller, Dispatch
 from control_plane.gateway.kserve import model_description as description
@@ -17,6 +17,7 @@ from yolopool.names import REQUEST_ID, parse_ref
 from yolopool.server.clock import Clock
 from yolopool.v1 import detection_pb2, model_pb2
 
+_INFER = "/inference.GRPCInferenceService/ModelInfer"
 _DETECT = "/yolopool.v1.DetectionService/Detect"
 _MODELS = "/yolopool.v1.ModelService"
 _REQUEST_ID = "x-request-id"
@@ -30,13 +31,15 @@ EXTENSIONS = (
     "statistics",
 )
 DOOR = "kserve"
+Ask = Callable[[str, kserve.ModelInferRequest, Caller], Awaitable[None]]
 
 
 class Operations:
-    """Every call raises YolopoolError."""
+    """Every call raises YolopoolError. `ask` raises what refuses a method to a caller."""
 
-    def __init__(self, dispatch: Dispatch, view: View, clock: Clock) -> None:
+    def __init__(self, dispatch: Dispatch, ask: Ask, view: View, clock: Clock) -> None:
         self._dispatch = dispatch
+        self._ask = ask
         self._view = view
         self._clock = clock
         self._statistics = InferStatistics()
@@ -52,6 +55,8 @@ class Operations:
     async def infer(
         self, request: kserve.ModelInferRequest, caller: Caller
     ) -> kserve.ModelInferResponse:
+        # Before anything is told of the model, in a refusal of the tensors too.
+        await self._ask(_INFER, request, caller)
         began_s = self._clock.monotonic()
         try:
             images = await self._images(request, caller)
@@ -84,9 +89,7 @@ class Operations:
         self, images: Images, caller: Caller
     ) -> Sequence[detection_pb2.DetectResponse]:
         if images.timeout_s is not None:
-            left_s = caller.time_remaining()
-            limit_s = images.timeout_s if left_s is None else min(left_s, images.timeout_s)
-            caller = Caller(caller.door, limit_s, caller.metadata)
+            caller = caller.within(images.timeout_s)
         if len(images.requests) == 1:
             return [await self._dispatch.unary(_DETECT, images.requests[0], caller)]
         return await self._detect_all(images.requests, caller)
@@ -139,7 +142,10 @@ class Operations:
         versions = [
             one for model in await self._models(caller) for one in description.imported(model)
         ]
-        self._statistics.keep(versions)
+        there = self._view.catalogue.models.values()
+        self._statistics.keep(
+            {(one.key.model, one.key.number) for versions in there for one in versions}
+        )
         return self._statistics.of(versions)
 
     async def index(
