@@ -151,4 +151,5 @@ def _behind(principal: Principal, metadata: Sequence[tuple[str, Any]]) -> Princi
 
 def no_model(name: str) -> ModelNotFound:
     """What is said of a model that does not exist, and of one that is not granted."""
-    return ModelNotFound(f"there is no model {name!r}: list the models to see their names")
+    which = f"model {name!r}" if name else "such model"
+    return ModelNotFound(f"there is no {which}: list the models to see their names")

@@ -24,6 +24,7 @@ from control_plane.gateway.problem import headers_of
 from yolopool.codes import CODES
 from yolopool.errors import Cancelled, InvalidArgument, MessageTooLarge, NotFound
 from yolopool.kserve import grpc_service_pb2 as kserve
+from yolopool.server.open_calls import typed_error
 from yolopool.vocabulary import MAX_MESSAGE_BYTES
 
 _JSON_BYTES = "inference-header-content-length"

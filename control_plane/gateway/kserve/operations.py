@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from google.protobuf.message import Message
+
 from control_plane.gateway.dispatch import Caller, Dispatch
 from control_plane.gateway.kserve import model_description as description
 from control_plane.gateway.kserve.image_tensors import is_heavy
@@ -17,7 +19,10 @@ from yolopool.names import REQUEST_ID, parse_ref
 from yolopool.server.clock import Clock
 from yolopool.v1 import detection_pb2, model_pb2
 
-_INFER = "/inference.GRPCInferenceService/ModelInfer"
+_INFER, _LOAD, _UNLOAD = (
+    f"/inference.GRPCInferenceService/{name}"
+    for name in ("ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload")
+)
 _DETECT = "/yolopool.v1.DetectionService/Detect"
 _MODELS = "/yolopool.v1.ModelService"
 _REQUEST_ID = "x-request-id"
@@ -31,7 +36,7 @@ EXTENSIONS = (
     "statistics",
 )
 DOOR = "kserve"
-Ask = Callable[[str, kserve.ModelInferRequest, Caller], Awaitable[None]]
+Ask = Callable[[str, Message, Caller], Awaitable[None]]
 
 
 class Operations:
@@ -155,6 +160,7 @@ class Operations:
         return description.index(await self._models(caller), request.ready)
 
     async def load(self, request: kserve.RepositoryModelLoadRequest, caller: Caller) -> None:
+        await self._ask(_LOAD, request, caller)
         _check_repository(request.repository_name)
         for name in request.parameters:
             raise Unimplemented(
@@ -173,6 +179,7 @@ class Operations:
         await self._dispatch.unary(f"{_MODELS}/LoadModel", wanted, caller)
 
     async def unload(self, request: kserve.RepositoryModelUnloadRequest, caller: Caller) -> None:
+        await self._ask(_UNLOAD, request, caller)
         _check_repository(request.repository_name)
         for name in request.parameters:
             if name != _UNLOAD_DEPENDENTS:
