@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from control_plane.caller import Principal
 from control_plane.identity.access import About, Rule, name_of
+from control_plane.identity.key_secrets import masked
 from control_plane.view.view import View
 from yolopool.errors import YolopoolError
 
@@ -27,7 +28,7 @@ _LOOKS = ("List", "Get", "Watch", "Plan", "Explain", "Detect", "Bench")
 _OWN = ("ImportService", "MembershipService", "PeerService", "GRPCInferenceService")
 # Of services that are not the pool's.
 _FOREIGN = "/grpc."
-MAX_TEXT_CHARS = 2000
+MAX_TEXT_CHARS, MAX_PATH_CHARS = 2000, 200
 
 Stand = Callable[[str], Mapping[str, object]]
 
@@ -63,7 +64,7 @@ class Audit:
             log.info(
                 "audit",
                 **_who(principal, context),
-                method=method,
+                method=_path(method),
                 request=_shown(request),
                 before=before,
                 after={name: self._stand(name) for name in about},
@@ -74,7 +75,7 @@ class Audit:
         self, method: str, principal: Principal | None, context: Any, error: YolopoolError
     ) -> None:
         """Notes a call that was not allowed."""
-        log.warning("audit", **_who(principal, context), method=method, outcome=error.reason)
+        log.warning("audit", **_who(principal, context), method=_path(method), outcome=error.reason)
 
 
 def stand_of(view: View, name: str) -> dict[str, object]:
@@ -112,4 +113,10 @@ def _shown(request: Any) -> str:
     if not isinstance(request, Message):
         return ""
     text = json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None)
-    return text[:MAX_TEXT_CHARS]
+    return masked(text)[:MAX_TEXT_CHARS]
+
+
+def _path(method: str) -> str:
+    """A method, or the path of HTTP that a stranger asked for, fit for a line."""
+    shown = masked(method)[:MAX_PATH_CHARS]
+    return "".join(char if char.isprintable() else "?" for char in shown)

@@ -11,9 +11,10 @@ from typing import Any
 import grpc
 
 from control_plane.caller import Principal
-from control_plane.identity.access import ALL, About, Rule
+from control_plane.identity.access import ALL, About, Rule, name_of
 from control_plane.identity.gate import Gate
 from control_plane.identity.redaction import redact_error
+from control_plane.types.access.api_key import is_granted
 from yolopool.errors import YolopoolError
 
 
@@ -106,11 +107,16 @@ class Authentication(grpc.aio.ServerInterceptor):
         hidden = self._gate.hidden(principal)
         if rule.alone:
             redact_error(answer, hidden)
-        elif rule.about is About.SOME and hidden(answer.version.model):
+        elif rule.about is About.SOME and self._is_of_another(answer.version.model, principal):
             return False
         else:
             self._gate.veil(answer, rule, principal)
         return True
+
+    @staticmethod
+    def _is_of_another(name: str, principal: Principal) -> bool:
+        """Whether something is about a model that is not granted, also of one that is gone."""
+        return bool(name) and not is_granted(principal.grants, name_of(name))
 
 
 def _streams(request: Any) -> bool:

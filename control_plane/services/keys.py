@@ -10,7 +10,7 @@ from control_plane.caller import CallContext, principal_of
 from control_plane.convert.api_keys import key_out, role_in
 from control_plane.identity import key_secrets
 from control_plane.store.registry import DesiredState
-from control_plane.types.access.api_key import ApiKey, Role, SecretHash
+from control_plane.types.access.api_key import ApiKey, SecretHash
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
 from yolopool.errors import FailedPrecondition, InvalidOption, KeyNotFound
@@ -98,12 +98,8 @@ class KeyService(keys_pb2_grpc.KeyServiceServicer):
 
     def _check_not_last(self, key: ApiKey, now: float) -> None:
         """Raises FailedPrecondition for the only key that can make others."""
-        admins = [
-            held.id
-            for held in self._view.desired.api_keys.values()
-            if held.role is Role.ADMIN and held.grants == ("*",) and held.is_valid(now)
-        ]
-        if admins == [key.id]:
+        keys = self._view.desired.api_keys.values()
+        if [held.id for held in keys if held.makes_keys(now)] == [key.id]:
             raise FailedPrecondition(
                 f"key {key.id} is the last of an admin: make another one, and revoke it with that"
             )
@@ -127,7 +123,9 @@ async def _hashed(secret: key_secrets.KeySecret) -> SecretHash:
 
 
 def _unknown(id_: str) -> KeyNotFound:
-    return KeyNotFound(f"there is no key {id_[:40]!r}: list the keys to see their ids")
+    return KeyNotFound(
+        f"there is no key {key_secrets.masked(id_)[:40]!r}: list the keys to see their ids"
+    )
 
 
 def _label(label: str) -> str:

@@ -51,7 +51,8 @@ def register(
     tx.expect(versions=[VersionKey(name, above + 1)], numbers=[name], request_id=request_id)
     made = tx.request(request_id) if request_id else None
     old = tx.version(made) if made is not None else None
-    if old is not None and now - old.created_unix_s < REQUEST_ID_KEPT_S:
+    # One that another model was registered with tells nothing of that.
+    if old is not None and old.key.model == name and now - old.created_unix_s < REQUEST_ID_KEPT_S:
         return old
     key = _free(tx, name, max(tx.number(name), above) + 1)
     version = ModelVersion(

@@ -56,6 +56,10 @@ class ApiKey:
     def is_valid(self, now: float) -> bool:
         return not self.revoked_unix_s and not 0 < self.expires_unix_s <= now
 
+    def makes_keys(self, now: float) -> bool:
+        """Whether its holder may make keys."""
+        return self.role is Role.ADMIN and self.grants == ("*",) and self.is_valid(now)
+
     def valid_secrets(self, now: float) -> tuple[SecretHash, ...]:
         """The hashes that a secret may match at the moment; newest first."""
         if not self.is_valid(now):

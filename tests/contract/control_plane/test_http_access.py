@@ -1,6 +1,7 @@
 """Who may ask for what by HTTP: every route by every kind of caller, through a real server."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from yolopool.errors import (
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.kserve import grpc_service_pb2_grpc as kserve_grpc
 from yolopool.transport import bearer
-from yolopool.v1 import detection_pb2, explain_pb2, schedule_pb2
+from yolopool.v1 import detection_pb2, explain_pb2, model_pb2, schedule_pb2
 
 _V1, _KSERVE = "/yolopool.v1.", "/inference.GRPCInferenceService/"
 _DETECT = RULES[f"{_V1}DetectionService/Detect"]
@@ -459,6 +460,44 @@ async def test_anothers_request_is_not_explained_nor_its_schedule_overwritten(
     at_six.schedule.change.prepare[0].model = "alpha"
     with pytest.raises(GrantNeeded):
         await rig.call(schedule, at_six, "granted")
+
+
+async def test_anothers_request_id_tells_nothing_of_its_model(rig: Guarded) -> None:
+    method = f"{_V1}ModelService/RegisterModel"
+    artifact = hashlib.sha256(b"alpha").hexdigest()
+    for kind, name in (("operate", "beta-2"), ("granted", "alpha-2")):
+        request = model_pb2.RegisterModelRequest(name=name, artifact=artifact, request_id="one")
+        made = await rig.call(method, request, kind)
+        assert made.version.version.model == name
+        again = await rig.call(method, request, kind)
+        assert again.version.version == made.version.version
+
+
+async def test_events_of_models_that_are_gone_are_still_hidden(
+    rig: Guarded, http: httpx.AsyncClient
+) -> None:
+    gone = await http.delete("/v1/models/beta", headers=shown(rig, "admin"))
+    assert gone.status_code == 200
+    told = (await http.get("/v1/events", headers=shown(rig, "admin"))).json()["events"]
+    assert "beta" in {event.get("version", {}).get("model") for event in told}
+    told = (await http.get("/v1/events", headers=shown(rig, "granted"))).json()["events"]
+    assert {event.get("version", {}).get("model") for event in told} <= {None, "alpha"}
+
+
+async def test_a_secret_where_an_id_belongs_is_not_logged(
+    rig: Guarded, http: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = rig.secret("detect")
+    for kind in ("nobody", "admin"):
+        answer = await http.delete(f"/v1/keys/{secret}", headers=shown(rig, kind))
+        assert answer.status_code in (401, 404)
+        assert secret[20:] not in answer.text
+    await http.get("/v1/%0Aaudit%20outcome=OK" + "x" * 5000)
+    told = "".join(capfd.readouterr())
+    assert "KEY_NOT_FOUND" in told
+    assert secret[20:] not in told
+    assert "\naudit" not in told
+    assert "x" * 500 not in told
 
 
 async def test_the_last_key_of_an_admin_is_not_revoked(rig: Guarded) -> None:
