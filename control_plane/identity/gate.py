@@ -16,6 +16,7 @@ from yolopool.errors import (
     CredentialsMissing,
     GrantNeeded,
     ModelNotFound,
+    RegistryUnavailable,
     RoleNeeded,
     YolopoolError,
 )
@@ -28,8 +29,8 @@ _OF_POOL = {"worker": Role.WORKER, "control-plane": Role.CONTROL_PLANE}
 
 class Gate:
     """`models`: the names of all models, of which some callers may see a part. A context is that of
-    a call by gRPC, or the `Caller` of another door. `opened`: paths and services that answer
-    everyone, beside health.
+    a call by gRPC, or the `Caller` of another door. `is_loaded`: whether the keys were read.
+    `opened`: paths and services that answer everyone, beside health.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Gate:
         keyring: Keyring,
         models: Callable[[], Collection[str]],
         audit: Audit,
+        is_loaded: Callable[[], bool],
         opened: Sequence[str] = (),
     ) -> None:
         self._keyring = keyring
         self._models = models
+        self._is_loaded = is_loaded
         self._opened = tuple(opened)
         self.audit = audit
 
@@ -51,7 +54,9 @@ class Gate:
         )
 
     async def identified(self, method: str, context: Any) -> Principal:
-        """Who calls. Raises Unauthenticated, which the audit has."""
+        """Who calls. Raises Unauthenticated, which the audit has, and RegistryUnavailable before
+        the keys were read.
+        """
         metadata = context.invocation_metadata() or ()
         try:
             sent = [str(value) for key, value in metadata if key == AUTHORIZATION]
@@ -69,9 +74,13 @@ class Gate:
             if sent[0][: len(BEARER)].lower() != BEARER:
                 raise CredentialsInvalid("the authorization is not of the form 'Bearer KEY'")
             text = sent[0][len(BEARER) :].strip()
+            if not self._is_loaded():
+                raise RegistryUnavailable(
+                    "this control plane has not read the keys yet: try again shortly"
+                )
             principal = self._keyring.recognised(text) or await self._keyring.verified(text)
             return _behind(principal, metadata)
-        except YolopoolError as error:
+        except (CredentialsMissing, CredentialsInvalid) as error:
             self.audit.refused(method, None, context, error)
             raise
 

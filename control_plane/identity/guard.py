@@ -52,7 +52,7 @@ class Guard:
         ]
         keyring = Keyring(lambda: view.desired.api_keys, self._clock.unix)
         audit = Audit(lambda name: stand_of(view, name))
-        return Gate(keyring, lambda: view.catalogue.models, audit, opened)
+        return Gate(keyring, lambda: view.catalogue.models, audit, lambda: view.is_loaded, opened)
 
     @property
     def is_on(self) -> bool:

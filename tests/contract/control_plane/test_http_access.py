@@ -495,6 +495,7 @@ async def test_a_secret_where_an_id_belongs_is_not_logged(
     await http.get("/v1/%0Aaudit%20outcome=OK" + "x" * 5000)
     told = "".join(capfd.readouterr())
     assert "KEY_NOT_FOUND" in told
+    assert "peer=ipv4:127.0.0.1:" in told
     assert secret[20:] not in told
     assert "\naudit" not in told
     assert "x" * 500 not in told
