@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     camera_model: str = Field(
         "",
         description="model that serves camera systems which name none, as name or name@version; "
-        "empty: the only one that is registered",
+        "empty: the only one that is ready",
     )
     die_with_parent: bool = Field(False, description="stop when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

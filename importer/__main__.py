@@ -17,6 +17,7 @@ from importer.settings import Settings, read_settings
 from importer.supervisor import Supervisor
 from yolopool.client import uploads
 from yolopool.errors import InvalidOption, ResourceExhausted, StorageFailed
+from yolopool.names import parse_class_names
 from yolopool.server import logs, process
 from yolopool.server.parent_death import die_with_parent
 from yolopool.v1.importing_pb2 import ImportedPack, ImportProgress
@@ -106,11 +107,14 @@ async def _one_pack(settings: Settings) -> ImportedPack:
 
 
 def _weights_of(settings: Settings) -> child.Architecture:
-    names = tuple(name.strip() for name in settings.names.split(",") if name.strip())
-    if not settings.arch:
-        return child.Architecture("", names)
     try:
-        return child.Architecture(uploads.read_architecture(settings.arch), names)
+        names, renamed = parse_class_names(settings.names)
+    except InvalidOption as error:
+        raise ImportRefused(INVALID, error.message) from error
+    if not settings.arch:
+        return child.Architecture("", names, renamed)
+    try:
+        return child.Architecture(uploads.read_architecture(settings.arch), names, renamed)
     except OSError as error:
         raise ImportRefused(
             INVALID, f"{settings.arch} can't be read ({error}): check the path"

@@ -9,8 +9,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,13 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """What a file does not say itself: the architecture and class names of a file of weights alone,
-    or the class names of an ONNX file. Empty for a whole checkpoint.
+    or the class names of an ONNX file; and `renamed`, other names for some of the file's own
+    classes, by class id. Empty for a whole checkpoint.
     """
 
     architecture_yaml: str = ""
     class_names: tuple[str, ...] = ()
+    renamed: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

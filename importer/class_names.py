@@ -5,6 +5,7 @@ kept there.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from importer.refusal import INVALID, ImportRefused
@@ -41,17 +42,41 @@ def are_codes(names: Sequence[str]) -> bool:
     return bool(names) and names[0].startswith(_CODE)
 
 
-def decide(said: Sequence[str], found: Sequence[str], classes: int) -> tuple[tuple[str, ...], str]:
-    """The names of a head of `classes` classes, and a warning or nothing. `said` is what the user
-    gave, `found` what the file keeps. Raises ImportRefused if there are too few, or `said` has
-    another number.
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the user says: the names of all classes in order, or other names for some of the file's
+    own, by class id; or neither.
     """
-    names, warning = tuple(said or found), ""
-    if said and len(said) != classes:
+
+    names: tuple[str, ...] = ()
+    renamed: Mapping[int, str] = field(default_factory=dict)
+
+    def put(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The file's names with some of them changed. Raises ImportRefused for unknown classes."""
+        unknown = sorted(number for number in self.renamed if not 0 <= number < len(names))
+        if unknown:
+            raise ImportRefused(
+                INVALID,
+                f"the model has {len(names)} classes, 0 to {len(names) - 1}, and no class "
+                f"{', '.join(map(str, unknown[:10]))}: rename one of these",
+            )
+        return tuple(self.renamed.get(number, name) for number, name in enumerate(names))
+
+
+NOTHING = Said()
+
+
+def decide(said: Said, found: Sequence[str], classes: int) -> tuple[tuple[str, ...], str]:
+    """The names of a head of `classes` classes, and a warning or nothing. `found` is what the file
+    keeps. Raises ImportRefused if there are too few, or the user says another number, or renames a
+    class that is not there.
+    """
+    names, warning = tuple(said.names or found), ""
+    if said.names and len(said.names) != classes:
         raise ImportRefused(
             INVALID,
-            f"{len(said)} class names were given, the model has {classes} classes: give {classes} "
-            "names, in order",
+            f"{len(said.names)} class names were given, the model has {classes} classes: give "
+            f"{classes} names, in order",
         )
     if len(names) < classes:
         raise _refused(
@@ -63,8 +88,15 @@ def decide(said: Sequence[str], found: Sequence[str], classes: int) -> tuple[tup
             "are used"
         )
         names = names[:classes]
+    names = said.put(names)
     check(names)
     return names, warning
+
+
+def of_order(order: Mapping[str, Any]) -> Said:
+    """What the user says, of the order of an import, whose keys are texts."""
+    renamed = {int(number): str(name) for number, name in order["renamed"].items()}
+    return Said(tuple(order["class_names"]), renamed)
 
 
 def check(names: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,13 @@ def write_manifest(folder: Path, manifest: PackManifest, skeleton: bytes) -> str
     return hashlib.sha256(text).hexdigest()
 
 
-def report(folder: Path, manifest: PackManifest, digest: str, artifact: Path) -> dict[str, Any]:
+def report(
+    folder: Path,
+    manifest: PackManifest,
+    digest: str,
+    artifact: Path,
+    training: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """The ImportedPack of a written pack, as JSON."""
     told = importing_pb2.ImportedPack(
         digest=digest,
@@ -93,6 +99,7 @@ def report(folder: Path, manifest: PackManifest, digest: str, artifact: Path) ->
         backend=manifest.backend,
         precision=manifest.precision,
         tried=manifest.tried,
+        training=training,
     )
     fields: dict[str, Any] = json_format.MessageToDict(told, preserving_proto_field_name=True)
     return fields

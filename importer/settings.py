@@ -42,7 +42,8 @@ class Settings(BaseSettings):
     )
     names: str = Field(
         "",
-        description="class names, comma separated, in place of those of FILE; needed with --arch",
+        description="class names in place of those of FILE: a,b,... of all, needed with --arch, or "
+        "0=a,3=b of some",
     )
     head: Literal["", "one-to-many", "end-to-end"] = Field(
         "", description="head of FILE to use; default: one-to-many, if the file has it"

@@ -181,7 +181,9 @@ class Supervisor:
             if job.calibration_uri:
                 images = await self._fetch(job.calibration_uri, folder, "calibration.zip")
                 build = replace(build, calibration=str(images), calibration_sha256=job.calibration)
-            weights_of = child.Architecture(job.architecture_yaml, tuple(job.class_names))
+            weights_of = child.Architecture(
+                job.architecture_yaml, tuple(job.class_names), dict(job.renamed_classes)
+            )
             pack = await child.run(
                 artifact, job.artifact, job.settings, folder, self._limits, note, weights_of, build
             )

@@ -33,6 +33,10 @@ class InvalidOption(InvalidArgument):
     reason = "INVALID_OPTION"
 
 
+class VideoNotReadable(InvalidArgument):
+    reason = "VIDEO_NOT_READABLE"
+
+
 class InvalidTensor(InvalidArgument):
     """Of the KServe door: not the tensors that a model takes."""
 
@@ -173,6 +177,10 @@ class ForkedProcess(FailedPrecondition):
     reason = "FORKED_PROCESS"
 
 
+class ExtraMissing(FailedPrecondition):
+    reason = "EXTRA_MISSING"
+
+
 class ChangeoverFailed(FailedPrecondition):
     """A model to prepare cannot be loaded; nothing was changed."""
 
@@ -267,13 +275,11 @@ class RegistryRefusesWrites(RegistryUnavailable):
     reason = "REGISTRY_REFUSES_WRITES"
 
 
-# --- DEADLINE_EXCEEDED -----------------------------------------------------------------------
+# --- DEADLINE_EXCEEDED -------------------------------------------------------------------------
 
 
 class DeadlineUnmeetable(DeadlineExceeded):
-    """The worker estimates that the answer would be late, and refuses the request without running
-    it: on arrival, or later to let requests through that can still be in time.
-    """
+    """The worker estimates that the answer would be late, and refuses: on arrival, or later."""
 
     reason = "DEADLINE_UNMEETABLE"
 

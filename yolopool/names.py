@@ -7,7 +7,7 @@ Pure; clients, servers and the registry follow the same rules.
 import re
 from dataclasses import dataclass
 
-from yolopool.errors import InvalidModelName, InvalidModelReference
+from yolopool.errors import InvalidModelName, InvalidModelReference, InvalidOption
 
 _PART = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_PART}(?:/{_PART})?")
@@ -17,6 +17,7 @@ _REFERENCE = re.compile(
     rf"(?P<name>{_PART}(?:/{_PART})?(?:{_BUILD})?)(?:@(?P<version>[1-9][0-9]{{0,8}})|:(?P<alias>{_PART}))?"
 )
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+_RENAMED = re.compile(r"(\d{1,6})\s*=(.*)")
 RULE = (
     "a name is 'name' or 'team/name', each part 1 to 63 of a-z, 0-9, '.', '_' and '-', "
     "beginning and ending with a letter or digit"
@@ -35,6 +36,23 @@ class ModelRef:
         if self.version is not None:
             return f"{self.name}@{self.version}"
         return f"{self.name}:{self.alias}" if self.alias is not None else self.name
+
+
+def parse_class_names(text: str) -> tuple[tuple[str, ...], dict[int, str]]:
+    """Reads `bolt,nut`, the names of all classes in order, or `0=bolt,3=nut`, other names for some
+    by their id. One of both is empty. Raises InvalidOption.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    pairs = [_RENAMED.fullmatch(part) for part in parts]
+    found = {int(pair[1]): pair[2].strip() for pair in pairs if pair}
+    if not found:
+        return tuple(parts), {}
+    if not all(pairs) or len(found) < len(parts) or not all(found.values()):
+        raise InvalidOption(
+            f"class names {text!r}: give the names of all classes in order, such as bolt,nut, or "
+            "of some by their id, such as 0=bolt,3=nut"
+        )
+    return (), found
 
 
 def build_name(model: str, backend: str, precision: str, device_kind: str) -> str:

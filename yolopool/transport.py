@@ -23,10 +23,10 @@ WITHOUT_PROXY = (("grpc.enable_http_proxy", 0),)
 _REPEATABLE = {
     "yolopool.v1.DetectionService": ("Detect",),
     "yolopool.v1.ModelService": ("ListModels", "GetModel"),
-    "yolopool.v1.FleetService": ("ListWorkers", "GetFleet"),
+    "yolopool.v1.FleetService": ("ListWorkers", "GetWorker", "GetFleet"),
     "yolopool.v1.EventService": ("WatchEvents",),
     "yolopool.v1.ExplainService": ("PlanLoad", "ExplainModel", "ExplainRequest"),
-    "yolopool.v1.ScheduleService": ("ListSchedules",),
+    "yolopool.v1.ScheduleService": ("ListSchedules", "GetSchedule"),
 }
 CLIENT_OPTIONS: tuple[tuple[str, int | str], ...] = (
     *MESSAGE_SIZE_OPTIONS,

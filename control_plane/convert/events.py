@@ -19,6 +19,12 @@ def check_event_id(after: str) -> str:
     return after
 
 
+def order_of(event_id: str) -> tuple[int, int]:
+    """By which the ids of one store are compared."""
+    time, _, number = event_id.partition("-")
+    return int(time), int(number or 0)
+
+
 def filter_in(request: events_pb2.WatchEventsRequest) -> EventFilter:
     """Raises InvalidOption for an unknown kind, InvalidModelReference for a wrong model."""
     unknown = [number for number in request.kinds if number not in _KINDS_IN]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from control_plane.caller import CallContext
 from yolopool.errors import (
@@ -14,7 +14,12 @@ from yolopool.errors import (
 )
 from yolopool.names import REQUEST_ID
 from yolopool.v1 import detection_pb2, fleet_pb2, types_pb2, worker_pb2
-from yolopool.vocabulary import MAX_DETECTIONS, VARIANTS
+from yolopool.vocabulary import (
+    MAX_DETECTIONS,
+    MAX_METADATA_BYTES,
+    MAX_METADATA_TEXTS,
+    VARIANTS,
+)
 
 WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([1-9]\d{0,4})")
@@ -229,6 +234,27 @@ def check_architecture(yaml: str, class_names: Sequence[str]) -> None:
         )
     if len(class_names) > MAX_CLASSES or any(not 0 < len(name) <= 1000 for name in class_names):
         raise InvalidOption(f"class_names: 1 to {MAX_CLASSES} names of 1 to 1000 characters")
+
+
+def check_renamed(renamed: Mapping[int, str], class_names: Sequence[str]) -> None:
+    """Other names for some classes, in place of all of them."""
+    if renamed and class_names:
+        raise InvalidOption("class_names and renamed_classes: give all names, or some by their id")
+    if len(renamed) > MAX_CLASSES or any(not 0 < len(name) <= 1000 for name in renamed.values()):
+        raise InvalidOption(f"renamed_classes: up to {MAX_CLASSES} names of 1 to 1000 characters")
+
+
+def check_metadata(texts: Mapping[str, str]) -> dict[str, str]:
+    """Texts for people that are kept with a version, in the registry."""
+    held = sum(len(name.encode()) + len(text.encode()) for name, text in texts.items())
+    if len(texts) > MAX_METADATA_TEXTS or held > MAX_METADATA_BYTES:
+        raise InvalidOption(
+            f"metadata: {len(texts)} texts of {held} bytes, and at most {MAX_METADATA_TEXTS} of "
+            f"{MAX_METADATA_BYTES} bytes fit"
+        )
+    if any(not 0 < len(name) <= MAX_LABEL_CHARS for name in texts):
+        raise InvalidOption(f"metadata: names have 1 to {MAX_LABEL_CHARS} characters")
+    return dict(texts)
 
 
 def check_replicas(replicas: int) -> int:

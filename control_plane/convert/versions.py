@@ -7,7 +7,9 @@ from dataclasses import fields
 
 from control_plane.convert.validation import (
     check_architecture,
+    check_metadata,
     check_placement,
+    check_renamed,
     check_residency,
 )
 from control_plane.types.footprint import Footprint
@@ -236,6 +238,7 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         answer.gflops = version.pack.gflops
         answer.artifact_bytes = version.pack.artifact_bytes
         answer.pack_bytes = version.pack.pack_bytes
+        answer.training.update(version.pack.training)
     return answer
 
 
@@ -278,6 +281,7 @@ def pack_in(pack: importing_pb2.ImportedPack) -> Pack:
         backend="" if pack.backend == "torch" else pack.backend,
         precision=pack.precision,
         tried=tuple(pack.tried),
+        training=dict(pack.training),
     )
 
 
@@ -288,6 +292,7 @@ def serving_spec_in(request: model_pb2.RegisterModelRequest, newest: ServingSpec
     its placement unless the request has one.
     """
     check_architecture(request.architecture_yaml, request.class_names)
+    check_renamed(request.renamed_classes, request.class_names)
     return ServingSpec(
         residency_in(check_residency(request.residency)),
         request.architecture_yaml,
@@ -296,4 +301,6 @@ def serving_spec_in(request: model_pb2.RegisterModelRequest, newest: ServingSpec
         if request.HasField("placement")
         else newest.placement,
         newest.batching,
+        renamed=dict(request.renamed_classes),
+        metadata=check_metadata(request.metadata),
     )

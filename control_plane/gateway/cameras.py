@@ -110,7 +110,7 @@ def takes_form(method: str, path: str) -> bool:
 
 def camera_routes(dispatch: Dispatch, camera_model: str, models: Models) -> APIRouter:
     """The endpoints. `camera_model` serves where a client names no model; empty: the only one that
-    the caller may see.
+    is ready and that the caller may see.
     """
     router = APIRouter(tags=["cameras"])
 
@@ -234,9 +234,11 @@ def _confidence_of(form: FormData) -> float | None:
 def _only(models: Sequence[str]) -> str:
     if len(models) == 1:
         return models[0]
+    if not models:
+        raise ModelNotFound("no model is ready: register one, or wait until it is imported")
     raise ModelNotFound(
-        f"{len(models)} models are registered and none is set for cameras: start the control plane "
-        "with --camera-model NAME, or ask /v1/vision/custom/NAME"
+        f"{len(models)} models are ready and none is set for cameras: start the control plane with "
+        "--camera-model NAME, or ask /v1/vision/custom/NAME"
     )
 
 
@@ -250,8 +252,9 @@ def _predictions(result: detection_pb2.DetectResponse) -> VisionAnswer:
         Prediction(
             label=one.class_name,
             confidence=round(one.confidence, 6),
-            x_min=int(one.box.x_min),
-            y_min=int(one.box.y_min),
+            # Clients in Rust take no number below zero, which a turned box may have.
+            x_min=max(0, int(one.box.x_min)),
+            y_min=max(0, int(one.box.y_min)),
             x_max=int(one.box.x_max),
             y_max=int(one.box.y_max),
         )

@@ -7,7 +7,7 @@ are those of the gRPC server, so that checks, forwarding and errors are the same
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,11 @@ class Caller:
     """A call as the door received it; services and interceptors use it as the context of a call.
 
     timeout_s: how long the caller waits from now on, None if it does not say. `metadata`: keys in
-    lower case. `door` is the word for logs. from_: the address of the caller.
+    lower case. `door` is the word for logs. from_: the address of the caller. `is_admitted`: it is
+    part of a call that `Dispatch` has let in.
     """
 
-    __slots__ = ("_from", "_until_s", "door", "metadata")
+    __slots__ = ("_from", "_until_s", "door", "is_admitted", "metadata")
 
     def __init__(
         self,
@@ -34,9 +35,11 @@ class Caller:
         timeout_s: float | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         from_: str = "",
+        is_admitted: bool = False,
     ) -> None:
         self.door = door
         self.metadata = metadata
+        self.is_admitted = is_admitted
         self._from = from_
         self._until_s = None if timeout_s is None else time.monotonic() + timeout_s
 
@@ -50,12 +53,6 @@ class Caller:
     def peer(self) -> str:
         """Where the caller is, as gRPC says it; empty: the door does not know."""
         return self._from
-
-    def within(self, timeout_s: float) -> "Caller":
-        """The same call, which waits as long as that from now on, and not longer than before."""
-        left_s = self.time_remaining()
-        limit_s = timeout_s if left_s is None else min(left_s, timeout_s)
-        return Caller(self.door, limit_s, self.metadata, self._from)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +90,12 @@ class Dispatch:
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
         """As of a gRPC server; these are the same methods again."""
 
+    def admitted(self) -> AbstractContextManager[None]:
+        """One call of a door that takes several here: inside, those of a caller who `is_admitted`
+        are answered even if the process stops. Raises Draining.
+        """
+        return self._calls.one()
+
     async def unary(
         self, method: str, request: Message | AsyncIterable[Message], caller: Caller
     ) -> Any:
@@ -101,7 +104,7 @@ class Dispatch:
         Raises YolopoolError: of a surprise INTERNAL with an id for the log.
         """
         try:
-            with self._calls.one():
+            with self._calls.one(caller.is_admitted):
                 async with asyncio.timeout(caller.time_remaining()):
                     handler = await self._handler(method, caller)
                     reply = await (handler.unary_unary or handler.stream_unary)(request, caller)

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
 
 from control_plane.gateway import docs_page, openapi
 from control_plane.gateway.connection.envelope import request_id_of
@@ -28,7 +29,10 @@ OPENAPI_URL = "/openapi.json"
 # A body may be wrong in more places than a person reads.
 MAX_NAMED, MAX_NAME_CHARS = 5, 300
 # What a page of another origin may read beside the body.
-_EXPOSED = ("X-Request-Id", "traceparent", "Retry-After", "WWW-Authenticate")
+_EXPOSED = (
+    "X-Request-Id", "traceparent", "Retry-After", "Location", "Upload-Offset", "Upload-Complete",
+    "WWW-Authenticate",
+)  # fmt: skip
 
 
 class _Application(FastAPI):
@@ -63,10 +67,10 @@ def build(
         openapi_url=OPENAPI_URL,
     )
     # The first routes are found first: the data path is among the doors.
+    doors = (*doors, _pages(view, metrics, is_leader), docs_page.pages(OPENAPI_URL))
     for door in doors:
         app.include_router(door)
-    app.include_router(_pages(view, metrics, is_leader))
-    app.include_router(docs_page.pages(OPENAPI_URL))
+    app.state.routes = [route for door in doors for route in door.routes]
     app.add_exception_handler(YolopoolError, _typed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _of_library)
@@ -141,7 +145,21 @@ async def _of_library(request: Request, error: Exception) -> Response:
     """What the library answers by itself, such as 404 of an unknown path."""
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {request.url.path}"
-    return of_library(error, request_id_of(request.scope), asked)
+    answer = of_library(error, request_id_of(request.scope), asked)
+    if error.status_code == 405:
+        answer.headers["Allow"] = ", ".join(_methods(request))
+    return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """What may be asked of the path of a request; the library tells of the first route alone."""
+    found = {
+        method
+        for route in request.app.state.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods
+    }
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 async def _surprise(request: Request, error: Exception) -> Response:

@@ -94,6 +94,6 @@ class HttpDoors:
 
 
 async def _names(guard: Guard, view: View, caller: Caller) -> Sequence[str]:
-    """Of the models that a caller may see. Raises what refuses the caller."""
+    """Of the models that are ready and that a caller may see. Raises what refuses the caller."""
     principal = await guard.visitor(DETECT, caller)
-    return [name for name in view.catalogue.names() if is_granted(principal.grants, name)]
+    return [name for name in view.catalogue.ready_names() if is_granted(principal.grants, name)]

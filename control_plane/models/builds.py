@@ -192,6 +192,7 @@ def build_of(
         given=ServingSpec(
             architecture_yaml=version.given.architecture_yaml,
             class_names=version.given.class_names,
+            renamed=version.given.renamed,
             placement=version.given.placement,
             batching=version.given.batching,
             served={device_kind: ServedBuild(backend, precision)},

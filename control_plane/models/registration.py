@@ -182,5 +182,6 @@ def _is_twin(
         and ready.asked == settings
         and ready.given.architecture_yaml == given.architecture_yaml
         and ready.given.class_names == given.class_names
+        and ready.given.renamed == given.renamed
         and ready.given.build_of is None
     )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from control_plane.caller import CallContext
-from control_plane.convert.events import check_event_id, event_out, filter_in
+from control_plane.convert.events import check_event_id, event_out, filter_in, order_of
 from control_plane.store.registry import EventLog
 from control_plane.types.event import Event
 from yolopool.errors import ResourceExhausted
@@ -32,6 +32,8 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         # `last` counts matching events: the store can apply it only if every event matches.
         limit = request.last if matching.everything else 0
         events = await self._registry.events(after, limit)
+        if after and not events and await self._is_ahead(after):
+            after, events = "", await self._registry.events("", limit)
         found = [event for event in events if matching.has(event)]
         for event in found[-request.last :]:
             yield event_out(event)
@@ -46,6 +48,13 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         """Ends the streams that follow new events, within WAIT_S."""
         self._closing = True
         await asyncio.gather(*self._reads.values(), return_exceptions=True)
+
+    async def _is_ahead(self, after: str) -> bool:
+        """Whether an id is of another store, or of what a failover lost: nothing may come after it
+        for long.
+        """
+        newest = await self._registry.events("", 1)
+        return not newest or order_of(newest[-1].id) < order_of(after)
 
     async def _next(self, after: str) -> tuple[Event, ...]:
         read = self._reads.get(after)

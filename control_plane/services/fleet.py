@@ -1,4 +1,4 @@
-"""FleetService: lists the workers, sums up the fleet, and drains a worker."""
+"""FleetService: tells of the workers, sums up the fleet, and drains a worker."""
 
 from dataclasses import dataclass
 
@@ -61,20 +61,16 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     async def ListWorkers(
         self, request: fleet_pb2.ListWorkersRequest, context: CallContext
     ) -> fleet_pb2.ListWorkersResponse:
-        now, view = self._clock.monotonic(), self._view
-        exits = view.exits.current(now)
-        known = {
-            id_: worker_out(
-                worker,
-                view.loads.get(id_, worker.load),
-                now,
-                view.desired.is_cordoned(worker),
-                exits.get(id_),
-            )
-            for id_, worker in view.workers.items()
-        }
-        known |= {id_: crashed_out(exit) for id_, exit in exits.items() if id_ not in known}
+        known = self._known()
         return fleet_pb2.ListWorkersResponse(workers=[known[id_] for id_ in sorted(known)])
+
+    async def GetWorker(
+        self, request: fleet_pb2.GetWorkerRequest, context: CallContext
+    ) -> fleet_pb2.GetWorkerResponse:
+        worker = self._known().get(request.worker)
+        if worker is None:
+            raise _unknown(request.worker)
+        return fleet_pb2.GetWorkerResponse(worker=worker)
 
     async def GetFleet(
         self, request: fleet_pb2.GetFleetRequest, context: CallContext
@@ -112,7 +108,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     ) -> fleet_pb2.DrainWorkerResponse:
         worker = self._view.workers.get(request.worker)
         if worker is None:
-            raise WorkerNotFound(f"no worker {request.worker[:120]!r} is known: list the workers")
+            raise _unknown(request.worker)
         log.info("drain requested", worker=worker.id, by=principal_of(context).name)
         await self._registry.cordon(worker.id, worker.incarnation)
         await self._refresh()
@@ -121,6 +117,22 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             deadline_s = deadline_of(context, self._clock.monotonic(), DRAIN_WAIT_S)
             progress = await self._drained(worker, progress, deadline_s)
         return fleet_pb2.DrainWorkerResponse(not_moved=[key_out(key) for key in progress.stuck])
+
+    def _known(self) -> dict[str, fleet_pb2.Worker]:
+        """Every worker by its id, those too of which only the supervisor tells."""
+        now, view = self._clock.monotonic(), self._view
+        exits = view.exits.current(now)
+        known = {
+            id_: worker_out(
+                worker,
+                view.loads.get(id_, worker.load),
+                now,
+                view.desired.is_cordoned(worker),
+                exits.get(id_),
+            )
+            for id_, worker in view.workers.items()
+        }
+        return known | {id_: crashed_out(exit) for id_, exit in exits.items() if id_ not in known}
 
     async def _drained(
         self, worker: WorkerInfo, progress: DrainProgress, deadline_s: float
@@ -143,3 +155,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
                 f"worker {worker.id} still waits for {moving} at the deadline: the drain goes on"
             )
         return progress
+
+
+def _unknown(worker: str) -> WorkerNotFound:
+    return WorkerNotFound(f"no worker {worker[:120]!r} is known: list the workers")

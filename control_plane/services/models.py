@@ -85,7 +85,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         digest = check_digest(header.sha256)
         self._artifacts.check_size(header.size_bytes)
         chunk = await _next_chunk(requests)
-        if chunk is None or self._artifacts.touch(digest):
+        # Without a chunk it is a question, or the end of an upload whose bytes are all there.
+        is_question = chunk is None and header.offset != header.size_bytes
+        if is_question or self._artifacts.touch(digest):
             return self._held(digest)
         async with self._artifacts.upload(digest, header.size_bytes, header.offset) as upload:
             while chunk is not None:
@@ -125,7 +127,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.GetModelResponse:
         ref = parse_ref(request.model)
         versions = self._view.catalogue.versions(ref)
-        return model_pb2.GetModelResponse(model=self._model(ref.name, versions))
+        model = self._model(ref.name, versions)
+        for answer, version in zip(model.versions, versions, strict=True):
+            answer.metadata.update(version.given.metadata)
+        return model_pb2.GetModelResponse(model=model)
 
     async def DeleteModel(
         self, request: model_pb2.DeleteModelRequest, context: CallContext

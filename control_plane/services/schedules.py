@@ -48,15 +48,21 @@ class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
             schedules=[status_out(schedules[name], now) for name in sorted(schedules)]
         )
 
+    async def GetSchedule(
+        self, request: schedule_pb2.GetScheduleRequest, context: CallContext
+    ) -> schedule_pb2.GetScheduleResponse:
+        schedule = self._view.desired.schedules.get(request.name)
+        if schedule is None:
+            raise _unknown(request.name)
+        return schedule_pb2.GetScheduleResponse(schedule=status_out(schedule, self._clock.unix()))
+
     async def DeleteSchedule(
         self, request: schedule_pb2.DeleteScheduleRequest, context: CallContext
     ) -> schedule_pb2.DeleteScheduleResponse:
         existed = await self._registry.delete_schedule(request.name)
         await self._refresh()
         if not existed:
-            raise ScheduleNotFound(
-                f"there is no schedule {request.name[:80]!r}: list them to see their names"
-            )
+            raise _unknown(request.name)
         log.info("schedule deleted", schedule=request.name, by=principal_of(context).name)
         return schedule_pb2.DeleteScheduleResponse()
 
@@ -73,3 +79,7 @@ class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
     def _key(self, reference: str) -> VersionKey:
         """The version that a reference names now, ready or not."""
         return self._view.catalogue.find(parse_ref(reference)).key
+
+
+def _unknown(name: str) -> ScheduleNotFound:
+    return ScheduleNotFound(f"there is no schedule {name[:80]!r}: list them to see their names")

@@ -7,6 +7,7 @@ files.
 """
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -29,6 +31,7 @@ from yolopool.errors import (
     InvalidOption,
     PackInvalid,
     PackNotFound,
+    StorageFailed,
 )
 from yolopool.server.exhaustion import storing
 
@@ -38,6 +41,7 @@ _HEX = frozenset("0123456789abcdef")
 _REHASH_BYTES = 1 << 20
 # Of importers, and of this file: a folder or file that is being made, or removed.
 _INCOMING, _REMOVED = ".incoming-", ".removed-"
+_BUSY = "another control plane receives this file at the moment: ask again how much of it is held"
 
 
 def check_digest(digest: str) -> str:
@@ -69,6 +73,8 @@ class Upload:
 
     def _append(self, chunk: bytes) -> None:
         self._file.write(chunk)
+        # What is counted is in the file: who asks how much is held may be another process.
+        self._file.flush()
         self._hasher.update(chunk)
 
 
@@ -87,7 +93,8 @@ class FolderArtifacts:
         }
         self.owner_file = root / "cluster"
         self._max_bytes = max_bytes
-        self._locks: dict[str, asyncio.Lock] = {}
+        # A lock lives as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def prepare(self) -> None:
         for folder in (self._whole, self._partial, self._packs):
@@ -158,28 +165,35 @@ class FolderArtifacts:
         """Opens an upload that continues at `offset`. One upload of an artifact runs at a time.
 
         If the block is left early, the received bytes are kept. Once all bytes are there, the
-        digest is checked and the artifact appears. Raises ArtifactTooLarge, InvalidOffset if
-        `offset` is not what is stored, DiskFull or StorageFailed, after which the upload can go on
-        where it ended, and at the end DigestMismatch; the bytes are then removed.
+        digest is checked and the artifact appears; so too if all were there before, and the upload
+        was ended before that. Raises ArtifactTooLarge, InvalidOffset if `offset` is not what is
+        stored, DiskFull or StorageFailed (also while another control plane with this folder
+        receives it), after which the upload can go on where it ended, and at the end
+        DigestMismatch; the bytes are then removed, as are more than `size_bytes`.
         """
         self.check_size(size_bytes)
         async with self._locks.setdefault(digest, asyncio.Lock()):
+            path = self._partial / digest
             held = self.held_bytes(digest)
+            if held > size_bytes and path.is_file():
+                # What was sent was not this file, whoever sent it.
+                await asyncio.to_thread(path.unlink)
+                held = 0
             if offset != held:
                 raise InvalidOffset(
                     f"{held} bytes of {digest[:12]} are held, so the next chunk begins there "
                     f"and not at {offset}",
                     details={"received_bytes": str(held)},
                 )
-            path = self._partial / digest
-            with storing(self._root):
-                with await asyncio.to_thread(path.open, "ab") as file:
-                    hasher = await asyncio.to_thread(_hash, path)
-                    upload = Upload(file, hasher, held, partial(_check_announced, size_bytes))
-                    yield upload
-                    if upload.received_bytes < size_bytes:
-                        return
-                    await asyncio.to_thread(_settle, file)
+            opening = asyncio.to_thread(_open_alone, path, held)
+            with storing(self._root), await opening as file:
+                hasher = await asyncio.to_thread(_hash, path)
+                upload = Upload(file, hasher, held, partial(_check_announced, size_bytes))
+                yield upload
+                if upload.received_bytes < size_bytes:
+                    return
+                await asyncio.to_thread(_settle, file)
+                # Before it is let go: another control plane may wait for it.
                 await asyncio.to_thread(self._finish, path, digest, upload.digest())
 
     @asynccontextmanager
@@ -280,6 +294,25 @@ class FolderArtifacts:
     def _is_busy(self, digest: str) -> bool:
         lock = self._locks.get(digest)
         return lock is not None and lock.locked()
+
+
+def _open_alone(path: Path, held: int) -> BinaryIO:
+    """The file of an upload, to append to its `held` bytes. Raises StorageFailed while another
+    process has it, or if that has just ended it: two that append would spoil what one has verified.
+    """
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise StorageFailed(_BUSY, retry_after_s=1.0) from None
+    except OSError as error:  # a file system without locks
+        log.warning("uploads can't be locked", folder=str(path.parent), why=str(error))
+    there = os.fstat(file.fileno())
+    if there.st_size == held and path.exists() and os.path.samestat(there, path.stat()):
+        return file
+    file.close()
+    raise StorageFailed(_BUSY, retry_after_s=1.0)
 
 
 def _check_announced(size_bytes: int, received_bytes: int) -> None:

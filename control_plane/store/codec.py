@@ -94,6 +94,7 @@ def _serving_spec(raw: Mapping[str, Any]) -> ServingSpec:
         "batching": {kind: batching_of(part) for kind, part in raw.get("batching", {}).items()},
         "served": {kind: _served_build(part) for kind, part in raw.get("served", {}).items()},
         "build_of": VersionKey(*raw["build_of"]) if raw.get("build_of") else None,
+        "renamed": {int(number): name for number, name in raw.get("renamed", {}).items()},
     }
     return _make(ServingSpec, {**raw, **parts})
 

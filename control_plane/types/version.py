@@ -149,7 +149,8 @@ class ServedBuild:
 @dataclass(frozen=True, slots=True)
 class ServingSpec:
     """How a version is to be served: policies and builds; and for a file that has weights only, the
-    YAML text of its architecture and its class names.
+    YAML text of its architecture and its class names. `renamed`: other names for some of a file's
+    own classes, by class id; `metadata`: texts by file name, for people.
 
     `served`: builds by kind of device. A row that is itself a build (of the version `build_of`) has
     one entry, which keeps its comparisons, and runs on that kind alone; `calibration` is the
@@ -165,6 +166,8 @@ class ServingSpec:
     served: Mapping[str, ServedBuild] = field(default_factory=dict)
     build_of: VersionKey | None = None
     calibration: str = ""
+    renamed: Mapping[int, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def runs_on(self, device: "DeviceVariant") -> bool:
         """Whether a worker of this kind and compute class can load it."""
@@ -206,6 +209,8 @@ class Pack:
     precision: str = ""
     # Of an ONNX graph: what the import tried on pictures.
     tried: tuple[str, ...] = ()
+    # What a checkpoint says about its training.
+    training: Mapping[str, str] = field(default_factory=dict)
 
 
 class Imported(NamedTuple):

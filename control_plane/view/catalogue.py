@@ -43,6 +43,10 @@ class Catalogue:
         """The models, without their builds."""
         return sorted(name for name in self._models if not is_build(name))
 
+    def ready_names(self) -> list[str]:
+        """Those of `names` that may be asked by name alone."""
+        return [name for name in self.names() if self._defaults[name] is not None]
+
     def put(self, version: ModelVersion) -> None:
         """Adds or replaces a version."""
         name = version.key.model

@@ -79,7 +79,7 @@ def encode(
         _check_kind(graph)
     if quantise is not None:
         _check_int8(graph, made)
-    names = _class_names(graph, order["class_names"])
+    names = _class_names(graph, class_names.of_order(order))
     settings = _resolved(asked, graph)
     step(0.3, "measure")
     size = pack_writer.sides(settings)
@@ -250,12 +250,13 @@ def _check_kind(graph: Graph) -> None:
         )
 
 
-def _class_names(graph: Graph, said: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(said) or class_names.of_file(graph.words.names)
+def _class_names(graph: Graph, said: class_names.Said) -> tuple[str, ...]:
+    names = said.names or class_names.of_file(graph.words.names)
     if not names:
         raise ImportRefused(
             INVALID, "the file does not say its class names: give them with --names, in order"
         )
+    names = said.put(names)
     class_names.check(names)
     return names
 

@@ -15,6 +15,7 @@ import torch
 from google.protobuf import json_format
 from torch import nn
 
+from importer import class_names
 from importer.encoder import Encode
 from importer.onnx_import.encode import Exported
 from importer.refusal import INVALID, UNSUPPORTED, ImportRefused
@@ -45,7 +46,7 @@ def encode(
             artifact, order["architecture_yaml"], order["class_names"]
         )
     else:
-        loaded = checkpoint.load(artifact, order["class_names"])
+        loaded = checkpoint.load(artifact, class_names.of_order(order))
     model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
     step(0.3, "export")
     path = folder / "exported.onnx"
@@ -58,6 +59,7 @@ def encode(
         "settings": json_format.MessageToDict(settings, preserving_proto_field_name=True),
         "architecture_yaml": "",
         "class_names": (),
+        "renamed": {},
         "exported": asdict(exported),
     }
     try:

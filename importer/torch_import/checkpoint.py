@@ -7,8 +7,8 @@ architecture built anew and filled with the file's weights.
 import math
 import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from importer.torch_import import (
     restricted_load,
     stand_ins,
     state_dict,
+    training,
     transforms,
 )
 from importer.torch_import import tasks as heads
@@ -51,10 +52,11 @@ class Checkpoint:
     trained_size: int
     family: str
     warnings: tuple[str, ...] = ()
+    training: Mapping[str, str] = field(default_factory=dict)
 
 
-def load(path: Path, names: Sequence[str] = ()) -> Checkpoint:
-    """Loads a checkpoint, with `names` for its classes in place of its own if there are any.
+def load(path: Path, said: class_names.Said = class_names.NOTHING) -> Checkpoint:
+    """Loads a checkpoint; `said` is what the user says about its classes' names.
 
     Raises ImportRefused if its task is not served.
     """
@@ -75,7 +77,7 @@ def load(path: Path, names: Sequence[str] = ()) -> Checkpoint:
         raise ImportRefused(
             UNSUPPORTED, "models trained with quantisation are not served: train without it"
         )
-    return _described(model, heads.task_of(model), content, names)
+    return _described(model, heads.task_of(model), content, said)
 
 
 def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint:
@@ -96,7 +98,7 @@ def load_weights_only(path: Path, text: str, names: Sequence[str]) -> Checkpoint
     model.names = dict(enumerate(names))
     if architecture.is_library_name(text):
         model.yaml["yaml_file"] = text.strip()  # only the name shown to people
-    return _described(model, heads.task_of(model), {}, ())
+    return _described(model, heads.task_of(model), {}, class_names.NOTHING)
 
 
 def rebuilt(checkpoint: Checkpoint, head: "HeadMode.ValueType") -> nn.Module:
@@ -212,11 +214,11 @@ def architecture_name(family: str, task: str) -> str:
 
 
 def _described(
-    model: Any, task: heads.Task, content: dict[str, Any], said: Sequence[str]
+    model: Any, task: heads.Task, content: dict[str, Any], said: class_names.Said
 ) -> Checkpoint:
     transforms.check(model)
     classes = heads.class_count(task, model.model[-1])
-    found = () if said else _in_words(class_names.of_file(getattr(model, "names", None)))
+    found = () if said.names else _in_words(class_names.of_file(getattr(model, "names", None)))
     names, warning = class_names.decide(said, found, classes)
     stride = getattr(model, "stride", None)
     if not isinstance(stride, torch.Tensor) or not 1 <= float(stride.max()) <= 256:
@@ -227,7 +229,8 @@ def _described(
         size = max(size)
     trained = size if isinstance(size, int) and 32 <= size <= 4096 else task.image_size
     warnings = (warning,) if warning else ()
-    return Checkpoint(model, task, names, trained, _family(model), warnings)
+    told = training.told(content)
+    return Checkpoint(model, task, names, trained, _family(model), warnings, told)
 
 
 def _in_words(names: tuple[str, ...]) -> tuple[str, ...]:

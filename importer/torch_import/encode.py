@@ -8,7 +8,7 @@ import torch
 import ultralytics
 from google.protobuf import json_format
 
-from importer import pack_writer
+from importer import class_names, pack_writer
 from importer.refusal import INVALID, ImportRefused
 from importer.torch_import import checkpoint, profile, skeleton_writer, tasks
 from yolopool.v1 import types_pb2
@@ -41,7 +41,7 @@ def encode(
     if yaml:
         loaded = checkpoint.load_weights_only(artifact, yaml, names)
     else:
-        loaded = checkpoint.load(artifact, names)
+        loaded = checkpoint.load(artifact, class_names.of_order(order))
     step(0.4, "rebuild")
     model: Any = checkpoint.rebuilt(loaded, settings.head_mode)
     step(0.6, "measure")
@@ -82,7 +82,7 @@ def encode(
     step(0.8, "write")
     manifest.weights_sha256 = pack_writer.write_weights(folder, skeleton.parts())
     digest = pack_writer.write_manifest(folder, manifest, skeleton.text)
-    return pack_writer.report(folder, manifest, digest, artifact)
+    return pack_writer.report(folder, manifest, digest, artifact, loaded.training)
 
 
 def _head_mode(head: Any) -> "HeadMode.ValueType":

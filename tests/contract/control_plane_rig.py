@@ -439,7 +439,7 @@ class Rig:
         return importing_pb2.ImportedPack(
             digest=digest, architecture="yolo", task="detect", class_names=["circle"],
             settings=settings, weights_bytes=WEIGHTS - 15, parameters=1,
-            backend=job.build.backend, precision=job.build.precision,
+            backend=job.build.backend, precision=job.build.precision, training={"epochs": "3"},
         )  # fmt: skip
 
     async def ready(self, *names: str) -> None:

@@ -13,6 +13,7 @@ from control_plane.types.access.api_key import ApiKey, Role
 from tests.contract.control_plane_rig import Rig
 from yolopool.status import error_from_rpc
 from yolopool.transport import bearer
+from yolopool.v1 import importing_pb2_grpc
 
 NOW = 1000.0
 
@@ -23,6 +24,14 @@ def issued(
     secret = key_secrets.new_secret()
     key = ApiKey(secret.id, "", "", role, grants, (key_secrets.hashed(secret),), NOW)
     return replace(key, **changes), secret
+
+
+class _Keyed(grpc.aio.UnaryUnaryClientInterceptor):
+    def __init__(self, secret: str) -> None:
+        self._metadata = grpc.aio.Metadata(*bearer(secret))
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return await continuation(details._replace(metadata=self._metadata), request)
 
 
 class Guarded(Rig):
@@ -48,6 +57,14 @@ class Guarded(Rig):
             await self.registry.put_api_key(key)
         await super().__aenter__()
         return self
+
+    async def import_all(self, count: int) -> None:
+        """Does so many imports as an importer that has a key would."""
+        keyed = [_Keyed(self.secret("worker"))]
+        async with grpc.aio.insecure_channel(self.addresses.grpc, interceptors=keyed) as channel:
+            self.importing = importing_pb2_grpc.ImportServiceStub(channel)
+            for _ in range(count):
+                await self.import_next()
 
     def secret(self, kind: str) -> str:
         return self.kinds[kind][1].text if kind in self.kinds else ""

@@ -42,6 +42,7 @@ class Script:
     break_upload_at: int | None = None
     states: list[int] = field(default_factory=list)
     batching: dict[str, types_pb2.Batching] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def note(self, name: str, request: Any, context: grpc.ServicerContext) -> None:
         self.calls.append((name, request, context.time_remaining()))
@@ -158,6 +159,8 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         model.versions.append(a_version(1, self._state()))
         for kind, batching in self.script.batching.items():
             model.versions[0].batching[kind].CopyFrom(batching)
+        model.versions[0].metadata.update(self.script.metadata)
+        model.versions[0].training.update({"epochs": "100", "data": "bolts.yaml"})
         return model_pb2.GetModelResponse(model=model)
 
     def ListModels(self, request: Any, context: Any) -> Any:
@@ -233,6 +236,11 @@ class Models(model_pb2_grpc.ModelServiceServicer):
 class Fleet(fleet_pb2_grpc.FleetServiceServicer):
     def __init__(self, script: Script) -> None:
         self.script = script
+
+    def GetWorker(self, request: Any, context: Any) -> Any:
+        self.script.note("GetWorker", request, context)
+        worker = fleet_pb2.Worker(id=request.worker, state=fleet_pb2.WORKER_STATE_READY)
+        return fleet_pb2.GetWorkerResponse(worker=worker)
 
     def ListWorkers(self, request: Any, context: Any) -> Any:
         self.script.note("ListWorkers", request, context)
@@ -386,6 +394,10 @@ class Schedules(schedule_pb2_grpc.ScheduleServiceServicer):
         self.script.note("SetSchedule", request, context)
         status = schedule_pb2.ScheduleStatus(schedule=request.schedule, next_unix_s=1795323600)
         return schedule_pb2.SetScheduleResponse(schedule=status)
+
+    def GetSchedule(self, request: Any, context: Any) -> Any:
+        self.script.note("GetSchedule", request, context)
+        return schedule_pb2.GetScheduleResponse(schedule=a_schedule())
 
     def ListSchedules(self, request: Any, context: Any) -> Any:
         self.script.note("ListSchedules", request, context)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.contract.client.cameras import write_video
 from tests.labels import write_labels
 from tests.matrix import is_full
 from tests.models import SHAPES, Zoo
@@ -70,6 +71,12 @@ def furnish(folder: Path, zoo: Zoo) -> None:
     write_labels(folder / "labels")
     shutil.copy(SHAPES / "models" / "shapes.pt", folder / "best.pt")
     Image.open(SHAPES / "images" / "00003.png").convert("RGB").save(folder / "street.jpg")
+    write_video(folder / "clip.mp4", 12)
+    run = folder / "runs" / "detect" / "train3"
+    (run / "weights").mkdir(parents=True)
+    shutil.copy(folder / "best.pt", run / "weights" / "best.pt")
+    (run / "args.yaml").write_text("task: detect\nmode: train\ndata: bolts.yaml\nepochs: 9\n")
+    (run / "results.csv").write_text("epoch,metrics/mAP50(B)\n9,0.9\n")
     repository = folder / "model_repository" / "street_yolo"
     (repository / "1").mkdir(parents=True)
     (repository / "1" / "model.onnx").symlink_to(zoo.graph("shapes"))

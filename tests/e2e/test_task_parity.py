@@ -5,8 +5,9 @@ models that only detect: test_parity.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +25,10 @@ from worker.postprocess.outputs import NmsOptions
 from worker.postprocess.results import MaskFormat, Results
 from worker.preprocess import letterbox
 from worker.preprocess.letterbox import Origin
+from worker.service import response
+from yolopool.client.detections import Detections, from_response
 from yolopool.client.masks import Mask
+from yolopool.v1 import detection_pb2
 from yolopool.vocabulary import ShapePolicy
 
 pytestmark = pytest.mark.e2e
@@ -212,6 +216,69 @@ def test_masks_equal_the_librarys(
         assert exact.masks is not None
         for mask, expected in zip(exact.masks, result.masks.data.numpy(), strict=True):
             np.testing.assert_array_equal(pixels(mask), expected.astype(bool))
+
+
+def told(found: Results, task: str, names: Sequence[str], size: tuple[int, int]) -> Detections:
+    """The results as a caller gets them."""
+    message = detection_pb2.DetectResponse(
+        detections=response.detections_to(found, names),
+        image_width=size[0],
+        image_height=size[1],
+        task=task,
+    )
+    if found.probabilities is not None:
+        top = response.classification_to(found.probabilities, names, 5, False)
+        message.classification.CopyFrom(top)
+    return from_response(message)
+
+
+@pytest.mark.matrix(sample=2)
+@pytest.mark.parametrize("name", [*(one for one in BOXED if "yolo11n" in one), CLASSIFIED[1]])
+def test_labels_and_rows_equal_the_librarys(
+    name: str, loaded: Loaded, library: Library, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """`to_yolo` writes what `save_txt` does, `to_pandas` has what `summary` does."""
+    if name in CLASSIFIED:
+        request.getfixturevalue("transforms")
+    pack = loaded(name)[0].manifest
+    for seed, (height, width) in enumerate(SIZES):
+        image = picture(seed, height, width)
+        (found,) = ours(loaded(name), [image], ShapePolicy.RECT)
+        result = theirs(library(name), name, image, ShapePolicy.RECT)
+        mine = told(found, pack.task, pack.class_names, (width, height))
+        file = tmp_path / f"{seed}.txt"
+        result.save_txt(file, save_conf=True)
+        lines = mine.to_yolo(with_confidence=True).splitlines()
+        for line, expected in zip(lines, file.read_text().splitlines(), strict=True):
+            assert_same_label(line, expected, pack.task)
+        table = mine.to_pandas()
+        for row, one in zip(table.to_dict("records"), result.summary(), strict=True):
+            assert (row["class_id"], row["class_name"]) == (one["class"], one["name"])
+            sure = row["confidence" if "confidence" in row else "probability"]
+            assert sure == pytest.approx(one["confidence"], abs=2e-5)
+            if pack.task in ("segment", "pose"):
+                box = [row[side] for side in ("x_min", "y_min", "x_max", "y_max")]
+                assert box == pytest.approx(list(one["box"].values()), abs=2e-3)
+
+
+def assert_same_label(line: str, expected: str, task: str) -> None:
+    """Numbers to the digits that are written. Of a mask, the same points: the library joins its
+    parts by another way round.
+    """
+    if task == "classify":
+        assert line == expected
+        return
+    mine, theirs = ([float(word) for word in text.split()] for text in (line, expected))
+    if task == "segment":
+        assert (mine[0], mine[-1]) == pytest.approx((theirs[0], theirs[-1]), abs=1e-5)
+        corners = [
+            {(round(x, 4), round(y, 4)) for x, y in np.reshape(values[1:-1], (-1, 2)).tolist()}
+            for values in (mine, theirs)
+        ]
+        # A digit at its edge may be written either way.
+        assert len(corners[0] ^ corners[1]) <= 2 + len(corners[1]) // 20
+        return
+    assert mine == pytest.approx(theirs, abs=1e-5)
 
 
 @pytest.mark.matrix(sample=1)

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from typer.core import TyperGroup
 
+from yolopool.cli.completion import pool_names
 from yolopool.codes import CODES
 from yolopool.errors import YolopoolError
 
@@ -27,7 +28,12 @@ Address = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ModelRef = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Name of the model, or NAME@VERSION.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Name of the model, or NAME@VERSION.",
+        autocompletion=pool_names.models,
+    ),
 ]
 
 # What to do about an error of the operating system.
@@ -90,14 +96,27 @@ def say(text: str) -> None:
     err.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
+def bars(*columns: ProgressColumn, quiet: bool) -> Progress:
+    """Bars on stderr, on terminals only. What is printed meanwhile stands above them, and still
+    goes where stdout goes.
+    """
+    return Progress(
+        *columns,
+        console=err,
+        disable=quiet or not err.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+        transient=True,
+    )
+
+
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Any]:
-    """A bar on stderr; the callable that it yields takes (step, fraction)."""
+    """A bar on stderr if that is a terminal; the callable that it yields takes (step, fraction)."""
     columns = (
         TextColumn("{task.description:10}"),
         BarColumn(),
         TextColumn("{task.percentage:3.0f}%"),
     )
-    with Progress(*columns, console=err, disable=quiet) as bar:
+    with bars(*columns, quiet=quiet) as bar:
         task = bar.add_task("read", total=1.0)
         yield lambda step, fraction: bar.update(task, description=step, completed=fraction)

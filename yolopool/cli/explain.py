@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from yolopool.cli import event_tables
+from yolopool.cli.completion import pool_names
 from yolopool.cli.console import (
     Address,
     AsJson,
@@ -47,9 +48,16 @@ def events(
         typer.Option("--kind", help="Only events of this kind, such as ASSIGNED; repeatable."),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Only events of this model: NAME or NAME@VERSION.")
+        str,
+        typer.Option(
+            help="Only events of this model: NAME or NAME@VERSION.",
+            autocompletion=pool_names.models,
+        ),
     ] = "",
-    worker: Annotated[str, typer.Option(help="Only events of this worker.")] = "",
+    worker: Annotated[
+        str,
+        typer.Option(help="Only events of this worker.", autocompletion=pool_names.workers),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:

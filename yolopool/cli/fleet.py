@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from yolopool.cli import tables
+from yolopool.cli.completion import pool_names
 from yolopool.cli.console import (
     Address,
     AsJson,
@@ -19,9 +20,15 @@ from yolopool.transport import DEFAULT_ADDRESS
 workers_app = typer.Typer(help="List workers, and drain one.", no_args_is_help=True)
 schedules_app = typer.Typer(help="Run changeovers at set times.", no_args_is_help=True)
 
-Prepare = Annotated[list[str] | None, typer.Option("--load", help="Load this model; repeatable.")]
+Prepare = Annotated[
+    list[str] | None,
+    typer.Option("--load", help="Load this model; repeatable.", autocompletion=pool_names.models),
+]
 Leave = Annotated[
-    list[str] | None, typer.Option("--release", help="Release this model; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--release", help="Release this model; repeatable.", autocompletion=pool_names.models
+    ),
 ]
 Replicas = Annotated[int, typer.Option(help="Number of workers to load each model on.", min=1)]
 Pin = Annotated[bool, typer.Option("--pin", help="Keep them loaded: never evict them for others.")]
@@ -143,7 +150,12 @@ def workers_list(as_json: AsJson = False, address: Address = DEFAULT_ADDRESS) ->
 @workers_app.command("drain")
 def workers_drain(
     worker: Annotated[
-        str, typer.Argument(metavar="ID", help="Id of the worker, from 'workers list'.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="Id of the worker, from 'workers list'.",
+            autocompletion=pool_names.workers,
+        ),
     ],
     wait: Annotated[bool, typer.Option(help="Wait until it has left.")] = False,
     timeout_s: Annotated[

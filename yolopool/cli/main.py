@@ -92,6 +92,9 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` has
+        _forget_output()
+        sys.exit(1)
     except (YolopoolError, OSError, MemoryError) as error:
         ended = exhaustion.typed(error) if isinstance(error, MemoryError) else error
         assert ended is not None, "the want of memory has a type"

@@ -1,6 +1,6 @@
 """`yolopool models`: registers models, loads them, and sets how and where they run."""
 
-from pathlib import Path
+import sys
 from typing import Annotated
 
 import typer
@@ -13,13 +13,11 @@ from yolopool.cli.console import (
     SectionedGroup,
     out,
     plain,
-    print_error,
     print_json,
-    progress_bar,
 )
+from yolopool.cli.register import registering
 from yolopool.client.client import Client
-from yolopool.client.model_records import Batching, ModelVersion, Placement
-from yolopool.codes import CODES
+from yolopool.client.model_records import Batching, Model, ModelVersion, Placement
 from yolopool.errors import InvalidOption
 from yolopool.transport import DEFAULT_ADDRESS
 
@@ -33,6 +31,7 @@ class _Commands(SectionedGroup):
 
 
 app = typer.Typer(cls=_Commands, help="Register, load and configure models.", no_args_is_help=True)
+app.command("register")(registering.models_register)
 app.command("build")(builds.build)
 app.command("variant")(builds.variant)
 app.command("sweep")(fleet.sweep)
@@ -73,11 +72,20 @@ def models_list(
 
 @app.command("show")
 def models_show(
-    model: ModelRef, as_json: AsJson = False, address: Address = DEFAULT_ADDRESS
+    model: ModelRef,
+    text: Annotated[
+        str,
+        typer.Option("--text", help="Print this text of its metadata, such as args.yaml, alone."),
+    ] = "",
+    as_json: AsJson = False,
+    address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Show everything about a model."""
     with Client(address) as client:
         known = client.model(model)
+    if text:
+        _print_text(_newest_with(known, text).metadata[text])
+        return
     if as_json:
         print_json(plain(known))
         return
@@ -85,88 +93,19 @@ def models_show(
         out.print(tables.version(version))
 
 
-@app.command("register")
-def models_register(
-    name: Annotated[str, typer.Argument(help="Name of the model: NAME or TEAM/NAME.")],
-    path: Annotated[Path, typer.Argument(help="Model file: .pt or .onnx.")],
-    image_size: Annotated[
-        str, typer.Option("--imgsz", help="Longest side of an image, pixels; or HEIGHT,WIDTH.")
-    ] = "",
-    image_sizes: Annotated[
-        list[int] | None,
-        typer.Option("--also-imgsz", help="Image size that requests may ask for; repeatable."),
-    ] = None,
-    confidence: Annotated[
-        float | None, typer.Option("--conf", help="Confidence threshold; default 0.25.")
-    ] = None,
-    iou: Annotated[
-        float | None, typer.Option("--iou", help="NMS overlap threshold; default 0.7.")
-    ] = None,
-    max_detections: Annotated[
-        int | None, typer.Option("--max-det", help="Most objects in an answer; default 300.")
-    ] = None,
-    shape_policy: Annotated[
-        str | None, typer.Option(help="Shape that images are scaled to: rect (default) or square.")
-    ] = None,
-    head_mode: Annotated[
-        str | None, typer.Option("--head", help="Head to use: one-to-many (default) or end-to-end.")
-    ] = None,
-    output_layout: Annotated[
-        str | None,
-        typer.Option(
-            "--layout",
-            help="Output layout of an .onnx file that does not say it: objectness, plain, "
-            "end-to-end or pair.",
-        ),
-    ] = None,
-    architecture: Annotated[
-        Path | None,
-        typer.Option("--arch", help="Architecture (YAML), for a file that holds weights alone."),
-    ] = None,
-    class_names: Annotated[
-        str,
-        typer.Option("--names", help="Class names, comma separated, in place of the file's own."),
-    ] = "",
-    wait: Annotated[bool, typer.Option(help="Wait until the import has ended.")] = True,
-    as_json: AsJson = False,
-    address: Address = DEFAULT_ADDRESS,
-) -> None:
-    """Upload a model file as the next version of a model."""
-    size = _size(image_size)
-    with Client(address) as client, progress_bar(quiet=as_json) as progress:
-        version = client.register(
-            name,
-            path,
-            image_size=size,
-            image_sizes=image_sizes or (),
-            confidence=confidence,
-            iou=iou,
-            max_detections=max_detections,
-            shape_policy=shape_policy,  # type: ignore[arg-type] # checked by the client
-            head_mode=head_mode,  # type: ignore[arg-type] # checked by the client
-            output_layout=output_layout,  # type: ignore[arg-type] # checked by the client
-            architecture=architecture,
-            class_names=[name.strip() for name in class_names.split(",") if name.strip()],
-            wait=wait,
-            progress=progress,
-        )
-    if as_json:
-        print_json(plain(version))
-    elif version.state != "FAILED":
-        out.print(tables.version(version))
-    if version.state == "FAILED":
-        print_error(f"{version.name} FAILED: {version.reason}: {version.message}")
-        raise typer.Exit(CODES["INVALID_ARGUMENT"].exit_code)
+def _newest_with(known: Model, text: str) -> ModelVersion:
+    """The newest version that has this text."""
+    for version in known.versions:
+        if text in version.metadata:
+            return version
+    held = sorted({name for version in known.versions for name in version.metadata})
+    raise InvalidOption(
+        f"{known.name} has no text {text!r}: it has {', '.join(held) if held else 'none'}"
+    )
 
 
-def _size(text: str) -> int | tuple[int, int] | None:
-    """640 or, as the model library has rectangles, height,width such as 384,640."""
-    sides = [side.strip() for side in text.split(",")] if text else []
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-        raise InvalidOption(f"--imgsz {text}: give pixels, such as 640, or HEIGHT,WIDTH")
-    if len(sides) == 2:
-        return int(sides[0]), int(sides[1])
-    return int(sides[0]) if sides else None
+def _print_text(text: str) -> None:
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
 
 
 @app.command("load")

@@ -19,6 +19,7 @@ from yolopool.client.model_records import (
     Schedule,
     ServedVariant,
 )
+from yolopool.client.training import run_folder
 from yolopool.evaluation.build_comparison import BuildComparison
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -26,6 +27,8 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _MIN_DRIFT_BYTES = 128 * 1024**2
 # How much of a process's last output is shown.
 _MAX_LINES, _MAX_LINE_CHARS = 3, 120
+# Facts about a training that tell one from another; the others are in --json.
+_OF_TRAINING = ("model", "data", "epochs", "imgsz", "batch", "date", "best_fitness")
 _COLOURS = {
     "READY": "green",
     "HOT": "green",
@@ -151,12 +154,25 @@ def version(one: ModelVersion) -> Table:
         "wanted": f"{_many(one.wanted_replicas, 'replica')}{', pinned' if one.pinned else ''}",
         "where": _where(one),
         "tried": "\n".join(one.tried),
+        "training": _training(one),
+        "texts": ", ".join(
+            f"{escape(name)} ({size(len(text))})" for name, text in one.metadata.items()
+        ),
         "warnings": "\n".join(one.warnings),
     }
     for name, fact in facts.items():
         if fact:
             table.add_row(name, fact)
     return table
+
+
+def _training(one: ModelVersion) -> str:
+    """What the file says about its training, and where its results.csv ended."""
+    ended = run_folder.last_row(one.metadata.get("results.csv", ""))
+    metrics = {name: value for name, value in ended.items() if name.startswith("metrics/")}
+    facts = {**one.training, **metrics}
+    told = [name for name in facts if name in _OF_TRAINING or name.startswith("metrics/")]
+    return escape(", ".join(f"{name} {facts[name]}" for name in told))
 
 
 def _bytes(count: int) -> str:

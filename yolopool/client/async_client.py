@@ -6,7 +6,8 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
@@ -14,11 +15,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 import grpc
 
 from yolopool import transport
-from yolopool.client import calls, uploads
+from yolopool.client import calls, requests, uploads
 from yolopool.client.access import api_keys
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
 from yolopool.client.images import ImageLike
+from yolopool.client.media import many, video
+from yolopool.client.media.many import Images, ManyCalls
+from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
+from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.streams.awaited import AsyncFrameStream, Frames
@@ -131,6 +136,36 @@ class AsyncClient:
         method = self._services.stub("detection").DetectStream
         patience_s = options.get("timeout_s", calls.DETECT_TIMEOUT_S)
         return AsyncFrameStream(method, messages, frames, patience_s, self._proxy).results()
+
+    def detect_many(
+        self,
+        images: Images,
+        model: str,
+        *,
+        window: int = many.WINDOW,
+        progress: many.Progress | None = None,
+        **options: Unpack[DetectOptions],
+    ) -> AsyncGenerator[ImageAnswer, None]:
+        """As `Client.detect_many`, for `async for`; images are read on a thread."""
+        return many.answers_async(ManyCalls(images, model, window, options), self._send, progress)
+
+    def detect_video(
+        self,
+        source: str | Path | int,
+        model: str,
+        *,
+        track: bool = False,
+        window: int | None = None,
+        jpeg_quality: int | None = None,
+        lost_s: float = video.LOST_S,
+        progress: many.Progress | None = None,
+        **options: Unpack[DetectOptions],
+    ) -> AsyncGenerator[FrameAnswer, None]:
+        """As `Client.detect_video`, for `async for`; frames are read on a thread."""
+        how = VideoOptions(track, window, jpeg_quality, lost_s)
+        requests.refuse_unknown("detect_video", options, DetectOptions)
+        opened = partial(FrameCalls, source, model, how, options)
+        return video.answers_async(opened, self._send, progress)
 
     async def register(
         self,

@@ -1,7 +1,6 @@
 """Every rpc of the clients as data: which method, which request, how long, how its reply is read.
 
-Each function here is a method of both clients under the same name: they add `self` and differ only
-in how they wait. Pure but for the files that a request is made of.
+Each function is a method of both clients, which differ in how they wait. Pure but for images.
 """
 
 import inspect
@@ -110,10 +109,12 @@ def detect(image: ImageLike, model: str, **options: Unpack[DetectOptions]) -> Ca
 # --- models -----------------------------------------------------------------------------------
 
 
-def models(prefix: str = "") -> Call[tuple[model_records.Model, ...]]:
+def models(
+    prefix: str = "", *, timeout_s: float = READ_TIMEOUT_S
+) -> Call[tuple[model_records.Model, ...]]:
     """All models whose name begins with `prefix`, sorted by name."""
     request = model_pb2.ListModelsRequest(name_prefix=prefix)
-    return Call("model", "ListModels", request, READ_TIMEOUT_S, model_records.models_of)
+    return Call("model", "ListModels", request, timeout_s, model_records.models_of)
 
 
 def model(model: str) -> Call[model_records.Model]:
@@ -290,10 +291,10 @@ def delete_schedule(name: str) -> Call[None]:
 # --- the fleet --------------------------------------------------------------------------------
 
 
-def workers() -> Call[tuple[fleet_records.Worker, ...]]:
+def workers(*, timeout_s: float = READ_TIMEOUT_S) -> Call[tuple[fleet_records.Worker, ...]]:
     """The workers sorted by id, with their memory ledgers and replicas."""
     request = fleet_pb2.ListWorkersRequest()
-    return Call("fleet", "ListWorkers", request, READ_TIMEOUT_S, fleet_records.workers_of)
+    return Call("fleet", "ListWorkers", request, timeout_s, fleet_records.workers_of)
 
 
 def drain_worker(

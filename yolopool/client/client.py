@@ -8,19 +8,24 @@ retry_after_s.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack
 
 import grpc
 
 from yolopool import transport
-from yolopool.client import calls, uploads
+from yolopool.client import calls, requests, uploads
 from yolopool.client.access import api_keys
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
 from yolopool.client.images import ImageLike
+from yolopool.client.media import many, video
+from yolopool.client.media.many import Images, ManyCalls
+from yolopool.client.media.outcomes import FrameAnswer, ImageAnswer
+from yolopool.client.media.video import FrameCalls, VideoOptions
 from yolopool.client.model_records import ModelVersion
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.client.streams.blocking import FrameStream
@@ -150,6 +155,55 @@ class Client:
         patience_s = options.get("timeout_s", calls.DETECT_TIMEOUT_S)
         return FrameStream(method, messages, frames, patience_s, self._proxy).results()
 
+    def detect_many(
+        self,
+        images: Images,
+        model: str,
+        *,
+        window: int = many.WINDOW,
+        progress: many.Progress | None = None,
+        **options: Unpack[DetectOptions],
+    ) -> Generator[ImageAnswer, None, None]:
+        """Runs a model on many images, `window` calls at a time, and iterates over the answers in
+        order: `detections`, or `error` of an image that failed, which ends no other.
+
+        `images` is a folder, a pattern such as "photos/**/*.jpg", or an iterable of what `detect`
+        takes; it is read as there is room for calls. A refusal for want of room is asked again
+        until the image's `timeout_s`. `progress` is called with how many were answered, and of how
+        many (0: not known). Leaving the iteration cancels the rest.
+
+        >>> for answer in client.detect_many("photos/", model="shapes"):
+        ...     print(answer.name, answer.detections or answer.error)
+        """
+        return many.answers(ManyCalls(images, model, window, options), self._start, progress)
+
+    def detect_video(
+        self,
+        source: str | Path | int,
+        model: str,
+        *,
+        track: bool = False,
+        window: int | None = None,
+        jpeg_quality: int | None = None,
+        lost_s: float = video.LOST_S,
+        progress: many.Progress | None = None,
+        **options: Unpack[DetectOptions],
+    ) -> Generator[FrameAnswer, None, None]:
+        """Runs a model on a video file, a camera (its number) or the address of a stream, and
+        iterates over the answers in order. Needs the extra `video`.
+
+        Of a file every frame is asked, `window` calls at a time (default 8). Of a live source the
+        newest frame is asked whenever a call has ended (`window` 1): older ones are dropped and
+        counted. One that breaks off is opened again, until nothing came for `lost_s` seconds; then
+        VideoNotReadable is raised. `track` numbers the objects from frame to frame in `tracker_id`
+        (extra `tracking`). Frames are sent as they are; with `jpeg_quality` (1..100) in a tenth of
+        the bytes, and with other pixels.
+        """
+        how = VideoOptions(track, window, jpeg_quality, lost_s)
+        requests.refuse_unknown("detect_video", options, DetectOptions)
+        opened = partial(FrameCalls, source, model, how, options)
+        return video.answers(opened, self._start, progress)
+
     def register(
         self,
         name: str,
@@ -160,9 +214,11 @@ class Client:
         timeout_s: float = UPLOAD_TIMEOUT_S,
         **options: Unpack[RegisterOptions],
     ) -> ModelVersion:
-        """Uploads a model file (.pt or .onnx) and makes it the next version of `name`.
+        """Uploads a model file (.pt or .onnx) and makes it the next version of `name`. Of a folder
+        that a training wrote (runs/detect/train) it takes weights/best.pt.
 
-        The options are those of `RegisterOptions`, such as `image_size` and `class_names`. With
+        The args.yaml and results.csv of a training are kept with the version as `metadata`. The
+        options are those of `RegisterOptions`, such as `image_size` and `class_names`. With
         wait, returns when the import is READY or FAILED (see `state`, `reason`). `progress` is
         called with the current step and its fraction.
         """
@@ -215,6 +271,13 @@ class Client:
             raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
 
+    def _start(self, call: Call[Answer]) -> "_Pending[Answer]":
+        send = self._services.method(call)
+        with contextlib.ExitStack() as mark:
+            mark.enter_context(forks.calling())
+            future = send.future(call.request, timeout=max(call.timeout_s, 0.001))
+            return _Pending(future, call, self._proxy, mark.pop_all())
+
     def _run(self, flow: Flow[Answer]) -> Answer:
         """Runs a flow's steps; an error of one is raised inside the flow, which may go on."""
         with contextlib.closing(flow):
@@ -245,6 +308,31 @@ class Client:
             call.request, timeout=call.timeout_s, metadata=self._key
         )
         return _replies(stream, call, self._proxy)
+
+
+class _Pending(Generic[Answer]):
+    """A call in flight, and the mark of it for forks."""
+
+    def __init__(
+        self, future: Any, call: Call[Answer], proxy: str, mark: contextlib.ExitStack
+    ) -> None:
+        self._future, self._call, self._proxy, self._mark = future, call, proxy, mark
+
+    def result(self) -> Answer:
+        try:
+            reply = self._future.result()
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self._proxy) from None
+        finally:
+            self._mark.close()
+        return self._call.read(reply)
+
+    def cancel(self) -> None:
+        self._future.cancel()
+        self._mark.close()
+
+    def on_done(self, told: Callable[[], None]) -> None:
+        self._future.add_done_callback(lambda future: told())
 
 
 def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:

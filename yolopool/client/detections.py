@@ -1,8 +1,9 @@
 """The results of a Detect as numpy arrays, with where they were computed and how long it took.
 
-Drawing needs pillow alone; `to_supervision` needs that library.
+Drawing needs pillow alone; `to_supervision` and `to_pandas` need those libraries.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from yolopool.client import drawing, masks
 from yolopool.client.drawing import ImageSource
+from yolopool.client.export import coco, flat_rows, yolo_labels
 from yolopool.client.masks import Mask
 from yolopool.client.model_records import Drift, drift_of
 from yolopool.v1 import detection_pb2
@@ -44,7 +46,7 @@ class Detection:
     """One object: `xyxy` in pixels of the original image, confidence 0..1.
 
     The fields of the model's task are those of Detections without the first dimension; == ignores
-    them.
+    them. `tracker_id` None: it is on no track.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -55,6 +57,7 @@ class Detection:
     keypoints: F32 | None = field(default=None, compare=False)
     xywhr: F32 | None = field(default=None, compare=False)
     corners: F32 | None = field(default=None, compare=False)
+    tracker_id: int | None = None
 
     @property
     def corner(self) -> tuple[float, float]:
@@ -78,6 +81,8 @@ class Detection:
             plain["keypoints"] = _plain(self.keypoints)
         if self.xywhr is not None and self.corners is not None:
             plain |= {"xywhr": _plain(self.xywhr), "corners": _plain(self.corners)}
+        if self.tracker_id is not None:
+            plain["tracker_id"] = self.tracker_id
         return plain
 
 
@@ -122,6 +127,7 @@ class Detections:
     `drift` is the measured drift of the build that answered; None: it is exact or not compared.
     `compute_class` is the device's, e.g. amx or sm_90; empty if it is not known. `image_damage`
     says what of the image could not be read (option `accept_damaged`); empty: nothing was damaged.
+    `tracker_id`, int64 (n,), is of a tracked video: the number of the object's track, -1 for none.
     """
 
     xyxy: F32
@@ -147,6 +153,7 @@ class Detections:
     drift: Drift | None = None
     compute_class: str = ""
     image_damage: str = ""
+    tracker_id: I64 | None = None
 
     def __len__(self) -> int:
         return len(self.class_id)
@@ -174,6 +181,7 @@ class Detections:
                 keypoints=_rows(self.keypoints, key),
                 xywhr=_rows(self.xywhr, key),
                 corners=_rows(self.corners, key),
+                tracker_id=_track(self.tracker_id, int(key)),
             )
         chosen = np.arange(len(self))[key]
         return replace(
@@ -186,19 +194,20 @@ class Detections:
             keypoints=_rows(self.keypoints, chosen),
             xywhr=_rows(self.xywhr, chosen),
             corners=_rows(self.corners, chosen),
+            tracker_id=None if self.tracker_id is None else self.tracker_id[chosen],
         )
 
     def __repr__(self) -> str:
-        counts: dict[str, int] = {}
-        for name in self.class_name:
-            counts[name] = counts.get(name, 0) + 1
-        found = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+        return f"<Detections of {self.model}: {self.in_words()}; {self.timing.total_ms:.1f} ms>"
+
+    def in_words(self) -> str:
+        """How many of each class there are, or the likeliest classes of a classification."""
         if self.classification is not None:
-            likeliest = zip(
-                self.classification.class_name, self.classification.probability, strict=True
-            )
-            found = ", ".join(f"{name} {probability:.2f}" for name, probability in likeliest)
-        return f"<Detections of {self.model}: {found}; {self.timing.total_ms:.1f} ms>"
+            top = self.classification
+            likeliest = zip(top.class_name, top.probability, strict=True)
+            return ", ".join(f"{name} {probability:.2f}" for name, probability in likeliest)
+        counts = Counter(self.class_name)
+        return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
 
     def plot(self, image: ImageSource | None = None) -> Image.Image:
         """A copy of the image with the results drawn on it, by default the image that was sent.
@@ -236,6 +245,33 @@ class Detections:
             plain["classification"] = self.classification.to_dict()
         return plain
 
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each object, or for each class of a classification:
+        class_id, class_name, confidence, x_min, y_min, x_max, y_max in pixels, and the fields of
+        the task. Raises ImportError without that library.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install pandas") from error
+        return pandas.DataFrame(list(flat_rows.rows(self)), columns=flat_rows.columns(self))
+
+    def to_coco(self, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
+        """COCO's annotations of this image, one for each object: bbox (x, y, width, height), area,
+        score, category_id (the class id), and segmentation or keypoints by task.
+
+        They are numbered from `first_id`. Raises ValueError for a classification.
+        """
+        return list(coco.annotations(self, image_id, first_id))
+
+    def to_yolo(self, *, with_confidence: bool = False) -> str:
+        """The text of a YOLO label file, as the model library's `save_txt` writes it: a line for
+        each object, places as shares of the image's sides.
+
+        Raises ValueError for masks of run lengths, which have no outline.
+        """
+        return "".join(f"{line}\n" for line in yolo_labels.lines(self, with_confidence))
+
     def to_supervision(self, *, masks: bool = True) -> Any:
         """Converts to `supervision.Detections`; class names and the corners of rotated boxes are
         in its data.
@@ -256,6 +292,7 @@ class Detections:
             mask=arrays,
             confidence=self.confidence.copy(),
             class_id=self.class_id.astype(int),
+            tracker_id=None if self.tracker_id is None else self.tracker_id.astype(int),
             data=data,
         )
 
@@ -338,6 +375,10 @@ def _classification(message: detection_pb2.Classification) -> Classification:
 
 def _rows(values: F32 | None, key: Any) -> F32 | None:
     return None if values is None else values[key]
+
+
+def _track(values: I64 | None, key: int) -> int | None:
+    return None if values is None or values[key] < 0 else int(values[key])
 
 
 def _plain(values: F32) -> Any:

@@ -48,6 +48,8 @@ class DrawableObject(Protocol):
     def keypoints(self) -> F32 | None: ...
     @property
     def corners(self) -> F32 | None: ...
+    @property
+    def tracker_id(self) -> int | None: ...
 
 
 class DrawableClasses(Protocol):
@@ -96,7 +98,9 @@ def draw(results: Drawable, picture: Image.Image) -> Image.Image:
         if item.keypoints is not None:
             pen.keypoints(item.keypoints, _colour(item))
     for item in objects:
-        pen.label(item.corner, f"{item.class_name} {item.confidence:.2f}", _colour(item))
+        track = "" if item.tracker_id is None else f"#{item.tracker_id} "
+        text = f"{track}{item.class_name} {item.confidence:.2f}"
+        pen.label(item.corner, text, _colour(item))
     classes = results.classification
     if classes is not None:
         named = zip(classes.class_name, classes.probability, strict=True)

@@ -130,7 +130,8 @@ class ModelVersion:
     `image_width` are the most that an image is letterboxed to: a square of `image_size`, unless the
     version has a rectangle. `served` is the build
     that serves it, by kind of device; `builds` are all its builds. If it is a build itself,
-    `build_of` names its version.
+    `build_of` names its version. `training` is what the file says about its training; `metadata`
+    are the texts it was registered with, in answers of `model` alone.
     """
 
     name: str
@@ -173,6 +174,8 @@ class ModelVersion:
     builds: "tuple[ModelVersion, ...]" = ()
     build_of: str = ""
     tried: tuple[str, ...] = ()
+    training: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +337,8 @@ def version_of(message: model_pb2.ModelVersion) -> ModelVersion:
         if message.HasField("build_of")
         else "",
         tried=tuple(message.tried),
+        training=dict(sorted(message.training.items())),
+        metadata=dict(sorted(message.metadata.items())),
     )
 
 

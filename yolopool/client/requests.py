@@ -107,9 +107,10 @@ class RegisterOptions(TypedDict, total=False):
     `image_size` is the longest side in pixels, or the (height, width) of a rectangle, `image_sizes`
     are others that requests may ask for (of a square). `output_layout` is for an ONNX file that
     does not say how its output is laid out. `class_names` are for a file that lacks them or has
-    wrong ones; `architecture` (a YAML file, or the name of one of the model library's) is for a
-    file that holds weights alone, and needs `class_names` too. `placement` says where the version
-    may run.
+    wrong ones; {3: "nut"} renames some. `architecture` (a YAML file, or the name of one of the
+    model library's) is for a file that holds weights alone, and needs `class_names` too.
+    `placement` says where the version may run. `metadata` are texts to keep with the version, by
+    file name, such as {"notes.txt": "..."}.
     """
 
     image_size: int | tuple[int, int] | None
@@ -121,8 +122,9 @@ class RegisterOptions(TypedDict, total=False):
     head_mode: HeadModeName | None
     output_layout: OutputLayoutName | None
     architecture: str | Path | None
-    class_names: Sequence[str]
+    class_names: Sequence[str] | Mapping[int, str]
     placement: Placement | None
+    metadata: Mapping[str, str]
 
 
 def detect(
@@ -239,6 +241,8 @@ def register(
         head_mode=_HEADS[head_mode],
         output_layout=_LAYOUTS[output_layout],
     )
+    names = given.get("class_names", ())
+    renamed = names if isinstance(names, Mapping) else {}
     return model_pb2.RegisterModelRequest(
         name=name,
         artifact=artifact_sha256,
@@ -246,7 +250,9 @@ def register(
         source_name=file_name,
         request_id=uuid.uuid4().hex,
         architecture_yaml=architecture_yaml,
-        class_names=given.get("class_names", ()),
+        class_names=() if isinstance(names, Mapping) else names,
+        renamed_classes={_unsigned("class id", number): one for number, one in renamed.items()},
+        metadata=given.get("metadata"),
         placement=placement(where) if where is not None else None,
     )
 

@@ -20,6 +20,8 @@ from yolopool.client import calls, fleet_records, requests
 from yolopool.client.calls import Answer, Call
 from yolopool.client.model_records import ModelVersion, version_of
 from yolopool.client.requests import RegisterOptions
+from yolopool.client.training import run_folder
+from yolopool.client.training.run_folder import TrainingRun
 from yolopool.errors import ArtifactNotFound, InvalidOffset, InvalidOption, Unavailable
 from yolopool.v1 import model_pb2
 
@@ -194,7 +196,9 @@ def register(
 ) -> Flow[ModelVersion]:
     requests.refuse_unknown("register", options, RegisterOptions)
     until = time.monotonic() + timeout_s
-    artifact = yield from upload(path, progress=progress, timeout_s=timeout_s)
+    run: TrainingRun = yield FileWork(partial(run_folder.find, path))
+    options["metadata"] = {**run.metadata, **options.get("metadata", {})}
+    artifact = yield from upload(run.file, progress=progress, timeout_s=timeout_s)
     architecture = options.get("architecture")
     text = _architecture_text(architecture) if architecture is not None else ""
     request = requests.register(name, artifact.sha256, artifact.path.name, text, options)

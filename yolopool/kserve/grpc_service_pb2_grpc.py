@@ -155,8 +155,8 @@ class GRPCInferenceServiceServicer:
 
     def ModelReady(self, request, context):
         """True while a worker holds the version, so that ModelInfer runs without a load. False for a model
-        that is not known. ModelInfer loads what is not held, so that false is no reason not to call it.
-        Does not block.
+        that is not known or not imported. ModelInfer loads what is not held, so that false is no reason
+        not to call it. Does not block.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,8 +185,8 @@ class GRPCInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ModelInfer(self, request, context):
-        """Detect on each image of a batch at once, answered together in their order. Blocks as Detect
-        does. One image that fails fails the request: the message and the details (image) name it.
+        """Detect on each image of a batch, up to 32 at once, answered together in their order. Blocks as
+        Detect does. One image that fails fails the request: the message and the details (image) name it.
         Errors: those of Detect, and INVALID_ARGUMENT (INVALID_TENSOR, INVALID_OPTION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -196,7 +196,7 @@ class GRPCInferenceServiceServicer:
     def ModelStreamInfer(self, request_iterator, context):
         """ModelInfer for each message, some at once; answers come in the order of the requests. A request
         that fails is answered with an error_message and its id, and the stream goes on. Not read
-        further while too much is open.
+        further while 32 images, or 32 MiB of messages, are open.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

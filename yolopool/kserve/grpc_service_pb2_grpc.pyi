@@ -46,8 +46,8 @@ class GRPCInferenceServiceStub:
     """True once desired state was read, with or without workers. Does not block."""
     ModelReady: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelReadyRequest, _grpc_service_pb2.ModelReadyResponse]
     """True while a worker holds the version, so that ModelInfer runs without a load. False for a model
-    that is not known. ModelInfer loads what is not held, so that false is no reason not to call it.
-    Does not block.
+    that is not known or not imported. ModelInfer loads what is not held, so that false is no reason
+    not to call it. Does not block.
     """
     ServerMetadata: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.ServerMetadataRequest, _grpc_service_pb2.ServerMetadataResponse]
     """Does not block."""
@@ -58,14 +58,14 @@ class GRPCInferenceServiceStub:
     FAILED_PRECONDITION (MODEL_NOT_READY, MODEL_IMPORT_FAILED).
     """
     ModelInfer: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelInferRequest, _grpc_service_pb2.ModelInferResponse]
-    """Detect on each image of a batch at once, answered together in their order. Blocks as Detect
-    does. One image that fails fails the request: the message and the details (image) name it.
+    """Detect on each image of a batch, up to 32 at once, answered together in their order. Blocks as
+    Detect does. One image that fails fails the request: the message and the details (image) name it.
     Errors: those of Detect, and INVALID_ARGUMENT (INVALID_TENSOR, INVALID_OPTION).
     """
     ModelStreamInfer: _grpc.StreamStreamMultiCallable[_grpc_service_pb2.ModelInferRequest, _grpc_service_pb2.ModelStreamInferResponse]
     """ModelInfer for each message, some at once; answers come in the order of the requests. A request
     that fails is answered with an error_message and its id, and the stream goes on. Not read
-    further while too much is open.
+    further while 32 images, or 32 MiB of messages, are open.
     """
     ModelStatistics: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelStatisticsRequest, _grpc_service_pb2.ModelStatisticsResponse]
     """What ModelInfer of this control plane did since it started. Does not block.
@@ -101,8 +101,8 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """True once desired state was read, with or without workers. Does not block."""
     ModelReady: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelReadyRequest, _grpc_service_pb2.ModelReadyResponse]  # type: ignore[assignment]
     """True while a worker holds the version, so that ModelInfer runs without a load. False for a model
-    that is not known. ModelInfer loads what is not held, so that false is no reason not to call it.
-    Does not block.
+    that is not known or not imported. ModelInfer loads what is not held, so that false is no reason
+    not to call it. Does not block.
     """
     ServerMetadata: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.ServerMetadataRequest, _grpc_service_pb2.ServerMetadataResponse]  # type: ignore[assignment]
     """Does not block."""
@@ -113,14 +113,14 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     FAILED_PRECONDITION (MODEL_NOT_READY, MODEL_IMPORT_FAILED).
     """
     ModelInfer: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelInferRequest, _grpc_service_pb2.ModelInferResponse]  # type: ignore[assignment]
-    """Detect on each image of a batch at once, answered together in their order. Blocks as Detect
-    does. One image that fails fails the request: the message and the details (image) name it.
+    """Detect on each image of a batch, up to 32 at once, answered together in their order. Blocks as
+    Detect does. One image that fails fails the request: the message and the details (image) name it.
     Errors: those of Detect, and INVALID_ARGUMENT (INVALID_TENSOR, INVALID_OPTION).
     """
     ModelStreamInfer: _aio.StreamStreamMultiCallable[_grpc_service_pb2.ModelInferRequest, _grpc_service_pb2.ModelStreamInferResponse]  # type: ignore[assignment]
     """ModelInfer for each message, some at once; answers come in the order of the requests. A request
     that fails is answered with an error_message and its id, and the stream goes on. Not read
-    further while too much is open.
+    further while 32 images, or 32 MiB of messages, are open.
     """
     ModelStatistics: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelStatisticsRequest, _grpc_service_pb2.ModelStatisticsResponse]  # type: ignore[assignment]
     """What ModelInfer of this control plane did since it started. Does not block.
@@ -171,8 +171,8 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_grpc_service_pb2.ModelReadyResponse, _abc.Awaitable[_grpc_service_pb2.ModelReadyResponse]]:
         """True while a worker holds the version, so that ModelInfer runs without a load. False for a model
-        that is not known. ModelInfer loads what is not held, so that false is no reason not to call it.
-        Does not block.
+        that is not known or not imported. ModelInfer loads what is not held, so that false is no reason
+        not to call it. Does not block.
         """
 
     @_abc_1.abstractmethod
@@ -207,8 +207,8 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _grpc_service_pb2.ModelInferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_grpc_service_pb2.ModelInferResponse, _abc.Awaitable[_grpc_service_pb2.ModelInferResponse]]:
-        """Detect on each image of a batch at once, answered together in their order. Blocks as Detect
-        does. One image that fails fails the request: the message and the details (image) name it.
+        """Detect on each image of a batch, up to 32 at once, answered together in their order. Blocks as
+        Detect does. One image that fails fails the request: the message and the details (image) name it.
         Errors: those of Detect, and INVALID_ARGUMENT (INVALID_TENSOR, INVALID_OPTION).
         """
 
@@ -220,7 +220,7 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_grpc_service_pb2.ModelStreamInferResponse], _abc.AsyncIterator[_grpc_service_pb2.ModelStreamInferResponse]]:
         """ModelInfer for each message, some at once; answers come in the order of the requests. A request
         that fails is answered with an error_message and its id, and the stream goes on. Not read
-        further while too much is open.
+        further while 32 images, or 32 MiB of messages, are open.
         """
 
     @_abc_1.abstractmethod

@@ -20,9 +20,11 @@ class OpenCalls:
         self.refusing = False
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """One call, from begin to end. Raises Draining if the process stops."""
-        if self.refusing:
+    def one(self, admitted: bool = False) -> Iterator[None]:
+        """One call, from begin to end. Raises Draining if the process stops, unless it is part of
+        one that was `admitted` before.
+        """
+        if self.refusing and not admitted:
             raise Draining("this process is stopping: ask another")
         self.open += 1
         try:

@@ -46,7 +46,8 @@ class EventServiceServicer:
 
     def WatchEvents(self, request, context):
         """Events after `after`, oldest first, and with follow those to come, until the caller leaves.
-        The newest 10,000 are kept: an `after` older than those begins with the oldest there is.
+        The newest 10,000 are kept: an `after` older than those begins with the oldest there is, and so
+        does one later than all, which is another store's.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: the store is
         away; go on with the last id that was seen).
         """

@@ -33,7 +33,8 @@ class EventServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     WatchEvents: _grpc.UnaryStreamMultiCallable[_events_pb2.WatchEventsRequest, _events_pb2.Event]
     """Events after `after`, oldest first, and with follow those to come, until the caller leaves.
-    The newest 10,000 are kept: an `after` older than those begins with the oldest there is.
+    The newest 10,000 are kept: an `after` older than those begins with the oldest there is, and so
+    does one later than all, which is another store's.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: the store is
     away; go on with the last id that was seen).
     """
@@ -43,7 +44,8 @@ class EventServiceAsyncStub(EventServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchEvents: _aio.UnaryStreamMultiCallable[_events_pb2.WatchEventsRequest, _events_pb2.Event]  # type: ignore[assignment]
     """Events after `after`, oldest first, and with follow those to come, until the caller leaves.
-    The newest 10,000 are kept: an `after` older than those begins with the oldest there is.
+    The newest 10,000 are kept: an `after` older than those begins with the oldest there is, and so
+    does one later than all, which is another store's.
     Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: the store is
     away; go on with the last id that was seen).
     """
@@ -56,7 +58,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_events_pb2.Event], _abc.AsyncIterator[_events_pb2.Event]]:
         """Events after `after`, oldest first, and with follow those to come, until the caller leaves.
-        The newest 10,000 are kept: an `after` older than those begins with the oldest there is.
+        The newest 10,000 are kept: an `after` older than those begins with the oldest there is, and so
+        does one later than all, which is another store's.
         Errors: INVALID_ARGUMENT (INVALID_OPTION), UNAVAILABLE (REGISTRY_UNAVAILABLE: the store is
         away; go on with the last id that was seen).
         """

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from yolopool.v1 import types_pb2 as yolopool_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17yolopool/v1/fleet.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"w\n\nWorkerExit\x12\r\n\x05\x65nded\x18\x01 \x01(\t\x12\x13\n\x0blast_output\x18\x02 \x01(\t\x12\x10\n\x08in_a_row\x18\x03 \x01(\r\x12\r\n\x05ran_s\x18\x04 \x01(\x02\x12\x14\n\x0crestart_in_s\x18\x05 \x01(\x02\x12\x0e\n\x06unix_s\x18\x06 \x01(\x01\"\xc4\x04\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65vice_kind\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t\x12\'\n\x05state\x18\x07 \x01(\x0e\x32\x18.yolopool.v1.WorkerState\x12\x15\n\rjoined_unix_s\x18\x08 \x01(\x01\x12\x14\n\x0clease_left_s\x18\t \x01(\x02\x12#\n\x06ledger\x18\n \x01(\x0b\x32\x13.yolopool.v1.Ledger\x12%\n\x04load\x18\x0b \x01(\x0b\x32\x17.yolopool.v1.LoadReport\x12&\n\x08replicas\x18\x0c \x03(\x0b\x32\x14.yolopool.v1.Replica\x12/\n\x06labels\x18\r \x03(\x0b\x32\x1f.yolopool.v1.Worker.LabelsEntry\x12\x0f\n\x07release\x18\x0e \x01(\t\x12\x18\n\x10replaces_because\x18\x0f \x01(\t\x12\x10\n\x08\x63ordoned\x18\x10 \x01(\x08\x12*\n\tlast_exit\x18\x11 \x01(\x0b\x32\x17.yolopool.v1.WorkerExit\x12\x14\n\x0cio_addresses\x18\x12 \x03(\t\x12%\n\x07variant\x18\x13 \x01(\x0b\x32\x14.yolopool.v1.Variant\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x14\n\x12ListWorkersRequest\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.yolopool.v1.Worker\"\x11\n\x0fGetFleetRequest\"\xbf\x03\n\x10GetFleetResponse\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x16\n\x0estarted_unix_s\x18\x03 \x01(\x01\x12\x15\n\rcontrol_plane\x18\x04 \x01(\t\x12\x12\n\nreconciler\x18\x05 \x01(\t\x12\x1a\n\x12registry_available\x18\x06 \x01(\x08\x12\x0e\n\x06models\x18\x07 \x01(\r\x12\x10\n\x08versions\x18\x08 \x01(\r\x12\x15\n\rworkers_ready\x18\t \x01(\r\x12\x0f\n\x07workers\x18\n \x01(\r\x12\x11\n\timporters\x18\x0b \x01(\r\x12\x14\n\x0creplicas_hot\x18\x0c \x01(\r\x12\x13\n\x0boutstanding\x18\r \x01(\r\x12\x14\n\x0c\x62udget_bytes\x18\x0e \x01(\x04\x12\x12\n\nused_bytes\x18\x0f \x01(\x04\x12\x16\n\x0erequests_total\x18\x10 \x01(\x04\x12\x14\n\x0c\x65rrors_total\x18\x11 \x01(\x04\x12\x13\n\x0bloads_total\x18\x12 \x01(\x04\x12\x16\n\x0ereleases_total\x18\x13 \x01(\x04\x12\x1d\n\x15workers_crash_looping\x18\x14 \x01(\r\"2\n\x12\x44rainWorkerRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"A\n\x13\x44rainWorkerResponse\x12*\n\tnot_moved\x18\x01 \x03(\x0b\x32\x17.yolopool.v1.VersionKey*\xc7\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x16\n\x12WORKER_STATE_READY\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x15\n\x11WORKER_STATE_LOST\x10\x04\x12\x15\n\x11WORKER_STATE_HUNG\x10\x05\x12\x1e\n\x1aWORKER_STATE_CRASH_LOOPING\x10\x06\x32\xfb\x01\n\x0c\x46leetService\x12P\n\x0bListWorkers\x12\x1f.yolopool.v1.ListWorkersRequest\x1a .yolopool.v1.ListWorkersResponse\x12G\n\x08GetFleet\x12\x1c.yolopool.v1.GetFleetRequest\x1a\x1d.yolopool.v1.GetFleetResponse\x12P\n\x0b\x44rainWorker\x12\x1f.yolopool.v1.DrainWorkerRequest\x1a .yolopool.v1.DrainWorkerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17yolopool/v1/fleet.proto\x12\x0byolopool.v1\x1a\x17yolopool/v1/types.proto\"w\n\nWorkerExit\x12\r\n\x05\x65nded\x18\x01 \x01(\t\x12\x13\n\x0blast_output\x18\x02 \x01(\t\x12\x10\n\x08in_a_row\x18\x03 \x01(\r\x12\r\n\x05ran_s\x18\x04 \x01(\x02\x12\x14\n\x0crestart_in_s\x18\x05 \x01(\x02\x12\x0e\n\x06unix_s\x18\x06 \x01(\x01\"\xc4\x04\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65vice_kind\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t\x12\'\n\x05state\x18\x07 \x01(\x0e\x32\x18.yolopool.v1.WorkerState\x12\x15\n\rjoined_unix_s\x18\x08 \x01(\x01\x12\x14\n\x0clease_left_s\x18\t \x01(\x02\x12#\n\x06ledger\x18\n \x01(\x0b\x32\x13.yolopool.v1.Ledger\x12%\n\x04load\x18\x0b \x01(\x0b\x32\x17.yolopool.v1.LoadReport\x12&\n\x08replicas\x18\x0c \x03(\x0b\x32\x14.yolopool.v1.Replica\x12/\n\x06labels\x18\r \x03(\x0b\x32\x1f.yolopool.v1.Worker.LabelsEntry\x12\x0f\n\x07release\x18\x0e \x01(\t\x12\x18\n\x10replaces_because\x18\x0f \x01(\t\x12\x10\n\x08\x63ordoned\x18\x10 \x01(\x08\x12*\n\tlast_exit\x18\x11 \x01(\x0b\x32\x17.yolopool.v1.WorkerExit\x12\x14\n\x0cio_addresses\x18\x12 \x03(\t\x12%\n\x07variant\x18\x13 \x01(\x0b\x32\x14.yolopool.v1.Variant\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x14\n\x12ListWorkersRequest\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.yolopool.v1.Worker\"\"\n\x10GetWorkerRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\"8\n\x11GetWorkerResponse\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.yolopool.v1.Worker\"\x11\n\x0fGetFleetRequest\"\xbf\x03\n\x10GetFleetResponse\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\x16\n\x0estarted_unix_s\x18\x03 \x01(\x01\x12\x15\n\rcontrol_plane\x18\x04 \x01(\t\x12\x12\n\nreconciler\x18\x05 \x01(\t\x12\x1a\n\x12registry_available\x18\x06 \x01(\x08\x12\x0e\n\x06models\x18\x07 \x01(\r\x12\x10\n\x08versions\x18\x08 \x01(\r\x12\x15\n\rworkers_ready\x18\t \x01(\r\x12\x0f\n\x07workers\x18\n \x01(\r\x12\x11\n\timporters\x18\x0b \x01(\r\x12\x14\n\x0creplicas_hot\x18\x0c \x01(\r\x12\x13\n\x0boutstanding\x18\r \x01(\r\x12\x14\n\x0c\x62udget_bytes\x18\x0e \x01(\x04\x12\x12\n\nused_bytes\x18\x0f \x01(\x04\x12\x16\n\x0erequests_total\x18\x10 \x01(\x04\x12\x14\n\x0c\x65rrors_total\x18\x11 \x01(\x04\x12\x13\n\x0bloads_total\x18\x12 \x01(\x04\x12\x16\n\x0ereleases_total\x18\x13 \x01(\x04\x12\x1d\n\x15workers_crash_looping\x18\x14 \x01(\r\"2\n\x12\x44rainWorkerRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"A\n\x13\x44rainWorkerResponse\x12*\n\tnot_moved\x18\x01 \x03(\x0b\x32\x17.yolopool.v1.VersionKey*\xc7\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x16\n\x12WORKER_STATE_READY\x10\x02\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x03\x12\x15\n\x11WORKER_STATE_LOST\x10\x04\x12\x15\n\x11WORKER_STATE_HUNG\x10\x05\x12\x1e\n\x1aWORKER_STATE_CRASH_LOOPING\x10\x06\x32\xc7\x02\n\x0c\x46leetService\x12P\n\x0bListWorkers\x12\x1f.yolopool.v1.ListWorkersRequest\x1a .yolopool.v1.ListWorkersResponse\x12J\n\tGetWorker\x12\x1d.yolopool.v1.GetWorkerRequest\x1a\x1e.yolopool.v1.GetWorkerResponse\x12G\n\x08GetFleet\x12\x1c.yolopool.v1.GetFleetRequest\x1a\x1d.yolopool.v1.GetFleetResponse\x12P\n\x0b\x44rainWorker\x12\x1f.yolopool.v1.DrainWorkerRequest\x1a .yolopool.v1.DrainWorkerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_WORKERSTATE']._serialized_start=1441
-  _globals['_WORKERSTATE']._serialized_end=1640
+  _globals['_WORKERSTATE']._serialized_start=1535
+  _globals['_WORKERSTATE']._serialized_end=1734
   _globals['_WORKEREXIT']._serialized_start=65
   _globals['_WORKEREXIT']._serialized_end=184
   _globals['_WORKER']._serialized_start=187
@@ -46,14 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTWORKERSREQUEST']._serialized_end=789
   _globals['_LISTWORKERSRESPONSE']._serialized_start=791
   _globals['_LISTWORKERSRESPONSE']._serialized_end=850
-  _globals['_GETFLEETREQUEST']._serialized_start=852
-  _globals['_GETFLEETREQUEST']._serialized_end=869
-  _globals['_GETFLEETRESPONSE']._serialized_start=872
-  _globals['_GETFLEETRESPONSE']._serialized_end=1319
-  _globals['_DRAINWORKERREQUEST']._serialized_start=1321
-  _globals['_DRAINWORKERREQUEST']._serialized_end=1371
-  _globals['_DRAINWORKERRESPONSE']._serialized_start=1373
-  _globals['_DRAINWORKERRESPONSE']._serialized_end=1438
-  _globals['_FLEETSERVICE']._serialized_start=1643
-  _globals['_FLEETSERVICE']._serialized_end=1894
+  _globals['_GETWORKERREQUEST']._serialized_start=852
+  _globals['_GETWORKERREQUEST']._serialized_end=886
+  _globals['_GETWORKERRESPONSE']._serialized_start=888
+  _globals['_GETWORKERRESPONSE']._serialized_end=944
+  _globals['_GETFLEETREQUEST']._serialized_start=946
+  _globals['_GETFLEETREQUEST']._serialized_end=963
+  _globals['_GETFLEETRESPONSE']._serialized_start=966
+  _globals['_GETFLEETRESPONSE']._serialized_end=1413
+  _globals['_DRAINWORKERREQUEST']._serialized_start=1415
+  _globals['_DRAINWORKERREQUEST']._serialized_end=1465
+  _globals['_DRAINWORKERRESPONSE']._serialized_start=1467
+  _globals['_DRAINWORKERRESPONSE']._serialized_end=1532
+  _globals['_FLEETSERVICE']._serialized_start=1737
+  _globals['_FLEETSERVICE']._serialized_end=2064
 # @@protoc_insertion_point(module_scope)

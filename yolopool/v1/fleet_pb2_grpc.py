@@ -39,6 +39,11 @@ class FleetServiceStub:
                 request_serializer=yolopool_dot_v1_dot_fleet__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_fleet__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.GetWorker = channel.unary_unary(
+                '/yolopool.v1.FleetService/GetWorker',
+                request_serializer=yolopool_dot_v1_dot_fleet__pb2.GetWorkerRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_fleet__pb2.GetWorkerResponse.FromString,
+                _registered_method=True)
         self.GetFleet = channel.unary_unary(
                 '/yolopool.v1.FleetService/GetFleet',
                 request_serializer=yolopool_dot_v1_dot_fleet__pb2.GetFleetRequest.SerializeToString,
@@ -56,6 +61,14 @@ class FleetServiceServicer:
 
     def ListWorkers(self, request, context):
         """All workers with their memory, load and models, as this control plane sees them. Does not block.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWorker(self, request, context):
+        """One of them. Does not block.
+        Errors: NOT_FOUND (WORKER_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +99,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=yolopool_dot_v1_dot_fleet__pb2.ListWorkersRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_fleet__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'GetWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWorker,
+                    request_deserializer=yolopool_dot_v1_dot_fleet__pb2.GetWorkerRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_fleet__pb2.GetWorkerResponse.SerializeToString,
             ),
             'GetFleet': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFleet,
@@ -125,6 +143,33 @@ class FleetService:
             '/yolopool.v1.FleetService/ListWorkers',
             yolopool_dot_v1_dot_fleet__pb2.ListWorkersRequest.SerializeToString,
             yolopool_dot_v1_dot_fleet__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.FleetService/GetWorker',
+            yolopool_dot_v1_dot_fleet__pb2.GetWorkerRequest.SerializeToString,
+            yolopool_dot_v1_dot_fleet__pb2.GetWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,10 @@ class FleetServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FleetServiceAsyncStub: ...
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListWorkersRequest, _fleet_pb2.ListWorkersResponse]
     """All workers with their memory, load and models, as this control plane sees them. Does not block."""
+    GetWorker: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetWorkerRequest, _fleet_pb2.GetWorkerResponse]
+    """One of them. Does not block.
+    Errors: NOT_FOUND (WORKER_NOT_FOUND).
+    """
     GetFleet: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]
     """The whole in numbers, and who answers and who decides. Does not block."""
     DrainWorker: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DrainWorkerRequest, _fleet_pb2.DrainWorkerResponse]
@@ -48,6 +52,10 @@ class FleetServiceAsyncStub(FleetServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListWorkers: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListWorkersRequest, _fleet_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """All workers with their memory, load and models, as this control plane sees them. Does not block."""
+    GetWorker: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetWorkerRequest, _fleet_pb2.GetWorkerResponse]  # type: ignore[assignment]
+    """One of them. Does not block.
+    Errors: NOT_FOUND (WORKER_NOT_FOUND).
+    """
     GetFleet: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetFleetRequest, _fleet_pb2.GetFleetResponse]  # type: ignore[assignment]
     """The whole in numbers, and who answers and who decides. Does not block."""
     DrainWorker: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DrainWorkerRequest, _fleet_pb2.DrainWorkerResponse]  # type: ignore[assignment]
@@ -66,6 +74,16 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ListWorkersResponse, _abc.Awaitable[_fleet_pb2.ListWorkersResponse]]:
         """All workers with their memory, load and models, as this control plane sees them. Does not block."""
+
+    @_abc_1.abstractmethod
+    def GetWorker(
+        self,
+        request: _fleet_pb2.GetWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.GetWorkerResponse, _abc.Awaitable[_fleet_pb2.GetWorkerResponse]]:
+        """One of them. Does not block.
+        Errors: NOT_FOUND (WORKER_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def GetFleet(

@@ -68,6 +68,26 @@ Global___ClaimImportResponse: _TypeAlias = ClaimImportResponse  # noqa: Y015
 class ImportJob(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RenamedClassesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     ARTIFACT_URI_FIELD_NUMBER: _builtins.int
@@ -80,6 +100,7 @@ class ImportJob(_message.Message):
     BUILD_FIELD_NUMBER: _builtins.int
     CALIBRATION_URI_FIELD_NUMBER: _builtins.int
     CALIBRATION_FIELD_NUMBER: _builtins.int
+    RENAMED_CLASSES_FIELD_NUMBER: _builtins.int
     artifact_uri: _builtins.str
     artifact: _builtins.str
     """SHA-256 of the artifact."""
@@ -102,6 +123,10 @@ class ImportJob(_message.Message):
     def build(self) -> Global___Build:
         """Unset: as the artifact is."""
 
+    @_builtins.property
+    def renamed_classes(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """As in RegisterModelRequest."""
+
     def __init__(
         self,
         *,
@@ -117,10 +142,11 @@ class ImportJob(_message.Message):
         build: Global___Build | None = ...,
         calibration_uri: _builtins.str = ...,
         calibration: _builtins.str = ...,
+        renamed_classes: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "settings", b"settings", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "artifact_uri", b"artifact_uri", "build", b"build", "calibration", b"calibration", "calibration_uri", b"calibration_uri", "class_names", b"class_names", "lease_s", b"lease_s", "pack_store_uri", b"pack_store_uri", "settings", b"settings", "source_name", b"source_name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture_yaml", b"architecture_yaml", "artifact", b"artifact", "artifact_uri", b"artifact_uri", "build", b"build", "calibration", b"calibration", "calibration_uri", b"calibration_uri", "class_names", b"class_names", "lease_s", b"lease_s", "pack_store_uri", b"pack_store_uri", "renamed_classes", b"renamed_classes", "settings", b"settings", "source_name", b"source_name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -216,6 +242,26 @@ class ImportedPack(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TrainingEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DIGEST_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
@@ -231,6 +277,7 @@ class ImportedPack(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     TRIED_FIELD_NUMBER: _builtins.int
+    TRAINING_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     architecture: _builtins.str
     task: _builtins.str
@@ -258,6 +305,10 @@ class ImportedPack(_message.Message):
     def tried(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of an ONNX graph: what was tried on pictures, and what came of it."""
 
+    @_builtins.property
+    def training(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What a checkpoint says about its training; for people."""
+
     def __init__(
         self,
         *,
@@ -276,10 +327,11 @@ class ImportedPack(_message.Message):
         backend: _builtins.str = ...,
         precision: _builtins.str = ...,
         tried: _abc.Iterable[_builtins.str] | None = ...,
+        training: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "artifact_bytes", b"artifact_bytes", "backend", b"backend", "class_names", b"class_names", "digest", b"digest", "gflops", b"gflops", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "precision", b"precision", "settings", b"settings", "task", b"task", "tried", b"tried", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_bytes_per_megapixel", b"activation_bytes_per_megapixel", "architecture", b"architecture", "artifact_bytes", b"artifact_bytes", "backend", b"backend", "class_names", b"class_names", "digest", b"digest", "gflops", b"gflops", "pack_bytes", b"pack_bytes", "parameters", b"parameters", "precision", b"precision", "settings", b"settings", "task", b"task", "training", b"training", "tried", b"tried", "warnings", b"warnings", "weights_bytes", b"weights_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

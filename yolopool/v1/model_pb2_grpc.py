@@ -113,12 +113,13 @@ class ModelServiceServicer:
         """Stores bytes under their SHA-256. The first message is the header, chunks follow in
         order from header.offset. Blocks until the stream ends. Bytes received are kept when
         a call breaks: a call with only a header answers how many are held, and the next may
-        start there. Repeating a complete upload is answered at once with complete = true.
+        start there; where all are held and it is not complete, a header with that offset ends it.
+        Repeating a complete upload is answered at once with complete = true.
         A header without sha256 is for callers who do not know it: the answer has it, and nothing is
         kept of a call that breaks.
         Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
         (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
-        UNAVAILABLE (STORAGE_FAILED).
+        UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,12 +35,13 @@ class ModelServiceStub:
     """Stores bytes under their SHA-256. The first message is the header, chunks follow in
     order from header.offset. Blocks until the stream ends. Bytes received are kept when
     a call breaks: a call with only a header answers how many are held, and the next may
-    start there. Repeating a complete upload is answered at once with complete = true.
+    start there; where all are held and it is not complete, a header with that offset ends it.
+    Repeating a complete upload is answered at once with complete = true.
     A header without sha256 is for callers who do not know it: the answer has it, and nothing is
     kept of a call that breaks.
     Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
     (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
-    UNAVAILABLE (STORAGE_FAILED).
+    UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
     """
     RegisterModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.RegisterModelRequest, _model_pb2.RegisterModelResponse]
     """Makes a new version of a model from an uploaded artifact and queues its import.
@@ -134,12 +135,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Stores bytes under their SHA-256. The first message is the header, chunks follow in
     order from header.offset. Blocks until the stream ends. Bytes received are kept when
     a call breaks: a call with only a header answers how many are held, and the next may
-    start there. Repeating a complete upload is answered at once with complete = true.
+    start there; where all are held and it is not complete, a header with that offset ends it.
+    Repeating a complete upload is answered at once with complete = true.
     A header without sha256 is for callers who do not know it: the answer has it, and nothing is
     kept of a call that breaks.
     Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
     (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
-    UNAVAILABLE (STORAGE_FAILED).
+    UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
     """
     RegisterModel: _aio.UnaryUnaryMultiCallable[_model_pb2.RegisterModelRequest, _model_pb2.RegisterModelResponse]  # type: ignore[assignment]
     """Makes a new version of a model from an uploaded artifact and queues its import.
@@ -236,12 +238,13 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores bytes under their SHA-256. The first message is the header, chunks follow in
         order from header.offset. Blocks until the stream ends. Bytes received are kept when
         a call breaks: a call with only a header answers how many are held, and the next may
-        start there. Repeating a complete upload is answered at once with complete = true.
+        start there; where all are held and it is not complete, a header with that offset ends it.
+        Repeating a complete upload is answered at once with complete = true.
         A header without sha256 is for callers who do not know it: the answer has it, and nothing is
         kept of a call that breaks.
         Errors: INVALID_ARGUMENT (INVALID_DIGEST, INVALID_OFFSET), RESOURCE_EXHAUSTED
         (ARTIFACT_TOO_LARGE, DISK_FULL), DATA_LOSS (DIGEST_MISMATCH: what was held is discarded),
-        UNAVAILABLE (STORAGE_FAILED).
+        UNAVAILABLE (STORAGE_FAILED; also while another control plane receives the same file).
         """
 
     @_abc_1.abstractmethod

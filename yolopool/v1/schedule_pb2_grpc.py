@@ -44,6 +44,11 @@ class ScheduleServiceStub:
                 request_serializer=yolopool_dot_v1_dot_schedule__pb2.ListSchedulesRequest.SerializeToString,
                 response_deserializer=yolopool_dot_v1_dot_schedule__pb2.ListSchedulesResponse.FromString,
                 _registered_method=True)
+        self.GetSchedule = channel.unary_unary(
+                '/yolopool.v1.ScheduleService/GetSchedule',
+                request_serializer=yolopool_dot_v1_dot_schedule__pb2.GetScheduleRequest.SerializeToString,
+                response_deserializer=yolopool_dot_v1_dot_schedule__pb2.GetScheduleResponse.FromString,
+                _registered_method=True)
         self.DeleteSchedule = channel.unary_unary(
                 '/yolopool.v1.ScheduleService/DeleteSchedule',
                 request_serializer=yolopool_dot_v1_dot_schedule__pb2.DeleteScheduleRequest.SerializeToString,
@@ -70,6 +75,14 @@ class ScheduleServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSchedule(self, request, context):
+        """One of them. Does not block.
+        Errors: NOT_FOUND (SCHEDULE_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteSchedule(self, request, context):
         """Forgets a schedule. What it loaded stays. Repeat: NOT_FOUND.
         Errors: NOT_FOUND (SCHEDULE_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
@@ -90,6 +103,11 @@ def add_ScheduleServiceServicer_to_server(servicer, server):
                     servicer.ListSchedules,
                     request_deserializer=yolopool_dot_v1_dot_schedule__pb2.ListSchedulesRequest.FromString,
                     response_serializer=yolopool_dot_v1_dot_schedule__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'GetSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSchedule,
+                    request_deserializer=yolopool_dot_v1_dot_schedule__pb2.GetScheduleRequest.FromString,
+                    response_serializer=yolopool_dot_v1_dot_schedule__pb2.GetScheduleResponse.SerializeToString,
             ),
             'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSchedule,
@@ -151,6 +169,33 @@ class ScheduleService:
             '/yolopool.v1.ScheduleService/ListSchedules',
             yolopool_dot_v1_dot_schedule__pb2.ListSchedulesRequest.SerializeToString,
             yolopool_dot_v1_dot_schedule__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/yolopool.v1.ScheduleService/GetSchedule',
+            yolopool_dot_v1_dot_schedule__pb2.GetScheduleRequest.SerializeToString,
+            yolopool_dot_v1_dot_schedule__pb2.GetScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

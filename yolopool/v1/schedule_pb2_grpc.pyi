@@ -38,6 +38,10 @@ class ScheduleServiceStub:
     """
     ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]
     """All schedules, with their next moments and what came of the last. Does not block."""
+    GetSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.GetScheduleRequest, _schedule_pb2.GetScheduleResponse]
+    """One of them. Does not block.
+    Errors: NOT_FOUND (SCHEDULE_NOT_FOUND).
+    """
     DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]
     """Forgets a schedule. What it loaded stays. Repeat: NOT_FOUND.
     Errors: NOT_FOUND (SCHEDULE_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
@@ -53,6 +57,10 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     """
     ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]  # type: ignore[assignment]
     """All schedules, with their next moments and what came of the last. Does not block."""
+    GetSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.GetScheduleRequest, _schedule_pb2.GetScheduleResponse]  # type: ignore[assignment]
+    """One of them. Does not block.
+    Errors: NOT_FOUND (SCHEDULE_NOT_FOUND).
+    """
     DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.DeleteScheduleRequest, _schedule_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
     """Forgets a schedule. What it loaded stays. Repeat: NOT_FOUND.
     Errors: NOT_FOUND (SCHEDULE_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
@@ -77,6 +85,16 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_pb2.ListSchedulesResponse, _abc.Awaitable[_schedule_pb2.ListSchedulesResponse]]:
         """All schedules, with their next moments and what came of the last. Does not block."""
+
+    @_abc_1.abstractmethod
+    def GetSchedule(
+        self,
+        request: _schedule_pb2.GetScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_pb2.GetScheduleResponse, _abc.Awaitable[_schedule_pb2.GetScheduleResponse]]:
+        """One of them. Does not block.
+        Errors: NOT_FOUND (SCHEDULE_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def DeleteSchedule(

@@ -166,9 +166,10 @@ class _Endpoint:
 
     def _body_schema(self) -> type[BaseModel]:
         of = _within(self._asked, self._route.body)
-        less = frozenset((*self._in_path, *self._in_query)) & set(of.fields_by_name)
-        name = f"{self._route.rpc.partition('/')[2]}Body" if less or of is self._asked else ""
-        return schema_of(of, less, name)
+        if of is not self._asked:
+            return schema_of(of)
+        less = frozenset((*self._in_path, *self._in_query))
+        return schema_of(of, less, f"{self._route.rpc.partition('/')[2]}Body")
 
     def _field(self, name: str) -> FieldDescriptor:
         if name in self._asked.fields_by_name:
@@ -186,6 +187,11 @@ class _Endpoint:
             parsed(body.model_dump(exclude_unset=True), part)
         for name in self._in_path:
             of = message if name in self._asked.fields_by_name else part
+            said = getattr(of, name)
+            if said and said != given[name]:
+                raise InvalidOption(
+                    f"{name} is {given[name][:80]!r} in the path and {said[:80]!r} in the body"
+                )
             parsed({name: given[name]}, of)
         asked = {name: given[name] for name in self._in_query if given[name] is not None}
         return parsed(asked, message)

@@ -73,6 +73,10 @@ ROUTES = (
     Route(verb="GET", path="/v1/fleet", rpc="FleetService/GetFleet"),
     Route(verb="GET", path="/v1/workers", rpc="FleetService/ListWorkers"),
     Route(
+        verb="GET", path="/v1/workers/{worker}", rpc="FleetService/GetWorker",
+        answer="worker", errors=(404,),
+    ),
+    Route(
         verb="POST", path="/v1/workers/{worker}/drain", rpc="FleetService/DrainWorker",
         errors=(404, 409),
     ),
@@ -81,6 +85,10 @@ ROUTES = (
         rpc="ExplainService/ExplainRequest", errors=(404,),
     ),
     Route(verb="GET", path="/v1/schedules", rpc="ScheduleService/ListSchedules"),
+    Route(
+        verb="GET", path="/v1/schedules/{name}", rpc="ScheduleService/GetSchedule",
+        answer="schedule", errors=(404,),
+    ),
     Route(
         verb="PUT", path="/v1/schedules/{name}", rpc="ScheduleService/SetSchedule",
         body="schedule", answer="schedule", errors=(404, 409),

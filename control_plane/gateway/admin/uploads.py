@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -24,9 +25,10 @@ from control_plane.gateway.admin.endpoints import (
     with_parameters,
 )
 from control_plane.gateway.admin.schemas import parsed, schema_of
-from control_plane.gateway.connection.envelope import caller_of
+from control_plane.gateway.connection.envelope import caller_of, request_id_of
 from control_plane.gateway.dispatch import Dispatch
-from yolopool.errors import Cancelled, InvalidOffset, InvalidOption
+from control_plane.gateway.problem import problem
+from yolopool.errors import ArtifactNotFound, Cancelled, InvalidOffset, InvalidOption
 from yolopool.names import check_name
 from yolopool.v1 import model_pb2, types_pb2
 
@@ -60,7 +62,6 @@ def upload_routes(dispatch: Dispatch) -> APIRouter:
         responses={
             200: {"description": "All, or a part.", "model": held, "headers": offset},
             **problems(404),
-            404: {"description": "None of it is held.", "model": held, "headers": offset},
         },
     )
     router.add_api_route(
@@ -77,7 +78,7 @@ def upload_routes(dispatch: Dispatch) -> APIRouter:
             200: {"description": "It was there.", "model": held, "headers": offset},
             201: {"description": "It is stored.", "model": held, "headers": offset},
             202: {"description": "A part is stored.", "model": held, "headers": offset},
-            **problems(422),
+            **problems(415, 422),
         },
     )
     version = schema_of(model_pb2.ModelVersion.DESCRIPTOR)
@@ -95,7 +96,7 @@ def upload_routes(dispatch: Dispatch) -> APIRouter:
         responses={
             201: {"description": "The new version.", "model": version},
             202: {"description": "The new version; its import goes on.", "model": version},
-            **problems(404, 409, 422),
+            **problems(404, 409, 415, 422),
         },
     )
     return router
@@ -108,7 +109,12 @@ class _Uploads:
     async def look(self, request: Request, sha256: Digest) -> Response:
         refuse_unknown(request, ())
         held = await self._held(sha256, request)
-        return _held_answer(held, 200 if held.received_bytes else 404)
+        if held.received_bytes:
+            return _held_answer(held, 200)
+        none = ArtifactNotFound(f"nothing of {sha256} is held: PUT the file here")
+        answer = problem(none, request_id_of(request.scope))
+        answer.headers.update(_held_headers(held))
+        return answer
 
     async def put_artifact(self, request: Request, sha256: Digest) -> Response:
         refuse_unknown(request, ())
@@ -118,7 +124,9 @@ class _Uploads:
             return _held_answer(held, 200)
         start, size = _extent(request)
         skipped = 0
-        if start is None:
+        if held.received_bytes == size:
+            start = skipped = size  # all came before, and the end of that call was cut off
+        elif start is None:
             # The whole file once more: what is held of it is passed over.
             start = skipped = held.received_bytes if held.received_bytes < size else 0
         header = model_pb2.UploadHeader(sha256=sha256, size_bytes=size, offset=start)
@@ -135,6 +143,11 @@ class _Uploads:
         async def put(request: Request, **given: Any) -> Response:
             refuse_unknown(request, (*_SETTINGS, *_REGISTRATION, "wait", "timeout"))
             _refuse_other_bodies(request)
+            if "content-range" in request.headers:
+                raise InvalidOption(
+                    "a part of a file makes no model: send all of it, without Content-Range, or "
+                    "the parts to /v1/artifacts/SHA256"
+                )
             registration = _registration(given)
             length = int(request.headers.get("content-length") or 0)
             header = model_pb2.UploadHeader(size_bytes=length)
@@ -222,15 +235,22 @@ def _extent(request: Request) -> tuple[int | None, int]:
 
 
 def _refuse_other_bodies(request: Request) -> None:
-    """Raises InvalidOption for a body that says it is no file of a model."""
+    """Raises InvalidOption for a body that says it is no file of a model, HTTPException for a
+    packed one, which would be stored as it is.
+    """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise HTTPException(415, "a packed body is not taken: leave Content-Encoding out")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("multipart/") or kind == "application/json":
         raise InvalidOption(f"the body is {kind}: send the file itself, curl -T FILE URL")
 
 
 def _held_answer(held: model_pb2.UploadArtifactResponse, status: int) -> Response:
-    headers = {
+    return json_answer(held, status, _held_headers(held))
+
+
+def _held_headers(held: model_pb2.UploadArtifactResponse) -> dict[str, str]:
+    return {
         "Upload-Offset": str(held.received_bytes),
         "Upload-Complete": "?1" if held.complete else "?0",
     }
-    return json_answer(held, status, headers)

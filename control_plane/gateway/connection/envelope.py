@@ -22,16 +22,23 @@ from yolopool.errors import Draining, MessageTooLarge, OutOfMemory
 from yolopool.names import REQUEST_ID
 from yolopool.server.open_calls import typed_error
 
-# Keys of a scope: the id, the `traceparent` of what this process does for the call, and the values
-# of the header Authorization.
+# Keys of a scope: the id, the `traceparent` of what this process does for the call, the values
+# of the header Authorization, and what takes room for its bytes.
 REQUEST_ID_KEY, TRACE_KEY = "yolopool.request_id", "yolopool.trace"
-AUTHORIZATION_KEY = "yolopool.authorization"
+AUTHORIZATION_KEY, _ROOM_KEY = "yolopool.authorization", "yolopool.room"
 _REQUEST_ID, _TRACEPARENT = b"x-request-id", TRACEPARENT.encode()
 
 
 def request_id_of(scope: Scope) -> str:
     """The id of a request, which its caller gave or which was made."""
     return str(scope.get(REQUEST_ID_KEY, ""))
+
+
+def take_room(scope: Scope, count: int) -> None:
+    """For bytes that a door makes of a body, such as by unpacking it: until the request is answered
+    they count as bytes that were sent. Raises TooManyBodies.
+    """
+    scope[_ROOM_KEY](count)
 
 
 def caller_of(scope: Scope, door: str, timeout_s: float | None = None, api_key: str = "") -> Caller:
@@ -94,6 +101,7 @@ class Envelope:
         finally:
             tasks.discard(task)
             self._budget.give(call.taken_bytes)
+            del call.scope[_ROOM_KEY]  # it refers to the call, which refers to the scope
 
 
 class _Call:
@@ -102,6 +110,8 @@ class _Call:
     __slots__ = (
         "_answered",
         "_budget",
+        "_head_is_sent",
+        "_is_head",
         "_is_kept",
         "_limit",
         "_receive",
@@ -119,7 +129,7 @@ class _Call:
         self._limit, self._budget = rule.limit_bytes, budget
         self._is_kept = not rule.is_streamed
         self._stated = self._received = self.taken_bytes = 0
-        self._answered = False
+        self._answered = self._head_is_sent = False
         given, trace, shown = b"", None, []
         for name, value in scope["headers"]:
             if name == _REQUEST_ID:
@@ -134,9 +144,11 @@ class _Call:
         if not REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
         # A HEAD is answered as a GET; the server leaves the body out, by its own scope.
-        self.scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        self._is_head = scope["method"] == "HEAD"
+        self.scope = {**scope, "method": "GET"} if self._is_head else scope
         self.scope[REQUEST_ID_KEY] = request_id
         self.scope[AUTHORIZATION_KEY] = shown
+        self.scope[_ROOM_KEY] = self._take
         self.scope[TRACE_KEY] = trace and trace.header(os.urandom(8).hex())
 
     async def receive(self) -> Message:
@@ -148,12 +160,14 @@ class _Call:
             self._received += count
             if self._received > self._limit:
                 raise self._too_large()
-            if self._is_kept and not self._budget.take(count):
-                raise TooManyBodies(
-                    "this process holds as many bytes of requests as it may: try again"
-                )
-            self.taken_bytes += count * self._is_kept
+            if self._is_kept:
+                self._take(count)
         return message
+
+    def _take(self, count: int) -> None:
+        if not self._budget.take(count):
+            raise TooManyBodies("this process holds as many bytes of requests as it may: try again")
+        self.taken_bytes += count
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -162,6 +176,11 @@ class _Call:
             headers.append((_REQUEST_ID, self.scope[REQUEST_ID_KEY].encode()))
             if self.scope[TRACE_KEY]:
                 headers.append((_TRACEPARENT, self.scope[TRACE_KEY].encode()))
+        elif self._is_head:
+            # The answer is complete, and what would go on for long, as events do, is told so.
+            if self._head_is_sent:
+                return
+            self._head_is_sent, message = True, {**message, "more_body": False}
         await self._send(message)
 
     async def failed(self, error: Exception) -> None:

@@ -8,6 +8,7 @@ import grpc
 
 from control_plane.gateway.dispatch import Caller
 from control_plane.gateway.kserve.operations import (
+    AT_ONCE,
     DOOR,
     Operations,
     no_settings,
@@ -19,8 +20,8 @@ from yolopool.server.open_calls import typed_error
 
 SERVICE = "inference.GRPCInferenceService"
 _STREAM = f"/{SERVICE}/ModelStreamInfer"
-# Of one stream, not answered yet: units, and the bytes of a message that one unit has room for.
-WINDOW, UNIT_BYTES = 64, 1024**2
+# Of one stream, not answered yet: units of one image, or of so many bytes of a message.
+WINDOW, UNIT_BYTES = AT_ONCE, 1024**2
 
 
 class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -150,6 +151,11 @@ def _caller(context: Any) -> Caller:
     return Caller(DOOR, context.time_remaining(), metadata, context.peer())
 
 
+def _units(request: kserve.ModelInferRequest) -> int:
+    images = max((tensor.shape[0] for tensor in request.inputs if tensor.shape), default=1)
+    return min(WINDOW, max(images, 1 + request.ByteSize() // UNIT_BYTES))
+
+
 class _Stream:
     """Requests of a stream run beside each other; answers come in their order. The room of a
     request is free again when its answer was taken, so that a slow reader stops the reading.
@@ -189,7 +195,7 @@ class _Stream:
     async def _read(self) -> None:
         try:
             async for request in self._requests:
-                units = min(WINDOW, 1 + request.ByteSize() // UNIT_BYTES)
+                units = _units(request)
                 for _ in range(units):
                     await self._room.acquire()
                 task = asyncio.create_task(self._answer(request))

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from control_plane.gateway.connection.envelope import caller_of
+from control_plane.gateway.connection.envelope import caller_of, take_room
 from control_plane.gateway.dispatch import Caller
 from control_plane.gateway.kserve import json_tensors
 from control_plane.gateway.kserve.operations import (
@@ -34,7 +34,7 @@ _MODEL = re.compile(
     r"(?:/(?P<verb>ready|config|stats|infer))?"
 )
 _REPOSITORY = re.compile(r".*?/v2/repository/models/(?P<name>.+)/(?P<verb>load|unload)")
-_UNPACKED_IN_THREAD = 64 * 1024
+_UNPACKED_AT_ONCE = 4 * 1024
 _WBITS_OF_EITHER = 32 + zlib.MAX_WBITS
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -52,6 +52,10 @@ def router(operations: Operations) -> APIRouter:
     add("/v2/", pages.server, "GET")
     add("/v2/health/live", pages.live, "GET")
     add("/v2/health/ready", pages.ready, "GET")
+    settings = ("/v2/trace/setting", "/v2/logging", "/v2/models/{path:path}/trace/setting")
+    for path in settings:
+        add(path, pages.settings, "GET")
+        add(path, pages.settings, "POST")
     add("/v2/models/{path:path}", pages.model, "GET")
     add("/v2/models/{path:path}", pages.infer, "POST")
     add("/v2/repository/index", pages.index, "POST")
@@ -59,9 +63,6 @@ def router(operations: Operations) -> APIRouter:
     for kind in ("systemsharedmemory", "cudasharedmemory"):
         add(f"/v2/{kind}/{{path:path}}", pages.no_regions, "GET")
         add(f"/v2/{kind}/{{path:path}}", pages.shared_memory, "POST")
-    for path in ("/v2/trace/setting", "/v2/logging"):
-        add(path, pages.settings, "GET")
-        add(path, pages.settings, "POST")
     return door
 
 
@@ -215,14 +216,18 @@ async def _body(request: Request) -> bytes:
             raise _too_large()
         parts.append(part)
     body = b"".join(parts)
-    encoding = request.headers.get("content-encoding", "identity")
+    encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding == "identity" or not body:
         return body
     if encoding not in ("gzip", "deflate"):
         raise InvalidArgument(f"Content-Encoding {encoding[:80]!r} is not known: gzip or deflate")
-    if len(body) < _UNPACKED_IN_THREAD:
-        return _unpacked(body)
-    return await asyncio.to_thread(_unpacked, body)
+    # A few bytes may become many: small ones only are unpacked at once.
+    if len(body) < _UNPACKED_AT_ONCE:
+        data = _unpacked(body)
+    else:
+        data = await asyncio.to_thread(_unpacked, body)
+    take_room(request.scope, len(data))
+    return data
 
 
 def _unpacked(body: bytes) -> bytes:
@@ -235,6 +240,8 @@ def _unpacked(body: bytes) -> bytes:
         raise _too_large()
     if not unpacker.eof:
         raise InvalidArgument("the packed body is cut off: send all of it")
+    if unpacker.unused_data:
+        raise InvalidArgument("bytes follow the packed body: pack all of it as one")
     return data
 
 

@@ -200,7 +200,8 @@ def _pixels(
 
 
 def _layout(shape: list[int], layout: Layout | None) -> Layout:
-    if len(shape) != 4 or min(shape) < 0:
+    # Sides of 0 would let the others be of any length.
+    if len(shape) != 4 or min(shape[1:]) < 1:
         raise InvalidTensor(
             f"input {PIXELS!r} has shape {_said(shape)}: give [n, 3, height, width] or [n, height, "
             "width, 3], or 1 for 3 for grey ones"

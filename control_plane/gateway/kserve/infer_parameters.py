@@ -34,6 +34,8 @@ PRIORITIES = (
 _CLASS_LIST = re.compile(r" *[0-9]{1,9} *(?:, *[0-9]{1,9} *)*")
 _MAX_CLASSES_CHARS = 64 * 1024
 _MAX_UINT32 = 2**32 - 1
+# Calls with a limit of centuries fail at once.
+_MAX_TIMEOUT_S = 24 * 3600.0
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ def _priority(found: Parameters, name: str, value: Value) -> None:
 
 def _timeout(found: Parameters, name: str, value: Value) -> None:
     micros = _whole(name, value, 2**63 - 1)
-    found.timeout_s = micros / 1e6 or None
+    found.timeout_s = min(micros / 1e6, _MAX_TIMEOUT_S) or None
 
 
 def _layout(found: Parameters, name: str, value: Value) -> None:

@@ -1,5 +1,6 @@
 """A ModelInferRequest to one Detect request an image. Pure."""
 
+import re
 from dataclasses import dataclass
 
 from control_plane.gateway.kserve.image_tensors import images_of
@@ -13,6 +14,8 @@ from yolopool.v1 import detection_pb2
 _CLASSIFICATION, _SHARED_MEMORY = "classification", "shared_memory_"
 _SEGMENT, _CLASSIFY = "segment", "classify"
 _MAX_OUTPUTS = 16
+# Zeros before a number are Triton's names of folders.
+_VERSION = re.compile(r"0{0,9}[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +31,27 @@ def reference(name: str, version: str) -> str:
     """The model reference of a name and a version of the protocol."""
     if not version:
         return name
-    if not version.isascii() or not version.isdecimal():
+    if not _VERSION.fullmatch(version):
         raise InvalidModelReference(
-            f"version {version[:80]!r} of {name[:80]!r} is no number: give one, or none for the "
-            "default version"
+            f"version {version[:80]!r} of {name[:80]!r} is no number of a version: give one, or "
+            "none for the default version"
         )
     return f"{name}@{int(version)}"
 
 
-def images_in(request: kserve.ModelInferRequest, task: str, request_id: str = "") -> Images:
-    """What to ask for a model of this task (empty: not known, then Detect will say why).
+def images_in(
+    request: kserve.ModelInferRequest, version: str, task: str, request_id: str = ""
+) -> Images:
+    """What to ask of this version, whose task it is, so that a batch has one version whatever is
+    registered meanwhile. Both are empty if there is none: then Detect will say why.
 
     Raises InvalidTensor, InvalidOption, InvalidModelReference.
     """
     outputs = _outputs(request, task)
     parameters = parameters_of(request.parameters) if request.parameters else Parameters()
     first = detection_pb2.DetectRequest(
-        model=reference(request.model_name, request.model_version), priority=parameters.priority
+        model=version or reference(request.model_name, request.model_version),
+        priority=parameters.priority,
     )
     options = parameters.options
     if task == _SEGMENT:

@@ -32,19 +32,16 @@ class Tally:
 
 @dataclass(slots=True)
 class InferStatistics:
-    """A failure is counted where its version is known: the one that is named, or the one that
-    answered last."""
+    """By model and version of the registry."""
 
     _tallies: dict[tuple[str, int], Tally] = field(default_factory=dict)
-    _latest: dict[str, int] = field(default_factory=dict)
 
     def answered(
         self, answers: Sequence[detection_pb2.DetectResponse], seconds: float, now_unix_s: float
     ) -> None:
         """One request of at least one image, `seconds` after it came."""
         key = answers[0].version
-        self._latest[key.model] = key.version
-        tally = self._tallies.setdefault((key.model, key.version), Tally())
+        tally = self._tally(key.model, key.version)
         tally.success += 1
         tally.images += len(answers)
         tally.passes += sum(1 / max(1, answer.batch_size) for answer in answers)
@@ -57,15 +54,11 @@ class InferStatistics:
         tally.infer_ns += timing.inference_ms * _NS_PER_MS
         tally.output_ns += timing.postprocess_ms * _NS_PER_MS
 
-    def failed(self, name: str, version: str, seconds: float) -> None:
-        """One request that was not answered; of a model that never answered it is left out, since
-        there may be no such model.
-        """
-        number = int(version) if version.isdecimal() else self._latest.get(name, 0)
-        tally = self._tallies.get((name, number))
-        if tally is not None:
-            tally.fail += 1
-            tally.fail_ns += seconds * _NS_PER_S
+    def failed(self, model: str, version: int, seconds: float) -> None:
+        """One request that was not answered, `seconds` after it came."""
+        tally = self._tally(model, version)
+        tally.fail += 1
+        tally.fail_ns += seconds * _NS_PER_S
 
     def of(self, versions: Iterable[model_pb2.ModelVersion]) -> kserve.ModelStatisticsResponse:
         """Of these versions, with zeros for those that were not asked."""
@@ -79,7 +72,9 @@ class InferStatistics:
     def keep(self, there: Collection[tuple[str, int]]) -> None:
         """Forgets all versions but these, by name and number: those that were deleted."""
         self._tallies = {key: tally for key, tally in self._tallies.items() if key in there}
-        self._latest = {name: n for name, n in self._latest.items() if (name, n) in there}
+
+    def _tally(self, model: str, version: int) -> Tally:
+        return self._tallies.setdefault((model, version), Tally())
 
 
 def _out(name: str, version: str, tally: Tally) -> kserve.ModelStatistics:

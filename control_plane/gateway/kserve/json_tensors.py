@@ -8,24 +8,24 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import Message
 
 from control_plane.gateway.kserve.image_tensors import ENCODED
-from yolopool.errors import InvalidArgument, InvalidTensor
+from control_plane.gateway.kserve.result_tensors import packed
+from yolopool.errors import InvalidArgument, InvalidOption, InvalidTensor
 from yolopool.kserve import grpc_service_pb2 as kserve
 
-# Parsing JSON holds up everything else in the process.
+# Parsing JSON, and writing it, hold up everything else in the process. The latter has three times
+# as many bytes as its values.
 MAX_JSON_BYTES = 4 * 1024**2
+_MAX_VALUES_BYTES = 2 * 1024**2
 _MAX_TENSORS = 16
 _BINARY, _SIZE, _ALL_BINARY = "binary_data", "binary_data_size", "binary_data_output"
-_NUMBERS: dict[str, np.dtype[Any]] = {
-    "UINT8": np.dtype(np.uint8),
-    "FP32": np.dtype("<f4"),
-    "INT32": np.dtype("<i4"),
-}
+_OUTPUT_NUMBERS = {"FP32": "<f4", "INT32": "<i4"}
 _BYTES = "BYTES"
 
 # Which outputs are to be sent as bytes: by name, and all others.
@@ -74,9 +74,11 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 def infer_body(response: kserve.ModelInferResponse, binary: Binary) -> tuple[bytes, int | None]:
-    """The body, and how much of it is JSON; None: all."""
+    """The body, and how much of it is JSON; None: all. Raises InvalidOption for an answer that is
+    too large for JSON.
+    """
     named, everything = binary
-    outputs, parts = [], []
+    outputs, parts, left = [], [], _MAX_VALUES_BYTES
     for tensor, data in zip(response.outputs, response.raw_output_contents, strict=True):
         said: dict[str, Any] = {
             "name": tensor.name,
@@ -87,6 +89,12 @@ def infer_body(response: kserve.ModelInferResponse, binary: Binary) -> tuple[byt
             said["parameters"] = {_SIZE: len(data)}
             parts.append(data)
         else:
+            left -= len(data)
+            if left < 0:
+                raise InvalidOption(
+                    f"the answer has more than {_MAX_VALUES_BYTES} bytes to be written as JSON: "
+                    "ask for binary_data_output, for fewer outputs, or send fewer images"
+                )
             said["data"] = _values(tensor.datatype, data)
         outputs.append(said)
     document = {
@@ -150,7 +158,7 @@ def _add_inputs(
         if size is None:
             request.raw_input_contents.append(_bytes(tensor, given.get("data")))
             continue
-        if not isinstance(size, int) or not 0 <= size <= len(binary) - at:
+        if type(size) is not int or not 0 <= size <= len(binary) - at:
             left = len(binary) - at
             raise InvalidTensor(
                 f"{_SIZE} of input {tensor.name[:80]!r} is {str(size)[:80]}, and {left} bytes "
@@ -207,19 +215,29 @@ def _bytes(tensor: kserve.ModelInferRequest.InferInputTensor, data: Any) -> byte
     if tensor.datatype == _BYTES:
         images = [_decoded(one) for one in _leaves(data)]
         return b"".join(len(image).to_bytes(4, "little") + image for image in images)
-    if tensor.datatype not in _NUMBERS:
-        return b""  # refused for its datatype
+    numbers = _flat(tensor, data)
     try:
-        values = np.array(data)
-    except (ValueError, OverflowError) as error:
-        raise _no_numbers(tensor, str(error)[:120]) from None
-    if tensor.datatype == "UINT8":
-        whole = values.dtype.kind in "iu"
-        if values.size and not (whole and 0 <= values.min() <= values.max() <= 255):
-            raise _no_numbers(tensor, "give whole numbers, 0 to 255")
-    elif values.dtype.kind not in "iuf":
-        raise _no_numbers(tensor, "give numbers")
-    return values.astype(_NUMBERS[tensor.datatype]).tobytes()
+        match tensor.datatype:
+            case "UINT8" if {*map(type, numbers)} <= {int}:
+                return bytes(numbers)
+            case "FP32" if {*map(type, numbers)} <= {int, float}:
+                return packed("f", numbers)
+            case "UINT8" | "FP32":
+                raise _no_numbers(tensor, "give numbers, and of UINT8 whole ones")
+    except (ValueError, OverflowError):
+        raise _no_numbers(tensor, "one is too large, or below 0") from None
+    return b""  # refused for its datatype
+
+
+def _flat(tensor: kserve.ModelInferRequest.InferInputTensor, data: list[Any]) -> list[Any]:
+    """The values of nested lists, level by level: numpy would make room for the longest text
+    as many times as there are values.
+    """
+    while data and isinstance(data[0], list):
+        if {*map(type, data)} != {list}:
+            raise _no_numbers(tensor, "rows and numbers stand side by side")
+        data = list(chain.from_iterable(data))
+    return data
 
 
 def _no_numbers(tensor: kserve.ModelInferRequest.InferInputTensor, why: str) -> InvalidTensor:
@@ -244,7 +262,7 @@ def _decoded(text: Any) -> bytes:
 
 def _values(datatype: str, data: bytes) -> list[Any]:
     if datatype != _BYTES:
-        numbers: list[Any] = np.frombuffer(data, _NUMBERS[datatype]).tolist()
+        numbers: list[Any] = np.frombuffer(data, _OUTPUT_NUMBERS[datatype]).tolist()
         return numbers
     texts, at = [], 0
     while at < len(data):

@@ -11,9 +11,18 @@ from control_plane.gateway.kserve.image_tensors import is_heavy
 from control_plane.gateway.kserve.infer_request import Images, images_in, reference
 from control_plane.gateway.kserve.infer_statistics import InferStatistics
 from control_plane.gateway.kserve.result_tensors import infer_response
+from control_plane.types.version import ModelVersion
 from control_plane.view.view import View
 from yolopool import __version__
-from yolopool.errors import InvalidOption, NotFound, Unimplemented, YolopoolError
+from yolopool.error_table import rebuild
+from yolopool.errors import (
+    InvalidOption,
+    ModelImportFailed,
+    ModelNotReady,
+    NotFound,
+    Unimplemented,
+    YolopoolError,
+)
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.names import REQUEST_ID, parse_ref
 from yolopool.server.clock import Clock
@@ -37,6 +46,11 @@ EXTENSIONS = (
 )
 DOOR = "kserve"
 Ask = Callable[[str, Message, Caller], Awaitable[None]]
+# Images of one request or stream that wait in the queue of a worker at once. It has 64 places: one
+# caller alone never fills it, and leaves room for others.
+AT_ONCE = 32
+# So many are packed within milliseconds; more are packed beside the event loop.
+_FEW_OBJECTS = 1000
 
 
 class Operations:
@@ -63,38 +77,52 @@ class Operations:
         # Before anything is told of the model, in a refusal of the tensors too.
         await self._ask(_INFER, request, caller)
         began_s = self._clock.monotonic()
+        version = self._version(request)
         try:
-            images = await self._images(request, caller)
-            answers = await self._detect(images, caller)
-            response = infer_response(request, answers, images.outputs)
-        except YolopoolError:
-            seconds = self._clock.monotonic() - began_s
-            self._statistics.failed(request.model_name, request.model_version, seconds)
+            with self._dispatch.admitted():
+                images = await self._images(request, version, caller)
+                past_s = self._clock.monotonic() - began_s
+                answers = await self._detect(images, _admitted(caller, images.timeout_s, past_s))
+                response = await self._response(request, answers, images.outputs)
+        except BaseException:  # whoever left is counted too
+            if version is not None:
+                key, seconds = version.key, self._clock.monotonic() - began_s
+                self._statistics.failed(key.model, key.number, seconds)
             raise
         seconds = self._clock.monotonic() - began_s
         self._statistics.answered(answers, seconds, self._clock.unix())
         return response
 
-    async def _images(self, request: kserve.ModelInferRequest, caller: Caller) -> Images:
-        task, request_id = self._task(request), _request_id(caller)
-        if is_heavy(request):
-            return await asyncio.to_thread(images_in, request, task, request_id)
-        return images_in(request, task, request_id)
-
-    def _task(self, request: kserve.ModelInferRequest) -> str:
-        """That of the version which Detect will run; empty if it will refuse."""
+    def _version(self, request: kserve.ModelInferRequest) -> ModelVersion | None:
+        """The one that Detect will run; None if it will refuse."""
         try:
             ref = parse_ref(reference(request.model_name, request.model_version))
-            pack = self._view.catalogue.find(ref).pack
+            return self._view.catalogue.find(ref)
         except YolopoolError:
-            return ""
-        return pack.task if pack is not None else ""
+            return None
+
+    async def _images(
+        self, request: kserve.ModelInferRequest, version: ModelVersion | None, caller: Caller
+    ) -> Images:
+        name = str(version.key) if version is not None else ""
+        task = version.pack.task if version is not None and version.pack is not None else ""
+        if is_heavy(request):
+            return await asyncio.to_thread(images_in, request, name, task, _request_id(caller))
+        return images_in(request, name, task, _request_id(caller))
+
+    async def _response(
+        self,
+        request: kserve.ModelInferRequest,
+        answers: Sequence[detection_pb2.DetectResponse],
+        outputs: tuple[str, ...] | None,
+    ) -> kserve.ModelInferResponse:
+        if sum(len(answer.detections) for answer in answers) > _FEW_OBJECTS:
+            return await asyncio.to_thread(infer_response, request, answers, outputs)
+        return infer_response(request, answers, outputs)
 
     async def _detect(
         self, images: Images, caller: Caller
     ) -> Sequence[detection_pb2.DetectResponse]:
-        if images.timeout_s is not None:
-            caller = caller.within(images.timeout_s)
         if len(images.requests) == 1:
             return [await self._dispatch.unary(_DETECT, images.requests[0], caller)]
         return await self._detect_all(images.requests, caller)
@@ -102,10 +130,17 @@ class Operations:
     async def _detect_all(
         self, requests: Sequence[detection_pb2.DetectRequest], caller: Caller
     ) -> Sequence[detection_pb2.DetectResponse]:
-        """All at once. The first that fails ends the others, and its error names it."""
-        tasks = [
-            asyncio.create_task(self._dispatch.unary(_DETECT, one, caller)) for one in requests
-        ]
+        """Beside each other. The first that fails ends the others, and its error names it."""
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def detect(one: detection_pb2.DetectRequest) -> detection_pb2.DetectResponse:
+            async with room:
+                answer: detection_pb2.DetectResponse = await self._dispatch.unary(
+                    _DETECT, one, caller
+                )
+                return answer
+
+        tasks = [asyncio.create_task(detect(one)) for one in requests]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for position, task in enumerate(tasks):
@@ -121,7 +156,7 @@ class Operations:
         try:
             model = await self._model(name, version, caller)
             return description.is_held(description.meant(model))
-        except NotFound:
+        except (NotFound, ModelNotReady, ModelImportFailed):
             return False
 
     async def model_metadata(
@@ -223,11 +258,25 @@ def _request_id(caller: Caller) -> str:
     return given if REQUEST_ID.fullmatch(given) else ""
 
 
+def _admitted(caller: Caller, timeout_s: float | None, past_s: float) -> Caller:
+    """The caller inside of a call; its time limit began `past_s` ago."""
+    limits = [caller.time_remaining(), None if timeout_s is None else max(0.0, timeout_s - past_s)]
+    limit_s = min((limit for limit in limits if limit is not None), default=None)
+    return Caller(caller.door, limit_s, caller.metadata, caller.peer(), is_admitted=True)
+
+
 def _of_image(error: BaseException, position: int, count: int) -> BaseException:
-    if isinstance(error, YolopoolError):
-        error.message = f"image {position} (counted from 0) of {count}: {error.message}"
-        error.details["image"] = str(position)
-    return error
+    """A copy that names the image: others may wait for the same load, and get the same error."""
+    if not isinstance(error, YolopoolError):
+        return error
+    return rebuild(
+        error.code,
+        error.reason,
+        f"image {position} (counted from 0) of {count}: {error.message}",
+        error.retryable,
+        error.retry_after_s,
+        {**error.details, "image": str(position)},
+    )
 
 
 def _check_repository(name: str) -> None:

@@ -75,7 +75,7 @@ def infer_response(
 
 def _num_detections(answers: Answers) -> Tensor:
     counts = [len(answer.detections) for answer in answers]
-    return Tensor(INT32, (len(answers), 1), _packed("i", counts))
+    return Tensor(INT32, (len(answers), 1), packed("i", counts))
 
 
 def _boxes(answers: Answers) -> Tensor:
@@ -132,13 +132,13 @@ def _classes(answers: Answers) -> Tensor:
 def _ranked(datatype: str, code: str, filler: float, rows: Sequence[list[Any]]) -> Tensor:
     most = max(map(len, rows))
     values = [value for row in rows for value in (*row, *[filler] * (most - len(row)))]
-    return Tensor(datatype, (len(rows), most), _packed(code, values))
+    return Tensor(datatype, (len(rows), most), packed(code, values))
 
 
 def _probabilities(answers: Answers) -> Tensor:
     rows = [answer.classification.probabilities for answer in answers]
     values = [value for row in rows for value in row]
-    return Tensor(FP32, (len(answers), len(rows[0])), _packed("f", values))
+    return Tensor(FP32, (len(answers), len(rows[0])), packed("f", values))
 
 
 def _masks(answers: Answers) -> Tensor:
@@ -173,10 +173,11 @@ def _of_objects(
             values += given
             values += [0.0] * (size - len(given))
         values += [0.0] * (size * (most - len(answer.detections)))
-    return Tensor(FP32, (len(answers), most, *inner), _packed("f", values))
+    return Tensor(FP32, (len(answers), most, *inner), packed("f", values))
 
 
-def _packed(code: str, values: Iterable[float]) -> bytes:
+def packed(code: str, values: Iterable[float]) -> bytes:
+    """Little-endian; `code` is that of the module array. Raises OverflowError."""
     packed = array(code, values)
     if sys.byteorder == "big":
         packed.byteswap()

@@ -54,6 +54,7 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
             lease_s=LEASE_S,
             architecture_yaml=given.architecture_yaml,
             class_names=given.class_names,
+            renamed_classes=given.renamed,
         )
         if given.build_of is not None:
             (ordered,) = given.served.values()

@@ -1,61 +1,20 @@
 """The command line against a real server: output for people and programs, and exit codes."""
 
-import contextlib
-import io
 import json
 import os
 import signal
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from PIL import Image
 
+from tests.contract.cli.command_line import CLI, environment, yolopool
 from tests.contract.scripted_pool import NO_IMAGE, ScriptedPool
 from tests.full_disk import full_disk
-from yolopool.cli.main import main
 from yolopool.v1 import events_pb2, model_pb2, types_pb2
-
-CLI = [sys.executable, "-c", "from yolopool.cli.main import main; main()"]
-
-
-@pytest.fixture
-def pool() -> Iterator[ScriptedPool]:
-    with ScriptedPool() as running:
-        yield running
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "street.png"
-    Image.new("RGB", (160, 120)).save(path)
-    return path
-
-
-def environment(pool: ScriptedPool | None) -> dict[str, str]:
-    address = pool.address if pool is not None else "127.0.0.1:1"
-    return {"YOLOPOOL_ADDRESS": address, "COLUMNS": "80", "NO_COLOR": "1"}
-
-
-def yolopool(pool: ScriptedPool | None, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs the command line in this process: an interpreter for each command takes a second."""
-    out, err = io.StringIO(), io.StringIO()
-    words = [str(argument) for argument in arguments]
-    with (
-        mock.patch.dict(os.environ, environment(pool)),
-        mock.patch.object(sys, "argv", ["yolopool", *words]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main()
-    status = ended.value.code
-    assert status is None or isinstance(status, int)
-    return subprocess.CompletedProcess(words, status or 0, out.getvalue(), err.getvalue())
 
 
 def test_as_a_process(pool: ScriptedPool) -> None:
@@ -437,7 +396,7 @@ OF_IMAGE = (
 def test_an_error_is_one_line_and_a_code(
     pool: ScriptedPool, image: Path, reason: str, code: int
 ) -> None:
-    done = yolopool(pool, "detect", image, "--model", reason)
+    done = yolopool(pool, "detect", image, "--model", reason, "--timeout", "1")
     assert done.returncode == code
     of_image = f"{image}: " if reason in OF_IMAGE else ""
     assert done.stderr.splitlines() == [f"error {reason}: {of_image}no luck: try less"]

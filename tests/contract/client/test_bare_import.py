@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 HEAVY = (
-    "torch", "redis", "cv2", "ultralytics", "starlette", "structlog", "control_plane",
+    "torch", "redis", "cv2", "ultralytics", "starlette", "structlog", "control_plane", "av",
+    "pandas", "supervision", "trackers",
     # Its symbols are tritonclient's too.
     "yolopool.kserve",
 )  # fmt: skip
@@ -55,3 +56,28 @@ def test_the_client_loads_no_command_line() -> None:
         "print([name for name in ('typer', 'rich', 'click') if name in sys.modules])"
     )
     assert loaded.strip() == "[]"
+
+
+def test_what_needs_an_extra_names_it() -> None:
+    run(
+        "import sys\n"
+        "for name in ('av', 'trackers', 'pandas'):\n"
+        "    sys.modules[name] = None\n"  # as if it were not installed
+        "from yolopool import Client, Detections, errors\n"
+        "from yolopool.client.media.tracking import Tracker\n"
+        "import numpy as np\n"
+        "none = np.zeros(0, np.float32)\n"
+        "found = Detections(none.reshape(0, 4), none, none.astype(np.int64), ())\n"
+        "ways = {\n"
+        "    \"'yolopool[video]'\": lambda: next(Client('127.0.0.1:1').detect_video(0, 'm')),\n"
+        "    \"'yolopool[tracking]'\": lambda: Tracker(25.0),\n"
+        "    'pip install pandas': found.to_pandas,\n"
+        "}\n"
+        "for extra, way in ways.items():\n"
+        "    try:\n"
+        "        way()\n"
+        "    except (errors.ExtraMissing, ImportError) as error:\n"
+        "        assert extra in str(error), error\n"
+        "    else:\n"
+        "        raise AssertionError(extra)\n"
+    )

@@ -134,9 +134,17 @@ async def test_changeovers_and_schedules(rig: Rig, http: httpx.AsyncClient) -> N
     assert made["next_unix_s"] > 0
     listed = fits(await http.get("/v1/schedules"), 200)["schedules"]
     assert [one["schedule"]["cron"] for one in listed] == ["0 7 * * *"]
+    there = fits(await http.get("/v1/schedules/at-seven"), 200)["schedule"]
+    assert there == made["schedule"]
+    # What was answered can be put back, where it is.
+    again = await http.put("/v1/schedules/at-seven", json={**there, "lead_s": 30})
+    assert fits(again, 200)["schedule"]["lead_s"] == 30
+    refused = problem(await http.put("/v1/schedules/else", json=there), 400, "INVALID_OPTION")
+    assert "'else' in the path and 'at-seven' in the body" in refused["detail"]
     gone = await http.delete("/v1/schedules/at-seven")
     assert (gone.status_code, gone.content) == (204, b"")
     problem(await http.delete("/v1/schedules/at-seven"), 404, "SCHEDULE_NOT_FOUND")
+    problem(await http.get("/v1/schedules/at-seven"), 404, "SCHEDULE_NOT_FOUND")
     problem(await http.put("/v1/schedules/x", json={"cron": "no"}), 400, "INVALID_SCHEDULE")
 
 
@@ -149,6 +157,9 @@ async def test_the_fleet_its_requests_and_the_store(rig: Rig, http: httpx.AsyncC
     workers = fits(await http.get("/v1/workers"), 200)["workers"]
     assert [one["id"] for one in workers] == ["w1", "w2"]
     assert workers[0]["ledger"]["budget_bytes"] == 200
+    one = fits(await http.get("/v1/workers/w2"), 200)
+    assert (one["id"], one["address"]) == ("w2", workers[1]["address"])
+    problem(await http.get("/v1/workers/w9"), 404, "WORKER_NOT_FOUND")
     await rig.detect("a", request_id="cam/7:1")
     told = fits(await http.get("/v1/requests/cam/7:1/explain"), 200)["requests"]
     assert [(one["outcome"], one["hit"]) for one in told] == [("OK", False)]
@@ -244,6 +255,19 @@ def refuses(answer: httpx.Response, what: str, *also: int) -> None:
     assert found["request_id"] == answer.headers["x-request-id"]
     assert "Traceback" not in answer.text
     assert len(answer.text) < 4000, what
+
+
+async def test_another_method_is_told_which_there_are(http: httpx.AsyncClient) -> None:
+    for verb, path, allowed in (
+        ("PATCH", "/v1/models/team/a", "DELETE, GET, HEAD, PUT"),
+        ("OPTIONS", "/v1/models", "GET, HEAD, POST"),
+        ("POST", "/v1/artifacts/x", "GET, HEAD, PUT"),
+        ("GET", "/v1/vision/detection", "POST"),
+        ("POST", "/metrics", "GET, HEAD"),
+    ):
+        answer = await http.request(verb, path)
+        problem(answer, 405, "METHOD_NOT_ALLOWED")
+        assert answer.headers["allow"] == allowed, path
 
 
 async def test_wrong_names_are_refused_on_every_route(rig: Rig, http: httpx.AsyncClient) -> None:

@@ -130,6 +130,22 @@ async def test_the_same_bytes_and_settings_are_imported_once(rig: Rig) -> None:
     assert other.state == model_pb2.VERSION_STATE_UPLOADED
 
 
+async def test_what_is_said_of_a_file_goes_to_its_import_and_to_whoever_asks(rig: Rig) -> None:
+    told: dict[str, Any] = {"renamed_classes": {3: "nut"}, "metadata": {"args.yaml": "epochs: 3\n"}}
+    registering = asyncio.create_task(rig.register("a", wait=True, **told))
+    job = await rig.import_next()
+    assert dict(job.renamed_classes) == {3: "nut"}
+    assert dict((await registering).training) == {"epochs": "3"}
+    (listed,) = (await rig.models.ListModels(model_pb2.ListModelsRequest())).models
+    assert dict(listed.versions[0].metadata) == {}  # a list of many models stays small
+    model = (await rig.models.GetModel(model_pb2.GetModelRequest(model="a"))).model
+    assert dict(model.versions[0].metadata) == {"args.yaml": "epochs: 3\n"}
+    # Other names are another pack; other texts are not.
+    other = await rig.register("b", renamed_classes={3: "bolt"})
+    assert other.state == model_pb2.VERSION_STATE_UPLOADED
+    assert (await rig.register("c", renamed_classes={3: "nut"})).state == READY
+
+
 async def test_a_repeated_request_id_makes_no_version(rig: Rig) -> None:
     first = await rig.register("a", request_id="r1")
     assert (await rig.register("a", request_id="r1")).version == first.version

@@ -120,6 +120,21 @@ async def test_a_reader_that_comes_back_misses_nothing(rig: Rig, http: httpx.Asy
         assert (await Reader(answer).next() or {})["message"].startswith("two")
 
 
+async def test_an_id_of_a_store_whose_clock_was_ahead_misses_nothing(
+    rig: Rig, http: httpx.AsyncClient
+) -> None:
+    all_of_them = fits(await http.get("/v1/events"), 200)["events"]
+    later = f"{int(all_of_them[-1]['id'].partition('-')[0]) + 3_600_000}-0"
+    assert fits(await http.get(f"/v1/events?after={later}"), 200)["events"] == all_of_them
+    async with reading(http, "", later) as reader:
+        for event in all_of_them:
+            assert (await reader.next() or {})["id"] == event["id"]
+        record(rig, "and on")
+        assert (await reader.next() or {})["message"] == "and on"
+    # The newest itself is no other store's.
+    assert fits(await http.get(f"/v1/events?after={reader.last_id}"), 200) == {"events": []}
+
+
 async def test_wrong_questions_are_refused(http: httpx.AsyncClient) -> None:
     for query, named in (
         ("last=-1", "last"),
@@ -193,6 +208,15 @@ async def test_a_caller_who_leaves_frees_the_stream(rig: Rig, http: httpx.AsyncC
         writer.close()
     await asyncio.sleep(0.4)
     await becomes(lambda: streams() == 0)
+
+
+async def test_the_head_of_a_stream_is_all_of_its_answer(rig: Rig, http: httpx.AsyncClient) -> None:
+    for _ in range(2):  # on one connection
+        head = await http.head("/v1/events?follow=true")
+        assert head.status_code == 200
+        assert head.headers["content-type"].startswith("text/event-stream")
+    await becomes(lambda: streams() == 0)
+    fits(await http.get("/v1/fleet"), 200)
 
 
 async def test_what_refuses_a_stream_leaves_nothing(rig: Rig, http: httpx.AsyncClient) -> None:

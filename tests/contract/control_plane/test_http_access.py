@@ -71,7 +71,7 @@ OTHERS: dict[str, Rule | None] = {
     **{
         f"{verb} /v2/{path}": PAGE
         for verb in ("GET", "POST")
-        for path in ("trace/setting", "logging")
+        for path in ("trace/setting", "logging", "models/{path:path}/trace/setting")
     },
 }
 DECIDED = {
@@ -249,6 +249,7 @@ async def test_a_hidden_model_looks_as_if_it_did_not_exist(
 
 
 async def test_lists_have_what_is_granted(rig: Guarded, http: httpx.AsyncClient) -> None:
+    await rig.import_all(2)
     headers = shown(rig, "granted")
     asked_for = [
         http.get("/v1/models", headers=headers),
@@ -260,7 +261,11 @@ async def test_lists_have_what_is_granted(rig: Guarded, http: httpx.AsyncClient)
     for answer in await asyncio.gather(*asked_for):
         assert answer.status_code == 200, answer.url
         assert "beta" not in answer.text, answer.url
-    assert "alpha" in (await http.get("/v1/vision/list", headers=headers)).text
+    listed = {
+        kind: (await http.get("/v1/vision/list", headers=shown(rig, kind))).json()["models"]
+        for kind in ("granted", "detect")
+    }
+    assert listed == {"granted": ["alpha"], "detect": ["alpha", "beta"]}
 
 
 async def test_health_of_a_model_is_told_to_who_may_see_it(rig: Guarded) -> None:
@@ -287,8 +292,10 @@ async def test_a_camera_sends_its_key_in_the_form_and_not_in_the_url(
 ) -> None:
     secret = rig.secret("granted")
     path = "/v1/vision/detection"
-    right = await http.post(path, files=PICTURE, data={"api_key": secret})
+    right = await http.post("/v1/vision/custom/alpha", files=PICTURE, data={"api_key": secret})
     assert (right.status_code, right.json()["reason"]) == (409, "MODEL_NOT_READY")
+    nothing = await http.post(path, files=PICTURE, data={"api_key": secret})
+    assert (nothing.status_code, nothing.json()["reason"]) == (404, "MODEL_NOT_FOUND")
     for key in ("", "yp_0", "yp_\u1d7d_\x00", "k" * 100_000):
         wrong = await http.post(path, files=PICTURE, data={"api_key": key})
         assert wrong.status_code == 401

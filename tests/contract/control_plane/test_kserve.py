@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from control_plane.gateway.kserve import grpc_door
-from control_plane.gateway.kserve.grpc_door import WINDOW
+from control_plane.gateway.kserve.operations import AT_ONCE
 from tests.contract.control_plane_rig import Rig, ScriptedWorker, refused
 from tests.waiting import becomes
-from yolopool.errors import ImageNotDecodable
+from yolopool.errors import ImageNotDecodable, RegistryUnavailable
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.kserve import grpc_service_pb2_grpc
 from yolopool.v1 import detection_pb2, model_pb2, types_pb2, worker_pb2
@@ -31,7 +31,12 @@ BROKEN = b"broken"
 class Echo(ScriptedWorker):
     """Answers b"seconds class" after that time with an object of that class."""
 
-    running = 0
+    running = most = 0
+
+    def __init__(self, name: str, models: int) -> None:
+        super().__init__(name, models)
+        self.open = asyncio.Event()
+        self.open.set()
 
     async def Infer(self, request: worker_pb2.InferRequest, context: Any) -> Any:
         self.inferred.append(request)
@@ -39,16 +44,19 @@ class Echo(ScriptedWorker):
             raise ImageNotDecodable("no image: give a JPEG")
         words = (request.encoded or request.raw.data[:3].hex().encode()).split()
         self.running += 1
+        self.most = max(self.most, self.running)
         try:
             await asyncio.sleep(float(words[0]) if len(words) == 2 else 0)
+            await self.open.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         finally:
             self.running -= 1
         found = detection_pb2.Detection(class_id=int(words[-1], 16), confidence=0.5)
+        count = max(1, request.options.max_detections)
         result = detection_pb2.DetectResponse(
-            version=request.version, batch_size=2, task="detect", detections=[found],
+            version=request.version, batch_size=2, task="detect", detections=[found] * count,
             timing=detection_pb2.Timing(inference_ms=1.0, queue_ms=0.5),
         )  # fmt: skip
         return worker_pb2.InferResponse(result=result, load=types_pb2.LoadReport())
@@ -106,6 +114,62 @@ async def test_images_of_a_batch_run_at_once_and_are_answered_in_their_order(doo
     assert classes(await call) == list(range(8))
 
 
+async def test_a_large_batch_leaves_room_in_the_queues_of_workers(doors: Doors) -> None:
+    await doors.infer(b"0 1")
+    doors.worker.open.clear()
+    call = asyncio.create_task(doors.infer(*[f"0 {i:x}".encode() for i in range(64)]))
+    await becomes(lambda: doors.worker.running == AT_ONCE)
+    doors.worker.open.set()
+    assert classes(await call) == list(range(64))
+    assert doors.worker.most == AT_ONCE
+
+
+async def test_a_batch_has_one_version_whatever_is_registered_meanwhile(doors: Doors) -> None:
+    await doors.infer(b"0 1")
+    doors.worker.open.clear()
+    call = asyncio.create_task(doors.infer(*[b"0 1"] * (AT_ONCE + 8)))
+    await becomes(lambda: doors.worker.running == AT_ONCE)
+    await doors.rig.register("team/one", b"another")
+    await doors.rig.import_next()
+    doors.worker.open.set()
+    assert (await call).model_version == "1"
+    assert {one.version.version for one in doors.worker.inferred} == {1}
+    assert (await doors.infer(b"0 1")).model_version == "2"
+
+
+async def test_a_batch_that_was_taken_is_answered_by_a_process_that_stops(doors: Doors) -> None:
+    await doors.infer(b"0 1")
+    doors.worker.open.clear()
+    call = asyncio.create_task(doors.infer(*[b"0 1"] * (AT_ONCE + 8)))
+    await becomes(lambda: doors.worker.running == AT_ONCE)
+    stopping = asyncio.create_task(doors.rig.plane.stop())
+    await becomes(lambda: doors.rig.plane.dispatch.is_stopping)
+    assert (await refused(doors.infer(b"0 1"))).reason == "DRAINING"
+    doors.worker.open.set()
+    assert classes(await call) == [1] * (AT_ONCE + 8)
+    await stopping
+
+
+async def test_an_error_that_others_get_too_is_theirs_as_it_was(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All who miss a version wait for one write of the want."""
+    asking = asyncio.Event()
+
+    async def full(*_: Any) -> None:
+        await asking.wait()
+        raise RegistryUnavailable("the registry has no room: try again")
+
+    monkeypatch.setattr(doors.rig.registry, "want", full)
+    calls = [asyncio.create_task(refused(doors.infer(*[b"0 1"] * n))) for n in (1, 2, 3)]
+    await asyncio.sleep(0.2)
+    asking.set()
+    alone, two, three = [error.message for error in await asyncio.gather(*calls)]
+    assert alone == "the registry has no room: try again"
+    assert two == f"image 0 (counted from 0) of 2: {alone}"
+    assert three == f"image 0 (counted from 0) of 3: {alone}"
+
+
 async def test_an_image_that_fails_fails_the_request_by_name_and_ends_the_others(
     doors: Doors,
 ) -> None:
@@ -138,6 +202,12 @@ async def test_parameters_reach_the_worker(doors: Doors) -> None:
     request.raw_input_contents[0] = b"\4\0\0\x0030 1"
     error = await refused(doors.stub.ModelInfer(request, timeout=30))
     assert error.code == "DEADLINE_EXCEEDED"
+
+
+async def test_many_objects_are_all_answered(doors: Doors) -> None:
+    request = asked(b"0 1", b"0 2")
+    request.parameters["max_detections"].int64_param = 700
+    assert classes(await doors.stub.ModelInfer(request, timeout=30)) == [1] * 700 + [2] * 700
 
 
 async def test_pixels_reach_the_worker(doors: Doors) -> None:
@@ -179,7 +249,11 @@ async def test_a_stream_that_is_not_read_is_not_run_ahead_of(
     await asyncio.sleep(0.1)
     assert len(doors.worker.inferred) == before + 4  # the first is not answered yet
     assert len([one async for one in stream]) == 41
-    assert WINDOW > 4
+    batches = doors.stub.ModelStreamInfer(iter([asked(b"0.3 1", b"0.3 2")] * 4))
+    await becomes(lambda: doors.worker.running == 4)
+    await asyncio.sleep(0.1)
+    assert len(doors.worker.inferred) == before + 41 + 4
+    assert len([one async for one in batches]) == 4
 
 
 async def test_a_stream_that_is_cancelled_frees_what_it_runs(doors: Doors) -> None:
@@ -221,16 +295,21 @@ async def test_a_load_keeps_what_is_wanted_and_an_unload_takes_every_version(doo
     assert (await refused(stub.RepositoryModelUnload(request))).reason == "INVALID_OPTION"
 
 
+UNKNOWN = {"confidense": kserve.InferParameter(double_param=0.5)}
+
+
 async def test_statistics_are_what_was_asked(doors: Doors) -> None:
     await doors.infer(b"0 1")
     await doors.infer(*[b"0 1"] * 5)
     await refused(doors.infer(BROKEN))
+    await refused(doors.infer(b"0 1", model="team/one@1", id="x", parameters=UNKNOWN))
+    await refused(doors.infer(b"30 1", timeout=0.2))
     every = await doors.stub.ModelStatistics(kserve.ModelStatisticsRequest())
     (one,) = every.model_stats
     assert (one.name, one.version, one.inference_count, one.execution_count) == (
         "team/one", "1", 6, 3,
     )  # fmt: skip
-    assert (one.inference_stats.success.count, one.inference_stats.fail.count) == (2, 1)
+    assert (one.inference_stats.success.count, one.inference_stats.fail.count) == (2, 3)
     assert one.inference_stats.compute_infer.ns == pytest.approx(2e6, rel=0.01)
     page = (await doors.http.get("/v2/models/team/one/stats")).json()
     assert page["model_stats"][0]["inference_count"] == 6
@@ -253,6 +332,9 @@ async def test_what_is_not_there(doors: Doors) -> None:
     await doors.rig.register("waits", b"waits")
     error = await refused(stub.ModelMetadata(kserve.ModelMetadataRequest(name="waits")))
     assert error.reason == "MODEL_NOT_READY"
+    assert not (await stub.ModelReady(kserve.ModelReadyRequest(name="waits"))).ready
+    long = kserve.ModelReadyRequest(name="team/one", version="9" * 5000)
+    assert (await refused(stub.ModelReady(long))).reason == "INVALID_MODEL_REFERENCE"
     region = kserve.SystemSharedMemoryRegisterRequest(name="a", key="/a", byte_size=1)
     assert (await refused(stub.SystemSharedMemoryRegister(region))).code == "UNIMPLEMENTED"
 
@@ -309,6 +391,8 @@ async def test_http_inference_in_json_in_bytes_and_as_one_image(doors: Doors) ->
     for coding, packed in (("gzip", gzip.compress(IN_JSON)), ("deflate", zlib.compress(IN_JSON))):
         same = await doors.post(INFER, packed, content_encoding=coding)
         assert same.json()["outputs"] == plain.json()["outputs"]
+    same = await doors.post(INFER, gzip.compress(IN_JSON), content_encoding="GZIP")
+    assert same.json()["outputs"] == plain.json()["outputs"]
 
 
 REFUSED: list[tuple[str, bytes, dict[str, str], int]] = [
@@ -333,6 +417,10 @@ REFUSED: list[tuple[str, bytes, dict[str, str], int]] = [
     ("/v2/repository/models/team/one/load", b'{"parameters": 7}', {}, 501),
     ("/v2/systemsharedmemory/region/a/register", b"{}", {}, 501),
     ("/v2/trace/setting", b"{}", {}, 501),
+    ("/v2/models/team/one/trace/setting", b"{}", {}, 501),
+    (INFER, b"\1" + gzip.compress(b"{}"), {"content_encoding": "gzip"}, 400),
+    (INFER, gzip.compress(IN_JSON) + b"more", {"content_encoding": "gzip"}, 400),
+    (INFER, gzip.compress(IN_JSON) + gzip.compress(b""), {"content_encoding": "gzip"}, 400),
 ]
 
 
@@ -350,3 +438,32 @@ async def test_a_packed_body_is_not_unpacked_beyond_a_bound(doors: Doors) -> Non
     assert len(packed) < 2**20
     answer = await doors.post(INFER, packed, content_encoding="deflate")
     assert (answer.status_code, answer.json()["reason"]) == (429, "MESSAGE_TOO_LARGE")
+
+
+async def test_what_is_unpacked_counts_as_bytes_of_requests(tmp_path: Path) -> None:
+    async with Rig(tmp_path, http_max_body_memory_bytes=2**20) as rig:
+        address = f"http://{rig.addresses.http}"
+        async with httpx.AsyncClient(base_url=address, timeout=30) as http:
+
+            async def sent(count: int) -> tuple[int, str]:
+                body, headers = gzip.compress(b" " * count), {"content-encoding": "gzip"}
+                answer = await http.post(INFER, content=body, headers=headers)
+                return answer.status_code, answer.json()["reason"]
+
+            for _ in range(3):  # and are given back
+                assert await sent(2 * 2**20) == (429, "OUT_OF_MEMORY")
+                assert await sent(2**19) == (400, "INVALID_ARGUMENT")
+
+
+LONG = "MzAgMQ=="  # "30 1"
+
+
+async def test_who_leaves_by_http_ends_its_images(doors: Doors) -> None:
+    await doors.infer(b"0 1")
+    body = json.dumps(
+        {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": [LONG, LONG]}]}
+    )
+    call = asyncio.create_task(doors.post(INFER, body.encode()))
+    await becomes(lambda: doors.worker.running == 2)
+    call.cancel()
+    await becomes(lambda: doors.worker.cancelled == 2)

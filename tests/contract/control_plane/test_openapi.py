@@ -3,6 +3,7 @@ makes the server fail, and what comes back is what the document says.
 """
 
 import asyncio
+import hashlib
 import os
 import threading
 from collections import Counter
@@ -38,7 +39,9 @@ CHECKS = [
 ]
 # All routes together.
 FULL_CASES, SAMPLE_CASES = 2000, 80
-MODEL = "shapes"
+# Reads and detects are of MODEL. What is drawn for CHANGED may put it where no worker is.
+MODEL, CHANGED = "shapes", "changed"
+DELETE_MODEL = "DELETE /v1/models/{model}"
 # What a caller of the pool waits for is not what is tested here.
 TIMEOUT_S = "0.3"
 # Not to be had on a pool without a fault; the document says that they may come.
@@ -54,9 +57,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     async def serve() -> None:
         end = asyncio.Event()
         ended.append((asyncio.get_running_loop(), end))
-        async with Rig(tmp_path_factory.mktemp("openapi"), default_deadline_s=0.3) as rig:
-            await rig.worker("w1")
-            await rig.ready(MODEL)
+        folder = tmp_path_factory.mktemp("openapi")
+        async with Rig(folder, default_deadline_s=0.3, camera_model=MODEL) as rig:
+            await rig.worker("w1", kind="cpu")
+            await rig.worker("spare")
+            await rig.ready(MODEL, CHANGED)
             await rig.load(MODEL)
             started.set_result(f"http://{rig.addresses.http}")
             await end.wait()
@@ -73,7 +78,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def document(address: str) -> dict[str, Any]:
-    told: dict[str, Any] = httpx.get(f"{address}/openapi.json").json()
+    told: dict[str, Any] = httpx.get(f"{address}/openapi.json", timeout=60).json()
     return told
 
 
@@ -81,6 +86,80 @@ def operations(document: dict[str, Any]) -> list[Any]:
     schema = schemathesis.openapi.from_dict(document)
     found: Any = schema.get_all_operations()
     return [one.ok() for one in found]
+
+
+DATA = b"weights of its own"
+DIGEST = hashlib.sha256(DATA).hexdigest()
+CHANGE = {"prepare": [{"model": MODEL}]}
+OF_MODEL, FORM = {"model": MODEL}, {"files": {"image": b"jpeg"}}
+# One right request for each operation, in this order: what goes into its path, and the rest.
+RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    "GET /livez": ({}, {}),
+    "GET /readyz": ({}, {}),
+    "POST /v1/detect": (
+        {}, {"params": OF_MODEL, "data": b"jpeg", "headers": {"x-request-id": "seen"}},
+    ),
+    "GET /v1/requests/{request_id}/explain": ({"request_id": "seen"}, {}),
+    "PUT /v1/artifacts/{sha256}": ({"sha256": DIGEST}, {"data": DATA}),
+    "GET /v1/artifacts/{sha256}": ({"sha256": DIGEST}, {}),
+    "POST /v1/models": ({}, {"json": {"name": "more", "artifact": DIGEST}}),
+    "PUT /v1/models/{model}": ({"model": "more"}, {"params": {"wait": "false"}, "data": DATA}),
+    "DELETE /v1/models/{model}": ({"model": "more"}, {}),
+    "GET /v1/models": ({}, {}),
+    "GET /v1/models/{model}": (OF_MODEL, {}),
+    "GET /v1/models/{model}/ready": (OF_MODEL, {}),
+    "GET /v1/models/{model}/explain": (OF_MODEL, {}),
+    "POST /v1/models/{model}/load": (OF_MODEL, {"params": {"wait": "true"}, "json": {}}),
+    "PUT /v1/models/{model}/residency": (OF_MODEL, {"json": {}}),
+    "PUT /v1/models/{model}/placement": (OF_MODEL, {"json": {"labels": {}}}),
+    "PUT /v1/models/{model}/batching/{device_kind}": (
+        {**OF_MODEL, "device_kind": "cpu"}, {"json": {"max_batch": 2}},
+    ),
+    "DELETE /v1/models/{model}/batching/{device_kind}": ({**OF_MODEL, "device_kind": "cpu"}, {}),
+    "POST /v1/models/{model}/builds": (
+        OF_MODEL, {"json": {"backend": "torch", "precision": "bf16", "device_kind": "cpu"}},
+    ),
+    "PUT /v1/models/{model}/variant/{device_kind}": (
+        {**OF_MODEL, "device_kind": "cpu"}, {"json": {"variant": "torch/bf16"}},
+    ),
+    "DELETE /v1/models/{model}/variant/{device_kind}": ({**OF_MODEL, "device_kind": "cpu"}, {}),
+    "POST /v1/models/{model}/bench": (OF_MODEL, {"json": {"sweep": {"batch_sizes": [1]}}}),
+    "POST /v1/plan": ({}, {"json": OF_MODEL}),
+    "POST /v1/changeovers": ({}, {"json": CHANGE}),
+    "PUT /v1/schedules/{name}": (
+        {"name": "seven"}, {"json": {"cron": "0 7 * * *", "change": CHANGE}},
+    ),
+    "GET /v1/schedules/{name}": ({"name": "seven"}, {}),
+    "GET /v1/schedules": ({}, {}),
+    "DELETE /v1/schedules/{name}": ({"name": "seven"}, {}),
+    "POST /v1/vision/detection": ({}, FORM),
+    "POST /v1/vision/custom/{model}": (OF_MODEL, FORM),
+    "GET /v1/vision/list": ({}, {}),
+    "POST /v1/vision/list": ({}, {}),
+    "GET /v1/vision/custom/list": ({}, {}),
+    "POST /v1/vision/custom/list": ({}, {}),
+    "GET /v1/fleet": ({}, {}),
+    "GET /v1/workers": ({}, {}),
+    "GET /v1/workers/{worker}": ({"worker": "w1"}, {}),
+    "GET /v1/events": ({}, {}),
+    "POST /v1/models/{model}/unload": (OF_MODEL, {}),
+    "POST /v1/store/sweep": ({}, {"json": {"dry_run": True}}),
+    "POST /v1/workers/{worker}/drain": ({"worker": "spare"}, {}),
+}  # fmt: skip
+
+
+def test_right_requests_are_answered_as_the_document_says(
+    address: str, document: dict[str, Any]
+) -> None:
+    routes = {f"{one.method.upper()} {one.path}": one for one in operations(document)}
+    assert routes.keys() == RIGHT.keys()
+    with requests.Session() as session:
+        for name, (in_path, more) in RIGHT.items():
+            verb, path = name.split(" ")
+            answer = session.request(verb, address + path.format(**in_path), timeout=30, **more)
+            assert answer.ok, (name, answer.text)
+            case = routes[name].Case(path_parameters=in_path)
+            case.validate_response(answer, checks=CHECKS)
 
 
 @pytest.mark.timeout(1800)
@@ -99,6 +178,14 @@ def test_no_request_makes_it_fail(address: str, document: dict[str, Any]) -> Non
             if tried["cases"] >= wanted:
                 break
     assert tried["cases"] >= wanted, tried
+    assert tried["GET /v1/fleet 200"], tried
+    for route in routes:
+        assert tried[f"{route.method.upper()} {route.path}"], route
+    # What was asked of MODEL was asked of one that is there, to the end.
+    still = requests.post(f"{address}/v1/detect", params={"model": MODEL}, data=b"jpeg", timeout=30)
+    assert still.status_code == 200, still.text
+    away = sum(count for told, count in tried.items() if told.endswith((" 503", " 504")))
+    assert away < tried["cases"] / 4, tried
     if is_full():  # a sample has few cases of each route
         assert tried["POST /v1/detect 200"], tried
         assert tried["POST /v1/detect 400"], tried
@@ -114,6 +201,7 @@ def run_cases(
     tried: "Counter[str]",
 ) -> None:
     named = {parameter.name for parameter in route.query}
+    operation = f"{route.method.upper()} {route.path}"
 
     @seed(turn)
     @settings(
@@ -130,8 +218,9 @@ def run_cases(
         if is_known:
             if "model" in named and "model" not in body:
                 query["model"] = MODEL
-            if "model" in (case.path_parameters or {}):
-                case.path_parameters = {**case.path_parameters, "model": MODEL}
+            if "model" in (case.path_parameters or {}) and operation != DELETE_MODEL:
+                known = MODEL if route.method == "get" or "vision" in route.path else CHANGED
+                case.path_parameters = {**case.path_parameters, "model": known}
         if "timeout" in named:
             query["timeout"] = TIMEOUT_S
         if "follow" in named:
@@ -139,7 +228,8 @@ def run_cases(
         case.query = query
         answer = case.call(base_url=address, session=session, timeout=30)
         tried["cases"] += 1
-        tried[f"{route.method.upper()} {route.path} {answer.status_code}"] += 1
+        tried[operation] += 1
+        tried[f"{operation} {answer.status_code}"] += 1
         checks = CHECKS if answer.status_code not in AWAY else CHECKS[1:]
         case.validate_response(answer, checks=checks)
 
@@ -148,7 +238,7 @@ def run_cases(
     except Unsatisfiable:
         assert mode is GenerationMode.NEGATIVE  # of what takes nothing, nothing is wrong
     except Exception as error:
-        error.add_note(f"{route.method.upper()} {route.path}, {mode.value}")
+        error.add_note(f"{operation}, {mode.value}")
         raise
 
 

@@ -19,6 +19,7 @@ from torch.nn.utils import prune
 from ultralytics.nn import tasks
 
 from benchmarks.harness import families
+from importer.class_names import Said
 from importer.refusal import ImportRefused
 from importer.torch_import import checkpoint, restricted_load
 from tests.contract.importer.test_hostile import archive_of, said
@@ -118,7 +119,7 @@ def test_names_may_be_given_for_any_file(tmp_path: Path) -> None:
     path = save(model, tmp_path / "named.pt")
     with pytest.raises(ImportRefused, match=r"gaps \(missing: 1\).*--names"):
         checkpoint.load(path)
-    assert checkpoint.load(path, ("x", "y")).class_names == ("x", "y")
+    assert checkpoint.load(path, Said(("x", "y"))).class_names == ("x", "y")
     del model.names
     with pytest.raises(ImportRefused, match="0 class names for the 2 classes"):
         checkpoint.load(save(model, path))

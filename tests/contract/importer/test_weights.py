@@ -93,6 +93,22 @@ async def test_the_demo_models_are_imported(name: str, tmp_path: Path) -> None:
     assert list(pack.class_names) == ["circle", "square", "triangle"]
 
 
+async def test_some_classes_are_renamed_and_the_training_is_told(zoo: Zoo, tmp_path: Path) -> None:
+    of = child.Architecture(renamed={1: "hex nut"})
+    pack = await import_in_child(zoo.checkpoint("shapes"), tmp_path / "pack", weights_of=of)
+    assert list(pack.class_names) == ["circle", "hex nut", "triangle"]
+    assert (pack.training["task"], pack.training["imgsz"]) == ("detect", "320")
+    of = child.Architecture(renamed={3: "x"})
+    refused = await refusal_of(zoo.checkpoint("shapes"), tmp_path / "none", weights_of=of)
+    assert "the model has 3 classes, 0 to 2, and no class 3" in refused.message
+    # Of a graph that is made of the checkpoint, too.
+    of, build = child.Architecture(renamed={0: "bolt"}), child.Build("onnx", "fp32")
+    pack = await import_in_child(
+        zoo.checkpoint("shapes"), tmp_path / "graph", weights_of=of, build=build
+    )
+    assert list(pack.class_names) == ["bolt", "square", "triangle"]
+
+
 async def test_what_does_not_fit_is_listed_and_never_loaded_in_part(
     model: Any, tmp_path: Path
 ) -> None:

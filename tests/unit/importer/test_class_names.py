@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from importer import class_names
+from importer.class_names import Said
 from importer.refusal import ImportRefused
 
 
@@ -46,12 +47,12 @@ def test_indices_that_are_none_are_refused(said: Any, words: str) -> None:
 
 
 def test_what_the_user_says_wins() -> None:
-    assert class_names.decide(("x", "y"), ("a", "b", "c"), 2) == (("x", "y"), "")
-    assert class_names.decide((), ("a", "b"), 2) == (("a", "b"), "")
+    assert class_names.decide(Said(("x", "y")), ("a", "b", "c"), 2) == (("x", "y"), "")
+    assert class_names.decide(Said(), ("a", "b"), 2) == (("a", "b"), "")
 
 
 def test_names_beyond_the_classes_are_dropped_with_a_warning() -> None:
-    names, warning = class_names.decide((), tuple("abcd"), 2)
+    names, warning = class_names.decide(Said(), tuple("abcd"), 2)
     assert names == ("a", "b")
     assert "4 class names for 2 classes" in warning
 
@@ -70,7 +71,20 @@ def test_counts_and_lengths_are_said(
     said: tuple[str, ...], found: tuple[str, ...], words: str
 ) -> None:
     with pytest.raises(ImportRefused) as caught:
-        class_names.decide(said, found, 80)
+        class_names.decide(Said(said), found, 80)
     assert words in caught.value.message
     assert caught.value.reason == "ARTIFACT_INVALID"
     caught.value.message.encode()
+
+
+def test_some_are_renamed_by_their_id() -> None:
+    said = Said(renamed={0: "bolt", 2: "nut"})
+    assert class_names.decide(said, ("a", "b", "c", "beyond"), 3)[0] == ("bolt", "b", "nut")
+    # As the order of an import has it, whose keys are texts.
+    assert class_names.of_order({"class_names": [], "renamed": {"0": "bolt", "2": "nut"}}) == said
+
+
+def test_a_class_that_is_not_there_can_not_be_renamed() -> None:
+    for renamed in ({3: "x"}, {0: "a", 7: "x"}):
+        with pytest.raises(ImportRefused, match=r"the model has 3 classes, 0 to 2, and no class"):
+            class_names.decide(Said(renamed=renamed), ("a", "b", "c", "beyond"), 3)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolopool.errors import InvalidModelName, InvalidModelReference
-from yolopool.names import ModelRef, check_name, parse_ref
+from yolopool.errors import InvalidModelName, InvalidModelReference, InvalidOption
+from yolopool.names import ModelRef, check_name, parse_class_names, parse_ref
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,23 @@ def test_whatever_parses_prints_back(text: str) -> None:
         return
     assert parse_ref(str(ref)) == ref
     assert str(ref) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "renamed"),
+    [
+        ("", (), {}),
+        ("bolt, nut,", ("bolt", "nut"), {}),
+        ("0=bolt, 3 = hex nut", (), {0: "bolt", 3: "hex nut"}),
+        ("a=b,c", ("a=b", "c"), {}),
+        ("2=a=b", (), {2: "a=b"}),
+    ],
+)
+def test_class_names(text: str, names: tuple[str, ...], renamed: dict[int, str]) -> None:
+    assert parse_class_names(text) == (names, renamed)
+
+
+@pytest.mark.parametrize("text", ["0=bolt,nut", "0=a,0=b", "1="])
+def test_class_names_that_say_two_things(text: str) -> None:
+    with pytest.raises(InvalidOption, match="0=bolt,3=nut"):
+        parse_class_names(text)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
+from yolopool.cli.completion import pool_names
 from yolopool.cli.console import (
     Address,
     AsJson,
@@ -30,7 +31,11 @@ from yolopool.transport import DEFAULT_ADDRESS
 def bench(
     model: ModelRef,
     worker: Annotated[
-        str, typer.Option(help="Measure on this worker; default: any that holds it.")
+        str,
+        typer.Option(
+            help="Measure on this worker; default: any that holds it.",
+            autocompletion=pool_names.workers,
+        ),
     ] = "",
     device: Annotated[
         str, typer.Option(help="Measure on this kind of device: cpu, cuda or sim.")

@@ -1,53 +1,42 @@
-"""`yolopool detect`: each image is asked for by itself, and one that fails loses no other."""
+"""`yolopool detect`: its options, and what they mean together."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 
-from yolopool.cli import result_tables
-from yolopool.cli.console import (
-    Address,
-    AsJson,
-    as_line,
-    exit_code,
-    out,
-    print_error,
-    print_json,
-    say,
-)
-from yolopool.cli.detect import saving
+from yolopool.cli.completion import pool_names
+from yolopool.cli.console import Address, AsJson, exit_code
+from yolopool.cli.detect.outputs import opened
+from yolopool.cli.detect.places import STDOUT, settled
+from yolopool.cli.detect.run import STDIN, Asked, Run
+from yolopool.cli.detect.told import Told
 from yolopool.client.client import Client
-from yolopool.client.detections import Detections
+from yolopool.client.media.sources import Source, SourceKind, sources_of
+from yolopool.client.media.video import LOST_S
 from yolopool.client.requests import DetectOptions, MaskFormatName, PriorityName
-from yolopool.errors import (
-    FailedPrecondition,
-    InvalidArgument,
-    InvalidOption,
-    NotFound,
-    PermissionDenied,
-    Unauthenticated,
-    Unavailable,
-    YolopoolError,
-)
+from yolopool.errors import InvalidOption
 from yolopool.transport import DEFAULT_ADDRESS
-
-Failure = YolopoolError | OSError
-_OF_ALL = (
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    PermissionDenied,
-    Unauthenticated,
-    Unavailable,
-)
 
 
 def detect(
-    images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP and others.")],
+    given: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Images, videos, folders, patterns such as 'photos/**/*.jpg', camera numbers, "
+            "addresses of streams (rtsp://...), or - for an image on stdin.",
+        ),
+    ],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Name of the model, or NAME@VERSION.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Name of the model, or NAME@VERSION.",
+            autocompletion=pool_names.models,
+        ),
     ],
     confidence: Annotated[
         float | None, typer.Option("--conf", help="Report only results of this confidence, 0..1.")
@@ -100,8 +89,31 @@ def detect(
     ] = False,
     save: Annotated[
         Path | None,
-        typer.Option("--save", help="Write the image with the results drawn: a file or folder."),
+        typer.Option("--save", help="Write the results to this file or folder; -: to stdout."),
     ] = None,
+    forms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--as",
+            help="Form to save: images or video with the results drawn (default), jsonl, csv, "
+            "coco or yolo; repeatable.",
+        ),
+    ] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Number the objects of a video from frame to frame.")
+    ] = False,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", help="Calls at a time; default 8, and 1 for live sources."),
+    ] = None,
+    jpeg_quality: Annotated[
+        int | None,
+        typer.Option("--jpeg-quality", help="Send frames of videos as JPEG, 1..100: fewer bytes."),
+    ] = None,
+    lost_s: Annotated[
+        float,
+        typer.Option("--lost-after", help="Give a live source up after so many seconds without."),
+    ] = LOST_S,
     priority: Annotated[
         str, typer.Option("--priority", help="Who is served first: interactive, normal or bulk.")
     ] = "normal",
@@ -111,7 +123,7 @@ def detect(
     as_json: AsJson = False,
     address: Address = DEFAULT_ADDRESS,
 ) -> None:
-    """Run a model on images and print what it finds."""
+    """Run a model on images, videos and streams."""
     options: DetectOptions = {
         "confidence": confidence,
         "class_confidences": _class_confidences(class_confidences or ()),
@@ -130,76 +142,32 @@ def detect(
         "priority": cast(PriorityName, priority),
         "timeout_s": timeout_s,
     }
-    run = _Run(as_json, saving.targets(images, save) if save is not None else ())
-    try:
-        with Client(address) as client:
-            for image in images:
-                try:
-                    found = client.detect(image, model, **options)
-                except (YolopoolError, OSError) as error:
-                    if run.ends_with(error):
-                        raise
-                    run.failed(image, error)
-                else:
-                    run.answered(image, found)
-    finally:
-        run.print_all()
-    if run.failures:
-        raise typer.Exit(exit_code(run.failures[0]))
-
-
-class _Run:
-    """The answers of one command, in the order of its images."""
-
-    def __init__(self, as_json: bool, targets: Sequence[Path]) -> None:
-        self.failures: list[Failure] = []
-        self._as_json = as_json
-        self._targets = iter(targets)
-        self._answers: list[tuple[Path, Detections]] = []
-        self._plain: list[dict[str, Any]] = []
-
-    def answered(self, image: Path, found: Detections) -> None:
-        """Prints and saves the answer."""
-        self._answers.append((image, found))
-        self._plain.append({"path": str(image), **found.to_dict()})
-        if not self._as_json:
-            out.print(result_tables.results(found, image.name))
-            out.print()
-        target = next(self._targets, None)
-        if target is None:
-            return
+    sources = _sources(given)
+    places = settled(sources, save, forms or ())
+    on_stdout = STDOUT in places.lists.values()
+    if on_stdout and as_json:
+        raise InvalidOption("--save - and --json both print on stdout: leave one out")
+    images = sum(source.kind is SourceKind.IMAGE for source in sources)
+    told = Told(images, as_json, on_stdout)
+    outputs = opened(places, with_frames=images < len(sources))
+    asked = Asked(model, options, concurrency, track, jpeg_quality, lost_s)
+    with Client(address) as client:
+        run = Run(client, asked, told, outputs)
         try:
-            saving.write(found, target)
-            say(f"saved {target}")
-        except (YolopoolError, OSError) as error:
-            self._tell(image, error)
+            run.all(sources, quiet=as_json)
+        finally:
+            run.close()
+            told.end()
+    if told.failures:
+        raise typer.Exit(exit_code(told.failures[0]))
 
-    def failed(self, image: Path, error: Failure) -> None:
-        """Prints why this image has no answer."""
-        next(self._targets, None)
-        self._tell(image, error)
-        reason = error.reason if isinstance(error, YolopoolError) else "FILE_UNREADABLE"
-        self._plain.append({"path": str(image), "error": {"reason": reason, "message": str(error)}})
 
-    def ends_with(self, error: Failure) -> bool:
-        """Whether the other images would fail alike: nobody answers, or no image was answered yet
-        and the error is of the model or the options.
-        """
-        if isinstance(error, OSError) or error.reason.startswith("IMAGE_"):
-            return False
-        of_all = isinstance(error, _OF_ALL) and not self._answers
-        return of_all or error.reason == "UNAVAILABLE"
-
-    def print_all(self) -> None:
-        """What is printed of all images together."""
-        if self._as_json and self._plain:
-            print_json(self._plain)
-        elif self._answers:
-            out.print(result_tables.timing([(image.name, found) for image, found in self._answers]))
-
-    def _tell(self, image: Path, error: Failure) -> None:
-        self.failures.append(error)
-        print_error(as_line(error, str(image)))
+def _sources(given: Sequence[str]) -> list[Source]:
+    """What was given, in order; "-" is one image on stdin."""
+    stdin = Source(SourceKind.IMAGE, STDIN, STDIN, "stdin")
+    if list(given).count(STDIN) > 1:
+        raise InvalidOption("- is the one image on stdin: give it once")
+    return [one for text in given for one in ([stdin] if text == STDIN else sources_of(text))]
 
 
 def _class_confidences(pairs: Sequence[str]) -> dict[int, float]:

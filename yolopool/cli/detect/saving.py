@@ -1,8 +1,7 @@
-"""Where `detect --save` writes, settled before anything is detected, and the writing itself."""
+"""Writes the picture of one image with its results drawn, whole or not at all."""
 
 import io
 import os
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,42 +11,18 @@ from yolopool.client.detections import Detections
 from yolopool.errors import InvalidOption
 
 # Suffixes that an image in a folder keeps; others become PNG.
-_KEPT = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+KEPT = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
-def targets(images: Sequence[Path], save: Path) -> list[Path]:
-    """A path for each image: `save` itself, or files in the folder `save`, which is created.
-
-    In a folder no file is replaced: the next free name is taken. Raises InvalidOption, also for a
-    file that is one of the images, and OSError for a folder that can't be created.
-    """
-    if len(images) == 1 and not save.is_dir():
-        _check_file(images[0], save)
-        return [save]
-    if save.suffix.lower() in _KEPT and not save.is_dir():
-        raise InvalidOption(f"--save {save}: there are {len(images)} images: give a folder")
-    save.mkdir(parents=True, exist_ok=True)
-    names = names_in_folder([image.name for image in images], lambda name: (save / name).exists())
-    return [save / name for name in names]
-
-
-def names_in_folder(images: Sequence[str], is_taken: Callable[[str], bool]) -> list[str]:
-    """A free name for each image: a.png, else a-2.png, and so on."""
-    given: list[str] = []
-    for image in images:
-        suffix = Path(image).suffix
-        kept = suffix if suffix.lower() in _KEPT else ".png"
-        stem, name, number = Path(image).stem, f"{Path(image).stem}{kept}", 1
-        while name in given or is_taken(name):
-            number += 1
-            name = f"{stem}-{number}{kept}"
-        given.append(name)
-    return given
-
-
-def _check_file(image: Path, save: Path) -> None:
+def check_not_source(image: Path, save: Path) -> None:
+    """Raises InvalidOption if `save` is the image or video itself."""
     if save.exists() and image.exists() and save.samefile(image):
         raise InvalidOption(f"--save {save} would replace the image itself: give another name")
+
+
+def check_file(image: Path, save: Path) -> None:
+    """Raises InvalidOption if the picture of this image can't be written to `save`."""
+    check_not_source(image, save)
     if not save.parent.is_dir():
         raise InvalidOption(f"--save {save}: there is no folder {save.parent}: create it first")
     try:
@@ -85,5 +60,7 @@ def _encoded(picture: Image.Image, path: Path) -> bytes:
     if kind is None or kind not in Image.SAVE:
         raise ValueError(f"unknown ending {path.suffix!r}" if path.suffix else "no ending")
     file = io.BytesIO()
-    picture.save(file, kind)
+    # The fastest compression of PNG takes a tenth of the time of the usual one.
+    more = {"compress_level": 1} if kind == "PNG" else {}
+    picture.save(file, kind, **more)
     return file.getvalue()

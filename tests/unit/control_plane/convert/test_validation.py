@@ -2,9 +2,15 @@
 
 import pytest
 
-from control_plane.convert.validation import check_settings, check_worker
+from control_plane.convert.validation import (
+    check_metadata,
+    check_renamed,
+    check_settings,
+    check_worker,
+)
 from yolopool.errors import InvalidOption, InvalidWorker
 from yolopool.v1 import fleet_pb2, types_pb2
+from yolopool.vocabulary import MAX_METADATA_BYTES
 
 
 def joining(labels: int) -> fleet_pb2.Worker:
@@ -51,3 +57,19 @@ def test_half_a_rectangle_or_more_than_one_is_refused(
 ) -> None:
     with pytest.raises(InvalidOption, match=says):
         check_settings(settings)
+
+
+def test_texts_that_fit_are_kept() -> None:
+    texts = {"a": "x" * (MAX_METADATA_BYTES - 1)}
+    assert check_metadata(texts) == texts
+    for wrong in ({"ab": texts["a"]}, {str(n): "x" for n in range(9)}, {"": "x"}, {"n" * 121: ""}):
+        with pytest.raises(InvalidOption, match="metadata"):
+            check_metadata(wrong)
+
+
+def test_classes_are_named_in_one_way() -> None:
+    check_renamed({3: "nut"}, [])
+    check_renamed({}, ["bolt"])
+    for renamed, names in (({3: "nut"}, ["bolt"]), ({3: ""}, []), ({3: "x" * 1001}, [])):
+        with pytest.raises(InvalidOption, match="renamed_classes"):
+            check_renamed(renamed, names)

@@ -43,3 +43,18 @@ def test_a_build_of_an_older_release_was_checked_on_no_known_class() -> None:
     read = codec.decode_version(json.dumps(raw))
     assert read == one
     assert not read.given.served["cpu"].serves_on("amx")
+
+
+def test_what_is_said_of_classes_and_training_is_written_and_read_again() -> None:
+    one = version("a")
+    assert one.pack is not None
+    given = replace(one.given, renamed={0: "bolt", 3: "nut"}, metadata={"args.yaml": "a: 1\n"})
+    one = replace(one, given=given, pack=replace(one.pack, training={"epochs": "100"}))
+    assert codec.decode_version(codec.encode_version(one)) == one
+
+
+def test_an_older_release_wrote_none_of_it() -> None:
+    one = version("a")
+    raw = json.loads(codec.encode_version(one))
+    del raw["given"]["renamed"], raw["given"]["metadata"], raw["pack"]["training"]
+    assert codec.decode_version(json.dumps(raw)) == one

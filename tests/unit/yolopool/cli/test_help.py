@@ -9,9 +9,10 @@ import typer
 from typer.testing import CliRunner
 
 import yolopool
-from yolopool.cli import main, models
+from yolopool.cli import main
 from yolopool.cli.console import SectionedGroup
 from yolopool.cli.detect import command as detecting
+from yolopool.cli.register import registering
 from yolopool.client.requests import DetectOptions, RegisterOptions
 from yolopool.v1 import detection_pb2, types_pb2
 
@@ -72,7 +73,7 @@ def test_every_option_of_the_proto_is_in_python_and_on_the_command_line() -> Non
 
 
 def test_every_setting_of_a_version_is_in_python_and_on_the_command_line() -> None:
-    flags = inspect.signature(models.models_register).parameters
+    flags = inspect.signature(registering.models_register).parameters
     # Both sides of a rectangle are given as one size.
     sides = {"image_height": "image_size", "image_width": "image_size"}
     for field in types_pb2.VersionSettings.DESCRIPTOR.fields:

@@ -158,6 +158,26 @@ def test_what_is_wrong_is_said(what: str) -> None:
     assert words in raised.value.message
 
 
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [1, 3, 0, 0],
+        [1, 3, 0, 2**62],
+        [1, 3, 2**62, 0],
+        [1, 0, 2**40, 3],
+        [1, 2**62, 0, 1],
+        [64, 3, 2**62, 0],
+        [1, 3, 2**40, 2**40],
+    ],
+)
+def test_a_side_of_nothing_is_refused_however_long_the_other_is(
+    datatype: str, shape: list[int]
+) -> None:
+    with pytest.raises(InvalidTensor, match="shape"):
+        put(request("images", datatype, shape, b""))
+
+
 def test_one_input_once() -> None:
     twice = request("image", "BYTES", [1], packed(b"x"))
     twice.inputs.add(name="image", datatype="BYTES", shape=[1])

@@ -45,6 +45,7 @@ def test_a_lower_priority_is_more_urgent(level: int, priority: int) -> None:
 def test_timeout_is_in_microseconds_and_0_is_none() -> None:
     assert of(timeout=2_500_000).timeout_s == 2.5
     assert of(timeout=0).timeout_s is None
+    assert of(timeout=2**63 - 1).timeout_s == 24 * 3600
 
 
 def test_what_clients_ask_of_the_protocol_itself_has_no_effect() -> None:

@@ -24,7 +24,8 @@ def request(images: int = 1, *outputs: str, **more: Any) -> ModelInferRequest:
 def test_references() -> None:
     assert reference("team/shapes", "") == "team/shapes"
     assert reference("team/shapes", "3") == "team/shapes@3"
-    for version in ("latest", "-1", "1.0", "\u0661"):
+    assert reference("team/shapes", "003") == "team/shapes@3"
+    for version in ("latest", "-1", "1.0", "0", "\u0661", "9" * 5000, "0" * 5000 + "1"):
         with pytest.raises(InvalidModelReference):
             reference("shapes", version)
 
@@ -34,28 +35,30 @@ def test_a_request_an_image_with_the_same_options() -> None:
     made.parameters["confidence"].double_param = 0.5
     made.parameters["priority"].uint64_param = 1
     made.parameters["timeout"].int64_param = 1000
-    found = images_in(made, "detect")
+    found = images_in(made, "", "detect")
     assert [one.encoded for one in found.requests] == [b"\0", b"\1", b"\2"]
     assert {one.model for one in found.requests} == {"team/shapes@2"}
     assert {(one.options.confidence, one.priority) for one in found.requests} == {(0.5, 1)}
     assert (found.timeout_s, found.outputs) == (0.001, None)
-    assert not images_in(request(), "detect").requests[0].HasField("options")
+    assert not images_in(request(), "", "detect").requests[0].HasField("options")
+    meant = images_in(request(2), "team/shapes@7", "detect")
+    assert {one.model for one in meant.requests} == {"team/shapes@7"}
 
 
 def test_masks_are_made_where_they_are_asked_for() -> None:
-    assert images_in(request(), "segment").requests[0].options.mask_format == RLE
-    assert images_in(request(1, "masks"), "segment").requests[0].options.mask_format == RLE
-    assert images_in(request(1, "boxes"), "segment").requests[0].options.mask_format == NONE
+    assert images_in(request(), "", "segment").requests[0].options.mask_format == RLE
+    assert images_in(request(1, "masks"), "", "segment").requests[0].options.mask_format == RLE
+    assert images_in(request(1, "boxes"), "", "segment").requests[0].options.mask_format == NONE
 
 
 def test_probabilities_are_made_where_they_are_asked_for() -> None:
-    assert images_in(request(), "classify").requests[0].options.all_probabilities
-    one = images_in(request(1, "scores"), "classify").requests[0]
+    assert images_in(request(), "", "classify").requests[0].options.all_probabilities
+    one = images_in(request(1, "scores"), "", "classify").requests[0]
     assert not one.options.all_probabilities
 
 
 def test_outputs_are_those_of_the_task_once_each() -> None:
-    found = images_in(request(1, "scores", "boxes"), "detect")
+    found = images_in(request(1, "scores", "boxes"), "", "detect")
     assert found.outputs == ("scores", "boxes")
     for task, outputs in (
         ("detect", ["masks"]),
@@ -65,7 +68,7 @@ def test_outputs_are_those_of_the_task_once_each() -> None:
         ("detect", ["boxes"] * 17),
     ):
         with pytest.raises(InvalidOption):
-            images_in(request(1, *outputs), task)
+            images_in(request(1, *outputs), "", task)
 
 
 @pytest.mark.parametrize("name", ["classification", "shared_memory_region", "binary"])
@@ -73,12 +76,12 @@ def test_parameters_of_outputs_are_refused(name: str) -> None:
     made = request(1, "boxes")
     made.outputs[0].parameters[name].int64_param = 3
     with pytest.raises(InvalidOption):
-        images_in(made, "detect")
+        images_in(made, "", "detect")
 
 
 def test_the_callers_id_is_each_images() -> None:
-    assert images_in(request(), "detect", "mine").requests[0].request_id == "mine"
-    ids = [one.request_id for one in images_in(request(2), "detect", "mine").requests]
+    assert images_in(request(), "", "detect", "mine").requests[0].request_id == "mine"
+    ids = [one.request_id for one in images_in(request(2), "", "detect", "mine").requests]
     assert ids == ["mine/0", "mine/1"]
     long = "x" * 128
-    assert {one.request_id for one in images_in(request(2), "detect", long).requests} == {long}
+    assert {one.request_id for one in images_in(request(2), "", "detect", long).requests} == {long}

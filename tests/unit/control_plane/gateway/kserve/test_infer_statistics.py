@@ -37,19 +37,16 @@ def test_images_passes_and_the_times_of_the_slowest() -> None:
     assert (stats.fail.count, stats.cache_hit.count) == (0, 0)
 
 
-def test_failures_count_where_the_version_is_known() -> None:
+def test_failures_are_of_their_version() -> None:
     account = InferStatistics()
-    account.failed("shapes", "", 1)
-    account.failed("shapes", "1", 1)
-    account.answered([answer(1)], 0.01, 1)
     account.answered([answer(2)], 0.01, 1)
-    account.failed("shapes", "", 0.5)
-    account.failed("shapes", "1", 0.25)
-    account.failed("shapes", "latest", 0.25)
-    account.failed("absent", "", 0.25)
+    account.failed("shapes", 1, 0.25)
+    account.failed("shapes", 2, 0.5)
+    account.failed("shapes", 2, 0.25)
     first, second = account.of([version(1), version(2)]).model_stats
     assert (first.inference_stats.fail.count, first.inference_stats.fail.ns) == (1, 250_000_000)
     assert (second.inference_stats.fail.count, second.inference_stats.fail.ns) == (2, 750_000_000)
+    assert (first.inference_stats.success.count, second.inference_stats.success.count) == (0, 1)
 
 
 def test_a_version_that_was_not_asked_has_zeros_and_one_that_is_gone_is_forgotten() -> None:

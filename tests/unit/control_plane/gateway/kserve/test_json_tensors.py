@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from control_plane.gateway.kserve import json_tensors
 from control_plane.gateway.kserve.json_tensors import MAX_JSON_BYTES, infer_body, infer_request
-from yolopool.errors import InvalidArgument
+from yolopool.errors import InvalidArgument, InvalidOption, InvalidTensor
 from yolopool.kserve import grpc_service_pb2 as kserve
 from yolopool.kserve import model_config_pb2
 
@@ -116,9 +116,16 @@ def tensor(**fields: Any) -> dict[str, Any]:
         tensor(data=[None]),
         tensor(data=[True]),
         tensor(data=[1, [2]]),
+        tensor(data=[[1], 2]),
+        tensor(data=[[[1]], [2]]),
+        tensor(data=[[[]], {}]),
         tensor(data=[10**40]),
         tensor(data=[{}]),
         tensor(datatype="FP32", data=["nan"]),
+        tensor(datatype="FP32", data=["0.5"]),
+        tensor(datatype="FP32", data=[True]),
+        tensor(datatype="FP32", data=[None]),
+        tensor(datatype="FP32", data=[10**400]),
         tensor(datatype="BYTES", data=["no base64!"]),
         tensor(datatype="BYTES", data=["ü"]),
         tensor(datatype="BYTES", data=[7]),
@@ -134,12 +141,32 @@ def tensor(**fields: Any) -> dict[str, Any]:
         tensor(parameters={"binary_data_size": 1}),
         tensor(parameters={"binary_data_size": -1}),
         tensor(parameters={"binary_data_size": "1"}),
+        tensor(parameters={"binary_data_size": False}),
     ],
 )
 def test_what_is_wrong_is_said(document: Any) -> None:
     with pytest.raises(InvalidArgument) as raised:
         ask(document)
     assert len(raised.value.message) > 15
+
+
+def test_a_long_text_among_values_takes_no_room_for_each() -> None:
+    """Room for the longest of them for each of them would be a terabyte."""
+    texts = ["a" * 1_000_000, *["b"] * 250_000]
+    for datatype in ("UINT8", "FP32"):
+        with pytest.raises(InvalidTensor, match="give numbers"):
+            ask(tensor(datatype=datatype, data=texts))
+
+
+def test_values_may_be_nested_in_any_way() -> None:
+    for data in ([1, 2, 3, 4], [[1, 2], [3, 4]], [[1], [2, 3, 4]], [[[[1]], [[2]]], [[[3, 4]]]]):
+        request, _ = ask(tensor(data=data))
+        assert list(request.raw_input_contents) == [b"\1\2\3\4"]
+    request, _ = ask(tensor(data=[[[]]]))
+    assert list(request.raw_input_contents) == [b""]
+    # Refused as infinity where its range is looked at.
+    request, _ = ask(tensor(datatype="FP32", data=[1e39]))
+    assert np.frombuffer(request.raw_input_contents[0], "<f4").tolist() == [np.inf]
 
 
 def test_sizes_that_do_not_fit_the_body() -> None:
@@ -235,6 +262,19 @@ def test_an_answer_with_bytes() -> None:
     assert classes["data"] == [7]
     assert masks["parameters"] == {"binary_data_size": 10}
     assert content[size:] == b"".join(answer().raw_output_contents[::2])
+
+
+def test_a_large_answer_is_sent_as_bytes_or_not_at_all() -> None:
+    response = kserve.ModelInferResponse()
+    for name in ("boxes", "scores"):
+        response.outputs.add(name=name, datatype="FP32", shape=[300_000])
+        response.raw_output_contents.append(bytes(4 * 300_000))
+    with pytest.raises(InvalidOption, match="binary_data_output"):
+        infer_body(response, ({}, False))
+    content, size = infer_body(response, ({"scores": True}, False))
+    assert size is not None
+    assert len(json.loads(content[:size])["outputs"][0]["data"]) == 300_000
+    assert len(infer_body(response, ({}, True))[0]) > 2_400_000
 
 
 def test_messages_as_the_protocol_has_them_in_json() -> None:
