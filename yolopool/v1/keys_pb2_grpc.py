@@ -85,7 +85,8 @@ class KeyServiceServicer:
 
     def RevokeKey(self, request, context):
         """Ends a key, at every control plane within two seconds. Repeat: nothing to do, OK.
-        Errors: NOT_FOUND (KEY_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        Errors: NOT_FOUND (KEY_NOT_FOUND), FAILED_PRECONDITION (it is the last valid one of an admin for
+        all models), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,8 @@ class KeyServiceStub:
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]
     """Ends a key, at every control plane within two seconds. Repeat: nothing to do, OK.
-    Errors: NOT_FOUND (KEY_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    Errors: NOT_FOUND (KEY_NOT_FOUND), FAILED_PRECONDITION (it is the last valid one of an admin for
+    all models), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
 
 @_typing.type_check_only
@@ -63,7 +64,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """Ends a key, at every control plane within two seconds. Repeat: nothing to do, OK.
-    Errors: NOT_FOUND (KEY_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+    Errors: NOT_FOUND (KEY_NOT_FOUND), FAILED_PRECONDITION (it is the last valid one of an admin for
+    all models), UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -103,7 +105,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RevokeKeyResponse, _abc.Awaitable[_keys_pb2.RevokeKeyResponse]]:
         """Ends a key, at every control plane within two seconds. Repeat: nothing to do, OK.
-        Errors: NOT_FOUND (KEY_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE).
+        Errors: NOT_FOUND (KEY_NOT_FOUND), FAILED_PRECONDITION (it is the last valid one of an admin for
+        all models), UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
