@@ -22,6 +22,7 @@ from control_plane.gateway.health.model_readiness import ModelReadiness
 from control_plane.gateway.http_doors import HttpDoors
 from control_plane.gateway.kserve import grpc_door as kserve_grpc
 from control_plane.gateway.kserve.operations import Operations
+from control_plane.identity.guard import Guard
 from control_plane.leader.client import LeaderClient
 from control_plane.leader.election import LeaderElection
 from control_plane.leader.forwarding import LeaderForwarding
@@ -57,6 +58,7 @@ from yolopool.server.logs import set_up_logs
 from yolopool.server.open_calls import OpenCalls
 from yolopool.server.parent_death import die_with_parent
 from yolopool.server.process import announce, settle, until_signal
+from yolopool.tls.certificates import follow
 
 log = structlog.get_logger()
 
@@ -76,6 +78,7 @@ class Addresses:
 
     grpc: str
     http: str
+    pool: str = ""  # for the pool's own processes, if that is another
 
 
 class ControlPlane:
@@ -89,14 +92,16 @@ class ControlPlane:
         self._clock = clock
         self.view = view = View(clock)
         self._metrics = Metrics()
-        self._worker_client = WorkerClient()
+        self._certificates = settings.certificates()
+        self._worker_client = WorkerClient(self._certificates)
         self._artifacts = FolderArtifacts(settings.data_dir / "store", settings.max_artifact_bytes)
         self._recorder = recorder = EventRecorder(identity.name, registry, clock)
         # A store in memory ends with the process: there is nothing to restore.
         self._copy = DesiredBackup(settings.data_dir / COPY, clock) if settings.redis else None
         self._reflector = Reflector(registry, view, self._copy, self._restored, settings.strict)
         refresh = self._reflector.refresh
-        self._leader_client = LeaderClient(view, identity.name)
+        pool_key = settings.pool_key.get_secret_value()
+        self._leader_client = LeaderClient(view, identity.name, pool_key, self._certificates)
         grace_s = settings.no_worker_grace_s
         self._loader = Loader(registry, view, refresh, self._leader_client, clock, grace_s)
         self._changeovers = Changeovers(
@@ -137,12 +142,21 @@ class ControlPlane:
             registry, recorder, clock, settings.quarantine_s, self._answers
         )
         self._worker_exits = self._new_worker_exits()
+        self._guard = Guard(settings, registry, view, refresh, clock)
         self._calls = OpenCalls()
         self._services = self._new_services(identity)
         ready = ModelReadiness(view, clock, Random())
         self._server, self.dispatch = self._new_doors(ready)
         self._http = HttpDoors(
-            settings, view, self._metrics, self.dispatch, self._kserve, ready, self._is_leader
+            settings,
+            view,
+            self._metrics,
+            self.dispatch,
+            self._kserve,
+            ready,
+            self._is_leader,
+            self._certificates,
+            self._guard,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._deciding: asyncio.Task[None] | None = None
@@ -198,13 +212,14 @@ class ControlPlane:
         """The gRPC server, and the same methods for the other doors."""
         readiness = ReadinessGate(self._is_loaded, lambda: self.view.unread_because)
         forwarding = LeaderForwarding(self._leader_client, self._reflector.refresh)
-        health = Health(ready, self.view.waiters)
+        health = Health(ready, self.view.waiters, self._guard.sees)
         names = (*SERVICES, kserve_grpc.SERVICE)
-        server = GrpcServer(names, [readiness, forwarding], CONNECTION_AGE_S, health, self._calls)
-        dispatch = Dispatch([readiness, forwarding], self._calls)
+        interceptors = [*self._guard.interceptors(), readiness, forwarding]
+        server = GrpcServer(names, interceptors, CONNECTION_AGE_S, health, self._calls)
+        dispatch = Dispatch(interceptors, self._calls)
         self._services.add_to(server.server)
         self._services.add_to(dispatch)
-        self._kserve = Operations(dispatch, self.view, self._clock)
+        self._kserve = Operations(dispatch, self._guard.ask, self.view, self._clock)
         kserve_grpc.add_to(self._kserve, server.server)
         return server, dispatch
 
@@ -233,11 +248,15 @@ class ControlPlane:
         settings = self._settings
         await asyncio.to_thread(self._artifacts.prepare)
         http_port = self._http.bind(settings.http_host, settings.http_port)
-        port = await self._server.start(settings.host, settings.port)
-        self._election.address = settings.advertise or _reachable(settings.host, port)
+        host, own, pool = settings.host, self._certificates, ""
+        if settings.pool_port is not None:
+            pool = _address(host, self._server.listen(host, settings.pool_port, own, True))
+        port = await self._server.start(host, settings.port, own)
+        peers = _reachable(host, int(pool.rpartition(":")[2]) if pool else port)
+        self._election.address = settings.advertise or peers
         self._spawn_all()
         self._deciding = asyncio.create_task(self._open(), name="decide")
-        return Addresses(_address(settings.host, port), _address(settings.http_host, http_port))
+        return Addresses(_address(host, port), _address(settings.http_host, http_port), pool)
 
     async def stop(self) -> None:
         """Says that it is not ready; gives up the lease, so that another control plane leads at
@@ -283,6 +302,7 @@ class ControlPlane:
                 self.view.expected = frozenset(worker.id for worker in recorded)
         except RegistryUnavailable:
             log.info("the recorded workers can't be read: they will join by themselves")
+        await self._guard.open()
         await self._server.set_serving(True)
         log.info("serving", models=len(self.view.catalogue.models))
         await self._reconciler.run()
@@ -301,6 +321,15 @@ class ControlPlane:
         self._spawn(self._preloader.run(), "preload")
         self._spawn(self._sweeper.run(), "sweeper")
         self._spawn(self._quarantine.follow(), "quarantine")
+        if self._certificates is not None:
+            self._spawn(follow(self._certificates, self._renewed), "certificates")
+
+    async def _renewed(self) -> None:
+        """Further connections show the certificate that came."""
+        log.info("certificates renewed")
+        self._worker_client.renew()
+        await self._leader_client.renew()
+        self._http.renew()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
@@ -349,6 +378,8 @@ async def run(settings: Settings) -> None:
     addresses = await control_plane.start()
     settle()
     line = {"event": "listening", "grpc": addresses.grpc, "http": addresses.http}
+    if addresses.pool:
+        line["pool"] = addresses.pool
     announce(line)
     log.info("stopping", signal=await until_signal())
     await control_plane.stop()

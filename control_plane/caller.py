@@ -1,11 +1,12 @@
-"""The caller of a request, and the trace it belongs to. Today everyone is anonymous and may do
-everything.
-"""
+"""The caller of a request: who it is, what it may do, and the trace that the request belongs to."""
 
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
+
+from control_plane.types.access.api_key import Role
 
 # W3C Trace Context: version, trace id, the caller's span, flags. Later versions may have more.
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -14,12 +15,34 @@ TRACEPARENT = "traceparent"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller, as logs name it."""
+    """A caller. `name` as logs name it: a key's id, or who a token or certificate is of.
+
+    `grants`: patterns of the model names that it may see.
+    """
 
     name: str
+    role: Role
+    grants: tuple[str, ...] = ("*",)
+    tenant: str = ""
 
 
-ANONYMOUS = Principal("anonymous")
+# Where nobody is asked who it is, everyone may do everything.
+ANONYMOUS = Principal("anonymous", Role.ADMIN)
+
+
+# What a control plane tells another of the caller whose call it forwards.
+CALLER = "yolopool-caller"
+
+
+def told(principal: Principal | None) -> tuple[tuple[str, str], ...]:
+    """The metadata of a forwarded call that says whose it is."""
+    return () if principal is None else ((CALLER, json.dumps(asdict(principal))),)
+
+
+def heard(text: str) -> Principal:
+    """What `told` wrote. Raises ValueError, KeyError or TypeError."""
+    raw = json.loads(text)
+    return Principal(raw["name"], Role(raw["role"]), tuple(raw["grants"]), raw["tenant"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +64,10 @@ class CallContext(Protocol):
     def invocation_metadata(self) -> Any: ...
 
 
-def principal_of(_context: CallContext) -> Principal:
-    """The caller, from the call's context."""
-    return ANONYMOUS
+def principal_of(context: CallContext) -> Principal:
+    """The caller, as authentication found it; without authentication ANONYMOUS."""
+    principal: Principal = getattr(context, "principal", ANONYMOUS)
+    return principal
 
 
 def trace_of_header(text: str) -> Trace | None:

@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from yolopool.errors import InvalidModelReference
 from yolopool.names import parse_ref
+from yolopool.tls.certificates import Certificates, certificates_of
+from yolopool.transport import check_exposure
 from yolopool.vocabulary import MAX_RAW_BYTES
 
 
@@ -86,6 +88,47 @@ class Settings(BaseSettings):
     )
     redis_password: SecretStr = Field(
         SecretStr(""), description="password of Redis, if the URL has none"
+    )
+    insecure: bool = Field(
+        False,
+        description="listen beyond this machine without TLS: who reaches the ports reads and sends "
+        "everything",
+    )
+    tls_ca: Path | None = Field(
+        None, description="certificates of the authority that the pool's processes trust, PEM"
+    )
+    tls_cert: Path | None = Field(
+        None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
+    )
+    tls_key: Path | None = Field(None, description="key of the certificate, PEM")
+    pool_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="another gRPC port, for workers, importers and control planes that show a "
+        "certificate of tls_ca; 0: any free one; default: they use the gRPC port, with keys",
+    )
+    auth: Literal["off", "keys"] = Field(
+        "off", description="keys: every call needs an API key; off: everyone may do everything"
+    )
+    admin_key_file: Path | None = Field(
+        None,
+        description="file of an admin's API key, made if there is none; default: admin.key in the "
+        "data directory",
+    )
+    pool_key: SecretStr = Field(
+        SecretStr(""),
+        description="API key of the role control-plane, for calls to other control planes",
+    )
+    open_metrics: bool = Field(
+        False, description="with keys: /metrics needs none; it names models and workers"
+    )
+    open_docs: bool = Field(
+        False,
+        description="with keys: /docs and /openapi.json need none: browsers show them",
+    )
+    open_reflection: bool = Field(
+        False, description="with keys: gRPC reflection, which tells the services, needs none"
     )
     heartbeat_interval_s: float = Field(
         1.0, gt=0, description="seconds between two heartbeats of a worker"
@@ -176,6 +219,11 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _ports_are_safe(self) -> "Settings":
+        check_exposure((self.host, self.http_host), self.tls_cert is not None, self.insecure)
+        return self
+
+    @model_validator(mode="after")
     def _lease_outlives_a_heartbeat(self) -> "Settings":
         if self.lease_s < 2 * self.heartbeat_interval_s:
             raise ValueError(
@@ -183,6 +231,10 @@ class Settings(BaseSettings):
                 f"{self.heartbeat_interval_s:g} s: one late heartbeat would lose a worker"
             )
         return self
+
+    def certificates(self) -> Certificates | None:
+        """Raises OSError and ValueError for files that can't be used."""
+        return certificates_of(self.tls_ca, self.tls_cert, self.tls_key)
 
 
 def read_settings(arguments: list[str] | None = None) -> Settings:

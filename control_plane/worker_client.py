@@ -20,8 +20,9 @@ from control_plane.types.lease import FencingToken
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import WorkerInfo
 from yolopool.errors import DeadlineExceeded, WorkerLost, YolopoolError
-from yolopool.server.grpc_server import CHANNEL_OPTIONS
+from yolopool.server.grpc_server import CHANNEL_OPTIONS, open_channel
 from yolopool.status import error_from_rpc
+from yolopool.tls.certificates import Certificates
 from yolopool.v1 import bench_pb2, types_pb2, worker_pb2, worker_pb2_grpc
 
 # A machine that vanished sends no reset. Pings notice that before the lease runs out.
@@ -45,7 +46,8 @@ class _Connection:
 class WorkerClient:
     """Every method raises the worker's own error, WorkerLost or DeadlineExceeded."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificates: Certificates | None = None) -> None:
+        self._certificates = certificates
         # By incarnation, then address: a restarted worker starts without a reconnect back-off.
         self._connections: dict[str, dict[str, _Connection]] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -136,6 +138,13 @@ class WorkerClient:
         for connection in self._connections.pop(worker.incarnation, {}).values():
             self._close_gently(connection)
 
+    def renew(self) -> None:
+        """The certificate of this process changed: further calls connect anew with it."""
+        for connections in self._connections.values():
+            for connection in connections.values():
+                self._close_gently(connection)
+        self._connections.clear()
+
     async def close(self) -> None:
         for connections in self._connections.values():
             for connection in connections.values():
@@ -153,7 +162,7 @@ class WorkerClient:
             for unused in connections.keys() - {worker.address, *worker.io_addresses}:
                 self._close_gently(connections.pop(unused))
             options = (*CHANNEL_OPTIONS, *_KEEPALIVE)
-            channel = grpc.aio.insecure_channel(address, options=options)
+            channel = open_channel(address, self._certificates, options)
             connections[address] = _Connection(channel, worker_pb2_grpc.WorkerServiceStub(channel))
         return connections[address].stub
 

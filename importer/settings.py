@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -15,6 +15,8 @@ from pydantic_settings import (
     NoDecode,
     SettingsConfigDict,
 )
+
+from yolopool.tls.certificates import Certificates, certificates_of
 
 
 class Settings(BaseSettings):
@@ -59,6 +61,16 @@ class Settings(BaseSettings):
         None, description="for int8: folder of JPEG or PNG images like those the model will be sent"
     )
     out: Path = Field(Path("packs"), description="folder for the pack of FILE")
+    tls_ca: Path | None = Field(
+        None, description="certificates of the authority that the pool's processes trust, PEM"
+    )
+    tls_cert: Path | None = Field(
+        None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
+    )
+    tls_key: Path | None = Field(None, description="key of the certificate, PEM")
+    api_key: SecretStr = Field(
+        SecretStr(""), description="API key of the role worker, for a pool that asks who calls"
+    )
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:50051",), description="host:port of every control plane, comma separated"
     )
@@ -90,6 +102,10 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    def certificates(self) -> Certificates | None:
+        """Raises OSError and ValueError for files that can't be used."""
+        return certificates_of(self.tls_ca, self.tls_cert, self.tls_key)
 
 
 def read_settings(arguments: list[str] | None = None) -> Settings:

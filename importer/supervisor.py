@@ -24,6 +24,8 @@ from yolopool.errors import (
     YolopoolError,
 )
 from yolopool.server import exhaustion, grpc_server
+from yolopool.tls.certificates import Certificates
+from yolopool.transport import bearer
 from yolopool.v1 import importing_pb2 as pb
 from yolopool.v1.importing_pb2_grpc import ImportServiceStub
 
@@ -37,23 +39,38 @@ _BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 class ControlPlanes:
     """The import service of a control plane: the one that answered last, otherwise the next."""
 
-    def __init__(self, addresses: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        api_key: str = "",
+        certificates: Certificates | None = None,
+    ) -> None:
+        self._key = bearer(api_key)
+        self._certificates = certificates
+        self._addresses = addresses
+        self._open()
+        self._at = 0
+
+    def _open(self) -> None:
         self._channels = [
-            grpc.aio.insecure_channel(address, options=grpc_server.CHANNEL_OPTIONS)
-            for address in addresses
+            grpc_server.open_channel(address, self._certificates) for address in self._addresses
         ]
         # The generated stub is typed for the blocking channel; the calls are the same.
         self._stubs: list[Any] = [ImportServiceStub(channel) for channel in self._channels]
-        self._at = 0
 
     async def call(self, method: str, request: Any, timeout_s: float) -> Any:
         """Calls control planes in turn until one answers; raises the last error if none does.
 
         An error that every control plane would give is raised at once.
         """
+        if self._certificates is not None and self._certificates.refresh():
+            await self.close()
+            self._open()
         for attempt in range(len(self._stubs)):
             try:
-                return await getattr(self._stubs[self._at], method)(request, timeout=timeout_s)
+                return await getattr(self._stubs[self._at], method)(
+                    request, timeout=timeout_s, metadata=self._key
+                )
             except grpc.aio.AioRpcError as failure:
                 error = status.error_from_rpc(failure)
                 final = isinstance(error, FailedPrecondition | InvalidArgument | NotFound)
@@ -71,7 +88,9 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._planes = ControlPlanes(settings.control_planes)
+        self._planes = ControlPlanes(
+            settings.control_planes, settings.api_key.get_secret_value(), settings.certificates()
+        )
         self._id = uuid.uuid4().hex
         self._limits = child.Limits(
             settings.memory_limit_bytes, settings.time_limit_s, settings.require_sandbox

@@ -36,6 +36,7 @@ from worker.replicas.replica import Replica
 from worker.replicas.replica_table import ReplicaTable
 from worker.replicas.swapper import Swapper
 from worker.service import convert
+from worker.service.callers import asks_clients, guards
 from worker.service.identity import Identity
 from worker.service.infer_handler import InferHandler
 from worker.service.service import WorkerService
@@ -82,7 +83,8 @@ class App:
         self.arena = Arena(arena.private(settings.intake_bytes()))
         self.postprocessor = parts.postprocessor(settings, self.clock)
         self.preprocessor = parts.preprocessor(settings, self.arena, self.clock)
-        self.server = GrpcServer([SERVICE])
+        self.certificates = settings.certificates()
+        self.server = GrpcServer([SERVICE], guards(self.certificates))
         packs = parts.pack_store(settings, backend, held)
         self.swapper = Swapper(
             self.engine,
@@ -154,7 +156,11 @@ class App:
             clock=self.clock.monotonic,
         )
         self.membership = Membership(
-            settings.control_planes, self.rpc.inventory, lambda: self.rpc.fence.highest
+            settings.control_planes,
+            self.rpc.inventory,
+            lambda: self.rpc.fence.highest,
+            settings.api_key.get_secret_value(),
+            self.certificates,
         )
         self._watchdog: Watchdog | None = None
         self._last_words: asyncio.Task[None] | None = None
@@ -181,7 +187,12 @@ class App:
 
     async def start(self) -> None:
         """Takes the device and listens; SERVING when it returns. Raises OSError if it can't."""
-        self.port = await self.server.start(self.settings.host, self.settings.port)
+        self.port = await self.server.start(
+            self.settings.host,
+            self.settings.port,
+            self.certificates,
+            asks_clients(self.certificates),
+        )
         self.engine.start()
         try:
             context_bytes, total_bytes = await self.engine.job(self._open_device)
@@ -344,7 +355,9 @@ class App:
             requests=exit.requests,
             io_process=exit.id,
         )
-        await report_exit(self.settings.control_planes, report)
+        settings = self.settings
+        key = settings.api_key.get_secret_value()
+        await report_exit(settings.control_planes, report, key, self.certificates)
 
     def _io_addresses(self) -> tuple[str, ...]:
         host = self.settings.advertise.rpartition(":")[0] or self.settings.host

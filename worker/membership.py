@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import grpc
 import structlog
 
-from yolopool.server.grpc_server import CHANNEL_OPTIONS
+from yolopool.server.grpc_server import open_channel
+from yolopool.tls.certificates import Certificates
+from yolopool.transport import bearer
 from yolopool.v1 import fleet_pb2, membership_pb2, membership_pb2_grpc, types_pb2
 
 log = structlog.get_logger()
@@ -29,7 +31,11 @@ class Membership:
         control_planes: Sequence[str],
         inventory: Callable[[], fleet_pb2.Worker],
         highest_token: Callable[[], types_pb2.FencingToken],
+        api_key: str = "",
+        certificates: Certificates | None = None,
     ) -> None:
+        self._certificates = certificates
+        self._key = bearer(api_key)
         self._control_planes = control_planes
         self._inventory = inventory
         self._highest_token = highest_token
@@ -52,12 +58,14 @@ class Membership:
         backoff_s = FIRST_BACKOFF_S
         while True:
             try:
-                async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+                async with open_channel(address, self._certificates) as channel:
                     stub = membership_pb2_grpc.MembershipServiceStub(channel)
                     joined = await self._join(stub)
                     log.info("joined", control_plane=address, cluster=joined.cluster)
                     backoff_s = FIRST_BACKOFF_S
-                    call = stub.Heartbeat(self._beats(address, joined.heartbeat_interval_s))
+                    call = stub.Heartbeat(
+                        self._beats(address, joined.heartbeat_interval_s), metadata=self._key
+                    )
                     # Each heartbeat is answered, so a dead peer is noticed here, minutes before the
                     # kernel gives its connection up.
                     answer_limit_s = max(joined.lease_s, 2 * joined.heartbeat_interval_s)
@@ -84,7 +92,7 @@ class Membership:
         request = membership_pb2.JoinRequest(
             worker=self._inventory(), highest_token=self._highest_token()
         )
-        return await stub.Join(request, timeout=JOIN_TIMEOUT_S)
+        return await stub.Join(request, timeout=JOIN_TIMEOUT_S, metadata=self._key)
 
     async def _beats(
         self, address: str, interval_s: float
@@ -110,29 +118,40 @@ class Membership:
     async def _leave(self, address: str) -> None:
         worker = self._inventory()
         try:
-            async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            async with open_channel(address, self._certificates) as channel:
                 stub = membership_pb2_grpc.MembershipServiceStub(channel)
                 request = membership_pb2.LeaveRequest(
                     worker=worker.id, incarnation=worker.incarnation
                 )
-                await stub.Leave(request, timeout=LEAVE_TIMEOUT_S)
+                await stub.Leave(request, timeout=LEAVE_TIMEOUT_S, metadata=self._key)
         except grpc.aio.AioRpcError as error:
             log.info("could not leave", control_plane=address, why=error.code().name)
 
 
 async def report_exit(
-    control_planes: Sequence[str], report: membership_pb2.ReportExitRequest
+    control_planes: Sequence[str],
+    report: membership_pb2.ReportExitRequest,
+    api_key: str = "",
+    certificates: Certificates | None = None,
 ) -> None:
     """Tells all control planes at once that a process ended by itself. Does not wait for those that
     do not answer.
     """
-    await asyncio.gather(*(_report(address, report) for address in control_planes))
+    key = bearer(api_key)
+    await asyncio.gather(
+        *(_report(address, report, key, certificates) for address in control_planes)
+    )
 
 
-async def _report(address: str, report: membership_pb2.ReportExitRequest) -> None:
+async def _report(
+    address: str,
+    report: membership_pb2.ReportExitRequest,
+    key: Sequence[tuple[str, str]],
+    certificates: Certificates | None,
+) -> None:
     try:
-        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        async with open_channel(address, certificates) as channel:
             stub = membership_pb2_grpc.MembershipServiceStub(channel)
-            await stub.ReportExit(report, timeout=REPORT_TIMEOUT_S)
+            await stub.ReportExit(report, timeout=REPORT_TIMEOUT_S, metadata=key)
     except grpc.aio.AioRpcError as error:
         log.info("could not report", control_plane=address, why=error.code().name)

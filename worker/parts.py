@@ -79,4 +79,7 @@ def io_settings(settings: Settings, port: int, number: int) -> IoSettings:
         max_raw_bytes=settings.max_raw_bytes,
         log_level=settings.log_level,
         log_json=settings.log_json,
+        tls_ca=str(settings.tls_ca or ""),
+        tls_cert=str(settings.tls_cert or ""),
+        tls_key=str(settings.tls_key or ""),
     )

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
+from yolopool.tls.certificates import Certificates, certificates_of
+from yolopool.transport import check_exposure
 from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
@@ -86,6 +88,21 @@ class Settings(BaseSettings):
         "auto",
         description="the devices to supervise: auto, or a list such as cuda, or cpu,sim:2, or "
         "cpu:2x8 (two workers, each bound to eight cores)",
+    )
+    insecure: bool = Field(
+        False,
+        description="listen beyond this machine without TLS: who reaches the ports reads and sends "
+        "everything",
+    )
+    tls_ca: Path | None = Field(
+        None, description="certificates of the authority that the pool's processes trust, PEM"
+    )
+    tls_cert: Path | None = Field(
+        None, description="certificate of this process, PEM; with tls_key its ports speak TLS"
+    )
+    tls_key: Path | None = Field(None, description="key of the certificate, PEM")
+    api_key: SecretStr = Field(
+        SecretStr(""), description="API key of the role worker, for a pool that asks who calls"
     )
     control_planes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("127.0.0.1:50051",), description="host:port of all control planes, separated by commas"
@@ -223,6 +240,11 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @model_validator(mode="after")
+    def _ports_are_safe(self) -> "Settings":
+        check_exposure((self.host,), self.tls_cert is not None, self.insecure)
+        return self
+
     @field_validator("labels")
     @classmethod
     def _check_labels(cls, value: str) -> str:
@@ -276,17 +298,28 @@ class Settings(BaseSettings):
     def arguments(self, **changes: Any) -> list[str]:
         """The command line that gives a child process these settings, with changes.
 
-        It has all settings, since the child inherits variables that this command line overrode.
+        It has all settings, since the child inherits variables that this command line overrode;
+        but for secrets, which everyone on the host could read there: see `secrets`.
         """
         arguments = []
         for name, value in {**self.model_dump(), **changes}.items():
             flag = name.replace("_", "-")
+            if isinstance(value, SecretStr):
+                continue
             if isinstance(value, bool):
                 arguments.append(f"--{flag}" if value else f"--no-{flag}")
             elif value is not None:
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
                 arguments.append(f"--{flag}={text}")
         return arguments
+
+    def certificates(self) -> Certificates | None:
+        """Raises OSError and ValueError for files that can't be used."""
+        return certificates_of(self.tls_ca, self.tls_cert, self.tls_key)
+
+    def secrets(self) -> dict[str, str]:
+        """The variables that give a child process what `arguments` leaves out."""
+        return {"YOLOPOOL_WORKER_API_KEY": self.api_key.get_secret_value()}
 
 
 def parse_labels(text: str) -> dict[str, str]:

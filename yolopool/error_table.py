@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 
+from yolopool import errors
 from yolopool.errors import Internal, YolopoolError
+
+_TREE = (errors.__name__, YolopoolError.__module__)
 
 
 def _children(root: type[YolopoolError]) -> list[type[YolopoolError]]:
     """Of the tree that is sent: a process may have kinds of its own."""
-    return [cls for cls in root.__subclasses__() if cls.__module__ == YolopoolError.__module__]
+    return [cls for cls in root.__subclasses__() if cls.__module__ in _TREE]
 
 
 def _tree(root: type[YolopoolError]) -> Iterator[type[YolopoolError]]:

@@ -1,129 +1,22 @@
 """The error tree of the product: every error has a reason code and says what to do.
 
-The middle classes carry the gRPC code, their subclasses the UPPER_SNAKE reason; `status` maps both
-to and from the wire, and `error_table` finds a class by them. Standard library only, so that pure
-packages can raise these.
+The classes of `error_kinds` carry the gRPC code, these below them the UPPER_SNAKE reason; `status`
+maps both to and from the wire, and `error_table` finds a class by them.
 """
 
-from collections.abc import Mapping
-
-
-class YolopoolError(Exception):
-    """Base of all errors of yolopool.
-
-    `code` is the name of the gRPC status code, `reason` a stable machine code, `retryable`
-    whether the same call may succeed later, `retry_after_s` how long to wait first (seconds,
-    None: unknown), `details` further facts as strings.
-    """
-
-    code = "INTERNAL"
-    reason = "INTERNAL"
-    retryable = False
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after_s: float | None = None,
-        details: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.retry_after_s = retry_after_s
-        self.details = dict(details or {})
-
-    def __str__(self) -> str:
-        return self.message
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.reason}: {self.message})"
-
-
-# --- One class a gRPC code -------------------------------------------------------------------
-
-
-class InvalidArgument(YolopoolError):
-    """The request is wrong; change it before trying again."""
-
-    code = "INVALID_ARGUMENT"
-    reason = "INVALID_ARGUMENT"
-
-
-class NotFound(YolopoolError):
-    """What the request names does not exist."""
-
-    code = "NOT_FOUND"
-    reason = "NOT_FOUND"
-
-
-class FailedPrecondition(YolopoolError):
-    """The request is valid, but not possible in this state."""
-
-    code = "FAILED_PRECONDITION"
-    reason = "FAILED_PRECONDITION"
-
-
-class ResourceExhausted(YolopoolError):
-    """No room at the moment: queue, memory or disk."""
-
-    code = "RESOURCE_EXHAUSTED"
-    reason = "RESOURCE_EXHAUSTED"
-    retryable = True
-
-
-class Unavailable(YolopoolError):
-    """A part of the pool does not answer at the moment."""
-
-    code = "UNAVAILABLE"
-    reason = "UNAVAILABLE"
-    retryable = True
-
-
-class DeadlineExceeded(YolopoolError):
-    """The deadline of the call passed."""
-
-    code = "DEADLINE_EXCEEDED"
-    reason = "DEADLINE_EXCEEDED"
-
-
-class DataLoss(YolopoolError):
-    """Stored or sent bytes are damaged."""
-
-    code = "DATA_LOSS"
-    reason = "DATA_LOSS"
-
-
-class Cancelled(YolopoolError):
-    """The caller cancelled the call."""
-
-    code = "CANCELLED"
-    reason = "CANCELLED"
-
-
-class Unauthenticated(YolopoolError):
-    """The caller is not known."""
-
-    code = "UNAUTHENTICATED"
-    reason = "UNAUTHENTICATED"
-
-
-class PermissionDenied(YolopoolError):
-    """The caller is known, but has no permission."""
-
-    code = "PERMISSION_DENIED"
-    reason = "PERMISSION_DENIED"
-
-
-class Unimplemented(YolopoolError):
-    """A part of a protocol that this pool does not serve."""
-
-    code = "UNIMPLEMENTED"
-    reason = "UNIMPLEMENTED"
-
-
-class Internal(YolopoolError):
-    """A fault of the server; the message has an id to search for in its log."""
-
+from yolopool.error_kinds import Cancelled as Cancelled
+from yolopool.error_kinds import DataLoss as DataLoss
+from yolopool.error_kinds import DeadlineExceeded as DeadlineExceeded
+from yolopool.error_kinds import FailedPrecondition as FailedPrecondition
+from yolopool.error_kinds import Internal as Internal
+from yolopool.error_kinds import InvalidArgument as InvalidArgument
+from yolopool.error_kinds import NotFound as NotFound
+from yolopool.error_kinds import PermissionDenied as PermissionDenied
+from yolopool.error_kinds import ResourceExhausted as ResourceExhausted
+from yolopool.error_kinds import Unauthenticated as Unauthenticated
+from yolopool.error_kinds import Unavailable as Unavailable
+from yolopool.error_kinds import Unimplemented as Unimplemented
+from yolopool.error_kinds import YolopoolError as YolopoolError
 
 # --- INVALID_ARGUMENT ------------------------------------------------------------------------
 
@@ -223,6 +116,10 @@ class PackNotFound(NotFound):
 
 class WorkerNotFound(NotFound):
     reason = "WORKER_NOT_FOUND"
+
+
+class KeyNotFound(NotFound):
+    reason = "KEY_NOT_FOUND"
 
 
 class ScheduleNotFound(NotFound):
@@ -378,13 +275,43 @@ class RegistryRefusesWrites(RegistryUnavailable):
     reason = "REGISTRY_REFUSES_WRITES"
 
 
-# --- DEADLINE_EXCEEDED, DATA_LOSS, INTERNAL, PERMISSION_DENIED ---------------------------------
+# --- DEADLINE_EXCEEDED -------------------------------------------------------------------------
 
 
 class DeadlineUnmeetable(DeadlineExceeded):
     """The worker estimates that the answer would be late, and refuses: on arrival, or later."""
 
     reason = "DEADLINE_UNMEETABLE"
+
+
+# --- UNAUTHENTICATED, PERMISSION_DENIED -------------------------------------------------------
+
+
+class CredentialsMissing(Unauthenticated):
+    """The call has neither an API key nor a token, and no certificate of the pool's."""
+
+    reason = "CREDENTIALS_MISSING"
+
+
+class CredentialsInvalid(Unauthenticated):
+    """The key or token is not known, was revoked or has expired."""
+
+    reason = "CREDENTIALS_INVALID"
+
+
+class RoleNeeded(PermissionDenied):
+    """The caller's role does not allow this method."""
+
+    reason = "ROLE_NEEDED"
+
+
+class GrantNeeded(PermissionDenied):
+    """The method is about every model, and not every model is granted to the caller."""
+
+    reason = "GRANT_NEEDED"
+
+
+# --- DATA_LOSS, INTERNAL ----------------------------------------------------------------------
 
 
 class DigestMismatch(DataLoss):

@@ -6,7 +6,7 @@ Standard library only: servers and clients both import it.
 import ipaddress
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from yolopool.vocabulary import MAX_MESSAGE_BYTES
 
@@ -106,6 +106,26 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_exposure(hosts: Iterable[str], has_tls: bool, insecure: bool) -> None:
+    """Raises ValueError for ports that others can reach, and whose calls they could read."""
+    open_to = [host for host in hosts if not is_loopback(host)]
+    if open_to and not has_tls and not insecure:
+        raise ValueError(
+            f"{open_to[0]} is reached from other machines: give this process a certificate "
+            "(--tls-cert, --tls-key; 'yolopool certs' makes one), or say --insecure"
+        )
+
+
+def bearer(api_key: str) -> tuple[tuple[str, str], ...]:
+    """The metadata that says who calls; of no key, none."""
+    return (("authorization", f"Bearer {api_key}"),) if api_key else ()
+
+
+def api_key_of(api_key: str | None) -> str:
+    """The given API key, else YOLOPOOL_API_KEY, else none."""
+    return api_key or os.environ.get("YOLOPOOL_API_KEY", "")
 
 
 def address_of(address: str | None) -> str:

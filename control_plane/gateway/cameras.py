@@ -3,7 +3,7 @@ form, boxes in whole pixels back. docs/cameras.md names the clients it was taken
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,14 +14,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from control_plane.gateway.connection.envelope import caller_of
-from control_plane.gateway.dispatch import Dispatch
-from control_plane.gateway.problem import problem
+from control_plane.gateway.dispatch import Caller, Dispatch
+from control_plane.gateway.problem import headers_of
 from yolopool import __version__
 from yolopool.codes import CODES
 from yolopool.errors import ImageEmpty, InvalidOption, ModelNotFound, YolopoolError
 from yolopool.v1 import detection_pb2
 
 DETECT = "/yolopool.v1.DetectionService/Detect"
+PREFIX = "/v1/vision/"
+_DETECTION, _CUSTOM, _CUSTOM_LIST = (
+    f"{PREFIX}{name}" for name in ("detection", "custom/", "custom/list")
+)
+DOOR = "cameras"
 # Beside the picture clients send a threshold and a key.
 _MAX_FIELDS = 20
 _FORM = {
@@ -35,6 +40,7 @@ _FORM = {
                     "properties": {
                         "image": {"type": "string", "format": "binary"},
                         "min_confidence": {"type": "number", "minimum": 0, "maximum": 1},
+                        "api_key": {"type": "string"},
                     },
                 }
             }
@@ -92,13 +98,19 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": "It went wrong.", "model": VisionError}
     for status in (400, 404, 409, 413, 429, 500, 503, 504)
 }
+# The names of the models that a caller may see. Raises what refuses a caller.
+Models = Callable[[Caller], Awaitable[Sequence[str]]]
 
 
-def camera_routes(
-    dispatch: Dispatch, camera_model: str, models: Callable[[], Sequence[str]]
-) -> APIRouter:
-    """The endpoints. `camera_model` serves where a client names no model; empty: the only one there
-    is. `models`: the names of those that are ready.
+def takes_form(method: str, path: str) -> bool:
+    """Whether a call sends a picture in a form, and may send its key there."""
+    is_detection = path == _DETECTION or (path.startswith(_CUSTOM) and path != _CUSTOM_LIST)
+    return method == "POST" and is_detection
+
+
+def camera_routes(dispatch: Dispatch, camera_model: str, models: Models) -> APIRouter:
+    """The endpoints. `camera_model` serves where a client names no model; empty: the only one that
+    is ready and that the caller may see.
     """
     router = APIRouter(tags=["cameras"])
 
@@ -110,11 +122,11 @@ def camera_routes(
         """Objects on a picture, by a model of this name."""
         return await _answered(_detect(dispatch, request, model.lower(), models))
 
-    async def listed() -> Response:
+    async def listed(request: Request) -> Response:
         """The names of the models."""
         found = VisionModels(
             success=True,
-            models=list(models()),
+            models=list(await models(caller_of(request.scope, DOOR))),
             code=200,
             command="list-custom",
             moduleId="yolopool",
@@ -129,9 +141,9 @@ def camera_routes(
 
     async def other(request: Request) -> Response:
         error = f"{request.url.path} is not served here: objects are found by /v1/vision/detection"
-        return _failure(ModelNotFound(error))
+        return failure(ModelNotFound(error))
 
-    for path in ("/v1/vision/list", "/v1/vision/custom/list"):
+    for path in (f"{PREFIX}list", _CUSTOM_LIST):
         for verb in ("GET", "POST"):
             router.add_api_route(
                 path,
@@ -143,8 +155,8 @@ def camera_routes(
             )
     found = {200: {"model": VisionAnswer, "description": "What was found."}, **_ERRORS}
     for path, detect in (
-        ("/v1/vision/detection", detection),
-        ("/v1/vision/custom/{model:path}", custom),
+        (_DETECTION, detection),
+        (_CUSTOM + "{model:path}", custom),
     ):
         router.add_api_route(
             path,
@@ -157,9 +169,7 @@ def camera_routes(
         )
     for path in ("/v1/status/ping", "/v1/status/updateavailable"):
         router.add_api_route(path, status, methods=["GET"], include_in_schema=False)
-    router.add_api_route(
-        "/v1/vision/{other:path}", other, methods=["POST"], include_in_schema=False
-    )
+    router.add_api_route(PREFIX + "{other:path}", other, methods=["POST"], include_in_schema=False)
     return router
 
 
@@ -169,28 +179,34 @@ async def _answered(work: Any) -> Response:
         return JSONResponse((await work).model_dump())
     except HTTPException as error:  # the form can't be read, or is too large
         typed = error if isinstance(error, YolopoolError) else InvalidOption(str(error.detail))
-        return _failure(typed, error.status_code)
+        return failure(typed, error.status_code)
     except YolopoolError as error:
-        return _failure(error)
+        return failure(error)
 
 
-def _failure(error: YolopoolError, status: int = 0) -> Response:
+def failure(error: YolopoolError, status: int = 0) -> Response:
+    """An error in the form of the contract; `status`: another one than its code has."""
     status = status or CODES[error.code].http_status
     body = VisionError(success=False, error=error.message, code=status, reason=error.reason)
-    wait = problem(error).headers.get("retry-after")
-    return JSONResponse(body.model_dump(), status, {"Retry-After": wait} if wait else {})
+    return JSONResponse(body.model_dump(), status, headers_of(error))
 
 
-async def _detect(
-    dispatch: Dispatch, request: Request, model: str, models: Callable[[], Sequence[str]]
-) -> VisionAnswer:
+async def _detect(dispatch: Dispatch, request: Request, model: str, models: Models) -> VisionAnswer:
     async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
+        caller = caller_of(request.scope, DOOR, api_key=_key_of(form))
+        # Asked before anything that it sent is looked at.
+        names = await models(caller)
         message = detection_pb2.DetectRequest(encoded=await _image_of(form))
         confidence = _confidence_of(form)
-    message.model = model or _only(models())
+    message.model = model or _only(names)
     if confidence is not None:
         message.options.confidence = confidence
-    return _predictions(await dispatch.unary(DETECT, message, caller_of(request.scope, "cameras")))
+    return _predictions(await dispatch.unary(DETECT, message, caller))
+
+
+def _key_of(form: FormData) -> str:
+    key = form.get("api_key", "")
+    return key.strip() if isinstance(key, str) else ""
 
 
 async def _image_of(form: FormData) -> bytes:

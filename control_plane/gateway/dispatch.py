@@ -23,22 +23,24 @@ class Caller:
     """A call as the door received it; services and interceptors use it as the context of a call.
 
     timeout_s: how long the caller waits from now on, None if it does not say. `metadata`: keys in
-    lower case. `door` is the word for logs. `is_admitted`: it is part of a call that `Dispatch` has
-    let in.
+    lower case. `door` is the word for logs. from_: the address of the caller. `is_admitted`: it is
+    part of a call that `Dispatch` has let in.
     """
 
-    __slots__ = ("_until_s", "door", "is_admitted", "metadata")
+    __slots__ = ("_from", "_until_s", "door", "is_admitted", "metadata")
 
     def __init__(
         self,
         door: str,
         timeout_s: float | None = None,
         metadata: Sequence[tuple[str, str]] = (),
+        from_: str = "",
         is_admitted: bool = False,
     ) -> None:
         self.door = door
         self.metadata = metadata
         self.is_admitted = is_admitted
+        self._from = from_
         self._until_s = None if timeout_s is None else time.monotonic() + timeout_s
 
     def time_remaining(self) -> float | None:
@@ -47,6 +49,10 @@ class Caller:
 
     def invocation_metadata(self) -> Sequence[tuple[str, str]]:
         return self.metadata
+
+    def peer(self) -> str:
+        """Where the caller is, as gRPC says it; empty: the door does not know."""
+        return self._from
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from starlette.routing import Match
 
 from control_plane.gateway import docs_page, openapi
 from control_plane.gateway.connection.envelope import request_id_of
+from control_plane.gateway.entrance import Entrance
 from control_plane.gateway.problem import of_library, problem
+from control_plane.identity.guard import Guard
 from control_plane.metrics import Metrics
 from control_plane.view.view import View
 from yolopool import __version__
@@ -30,13 +32,18 @@ MAX_NAMED, MAX_NAME_CHARS = 5, 300
 # What a page of another origin may read beside the body.
 _EXPOSED = (
     "X-Request-Id", "traceparent", "Retry-After", "Location", "Upload-Offset", "Upload-Complete",
+    "WWW-Authenticate",
 )  # fmt: skip
 
 
 class _Application(FastAPI):
+    def __init__(self, asks: bool, **more: Any) -> None:
+        super().__init__(**more)
+        self._asks = asks
+
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = openapi.finish(super().openapi())
+            self.openapi_schema = openapi.finish(super().openapi(), self._asks)
         return self.openapi_schema
 
 
@@ -45,12 +52,14 @@ def build(
     metrics: Metrics,
     is_leader: Callable[[], bool],
     doors: Sequence[APIRouter],
+    guard: Guard,
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The application with these doors. `cors_origins`: whose pages may call it from a browser."""
     # It writes a line for each form that is none.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     app = _Application(
+        asks=guard.is_on,
         title="yolopool",
         version=__version__,
         description="Many YOLO models from few devices.",
@@ -69,6 +78,9 @@ def build(
     app.add_exception_handler(HTTPException, _of_library)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _surprise)
+    if guard.is_on:
+        app.add_middleware(Entrance, guard=guard)
+    # Outside the entrance: browsers ask without a key whether they may send one.
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,

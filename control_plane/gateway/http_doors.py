@@ -1,15 +1,16 @@
 """Puts the HTTP doors together: routes, what is round every call, and the server. No decisions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from control_plane.gateway.admin.event_stream import event_routes
 from control_plane.gateway.admin.routes import admin_routes
 from control_plane.gateway.admin.uploads import upload_routes
-from control_plane.gateway.cameras import camera_routes
+from control_plane.gateway.cameras import DETECT, camera_routes
 from control_plane.gateway.connection.envelope import Envelope
 from control_plane.gateway.connection.http_limits import BodyBudget, HttpLimits, body_limits
 from control_plane.gateway.connection.origins import Origins
-from control_plane.gateway.dispatch import Dispatch
+from control_plane.gateway.dispatch import Caller, Dispatch
 from control_plane.gateway.health import health_pages
 from control_plane.gateway.health.model_readiness import ModelReadiness
 from control_plane.gateway.http_app import build
@@ -18,9 +19,12 @@ from control_plane.gateway.kserve import http_door
 from control_plane.gateway.kserve.operations import Operations
 from control_plane.gateway.rest import detection
 from control_plane.gateway.rest.pictures import Pictures
+from control_plane.identity.guard import Guard
 from control_plane.metrics import Metrics
 from control_plane.settings import Settings
+from control_plane.types.access.api_key import is_granted
 from control_plane.view.view import View
+from yolopool.tls.certificates import Certificates
 from yolopool.transport import is_loopback
 from yolopool.vocabulary import MAX_MESSAGE_BYTES
 
@@ -37,6 +41,8 @@ class HttpDoors:
         kserve: Operations,
         ready: ModelReadiness,
         is_leader: Callable[[], bool],
+        certificates: Certificates | None,
+        guard: Guard,
     ) -> None:
         limits = HttpLimits(
             max_connections=settings.http_max_connections,
@@ -51,21 +57,22 @@ class HttpDoors:
         self._dispatch = dispatch
         doors = [
             detection.router(dispatch, self._pictures, limits.max_parts),
-            health_pages.pages(view, ready, lambda: dispatch.is_stopping),
+            health_pages.pages(view, ready, lambda: dispatch.is_stopping, guard),
             http_door.router(kserve),
             event_routes(dispatch),
             admin_routes(dispatch),
             # A file that is put on a model's path takes what the table leaves.
             upload_routes(dispatch),
-            camera_routes(dispatch, settings.camera_model, lambda: view.catalogue.ready_names()),
+            camera_routes(dispatch, settings.camera_model, partial(_names, guard, view)),
         ]
-        self.application = build(view, metrics, is_leader, doors, settings.http_cors_origins)
+        self.application = build(view, metrics, is_leader, doors, guard, settings.http_cors_origins)
         bodies = body_limits(
             settings.max_image_bytes, settings.max_artifact_bytes, MAX_MESSAGE_BYTES
         )
         budget = BodyBudget(limits.max_bodies_bytes)
         origins = Origins(settings.http_cors_origins, is_loopback(settings.http_host))
-        self._server = HttpServer(Envelope(self.application, bodies, budget, origins), limits)
+        envelope = Envelope(self.application, bodies, budget, origins)
+        self._server = HttpServer(envelope, limits, certificates)
 
     def bind(self, host: str, port: int) -> int:
         """Returns the port (0: any free one); OSError if it is taken."""
@@ -82,5 +89,15 @@ class HttpDoors:
         self._dispatch.leave()
         self._server.drain()
 
+    def renew(self) -> None:
+        """The certificate changed."""
+        self._server.renew()
+
     def stop(self) -> None:
         self._server.stop()
+
+
+async def _names(guard: Guard, view: View, caller: Caller) -> Sequence[str]:
+    """Of the models that are ready and that a caller may see. Raises what refuses the caller."""
+    principal = await guard.visitor(DETECT, caller)
+    return [name for name in view.catalogue.ready_names() if is_granted(principal.grants, name)]

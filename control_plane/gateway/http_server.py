@@ -1,4 +1,4 @@
-"""The server of the HTTP port, without TLS."""
+"""The server of the HTTP port."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,7 @@ from control_plane.gateway.connection.http_limits import HttpLimits
 from control_plane.gateway.connection.http_protocol import HttpDoor, HttpProtocol
 from yolopool import __version__
 from yolopool.server.grpc_server import warn_if_open
+from yolopool.tls.certificates import Certificates, TlsFiles
 
 # Connections get at most this part of the files that the process may open: workers, callers by
 # gRPC and the store need some too.
@@ -48,7 +49,9 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """`bind`, then `serve` until `stop`. `drain`: from now on connections end with their answer."""
 
-    def __init__(self, application: Any, limits: HttpLimits) -> None:
+    def __init__(
+        self, application: Any, limits: HttpLimits, certificates: Certificates | None = None
+    ) -> None:
         most = max(1, int(_allowed_files() * _OF_FILES))
         limits = replace(limits, max_connections=min(limits.max_connections, most))
         self._door = HttpDoor(limits, lambda: asyncio.get_running_loop().time())
@@ -68,12 +71,17 @@ class HttpServer:
             timeout_keep_alive=round(limits.keep_alive_s),
             timeout_graceful_shutdown=1,
         )
+        self._files = certificates.files if certificates is not None else TlsFiles()
+        if self._files.has_own:
+            config.ssl_certfile, config.ssl_keyfile = self._files.certificate, self._files.key
+        self._config = config
         self._server = _Server(config, self._door)
         self._socket: socket.socket | None = None
 
     def bind(self, host: str, port: int) -> int:
         """Returns the port (0: any free one); OSError if it is taken."""
-        warn_if_open(host, "HTTP")
+        if not self._files.has_own:
+            warn_if_open(host, "HTTP")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             self._socket = socket.create_server((host, port), family=family, backlog=2048)
@@ -89,6 +97,12 @@ class HttpServer:
     async def serve(self) -> None:
         assert self._socket is not None, "serve() before bind(): this is a bug"
         await self._server.serve(sockets=[self._socket])
+
+    def renew(self) -> None:
+        """The certificate changed: further connections get it."""
+        certificate = self._files.certificate
+        if self._config.ssl is not None and certificate is not None:
+            self._config.ssl.load_cert_chain(certificate, self._files.key)
 
     def drain(self) -> None:
         self._door.draining = True

@@ -33,7 +33,8 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 }
 _WORDS = {
     400: "The request is wrong: `detail` says what to change.",
-    403: "A page of an origin that is not allowed sent it.",
+    401: "The call has no API key, or one that is not valid.",
+    403: "The key does not allow this, or a page of an origin that is not allowed sent it.",
     404: "What the request names does not exist.",
     405: "The path is there, and not for this method.",
     406: "No form of the answer is one that `Accept` allows.",
@@ -59,16 +60,21 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, words in _WORDS.items()
 }
 _LIBRARY_FORM = "HTTPValidationError"
-_ALWAYS, _WITH_BODY = (400, 414, 431, 500, 503), (408, 413)
+_ALWAYS, _WITH_BODY, _OF_KEYS = (400, 414, 431, 500, 503), (408, 413), (401, 403)
 _CHANGING = (403,)
 
 
-def finish(document: dict[str, Any]) -> dict[str, Any]:
+def finish(document: dict[str, Any], asks: bool = False) -> dict[str, Any]:
     """Adds to FastAPI's document what is true of all: errors are problems, and refusals that do
-    not depend on the route may come from each.
+    not depend on the route may come from each. `asks`: callers need keys.
     """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = PROBLEM_SCHEMA
+    always = (*_ALWAYS, *(_OF_KEYS if asks else ()))
+    if asks:
+        scheme = {"type": "http", "scheme": "bearer", "description": "An API key."}
+        document["components"]["securitySchemes"] = {"key": scheme}
+        document["security"] = [{"key": []}]
     for name in (_LIBRARY_FORM, "ValidationError"):
         schemas.pop(name, None)
     for path in document["paths"].values():
@@ -80,6 +86,6 @@ def finish(document: dict[str, Any]) -> dict[str, Any]:
                 *(_WITH_BODY if "requestBody" in operation else ()),
                 *(_CHANGING if method != "get" else ()),
             )
-            for status in (*_ALWAYS, *also):
+            for status in (*always, *also):
                 answers.setdefault(str(status), PROBLEMS[status])
     return document

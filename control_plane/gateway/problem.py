@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from yolopool.codes import CODES, of_http
 from yolopool.error_table import rebuild
-from yolopool.errors import YolopoolError
+from yolopool.errors import Unauthenticated, YolopoolError
 
 MEDIA_TYPE = "application/problem+json"
 # Of statuses that only HTTP has.
@@ -38,10 +38,17 @@ def problem(error: YolopoolError, request_id: str = "", status: int = 0) -> Resp
     seconds, at least 1.
     """
     status = status or _STATUSES.get(error.reason) or CODES[error.code].http_status
+    return Response(body_of(error, request_id, status), status, headers_of(error), MEDIA_TYPE)
+
+
+def headers_of(error: YolopoolError) -> dict[str, str]:
+    """What every form of an error has in its header."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    return Response(body_of(error, request_id, status), status, headers, MEDIA_TYPE)
+    if error.code == Unauthenticated.code:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
 
 
 def body_of(error: YolopoolError, request_id: str, status: int) -> bytes:

@@ -5,24 +5,30 @@ leader does not answer, the follower serves the call itself, through the store.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import structlog
 
+from control_plane.caller import Principal, told
 from control_plane.convert.versions import key_out
 from control_plane.types.version import VersionKey
 from control_plane.view.view import LEADER, View
-from yolopool.server.grpc_server import CHANNEL_OPTIONS
+from yolopool.server.grpc_server import CHANNEL_OPTIONS, open_channel
 from yolopool.status import error_from_rpc
+from yolopool.tls.certificates import Certificates
+from yolopool.transport import bearer
 from yolopool.v1 import peer_pb2
 
 log = structlog.get_logger()
 
 FLAG = "yolopool-forwarded"
 WANT = "/yolopool.v1.PeerService/WantVersion"
-# The transport found nobody, or a leader of another release.
-_LOST = frozenset({"UNAVAILABLE", "CANCELLED", "UNIMPLEMENTED"})
+# The transport found nobody, or a leader of another release, or one that does not know our key.
+_LOST = frozenset(
+    {"UNAVAILABLE", "CANCELLED", "UNIMPLEMENTED", "CREDENTIALS_MISSING", "CREDENTIALS_INVALID"}
+)
 # The leader may not have read yet what is known here.
 _NEWS = frozenset({"ARTIFACT_NOT_FOUND", "MODEL_NOT_FOUND", "VERSION_NOT_FOUND", "MODEL_NOT_READY"})
 _OPTIONS = (
@@ -41,7 +47,11 @@ class LeaderLost(Exception):
 class LeaderClient:
     """`name` is this control plane's in the lease."""
 
-    def __init__(self, view: View, name: str) -> None:
+    def __init__(
+        self, view: View, name: str, pool_key: str = "", certificates: Certificates | None = None
+    ) -> None:
+        self._certificates = certificates
+        self._key = bearer(pool_key)
         self._view = view
         self._name = name
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -56,10 +66,18 @@ class LeaderClient:
         await self.call(address, WANT, request.SerializeToString(), timeout_s)
 
     async def call(
-        self, address: str, method: str, request: bytes, timeout_s: float | None
+        self,
+        address: str,
+        method: str,
+        request: bytes,
+        timeout_s: float | None,
+        caller: Principal | None = None,
     ) -> bytes:
-        """The leader's reply. Raises its typed error, or LeaderLost."""
-        answer = asyncio.ensure_future(self._answer(address, method, request, timeout_s))
+        """The leader's reply to a call of this process, or of a caller that it authenticated.
+        Raises the leader's typed error, or LeaderLost.
+        """
+        metadata = ((FLAG, self._name), *self._key, *told(caller))
+        answer = asyncio.ensure_future(self._answer(address, method, request, timeout_s, metadata))
         moved = asyncio.ensure_future(
             self._view.waiters.until(LEADER, lambda: self.leader() != address or None, None)
         )
@@ -78,18 +96,26 @@ class LeaderClient:
             moved.cancel()
             await asyncio.gather(answer, moved, return_exceptions=True)
 
+    async def renew(self) -> None:
+        """The certificate of this process changed: further calls connect anew with it."""
+        await self.close()
+
     async def close(self) -> None:
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
 
     async def _answer(
-        self, address: str, method: str, request: bytes, timeout_s: float | None
+        self,
+        address: str,
+        method: str,
+        request: bytes,
+        timeout_s: float | None,
+        metadata: Sequence[tuple[str, str]],
     ) -> bytes:
         channel = await self._channel(address)
-        flag = ((FLAG, self._name),)
         send: Any = channel.unary_unary(method)  # as bytes, both ways
-        answer: bytes = await send(request, timeout=timeout_s, metadata=flag)
+        answer: bytes = await send(request, timeout=timeout_s, metadata=metadata)
         return answer
 
     async def _channel(self, address: str) -> grpc.aio.Channel:
@@ -97,5 +123,5 @@ class LeaderClient:
         for other in [known for known in self._channels if known != address]:
             await self._channels.pop(other).close()
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+            self._channels[address] = open_channel(address, self._certificates, _OPTIONS)
         return self._channels[address]

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import grpc
 
+from control_plane.caller import principal_of
 from control_plane.leader.client import FLAG, LeaderClient, LeaderLost, log
 from control_plane.view.reflector import Refresh
 
@@ -36,6 +37,7 @@ FORWARDED = frozenset(
         "/yolopool.v1.FleetService/DrainWorker",
         "/yolopool.v1.ScheduleService/SetSchedule",
         "/yolopool.v1.ScheduleService/DeleteSchedule",
+        *(f"/yolopool.v1.KeyService/{name}" for name in ("CreateKey", "RotateKey", "RevokeKey")),
     }
 )
 
@@ -54,6 +56,7 @@ SERVED_LOCALLY: Mapping[str, str] = {
     "/yolopool.v1.FleetService/GetWorker": "each control plane hears every worker",
     "/yolopool.v1.FleetService/GetFleet": "it tells of the control plane that is called",
     "/yolopool.v1.ScheduleService/ListSchedules": "each control plane follows the store",
+    "/yolopool.v1.KeyService/ListKeys": "each control plane follows the store",
     "/yolopool.v1.ScheduleService/GetSchedule": "each control plane follows the store",
     "/yolopool.v1.ImportService/ClaimImport": "one script of the store hands an import out",
     "/yolopool.v1.ImportService/ReportImport": "the store checks the importer's lease",
@@ -107,7 +110,7 @@ class LeaderForwarding(grpc.aio.ServerInterceptor):
         left_s = context.time_remaining()
         try:
             answer = await self._leader_client.call(
-                address, method, request.SerializeToString(), left_s
+                address, method, request.SerializeToString(), left_s, principal_of(context)
             )
         except LeaderLost as lost:
             log.info("served here", method=method, why=str(lost))

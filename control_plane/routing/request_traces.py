@@ -1,6 +1,7 @@
 """The outcomes of the newest requests, by request id: bounded, in memory."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from control_plane.types.version import VersionKey
@@ -51,9 +52,11 @@ class RequestHistory:
             if not same:
                 del self._by_id[oldest.request_id]
 
-    def find(self, request_id: str) -> tuple[RequestTrace, ...]:
-        """The requests with this id, newest first. Raises RequestNotFound."""
-        found = self._by_id.get(request_id)
+    def find(
+        self, request_id: str, is_shown: Callable[[RequestTrace], bool] = lambda _: True
+    ) -> tuple[RequestTrace, ...]:
+        """The requests with this id that may be shown, newest first. Raises RequestNotFound."""
+        found = [trace for trace in self._by_id.get(request_id, ()) if is_shown(trace)]
         if not found:
             raise RequestNotFound(
                 f"request {request_id[:128]!r} is not among the newest {self._max_traces} of this "

@@ -4,13 +4,16 @@ It only reads, and never waits.
 """
 
 from collections.abc import Callable
+from functools import partial
 
-from control_plane.caller import CallContext
+from control_plane.caller import CallContext, Principal, principal_of
 from control_plane.convert.validation import check_placement, check_replicas
 from control_plane.convert.versions import key_out, placement_in, rates_out
+from control_plane.identity.access import name_of
 from control_plane.routing.request_traces import RequestHistory, RequestTrace
 from control_plane.scheduling import explanation
 from control_plane.scheduling.explanation import Feasibility
+from control_plane.types.access.api_key import Role, is_granted
 from control_plane.types.command import Assign, Blocked, Release
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.snapshot import Snapshot
@@ -67,8 +70,16 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
     async def ExplainRequest(
         self, request: explain_pb2.ExplainRequestRequest, context: CallContext
     ) -> explain_pb2.ExplainRequestResponse:
-        traces = self._history.find(request.request_id)
+        caller = principal_of(context)
+        traces = self._history.find(request.request_id, partial(_is_shown, caller))
         return explain_pb2.ExplainRequestResponse(requests=[trace_out(trace) for trace in traces])
+
+
+def _is_shown(caller: Principal, trace: RequestTrace) -> bool:
+    """Whether a caller may know of a request: its own, or as an operator that of its models."""
+    is_own = trace.principal == caller.name
+    may_look = caller.role.allows(Role.OPERATE) or is_own
+    return may_look and is_granted(caller.grants, name_of(trace.model))
 
 
 def step_out(command: Assign | Release | Blocked) -> explain_pb2.PlannedStep:

@@ -15,6 +15,7 @@ _GATED = frozenset(
     {
         "yolopool.v1.DetectionService",
         "yolopool.v1.ExplainService",
+        "yolopool.v1.KeyService",
         "yolopool.v1.ModelService",
         "yolopool.v1.ScheduleService",
     }

@@ -26,10 +26,11 @@ from control_plane.services.detection import DetectionService
 from control_plane.services.events import EventService
 from control_plane.services.explain import ExplainService
 from control_plane.services.fleet import FleetService, Identity
-from control_plane.services.imports import ImportService
-from control_plane.services.membership import MembershipService
+from control_plane.services.keys import KeyService
 from control_plane.services.models import ModelService
-from control_plane.services.peers import PeerService
+from control_plane.services.processes.imports import ImportService
+from control_plane.services.processes.membership import MembershipService
+from control_plane.services.processes.peers import PeerService
 from control_plane.services.schedules import ScheduleService
 from control_plane.settings import Settings
 from control_plane.store.artifacts import FolderArtifacts
@@ -48,6 +49,7 @@ from yolopool.v1 import (
     explain_pb2_grpc,
     fleet_pb2_grpc,
     importing_pb2_grpc,
+    keys_pb2_grpc,
     membership_pb2_grpc,
     model_pb2_grpc,
     peer_pb2_grpc,
@@ -61,6 +63,7 @@ SERVICES = (
     "yolopool.v1.ExplainService",
     "yolopool.v1.FleetService",
     "yolopool.v1.ImportService",
+    "yolopool.v1.KeyService",
     "yolopool.v1.MembershipService",
     "yolopool.v1.ModelService",
     "yolopool.v1.PeerService",
@@ -117,6 +120,7 @@ class Services:
             deps.identity, view, refresh, deps.metrics, jobs, registry, deps.drainer, clock
         )
         self._imports = ImportService(jobs, artifacts)
+        self._keys = KeyService(registry, view, refresh, clock)
         self._membership = MembershipService(
             view,
             registry,
@@ -138,6 +142,7 @@ class Services:
         explain_pb2_grpc.add_ExplainServiceServicer_to_server(self._explain, server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(self._fleet, server)
         importing_pb2_grpc.add_ImportServiceServicer_to_server(self._imports, server)
+        keys_pb2_grpc.add_KeyServiceServicer_to_server(self._keys, server)
         membership_pb2_grpc.add_MembershipServiceServicer_to_server(self._membership, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._models, server)
         peer_pb2_grpc.add_PeerServiceServicer_to_server(self._peers, server)

@@ -2,13 +2,15 @@
 
 import structlog
 
-from control_plane.caller import CallContext, principal_of
+from control_plane.caller import CallContext, Principal, principal_of
 from control_plane.convert.schedules import schedule_in, status_out
+from control_plane.identity.access import name_of
 from control_plane.store.registry import DesiredState
+from control_plane.types.access.api_key import is_granted
 from control_plane.types.version import VersionKey
 from control_plane.view.reflector import Refresh
 from control_plane.view.view import View
-from yolopool.errors import InvalidSchedule, ScheduleNotFound
+from yolopool.errors import GrantNeeded, InvalidSchedule, ScheduleNotFound
 from yolopool.names import parse_ref
 from yolopool.server.clock import Clock
 from yolopool.v1 import schedule_pb2, schedule_pb2_grpc
@@ -32,6 +34,7 @@ class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
             self._key(reference)
         if len(set(prepared)) < len(prepared):
             raise InvalidSchedule("prepare names a model twice: name it once")
+        self._check_own(schedule.name, principal_of(context))
         held = await self._registry.put_schedule(schedule)
         await self._refresh()
         log.info("schedule set", schedule=held.name, by=principal_of(context).name)
@@ -62,6 +65,16 @@ class ScheduleService(schedule_pb2_grpc.ScheduleServiceServicer):
             raise _unknown(request.name)
         log.info("schedule deleted", schedule=request.name, by=principal_of(context).name)
         return schedule_pb2.DeleteScheduleResponse()
+
+    def _check_own(self, name: str, caller: Principal) -> None:
+        """Raises GrantNeeded for a caller who would overwrite what is about others' models."""
+        there = self._view.desired.schedules.get(name)
+        if there is None:
+            return
+        change = there.change
+        named = (*(load.model for load in change.prepare), *change.release)
+        if not all(is_granted(caller.grants, name_of(reference)) for reference in named):
+            raise GrantNeeded(f"schedule {name!r} is there, about other models: use another name")
 
     def _key(self, reference: str) -> VersionKey:
         """The version that a reference names now, ready or not."""

@@ -124,6 +124,7 @@ class DesiredBackup:
             "wants": len(desired.wants),
             "cordons": dict(desired.cordons),
             "numbers": dict(desired.numbers),
+            "api_keys": [codec.encode_api_key(key) for key in desired.api_keys.values()],
             "schedules": [codec.encode_schedule(plan) for plan in desired.schedules.values()],
         }
         yield json.dumps(head) + "\n"
@@ -144,7 +145,7 @@ def says_less(new: Desired, old: Desired) -> str:
         return f"the store went back from revision {old.revision} to {new.revision}"
     emptied = [
         name
-        for name in ("versions", "schedules", "numbers")
+        for name in ("versions", "schedules", "numbers", "api_keys")
         if getattr(old, name) and not getattr(new, name)
     ]
     return f"all {', '.join(emptied)} are gone" if emptied else ""
@@ -158,6 +159,8 @@ def _parse(lines: Iterator[str]) -> Desired:
     versions = [codec.decode_version(next(lines, "")) for _ in range(head["versions"])]
     wants = [codec.decode_want(next(lines, "")) for _ in range(head["wants"])]
     schedules = [codec.decode_schedule(text) for text in head["schedules"]]
+    # A release without keys wrote none.
+    api_keys = [codec.decode_api_key(text) for text in head.get("api_keys", ())]
     return Desired(
         head["revision"],
         head["cluster"],
@@ -166,6 +169,7 @@ def _parse(lines: Iterator[str]) -> Desired:
         head["cordons"],
         {schedule.name: schedule for schedule in schedules},
         head["numbers"],
+        {key.id: key for key in api_keys},
         head["mark"],
     )
 

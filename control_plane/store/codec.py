@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
 from control_plane.store.transaction import ImportJob
+from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.event import Event, EventKind
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -165,6 +166,20 @@ def decode_schedule(text: str) -> Schedule:
         "release": tuple(change["release"]),
     }
     return _make(Schedule, {**raw, "change": _make(Changeover, {**change, **parts})})
+
+
+def encode_api_key(key: ApiKey) -> str:
+    return _dump(asdict(key))
+
+
+def decode_api_key(text: str) -> ApiKey:
+    raw = json.loads(text)
+    parts = {
+        "role": Role(raw["role"]),
+        "grants": tuple(raw["grants"]),
+        "secrets": tuple(_make(SecretHash, secret) for secret in raw["secrets"]),
+    }
+    return _make(ApiKey, {**raw, **parts})
 
 
 def _preparation(raw: Mapping[str, Any]) -> Preparation:

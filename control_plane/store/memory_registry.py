@@ -15,6 +15,7 @@ from control_plane.store.registry import LOG_KEPT, StoreDamaged, StoreEmptied
 from control_plane.store.salvage import MAPS, PARTS, Remains, salvaged
 from control_plane.store.transaction import ImportJob, Transaction, Writes
 from control_plane.store.write_verbs import WriteVerbs
+from control_plane.types.access.api_key import ApiKey
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import EVENTS_KEPT, Event
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -38,6 +39,7 @@ class _Held:
     cordons: dict[str, str] = field(default_factory=dict)
     schedules: dict[str, Schedule] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
+    api_keys: dict[str, ApiKey] = field(default_factory=dict)
     jobs: dict[VersionKey, ImportJob] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
 
@@ -97,6 +99,9 @@ class _MemoryTransaction(Transaction):
 
     def schedule(self, name: str) -> Schedule | None:
         return self._held.schedules.get(name)
+
+    def api_key(self, id_: str) -> ApiKey | None:
+        return self._held.api_keys.get(id_)
 
     def number(self, name: str) -> int:
         return self._held.numbers.get(name, 0)
@@ -186,6 +191,7 @@ class MemoryRegistry(WriteVerbs):
             dict(held.cordons),
             dict(held.schedules),
             dict(held.numbers),
+            dict(held.api_keys),
             self._log[-1].mark,
         )
 
@@ -205,6 +211,7 @@ class MemoryRegistry(WriteVerbs):
             _written(held.cordons, (writes.cordons for writes in since)),
             _written(held.schedules, (writes.schedules for writes in since)),
             _written(held.numbers, (writes.numbers for writes in since)),
+            _written(held.api_keys, (writes.api_keys for writes in since)),
         )
 
     async def changes(self) -> AsyncIterator[int]:

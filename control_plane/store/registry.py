@@ -5,9 +5,10 @@ runs on both. Every write is atomic. A method raises RegistryUnavailable when th
 answer in time; repeating the call is then safe.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
+from control_plane.types.access.api_key import ApiKey
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.event import Event
 from control_plane.types.footprint import Footprint, FootprintKey
@@ -217,6 +218,22 @@ class DesiredState(Protocol):
 
         Returns the wants that the versions in `put` and `drop` had before.
         """
+        ...
+
+    # --- keys -----------------------------------------------------------------------------
+
+    async def put_api_key(self, key: ApiKey) -> ApiKey:
+        """Adds or replaces the key of this id."""
+        ...
+
+    async def change_api_key(self, id_: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey | None:
+        """Replaces a key by what a pure function makes of it. Returns the key that holds now;
+        None: there is no such key.
+        """
+        ...
+
+    async def drop_api_key(self, id_: str) -> bool:
+        """Removes a key. Returns whether there was one."""
         ...
 
     # --- schedules ------------------------------------------------------------------------

@@ -6,13 +6,14 @@ from typing import Any
 
 from control_plane.store.transaction import ImportJob
 from control_plane.store.transactions import requeued
+from control_plane.types.access.api_key import ApiKey
 from control_plane.types.desired import Desired, Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 from yolopool.names import is_build
 
 # Maps of `Desired`; a store also has the jobs of its import queue.
-MAPS = ("versions", "wants", "cordons", "schedules", "numbers")
+MAPS = ("versions", "wants", "cordons", "schedules", "numbers", "api_keys")
 PARTS = (*MAPS, "jobs")
 
 
@@ -30,6 +31,7 @@ class Remains:
     cordons: Mapping[str, str] | None = None
     schedules: Mapping[str, Schedule] | None = None
     numbers: Mapping[str, int] | None = None
+    api_keys: Mapping[str, ApiKey] | None = None
     jobs: Mapping[VersionKey, ImportJob] | None = None
 
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
+from control_plane.types.access.api_key import ApiKey
 from control_plane.types.desired import Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -35,6 +36,7 @@ class Writes:
     cordons: dict[str, str | None] = field(default_factory=dict)
     schedules: dict[str, Schedule | None] = field(default_factory=dict)
     numbers: dict[str, int | None] = field(default_factory=dict)
+    api_keys: dict[str, ApiKey | None] = field(default_factory=dict)
     # These two are no desired state: a commit makes a revision for them, which names nothing.
     jobs: dict[VersionKey, ImportJob | None] = field(default_factory=dict)
     requests: dict[str, VersionKey] = field(default_factory=dict)
@@ -83,6 +85,9 @@ class Transaction(ABC):
     def schedule(self, name: str) -> Schedule | None: ...
 
     @abstractmethod
+    def api_key(self, id_: str) -> ApiKey | None: ...
+
+    @abstractmethod
     def number(self, name: str) -> int:
         """The highest number that a name ever had; 0: none."""
 
@@ -119,6 +124,13 @@ class Transaction(ABC):
 
     def drop_schedule(self, name: str) -> None:
         self.writes.schedules[name] = None
+
+    def put_api_key(self, key: ApiKey) -> ApiKey:
+        self.writes.api_keys[key.id] = key
+        return key
+
+    def drop_api_key(self, id_: str) -> None:
+        self.writes.api_keys[id_] = None
 
     def put_number(self, name: str, number: int) -> None:
         self.writes.numbers[name] = number

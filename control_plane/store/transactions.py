@@ -11,6 +11,7 @@ from dataclasses import replace
 from control_plane.store.registry import REQUEST_ID_KEPT_S
 from control_plane.store.transaction import ImportJob, Transaction
 from control_plane.types import lifecycle
+from control_plane.types.access.api_key import ApiKey
 from control_plane.types.desired import Want
 from control_plane.types.lease import FencingToken
 from control_plane.types.schedule import Schedule
@@ -50,7 +51,8 @@ def register(
     tx.expect(versions=[VersionKey(name, above + 1)], numbers=[name], request_id=request_id)
     made = tx.request(request_id) if request_id else None
     old = tx.version(made) if made is not None else None
-    if old is not None and now - old.created_unix_s < REQUEST_ID_KEPT_S:
+    # One that another model was registered with tells nothing of that.
+    if old is not None and old.key.model == name and now - old.created_unix_s < REQUEST_ID_KEPT_S:
         return old
     key = _free(tx, name, max(tx.number(name), above) + 1)
     version = ModelVersion(
@@ -215,6 +217,28 @@ def change_wants(
         if version is not None and (normal := version.off_standby) != version:
             tx.put_version(normal)
     return tuple(held for held in old.values() if held is not None)
+
+
+# --- keys ---------------------------------------------------------------------------------
+
+
+def put_api_key(tx: Transaction, key: ApiKey) -> ApiKey:
+    return key if tx.api_key(key.id) == key else tx.put_api_key(key)
+
+
+def change_api_key(tx: Transaction, id_: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey | None:
+    old = tx.api_key(id_)
+    if old is None:
+        return None
+    new = change(old)
+    return old if new == old else tx.put_api_key(new)
+
+
+def drop_api_key(tx: Transaction, id_: str) -> bool:
+    if tx.api_key(id_) is None:
+        return False
+    tx.drop_api_key(id_)
+    return True
 
 
 # --- schedules ----------------------------------------------------------------------------

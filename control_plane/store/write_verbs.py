@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from control_plane.store import transactions
 from control_plane.store.transaction import Transaction
+from control_plane.types.access.api_key import ApiKey
 from control_plane.types.desired import Want
 from control_plane.types.lease import FencingToken
 from control_plane.types.policy import BatchingConfig, Placement, Residency
@@ -115,6 +116,17 @@ class WriteVerbs(ABC):
         end_standby: Sequence[VersionKey] = (),
     ) -> tuple[Want, ...]:
         return await self.write(lambda tx: transactions.change_wants(tx, put, drop, end_standby))
+
+    # --- keys -----------------------------------------------------------------------------
+
+    async def put_api_key(self, key: ApiKey) -> ApiKey:
+        return await self.write(lambda tx: transactions.put_api_key(tx, key))
+
+    async def change_api_key(self, id_: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey | None:
+        return await self.write(lambda tx: transactions.change_api_key(tx, id_, change))
+
+    async def drop_api_key(self, id_: str) -> bool:
+        return await self.write(lambda tx: transactions.drop_api_key(tx, id_))
 
     # --- schedules ------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from control_plane.caller import CallContext
+from control_plane.caller import CallContext, Principal, principal_of
 from control_plane.metrics import Metrics
 from control_plane.streams.frame_window import FrameWindow, OpenFrame, StreamRules
 from control_plane.streams.turnstile import Group, Turnstile
@@ -45,6 +45,11 @@ class FrameCall:
 
     def invocation_metadata(self) -> Any:
         return self._stream.invocation_metadata()
+
+    @property
+    def principal(self) -> Principal:
+        """Whose stream it is."""
+        return principal_of(self._stream)
 
 
 class FrameStream:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from control_plane.types.access.api_key import ApiKey
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
 from control_plane.types.worker import WorkerInfo
@@ -57,6 +58,7 @@ class Desired:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     # The highest version that each name ever had: the number of a deleted version is not reused.
     numbers: Mapping[str, int] = field(default_factory=dict)
+    api_keys: Mapping[str, ApiKey] = field(default_factory=dict)
     # Random, drawn with each revision: a store that lost its last writes repeats revisions, not
     # marks.
     mark: str = ""
@@ -93,3 +95,4 @@ class DesiredDelta:
     cordons: Mapping[str, str | None] = field(default_factory=dict)
     schedules: Mapping[str, Schedule | None] = field(default_factory=dict)
     numbers: Mapping[str, int | None] = field(default_factory=dict)
+    api_keys: Mapping[str, ApiKey | None] = field(default_factory=dict)

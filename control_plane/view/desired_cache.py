@@ -6,6 +6,7 @@ The maps are changed in place, so that the cost of a change does not grow with t
 from dataclasses import replace
 from typing import TypeVar
 
+from control_plane.types.access.api_key import ApiKey
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -28,6 +29,7 @@ class DesiredCache:
         self._cordons: dict[str, str] = {}
         self._schedules: dict[str, Schedule] = {}
         self._numbers: dict[str, int] = {}
+        self._api_keys: dict[str, ApiKey] = {}
         self._frozen: Desired | None = None
 
     @property
@@ -44,6 +46,7 @@ class DesiredCache:
                 cordons=dict(self._cordons),
                 schedules=dict(self._schedules),
                 numbers=dict(self._numbers),
+                api_keys=dict(self._api_keys),
             )
         return self._frozen
 
@@ -51,7 +54,7 @@ class DesiredCache:
         """Replaces everything by what was read."""
         self._versions, self._wants = dict(read.versions), dict(read.wants)
         self._cordons, self._numbers = dict(read.cordons), dict(read.numbers)
-        self._schedules = dict(read.schedules)
+        self._schedules, self._api_keys = dict(read.schedules), dict(read.api_keys)
         self.catalogue = Catalogue(self._versions.values())
         self.desired = replace(
             read,
@@ -60,6 +63,7 @@ class DesiredCache:
             cordons=self._cordons,
             schedules=self._schedules,
             numbers=self._numbers,
+            api_keys=self._api_keys,
         )
         self._frozen = None
 
@@ -75,6 +79,8 @@ class DesiredCache:
             _apply(self._schedules, schedule_name, schedule)
         for name, number in changes.numbers.items():
             _apply(self._numbers, name, number)
+        for key_id, api_key in changes.api_keys.items():
+            _apply(self._api_keys, key_id, api_key)
         self.desired = replace(self.desired, revision=changes.revision, mark=changes.mark)
         self._frozen = None
         return changes.versions.keys() | changes.wants.keys()

@@ -11,12 +11,14 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import cast
 
 from worker.arrays import U8
 from worker.preprocess.letterbox import Letterboxed
 from worker.preprocess.prepared import Prepared, PreprocessSpec
 from worker.preprocess.tiling import Tiling
+from yolopool.tls.certificates import Certificates, certificates_of
 from yolopool.vocabulary import ShapePolicy
 
 # A length, a kind and a call. Most messages have a few hundred bytes, a response with 3,000 boxes
@@ -61,6 +63,14 @@ class IoSettings:
     max_raw_bytes: int
     log_level: str
     log_json: bool
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+
+    def certificates(self) -> Certificates | None:
+        """As of the worker's settings."""
+        paths = (self.tls_ca, self.tls_cert, self.tls_key)
+        return certificates_of(*(Path(path) if path else None for path in paths))
 
 
 class FrameProtocol(asyncio.Protocol):

@@ -28,6 +28,7 @@ from worker.preprocess.decode import ImageLimits
 from worker.preprocess.prepared import Prepared, PreprocessSpec
 from worker.preprocess.preprocessor import Preprocessor
 from worker.service import convert
+from worker.service.callers import asks_clients, guards
 from yolopool import status
 from yolopool.errors import InvalidOption, QueueFull, WorkerLost, YolopoolError
 from yolopool.server import grpc_server, logs, process
@@ -166,9 +167,12 @@ async def serve(socket_fd: int, memory: int) -> None:
     preprocessor = Preprocessor(settings.threads, settings.capacity, limits, arena, time.monotonic)
     preprocessor.start()
     engine.oldest = lambda: preprocessor.oldest
-    server = grpc_server.GrpcServer([SERVICE])
+    certificates = settings.certificates()
+    server = grpc_server.GrpcServer([SERVICE], guards(certificates))
     server.server.add_generic_rpc_handlers((IoService(engine, preprocessor).handler(),))
-    port = await server.start(settings.host, settings.port)
+    port = await server.start(
+        settings.host, settings.port, certificates, asks_clients(certificates)
+    )
     await server.set_serving(True)
     process.settle()
     engine.frames.send(MessageKind.LISTENING, 0, port.to_bytes(2, "little"))

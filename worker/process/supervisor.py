@@ -292,7 +292,8 @@ async def report_to_control_planes(settings: Settings, alone: bool, exit: Proces
         requests=exit.requests,
         last_output=exit.last_output,
     )
-    await report_exit(settings.control_planes, report)
+    key = settings.api_key.get_secret_value()
+    await report_exit(settings.control_planes, report, key, settings.certificates())
 
 
 async def report_no_device(settings: Settings, why: str) -> None:
@@ -332,7 +333,7 @@ def supervisor_of(
     return Supervisor(
         devices,
         lambda device: worker_command(settings, device, alone),
-        environ=environ,
+        environ={**environ, **settings.secrets()},
         drain_grace_s=settings.drain_grace_s,
         clock=clock,
         restart_note=partial(restart_note_of, settings),

@@ -16,6 +16,8 @@ import typer
 import yolopool
 from yolopool.cli import explain, migrate, models, result_tables, tables
 from yolopool.cli import fleet as cli_fleet
+from yolopool.cli.access import certs as cli_certs
+from yolopool.cli.access import keys as cli_keys
 from yolopool.cli.console import (
     Address,
     AsJson,
@@ -43,6 +45,7 @@ class _Commands(SectionedGroup):
         "Start a pool on this machine": ["up", "demo"],
         "Use models": ["detect", "models", "bench", "changeover", "schedules", "migrate"],
         "See what the pool does": ["status", "workers", "events", "explain"],
+        "Decide who may call": ["keys", "certs"],
         "Run one process of a pool": ["control-plane", "worker", "importer"],
         "Other": ["version"],
     }
@@ -70,6 +73,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(cli_fleet.workers_app, name="workers")
 app.command("changeover")(cli_fleet.changeover)
 app.add_typer(cli_fleet.schedules_app, name="schedules")
+app.add_typer(cli_keys.keys_app, name="keys")
+app.add_typer(cli_certs.certs_app, name="certs")
 app.add_typer(explain.explain_app, name="explain")
 app.add_typer(migrate.app, name="migrate")
 app.command("detect")(command.detect)
@@ -188,6 +193,10 @@ def up_command(
     demo: Annotated[
         bool, typer.Option("--demo/--no-demo", help="Register the demo model and try it.")
     ] = True,
+    auth: Annotated[bool, typer.Option("--auth", help="Ask every caller for an API key.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow a --host beyond this machine without TLS.")
+    ] = False,
 ) -> None:
     """Start a whole pool on this machine; Ctrl-C ends it."""
     options = local_pool.PoolOptions(
@@ -199,15 +208,19 @@ def up_command(
         devices,
         memory_budget,
         tuple(load or ()),
+        auth,
+        insecure,
     )
     local_pool.refuse_busy(options)
     say(f"starting in {options.data_dir}")
     with local_pool.LocalPool(options, say) as pool:
         if demo:
-            _first_detection(pool.address)
+            _first_detection(pool.address, pool.api_key)
         # Before READY is printed: whoever reads it may stop the pool at once.
         stopping = local_pool.on_signals(pool)
         out.print(f"[bold green]READY[/] gRPC {pool.address}  HTTP http://{pool.http}/metrics")
+        if auth:
+            say(f"callers need a key: export YOLOPOOL_API_KEY=$(cat {options.data_dir}/admin.key)")
         out.print(
             f"try: yolopool detect IMAGE --model {demo_files.MAIN} --address {pool.address}\n"
             "Ctrl-C ends it",
@@ -249,9 +262,9 @@ def demo_command(
     out.print(f"annotated image: {save}", highlight=False)
 
 
-def _first_detection(address: str) -> None:
+def _first_detection(address: str, api_key: str) -> None:
     files = demo_files.find()
-    with Client(address) as client:
+    with Client(address, api_key) as client:
         demo_files.register(client, demo_files.MAIN, files.models[demo_files.MAIN])
         found = client.detect(files.images[0], model=demo_files.MAIN)
     say(f"first detection: {found!r}")

@@ -16,6 +16,7 @@ import grpc
 
 from yolopool import transport
 from yolopool.client import calls, requests, uploads
+from yolopool.client.access import api_keys
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
 from yolopool.client.images import ImageLike
@@ -32,6 +33,7 @@ from yolopool.errors import ForkedProcess
 from yolopool.forks import forks
 from yolopool.server.exhaustion import check_descriptors
 from yolopool.status import error_from_rpc
+from yolopool.tls.certificates import credentials_of
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
@@ -81,14 +83,15 @@ class AsyncClient:
     Use it in an `async with`, or close it.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(
+        self, address: str | None = None, api_key: str | None = None, ca: str | Path | None = None
+    ) -> None:
         self.address = transport.address_of(address)
+        self._key = transport.bearer(transport.api_key_of(api_key))
         self._process = os.getpid()
         check_descriptors()
         forks.opened(self)
-        self._channel = grpc.aio.insecure_channel(
-            self.address, options=transport.client_options(self.address)
-        )
+        self._channel = _channel(self.address, credentials_of(ca))
         self._proxy = transport.proxy_of(self.address, os.environ)
         self._services = Services(self._channel)
 
@@ -210,11 +213,16 @@ class AsyncClient:
     explain_model = _call(calls.explain_model)
     explain_request = _call(calls.explain_request)
 
+    create_key = _call(api_keys.create_key)
+    list_keys = _call(api_keys.list_keys)
+    rotate_key = _call(api_keys.rotate_key)
+    revoke_key = _call(api_keys.revoke_key)
+
     async def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
         self._check_process()
         try:
-            reply = await send(call.request, timeout=max(call.timeout_s, 0.001))
+            reply = await send(call.request, timeout=max(call.timeout_s, 0.001), metadata=self._key)
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
@@ -249,8 +257,17 @@ class AsyncClient:
 
     def _open(self, call: StreamCall[Answer]) -> AsyncIterator[Answer]:
         self._check_process()
-        stream = self._services.method(call)(call.request, timeout=call.timeout_s)
+        stream = self._services.method(call)(
+            call.request, timeout=call.timeout_s, metadata=self._key
+        )
         return _replies(stream, call, self._proxy)
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    options = transport.client_options(address)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 async def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> AsyncIterator[Answer]:

@@ -1,7 +1,6 @@
 """Every rpc of the clients as data: which method, which request, how long, how its reply is read.
 
-Each function here is a method of both clients under the same name: they add `self` and differ only
-in how they wait. Pure but for the files that a request is made of.
+Each function is a method of both clients, which differ in how they wait. Pure but for images.
 """
 
 import inspect
@@ -23,6 +22,7 @@ from yolopool.v1 import (
     explain_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
+    keys_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     schedule_pb2,
@@ -68,6 +68,7 @@ class Services:
             "fleet": fleet_pb2_grpc.FleetServiceStub(channel),
             "events": events_pb2_grpc.EventServiceStub(channel),
             "explain": explain_pb2_grpc.ExplainServiceStub(channel),
+            "keys": keys_pb2_grpc.KeyServiceStub(channel),
             "schedule": schedule_pb2_grpc.ScheduleServiceStub(channel),
         }
 

@@ -18,6 +18,7 @@ import grpc
 
 from yolopool import transport
 from yolopool.client import calls, requests, uploads
+from yolopool.client.access import api_keys
 from yolopool.client.calls import Call, Services, StreamCall
 from yolopool.client.detections import Detections
 from yolopool.client.images import ImageLike
@@ -33,6 +34,7 @@ from yolopool.client.uploads import UPLOAD_TIMEOUT_S, FileWork, Flow, Progress, 
 from yolopool.forks import forks
 from yolopool.server.exhaustion import check_descriptors
 from yolopool.status import error_from_rpc
+from yolopool.tls.certificates import credentials_of
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
@@ -77,18 +79,23 @@ def _stream(
 class Client:
     """Calls a pool at `address` (host:port; by default YOLOPOOL_ADDRESS or 127.0.0.1:50051).
 
+    `api_key` (or YOLOPOOL_API_KEY) says who calls. `ca` (or YOLOPOOL_CA) is a PEM file of the
+    authority that the pool's certificate must be of, or the word system for those that this machine
+    trusts: with it the connection is encrypted.
+
     Safe to share between threads. Close it, or use it in a `with`. In a process that was forked
     during a call of another thread, clients raise ForkedProcess.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(
+        self, address: str | None = None, api_key: str | None = None, ca: str | Path | None = None
+    ) -> None:
         self.address = transport.address_of(address)
+        self._key = transport.bearer(transport.api_key_of(api_key))
         self._process = os.getpid()
         check_descriptors()
         with forks.calling():
-            self._channel = grpc.insecure_channel(
-                self.address, options=transport.client_options(self.address)
-            )
+            self._channel = _channel(self.address, credentials_of(ca))
         self._proxy = transport.proxy_of(self.address, os.environ)
         self._services = Services(self._channel)
 
@@ -250,11 +257,16 @@ class Client:
     explain_model = _call(calls.explain_model)
     explain_request = _call(calls.explain_request)
 
+    create_key = _call(api_keys.create_key)
+    list_keys = _call(api_keys.list_keys)
+    rotate_key = _call(api_keys.rotate_key)
+    revoke_key = _call(api_keys.revoke_key)
+
     def _send(self, call: Call[Answer]) -> Answer:
         send = self._services.method(call)
         try:
             with forks.calling():
-                reply = send(call.request, timeout=max(call.timeout_s, 0.001))
+                reply = send(call.request, timeout=max(call.timeout_s, 0.001), metadata=self._key)
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._proxy) from None
         return call.read(reply)
@@ -292,7 +304,9 @@ class Client:
 
     def _open(self, call: StreamCall[Answer]) -> Iterator[Answer]:
         forks.check()
-        stream = self._services.method(call)(call.request, timeout=call.timeout_s)
+        stream = self._services.method(call)(
+            call.request, timeout=call.timeout_s, metadata=self._key
+        )
         return _replies(stream, call, self._proxy)
 
 
@@ -319,6 +333,13 @@ class _Pending(Generic[Answer]):
 
     def on_done(self, told: Callable[[], None]) -> None:
         self._future.add_done_callback(lambda future: told())
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    options = transport.client_options(address)
+    if credentials is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, credentials, options=options)
 
 
 def _replies(stream: Any, call: StreamCall[Answer], proxy: str) -> Iterator[Answer]:

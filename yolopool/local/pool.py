@@ -12,15 +12,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO
 
 from yolopool.client.client import Client
 from yolopool.errors import Unavailable, YolopoolError
+from yolopool.local import local_keys
 from yolopool.local.embedded_redis import EmbeddedRedis
 from yolopool.local.process_log import ProcessLog
 from yolopool.server import parent_death
@@ -52,6 +53,8 @@ class PoolOptions:
     devices: str = "auto"
     memory_budget: str = ""
     load: tuple[str, ...] = ()
+    auth: bool = False
+    insecure: bool = False
 
     @property
     def min_workers(self) -> int:
@@ -69,6 +72,7 @@ class _Child:
     name: str
     command: list[str]
     log: ProcessLog
+    environ: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     restart_at: float = field(default=0.0)
 
@@ -82,7 +86,7 @@ class _Child:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=log,
-                env=parent_death.environment(os.environ),
+                env=parent_death.environment({**os.environ, **self.environ}),
                 # Ctrl-C reaches this process alone, which ends the others in order.
                 start_new_session=True,
             )
@@ -101,6 +105,7 @@ class LocalPool:
         self.options = options
         self.address = ""
         self.http = ""
+        self.api_key = ""  # the admin's, of a pool that asks who calls
         self._say = say
         self._children: list[_Child] = []
         self._stack = ExitStack()
@@ -151,9 +156,10 @@ class LocalPool:
             url = redis.start()
         stack.callback(self._end)  # before Redis: the stack runs backwards
         self._start_control_plane(logs, url)
+        environ = self._keys()
         common = [f"--control-planes={self.address}", "--die-with-parent"]
         scratch = options.data_dir / "importer"
-        self._launch(logs, "importer", [*common, f"--scratch-dir={scratch}"])
+        self._launch(logs, "importer", [*common, f"--scratch-dir={scratch}"], environ)
         worker = [
             *common,
             f"--devices={options.devices}",
@@ -161,7 +167,7 @@ class LocalPool:
         ]
         if options.memory_budget:
             worker.append(f"--memory-budget={options.memory_budget}")
-        self._launch(logs, "worker", worker)
+        self._launch(logs, "worker", worker, environ)
         self._wait_for_workers()
 
     def _start_control_plane(self, logs: Path, redis_url: str) -> None:
@@ -174,6 +180,8 @@ class LocalPool:
             f"--http-port={options.http_port}",
             f"--redis={redis_url}",
             *(f"--load={model}" for model in options.load),
+            *(["--auth=keys"] if options.auth else []),
+            *(["--insecure"] if options.insecure else []),
             "--die-with-parent",
         ]
         child = self._child(logs, "control_plane", arguments)
@@ -191,19 +199,36 @@ class LocalPool:
         for flag, address in ports.items():
             child.command.append(f"--{flag}={address.rpartition(':')[2]}")
 
-    def _child(self, logs: Path, module: str, arguments: Sequence[str]) -> _Child:
+    def _keys(self) -> Mapping[str, str]:
+        """The variables that give the other processes a key, if the pool asks who calls."""
+        if not self.options.auth:
+            return {}
+        data_dir = self.options.data_dir
+        self.api_key = local_keys.admin_key(data_dir, self.address, START_LIMIT_S)
+        with Client(self.address, self.api_key) as client:
+            return local_keys.of_processes(data_dir, client)
+
+    def _child(
+        self,
+        logs: Path,
+        module: str,
+        arguments: Sequence[str],
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> _Child:
         path = logs / f"{module}.log"
         command = [sys.executable, "-m", module, *arguments, f"--log-file={path}"]
-        child = _Child(module.replace("_", " "), command, ProcessLog(path))
+        child = _Child(module.replace("_", " "), command, ProcessLog(path), environ)
         self._children.append(child)
         return child
 
-    def _launch(self, logs: Path, module: str, arguments: Sequence[str]) -> None:
-        self._child(logs, module, arguments).start()
+    def _launch(
+        self, logs: Path, module: str, arguments: Sequence[str], environ: Mapping[str, str]
+    ) -> None:
+        self._child(logs, module, arguments, environ).start()
 
     def _wait_for_workers(self) -> None:
         until = time.monotonic() + START_LIMIT_S
-        with Client(self.address) as client:
+        with Client(self.address, self.api_key) as client:
             while time.monotonic() < until:
                 for child in self._children:
                     if child.ended():

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from yolopool import status
 from yolopool.errors import YolopoolError
 from yolopool.server.open_calls import OpenCalls, typed_error
+from yolopool.tls.certificates import Certificates
 from yolopool.transport import MESSAGE_SIZE_OPTIONS, WITHOUT_PROXY, is_loopback
 
 log = structlog.get_logger()
@@ -167,14 +168,33 @@ class GrpcServer:
             [*self._service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], self.server
         )
 
-    async def start(self, host: str, port: int) -> int:
-        """Binds (port 0: any free one), starts, and returns the port. OSError if it is taken."""
-        warn_if_open(host, "gRPC")
+    def listen(
+        self, host: str, port: int, certificates: Certificates | None, ask_clients: bool = False
+    ) -> int:
+        """Binds a port (0: any free one) before the start, and returns it. OSError if it is taken.
+
+        With `ask_clients` only peers that show a certificate of the authority enter.
+        """
+        own = certificates is not None and certificates.files.has_own
+        if not own:
+            warn_if_open(host, "gRPC")
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound = self.server.add_insecure_port(address)
+            if certificates is None or not own:
+                return self.server.add_insecure_port(address)
+            return self.server.add_secure_port(address, certificates.of_server(ask_clients))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: is another server using it?") from error
+
+    async def start(
+        self,
+        host: str,
+        port: int,
+        certificates: Certificates | None = None,
+        ask_clients: bool = False,
+    ) -> int:
+        """Listens as `listen` does, starts, and returns the port."""
+        bound = self.listen(host, port, certificates, ask_clients)
         await self.set_serving(False)
         await self.server.start()
         return bound
@@ -202,6 +222,17 @@ class GrpcServer:
         self._errors.end_streams()
         # Replies may still be on their way; it returns as soon as none is.
         await self.server.stop(max(min(grace_s, MIN_STOP_GRACE_S), until - loop.time()))
+
+
+def open_channel(
+    address: str,
+    certificates: Certificates | None,
+    options: Sequence[tuple[str, int]] = CHANNEL_OPTIONS,
+) -> grpc.aio.Channel:
+    """A channel to another process of the pool: with TLS if this process has certificates."""
+    if certificates is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, certificates.of_client(), options=options)
 
 
 def _age_options(seconds: float) -> tuple[tuple[str, int], ...]:

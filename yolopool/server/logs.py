@@ -39,8 +39,8 @@ def set_up_logs(
     _streams.append(stream)
     renderer: Any = structlog.processors.JSONRenderer()
     if not json:
-        # The library's own tracebacks have the values of all variables: those are callers' data,
-        # and take seconds to print.
+        # The library's own tracebacks have the values of all variables: those are secrets, and
+        # callers' data, and take seconds to print.
         plain = structlog.dev.plain_traceback
         renderer = structlog.dev.ConsoleRenderer(exception_formatter=plain)
     structlog.configure(

@@ -72,7 +72,8 @@ class ExplainServiceServicer:
 
     def ExplainRequest(self, request, context):
         """What became of a recent request: the newest 10,000 that this control plane ended are kept.
-        Does not block. Errors: NOT_FOUND (REQUEST_NOT_FOUND).
+        A caller of the role detect is told of its own. Does not block. Errors: NOT_FOUND
+        (REQUEST_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

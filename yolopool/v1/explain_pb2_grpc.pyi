@@ -41,7 +41,8 @@ class ExplainServiceStub:
     """
     ExplainRequest: _grpc.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequestRequest, _explain_pb2.ExplainRequestResponse]
     """What became of a recent request: the newest 10,000 that this control plane ended are kept.
-    Does not block. Errors: NOT_FOUND (REQUEST_NOT_FOUND).
+    A caller of the role detect is told of its own. Does not block. Errors: NOT_FOUND
+    (REQUEST_NOT_FOUND).
     """
 
 @_typing.type_check_only
@@ -57,7 +58,8 @@ class ExplainServiceAsyncStub(ExplainServiceStub):
     """
     ExplainRequest: _aio.UnaryUnaryMultiCallable[_explain_pb2.ExplainRequestRequest, _explain_pb2.ExplainRequestResponse]  # type: ignore[assignment]
     """What became of a recent request: the newest 10,000 that this control plane ended are kept.
-    Does not block. Errors: NOT_FOUND (REQUEST_NOT_FOUND).
+    A caller of the role detect is told of its own. Does not block. Errors: NOT_FOUND
+    (REQUEST_NOT_FOUND).
     """
 
 class ExplainServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -88,7 +90,8 @@ class ExplainServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_explain_pb2.ExplainRequestResponse, _abc.Awaitable[_explain_pb2.ExplainRequestResponse]]:
         """What became of a recent request: the newest 10,000 that this control plane ended are kept.
-        Does not block. Errors: NOT_FOUND (REQUEST_NOT_FOUND).
+        A caller of the role detect is told of its own. Does not block. Errors: NOT_FOUND
+        (REQUEST_NOT_FOUND).
         """
 
 def add_ExplainServiceServicer_to_server(servicer: ExplainServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -62,6 +62,7 @@ class ScheduleServiceServicer:
     def SetSchedule(self, request, context):
         """Makes or replaces the schedule of this name. Does not block for loads. Repeat: same answer.
         Errors: INVALID_ARGUMENT (INVALID_SCHEDULE), NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND),
+        PERMISSION_DENIED (GRANT_NEEDED: one of this name is there, about models that are not granted),
         UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -34,6 +34,7 @@ class ScheduleServiceStub:
     SetSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.SetScheduleRequest, _schedule_pb2.SetScheduleResponse]
     """Makes or replaces the schedule of this name. Does not block for loads. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_SCHEDULE), NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND),
+    PERMISSION_DENIED (GRANT_NEEDED: one of this name is there, about models that are not granted),
     UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]
@@ -53,6 +54,7 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     SetSchedule: _aio.UnaryUnaryMultiCallable[_schedule_pb2.SetScheduleRequest, _schedule_pb2.SetScheduleResponse]  # type: ignore[assignment]
     """Makes or replaces the schedule of this name. Does not block for loads. Repeat: same answer.
     Errors: INVALID_ARGUMENT (INVALID_SCHEDULE), NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND),
+    PERMISSION_DENIED (GRANT_NEEDED: one of this name is there, about models that are not granted),
     UNAVAILABLE (REGISTRY_UNAVAILABLE).
     """
     ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_pb2.ListSchedulesRequest, _schedule_pb2.ListSchedulesResponse]  # type: ignore[assignment]
@@ -75,6 +77,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_schedule_pb2.SetScheduleResponse, _abc.Awaitable[_schedule_pb2.SetScheduleResponse]]:
         """Makes or replaces the schedule of this name. Does not block for loads. Repeat: same answer.
         Errors: INVALID_ARGUMENT (INVALID_SCHEDULE), NOT_FOUND (MODEL_NOT_FOUND, VERSION_NOT_FOUND),
+        PERMISSION_DENIED (GRANT_NEEDED: one of this name is there, about models that are not granted),
         UNAVAILABLE (REGISTRY_UNAVAILABLE).
         """
 

@@ -22,9 +22,17 @@ from control_plane.gateway.openapi import PROBLEMS
 from control_plane.gateway.problem import problem
 from control_plane.gateway.proto_json import dumps
 from yolopool.errors import InvalidOption, YolopoolError
-from yolopool.v1 import bench_pb2, events_pb2, explain_pb2, fleet_pb2, model_pb2, schedule_pb2
+from yolopool.v1 import (
+    bench_pb2,
+    events_pb2,
+    explain_pb2,
+    fleet_pb2,
+    keys_pb2,
+    model_pb2,
+    schedule_pb2,
+)
 
-_FILES = (bench_pb2, events_pb2, explain_pb2, fleet_pb2, model_pb2, schedule_pb2)
+_FILES = (bench_pb2, events_pb2, explain_pb2, fleet_pb2, keys_pb2, model_pb2, schedule_pb2)
 SERVICES = {
     name: service for file in _FILES for name, service in file.DESCRIPTOR.services_by_name.items()
 }
@@ -194,8 +202,10 @@ class _Endpoint:
             return Response(status_code=204)
         answer: Any = getattr(reply, self._route.answer) if self._route.answer else reply
         headers = {}
-        if self._route.status == 201:
+        if self._route.status == 201 and "version" in answer.DESCRIPTOR.fields_by_name:
             headers["Location"] = f"/v1/models/{answer.version.model}@{answer.version.version}"
+        if "secret" in answer.DESCRIPTOR.fields_by_name:
+            headers["Cache-Control"] = "no-store"
         return json_answer(answer, status, headers)
 
     async def _stream(self, message: Message, caller: Caller, request_id: str) -> Response:

@@ -97,6 +97,16 @@ ROUTES = (
         verb="DELETE", path="/v1/schedules/{name}", rpc="ScheduleService/DeleteSchedule",
         status=204, errors=(404, 409),
     ),
+    Route(verb="GET", path="/v1/keys", rpc="KeyService/ListKeys"),
+    Route(verb="POST", path="/v1/keys", rpc="KeyService/CreateKey", body="", status=201),
+    Route(
+        verb="POST", path="/v1/keys/{id}/rotate", rpc="KeyService/RotateKey",
+        body="", body_may_lack=True, errors=(404, 409),
+    ),
+    Route(
+        verb="DELETE", path="/v1/keys/{id}", rpc="KeyService/RevokeKey", answer="key",
+        errors=(404, 409),
+    ),
 )  # fmt: skip
 
 

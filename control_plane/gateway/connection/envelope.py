@@ -23,11 +23,12 @@ from yolopool.errors import Draining, MessageTooLarge, OutOfMemory, PermissionDe
 from yolopool.names import REQUEST_ID
 from yolopool.server.open_calls import typed_error
 
-# Keys of a scope: the id, the `traceparent` of what this process does for the call, and what takes
-# room for its bytes.
+# Keys of a scope: the id, the `traceparent` of what this process does for the call, the values
+# of the header Authorization, and what takes room for its bytes.
 REQUEST_ID_KEY, TRACE_KEY = "yolopool.request_id", "yolopool.trace"
-_ROOM_KEY = "yolopool.room"
+AUTHORIZATION_KEY, _ROOM_KEY = "yolopool.authorization", "yolopool.room"
 _REQUEST_ID, _TRACEPARENT = b"x-request-id", TRACEPARENT.encode()
+_SHOWN = b"authorization"
 
 
 def request_id_of(scope: Scope) -> str:
@@ -42,12 +43,23 @@ def take_room(scope: Scope, count: int) -> None:
     scope[_ROOM_KEY](count)
 
 
-def caller_of(scope: Scope, door: str, timeout_s: float | None = None) -> Caller:
-    """The call as `Dispatch` wants it, with its ids as metadata."""
+def caller_of(scope: Scope, door: str, timeout_s: float | None = None, api_key: str = "") -> Caller:
+    """The call as `Dispatch` wants it: its ids and who calls are its metadata, and no other header
+    is. `api_key` is one that came elsewhere than in the header, which goes before it.
+    """
     ids = [("x-request-id", request_id_of(scope))]
     if scope.get(TRACE_KEY):
         ids.append((TRACEPARENT, scope[TRACE_KEY]))
-    return Caller(door, timeout_s, ids)
+    shown = scope.get(AUTHORIZATION_KEY) or ([f"Bearer {api_key}"] if api_key else ())
+    ids += [("authorization", text) for text in shown]
+    return Caller(door, timeout_s, ids, _address(scope.get("client")))
+
+
+def _address(client: tuple[str, int] | None) -> str:
+    if client is None:
+        return ""
+    host, port = client
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 # Both have the status that HTTP has a word for; a door whose errors have a form of its own sees the
@@ -130,32 +142,27 @@ class _Call:
         self._receive, self._send = receive, send
         self._limit, self._budget = rule.limit_bytes, budget
         self._is_kept = not rule.is_streamed
-        self._stated = self._received = self.taken_bytes = 0
-        self._answered = self._is_awaited = self._head_is_sent = False
-        self.host = self.origin = self.site = ""
-        given, trace = b"", None
-        for name, value in scope["headers"]:
-            if name == _REQUEST_ID:
-                given = value
-            elif name == _TRACEPARENT:
-                trace = trace_of_header(value.decode("latin-1"))
-            elif name == b"content-length":
-                self._stated = int(value)
-            elif name == b"host":
-                self.host = value.decode("latin-1")
-            elif name == b"origin":
-                self.origin = value.decode("latin-1")
-            elif name == b"sec-fetch-site":
-                self.site = value.decode("latin-1")
-            elif name == b"expect":
-                self._is_awaited = True
-        request_id = given.decode("latin-1")
+        self._received = self.taken_bytes = 0
+        self._answered = self._head_is_sent = False
+        headers: dict[bytes, bytes] = dict(scope["headers"])  # of one that comes twice, the last
+
+        def said(name: bytes) -> str:
+            return headers.get(name, b"").decode("latin-1")
+
+        self._is_awaited = b"expect" in headers
+        self._stated = int(headers.get(b"content-length", 0))
+        self.host, self.origin, self.site = said(b"host"), said(b"origin"), said(b"sec-fetch-site")
+        trace = trace_of_header(said(_TRACEPARENT))
+        # Two of these are refused.
+        shown = [value.decode("latin-1") for name, value in scope["headers"] if name == _SHOWN]
+        request_id = said(_REQUEST_ID)
         if not REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
         # A HEAD is answered as a GET; the server leaves the body out, by its own scope.
         self._is_head = scope["method"] == "HEAD"
         self.scope = {**scope, "method": "GET"} if self._is_head else scope
         self.scope[REQUEST_ID_KEY] = request_id
+        self.scope[AUTHORIZATION_KEY] = shown
         self.scope[_ROOM_KEY] = self._take
         self.scope[TRACE_KEY] = trace and trace.header(os.urandom(8).hex())
 

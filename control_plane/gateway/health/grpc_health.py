@@ -1,8 +1,8 @@
 """gRPC health of this process, of its services, and of single models: service `model/shapes` or
-`model/shapes@3`.
+`model/shapes@3`. Everyone is told of services, of a model who may see it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -16,6 +16,8 @@ PREFIX = "model/"
 # Each costs a look at its model whenever something changes in the fleet.
 MAX_WATCHERS = 1000
 _STATUS: Any = health_pb2.HealthCheckResponse.ServingStatus
+# Whether the caller of a context may see the model of a reference.
+Sees = Callable[[str, Any], Awaitable[bool]]
 _OWN = "health"  # the subject for a change of what `set` says
 
 
@@ -24,8 +26,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # of an unty
     before desired state was read, and from the begin of a drain.
     """
 
-    def __init__(self, readiness: ModelReadiness, waiters: Waiters) -> None:
+    def __init__(self, readiness: ModelReadiness, waiters: Waiters, sees: Sees) -> None:
         self._readiness = readiness
+        self._sees = sees
         self._waiters = waiters
         self._said: dict[str, int] = {}
         self._watchers = 0
@@ -36,7 +39,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # of an unty
         self._waiters.wake(_OWN, ANY)
 
     async def Check(self, request: Any, context: Any) -> Any:
-        status = self._status(request.service)
+        status = await self._shown(self._status(request.service), request.service, context)
         if status == _STATUS.SERVICE_UNKNOWN:
             raise NotFound(f"there is no service {request.service[:200]!r} here")
         return health_pb2.HealthCheckResponse(status=status)
@@ -60,9 +63,16 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # of an unty
                 status = await self._waiters.until(subject, changed, None)
                 assert status is not None, "it waits without a limit"
                 told = status
-                yield health_pb2.HealthCheckResponse(status=status)
+                shown = await self._shown(status, service, context)
+                yield health_pb2.HealthCheckResponse(status=shown)
         finally:
             self._watchers -= 1
+
+    async def _shown(self, status: Any, service: str, context: Any) -> Any:
+        """The status; of a model that the caller may not see as if there were none."""
+        if not service.startswith(PREFIX) or await self._sees(service[len(PREFIX) :], context):
+            return status
+        return _STATUS.SERVICE_UNKNOWN
 
     def _status(self, service: str) -> Any:
         if not service.startswith(PREFIX):

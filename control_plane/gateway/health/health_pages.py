@@ -8,11 +8,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from control_plane.gateway.connection.envelope import request_id_of
+from control_plane.gateway.entrance import visitor_of
 from control_plane.gateway.health.model_readiness import ModelReadiness
 from control_plane.gateway.openapi import PROBLEMS
 from control_plane.gateway.problem import problem
+from control_plane.identity.guard import Guard
 from control_plane.view.view import View
-from yolopool.errors import RegistryUnavailable
+from yolopool.errors import RegistryUnavailable, YolopoolError
 from yolopool.names import parse_ref
 
 
@@ -42,7 +44,9 @@ def report(checks: Sequence[Check], excluded: Collection[str]) -> tuple[bool, st
     return passed, "\n".join(lines) + "\n"
 
 
-def pages(view: View, readiness: ModelReadiness, is_draining: Callable[[], bool]) -> APIRouter:
+def pages(
+    view: View, readiness: ModelReadiness, is_draining: Callable[[], bool], guard: Guard
+) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     @router.get("/livez", response_class=PlainTextResponse, summary="Is the process alive?")
@@ -82,9 +86,15 @@ def pages(view: View, readiness: ModelReadiness, is_draining: Callable[[], bool]
         """
         if not view.is_loaded:
             raise RegistryUnavailable(f"the registry was not read yet ({view.unread_because})")
-        why_not = readiness.why_not(parse_ref(model))
+        reference, principal = parse_ref(model), visitor_of(request.scope)
+        guard.check_sees(model, principal)
+        try:
+            why_not = readiness.why_not(reference)
+        except YolopoolError as error:
+            raise guard.veiled(error, principal, model) from error
         if why_not is not None:
-            return problem(why_not, request_id_of(request.scope), 503)
+            told = guard.veiled(why_not, principal, model)
+            return problem(told, request_id_of(request.scope), 503)
         return JSONResponse({"model": model, "ready": True})
 
     return router

@@ -147,7 +147,8 @@ def add_to(operations: Operations, server: grpc.aio.Server) -> None:
 
 
 def _caller(context: Any) -> Caller:
-    return Caller(DOOR, context.time_remaining(), context.invocation_metadata() or ())
+    metadata = context.invocation_metadata() or ()
+    return Caller(DOOR, context.time_remaining(), metadata, context.peer())
 
 
 def _units(request: kserve.ModelInferRequest) -> int:

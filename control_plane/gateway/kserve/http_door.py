@@ -1,7 +1,6 @@
 """The protocol by HTTP, under /v2, with binary tensors. Errors are {"error": "a sentence"}."""
 
 import asyncio
-import math
 import re
 import zlib
 from collections.abc import Awaitable, Callable
@@ -21,6 +20,7 @@ from control_plane.gateway.kserve.operations import (
     no_settings,
     no_shared_memory,
 )
+from control_plane.gateway.problem import headers_of
 from yolopool.codes import CODES
 from yolopool.errors import Cancelled, InvalidArgument, MessageTooLarge, NotFound
 from yolopool.kserve import grpc_service_pb2 as kserve
@@ -157,22 +157,20 @@ def _guarded(page: Answer) -> Answer:
         try:
             return await page(request)
         except ClientDisconnect:
-            return _error(Cancelled("the caller left"), request)
+            return failure(Cancelled("the caller left"), request)
         except Exception as error:
-            return _error(error, request)
+            return failure(error, request)
 
     return answer
 
 
-def _error(error: Exception, request: Request) -> Response:
+def failure(error: Exception, request: Request) -> Response:
+    """An error in the form of the protocol."""
     typed = typed_error(error, request.url.path)
     fields = {"error": typed.message, "reason": typed.reason, "retryable": typed.retryable}
     if "request_id" in typed.details:
         fields["request_id"] = typed.details["request_id"]
-    headers = {}
-    if typed.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(typed.retry_after_s)))
-    return JSONResponse(fields, CODES[typed.code].http_status, headers)
+    return JSONResponse(fields, CODES[typed.code].http_status, headers_of(typed))
 
 
 def _message(message: Message) -> Response:

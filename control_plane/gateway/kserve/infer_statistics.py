@@ -3,7 +3,7 @@
 It is kept by the control plane that served them, since its start.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from yolopool.kserve import grpc_service_pb2 as kserve
@@ -69,9 +69,8 @@ class InferStatistics:
             response.model_stats.append(_out(key.model, str(key.version), tally))
         return response
 
-    def keep(self, versions: Iterable[model_pb2.ModelVersion]) -> None:
-        """Forgets all others: versions that were deleted."""
-        there = {(one.version.model, one.version.version) for one in versions}
+    def keep(self, there: Collection[tuple[str, int]]) -> None:
+        """Forgets all versions but these, by name and number: those that were deleted."""
         self._tallies = {key: tally for key, tally in self._tallies.items() if key in there}
 
     def _tally(self, model: str, version: int) -> Tally:

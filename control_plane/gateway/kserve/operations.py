@@ -1,7 +1,9 @@
 """The calls of the protocol, for its gRPC and its HTTP door: translated and sent to Dispatch."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+
+from google.protobuf.message import Message
 
 from control_plane.gateway.dispatch import Caller, Dispatch
 from control_plane.gateway.kserve import model_description as description
@@ -26,6 +28,10 @@ from yolopool.names import REQUEST_ID, parse_ref
 from yolopool.server.clock import Clock
 from yolopool.v1 import detection_pb2, model_pb2
 
+_INFER, _LOAD, _UNLOAD = (
+    f"/inference.GRPCInferenceService/{name}"
+    for name in ("ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload")
+)
 _DETECT = "/yolopool.v1.DetectionService/Detect"
 _MODELS = "/yolopool.v1.ModelService"
 _REQUEST_ID = "x-request-id"
@@ -39,6 +45,7 @@ EXTENSIONS = (
     "statistics",
 )
 DOOR = "kserve"
+Ask = Callable[[str, Message, Caller], Awaitable[None]]
 # Images of one request or stream that wait in the queue of a worker at once. It has 64 places: one
 # caller alone never fills it, and leaves room for others.
 AT_ONCE = 32
@@ -47,10 +54,11 @@ _FEW_OBJECTS = 1000
 
 
 class Operations:
-    """Every call raises YolopoolError."""
+    """Every call raises YolopoolError. `ask` raises what refuses a method to a caller."""
 
-    def __init__(self, dispatch: Dispatch, view: View, clock: Clock) -> None:
+    def __init__(self, dispatch: Dispatch, ask: Ask, view: View, clock: Clock) -> None:
         self._dispatch = dispatch
+        self._ask = ask
         self._view = view
         self._clock = clock
         self._statistics = InferStatistics()
@@ -66,6 +74,8 @@ class Operations:
     async def infer(
         self, request: kserve.ModelInferRequest, caller: Caller
     ) -> kserve.ModelInferResponse:
+        # Before anything is told of the model, in a refusal of the tensors too.
+        await self._ask(_INFER, request, caller)
         began_s = self._clock.monotonic()
         version = self._version(request)
         try:
@@ -172,7 +182,10 @@ class Operations:
         versions = [
             one for model in await self._models(caller) for one in description.imported(model)
         ]
-        self._statistics.keep(versions)
+        there = self._view.catalogue.models.values()
+        self._statistics.keep(
+            {(one.key.model, one.key.number) for versions in there for one in versions}
+        )
         return self._statistics.of(versions)
 
     async def index(
@@ -182,6 +195,7 @@ class Operations:
         return description.index(await self._models(caller), request.ready)
 
     async def load(self, request: kserve.RepositoryModelLoadRequest, caller: Caller) -> None:
+        await self._ask(_LOAD, request, caller)
         _check_repository(request.repository_name)
         for name in request.parameters:
             raise Unimplemented(
@@ -200,6 +214,7 @@ class Operations:
         await self._dispatch.unary(f"{_MODELS}/LoadModel", wanted, caller)
 
     async def unload(self, request: kserve.RepositoryModelUnloadRequest, caller: Caller) -> None:
+        await self._ask(_UNLOAD, request, caller)
         _check_repository(request.repository_name)
         for name in request.parameters:
             if name != _UNLOAD_DEPENDENTS:
@@ -247,7 +262,7 @@ def _admitted(caller: Caller, timeout_s: float | None, past_s: float) -> Caller:
     """The caller inside of a call; its time limit began `past_s` ago."""
     limits = [caller.time_remaining(), None if timeout_s is None else max(0.0, timeout_s - past_s)]
     limit_s = min((limit for limit in limits if limit is not None), default=None)
-    return Caller(caller.door, limit_s, caller.metadata, is_admitted=True)
+    return Caller(caller.door, limit_s, caller.metadata, caller.peer(), is_admitted=True)
 
 
 def _of_image(error: BaseException, position: int, count: int) -> BaseException:

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from control_plane.store import codec
 from control_plane.store.redis.redis_keys import (
+    API_KEYS,
     CHANGES,
     CORDONS,
     EVENTS,
@@ -105,9 +106,10 @@ class RedisRegistry(WriteVerbs):
 
     async def desired(self) -> Desired:
         stand, maps = await self._store.read([("HGETALL", name) for name in LOGGED])
-        versions, wants, cordons, schedules, numbers = maps.values()
+        versions, wants, cordons, schedules, numbers, api_keys = maps.values()
         known = [codec.decode_version(text) for text in versions.values()]
         wanted = [codec.decode_want(text) for text in wants.values()]
+        issued = [codec.decode_api_key(text) for text in api_keys.values()]
         planned = [codec.decode_schedule(text) for text in schedules.values()]
         return Desired(
             int(stand.revision),
@@ -117,6 +119,7 @@ class RedisRegistry(WriteVerbs):
             cordons,
             {schedule.name: schedule for schedule in planned},
             {name: int(number) for name, number in numbers.items()},
+            {key.id: key for key in issued},
             stand.mark,
         )
 
@@ -135,6 +138,7 @@ class RedisRegistry(WriteVerbs):
             fields[CORDONS],
             codec.decode_fields(fields[SCHEDULES], str, codec.decode_schedule),
             codec.decode_fields(fields[NUMBERS], str, int),
+            codec.decode_fields(fields[API_KEYS], str, codec.decode_api_key),
         )
 
     async def changes(self) -> AsyncIterator[int]:

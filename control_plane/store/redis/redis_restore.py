@@ -12,6 +12,7 @@ from typing import Any
 
 from control_plane.store import codec
 from control_plane.store.redis.redis_keys import (
+    API_KEYS,
     CHANGES,
     CORDONS,
     COUNTED,
@@ -70,6 +71,7 @@ HASHES: Mapping[str, tuple[str, Callable[[str], Any], Callable[[str], Any]]] = {
     "cordons": (CORDONS, str, str),
     "schedules": (SCHEDULES, str, codec.decode_schedule),
     "numbers": (NUMBERS, str, int),
+    "api_keys": (API_KEYS, str, codec.decode_api_key),
     "jobs": (IMPORTS, codec.decode_key, codec.decode_job),
 }
 
@@ -151,6 +153,7 @@ def _commands(salvage: Salvage, mark: str, epoch: int | None) -> list[Command]:
         dict(desired.cordons),
         dict(desired.schedules),
         dict(desired.numbers),
+        dict(desired.api_keys),
         dict(salvage.jobs),
     )
     rewritten = {HASHES[part][0] for part in written}

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from control_plane.store import codec
 from control_plane.store.redis.redis_keys import (
+    API_KEYS,
     CORDONS,
     IMPORTS,
     NUMBERS,
@@ -16,6 +17,7 @@ from control_plane.store.redis.redis_keys import (
 from control_plane.store.redis.redis_stand import UNREAD, Stand
 from control_plane.store.registry import REQUEST_ID_KEPT_S
 from control_plane.store.transaction import ImportJob, Transaction, Writes
+from control_plane.types.access.api_key import ApiKey
 from control_plane.types.desired import Want
 from control_plane.types.schedule import Schedule
 from control_plane.types.version import ModelVersion, VersionKey
@@ -75,6 +77,9 @@ class RedisTransaction(Transaction):
     def schedule(self, name: str) -> Schedule | None:
         return self._decoded(_field(SCHEDULES, name), codec.decode_schedule)
 
+    def api_key(self, id_: str) -> ApiKey | None:
+        return self._decoded(_field(API_KEYS, id_), codec.decode_api_key)
+
     def number(self, name: str) -> int:
         return self._decoded(_field(NUMBERS, name), int) or 0
 
@@ -119,6 +124,7 @@ def commands_of(writes: Writes) -> list[Command]:
         *_fields(CORDONS, writes.cordons, str),
         *_fields(SCHEDULES, writes.schedules, codec.encode_schedule),
         *_fields(NUMBERS, writes.numbers, str),
+        *_fields(API_KEYS, writes.api_keys, codec.encode_api_key),
         *_fields(IMPORTS, writes.jobs, codec.encode_job),
         *(
             ["SET", REQUEST + request_id, str(key), "EX", kept]

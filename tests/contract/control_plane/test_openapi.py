@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from tests.contract.control_plane_rig import Rig
 from tests.matrix import SEED, is_full
 
@@ -48,6 +49,10 @@ TIMEOUT_S = "0.3"
 AWAY = {503, 504}
 
 
+# Of a caller whose secret nobody has.
+KEY = ApiKey("0123456789", "", "", Role.DETECT, ("*",), (SecretHash("00", "00"),), 1.0)
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The HTTP port of a control plane with a model and a worker, on a loop of its own."""
@@ -59,6 +64,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ended.append((asyncio.get_running_loop(), end))
         folder = tmp_path_factory.mktemp("openapi")
         async with Rig(folder, default_deadline_s=0.3, camera_model=MODEL) as rig:
+            await rig.registry.put_api_key(KEY)
             await rig.worker("w1", kind="cpu")
             await rig.worker("spare")
             await rig.ready(MODEL, CHANGED)
@@ -142,6 +148,10 @@ RIGHT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "GET /v1/workers": ({}, {}),
     "GET /v1/workers/{worker}": ({"worker": "w1"}, {}),
     "GET /v1/events": ({}, {}),
+    "POST /v1/keys": ({}, {"json": {"role": "ROLE_DETECT"}}),
+    "GET /v1/keys": ({}, {}),
+    "POST /v1/keys/{id}/rotate": ({"id": KEY.id}, {}),
+    "DELETE /v1/keys/{id}": ({"id": KEY.id}, {}),
     "POST /v1/models/{model}/unload": (OF_MODEL, {}),
     "POST /v1/store/sweep": ({}, {"json": {"dry_run": True}}),
     "POST /v1/workers/{worker}/drain": ({"worker": "spare"}, {}),

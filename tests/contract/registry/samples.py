@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from control_plane.store.registry import Registry
+from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from control_plane.types.desired import Want, WantSource
 from control_plane.types.schedule import Changeover, Schedule
 from control_plane.types.version import Imported, Pack, VersionKey, VersionSettings
@@ -14,6 +15,10 @@ PACK = Pack(
 )
 SETTINGS = VersionSettings(320, 0.25, 0.7, 300, ShapePolicy.RECT)
 DAILY = Schedule("day", "0 6 * * *", "", 0.0, Changeover((), ("a",)), 1.0)
+
+ISSUED = ApiKey(
+    "k1", "cameras", "north", Role.DETECT, ("north/*",), (SecretHash("00ff", "11ee"),), 1.0, 9e9
+)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import structlog
 from control_plane.store.backup import DesiredBackup
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.schedule import Changeover, Preparation, Schedule
+from tests.contract.registry.samples import ISSUED
 from tests.unit.control_plane.fleets import key, version
 from yolopool.server.clock import Clock
 
@@ -26,6 +27,7 @@ DESIRED = Desired(
         )
     },
     {"a": 3, "gone": 9},
+    {ISSUED.id: ISSUED},
     "mark",
 )
 

@@ -25,6 +25,7 @@ from control_plane.types.version import (
 from tests.contract.registry.samples import (
     DAILY,
     IMPORTED,
+    ISSUED,
     PACK,
     SETTINGS,
     Case,
@@ -82,6 +83,7 @@ async def fill(registry: Registry) -> FencingToken:
     await registry.cordon("w1", "first")
     await registry.put_schedule(DAILY)
     await registry.note_schedule("day", 200.0, "")
+    await registry.put_api_key(ISSUED)
     token = await registry.take_lease("one", HOUR_S, None)
     assert token is not None
     return token
@@ -96,6 +98,7 @@ class Names:
     cordons: frozenset[str] = frozenset()
     schedules: frozenset[str] = frozenset()
     numbers: frozenset[str] = frozenset()
+    api_keys: frozenset[str] = frozenset()
 
 
 NOTHING = Names()
@@ -109,6 +112,7 @@ def want(*keys: VersionKey) -> Names:
     return Names(wants=frozenset(keys))
 
 
+KEY = Names(api_keys=frozenset({ISSUED.id}))
 DAY = Names(schedules=frozenset({"day"}))
 
 
@@ -203,6 +207,12 @@ STEPS = (
     step("delete_schedule", "absent", "night"),
     step("note_schedule", "a moment", "day", 300.0, "late", names=DAY),
     step("note_schedule", "an earlier moment", "day", 100.0, "late"),
+    step("put_api_key", "new", replace(ISSUED, id="k2"), names=Names(api_keys=frozenset({"k2"}))),
+    step("change_api_key", "there", "k1", lambda key: replace(key, label="other"), names=KEY),
+    step("change_api_key", "the same", "k1", lambda key: key),
+    step("drop_api_key", "there", "k1", names=KEY),
+    step("drop_api_key", "absent", "k9"),
+    step("change_api_key", "absent", "k9", lambda key: replace(key, label="other")),
     step("note_schedule", "absent", "night", 300.0, "late"),
     step("claim_import", "the oldest", "i2", HOUR_S, 1.0, names=version(WAITING)),
     step("report_progress", "further", "i1", IMPORTING, 0.75, "save", HOUR_S, 1.0,

@@ -29,6 +29,7 @@ from control_plane.types.worker import Ledger, LoadReport, Replica, WorkerInfo, 
 from tests.contract.registry.samples import (
     DAILY,
     IMPORTED,
+    ISSUED,
     PACK,
     SETTINGS,
     Case,
@@ -387,6 +388,19 @@ async def test_schedules_are_kept_as_they_were_set(case: Case) -> None:
     assert (await seen.desired()).schedules == {}
 
 
+async def test_keys_are_kept_as_they_were_issued(case: Case) -> None:
+    registry, seen = case.registry, case.other
+    assert await registry.put_api_key(ISSUED) == ISSUED
+    assert (await seen.desired()).api_keys == {ISSUED.id: ISSUED}
+    revoked = replace(ISSUED, revoked_unix_s=5.0)
+    assert await registry.change_api_key(ISSUED.id, lambda key: revoked) == revoked
+    assert (await seen.desired()).api_keys == {ISSUED.id: revoked}
+    assert await registry.change_api_key("none", lambda key: revoked) is None
+    assert await registry.drop_api_key(ISSUED.id)
+    assert not await registry.drop_api_key(ISSUED.id)
+    assert (await seen.desired()).api_keys == {}
+
+
 def test_what_a_newer_release_wrote_of_a_schedule_is_read() -> None:
     raw = json.loads(codec.encode_schedule(NIGHT))
     raw["colour"] = raw["change"]["colour"] = raw["change"]["prepare"][0]["colour"] = "blue"
@@ -557,6 +571,9 @@ async def test_an_emptied_store_is_written_to_by_nobody(case: Case) -> None:
         case.registry.put_schedule(DAILY),
         case.registry.delete_schedule("day"),
         case.registry.note_schedule("day", 1.0, ""),
+        case.registry.put_api_key(ISSUED),
+        case.registry.change_api_key("k1", lambda key: key),
+        case.registry.drop_api_key("k1"),
         case.registry.claim_import("i1", 1.0, 1.0),
         register(case.registry),
         anext(case.registry.changes()),

@@ -14,6 +14,7 @@ from yolopool.v1 import (
     explain_pb2,
     fleet_pb2,
     importing_pb2,
+    keys_pb2,
     membership_pb2,
     model_pb2,
     peer_pb2,
@@ -22,7 +23,7 @@ from yolopool.v1 import (
 
 PROTOS = (
     bench_pb2, detection_pb2, events_pb2, explain_pb2, fleet_pb2,
-    importing_pb2, membership_pb2, model_pb2, peer_pb2, schedule_pb2,
+    importing_pb2, keys_pb2, membership_pb2, model_pb2, peer_pb2, schedule_pb2,
 )  # fmt: skip
 
 
@@ -47,7 +48,10 @@ def test_each_method_is_forwarded_or_says_why_it_is_served_locally() -> None:
     assert all(SERVED_LOCALLY.values())
 
 
-@pytest.mark.parametrize("verb", ["Set", "Delete", "Register", "Load", "Unload", "Build", "Drain"])
+@pytest.mark.parametrize(
+    "verb",
+    ["Set", "Delete", "Register", "Load", "Unload", "Build", "Drain", "Create", "Rotate", "Revoke"],
+)
 def test_what_changes_desired_state_is_forwarded(verb: str) -> None:
     writes = [path(method) for method in methods() if method.name.startswith(verb)]
     assert writes

@@ -7,18 +7,28 @@ import pytest
 
 from control_plane.store.salvage import PARTS, Remains, lacking, salvaged
 from control_plane.store.transaction import ImportJob
+from control_plane.types.access.api_key import ApiKey, Role, SecretHash
 from control_plane.types.desired import Desired, Want, WantSource
 from control_plane.types.version import ModelVersion, VersionKey, VersionState
 from tests.unit.control_plane.fleets import key, version, want
 
 A, B = version("a"), version("b", state=VersionState.UPLOADED)
 WANTED = Want(A.key, 2, True, WantSource.ADMIN, 1.0)
+KEY = ApiKey("k", "cameras", "", Role.DETECT, ("*",), (SecretHash("00", "11"),), 1.0)
 COPY = Desired(
-    5, "one", {A.key: A, B.key: B}, {A.key: WANTED}, {"w1": "i1"}, {}, {"a": 1, "b": 1}, "five"
+    5,
+    "one",
+    {A.key: A, B.key: B},
+    {A.key: WANTED},
+    {"w1": "i1"},
+    {},
+    {"a": 1, "b": 1},
+    {"k": KEY},
+    "five",
 )
 WHOLE = Remains(
     COPY.cluster, COPY.revision, COPY.mark, COPY.versions, COPY.wants, COPY.cordons,
-    COPY.schedules, COPY.numbers, {B.key: ImportJob(3)},
+    COPY.schedules, COPY.numbers, COPY.api_keys, {B.key: ImportJob(3)},
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def test_a_process_that_can_not_be_started_is_tried_again(
     said: list[str] = []
     pool = LocalPool(PoolOptions(tmp_path), said.append)
     command = [str(tmp_path / "python")]  # not there yet
-    child = local_pool._Child("importer", command, ProcessLog(tmp_path / "log"))
+    child = local_pool._Child("importer", command, ProcessLog(tmp_path / "log"), {})
     child.process = subprocess.Popen([sys.executable, "-c", ""])
     child.process.wait()
     pool._children.append(child)

@@ -12,8 +12,12 @@ from control_plane.gateway.admin.event_stream import WATCH, event_routes
 from control_plane.gateway.admin.routes import ROUTES, admin_routes
 from control_plane.gateway.admin.uploads import UPLOAD, upload_routes
 from control_plane.gateway.cameras import camera_routes
-from control_plane.gateway.dispatch import Dispatch
+from control_plane.gateway.dispatch import Caller, Dispatch
 from yolopool.server.open_calls import OpenCalls
+
+
+async def nobody(caller: Caller) -> list[str]:
+    return []
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ def document() -> dict[str, Any]:
         event_routes(dispatch),
         admin_routes(dispatch),
         upload_routes(dispatch),
-        camera_routes(dispatch, "", list),
+        camera_routes(dispatch, "", nobody),
     ):
         app.include_router(door)
     return openapi.finish(app.openapi())

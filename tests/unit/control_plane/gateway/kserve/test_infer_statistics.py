@@ -52,10 +52,10 @@ def test_failures_are_of_their_version() -> None:
 def test_a_version_that_was_not_asked_has_zeros_and_one_that_is_gone_is_forgotten() -> None:
     account = InferStatistics()
     account.answered([answer(1)], 0.01, 1)
-    account.keep([version(1)])
+    account.keep({("shapes", 1)})
     assert [one.inference_count for one in account.of([version(1), version(2)]).model_stats] == [
         1,
         0,
     ]
-    account.keep([])
+    account.keep(())
     assert account.of([version(1)]).model_stats[0].inference_count == 0

@@ -1,0 +1,122 @@
+"""Who did what, from where, with what outcome: one log line for each change and each refusal.
+
+Lines have the event `audit`, so that any log pipeline can keep them apart. No secret is in them:
+bytes are left out, and a key is named by its id.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from control_plane.caller import Principal
+from control_plane.identity.access import About, Rule, name_of
+from control_plane.identity.key_secrets import masked
+from control_plane.view.view import View
+from yolopool.errors import YolopoolError
+
+log = structlog.get_logger()
+
+# What only looks.
+_LOOKS = ("List", "Get", "Watch", "Plan", "Explain", "Detect", "Bench")
+# Of the pool's own processes their changes are events of the fleet; what changes by KServe's
+# protocol is a native call inside, which is noted.
+_OWN = ("ImportService", "MembershipService", "PeerService", "GRPCInferenceService")
+# Of services that are not the pool's.
+_FOREIGN = "/grpc."
+MAX_TEXT_CHARS, MAX_PATH_CHARS = 2000, 200
+
+Stand = Callable[[str], Mapping[str, object]]
+
+
+class Audit:
+    """`stand`: what is set of a model, by name, to be told as it was before and after."""
+
+    def __init__(self, stand: Stand) -> None:
+        self._stand = stand
+
+    @contextmanager
+    def of(
+        self, method: str, rule: Rule, principal: Principal, context: Any, request: Any
+    ) -> Iterator[None]:
+        """Notes a call that changes something, when it ends; others pass."""
+        if not changes(method):
+            yield
+            return
+        names = sorted({name_of(reference) for reference in rule.models(request)})
+        about = names if rule.about is About.MODEL else []
+        before = {name: self._stand(name) for name in about}
+        outcome = "CANCELLED"
+        try:
+            yield
+            outcome = "OK"
+        except YolopoolError as error:
+            outcome = error.reason
+            raise
+        except Exception:
+            outcome = "INTERNAL"
+            raise
+        finally:
+            log.info(
+                "audit",
+                **_who(principal, context),
+                method=_path(method),
+                request=_shown(request),
+                before=before,
+                after={name: self._stand(name) for name in about},
+                outcome=outcome,
+            )
+
+    def refused(
+        self, method: str, principal: Principal | None, context: Any, error: YolopoolError
+    ) -> None:
+        """Notes a call that was not allowed."""
+        log.warning("audit", **_who(principal, context), method=_path(method), outcome=error.reason)
+
+
+def stand_of(view: View, name: str) -> dict[str, object]:
+    """What operators set of a model, by version."""
+    desired = view.desired
+    told: dict[str, object] = {}
+    for version in view.catalogue.models.get(name, ()):
+        want = desired.want(version.key)
+        told[str(version.key.number)] = {
+            "state": version.state,
+            "replicas": want.replicas if want is not None else 0,
+            "pinned": want.pinned if want is not None else False,
+            **asdict(version.given),
+        }
+    return told
+
+
+def changes(method: str) -> bool:
+    """Whether a method changes what operators set."""
+    service, _, name = method.rpartition("/")
+    return not (name.startswith(_LOOKS) or service.endswith(_OWN) or method.startswith(_FOREIGN))
+
+
+def _who(principal: Principal | None, context: Any) -> dict[str, object]:
+    peer = getattr(context, "peer", None)
+    return {
+        "principal": principal.name if principal is not None else "",
+        "tenant": principal.tenant if principal is not None else "",
+        "peer": peer() if callable(peer) else "",
+    }
+
+
+def _shown(request: Any) -> str:
+    """A request as text; of a stream of messages nothing."""
+    if not isinstance(request, Message):
+        return ""
+    text = json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None)
+    return masked(text)[:MAX_TEXT_CHARS]
+
+
+def _path(method: str) -> str:
+    """A method, or the path of HTTP that a stranger asked for, fit for a line."""
+    shown = masked(method)[:MAX_PATH_CHARS]
+    return "".join(char if char.isprintable() else "?" for char in shown)

@@ -1,0 +1,164 @@
+"""Who calls, whether it may, and what of an answer it may see: asked by every door alike."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+
+from control_plane.caller import CALLER, Principal, heard
+from control_plane.identity.access import ALL, OPEN, RULES, Rule, Verdict, judged, name_of
+from control_plane.identity.audit import Audit
+from control_plane.identity.keyring import Keyring
+from control_plane.identity.redaction import redact, redacted_text
+from control_plane.types.access.api_key import Role, is_granted
+from yolopool.errors import (
+    CredentialsInvalid,
+    CredentialsMissing,
+    GrantNeeded,
+    ModelNotFound,
+    RegistryUnavailable,
+    RoleNeeded,
+    YolopoolError,
+)
+from yolopool.tls.certificates import peer_of
+
+AUTHORIZATION, BEARER = "authorization", "bearer "
+# What a certificate of the pool says of a process.
+_OF_POOL = {"worker": Role.WORKER, "control-plane": Role.CONTROL_PLANE}
+
+
+class Gate:
+    """`models`: the names of all models, of which some callers may see a part. A context is that of
+    a call by gRPC, or the `Caller` of another door. `is_loaded`: whether the keys were read.
+    `opened`: paths and services that answer everyone, beside health.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        models: Callable[[], Collection[str]],
+        audit: Audit,
+        is_loaded: Callable[[], bool],
+        opened: Sequence[str] = (),
+    ) -> None:
+        self._keyring = keyring
+        self._models = models
+        self._is_loaded = is_loaded
+        self._opened = tuple(opened)
+        self.audit = audit
+
+    def is_open(self, method: str) -> bool:
+        """Whether a method, or a path of HTTP, answers everyone."""
+        return method in OPEN or any(
+            method == path or method.startswith(f"{path}/") for path in self._opened
+        )
+
+    async def identified(self, method: str, context: Any) -> Principal:
+        """Who calls. Raises Unauthenticated, which the audit has, and RegistryUnavailable before
+        the keys were read.
+        """
+        metadata = context.invocation_metadata() or ()
+        try:
+            sent = [str(value) for key, value in metadata if key == AUTHORIZATION]
+            peer = peer_of(context) if not sent else None
+            if peer is not None and peer[0] in _OF_POOL:
+                shown = Principal(f"certificate:{peer[1]}", _OF_POOL[peer[0]])
+                return _behind(shown, metadata)
+            if not sent:
+                raise CredentialsMissing(
+                    "this pool asks who calls: send an API key as 'authorization: Bearer KEY' "
+                    "(clients: YOLOPOOL_API_KEY)"
+                )
+            if len(sent) > 1:
+                raise CredentialsInvalid("the call has several authorizations: send one")
+            if sent[0][: len(BEARER)].lower() != BEARER:
+                raise CredentialsInvalid("the authorization is not of the form 'Bearer KEY'")
+            text = sent[0][len(BEARER) :].strip()
+            if not self._is_loaded():
+                raise RegistryUnavailable(
+                    "this control plane has not read the keys yet: try again shortly"
+                )
+            principal = self._keyring.recognised(text) or await self._keyring.verified(text)
+            return _behind(principal, metadata)
+        except (CredentialsMissing, CredentialsInvalid) as error:
+            self.audit.refused(method, None, context, error)
+            raise
+
+    def allowed(
+        self,
+        method: str,
+        principal: Principal,
+        request: Any,
+        context: Any,
+        page: Rule | None = None,
+    ) -> Rule:
+        """The rule of a call that is allowed; `page`: that of a path. Raises what is not allowed;
+        the audit has it.
+        """
+        rule = page or RULES.get(method)
+        try:
+            if rule is None:
+                raise RoleNeeded(f"{method} is allowed to nobody: it has no rule, which is a bug")
+            verdict, name = judged(rule, principal.role, principal.grants, request)
+            if verdict is Verdict.HIDDEN:
+                raise no_model(name)
+            if verdict is Verdict.ROLE_NEEDED:
+                raise RoleNeeded(
+                    f"this needs the role {rule.role}, and the caller has {principal.role}: ask "
+                    "an admin for another key"
+                )
+            if verdict is Verdict.GRANT_NEEDED:
+                raise GrantNeeded(
+                    "this is about every model, and the caller is granted "
+                    f"{', '.join(principal.grants) or 'none'}: ask an admin for a key with *"
+                )
+        except YolopoolError as error:
+            self.audit.refused(method, principal, context, error)
+            raise
+        return rule
+
+    def veiled(
+        self, error: YolopoolError, principal: Principal, names: Collection[str] = ()
+    ) -> YolopoolError:
+        """The error without what the caller may not see; names: the references it asked about."""
+        if principal.grants == ALL:
+            return error
+        if isinstance(error, ModelNotFound):
+            # It may suggest other names.
+            unknown = (name for name in map(name_of, names) if name not in self._models())
+            return no_model(next(unknown, ""))
+        hidden = self.hidden(principal)
+        error.message = redacted_text(error.message, hidden)
+        error.details = {key: redacted_text(text, hidden) for key, text in error.details.items()}
+        return error
+
+    def veil(self, reply: Any, rule: Rule, principal: Principal) -> None:
+        """Takes out of a reply what the caller may not see. In place."""
+        if principal.grants != ALL and not rule.alone and isinstance(reply, Message):
+            redact(reply, self.hidden(principal))
+
+    def hidden(self, principal: Principal) -> Callable[[str], bool]:
+        """Whether a name is that of a model, and not granted."""
+
+        def hidden(name: str) -> bool:
+            name = name.partition("+")[0]
+            return bool(name) and name in self._models() and not is_granted(principal.grants, name)
+
+        return hidden
+
+
+def _behind(principal: Principal, metadata: Sequence[tuple[str, Any]]) -> Principal:
+    """The caller whose call another control plane forwards; else the caller itself."""
+    if principal.role is not Role.CONTROL_PLANE:
+        return principal
+    text = next((str(value) for key, value in metadata if key == CALLER), "")
+    try:
+        return heard(text) if text else principal
+    except (ValueError, KeyError, TypeError) as error:
+        raise CredentialsInvalid("a forwarded call does not say whose it is") from error
+
+
+def no_model(name: str) -> ModelNotFound:
+    """What is said of a model that does not exist, and of one that is not granted."""
+    which = f"model {name!r}" if name else "such model"
+    return ModelNotFound(f"there is no {which}: list the models to see their names")

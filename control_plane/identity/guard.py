@@ -1,0 +1,115 @@
+"""Whether callers are asked who they are: what the doors ask for that, and the first key."""
+
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from control_plane.caller import ANONYMOUS, Principal
+from control_plane.identity import admin_key
+from control_plane.identity.access import REFLECTION, name_of, page_rule
+from control_plane.identity.audit import Audit, stand_of
+from control_plane.identity.authentication import Authentication
+from control_plane.identity.gate import Gate, no_model
+from control_plane.identity.keyring import Keyring
+from control_plane.settings import Settings
+from control_plane.store.registry import DesiredState
+from control_plane.types.access.api_key import is_granted
+from control_plane.view.reflector import Refresh
+from control_plane.view.view import View
+from yolopool.errors import RegistryUnavailable, YolopoolError
+from yolopool.server.clock import Clock
+from yolopool.v1 import model_pb2
+
+log = structlog.get_logger()
+
+# In the data directory.
+ADMIN_KEY = "admin.key"
+LOOK = "/yolopool.v1.ModelService/GetModel"
+
+
+class Guard:
+    """`interceptors` go before all others; call `open` once desired state was read. Where nobody
+    is asked, everyone may do everything.
+    """
+
+    def __init__(
+        self, settings: Settings, registry: DesiredState, view: View, refresh: Refresh, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._view = view
+        self._refresh = refresh
+        self._clock = clock
+        self._gate = self._new_gate() if settings.auth == "keys" else None
+
+    def _new_gate(self) -> Gate:
+        view, settings = self._view, self._settings
+        opened = [
+            *(["/metrics"] if settings.open_metrics else []),
+            *(["/docs", "/openapi.json"] if settings.open_docs else []),
+            *([REFLECTION] if settings.open_reflection else []),
+        ]
+        keyring = Keyring(lambda: view.desired.api_keys, self._clock.unix)
+        audit = Audit(lambda name: stand_of(view, name))
+        return Gate(keyring, lambda: view.catalogue.models, audit, lambda: view.is_loaded, opened)
+
+    @property
+    def is_on(self) -> bool:
+        return self._gate is not None
+
+    def interceptors(self) -> list[Authentication]:
+        return [Authentication(self._gate)] if self._gate is not None else []
+
+    def is_open(self, path: str) -> bool:
+        """Whether a path of HTTP answers everyone."""
+        return self._gate is None or self._gate.is_open(path)
+
+    async def visitor(self, path: str, context: Any) -> Principal:
+        """Who asks for a path of HTTP, which may at least look at models. Raises what refuses it:
+        CredentialsMissing, CredentialsInvalid, RoleNeeded, GrantNeeded.
+        """
+        if self._gate is None:
+            return ANONYMOUS
+        principal = await self._gate.identified(path, context)
+        self._gate.allowed(path, principal, None, context, page_rule(path))
+        return principal
+
+    async def ask(self, method: str, request: Any, context: Any) -> None:
+        """Raises what refuses a method that is not called through the interceptors."""
+        if self._gate is not None:
+            principal = await self._gate.identified(method, context)
+            self._gate.allowed(method, principal, request, context)
+
+    async def sees(self, reference: str, context: Any) -> bool:
+        """Whether who calls may look at a model; without a key nobody."""
+        try:
+            await self.ask(LOOK, model_pb2.GetModelRequest(model=reference), context)
+        except YolopoolError:
+            return False
+        return True
+
+    def check_sees(self, reference: str, principal: Principal) -> None:
+        """Raises ModelNotFound for a model that the caller may not see."""
+        if not is_granted(principal.grants, name_of(reference)):
+            raise no_model(name_of(reference))
+
+    def veiled(self, error: YolopoolError, principal: Principal, name: str) -> YolopoolError:
+        """What is told of an error about a model."""
+        return error if self._gate is None else self._gate.veiled(error, principal, (name,))
+
+    async def open(self) -> None:
+        """Makes the first admin's key valid. A failure is logged: other keys go on."""
+        if not self.is_on:
+            return
+        try:
+            if await admin_key.ensure(self._path, self._registry, self._view, self._clock.unix()):
+                await self._refresh()
+        except RegistryUnavailable:
+            log.info("the admin's key can't be stored now: restart once the registry answers")
+        except (OSError, ValueError) as error:
+            log.error("the admin's key can't be read or made", why=str(error))
+
+    @property
+    def _path(self) -> Path:
+        return self._settings.admin_key_file or self._settings.data_dir / ADMIN_KEY

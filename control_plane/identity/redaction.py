@@ -1,0 +1,95 @@
+"""Takes what a caller may not see out of a reply. Pure.
+
+Only for callers whose grants are not *: the others' replies are not touched.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from yolopool.errors import ModelNotFound
+
+IsGranted = Callable[[str], bool]
+INSTEAD = "another model"
+# name, team/name, with a build and a version: what stands in sentences for a model.
+_WORDS = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)?(?:\+[a-z0-9-]+)?(?:@\d+)?")
+
+
+def redacted_text(text: str, hidden: Callable[[str], bool]) -> str:
+    """A sentence without the names of models that the caller may not see.
+
+    `hidden`: whether a name is that of a model, and not granted.
+    """
+
+    def word(match: re.Match[str]) -> str:
+        said = match.group()
+        name = said.partition("@")[0].partition("+")[0]
+        # A full stop may end the sentence.
+        return INSTEAD if hidden(name) or hidden(name.rstrip(".")) else said
+
+    return _WORDS.sub(word, text)
+
+
+def redact(message: Message, hidden: Callable[[str], bool]) -> None:
+    """Removes list entries about hidden models, clears fields that name them, and rewrites texts.
+    In place.
+    """
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            _redact_messages(message, field, value, hidden)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            _redact_strings(message, field, value, hidden)
+
+
+def redact_error(answer: Any, hidden: Callable[[str], bool]) -> None:
+    """Of an answer in a stream that tells of an error, the words of that. In place."""
+    if "error" not in answer.DESCRIPTOR.fields_by_name or not answer.HasField("error"):
+        return
+    if answer.error.reason == ModelNotFound.reason:
+        # It may suggest other names.
+        answer.error.message = "there is no such model: list the models to see their names"
+    redact(answer.error, hidden)
+
+
+def _redact_messages(message: Any, field: Any, value: Any, hidden: Callable[[str], bool]) -> None:
+    if field.message_type.GetOptions().map_entry:
+        if field.message_type.fields_by_name["value"].type == FieldDescriptor.TYPE_MESSAGE:
+            for one in value.values():
+                redact(one, hidden)
+        return
+    if not field.is_repeated:
+        if hidden(_about(value)):
+            message.ClearField(field.name)
+        else:
+            redact(value, hidden)
+        return
+    kept = [one for one in value if not hidden(_about(one))]
+    if len(kept) < len(value):
+        copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+        del value[:]
+        value.extend(copies)
+    for one in value:
+        redact(one, hidden)
+
+
+def _redact_strings(message: Any, field: Any, value: Any, hidden: Callable[[str], bool]) -> None:
+    if field.is_repeated:
+        value[:] = [redacted_text(one, hidden) for one in value]
+    else:
+        setattr(message, field.name, redacted_text(value, hidden))
+
+
+def _about(message: Any) -> str:
+    """The model that a message is about; empty: none."""
+    name = message.DESCRIPTOR.full_name
+    if name == "yolopool.v1.VersionKey":
+        return str(message.model)
+    if name == "yolopool.v1.Model":
+        return str(message.name)
+    version = message.DESCRIPTOR.fields_by_name.get("version")
+    if version is not None and version.message_type is not None and message.HasField("version"):
+        return str(message.version.model)
+    return ""

@@ -1,0 +1,81 @@
+"""API keys as the registry keeps them: who holds one, what it allows, and hashes of its secret."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+
+class Role(StrEnum):
+    """What a caller may do. Of the first three, each may do what those before it may."""
+
+    DETECT = "detect"
+    OPERATE = "operate"
+    ADMIN = "admin"
+    # Of the pool's own processes, which may do nothing else.
+    WORKER = "worker"  # join, import
+    CONTROL_PLANE = "control-plane"  # ask the leader, in the name of its own callers
+
+    def allows(self, needed: "Role") -> bool:
+        """Whether a caller of this role may do what needs that one."""
+        if self in _OWN or needed in _OWN:
+            return self is needed
+        return _PEOPLE.index(self) >= _PEOPLE.index(needed)
+
+
+_PEOPLE = (Role.DETECT, Role.OPERATE, Role.ADMIN)
+_OWN = (Role.WORKER, Role.CONTROL_PLANE)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretHash:
+    """scrypt of a secret, RFC 7914; hexadecimal. `until_unix_s`: valid so long, 0 without end."""
+
+    salt: str
+    digest: str
+    until_unix_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key without its secret. `id` is shown, and is part of what the caller sends.
+
+    `grants`: patterns of model names, such as team-a/*, of which one must match. Times in Unix
+    seconds; 0: none.
+    """
+
+    id: str
+    label: str
+    tenant: str
+    role: Role
+    grants: tuple[str, ...]
+    secrets: tuple[SecretHash, ...]
+    created_unix_s: float
+    expires_unix_s: float = 0.0
+    revoked_unix_s: float = 0.0
+
+    def is_valid(self, now: float) -> bool:
+        return not self.revoked_unix_s and not 0 < self.expires_unix_s <= now
+
+    def makes_keys(self, now: float) -> bool:
+        """Whether its holder may make keys."""
+        return self.role is Role.ADMIN and self.grants == ("*",) and self.is_valid(now)
+
+    def valid_secrets(self, now: float) -> tuple[SecretHash, ...]:
+        """The hashes that a secret may match at the moment; newest first."""
+        if not self.is_valid(now):
+            return ()
+        return tuple(one for one in self.secrets if not 0 < one.until_unix_s <= now)
+
+    def revoked(self, now: float) -> "ApiKey":
+        """Ended; one that was ended before stays as it is."""
+        return self if self.revoked_unix_s else replace(self, revoked_unix_s=now)
+
+    def rotated(self, secret: SecretHash, now: float, overlap_s: float) -> "ApiKey":
+        """With a new secret; the one before it is valid for `overlap_s` seconds more."""
+        former = [replace(one, until_unix_s=now + overlap_s) for one in self.valid_secrets(now)[:1]]
+        return replace(self, secrets=(secret, *(former if overlap_s > 0 else ())))
+
+
+def is_granted(grants: tuple[str, ...], model: str) -> bool:
+    """Whether one of the patterns matches a model's name; * also matches slashes."""
+    return any(fnmatchcase(model, pattern) for pattern in grants)

@@ -1,0 +1,85 @@
+"""Who calls, and what it is told: without a server."""
+
+from typing import Any
+
+import pytest
+
+from control_plane.caller import CALLER, Principal, told
+from control_plane.identity import key_secrets
+from control_plane.identity.audit import Audit
+from control_plane.identity.gate import Gate
+from control_plane.identity.keyring import Keyring
+from control_plane.types.access.api_key import ApiKey, Role
+from yolopool.errors import (
+    CredentialsInvalid,
+    ModelNotFound,
+    RegistryUnavailable,
+    YolopoolError,
+)
+from yolopool.transport import bearer
+
+SECRET = key_secrets.new_secret()
+METHOD = "/yolopool.v1.ModelService/GetModel"
+
+
+class Call:
+    """What a gate asks of a call."""
+
+    def __init__(self, *metadata: tuple[str, str]) -> None:
+        self._metadata = metadata
+
+    def invocation_metadata(self) -> Any:
+        return self._metadata
+
+
+def gate(role: Role = Role.DETECT, is_loaded: bool = True) -> Gate:
+    key = ApiKey(SECRET.id, "", "", role, ("a*",), (key_secrets.hashed(SECRET),), 0.0)
+    keyring = Keyring(lambda: {key.id: key}, lambda: 1.0)
+    return Gate(
+        keyring, lambda: {"alpha", "beta"}, Audit(lambda _: {}), lambda: is_loaded, ("/docs",)
+    )
+
+
+async def test_before_the_keys_were_read_nobody_is_told_that_a_key_is_wrong() -> None:
+    with pytest.raises(RegistryUnavailable):
+        await gate(is_loaded=False).identified(METHOD, Call(*bearer(SECRET.text)))
+
+
+async def test_only_a_control_plane_speaks_for_another() -> None:
+    other = Principal("key:x", Role.ADMIN, ("*",), "t")
+    call = Call(*bearer(SECRET.text), *told(other))
+    assert (await gate().identified(METHOD, call)).name == f"key:{SECRET.id}"
+    assert await gate(Role.CONTROL_PLANE).identified(METHOD, call) == other
+    wrong = Call(*bearer(SECRET.text), (CALLER, "{}"))
+    with pytest.raises(CredentialsInvalid):
+        await gate(Role.CONTROL_PLANE).identified(METHOD, wrong)
+
+
+async def test_several_authorizations_are_none() -> None:
+    with pytest.raises(CredentialsInvalid):
+        await gate().identified(METHOD, Call(*bearer(SECRET.text) * 2))
+
+
+@pytest.mark.parametrize(
+    ("path", "is_open"),
+    [
+        ("/docs", True), ("/docs/a.css", True), ("/docsx", False), ("/metrics", False),
+        ("/livez", True), ("/livez/", False), ("/LIVEZ", False),
+        ("/grpc.health.v1.Health/Check", True),
+        ("/yolopool.v1.ModelService/ListModels", False),
+    ],
+)  # fmt: skip
+def test_what_is_open_is_named_wholly(path: str, is_open: bool) -> None:
+    assert gate().is_open(path) is is_open
+
+
+def test_errors_do_not_name_what_is_hidden() -> None:
+    caller = Principal("key:x", Role.DETECT, ("a*",))
+    errors: list[YolopoolError] = [
+        ModelNotFound("there is no model 'ax': did you mean alpha or beta?"),
+        RegistryUnavailable("beta@3 is pinned", details={"by": "beta"}),
+    ]
+    for error in errors:
+        shown = gate().veiled(error, caller, ("ax@3",))
+        assert "beta" not in shown.message + str(shown.details)
+        assert shown.reason == error.reason

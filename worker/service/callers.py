@@ -1,0 +1,62 @@
+"""Who may call a worker: with certificates only control planes, without them whoever reaches it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn
+
+import grpc
+
+from yolopool.errors import RoleNeeded
+from yolopool.tls.certificates import Certificates, peer_of
+
+CONTROL_PLANE = "control-plane"
+
+
+def asks_clients(certificates: Certificates | None) -> bool:
+    """Whether callers must show a certificate: this worker has one, and an authority."""
+    files = certificates.files if certificates is not None else None
+    return files is not None and files.has_own and files.authority is not None
+
+
+def guards(certificates: Certificates | None) -> Sequence[grpc.aio.ServerInterceptor]:
+    """The interceptors of a worker's server."""
+    return [ControlPlanesAlone()] if asks_clients(certificates) else []
+
+
+class ControlPlanesAlone(grpc.aio.ServerInterceptor):
+    """Refuses callers whose certificate is not of a control plane; health answers everyone."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method.startswith("/grpc."):
+            return handler
+        if handler.unary_unary is not None:
+            inner = handler.unary_unary
+
+            async def call(request: Any, context: Any) -> Any:
+                _check(context)
+                return await inner(request, context)
+
+            return handler._replace(unary_unary=call)
+        stream = handler.unary_stream
+
+        async def answers(request: Any, context: Any) -> Any:
+            _check(context)
+            async for answer in stream(request, context):
+                yield answer
+
+        return handler._replace(unary_stream=answers)
+
+
+def _check(context: Any) -> None:
+    peer = peer_of(context)
+    if peer is None or peer[0] != CONTROL_PLANE:
+        _refuse(peer)
+
+
+def _refuse(peer: tuple[str, str] | None) -> NoReturn:
+    what = f"of a {peer[0]}" if peer is not None else "of none of the pool's processes"
+    raise RoleNeeded(f"workers obey control planes alone, and this certificate is {what}")
