@@ -59,6 +59,7 @@ def import_here(checkpoint: Path, folder: Path, **settings: Any) -> PackLocation
         "settings": json_format.MessageToDict(VersionSettings(**settings)),
         "architecture_yaml": "",
         "class_names": [],
+        "renamed": {},
         "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
     }
     encode.encode(order, checkpoint, folder, [], lambda fraction, step: None)

@@ -177,6 +177,7 @@ def exported_here(checkpoint: Path, folder: Path) -> dict[str, Any]:
         "settings": {},
         "architecture_yaml": "",
         "class_names": (),
+        "renamed": {},
         "build": {"backend": "onnx", "precision": "fp32"},
         "memory_bytes": 2 * 1024**3,
     }
