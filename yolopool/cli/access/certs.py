@@ -21,8 +21,9 @@ DEFAULT_FOLDER = Path("certs")
 
 @certs_app.command("init")
 def init(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> None:
-    """Make an authority: ca.pem, which every process and client gets, and ca.key, which nobody
-    else needs.
+    """Make an authority: ca.pem and ca.key.
+
+    Every process and client gets ca.pem; ca.key is needed to issue certificates alone.
     """
     _tell(_authority().create(folder, time.time()), as_json)
 
