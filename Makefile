@@ -87,10 +87,10 @@ check-packages:
 	echo "some tests will be skipped; for all of them: sudo apt-get install" $$missing >&2; }
 
 test: check-packages lint check-protos
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python .ci/suite.py $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 test-full: check-packages lint check-protos
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal --full $(PYTEST_ARGS)
+	$(BIN)/python .ci/suite.py $(PYTEST_WORKERS) --full $(PYTEST_ARGS)
 
 # The two wheels that a bare machine installs: pip install -c constraints.txt --find-links dist 'yolopool[all]'
 dist: $(STAMP)
