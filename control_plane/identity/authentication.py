@@ -16,6 +16,7 @@ from control_plane.identity.gate import Gate
 from control_plane.identity.redaction import redact_error
 from control_plane.types.access.api_key import is_granted
 from yolopool.errors import YolopoolError
+from yolopool.server.grpc_server import wrapped
 
 
 class KnownContext:
@@ -44,15 +45,11 @@ class Authentication(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or self._gate.is_open(method):
             return handler
-        for kind in ("unary_unary", "stream_unary"):
-            inner = getattr(handler, kind)
-            if inner is not None:
-                return handler._replace(**{kind: self._call(inner, method)})
-        for kind in ("unary_stream", "stream_stream"):
-            inner = getattr(handler, kind)
-            if inner is not None:
-                return handler._replace(**{kind: self._stream(inner, method)})
-        return handler
+        return wrapped(
+            handler,
+            lambda inner: self._call(inner, method),
+            lambda inner: self._stream(inner, method),
+        )
 
     def _call(self, inner: Any, method: str) -> Any:
         gate = self._gate

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import grpc
 
 from yolopool.errors import RegistryUnavailable
+from yolopool.server.grpc_server import KINDS
 
-_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _GATED = frozenset(
     {
         "yolopool.v1.DetectionService",
@@ -40,7 +40,7 @@ class ReadinessGate(grpc.aio.ServerInterceptor):
         service = handler_call_details.method.rpartition("/")[0].removeprefix("/")
         if handler is None or service not in _GATED or self._is_loaded():
             return handler
-        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
+        kind = next(kind for kind in KINDS if getattr(handler, kind) is not None)
         refuse = self._refuse_stream if handler.response_streaming else self._refuse
         return handler._replace(**{kind: refuse})
 

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import grpc
 
 from yolopool.errors import RoleNeeded
+from yolopool.server.grpc_server import wrapped
 from yolopool.tls.certificates import Certificates, peer_of
 
 CONTROL_PLANE = "control-plane"
@@ -33,22 +34,24 @@ class ControlPlanesAlone(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith("/grpc."):
             return handler
-        if handler.unary_unary is not None:
-            inner = handler.unary_unary
+        return wrapped(handler, _checked_call, _checked_stream)
 
-            async def call(request: Any, context: Any) -> Any:
-                _check(context)
-                return await inner(request, context)
 
-            return handler._replace(unary_unary=call)
-        stream = handler.unary_stream
+def _checked_call(inner: Any) -> Any:
+    async def call(request: Any, context: Any) -> Any:
+        _check(context)
+        return await inner(request, context)
 
-        async def answers(request: Any, context: Any) -> Any:
-            _check(context)
-            async for answer in stream(request, context):
-                yield answer
+    return call
 
-        return handler._replace(unary_stream=answers)
+
+def _checked_stream(inner: Any) -> Any:
+    async def answers(request: Any, context: Any) -> Any:
+        _check(context)
+        async for answer in inner(request, context):
+            yield answer
+
+    return answers
 
 
 def _check(context: Any) -> None:

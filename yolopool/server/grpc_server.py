@@ -42,6 +42,19 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 
 # Services of gRPC itself, health among them, answer until the end.
 _LIBRARY_PREFIX = "/grpc."
+# The functions that a handler may have; it has one.
+KINDS = ("unary_unary", "stream_unary", "unary_stream", "stream_stream")
+
+
+def wrapped(handler: Any, call: Callable[[Any], Any], stream: Callable[[Any], Any]) -> Any:
+    """A method's handler with its function wrapped: by `call` if it answers once, else by
+    `stream`.
+    """
+    for kind, wrap in zip(KINDS, (call, call, stream, stream), strict=True):
+        inner = getattr(handler, kind)
+        if inner is not None:
+            return handler._replace(**{kind: wrap(inner)})
+    return handler
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -61,15 +74,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = handler_call_details.method
-        for kind in ("unary_unary", "stream_unary"):
-            inner = getattr(handler, kind)
-            if inner is not None:
-                return handler._replace(**{kind: self._guard_call(inner, method)})
-        for kind in ("unary_stream", "stream_stream"):
-            inner = getattr(handler, kind)
-            if inner is not None:
-                return handler._replace(**{kind: self._guard_stream(inner, method)})
-        return handler
+        return wrapped(
+            handler,
+            lambda inner: self._guard_call(inner, method),
+            lambda inner: self._guard_stream(inner, method),
+        )
 
     def _guard_call(self, inner: Any, method: str) -> Any:
         counted = nullcontext if method.startswith(_LIBRARY_PREFIX) else self._calls.one
