@@ -3,10 +3,10 @@
     python -m benchmarks.folder --images 200 --frames 300 --concurrency 16 --rounds 5
 
 One case after the other. `busy`: a simulated device with a large model, whose passes decide the
-rate, as a GPU's do. `idle`: the same with a small one, where this machine's cores decide. `cpu`: the
-cores run the model too. In each round the same images are asked by that many clients of this process,
-which do nothing else, then by `yolopool detect`: both rates count from the first call to the last
-answer. What starting it takes is told beside.
+rate, as a GPU's do. `idle`: the same with a small one, where this machine's cores decide. `cpu`:
+the cores run the model too. In each round the same images are asked by that many clients of this
+process, which do nothing else, then by `yolopool detect`: both rates count from the first call to
+the last answer. What starting it takes is told beside.
 """
 
 import argparse
@@ -162,9 +162,11 @@ async def measure(case: str, options: argparse.Namespace, folder: Path) -> list[
     ]
     (folder / "drawn").mkdir(exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
-        large = weights.make(LARGE, 0, folder / "large.pt") if case == BUSY else dataset.DEMO_WEIGHTS
+        model = dataset.DEMO_WEIGHTS
+        if case == BUSY:
+            model = weights.make(LARGE, 0, folder / "large.pt")
         pool_flags = PoolFlags(devices=DEVICES[case], demo=False)
-        pool = await started(stack, pool_flags, options.image_size, options.pool_log, large)
+        pool = await started(stack, pool_flags, options.image_size, options.pool_log, model)
         if case == BUSY:
             async with AsyncClient(pool.address) as client:
                 await client.set_batching("shapes", "sim", Batching(max_batch=1))
