@@ -106,8 +106,8 @@ async def run(options: argparse.Namespace) -> Result:
                 for _ in range(LOADS_ALONE):
                     took = await load_once(worker, name, packs[name], options.image_size)
                     alone_ms[name].append(took)
-    rows = {
-        name: row(name, runs) | {"p99_while_it_ran_ms": running_p99_ms(runs, stood)}
+    rows: dict[str, Row] = {
+        name: {**row(name, runs), "p99_while_it_ran_ms": running_p99_ms(runs, stood)}
         for name, runs in phases.items()
     }
     return Result(
