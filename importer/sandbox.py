@@ -19,9 +19,6 @@ from yolopool.server.confinement import landlock, places
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
 _CLONE_THREAD = 0x10000
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 38, 4
-_KERNEL = ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems")
-# Of the processor, and of the limits of a container.
-_KERNEL_TREES = ("/proc/sys/vm", "/proc/sys/kernel", "/sys/devices/system", "/sys/fs/cgroup")
 # io_uring could do what the other calls may not; the rest reaches other processes or mounts, or
 # changes what Landlock does not guard: modes, owners, times and attributes of files.
 _REFUSED_CALLS: tuple[str | int, ...] = (
@@ -117,7 +114,6 @@ def _own_files(inputs: Sequence[Path], folder: Path) -> list[str]:
         (
             *places.of_python(("importer", "yolopool")),
             *places.of_system(),
-            *((Path(path), landlock.READ) for path in (*_KERNEL, *_KERNEL_TREES)),
             *((path, landlock.READ) for path in files),
             (folder, landlock.CHANGE),
         ),

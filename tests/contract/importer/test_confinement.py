@@ -38,6 +38,9 @@ def attempt(name, action):
         found[name] = "done"
     except Exception as error:
         found[name] = type(error).__name__
+def made(path):
+    path.write_text("x")
+    path.unlink()
 def call(name, *arguments):
     if getattr(libc, name)(*arguments) < 0:
         raise PermissionError(ctypes.get_errno())
@@ -83,9 +86,9 @@ refused = {
     "another's aged": lambda: os.utime(other, (0, 0)),
     "another's marked": lambda: os.setxattr(other, "user.a", b"b"),
     "another's given away": lambda: os.chown(other, 1, 1),
-    "a temporary file of the host": lambda: open("/tmp/" + given["name"], "w"),
+    "a temporary file of the host": lambda: made(Path("/tmp", given["name"])),
     "a file of the library": lambda: open(numpy.__file__, "a"),
-    "a library changed": lambda: (Path(numpy.__file__).parent / "evil.py").write_text("x"),
+    "a library changed": lambda: made(Path(numpy.__file__).parent / given["name"]),
     "a device": lambda: os.mknod(own / "device", 0o20600, os.makedev(1, 1)),
     "memory of the host": lambda: open("/dev/mem", "rb"),
     "tracing": lambda: call("ptrace", 16, os.getppid(), 0, 0),

@@ -68,7 +68,7 @@ def confine(rules: Rules) -> str:
     known = abi()
     if not known:
         return "Landlock is not in its kernel, or switched off there"
-    threads = len(os.listdir("/proc/self/task"))
+    threads = _threads()
     if threads > 1 and known < _THREADS_ABI:
         return f"{threads} threads run already"
     libc = _libc()
@@ -129,6 +129,10 @@ def _opened(places: Iterable[tuple[Path, int]]) -> Iterator[tuple[int, int]]:
             yield os.open(place, os.O_PATH | os.O_CLOEXEC), rights
         except OSError:
             continue  # it is not there, or not ours to reach: nothing is granted
+
+
+def _threads() -> int:
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
 
 
 def _libc() -> ctypes.CDLL:

@@ -40,9 +40,26 @@ _NAMES = (
     "/run/systemd/resolve",
     "/run/resolvconf",
 )
+# This process and its threads; not others, whose environment holds keys. Then the processor, and
+# the limits of a container.
+_KERNEL = (
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/filesystems",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/uptime",
+    "/proc/version",
+    "/proc/sys",
+    "/sys/devices",
+    "/sys/fs/cgroup",
+)
 _DEVICES = ("null", "zero", "full", "random", "urandom")
-# What the driver of NVIDIA opens: its nodes, its figures, and shared memory between processes.
-_NVIDIA = ("/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels")
+# What the driver of NVIDIA opens: its nodes, what the kernel says of it and of the bus, and shared
+# memory between processes.
+_NVIDIA_NODES = ("/dev/nvidia-caps", "/dev/nvidia-caps-imex-channels")
+_NVIDIA_FACTS = ("/proc/driver", "/proc/devices", "/proc/modules", "/sys")
 
 
 def of_python(packages: Sequence[str]) -> Places:
@@ -69,12 +86,16 @@ def installed() -> list[str]:
 
 
 def of_system() -> Places:
-    """Libraries and programs of the host, and what of its configuration they read."""
+    """Libraries and programs of the host, and what they read of its configuration and kernel."""
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     folders = [Path(name) for name in (*_SYSTEM, *libraries) if name.startswith("/")]
     files = [Path("/etc", name) for name in _CONFIGURATION]
     devices = [Path("/dev", name) for name in _DEVICES]
-    return _with(RUN, folders) + _with(READ, files) + _with(USE_DEVICE, devices)
+    return (
+        *_with(RUN, folders),
+        *_with(READ, [*files, *map(Path, _KERNEL)]),
+        *_with(USE_DEVICE, devices),
+    )
 
 
 def of_network() -> Places:
@@ -86,7 +107,8 @@ def of_nvidia() -> Places:
     """The nodes of NVIDIA's driver, as far as they are there now."""
     nodes = [path for path in Path("/dev").glob("nvidia*") if not path.is_dir()]
     return (
-        *_with(USE_DEVICE, [*nodes, *map(Path, _NVIDIA)]),
+        *_with(USE_DEVICE, [*nodes, *map(Path, _NVIDIA_NODES)]),
+        *_with(READ, map(Path, _NVIDIA_FACTS)),
         *_with(CHANGE, [Path("/dev/shm")]),
     )
 
