@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolopool.server.confinement import landlock, places
+from yolopool.server.confinement import host_paths, landlock
 
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x10000000, 0x40000000, 0x08000000
 _CLONE_THREAD = 0x10000
@@ -112,8 +112,8 @@ def _own_files(inputs: Sequence[Path], folder: Path) -> list[str]:
     files = [path.resolve() for path in inputs]
     rules = landlock.Rules(
         (
-            *places.of_python(("importer", "yolopool")),
-            *places.of_system(),
+            *host_paths.of_python(("importer", "yolopool")),
+            *host_paths.of_system(),
             *((path, landlock.READ) for path in files),
             (folder, landlock.CHANGE),
         ),
@@ -121,9 +121,9 @@ def _own_files(inputs: Sequence[Path], folder: Path) -> list[str]:
     )
     missing = landlock.confine(rules)
     if not missing:
-        sys.path[:] = places.installed()  # of the others the names would be found, and no files
+        sys.path[:] = host_paths.installed()  # of the others the names would be found, and no files
         # A file beside it would be readable too where it lies among libraries.
-        missing = places.readable_beside(files, folder, rules.places)
+        missing = host_paths.readable_beside(files, folder, rules.places)
     return [_weaker("confinement of files", missing)] if missing else []
 
 

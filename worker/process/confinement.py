@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from worker.settings import Settings
-from yolopool.server.confinement import landlock, places
+from yolopool.server.confinement import host_paths, landlock
 
 log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ def _lacking(settings: Settings) -> str:
     return ""
 
 
-def _places(settings: Settings) -> places.Places:
+def _places(settings: Settings) -> host_paths.Places:
     changed = [settings.data_dir, *_parents(settings.handover)]
     if settings.log_file:
         changed += _parents(Path(settings.log_file).expanduser())
@@ -81,13 +81,13 @@ def _places(settings: Settings) -> places.Places:
     secrets = (settings.tls_ca, settings.tls_cert, settings.tls_key)
     read = [folder for path in secrets for folder in _parents(path)]
     return (
-        *places.of_python(("worker", "yolopool")),
-        *places.of_system(),
-        *places.of_network(),
+        *host_paths.of_python(("worker", "yolopool")),
+        *host_paths.of_system(),
+        *host_paths.of_network(),
         # I/O processes find the package there: the names of what lies beside it, not the contents.
         (Path(__file__).parents[2], landlock.READ_DIR),
         (Path("/proc/self"), landlock.READ | landlock.WRITE_FILE),  # names of threads
-        *(places.of_nvidia() if settings.device_kind == "cuda" else ()),
+        *(host_paths.of_nvidia() if settings.device_kind == "cuda" else ()),
         *((path, landlock.READ) for path in (*read, *map(Path, settings.may_read))),
         *((path, landlock.CHANGE) for path in changed),
     )
@@ -106,7 +106,7 @@ def _own_temporary_folder(data_dir: Path) -> None:
     fcntl.flock(
         os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB
     )  # until the process ends
-    atexit.register(shutil.rmtree, folder, True)  # type: ignore[arg-type] # takes `ignore_errors`
+    atexit.register(shutil.rmtree, folder, True)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     os.environ.setdefault("CUDA_CACHE_PATH", str(data_dir / "cuda"))
 

@@ -57,7 +57,7 @@ def abi() -> int:
     """The version of Landlock that the kernel has; 0: none, or it is switched off, or a container
     runtime does not let it through.
     """
-    return max(0, _libc().syscall(_CREATE_RULESET, None, 0, _ASK_FOR_ABI))
+    return max(0, int(_libc().syscall(_CREATE_RULESET, None, 0, _ASK_FOR_ABI)))
 
 
 def confine(rules: Rules) -> str:
