@@ -10,6 +10,8 @@ from yolopool.signing import minisign
 from yolopool.signing.minisign import Key, Signature
 
 _CHUNK_BYTES = 4 * 1024**2
+# Texts whose signer is kept in mind.
+_MAX_KNOWN = 4096
 SIGN = "sign it (minisign -S -m FILE) and give FILE.minisig with it"
 
 
@@ -54,6 +56,8 @@ class Signers:
         trusted now. Cheap: the file is not read.
         """
         if text not in self._whole:
+            if len(self._whole) >= _MAX_KNOWN:
+                self._whole.clear()
             self._whole[text] = self._signer_of(text)
         return bool(signer) and self._whole[text] == signer
 
