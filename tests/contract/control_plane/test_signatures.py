@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from control_plane.types.version import VersionKey, VersionState
+from importer.settings import Settings, read_settings
+from importer.supervisor import Supervisor
 from tests.contract.control_plane_rig import Rig
 from tests.contract.imports import ignore
 from tests.signing import Signer
@@ -212,7 +214,7 @@ async def test_models_of_a_signer_who_is_trusted_no_more_are_not_served(tmp_path
         await before.register("a", DATA, signature=ANNE.sign(DATA))
         await before.import_next()
         bert = Signer(b"bertbert").public(tmp_path / "bert.pub")
-        changes = {"trusted_signers": (bert,), "require_signatures": True}
+        changes: dict[str, Any] = {"trusted_signers": (bert,), "require_signatures": True}
         async with Rig(tmp_path / "now", before.registry, **changes) as now:
             shown = now.plane.view.desired.versions[VersionKey("a", 1)]
             assert (shown.state, shown.reason) == (VersionState.FAILED, "SIGNATURE_REQUIRED")
@@ -222,26 +224,22 @@ async def test_models_of_a_signer_who_is_trusted_no_more_are_not_served(tmp_path
 # --- the importer -------------------------------------------------------------------------------
 
 
+def importer_settings(rig: Rig, folder: Path, *signers: Path) -> Settings:
+    flags = [f"--control-planes={rig.addresses.grpc}", f"--scratch-dir={folder / 'scratch'}"]
+    return read_settings([*flags, f"--trusted-signers={','.join(map(str, signers))}"])
+
+
 @pytest.mark.parametrize("what", WRONG)
 async def test_an_importer_with_signers_of_its_own_opens_nothing_else(
     what: str, tmp_path: Path
 ) -> None:
     """Whatever a control plane sends: this one checks nothing."""
-    from importer.settings import Settings
-    from importer.supervisor import Supervisor
-
     signature, reason = WRONG[what]
     async with Rig(tmp_path / "plane") as rig:
         await rig.register("a", DATA)
         key = VersionKey("a", 1)
         signers = (ANNE.public(tmp_path / "signers" / "anne.pub"),)
-        importer = Supervisor(
-            Settings(
-                control_planes=(rig.addresses.grpc,),
-                scratch_dir=tmp_path / "scratch",
-                trusted_signers=signers,
-            )
-        )
+        importer = Supervisor(importer_settings(rig, tmp_path, *signers))
         claim = importing_pb2.ClaimImportRequest(importer="other", wait_s=5)
         job = (await rig.importing.ClaimImport(claim, timeout=10)).job
         job.signature = signature
@@ -253,16 +251,10 @@ async def test_an_importer_with_signers_of_its_own_opens_nothing_else(
 
 
 async def test_an_importer_reports_whose_signature_is_missing(tmp_path: Path) -> None:
-    from importer.settings import Settings
-    from importer.supervisor import Supervisor
-
     async with Rig(tmp_path / "plane") as rig:
         await rig.register("a", DATA)
-        settings = Settings(
-            control_planes=(rig.addresses.grpc,),
-            scratch_dir=tmp_path / "scratch",
-            trusted_signers=(ANNE.public(tmp_path / "signers" / "anne.pub").parent,),
-        )
+        folder = ANNE.public(tmp_path / "signers" / "anne.pub").parent
+        settings = importer_settings(rig, tmp_path, folder)
         importing = asyncio.create_task(Supervisor(settings).run())
         versions = rig.plane.view.desired.versions
         await becomes(lambda: versions[VersionKey("a", 1)].state is VersionState.FAILED)

@@ -52,7 +52,8 @@ def pinned() -> dict[str, str]:
 def asked(extras: tuple[str, ...]) -> set[str]:
     """What pyproject.toml asks for on the platform of the images."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names, left = set(), ["", *extras]
+    names: set[str] = set()
+    left = ["", *extras]
     while left:
         extra = left.pop()
         texts = project["optional-dependencies"][extra] if extra else project["dependencies"]
