@@ -25,7 +25,7 @@ STUBS = python -m grpc_tools.protoc -Iprotos --python_out=$(1) --grpc_python_out
 	protos/yolopool/*/*.proto
 
 .PHONY: help install install-dev up demo test test-full dist bench protos lint format check-protos \
-	check-packages
+	check-packages sbom audit lock check-release
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +37,8 @@ help:
 	@echo "make bench   the short benchmark"
 	@echo "make protos  generate the stubs again from protos/"
 	@echo "make dist    build the wheel into dist/"
+	@echo "make sbom    list the packages that serve, in CycloneDX: dist/yolopool.cdx.json"
+	@echo "make audit   look them up among known vulnerabilities (DATABASE=all.zip: without network)"
 
 $(STAMP): $(PINS)
 	@VENV=$(VENV) sh .ci/make-venv
@@ -96,3 +98,17 @@ test-full: check-packages lint check-protos
 dist: $(STAMP)
 	@rm -rf dist
 	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps -w dist $(PIP_ARGS) . $(OPENCV)
+
+sbom: $(DEV_STAMP)
+	$(BIN)/python .ci/sbom.py dist/yolopool.cdx.json
+
+audit: $(DEV_STAMP)
+	$(BIN)/python .ci/audit.py $(if $(DATABASE),--database $(DATABASE))
+
+# What images install, with hashes, once constraints.txt has changed. TORCH_INDEX: torch for the CPU.
+lock: $(DEV_STAMP)
+	$(BIN)/python .ci/lock.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+# BASE and REDIS: the images of a release, by digest.
+check-release: $(DEV_STAMP)
+	$(BIN)/python .ci/check_release.py $(if $(BASE),--base $(BASE)) $(if $(REDIS),--redis $(REDIS))

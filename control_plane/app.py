@@ -90,7 +90,7 @@ class ControlPlane:
         self._settings = settings
         self._registry = registry
         self._clock = clock
-        self.view = view = View(clock)
+        self.view = view = View(clock, signers=settings.signers())
         self._metrics = Metrics()
         self._certificates = settings.certificates()
         self._worker_client = WorkerClient(self._certificates)

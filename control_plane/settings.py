@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from yolopool.errors import InvalidModelReference
 from yolopool.names import parse_ref
+from yolopool.signing.signers import Signers, read_keys
 from yolopool.tls.certificates import Certificates, certificates_of
 from yolopool.transport import check_exposure
 from yolopool.vocabulary import MAX_RAW_BYTES
@@ -120,6 +121,14 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="API key of the role control-plane, for calls to other control planes",
     )
+    trusted_signers: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="public keys of minisign (.pub files, or folders of them) whose signatures of "
+        "models count; repeat the flag, or separate them by commas",
+    )
+    require_signatures: bool = Field(
+        False, description="take and serve only models that a trusted signer signed"
+    )
     open_metrics: bool = Field(
         False, description="with keys: /metrics needs none; it names models and workers"
     )
@@ -194,7 +203,7 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @field_validator("load", "http_cors_origins", mode="before")
+    @field_validator("load", "http_cors_origins", "trusted_signers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         parts = [value] if isinstance(value, str) else value
@@ -224,6 +233,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _someone_signs(self) -> "Settings":
+        if self.require_signatures and not self.trusted_signers:
+            raise ValueError("require_signatures needs trusted_signers: name their public keys")
+        return self
+
+    @model_validator(mode="after")
     def _lease_outlives_a_heartbeat(self) -> "Settings":
         if self.lease_s < 2 * self.heartbeat_interval_s:
             raise ValueError(
@@ -231,6 +246,10 @@ class Settings(BaseSettings):
                 f"{self.heartbeat_interval_s:g} s: one late heartbeat would lose a worker"
             )
         return self
+
+    def signers(self) -> Signers:
+        """Raises OSError and ValueError for keys that can't be used."""
+        return Signers(read_keys(self.trusted_signers), self.require_signatures)
 
     def certificates(self) -> Certificates | None:
         """Raises OSError and ValueError for files that can't be used."""

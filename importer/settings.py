@@ -16,6 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from yolopool.signing.signers import Signers, read_keys
 from yolopool.tls.certificates import Certificates, certificates_of
 
 
@@ -88,6 +89,11 @@ class Settings(BaseSettings):
     max_artifact_bytes: int = Field(
         4 * 1024**3, ge=1, description="size limit of one uploaded file"
     )
+    trusted_signers: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="public keys of minisign (.pub files, or folders of them), comma separated: "
+        "import only what they signed, whatever the control plane says",
+    )
     require_sandbox: bool = Field(
         False, description="refuse to import if this host lacks a layer of the sandbox"
     )
@@ -96,12 +102,16 @@ class Settings(BaseSettings):
     log_json: bool = Field(True, description="log one JSON object a line")
     log_file: str = Field("", description="log to this file, rotated by its size; empty: to stderr")
 
-    @field_validator("control_planes", mode="before")
+    @field_validator("control_planes", "trusted_signers", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    def signers(self) -> Signers:
+        """Raises OSError and ValueError for keys that can't be used."""
+        return Signers(read_keys(self.trusted_signers), required=bool(self.trusted_signers))
 
     def certificates(self) -> Certificates | None:
         """Raises OSError and ValueError for files that can't be used."""

@@ -10,6 +10,7 @@ import time
 import structlog
 
 from worker.hardware.devices import BrokenGpu
+from worker.process.confinement import confine
 from worker.process.supervisor import report_no_device, supervisor_of
 from worker.process.watchdog import WORKING
 from worker.settings import Settings, read_settings
@@ -38,7 +39,9 @@ def main() -> int:
     if settings.die_with_parent:
         die_with_parent()
     try:
-        asyncio.run(_run(settings, stream))
+        # Of a device's process: its supervisor starts programs and looks at the whole host.
+        sandbox = confine(settings) if settings.device else ""
+        asyncio.run(_run(settings, stream, sandbox))
     except (YolopoolError, OSError) as error:
         log.error("worker can't run", why=str(error))
         return leave(1)
@@ -54,7 +57,7 @@ def leave(status: int) -> int:
     return status
 
 
-async def _run(settings: Settings, stream: QueuedLog | DirectLog) -> None:
+async def _run(settings: Settings, stream: QueuedLog | DirectLog, sandbox: str) -> None:
     if isinstance(stream, QueuedLog):
         try:
             supervisor = supervisor_of(settings, os.environ, time.monotonic, stream.pass_on)
@@ -66,7 +69,7 @@ async def _run(settings: Settings, stream: QueuedLog | DirectLog) -> None:
     # Imported here to keep the supervisor light: it imports OpenCV.
     from worker.app import serve
 
-    await serve(settings, process.until_signal)
+    await serve(settings, process.until_signal, sandbox)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 from yolopool.tls.certificates import Certificates, certificates_of
 from yolopool.transport import check_exposure
-from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES
+from yolopool.vocabulary import COMPUTE_CLASS, MAX_RAW_BYTES, SANDBOX
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -208,6 +208,16 @@ class Settings(BaseSettings):
     tensorrt: bool = Field(
         False, description="also run packs built for TensorRT, on a CUDA device; experimental"
     )
+    sandbox: Literal["auto", "require", "off"] = Field(
+        "auto",
+        description="confinement of files: auto: the process changes its own folder only and reads "
+        "what may_read says, if the host can, and not on CUDA; require: or it does not start",
+    )
+    may_read: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="folders that the process may read beside libraries and its own, separated by "
+        "commas: the packs of a store on this machine. Empty: everything that its user may",
+    )
     die_with_parent: bool = Field(False, description="end when the parent process ends")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="lowest level that is logged"
@@ -215,7 +225,7 @@ class Settings(BaseSettings):
     log_json: bool = Field(True, description="log one JSON object per line, for machines")
     log_file: str = Field("", description="log to this file, rotated by its size; empty: to stderr")
 
-    @field_validator("control_planes", mode="before")
+    @field_validator("control_planes", "may_read", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -323,17 +333,17 @@ class Settings(BaseSettings):
 
 
 def parse_labels(text: str) -> dict[str, str]:
-    """Reads `zone=a,gpu=l4`. Raises ValueError, which names this form, and for the label that
-    every worker has: it says what the device is.
+    """Reads `zone=a,gpu=l4`. Raises ValueError, which names this form, and for the labels that
+    every worker has: they say what the device is, and how far the process is confined.
     """
     labels = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise ValueError(f"{part!r} is not a label: give k=v,k=v")
-        if key.strip() == COMPUTE_CLASS:
+        if key.strip() in (COMPUTE_CLASS, SANDBOX):
             raise ValueError(
-                f"the worker sets the label {COMPUTE_CLASS} itself: leave it out of --labels"
+                f"the worker sets the label {key.strip()} itself: leave it out of --labels"
             )
         labels[key.strip()] = value.strip()
     return labels

@@ -91,6 +91,12 @@ class PackInvalid(InvalidArgument):
     reason = "PACK_INVALID"
 
 
+class SignatureInvalid(InvalidArgument):
+    """A signature that is nobody's who is trusted, or not of these bytes."""
+
+    reason = "SIGNATURE_INVALID"
+
+
 # --- NOT_FOUND -------------------------------------------------------------------------------
 
 
@@ -161,6 +167,10 @@ class VersionQuarantined(FailedPrecondition):
     """The version crashed workers on several images; refused until `retry_after_s` from now."""
 
     reason = "VERSION_QUARANTINED"
+
+
+class SignatureRequired(FailedPrecondition):
+    reason = "SIGNATURE_REQUIRED"
 
 
 class StaleToken(FailedPrecondition):

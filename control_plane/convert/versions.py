@@ -31,6 +31,7 @@ from control_plane.types.version import (
     VersionSettings,
 )
 from yolopool.server.arrival_rates import ArrivalRates
+from yolopool.signing.signers import comment_of
 from yolopool.v1 import importing_pb2, model_pb2, types_pb2
 from yolopool.vocabulary import HeadMode, OutputLayout, Priority, ShapePolicy
 
@@ -223,6 +224,8 @@ def version_out(version: ModelVersion) -> model_pb2.ModelVersion:
         placement=placement_out(version.given.placement),
         batching={kind: batching_out(config) for kind, config in version.given.batching.items()},
         served={kind: served_out(build, kind) for kind, build in version.given.served.items()},
+        signer=version.given.signer,
+        signed_comment=comment_of(version.given.signature) if version.given.signer else "",
     )
     if version.given.build_of is not None:
         answer.build_of.CopyFrom(key_out(version.given.build_of))
@@ -303,4 +306,5 @@ def serving_spec_in(request: model_pb2.RegisterModelRequest, newest: ServingSpec
         newest.batching,
         renamed=dict(request.renamed_classes),
         metadata=check_metadata(request.metadata),
+        signature=request.signature,
     )

@@ -198,6 +198,8 @@ def build_of(
             served={device_kind: ServedBuild(backend, precision)},
             build_of=version.key,
             calibration=calibration,
+            signature=version.given.signature,
+            signer=version.given.signer,
         ),
     )
 

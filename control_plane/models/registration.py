@@ -25,6 +25,7 @@ from control_plane.view.view import View
 from yolopool.errors import ArtifactNotFound, DeadlineExceeded, InvalidOption, VersionNotFound
 from yolopool.names import ModelRef
 from yolopool.server.clock import Clock
+from yolopool.signing.signers import Signers
 
 log = structlog.get_logger()
 
@@ -45,6 +46,7 @@ class Registration:
         builds: Builds,
         recorder: EventRecorder,
         clock: Clock,
+        signers: Signers,
     ) -> None:
         self._registry = registry
         self._view = view
@@ -53,6 +55,7 @@ class Registration:
         self._builds = builds
         self._recorder = recorder
         self._clock = clock
+        self._signers = signers
 
     def newest_spec(self, model: str) -> ServingSpec:
         """What the newest version of a model was given; the default if there is none."""
@@ -72,10 +75,14 @@ class Registration:
     ) -> ModelVersion:
         """The new version, or the one that an earlier call with this request_id made.
 
-        It is READY at once if a version of the same bytes and settings is. Raises ArtifactNotFound.
+        It is READY at once if a version of the same bytes and settings is. Raises ArtifactNotFound,
+        and what `Signers.check` does.
         """
         if not self._artifacts.touch(artifact):
             raise ArtifactNotFound(f"artifact {artifact} is not in the store: upload it first")
+        path, text = self._artifacts.path(artifact), given.signature
+        signer = await asyncio.to_thread(self._signers.check, path, artifact, text)
+        given = replace(given, signature=text if signer else "", signer=signer)
         now = self._clock.unix()
         version = await self._registry.register(
             model,
@@ -90,6 +97,7 @@ class Registration:
         )
         if version.created_unix_s == now:  # a repeated call makes no version, and no event
             message = f"by {by}, of {version.source_name or artifact[:12]}"
+            message += f", signed by {signer}" if signer else ""
             self._recorder.record(EventKind.REGISTERED, version=version.key, message=message)
         log.info("registered", version=str(version.key), by=by)
         await self._refresh()

@@ -103,7 +103,7 @@ class Services:
         deadline_s, loader, artifacts = settings.default_deadline_s, deps.loader, deps.artifacts
         refresh = deps.refresh
         history = RequestHistory()
-        jobs = ImportJobs(registry, view, refresh, artifacts, clock)
+        jobs = ImportJobs(registry, view, refresh, artifacts, clock, view.admit)
         router = Router(_detect_context(deps), history)
         self._bench = BenchService(view, loader, deps.worker_client, clock, Random())
         self._detection = DetectionService(
@@ -173,7 +173,16 @@ def _model_service(deps: Dependencies) -> ModelService:
     return ModelService(
         view,
         artifacts,
-        Registration(registry, view, refresh, artifacts, builds, deps.recorder, clock),
+        Registration(
+            registry,
+            view,
+            refresh,
+            artifacts,
+            builds,
+            deps.recorder,
+            clock,
+            deps.settings.signers(),
+        ),
         Policies(registry, view, refresh, clock),
         builds,
         deps.loader,

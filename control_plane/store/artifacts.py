@@ -119,8 +119,11 @@ class FolderArtifacts:
                 return (folder / digest).stat().st_size
         return 0
 
+    def path(self, digest: str) -> Path:
+        return (self._whole / digest).absolute()
+
     def uri(self, digest: str) -> str:
-        return (self._whole / digest).absolute().as_uri()
+        return self.path(digest).as_uri()
 
     @property
     def pack_store_uri(self) -> str:

@@ -6,6 +6,7 @@ The maps are changed in place, so that the cost of a change does not grow with t
 from dataclasses import replace
 from typing import TypeVar
 
+from control_plane.store.signed import Admit, as_it_is
 from control_plane.types.access.api_key import ApiKey
 from control_plane.types.desired import Desired, DesiredDelta, Want
 from control_plane.types.schedule import Schedule
@@ -19,12 +20,16 @@ NOTHING = Desired(revision=-1, cluster="", versions={}, wants={})
 
 
 class DesiredCache:
-    """The maps of `desired` change in place: keep no reference to them. `frozen` is a value."""
+    """The maps of `desired` change in place: keep no reference to them. `frozen` is a value of what
+    was read; `desired` and the catalogue show each version as `admit` says.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, admit: Admit = as_it_is) -> None:
         self.desired = NOTHING
         self.catalogue = Catalogue()
+        self._admit = admit
         self._versions: dict[VersionKey, ModelVersion] = {}
+        self._shown: dict[VersionKey, ModelVersion] = {}
         self._wants: dict[VersionKey, Want] = {}
         self._cordons: dict[str, str] = {}
         self._schedules: dict[str, Schedule] = {}
@@ -53,12 +58,13 @@ class DesiredCache:
     def take_all(self, read: Desired) -> None:
         """Replaces everything by what was read."""
         self._versions, self._wants = dict(read.versions), dict(read.wants)
+        self._shown = {key: self._admit(version) for key, version in read.versions.items()}
         self._cordons, self._numbers = dict(read.cordons), dict(read.numbers)
         self._schedules, self._api_keys = dict(read.schedules), dict(read.api_keys)
-        self.catalogue = Catalogue(self._versions.values())
+        self.catalogue = Catalogue(self._shown.values())
         self.desired = replace(
             read,
-            versions=self._versions,
+            versions=self._shown,
             wants=self._wants,
             cordons=self._cordons,
             schedules=self._schedules,
@@ -88,10 +94,12 @@ class DesiredCache:
     def _show(self, key: VersionKey, version: ModelVersion | None) -> None:
         if version is None:
             self._versions.pop(key, None)
+            self._shown.pop(key, None)
             self.catalogue.drop(key)
         elif self._versions.get(key) is not version:
             self._versions[key] = version
-            self.catalogue.put(version)
+            self._shown[key] = self._admit(version)
+            self.catalogue.put(self._shown[key])
 
 
 def _apply(held: dict[Key, Value], key: Key, value: Value | None) -> None:

@@ -164,6 +164,7 @@ class LocalPool:
             *common,
             f"--devices={options.devices}",
             f"--data-dir={options.data_dir / 'worker'}",
+            f"--may-read={options.data_dir / 'store' / 'packs'}",
         ]
         if options.memory_budget:
             worker.append(f"--memory-budget={options.memory_budget}")

@@ -131,8 +131,9 @@ class ModelServiceServicer:
         import then goes on). Not idempotent: each call makes a version, unless the same
         request_id is given again, which answers the version it made.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-        (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE). A failed import is no error
-        here: the answer's version says FAILED and why.
+        (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+        FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
+        import is no error here: the answer's version says FAILED and why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

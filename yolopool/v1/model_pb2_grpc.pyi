@@ -49,8 +49,9 @@ class ModelServiceStub:
     import then goes on). Not idempotent: each call makes a version, unless the same
     request_id is given again, which answers the version it made.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-    (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE). A failed import is no error
-    here: the answer's version says FAILED and why.
+    (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+    FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
+    import is no error here: the answer's version says FAILED and why.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]
     """All models with their versions, what is wanted of each and where it is. Does not block."""
@@ -149,8 +150,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     import then goes on). Not idempotent: each call makes a version, unless the same
     request_id is given again, which answers the version it made.
     Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-    (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE). A failed import is no error
-    here: the answer's version says FAILED and why.
+    (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+    FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
+    import is no error here: the answer's version says FAILED and why.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
     """All models with their versions, what is wanted of each and where it is. Does not block."""
@@ -258,8 +260,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         import then goes on). Not idempotent: each call makes a version, unless the same
         request_id is given again, which answers the version it made.
         Errors: INVALID_ARGUMENT (INVALID_MODEL_NAME, INVALID_OPTION), NOT_FOUND
-        (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE). A failed import is no error
-        here: the answer's version says FAILED and why.
+        (ARTIFACT_NOT_FOUND), UNAVAILABLE (REGISTRY_UNAVAILABLE); where signatures are checked
+        FAILED_PRECONDITION (SIGNATURE_REQUIRED) and INVALID_ARGUMENT (SIGNATURE_INVALID). A failed
+        import is no error here: the answer's version says FAILED and why.
         """
 
     @_abc_1.abstractmethod

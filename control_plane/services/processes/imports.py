@@ -55,6 +55,7 @@ class ImportService(importing_pb2_grpc.ImportServiceServicer):
             architecture_yaml=given.architecture_yaml,
             class_names=given.class_names,
             renamed_classes=given.renamed,
+            signature=given.signature,
         )
         if given.build_of is not None:
             (ordered,) = given.served.values()

@@ -593,7 +593,7 @@ async def test_a_worker_says_its_compute_class_and_answers_with_it(start: Start,
     other = await start(compute_class="amx", labels="zone=a")
     told = await other.inventory()
     assert told.variant.compute_class == "amx"
-    assert told.labels == {"compute-class": "amx", "zone": "a"}
+    assert told.labels == {"compute-class": "amx", "zone": "a", "sandbox": "none"}
 
 
 async def test_a_cpu_worker_is_of_the_class_of_its_processor(start: Start) -> None:

@@ -73,3 +73,5 @@ def test_labels() -> None:
 def test_the_label_of_the_compute_class_is_the_workers_own() -> None:
     with pytest.raises(ValueError, match="sets the label compute-class itself"):
         parse_labels("zone=a, compute-class=mine")
+    with pytest.raises(ValueError, match="sandbox"):
+        parse_labels("sandbox=files")
