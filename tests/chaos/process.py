@@ -31,6 +31,8 @@ class Process:
         self.name = name
         # Of every start, to look for what was left behind.
         self.pids: list[int] = []
+        # The folder of another release's packages, from which the next start takes the program.
+        self.release: Path | None = None
         self._command = tuple(command)
         self._log = log
         self._environ = {**parent_death.environment(os.environ), **(environ or {})}
@@ -43,13 +45,18 @@ class Process:
 
     def start(self) -> None:
         assert not self.is_running, f"{self.name} runs already"
+        environ = self._environ
+        if self.release is not None:
+            # The folder of `python -m` comes first on its path, then these.
+            environ = {**environ, "PYTHONPATH": str(self.release)}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environ,
+                env=environ,
+                cwd=self.release,
                 start_new_session=True,
             )
         self.pids.append(self._process.pid)
