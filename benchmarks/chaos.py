@@ -3,8 +3,8 @@
     python -m benchmarks.chaos --devices sim,cpu
 
 Real processes: two control planes, three workers, an importer and a Redis (a replicated one where
-that is the fault), each on a host of its own where the fault is one of the network. Each scenario has
-a pool of its own. What this machine lacks for one is told, and that fault is not played.
+that is the fault), each on a host of its own where the fault is one of the network. Each scenario
+has a pool of its own. What this machine lacks for one is told, and that fault is not played.
 """
 
 import argparse

@@ -3,10 +3,10 @@
     python -m benchmarks.soak --minutes 42
 
 Two control planes, three workers under supervisors, an importer and a Redis as real processes on
-simulated devices. Models are loaded, switched and evicted, a seed decides which part is broken next,
-and callers come by gRPC, HTTP and streams. Every ten seconds memory, descriptors, threads, the
-store and the metrics are read from outside; the verdict on a curve is its slope over the second
-half (`soaking/slopes.py`). Nothing needs more rights than a user has.
+simulated devices. Models are loaded, switched and evicted, a seed decides which part is broken
+next, and callers come by gRPC, HTTP and streams. Every ten seconds memory, descriptors, threads,
+the store and the metrics are read from outside; the verdict on a curve is its slope over the
+second half (`soaking/slopes.py`). Nothing needs more rights than a user has.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from tests.chaos.traffic import Door, Rate, Traffic
 from yolopool.cli.svg_chart import lines_chart, stacked
 
 SAMPLE_S = 10.0
-# Models that come and go beside those that stay, and the memory of each simulated device: the context,
-# the three that stay, and room for some of the others.
+# Models that come and go beside those that stay, and the memory of each simulated device: the
+# context, the three that stay, and room for some of the others.
 MANY = 12
 MEMORY = "384MiB"
 END_S = 30.0
@@ -214,7 +214,9 @@ def _rows(soaked: Soaked) -> dict[str, tuple[Row, ...]]:
     return {
         "callers of models that stay": tuple(callers),
         "other callers": tuple(outcomes),
-        "upsets": tuple({"upset": name, "times": n} for name, n in sorted(soaked.troubled.done.items())),
+        "upsets": tuple(
+            {"upset": name, "times": n} for name, n in sorted(soaked.troubled.done.items())
+        ),
         "work that was refused": tuple({"why": why} for why in soaked.troubled.refused),
         "slopes of the second half": tuple(verdicts),
         "samples": tuple(looks),
@@ -242,7 +244,9 @@ def _checks(soaked: Soaked) -> tuple[Check, ...]:
         Check("frames of streams are answered", not frames, str(frames or "none failed")),
         Check("every request has an outcome", not lost, f"{lost} lost"),
         Check("no wrong boxes", not wrong, f"{wrong} wrong"),
-        Check("the pool heals after every fault", not soaked.words, soaked.words[:2000] or "it does"),
+        Check(
+            "the pool heals after every fault", not soaked.words, soaked.words[:2000] or "it does"
+        ),
         Check("the registry is as before", not soaked.complaint, soaked.complaint or "none lost"),
     )
 
@@ -267,7 +271,14 @@ def picture(curves: Curves) -> str:
 
 def _is_drawn(name: str) -> bool:
     """As many as there are colours: who is killed and who is not, and the store."""
-    known = ("control-plane-0 ", "control-plane-1 ", "worker-0 ", "worker-2 ", "redis ", "importer ")
+    known = (
+        "control-plane-0 ",
+        "control-plane-1 ",
+        "worker-0 ",
+        "worker-2 ",
+        "redis ",
+        "importer ",
+    )
     return name.startswith(known) and " own " not in name
 
 

@@ -134,7 +134,12 @@ class ControlPlane:
             self._election, registry, view, refresh, self._executor, clock, ReconcilerTimings()
         )
         self._observer = FleetObserver(
-            registry, view, recorder, lambda: self._election.token, clock, settings.lease_s + MAX_REJOIN_S
+            registry,
+            view,
+            recorder,
+            lambda: self._election.token,
+            clock,
+            settings.lease_s + MAX_REJOIN_S,
         )
         self._drainer = Drainer(
             view, self._worker_client, recorder, clock, lambda: self._election.acting_token

@@ -4,11 +4,10 @@ Of a process with children (a worker's supervisor, an importer) its whole sessio
 """
 
 import asyncio
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.harness.processes import in_sessions, memory
+from benchmarks.harness.processes import PROC, in_sessions, memory
 from control_plane.store.redis import redis_keys as keys
 from tests.chaos.pool import Pool
 from tests.chaos.stores import connected
@@ -47,8 +46,8 @@ def _processes(pool: Pool) -> dict[str, float]:
         for pid in in_sessions({leader}):
             try:
                 held = memory(pid).pss_bytes / MIB
-                descriptors += len(os.listdir(f"/proc/{pid}/fd"))
-                threads += len(os.listdir(f"/proc/{pid}/task"))
+                descriptors += _entries(pid, "fd")
+                threads += _entries(pid, "task")
             except (ProcessLookupError, FileNotFoundError, KeyError):
                 continue  # it has just ended
             whole += held
@@ -59,6 +58,10 @@ def _processes(pool: Pool) -> dict[str, float]:
         found[f"{name} descriptors"] = descriptors
         found[f"{name} threads"] = threads
     return found
+
+
+def _entries(pid: int, folder: str) -> int:
+    return sum(1 for _ in (PROC / str(pid) / folder).iterdir())
 
 
 async def _store(pool: Pool) -> dict[str, float]:

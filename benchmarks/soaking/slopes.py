@@ -1,7 +1,8 @@
 """Does a curve grow? Pure.
 
-The slope is Theil and Sen's: the median of the slopes between all pairs of points (Theil 1950, Sen
-1968). A few outliers, such as a burst that was being served when a sample was taken, do not move it.
+The slope is Theil and Sen's: the median of the slopes between all pairs of points (Theil 1950,
+Sen 1968). A few outliers, such as a burst that was being served when a sample was taken, do not
+move it.
 """
 
 from collections.abc import Sequence

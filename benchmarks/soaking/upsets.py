@@ -7,12 +7,10 @@ same few, so that the others' curves go through the whole run.
 
 import asyncio
 import os
-import resource
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 
 from control_plane.store.redis import redis_keys as keys
@@ -120,13 +118,10 @@ async def fill_the_memory(on: Troubled) -> None:
 
 
 async def exhaust_descriptors(on: Troubled) -> None:
-    name = on.rng.choice((*sorted(on.pool.control_planes), "redis"))
-    pid = on.pool.processes[name].pids[-1]
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    used = max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()) + 1
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, before[1]))
+    process = on.pool.processes[on.rng.choice((*sorted(on.pool.control_planes), "redis"))]
+    process.deny_descriptors()
     await on.pause()
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    process.allow_descriptors()
 
 
 FAULTS: Mapping[str, Upset] = {

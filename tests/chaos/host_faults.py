@@ -4,7 +4,6 @@ run out. Loaded models are answered throughout, and what is refused says why.
 
 import asyncio
 import io
-import resource
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -83,13 +82,9 @@ async def exhaust_descriptors(trial: Trial) -> None:
     victims = [await pool.reconciler(), trial.rng.choice(sorted(pool.workers)), "redis"]
     trial.strike()
     for victim in trial.rng.sample(victims, trial.pace.parts or len(victims)):
-        pid = pool.processes[victim].pids[-1]
-        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        # The highest number in use counts, not how many are.
-        used = max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()) + 1
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, before[1]))
+        pool.processes[victim].deny_descriptors()
         await asyncio.sleep(trial.pace.away_s)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        pool.processes[victim].allow_descriptors()
         await trial.expect_whole()
     for name in pool.control_planes:
         await trial.expect_load(name, f"a load works by {name}")

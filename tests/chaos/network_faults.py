@@ -109,7 +109,9 @@ WORKER_CABLE = Scenario("pull a worker's cable", pull_a_worker, ground="hosts")
 RECONCILER_CABLE = Scenario("pull the reconciler's cable", pull_the_reconciler, ground="hosts")
 STORE_CABLE = Scenario("pull Redis' cable", pull_the_store, ground="hosts")
 PARTITION = Scenario("part a worker from the reconciler", part_the_reconciler, ground="hosts")
-NO_WORKERS = Scenario("part a control plane from all workers", part_from_the_workers, ground="hosts")
+NO_WORKERS = Scenario(
+    "part a control plane from all workers", part_from_the_workers, ground="hosts"
+)
 LOSS = Scenario("a tenth of the packets lost", lose_packets, ground="hosts")
 DELAY = Scenario("a slow cable", slow_a_cable, ground="hosts")
 EVERY: Sequence[Scenario] = (

@@ -6,6 +6,7 @@ Nothing here blocks: callers go on being served by the same event loop while pro
 import asyncio
 import os
 import re
+import resource
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ class Process:
         self.pids: list[int] = []
         # The folder of another release's packages, from which the next start takes the program.
         self.release: Path | None = None
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._command = tuple(command)
         self._log = log
         self._environ = {**parent_death.environment(os.environ), **(environ or {})}
@@ -75,6 +77,21 @@ class Process:
 
     def thaw(self) -> None:
         self._send(signal.SIGCONT)
+
+    def deny_descriptors(self) -> None:
+        """From now on it may open no more than it has open."""
+        own = Path(f"/proc/{self.pids[-1]}/fd")
+        # The highest number counts, not how many there are.
+        highest = max(int(path.name) for path in own.iterdir())
+        self._descriptors = resource.prlimit(self.pids[-1], resource.RLIMIT_NOFILE)
+        self._limit((highest + 1, self._descriptors[1]))
+
+    def allow_descriptors(self) -> None:
+        """Ends `deny_descriptors`."""
+        self._limit(self._descriptors)
+
+    def _limit(self, descriptors: tuple[int, int]) -> None:
+        resource.prlimit(self.pids[-1], resource.RLIMIT_NOFILE, descriptors)
 
     async def stop(self) -> bool:
         """SIGTERM, and SIGKILL after a while; answers whether it ended by itself."""

@@ -1,5 +1,5 @@
-"""Faults of the store beyond its end: a part of it gone, no writes, no memory, no answer in time, and
-a failover that leaves old connections alive. Loaded models are answered throughout.
+"""Faults of the store beyond its end: a part of it gone, no writes, no memory, no answer in time,
+and a failover that leaves old connections alive. Loaded models are answered throughout.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""Processes are killed and frozen; the store is stopped, frozen, slow, full, read-only, moved, emptied
-whole and in part; hosts lose their network, disk, memory, descriptors, time and certificates. All
-under traffic: loaded models are answered, and the registry is afterwards what it was.
+"""Processes are killed and frozen; the store is stopped, frozen, slow, full, read-only, moved,
+emptied whole and in part; hosts lose their network, disk, memory, descriptors, time, certificates.
+All under traffic: loaded models are answered, and the registry is afterwards what it was.
 """
 
 import pytest

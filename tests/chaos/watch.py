@@ -100,9 +100,7 @@ class Watch:
         if not process.is_running:
             return
         try:
-            text = await asyncio.to_thread(
-                metrics_of, self._pool.http[name], self._pool.ground.ca
-            )
+            text = await asyncio.to_thread(metrics_of, self._pool.http[name], self._pool.ground.ca)
         except OSError:
             return
         count = sum(map(float, _RETRIES.findall(text)))

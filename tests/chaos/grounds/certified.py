@@ -1,4 +1,4 @@
-"""A pool whose connections are all mutually checked, by certificates that can be made to run out."""
+"""A pool whose processes check each other by certificates, which can be made to run out."""
 
 import time
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""docs/operations.md has a section for each alert of deploy/prometheus and for no other, and says what
-to do about every reason that is the pool's own; alerts ask for metrics that there are.
+"""docs/operations.md has a section for each alert of deploy/prometheus and for no other, and says
+what to do about every reason that is the pool's own; alerts ask for metrics that there are.
 """
 
 import re
