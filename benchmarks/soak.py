@@ -14,6 +14,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -33,18 +34,18 @@ from tests.chaos.traffic import Door, Rate, Traffic
 from yolopool.cli.svg_chart import lines_chart, stacked
 
 SAMPLE_S = 10.0
-# Models that come and go beside those that stay, and the memory of each simulated device: the
-# context, the three that stay, and room for some of the others.
+# Models that come and go beside those that stay, which are pinned. A device has the context and room
+# for four of them, the tier beneath it for less: so they are switched, and evicted, all the time.
 MANY = 12
-MEMORY = "384MiB"
+WORKER_FLAGS = ("--memory-budget=384MiB", "--pack-cache=32MiB")
 END_S = 30.0
 # What may be added in an hour: a share of the level, or at least so many units.
 BOUNDS: Mapping[str, Bound] = {
-    "memory MiB": Bound(0.10, 12.0),
+    "store memory MiB": Bound(0.05, 0.5),
+    "memory MiB": Bound(0.10, 10.0),
     "descriptors": Bound(0.05, 6.0),
     "threads": Bound(0.05, 4.0),
     "store keys": Bound(0.05, 5.0),
-    "store memory MiB": Bound(0.05, 0.5),
     "metric series": Bound(0.05, 20.0),
     "registry fields": Bound(0.0, 1.0),
 }
@@ -108,6 +109,7 @@ class Soaked:
     accounts: Mapping[str, Account]
     outcomes: Mapping[tuple[str, str], int]
     troubled: Troubled
+    events: Mapping[str, int]
     complaint: str
     words: str
 
@@ -115,7 +117,7 @@ class Soaked:
 async def soak(options: argparse.Namespace) -> Soaked:
     """The whole run on a pool of its own."""
     with tempfile.TemporaryDirectory(prefix="yp-") as folder:
-        shape = Shape(supervised=True, worker_flags=(f"--memory-budget={MEMORY}",))
+        shape = Shape(supervised=True, worker_flags=WORKER_FLAGS)
         async with Pool(shape, Path(folder)) as pool:
             await setting.prepare(pool)
             return await _soak(pool, options)
@@ -127,6 +129,8 @@ async def _soak(pool: Pool, options: argparse.Namespace) -> Soaked:
     many = [f"soak/m{number}" for number in range(MANY)]
     for name in many:
         await client.register(name, dataset.DEMO_WEIGHTS, image_size=setting.IMAGE_SIZE)
+    for name in setting.MODELS:
+        await client.load(name, replicas=setting.REPLICAS, pin=True)
     before = await invariants.listing(pool, "control-plane-0")
     pictures = await setting.pictures(pool)
     doors = tuple(pool.control_planes.values())
@@ -165,13 +169,23 @@ async def _soak(pool: Pool, options: argparse.Namespace) -> Soaked:
     for name in many:
         await client.unload(name)
     complaint = await settled(lambda: _differs(pool, before), END_S)
-    return Soaked(curves, accounts, visitors.outcomes, troubled, complaint, words)
+    events = await _events(pool)
+    return Soaked(curves, accounts, visitors.outcomes, troubled, events, complaint, words)
 
 
 async def _ended(faults: "asyncio.Task[None]") -> str:
     """Waits until the last fault is mended; what broke, empty: nothing."""
     (ended,) = await asyncio.gather(faults, return_exceptions=True)
     return "" if ended is None else f"{type(ended).__name__}: {ended}"
+
+
+async def _events(pool: Pool) -> dict[str, int]:
+    """What happened since the store was emptied last, by kind and reason."""
+    client = pool.control_planes["control-plane-0"].client
+    counts: Counter[str] = Counter()
+    async for event in client.events(last=0):
+        counts[f"{event.kind} {event.reason}".strip()] += 1
+    return dict(counts.most_common())
 
 
 async def _differs(pool: Pool, before: invariants.Listing) -> str:
@@ -211,16 +225,20 @@ def _rows(soaked: Soaked) -> dict[str, tuple[Row, ...]]:
         for index, at in enumerate(soaked.curves.times_s)
         if index % every == 0
     ]
-    return {
+    tables: dict[str, tuple[Row, ...]] = {
         "callers of models that stay": tuple(callers),
         "other callers": tuple(outcomes),
         "upsets": tuple(
             {"upset": name, "times": n} for name, n in sorted(soaked.troubled.done.items())
         ),
         "work that was refused": tuple({"why": why} for why in soaked.troubled.refused),
+        "events since Redis was emptied last": tuple(
+            {"event": name, "times": count} for name, count in soaked.events.items()
+        ),
         "slopes of the second half": tuple(verdicts),
         "samples": tuple(looks),
     }
+    return {title: rows for title, rows in tables.items() if rows}
 
 
 def _checks(soaked: Soaked) -> tuple[Check, ...]:

@@ -1,6 +1,7 @@
 """What a pool has of everything that could grow, read from outside, at one moment.
 
-Of a process with children (a worker's supervisor, an importer) its whole session counts as one.
+Of a process with children (a worker's supervisor, an importer) its whole session counts as one, and
+memory is what is resident without the pages of files: those come and go with other processes.
 """
 
 import asyncio
@@ -45,7 +46,7 @@ def _processes(pool: Pool) -> dict[str, float]:
         leader = process.pids[-1]
         for pid in in_sessions({leader}):
             try:
-                held = memory(pid).pss_bytes / MIB
+                held = memory(pid).own_bytes / MIB
                 descriptors += _entries(pid, "fd")
                 threads += _entries(pid, "task")
             except (ProcessLookupError, FileNotFoundError, KeyError):
